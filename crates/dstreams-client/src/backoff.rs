@@ -1,0 +1,139 @@
+//! When to try again, and when to give up: pure, the time comes in.
+//!
+//! One round tries every address once without a pause; then the pauses double, each drawn between half and
+//! all of its value. Progress (an acknowledgement) starts anew.
+
+use std::time::{Duration, Instant};
+
+use crate::options::Retry;
+
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    retry: Retry,
+    /// Addresses in a round.
+    round: u32,
+    /// Failed tries since the last progress.
+    tries: u32,
+    first_failure: Option<Instant>,
+    random: u64,
+}
+
+/// Give up: the tries made and the time they took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UsedUp {
+    pub(crate) tries: u32,
+    pub(crate) elapsed: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(retry: Retry, addresses: usize, seed: u64) -> Self {
+        let round = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+        Self {
+            retry,
+            round,
+            tries: 0,
+            first_failure: None,
+            random: seed,
+        }
+    }
+
+    pub(crate) fn progress(&mut self) {
+        self.tries = 0;
+        self.first_failure = None;
+    }
+
+    /// Notes a failed try: the pause before the next.
+    pub(crate) fn failed(&mut self, now: Instant) -> Result<Duration, UsedUp> {
+        self.tries += 1;
+        let elapsed = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
+        if self.tries > self.retry.tries || elapsed > self.retry.elapsed {
+            return Err(UsedUp {
+                tries: self.tries,
+                elapsed,
+            });
+        }
+        let rounds = self.tries / self.round;
+        if rounds == 0 || !self.tries.is_multiple_of(self.round) {
+            return Ok(Duration::ZERO); // the next address may be better
+        }
+        let doubled = 2u32.saturating_pow(rounds - 1);
+        let pause = self
+            .retry
+            .first_pause
+            .saturating_mul(doubled)
+            .min(self.retry.longest_pause);
+        Ok(pause / 2 + (pause / 2).mul_f64(self.unit()))
+    }
+
+    /// The next random number in [0, 1): splitmix64.
+    fn unit(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(tries: u32) -> Retry {
+        Retry {
+            tries,
+            ..Retry::default()
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_with_jitter() {
+        let now = Instant::now();
+        let mut backoff = Backoff::new(retry(20), 1, 7);
+        let mut nominal = Duration::from_millis(50);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let pause = backoff.failed(now).unwrap();
+            assert!(
+                nominal / 2 <= pause && pause <= nominal,
+                "{pause:?} of {nominal:?}"
+            );
+            pauses.push(pause);
+            nominal = (nominal * 2).min(Duration::from_secs(5));
+        }
+        let longest: Vec<_> = pauses.iter().skip(7).collect();
+        assert!(
+            longest.windows(2).any(|pair| pair[0] != pair[1]),
+            "no jitter: {longest:?}"
+        );
+    }
+
+    #[test]
+    fn every_address_is_tried_before_the_first_pause() {
+        let now = Instant::now();
+        let mut backoff = Backoff::new(retry(20), 3, 7);
+        let pauses: Vec<_> = (0..7)
+            .map(|_| backoff.failed(now).unwrap().is_zero())
+            .collect();
+        assert_eq!(pauses, [true, true, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn tries_and_time_are_bounded_and_progress_starts_anew() {
+        let start = Instant::now();
+        let mut backoff = Backoff::new(retry(2), 1, 7);
+        assert!(backoff.failed(start).is_ok());
+        assert!(backoff.failed(start).is_ok());
+        assert_eq!(
+            backoff.failed(start),
+            Err(UsedUp {
+                tries: 3,
+                elapsed: Duration::ZERO
+            })
+        );
+        backoff.progress();
+        assert!(backoff.failed(start).is_ok());
+        let late = start + Duration::from_secs(121);
+        assert_eq!(backoff.failed(late).map_err(|used| used.tries), Err(2));
+    }
+}

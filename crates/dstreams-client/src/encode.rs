@@ -1,0 +1,322 @@
+//! Record batches as Flight messages: encoded once, cut by rows where they are over the limit.
+//!
+//! Dictionaries are sent as their values: a message must stand alone, so that it can be sent again over
+//! another connection.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow_flight::{FlightData, SchemaAsIpc};
+use bytes::Bytes;
+
+use crate::error::Error;
+
+/// A message without its number.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) header: Bytes,
+    pub(crate) body: Bytes,
+    pub(crate) records: u64,
+}
+
+impl Encoded {
+    pub(crate) fn bytes(&self) -> usize {
+        self.header.len() + self.body.len()
+    }
+}
+
+pub(crate) struct Encoder {
+    generator: IpcDataGenerator,
+    dictionaries: DictionaryTracker,
+    options: IpcWriteOptions,
+    context: IpcWriteContext,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    pub(crate) fn new() -> Self {
+        Self {
+            generator: IpcDataGenerator::default(),
+            dictionaries: DictionaryTracker::new(false),
+            options: IpcWriteOptions::default(),
+            context: IpcWriteContext::default(),
+        }
+    }
+
+    /// One message, whatever its size. The batch has no dictionaries.
+    pub(crate) fn encode(&mut self, batch: &RecordBatch) -> Result<Encoded, Error> {
+        let (dictionaries, message) = self.generator.encode(
+            batch,
+            &mut self.dictionaries,
+            &self.options,
+            &mut self.context,
+        )?;
+        debug_assert!(
+            dictionaries.is_empty(),
+            "{:?} was not made plain",
+            batch.schema()
+        );
+        Ok(Encoded {
+            header: message.ipc_message.into(),
+            body: message.arrow_data.into(),
+            records: batch.num_rows() as u64,
+        })
+    }
+
+    /// As many messages as are needed for none to be over `limit` bytes of data.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] if a single row is over it.
+    pub(crate) fn encode_cut(
+        &mut self,
+        batch: &RecordBatch,
+        limit: usize,
+    ) -> Result<Vec<Encoded>, Error> {
+        let rows = batch.num_rows();
+        let pieces = data_bytes(batch)?.div_ceil(limit).clamp(1, rows.max(1));
+        let step = rows.div_ceil(pieces).max(1);
+        let mut messages = Vec::with_capacity(pieces);
+        for start in (0..rows).step_by(step) {
+            let piece = batch.slice(start, step.min(rows - start));
+            let encoded = self.encode(&compact(&piece)?)?;
+            if encoded.body.len() <= limit {
+                messages.push(encoded);
+            } else if piece.num_rows() == 1 {
+                return Err(Error::TooLarge {
+                    bytes: encoded.body.len(),
+                    limit,
+                });
+            } else {
+                let half = piece.num_rows() / 2;
+                let rest = piece.num_rows() - half;
+                messages.extend(self.encode_cut(&piece.slice(0, half), limit)?);
+                messages.extend(self.encode_cut(&piece.slice(half, rest), limit)?);
+            }
+        }
+        Ok(messages)
+    }
+}
+
+/// The first message of a call, without its descriptor.
+pub(crate) fn schema_message(schema: &Schema) -> FlightData {
+    SchemaAsIpc::new(schema, &IpcWriteOptions::default()).into()
+}
+
+/// The schema with dictionaries replaced by their values.
+///
+/// # Errors
+///
+/// Dictionaries inside of other types are not supported.
+pub(crate) fn plain_schema(schema: &Schema) -> Result<SchemaRef, Error> {
+    let plain = |field: &Arc<Field>| match field.data_type() {
+        DataType::Dictionary(_, values) => Ok(Arc::new(
+            field
+                .as_ref()
+                .clone()
+                .with_data_type(values.as_ref().clone()),
+        )),
+        nested if has_dictionary(nested) => Err(ArrowError::NotYetImplemented(format!(
+            "column {:?}: a dictionary inside of {nested} cannot be sent",
+            field.name()
+        ))),
+        _ => Ok(Arc::clone(field)),
+    };
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(plain)
+        .collect::<Result<_, _>>()?;
+    Ok(Arc::new(Schema::new_with_metadata(
+        fields,
+        schema.metadata().clone(),
+    )))
+}
+
+fn has_dictionary(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, _) => true,
+        DataType::Struct(fields) => fields.iter().any(|field| has_dictionary(field.data_type())),
+        DataType::Union(fields, _) => fields
+            .iter()
+            .any(|(_, field)| has_dictionary(field.data_type())),
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _)
+        | DataType::RunEndEncoded(_, field) => has_dictionary(field.data_type()),
+        _ => false,
+    }
+}
+
+/// The batch with the columns of `plain`, its schema with dictionaries replaced.
+pub(crate) fn plain_batch(batch: &RecordBatch, plain: &SchemaRef) -> Result<RecordBatch, Error> {
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(plain.fields())
+        .map(|(column, field)| match column.data_type() {
+            DataType::Dictionary(_, _) => cast(column, field.data_type()),
+            _ => Ok(Arc::clone(column)),
+        });
+    let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(
+        Arc::clone(plain),
+        columns,
+        &options,
+    )?)
+}
+
+/// Views drag along all of the buffers they point into: copies what a piece needs of them.
+fn compact(batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| match column.data_type() {
+            DataType::Utf8View => {
+                let views = column.as_string_view();
+                let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
+                let needed = views.total_buffer_bytes_used();
+                if held > needed + needed / 2 {
+                    Arc::new(views.gc())
+                } else {
+                    Arc::clone(column)
+                }
+            }
+            DataType::BinaryView => {
+                let views = column.as_binary_view();
+                let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
+                let needed = views.total_buffer_bytes_used();
+                if held > needed + needed / 2 {
+                    Arc::new(views.gc())
+                } else {
+                    Arc::clone(column)
+                }
+            }
+            _ => Arc::clone(column),
+        });
+    let columns: Vec<ArrayRef> = columns.collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(
+        batch.schema(),
+        columns,
+        &options,
+    )?)
+}
+
+fn data_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    batch
+        .columns()
+        .iter()
+        .map(|column| column.to_data().get_slice_memory_size())
+        .sum()
+}
+
+/// Columns for an error message: `name: type`, with `?` where nulls are allowed.
+pub(crate) fn columns_of(schema: &Schema) -> String {
+    let mut text = String::new();
+    for (index, field) in schema.fields().iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        let null = if field.is_nullable() { "?" } else { "" };
+        let _ = write!(text, "{comma}{}: {}{null}", field.name(), field.data_type());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use arrow::array::{DictionaryArray, Int64Array, StringArray, StringViewArray};
+    use arrow::datatypes::Int32Type;
+    use arrow_flight::utils::flight_data_to_arrow_batch;
+
+    use super::*;
+
+    fn decoded(messages: Vec<Encoded>, schema: &SchemaRef) -> RecordBatch {
+        let batches: Vec<_> = messages
+            .into_iter()
+            .map(|encoded| {
+                let data = FlightData {
+                    data_header: encoded.header,
+                    data_body: encoded.body,
+                    ..FlightData::default()
+                };
+                flight_data_to_arrow_batch(&data, Arc::clone(schema), &HashMap::new()).unwrap()
+            })
+            .collect();
+        arrow::compute::concat_batches(schema, &batches).unwrap()
+    }
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn a_large_batch_is_cut_and_nothing_is_lost() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
+        // Uneven rows: the first pieces come out larger than the estimate and are halved.
+        let text = (0..10_000).map(|row| "x".repeat(if row < 100 { 500 } else { 3 }));
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values(text));
+        let whole = batch(vec![("n", numbers), ("t", text)]);
+        let messages = Encoder::new().encode_cut(&whole, 20_000).unwrap();
+        assert!(messages.len() > 10, "{}", messages.len());
+        assert!(messages.iter().all(|message| message.body.len() <= 20_000));
+        assert_eq!(decoded(messages, &whole.schema()), whole);
+    }
+
+    #[test]
+    fn views_do_not_drag_their_buffers_into_every_piece() {
+        let text = (0..1000).map(|row| format!("a text of more than twelve bytes {row}"));
+        let views: ArrayRef = Arc::new(StringViewArray::from_iter_values(text));
+        let whole = batch(vec![("t", views)]);
+        let messages = Encoder::new().encode_cut(&whole, 10_000).unwrap();
+        assert!(messages.iter().all(|message| message.body.len() <= 10_000));
+        assert_eq!(decoded(messages, &whole.schema()), whole);
+    }
+
+    #[test]
+    fn a_single_large_row_is_refused() {
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["a".to_string(), "b".repeat(5000)]));
+        let error = Encoder::new()
+            .encode_cut(&batch(vec![("t", text)]), 1000)
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::TooLarge {
+                    bytes: 5000..,
+                    limit: 1000
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn dictionaries_are_sent_as_values() {
+        let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
+        let whole = batch(vec![("w", Arc::new(words))]);
+        let schema = plain_schema(&whole.schema()).unwrap();
+        let plain = plain_batch(&whole, &schema).unwrap();
+        let messages = Encoder::new().encode_cut(&plain, 10_000).unwrap();
+        let column = Arc::clone(decoded(messages, &schema).column(0));
+        assert_eq!(
+            column.as_string::<i32>(),
+            &StringArray::from(vec!["a", "b", "a"])
+        );
+    }
+}

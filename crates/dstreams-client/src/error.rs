@@ -1,0 +1,324 @@
+//! Everything that can go wrong when sending, in one enum.
+//!
+//! Three outcomes are kept apart ([`Outcome`]): *rejected* (refused, and would be refused again), *failed*
+//! (nothing was stored, trying later may work) and *unknown* (given up with records on the way). Whether
+//! trying again can help is decided in one place, [`Error::is_retryable`]; the client's own reconnecting
+//! asks the same function.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::error::ArrowError;
+use tonic::{Code, Status};
+
+/// How many records were safe and how many were not when an error ended a sender.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records the server has acknowledged: they are safe.
+    pub acknowledged: u64,
+    /// Records taken by `send` and not acknowledged: each may or may not be stored.
+    pub unacknowledged: u64,
+}
+
+/// What an error means for the records it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Refused, by this crate or by the server; the same again would be refused again.
+    Rejected,
+    /// Nothing of it was stored; trying again later may work.
+    Failed,
+    /// Given up while records were on the way: they may or may not be stored.
+    Unknown,
+}
+
+/// Why something was not sent, or not known to be safe. Cheap to clone; later calls return it again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// [`Options`](crate::Options) or addresses that cannot work.
+    #[error("cannot start with these options: {detail}")]
+    Options {
+        /// Which one, and what is needed.
+        detail: String,
+    },
+
+    /// Bytes given as text are not UTF-8. None of them were taken.
+    #[error("the text is not UTF-8 after {valid_up_to} bytes; none of it was taken")]
+    NotText {
+        /// Bytes before the first that is wrong.
+        valid_up_to: usize,
+    },
+
+    /// A single record is larger than a message may be. It was not taken.
+    #[error("a record of {bytes} bytes is over the limit of {limit} bytes per message")]
+    TooLarge {
+        /// Size of the record, in bytes.
+        bytes: usize,
+        /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
+        limit: usize,
+    },
+
+    /// A batch has another schema than its sender. It was not taken.
+    #[error("the batch does not fit the sender's schema: expected ({expected}), got ({got})")]
+    WrongSchema {
+        /// Columns of the sender.
+        expected: String,
+        /// Columns of the batch.
+        got: String,
+    },
+
+    /// Arrow could not write a batch, or its schema, as IPC.
+    #[error("cannot encode a batch: {source}")]
+    Encode {
+        /// What Arrow says.
+        source: Arc<ArrowError>,
+    },
+
+    /// The server refuses: unknown stream, wrong schema, too large a message, or not allowed.
+    #[error(
+        "stream {stream:?} is refused ({code:?}): {message}; {} records are acknowledged, {} are not",
+        tally.acknowledged, tally.unacknowledged
+    )]
+    Rejected {
+        /// The stream's name.
+        stream: String,
+        /// The gRPC code; the table of [`protocol`](crate::protocol#refusals) says what each means.
+        code: Code,
+        /// The server's words: what it expected and what it got.
+        message: String,
+        /// What was safe.
+        tally: Tally,
+    },
+
+    /// No connection to this address.
+    #[error("cannot reach {address}: {}", root(source))]
+    Connect {
+        /// The address, `host:port`.
+        address: String,
+        /// What the transport says.
+        source: Arc<tonic::transport::Error>,
+    },
+
+    /// A connection did not open, or its first answer did not come, in time.
+    #[error("{address} did not answer within {after:?}")]
+    NoAnswer {
+        /// The address, `host:port`.
+        address: String,
+        /// How long was waited.
+        after: Duration,
+    },
+
+    /// A connection broke, or the server said that trying again may help.
+    #[error("the connection to {address} broke: {}", status.message())]
+    Broken {
+        /// The address, `host:port`.
+        address: String,
+        /// The status as gRPC gives it.
+        status: Status,
+    },
+
+    /// The server says nothing while batches wait for their acknowledgement.
+    #[error("{address} has acknowledged nothing for {after:?}")]
+    NoAck {
+        /// The address, `host:port`.
+        address: String,
+        /// [`Options::ack_timeout`](crate::Options::ack_timeout).
+        after: Duration,
+    },
+
+    /// The server says something this protocol does not know.
+    #[error("{address} does not speak the protocol of dstreams: {detail}")]
+    Protocol {
+        /// The address, `host:port`.
+        address: String,
+        /// What was expected and what came.
+        detail: String,
+    },
+
+    /// All tries are used up; the last one's error is the source.
+    #[error(
+        "gave up on stream {stream:?} after {tries} tries in {elapsed:?}: {source}; \
+         {} records are acknowledged, {} are not", tally.acknowledged, tally.unacknowledged
+    )]
+    GaveUp {
+        /// The stream's name.
+        stream: String,
+        /// Tries since the last acknowledgement.
+        tries: u32,
+        /// Time since the first of them failed.
+        elapsed: Duration,
+        /// What was safe.
+        tally: Tally,
+        /// The error of the last try.
+        source: Box<Error>,
+    },
+
+    /// The sender's background task is gone: the runtime it ran on was shut down.
+    #[error(
+        "the runtime of this sender was shut down; {} records are acknowledged, {} are not",
+        tally.acknowledged, tally.unacknowledged
+    )]
+    Stopped {
+        /// What was safe.
+        tally: Tally,
+    },
+}
+
+impl Error {
+    /// Can the same, tried again, succeed? What it may do to records already on the way (store them a
+    /// second time) is said by [`Error::outcome`]: only [`Outcome::Unknown`] can.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Options { .. }
+            | Self::NotText { .. }
+            | Self::TooLarge { .. }
+            | Self::WrongSchema { .. }
+            | Self::Encode { .. }
+            | Self::Rejected { .. }
+            | Self::Protocol { .. }
+            | Self::Stopped { .. } => false,
+            Self::Connect { .. }
+            | Self::NoAnswer { .. }
+            | Self::Broken { .. }
+            | Self::NoAck { .. }
+            | Self::GaveUp { .. } => true,
+        }
+    }
+
+    /// What this error means for the records it is about.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Options { .. }
+            | Self::NotText { .. }
+            | Self::TooLarge { .. }
+            | Self::WrongSchema { .. }
+            | Self::Encode { .. }
+            | Self::Rejected { .. } => Outcome::Rejected,
+            Self::GaveUp { tally, .. } | Self::Stopped { tally } if tally.unacknowledged > 0 => {
+                Outcome::Unknown
+            }
+            Self::Broken { .. } | Self::NoAck { .. } => Outcome::Unknown,
+            Self::Connect { .. }
+            | Self::NoAnswer { .. }
+            | Self::Protocol { .. }
+            | Self::GaveUp { .. }
+            | Self::Stopped { .. } => Outcome::Failed,
+        }
+    }
+
+    /// How many records were safe when a sender ended; `None` for errors that do not end one.
+    pub fn tally(&self) -> Option<Tally> {
+        match self {
+            Self::Rejected { tally, .. } | Self::GaveUp { tally, .. } | Self::Stopped { tally } => {
+                Some(*tally)
+            }
+            _ => None,
+        }
+    }
+
+    /// The same error with the numbers a sender knows.
+    pub(crate) fn with_tally(mut self, now: Tally) -> Self {
+        match &mut self {
+            Self::Rejected { tally, .. } | Self::GaveUp { tally, .. } | Self::Stopped { tally } => {
+                *tally = now
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// A status that ended a call: a refusal, or a reason to try again.
+    pub(crate) fn from_status(stream: &str, address: &str, status: Status) -> Self {
+        match status.code() {
+            Code::NotFound
+            | Code::InvalidArgument
+            | Code::OutOfRange
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::AlreadyExists
+            | Code::DataLoss => Self::Rejected {
+                stream: stream.to_string(),
+                code: status.code(),
+                message: status.message().to_string(),
+                tally: Tally::default(),
+            },
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unavailable => Self::Broken {
+                address: address.to_string(),
+                status,
+            },
+        }
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(source: ArrowError) -> Self {
+        Self::Encode {
+            source: Arc::new(source),
+        }
+    }
+}
+
+/// The innermost cause: transport errors say only "transport error" themselves.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_refuses_is_final_and_what_breaks_is_not() {
+        let of = |code| Error::from_status("s", "a:1", Status::new(code, "why"));
+        for code in [Code::NotFound, Code::InvalidArgument, Code::OutOfRange] {
+            assert!(!of(code).is_retryable(), "{code:?}");
+            assert_eq!(of(code).outcome(), Outcome::Rejected, "{code:?}");
+        }
+        for code in [
+            Code::Unavailable,
+            Code::Aborted,
+            Code::Unknown,
+            Code::Internal,
+        ] {
+            assert!(of(code).is_retryable(), "{code:?}");
+            assert_eq!(of(code).outcome(), Outcome::Unknown, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn giving_up_is_unknown_only_with_records_on_the_way() {
+        let gave_up = |unacknowledged| Error::GaveUp {
+            stream: "s".into(),
+            tries: 3,
+            elapsed: Duration::from_secs(1),
+            tally: Tally {
+                acknowledged: 5,
+                unacknowledged,
+            },
+            source: Box::new(Error::NoAck {
+                address: "a:1".into(),
+                after: Duration::ZERO,
+            }),
+        };
+        assert_eq!(gave_up(0).outcome(), Outcome::Failed);
+        assert_eq!(gave_up(1).outcome(), Outcome::Unknown);
+        assert!(
+            gave_up(1)
+                .to_string()
+                .contains("5 records are acknowledged, 1 are not")
+        );
+    }
+}

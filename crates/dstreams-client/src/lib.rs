@@ -1,0 +1,55 @@
+//! The client library of `dstreams`: send records to a running program, and know what is safe.
+//!
+//! ```no_run
+//! use dstreams_client::{Client, Options};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), dstreams_client::Error> {
+//! let client = Client::connect("127.0.0.1:7077", Options::default()).await?;
+//! let mut lines = client.lines("lines").await?;
+//! for line in std::io::stdin().lines().map_while(Result::ok) {
+//!     lines.send(&line).await?; // waits when the program is behind
+//! }
+//! let report = lines.finish().await?; // everything is safe now
+//! println!("{} lines in {} bytes", report.records_acknowledged, report.bytes);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! * **Safe** means acknowledged: the program holds the record as its `replicate` stage promises.
+//! * **Exactly once** into the program, for as long as a sender lives: batches are numbered, and what was on
+//!   the way when a connection broke is sent again and recognised. A producer that restarts must know itself
+//!   where to go on.
+//! * **Bounded**: what is on the way is bounded in messages and bytes ([`Options`]); `send` waits.
+//! * **Errors** are typed ([`Error`]): what is refused is not tried again, what breaks is, with bounded
+//!   backoff; [`Error::tally`] says how many records were safe.
+//!
+//! Other languages: any Arrow Flight library will do, see [`protocol`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod address;
+mod backoff;
+mod batches;
+mod client;
+mod connect;
+mod encode;
+mod error;
+mod lines;
+mod link;
+mod options;
+mod pack;
+pub mod protocol;
+mod sender;
+mod session;
+mod window;
+
+pub use address::ToAddresses;
+/// The version of Arrow whose batches are sent.
+pub use arrow;
+pub use batches::BatchSender;
+pub use client::Client;
+pub use error::{Error, Outcome, Tally};
+pub use lines::LineSender;
+pub use options::{Options, Retry};
+pub use sender::Report;

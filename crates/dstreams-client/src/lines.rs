@@ -1,0 +1,176 @@
+//! Sending lines of text.
+
+use std::sync::Arc;
+
+use crate::encode::Encoder;
+use crate::error::Error;
+use crate::options::Options;
+use crate::pack::Slot;
+use crate::sender::{Permit, Report, Sender};
+
+/// Sends lines of text to one stream; made by [`Client::lines`](crate::Client::lines).
+///
+/// Lines arrive in the order in which they were sent, each exactly once as long as this sender lives,
+/// whatever happens to the connection (a server that forgets its producers may store twice what was on the
+/// way when it stopped). A line that was taken is not safe until it is acknowledged: by
+/// [`flush`](Self::flush), by [`finish`](Self::finish), or by [`acknowledged`](Self::acknowledged) having
+/// counted it.
+///
+/// **Dropping it** without `finish` closes the connection at once: what is not acknowledged may or may not
+/// be stored, and lines not yet packed are not sent.
+///
+/// After an error that ends it, each call returns that error again.
+#[derive(Debug)]
+pub struct LineSender {
+    sender: Sender,
+    slot: Arc<Slot>,
+    encoder: Encoder,
+    max_line: usize,
+}
+
+impl LineSender {
+    pub(crate) fn new(sender: Sender, slot: Arc<Slot>, options: &Options) -> Self {
+        let max_line = options.max_message_bytes;
+        Self {
+            sender,
+            slot,
+            encoder: Encoder::new(),
+            max_line,
+        }
+    }
+
+    /// Sends one line, as it is: a line end in it stays a part of the record.
+    ///
+    /// Returns when the line is taken, which is at once unless the window is full (see
+    /// [`Options::window_bytes`]). It leaves with others when a message is full, or after
+    /// [`Options::linger`]. If the future is dropped before it is ready, the line was not taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] if the line alone is over [`Options::max_message_bytes`]; the sender can still be
+    /// used. Any other error has ended the sender.
+    pub async fn send(&mut self, line: &str) -> Result<(), Error> {
+        self.sender.check()?;
+        self.check_line(line.len())?;
+        let mut pushed = self.slot.push_line(line);
+        while pushed.lines == 0 {
+            self.hand_over().await?;
+            pushed = self.slot.push_line(line);
+        }
+        self.sender.took(1);
+        if pushed.full {
+            self.try_hand_over()?;
+        }
+        Ok(())
+    }
+
+    /// Sends a text of whole lines, much faster than line by line; returns how many lines it had.
+    ///
+    /// Lines end with `\n` or `\r\n`, which are not part of the record; the last one needs no end. So cut a
+    /// larger text only behind line ends. Waits as [`send`](Self::send) does. If the future is dropped
+    /// before it is ready, the first lines may have been taken; [`sent`](Self::sent) tells how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotText`] and [`Error::TooLarge`], as the text as a whole: none of it was taken, the sender
+    /// can still be used. Any other error has ended the sender.
+    pub async fn send_text(&mut self, text: &[u8]) -> Result<u64, Error> {
+        self.sender.check()?;
+        let mut rest = std::str::from_utf8(text).map_err(|error| Error::NotText {
+            valid_up_to: error.valid_up_to(),
+        })?;
+        if text.len() > self.max_line {
+            let lengths = text.split(|byte| *byte == b'\n').map(<[u8]>::len);
+            self.check_line(lengths.max().unwrap_or(0))?;
+        }
+        let mut lines = 0;
+        while !rest.is_empty() {
+            let pushed = self.slot.push_text(rest);
+            self.sender.took(pushed.lines);
+            lines += pushed.lines;
+            rest = rest.get(pushed.bytes..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.hand_over().await?;
+            } else if pushed.full {
+                self.try_hand_over()?;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Sends what is packed and waits until every line so far is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// What ended the sender; [`Error::tally`] says how many lines were safe then.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        self.hand_over().await?;
+        self.sender.all_acknowledged().await
+    }
+
+    /// [`flush`](Self::flush), then closes the stream in good order.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    pub async fn finish(mut self) -> Result<Report, Error> {
+        self.flush().await?;
+        Ok(self.sender.close().await)
+    }
+
+    /// Lines taken so far.
+    pub fn sent(&self) -> u64 {
+        self.sender.sent()
+    }
+
+    /// Lines that are safe so far; never counts one that is not. Cheap enough for a progress bar.
+    pub fn acknowledged(&self) -> u64 {
+        self.sender.acknowledged()
+    }
+
+    /// The numbers so far.
+    pub fn report(&self) -> Report {
+        self.sender.report()
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> &str {
+        self.sender.stream()
+    }
+
+    /// The name the server knows this sender by, unique and random: find it in the server's log.
+    pub fn producer(&self) -> &str {
+        self.sender.producer()
+    }
+
+    fn check_line(&self, bytes: usize) -> Result<(), Error> {
+        let limit = self.max_line;
+        if bytes > limit {
+            Err(Error::TooLarge { bytes, limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits until the pack can go, then takes and sends it. Cancelled, it leaves the pack where it is.
+    async fn hand_over(&mut self) -> Result<(), Error> {
+        let permit = self.sender.permit().await?;
+        send_pack(&self.slot, &mut self.encoder, permit).map_err(|error| self.sender.end(error))
+    }
+
+    /// Sends a full pack if that needs no waiting; otherwise the task takes it as soon as there is room.
+    fn try_hand_over(&mut self) -> Result<(), Error> {
+        let Some(permit) = self.sender.try_permit() else {
+            self.slot.left_full();
+            return Ok(());
+        };
+        send_pack(&self.slot, &mut self.encoder, permit).map_err(|error| self.sender.end(error))
+    }
+}
+
+fn send_pack(slot: &Slot, encoder: &mut Encoder, permit: Permit<'_>) -> Result<(), Error> {
+    if let Some(batch) = slot.take() {
+        permit.send(vec![encoder.encode(&batch?)?]);
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The background task of a sender: keeps a session going until the sender is finished or all tries are
+//! used up.
+//!
+//! It owns everything that is on the way. A session (`session.rs`) is one connection; when it breaks the
+//! link moves to the next address, pauses, and starts another with the same window. With nothing to send it
+//! does not reconnect until there is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow_flight::FlightData;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use crate::address::Addresses;
+use crate::backoff::{Backoff, UsedUp};
+use crate::encode::{Encoded, Encoder};
+use crate::error::{Error, Tally};
+use crate::options::Options;
+use crate::pack::Slot;
+use crate::window::Window;
+
+/// What a link tells its sender.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// The server has answered once: the stream exists and takes this schema.
+    pub(crate) opened: bool,
+    /// Records.
+    pub(crate) acknowledged: u64,
+    /// Bytes of the messages sent, each counted once.
+    pub(crate) bytes: u64,
+    pub(crate) messages: u64,
+    pub(crate) resends: u64,
+    pub(crate) reconnects: u64,
+    pub(crate) failed: Option<Error>,
+}
+
+pub(crate) struct Link {
+    pub(crate) stream: String,
+    pub(crate) addresses: Addresses,
+    pub(crate) options: Options,
+    /// Schema and descriptor: the first message of each session.
+    pub(crate) first: FlightData,
+    pub(crate) flow: Flow,
+    pub(crate) backoff: Backoff,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+/// Messages from the sender to the window.
+pub(crate) struct Flow {
+    pub(crate) input: mpsc::Receiver<Vec<Encoded>>,
+    /// The sender has finished; nothing more will come.
+    pub(crate) closed: bool,
+    /// Lines that linger; `None` for a sender of batches.
+    pub(crate) slot: Option<Arc<Slot>>,
+    pub(crate) encoder: Encoder,
+    /// Taken from the sender, and not yet in the window.
+    pub(crate) waiting: VecDeque<Encoded>,
+    pub(crate) window: Window,
+}
+
+impl Flow {
+    /// Nothing is on the way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.window.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Should more be taken from the sender now?
+    pub(crate) fn wants_input(&self) -> bool {
+        !self.closed && self.waiting.is_empty() && self.window.has_room()
+    }
+
+    /// The next message that fits the window, with its number.
+    pub(crate) fn admit_next(&mut self) -> Option<FlightData> {
+        let bytes = self.waiting.front()?.bytes();
+        if !self.window.fits(bytes) {
+            return None;
+        }
+        self.waiting
+            .pop_front()
+            .map(|encoded| self.window.admit(encoded))
+    }
+
+    /// Waits for a full pack or a batch, or for lines that have lingered. Cancelled, it loses nothing.
+    pub(crate) async fn take_input(&mut self) -> Result<(), Error> {
+        let lingered = async {
+            match &self.slot {
+                Some(slot) => slot.due().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            group = self.input.recv() => match group {
+                Some(group) => self.waiting.extend(group),
+                None => self.closed = true,
+            },
+            () = lingered => self.take_pack()?,
+        }
+        Ok(())
+    }
+
+    fn take_pack(&mut self) -> Result<(), Error> {
+        let Some(batch) = self.slot.as_ref().and_then(|slot| slot.take()) else {
+            return Ok(());
+        };
+        // A pack that was full before this one was opened is in the channel: it goes first.
+        while let Ok(group) = self.input.try_recv() {
+            self.waiting.extend(group);
+        }
+        self.waiting.push_back(self.encoder.encode(&batch?)?);
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Runs to the end and says how it was; what is left in the channel is dropped only after that.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.keep_going().await {
+            tracing::debug!(stream = self.stream, %error, "sender ended");
+            self.progress
+                .send_modify(|progress| progress.failed = Some(error));
+        }
+    }
+
+    async fn keep_going(&mut self) -> Result<(), Error> {
+        loop {
+            let error = match self.session().await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_retryable() => error,
+                Err(error) => return Err(error),
+            };
+            tracing::debug!(stream = self.stream, %error, "connection lost");
+            self.addresses.move_on();
+            let opened = self.progress.borrow().opened;
+            if opened && self.flow.is_idle() {
+                self.backoff.progress();
+                while self.flow.is_idle() && !self.flow.closed {
+                    self.flow.take_input().await?;
+                }
+                if self.flow.is_idle() {
+                    return Ok(());
+                }
+            } else {
+                let pause = self.backoff.failed(Instant::now());
+                sleep(pause.map_err(|used| self.give_up(used, error))?).await;
+            }
+            if opened {
+                self.progress
+                    .send_modify(|progress| progress.reconnects += 1);
+            }
+        }
+    }
+
+    fn give_up(&self, used: UsedUp, last: Error) -> Error {
+        Error::GaveUp {
+            stream: self.stream.clone(),
+            tries: used.tries,
+            elapsed: used.elapsed,
+            tally: Tally::default(),
+            source: Box::new(last),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Every bound and wait of the client, each with its unit and reason.
+//!
+//! The defaults suit a feed of text lines over a local network: messages of 256 KiB, 16 MiB on the way,
+//! reconnecting for up to two minutes.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// How a client packs, sends, waits and tries again.
+///
+/// ```
+/// use dstreams_client::Options;
+/// use std::time::Duration;
+/// let options = Options { linger: Duration::from_millis(1), ..Options::default() };
+/// assert_eq!(options.pack_bytes, 256 * 1024);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of lines after which they are sent as one message. Default 256 KiB: large enough that the cost
+    /// of a message (tens of microseconds) vanishes, small enough to stay in a core's cache.
+    pub pack_bytes: usize,
+    /// Lines after which they are sent as one message. Default 8192, the batch size of DataFusion.
+    pub pack_lines: usize,
+    /// The longest a line waits for others to share its message. Default 5 ms: far below a batch interval,
+    /// so a slow feed is not delayed to speak of.
+    pub linger: Duration,
+    /// Messages sent and not acknowledged, per sender; `send` waits when they are so many. Default 64.
+    pub window_messages: usize,
+    /// Bytes sent and not acknowledged, per sender; `send` waits when they are so many. They are kept for
+    /// sending again, so this bounds memory too (two messages more may be ready). Default 16 MiB: keeps a
+    /// link of 1 GB/s and 16 ms busy. A single larger message is sent alone.
+    pub window_bytes: usize,
+    /// The largest message, in bytes of data. Default 2 MiB. A larger batch is cut by rows; a single larger
+    /// record is refused. Stay well below the server's limit (its refusal ends the sender).
+    pub max_message_bytes: usize,
+    /// The longest opening of a connection to one address. Default 5 s.
+    pub connect_timeout: Duration,
+    /// The longest wait for the server's first answer on a stream, and for its last. Default 10 s.
+    pub open_timeout: Duration,
+    /// The longest silence of the server while messages wait to be acknowledged; then the connection counts
+    /// as broken. A server that waits for room says so every 5 s, so this is not reached by a program that
+    /// is behind. Default 30 s.
+    pub ack_timeout: Duration,
+    /// How often an idle connection is probed, and how long a probe may take: finds out about a peer that
+    /// vanished without a word. Default 10 s.
+    pub keep_alive: Duration,
+    /// How often and how long a broken connection is opened again.
+    pub retry: Retry,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pack_bytes: 256 * 1024,
+            pack_lines: 8192,
+            linger: Duration::from_millis(5),
+            window_messages: 64,
+            window_bytes: 16 * 1024 * 1024,
+            max_message_bytes: 2 * 1024 * 1024,
+            connect_timeout: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            retry: Retry::default(),
+        }
+    }
+}
+
+/// Bounded exponential backoff with jitter. Each acknowledgement starts the count anew: a connection that
+/// breaks often but makes progress is never given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries without progress before giving up; 0 gives up at the first break. Default 40 per sender.
+    pub tries: u32,
+    /// Time without progress before giving up, counted from the first failed try. Default 2 min: outlives
+    /// the restart of a program.
+    pub elapsed: Duration,
+    /// The first pause, after every address was tried once. Doubles with each round. Default 50 ms.
+    pub first_pause: Duration,
+    /// The longest pause. Default 5 s. Each pause is between half and all of its value, at random, so that
+    /// many clients do not come back at once.
+    pub longest_pause: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            tries: 40,
+            elapsed: Duration::from_secs(120),
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Offsets of a text column are 32 bits: no message may come near 2 GiB.
+const LARGEST_MESSAGE: usize = 1024 * 1024 * 1024;
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let positive = [
+            ("pack_bytes", self.pack_bytes),
+            ("pack_lines", self.pack_lines),
+            ("window_messages", self.window_messages),
+            ("window_bytes", self.window_bytes),
+            ("max_message_bytes", self.max_message_bytes),
+        ];
+        let refuse = |detail: String| Err(Error::Options { detail });
+        for (name, value) in positive {
+            if value == 0 {
+                return refuse(format!("{name} is 0, it must be at least 1"));
+            }
+        }
+        if self.max_message_bytes > LARGEST_MESSAGE {
+            let got = self.max_message_bytes;
+            return refuse(format!(
+                "max_message_bytes is {got}, at most 1 GiB is possible"
+            ));
+        }
+        if self.pack_bytes > self.max_message_bytes {
+            let (pack, max) = (self.pack_bytes, self.max_message_bytes);
+            return refuse(format!(
+                "pack_bytes ({pack}) is over max_message_bytes ({max})"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_cannot_work_are_refused_by_name() {
+        Options::default().check().unwrap();
+        let cases = [
+            (
+                Options {
+                    window_messages: 0,
+                    ..Options::default()
+                },
+                "window_messages",
+            ),
+            (
+                Options {
+                    pack_bytes: 3 << 20,
+                    ..Options::default()
+                },
+                "over max_message_bytes",
+            ),
+            (
+                Options {
+                    max_message_bytes: 2 << 30,
+                    ..Options::default()
+                },
+                "1 GiB",
+            ),
+        ];
+        for (options, wanted) in cases {
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error} does not say {wanted}");
+        }
+    }
+}

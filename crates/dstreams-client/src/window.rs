@@ -1,0 +1,215 @@
+//! The messages on the way: numbered, kept until acknowledged, bounded in number and bytes. Pure.
+//!
+//! Acknowledgements are cumulative. What is kept here is all that is needed to go on over a new connection:
+//! the encoded messages share their bytes with what was sent, so keeping them copies nothing.
+
+use std::collections::VecDeque;
+
+use arrow_flight::FlightData;
+
+use crate::encode::Encoded;
+use crate::options::Options;
+use crate::protocol::{Malformed, batch_metadata};
+
+#[derive(Debug)]
+pub(crate) struct Window {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    max_messages: usize,
+    max_bytes: usize,
+    /// Everything up to this number is acknowledged.
+    acknowledged: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: FlightData,
+    bytes: usize,
+    records: u64,
+}
+
+/// What an acknowledgement set free.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) messages: u64,
+    pub(crate) records: u64,
+}
+
+impl Window {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            kept: VecDeque::new(),
+            bytes: 0,
+            max_messages: options.window_messages,
+            max_bytes: options.window_bytes,
+            acknowledged: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Could any message be admitted?
+    pub(crate) fn has_room(&self) -> bool {
+        self.kept.len() < self.max_messages && self.bytes < self.max_bytes
+    }
+
+    /// May a message of so many bytes be admitted? One larger than the whole window goes alone.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        self.is_empty()
+            || (self.kept.len() < self.max_messages && self.bytes + bytes <= self.max_bytes)
+    }
+
+    /// Gives the message its number and keeps it; returns what is to be sent.
+    pub(crate) fn admit(&mut self, encoded: Encoded) -> FlightData {
+        let bytes = encoded.bytes();
+        debug_assert!(
+            self.fits(bytes),
+            "{bytes} bytes do not fit {} messages",
+            self.kept.len()
+        );
+        let message = FlightData {
+            flight_descriptor: None,
+            data_header: encoded.header,
+            app_metadata: batch_metadata(self.last() + 1),
+            data_body: encoded.body,
+        };
+        self.bytes += bytes;
+        self.kept.push_back(Kept {
+            message: message.clone(),
+            bytes,
+            records: encoded.records,
+        });
+        message
+    }
+
+    /// The number of the last message admitted.
+    fn last(&self) -> u64 {
+        self.acknowledged + self.kept.len() as u64
+    }
+
+    /// The server knows this producer from before: the first message goes on after `last`.
+    pub(crate) fn start_after(&mut self, last: u64) {
+        debug_assert!(self.kept.is_empty(), "numbers are given already");
+        self.acknowledged = last;
+    }
+
+    /// Everything up to `ack` is safe. A lower number than before changes nothing.
+    pub(crate) fn acknowledge(&mut self, ack: u64) -> Result<Freed, Malformed> {
+        if ack > self.last() {
+            let last = self.last();
+            let detail = format!("acknowledged {ack}, and only {last} were sent");
+            return Err(Malformed { detail });
+        }
+        let mut freed = Freed::default();
+        while self.acknowledged < ack {
+            let Some(kept) = self.kept.pop_front() else {
+                break;
+            };
+            self.acknowledged += 1;
+            self.bytes -= kept.bytes;
+            freed.messages += 1;
+            freed.records += kept.records;
+        }
+        Ok(freed)
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// What is to be sent again over a new connection, in order.
+    pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = FlightData> {
+        self.kept.iter().map(|kept| kept.message.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::protocol::parse_batch_metadata;
+
+    fn window(max_messages: usize, max_bytes: usize) -> Window {
+        let options = Options {
+            window_messages: max_messages,
+            window_bytes: max_bytes,
+            ..Options::default()
+        };
+        Window::new(&options)
+    }
+
+    fn message(bytes: usize) -> Encoded {
+        Encoded {
+            header: Bytes::new(),
+            body: Bytes::from(vec![0; bytes]),
+            records: 10,
+        }
+    }
+
+    #[test]
+    fn it_is_bounded_in_messages_and_bytes_and_never_stuck() {
+        let mut window = window(2, 100);
+        assert!(window.fits(1000), "a message over the bound must go alone");
+        window.admit(message(60));
+        assert!(!window.fits(41));
+        assert!(window.fits(40));
+        window.admit(message(40));
+        assert!(!window.has_room());
+        window.acknowledge(1).unwrap();
+        assert!(window.has_room() && window.fits(60) && !window.fits(61));
+        window.admit(message(1));
+        assert!(!window.fits(1), "two messages are the most");
+    }
+
+    #[test]
+    fn acknowledgements_are_cumulative_and_never_ahead() {
+        let mut window = window(10, 1000);
+        for _ in 0..3 {
+            window.admit(message(1));
+        }
+        assert_eq!(
+            window.acknowledge(2),
+            Ok(Freed {
+                messages: 2,
+                records: 20
+            })
+        );
+        assert_eq!(window.acknowledge(2), Ok(Freed::default()));
+        assert_eq!(window.acknowledge(1), Ok(Freed::default()));
+        let error = window.acknowledge(4).unwrap_err().to_string();
+        assert!(
+            error.contains("acknowledged 4, and only 3 were sent"),
+            "{error}"
+        );
+        assert_eq!(
+            window.acknowledge(3),
+            Ok(Freed {
+                messages: 1,
+                records: 10
+            })
+        );
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn numbers_go_on_where_the_server_is_and_stay_when_sent_again() {
+        let mut window = window(10, 1000);
+        window.start_after(5);
+        for _ in 0..3 {
+            window.admit(message(1));
+        }
+        window.acknowledge(6).unwrap();
+        let numbers: Vec<_> = window
+            .unacknowledged()
+            .map(|message| {
+                parse_batch_metadata(&message.app_metadata)
+                    .unwrap()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(numbers, [7, 8]);
+    }
+}

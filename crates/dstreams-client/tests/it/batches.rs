@@ -1,0 +1,62 @@
+//! Record batches arrive as they were sent, whatever their size.
+
+use std::sync::Arc;
+
+use dstreams_client::arrow::array::{
+    ArrayRef, AsArray, DictionaryArray, Int64Array, RecordBatch, StringArray, StringViewArray,
+};
+use dstreams_client::arrow::compute::concat_batches;
+use dstreams_client::arrow::datatypes::{DataType, Int32Type};
+use dstreams_client::{Client, Options};
+
+use crate::server::{Server, Store};
+use crate::small;
+
+#[tokio::test]
+async fn batches_are_cut_to_size_and_arrive_whole() {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter(
+        (0..1000).map(|n| (n % 3 > 0).then_some(n)),
+    ));
+    let text = (0..1000).map(|n| format!("a text that is not short, number {n}"));
+    let text: ArrayRef = Arc::new(StringViewArray::from_iter_values(text));
+    let batch = RecordBatch::try_from_iter([("n", numbers), ("t", text)]).unwrap();
+    let store = Store::new([("rows", batch.schema())]);
+    let server = Server::start(&store);
+    let options = Options {
+        pack_bytes: 1000,
+        max_message_bytes: 10_000,
+        ..small()
+    };
+    let client = Client::connect(server.address, options).await.unwrap();
+    let mut rows = client.batches("rows", batch.schema()).await.unwrap();
+    rows.send(batch.slice(0, 0)).await.unwrap();
+    for (start, rows_in) in [(0, 400), (400, 200), (600, 200), (800, 200)] {
+        rows.send(batch.slice(start, rows_in)).await.unwrap();
+    }
+    let report = rows.finish().await.unwrap();
+    assert_eq!(report.records_acknowledged, 1000);
+    assert!(report.messages > 7, "it was cut: {report:?}");
+    assert_eq!(
+        concat_batches(&batch.schema(), &store.stored()).unwrap(),
+        batch
+    );
+}
+
+#[tokio::test]
+async fn dictionaries_arrive_as_their_values() {
+    let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
+    let batch = RecordBatch::try_from_iter([("w", Arc::new(words) as ArrayRef)]).unwrap();
+    let plain = StringArray::from(vec!["a", "b", "a"]);
+    let stored = RecordBatch::try_from_iter([("w", Arc::new(plain.clone()) as ArrayRef)]).unwrap();
+    let store = Store::new([("rows", stored.schema())]);
+    let server = Server::start(&store);
+    let client = Client::connect(server.address, small()).await.unwrap();
+    let mut rows = client.batches("rows", batch.schema()).await.unwrap();
+    assert!(matches!(
+        rows.schema().field(0).data_type(),
+        DataType::Dictionary(_, _)
+    ));
+    rows.send(batch).await.unwrap();
+    rows.finish().await.unwrap();
+    assert_eq!(store.stored()[0].column(0).as_string::<i32>(), &plain);
+}

@@ -1,0 +1,209 @@
+//! Servers that are not there, go away, or say nothing: the client moves on, or gives up within bounds and
+//! says what was safe.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use dstreams_client::{Client, Error, Options, Outcome, Retry};
+
+use crate::proxy::Proxy;
+use crate::server::{Server, Store};
+use crate::{small, until};
+
+/// An address where no one listens: bound, and never listened on while the socket lives.
+fn no_one() -> (SocketAddr, tokio::net::TcpSocket) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (socket.local_addr().unwrap(), socket)
+}
+
+fn three_tries() -> Options {
+    let retry = Retry {
+        tries: 3,
+        ..small().retry
+    };
+    Options { retry, ..small() }
+}
+
+#[tokio::test]
+async fn the_first_address_that_answers_is_taken() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let (dead, _socket) = no_one();
+    let client = Client::connect([dead, server.address], three_tries())
+        .await
+        .unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    lines.send("line").await.unwrap();
+    lines.finish().await.unwrap();
+    assert_eq!(store.stored_lines(), ["line"]);
+
+    let error = Client::connect(dead, three_tries()).await.unwrap_err();
+    assert!(matches!(&error, Error::Connect { address, .. } if *address == dead.to_string()));
+    assert!(error.is_retryable() && error.outcome() == Outcome::Failed);
+    assert!(
+        error.to_string().contains("refused"),
+        "the cause is missing: {error}"
+    );
+}
+
+#[tokio::test]
+async fn a_sender_moves_to_the_next_address_when_its_server_dies() {
+    let store = Store::lines();
+    let (first, second) = (Server::start(&store), Server::start(&store));
+    let addresses = [first.address, second.address];
+    let client = Client::connect(addresses, three_tries()).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    lines.send("one").await.unwrap();
+    lines.flush().await.unwrap();
+    drop(first);
+    lines.send("two").await.unwrap();
+    let report = lines.finish().await.unwrap();
+    assert_eq!(store.stored_lines(), ["one", "two"]);
+    assert!(report.reconnects >= 1, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_given_up_with_what_was_safe() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let proxy = Proxy::faithful(server.address).await;
+    let client = Client::connect(proxy.address, three_tries()).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    for _ in 0..10 {
+        lines.send("safe").await.unwrap();
+    }
+    lines.flush().await.unwrap();
+    proxy.retarget(None);
+    lines.send("on the way").await.unwrap();
+    let error = lines.finish().await.unwrap_err();
+    let Error::GaveUp {
+        tries,
+        tally,
+        source,
+        ..
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert_eq!((tally.acknowledged, tally.unacknowledged), (10, 1));
+    assert_eq!(*tries, 4, "three more after the first");
+    assert!(source.is_retryable(), "{source:?}");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+}
+
+/// Without anything to send there is nothing to fail: the sender waits for work to come back.
+#[tokio::test]
+async fn an_idle_sender_survives_any_absence() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let proxy = Proxy::faithful(server.address).await;
+    let options = Options {
+        retry: Retry {
+            tries: 1,
+            ..small().retry
+        },
+        ..small()
+    };
+    let client = Client::connect(proxy.address, options).await.unwrap();
+    let idle = client.lines("lines").await.unwrap();
+    let mut busy = client.lines("lines").await.unwrap();
+    proxy.retarget(None);
+    busy.send("line").await.unwrap();
+    let error = busy.flush().await.unwrap_err();
+    assert!(matches!(error, Error::GaveUp { tries: 2, .. }), "{error:?}");
+    proxy.retarget(Some(server.address));
+    let mut back = idle; // reconnecting all the while, it would have given up as well
+    back.send("line").await.unwrap();
+    assert_eq!(back.finish().await.unwrap().reconnects, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_never_acknowledges_is_left() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let options = Options {
+        ack_timeout: Duration::from_millis(20),
+        ..three_tries()
+    };
+    let client = Client::connect(server.address, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    store.acknowledging.send_replace(false);
+    lines.send("line").await.unwrap();
+    until("it tries another connection", || {
+        store.opened.load(Relaxed) >= 2
+    })
+    .await;
+    // The second connection's first answer says that the line was stored: progress, after all.
+    lines.flush().await.unwrap();
+    assert_eq!(store.stored_lines(), ["line"]);
+
+    // Where even that is forgotten there is none.
+    store.forgets.store(true, Relaxed);
+    lines.send("never").await.unwrap();
+    let error = lines.finish().await.unwrap_err();
+    let Error::GaveUp { source, tally, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert!(matches!(**source, Error::NoAck { .. }), "{source:?}");
+    assert_eq!((tally.acknowledged, tally.unacknowledged), (1, 1));
+}
+
+#[tokio::test]
+async fn a_server_that_says_it_is_alive_is_waited_for() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let options = Options {
+        ack_timeout: Duration::from_millis(200),
+        ..three_tries()
+    };
+    let client = Client::connect(server.address, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    store.says_alive.store(true, Relaxed);
+    store.acknowledging.send_replace(false);
+    lines.send("line").await.unwrap();
+    // More than the time after which a silent server is left (the one wait for time: nothing happens).
+    let waited = tokio::time::timeout(Duration::from_millis(600), lines.flush()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    store.acknowledging.send_replace(true);
+    assert_eq!(lines.finish().await.unwrap().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_sender_closes_its_connection() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let proxy = Proxy::faithful(server.address).await;
+    let options = Options {
+        linger: Duration::from_secs(3600),
+        ..small()
+    };
+    let client = Client::connect(proxy.address, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    lines.send("lingers").await.unwrap();
+    drop(lines);
+    let mut other = client.lines("lines").await.unwrap();
+    other.send("flushed").await.unwrap();
+    other.finish().await.unwrap();
+    assert_eq!(store.stored_lines(), ["flushed"]);
+}
+
+#[test]
+fn a_sender_whose_runtime_is_gone_says_so() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut lines = runtime.block_on(async {
+        let client = Client::connect(server.address, small()).await.unwrap();
+        let mut lines = client.lines("lines").await.unwrap();
+        lines.send("safe").await.unwrap();
+        lines.flush().await.unwrap();
+        lines
+    });
+    drop(runtime);
+    let error = futures::executor::block_on(lines.send("more")).unwrap_err();
+    assert!(matches!(error, Error::Stopped { .. }), "{error:?}");
+    assert_eq!(error.tally().unwrap().acknowledged, 1);
+    assert_eq!(error.outcome(), Outcome::Failed);
+}

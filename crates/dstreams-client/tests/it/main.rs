@@ -1,0 +1,48 @@
+//! The client against a server of its own protocol, over real sockets and through a proxy that cuts them.
+//!
+//! One binary. `server` stores what it is sent and can misbehave on purpose; `proxy` cuts connections after
+//! seeded numbers of bytes. Nothing here waits for time to pass: `until` waits for a condition.
+//! A failing seed is printed; `DSTREAMS_SEED=n` runs it alone, `DSTREAMS_SEEDS=n` runs more of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod batches;
+mod endings;
+mod exactly_once;
+mod linger;
+mod proxy;
+mod refusals;
+mod seed;
+mod server;
+mod window;
+
+use std::time::{Duration, Instant};
+
+use dstreams_client::{Options, Retry};
+
+/// Small messages and a small window, so that a few lines exercise both; impatient.
+fn small() -> Options {
+    Options {
+        pack_lines: 7,
+        window_messages: 4,
+        retry: Retry {
+            tries: 100,
+            elapsed: Duration::from_secs(60),
+            first_pause: Duration::from_micros(200),
+            longest_pause: Duration::from_millis(2),
+        },
+        ..Options::default()
+    }
+}
+
+/// Waits for a condition; after 20 s says which one did not come.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "waited in vain until {what}"
+        );
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}

@@ -1,0 +1,97 @@
+//! The window bounds what is on the way, and `send` waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use dstreams_client::{Client, LineSender, Options};
+
+use crate::server::{Server, Store};
+use crate::{small, until};
+
+/// Sends lines until a send waits, with the server acknowledging nothing; how many were taken.
+async fn fill(
+    lines: &mut LineSender,
+    (client, store): (&Client, &Store),
+    line: &str,
+    window: usize,
+) -> usize {
+    for taken in 0..1000 {
+        let full = async {
+            until("the window is full", || {
+                store.received.load(Relaxed) >= window
+            })
+            .await;
+            round_trips(client).await;
+        };
+        tokio::select! {
+            biased;
+            sent = lines.send(line) => sent.unwrap(),
+            () = full => return taken,
+        }
+    }
+    panic!("send never waits");
+}
+
+/// By now the server would have got whatever was sent before.
+async fn round_trips(client: &Client) {
+    for _ in 0..5 {
+        client.lines("other").await.unwrap().finish().await.unwrap();
+    }
+}
+
+fn two_streams() -> Arc<Store> {
+    let schema = dstreams_client::protocol::lines_schema;
+    Store::new([("lines", schema()), ("other", schema())])
+}
+
+#[tokio::test]
+async fn at_most_so_many_messages_are_on_the_way() {
+    let store = two_streams();
+    let server = Server::start(&store);
+    let options = Options {
+        pack_lines: 1,
+        window_messages: 3,
+        ..small()
+    };
+    let client = Client::connect(server.address, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    store.acknowledging.send_replace(false);
+    let taken = fill(&mut lines, (&client, &store), "line", 3).await;
+    // Three on the way; one waits for the window, one in the channel, one is packed.
+    assert!((3..=6).contains(&taken), "{taken} were taken");
+    assert_eq!(store.received.load(Relaxed), 3);
+    assert_eq!(lines.acknowledged(), 0);
+
+    store.acknowledging.send_replace(true);
+    lines.send("last").await.unwrap();
+    // The send that was dropped while it waited had not taken its line.
+    let report = lines.finish().await.unwrap();
+    assert_eq!(report.records_sent, taken as u64 + 1);
+    assert_eq!(store.stored_lines().len(), taken + 1);
+}
+
+#[tokio::test]
+async fn at_most_so_many_bytes_are_on_the_way() {
+    let store = two_streams();
+    let server = Server::start(&store);
+    let options = Options {
+        pack_lines: 1,
+        window_messages: 100,
+        window_bytes: 10_000,
+        ..small()
+    };
+    let client = Client::connect(server.address, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    store.acknowledging.send_replace(false);
+    let line = "x".repeat(3000); // with its header, three of them fit
+    fill(&mut lines, (&client, &store), &line, 3).await;
+    assert_eq!(store.received.load(Relaxed), 3);
+    assert!(store.received_bytes.load(Relaxed) <= 10_000);
+    store.acknowledging.send_replace(true);
+    lines.finish().await.unwrap();
+
+    // A message larger than the whole window goes alone.
+    let mut lines = client.lines("lines").await.unwrap();
+    lines.send(&"y".repeat(20_000)).await.unwrap();
+    assert_eq!(lines.finish().await.unwrap().records_acknowledged, 1);
+}

@@ -1,0 +1,73 @@
+//! [`Config`]: the interval and the bound of every wait and retry the controller decides on.
+//!
+//! Each field has its unit and the reason for its default. A bound of zero counts as one.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Settings of a [`Controller`](crate::Controller).
+#[derive(Clone, Eq, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// Length of an interval, milliseconds, at least 1. Batch times are its multiples since the Unix epoch.
+    pub interval_ms: u64,
+    /// Tries of one batch: runs, and apart from them commits of the run that finished. Default 4, as many as
+    /// Spark gives a task: three in a row is no longer bad luck with one worker.
+    pub max_attempts: u32,
+    /// How long a cut waits for the receivers' reports, milliseconds since its `Seal`. Default half the interval
+    /// (at least 1): a silent receiver delays batches, but never so that they fall further and further behind.
+    /// A report that comes later is not lost, its blocks go into the next cut.
+    pub report_timeout_ms: u64,
+    /// How long the last cut of a graceful stop waits for reports, milliseconds since its `Seal`; not less than
+    /// `report_timeout_ms`. Default 10 000: there is no next cut to take a late report, so patience here is what
+    /// keeps its blocks, yet a receiver that died silently must not hold up the stop for ever.
+    pub final_report_timeout_ms: u64,
+    /// Overdue reports that are remembered, so that the last cut can wait for them. Default 1 024, some 16 KiB:
+    /// a receiver that is silent for ever owes one more at each batch; the oldest are given up.
+    pub max_owed_reports: usize,
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The interval is zero.
+    #[error("the batch interval is 0 ms; it must be at least 1 ms")]
+    IntervalZero,
+}
+
+impl Config {
+    /// The defaults for an interval of `interval_ms` milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::IntervalZero`].
+    pub const fn new(interval_ms: u64) -> Result<Self, ConfigError> {
+        if interval_ms == 0 {
+            return Err(ConfigError::IntervalZero);
+        }
+        let half = interval_ms / 2;
+        Ok(Self {
+            interval_ms,
+            max_attempts: 4,
+            report_timeout_ms: if half == 0 { 1 } else { half },
+            final_report_timeout_ms: 10_000,
+            max_owed_reports: 1_024,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_interval_is_refused() {
+        assert_eq!(Config::new(0), Err(ConfigError::IntervalZero));
+    }
+
+    #[test]
+    fn defaults_follow_the_interval() {
+        let timeouts = [1, 2, 1_000].map(|ms| Config::new(ms).map(|c| c.report_timeout_ms));
+        assert_eq!(timeouts, [Ok(1), Ok(1), Ok(500)]);
+    }
+}

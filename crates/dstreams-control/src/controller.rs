@@ -1,0 +1,258 @@
+//! [`Controller`]: takes an event, returns commands.
+//!
+//! A step has three parts: take the event, advance whatever the new state and time allow (cut, seal, run, stop), and
+//! ask to be woken. [`Intake`] decides up to the cut, [`Pipeline`] from there on; here is what joins them, and the
+//! stop.
+
+use crate::elapsed::Elapsed;
+use crate::intake::Intake;
+use crate::pipeline::Pipeline;
+use crate::{BatchTime, Command, Config, Event, ReceiverId, State, Timestamp};
+
+/// The decisions of the master as a pure state machine. See the [crate's page](crate).
+#[derive(Debug)]
+pub struct Controller {
+    config: Config,
+    state: State,
+    elapsed: Elapsed,
+    intake: Intake,
+    pipeline: Pipeline,
+    /// Stop then at the latest (elapsed microseconds).
+    deadline: Option<u64>,
+    receivers_closed: bool,
+    last_wake: Option<Timestamp>,
+}
+
+impl Controller {
+    /// A controller that waits for [`Event::Start`].
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            state: State::New,
+            elapsed: Elapsed::new(),
+            intake: Intake::new(&config),
+            pipeline: Pipeline::new(config.max_attempts),
+            config,
+            deadline: None,
+            receivers_closed: false,
+            last_wake: None,
+        }
+    }
+
+    /// Takes an event at `now` and returns what to do, in order.
+    ///
+    /// Total: any event at any time is accepted, `now` may step back, nothing panics. The cost is constant
+    /// (amortised) apart from the length of the lists; however long the clock stood still, one step cuts two batches
+    /// at most, and `WakeAt` asks for more steps.
+    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
+        let mut out = Vec::new();
+        if self.state == State::Stopped {
+            return out;
+        }
+        self.elapsed.observe(now);
+        let timer_used = event == Event::Tick;
+        if self.deadline_passed() {
+            self.take_at_deadline(&event, now, &mut out);
+        } else {
+            self.take(event, now, &mut out);
+        }
+        self.advance(now, &mut out);
+        self.ask_wake(timer_used, &mut out);
+        out
+    }
+
+    fn take(&mut self, event: Event, now: Timestamp, out: &mut Vec<Command>) {
+        match event {
+            Event::Start { receivers } => self.start(receivers, now),
+            Event::Tick => {}
+            Event::Reported {
+                batch,
+                receiver,
+                blocks,
+            } => self.intake.report(batch, receiver, blocks),
+            Event::Finished { batch, attempt } => self.pipeline.finished(batch, attempt, now, out),
+            Event::Failed {
+                batch,
+                attempt,
+                retryable,
+            } => {
+                self.pipeline.failed((batch, attempt), retryable, now, out);
+            }
+            Event::Committed { batch } => self.pipeline.committed(batch, now, out),
+            Event::CommitFailed { batch, retryable } => {
+                self.pipeline.commit_failed(batch, retryable, out)
+            }
+            Event::Stop { graceful, deadline } => self.stop(graceful, deadline, out),
+        }
+    }
+
+    /// Begins nothing more; what has just taken effect still counts.
+    fn take_at_deadline(&mut self, event: &Event, now: Timestamp, out: &mut Vec<Command>) {
+        if let Event::Committed { batch } = event {
+            self.pipeline.committed(*batch, now, out);
+        }
+    }
+
+    fn start(&mut self, receivers: Vec<ReceiverId>, now: Timestamp) {
+        if self.state == State::New {
+            self.intake.start(receivers, now);
+            self.state = State::Running;
+        }
+    }
+
+    /// Begins a stop or shortens one.
+    fn stop(&mut self, graceful: bool, deadline: Option<Timestamp>, out: &mut Vec<Command>) {
+        let deadline = deadline.map(|deadline| self.elapsed.at_clock(deadline));
+        self.deadline = [self.deadline, deadline].into_iter().flatten().min();
+        match self.state {
+            State::Running if graceful => self.state = State::Draining,
+            State::New | State::Running => self.state = State::Halting,
+            State::Draining if !graceful => self.state = State::Halting,
+            State::Draining | State::Halting | State::Stopped => {}
+        }
+        if self.state == State::Halting {
+            self.pipeline.abort(out);
+        }
+        self.close_receivers(out);
+    }
+
+    fn advance(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        if self.pipeline.is_over() || self.deadline_passed() {
+            return self.finish(out);
+        }
+        match self.state {
+            State::New | State::Stopped => {}
+            State::Running | State::Draining => {
+                self.cut(now, out);
+                if self.seal(now, out) {
+                    // At once where there are no receivers; then one boundary per step, or a stall makes a long list.
+                    self.cut(now, out);
+                }
+                self.pipeline.start_next(now, out);
+                if self.intake.is_done() && self.pipeline.len() == 0 {
+                    self.finish(out);
+                }
+            }
+            State::Halting => {
+                if !self.pipeline.is_committing() {
+                    self.finish(out);
+                }
+            }
+        }
+    }
+
+    fn deadline_passed(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= self.elapsed.passed())
+    }
+
+    fn seal(&mut self, now: Timestamp, out: &mut Vec<Command>) -> bool {
+        let passed = self.elapsed.passed();
+        let sealed = match self.state {
+            State::Draining => self.intake.seal_last(passed),
+            _ => self.intake.seal_due(now, passed),
+        };
+        out.extend(sealed.map(|batch| Command::Seal { batch }));
+        sealed.is_some()
+    }
+
+    fn cut(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        if let Some((batch, blocks)) = self.intake.cut(self.elapsed.passed()) {
+            out.push(Command::Cut {
+                batch,
+                blocks: blocks.clone(),
+            });
+            self.pipeline.push(batch, blocks, now);
+        }
+    }
+
+    fn close_receivers(&mut self, out: &mut Vec<Command>) {
+        if !self.receivers_closed {
+            self.receivers_closed = true;
+            out.push(Command::CloseReceivers);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<Command>) {
+        self.pipeline.abort(out);
+        self.close_receivers(out);
+        self.state = State::Stopped;
+        out.push(Command::Stopped {
+            unfinished: self.unfinished(),
+        });
+    }
+
+    /// Asks for a step at the next point of time that matters, unless that was asked for already and the timer still
+    /// runs. A `Tick` has used it up, perhaps too early if the clock stepped back.
+    fn ask_wake(&mut self, timer_used: bool, out: &mut Vec<Command>) {
+        if self.state == State::Stopped {
+            return;
+        }
+        let deadline = self
+            .deadline
+            .map(|deadline| self.elapsed.clock_at(deadline));
+        let cut = self
+            .intake
+            .cut_until()
+            .map(|until| self.elapsed.clock_at(until));
+        let boundary = self.intake.next().map(BatchTime::timestamp);
+        let intake = match self.state {
+            State::Running => cut.or(boundary),
+            State::Draining => cut,
+            State::New | State::Halting | State::Stopped => None,
+        };
+        let wake = [deadline, intake].into_iter().flatten().min();
+        if timer_used || wake != self.last_wake {
+            out.extend(wake.map(Command::WakeAt));
+        }
+        self.last_wake = wake;
+    }
+
+    fn unfinished(&self) -> u64 {
+        let sealed = usize::from(self.intake.is_sealing());
+        u64::try_from(self.pipeline.len().saturating_add(sealed)).unwrap_or(u64::MAX)
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Number of batches cut and not committed, the running one included.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pipeline.len()
+    }
+
+    /// The batch that is being run or committed, and its attempt.
+    #[must_use]
+    pub fn running(&self) -> Option<(BatchTime, u32)> {
+        self.pipeline.active()
+    }
+
+    /// The last batch that took effect.
+    #[must_use]
+    pub const fn last_committed(&self) -> Option<BatchTime> {
+        self.pipeline.last_committed()
+    }
+
+    /// The boundary that is sealed next; `None` before the start.
+    #[must_use]
+    pub const fn next_boundary(&self) -> Option<BatchTime> {
+        self.intake.next()
+    }
+
+    /// Reports that did not come before their cut and are still missing. If not 0 after a graceful stop, blocks may
+    /// have been received that are in no batch.
+    #[must_use]
+    pub fn owed_reports(&self) -> usize {
+        self.intake.owed()
+    }
+}

@@ -1,0 +1,75 @@
+//! [`Elapsed`]: the time that has passed, taken from a clock that may step back.
+//!
+//! Only steps forward count, so that a timeout fires after the time it names even if the clock is set back by hours
+//! meanwhile.
+
+use crate::Timestamp;
+
+/// Microseconds that have passed since the first reading.
+#[derive(Debug)]
+pub(crate) struct Elapsed {
+    last: Option<Timestamp>,
+    passed: u64,
+}
+
+impl Elapsed {
+    pub(crate) const fn new() -> Self {
+        Self {
+            last: None,
+            passed: 0,
+        }
+    }
+
+    /// Takes a reading of the clock.
+    pub(crate) fn observe(&mut self, now: Timestamp) {
+        let step = self.last.map_or(0, |last| now.0.saturating_sub(last.0));
+        self.passed = self.passed.saturating_add(step);
+        self.last = Some(now);
+    }
+
+    /// Microseconds passed.
+    pub(crate) const fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// How much will have passed when the clock, running on from here, shows `at`.
+    pub(crate) fn at_clock(&self, at: Timestamp) -> u64 {
+        self.passed
+            .saturating_add(at.0.saturating_sub(self.clock()))
+    }
+
+    /// What the clock, running on from here, will show when `passed` has passed.
+    pub(crate) fn clock_at(&self, passed: u64) -> Timestamp {
+        Timestamp(
+            self.clock()
+                .saturating_add(passed.saturating_sub(self.passed)),
+        )
+    }
+
+    fn clock(&self) -> u64 {
+        self.last.map_or(0, |last| last.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_back_do_not_count() {
+        let mut elapsed = Elapsed::new();
+        elapsed.observe(Timestamp(1_000));
+        let due = elapsed.at_clock(Timestamp(1_100));
+        for (now, passed, wake) in [
+            (1_040, 40, 1_100),
+            (500, 40, 560),
+            (530, 70, 560),
+            (560, 100, 560),
+        ] {
+            elapsed.observe(Timestamp(now));
+            assert_eq!(elapsed.passed(), passed, "clock {now}");
+            assert_eq!(elapsed.clock_at(due), Timestamp(wake), "clock {now}");
+        }
+        assert!(elapsed.passed() >= due);
+    }
+}

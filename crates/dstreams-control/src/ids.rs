@@ -1,0 +1,60 @@
+//! Names of what is received: [`ReceiverId`], [`BlockId`], and [`BlockMeta`], the little the controller knows
+//! about a block. Its records never come here.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The receiver of one input stream.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
+pub struct ReceiverId(pub u32);
+
+impl fmt::Display for ReceiverId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Name of a block. Its order (receiver, then number) is the order of blocks inside a batch, whatever the order of
+/// arrival.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
+pub struct BlockId {
+    /// Who received it.
+    pub receiver: ReceiverId,
+    /// Its number among the receiver's blocks. Number them consecutively: the controller remembers every number it
+    /// has seen, as ranges, and each lasting gap costs it a few bytes for ever.
+    pub seq: u64,
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.receiver, self.seq)
+    }
+}
+
+/// What the controller knows about a block.
+#[derive(Copy, Clone, Eq, PartialEq, Hash, Debug, Serialize, Deserialize)]
+pub struct BlockMeta {
+    /// Its name.
+    pub id: BlockId,
+    /// Number of records in it.
+    pub rows: u64,
+    /// Its size in memory, in bytes.
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_is_receiver_then_number() {
+        let id = |receiver, seq| BlockId {
+            receiver: ReceiverId(receiver),
+            seq,
+        };
+        assert!(id(0, 9) < id(1, 0));
+        assert!(id(1, 0) < id(1, 1));
+        assert_eq!(id(1, 7).to_string(), "1/7");
+    }
+}

@@ -1,0 +1,165 @@
+//! [`Intake`]: from boundaries and the receivers' reports to cuts.
+//!
+//! One `Seal` is outstanding at most. Every block named by a report is kept in `fresh` until the next cut takes all of
+//! them, so a late report needs no special way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::seq_set::SeqSet;
+use crate::{BatchTime, BlockMeta, Config, ReceiverId, Timestamp};
+
+/// The batch that is being collected.
+#[derive(Debug)]
+struct Open {
+    batch: BatchTime,
+    /// Who has not reported for it.
+    silent: BTreeSet<ReceiverId>,
+    /// Cut then at the latest (elapsed microseconds).
+    until: u64,
+}
+
+/// Decides which blocks are in which batch.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    interval_ms: u64,
+    report_timeout_us: u64,
+    final_timeout_us: u64,
+    max_owed: usize,
+    /// The receivers, each with the numbers of all blocks taken from it.
+    receivers: BTreeMap<ReceiverId, SeqSet>,
+    /// The next boundary; `None` before the start and at the end of time.
+    next: Option<BatchTime>,
+    open: Option<Open>,
+    /// Blocks reported and not yet in a cut.
+    fresh: Vec<BlockMeta>,
+    /// Reports that did not come before their cut.
+    owed: BTreeSet<(BatchTime, ReceiverId)>,
+    /// The last batch is sealed (or there is none): no more after the open one.
+    last_sealed: bool,
+}
+
+impl Intake {
+    pub(crate) fn new(config: &Config) -> Self {
+        let report_timeout_us = Timestamp::from_millis(config.report_timeout_ms.max(1)).0;
+        Self {
+            interval_ms: config.interval_ms.max(1),
+            report_timeout_us,
+            final_timeout_us: Timestamp::from_millis(config.final_report_timeout_ms)
+                .0
+                .max(report_timeout_us),
+            max_owed: config.max_owed_reports,
+            receivers: BTreeMap::new(),
+            next: None,
+            open: None,
+            fresh: Vec::new(),
+            owed: BTreeSet::new(),
+            last_sealed: false,
+        }
+    }
+
+    /// Boundaries start after `now`.
+    pub(crate) fn start(&mut self, receivers: Vec<ReceiverId>, now: Timestamp) {
+        self.receivers = receivers
+            .into_iter()
+            .map(|receiver| (receiver, SeqSet::default()))
+            .collect();
+        self.next = BatchTime::first_after(now, self.interval_ms);
+    }
+
+    /// Takes a report: new blocks go into the next cut, whichever batch the report is for.
+    pub(crate) fn report(
+        &mut self,
+        batch: BatchTime,
+        receiver: ReceiverId,
+        blocks: Vec<BlockMeta>,
+    ) {
+        if self.is_done() || !self.receivers.contains_key(&receiver) {
+            return;
+        }
+        for block in blocks {
+            let seen = self.receivers.get_mut(&block.id.receiver);
+            if seen.is_some_and(|seen| seen.insert(block.id.seq)) {
+                self.fresh.push(block);
+            }
+        }
+        self.owed.remove(&(batch, receiver));
+        if let Some(open) = self.open.as_mut().filter(|open| open.batch == batch) {
+            open.silent.remove(&receiver);
+        }
+    }
+
+    /// Seals the next boundary if the clock has reached it and no `Seal` is outstanding.
+    pub(crate) fn seal_due(&mut self, now: Timestamp, passed: u64) -> Option<BatchTime> {
+        let due = self.open.is_none() && self.next.is_some_and(|next| next.timestamp() <= now);
+        if due && !self.last_sealed {
+            self.seal(passed.saturating_add(self.report_timeout_us))
+        } else {
+            None
+        }
+    }
+
+    /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding.
+    pub(crate) fn seal_last(&mut self, passed: u64) -> Option<BatchTime> {
+        if self.last_sealed || self.open.is_some() {
+            return None;
+        }
+        self.last_sealed = true;
+        self.seal(passed.saturating_add(self.final_timeout_us))
+    }
+
+    fn seal(&mut self, until: u64) -> Option<BatchTime> {
+        let batch = self.next?;
+        self.next = batch.next(self.interval_ms);
+        self.open = Some(Open {
+            batch,
+            silent: self.receivers.keys().copied().collect(),
+            until,
+        });
+        Some(batch)
+    }
+
+    /// Cuts the sealed batch if all have reported or it waited long enough.
+    pub(crate) fn cut(&mut self, passed: u64) -> Option<(BatchTime, Vec<BlockMeta>)> {
+        let all_reported =
+            |open: &Open| open.silent.is_empty() && (!self.last_sealed || self.owed.is_empty());
+        let open = self
+            .open
+            .take_if(|open| all_reported(open) || open.until <= passed)?;
+        self.owed.extend(
+            open.silent
+                .into_iter()
+                .map(|receiver| (open.batch, receiver)),
+        );
+        while self.owed.len() > self.max_owed {
+            self.owed.pop_first();
+        }
+        let mut blocks = std::mem::take(&mut self.fresh);
+        blocks.sort_unstable_by_key(|block| block.id);
+        Some((open.batch, blocks))
+    }
+
+    /// Whether a `Seal` is outstanding.
+    pub(crate) const fn is_sealing(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether the last cut was made.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.last_sealed && self.open.is_none()
+    }
+
+    /// When the outstanding `Seal` is waited for no longer (elapsed microseconds).
+    pub(crate) fn cut_until(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.until)
+    }
+
+    /// The boundary that is sealed next.
+    pub(crate) const fn next(&self) -> Option<BatchTime> {
+        self.next
+    }
+
+    /// How many reports did not come in time and are still missing.
+    pub(crate) fn owed(&self) -> usize {
+        self.owed.len()
+    }
+}

@@ -1,0 +1,89 @@
+//! The decisions of `dstreams`: when a batch is cut, run, rerun, committed, given up, and how it all stops.
+//!
+//! **Deciding is not doing.** [`Controller`] is a pure state machine: [`step`](Controller::step) takes an [`Event`]
+//! and the time, and returns a list of [`Command`]s. It does no I/O, has no clock and no threads, so the same events
+//! give the same commands, and thousands of failure schedules run where one real cluster test would
+//! (`tests/sim`). The node carries out the commands; the local engine and the cluster use the same controller.
+//!
+//! # Driving it
+//!
+//! Feed `Start`, then every event as it comes, one at a time. Carry out the commands in order; whatever takes time is
+//! started and not awaited. Each of these is answered by an event, in the end:
+//!
+//! | command | answer |
+//! |---|---|
+//! | `WakeAt` | `Tick` at that time or later; a newer `WakeAt` replaces it |
+//! | `Seal` | `Reported`, one per receiver |
+//! | `Run` | `Finished` or `Failed`, with the same batch and attempt |
+//! | `Commit` | `Committed` or `CommitFailed` |
+//!
+//! The others (`Cut`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
+//!
+//! A batch goes `Seal`, `Cut`, `Run`, `Commit`, `Completed`, `Forget`:
+//!
+//! ```
+//! use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Config, Controller, Event, ReceiverId, Timestamp};
+//!
+//! let mut controller = Controller::new(Config::new(1_000)?);
+//! let at = Timestamp::from_millis;
+//! let receiver = ReceiverId(0);
+//! let batch = BatchTime(8_000);
+//!
+//! let commands = controller.step(Event::Start { receivers: vec![receiver] }, at(7_300));
+//! assert_eq!(commands, [Command::WakeAt(at(8_000))]);
+//!
+//! let commands = controller.step(Event::Tick, at(8_000));
+//! assert_eq!(commands, [Command::Seal { batch }, Command::WakeAt(at(8_500))]); // waits half a second for the reports
+//!
+//! let id = BlockId { receiver, seq: 0 };
+//! let blocks = vec![BlockMeta { id, rows: 10, bytes: 640 }];
+//! let commands = controller.step(Event::Reported { batch, receiver, blocks: blocks.clone() }, at(8_001));
+//! let run = Command::Run { batch, attempt: 1 };
+//! assert_eq!(commands, [Command::Cut { batch, blocks }, run, Command::WakeAt(at(9_000))]);
+//!
+//! let commands = controller.step(Event::Failed { batch, attempt: 1, retryable: true }, at(8_100));
+//! assert_eq!(commands, [Command::Run { batch, attempt: 2 }]);
+//! let commands = controller.step(Event::Finished { batch, attempt: 2 }, at(8_200));
+//! assert_eq!(commands, [Command::Commit { batch, attempt: 2 }]);
+//!
+//! let commands = controller.step(Event::Committed { batch }, at(8_210));
+//! let [Command::Completed(report), forget] = &commands[..] else { unreachable!() };
+//! assert_eq!((report.records, report.attempts, report.processing_time().as_millis()), (10, 2, 209));
+//! assert_eq!(forget, &Command::Forget { batch, blocks: vec![id] });
+//! # Ok::<(), dstreams_control::ConfigError>(())
+//! ```
+//!
+//! # Promises
+//!
+//! * Every multiple of the interval after the start is one batch, empty or not, in order, however the clock behaves.
+//!   After a stall the missed ones follow each other at once; while the clock is behind, none is made.
+//! * A block is in one cut at most, whatever is reported twice or late.
+//! * One batch runs at a time; a batch runs after the one before it has committed, and commits once an attempt of it
+//!   finished. Its `Commit` is repeated only after a retryable `CommitFailed`, for the same attempt.
+//! * A graceful stop without failures puts every received block into a batch, and commits it.
+//! * After `Fail` nothing runs or commits; after `Stopped` nothing happens.
+//!
+//! Not promised: that a commit takes effect once (sinks make it so, by batch and attempt), and that a stop ends if a
+//! command is never answered and no deadline was given.
+
+mod command;
+mod config;
+mod controller;
+mod elapsed;
+mod event;
+mod ids;
+mod intake;
+mod pipeline;
+mod report;
+mod seq_set;
+mod state;
+mod time;
+
+pub use command::Command;
+pub use config::{Config, ConfigError};
+pub use controller::Controller;
+pub use event::Event;
+pub use ids::{BlockId, BlockMeta, ReceiverId};
+pub use report::BatchReport;
+pub use state::State;
+pub use time::{BatchTime, Timestamp};

@@ -1,0 +1,251 @@
+//! [`Pipeline`]: batches that are cut and not committed. One is active, the others wait in order.
+//!
+//! The active batch is first run, as often as needed, then committed; once a `Commit` was given it is never run again,
+//! since its effect may be visible.
+
+use std::collections::VecDeque;
+
+use crate::{BatchReport, BatchTime, BlockMeta, Command, Timestamp};
+
+/// A batch that was cut.
+#[derive(Debug)]
+struct Pending {
+    batch: BatchTime,
+    blocks: Vec<BlockMeta>,
+    cut_at: Timestamp,
+}
+
+/// What the active batch waits for.
+#[derive(Debug)]
+enum Stage {
+    /// `Finished` or `Failed` of the current attempt.
+    Running,
+    /// `Committed` or `CommitFailed`.
+    Committing { tries: u32, finished_at: Timestamp },
+    /// Nothing: it was aborted or given up.
+    Over,
+}
+
+/// The batch that is being run or committed.
+#[derive(Debug)]
+struct Active {
+    pending: Pending,
+    attempt: u32,
+    first_started_at: Timestamp,
+    started_at: Timestamp,
+    stage: Stage,
+}
+
+/// Decides what runs and what commits.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    max_attempts: u32,
+    active: Option<Active>,
+    /// Without bound here: the memory of blocks is bounded where they are received.
+    waiting: VecDeque<Pending>,
+    last_committed: Option<BatchTime>,
+}
+
+impl Pipeline {
+    pub(crate) const fn new(max_attempts: u32) -> Self {
+        Self {
+            max_attempts,
+            active: None,
+            waiting: VecDeque::new(),
+            last_committed: None,
+        }
+    }
+
+    /// Takes a batch that was cut.
+    pub(crate) fn push(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, now: Timestamp) {
+        self.waiting.push_back(Pending {
+            batch,
+            blocks,
+            cut_at: now,
+        });
+    }
+
+    /// Starts the next batch if none is active.
+    pub(crate) fn start_next(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        if self.active.is_some() {
+            return;
+        }
+        let Some(pending) = self.waiting.pop_front() else {
+            return;
+        };
+        let batch = pending.batch;
+        let stage = Stage::Running;
+        self.active = Some(Active {
+            pending,
+            attempt: 1,
+            first_started_at: now,
+            started_at: now,
+            stage,
+        });
+        out.push(Command::Run { batch, attempt: 1 });
+    }
+
+    /// An attempt finished: commit it, if it is the current one.
+    pub(crate) fn finished(
+        &mut self,
+        batch: BatchTime,
+        attempt: u32,
+        now: Timestamp,
+        out: &mut Vec<Command>,
+    ) {
+        if let Some(active) = self.running(batch, attempt) {
+            active.stage = Stage::Committing {
+                tries: 1,
+                finished_at: now,
+            };
+            out.push(Command::Commit { batch, attempt });
+        }
+    }
+
+    /// An attempt failed: run it again or give up, if it is the current one.
+    pub(crate) fn failed(
+        &mut self,
+        (batch, attempt): (BatchTime, u32),
+        retryable: bool,
+        now: Timestamp,
+        out: &mut Vec<Command>,
+    ) {
+        let max_attempts = self.max_attempts;
+        let Some(active) = self.running(batch, attempt) else {
+            return;
+        };
+        if retryable && attempt < max_attempts {
+            active.attempt += 1;
+            active.started_at = now;
+            out.push(Command::Run {
+                batch,
+                attempt: active.attempt,
+            });
+        } else {
+            active.stage = Stage::Over;
+            out.push(Command::Fail {
+                batch,
+                attempts: attempt,
+            });
+        }
+    }
+
+    /// The outputs took effect: the batch is done, if its `Commit` was given.
+    pub(crate) fn committed(&mut self, batch: BatchTime, now: Timestamp, out: &mut Vec<Command>) {
+        let Some(active) = self.active.take_if(|active| active.is_committing(batch)) else {
+            return;
+        };
+        let Stage::Committing { finished_at, .. } = active.stage else {
+            return;
+        };
+        let blocks = active.pending.blocks;
+        let sum = |of: fn(&BlockMeta) -> u64| blocks.iter().map(of).fold(0, u64::saturating_add);
+        self.last_committed = Some(batch);
+        out.push(Command::Completed(BatchReport {
+            batch,
+            attempts: active.attempt,
+            records: sum(|block| block.rows),
+            bytes: sum(|block| block.bytes),
+            cut_at: active.pending.cut_at,
+            first_started_at: active.first_started_at,
+            started_at: active.started_at,
+            finished_at,
+            committed_at: now,
+        }));
+        out.push(Command::Forget {
+            batch,
+            blocks: blocks.iter().map(|block| block.id).collect(),
+        });
+    }
+
+    /// A commit failed: commit the same attempt again or give up, if its `Commit` was given.
+    pub(crate) fn commit_failed(
+        &mut self,
+        batch: BatchTime,
+        retryable: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let max_attempts = self.max_attempts;
+        let Some(active) = self
+            .active
+            .as_mut()
+            .filter(|active| active.is_committing(batch))
+        else {
+            return;
+        };
+        let attempt = active.attempt;
+        match &mut active.stage {
+            Stage::Committing { tries, .. } if retryable && *tries < max_attempts => {
+                *tries += 1;
+                out.push(Command::Commit { batch, attempt });
+            }
+            stage => {
+                *stage = Stage::Over;
+                out.push(Command::Fail {
+                    batch,
+                    attempts: attempt,
+                });
+            }
+        }
+    }
+
+    /// Aborts the attempt that is running, if any; a commit is left alone.
+    pub(crate) fn abort(&mut self, out: &mut Vec<Command>) {
+        if let Some(active) = self
+            .active
+            .as_mut()
+            .filter(|active| matches!(active.stage, Stage::Running))
+        {
+            active.stage = Stage::Over;
+            out.push(Command::Abort {
+                batch: active.pending.batch,
+                attempt: active.attempt,
+            });
+        }
+    }
+
+    /// Whether the active batch was aborted or given up: then nothing more happens here.
+    pub(crate) fn is_over(&self) -> bool {
+        self.active
+            .as_ref()
+            .is_some_and(|active| matches!(active.stage, Stage::Over))
+    }
+
+    /// Whether a commit is under way.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.active
+            .as_ref()
+            .is_some_and(|active| matches!(active.stage, Stage::Committing { .. }))
+    }
+
+    /// The active batch and its attempt.
+    pub(crate) fn active(&self) -> Option<(BatchTime, u32)> {
+        self.active
+            .as_ref()
+            .map(|active| (active.pending.batch, active.attempt))
+    }
+
+    /// How many batches are cut and not committed.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len() + usize::from(self.active.is_some())
+    }
+
+    /// The last batch that took effect.
+    pub(crate) const fn last_committed(&self) -> Option<BatchTime> {
+        self.last_committed
+    }
+
+    /// The active batch, if it is running this attempt of this batch.
+    fn running(&mut self, batch: BatchTime, attempt: u32) -> Option<&mut Active> {
+        self.active.as_mut().filter(|active| {
+            matches!(active.stage, Stage::Running)
+                && (active.pending.batch, active.attempt) == (batch, attempt)
+        })
+    }
+}
+
+impl Active {
+    fn is_committing(&self, batch: BatchTime) -> bool {
+        matches!(self.stage, Stage::Committing { .. }) && self.pending.batch == batch
+    }
+}

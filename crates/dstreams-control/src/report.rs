@@ -1,0 +1,77 @@
+//! [`BatchReport`]: what listeners are told about a batch that is done.
+//!
+//! Times are readings of a clock that may step back; differences of them saturate at zero.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BatchTime, Timestamp};
+
+/// A committed batch: how much it was and when what happened.
+#[derive(Clone, Eq, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BatchReport {
+    /// The batch.
+    pub batch: BatchTime,
+    /// How many times it was run.
+    pub attempts: u32,
+    /// Records in its blocks.
+    pub records: u64,
+    /// Bytes of its blocks in memory.
+    pub bytes: u64,
+    /// When its blocks were fixed.
+    pub cut_at: Timestamp,
+    /// When `Run` was given for its first attempt.
+    pub first_started_at: Timestamp,
+    /// When `Run` was given for its last attempt.
+    pub started_at: Timestamp,
+    /// When its last attempt finished.
+    pub finished_at: Timestamp,
+    /// When all its outputs had taken effect.
+    pub committed_at: Timestamp,
+}
+
+impl BatchReport {
+    /// From the end of the interval to the start of the first attempt.
+    #[must_use]
+    pub const fn scheduling_delay(&self) -> Duration {
+        self.first_started_at.since(self.batch.timestamp())
+    }
+
+    /// From the start of the first attempt to the commit.
+    #[must_use]
+    pub const fn processing_time(&self) -> Duration {
+        self.committed_at.since(self.first_started_at)
+    }
+
+    /// From the end of the interval to the commit.
+    #[must_use]
+    pub const fn total_delay(&self) -> Duration {
+        self.committed_at.since(self.batch.timestamp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_count_from_the_first_attempt_and_saturate() {
+        let mut report = BatchReport {
+            batch: BatchTime(1_000),
+            attempts: 2,
+            records: 0,
+            bytes: 0,
+            cut_at: Timestamp::from_millis(1_001),
+            first_started_at: Timestamp::from_millis(1_002),
+            started_at: Timestamp::from_millis(1_010),
+            finished_at: Timestamp::from_millis(1_020),
+            committed_at: Timestamp::from_millis(1_030),
+        };
+        assert_eq!(report.scheduling_delay(), Duration::from_millis(2));
+        assert_eq!(report.processing_time(), Duration::from_millis(28));
+        assert_eq!(report.total_delay(), Duration::from_millis(30));
+        report.batch = BatchTime(2_000);
+        assert_eq!(report.scheduling_delay(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,109 @@
+//! The two kinds of time: [`Timestamp`], a reading of the node's clock, and [`BatchTime`], the end of an
+//! interval, which names a batch.
+//!
+//! Both saturate instead of overflowing; no reading of a clock, however wrong, can make the controller panic.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A point of time: microseconds since the Unix epoch, of the node's clock (which may step back).
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The timestamp of `millis` milliseconds since the Unix epoch (saturating).
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000))
+    }
+
+    /// Time from `earlier` to this one; zero if `earlier` is later (the clock stepped back).
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} us", self.0)
+    }
+}
+
+/// End of an interval: milliseconds since the Unix epoch, a multiple of the interval. Names the batch.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
+pub struct BatchTime(pub u64);
+
+impl BatchTime {
+    /// The first multiple of `interval_ms` strictly after `now`; `None` where no [`Timestamp`] can express it.
+    #[must_use]
+    pub const fn first_after(now: Timestamp, interval_ms: u64) -> Option<Self> {
+        let Some(whole) = (now.0 / 1_000).checked_div(interval_ms) else {
+            return None;
+        };
+        let Some(millis) = whole.saturating_add(1).checked_mul(interval_ms) else {
+            return None;
+        };
+        Self(millis).if_expressible()
+    }
+
+    /// The batch time one interval later; `None` where no [`Timestamp`] can express it.
+    #[must_use]
+    pub const fn next(self, interval_ms: u64) -> Option<Self> {
+        let Some(millis) = self.0.checked_add(interval_ms) else {
+            return None;
+        };
+        Self(millis).if_expressible()
+    }
+
+    /// The point of time at which this interval ends (saturating).
+    #[must_use]
+    pub const fn timestamp(self) -> Timestamp {
+        Timestamp::from_millis(self.0)
+    }
+
+    const fn if_expressible(self) -> Option<Self> {
+        match self.0.checked_mul(1_000) {
+            Some(_) => Some(self),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for BatchTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_after_is_strictly_after() {
+        for (now_us, first_ms) in [(0, 250), (249_999, 250), (250_000, 500), (250_001, 500)] {
+            assert_eq!(
+                BatchTime::first_after(Timestamp(now_us), 250),
+                Some(BatchTime(first_ms)),
+                "now {now_us} us"
+            );
+        }
+    }
+
+    #[test]
+    fn end_of_time_is_none() {
+        assert_eq!(BatchTime::first_after(Timestamp(u64::MAX), 1), None);
+        assert_eq!(BatchTime::first_after(Timestamp(0), u64::MAX), None);
+        assert_eq!(BatchTime::first_after(Timestamp(0), 0), None);
+        assert_eq!(BatchTime(u64::MAX / 1_000).next(1), None);
+    }
+
+    #[test]
+    fn prints_the_number_and_its_unit() {
+        assert_eq!(BatchTime(1_500).to_string(), "1500 ms");
+        assert_eq!(BatchTime(1_500).timestamp().to_string(), "1500000 us");
+    }
+}

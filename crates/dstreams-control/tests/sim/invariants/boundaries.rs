@@ -1,0 +1,53 @@
+//! Every multiple of the interval after the start is sealed and cut once, in order, not before its time (except the
+//! last one of a graceful stop) and as soon as its turn has come.
+
+use dstreams_control::Command;
+
+use super::{Invariant, Verdict, ensure};
+use crate::ledger::Ledger;
+
+pub struct Boundaries;
+
+impl Invariant for Boundaries {
+    fn name(&self) -> &'static str {
+        "boundaries"
+    }
+
+    fn command(&self, ledger: &Ledger, command: &Command) -> Verdict {
+        let open = ledger.open.map(|open| open.batch);
+        match command {
+            Command::Seal { batch } => {
+                ensure(open.is_none(), || {
+                    format!("{batch} is sealed while {open:?} is outstanding")
+                })?;
+                let expected = ledger.expected;
+                ensure(Some(*batch) == expected, || {
+                    format!("{batch} is sealed instead of {expected:?}")
+                })?;
+                ensure(
+                    batch.timestamp() <= ledger.now || ledger.stop.is_some(),
+                    || format!("{batch} is sealed early, at {}", ledger.now),
+                )
+            }
+            Command::Cut { batch, .. } => ensure(open == Some(*batch), || {
+                format!("{batch} is cut while {open:?} is outstanding")
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn after(&self, ledger: &Ledger, commands: &[Command]) -> Verdict {
+        let due = ledger
+            .expected
+            .filter(|next| next.timestamp() <= ledger.now);
+        let idle = ledger.open.is_none() && ledger.stop.is_none() && ledger.stopped.is_none();
+        // Without receivers there is one batch per step, or a stall would make a long list.
+        let paced = ledger.receivers.is_empty()
+            && commands
+                .iter()
+                .any(|command| matches!(command, Command::Cut { .. }));
+        ensure(due.is_none() || !idle || paced, || {
+            format!("{due:?} is due at {} and not sealed", ledger.now)
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! A stop does what it says. Graceful: one more seal, at once after the outstanding one, then `Stopped` when all is
+//! committed. Abrupt, or at the deadline: the running attempt is aborted, nothing new begins, and only a commit that
+//! was given is waited for, until the deadline at most.
+
+use dstreams_control::Command;
+
+use super::{Invariant, Verdict, ensure};
+use crate::ledger::Ledger;
+
+pub struct Stopping;
+
+impl Invariant for Stopping {
+    fn name(&self) -> &'static str {
+        "stopping"
+    }
+
+    fn command(&self, ledger: &Ledger, command: &Command) -> Verdict {
+        let over = ledger.stop_is_abrupt() || ledger.deadline_passed();
+        match command {
+            Command::Seal { .. } => ensure(!over && !ledger.last_sealed, || {
+                format!("{command:?} after the last seal or a stop")
+            }),
+            Command::Cut { .. } | Command::Run { .. } => ensure(!over, || {
+                format!("{command:?} after an abrupt stop or the deadline")
+            }),
+            Command::Commit { .. } => {
+                let repeats = ledger.commit.is_some() && !ledger.deadline_passed();
+                ensure(!over || repeats, || {
+                    format!("{command:?} after an abrupt stop or the deadline")
+                })
+            }
+            Command::Abort { batch, attempt } => {
+                let runs = ledger
+                    .attempt
+                    .filter(|_| ledger.commit.is_none())
+                    .map(|now| (now.batch, now.attempt));
+                ensure(over && runs == Some((*batch, *attempt)), || {
+                    format!("{command:?} while {runs:?} runs")
+                })
+            }
+            Command::Stopped { .. } if ledger.failed.is_none() => {
+                let running = ledger.attempt.filter(|_| ledger.commit.is_none());
+                ensure(running.is_none(), || {
+                    format!("Stopped without aborting {running:?}")
+                })?;
+                ensure(ledger.deadline_passed() || is_finished(ledger), || {
+                    "Stopped too early".to_owned()
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn after(&self, ledger: &Ledger, _: &[Command]) -> Verdict {
+        if ledger.stop.is_none() || ledger.stopped.is_some() {
+            return Ok(());
+        }
+        ensure(ledger.closed == 1, || {
+            "receivers are open after a stop".to_owned()
+        })?;
+        ensure(!ledger.deadline_passed(), || {
+            "the deadline has passed".to_owned()
+        })?;
+        ensure(!is_finished(ledger), || {
+            "nothing is left to wait for".to_owned()
+        })?;
+        let sealing = ledger.last_sealed || ledger.open.is_some() || ledger.stop_is_abrupt();
+        ensure(sealing, || {
+            "the last batch is not sealed at once".to_owned()
+        })
+    }
+}
+
+/// Whether everything the stop waits for is done, the deadline apart.
+fn is_finished(ledger: &Ledger) -> bool {
+    if ledger.stop_is_abrupt() {
+        return ledger.commit.is_none();
+    }
+    ledger.stop.is_some() && ledger.all_cut() && ledger.first_pending().is_none()
+}

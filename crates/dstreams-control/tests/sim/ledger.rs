@@ -1,0 +1,299 @@
+//! [`Ledger`]: what was said so far, both ways. It records and does not judge; the invariants read it.
+//!
+//! It is written from the rules, independently of the controller: an event that does not count by the rules (an old
+//! attempt, an unknown receiver) is not recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dstreams_control::{
+    BatchTime, BlockId, BlockMeta, Command, Config, Event, ReceiverId, Timestamp,
+};
+
+/// The outstanding `Seal`.
+#[derive(Copy, Clone)]
+pub struct Open {
+    pub batch: BatchTime,
+    /// The ledger's `forward` when it was given.
+    pub sealed: u64,
+    /// Given after a graceful stop.
+    pub last: bool,
+}
+
+pub struct Cut {
+    pub batch: BatchTime,
+    pub blocks: Vec<BlockMeta>,
+    pub at: Timestamp,
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Outcome {
+    Finished { at: Timestamp },
+    Failed { retryable: bool },
+}
+
+/// The attempt that was started last.
+#[derive(Copy, Clone, Debug)]
+pub struct Attempt {
+    pub batch: BatchTime,
+    pub attempt: u32,
+    pub first_started_at: Timestamp,
+    pub started_at: Timestamp,
+    pub outcome: Option<Outcome>,
+}
+
+/// The commit under way.
+#[derive(Copy, Clone, Debug)]
+pub struct Commit {
+    pub batch: BatchTime,
+    pub attempt: u32,
+    pub tries: u32,
+    /// The last try failed; whether it may be repeated.
+    pub failed: Option<bool>,
+}
+
+pub struct Stop {
+    pub graceful: bool,
+    /// In the ledger's `forward`.
+    pub deadline: Option<u64>,
+}
+
+pub struct Ledger {
+    pub config: Config,
+    pub now: Timestamp,
+    /// Microseconds the clock went forward so far.
+    pub forward: u64,
+    pub receivers: BTreeSet<ReceiverId>,
+    /// The boundary that must be sealed next; `None` before the start.
+    pub expected: Option<BatchTime>,
+    pub seals: u64,
+    pub open: Option<Open>,
+    /// The last batch was sealed.
+    pub last_sealed: bool,
+    /// Reports asked for and not received.
+    pub awaited: BTreeSet<(BatchTime, ReceiverId)>,
+    /// Blocks named by a report and in no cut.
+    pub uncut: BTreeMap<BlockId, BlockMeta>,
+    pub cut_blocks: BTreeSet<BlockId>,
+    pub cuts: Vec<Cut>,
+    pub attempt: Option<Attempt>,
+    pub commit: Option<Commit>,
+    /// The batches that took effect, in order, each with its last attempt.
+    pub committed: Vec<(Attempt, Timestamp)>,
+    pub completed: u64,
+    pub forgotten: Vec<BatchTime>,
+    /// The latest `WakeAt`, until a `Tick` uses it up.
+    pub timer: Option<Timestamp>,
+    pub stop: Option<Stop>,
+    pub failed: Option<BatchTime>,
+    pub closed: u64,
+    pub stopped: Option<u64>,
+}
+
+impl Ledger {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Timestamp(0),
+            forward: 0,
+            receivers: BTreeSet::new(),
+            expected: None,
+            seals: 0,
+            open: None,
+            last_sealed: false,
+            awaited: BTreeSet::new(),
+            uncut: BTreeMap::new(),
+            cut_blocks: BTreeSet::new(),
+            cuts: Vec::new(),
+            attempt: None,
+            commit: None,
+            committed: Vec::new(),
+            completed: 0,
+            forgotten: Vec::new(),
+            timer: None,
+            stop: None,
+            failed: None,
+            closed: 0,
+            stopped: None,
+        }
+    }
+
+    /// The first batch that is cut and not committed.
+    pub fn first_pending(&self) -> Option<&Cut> {
+        self.cuts.get(self.committed.len())
+    }
+
+    pub fn stop_is_abrupt(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| !stop.graceful)
+    }
+
+    pub fn deadline_passed(&self) -> bool {
+        self.stop
+            .as_ref()
+            .and_then(|stop| stop.deadline)
+            .is_some_and(|deadline| deadline <= self.forward)
+    }
+
+    /// Whether the last batch was cut, or there is none as nothing ever started.
+    pub fn all_cut(&self) -> bool {
+        self.expected.is_none() || (self.last_sealed && self.open.is_none())
+    }
+
+    /// The `forward` at which the outstanding `Seal` is waited for no longer.
+    pub fn cut_until(&self, open: Open) -> u64 {
+        let config = &self.config;
+        let patience = if open.last {
+            config.final_report_timeout_ms
+        } else {
+            0
+        };
+        open.sealed + Timestamp::from_millis(config.report_timeout_ms.max(patience)).0
+    }
+
+    /// Records an event; call it before its commands are recorded.
+    pub fn event(&mut self, event: &Event, now: Timestamp) {
+        if self.now != Timestamp(0) {
+            self.forward += now.0.saturating_sub(self.now.0);
+        }
+        self.now = now;
+        if self.stopped.is_some() {
+            return;
+        }
+        match event {
+            Event::Start { receivers } if self.expected.is_none() => {
+                let interval = self.config.interval_ms;
+                self.expected = Some(BatchTime((now.0 / 1_000 / interval + 1) * interval));
+                self.receivers = receivers.iter().copied().collect();
+            }
+            Event::Reported {
+                batch,
+                receiver,
+                blocks,
+            } => self.reported(*batch, *receiver, blocks),
+            Event::Finished { batch, attempt } => {
+                self.outcome(*batch, *attempt, Outcome::Finished { at: now })
+            }
+            Event::Failed {
+                batch,
+                attempt,
+                retryable,
+            } => {
+                self.outcome(
+                    *batch,
+                    *attempt,
+                    Outcome::Failed {
+                        retryable: *retryable,
+                    },
+                );
+            }
+            Event::Committed { batch } => {
+                if self
+                    .commit
+                    .take_if(|commit| commit.batch == *batch)
+                    .is_some()
+                {
+                    self.committed
+                        .extend(self.attempt.take().map(|attempt| (attempt, now)));
+                }
+            }
+            Event::CommitFailed { batch, retryable } => {
+                if let Some(commit) = self.commit.as_mut().filter(|commit| commit.batch == *batch) {
+                    commit.failed = Some(*retryable);
+                }
+            }
+            Event::Stop { graceful, deadline } => self.asked_to_stop(*graceful, *deadline),
+            Event::Tick => self.timer = None,
+            Event::Start { .. } => {}
+        }
+    }
+
+    fn reported(&mut self, batch: BatchTime, receiver: ReceiverId, blocks: &[BlockMeta]) {
+        if !self.receivers.contains(&receiver) || self.all_cut() {
+            return;
+        }
+        self.awaited.remove(&(batch, receiver));
+        for block in blocks {
+            if self.receivers.contains(&block.id.receiver) && !self.cut_blocks.contains(&block.id) {
+                self.uncut.entry(block.id).or_insert(*block);
+            }
+        }
+    }
+
+    fn outcome(&mut self, batch: BatchTime, attempt: u32, outcome: Outcome) {
+        let current = self
+            .attempt
+            .as_mut()
+            .filter(|now| (now.batch, now.attempt) == (batch, attempt));
+        if let Some(current) = current {
+            current.outcome.get_or_insert(outcome);
+        }
+    }
+
+    fn asked_to_stop(&mut self, graceful: bool, deadline: Option<Timestamp>) {
+        let deadline = deadline.map(|at| self.forward + at.0.saturating_sub(self.now.0));
+        match &mut self.stop {
+            None => self.stop = Some(Stop { graceful, deadline }),
+            Some(stop) => {
+                stop.graceful &= graceful;
+                stop.deadline = [stop.deadline, deadline].into_iter().flatten().min();
+            }
+        }
+    }
+
+    /// Records a command; call it after the invariants have judged it.
+    pub fn command(&mut self, command: &Command) {
+        match command {
+            Command::Seal { batch } => {
+                self.seals += 1;
+                self.last_sealed = self.stop.is_some();
+                self.open = Some(Open {
+                    batch: *batch,
+                    sealed: self.forward,
+                    last: self.last_sealed,
+                });
+                self.expected = self
+                    .expected
+                    .map(|at| BatchTime(at.0 + self.config.interval_ms));
+                self.awaited
+                    .extend(self.receivers.iter().map(|&receiver| (*batch, receiver)));
+            }
+            Command::Cut { batch, blocks } => {
+                self.open = None;
+                for block in blocks {
+                    self.uncut.remove(&block.id);
+                    self.cut_blocks.insert(block.id);
+                }
+                self.cuts.push(Cut {
+                    batch: *batch,
+                    blocks: blocks.clone(),
+                    at: self.now,
+                });
+            }
+            Command::Run { batch, attempt } => {
+                let before = self.attempt.filter(|before| before.batch == *batch);
+                self.attempt = Some(Attempt {
+                    batch: *batch,
+                    attempt: *attempt,
+                    first_started_at: before.map_or(self.now, |before| before.first_started_at),
+                    started_at: self.now,
+                    outcome: None,
+                });
+            }
+            Command::Commit { batch, attempt } => {
+                let tries = self.commit.map_or(0, |commit| commit.tries) + 1;
+                self.commit = Some(Commit {
+                    batch: *batch,
+                    attempt: *attempt,
+                    tries,
+                    failed: None,
+                });
+            }
+            Command::Abort { .. } => self.attempt = None,
+            Command::Completed(_) => self.completed += 1,
+            Command::Forget { batch, .. } => self.forgotten.push(*batch),
+            Command::Fail { batch, .. } => self.failed = Some(*batch),
+            Command::CloseReceivers => self.closed += 1,
+            Command::Stopped { unfinished } => self.stopped = Some(*unfinished),
+            Command::WakeAt(at) => self.timer = Some(*at),
+        }
+    }
+}

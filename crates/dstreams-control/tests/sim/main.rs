@@ -1,0 +1,169 @@
+//! Simulation of the controller: seeded worlds in which everything goes wrong that may, judged after every step.
+//!
+//! A seed makes a [`plan`]; the [`world`] lives it: time, a queue of events, and a model [`node`] with receivers, an
+//! engine and sinks, all of them late, failing, repeating themselves, with a clock that stands still and steps back.
+//! The [`ledger`] records what was said; the [`judge`] holds it against the [`invariants`]. After the trouble the world is fair, and then
+//! everything due must be committed and a stop must lead to `Stopped` ("liveness").
+//!
+//! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test sim seeds` runs that
+//! one and prints every step; `SIM_SEEDS=1000000` runs that many.
+//!
+//! That it catches bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each invariant
+//! must be broken by one of them at least.
+//!
+//! | sabotage | found by |
+//! |---|---|
+//! | a cut drops a block | nothing-left-out |
+//! | a cut repeats a block of the one before; a cut is not sorted | block-once |
+//! | a cut does not wait for the reports | cut-waits |
+//! | a boundary is skipped; a seal is given twice | boundaries |
+//! | the next batch is run before `Committed` | one-run |
+//! | a commit is given twice; a commit before `Finished` | commit-once |
+//! | input is forgotten before `Committed`; twice | forget |
+//! | listeners are told a wrong count | completed |
+//! | a run after `Fail` | failed |
+//! | a command after `Stopped`; receivers are not closed | stopped |
+//! | no abort; a seal after an abrupt stop; a stop is ignored | stopping |
+//! | a `WakeAt` is never given; is too late | wakes |
+//! | a retry is never run | liveness |
+//!
+//! [`rules`] are the rules one by one, as written-out schedules; [`arbitrary`] throws any events at it.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod arbitrary;
+mod invariants;
+mod judge;
+mod ledger;
+mod machine;
+mod node;
+mod plan;
+mod rng;
+mod rules;
+mod sabotage;
+mod tally;
+mod world;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use dstreams_control::Controller;
+
+use crate::judge::Violation;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::sabotage::{FAULTS, Sabotaged};
+use crate::tally::Tally;
+
+fn plan(seed: u64) -> Plan {
+    Plan::new(&mut Rng::new(seed))
+}
+
+/// Runs one seed; a panic of the controller is a violation too.
+fn run(seed: u64, machine: &mut dyn Machine, trace: bool) -> Result<(Tally, u64), Violation> {
+    catch_unwind(AssertUnwindSafe(|| {
+        world::run(seed, machine, plan(seed), trace)
+    }))
+    .unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let detail = text
+            .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+            .unwrap_or_default();
+        Err(Violation {
+            step: 0,
+            invariant: "no-panic",
+            detail,
+        })
+    })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn seeds() {
+    let only = number("SIM_SEED");
+    let seeds = only.map_or(0..number("SIM_SEEDS").unwrap_or(10_000), |seed| {
+        seed..seed + 1
+    });
+    let (mut tally, mut steps, begun) = (Tally::default(), 0, Instant::now());
+    for seed in seeds.clone() {
+        match run(
+            seed,
+            &mut Controller::new(plan(seed).config),
+            only.is_some(),
+        ) {
+            Ok((happened, taken)) => {
+                tally.merge(happened);
+                steps += taken;
+            }
+            Err(Violation {
+                step,
+                invariant,
+                detail,
+            }) => panic!(
+                "seed {seed}, step {step}, invariant {invariant}: {detail}; reproduce with \
+                 SIM_SEED={seed} cargo test -p dstreams-control --test sim seeds"
+            ),
+        }
+    }
+    println!(
+        "{} seeds, {steps} steps in {:.1?}, of which\n{}",
+        seeds.end - seeds.start,
+        begun.elapsed(),
+        tally.lines()
+    );
+    assert!(
+        only.is_some() || tally.missing().is_empty(),
+        "never happened: {:?}",
+        tally.missing()
+    );
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let [a, b] =
+            [(), ()].map(|()| run(seed, &mut Controller::new(plan(seed).config), false).unwrap());
+        assert_eq!((a.0.lines(), a.1), (b.0.lines(), b.1), "seed {seed}");
+    }
+}
+
+#[test]
+fn sabotage_is_found() {
+    for &(fault, expected) in FAULTS {
+        let (mut fired, mut found) = (0, BTreeSet::new());
+        for seed in 0..400 {
+            let mut machine = Sabotaged::new(plan(seed).config, fault);
+            if let Err(violation) = run(seed, &mut machine, false) {
+                found.insert(violation.invariant);
+            }
+            fired += machine.fired;
+        }
+        println!("{fault:?}: put in {fired} times, found by {found:?}");
+        assert!(fired > 0, "{fault:?} was never put in");
+        assert!(
+            found.contains(expected),
+            "{fault:?} should break {expected}, but broke {found:?}"
+        );
+    }
+}
+
+#[test]
+fn every_invariant_is_broken_by_a_sabotage() {
+    let broken: BTreeSet<&str> = FAULTS.iter().map(|&(_, invariant)| invariant).collect();
+    let never: Vec<_> = invariants::all()
+        .iter()
+        .filter(|it| !broken.contains(it.name()))
+        .map(|it| it.name())
+        .collect();
+    assert!(
+        never.is_empty() && broken.contains("liveness"),
+        "never broken: {never:?}"
+    );
+}

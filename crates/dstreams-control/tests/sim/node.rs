@@ -1,0 +1,296 @@
+//! [`Node`]: the model of what carries commands out: receivers with random arrivals, an engine and sinks that take
+//! random time and may fail. Every `Seal`, `Run` and `Commit` is answered in the end.
+
+use std::collections::BTreeSet;
+
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Event, ReceiverId};
+
+use crate::ledger::Ledger;
+use crate::plan::{Plan, Rates};
+use crate::rng::Rng;
+use crate::tally::Tally;
+
+/// A message on its way to the controller.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub event: Event,
+    /// Microseconds until it arrives.
+    pub after: u64,
+    /// It is a copy.
+    pub again: bool,
+}
+
+struct Receiver {
+    id: ReceiverId,
+    next: u64,
+    /// Received and not reported.
+    held: Vec<BlockMeta>,
+}
+
+pub struct Node {
+    interval_us: u64,
+    receivers: Vec<Receiver>,
+    /// Receivers take in blocks: from the start until they are closed.
+    open: bool,
+    /// Every block a receiver took in.
+    pub received: BTreeSet<BlockId>,
+    /// Reports that have not arrived.
+    on_their_way: usize,
+    /// Of those, how many at the latest cut.
+    pub behind_last_cut: usize,
+    /// Answers given, to make noise of.
+    said: Vec<Event>,
+}
+
+impl Node {
+    pub fn new(plan: &Plan) -> Self {
+        let receivers = plan
+            .receivers
+            .iter()
+            .map(|&id| Receiver {
+                id,
+                next: 0,
+                held: Vec::new(),
+            })
+            .collect();
+        Self {
+            interval_us: plan.config.interval_ms * 1_000,
+            receivers,
+            open: false,
+            received: BTreeSet::new(),
+            on_their_way: 0,
+            behind_last_cut: 0,
+            said: Vec::new(),
+        }
+    }
+
+    /// Receivers begin to take in blocks.
+    pub fn start(&mut self) {
+        self.open = true;
+    }
+
+    /// Carries a command out: what will be answered, and when.
+    pub fn carry_out(&mut self, command: Command, rates: &Rates, rng: &mut Rng) -> Vec<Sent> {
+        let sent = match command {
+            Command::Seal { batch } => self.seal(batch, rates, rng),
+            Command::CloseReceivers => {
+                self.take_in(rng);
+                self.open = false;
+                Vec::new()
+            }
+            Command::Run { batch, attempt } => vec![self.run(batch, attempt, rates, rng)],
+            Command::Commit { batch, .. } => vec![self.commit(batch, rates, rng)],
+            _ => Vec::new(),
+        };
+        self.said.extend(sent.iter().map(|sent| sent.event.clone()));
+        sent
+    }
+
+    /// Some blocks arrive at each receiver, if they are open.
+    fn take_in(&mut self, rng: &mut Rng) {
+        for receiver in self.receivers.iter_mut().filter(|_| self.open) {
+            for _ in 0..rng.below(4) {
+                let id = BlockId {
+                    receiver: receiver.id,
+                    seq: receiver.next,
+                };
+                receiver.next += 1;
+                receiver.held.push(BlockMeta {
+                    id,
+                    rows: rng.below(100),
+                    bytes: rng.below(10_000),
+                });
+                self.received.insert(id);
+            }
+        }
+    }
+
+    fn seal(&mut self, batch: BatchTime, rates: &Rates, rng: &mut Rng) -> Vec<Sent> {
+        self.take_in(rng);
+        self.on_their_way += self.receivers.len();
+        let interval = self.interval_us;
+        let report = |receiver: &mut Receiver| {
+            let mut blocks = std::mem::take(&mut receiver.held);
+            if rng.chance(500) {
+                blocks.reverse();
+            }
+            let after = if rng.chance(rates.very_late_report) {
+                rng.below(20 * interval)
+            } else if rng.chance(rates.late_report) {
+                rng.below(3 * interval)
+            } else {
+                rng.below(interval / 10)
+            };
+            Sent {
+                event: Event::Reported {
+                    batch,
+                    receiver: receiver.id,
+                    blocks,
+                },
+                after,
+                again: false,
+            }
+        };
+        self.receivers.iter_mut().map(report).collect()
+    }
+
+    fn run(&self, batch: BatchTime, attempt: u32, rates: &Rates, rng: &mut Rng) -> Sent {
+        let event = if rng.chance(rates.run_fails_for_good) {
+            Event::Failed {
+                batch,
+                attempt,
+                retryable: false,
+            }
+        } else if rng.chance(rates.run_fails) {
+            Event::Failed {
+                batch,
+                attempt,
+                retryable: true,
+            }
+        } else {
+            Event::Finished { batch, attempt }
+        };
+        let most = if rng.chance(rates.slow_run) {
+            2 * self.interval_us
+        } else {
+            self.interval_us / 3
+        };
+        Sent {
+            event,
+            after: rng.below(most),
+            again: false,
+        }
+    }
+
+    fn commit(&self, batch: BatchTime, rates: &Rates, rng: &mut Rng) -> Sent {
+        let event = if rng.chance(rates.commit_fails_for_good) {
+            Event::CommitFailed {
+                batch,
+                retryable: false,
+            }
+        } else if rng.chance(rates.commit_fails) {
+            Event::CommitFailed {
+                batch,
+                retryable: true,
+            }
+        } else {
+            Event::Committed { batch }
+        };
+        Sent {
+            event,
+            after: rng.below(self.interval_us / 5),
+            again: false,
+        }
+    }
+
+    /// A message that means nothing: said before and answered since, or about things that never were.
+    pub fn noise(&self, rng: &mut Rng) -> Event {
+        let never = BatchTime(1 + rng.below(1_000));
+        let foreign = ReceiverId(7);
+        let block = BlockMeta {
+            id: BlockId {
+                receiver: foreign,
+                seq: rng.below(9),
+            },
+            rows: 1,
+            bytes: 1,
+        };
+        match rng.below(9) {
+            0 => Event::Tick,
+            1 => Event::Start {
+                receivers: vec![foreign],
+            },
+            2 => Event::Reported {
+                batch: never,
+                receiver: foreign,
+                blocks: vec![block],
+            },
+            3 => Event::Finished {
+                batch: never,
+                attempt: 1,
+            },
+            4 => Event::Failed {
+                batch: never,
+                attempt: 1,
+                retryable: rng.chance(500),
+            },
+            5 => Event::Committed { batch: never },
+            6 => Event::CommitFailed {
+                batch: never,
+                retryable: rng.chance(500),
+            },
+            _ => self.said_long_ago(rng).unwrap_or(Event::Tick),
+        }
+    }
+
+    /// An old answer once more; a report as if it were for a batch that never was.
+    fn said_long_ago(&self, rng: &mut Rng) -> Option<Event> {
+        let old = self.said.len().checked_sub(12)?;
+        match self
+            .said
+            .get(usize::try_from(rng.below(old as u64)).unwrap())?
+            .clone()
+        {
+            Event::Reported {
+                receiver, blocks, ..
+            } => {
+                let held_back = blocks
+                    .iter()
+                    .any(|block| !self.received.contains(&block.id));
+                (!held_back).then_some(Event::Reported {
+                    batch: BatchTime(1),
+                    receiver,
+                    blocks,
+                })
+            }
+            event => Some(event),
+        }
+    }
+
+    /// A message arrives.
+    pub fn arrives(&mut self, sent: &Sent, ledger: &Ledger, tally: &mut Tally) {
+        if sent.again {
+            return tally.add("duplicate delivered");
+        }
+        match &sent.event {
+            Event::Reported { batch, .. } => {
+                self.on_their_way -= 1;
+                if ledger.cuts.last().is_some_and(|cut| cut.batch >= *batch) {
+                    tally.add("report after its cut");
+                }
+            }
+            Event::Failed {
+                retryable: true, ..
+            } => tally.add("Failed retryable"),
+            Event::Failed {
+                retryable: false, ..
+            } => tally.add("Failed for good"),
+            Event::CommitFailed {
+                retryable: true, ..
+            } => tally.add("CommitFailed retryable"),
+            Event::CommitFailed {
+                retryable: false, ..
+            } => tally.add("CommitFailed for good"),
+            _ => {}
+        }
+    }
+
+    /// A command was given; `ledger` does not have it yet.
+    pub fn note(&mut self, command: &Command, ledger: &Ledger, tally: &mut Tally) {
+        match command {
+            Command::Cut { batch, blocks } => {
+                self.behind_last_cut = self.on_their_way;
+                if blocks.is_empty() {
+                    tally.add("cut of no blocks");
+                }
+                if ledger.awaited.iter().any(|(awaited, _)| awaited == batch) {
+                    tally.add("cut without all reports");
+                }
+            }
+            Command::Abort { .. } => tally.add("Abort given"),
+            Command::Fail { .. } => tally.add("Fail given"),
+            Command::Stopped { .. } if ledger.deadline_passed() => tally.add("deadline passed"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! From the boundary to the commit:
+//! reports, stalls, clocks, retries.
+
+use Command::{CloseReceivers, Commit, Completed, Cut, Fail, Forget, Run, Seal, Stopped, WakeAt};
+use dstreams_control::{BatchTime, Command, Event};
+
+use super::{B1, B2, at, block, reported, running, started, step};
+
+const B3: BatchTime = BatchTime(300);
+
+#[test]
+fn blocks_are_sorted_and_a_repeated_report_adds_nothing() {
+    let mut it = started(2);
+    assert_eq!(step(&mut it, Event::Tick, 99), []);
+    assert_eq!(step(&mut it, Event::Tick, 100), [Seal { batch: B1 }]);
+    let report = reported(B1, 1, &[block(1, 1), block(1, 0)]);
+    assert_eq!(step(&mut it, report.clone(), 101), []);
+    assert_eq!(step(&mut it, report.clone(), 102), []);
+    let cut = Cut {
+        batch: B1,
+        blocks: vec![block(0, 0), block(1, 0), block(1, 1)],
+    };
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[block(0, 0)]), 103),
+        [
+            cut,
+            Run {
+                batch: B1,
+                attempt: 1
+            }
+        ]
+    );
+    assert_eq!(step(&mut it, report, 200), [Seal { batch: B2 }]);
+    step(&mut it, reported(B2, 0, &[]), 201);
+    assert_eq!(
+        step(&mut it, reported(B2, 1, &[]), 201),
+        [Cut {
+            batch: B2,
+            blocks: vec![]
+        }]
+    );
+}
+
+#[test]
+fn a_late_report_goes_into_the_next_cut() {
+    let mut it = started(2);
+    it.step(Event::Tick, at(100));
+    assert_eq!(it.step(reported(B1, 0, &[block(0, 0)]), at(101)), []);
+    let cut = Cut {
+        batch: B1,
+        blocks: vec![block(0, 0)],
+    };
+    assert_eq!(
+        step(&mut it, Event::Tick, 150),
+        [
+            cut,
+            Run {
+                batch: B1,
+                attempt: 1
+            }
+        ]
+    );
+    assert_eq!(it.owed_reports(), 1);
+    step(&mut it, reported(B1, 1, &[block(1, 0)]), 160);
+    assert_eq!(it.owed_reports(), 0);
+    step(&mut it, Event::Tick, 200);
+    step(&mut it, reported(B2, 0, &[]), 201);
+    assert_eq!(
+        step(&mut it, reported(B2, 1, &[]), 201),
+        [Cut {
+            batch: B2,
+            blocks: vec![block(1, 0)]
+        }]
+    );
+}
+
+#[test]
+fn after_a_stall_the_missed_boundaries_follow_at_once() {
+    let mut it = started(1);
+    assert_eq!(step(&mut it, Event::Tick, 310), [Seal { batch: B1 }]);
+    let cut = |batch| Cut {
+        batch,
+        blocks: vec![],
+    };
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[]), 311),
+        [
+            cut(B1),
+            Seal { batch: B2 },
+            Run {
+                batch: B1,
+                attempt: 1
+            }
+        ]
+    );
+    assert_eq!(
+        step(&mut it, reported(B2, 0, &[]), 312),
+        [cut(B2), Seal { batch: B3 }]
+    );
+    assert_eq!(
+        it.step(reported(B3, 0, &[]), at(313)),
+        [cut(B3), WakeAt(at(400))]
+    );
+    assert_eq!(it.pending(), 3);
+}
+
+#[test]
+fn without_receivers_a_year_of_stall_is_one_batch_per_step() {
+    let mut it = started(0);
+    let year = at(365 * 24 * 3_600_000);
+    for _ in 0..3 {
+        let commands = it.step(Event::Tick, year);
+        assert!(commands.len() <= 4, "{commands:?}");
+        assert!(
+            matches!(commands.last(), Some(WakeAt(time)) if *time <= year),
+            "{commands:?}"
+        );
+    }
+    assert_eq!(
+        (it.pending(), it.next_boundary()),
+        (3, Some(BatchTime(400)))
+    );
+}
+
+#[test]
+fn a_clock_that_steps_back_repeats_no_boundary_and_lengthens_no_timeout() {
+    let mut it = started(1);
+    assert_eq!(
+        it.step(Event::Tick, at(100)),
+        [Seal { batch: B1 }, WakeAt(at(150))]
+    );
+    assert_eq!(it.step(Event::Tick, at(20)), [WakeAt(at(70))]);
+    assert_eq!(
+        step(&mut it, Event::Tick, 70),
+        [
+            Cut {
+                batch: B1,
+                blocks: vec![]
+            },
+            Run {
+                batch: B1,
+                attempt: 1
+            }
+        ]
+    );
+    assert_eq!(it.step(Event::Tick, at(100)), [WakeAt(at(200))]);
+    assert_eq!(step(&mut it, Event::Tick, 200), [Seal { batch: B2 }]);
+}
+
+#[test]
+fn the_next_batch_runs_after_the_commit() {
+    let mut it = running();
+    step(&mut it, Event::Tick, 200);
+    assert_eq!(
+        step(&mut it, reported(B2, 0, &[]), 201),
+        [Cut {
+            batch: B2,
+            blocks: vec![]
+        }]
+    );
+    assert_eq!(step(&mut it, Event::Committed { batch: B1 }, 202), []);
+    assert_eq!(
+        step(
+            &mut it,
+            Event::Finished {
+                batch: B1,
+                attempt: 1
+            },
+            203
+        ),
+        [Commit {
+            batch: B1,
+            attempt: 1
+        }]
+    );
+    assert_eq!(
+        step(
+            &mut it,
+            Event::Failed {
+                batch: B1,
+                attempt: 1,
+                retryable: false
+            },
+            204
+        ),
+        []
+    );
+    let commands = step(&mut it, Event::Committed { batch: B1 }, 205);
+    let [Completed(report), forget, run] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(
+        (report.batch, report.records, report.bytes, report.attempts),
+        (B1, 10, 100, 1)
+    );
+    assert_eq!(
+        (report.cut_at, report.finished_at, report.committed_at),
+        (at(101), at(203), at(205))
+    );
+    assert_eq!(
+        *forget,
+        Forget {
+            batch: B1,
+            blocks: vec![block(0, 0).id]
+        }
+    );
+    assert_eq!(
+        *run,
+        Run {
+            batch: B2,
+            attempt: 1
+        }
+    );
+    assert_eq!((it.last_committed(), it.pending()), (Some(B1), 1));
+}
+
+#[test]
+fn a_batch_is_tried_as_often_as_allowed() {
+    let failed = |attempt, retryable| Event::Failed {
+        batch: B1,
+        attempt,
+        retryable,
+    };
+    let mut it = running();
+    assert_eq!(
+        step(&mut it, failed(1, true), 110),
+        [Run {
+            batch: B1,
+            attempt: 2
+        }]
+    );
+    assert_eq!(step(&mut it, failed(1, true), 111), []);
+    let over = |attempts| {
+        [
+            Fail {
+                batch: B1,
+                attempts,
+            },
+            CloseReceivers,
+            Stopped { unfinished: 1 },
+        ]
+    };
+    assert_eq!(step(&mut it, failed(2, true), 112), over(2));
+    assert_eq!(step(&mut it, Event::Tick, 200), []);
+    assert_eq!(step(&mut running(), failed(1, false), 110), over(1));
+}
+
+#[test]
+fn a_commit_is_repeated_for_the_same_attempt() {
+    let again = Event::CommitFailed {
+        batch: B1,
+        retryable: true,
+    };
+    let commit = Commit {
+        batch: B1,
+        attempt: 1,
+    };
+    let mut it = running();
+    assert_eq!(step(&mut it, again.clone(), 105), []);
+    assert_eq!(
+        step(
+            &mut it,
+            Event::Finished {
+                batch: B1,
+                attempt: 1
+            },
+            110
+        ),
+        std::slice::from_ref(&commit)
+    );
+    assert_eq!(step(&mut it, again.clone(), 111), [commit]);
+    let over = [
+        Fail {
+            batch: B1,
+            attempts: 1,
+        },
+        CloseReceivers,
+        Stopped { unfinished: 1 },
+    ];
+    assert_eq!(step(&mut it, again, 112), over);
+}

@@ -1,0 +1,220 @@
+//! Every way to stop:
+//! graceful, abrupt, at a deadline, twice, before the start.
+
+use Command::{Abort, CloseReceivers, Completed, Cut, Forget, Run, Seal, Stopped, WakeAt};
+use dstreams_control::{Command, Config, Controller, Event, State};
+
+use super::{B1, B2, at, block, reported, running, started, step};
+
+const GRACEFUL: Event = Event::Stop {
+    graceful: true,
+    deadline: None,
+};
+const ABRUPT: Event = Event::Stop {
+    graceful: false,
+    deadline: None,
+};
+
+#[test]
+fn a_graceful_stop_takes_what_was_received() {
+    let mut it = running();
+    assert_eq!(
+        it.step(GRACEFUL, at(110)),
+        [CloseReceivers, Seal { batch: B2 }, WakeAt(at(1_110))]
+    );
+    assert_eq!(it.state(), State::Draining);
+    let cut = Cut {
+        batch: B2,
+        blocks: vec![block(0, 1)],
+    };
+    assert_eq!(it.step(reported(B2, 0, &[block(0, 1)]), at(111)), [cut]);
+    step(
+        &mut it,
+        Event::Finished {
+            batch: B1,
+            attempt: 1,
+        },
+        112,
+    );
+    let commands = step(&mut it, Event::Committed { batch: B1 }, 113);
+    assert_eq!(
+        commands.last(),
+        Some(&Run {
+            batch: B2,
+            attempt: 1
+        })
+    );
+    step(
+        &mut it,
+        Event::Finished {
+            batch: B2,
+            attempt: 1,
+        },
+        114,
+    );
+    let commands = step(&mut it, Event::Committed { batch: B2 }, 115);
+    assert_eq!(commands.last(), Some(&Stopped { unfinished: 0 }));
+    assert_eq!(it.state(), State::Stopped);
+}
+
+#[test]
+fn a_graceful_stop_waits_for_the_outstanding_seal_and_overdue_reports() {
+    let mut it = started(1);
+    it.step(Event::Tick, at(100));
+    assert_eq!(it.step(GRACEFUL, at(110)), [CloseReceivers]);
+    let cut = |batch, blocks| Cut { batch, blocks };
+    assert_eq!(
+        step(&mut it, Event::Tick, 150),
+        [
+            cut(B1, vec![]),
+            Seal { batch: B2 },
+            Run {
+                batch: B1,
+                attempt: 1
+            }
+        ]
+    );
+    assert_eq!(step(&mut it, reported(B2, 0, &[block(0, 1)]), 151), []);
+    assert_eq!(step(&mut it, Event::Tick, 1_149), []);
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_149),
+        [cut(B2, vec![block(0, 0), block(0, 1)])]
+    );
+}
+
+#[test]
+fn the_last_cut_does_not_wait_for_ever() {
+    let mut it = started(1);
+    assert_eq!(
+        step(&mut it, GRACEFUL, 40),
+        [CloseReceivers, Seal { batch: B1 }]
+    );
+    assert_eq!(step(&mut it, Event::Tick, 1_039), []);
+    assert_eq!(
+        step(&mut it, Event::Tick, 1_040),
+        [
+            Cut {
+                batch: B1,
+                blocks: vec![]
+            },
+            Run {
+                batch: B1,
+                attempt: 1
+            }
+        ]
+    );
+    assert_eq!(step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_041), []);
+    assert_eq!(it.owed_reports(), 1);
+}
+
+#[test]
+fn an_abrupt_stop_aborts_a_run_and_waits_for_a_commit() {
+    let abort = Abort {
+        batch: B1,
+        attempt: 1,
+    };
+    assert_eq!(
+        step(&mut running(), ABRUPT, 110),
+        [abort, CloseReceivers, Stopped { unfinished: 1 }]
+    );
+
+    let mut it = running();
+    step(
+        &mut it,
+        Event::Finished {
+            batch: B1,
+            attempt: 1,
+        },
+        105,
+    );
+    assert_eq!(it.step(ABRUPT, at(110)), [CloseReceivers]);
+    assert_eq!(it.state(), State::Halting);
+    assert_eq!(it.step(Event::Tick, at(500)), []);
+    let commands = step(&mut it, Event::Committed { batch: B1 }, 510);
+    assert!(
+        matches!(
+            &commands[..],
+            [Completed(_), Forget { .. }, Stopped { unfinished: 0 }]
+        ),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn nothing_begins_at_the_deadline() {
+    let stop = |graceful| Event::Stop {
+        graceful,
+        deadline: Some(at(180)),
+    };
+    let mut it = running();
+    let commands = it.step(stop(true), at(110));
+    assert_eq!(
+        commands,
+        [CloseReceivers, Seal { batch: B2 }, WakeAt(at(180))]
+    );
+    let over = [
+        Abort {
+            batch: B1,
+            attempt: 1,
+        },
+        Stopped { unfinished: 2 },
+    ];
+    assert_eq!(
+        it.step(
+            Event::Finished {
+                batch: B1,
+                attempt: 1
+            },
+            at(180)
+        ),
+        over
+    );
+
+    let mut it = running();
+    step(
+        &mut it,
+        Event::Finished {
+            batch: B1,
+            attempt: 1,
+        },
+        105,
+    );
+    assert_eq!(
+        it.step(stop(false), at(110)),
+        [CloseReceivers, WakeAt(at(180))]
+    );
+    assert_eq!(it.step(Event::Tick, at(180)), [Stopped { unfinished: 1 }]);
+}
+
+#[test]
+fn a_second_stop_only_shortens() {
+    let stop = |deadline| Event::Stop {
+        graceful: true,
+        deadline,
+    };
+    let mut it = running();
+    it.step(stop(Some(at(180))), at(110));
+    assert_eq!(it.step(stop(Some(at(500))), at(111)), []);
+    assert_eq!(it.step(stop(None), at(111)), []);
+    assert_eq!(it.step(stop(Some(at(170))), at(112)), [WakeAt(at(170))]);
+    assert_eq!(
+        step(&mut it, ABRUPT, 113),
+        [
+            Abort {
+                batch: B1,
+                attempt: 1
+            },
+            Stopped { unfinished: 2 }
+        ]
+    );
+}
+
+#[test]
+fn a_stop_before_the_start_stops() {
+    let mut it = Controller::new(Config::new(100).unwrap());
+    assert_eq!(
+        it.step(GRACEFUL, at(1)),
+        [CloseReceivers, Stopped { unfinished: 0 }]
+    );
+    assert_eq!(it.step(Event::Start { receivers: vec![] }, at(2)), []);
+}

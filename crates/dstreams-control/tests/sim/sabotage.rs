@@ -1,0 +1,182 @@
+//! [`Sabotaged`]: a controller that was tampered with. Each [`Fault`] alters what the true controller says; the
+//! simulation must name the invariant it breaks. The list is in the documentation of `main.rs`.
+
+use dstreams_control::{BatchTime, BlockMeta, Command, Config, Controller, Event, Timestamp};
+
+use crate::machine::Machine;
+
+/// What is wrong with it, and the invariant that must say so.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Fault {
+    CutDropsABlock,
+    CutRepeatsABlock,
+    CutUnsorted,
+    CutWithoutWaiting,
+    BoundarySkipped,
+    SealTwice,
+    RunBeforeCommitted,
+    RetryNeverRun,
+    CommitTwice,
+    CommitUnfinished,
+    ForgetBeforeCommitted,
+    ForgetTwice,
+    ReportMiscounts,
+    FailThenRun,
+    SpeaksAfterStopped,
+    CloseForgotten,
+    AbortForgotten,
+    SealAfterAbruptStop,
+    WakeForgotten,
+    WakeLate,
+    StopIgnored,
+}
+
+pub const FAULTS: &[(Fault, &str)] = &[
+    (Fault::CutDropsABlock, "nothing-left-out"),
+    (Fault::CutRepeatsABlock, "block-once"),
+    (Fault::CutUnsorted, "block-once"),
+    (Fault::CutWithoutWaiting, "cut-waits"),
+    (Fault::BoundarySkipped, "boundaries"),
+    (Fault::SealTwice, "boundaries"),
+    (Fault::RunBeforeCommitted, "one-run"),
+    (Fault::RetryNeverRun, "liveness"),
+    (Fault::CommitTwice, "commit-once"),
+    (Fault::CommitUnfinished, "commit-once"),
+    (Fault::ForgetBeforeCommitted, "forget"),
+    (Fault::ForgetTwice, "forget"),
+    (Fault::ReportMiscounts, "completed"),
+    (Fault::FailThenRun, "failed"),
+    (Fault::SpeaksAfterStopped, "stopped"),
+    (Fault::CloseForgotten, "stopped"),
+    (Fault::AbortForgotten, "stopping"),
+    (Fault::SealAfterAbruptStop, "stopping"),
+    (Fault::WakeForgotten, "wakes"),
+    (Fault::WakeLate, "wakes"),
+    (Fault::StopIgnored, "stopping"),
+];
+
+pub struct Sabotaged {
+    inner: Controller,
+    interval_ms: u64,
+    fault: Fault,
+    last_cut: Option<(BatchTime, Vec<BlockMeta>)>,
+    stopped: bool,
+    /// Times the fault was put in.
+    pub fired: u64,
+}
+
+impl Sabotaged {
+    pub fn new(config: Config, fault: Fault) -> Self {
+        let interval_ms = config.interval_ms;
+        Self {
+            inner: Controller::new(config),
+            interval_ms,
+            fault,
+            last_cut: None,
+            stopped: false,
+            fired: 0,
+        }
+    }
+
+    /// What is said instead of `command`.
+    fn alter(&mut self, command: Command) -> Vec<Command> {
+        let said = command.clone();
+        let with = |other: Command| Some(vec![said.clone(), other]);
+        let altered = match (self.fault, command) {
+            (Fault::CutDropsABlock, Command::Cut { batch, mut blocks }) => {
+                blocks.pop().map(|_| vec![Command::Cut { batch, blocks }])
+            }
+            (Fault::CutRepeatsABlock, Command::Cut { batch, blocks }) => {
+                self.repeat_block(batch, blocks)
+            }
+            (Fault::CutUnsorted, Command::Cut { batch, mut blocks }) => {
+                blocks.reverse();
+                (blocks.len() > 1).then_some(vec![Command::Cut { batch, blocks }])
+            }
+            (Fault::CutWithoutWaiting, Command::Seal { batch }) => with(Command::Cut {
+                batch,
+                blocks: Vec::new(),
+            }),
+            (Fault::BoundarySkipped, Command::Seal { batch }) => Some(vec![Command::Seal {
+                batch: BatchTime(batch.0 + self.interval_ms),
+            }]),
+            (Fault::SealTwice, Command::Seal { batch }) => with(Command::Seal { batch }),
+            (Fault::RunBeforeCommitted, Command::Commit { batch, .. }) => with(Command::Run {
+                batch: BatchTime(batch.0 + self.interval_ms),
+                attempt: 1,
+            }),
+            (Fault::RetryNeverRun, Command::Run { attempt: 2.., .. }) => Some(Vec::new()),
+            (Fault::CommitTwice, Command::Commit { .. }) => with(said.clone()),
+            (Fault::CommitUnfinished, Command::Run { batch, attempt }) => {
+                with(Command::Commit { batch, attempt })
+            }
+            (Fault::ForgetBeforeCommitted, Command::Commit { batch, .. }) => {
+                let blocks = self
+                    .last_cut
+                    .iter()
+                    .flat_map(|(_, blocks)| blocks)
+                    .map(|block| block.id)
+                    .collect();
+                Some(vec![Command::Forget { batch, blocks }, said.clone()])
+            }
+            (Fault::ForgetTwice, Command::Forget { .. }) => with(said.clone()),
+            (Fault::ReportMiscounts, Command::Completed(mut report)) => {
+                report.records += 1;
+                Some(vec![Command::Completed(report)])
+            }
+            (Fault::FailThenRun, Command::Fail { batch, attempts }) => with(Command::Run {
+                batch,
+                attempt: attempts + 1,
+            }),
+            (Fault::CloseForgotten, Command::CloseReceivers) => Some(Vec::new()),
+            (Fault::AbortForgotten, Command::Abort { .. }) => Some(Vec::new()),
+            (Fault::SealAfterAbruptStop, Command::Abort { batch, .. }) => {
+                with(Command::Seal { batch })
+            }
+            (Fault::WakeForgotten, Command::WakeAt(_)) => Some(Vec::new()),
+            (Fault::WakeLate, Command::WakeAt(at)) => {
+                Some(vec![Command::WakeAt(Timestamp(at.0 + 1))])
+            }
+            (_, command) => {
+                self.note(&command);
+                None
+            }
+        };
+        self.fired += u64::from(altered.is_some());
+        altered.unwrap_or_else(|| vec![said])
+    }
+
+    fn note(&mut self, command: &Command) {
+        match command {
+            Command::Cut { batch, blocks } => self.last_cut = Some((*batch, blocks.clone())),
+            Command::Stopped { .. } => self.stopped = true,
+            _ => {}
+        }
+    }
+
+    fn repeat_block(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>) -> Option<Vec<Command>> {
+        let (_, earlier) = self.last_cut.replace((batch, blocks.clone()))?;
+        let mut all = blocks;
+        all.push(*earlier.first()?);
+        all.sort_by_key(|block| block.id);
+        Some(vec![Command::Cut { batch, blocks: all }])
+    }
+}
+
+impl Machine for Sabotaged {
+    fn step(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
+        if self.fault == Fault::StopIgnored && matches!(event, Event::Stop { .. }) {
+            self.fired += 1;
+            return Vec::new();
+        }
+        if self.fault == Fault::SpeaksAfterStopped && self.stopped {
+            self.fired += 1;
+            return vec![Command::WakeAt(now)];
+        }
+        self.inner
+            .step(event, now)
+            .into_iter()
+            .flat_map(|command| self.alter(command))
+            .collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! `#[derive(Record)]` for structs with named fields.
+//!
+//! The columns of the record are those of its fields, in order, under their names. The derive
+//! makes a borrowed row view `<Name>Ref<'_>` with the same fields, column readers and builders.
+//! `#[record(key)]` on the struct makes it a key too (all its fields must be keys).
+
+use proc_macro::TokenStream;
+use proc_macro2::TokenStream as Tokens;
+use quote::{format_ident, quote};
+use syn::{Data, DeriveInput, Error, Fields, parse_macro_input};
+
+/// Makes a struct a record; see the crate's documentation.
+#[proc_macro_derive(Record, attributes(record))]
+pub fn derive_record(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    expand(&input)
+        .unwrap_or_else(Error::into_compile_error)
+        .into()
+}
+
+fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
+    let key = is_key(input)?;
+    let name = &input.ident;
+    if !input.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &input.generics,
+            "a record has no type or lifetime parameters: its columns must be known",
+        ));
+    }
+    let Data::Struct(data) = &input.data else {
+        return Err(Error::new_spanned(
+            name,
+            "Record can be derived for structs only; model variants as a struct with Option fields",
+        ));
+    };
+    let Fields::Named(fields) = &data.fields else {
+        return Err(Error::new_spanned(
+            name,
+            "Record needs named fields: they name the columns; for unnamed ones use a tuple",
+        ));
+    };
+    if fields.named.is_empty() {
+        return Err(Error::new_spanned(name, "a record needs at least one field"));
+    }
+    let vis = &input.vis;
+    let row = format_ident!("{name}Ref");
+    let cols = format_ident!("{name}Cols");
+    let builder = format_ident!("{name}Builder");
+    let field: Vec<_> = fields.named.iter().filter_map(|f| f.ident.as_ref()).collect();
+    let ty: Vec<_> = fields.named.iter().map(|f| &f.ty).collect();
+    let column: Vec<_> = field
+        .iter()
+        .map(|f| f.to_string().trim_start_matches("r#").to_owned())
+        .collect();
+    let first = field[0];
+    let keys = key.then(|| {
+        quote! {
+            const _: () = {
+                fn needs_key<K: ::dstreams::Key>() {}
+                fn all_fields_are_keys() { #(needs_key::<#ty>();)* }
+            };
+            impl ::dstreams::Key for #name {}
+        }
+    });
+    let doc = format!("A row view of [`{name}`].");
+    Ok(quote! {
+        #[doc = #doc]
+        #[derive(Clone, Copy)]
+        #[allow(missing_docs)]
+        #vis struct #row<'a> { #(pub #field: <#ty as ::dstreams::Record>::Ref<'a>,)* }
+
+        #[doc(hidden)]
+        #vis struct #cols { #(#field: <#ty as ::dstreams::Record>::Cols,)* }
+
+        #[doc(hidden)]
+        #[derive(Default)]
+        #vis struct #builder { #(#field: <#ty as ::dstreams::Record>::Builder,)* }
+
+        impl ::dstreams::Record for #name {
+            type Ref<'a> = #row<'a>;
+            type Cols = #cols;
+            type Builder = #builder;
+            fn fields(name: &str, out: &mut ::std::vec::Vec<::dstreams::record::Field>) {
+                #(<#ty as ::dstreams::Record>::fields(
+                    &::dstreams::record::field_name(name, #column), out);)*
+            }
+            fn own(row: #row<'_>) -> Self {
+                #name { #(#field: <#ty as ::dstreams::Record>::own(row.#field),)* }
+            }
+            fn append(self, to: &mut #builder) {
+                #(<#ty as ::dstreams::Record>::append(self.#field, &mut to.#field);)*
+            }
+            fn append_ref(row: #row<'_>, to: &mut #builder) {
+                #(<#ty as ::dstreams::Record>::append_ref(row.#field, &mut to.#field);)*
+            }
+        }
+
+        impl ::dstreams::record::Columns<#name> for #cols {
+            fn try_new(
+                reader: &mut ::dstreams::record::ColumnReader<'_>,
+            ) -> ::dstreams::Result<Self> {
+                ::std::result::Result::Ok(#cols {
+                    #(#field: <<#ty as ::dstreams::Record>::Cols as
+                        ::dstreams::record::Columns<#ty>>::try_new(reader)?,)*
+                })
+            }
+            #[inline]
+            fn get(&self, row: usize) -> #row<'_> {
+                #row { #(#field: ::dstreams::record::Columns::<#ty>::get(&self.#field, row),)* }
+            }
+        }
+
+        impl ::dstreams::record::Builder for #builder {
+            fn len(&self) -> usize { ::dstreams::record::Builder::len(&self.#first) }
+            fn attach(&mut self, buffers: &[::dstreams::record::Buffer]) {
+                #(::dstreams::record::Builder::attach(&mut self.#field, buffers);)*
+            }
+            fn finish(
+                &mut self,
+                out: &mut ::std::vec::Vec<::dstreams::record::ArrayRef>,
+            ) -> ::dstreams::Result<()> {
+                #(::dstreams::record::Builder::finish(&mut self.#field, out)?;)*
+                ::std::result::Result::Ok(())
+            }
+        }
+
+        impl ::dstreams::record::Push<#name> for #name {
+            fn push_to(self, to: &mut #builder) { ::dstreams::Record::append(self, to) }
+        }
+        impl ::dstreams::record::Push<#name> for #row<'_> {
+            fn push_to(self, to: &mut #builder) {
+                <#name as ::dstreams::Record>::append_ref(self, to)
+            }
+        }
+        #keys
+    })
+}
+
+/// Whether `#[record(key)]` is there.
+fn is_key(input: &DeriveInput) -> Result<bool, Error> {
+    let mut key = false;
+    for attribute in input.attrs.iter().filter(|a| a.path().is_ident("record")) {
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("key") {
+                return Err(meta.error("unknown option; there is `key`"));
+            }
+            key = true;
+            Ok(())
+        })?;
+    }
+    Ok(key)
+}

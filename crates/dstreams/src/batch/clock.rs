@@ -1,0 +1,75 @@
+//! The clock: the wall's, or one that a test moves by hand.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dstreams_control::Timestamp;
+use tokio::sync::watch;
+
+/// Where a context takes its time from.
+#[derive(Clone)]
+pub struct Clock(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Wall,
+    Manual(watch::Receiver<Timestamp>),
+}
+
+/// Moves the time of the clock it was made with.
+#[derive(Clone)]
+pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
+
+impl Clock {
+    /// The wall clock of this machine.
+    pub fn wall() -> Self {
+        Clock(Kind::Wall)
+    }
+
+    /// A clock that stands at `since_epoch` until it is moved.
+    pub fn manual(since_epoch: Duration) -> (ManualClock, Clock) {
+        let (sender, receiver) = watch::channel(timestamp(since_epoch));
+        (ManualClock(Arc::new(sender)), Clock(Kind::Manual(receiver)))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Kind::Wall => timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            Kind::Manual(time) => *time.borrow(),
+        }
+    }
+
+    /// Waits until the time is `at` or later.
+    pub(crate) async fn wait_until(&mut self, at: Timestamp) {
+        match &mut self.0 {
+            Kind::Wall => {
+                let now = timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+                let wait = Duration::from_micros(at.0.saturating_sub(now.0));
+                tokio::time::sleep(wait).await
+            }
+            Kind::Manual(time) => {
+                if time.wait_for(|now| *now >= at).await.is_err() {
+                    // Nobody can move the clock any more.
+                    std::future::pending().await
+                }
+            }
+        }
+    }
+}
+
+impl ManualClock {
+    /// Moves the time on.
+    pub fn advance(&self, by: Duration) {
+        self.0.send_modify(|now| now.0 += by.as_micros() as u64);
+    }
+
+    /// Sets the time, forth or back.
+    pub fn set(&self, since_epoch: Duration) {
+        self.0.send_replace(timestamp(since_epoch));
+    }
+}
+
+fn timestamp(since_epoch: Duration) -> Timestamp {
+    Timestamp(since_epoch.as_micros() as u64)
+}

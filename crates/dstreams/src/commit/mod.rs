@@ -1,0 +1,12 @@
+//! Commit: a batch takes effect outside.
+//!
+//! **In**: the output partitions of a batch. **Out**: effects. **Promise**: each batch takes effect
+//! in batch order; once, where the sink is exactly-once, at least once otherwise (closures, prints
+//! and channels are). **On failure**: the commit is repeated a bounded number of times, then the
+//! context stops and names the output.
+
+mod outputs;
+mod prepare;
+
+pub use outputs::RddReceiver;
+pub(crate) use prepare::{PreparedBatch, commit, prepare};

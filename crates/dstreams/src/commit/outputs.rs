@@ -1,0 +1,162 @@
+//! The outputs that come with the library: closures, print, channels, and sinks of users.
+
+use std::io::Write;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Operator, Result};
+use crate::stream::dstream::DStream;
+use crate::stream::graph::OutputNode;
+use crate::stream::keyed::Keyed;
+use crate::stream::output::{Output, Rdd, RddFn, Rows, Sink};
+use crate::stream::record::{Key, Record};
+use crate::stream::rows::{Op, panic_message};
+
+impl<T: Record> DStream<T> {
+    /// Calls `f` with each RDD, in order of batch times, when the batch has been computed.
+    ///
+    /// At least once: a batch whose commit is repeated calls it again. The next batch's effects
+    /// wait for it.
+    #[track_caller]
+    pub fn for_each_rdd(&self, f: impl Fn(Rdd<T>) + Op) {
+        let operator = Operator::new("for_each_rdd", Location::caller());
+        let call = Arc::new(ForEach {
+            call: f,
+            operator: operator.clone(),
+            record: PhantomData::<fn() -> T>,
+        });
+        self.output(operator, Output::Rdd(call));
+    }
+
+    /// Prints the first `limit` records of each RDD under its batch time to standard output.
+    #[track_caller]
+    pub fn print(&self, limit: usize) {
+        let operator = Operator::new("print", Location::caller());
+        self.output(operator, Output::Rdd(Arc::new(Print { limit })));
+    }
+
+    /// Sends each RDD into a channel. The channel has no bound: read it. At least once.
+    #[track_caller]
+    pub fn collect(&self) -> RddReceiver<T> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let operator = Operator::new("collect", Location::caller());
+        self.output(operator, Output::Rdd(Arc::new(Collect(sender))));
+        RddReceiver {
+            receiver,
+            record: PhantomData,
+        }
+    }
+
+    /// Writes each RDD to a sink of your own; `name` names it in messages.
+    #[track_caller]
+    pub fn sink(&self, name: &str, sink: impl Sink) {
+        let operator = Operator::new(name, Location::caller());
+        self.output(operator, Output::Sink(Arc::new(sink)));
+    }
+
+    fn output(&self, operator: Operator, output: Output) {
+        self.graph.lock().outputs.push(OutputNode {
+            node: self.node,
+            output,
+            operator,
+        });
+    }
+}
+
+impl<K: Key, V: Record> Keyed<K, V> {
+    /// [`DStream::for_each_rdd`] of the pairs.
+    #[track_caller]
+    pub fn for_each_rdd(&self, f: impl Fn(Rdd<(K, V)>) + Op) {
+        self.pairs().for_each_rdd(f)
+    }
+
+    /// [`DStream::print`] of the pairs.
+    #[track_caller]
+    pub fn print(&self, limit: usize) {
+        self.pairs().print(limit)
+    }
+
+    /// [`DStream::collect`] of the pairs.
+    #[track_caller]
+    pub fn collect(&self) -> RddReceiver<(K, V)> {
+        self.pairs().collect()
+    }
+}
+
+struct ForEach<T, F> {
+    call: F,
+    operator: Operator,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T: Record, F: Fn(Rdd<T>) + Op> RddFn for ForEach<T, F> {
+    fn call(&self, rows: Rows) -> Result<()> {
+        catch_unwind(AssertUnwindSafe(|| (self.call)(Rdd::new(rows)))).map_err(|panic| {
+            Error::Panic {
+                operator: self.operator.clone(),
+                message: panic_message(&*panic),
+            }
+        })
+    }
+}
+
+struct Print {
+    limit: usize,
+}
+
+impl RddFn for Print {
+    fn call(&self, rows: Rows) -> Result<()> {
+        let mut left = self.limit;
+        let mut shown = Vec::new();
+        for batch in rows.partitions.iter().flatten() {
+            let part = batch.slice(0, batch.num_rows().min(left));
+            left -= part.num_rows();
+            shown.push(part);
+        }
+        let table = match shown.is_empty() {
+            true => "(no records)".to_owned(),
+            false => pretty_format_batches(&shown)?.to_string(),
+        };
+        // Nobody reading standard output is no reason to stop a stream.
+        let _ = writeln!(std::io::stdout().lock(), "batch {}\n{table}", rows.batch);
+        Ok(())
+    }
+}
+
+struct Collect(mpsc::UnboundedSender<Rows>);
+
+impl RddFn for Collect {
+    fn call(&self, rows: Rows) -> Result<()> {
+        // A receiver that was dropped does not want the rest.
+        let _ = self.0.send(rows);
+        Ok(())
+    }
+}
+
+/// Receives the RDDs of [`DStream::collect`], in order of batch times.
+pub struct RddReceiver<T> {
+    receiver: mpsc::UnboundedReceiver<Rows>,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T: Record> RddReceiver<T> {
+    /// The next RDD; `None` when the context has stopped.
+    pub async fn recv(&mut self) -> Option<Rdd<T>> {
+        self.receiver.recv().await.map(Rdd::new)
+    }
+
+    /// The next RDD, if there is one within `timeout`.
+    pub async fn recv_timeout(&mut self, timeout: Duration) -> Option<Rdd<T>> {
+        tokio::time::timeout(timeout, self.recv()).await.ok().flatten()
+    }
+
+    /// The next RDD if it is there already.
+    pub fn try_recv(&mut self) -> Option<Rdd<T>> {
+        self.receiver.try_recv().ok().map(Rdd::new)
+    }
+}

@@ -1,0 +1,94 @@
+//! Settings of a context, each with its unit, default and reason.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// Shortest batch interval: below it the fixed cost of a batch is most of the interval.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Settings of a context. [`Config::new`] has the defaults.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Batch interval: whole milliseconds, 10 ms or more.
+    pub interval: Duration,
+    /// Threads that run tasks, and partitions of keyed data. Default: the cores of the machine.
+    pub threads: usize,
+    /// Bytes of received records held in memory until their batch is done. Past it receiving
+    /// waits: TCP producers through the socket, clients through their window. Default: 256 MiB,
+    /// some seconds of a fast feed.
+    pub block_memory: usize,
+    /// Bytes of one block: an open block is closed when it holds that much. Default: 4 MiB, so
+    /// that a fast feed gives tasks of equal size.
+    pub block_bytes: usize,
+    /// Bytes of one line of text; a longer one goes to the dead letters. Default: 1 MiB, more than
+    /// any log line, and little against the block memory.
+    pub line_bytes: usize,
+    /// Rows of the Arrow batches that operators work on. Default: 8192, DataFusion's own.
+    pub rows_per_batch: usize,
+    /// Rows of a batch below which it runs as one task, since starting more costs more than they
+    /// save. Default: 4096.
+    pub rows_per_task: usize,
+    /// How often a batch is tried before the context stops. Default: 4, as in Spark.
+    pub attempts: u32,
+    /// For tests that closures are deterministic: runs the tasks of each stage in an order that
+    /// follows from this seed, and one of them twice. Results must not change. Default: none.
+    pub shuffle_tasks: Option<u64>,
+}
+
+impl Config {
+    /// The defaults, with this batch interval.
+    pub fn new(interval: Duration) -> Self {
+        Config {
+            interval,
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            block_memory: 256 << 20,
+            block_bytes: 4 << 20,
+            line_bytes: 1 << 20,
+            rows_per_batch: 8192,
+            rows_per_task: 4096,
+            attempts: 4,
+            shuffle_tasks: None,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |setting, message: String| Err(Error::Config { setting, message });
+        let nanos = self.interval.subsec_nanos();
+        if self.interval < MIN_INTERVAL || nanos % 1_000_000 != 0 {
+            return wrong(
+                "interval",
+                format!(
+                    "{:?} does not fit; a batch interval is a whole number of milliseconds, {} or more",
+                    self.interval,
+                    MIN_INTERVAL.as_millis()
+                ),
+            );
+        }
+        let positive = [
+            ("threads", self.threads),
+            ("block_bytes", self.block_bytes),
+            ("line_bytes", self.line_bytes),
+            ("rows_per_batch", self.rows_per_batch),
+            ("rows_per_task", self.rows_per_task),
+            ("attempts", self.attempts as usize),
+        ];
+        for (setting, value) in positive {
+            if value == 0 {
+                return wrong(setting, "0 does not fit; it must be 1 or more".into());
+            }
+        }
+        let least = self.block_bytes.max(self.line_bytes);
+        if self.block_memory < least {
+            return wrong(
+                "block_memory",
+                format!(
+                    "{} bytes hold no whole block or line; it must be {least} or more",
+                    self.block_memory
+                ),
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! The one error type of the library.
+//!
+//! Sources stay typed to the end: what failed below is reachable through
+//! [`std::error::Error::source`]. Every message names what was wrong, where, and what to do.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::error::DataFusionError;
+use dstreams_control::{BatchTime, BlockId};
+
+/// Result of the library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A cause kept from another library, shared so that an error can be handed to several waiters.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// What sources and sinks of users return: any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting has a value that cannot work.
+    #[error("setting `{setting}`: {message}")]
+    Config {
+        /// Name of the setting.
+        setting: &'static str,
+        /// What is wrong with it and what fits.
+        message: String,
+    },
+    /// The graph cannot be built as described.
+    #[error("{operator}: {message}")]
+    Graph {
+        /// The operator with the place in the program that built it.
+        operator: Operator,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Columns do not have the shape a record type needs.
+    #[error("{what}: expected {expected}, found {found}")]
+    Schema {
+        /// Whose columns.
+        what: String,
+        /// The columns that are needed.
+        expected: String,
+        /// The columns that are there.
+        found: String,
+    },
+    /// An address could not be opened.
+    #[error("cannot listen on {address}: {source}; choose another port, or 0 for a free one")]
+    Listen {
+        /// The address as given.
+        address: String,
+        /// What the operating system said.
+        source: Arc<std::io::Error>,
+    },
+    /// A source ended with an error.
+    #[error("source of stream `{stream}` failed: {cause}")]
+    Source {
+        /// Its stream.
+        stream: String,
+        /// What it said.
+        #[source]
+        cause: Cause,
+    },
+    /// A user's closure panicked.
+    #[error("panic in the closure of {operator}: {message}")]
+    Panic {
+        /// The operator with the place in the program that built it.
+        operator: Operator,
+        /// The panic's message.
+        message: String,
+    },
+    /// One record (or what it became) cannot be handled by an operator.
+    #[error("{operator}: {message}")]
+    Record {
+        /// The operator with the place in the program that built it.
+        operator: Operator,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A batch could not be run; the context has stopped.
+    #[error("batch {batch} failed after {attempts} attempt(s) in {stage}: {cause}")]
+    Batch {
+        /// The batch.
+        batch: BatchTime,
+        /// How often it was tried.
+        attempts: u32,
+        /// The operator or output that failed.
+        stage: String,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// A sink could not prepare or commit.
+    #[error("output `{output}`: {cause}")]
+    Sink {
+        /// Name of the output.
+        output: String,
+        /// What it said.
+        #[source]
+        cause: Cause,
+    },
+    /// A block of a batch is not held any more.
+    #[error("block {block} is not held")]
+    LostBlock {
+        /// The block.
+        block: BlockId,
+    },
+    /// The query engine said no.
+    #[error("{0}")]
+    Engine(Arc<DataFusionError>),
+    /// The context has stopped (or was never started).
+    #[error("the stream context is not running")]
+    NotRunning,
+}
+
+impl Error {
+    /// The operator or output that failed, for messages.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Error::Panic { operator, .. }
+            | Error::Record { operator, .. }
+            | Error::Graph { operator, .. } => operator.to_string(),
+            Error::Sink { output, .. } => format!("output {output}"),
+            _ => "the engine".into(),
+        }
+    }
+
+    /// Whether the same batch may succeed when it is tried again.
+    ///
+    /// Results are deterministic, so only what comes from outside (a sink, resources) is worth
+    /// another attempt; a panic or a wrong value would come again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Sink { .. } => true,
+            Error::Engine(error) => matches!(
+                error.find_root(),
+                DataFusionError::IoError(_) | DataFusionError::ResourcesExhausted(_)
+            ),
+            _ => false,
+        }
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        // Errors of our own nodes travel through the engine as `External`: unwrap them.
+        match error.find_root() {
+            DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+                Some(ours) => ours.clone(),
+                None => Error::Engine(Arc::new(error)),
+            },
+            _ => Error::Engine(Arc::new(error)),
+        }
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<datafusion::arrow::error::ArrowError> for Error {
+    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
+        Error::from(DataFusionError::from(error))
+    }
+}
+
+/// Names an operator of the graph: what it is and where the program built it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// Name of the operator, such as `flat_map`.
+    pub name: String,
+    /// `file:line` of the call that built it.
+    pub at: String,
+}
+
+impl Operator {
+    /// An operator built at `location`.
+    pub fn new(name: impl Into<String>, location: &std::panic::Location<'_>) -> Self {
+        Operator {
+            name: name.into(),
+            at: format!("{}:{}", location.file(), location.line()),
+        }
+    }
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` at {}", self.name, self.at)
+    }
+}

@@ -1,0 +1,39 @@
+//! What an engine takes and gives.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use dstreams_control::BatchTime;
+
+use crate::error::Result;
+use crate::plan::{Partitions, Template};
+
+/// One batch to run.
+pub(crate) struct Job {
+    pub batch: BatchTime,
+    pub template: Arc<Template>,
+    /// For each input, the rows of each task.
+    pub inputs: Vec<Partitions>,
+    pub installs: Arc<dyn Installs>,
+}
+
+/// The dataset of each output, in their order; none where the output has no RDD at that time.
+pub(crate) struct JobOutput(pub Vec<Option<Partitions>>);
+
+/// Where the deltas of a batch go: the holder of windows. Installing is idempotent by batch.
+pub(crate) trait Installs: Send + Sync {
+    /// Number of partitions of a window.
+    fn partitions(&self, window: usize) -> usize;
+
+    /// Takes in what a batch adds to one partition of a window.
+    fn install(
+        &self,
+        window: usize,
+        partition: usize,
+        batch: BatchTime,
+        delta: &[RecordBatch],
+    ) -> Result<()>;
+
+    /// What the partition holds now.
+    fn read(&self, window: usize, partition: usize) -> Result<Vec<RecordBatch>>;
+}

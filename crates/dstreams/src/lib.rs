@@ -1,0 +1,67 @@
+//! Discretized Streams in Rust: a stream processor on Apache DataFusion.
+//!
+//! A stream is a sequence of small batches, one for each interval; a batch is a dataset; what is
+//! computed from batches is deterministic. See [`StreamContext`] to begin.
+//!
+//! ```
+//! use std::time::Duration;
+//! use dstreams::{StreamContext, agg::count, text::words};
+//!
+//! # #[tokio::main] async fn main() -> dstreams::Result<()> {
+//! let mut ctx = StreamContext::new(Duration::from_millis(100))?;
+//! let lines = ctx.tcp_text("lines", "127.0.0.1:0");
+//! lines
+//!     .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+//!     .keyed()
+//!     .window_agg(Duration::from_secs(30), Duration::from_millis(100), count())?
+//!     .top(10)
+//!     .print(10);
+//! let running = ctx.start().await?;
+//! println!("send lines to {:?}", running.address("lines"));
+//! # running.stop(true, None).await?;
+//! # Ok(()) }
+//! ```
+
+// The derive macro names this crate.
+extern crate self as dstreams;
+
+mod batch;
+mod commit;
+mod config;
+mod error;
+mod execute;
+mod node;
+mod plan;
+mod receive;
+mod replicate;
+mod state;
+mod stream;
+
+pub use async_trait::async_trait;
+pub use datafusion;
+pub use datafusion::arrow;
+pub use dstreams_control::{BatchReport, BatchTime};
+pub use dstreams_derive::Record;
+
+pub use batch::{Clock, ManualClock};
+pub use commit::RddReceiver;
+pub use config::Config;
+pub use error::{BoxError, Cause, Error, Operator, Result};
+pub use node::{Listener, Named, Running, Status, StreamContext, Summary};
+pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
+pub use stream::dstream::DStream;
+pub use stream::keyed::Keyed;
+pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
+pub use stream::record::{Key, Out, Record};
+pub use stream::{agg, text};
+
+/// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.
+pub mod record {
+    pub use crate::stream::record::{
+        Builder, ColumnReader, Columns, Items, Key, Leaf, Out, Push, Record, batch_of, field_name,
+        records_of,
+    };
+    pub use datafusion::arrow::array::ArrayRef;
+    pub use datafusion::arrow::buffer::Buffer;
+    pub use datafusion::arrow::datatypes::Field;
+}

@@ -1,0 +1,211 @@
+//! [`StreamContext`]: where a program begins.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::TableProvider;
+use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::ScalarUDF;
+
+use super::listener::Listener;
+use crate::batch::Clock;
+use crate::config::Config;
+use crate::error::{Error, Operator, Result};
+use crate::receive::{Clients, DeadLetter, Generator, Queue, Source, TcpText};
+use crate::stream::dstream::{DStream, relational};
+use crate::stream::graph::{GraphRef, Input, NodeId, Op};
+use crate::stream::keyed::Keyed;
+use crate::stream::record::Record;
+use crate::stream::relational::{Query, describe};
+use crate::stream::same_context;
+
+/// Describes a program: inputs, D-Streams made from them, outputs. [`StreamContext::start`] runs
+/// it.
+///
+/// ```
+/// use std::time::Duration;
+/// use dstreams::{StreamContext, agg::count};
+///
+/// let mut ctx = StreamContext::new(Duration::from_millis(100))?;
+/// let lines = ctx.tcp_text("lines", "127.0.0.1:0");
+/// lines
+///     .flat_map::<String>(|line, out| dstreams::text::words(line).for_each(|word| out.push(word)))
+///     .keyed()
+///     .window_agg(Duration::from_secs(1), Duration::from_millis(100), count())?
+///     .top(10)
+///     .print(10);
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+pub struct StreamContext {
+    pub(crate) graph: GraphRef,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) listeners: Vec<Arc<dyn Listener>>,
+    /// By their place among the inputs of the graph.
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    /// Which input takes the dead letters.
+    pub(crate) dead_letter_input: Option<usize>,
+}
+
+impl StreamContext {
+    /// A context with this batch interval (whole milliseconds, 10 ms or more) and settings as in
+    /// [`Config::new`], on the wall clock.
+    pub fn new(interval: Duration) -> Result<Self> {
+        Self::with_config(Config::new(interval))
+    }
+
+    /// A context with these settings, on the wall clock.
+    pub fn with_config(config: Config) -> Result<Self> {
+        config.check()?;
+        Ok(StreamContext {
+            graph: GraphRef::new(config.interval),
+            clock: Clock::wall(),
+            listeners: Vec::new(),
+            sources: Vec::new(),
+            dead_letter_input: None,
+            config,
+        })
+    }
+
+    /// Takes the time from `clock` instead of the wall clock.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Tells `listener` about batches.
+    pub fn add_listener(&mut self, listener: impl Listener) {
+        self.listeners.push(Arc::new(listener));
+    }
+
+    /// An input stream from a source of your own.
+    ///
+    /// The columns of the source must be those of `T`.
+    #[track_caller]
+    pub fn source<T: Record>(&mut self, name: &str, source: impl Source) -> Result<DStream<T>> {
+        let operator = Operator::new("source", Location::caller());
+        let found = source.schema();
+        if found.fields() != T::schema().fields() {
+            return Err(Error::Schema {
+                what: format!("columns of the source of {operator}"),
+                expected: describe(&T::schema()),
+                found: describe(&found),
+            });
+        }
+        Ok(self.input(name, Box::new(source), operator))
+    }
+
+    fn input<T: Record>(
+        &mut self,
+        name: &str,
+        source: Box<dyn Source>,
+        at: Operator,
+    ) -> DStream<T> {
+        self.sources.push(source);
+        let mut graph = self.graph.lock();
+        graph.inputs.push(Input {
+            name: name.to_owned(),
+            schema: T::schema(),
+        });
+        let op = Op::Source(graph.inputs.len() - 1);
+        let every = graph.interval_ms;
+        let node = graph.push(op, Vec::new(), T::schema(), at, every);
+        drop(graph);
+        DStream::at(&self.graph, node)
+    }
+
+    /// Lines of text over TCP: the engine listens on `address` (port 0 for a free one), any number
+    /// of producers connect and send lines that end with a line feed. See [`TcpText`].
+    #[track_caller]
+    pub fn tcp_text(&mut self, name: &str, address: &str) -> DStream<String> {
+        let operator = Operator::new("tcp_text", Location::caller());
+        self.input(name, Box::new(TcpText::new(address)), operator)
+    }
+
+    /// Records from programs that use the client library `dstreams-client`: the engine listens
+    /// where `clients` says, which serves any number of streams.
+    #[track_caller]
+    pub fn clients<T: Record>(&mut self, name: &str, clients: &Clients) -> DStream<T> {
+        let operator = Operator::new("clients", Location::caller());
+        let source = clients.stream(name, T::schema());
+        self.input(name, Box::new(source), operator)
+    }
+
+    /// Rows or Arrow batches pushed by this process: for tests and for feeding from own code.
+    #[track_caller]
+    pub fn queue<T: Record>(&mut self, name: &str) -> (Queue<T>, DStream<T>) {
+        let operator = Operator::new("queue", Location::caller());
+        let (queue, source) = Queue::new();
+        (queue, self.input(name, Box::new(source), operator))
+    }
+
+    /// Records made by a function of their number: the same every time.
+    #[track_caller]
+    pub fn generator<T: Record>(&mut self, name: &str, generator: Generator<T>) -> DStream<T> {
+        let operator = Operator::new("generator", Location::caller());
+        self.input(name, Box::new(generator), operator)
+    }
+
+    /// What was received and is no record: raw bytes and reason, of all streams. Without this,
+    /// dead letters are counted ([`Status`](crate::Status)) and logged.
+    #[track_caller]
+    pub fn dead_letters(&mut self) -> DStream<DeadLetter> {
+        let operator = Operator::new("dead_letters", Location::caller());
+        self.dead_letter_input = Some(self.sources.len());
+        let (_, source) = Queue::<DeadLetter>::new();
+        self.input("dead letters", Box::new(source), operator)
+    }
+
+    /// A query in SQL over several D-Streams, by the names given, and the tables of the context.
+    /// The rules of [`DStream::sql`] hold; all inputs must have RDDs at the same times.
+    #[track_caller]
+    pub fn sql<U: Record>(&self, inputs: &[(&str, &dyn Named)], query: &str) -> Result<DStream<U>> {
+        let operator = Operator::new("sql", Location::caller());
+        let mut nodes = Vec::new();
+        for (_, input) in inputs {
+            let Place(graph, node) = input.place();
+            same_context(&self.graph, &graph, &operator)?;
+            nodes.push(node);
+        }
+        let names = inputs.iter().map(|(name, _)| (*name).to_owned()).collect();
+        relational(&self.graph, nodes, operator, Query::sql(names, query))
+    }
+
+    /// Makes a table known to the queries of this context, for joins with static data.
+    pub fn register_table(&self, name: &str, table: Arc<dyn TableProvider>) {
+        self.graph.lock().tables.insert(name.to_owned(), table);
+    }
+
+    /// Makes the rows of a DataFrame known to the queries of this context under a name. It is
+    /// evaluated again in each batch; register a `MemTable` to evaluate it once.
+    pub fn register_frame(&self, name: &str, frame: DataFrame) {
+        self.register_table(name, frame.into_view());
+    }
+
+    /// Makes a function known to the queries of this context. It must be immutable.
+    pub fn register_udf(&self, function: ScalarUDF) {
+        self.graph.lock().functions.push(Arc::new(function));
+    }
+}
+
+/// A D-Stream of any type, as an input of [`StreamContext::sql`].
+pub trait Named {
+    #[doc(hidden)]
+    fn place(&self) -> Place;
+}
+
+/// Which node of which graph.
+#[doc(hidden)]
+pub struct Place(GraphRef, NodeId);
+
+impl<T> Named for DStream<T> {
+    fn place(&self) -> Place {
+        Place(self.graph.clone(), self.node)
+    }
+}
+
+impl<K, V> Named for Keyed<K, V> {
+    fn place(&self) -> Place {
+        Place(self.graph.clone(), self.node)
+    }
+}

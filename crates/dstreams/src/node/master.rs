@@ -1,0 +1,275 @@
+//! The master's loop: events to the controller, its commands carried out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use dstreams_control::{
+    BatchTime, BlockMeta, Command, Controller, Event, ReceiverId, Timestamp,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use super::job::Jobs;
+use super::listener::Listener;
+use super::running::{Summary, Watched};
+use crate::batch::Clock;
+use crate::commit::{PreparedBatch, commit};
+use crate::error::{Error, Result};
+use crate::receive::{Closing, Intake};
+use crate::replicate::BlockStore;
+
+/// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
+/// a database) may need some time, and the first retry should not wait long.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What comes back to the loop.
+pub(super) enum Message {
+    Event(Event),
+    Ran {
+        batch: BatchTime,
+        attempt: u32,
+        result: Result<Vec<PreparedBatch>>,
+    },
+    Committed {
+        batch: BatchTime,
+        outputs: Vec<PreparedBatch>,
+        result: Result<()>,
+    },
+}
+
+pub(super) struct Master {
+    pub controller: Controller,
+    pub clock: Clock,
+    pub jobs: Arc<Jobs>,
+    pub intakes: Vec<Arc<Intake>>,
+    pub store: Arc<BlockStore>,
+    pub listeners: Vec<Arc<dyn Listener>>,
+    pub closing: Closing,
+    pub sources: TaskTracker,
+    pub messages: mpsc::UnboundedSender<Message>,
+    pub watched: Arc<Watched>,
+    pub state: State,
+}
+
+/// What the loop remembers between commands.
+#[derive(Default)]
+pub(super) struct State {
+    wake: Option<Timestamp>,
+    cuts: HashMap<BatchTime, Vec<BlockMeta>>,
+    running: Option<AbortHandle>,
+    prepared: Option<Vec<PreparedBatch>>,
+    commits: u32,
+    last_error: Option<Error>,
+    failure: Option<Error>,
+    stopped: Option<u64>,
+}
+
+impl Master {
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Message>,
+        ended: watch::Sender<Option<Result<Summary>>>,
+    ) {
+        let receivers = (0..self.intakes.len() as u32).map(ReceiverId).collect();
+        self.step(Event::Start { receivers });
+        while self.state.stopped.is_none() {
+            let wake = self.state.wake;
+            let mut clock = self.clock.clone();
+            let event = tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.event_of(message),
+                    None => break,
+                },
+                () = clock.wait_until(wake.unwrap_or(Timestamp(0))), if wake.is_some() => {
+                    self.state.wake = None;
+                    Event::Tick
+                }
+            };
+            self.step(event);
+        }
+        let mut totals = self.watched.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.0.unfinished = self.state.stopped.unwrap_or_default();
+        let result = match self.state.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(totals.0),
+        };
+        drop(totals);
+        ended.send_replace(Some(result));
+    }
+
+    fn step(&mut self, event: Event) {
+        for command in self.controller.step(event, self.clock.now()) {
+            self.carry_out(command);
+        }
+    }
+
+    fn event_of(&mut self, message: Message) -> Event {
+        match message {
+            Message::Event(event) => event,
+            Message::Ran {
+                batch,
+                attempt,
+                result,
+            } => match result {
+                Ok(outputs) => {
+                    self.state.prepared = Some(outputs);
+                    Event::Finished { batch, attempt }
+                }
+                Err(error) => {
+                    tracing::error!(%batch, attempt, %error, "batch failed");
+                    let retryable = error.is_retryable();
+                    self.state.last_error = Some(error);
+                    Event::Failed {
+                        batch,
+                        attempt,
+                        retryable,
+                    }
+                }
+            },
+            Message::Committed {
+                batch,
+                outputs,
+                result,
+            } => match result {
+                Ok(()) => Event::Committed { batch },
+                Err(error) => {
+                    tracing::error!(%batch, %error, "commit failed");
+                    let retryable = error.is_retryable();
+                    self.state.prepared = Some(outputs);
+                    self.state.last_error = Some(error);
+                    Event::CommitFailed { batch, retryable }
+                }
+            },
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::WakeAt(at) => self.state.wake = Some(at),
+            Command::Seal { batch } => self.seal(batch),
+            Command::CloseReceivers => self.closing.request(),
+            Command::Cut { batch, blocks } => {
+                let records = blocks.iter().map(|block| block.rows).sum();
+                tracing::debug!(%batch, records, "batch cut");
+                self.tell(|listener| listener.batch_submitted(batch, records));
+                self.state.cuts.insert(batch, blocks);
+            }
+            Command::Run { batch, attempt } => self.run_batch(batch, attempt),
+            Command::Abort { .. } => {
+                if let Some(running) = self.state.running.take() {
+                    running.abort();
+                }
+            }
+            Command::Commit { batch, .. } => self.commit(batch),
+            Command::Completed(report) => {
+                self.state.commits = 0;
+                {
+                    let totals = &self.watched.totals;
+                    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+                    totals.0.batches += 1;
+                    totals.0.records += report.records;
+                    totals.1 = Some(report.clone());
+                }
+                self.tell(|listener| listener.batch_completed(&report));
+            }
+            Command::Forget { batch, blocks } => {
+                self.state.cuts.remove(&batch);
+                self.store.forget(&blocks);
+            }
+            Command::Fail { batch, attempts } => self.fail(batch, attempts),
+            Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),
+        }
+    }
+
+    fn tell(&self, what: impl Fn(&dyn Listener)) {
+        self.listeners.iter().for_each(|listener| what(&**listener));
+    }
+
+    /// Seals all receivers; when they are closing, once they have pushed what they had.
+    fn seal(&self, batch: BatchTime) {
+        if !self.closing.is_requested() {
+            return seal_all(&self.intakes, &self.store, batch, &self.messages);
+        }
+        let (intakes, store) = (self.intakes.clone(), Arc::clone(&self.store));
+        let (sources, messages) = (self.sources.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            sources.wait().await;
+            seal_all(&intakes, &store, batch, &messages);
+        });
+    }
+
+    fn run_batch(&mut self, batch: BatchTime, attempt: u32) {
+        self.tell(|listener| listener.batch_started(batch, attempt));
+        let blocks = self.state.cuts.get(&batch).cloned().unwrap_or_default();
+        let (jobs, store) = (Arc::clone(&self.jobs), Arc::clone(&self.store));
+        let messages = self.messages.clone();
+        let task = tokio::spawn(async move {
+            pause_before(attempt).await;
+            let result = jobs.run(batch, &blocks, &store).await;
+            let _ = messages.send(Message::Ran {
+                batch,
+                attempt,
+                result,
+            });
+        });
+        self.state.running = Some(task.abort_handle());
+    }
+
+    /// Commits on a thread that may block: outputs are programs of users.
+    fn commit(&mut self, batch: BatchTime) {
+        self.state.commits += 1;
+        let attempt = self.state.commits;
+        let outputs = self.state.prepared.take().unwrap_or_default();
+        let messages = self.messages.clone();
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let result = runtime.block_on(async {
+                pause_before(attempt).await;
+                commit(batch, &outputs).await
+            });
+            let _ = messages.send(Message::Committed {
+                batch,
+                outputs,
+                result,
+            });
+        });
+    }
+
+    fn fail(&mut self, batch: BatchTime, attempts: u32) {
+        let cause = self.state.last_error.take().unwrap_or(Error::NotRunning);
+        let error = Error::Batch {
+            batch,
+            attempts,
+            stage: cause.place(),
+            cause: Arc::new(cause),
+        };
+        self.tell(|listener| listener.batch_failed(batch, &error));
+        self.state.failure = Some(error);
+    }
+}
+
+async fn pause_before(attempt: u32) {
+    if attempt > 1 {
+        tokio::time::sleep(RETRY_PAUSE * 2u32.saturating_pow(attempt - 2)).await;
+    }
+}
+
+fn seal_all(
+    intakes: &[Arc<Intake>],
+    store: &BlockStore,
+    batch: BatchTime,
+    messages: &mpsc::UnboundedSender<Message>,
+) {
+    for (at, intake) in intakes.iter().enumerate() {
+        let blocks = intake.seal();
+        let metas = blocks.iter().map(|block| block.meta).collect();
+        blocks.into_iter().for_each(|block| store.insert(block));
+        let _ = messages.send(Message::Event(Event::Reported {
+            batch,
+            receiver: ReceiverId(at as u32),
+            blocks: metas,
+        }));
+    }
+}

@@ -1,0 +1,119 @@
+//! Aggregates as DataFusion plans: partial results, their merge, and the results.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::kernels::numeric::div;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::functions_aggregate::{count, min_max, sum};
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+
+use crate::error::Result;
+use crate::stream::agg::{AggPlan, Finish, Function, Part};
+use crate::stream::rows::{RowsFn, RowsTask};
+
+/// Aggregation of `input` by its first `keys` columns.
+pub(super) struct Aggregation<'a> {
+    pub keys: usize,
+    pub plan: &'a AggPlan,
+    /// Columns before aggregation.
+    pub input: SchemaRef,
+}
+
+impl Aggregation<'_> {
+    /// The aggregation in one of its modes: `Partial` over records, `FinalPartitioned` or `Final`
+    /// over partial results, `Single` over the records of one partition.
+    pub fn exec(
+        &self,
+        mode: AggregateMode,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let fields = self.input.fields()[..self.keys].iter().enumerate();
+        let keys = fields.map(|(at, field)| (column(field.name(), at), field.name().clone()));
+        let by = PhysicalGroupBy::new_single(keys.collect());
+        let over_partial = matches!(mode, AggregateMode::FinalPartitioned | AggregateMode::Final);
+        let by = if over_partial { by.as_final() } else { by };
+        let parts = self.plan.parts.iter().enumerate();
+        let parts = parts.map(|(at, part)| self.part(at, part));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let filters = vec![None; parts.len()];
+        let schema = Arc::clone(&self.input);
+        Ok(Arc::new(AggregateExec::try_new(
+            mode, by, parts, filters, input, schema,
+        )?))
+    }
+
+    fn part(&self, at: usize, part: &Part) -> Result<Arc<AggregateFunctionExpr>> {
+        let function = match part.function {
+            Function::Count => count::count_udaf(),
+            Function::Sum => sum::sum_udaf(),
+            Function::Min => min_max::min_udaf(),
+            Function::Max => min_max::max_udaf(),
+        };
+        let argument: Arc<dyn PhysicalExpr> = match &part.column {
+            Some(name) => column(name, self.input.index_of(name)?),
+            None => Arc::new(Literal::new(ScalarValue::Int64(Some(1)))),
+        };
+        let argument = match part.function {
+            Function::Sum => widened(argument, &self.input)?,
+            _ => argument,
+        };
+        let part = AggregateExprBuilder::new(function, vec![argument])
+            .schema(Arc::clone(&self.input))
+            .alias(format!("part{at}"))
+            .build()?;
+        Ok(Arc::new(part))
+    }
+}
+
+/// Sums are of 64 bits, as `Number::Sum` says.
+fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+    let wide = match argument.data_type(schema)? {
+        kind if kind.is_signed_integer() => DataType::Int64,
+        kind if kind.is_unsigned_integer() => DataType::UInt64,
+        _ => DataType::Float64,
+    };
+    Ok(datafusion::physical_expr::expressions::cast(argument, schema, wide)?)
+}
+
+pub(super) fn column(name: &str, at: usize) -> Arc<dyn PhysicalExpr> {
+    Arc::new(Column::new(name, at))
+}
+
+/// Makes the results of an aggregate from its parts, under the names of `schema`.
+#[derive(Clone)]
+pub(super) struct Results {
+    pub keys: usize,
+    pub finish: Vec<Finish>,
+    pub schema: SchemaRef,
+}
+
+impl RowsFn for Results {
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(self.clone())
+    }
+}
+
+impl RowsTask for Results {
+    fn run(&mut self, rows: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
+        let mut columns: Vec<ArrayRef> = rows.columns()[..self.keys].to_vec();
+        for finish in &self.finish {
+            columns.push(match finish {
+                Finish::Part(part) => Arc::clone(rows.column(self.keys + part)),
+                Finish::Ratio(over, under) => {
+                    let float = |part| cast(rows.column(self.keys + part), &DataType::Float64);
+                    div(&float(over)?, &float(under)?)?
+                }
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let schema = Arc::clone(&self.schema);
+        let results = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        Ok((results, rows.num_rows()))
+    }
+}

@@ -1,0 +1,120 @@
+//! Runs a closure over the rows of its input.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::error::Result as EngineResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
+use futures::StreamExt;
+
+use super::node::{leaf_node, properties};
+use crate::error::{Error, Operator, Result};
+use crate::stream::rows::{RowsFn, RowsTask, panic_message};
+
+/// One node for every closure: which one is a boxed function, called for each Arrow batch.
+pub(crate) struct ApplyExec {
+    input: Arc<dyn ExecutionPlan>,
+    rows: Arc<dyn RowsFn>,
+    operator: Operator,
+    properties: Arc<PlanProperties>,
+}
+
+impl fmt::Debug for ApplyExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApplyExec({})", self.operator)
+    }
+}
+
+impl ApplyExec {
+    pub fn new(
+        input: Arc<dyn ExecutionPlan>,
+        rows: Arc<dyn RowsFn>,
+        schema: SchemaRef,
+        operator: Operator,
+    ) -> Self {
+        let partitions = input.properties().partitioning.partition_count();
+        ApplyExec {
+            input,
+            rows,
+            operator,
+            properties: properties(schema, partitions),
+        }
+    }
+
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        ApplyExec::new(input, Arc::clone(&self.rows), schema, self.operator.clone())
+    }
+
+    fn run(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> EngineResult<SendableRecordBatchStream> {
+        let target = context.session_config().batch_size();
+        let input = self.input.execute(partition, context)?;
+        let mut task = Task {
+            rows: self.rows.start(),
+            operator: self.operator.clone(),
+            target,
+        };
+        let output = input.flat_map(move |batch| {
+            futures::stream::iter(match batch {
+                Ok(batch) => task.run(&batch),
+                Err(error) => vec![Err(error)],
+            })
+        });
+        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, output)))
+    }
+}
+
+leaf_node!(ApplyExec, input, |apply: &ApplyExec| apply.operator.to_string());
+
+struct Task {
+    rows: Box<dyn RowsTask>,
+    operator: Operator,
+    target: usize,
+}
+
+impl Task {
+    fn run(&mut self, input: &RecordBatch) -> Vec<EngineResult<RecordBatch>> {
+        let mut output = Vec::new();
+        let mut from = 0;
+        while from < input.num_rows() {
+            match self.step(input, from) {
+                Ok((batch, next)) => {
+                    from = next;
+                    if batch.num_rows() > 0 {
+                        output.push(Ok(batch));
+                    }
+                }
+                Err(error) => {
+                    output.push(Err(error.into()));
+                    break;
+                }
+            }
+        }
+        output
+    }
+
+    fn step(&mut self, input: &RecordBatch, from: usize) -> Result<(RecordBatch, usize)> {
+        let (rows, target) = (&mut self.rows, self.target);
+        match catch_unwind(AssertUnwindSafe(|| rows.run(input, from, target))) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Error::Record {
+                operator: self.operator.clone(),
+                message: error.to_string(),
+            }),
+            Err(panic) => Err(Error::Panic {
+                operator: self.operator.clone(),
+                message: panic_message(&*panic),
+            }),
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The graph to a template: each node becomes a plan over the plans of its inputs, cut into stages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::compute::SortOptions;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateMode;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::union::UnionExec;
+
+use super::aggregate::{Aggregation, Results, column};
+use super::apply::ApplyExec;
+use super::cut::{Cuts, cut, partitions};
+use super::datasets::{DatasetScanExec, Slot};
+use super::node::internal;
+use super::reduce::ReduceExec;
+use super::relation::InputTable;
+use super::template::{Route, Stage, Step, Template, WindowSpec, WindowStep};
+use crate::error::{Error, Operator, Result};
+use crate::stream::agg::{AggPlan, Function, Part};
+use crate::stream::graph::{Graph, NodeId, Op};
+use crate::stream::relational::Query;
+use crate::stream::rows::Rename;
+
+type Plan = Arc<dyn ExecutionPlan>;
+
+/// Compiles `graph` for batches whose inputs are read by `tasks` tasks; keyed data of windows has
+/// `parts` partitions whatever the number of tasks. The second result is what each window holds.
+pub(crate) fn compile(
+    graph: &Graph,
+    tasks: usize,
+    parts: usize,
+    rows_per_batch: usize,
+) -> Result<(Template, Vec<WindowSpec>)> {
+    let mut compiler = Compiler {
+        graph,
+        tasks,
+        parts,
+        rows_per_batch,
+        inputs: Vec::new(),
+        steps: Vec::new(),
+        windows: Vec::new(),
+        slots: graph.inputs.len(),
+        done: HashMap::new(),
+        held: HashMap::new(),
+    };
+    compiler.inputs = (0..graph.inputs.len()).map(Slot).collect();
+    // Windows take every batch in, whether an output reads them then or not; in order of their
+    // nodes, so that they have the same numbers in every template.
+    for (at, node) in graph.nodes.iter().enumerate() {
+        if matches!(node.op, Op::Window { .. }) {
+            compiler.window_of(NodeId(at))?;
+        }
+    }
+    let mut outputs = Vec::new();
+    for output in &graph.outputs {
+        let slot = compiler.dataset(output.node)?;
+        outputs.push((slot, graph.node(output.node).slide_ms));
+    }
+    let template = Template {
+        inputs: compiler.inputs,
+        steps: compiler.steps,
+        outputs,
+        slots: compiler.slots,
+    };
+    Ok((template, compiler.windows))
+}
+
+struct Compiler<'a> {
+    graph: &'a Graph,
+    tasks: usize,
+    parts: usize,
+    rows_per_batch: usize,
+    inputs: Vec<Slot>,
+    steps: Vec<Step>,
+    windows: Vec<WindowSpec>,
+    slots: usize,
+    /// Nodes whose dataset has a slot: it, and its number of partitions.
+    done: HashMap<NodeId, (Slot, usize)>,
+    /// Windows that are there: the plans that read them.
+    held: HashMap<NodeId, Plan>,
+}
+
+impl Compiler<'_> {
+    fn slot(&mut self) -> Slot {
+        self.slots += 1;
+        Slot(self.slots - 1)
+    }
+
+    fn scan(&self, slot: Slot, schema: SchemaRef, partitions: usize) -> Plan {
+        let scan = DatasetScanExec::new(slot, schema, partitions, self.rows_per_batch);
+        Arc::new(scan)
+    }
+
+    /// A stage that runs `plan`; returns its dataset and number of partitions.
+    fn stage(&mut self, plan: Plan, route: Route, node: NodeId) -> (Slot, usize) {
+        let into = self.slot();
+        let tasks = partitions(&plan);
+        let parts = match &route {
+            Route::Keep => tasks,
+            Route::Gather => 1,
+            Route::Hash { parts, .. } => *parts,
+        };
+        let node = self.graph.node(node);
+        self.steps.push(Step::Run(Stage {
+            plan,
+            tasks,
+            route,
+            into,
+            slide_ms: node.slide_ms,
+            operator: node.operator.clone(),
+        }));
+        (into, parts)
+    }
+
+    fn exchange(&mut self, plan: Plan, route: Route, node: NodeId) -> Plan {
+        let schema = plan.schema();
+        let (slot, parts) = self.stage(plan, route, node);
+        self.scan(slot, schema, parts)
+    }
+
+    /// The slot of a node's whole dataset.
+    fn dataset(&mut self, id: NodeId) -> Result<Slot> {
+        if let Op::Source(input) = self.graph.node(id).op {
+            return Ok(self.inputs[input]);
+        }
+        if let Some((slot, _)) = self.done.get(&id) {
+            return Ok(*slot);
+        }
+        let plan = self.node(id)?;
+        let (slot, parts) = self.stage(plan, Route::Keep, id);
+        self.done.insert(id, (slot, parts));
+        Ok(slot)
+    }
+
+    /// The plan by which a reader reads a node: its own, or a scan of its dataset if others read
+    /// it too.
+    fn shared(&mut self, id: NodeId) -> Result<Plan> {
+        let source = matches!(self.graph.node(id).op, Op::Source(_));
+        if source || self.graph.readers(id) < 2 {
+            return self.node(id);
+        }
+        if !self.done.contains_key(&id) {
+            let plan = self.node(id)?;
+            let kept = self.stage(plan, Route::Keep, id);
+            self.done.insert(id, kept);
+        }
+        let (slot, parts) = self.done[&id];
+        let schema = Arc::clone(&self.graph.node(id).schema);
+        Ok(self.scan(slot, schema, parts))
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<Plan> {
+        let node = self.graph.node(id);
+        let schema = Arc::clone(&node.schema);
+        let operator = node.operator.clone();
+        let inputs = node.inputs.clone();
+        match &node.op {
+            Op::Source(input) => Ok(self.scan(self.inputs[*input], schema, self.tasks)),
+            Op::Rows(rows) => {
+                let input = self.shared(inputs[0])?;
+                Ok(apply(input, Arc::clone(rows) as _, schema, &operator))
+            }
+            Op::Aggregate { keys, plan } => {
+                let before = Arc::clone(&self.graph.node(inputs[0]).schema);
+                let input = self.shared(inputs[0])?;
+                let parts = self.aggregate(id, input, before, *keys, plan)?;
+                Ok(results(parts, *keys, plan, schema, &operator))
+            }
+            Op::Window { .. } => self.window_of(id),
+            Op::Reduce { keys, reducer } => {
+                let input = self.shared(inputs[0])?;
+                let reduce = |input| {
+                    Arc::new(ReduceExec::new(input, *keys, Arc::clone(reducer), operator.clone()))
+                };
+                if partitions(&input) == 1 {
+                    return Ok(reduce(input));
+                }
+                let route = self.by_keys(&schema, *keys);
+                let split = self.exchange(reduce(input), route, id);
+                Ok(reduce(split))
+            }
+            Op::Union => {
+                let plans = inputs.iter().map(|input| self.shared(*input));
+                Ok(UnionExec::try_new(plans.collect::<Result<_>>()?)?)
+            }
+            Op::Query(query) => self.query(id, query),
+            Op::Top { keys, limit } => {
+                let input = self.shared(inputs[0])?;
+                let sorted = top(input, &schema, *keys, *limit)?;
+                if partitions(&sorted) == 1 {
+                    return Ok(sorted);
+                }
+                let gathered = self.exchange(sorted, Route::Gather, id);
+                top(gathered, &schema, *keys, *limit)
+            }
+        }
+    }
+
+    fn by_keys(&self, schema: &SchemaRef, keys: usize) -> Route {
+        let fields = schema.fields()[..keys].iter().enumerate();
+        Route::Hash {
+            keys: fields.map(|(at, field)| column(field.name(), at)).collect(),
+            parts: self.parts,
+        }
+    }
+
+    /// The parts of an aggregate for each key of a batch.
+    fn aggregate(
+        &mut self,
+        id: NodeId,
+        input: Plan,
+        before: SchemaRef,
+        keys: usize,
+        plan: &AggPlan,
+    ) -> Result<Plan> {
+        let aggregation = Aggregation {
+            keys,
+            plan,
+            input: before,
+        };
+        if partitions(&input) == 1 {
+            return aggregation.exec(AggregateMode::Single, input);
+        }
+        let partial = aggregation.exec(AggregateMode::Partial, input)?;
+        if keys == 0 {
+            let gathered = self.exchange(partial, Route::Gather, id);
+            return aggregation.exec(AggregateMode::Final, gathered);
+        }
+        let route = self.by_keys(&partial.schema(), keys);
+        let split = self.exchange(partial, route, id);
+        aggregation.exec(AggregateMode::FinalPartitioned, split)
+    }
+
+    /// The plan that reads a window; its steps are made once.
+    fn window_of(&mut self, id: NodeId) -> Result<Plan> {
+        if let Some(plan) = self.held.get(&id) {
+            return Ok(Arc::clone(plan));
+        }
+        let Op::Window {
+            keys,
+            plan,
+            batches,
+        } = &self.graph.node(id).op
+        else {
+            return Ok(internal(format!("{id:?} is no window"))?);
+        };
+        let plan = self.window(id, *keys, plan, *batches)?;
+        self.held.insert(id, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    fn window(&mut self, id: NodeId, keys: usize, plan: &AggPlan, batches: usize) -> Result<Plan> {
+        let node = self.graph.node(id);
+        let input_node = self.graph.node(node.inputs[0]);
+        // A key leaves with its last record, so records are counted, asked for or not.
+        let mut held = plan.clone();
+        let counts = |part: &Part| part.function == Function::Count && part.column.is_none();
+        let count = held.parts.iter().position(counts).unwrap_or_else(|| {
+            held.parts.push(Part {
+                function: Function::Count,
+                column: None,
+            });
+            held.parts.len() - 1
+        });
+        let input = self.shared(node.inputs[0])?;
+        let aggregation = Aggregation {
+            keys,
+            plan: &held,
+            input: Arc::clone(&input_node.schema),
+        };
+        let partial = aggregation.exec(AggregateMode::Partial, input)?;
+        let schema = partial.schema();
+        let route = self.by_keys(&schema, keys);
+        let (from, parts) = self.stage(partial, route, node.inputs[0]);
+        let into = self.slot();
+        self.steps.push(Step::Window(WindowStep {
+            window: self.windows.len(),
+            from,
+            into,
+            slide_ms: node.slide_ms,
+            operator: node.operator.clone(),
+        }));
+        self.windows.push(WindowSpec {
+            keys,
+            schema: Arc::clone(&schema),
+            plan: held,
+            count,
+            length_ms: input_node.slide_ms * batches as u64,
+            every_ms: input_node.slide_ms,
+        });
+        let state = self.scan(into, schema, parts);
+        let schema = Arc::clone(&node.schema);
+        Ok(results(state, keys, plan, schema, &node.operator))
+    }
+
+    fn query(&mut self, id: NodeId, query: &Query) -> Result<Plan> {
+        let node = self.graph.node(id);
+        let mut inputs = Vec::new();
+        let mut tables = Vec::new();
+        for (at, input) in node.inputs.iter().enumerate() {
+            let plan = self.shared(*input)?;
+            tables.push(Arc::new(InputTable {
+                input: at,
+                schema: Arc::clone(&self.graph.node(*input).schema),
+                partitions: partitions(&plan),
+            }) as _);
+            inputs.push(plan);
+        }
+        let named = |error: Error| Error::Graph {
+            operator: node.operator.clone(),
+            message: error.to_string(),
+        };
+        let frame = query.frame(self.graph, self.tasks, tables).map_err(named)?;
+        let plan = futures::executor::block_on(frame.create_physical_plan())?;
+        let mut cuts = QueryCuts {
+            compiler: self,
+            node: id,
+            inputs,
+        };
+        let plan = cut(plan, &mut cuts)?;
+        let schema = Arc::clone(&node.schema);
+        let rename = Arc::new(Rename(Arc::clone(&schema)));
+        Ok(apply(plan, rename, schema, &node.operator))
+    }
+}
+
+struct QueryCuts<'c, 'g> {
+    compiler: &'c mut Compiler<'g>,
+    node: NodeId,
+    inputs: Vec<Plan>,
+}
+
+impl Cuts for QueryCuts<'_, '_> {
+    fn stage(&mut self, plan: Plan, route: Route) -> Result<Plan> {
+        Ok(self.compiler.exchange(plan, route, self.node))
+    }
+
+    fn input(&mut self, input: usize) -> Result<Plan> {
+        match self.inputs.get(input) {
+            Some(plan) => Ok(Arc::clone(plan)),
+            None => Ok(internal(format!("the query has no input {input}"))?),
+        }
+    }
+}
+
+fn apply(
+    input: Plan,
+    rows: Arc<dyn crate::stream::rows::RowsFn>,
+    schema: SchemaRef,
+    operator: &Operator,
+) -> Plan {
+    Arc::new(ApplyExec::new(input, rows, schema, operator.clone()))
+}
+
+fn results(parts: Plan, keys: usize, plan: &AggPlan, schema: SchemaRef, at: &Operator) -> Plan {
+    let results = Results {
+        keys,
+        finish: plan.finish.clone(),
+        schema: Arc::clone(&schema),
+    };
+    apply(parts, Arc::new(results), schema, at)
+}
+
+/// The first rows of each partition by value, descending, then by key.
+fn top(input: Plan, schema: &SchemaRef, keys: usize, limit: usize) -> Result<Plan> {
+    let order = |at: usize, descending: bool| PhysicalSortExpr {
+        expr: column(schema.field(at).name(), at),
+        options: SortOptions {
+            descending,
+            nulls_first: false,
+        },
+    };
+    let values = (keys..schema.fields().len()).map(|at| order(at, true));
+    let order = values.chain((0..keys).map(|at| order(at, false)));
+    let Some(order) = LexOrdering::new(order) else {
+        return Ok(internal("nothing to order by".into())?);
+    };
+    let sort = SortExec::new(order, input).with_fetch(Some(limit));
+    Ok(Arc::new(sort.with_preserve_partitioning(true)))
+}

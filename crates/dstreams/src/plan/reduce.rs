@@ -1,0 +1,120 @@
+//! Joins the values of each key by a closure.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::error::Result as EngineResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::EmitTo;
+use datafusion::physical_plan::aggregates::group_values::new_group_values;
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
+use futures::{StreamExt, TryStreamExt};
+
+use super::node::{leaf_node, properties};
+use crate::error::{Error, Operator, Result};
+use crate::stream::rows::{Reducer, panic_message};
+
+/// Joins the values of each key of a partition: before the shuffle, and again after it.
+pub(crate) struct ReduceExec {
+    input: Arc<dyn ExecutionPlan>,
+    keys: usize,
+    reducer: Arc<dyn Reducer>,
+    operator: Operator,
+    properties: Arc<PlanProperties>,
+}
+
+impl fmt::Debug for ReduceExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReduceExec({})", self.operator)
+    }
+}
+
+impl ReduceExec {
+    pub fn new(
+        input: Arc<dyn ExecutionPlan>,
+        keys: usize,
+        reducer: Arc<dyn Reducer>,
+        operator: Operator,
+    ) -> Self {
+        let partitions = input.properties().partitioning.partition_count();
+        let properties = properties(input.schema(), partitions);
+        ReduceExec {
+            input,
+            keys,
+            reducer,
+            operator,
+            properties,
+        }
+    }
+
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        let reducer = Arc::clone(&self.reducer);
+        ReduceExec::new(input, self.keys, reducer, self.operator.clone())
+    }
+
+    fn run(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> EngineResult<SendableRecordBatchStream> {
+        let size = context.session_config().batch_size();
+        let input = self.input.execute(partition, context)?;
+        let schema = self.input.schema();
+        let output = reduce(
+            input,
+            Arc::clone(&schema),
+            self.keys,
+            Arc::clone(&self.reducer),
+            self.operator.clone(),
+        );
+        let pieces = futures::stream::once(output).map_ok(move |rows| {
+            let count = rows.num_rows().div_ceil(size);
+            futures::stream::iter((0..count).map(move |piece| {
+                let from = piece * size;
+                Ok(rows.slice(from, size.min(rows.num_rows() - from)))
+            }))
+        });
+        let stream = pieces.try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+leaf_node!(ReduceExec, input, |reduce: &ReduceExec| reduce.operator.to_string());
+
+async fn reduce(
+    mut input: SendableRecordBatchStream,
+    schema: SchemaRef,
+    keys: usize,
+    reducer: Arc<dyn Reducer>,
+    operator: Operator,
+) -> EngineResult<RecordBatch> {
+    let key_schema = Arc::new(Schema::new(schema.fields()[..keys].to_vec()));
+    let mut groups = new_group_values(key_schema, &GroupOrdering::None)?;
+    let mut task = reducer.start(keys);
+    let mut group_of_row = Vec::new();
+    while let Some(batch) = input.next().await {
+        let batch = batch?;
+        groups.intern(&batch.columns()[..keys], &mut group_of_row)?;
+        guard(&operator, || task.update(&batch, &group_of_row))?;
+    }
+    if groups.is_empty() {
+        return Ok(RecordBatch::new_empty(schema));
+    }
+    let mut columns = groups.emit(EmitTo::All)?;
+    columns.extend(guard(&operator, || task.finish())?);
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+fn guard<T>(operator: &Operator, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        Err(Error::Panic {
+            operator: operator.clone(),
+            message: panic_message(&*panic),
+        })
+    })
+}

@@ -1,0 +1,156 @@
+//! Which partition a key belongs to: by a hash of our own choice, fixed for ever.
+//!
+//! A key's shard is `xxh3_64` of its canonical bytes, scaled to the number of shards: the bytes of
+//! a text; the little-endian bytes of an integer, widened to 64 bits; one byte of a `bool`; one
+//! byte 0xFF for null. Each further column is hashed with the hash so far as its seed, the first
+//! with 0. A partition is a run of shards. DataFusion's own hash changes with versions and differs
+//! between encodings of the same text, so it is not used.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::{cast, take_record_batch};
+use datafusion::arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use datafusion::physical_plan::PhysicalExpr;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::node::internal;
+use crate::error::Result;
+
+/// Number of hash ranges of keys.
+pub(crate) const SHARDS: usize = 128;
+
+/// Bytes of a null.
+const NULL: &[u8] = &[0xFF];
+
+/// Splits `rows` by their keys and appends them to `parts`, keeping their order.
+pub(crate) fn split_by_route(
+    rows: &RecordBatch,
+    keys: &[Arc<dyn PhysicalExpr>],
+    parts: &mut [Vec<RecordBatch>],
+) -> Result<()> {
+    let mut hashes = vec![0u64; rows.num_rows()];
+    for key in keys {
+        let column = key.evaluate(rows)?.into_array(rows.num_rows())?;
+        hash_column(&column, &mut hashes)?;
+    }
+    let mut picks: Vec<Vec<u32>> = vec![Vec::new(); parts.len()];
+    for (row, hash) in hashes.iter().enumerate() {
+        picks[partition_of(shard_of(*hash), parts.len())].push(row as u32);
+    }
+    for (part, picks) in parts.iter_mut().zip(picks) {
+        if picks.len() == rows.num_rows() {
+            part.push(rows.clone());
+        } else if !picks.is_empty() {
+            part.push(take_record_batch(rows, &UInt32Array::from(picks))?);
+        }
+    }
+    Ok(())
+}
+
+fn shard_of(hash: u64) -> usize {
+    ((u128::from(hash) * SHARDS as u128) >> 64) as usize
+}
+
+fn partition_of(shard: usize, parts: usize) -> usize {
+    shard * parts.min(SHARDS) / SHARDS
+}
+
+/// Hashes each value with the hash so far as its seed.
+fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
+    match column.data_type() {
+        DataType::Utf8View => {
+            let texts = column.as_string_view();
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                let bytes = match texts.is_null(row) {
+                    true => NULL,
+                    false => texts.value(row).as_bytes(),
+                };
+                *hash = xxh3_64_with_seed(bytes, *hash);
+            }
+        }
+        DataType::Utf8 | DataType::LargeUtf8 => {
+            return hash_column(&cast(column, &DataType::Utf8View)?, hashes);
+        }
+        DataType::Boolean => {
+            let values = column.as_boolean();
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                let bytes: &[u8] = match values.is_null(row) {
+                    true => NULL,
+                    false => &[u8::from(values.value(row))],
+                };
+                *hash = xxh3_64_with_seed(bytes, *hash);
+            }
+        }
+        DataType::UInt64 => {
+            let values = column.as_primitive::<UInt64Type>();
+            hash_words(values.values().iter().map(|v| v.to_le_bytes()), column, hashes);
+        }
+        kind if kind.is_integer() || kind.is_temporal() => {
+            let values = cast(column, &DataType::Int64)?;
+            let words = values.as_primitive::<Int64Type>().values();
+            hash_words(words.iter().map(|v| v.to_le_bytes()), &values, hashes);
+        }
+        kind if kind.is_floating() => {
+            let values = cast(column, &DataType::Float64)?;
+            let words = values.as_primitive::<datafusion::arrow::datatypes::Float64Type>();
+            // One form each for zero and for not-a-number.
+            let canonical = |v: &f64| match v {
+                v if *v == 0.0 => 0f64,
+                v if v.is_nan() => f64::NAN,
+                v => *v,
+            };
+            let words = words.values().iter().map(|v| canonical(v).to_le_bytes());
+            hash_words(words, &values, hashes);
+        }
+        kind => {
+            return Ok(internal(format!("values of type {kind} cannot be keys"))?);
+        }
+    }
+    Ok(())
+}
+
+fn hash_words(words: impl Iterator<Item = [u8; 8]>, column: &ArrayRef, hashes: &mut [u64]) {
+    for ((row, hash), word) in hashes.iter_mut().enumerate().zip(words) {
+        let bytes = if column.is_null(row) { NULL } else { &word[..] };
+        *hash = xxh3_64_with_seed(bytes, *hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Int32Array, Int64Array, StringArray, StringViewArray};
+
+    use super::*;
+
+    fn shards(column: ArrayRef) -> Vec<usize> {
+        let mut hashes = vec![0; column.len()];
+        hash_column(&column, &mut hashes).unwrap();
+        hashes.into_iter().map(shard_of).collect()
+    }
+
+    /// State is kept by shard: these must never change.
+    #[test]
+    fn test_vectors() {
+        let texts = ["", "a", "to be", "a text that is longer than twelve bytes", "ä"];
+        let views: ArrayRef = Arc::new(StringViewArray::from(texts.to_vec()));
+        let plain: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+        assert_eq!(shards(views), TEXT_SHARDS);
+        assert_eq!(shards(plain), TEXT_SHARDS);
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(1), Some(-1), None]));
+        let narrow: ArrayRef = Arc::new(Int32Array::from(vec![Some(0), Some(1), Some(-1), None]));
+        assert_eq!(shards(wide), NUMBER_SHARDS);
+        assert_eq!(shards(narrow), NUMBER_SHARDS);
+    }
+    const TEXT_SHARDS: [usize; 5] = [0; 5];
+    const NUMBER_SHARDS: [usize; 4] = [0; 4];
+
+    #[test]
+    fn partitions_are_runs_of_shards() {
+        for parts in 1..=SHARDS {
+            let of: Vec<_> = (0..SHARDS).map(|shard| partition_of(shard, parts)).collect();
+            assert!(of.is_sorted());
+            assert_eq!(of[SHARDS - 1], parts - 1);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A template: what is done for each batch, in order.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+
+use super::datasets::Slot;
+use crate::error::Operator;
+use crate::stream::agg::AggPlan;
+
+/// The steps of a batch. A step reads slots that earlier steps fill.
+pub(crate) struct Template {
+    /// Slots of the inputs, by their place among the sources.
+    pub inputs: Vec<Slot>,
+    pub steps: Vec<Step>,
+    /// For each output of the graph: its dataset, and at which multiples of milliseconds.
+    pub outputs: Vec<(Slot, u64)>,
+    pub slots: usize,
+}
+
+/// One step.
+pub(crate) enum Step {
+    Run(Stage),
+    Window(WindowStep),
+}
+
+/// A plan that runs as `tasks` tasks; task i executes partition i.
+pub(crate) struct Stage {
+    pub plan: Arc<dyn ExecutionPlan>,
+    pub tasks: usize,
+    pub route: Route,
+    pub into: Slot,
+    /// Runs at batch times that are multiples of this, in milliseconds.
+    pub slide_ms: u64,
+    pub operator: Operator,
+}
+
+/// Where the rows of a task go.
+#[derive(Clone)]
+pub(crate) enum Route {
+    /// Rows of task i are partition i.
+    Keep,
+    /// All rows are one partition, in order of tasks.
+    Gather,
+    /// Rows with equal keys go to the same one of `parts` partitions, in order of tasks.
+    Hash {
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+        parts: usize,
+    },
+}
+
+/// Partial results of a batch enter a window; what the window holds then is the dataset.
+pub(crate) struct WindowStep {
+    /// Number of the window in its context.
+    pub window: usize,
+    pub from: Slot,
+    pub into: Slot,
+    /// The window's dataset is read at multiples of this, in milliseconds.
+    pub slide_ms: u64,
+    pub operator: Operator,
+}
+
+/// What a window holds: made when the graph is compiled.
+#[derive(Clone)]
+pub(crate) struct WindowSpec {
+    pub keys: usize,
+    /// Keys, then one column for each part of the aggregate.
+    pub schema: SchemaRef,
+    pub plan: AggPlan,
+    /// Which part counts the records of a key.
+    pub count: usize,
+    pub length_ms: u64,
+    /// Time between two RDDs of the window's input, in milliseconds.
+    pub every_ms: u64,
+}

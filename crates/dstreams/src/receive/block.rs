@@ -1,0 +1,46 @@
+//! A block: an immutable run of records.
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use dstreams_control::{BlockId, BlockMeta};
+
+use super::budget::Share;
+
+/// Batches with fewer rows on average are joined: each costs about as much as this many rows.
+const SMALL: usize = 256;
+
+/// An immutable run of records received by one receiver.
+pub(crate) struct Block {
+    pub meta: BlockMeta,
+    pub batches: Vec<RecordBatch>,
+    /// The memory it holds, until it is dropped.
+    _memory: Vec<Share>,
+}
+
+impl Block {
+    pub fn new(
+        id: BlockId,
+        batches: Vec<RecordBatch>,
+        bytes: usize,
+        memory: Vec<Share>,
+    ) -> Self {
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let joined = match batches.first() {
+            Some(first) if batches.len() > 1 && rows < SMALL * batches.len() => {
+                concat_batches(&first.schema(), &batches).ok()
+            }
+            _ => None,
+        };
+        let batches = joined.map_or(batches, |joined| vec![joined]);
+        let meta = BlockMeta {
+            id,
+            rows: rows as u64,
+            bytes: bytes as u64,
+        };
+        Block {
+            meta,
+            batches,
+            _memory: memory,
+        }
+    }
+}

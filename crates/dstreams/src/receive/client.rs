@@ -1,0 +1,263 @@
+//! Records from programs that use `dstreams-client`, or any Arrow Flight library: one server, many
+//! streams.
+//!
+//! The protocol is defined in [`dstreams_client::protocol`]. The server (`service`) opens a call and
+//! hands it to its stream's source, where it runs (`call`): decode (`columns`), deduplicate
+//! (`producers`), push, acknowledge (`answers`). A push that waits for memory stops the reading, so
+//! the client's window closes.
+
+mod answers;
+mod call;
+mod columns;
+mod producers;
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use self::call::Call;
+use self::producers::Producers;
+use self::service::Service;
+use super::ingest::Ingest;
+use super::source::{Closing, Source};
+use crate::error::{BoxError, Error};
+
+/// Bytes a client may send on a call before they are read: keeps a fast link busy (HTTP/2's own
+/// 64 KiB do not), and is little beside a message.
+const CALL_WINDOW: u32 = 4 << 20;
+/// Bytes of all calls on one connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// How often an idle connection is probed, and how long that may take: a client that vanished
+/// without a word must not hold its producer for ever.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Calls that wait for their stream to start.
+const WAITING_CALLS: usize = 16;
+/// How long the end of the server waits for the last answers to leave.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Where programs connect that send records with the client library `dstreams-client` (or any Arrow
+/// Flight library, see its `protocol` module). Serves any number of streams; made known to a context
+/// with [`StreamContext::clients`](crate::StreamContext::clients).
+///
+/// An acknowledged record is held as [`Ingest::push`] promises. Each record of a client is taken
+/// once, also when its connection broke and it sent again, as long as this program lives and has not
+/// forgotten the producer: it keeps the last 10 000 of each stream that are not connected.
+///
+/// Refused, with what is expected and what came: unknown streams (the known ones are named), columns
+/// of other names or types, nulls where the stream has none, messages over
+/// [`Clients::max_message_bytes`]. Text may come as `Utf8`, `LargeUtf8` or `Utf8View`, and is checked.
+///
+/// When the memory for received records is full, the connections are not read: the clients wait.
+///
+/// ```
+/// use dstreams::{Clients, StreamContext};
+///
+/// let ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+/// let clients = Clients::listen("127.0.0.1:0");
+/// let lines = ctx.clients::<String>("lines", &clients);
+/// let views = ctx.clients::<(String, i64)>("views", &clients);
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Clients {
+    shared: Arc<Shared>,
+    max_message_bytes: usize,
+}
+
+/// What the server and the sources of its streams have in common.
+struct Shared {
+    address: String,
+    streams: Mutex<BTreeMap<String, Arc<Stream>>>,
+    /// The server, while a source lives that needs it.
+    serving: tokio::sync::Mutex<Weak<Serving>>,
+}
+
+/// One stream that is served.
+struct Stream {
+    name: String,
+    schema: SchemaRef,
+    producers: Producers,
+    calls: mpsc::Sender<Call>,
+}
+
+/// The server that runs; it ends with the last source that holds it.
+struct Serving {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Clients {
+    /// Listens on `address` (host and port; port 0 for a free one) when the context starts.
+    pub fn listen(address: &str) -> Self {
+        Clients {
+            shared: Arc::new(Shared {
+                address: address.to_owned(),
+                streams: Mutex::default(),
+                serving: tokio::sync::Mutex::default(),
+            }),
+            max_message_bytes: 16 << 20,
+        }
+    }
+
+    /// The largest message taken, in bytes. Default: 16 MiB, eight times what `dstreams-client` makes
+    /// (foreign libraries do not cut their batches). One message per connection is held beside the
+    /// memory for received records.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
+        self
+    }
+
+    /// The source of one stream. A second one of the same name makes the first fail to open.
+    pub(crate) fn stream(&self, name: &str, schema: SchemaRef) -> ClientSource {
+        let (sender, calls) = mpsc::channel(WAITING_CALLS);
+        let stream = Arc::new(Stream {
+            name: name.to_owned(),
+            schema,
+            producers: Producers::default(),
+            calls: sender,
+        });
+        self.shared.streams().insert(name.to_owned(), Arc::clone(&stream));
+        let clients = self.clone();
+        ClientSource {
+            clients,
+            stream,
+            calls,
+            serving: None,
+        }
+    }
+
+    /// Binds the address and starts the server.
+    async fn serve(&self) -> Result<Arc<Serving>, BoxError> {
+        let listener = TcpListener::bind(&self.shared.address).await;
+        let listener = listener.map_err(|source| Error::Listen {
+            address: self.shared.address.clone(),
+            source: Arc::new(source),
+        })?;
+        let address = listener.local_addr()?;
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let service = FlightServiceServer::new(Service::new(Arc::clone(&self.shared)))
+            .max_decoding_message_size(self.max_message_bytes);
+        let stop = CancellationToken::new();
+        let server = Server::builder()
+            .initial_stream_window_size(CALL_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let task = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%address, %error, "the server for clients ended");
+            }
+        });
+        let task = Mutex::new(Some(task));
+        Ok(Arc::new(Serving { address, stop, task }))
+    }
+}
+
+impl Shared {
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Stream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether calls for the stream's name go to this one.
+    fn serves(&self, stream: &Arc<Stream>) -> bool {
+        self.streams().get(&stream.name).is_some_and(|known| Arc::ptr_eq(known, stream))
+    }
+}
+
+impl Serving {
+    /// Ends the server; waits, for a time, until the last answers have left.
+    async fn end(self) {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The source of one stream of a [`Clients`].
+pub(crate) struct ClientSource {
+    clients: Clients,
+    stream: Arc<Stream>,
+    calls: mpsc::Receiver<Call>,
+    serving: Option<Arc<Serving>>,
+}
+
+#[async_trait]
+impl Source for ClientSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.stream.schema)
+    }
+
+    async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
+        if !self.clients.shared.serves(&self.stream) {
+            let name = &self.stream.name;
+            return Err(format!("clients send to one stream `{name}`, there are two").into());
+        }
+        let mut running = self.clients.shared.serving.lock().await;
+        let serving = match running.upgrade() {
+            Some(serving) => serving,
+            None => self.clients.serve().await?,
+        };
+        *running = Arc::downgrade(&serving);
+        let address = serving.address;
+        self.serving = Some(serving);
+        Ok(Some(address))
+    }
+
+    async fn run(mut self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+        let mut running = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = closing.requested() => break,
+                Some(call) = self.calls.recv() => {
+                    running.spawn(call.run(ingest.clone(), closing.clone()));
+                }
+                Some(ended) = running.join_next(), if !running.is_empty() => note(ended),
+            }
+        }
+        // Calls that still wait are told that this is the end.
+        self.calls.close();
+        while let Some(call) = self.calls.recv().await {
+            running.spawn(call.run(ingest.clone(), closing.clone()));
+        }
+        while let Some(ended) = running.join_next().await {
+            note(ended);
+        }
+        match self.serving.take().map(Arc::try_unwrap) {
+            Some(Ok(serving)) => serving.end().await,
+            Some(Err(_)) | None => {}
+        }
+        Ok(())
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a client's call ended badly");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What a call tells its client: the newest acknowledgement, signs of life, how it ended.
+//!
+//! Acknowledgements are cumulative, so only the newest is kept: a client that does not read its
+//! answers costs no memory and stops nobody.
+
+use std::pin::pin;
+
+use arrow_flight::PutResult;
+use dstreams_client::protocol::{ALIVE_EVERY, Answer};
+use futures::Stream;
+use futures::stream::unfold;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::Status;
+
+#[derive(Debug, Clone, Default)]
+struct Said {
+    ack: Option<u64>,
+    alive: u64,
+    refusal: Option<Status>,
+}
+
+/// The side of the server.
+pub(super) struct Say(watch::Sender<Said>);
+
+impl Say {
+    /// Everything up to `seq` is safe.
+    pub fn ack(&self, seq: u64) {
+        self.0.send_modify(|said| said.ack = Some(seq));
+    }
+
+    /// Ends the call with this status.
+    pub fn refuse(self, status: Status) {
+        self.0.send_modify(|said| said.refusal = Some(status));
+    }
+
+    /// The client is gone.
+    pub async fn unheard(&self) {
+        self.0.closed().await
+    }
+
+    /// Waits for `future`, and says now and then that it does.
+    pub async fn alive_during<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut future => return result,
+                () = sleep(ALIVE_EVERY) => self.0.send_modify(|said| said.alive += 1),
+            }
+        }
+    }
+}
+
+/// Both ends of a call's answers. The stream ends when `Say` is dropped: well, unless it refused.
+pub(super) fn answers() -> (
+    Say,
+    impl Stream<Item = Result<PutResult, Status>> + Send + 'static,
+) {
+    let (say, heard) = watch::channel(Said::default());
+    let told = Some((heard, Said::default()));
+    let stream = unfold(told, |told| async {
+        let (mut heard, mut told) = told?;
+        loop {
+            // In this order: what was said before the end is told before the end.
+            let over = heard.has_changed().is_err();
+            let now = heard.borrow_and_update().clone();
+            if let Some(ack) = now.ack.filter(|_| now.ack != told.ack) {
+                told.ack = now.ack;
+                return Some((Ok(Answer::Ack(ack).to_put_result()), Some((heard, told))));
+            }
+            if now.alive != told.alive {
+                told.alive = now.alive;
+                return Some((Ok(Answer::Alive.to_put_result()), Some((heard, told))));
+            }
+            if let Some(status) = now.refusal {
+                return Some((Err(status), None));
+            }
+            if over {
+                return None;
+            }
+            let _ = heard.changed().await;
+        }
+    });
+    (Say(say), stream)
+}

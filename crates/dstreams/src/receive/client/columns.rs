@@ -1,0 +1,118 @@
+//! A client's messages as batches with the columns of the stream.
+//!
+//! The arrays keep pointing into the received message: nothing is copied but what is not aligned
+//! (offsets, numbers) and the views of text, 16 bytes each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_flight::FlightData;
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::buffer::Buffer;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::ipc::reader::RecordBatchDecoder;
+use datafusion::arrow::ipc::{MessageHeader, root_as_message};
+use tonic::Status;
+
+use crate::stream::relational::describe;
+
+/// Bytes of a view of a text.
+const VIEW: usize = 16;
+
+/// What the client sends, and what the stream needs.
+pub(super) struct Columns {
+    sent: SchemaRef,
+    needed: SchemaRef,
+}
+
+impl Columns {
+    /// Compares the schema in the first message of a call with that of the stream.
+    pub fn agree(first: &FlightData, stream: &str, needed: &SchemaRef) -> Result<Self, Status> {
+        let sent = Schema::try_from(first).map_err(|error| {
+            Status::invalid_argument(format!("expected a schema in the first message: {error}"))
+        })?;
+        let (sent_fields, needed_fields) = (sent.fields(), needed.fields());
+        let same = sent_fields.len() == needed_fields.len()
+            && sent_fields.iter().zip(needed_fields).all(|(sent, needed)| {
+                sent.name() == needed.name() && fits(sent.data_type(), needed.data_type())
+            });
+        if !same {
+            return Err(Status::invalid_argument(format!(
+                "columns for stream `{stream}`: expected {}, got {}",
+                describe(needed),
+                describe(&sent),
+            )));
+        }
+        Ok(Columns {
+            sent: Arc::new(sent),
+            needed: Arc::clone(needed),
+        })
+    }
+
+    /// The records of a message, and the bytes of memory they hold.
+    pub fn decode(&self, message: FlightData) -> Result<(RecordBatch, usize), Status> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Status::invalid_argument(format!("a batch that cannot be read: {error}"))
+        };
+        let header = root_as_message(&message.data_header).map_err(|error| wrong(&error))?;
+        let Some(batch) = header.header_as_record_batch() else {
+            return Err(not_a_batch(header.header_type()));
+        };
+        let compressed = batch.compression().is_some();
+        let mut bytes = message.data_body.len();
+        let body = Buffer::from(message.data_body);
+        let no_dictionaries = HashMap::new();
+        let sent = RecordBatchDecoder::try_new(
+            &body,
+            batch,
+            Arc::clone(&self.sent),
+            &no_dictionaries,
+            &header.version(),
+        )
+        .and_then(RecordBatchDecoder::read_record_batch)
+        .map_err(|error| wrong(&error))?;
+        if compressed {
+            // The arrays are not parts of the message then.
+            bytes = sent
+                .columns()
+                .iter()
+                .map(|column| column.get_array_memory_size())
+                .sum();
+        }
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(sent.num_columns());
+        for (column, field) in sent.columns().iter().zip(self.needed.fields()) {
+            if column.data_type() == field.data_type() {
+                columns.push(Arc::clone(column));
+            } else {
+                bytes += VIEW * column.len();
+                columns.push(cast(column, field.data_type()).map_err(|error| wrong(&error))?);
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(sent.num_rows()));
+        let needed = Arc::clone(&self.needed);
+        let records = RecordBatch::try_new_with_options(needed, columns, &options);
+        Ok((records.map_err(|error| wrong(&error))?, bytes))
+    }
+}
+
+/// The same type, but that text and bytes may be in another layout, and nulls are seen to later.
+fn fits(sent: &DataType, needed: &DataType) -> bool {
+    use DataType::*;
+    match (sent, needed) {
+        (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View) => true,
+        (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
+        (List(sent) | LargeList(sent), List(needed)) => fits(sent.data_type(), needed.data_type()),
+        (sent, needed) => sent == needed,
+    }
+}
+
+fn not_a_batch(got: MessageHeader) -> Status {
+    let advice = match got {
+        MessageHeader::DictionaryBatch => "; send a dictionary column as its values",
+        MessageHeader::Schema => "; the schema cannot change during a call",
+        _ => "",
+    };
+    let got = got.variant_name().unwrap_or("something unknown");
+    Status::invalid_argument(format!("expected a record batch, got {got}{advice}"))
+}

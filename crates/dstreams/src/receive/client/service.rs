@@ -1,0 +1,154 @@
+//! The Flight service: opens `DoPut` calls. The other calls of Flight are not spoken here.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use dstreams_client::protocol::{Opening, VERSION, VERSION_HEADER};
+use futures::Stream as Futures;
+use tokio::time::timeout;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Result, Status, Streaming};
+
+use super::answers::answers;
+use super::call::Call;
+use super::columns::Columns;
+use super::{Shared, Stream};
+
+/// How long a call may take to send its first message.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+type Answers<T> = Pin<Box<dyn Futures<Item = Result<T>> + Send>>;
+
+pub(super) struct Service(Arc<Shared>);
+
+impl Service {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Service(shared)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Stream>> {
+        let streams = self.0.streams();
+        streams.get(name).cloned().ok_or_else(|| {
+            let known: Vec<_> = streams.keys().map(|name| format!("`{name}`")).collect();
+            let known = known.join(", ");
+            Status::not_found(format!(
+                "no stream `{name}` for clients; there are: {known}"
+            ))
+        })
+    }
+
+    async fn open(&self, request: Request<Streaming<FlightData>>) -> Result<Answers<PutResult>> {
+        check_version(request.metadata())?;
+        let peer = request.remote_addr();
+        let mut messages = request.into_inner();
+        let first = timeout(FIRST_MESSAGE, messages.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no first message came"))??;
+        let first = first.ok_or_else(|| Status::invalid_argument("a call without a message"))?;
+        let opening = Opening::parse(first.flight_descriptor.as_ref())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let stream = self.find(&opening.stream)?;
+        let columns = Columns::agree(&first, &stream.name, &stream.schema)?;
+        let producer = stream.producers.get(opening.producer.as_deref());
+        let name = opening.producer;
+        let name = name
+            .or_else(|| peer.map(|peer| peer.to_string()))
+            .unwrap_or_default();
+        let (say, answers) = answers();
+        let call = Call {
+            messages,
+            say,
+            columns,
+            producer,
+            name,
+        };
+        let sent = stream.calls.send(call).await;
+        sent.map_err(|_| Status::unavailable("the program takes in nothing more"))?;
+        Ok(Box::pin(answers))
+    }
+}
+
+fn check_version(metadata: &MetadataMap) -> Result<()> {
+    match metadata.get(VERSION_HEADER) {
+        Some(version) if version.as_bytes() != VERSION.to_string().as_bytes() => {
+            Err(Status::failed_precondition(format!(
+                "this program speaks version {VERSION} of the protocol, the client {version:?}"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_spoken<T>() -> Result<T> {
+    Err(Status::unimplemented(
+        "records are sent with DoPut; nothing else is spoken here",
+    ))
+}
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = Answers<HandshakeResponse>;
+    type ListFlightsStream = Answers<FlightInfo>;
+    type DoGetStream = Answers<FlightData>;
+    type DoPutStream = Answers<PutResult>;
+    type DoExchangeStream = Answers<FlightData>;
+    type DoActionStream = Answers<arrow_flight::Result>;
+    type ListActionsStream = Answers<ActionType>;
+
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>> {
+        self.open(request).await.map(Response::new)
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>> {
+        not_spoken()
+    }
+
+    async fn list_flights(
+        &self,
+        _: Request<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>> {
+        not_spoken()
+    }
+
+    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>> {
+        not_spoken()
+    }
+
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>> {
+        not_spoken()
+    }
+
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>> {
+        not_spoken()
+    }
+
+    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>> {
+        not_spoken()
+    }
+
+    async fn do_exchange(
+        &self,
+        _: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>> {
+        not_spoken()
+    }
+
+    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>> {
+        not_spoken()
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>> {
+        not_spoken()
+    }
+}

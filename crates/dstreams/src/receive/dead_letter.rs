@@ -1,0 +1,73 @@
+//! Dead letters: what could not become a record, kept with its reason.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ingest::Intake;
+use crate::stream::record::batch_of;
+
+/// Bytes kept of one dead letter, so that a flood of huge ones stays small.
+const KEPT: usize = 64 << 10;
+
+/// Something received that could not become a record. A record itself: see
+/// [`StreamContext::dead_letters`](crate::StreamContext::dead_letters).
+#[derive(Debug, Clone, PartialEq, Eq, dstreams_derive::Record)]
+pub struct DeadLetter {
+    /// The input stream.
+    pub stream: String,
+    /// Who sent it, such as the address of the producer.
+    pub producer: String,
+    /// Why it is no record.
+    pub reason: String,
+    /// The raw bytes: the first 64 KiB.
+    pub bytes: Vec<u8>,
+    /// Number of bytes it had.
+    pub length: u64,
+}
+
+/// Counts dead letters, and passes them on where the program reads them.
+#[derive(Clone, Default)]
+pub(crate) struct DeadLetters(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    counts: Mutex<BTreeMap<String, u64>>,
+    intake: Mutex<Option<Arc<Intake>>>,
+}
+
+impl DeadLetters {
+    /// Passes dead letters on to this receiver.
+    pub fn connect(&self, intake: Arc<Intake>) {
+        *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Some(intake);
+    }
+
+    /// Number of dead letters of each stream.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts one and passes it on, waiting for memory as every record does.
+    pub async fn add(&self, stream: &str, producer: &str, bytes: &[u8], length: u64, reason: &str) {
+        tracing::warn!(stream, producer, length, reason, "dead letter");
+        {
+            let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(stream.to_owned()).or_default() += 1;
+        }
+        let intake = self.0.intake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(intake) = intake else { return };
+        let letter = DeadLetter {
+            stream: stream.to_owned(),
+            producer: producer.to_owned(),
+            reason: reason.to_owned(),
+            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+            length,
+        };
+        let pushed = match batch_of([letter]) {
+            Ok(batch) => intake.push(batch).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = pushed {
+            tracing::error!(stream, %error, "dead letter not kept");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Records made by a function of their number.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::ingest::Ingest;
+use super::source::{Closing, Source};
+use crate::error::{BoxError, Result};
+use crate::stream::record::{Record, batch_of};
+
+/// Pause between two pushes: short against any interval, long against the cost of one.
+const PUSH_EVERY: Duration = Duration::from_millis(5);
+
+/// Makes records from their number: record `n` is the same in every run; which batch it falls
+/// into follows the clock.
+pub struct Generator<T> {
+    make: Box<dyn Fn(u64) -> T + Send>,
+    per_second: u64,
+    limit: u64,
+}
+
+impl<T: Record> Generator<T> {
+    /// `make(n)` for n = 0, 1, ..., `per_second` of them a second, without end.
+    ///
+    /// Seed a random generator with `n` to make random records that come again in every run.
+    pub fn new(per_second: u64, make: impl Fn(u64) -> T + Send + 'static) -> Self {
+        Generator {
+            make: Box::new(make),
+            per_second,
+            limit: u64::MAX,
+        }
+    }
+
+    /// Ends after `records` records.
+    pub fn limit(mut self, records: u64) -> Self {
+        self.limit = records;
+        self
+    }
+}
+
+#[async_trait]
+impl<T: Record> Source for Generator<T> {
+    fn schema(&self) -> SchemaRef {
+        T::schema()
+    }
+
+    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+        let start = Instant::now();
+        let mut ticks = tokio::time::interval(PUSH_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut made = 0u64;
+        while made < self.limit {
+            tokio::select! {
+                () = closing.requested() => break,
+                _ = ticks.tick() => {}
+            }
+            let nanos = start.elapsed().as_nanos();
+            let due = (nanos * u128::from(self.per_second) / 1_000_000_000) as u64;
+            // At most a tenth of a second's records at a time: after a stall they come in pieces.
+            let most = made + (self.per_second / 10).max(1);
+            let until = due.min(self.limit).min(most);
+            let records = batch_of((made..until).map(&self.make))?;
+            ingest.push(records).await?;
+            made = until;
+        }
+        Ok(())
+    }
+}

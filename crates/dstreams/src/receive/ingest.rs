@@ -1,0 +1,194 @@
+//! Intake of one input stream: the open block, and how it is sealed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use datafusion::arrow::array::{Array, RecordBatch};
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::{BlockId, ReceiverId};
+
+use super::block::Block;
+use super::budget::{Budget, Share};
+use super::dead_letter::DeadLetters;
+use crate::error::{Error, Result};
+use crate::stream::relational::describe;
+
+/// What a source pushes records into.
+///
+/// Cheap to clone. Records of one `push` stay together and in order; pushes by several tasks are
+/// in the order in which they were taken.
+#[derive(Clone)]
+pub struct Ingest(pub(crate) Arc<Intake>);
+
+impl Ingest {
+    /// Adds records to the current interval; returns when they are safe (on one machine: held in
+    /// memory), so that a producer may be told.
+    ///
+    /// Waits while the memory for received records is full. Fails if the columns are not those of
+    /// the stream.
+    pub async fn push(&self, records: RecordBatch) -> Result<()> {
+        self.0.push(records).await
+    }
+
+    /// Keeps something that is no record as a dead letter. `producer` says who sent it.
+    pub async fn dead_letter(&self, producer: &str, bytes: &[u8], reason: &str) {
+        let intake = &self.0;
+        let length = bytes.len() as u64;
+        let dead = &intake.dead_letters;
+        dead.add(&intake.stream, producer, bytes, length, reason).await
+    }
+
+    /// Name of the stream.
+    pub fn stream(&self) -> &str {
+        &self.0.stream
+    }
+
+    /// Columns of the stream.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.0.schema
+    }
+}
+
+/// A place where received bytes wait to become part of a block; emptied when the block is sealed.
+pub(crate) trait OpenBuffer: Send + Sync {
+    /// Adds the whole records in it to `intake`, before any that come later.
+    fn flush(&self, intake: &Intake) -> Result<()>;
+}
+
+/// The receiving end of one input stream.
+pub(crate) struct Intake {
+    pub stream: String,
+    pub schema: SchemaRef,
+    pub budget: Budget,
+    pub dead_letters: DeadLetters,
+    pub line_bytes: usize,
+    receiver: ReceiverId,
+    block_bytes: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    batches: Vec<RecordBatch>,
+    memory: Vec<Share>,
+    bytes: usize,
+    next_block: u64,
+    sealed: Vec<Arc<Block>>,
+    buffers: Vec<Weak<dyn OpenBuffer>>,
+}
+
+impl Intake {
+    pub fn new(
+        receiver: ReceiverId,
+        stream: &str,
+        schema: SchemaRef,
+        config: &crate::config::Config,
+        budget: Budget,
+        dead_letters: DeadLetters,
+    ) -> Self {
+        Intake {
+            stream: stream.to_owned(),
+            schema,
+            budget,
+            dead_letters,
+            line_bytes: config.line_bytes,
+            receiver,
+            block_bytes: config.block_bytes,
+            open: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Ingest::push`].
+    pub async fn push(&self, records: RecordBatch) -> Result<()> {
+        let records = self.fit(records)?;
+        if records.num_rows() == 0 {
+            return Ok(());
+        }
+        let bytes = memory_size(&records);
+        let memory = self.budget.take(bytes).await;
+        self.add(records, bytes, memory)
+    }
+
+    /// Adds records whose memory is accounted for.
+    pub fn add(&self, records: RecordBatch, bytes: usize, memory: Share) -> Result<()> {
+        self.lock().add(self, records, bytes, memory);
+        Ok(())
+    }
+
+    /// The same columns under the stream's names; other types and nulls are refused.
+    fn fit(&self, records: RecordBatch) -> Result<RecordBatch> {
+        let found = records.schema();
+        if Arc::ptr_eq(&found, &self.schema) {
+            return Ok(records);
+        }
+        let wanted = self.schema.fields();
+        let same = found.fields().len() == wanted.len()
+            && wanted.iter().zip(found.fields()).zip(records.columns()).all(|((w, f), c)| {
+                let nulls = w.is_nullable() || c.null_count() == 0;
+                w.name() == f.name() && w.data_type() == f.data_type() && nulls
+            });
+        if !same {
+            return Err(Error::Schema {
+                what: format!("records for stream `{}`", self.stream),
+                expected: describe(&self.schema),
+                found: describe(&found),
+            });
+        }
+        let columns = records.columns().to_vec();
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+
+    /// Has `buffer` emptied whenever a block is sealed, for as long as it lives.
+    pub fn register(&self, buffer: Weak<dyn OpenBuffer>) {
+        let mut open = self.lock();
+        open.buffers.retain(|known| known.strong_count() > 0);
+        open.buffers.push(buffer);
+    }
+
+    /// Seals what there is: all blocks that no earlier call returned, in order.
+    pub fn seal(&self) -> Vec<Arc<Block>> {
+        let buffers: Vec<_> = self.lock().buffers.iter().filter_map(Weak::upgrade).collect();
+        for buffer in buffers {
+            if let Err(error) = buffer.flush(self) {
+                tracing::error!(stream = self.stream, %error, "received bytes were not taken");
+            }
+        }
+        let mut open = self.lock();
+        open.close(self);
+        std::mem::take(&mut open.sealed)
+    }
+}
+
+impl Open {
+    fn add(&mut self, to: &Intake, records: RecordBatch, bytes: usize, memory: Share) {
+        self.batches.push(records);
+        self.memory.push(memory);
+        self.bytes += bytes;
+        if self.bytes >= to.block_bytes {
+            self.close(to);
+        }
+    }
+
+    fn close(&mut self, to: &Intake) {
+        if self.batches.is_empty() {
+            return;
+        }
+        let id = BlockId {
+            receiver: to.receiver,
+            seq: self.next_block,
+        };
+        self.next_block += 1;
+        let batches = std::mem::take(&mut self.batches);
+        let memory = std::mem::take(&mut self.memory);
+        let bytes = std::mem::take(&mut self.bytes);
+        self.sealed.push(Arc::new(Block::new(id, batches, bytes, memory)));
+    }
+}
+
+/// Bytes that records hold, buffers shared with others included.
+fn memory_size(records: &RecordBatch) -> usize {
+    records.columns().iter().map(|c| c.get_array_memory_size()).sum()
+}

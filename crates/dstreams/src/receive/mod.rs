@@ -1,0 +1,31 @@
+//! Receive: bytes become blocks of Arrow columns.
+//!
+//! **In**: bytes from TCP producers, client programs, queues and generators. **Out**: sealed
+//! [`Block`]s at the end of each interval. **Promise**: a bad record never stops the stream: it is
+//! counted and kept as a dead letter with its reason; a good one is never lost. Memory is bounded:
+//! past the bound receiving waits. **On failure**: one producer's failure ends its connection
+//! only; a source that fails ends with its error, and the context goes on with the others.
+
+mod block;
+mod budget;
+pub(crate) mod client;
+mod dead_letter;
+mod generator;
+mod ingest;
+mod lines;
+mod queue;
+mod source;
+mod tcp;
+
+pub use client::Clients;
+pub use dead_letter::DeadLetter;
+pub use generator::Generator;
+pub use ingest::Ingest;
+pub use queue::Queue;
+pub use source::{Closing, Source};
+pub use tcp::TcpText;
+
+pub(crate) use block::Block;
+pub(crate) use budget::Budget;
+pub(crate) use dead_letter::DeadLetters;
+pub(crate) use ingest::Intake;

@@ -1,0 +1,76 @@
+//! A queue of rows or Arrow batches, pushed by this process.
+
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::ingest::Ingest;
+use super::source::{Closing, Source};
+use crate::error::{BoxError, Error, Result};
+use crate::stream::record::{Record, batch_of};
+
+/// The pushing end of a queue: made by [`StreamContext::queue`](crate::StreamContext::queue).
+///
+/// What is pushed belongs to the interval in which the call returns. Before the context has started
+/// pushing is an error.
+pub struct Queue<T> {
+    ingest: Arc<OnceLock<Ingest>>,
+    record: PhantomData<fn(T)>,
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Queue {
+            ingest: Arc::clone(&self.ingest),
+            record: PhantomData,
+        }
+    }
+}
+
+impl<T: Record> Queue<T> {
+    pub(crate) fn new() -> (Self, QueueSource) {
+        let ingest = Arc::new(OnceLock::new());
+        let queue = Queue {
+            ingest: Arc::clone(&ingest),
+            record: PhantomData,
+        };
+        let schema = T::schema();
+        (queue, QueueSource { schema, ingest })
+    }
+
+    /// Pushes records; waits while the memory for received records is full.
+    pub async fn push(&self, records: impl IntoIterator<Item = T>) -> Result<()> {
+        self.push_batch(batch_of(records)?).await
+    }
+
+    /// Pushes an Arrow batch with the columns of `T`.
+    pub async fn push_batch(&self, records: RecordBatch) -> Result<()> {
+        let ingest = self.ingest.get().ok_or(Error::NotRunning)?;
+        ingest.push(records).await
+    }
+}
+
+/// The receiving end of a queue.
+pub(crate) struct QueueSource {
+    schema: SchemaRef,
+    ingest: Arc<OnceLock<Ingest>>,
+}
+
+#[async_trait]
+impl Source for QueueSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn connect(&mut self, ingest: &Ingest) {
+        let _ = self.ingest.set(ingest.clone());
+    }
+
+    async fn run(self: Box<Self>, _: Ingest, closing: Closing) -> Result<(), BoxError> {
+        closing.requested().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! [`Source`]: where records come from; for the ones that come with the library and for yours.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use tokio_util::sync::CancellationToken;
+
+use super::ingest::Ingest;
+use crate::error::BoxError;
+
+/// Brings records into an input stream.
+///
+/// The context calls [`Source::open`] before the first batch: what cannot work (an address in use,
+/// a file that is not there) fails the start. Then [`Source::run`] runs as a task of its own until
+/// it returns or the context stops.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dstreams::{BoxError, Closing, Ingest, Record, Source, StreamContext, record::batch_of};
+///
+/// /// The numbers below a limit.
+/// struct Numbers(i64);
+///
+/// #[dstreams::async_trait]
+/// impl Source for Numbers {
+///     fn schema(&self) -> dstreams::arrow::datatypes::SchemaRef {
+///         i64::schema()
+///     }
+///     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+///         for n in 0..self.0 {
+///             if closing.is_requested() {
+///                 break;
+///             }
+///             ingest.push(batch_of([n])?).await?; // waits while memory is full
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+/// let numbers = ctx.source::<i64>("numbers", Numbers(1000))?;
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+#[async_trait]
+pub trait Source: Send + 'static {
+    /// The columns of the records it brings.
+    fn schema(&self) -> SchemaRef;
+
+    /// Claims what it needs from the outside. Returns the address it listens on, if it does.
+    async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
+        Ok(None)
+    }
+
+    /// Called once before the first batch; a source that is fed from elsewhere keeps the handle.
+    fn connect(&mut self, _ingest: &Ingest) {}
+
+    /// Brings records until there are no more, or until `closing` asks it to end: then it takes in
+    /// nothing new, pushes what it has taken in, and returns.
+    ///
+    /// An error (or a panic) ends this source only; it is logged and told to listeners.
+    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError>;
+}
+
+/// Asks a source to end.
+#[derive(Debug, Clone, Default)]
+pub struct Closing(CancellationToken);
+
+impl Closing {
+    /// Whether it was asked to end.
+    pub fn is_requested(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until it is asked to end.
+    pub async fn requested(&self) {
+        self.0.cancelled().await
+    }
+
+    pub(crate) fn request(&self) {
+        self.0.cancel()
+    }
+}

@@ -1,0 +1,226 @@
+//! Values that combine but do not subtract, over a sliding window: for each key, in amortised O(1)
+//! combinations for each entry that comes or goes.
+//!
+//! For each key this is the two-stacks algorithm for a sliding window: entries of the front hold
+//! what they and all later entries of the front combine to; entries of the back are combined in
+//! one running value. The window's value is the oldest front entry combined with the running
+//! value. When the front runs out, the back becomes the front, in one walk from the newest entry to
+//! the oldest. Doing that for all frequent keys in the same batch would make that batch slow, so a
+//! share of the keys is turned in each batch, whether they need it or not; each key is turned about
+//! once a window.
+
+use std::collections::VecDeque;
+
+use super::columns::Combine;
+
+/// Number of an entry, counted from the first ever.
+type Entry = u64;
+const NONE: Entry = Entry::MAX;
+
+/// The entries of a window, oldest first: a key has at most one for each pane.
+#[derive(Default)]
+struct Entries {
+    /// Number of the first entry here.
+    first: Entry,
+    slots: VecDeque<u32>,
+    earlier: VecDeque<Entry>,
+    later: VecDeque<Entry>,
+    /// By column: the entry's own value in the back, combined with what follows in the front.
+    values: Vec<VecDeque<u64>>,
+}
+
+impl Entries {
+    fn at(&self, entry: Entry) -> usize {
+        (entry - self.first) as usize
+    }
+
+    fn end(&self) -> Entry {
+        self.first + self.slots.len() as u64
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Key {
+    oldest: Entry,
+    newest: Entry,
+    /// Entries up to here (exclusive) are the front.
+    front_end: Entry,
+}
+
+const NO_ENTRIES: Key = Key {
+    oldest: NONE,
+    newest: NONE,
+    front_end: 0,
+};
+
+impl Key {
+    fn is_empty(&self) -> bool {
+        self.newest == NONE
+    }
+    fn has_front(&self) -> bool {
+        !self.is_empty() && self.oldest < self.front_end
+    }
+    fn has_back(&self) -> bool {
+        !self.is_empty() && self.newest >= self.front_end
+    }
+}
+
+/// The window's values for the columns that do not subtract.
+pub(super) struct Stacks {
+    combine: Vec<Combine>,
+    entries: Entries,
+    /// For each pane, the number of its first entry.
+    panes: VecDeque<Entry>,
+    keys: Vec<Key>,
+    /// By column, by slot: the back combined; valid where there is a back.
+    back: Vec<Vec<u64>>,
+    /// Panes of a whole window, and panes so far.
+    window: usize,
+    count: usize,
+}
+
+impl Stacks {
+    pub fn new(combine: Vec<Combine>, window: usize) -> Self {
+        Stacks {
+            entries: Entries {
+                values: vec![VecDeque::new(); combine.len()],
+                ..Entries::default()
+            },
+            back: vec![Vec::new(); combine.len()],
+            combine,
+            panes: VecDeque::new(),
+            keys: Vec::new(),
+            window,
+            count: 0,
+        }
+    }
+
+    /// Starts the pane of a new batch, and turns the keys whose turn it is.
+    pub fn start_pane(&mut self) {
+        self.panes.push_back(self.entries.end());
+        for slot in (self.count % self.window..self.keys.len()).step_by(self.window) {
+            if self.keys[slot].has_back() {
+                self.turn(slot);
+            }
+        }
+        self.count += 1;
+    }
+
+    /// Adds rows to the newest pane: row i, of the key in `slots[i]`, has `columns[..][i]`.
+    pub fn add(&mut self, slots: &[usize], columns: &[&[u64]]) {
+        let Some(pane) = self.panes.back().copied() else { return };
+        for (row, slot) in slots.iter().enumerate() {
+            if *slot >= self.keys.len() {
+                self.keys.resize(slot + 1, NO_ENTRIES);
+                self.back.iter_mut().for_each(|back| back.resize(slot + 1, 0));
+            }
+            let key = &mut self.keys[*slot];
+            let again = !key.is_empty() && key.newest >= pane;
+            for (column, combine) in self.combine.iter().enumerate() {
+                let value = columns[column][row];
+                let back = &mut self.back[column][*slot];
+                *back = if key.has_back() { combine.apply(*back, value) } else { value };
+                let values = &mut self.entries.values[column];
+                match again {
+                    true => {
+                        let own = &mut values[(key.newest - self.entries.first) as usize];
+                        *own = combine.apply(*own, value);
+                    }
+                    false => values.push_back(value),
+                }
+            }
+            if again {
+                continue;
+            }
+            let entry = self.entries.end();
+            self.entries.slots.push_back(*slot as u32);
+            self.entries.earlier.push_back(key.newest);
+            self.entries.later.push_back(NONE);
+            if key.is_empty() {
+                key.oldest = entry;
+                key.front_end = entry;
+            } else {
+                let before = self.entries.at(key.newest);
+                self.entries.later[before] = entry;
+            }
+            key.newest = entry;
+        }
+    }
+
+    /// Lets the oldest pane go.
+    pub fn expire_pane(&mut self) {
+        self.panes.pop_front();
+        let end = self.panes.front().copied().unwrap_or(self.entries.end());
+        while self.entries.first < end {
+            let slot = self.entries.slots.pop_front();
+            let later = self.entries.later.pop_front();
+            self.entries.earlier.pop_front();
+            for values in &mut self.entries.values {
+                values.pop_front();
+            }
+            self.entries.first += 1;
+            let (Some(slot), Some(later)) = (slot, later) else { return };
+            let slot = slot as usize;
+            if later == NONE {
+                self.keys[slot] = NO_ENTRIES;
+                continue;
+            }
+            self.keys[slot].oldest = later;
+            if !self.keys[slot].has_front() {
+                self.turn(slot);
+            }
+        }
+    }
+
+    /// Makes the back of a key part of its front.
+    fn turn(&mut self, slot: usize) {
+        let key = self.keys[slot];
+        let mut entry = key.newest;
+        let mut after = key.newest;
+        while entry != key.oldest {
+            entry = self.entries.earlier[self.entries.at(entry)];
+            for (column, combine) in self.combine.iter().enumerate() {
+                // A front entry holds the rest of the front already: the back is what follows.
+                let follows = match entry >= key.front_end {
+                    true => self.entries.values[column][self.entries.at(after)],
+                    false => self.back[column][slot],
+                };
+                let at = self.entries.at(entry);
+                let own = &mut self.entries.values[column][at];
+                *own = combine.apply(*own, follows);
+            }
+            after = entry;
+        }
+        self.keys[slot].front_end = key.newest + 1;
+    }
+
+    /// The window's value of a key that has entries.
+    pub fn value(&self, slot: usize, column: usize) -> u64 {
+        let key = self.keys[slot];
+        let front = || self.entries.values[column][self.entries.at(key.oldest)];
+        match (key.has_front(), key.has_back()) {
+            (true, true) => self.combine[column].apply(front(), self.back[column][slot]),
+            (true, false) => front(),
+            (false, true) => self.back[column][slot],
+            (false, false) => 0,
+        }
+    }
+
+    /// Gives slots new numbers: `renumbered[slot]`, for slots that have entries.
+    pub fn renumber(&mut self, renumbered: &[u32], slots: usize) {
+        let mut keys = vec![NO_ENTRIES; slots];
+        let mut back = vec![vec![0; slots]; self.back.len()];
+        for (old, key) in self.keys.iter().enumerate().filter(|(_, key)| !key.is_empty()) {
+            let new = renumbered[old] as usize;
+            keys[new] = *key;
+            for (to, from) in back.iter_mut().zip(&self.back) {
+                to[new] = from[old];
+            }
+        }
+        for slot in &mut self.entries.slots {
+            *slot = renumbered[*slot as usize];
+        }
+        self.keys = keys;
+        self.back = back;
+    }
+}

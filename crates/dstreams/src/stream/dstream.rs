@@ -1,0 +1,233 @@
+//! [`DStream`]: a sequence of RDDs, one for each batch time; and its stateless operators.
+
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::dataframe::DataFrame;
+
+use super::graph::{GraphRef, NodeId, Op as NodeOp};
+use super::keyed::Keyed;
+use super::record::{Key, Out, Record};
+use super::relational::Query;
+use super::rows::{Emit, Filter, Keep, Op, Rename, RowsFn};
+use crate::error::{Operator, Result};
+
+/// A sequence of RDDs of `T`, one for each batch time.
+///
+/// Cheap to clone: a handle into the graph. An operator adds a node to the graph and returns its
+/// handle; nothing runs before the context starts. What two operators or outputs read is computed
+/// once a batch.
+pub struct DStream<T> {
+    pub(crate) graph: GraphRef,
+    pub(crate) node: NodeId,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for DStream<T> {
+    fn clone(&self) -> Self {
+        DStream::at(&self.graph, self.node)
+    }
+}
+
+impl<T> DStream<T> {
+    pub(crate) fn at(graph: &GraphRef, node: NodeId) -> Self {
+        DStream {
+            graph: graph.clone(),
+            node,
+            record: PhantomData,
+        }
+    }
+}
+
+impl<T: Record> DStream<T> {
+    fn rows<U>(&self, operator: Operator, schema: SchemaRef, rows: Arc<dyn RowsFn>) -> DStream<U> {
+        let node = self.graph.add_to(self.node, NodeOp::Rows(rows), schema, operator);
+        DStream::at(&self.graph, node)
+    }
+
+    /// The records for which `f` is true, in their order. O(records of the batch).
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let errors = lines.filter(|line| line.contains("ERROR"));
+    /// ```
+    #[track_caller]
+    pub fn filter(&self, f: impl for<'a> Fn(T::Ref<'a>) -> bool + Op) -> DStream<T> {
+        let operator = Operator::new("filter", Location::caller());
+        let rows = Filter::<T, _>(Arc::new(f), PhantomData);
+        self.rows(operator, T::schema(), Arc::new(rows))
+    }
+
+    /// One record for each, in their order. O(records of the batch).
+    ///
+    /// The result is owned; to pass on borrowed text without a copy use [`DStream::flat_map`].
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let lengths = lines.map(|line| line.len() as i64);
+    /// ```
+    #[track_caller]
+    pub fn map<U: Record>(&self, f: impl for<'a> Fn(T::Ref<'a>) -> U + Op) -> DStream<U> {
+        let operator = Operator::new("map", Location::caller());
+        let call = move |row: T::Ref<'_>, out: &mut Out<'_, U>| out.append(f(row));
+        self.emit(operator, call)
+    }
+
+    /// Any number of records for each: the closure pushes them, in order. O(records in and out).
+    ///
+    /// Text that lies in the row view is not copied.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let words = lines.flat_map::<String>(|line, out| {
+    ///     for word in dstreams::text::words(line) {
+    ///         out.push(word)
+    ///     }
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn flat_map<U: Record>(
+        &self,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+    ) -> DStream<U> {
+        self.emit(Operator::new("flat_map", Location::caller()), f)
+    }
+
+    fn emit<U: Record>(
+        &self,
+        operator: Operator,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+    ) -> DStream<U> {
+        let rows = Emit::<T, U, _> {
+            call: Arc::new(f),
+            schema: U::schema(),
+            keep: Keep::None,
+            types: PhantomData,
+        };
+        self.rows(operator, U::schema(), Arc::new(rows))
+    }
+
+    /// Gives each record a key: the closure pushes exactly one. O(records of the batch).
+    #[track_caller]
+    pub fn key_by<K: Key>(
+        &self,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, K>) + Op,
+    ) -> Keyed<K, T> {
+        let operator = Operator::new("key_by", Location::caller());
+        let schema = <(K, T)>::schema();
+        let rows = Emit::<T, K, _> {
+            call: Arc::new(f),
+            schema: Arc::clone(&schema),
+            keep: Keep::AllBehind,
+            types: PhantomData,
+        };
+        let stream: DStream<(K, T)> = self.rows(operator, schema, Arc::new(rows));
+        stream.by_key()
+    }
+
+    /// The records of both, first those of `self`.
+    ///
+    /// Both must be of the same context and have RDDs at the same times.
+    #[track_caller]
+    pub fn union(&self, other: &DStream<T>) -> Result<DStream<T>> {
+        let operator = Operator::new("union", Location::caller());
+        super::same_context(&self.graph, &other.graph, &operator)?;
+        let inputs = vec![self.node, other.node];
+        let node = self.graph.add(NodeOp::Union, inputs, T::schema(), operator)?;
+        Ok(DStream::at(&self.graph, node))
+    }
+
+    /// Number of records of each RDD, as one record.
+    #[track_caller]
+    pub fn count(&self) -> Result<DStream<i64>> {
+        let operator = Operator::new("count", Location::caller());
+        let plan = super::agg::Parts::resolve::<(), _>(&T::schema(), &super::agg::count());
+        let plan = plan.map_err(|message| crate::Error::Graph {
+            operator: operator.clone(),
+            message,
+        })?;
+        let op = NodeOp::Aggregate { keys: 0, plan };
+        let node = self.graph.add_to(self.node, op, i64::schema(), operator);
+        Ok(DStream::at(&self.graph, node))
+    }
+
+    /// A query in SQL over each RDD, called `this`, and the tables of the context.
+    ///
+    /// The columns of the result must be those of `U`: by name for structs, by place for tuples
+    /// and single values. `now()`, `random()` and `uuid()` are refused: a batch must give the same
+    /// result whenever it is run.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let lengths = lines.sql::<(String, i64)>(
+    ///     "select value, cast(char_length(value) as bigint) from this",
+    /// )?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn sql<U: Record>(&self, query: &str) -> Result<DStream<U>> {
+        let operator = Operator::new("sql", Location::caller());
+        let query = Query::sql(vec!["this".to_owned()], query);
+        relational(&self.graph, vec![self.node], operator, query)
+    }
+
+    /// Any DataFrame over each RDD; called when the graph is built and planned, not for each batch.
+    ///
+    /// The rules of [`DStream::sql`] hold.
+    #[track_caller]
+    pub fn transform<U: Record>(
+        &self,
+        f: impl Fn(DataFrame) -> datafusion::error::Result<DataFrame> + Op,
+    ) -> Result<DStream<U>> {
+        let operator = Operator::new("transform", Location::caller());
+        let query = Query::frames(vec!["this".to_owned()], move |mut frames| {
+            f(frames.swap_remove(0))
+        });
+        relational(&self.graph, vec![self.node], operator, query)
+    }
+}
+
+/// Adds a query over `inputs`.
+pub(crate) fn relational<U: Record>(
+    graph: &GraphRef,
+    inputs: Vec<NodeId>,
+    operator: Operator,
+    query: Query,
+) -> Result<DStream<U>> {
+    let query = {
+        let graph = graph.lock();
+        let schemas: Vec<_> = inputs.iter().map(|id| graph.node(*id).schema.clone()).collect();
+        query.check::<U>(&graph, &schemas, &operator)?
+    };
+    let node = graph.add(NodeOp::Query(query), inputs, U::schema(), operator)?;
+    Ok(DStream::at(graph, node))
+}
+
+impl<T: Key> DStream<T> {
+    /// The records as keys without values, to count them.
+    #[track_caller]
+    pub fn keyed(&self) -> Keyed<T, ()> {
+        let operator = Operator::new("keyed", Location::caller());
+        let schema = <(T, ())>::schema();
+        let rows = Arc::new(Rename(Arc::clone(&schema)));
+        let stream: DStream<(T, ())> = self.rows(operator, schema, rows);
+        stream.by_key()
+    }
+}
+
+impl<K: Key, V: Record> DStream<(K, V)> {
+    /// Pairs as keys and values; the columns stay as they are.
+    pub fn by_key(&self) -> Keyed<K, V> {
+        Keyed::at(&self.graph, self.node)
+    }
+}

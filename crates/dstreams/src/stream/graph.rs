@@ -1,0 +1,173 @@
+//! The graph a program builds: nodes (D-Streams), what they are made of, and outputs.
+//!
+//! Building it does no I/O; whatever can be checked without data is checked here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::ScalarUDF;
+
+use super::agg::AggPlan;
+use super::output::Output;
+use super::relational::Query;
+use super::rows::{Reducer, RowsFn};
+use crate::error::{Error, Operator, Result};
+
+/// Number of a node in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(pub usize);
+
+/// What a node does with its inputs.
+pub(crate) enum Op {
+    /// An input stream, by its place among the sources.
+    Source(usize),
+    /// A closure over rows, batch by batch.
+    Rows(Arc<dyn RowsFn>),
+    /// Aggregation by the first `keys` columns, within a batch.
+    Aggregate { keys: usize, plan: AggPlan },
+    /// Aggregation by the first `keys` columns over the last `batches` batches of the input.
+    Window {
+        keys: usize,
+        plan: AggPlan,
+        batches: usize,
+    },
+    /// Reduction by a closure, by the first `keys` columns, within a batch.
+    Reduce {
+        keys: usize,
+        reducer: Arc<dyn Reducer>,
+    },
+    /// All rows of all inputs.
+    Union,
+    /// A relational query over the inputs.
+    Query(Query),
+    /// The first `limit` rows by the columns from `keys` on, descending, then by the keys.
+    Top { keys: usize, limit: usize },
+}
+
+/// A D-Stream of the graph.
+pub(crate) struct Node {
+    pub op: Op,
+    pub inputs: Vec<NodeId>,
+    pub schema: SchemaRef,
+    pub operator: Operator,
+    /// An RDD exists at the batch times that are multiples of this, in milliseconds.
+    pub slide_ms: u64,
+}
+
+/// An input stream.
+pub(crate) struct Input {
+    pub name: String,
+    pub schema: SchemaRef,
+}
+
+/// An output: which node, what happens with its RDD, and how it is called.
+pub(crate) struct OutputNode {
+    pub node: NodeId,
+    pub output: Output,
+    pub operator: Operator,
+}
+
+/// Everything a program described.
+#[derive(Default)]
+pub(crate) struct Graph {
+    pub interval_ms: u64,
+    pub nodes: Vec<Node>,
+    pub inputs: Vec<Input>,
+    pub outputs: Vec<OutputNode>,
+    pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
+    pub functions: Vec<Arc<ScalarUDF>>,
+}
+
+impl Graph {
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Nodes and outputs that read `id`.
+    pub fn readers(&self, id: NodeId) -> usize {
+        let nodes = self.nodes.iter().flat_map(|n| &n.inputs);
+        let outputs = self.outputs.iter().map(|o| &o.node);
+        nodes.chain(outputs).filter(|input| **input == id).count()
+    }
+
+    fn slide_of(&self, inputs: &[NodeId], operator: &Operator) -> Result<u64> {
+        let slides: Vec<u64> = inputs.iter().map(|id| self.node(*id).slide_ms).collect();
+        let Some(first) = slides.first() else {
+            return Ok(self.interval_ms);
+        };
+        if slides.iter().any(|slide| slide != first) {
+            return Err(Error::Graph {
+                operator: operator.clone(),
+                message: format!(
+                    "its inputs have RDDs at different times (every {slides:?} ms); \
+                     give their windows the same slide"
+                ),
+            });
+        }
+        Ok(*first)
+    }
+}
+
+/// The graph, shared by the handles into it.
+#[derive(Clone)]
+pub(crate) struct GraphRef(Arc<Mutex<Graph>>);
+
+impl GraphRef {
+    pub fn new(interval: Duration) -> Self {
+        GraphRef(Arc::new(Mutex::new(Graph {
+            interval_ms: interval.as_millis() as u64,
+            ..Graph::default()
+        })))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Graph> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn same(&self, other: &GraphRef) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Adds a node; its slide is that of its inputs.
+    pub fn add(
+        &self,
+        op: Op,
+        inputs: Vec<NodeId>,
+        schema: SchemaRef,
+        operator: Operator,
+    ) -> Result<NodeId> {
+        let mut graph = self.lock();
+        let slide_ms = graph.slide_of(&inputs, &operator)?;
+        Ok(graph.push(op, inputs, schema, operator, slide_ms))
+    }
+
+    /// Adds a node with one input, which cannot fail.
+    pub fn add_to(&self, input: NodeId, op: Op, schema: SchemaRef, operator: Operator) -> NodeId {
+        let mut graph = self.lock();
+        let slide_ms = graph.node(input).slide_ms;
+        graph.push(op, vec![input], schema, operator, slide_ms)
+    }
+}
+
+impl Graph {
+    pub fn push(
+        &mut self,
+        op: Op,
+        inputs: Vec<NodeId>,
+        schema: SchemaRef,
+        operator: Operator,
+        slide_ms: u64,
+    ) -> NodeId {
+        self.nodes.push(Node {
+            op,
+            inputs,
+            schema,
+            operator,
+            slide_ms,
+        });
+        NodeId(self.nodes.len() - 1)
+    }
+}

@@ -1,0 +1,189 @@
+//! [`Keyed`]: a D-Stream of keys and values, and what is computed for each key.
+
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::agg::{Agg, AggPlan, Parts};
+use super::dstream::DStream;
+use super::graph::{GraphRef, NodeId, Op as NodeOp};
+use super::record::{Key, Out, Record};
+use super::rows::{Emit, Keep, Op, Reduce};
+use super::window;
+use crate::error::{Error, Operator, Result};
+
+/// A D-Stream of pairs whose first part is a key.
+pub struct Keyed<K, V> {
+    pub(crate) graph: GraphRef,
+    pub(crate) node: NodeId,
+    pair: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V> Clone for Keyed<K, V> {
+    fn clone(&self) -> Self {
+        Keyed::at(&self.graph, self.node)
+    }
+}
+
+impl<K, V> Keyed<K, V> {
+    pub(crate) fn at(graph: &GraphRef, node: NodeId) -> Self {
+        Keyed {
+            graph: graph.clone(),
+            node,
+            pair: PhantomData,
+        }
+    }
+}
+
+impl<K: Key, V: Record> Keyed<K, V> {
+    /// The pairs as records with the columns `key` and `value`.
+    pub fn pairs(&self) -> DStream<(K, V)> {
+        DStream::at(&self.graph, self.node)
+    }
+
+    fn key_columns() -> usize {
+        K::schema().fields().len()
+    }
+
+    fn next<U: Record>(&self, op: NodeOp, operator: Operator) -> Keyed<K, U> {
+        let schema = <(K, U)>::schema();
+        let node = self.graph.add_to(self.node, op, schema, operator);
+        Keyed::at(&self.graph, node)
+    }
+
+    fn resolve<A: Agg<V>>(agg: &A, operator: &Operator) -> Result<AggPlan> {
+        Parts::resolve::<V, A>(&<(K, V)>::schema(), agg).map_err(|message| Error::Graph {
+            operator: operator.clone(),
+            message,
+        })
+    }
+
+    /// Aggregates the values of each key within each batch. O(records of the batch).
+    ///
+    /// Refused when the graph is built if a column is not there, has another type or may hold nulls.
+    ///
+    /// ```
+    /// use dstreams::agg::{avg_of, count, sum_of};
+    /// # use dstreams::{Record, StreamContext};
+    /// # #[derive(Record)] struct Sale { shop: String, price: f64 }
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, sales) = ctx.queue::<Sale>("sales");
+    /// let by_shop = sales
+    ///     .key_by::<String>(|sale, key| key.push(sale.shop))
+    ///     .agg((count(), sum_of::<f64>("price"), avg_of::<f64>("price")))?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn agg<A: Agg<V>>(&self, agg: A) -> Result<Keyed<K, A::Out>> {
+        let operator = Operator::new("agg", Location::caller());
+        let plan = Self::resolve(&agg, &operator)?;
+        let keys = Self::key_columns();
+        Ok(self.next(NodeOp::Aggregate { keys, plan }, operator))
+    }
+
+    /// Aggregates the values of each key over the batches of the last `len`, every `slide`.
+    ///
+    /// An RDD exists at the batch times that are multiples of `slide`; it reflects the batch times
+    /// in `(t - len, t]`. Counts, and sums and means of integers, are invertible: a batch costs
+    /// O(keys of the new batch + keys of the expiring one). Least and greatest values, and sums and
+    /// means of floating-point numbers (which do not subtract exactly), cost amortised O(1)
+    /// combinations for each new or expiring key. Neither grows with `len`. A key leaves with its
+    /// last record. Reading the whole RDD costs O(keys in the window); memory is O(keys of each
+    /// batch, over the window). Paper: section 3.2, `reduceByWindow`.
+    ///
+    /// `len` and `slide` must be multiples of the interval at which this stream has RDDs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{StreamContext, agg::count};
+    /// let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// let (_, words) = ctx.queue::<String>("words");
+    /// let top = words
+    ///     .keyed()
+    ///     .window_agg(Duration::from_secs(30), Duration::from_secs(1), count())?
+    ///     .top(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn window_agg<A: Agg<V>>(
+        &self,
+        len: Duration,
+        slide: Duration,
+        agg: A,
+    ) -> Result<Keyed<K, A::Out>> {
+        let operator = Operator::new("window_agg", Location::caller());
+        let plan = Self::resolve(&agg, &operator)?;
+        window::check_columns(&plan, &<(K, V)>::schema(), &operator)?;
+        let mut graph = self.graph.lock();
+        let every = graph.node(self.node).slide_ms;
+        let len_ms = window::multiple_of(every, len, "length", &operator)?;
+        let slide_ms = window::multiple_of(every, slide, "slide", &operator)?;
+        let op = NodeOp::Window {
+            keys: Self::key_columns(),
+            plan,
+            batches: (len_ms / every) as usize,
+        };
+        let schema = <(K, A::Out)>::schema();
+        let node = graph.push(op, vec![self.node], schema, operator, slide_ms);
+        Ok(Keyed::at(&self.graph, node))
+    }
+
+    /// Joins the values of each key within each batch by a closure. O(records of the batch).
+    ///
+    /// `f` must be associative; it sees the values of a key in order of arrival. Prefer
+    /// [`Keyed::agg`] where an aggregate fits: it works on whole columns.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, pairs) = ctx.queue::<(String, i64)>("pairs");
+    /// let last = pairs.by_key().reduce(|_, newer| newer);
+    /// ```
+    #[track_caller]
+    pub fn reduce(&self, f: impl Fn(V, V) -> V + Op) -> Keyed<K, V> {
+        let op = NodeOp::Reduce {
+            keys: Self::key_columns(),
+            reducer: Arc::new(Reduce::<V, _>(Arc::new(f), PhantomData)),
+        };
+        self.next(op, Operator::new("reduce", Location::caller()))
+    }
+
+    /// Another value for each key; the keys stay. O(records of the batch).
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, pairs) = ctx.queue::<(String, i64)>("pairs");
+    /// let doubled = pairs.by_key().map_values(|n| n * 2);
+    /// ```
+    #[track_caller]
+    pub fn map_values<U: Record>(
+        &self,
+        f: impl for<'a> Fn(V::Ref<'a>) -> U + Op,
+    ) -> Keyed<K, U> {
+        let call = move |value: V::Ref<'_>, out: &mut Out<'_, U>| out.append(f(value));
+        let rows = Emit::<V, U, _> {
+            call: Arc::new(call),
+            schema: <(K, U)>::schema(),
+            keep: Keep::Before(Self::key_columns()),
+            types: PhantomData,
+        };
+        let operator = Operator::new("map_values", Location::caller());
+        self.next(NodeOp::Rows(Arc::new(rows)), operator)
+    }
+
+    /// The `limit` pairs with the greatest values of each RDD: by the columns of the value,
+    /// descending, then by those of the key, ascending; in that order.
+    ///
+    /// O(records of the RDD) and O(`limit`) memory.
+    #[track_caller]
+    pub fn top(&self, limit: usize) -> DStream<(K, V)> {
+        let op = NodeOp::Top {
+            keys: Self::key_columns(),
+            limit,
+        };
+        let operator = Operator::new("top", Location::caller());
+        self.next::<V>(op, operator).pairs()
+    }
+}

@@ -1,0 +1,29 @@
+//! What the user writes: the context, D-Streams and their operators, records, aggregates.
+//!
+//! **In**: a program's description. **Out**: the graph, which `plan` turns into plans.
+//! **Promise**: no I/O; what can be checked without data is checked here.
+//! **On failure**: an [`Error`] that names the operator and the place that built it.
+
+pub mod agg;
+pub(crate) mod dstream;
+pub(crate) mod graph;
+pub(crate) mod keyed;
+pub(crate) mod output;
+pub mod record;
+pub(crate) mod relational;
+pub(crate) mod rows;
+pub mod text;
+mod window;
+
+use crate::error::{Error, Operator, Result};
+
+/// Refuses to mix D-Streams of two contexts.
+pub(crate) fn same_context(one: &graph::GraphRef, other: &graph::GraphRef, at: &Operator) -> Result<()> {
+    if one.same(other) {
+        return Ok(());
+    }
+    Err(Error::Graph {
+        operator: at.clone(),
+        message: "its inputs belong to different stream contexts; build them from one".into(),
+    })
+}

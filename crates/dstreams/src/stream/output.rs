@@ -1,0 +1,161 @@
+//! Outputs: what leaves the graph. [`Rdd`] is what closures get, [`Sink`] what writers implement.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use dstreams_control::BatchTime;
+
+use super::record::{Record, records_of};
+use crate::error::{BoxError, Result};
+
+/// The dataset a D-Stream has at one batch time: immutable, in partitions.
+///
+/// Partitions and the rows in them have an order that depends on the batch alone.
+pub struct Rdd<T> {
+    rows: Rows,
+    record: PhantomData<fn() -> T>,
+}
+
+/// An RDD without its type.
+#[derive(Clone)]
+pub(crate) struct Rows {
+    pub batch: BatchTime,
+    pub schema: SchemaRef,
+    pub partitions: Arc<Vec<Vec<RecordBatch>>>,
+}
+
+impl<T: Record> Rdd<T> {
+    pub(crate) fn new(rows: Rows) -> Self {
+        Rdd {
+            rows,
+            record: PhantomData,
+        }
+    }
+
+    /// The batch time: the end of the interval.
+    pub fn batch_time(&self) -> BatchTime {
+        self.rows.batch
+    }
+
+    /// The Arrow batches of each partition.
+    pub fn partitions(&self) -> &[Vec<RecordBatch>] {
+        &self.rows.partitions
+    }
+
+    /// Number of records.
+    pub fn num_rows(&self) -> usize {
+        self.rows.partitions.iter().flatten().map(RecordBatch::num_rows).sum()
+    }
+
+    /// All records, owned, partition after partition.
+    pub fn collect(&self) -> Result<Vec<T>> {
+        self.take(usize::MAX)
+    }
+
+    /// The first `limit` records, owned.
+    pub fn take(&self, limit: usize) -> Result<Vec<T>> {
+        let mut records = Vec::new();
+        for batch in self.rows.partitions.iter().flatten() {
+            let wanted = batch.num_rows().min(limit - records.len());
+            records.extend(records_of::<T>(&batch.slice(0, wanted))?);
+        }
+        Ok(records)
+    }
+
+    /// The records as a DataFrame of a fresh session, for any question.
+    pub fn dataframe(&self) -> Result<DataFrame> {
+        let schema = Arc::clone(&self.rows.schema);
+        let table = MemTable::try_new(schema, self.rows.partitions.to_vec())?;
+        Ok(SessionContext::new().read_table(Arc::new(table))?)
+    }
+}
+
+/// What [`Sink::prepare`] hands to [`Sink::commit`]: bytes of the sink's own making, such as the
+/// name of a file that is written but not visible.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prepared(pub Vec<u8>);
+
+/// How often a batch takes effect in a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Once, whatever fails: prepared work is invisible, and a commit that is repeated for the same
+    /// batch time changes nothing.
+    ExactlyOnce,
+    /// Once or, after a failure, more often.
+    AtLeastOnce,
+}
+
+/// Writes RDDs to the outside, batch by batch.
+///
+/// For each batch, `prepare` is called for each partition, where the partition is and possibly
+/// more than once (a retry, a copy of a slow task); then `commit` once, in order of batch times,
+/// with what one successful `prepare` of each partition returned, in order of partitions. When a
+/// commit fails or its outcome is unknown, it is repeated with the same batch time.
+///
+/// A sink that makes nothing visible before `commit`, and whose `commit` is atomic and does
+/// nothing for a batch time it has seen, is exactly-once.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use dstreams::{BatchTime, BoxError, Guarantee, Prepared, Sink, arrow::array::RecordBatch};
+///
+/// /// Counts rows.
+/// struct RowCount(Mutex<Vec<(BatchTime, u64)>>);
+///
+/// #[dstreams::async_trait]
+/// impl Sink for RowCount {
+///     async fn prepare(
+///         &self, _: BatchTime, _: usize, rows: &[RecordBatch],
+///     ) -> Result<Prepared, BoxError> {
+///         let rows: u64 = rows.iter().map(|batch| batch.num_rows() as u64).sum();
+///         Ok(Prepared(rows.to_le_bytes().to_vec()))
+///     }
+///     async fn commit(&self, batch: BatchTime, parts: Vec<Prepared>) -> Result<(), BoxError> {
+///         let count = |part: &Prepared| {
+///             part.0.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte))
+///         };
+///         let mut seen = self.0.lock().unwrap();
+///         if seen.last().is_none_or(|(last, _)| *last < batch) {
+///             seen.push((batch, parts.iter().map(count).sum()));
+///         }
+///         Ok(())
+///     }
+///     fn guarantee(&self) -> Guarantee { Guarantee::ExactlyOnce }
+/// }
+/// ```
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Writes one partition so that it can be committed, without making it visible.
+    async fn prepare(
+        &self,
+        batch: BatchTime,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError>;
+
+    /// Makes the batch visible, whole.
+    async fn commit(&self, batch: BatchTime, prepared: Vec<Prepared>) -> Result<(), BoxError>;
+
+    /// What this sink promises.
+    fn guarantee(&self) -> Guarantee;
+}
+
+/// Something that is called with each RDD when its batch is committed.
+pub(crate) trait RddFn: Send + Sync {
+    fn call(&self, rows: Rows) -> Result<()>;
+}
+
+/// An output of the graph.
+#[derive(Clone)]
+pub(crate) enum Output {
+    /// Called on the master with the whole RDD.
+    Rdd(Arc<dyn RddFn>),
+    /// Prepared by partition, committed by batch.
+    Sink(Arc<dyn Sink>),
+}

@@ -1,0 +1,204 @@
+//! Relational operators: SQL and DataFrames over RDDs.
+//!
+//! A query is planned when the graph is built, to check it, and once for each shape of a batch;
+//! never for each batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::error::Result as EngineResult;
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, Volatility, ident};
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::graph::Graph;
+use super::record::Record;
+use crate::error::{Error, Operator, Result};
+
+type Build = dyn Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Send + Sync;
+
+/// A query over the inputs of a node.
+#[derive(Clone)]
+pub(crate) struct Query {
+    names: Vec<String>,
+    build: Arc<Build>,
+    /// Columns of the result: names and types that the record has.
+    result: SchemaRef,
+}
+
+/// Session settings of every plan: what could change the order or the number of partitions
+/// between a plan and its execution is off.
+pub(crate) fn session_config(partitions: usize) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(partitions)
+        .with_round_robin_repartition(false)
+        .with_information_schema(false);
+    config.options_mut().optimizer.repartition_file_scans = false;
+    config
+}
+
+impl Query {
+    pub fn sql(names: Vec<String>, text: &str) -> Self {
+        let text = text.to_owned();
+        Query::new(names, move |session, _| {
+            futures::executor::block_on(session.sql(&text))
+        })
+    }
+
+    pub fn frames(
+        names: Vec<String>,
+        f: impl Fn(Vec<DataFrame>) -> EngineResult<DataFrame> + Send + Sync + 'static,
+    ) -> Self {
+        Query::new(names, move |session, names| {
+            let frames = names.iter();
+            let frames = frames.map(|name| futures::executor::block_on(session.table(name)));
+            f(frames.collect::<EngineResult<_>>()?)
+        })
+    }
+
+    fn new(
+        names: Vec<String>,
+        build: impl Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Send + Sync + 'static,
+    ) -> Self {
+        Query {
+            names,
+            build: Arc::new(build),
+            result: Arc::new(Schema::empty()),
+        }
+    }
+
+    /// Checks the query against inputs with `schemas` and results of type `U`.
+    pub fn check<U: Record>(
+        mut self,
+        graph: &Graph,
+        schemas: &[SchemaRef],
+        operator: &Operator,
+    ) -> Result<Self> {
+        self.result = U::schema();
+        let tables = schemas.iter();
+        let tables = tables.map(|s| Arc::new(EmptyTable::new(Arc::clone(s))) as _);
+        self.frame(graph, 1, tables.collect())
+            .map(|_| self)
+            .map_err(|error| Error::Graph {
+                operator: operator.clone(),
+                message: error.to_string(),
+            })
+    }
+
+    /// The query over `inputs`, as a DataFrame that gives the columns of the record.
+    pub fn frame(
+        &self,
+        graph: &Graph,
+        partitions: usize,
+        inputs: Vec<Arc<dyn TableProvider>>,
+    ) -> Result<DataFrame> {
+        let session = SessionContext::new_with_config(session_config(partitions));
+        register(&session, graph)?;
+        for (name, table) in self.names.iter().zip(inputs) {
+            session.register_table(name.as_str(), table)?;
+        }
+        let frame = (self.build)(&session, &self.names)?;
+        check_deterministic(frame.logical_plan())?;
+        select_columns(frame, &self.result)
+    }
+}
+
+/// Makes the tables and functions of the context known to `session`.
+pub(crate) fn register(session: &SessionContext, graph: &Graph) -> Result<()> {
+    session.register_udf(super::text::words_udf());
+    for function in &graph.functions {
+        session.register_udf(function.as_ref().clone());
+    }
+    for (name, table) in &graph.tables {
+        session.register_table(name.as_str(), Arc::clone(table))?;
+    }
+    Ok(())
+}
+
+/// Refuses functions that could give another result when a batch is run again.
+fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Expr::ScalarFunction(call) = part
+                    && call.func.signature().volatility != Volatility::Immutable
+                {
+                    found = Some(call.func.name().to_owned());
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    match found {
+        None => Ok(()),
+        Some(name) => Err(Error::Schema {
+            what: "functions of the query".into(),
+            expected: "only ones that give the same result whenever a batch is run".into(),
+            found: format!("`{name}()`; put times and random numbers into the records"),
+        }),
+    }
+}
+
+/// Chooses the columns of the record from the result: by name if all names are there, by place
+/// otherwise. Encodings of text are converted; any other difference of type is refused.
+fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
+    let found = Arc::new(frame.schema().as_arrow().clone());
+    let mismatch = || Error::Schema {
+        what: "columns of the result".into(),
+        expected: describe(wanted),
+        found: describe(&found),
+    };
+    let by_name = wanted
+        .fields()
+        .iter()
+        .all(|field| found.fields().iter().filter(|f| f.name() == field.name()).count() == 1);
+    let positional = wanted.fields().iter().all(|f| is_generic(f.name()));
+    if !by_name && !(positional && found.fields().len() == wanted.fields().len()) {
+        return Err(mismatch());
+    }
+    let qualified = frame.schema().columns();
+    let mut columns = Vec::with_capacity(wanted.fields().len());
+    for (place, field) in wanted.fields().iter().enumerate() {
+        let place = match by_name {
+            true => found.index_of(field.name())?,
+            false => place,
+        };
+        let kind = found.field(place).data_type();
+        let column = Expr::Column(qualified[place].clone());
+        let column = match field.data_type() {
+            wanted if wanted == kind => column,
+            DataType::Utf8View if matches!(kind, DataType::Utf8 | DataType::LargeUtf8) => {
+                Expr::Cast(Cast::new(Box::new(column), DataType::Utf8View))
+            }
+            _ => return Err(mismatch()),
+        };
+        columns.push(column.alias(field.name()));
+    }
+    let same = by_name && qualified.len() == columns.len();
+    let same = same && columns.iter().zip(wanted.fields()).all(|(c, f)| *c == ident(f.name()));
+    if same { Ok(frame) } else { Ok(frame.select(columns)?) }
+}
+
+/// Whether a column's name says only its place (tuples and single values).
+fn is_generic(name: &str) -> bool {
+    let parts = name.split('_').filter(|part| !part.is_empty());
+    name == "key" || name == "value" || {
+        let mut parts = parts;
+        parts.all(|p| p == "key" || p == "value" || p.bytes().all(|b| b.is_ascii_digit()))
+    }
+}
+
+/// Columns as text, for messages.
+pub(crate) fn describe(schema: &Schema) -> String {
+    let fields = schema.fields().iter();
+    let fields = fields.map(|f| (f.name().clone(), f.data_type().to_string()));
+    let fields: BTreeMap<usize, _> = fields.enumerate().collect();
+    let fields: Vec<_> = fields.values().map(|(n, t)| format!("{n}: {t}")).collect();
+    format!("({})", fields.join(", "))
+}

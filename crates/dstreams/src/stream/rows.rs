@@ -1,0 +1,241 @@
+//! Closures over rows, as functions over Arrow batches.
+//!
+//! The engine runs boxed functions per batch, so that an operator does not compile engine code
+//! again for each closure, and the closure itself is inlined into a loop over rows.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray};
+use datafusion::arrow::buffer::{BooleanBuffer, Buffer};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::record::{Builder, Columns, Out, Record, columns_of, finish_batch};
+use crate::error::Result;
+
+/// What closures must be: shared between tasks.
+pub trait Op: Send + Sync + 'static {}
+impl<T: Send + Sync + 'static> Op for T {}
+
+/// A closure over rows; each task gets its own state.
+pub(crate) trait RowsFn: Send + Sync {
+    fn start(&self) -> Box<dyn RowsTask>;
+}
+
+/// One task's run of a closure.
+pub(crate) trait RowsTask: Send {
+    /// Runs over the rows of `input` from row `from` on, until there are about `target` rows of
+    /// output or no rows left. Returns the output and the row to go on from.
+    fn run(&mut self, input: &RecordBatch, from: usize, target: usize)
+    -> Result<(RecordBatch, usize)>;
+}
+
+/// A closure that joins two values, for all rows of a batch.
+pub(crate) trait Reducer: Send + Sync {
+    /// Starts a run in which values belong to groups; `skip` columns come before the value's.
+    fn start(&self, skip: usize) -> Box<dyn ReducerTask>;
+}
+
+/// One task's run of a reduction.
+pub(crate) trait ReducerTask: Send {
+    /// Joins row `i` of `input` to group `groups[i]`; a group starts with its first row.
+    fn update(&mut self, input: &RecordBatch, groups: &[usize]) -> Result<()>;
+    /// The columns of the values, one row a group.
+    fn finish(&mut self) -> Result<Vec<ArrayRef>>;
+}
+
+type Marker<T> = PhantomData<fn() -> T>;
+
+/// `filter`.
+pub(crate) struct Filter<T, F>(pub Arc<F>, pub Marker<T>);
+
+impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Op> RowsFn for Filter<T, F> {
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(Filter::<T, F>(Arc::clone(&self.0), PhantomData))
+    }
+}
+
+impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Op> RowsTask for Filter<T, F> {
+    fn run(&mut self, input: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
+        let columns = columns_of::<T>(input)?;
+        let keep = BooleanBuffer::collect_bool(input.num_rows(), |row| (self.0)(columns.get(row)));
+        let output = match keep.count_set_bits() {
+            0 => input.slice(0, 0),
+            all if all == input.num_rows() => input.clone(),
+            _ => filter_record_batch(input, &BooleanArray::new(keep, None))?,
+        };
+        Ok((output, input.num_rows()))
+    }
+}
+
+/// `map`, `flat_map`, `key_by`: a closure that appends to builders. `keep` columns of the input
+/// go before (`key_by` puts its key first, so it keeps them behind).
+pub(crate) struct Emit<T, U: Record, F> {
+    pub call: Arc<F>,
+    pub schema: SchemaRef,
+    pub keep: Keep,
+    pub types: PhantomData<fn() -> (T, U)>,
+}
+
+/// Which columns of the input go on beside the closure's.
+#[derive(Clone, Copy)]
+pub(crate) enum Keep {
+    None,
+    /// All of them, behind the closure's; each row must give exactly one.
+    AllBehind,
+    /// The first ones, before the closure's; each row must give exactly one.
+    Before(usize),
+}
+
+struct EmitTask<T, U: Record, F> {
+    emit: Emit<T, U, F>,
+    own: SchemaRef,
+    builder: U::Builder,
+}
+
+impl<T, U, F> RowsFn for Emit<T, U, F>
+where
+    T: Record,
+    U: Record,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+{
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(EmitTask {
+            emit: Emit::<T, U, F> {
+                call: Arc::clone(&self.call),
+                schema: Arc::clone(&self.schema),
+                keep: self.keep,
+                types: PhantomData,
+            },
+            own: U::schema(),
+            builder: U::Builder::default(),
+        })
+    }
+}
+
+impl<T, U, F> RowsTask for EmitTask<T, U, F>
+where
+    T: Record,
+    U: Record,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+{
+    fn run(
+        &mut self,
+        input: &RecordBatch,
+        from: usize,
+        target: usize,
+    ) -> Result<(RecordBatch, usize)> {
+        let skip = match self.emit.keep {
+            Keep::Before(columns) => columns,
+            _ => 0,
+        };
+        let columns = T::Cols::try_new(&mut super::record::ColumnReader::new(
+            &input.columns()[skip..],
+        ))?;
+        self.builder.attach(&text_buffers(input));
+        let mut row = from;
+        while row < input.num_rows() && self.builder.len() < target {
+            (self.emit.call)(columns.get(row), &mut Out::new(&mut self.builder));
+            row += 1;
+        }
+        let built = finish_batch(&self.own, &mut self.builder)?;
+        let kept = input.slice(from, row - from);
+        let columns: Vec<ArrayRef> = match self.emit.keep {
+            Keep::None => return Ok((built, row)),
+            Keep::AllBehind => [built.columns(), kept.columns()].concat(),
+            Keep::Before(n) => [&kept.columns()[..n], built.columns()].concat(),
+        };
+        if built.num_rows() != kept.num_rows() {
+            return Err(crate::Error::Schema {
+                what: "rows pushed by the closure".into(),
+                expected: format!("exactly one for each of {} records", kept.num_rows()),
+                found: built.num_rows().to_string(),
+            });
+        }
+        let schema = Arc::clone(&self.emit.schema);
+        Ok((RecordBatch::try_new(schema, columns)?, row))
+    }
+}
+
+/// The same columns under the names of a schema.
+#[derive(Clone)]
+pub(crate) struct Rename(pub SchemaRef);
+
+impl RowsFn for Rename {
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(self.clone())
+    }
+}
+
+impl RowsTask for Rename {
+    fn run(&mut self, input: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
+        let options = RecordBatchOptions::new().with_row_count(Some(input.num_rows()));
+        let columns = input.columns().to_vec();
+        let renamed = RecordBatch::try_new_with_options(Arc::clone(&self.0), columns, &options)?;
+        Ok((renamed, input.num_rows()))
+    }
+}
+
+/// The message of a caught panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a value that is no text".to_owned())
+}
+
+/// The data buffers of all text columns.
+fn text_buffers(batch: &RecordBatch) -> Vec<Buffer> {
+    let texts = batch.columns().iter();
+    let texts = texts.filter_map(|c| c.as_any().downcast_ref::<StringViewArray>());
+    texts.flat_map(|t| t.data_buffers().to_vec()).collect()
+}
+
+/// `reduce`.
+pub(crate) struct Reduce<V, F>(pub Arc<F>, pub Marker<V>);
+
+struct ReduceTask<V, F> {
+    call: Arc<F>,
+    skip: usize,
+    values: Vec<Option<V>>,
+}
+
+impl<V: Record, F: Fn(V, V) -> V + Op> Reducer for Reduce<V, F> {
+    fn start(&self, skip: usize) -> Box<dyn ReducerTask> {
+        Box::new(ReduceTask::<V, F> {
+            call: Arc::clone(&self.0),
+            skip,
+            values: Vec::new(),
+        })
+    }
+}
+
+impl<V: Record, F: Fn(V, V) -> V + Op> ReducerTask for ReduceTask<V, F> {
+    fn update(&mut self, input: &RecordBatch, groups: &[usize]) -> Result<()> {
+        let columns = V::Cols::try_new(&mut super::record::ColumnReader::new(
+            &input.columns()[self.skip..],
+        ))?;
+        for (row, group) in groups.iter().enumerate() {
+            if *group >= self.values.len() {
+                self.values.resize_with(*group + 1, || None);
+            }
+            let value = V::own(columns.get(row));
+            let slot = &mut self.values[*group];
+            *slot = Some(match slot.take() {
+                Some(before) => (self.call)(before, value),
+                None => value,
+            });
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<ArrayRef>> {
+        let mut builder = V::Builder::default();
+        for value in self.values.drain(..).flatten() {
+            value.append(&mut builder);
+        }
+        let mut columns = Vec::new();
+        builder.finish(&mut columns)?;
+        Ok(columns)
+    }
+}
