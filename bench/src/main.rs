@@ -6,22 +6,33 @@
 mod child;
 mod compare;
 mod machine;
+mod own;
 mod programs;
 mod run;
 mod summary;
 
 use std::error::Error;
 
+/// As in the `dstreams` command and the hand-written program.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 bench compare [--quick] [--rounds N] [--only NAME[:VARIANT],...] [--works WORK,...] [--lines N] [--batches N]
               [--small-lines N] [--threads N] [--seed N] [--no-build] [--out DIR]
-bench run --work WORK [--lines N] [--batches N] [--threads N] [--seed N] [--variant V]";
+bench run --work WORK [--lines N] [--batches N] [--threads N] [--seed N] [--variant V]
+bench tcp [--lines N] [--rounds N] [--interval-ms N]
+bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N]
+bench windows [--keys N] [--rows N] [--rounds N]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     match words.next().as_deref() {
         Some("compare") => compare::compare(&compare::Options::parse(words)?),
         Some("run") => run::run(words),
+        Some("tcp") => own::tcp(&words.collect::<Vec<_>>()),
+        Some("tick") => own::tick(&words.collect::<Vec<_>>()),
+        Some("windows") => own::windows(&words.collect::<Vec<_>>()),
         _ => Err(format!("usage:\n{USAGE}").into()),
     }
 }

@@ -98,14 +98,19 @@ impl Program {
                 shell
             }
         };
-        let status = command
-            .status()
+        eprintln!("building {}", self.name);
+        let output = command
+            .output()
             .map_err(|error| format!("it cannot be built: {error}"))?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("it cannot be built: {status}"))
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Ok(());
         }
+        eprint!("{said}");
+        Err(format!(
+            "it cannot be built: {}",
+            said.lines().last().unwrap_or("no message")
+        ))
     }
 
     /// The command that runs it, without flags.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the Spark program with the flags that every program understands: writes the input to a folder of its own, starts the
-# JVM on it, removes the folder.
+# Runs the Spark program with the flags that every program understands: writes the input to a folder of its own and becomes the
+# JVM, which removes the folder at its end.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 JARS=$(echo "$HERE"/.venv/lib/python3*/site-packages/pyspark/jars)
@@ -15,5 +15,5 @@ for package in java.lang java.lang.invoke java.lang.reflect java.io java.net jav
     java.util.concurrent.atomic sun.nio.ch sun.nio.cs sun.security.action sun.util.calendar; do
     OPENS="$OPENS --add-opens=java.base/$package=ALL-UNNAMED"
 done
-java -Xms6g -Xmx6g -XX:+AlwaysPreTouch $GC $OPENS -XX:+IgnoreUnrecognizedVMOptions -Djdk.reflect.useDirectMethodHandle=false \
+exec java -Xms6g -Xmx6g -XX:+AlwaysPreTouch $GC $OPENS -XX:+IgnoreUnrecognizedVMOptions -Djdk.reflect.useDirectMethodHandle=false \
     -Djava.io.tmpdir="$FOLDER" -cp "$HERE/build/classes:$JARS/*" Bench "$@" --input "$FOLDER"

@@ -22,6 +22,10 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct ReadmeExamples;
+
 // The derive macro names this crate.
 extern crate self as dstreams;
 

@@ -250,8 +250,7 @@ fn count<'a>(tables: &mut [Table<'a>], text: &'a [u8], separators: impl Fn(&[u8;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn count_avx2<'a>(tables: &mut [Table<'a>], text: &'a [u8]) {
-    // SAFETY: this function runs only where the processor has AVX2.
-    count(tables, text, |block| unsafe { separators_avx2(block) });
+    count(tables, text, |block| separators_avx2(block));
 }
 
 impl<'a> Counts<'a> for Table<'a> {

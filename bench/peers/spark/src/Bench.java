@@ -1,11 +1,16 @@
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkContext;
 import org.apache.spark.streaming.Duration;
@@ -23,11 +28,25 @@ public final class Bench {
     /** Batches of {@code small} that run once more before it, for the JIT. */
     private static final int SMALL_REHEARSAL = 1_000;
 
-    public static void main(String[] words) throws Exception {
+    private static Path folder;
+
+    public static void main(String[] words) {
+        try {
+            measure(words);
+        } catch (Throwable why) {
+            why.printStackTrace();
+            fail(why.toString());
+        }
+        end(0);
+    }
+
+    private static void measure(String[] words) throws Exception {
         Map<String, String> flags = new HashMap<>(Map.of("threads", "2", "seed", "1", "variant", "plain"));
         for (int at = 0; at + 1 < words.length; at += 2) {
             flags.put(words[at].substring(2), words[at + 1]);
         }
+        folder = Path.of(flags.get("input"));
+        Runtime.getRuntime().addShutdownHook(new Thread(Bench::clean));
         String work = flags.get("work");
         String variant = flags.get("variant");
         int threads = Integer.parseInt(flags.get("threads"));
@@ -35,7 +54,6 @@ public final class Bench {
             throw new IllegalArgumentException("unknown variant " + variant + ": plain or tuned");
         }
         boolean tuned = variant.equals("tuned");
-        Path folder = Path.of(flags.get("input"));
         Data.load(folder, threads, !tuned);
 
         SparkConf conf = new SparkConf()
@@ -55,21 +73,35 @@ public final class Bench {
         SparkContext spark = new SparkContext(conf);
         boolean small = work.equals("small");
         int rehearsal = small ? Math.min(Data.batches, SMALL_REHEARSAL) : Data.batches;
-        run(spark, folder, work, tuned, threads, rehearsal);
+        run(spark, work, tuned, threads, rehearsal);
         Works.clear();
         System.gc();
-        long[] nanos = run(spark, folder, work, tuned, threads, Data.batches);
+        long[] nanos = run(spark, work, tuned, threads, Data.batches);
         if (!small) {
             verify(work);
         }
         report(work, variant, threads, flags.get("seed"), spark.version(), nanos);
+    }
+
+    /** Ends the process; nothing is left to save, and Spark's own shutdown takes seconds. */
+    private static void end(int status) {
         System.out.flush();
-        // Nothing is left to save; Spark's own shutdown takes seconds.
-        Runtime.getRuntime().halt(0);
+        System.err.flush();
+        clean();
+        Runtime.getRuntime().halt(status);
+    }
+
+    /** Removes the folder of the input, which is also Spark's temporary folder. */
+    private static void clean() {
+        try (Stream<Path> all = folder == null ? Stream.empty() : Files.walk(folder)) {
+            all.sorted(Comparator.reverseOrder()).forEach(path -> path.toFile().delete());
+        } catch (IOException | UncheckedIOException gone) {
+            System.err.println("not removed: " + folder);
+        }
     }
 
     /** Runs the batches and returns the time of all, for small of each. */
-    private static long[] run(SparkContext spark, Path folder, String work, boolean tuned, int threads, int batches)
+    private static long[] run(SparkContext spark, String work, boolean tuned, int threads, int batches)
             throws Exception {
         StreamingContext context = new StreamingContext(spark, new Duration(Batches.INTERVAL_MS));
         if (work.equals("window") || work.equals("topk")) {
@@ -138,8 +170,7 @@ public final class Bench {
 
     private static void fail(String why) {
         System.err.println("Error: " + why);
-        System.err.flush();
-        Runtime.getRuntime().halt(1);
+        end(1);
     }
 
     private static void report(String work, String variant, int threads, String seed, String version, long[] nanos) {

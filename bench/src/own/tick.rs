@@ -1,0 +1,85 @@
+//! A short interval under load: does the delay stay, and how does it compare with a bare timer?
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bench_input::{Args, Input};
+use dstreams::agg::count;
+use dstreams::text::words;
+use dstreams::{BatchReport, Config, Generator, Listener, StreamContext};
+
+use super::{Outcome, flag, percentiles};
+
+#[derive(Clone, Default)]
+struct Reports(Arc<Mutex<Vec<BatchReport>>>);
+
+impl Listener for Reports {
+    fn batch_completed(&self, report: &BatchReport) {
+        let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.push(report.clone());
+    }
+}
+
+/// `bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N]`: word count over lines of 100
+/// bytes, and beside it a timer that sleeps until each boundary.
+pub fn tick(flags: &[String]) -> Outcome<()> {
+    let every = flag(flags, "--interval-ms", 10u64)?;
+    let rate = flag(flags, "--rate", 100_000u64)?;
+    let seconds = flag(flags, "--seconds", 120u64)?;
+    let flags = ["--work", "grep", "--lines", "100000", "--batches", "1"];
+    let input = Input::generate(&Args::parse(flags.map(str::to_owned))?);
+    let text: Vec<String> = String::from_utf8(input.batches.concat())?
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let mut config = Config::new(Duration::from_millis(every));
+    config.threads = 2;
+    let mut ctx = StreamContext::with_config(config)?;
+    let make = move |n: u64| text[n as usize % text.len()].clone();
+    let lines = ctx.generator("lines", Generator::new(rate, make));
+    let counts = lines
+        .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+        .keyed()
+        .agg(count())?;
+    counts.for_each_rdd(|_| ());
+    let reports = Reports::default();
+    ctx.add_listener(reports.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
+    let runtime = { runtime }.build()?;
+    let jitter = runtime.block_on(async {
+        let running = ctx.start().await?;
+        let jitter = bare_timer(Duration::from_millis(every), Duration::from_secs(seconds)).await;
+        running.stop(true, None).await?;
+        dstreams::Result::Ok(jitter)
+    })?;
+    let reports = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let records: u64 = reports.iter().map(|report| report.records).sum();
+    let total = |reports: &[BatchReport]| percentiles(reports.iter().map(|r| r.total_delay()).collect());
+    let (first, second) = reports.split_at(reports.len() / 2);
+    println!(
+        "{}",
+        serde_json::json!({
+            "work": "tick", "interval_ms": every, "rate": rate, "seconds": seconds,
+            "batches": reports.len(), "records": records,
+            "processing_ms": percentiles(reports.iter().map(|r| r.processing_time()).collect()),
+            "scheduling_ms": percentiles(reports.iter().map(|r| r.scheduling_delay()).collect()),
+            "total_delay_first_half_ms": total(first),
+            "total_delay_second_half_ms": total(second),
+            "bare_timer_late_ms": percentiles(jitter),
+        })
+    );
+    Ok(())
+}
+
+/// How late a timer is that sleeps until each multiple of `every`.
+async fn bare_timer(every: Duration, length: Duration) -> Vec<Duration> {
+    let start = Instant::now();
+    let mut late = Vec::new();
+    let mut next = start + every;
+    while start.elapsed() < length {
+        tokio::time::sleep_until(next.into()).await;
+        late.push(next.elapsed());
+        next += every;
+    }
+    late
+}
