@@ -103,8 +103,8 @@ fn dstreams(input: &Arc<Input>, lines: u64, interval: Duration) -> Outcome<(Dura
         count: Arc::clone(&count),
         changed: Arc::clone(&changed),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-    let runtime = { runtime }.build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let running = ctx.start().await?;
         let address = running.address("lines").ok_or("no address")?;

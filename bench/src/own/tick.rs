@@ -44,13 +44,13 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
     counts.for_each_rdd(|_| ());
     let reports = Reports::default();
     ctx.add_listener(reports.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-    let runtime = { runtime }.build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build()?;
     let jitter = runtime.block_on(async {
         let running = ctx.start().await?;
         let jitter = bare_timer(Duration::from_millis(every), Duration::from_secs(seconds)).await;
         running.stop(true, None).await?;
-        dstreams::Result::Ok(jitter)
+        Ok::<_, dstreams::Error>(jitter)
     })?;
     let reports = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
     let records: u64 = reports.iter().map(|report| report.records).sum();

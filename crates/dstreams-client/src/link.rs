@@ -163,3 +163,39 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// A pack is full and in the channel, and the next one is full before the task wakes.
+    #[tokio::test]
+    async fn what_was_handed_over_goes_before_lines_that_were_packed_later() {
+        let options = Options {
+            pack_lines: 1,
+            ..Options::default()
+        };
+        let slot = Arc::new(Slot::new(&options));
+        let (sender, input) = mpsc::channel(1);
+        let mut flow = Flow {
+            input,
+            closed: false,
+            slot: Some(Arc::clone(&slot)),
+            encoder: Encoder::new(),
+            waiting: VecDeque::new(),
+            window: Window::new(&options),
+        };
+        let earlier = Encoded {
+            header: Bytes::new(),
+            body: Bytes::new(),
+            records: 100,
+        };
+        sender.send(vec![earlier]).await.unwrap();
+        assert!(slot.push_line("later").full);
+        flow.take_pack().unwrap();
+        let records: Vec<_> = flow.waiting.iter().map(|encoded| encoded.records).collect();
+        assert_eq!(records, [100, 1]);
+    }
+}

@@ -252,6 +252,11 @@ mod tests {
         assert_eq!(slot.push_text(""), Pushed::default());
     }
 
+    async fn soon(due: impl Future<Output = ()>) {
+        let waited = tokio::time::timeout(Duration::from_secs(20), due).await;
+        assert!(waited.is_ok(), "it is never due");
+    }
+
     #[tokio::test]
     async fn a_pack_is_due_after_the_linger_or_when_left_full() {
         let slot = slot(1000, 2);
@@ -280,7 +285,7 @@ mod tests {
         assert!(futures::poll!(&mut due).is_pending());
         slot.push_line("b");
         slot.left_full();
-        due.await;
+        soon(due).await;
         assert_eq!(taken(&slot), ["a", "b"]);
     }
 }

@@ -36,8 +36,7 @@
 //!
 //! # Data
 //!
-//! Arrow IPC, one schema per call, no dictionary batches (send the values), no delta, body compression only
-//! if the server was built with it. A stream of text lines has one column, `value: Utf8` (or LargeUtf8,
+//! Arrow IPC, one schema per call, no dictionary batches (send the values), no compression. A stream of text lines has one column, `value: Utf8` (or LargeUtf8,
 //! Utf8View), non-null; see [`lines_schema`].
 //!
 //! # Refusals

@@ -171,22 +171,26 @@ async fn a_server_that_says_it_is_alive_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_dropped_sender_closes_its_connection() {
+async fn a_dropped_sender_closes_its_connection_and_sends_nothing_more() {
     let store = Store::lines();
     let server = Server::start(&store);
-    let proxy = Proxy::faithful(server.address).await;
     let options = Options {
         linger: Duration::from_secs(3600),
         ..small()
     };
-    let client = Client::connect(proxy.address, options).await.unwrap();
+    let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
-    lines.send("lingers").await.unwrap();
+    store.acknowledging.send_replace(false);
+    for _ in 0..10 {
+        lines.send("line").await.unwrap();
+    }
+    until("seven of them are on the way", || {
+        store.received.load(Relaxed) == 1
+    })
+    .await;
     drop(lines);
-    let mut other = client.lines("lines").await.unwrap();
-    other.send("flushed").await.unwrap();
-    other.finish().await.unwrap();
-    assert_eq!(store.stored_lines(), ["flushed"]);
+    until("the call is over", || store.ended.load(Relaxed) == 1).await;
+    assert_eq!(store.stored_lines().len(), 7, "three lingered");
 }
 
 #[test]

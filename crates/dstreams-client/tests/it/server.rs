@@ -40,6 +40,8 @@ pub struct Store {
     pub repeated: AtomicUsize,
     /// Calls opened.
     pub opened: AtomicU64,
+    /// Calls that came to their end, or whose connection broke.
+    pub ended: AtomicU64,
     /// Acknowledgements are held back while false.
     pub acknowledging: watch::Sender<bool>,
     /// Instead of acknowledgements held back, says that it is alive.
@@ -74,6 +76,7 @@ impl Store {
             received_bytes: AtomicUsize::default(),
             repeated: AtomicUsize::default(),
             opened: AtomicU64::default(),
+            ended: AtomicU64::default(),
             acknowledging: watch::Sender::new(true),
             says_alive: AtomicBool::default(),
             forgets: AtomicBool::default(),
@@ -214,6 +217,7 @@ impl Service {
         tokio::spawn(async move {
             let _ = answers.send(Ok(first)).await;
             let end = receive(&store, &schema, &producer, epoch, messages, &answers).await;
+            store.ended.fetch_add(1, Relaxed);
             if let Err(status) = end {
                 let _ = answers.send(Err(status)).await;
             }

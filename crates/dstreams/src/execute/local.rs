@@ -110,9 +110,14 @@ impl LocalEngine {
     ) -> Result<Partitions> {
         // Joins keep what they built, and metrics grow with each execution: start afresh.
         let plan = reset_plan_states(Arc::clone(&stage.plan))?;
+        let copies = stage.copies || self.shuffle.is_some();
         let task = |partition| {
-            let plan = Arc::clone(&plan);
-            task::run(plan, partition, Arc::clone(context), stage.route.clone())
+            let (plan, context, route) =
+                (Arc::clone(&plan), Arc::clone(context), stage.route.clone());
+            async move {
+                let plan = if copies { reset_plan_states(plan)? } else { plan };
+                task::run(plan, partition, context, route).await
+            }
         };
         if stage.tasks == 1 && self.shuffle.is_none() {
             let rows = task(0).await?;

@@ -67,13 +67,18 @@ pub(super) struct State {
 }
 
 impl Master {
+    /// Fixes the first boundary. Before [`Master::run`], so that whoever moves the clock once the
+    /// program has started ends an interval.
+    pub fn begin(&mut self) {
+        let receivers = (0..self.intakes.len() as u32).map(ReceiverId).collect();
+        self.step(Event::Start { receivers });
+    }
+
     pub async fn run(
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Message>,
         ended: watch::Sender<Option<Result<Summary>>>,
     ) {
-        let receivers = (0..self.intakes.len() as u32).map(ReceiverId).collect();
-        self.step(Event::Start { receivers });
         while self.state.stopped.is_none() {
             let wake = self.state.wake;
             let mut clock = self.clock.clone();

@@ -90,7 +90,7 @@ impl StreamContext {
                 message: error.to_string(),
             })?;
         settings.max_attempts = config.attempts;
-        let master = Master {
+        let mut master = Master {
             controller: Controller::new(settings),
             clock: clock.clone(),
             jobs: Arc::new(jobs),
@@ -103,6 +103,7 @@ impl StreamContext {
             watched: Arc::clone(&watched),
             state: Default::default(),
         };
+        master.begin();
         tokio::spawn(master.run(inbox, ended));
         Ok(Running {
             addresses,

@@ -10,9 +10,12 @@ use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::{count, min_max, sum};
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::{Column, Literal};
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::aggregates::{
+    AggregateExec, AggregateInputMode, AggregateMode, PhysicalGroupBy,
+};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
+use super::combine::CombineExec;
 use crate::error::Result;
 use crate::stream::agg::{AggPlan, Finish, Function, Part};
 use crate::stream::rows::{RowsFn, RowsTask};
@@ -26,8 +29,34 @@ pub(super) struct Aggregation<'a> {
 }
 
 impl Aggregation<'_> {
-    /// The aggregation in one of its modes: `Partial` over records, `FinalPartitioned` or `Final`
-    /// over partial results, `Single` over the records of one partition.
+    /// The partial results of each partition of `input`.
+    pub fn partial(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        match self.combined(&input)? {
+            Some(combined) => self.exec(AggregateMode::PartialReduce, combined),
+            None => self.exec(AggregateMode::Partial, input),
+        }
+    }
+
+    /// The results of the records of one partition.
+    pub fn single(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        match self.combined(&input)? {
+            Some(combined) => self.exec(AggregateMode::Final, combined),
+            None => self.exec(AggregateMode::Single, input),
+        }
+    }
+
+    /// Counts of texts are combined before they are grouped.
+    fn combined(&self, input: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let counts = |part: &Part| part.function == Function::Count && part.column.is_none();
+        let texts = self.keys == 1 && *self.input.field(0).data_type() == DataType::Utf8View;
+        if !texts || !matches!(&self.plan.parts[..], [part] if counts(part)) {
+            return Ok(None);
+        }
+        let schema = self.exec(AggregateMode::Partial, Arc::clone(input))?.schema();
+        Ok(Some(Arc::new(CombineExec::new(Arc::clone(input), schema))))
+    }
+
+    /// The aggregation in one of its modes: over records, or over partial results.
     pub fn exec(
         &self,
         mode: AggregateMode,
@@ -36,7 +65,7 @@ impl Aggregation<'_> {
         let fields = self.input.fields()[..self.keys].iter().enumerate();
         let keys = fields.map(|(at, field)| (column(field.name(), at), field.name().clone()));
         let by = PhysicalGroupBy::new_single(keys.collect());
-        let over_partial = matches!(mode, AggregateMode::FinalPartitioned | AggregateMode::Final);
+        let over_partial = mode.input_mode() == AggregateInputMode::Partial;
         let by = if over_partial { by.as_final() } else { by };
         let parts = self.plan.parts.iter().enumerate();
         let parts = parts.map(|(at, part)| self.part(at, part));

@@ -8,12 +8,13 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateMode;
+use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::union::UnionExec;
 
 use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
-use super::cut::{Cuts, cut, partitions};
+use super::cut::{Cuts, cut, keeps_state, partitions};
 use super::datasets::{DatasetScanExec, Slot};
 use super::node::internal;
 use super::reduce::ReduceExec;
@@ -106,6 +107,7 @@ impl Compiler<'_> {
         };
         let node = self.graph.node(node);
         self.steps.push(Step::Run(Stage {
+            copies: tasks > 1 && keeps_state(&plan),
             plan,
             tasks,
             route,
@@ -223,9 +225,9 @@ impl Compiler<'_> {
             input: before,
         };
         if partitions(&input) == 1 {
-            return aggregation.exec(AggregateMode::Single, input);
+            return aggregation.single(input);
         }
-        let partial = aggregation.exec(AggregateMode::Partial, input)?;
+        let partial = aggregation.partial(input)?;
         if keys == 0 {
             let gathered = self.exchange(partial, Route::Gather, id);
             return aggregation.exec(AggregateMode::Final, gathered);
@@ -272,7 +274,7 @@ impl Compiler<'_> {
             plan: &held,
             input: Arc::clone(&input_node.schema),
         };
-        let partial = aggregation.exec(AggregateMode::Partial, input)?;
+        let partial = aggregation.partial(input)?;
         let schema = partial.schema();
         let route = self.by_keys(&schema, keys);
         let (from, parts) = self.stage(partial, route, node.inputs[0]);
@@ -367,6 +369,10 @@ fn results(parts: Plan, keys: usize, plan: &AggPlan, schema: SchemaRef, at: &Ope
 
 /// The first rows of each partition by value, descending, then by key.
 fn top(input: Plan, schema: &SchemaRef, keys: usize, limit: usize) -> Result<Plan> {
+    if limit == 0 {
+        // A sort for no rows panics.
+        return Ok(Arc::new(LocalLimitExec::new(input, 0)));
+    }
     let order = |at: usize, descending: bool| PhysicalSortExpr {
         expr: column(schema.field(at).name(), at),
         options: SortOptions {

@@ -5,8 +5,12 @@
 
 use std::sync::Arc;
 
+use datafusion::common::JoinType;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, Partitioning, ReplaceChildrenOptions};
 
 use super::node::internal;
@@ -52,12 +56,43 @@ pub(super) fn cut(
     if plan.downcast_ref::<CoalescePartitionsExec>().is_some() && partitions(&children[0]) > 1 {
         children[0] = cuts.stage(Arc::clone(&children[0]), Route::Gather)?;
     }
+    if plan.downcast_ref::<SortPreservingMergeExec>().is_some() && partitions(&children[0]) > 1 {
+        children[0] = cuts.stage(Arc::clone(&children[0]), Route::Keep)?;
+    }
+    if ends_with_build_side(&plan) && partitions(&children[1]) > 1 {
+        children[1] = cuts.stage(Arc::clone(&children[1]), Route::Gather)?;
+    }
     let changed = old.iter().zip(&children).any(|(old, new)| !Arc::ptr_eq(old, new));
     if !changed {
         return Ok(plan);
     }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(plan.replace_children(children, options)?)
+}
+
+/// Whether a join's last task gives the rows of the build side that had no match in any task:
+/// which one is last depends on time.
+fn ends_with_build_side(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let kind = if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+        match join.partition_mode() {
+            PartitionMode::CollectLeft => *join.join_type(),
+            _ => return false,
+        }
+    } else if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
+        *join.join_type()
+    } else {
+        return false;
+    };
+    use JoinType::{Full, Left, LeftAnti, LeftMark, LeftSemi};
+    matches!(kind, Full | Left | LeftAnti | LeftMark | LeftSemi)
+}
+
+/// Whether nodes of the plan hand something on from one partition to the others: sorts for the
+/// first rows drop rows by what other partitions have found so far, and which of equal rows stay
+/// would depend on time.
+pub(super) fn keeps_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let top = plan.downcast_ref::<SortExec>().is_some_and(|sort| sort.fetch().is_some());
+    top || plan.children().into_iter().any(keeps_state)
 }
 
 pub(super) fn partitions(plan: &Arc<dyn ExecutionPlan>) -> usize {

@@ -8,6 +8,7 @@
 
 mod aggregate;
 mod apply;
+mod combine;
 mod compile;
 mod cut;
 mod datasets;

@@ -29,6 +29,9 @@ pub(crate) enum Step {
 pub(crate) struct Stage {
     pub plan: Arc<dyn ExecutionPlan>,
     pub tasks: usize,
+    /// Whether each task needs a copy of the plan: nodes in it keep state from one partition to
+    /// the next.
+    pub copies: bool,
     pub route: Route,
     pub into: Slot,
     /// Runs at batch times that are multiples of this, in milliseconds.

@@ -245,9 +245,8 @@ impl Source for ClientSource {
         while let Some(ended) = running.join_next().await {
             note(ended);
         }
-        match self.serving.take().map(Arc::try_unwrap) {
-            Some(Ok(serving)) => serving.end().await,
-            Some(Err(_)) | None => {}
+        if let Some(serving) = self.serving.take().and_then(Arc::into_inner) {
+            serving.end().await; // this was the last stream
         }
         Ok(())
     }

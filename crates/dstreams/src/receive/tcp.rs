@@ -1,10 +1,11 @@
 //! Lines of text over TCP: the engine listens, producers connect.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
+use bytes::BufMut;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +20,11 @@ use crate::stream::record::Record;
 
 /// Times that a connection is read without a pause before others get a turn.
 const READS_IN_A_ROW: usize = 16;
+/// Bytes read at once of a connection that is drained.
+const DRAIN_READ: usize = 64 << 10;
+/// Bytes drained of one connection at most: more than the kernels of both ends hold, so what comes
+/// after it was sent later, by a producer that does not stop.
+const DRAIN_LIMIT: usize = 32 << 20;
 
 /// Lines of UTF-8 text over TCP. The engine listens, any number of producers connect.
 ///
@@ -85,8 +91,13 @@ impl Source for TcpText {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
-        // Connections that wait in the backlog have sent what they sent.
-        while let Some(Ok((socket, peer))) = now(listener.accept()).await {
+        // Connections that wait in the backlog have sent what they sent. The kernel is asked, as
+        // in `drain`.
+        let listener = listener.into_std();
+        let accept = || listener.as_ref().ok().and_then(|listener| listener.accept().ok());
+        while let Some((socket, peer)) = accept() {
+            let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            let Ok(socket) = socket else { continue };
             let connection = Connection::new(socket, peer, &ingest);
             connections.spawn(connection.run(closing.clone()));
         }
@@ -95,17 +106,9 @@ impl Source for TcpText {
     }
 }
 
-/// The future's result if it is there at once.
-async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        result = future => Some(result),
-        () = std::future::ready(()) => None,
-    }
-}
-
 struct Connection {
-    socket: TcpStream,
+    /// None once it is drained.
+    socket: Option<TcpStream>,
     peer: SocketAddr,
     intake: Arc<Intake>,
     ingest: Ingest,
@@ -152,7 +155,7 @@ impl Connection {
         let buffer: Weak<Shared> = Arc::downgrade(&lines);
         intake.register(buffer);
         Connection {
-            socket,
+            socket: Some(socket),
             peer,
             intake,
             ingest: ingest.clone(),
@@ -160,8 +163,12 @@ impl Connection {
         }
     }
 
-    async fn run(self, closing: Closing) {
-        let ended = self.read(&closing).await;
+    async fn run(mut self, closing: Closing) {
+        let ended = match self.read(&closing).await {
+            Ok(None) => self.drain().await,
+            Ok(Some(end)) => Ok(end),
+            Err(error) => Err(error),
+        };
         let mut bad = Vec::new();
         let flushed = {
             let mut lines = self.lines.lock();
@@ -182,38 +189,34 @@ impl Connection {
         }
     }
 
-    async fn read(&self, closing: &Closing) -> Result<End> {
+    /// Reads until the producer ends; `None` if the context closes before.
+    async fn read(&self, closing: &Closing) -> Result<Option<End>> {
+        let Some(socket) = &self.socket else { return Ok(None) };
         let mut bad = Vec::new();
-        let mut draining = false;
         let mut reads = 0;
         loop {
-            if !draining {
-                tokio::select! {
-                    biased;
-                    () = closing.requested() => draining = true,
-                    ready = self.socket.readable() => if let Err(error) = ready {
-                        return Ok(End::Broken(error));
-                    },
-                }
+            tokio::select! {
+                biased;
+                () = closing.requested() => return Ok(None),
+                ready = socket.readable() => if let Err(error) = ready {
+                    return Ok(Some(End::Broken(error)));
+                },
             }
             self.make_room().await?;
             let read = {
                 let mut lines = self.lines.lock();
-                let read = self.socket.try_read_buf(&mut lines.room());
+                let read = socket.try_read_buf(&mut lines.room());
                 if matches!(read, Ok(1..)) {
                     lines.scan(&mut bad);
                 }
                 read
             };
             match read {
-                Ok(0) => return Ok(End::Closed),
+                Ok(0) => return Ok(Some(End::Closed)),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => match draining {
-                    true => return Ok(End::Drained),
-                    false => continue,
-                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Ok(End::Broken(error)),
+                Err(error) => return Ok(Some(End::Broken(error))),
             }
             self.bury(std::mem::take(&mut bad)).await;
             reads += 1;
@@ -221,6 +224,42 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Reads what the kernel holds. Past tokio, which says that nothing is there until it has polled
+    /// for events: what came a moment ago would be lost.
+    async fn drain(&mut self) -> Result<End> {
+        let mut socket = match self.socket.take().map(TcpStream::into_std) {
+            Some(Ok(socket)) => socket,
+            Some(Err(error)) => return Ok(End::Broken(error)),
+            None => return Ok(End::Drained),
+        };
+        let mut bad = Vec::new();
+        let mut buffer = vec![0; DRAIN_READ];
+        let mut drained = 0;
+        while drained < DRAIN_LIMIT {
+            self.make_room().await?;
+            let read = {
+                let mut lines = self.lines.lock();
+                let most = lines.room().remaining_mut().min(DRAIN_READ);
+                let read = socket.read(&mut buffer[..most]);
+                if let Ok(read @ 1..) = read {
+                    lines.room().put_slice(&buffer[..read]);
+                    lines.scan(&mut bad);
+                }
+                read
+            };
+            match read {
+                Ok(0) => return Ok(End::Closed),
+                Ok(read) => drained += read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(End::Broken(error)),
+            }
+            self.bury(std::mem::take(&mut bad)).await;
+            tokio::task::yield_now().await;
+        }
+        Ok(End::Drained)
     }
 
     /// Waits for memory if there is no room to read into: this is what slows a producer down.

@@ -91,11 +91,16 @@ impl WindowPartition {
             self.grow();
             let columns = rows.columns()[self.spec.keys..].iter().map(bits_of);
             let columns = columns.collect::<Result<Vec<_>>>()?;
-            self.dead -= self.revived(&slots);
+            self.revive(&slots, &columns[self.spec.count]);
             for (column, combine) in self.combine.iter().enumerate() {
                 if combine.invertible() {
                     let sums = &mut self.sums[column];
-                    for (slot, value) in slots.iter().zip(columns[column].iter()) {
+                    // The counts are in already.
+                    let values = match column == self.spec.count {
+                        true => &[],
+                        false => &columns[column][..],
+                    };
+                    for (slot, value) in slots.iter().zip(values) {
                         sums[*slot] = sums[*slot].wrapping_add(*value);
                     }
                     pane.values[column].extend_from_slice(&columns[column]);
@@ -124,11 +129,17 @@ impl WindowPartition {
         }
     }
 
-    /// Number of different slots without records among `slots`.
-    fn revived(&self, slots: &[usize]) -> usize {
-        // Rows of one Arrow batch of partial results have different keys.
-        let records = &self.sums[self.spec.count];
-        slots.iter().filter(|slot| records[**slot] == 0).count()
+    /// Adds to the counts of records; slots that had none are dead no longer. A slot may come more
+    /// than once: where nearly all keys differ, partial results are rows that were not grouped.
+    fn revive(&mut self, slots: &[usize], counts: &[u64]) {
+        let records = &mut self.sums[self.spec.count];
+        let mut revived = 0;
+        for (slot, count) in slots.iter().zip(counts) {
+            let records = &mut records[*slot];
+            revived += usize::from(*records == 0);
+            *records = records.wrapping_add(*count);
+        }
+        self.dead -= revived;
     }
 
     fn expire(&mut self) {

@@ -37,7 +37,11 @@ pub(crate) fn session_config(partitions: usize) -> SessionConfig {
         .with_target_partitions(partitions)
         .with_round_robin_repartition(false)
         .with_information_schema(false);
-    config.options_mut().optimizer.repartition_file_scans = false;
+    let optimizer = &mut config.options_mut().optimizer;
+    optimizer.repartition_file_scans = false;
+    // A subquery for one value becomes a join: a node that passes the value to other nodes on the
+    // side would not reach those in other stages.
+    optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     config
 }
 

@@ -4,6 +4,7 @@
 //! (offsets, numbers) and the views of text, 16 bytes each.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_flight::FlightData;
@@ -59,27 +60,24 @@ impl Columns {
         let Some(batch) = header.header_as_record_batch() else {
             return Err(not_a_batch(header.header_type()));
         };
-        let compressed = batch.compression().is_some();
+        if batch.compression().is_some() {
+            return Err(Status::invalid_argument(
+                "a compressed batch; send it as it is",
+            ));
+        }
         let mut bytes = message.data_body.len();
         let body = Buffer::from(message.data_body);
         let no_dictionaries = HashMap::new();
-        let sent = RecordBatchDecoder::try_new(
-            &body,
-            batch,
-            Arc::clone(&self.sent),
-            &no_dictionaries,
-            &header.version(),
-        )
-        .and_then(RecordBatchDecoder::read_record_batch)
-        .map_err(|error| wrong(&error))?;
-        if compressed {
-            // The arrays are not parts of the message then.
-            bytes = sent
-                .columns()
-                .iter()
-                .map(|column| column.get_array_memory_size())
-                .sum();
-        }
+        let read = || {
+            let schema = Arc::clone(&self.sent);
+            let version = header.version();
+            RecordBatchDecoder::try_new(&body, batch, schema, &no_dictionaries, &version)?
+                .read_record_batch()
+        };
+        // Arrow checks the values, and panics at some lies about the layout.
+        let sent = catch_unwind(AssertUnwindSafe(read))
+            .map_err(|_| wrong(&"its layout does not fit its data"))?
+            .map_err(|error| wrong(&error))?;
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(sent.num_columns());
         for (column, field) in sent.columns().iter().zip(self.needed.fields()) {
             if column.data_type() == field.data_type() {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod cuts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use dstreams_client::{Client, Error as ClientError, Options, Retry};
 use dstreams_control::ReceiverId;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::*;
@@ -73,7 +76,7 @@ impl Served {
 
     /// What a stream took in since the last call, sealed.
     fn taken(&self, stream: &str) -> Vec<RecordBatch> {
-        let blocks = self.streams[stream].seal().unwrap();
+        let blocks = self.streams[stream].seal();
         blocks
             .iter()
             .flat_map(|block| block.batches.clone())
@@ -100,6 +103,11 @@ impl Served {
         };
         Client::connect(self.address, options).await.unwrap()
     }
+}
+
+async fn flight(served: &Served) -> FlightServiceClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", served.address)).unwrap();
+    FlightServiceClient::new(endpoint.connect().await.unwrap())
 }
 
 /// A call made by hand.
@@ -140,9 +148,7 @@ impl Hand {
         first.flight_descriptor = Some(opening.descriptor());
         let (messages, sent) = mpsc::channel(100);
         messages.send(first).await.unwrap();
-        let mut client = FlightServiceClient::connect(format!("http://{}", served.address))
-            .await
-            .unwrap();
+        let mut client = flight(served).await;
         let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
         let answers = client.do_put(sent).await?.into_inner();
         Ok(Hand { messages, answers })
@@ -360,8 +366,8 @@ async fn bad_batches_end_their_call_and_nothing_else() {
         (not_utf8, Code::InvalidArgument, "cannot be read"),
         (schema_again, Code::InvalidArgument, "cannot change"),
     ];
-    for (bad, code, text) in cases {
-        let mut hand = Hand::lines(&served, Some(text)).await;
+    for (number, (bad, code, text)) in cases.into_iter().enumerate() {
+        let mut hand = Hand::lines(&served, Some(&number.to_string())).await;
         hand.send(line("before", Some(1))).await;
         hand.acknowledged(1).await;
         hand.send(FlightData {
@@ -399,8 +405,7 @@ async fn dictionaries_and_other_protocols_are_refused() {
         refused.message()
     );
 
-    let address = format!("http://{}", served.address);
-    let mut client = FlightServiceClient::connect(address).await.unwrap();
+    let mut client = flight(&served).await;
     let mut request = Request::new(tokio_stream::empty::<FlightData>());
     request.metadata_mut().insert(VERSION_HEADER, 2.into());
     let refused = client.do_put(request).await.unwrap_err();

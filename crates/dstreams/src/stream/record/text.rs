@@ -116,6 +116,19 @@ impl TextBuilder {
         self.copy_str(text)
     }
 
+    /// Whether a view holds its text itself.
+    #[inline]
+    pub(crate) fn is_inline(view: u128) -> bool {
+        view as u32 as usize <= INLINE
+    }
+
+    /// Appends a text that its view holds itself, taken from another text column.
+    #[inline]
+    pub(crate) fn push_inline(&mut self, view: u128) {
+        debug_assert!(Self::is_inline(view));
+        self.views.push(view);
+    }
+
     fn copy_str(&mut self, text: &str) {
         if text.len() <= INLINE {
             let mut word = [0u8; 16];
@@ -243,6 +256,8 @@ impl Builder for TextBuilder {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::Array;
+
     use super::*;
 
     fn built(builder: &mut TextBuilder) -> StringViewArray {

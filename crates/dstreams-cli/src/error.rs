@@ -1,0 +1,99 @@
+//! What can go wrong in a command: what, where, and what to do about it.
+
+use std::io;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Arguments that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// The program could not be built, or stopped with an error.
+    #[error("{}", of_program(.0))]
+    Program(#[from] dstreams::Error),
+    /// The stop was cut short: by a second signal, or because it took too long.
+    #[error(
+        "stopped before everything that was received was counted ({unfinished} batch(es) left)"
+    )]
+    Unfinished {
+        /// Batches that were begun.
+        unfinished: u64,
+    },
+    /// The demo has counted fewer lines than were acknowledged.
+    #[error(
+        "{acknowledged} lines were acknowledged and only {counted} counted; please report this"
+    )]
+    Lost {
+        /// Lines that the client knows are safe.
+        acknowledged: u64,
+        /// Lines in the batches that took effect.
+        counted: u64,
+    },
+    /// Sending failed.
+    #[error("{}", of_client(.0))]
+    Client(#[from] dstreams_client::Error),
+    /// A file (or standard input) cannot be read.
+    #[error("cannot read {name}: {source}")]
+    Input {
+        /// The file as given.
+        name: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A line of the input cannot be sent.
+    #[error("{name}, line {line}: {problem}; the lines before it were sent")]
+    Line {
+        /// The file as given.
+        name: String,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A signal came before the end of the input.
+    #[error("stopped by a signal before the end of {name}")]
+    Interrupted {
+        /// The file as given.
+        name: String,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// The terminal cannot be used.
+    #[error("cannot use the terminal: {0}; try --plain")]
+    Terminal(io::Error),
+    /// The operating system does not give what every command needs.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+impl Error {
+    /// Whether nobody reads what is printed any more (`| head`): the command's work is done.
+    pub fn is_closed_output(&self) -> bool {
+        matches!(self, Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// An address that cannot be opened needs no word about the stream behind it.
+fn of_program(error: &dstreams::Error) -> String {
+    if let dstreams::Error::Source { cause, .. } = error
+        && let Some(listen @ dstreams::Error::Listen { .. }) = cause.downcast_ref()
+    {
+        return listen.to_string();
+    }
+    error.to_string()
+}
+
+fn of_client(error: &dstreams_client::Error) -> String {
+    use dstreams_client::Error::{Connect, NoAnswer, Rejected};
+    match error {
+        Connect { .. } | NoAnswer { .. } => format!(
+            "{error}; is the program running, and is this its address for clients \
+             (`dstreams wordcount` has one with --clients)?"
+        ),
+        Rejected { message, tally, .. } if tally.acknowledged + tally.unacknowledged == 0 => {
+            format!("the program refuses: {message}")
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,92 @@
+//! Printing: lines on standard output, one for each batch.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount};
+
+use crate::error::Error;
+use crate::memory;
+use crate::word_count::Found;
+
+/// Characters that are shown of a word.
+const LONGEST_WORD: usize = 40;
+
+/// Prints one line, at once.
+pub fn say(line: impl Display) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(Error::Output)
+}
+
+/// Says something beside the output; nobody reading it is no problem.
+pub fn warn(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "dstreams: {line}");
+}
+
+/// Prints the names of the columns.
+pub fn header() -> Result<(), Error> {
+    say(format_args!(
+        "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
+        "time (UTC)", "lines", "lines/s", "window words", "processing", "delay", "memory"
+    ))
+}
+
+/// Prints a batch, and the top words of the window below.
+pub fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
+    let mut line = format!(
+        "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
+        time_of_day(found.batch.0),
+        HumanCount(found.records).to_string(),
+        HumanCount(per_second(found.records, interval)).to_string(),
+        HumanCount(found.window_words.unsigned_abs()).to_string(),
+        millis(found.processing),
+        millis(found.scheduling_delay),
+        resident(),
+    );
+    for (place, (word, count)) in found.top.iter().enumerate() {
+        line += if place == 0 { "\n    " } else { ", " };
+        line += &format!("{} {count}", printable(word));
+    }
+    say(line)
+}
+
+/// A word as it may go to a terminal: it came from anyone.
+pub fn printable(word: &str) -> String {
+    let plain = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    word.chars().take(LONGEST_WORD).map(plain).collect()
+}
+
+/// Records each second, of a batch of `interval`.
+pub fn per_second(records: u64, interval: Duration) -> u64 {
+    (records as f64 / interval.as_secs_f64()).round() as u64
+}
+
+/// A short time, with its unit.
+pub fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Memory of this process.
+pub fn resident() -> String {
+    memory::resident().map_or("?".to_owned(), |bytes| HumanBytes(bytes).to_string())
+}
+
+/// The time of day of milliseconds since the Unix epoch.
+fn time_of_day(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!(
+        "{hours:02}:{minutes:02}:{:02}.{:03}",
+        seconds % 60,
+        ms % 1000
+    )
+}

@@ -1,0 +1,15 @@
+//! The one integration test binary: whole programs on the local engine, seen from outside.
+//!
+//! [`program`] runs a program over a list of intervals on a clock moved by hand; everything waits on
+//! conditions, with a long bound only so that a failure ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod determinism;
+mod graph;
+mod operators;
+mod program;
+mod records;
+mod relational;
+mod tidy;
+mod windows;

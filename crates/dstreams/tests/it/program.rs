@@ -1,0 +1,204 @@
+//! Runs a program over a list of intervals and returns what each batch gave.
+
+use std::future::Future;
+use std::time::Duration;
+
+use dstreams::{
+    BatchReport, BatchTime, Clock, Config, DStream, Error, Listener, ManualClock, Record, Running,
+    StreamContext,
+};
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+
+/// Batch interval of all tests on a manual clock.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+/// Bound of every wait: only a failure takes as long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The records of one interval, block by block.
+pub type Interval<T> = Vec<Vec<T>>;
+/// What each batch gave: batch time in milliseconds and records.
+pub type Batches<U> = Vec<(u64, Vec<U>)>;
+
+/// Runs a future on a runtime of its own.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+/// Waits for `future`, which must end.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(done) => done,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
+}
+
+/// Waits until `condition` holds.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    soon(what, wait).await
+}
+
+/// Settings with which little data makes many tasks, batches of rows and blocks.
+pub fn small(threads: usize, rows_per_task: usize, rows_per_batch: usize) -> Config {
+    let mut config = Config::new(INTERVAL);
+    config.threads = threads;
+    config.rows_per_task = rows_per_task;
+    config.rows_per_batch = rows_per_batch;
+    // Every push is a block.
+    config.block_bytes = 1;
+    config
+}
+
+/// Any settings of that kind.
+pub fn settings() -> impl Strategy<Value = Config> {
+    (1..5usize, 1..12usize, 1..9usize).prop_map(|(threads, task, batch)| small(threads, task, batch))
+}
+
+/// `cases` random cases, without files about failures.
+pub fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Up to `most` intervals of up to three blocks of `record`, empty ones included.
+pub fn intervals<S: Strategy>(record: S, most: usize) -> impl Strategy<Value = Vec<Interval<S::Value>>>
+where
+    S::Value: Clone,
+{
+    let block = prop::collection::vec(record, 0..10);
+    prop::collection::vec(prop::collection::vec(block, 0..4), 1..=most)
+}
+
+/// Texts of every kind of length; few, so that they come again.
+pub fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[ab]{0,2}",
+        "[ab]{12}c",
+        Just("exactly12byt".to_owned()),
+        "a key that is long and ends with [0-9]",
+        "[äß€]{1,2}",
+    ]
+}
+
+/// A program that is being described, on a clock moved by hand.
+pub struct Program {
+    pub ctx: StreamContext,
+    clock: ManualClock,
+    reports: mpsc::UnboundedReceiver<Result<BatchReport, Error>>,
+}
+
+struct Reports(mpsc::UnboundedSender<Result<BatchReport, Error>>);
+
+impl Listener for Reports {
+    fn batch_completed(&self, report: &BatchReport) {
+        let _ = self.0.send(Ok(report.clone()));
+    }
+    fn batch_failed(&self, _: BatchTime, error: &Error) {
+        let _ = self.0.send(Err(error.clone()));
+    }
+}
+
+impl Program {
+    pub fn new(config: Config) -> Self {
+        let mut ctx = StreamContext::with_config(config).unwrap();
+        let (manual, clock) = Clock::manual(Duration::ZERO);
+        ctx.set_clock(clock);
+        let (sender, reports) = mpsc::unbounded_channel();
+        ctx.add_listener(Reports(sender));
+        Program {
+            ctx,
+            clock: manual,
+            reports,
+        }
+    }
+
+    pub async fn start(self) -> Live {
+        Live {
+            running: self.ctx.start().await.unwrap(),
+            clock: self.clock,
+            reports: self.reports,
+        }
+    }
+}
+
+/// A program that runs.
+pub struct Live {
+    pub running: Running,
+    pub clock: ManualClock,
+    reports: mpsc::UnboundedReceiver<Result<BatchReport, Error>>,
+}
+
+impl Live {
+    /// Ends the interval and waits until its batch has taken effect.
+    pub async fn batch(&mut self) -> BatchReport {
+        self.try_batch().await.unwrap()
+    }
+
+    /// The same; the error is that of a batch that failed.
+    pub async fn try_batch(&mut self) -> Result<BatchReport, Error> {
+        self.clock.advance(INTERVAL);
+        self.report().await
+    }
+
+    /// Waits for the next batch to take effect.
+    pub async fn report(&mut self) -> Result<BatchReport, Error> {
+        soon("a batch", self.reports.recv()).await.unwrap()
+    }
+}
+
+/// What `build` makes of the intervals.
+pub fn run<T, U>(
+    config: &Config,
+    intervals: &[Interval<T>],
+    build: impl FnOnce(&StreamContext, &DStream<T>) -> DStream<U>,
+) -> Batches<U>
+where
+    T: Record + Clone,
+    U: Record,
+{
+    block_on(async {
+        let mut program = Program::new(config.clone());
+        let (queue, stream) = program.ctx.queue::<T>("in");
+        let mut output = build(&program.ctx, &stream).collect();
+        let mut live = program.start().await;
+        for interval in intervals {
+            for block in interval {
+                queue.push(block.iter().cloned()).await.unwrap();
+            }
+            live.batch().await;
+        }
+        let mut batches = Vec::new();
+        while let Some(rdd) = output.try_recv() {
+            batches.push((rdd.batch_time().0, rdd.collect().unwrap()));
+        }
+        live.running.stop(true, None).await.unwrap();
+        batches
+    })
+}
+
+/// What `f` makes of the records of each interval.
+pub fn each<T: Clone, U>(intervals: &[Interval<T>], f: impl Fn(Vec<T>) -> Vec<U>) -> Batches<U> {
+    let numbered = (1u64..).zip(intervals);
+    numbered.map(|(n, interval)| (n * 100, f(interval.concat()))).collect()
+}
+
+/// The records of each batch in an order of their own.
+pub fn sorted<U: std::fmt::Debug>(mut batches: Batches<U>) -> Batches<U> {
+    for (_, records) in &mut batches {
+        records.sort_by_cached_key(|record| format!("{record:?}"));
+    }
+    batches
+}
