@@ -34,7 +34,9 @@ pub fn run(flags: impl Iterator<Item = String>) -> Outcome<()> {
     let batches = std::mem::take(&mut input.batches).into_iter().map(lines);
     let batches: Vec<RecordBatch> = batches.collect::<Outcome<_>>()?;
     // The context's own threads run the tasks; this one only waits.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let json = runtime.block_on(async {
         match args.work {
             Work::Grep => grep(&args, &input, batches).await,
@@ -57,7 +59,10 @@ fn lines(text: Vec<u8>) -> Outcome<RecordBatch> {
         views.try_append_view(block, (line * LINE_BYTES) as u32, LINE_BYTES as u32 - 1)?;
     }
     let column: StringViewArray = views.finish();
-    Ok(RecordBatch::try_new(String::schema(), vec![Arc::new(column)])?)
+    Ok(RecordBatch::try_new(
+        String::schema(),
+        vec![Arc::new(column)],
+    )?)
 }
 
 /// A context whose intervals end by hand.
@@ -97,8 +102,12 @@ impl Program {
                     out.push(word)
                 }
             })),
-            "dataframes" => Ok(self.lines.sql("select unnest(words(value)) as value from this")?),
-            other => Err(format!("unknown variant {other:?}: closures, split or dataframes").into()),
+            "dataframes" => Ok(self
+                .lines
+                .sql("select unnest(words(value)) as value from this")?),
+            other => {
+                Err(format!("unknown variant {other:?}: closures, split or dataframes").into())
+            }
         }
     }
 
@@ -113,7 +122,10 @@ impl Program {
 
     fn windowed(&self, args: &Args) -> Outcome<Keyed<String, i64>> {
         let length = INTERVAL * window_of(args)? as u32;
-        Ok(self.words(args)?.keyed().window_agg(length, INTERVAL, count())?)
+        Ok(self
+            .words(args)?
+            .keyed()
+            .window_agg(length, INTERVAL, count())?)
     }
 }
 
@@ -160,7 +172,9 @@ async fn grep(args: &Args, input: &Input, batches: Vec<RecordBatch>) -> Outcome<
         ))?,
         _ => {
             let needle = memchr::memmem::Finder::new(NEEDLE).into_owned();
-            let found = program.lines.filter(move |line| needle.find(line.as_bytes()).is_some());
+            let found = program
+                .lines
+                .filter(move |line| needle.find(line.as_bytes()).is_some());
             found.count()?
         }
     };

@@ -19,14 +19,21 @@ fn flag<T: std::str::FromStr>(flags: &[String], name: &str, default: T) -> Outco
     let Some(at) = flags.iter().position(|flag| flag == name) else {
         return Ok(default);
     };
-    let value = flags.get(at + 1).ok_or_else(|| format!("{name} needs a value"))?;
-    value.parse().map_err(|_| format!("{name} {value} does not fit").into())
+    let value = flags
+        .get(at + 1)
+        .ok_or_else(|| format!("{name} needs a value"))?;
+    value
+        .parse()
+        .map_err(|_| format!("{name} {value} does not fit").into())
 }
 
 /// Milliseconds at a share of the sorted times.
 fn percentile(sorted: &[Duration], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
-    let time = sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+    let time = sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default();
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 

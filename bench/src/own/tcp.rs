@@ -18,7 +18,14 @@ pub fn tcp(flags: &[String]) -> Outcome<()> {
     let lines: usize = flag(flags, "--lines", 5_000_000)?;
     let rounds: usize = flag(flags, "--rounds", 5)?;
     let interval = Duration::from_millis(flag(flags, "--interval-ms", 500)?);
-    let words = ["--work", "grep", "--lines", &lines.to_string(), "--batches", "20"];
+    let words = [
+        "--work",
+        "grep",
+        "--lines",
+        &lines.to_string(),
+        "--batches",
+        "20",
+    ];
     let args = Args::parse(words.map(str::to_owned))?;
     let input = Input::generate(&args);
     let wanted: u64 = input.expected.grep.iter().sum();
@@ -96,7 +103,9 @@ fn dstreams(input: &Arc<Input>, lines: u64, interval: Duration) -> Outcome<(Dura
     let mut ctx = StreamContext::with_config(config)?;
     let text = ctx.tcp_text("lines", "127.0.0.1:0");
     let needle = memchr::memmem::Finder::new(NEEDLE).into_owned();
-    let found = text.filter(move |line| needle.find(line.as_bytes()).is_some()).count()?;
+    let found = text
+        .filter(move |line| needle.find(line.as_bytes()).is_some())
+        .count()?;
     let mut counts = found.collect();
     let (count, changed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
     ctx.add_listener(Records {

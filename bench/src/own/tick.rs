@@ -54,7 +54,8 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
     })?;
     let reports = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
     let records: u64 = reports.iter().map(|report| report.records).sum();
-    let total = |reports: &[BatchReport]| percentiles(reports.iter().map(|r| r.total_delay()).collect());
+    let total =
+        |reports: &[BatchReport]| percentiles(reports.iter().map(|r| r.total_delay()).collect());
     let (first, second) = reports.split_at(reports.len() / 2);
     println!(
         "{}",

@@ -59,10 +59,14 @@ where
     let (clock, time) = Clock::manual(Duration::ZERO);
     ctx.set_clock(time);
     let (queue, pairs) = ctx.queue::<(u64, i64)>("pairs");
-    let windowed = pairs.by_key().window_agg(INTERVAL * window, INTERVAL, agg)?;
+    let windowed = pairs
+        .by_key()
+        .window_agg(INTERVAL * window, INTERVAL, agg)?;
     let mut results = windowed.collect();
     let warm_up = 110u64;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let running = ctx.start().await?;
         let mut times = Vec::new();

@@ -40,13 +40,20 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
         ));
     };
     if fields.named.is_empty() {
-        return Err(Error::new_spanned(name, "a record needs at least one field"));
+        return Err(Error::new_spanned(
+            name,
+            "a record needs at least one field",
+        ));
     }
     let vis = &input.vis;
     let row = format_ident!("{name}Ref");
     let cols = format_ident!("{name}Cols");
     let builder = format_ident!("{name}Builder");
-    let field: Vec<_> = fields.named.iter().filter_map(|f| f.ident.as_ref()).collect();
+    let field: Vec<_> = fields
+        .named
+        .iter()
+        .filter_map(|f| f.ident.as_ref())
+        .collect();
     let ty: Vec<_> = fields.named.iter().map(|f| &f.ty).collect();
     let column: Vec<_> = field
         .iter()

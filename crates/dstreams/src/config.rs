@@ -56,7 +56,7 @@ impl Config {
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |setting, message: String| Err(Error::Config { setting, message });
         let nanos = self.interval.subsec_nanos();
-        if self.interval < MIN_INTERVAL || nanos % 1_000_000 != 0 {
+        if self.interval < MIN_INTERVAL || !nanos.is_multiple_of(1_000_000) {
             return wrong(
                 "interval",
                 format!(

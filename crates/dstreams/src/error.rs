@@ -112,17 +112,38 @@ pub enum Error {
     /// The query engine said no.
     #[error("{0}")]
     Engine(Arc<DataFusionError>),
+    /// The query engine said no to an operator.
+    #[error("{operator}: {cause}")]
+    Operator {
+        /// The operator with the place in the program that built it.
+        operator: Operator,
+        /// What the engine said.
+        #[source]
+        cause: Arc<DataFusionError>,
+    },
     /// The context has stopped (or was never started).
     #[error("the stream context is not running")]
     NotRunning,
 }
 
 impl Error {
+    /// The same error as that of `operator`, unless it names another already.
+    pub(crate) fn of(self, operator: &Operator) -> Error {
+        match self {
+            Error::Engine(cause) => Error::Operator {
+                operator: operator.clone(),
+                cause,
+            },
+            other => other,
+        }
+    }
+
     /// The operator or output that failed, for messages.
     pub(crate) fn place(&self) -> String {
         match self {
             Error::Panic { operator, .. }
             | Error::Record { operator, .. }
+            | Error::Operator { operator, .. }
             | Error::Graph { operator, .. } => operator.to_string(),
             Error::Sink { output, .. } => format!("output {output}"),
             _ => "the engine".into(),
@@ -136,8 +157,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Sink { .. } => true,
-            Error::Engine(error) => matches!(
-                error.find_root(),
+            Error::Engine(cause) | Error::Operator { cause, .. } => matches!(
+                cause.find_root(),
                 DataFusionError::IoError(_) | DataFusionError::ResourcesExhausted(_)
             ),
             _ => false,

@@ -93,6 +93,25 @@ async fn a_server_that_stays_away_is_given_up_with_what_was_safe() {
     assert_eq!(error.outcome(), Outcome::Unknown);
 }
 
+#[tokio::test]
+async fn a_connection_that_breaks_often_and_makes_progress_is_never_given_up() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let proxy = Proxy::faithful(server.address).await;
+    let client = Client::connect(proxy.address, three_tries()).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    for round in 1..=10 {
+        store.acknowledging.send_replace(false);
+        lines.send("line").await.unwrap();
+        until("it is on the way", || store.received.load(Relaxed) == round).await;
+        proxy.retarget(Some(server.address));
+        store.acknowledging.send_replace(true);
+        lines.flush().await.unwrap();
+    }
+    assert_eq!(lines.finish().await.unwrap().records_acknowledged, 10);
+    assert_eq!(store.stored_lines().len(), 10);
+}
+
 /// Without anything to send there is nothing to fail: the sender waits for work to come back.
 #[tokio::test]
 async fn an_idle_sender_survives_any_absence() {

@@ -8,7 +8,11 @@ use crate::receive::Block;
 
 /// Number of tasks that read a batch of `rows` rows.
 pub(crate) fn tasks_for(rows: u64, rows_per_task: usize, threads: usize) -> usize {
-    if rows > rows_per_task as u64 { threads } else { 1 }
+    if rows > rows_per_task as u64 {
+        threads
+    } else {
+        1
+    }
 }
 
 /// The rows of `blocks`, in their order, as runs of nearly equal length, one for each task.

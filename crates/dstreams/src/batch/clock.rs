@@ -35,7 +35,11 @@ impl Clock {
     /// The time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Kind::Wall => timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            Kind::Wall => timestamp(
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default(),
+            ),
             Kind::Manual(time) => *time.borrow(),
         }
     }
@@ -44,7 +48,11 @@ impl Clock {
     pub(crate) async fn wait_until(&mut self, at: Timestamp) {
         match &mut self.0 {
             Kind::Wall => {
-                let now = timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+                let now = timestamp(
+                    SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap_or_default(),
+                );
                 let wait = Duration::from_micros(at.0.saturating_sub(now.0));
                 tokio::time::sleep(wait).await
             }

@@ -152,7 +152,10 @@ impl<T: Record> RddReceiver<T> {
 
     /// The next RDD, if there is one within `timeout`.
     pub async fn recv_timeout(&mut self, timeout: Duration) -> Option<Rdd<T>> {
-        tokio::time::timeout(timeout, self.recv()).await.ok().flatten()
+        tokio::time::timeout(timeout, self.recv())
+            .await
+            .ok()
+            .flatten()
     }
 
     /// The next RDD if it is there already.

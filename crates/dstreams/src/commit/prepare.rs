@@ -1,9 +1,13 @@
 //! Prepare and commit of one batch's outputs.
 
-use dstreams_control::BatchTime;
+use std::panic::AssertUnwindSafe;
 
-use crate::error::{Error, Operator, Result};
+use dstreams_control::BatchTime;
+use futures::FutureExt;
+
+use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::output::{Output, Prepared, Rows};
+use crate::stream::rows::panic_message;
 
 /// What one output needs to commit a batch.
 pub(crate) struct PreparedBatch {
@@ -22,11 +26,8 @@ pub(crate) async fn prepare(
     let mut parts = Vec::new();
     if let Output::Sink(sink) = output {
         for (partition, batches) in rows.partitions.iter().enumerate() {
-            let part = sink.prepare(rows.batch, partition, batches).await;
-            parts.push(part.map_err(|cause| Error::Sink {
-                output: operator.to_string(),
-                cause: cause.into(),
-            })?);
+            let part = sink.prepare(rows.batch, partition, batches);
+            parts.push(guard(operator, part).await?);
         }
     }
     Ok(PreparedBatch {
@@ -35,6 +36,23 @@ pub(crate) async fn prepare(
         rows,
         parts,
     })
+}
+
+/// What a sink did; its errors and panics name it.
+async fn guard<T>(
+    operator: &Operator,
+    work: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done.map_err(|cause| Error::Sink {
+            output: operator.to_string(),
+            cause: cause.into(),
+        }),
+        Err(panic) => Err(Error::Panic {
+            operator: operator.clone(),
+            message: panic_message(&*panic),
+        }),
+    }
 }
 
 /// Commits all outputs of a batch, in the order in which the program built them.
@@ -46,11 +64,8 @@ pub(crate) async fn commit(batch: BatchTime, outputs: &[PreparedBatch]) -> Resul
         match &prepared.output {
             Output::Rdd(call) => call.call(prepared.rows.clone())?,
             Output::Sink(sink) => {
-                let done = sink.commit(batch, prepared.parts.clone()).await;
-                done.map_err(|cause| Error::Sink {
-                    output: prepared.operator.to_string(),
-                    cause: cause.into(),
-                })?;
+                let done = sink.commit(batch, prepared.parts.clone());
+                guard(&prepared.operator, done).await?;
             }
         }
     }

@@ -115,12 +115,16 @@ impl LocalEngine {
             let (plan, context, route) =
                 (Arc::clone(&plan), Arc::clone(context), stage.route.clone());
             async move {
-                let plan = if copies { reset_plan_states(plan)? } else { plan };
+                let plan = if copies {
+                    reset_plan_states(plan)?
+                } else {
+                    plan
+                };
                 task::run(plan, partition, context, route).await
             }
         };
         if stage.tasks == 1 && self.shuffle.is_none() {
-            let rows = task(0).await?;
+            let rows = task(0).await.map_err(|error| error.of(&stage.operator))?;
             return Ok(Arc::new(task::join(vec![rows], &stage.route)));
         }
         let mut order: Vec<usize> = (0..stage.tasks).collect();
@@ -181,7 +185,7 @@ impl<T> Aborting<T> {
     /// The result; a panic is the error of `operator`.
     async fn finish(mut self, operator: &Operator) -> Result<T> {
         match (&mut self.0).await {
-            Ok(result) => result,
+            Ok(result) => result.map_err(|error| error.of(operator)),
             Err(error) => {
                 let message = match error.try_into_panic() {
                     Ok(panic) => panic_message(&*panic),

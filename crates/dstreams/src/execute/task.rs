@@ -37,7 +37,10 @@ pub(super) async fn run(
 /// The dataset of a stage from the outputs of its tasks, in their order.
 pub(super) fn join(tasks: Vec<Vec<Vec<RecordBatch>>>, route: &Route) -> Vec<Vec<RecordBatch>> {
     match route {
-        Route::Keep => tasks.into_iter().map(|mut parts| parts.swap_remove(0)).collect(),
+        Route::Keep => tasks
+            .into_iter()
+            .map(|mut parts| parts.swap_remove(0))
+            .collect(),
         Route::Gather => vec![tasks.into_iter().flatten().flatten().collect()],
         Route::Hash { parts, .. } => {
             let mut dataset = vec![Vec::new(); *parts];

@@ -67,14 +67,19 @@ impl Jobs {
         }
         let job = Job {
             batch,
-            inputs: inputs.iter().map(|blocks| Arc::new(split(blocks, tasks))).collect(),
+            inputs: inputs
+                .iter()
+                .map(|blocks| Arc::new(split(blocks, tasks)))
+                .collect(),
             template,
             installs: Arc::clone(&self.installs),
         };
         let datasets = self.engine.run(job).await?.0;
         let mut prepared = Vec::new();
         for ((output, operator, schema), partitions) in self.outputs.iter().zip(datasets) {
-            let Some(partitions) = partitions else { continue };
+            let Some(partitions) = partitions else {
+                continue;
+            };
             let rows = Rows {
                 batch,
                 schema: Arc::clone(schema),

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dstreams_control::{
-    BatchTime, BlockMeta, Command, Controller, Event, ReceiverId, Timestamp,
-};
+use dstreams_control::{BatchTime, BlockMeta, Command, Controller, Event, ReceiverId, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
@@ -17,7 +15,7 @@ use super::running::{Summary, Watched};
 use crate::batch::Clock;
 use crate::commit::{PreparedBatch, commit};
 use crate::error::{Error, Result};
-use crate::receive::{Closing, Intake};
+use crate::receive::{Block, Closing, Intake};
 use crate::replicate::BlockStore;
 
 /// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
@@ -94,7 +92,16 @@ impl Master {
             };
             self.step(event);
         }
-        let mut totals = self.watched.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        // What no batch will take gives its memory back, and whoever pushes is told.
+        self.intakes
+            .iter()
+            .for_each(|intake| drop(intake.seal_last()));
+        self.store.clear();
+        let mut totals = self
+            .watched
+            .totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         totals.0.unfinished = self.state.stopped.unwrap_or_default();
         let result = match self.state.failure.take() {
             Some(error) => Err(error),
@@ -154,7 +161,10 @@ impl Master {
         match command {
             Command::WakeAt(at) => self.state.wake = Some(at),
             Command::Seal { batch } => self.seal(batch),
-            Command::CloseReceivers => self.closing.request(),
+            Command::CloseReceivers => {
+                self.watched.budget.lift();
+                self.closing.request();
+            }
             Command::Cut { batch, blocks } => {
                 let records = blocks.iter().map(|block| block.rows).sum();
                 tracing::debug!(%batch, records, "batch cut");
@@ -195,13 +205,14 @@ impl Master {
     /// Seals all receivers; when they are closing, once they have pushed what they had.
     fn seal(&self, batch: BatchTime) {
         if !self.closing.is_requested() {
-            return seal_all(&self.intakes, &self.store, batch, &self.messages);
+            let seal = Intake::seal;
+            return seal_all(&self.intakes, seal, &self.store, batch, &self.messages);
         }
         let (intakes, store) = (self.intakes.clone(), Arc::clone(&self.store));
         let (sources, messages) = (self.sources.clone(), self.messages.clone());
         tokio::spawn(async move {
             sources.wait().await;
-            seal_all(&intakes, &store, batch, &messages);
+            seal_all(&intakes, Intake::seal_last, &store, batch, &messages);
         });
     }
 
@@ -263,12 +274,13 @@ async fn pause_before(attempt: u32) {
 
 fn seal_all(
     intakes: &[Arc<Intake>],
+    seal: impl Fn(&Intake) -> Vec<Arc<Block>>,
     store: &BlockStore,
     batch: BatchTime,
     messages: &mpsc::UnboundedSender<Message>,
 ) {
     for (at, intake) in intakes.iter().enumerate() {
-        let blocks = intake.seal();
+        let blocks = seal(intake);
         let metas = blocks.iter().map(|block| block.meta).collect();
         blocks.into_iter().for_each(|block| store.insert(block));
         let _ = messages.send(Message::Event(Event::Reported {

@@ -69,7 +69,11 @@ impl Running {
 
     /// How the program is doing now.
     pub fn status(&self) -> Status {
-        let totals = self.watched.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = self
+            .watched
+            .totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         Status {
             batches: totals.0.batches,
             records: totals.0.records,
@@ -98,7 +102,8 @@ impl Running {
         }
     }
 
-    fn request_stop(&self, graceful: bool, deadline: Option<Duration>) {
+    /// Asks the program to stop, as [`Running::stop`] does, without waiting for it.
+    pub fn request_stop(&self, graceful: bool, deadline: Option<Duration>) {
         let now = self.clock.now();
         let deadline = deadline.map(|wait| {
             let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
@@ -136,6 +141,8 @@ impl Running {
     /// (SIGTERM, Ctrl-C): what was received is run and committed, for `deadline` at most. A second
     /// signal stops it abruptly.
     pub async fn run_until_signal(&self, deadline: Duration) -> Result<Summary> {
+        // Listens from the first call on: what comes between two waits is not missed.
+        let mut signals = Signals::listen();
         let mut asked = false;
         loop {
             tokio::select! {
@@ -143,7 +150,7 @@ impl Running {
                     Some(summary) => return Ok(summary),
                     None => return Err(crate::Error::NotRunning),
                 },
-                () = signal() => {
+                () = signals.next() => {
                     tracing::info!(graceful = !asked, "asked to stop");
                     self.request_stop(!asked, Some(deadline));
                     asked = true;
@@ -153,22 +160,46 @@ impl Running {
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-async fn signal() {
-    #[cfg(unix)]
-    {
+/// SIGTERM and Ctrl-C; without signals a program ends by itself only.
+#[cfg(unix)]
+struct Signals(Vec<tokio::signal::unix::Signal>);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                done = tokio::signal::ctrl_c() => if done.is_ok() { return },
-            }
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+        Signals(
+            kinds
+                .into_iter()
+                .filter_map(|kind| signal(kind).ok())
+                .collect(),
+        )
+    }
+
+    async fn next(&mut self) {
+        let waits = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
+        let waits: Vec<_> = waits.collect();
+        match waits.is_empty() {
+            true => std::future::pending().await,
+            false => drop(futures::future::select_all(waits).await),
         }
     }
-    #[cfg(not(unix))]
-    if tokio::signal::ctrl_c().await.is_ok() {
-        return;
+}
+
+/// Ctrl-C; without signals a program ends by itself only.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Self {
+        Signals
     }
-    // Without signals the program ends by itself only.
-    std::future::pending::<()>().await
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }

@@ -36,7 +36,7 @@ impl StreamContext {
             dead_letter_input,
         } = self;
         let jobs = {
-            let graph = graph.lock();
+            let mut graph = graph.lock();
             if graph.outputs.is_empty() {
                 return Err(Error::Graph {
                     operator: Operator::new("start", std::panic::Location::caller()),
@@ -44,18 +44,32 @@ impl StreamContext {
                         .into(),
                 });
             }
-            Jobs::new(&graph, &config)?
+            let jobs = Jobs::new(&graph, &config);
+            // Handles into the graph may outlive the program; the ends of its channels must not.
+            graph.outputs.clear();
+            jobs?
         };
         let budget = Budget::new(config.block_memory);
         let dead_letters = DeadLetters::default();
         let inputs: Vec<_> = {
             let graph = graph.lock();
-            graph.inputs.iter().map(|i| (i.name.clone(), Arc::clone(&i.schema))).collect()
+            graph
+                .inputs
+                .iter()
+                .map(|i| (i.name.clone(), Arc::clone(&i.schema)))
+                .collect()
         };
         let intakes = inputs.iter().enumerate().map(|(at, (name, schema))| {
             let receiver = ReceiverId(at as u32);
             let (budget, dead) = (budget.clone(), dead_letters.clone());
-            Arc::new(Intake::new(receiver, name, Arc::clone(schema), &config, budget, dead))
+            Arc::new(Intake::new(
+                receiver,
+                name,
+                Arc::clone(schema),
+                &config,
+                budget,
+                dead,
+            ))
         });
         let intakes: Vec<Arc<Intake>> = intakes.collect();
         if let Some(at) = dead_letter_input {
@@ -81,7 +95,12 @@ impl StreamContext {
         let tasks = TaskTracker::new();
         for (source, intake) in sources.into_iter().zip(&intakes) {
             let ingest = Ingest(Arc::clone(intake));
-            tasks.spawn(run_source(source, ingest, closing.clone(), listeners.clone()));
+            tasks.spawn(run_source(
+                source,
+                ingest,
+                closing.clone(),
+                listeners.clone(),
+            ));
         }
         tasks.close();
         let mut settings = dstreams_control::Config::new(config.interval.as_millis() as u64)
@@ -147,11 +166,15 @@ async fn run_source(
     listeners: Vec<Arc<dyn Listener>>,
 ) {
     let stream = ingest.stream().to_owned();
-    let ran = AssertUnwindSafe(source.run(ingest, closing)).catch_unwind().await;
+    let ran = AssertUnwindSafe(source.run(ingest, closing))
+        .catch_unwind()
+        .await;
     let ended = ran.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
     if let Err(error) = ended {
         let error = source_error(&stream, error);
         tracing::error!(%error, "source ended");
-        listeners.iter().for_each(|l| l.source_failed(&stream, &error));
+        listeners
+            .iter()
+            .for_each(|l| l.source_failed(&stream, &error));
     }
 }

@@ -52,7 +52,9 @@ impl Aggregation<'_> {
         if !texts || !matches!(&self.plan.parts[..], [part] if counts(part)) {
             return Ok(None);
         }
-        let schema = self.exec(AggregateMode::Partial, Arc::clone(input))?.schema();
+        let schema = self
+            .exec(AggregateMode::Partial, Arc::clone(input))?
+            .schema();
         Ok(Some(Arc::new(CombineExec::new(Arc::clone(input), schema))))
     }
 
@@ -107,7 +109,9 @@ fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dy
         kind if kind.is_unsigned_integer() => DataType::UInt64,
         _ => DataType::Float64,
     };
-    Ok(datafusion::physical_expr::expressions::cast(argument, schema, wide)?)
+    Ok(datafusion::physical_expr::expressions::cast(
+        argument, schema, wide,
+    )?)
 }
 
 pub(super) fn column(name: &str, at: usize) -> Arc<dyn PhysicalExpr> {

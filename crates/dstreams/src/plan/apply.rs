@@ -66,7 +66,7 @@ impl ApplyExec {
         let output = input.flat_map(move |batch| {
             futures::stream::iter(match batch {
                 Ok(batch) => task.run(&batch),
-                Err(error) => vec![Err(error)],
+                Err(error) => vec![Err(Error::from(error).of(&task.operator).into())],
             })
         });
         let schema = Arc::clone(self.properties.equivalence_properties().schema());
@@ -74,7 +74,9 @@ impl ApplyExec {
     }
 }
 
-leaf_node!(ApplyExec, input, |apply: &ApplyExec| apply.operator.to_string());
+leaf_node!(ApplyExec, input, |apply: &ApplyExec| apply
+    .operator
+    .to_string());
 
 struct Task {
     rows: Box<dyn RowsTask>,

@@ -8,7 +8,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray,
+};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -95,7 +97,9 @@ impl CombineExec {
     }
 }
 
-leaf_node!(CombineExec, input, |_: &CombineExec| format!("places={PLACES}"));
+leaf_node!(CombineExec, input, |_: &CombineExec| format!(
+    "places={PLACES}"
+));
 
 impl Tables {
     fn take(&self) -> Vec<Place> {
@@ -104,7 +108,10 @@ impl Tables {
     }
 
     fn give_back(&self, table: Vec<Place>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(table);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(table);
     }
 }
 
@@ -130,7 +137,10 @@ impl Combiner {
             self.sent += keys.len();
             let ones: ArrayRef = Arc::new(Int64Array::from_value(1, keys.len()));
             let columns = vec![Arc::clone(batch.column(0)), ones];
-            return Ok(vec![RecordBatch::try_new(Arc::clone(&self.schema), columns)?]);
+            return Ok(vec![RecordBatch::try_new(
+                Arc::clone(&self.schema),
+                columns,
+            )?]);
         }
         self.combine(keys);
         match self.counts.len() >= self.target {

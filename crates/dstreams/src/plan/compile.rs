@@ -176,7 +176,12 @@ impl Compiler<'_> {
             Op::Reduce { keys, reducer } => {
                 let input = self.shared(inputs[0])?;
                 let reduce = |input| {
-                    Arc::new(ReduceExec::new(input, *keys, Arc::clone(reducer), operator.clone()))
+                    Arc::new(ReduceExec::new(
+                        input,
+                        *keys,
+                        Arc::clone(reducer),
+                        operator.clone(),
+                    ))
                 };
                 if partitions(&input) == 1 {
                     return Ok(reduce(input));

@@ -11,7 +11,9 @@ use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, Partiti
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, Partitioning, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, ExecutionPlan, Partitioning, ReplaceChildrenOptions,
+};
 
 use super::node::internal;
 use super::relation::InputExec;
@@ -50,7 +52,9 @@ pub(super) fn cut(
                 let (keys, parts) = (keys.clone(), *parts);
                 cuts.stage(child, Route::Hash { keys, parts })
             }
-            other => Ok(internal(format!("an exchange by {other} was not expected"))?),
+            other => Ok(internal(format!(
+                "an exchange by {other} was not expected"
+            ))?),
         };
     }
     if plan.downcast_ref::<CoalescePartitionsExec>().is_some() && partitions(&children[0]) > 1 {
@@ -62,7 +66,10 @@ pub(super) fn cut(
     if ends_with_build_side(&plan) && partitions(&children[1]) > 1 {
         children[1] = cuts.stage(Arc::clone(&children[1]), Route::Gather)?;
     }
-    let changed = old.iter().zip(&children).any(|(old, new)| !Arc::ptr_eq(old, new));
+    let changed = old
+        .iter()
+        .zip(&children)
+        .any(|(old, new)| !Arc::ptr_eq(old, new));
     if !changed {
         return Ok(plan);
     }
@@ -91,7 +98,9 @@ fn ends_with_build_side(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// first rows drop rows by what other partitions have found so far, and which of equal rows stay
 /// would depend on time.
 pub(super) fn keeps_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let top = plan.downcast_ref::<SortExec>().is_some_and(|sort| sort.fetch().is_some());
+    let top = plan
+        .downcast_ref::<SortExec>()
+        .is_some_and(|sort| sort.fetch().is_some());
     top || plan.children().into_iter().any(keeps_state)
 }
 

@@ -64,7 +64,10 @@ impl DatasetScanExec {
             return internal(format!("dataset {:?} was not computed", self.slot));
         };
         let Some(rows) = dataset.get(partition) else {
-            return internal(format!("dataset {:?} has no partition {partition}", self.slot));
+            return internal(format!(
+                "dataset {:?} has no partition {partition}",
+                self.slot
+            ));
         };
         // Large batches come in pieces that fit the caches; slicing copies nothing.
         let size = self.rows_per_batch;
@@ -81,4 +84,7 @@ impl DatasetScanExec {
     }
 }
 
-leaf_node!(DatasetScanExec, |scan: &DatasetScanExec| format!("slot={}", scan.slot.0));
+leaf_node!(DatasetScanExec, |scan: &DatasetScanExec| format!(
+    "slot={}",
+    scan.slot.0
+));

@@ -84,7 +84,9 @@ impl ReduceExec {
     }
 }
 
-leaf_node!(ReduceExec, input, |reduce: &ReduceExec| reduce.operator.to_string());
+leaf_node!(ReduceExec, input, |reduce: &ReduceExec| reduce
+    .operator
+    .to_string());
 
 async fn reduce(
     mut input: SendableRecordBatchStream,

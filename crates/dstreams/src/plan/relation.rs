@@ -69,4 +69,7 @@ impl InputExec {
     }
 }
 
-leaf_node!(InputExec, |input: &InputExec| format!("input={}", input.input));
+leaf_node!(InputExec, |input: &InputExec| format!(
+    "input={}",
+    input.input
+));

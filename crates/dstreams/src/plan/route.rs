@@ -84,7 +84,11 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
         }
         DataType::UInt64 => {
             let values = column.as_primitive::<UInt64Type>();
-            hash_words(values.values().iter().map(|v| v.to_le_bytes()), column, hashes);
+            hash_words(
+                values.values().iter().map(|v| v.to_le_bytes()),
+                column,
+                hashes,
+            );
         }
         kind if kind.is_integer() || kind.is_temporal() => {
             let values = cast(column, &DataType::Int64)?;
@@ -132,7 +136,13 @@ mod tests {
     /// State is kept by shard: these must never change.
     #[test]
     fn test_vectors() {
-        let texts = ["", "a", "to be", "a text that is longer than twelve bytes", "ä"];
+        let texts = [
+            "",
+            "a",
+            "to be",
+            "a text that is longer than twelve bytes",
+            "ä",
+        ];
         let views: ArrayRef = Arc::new(StringViewArray::from(texts.to_vec()));
         let plain: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
         assert_eq!(shards(views), TEXT_SHARDS);
@@ -142,13 +152,27 @@ mod tests {
         assert_eq!(shards(wide), NUMBER_SHARDS);
         assert_eq!(shards(narrow), NUMBER_SHARDS);
     }
-    const TEXT_SHARDS: [usize; 5] = [0; 5];
-    const NUMBER_SHARDS: [usize; 4] = [0; 4];
+
+    // Made by another implementation of the hash (the Python package xxhash).
+    const TEXT_SHARDS: [usize; 5] = [22, 115, 33, 42, 42];
+    const NUMBER_SHARDS: [usize; 4] = [99, 23, 40, 107];
+
+    #[test]
+    fn a_second_column_is_hashed_with_the_first_as_its_seed() {
+        let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
+        let number: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+        let mut hashes = vec![0];
+        hash_column(&text, &mut hashes).unwrap();
+        hash_column(&number, &mut hashes).unwrap();
+        assert_eq!(shard_of(hashes[0]), 89);
+    }
 
     #[test]
     fn partitions_are_runs_of_shards() {
         for parts in 1..=SHARDS {
-            let of: Vec<_> = (0..SHARDS).map(|shard| partition_of(shard, parts)).collect();
+            let of: Vec<_> = (0..SHARDS)
+                .map(|shard| partition_of(shard, parts))
+                .collect();
             assert!(of.is_sorted());
             assert_eq!(of[SHARDS - 1], parts - 1);
         }

@@ -18,12 +18,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub fn new(
-        id: BlockId,
-        batches: Vec<RecordBatch>,
-        bytes: usize,
-        memory: Vec<Share>,
-    ) -> Self {
+    pub fn new(id: BlockId, batches: Vec<RecordBatch>, bytes: usize, memory: Vec<Share>) -> Self {
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let joined = match batches.first() {
             Some(first) if batches.len() > 1 && rows < SMALL * batches.len() => {

@@ -1,6 +1,7 @@
 //! The bound on memory held by received records.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -10,7 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Budget {
     free: Arc<Semaphore>,
     total: usize,
+    lifted: Arc<AtomicBool>,
 }
+
+/// Bytes more than any program takes.
+const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
 
 /// Bytes taken from the budget; given back when dropped.
 pub(crate) struct Share(#[allow(dead_code)] OwnedSemaphorePermit);
@@ -21,6 +26,15 @@ impl Budget {
         Budget {
             free: Arc::new(Semaphore::new(total)),
             total,
+            lifted: Arc::default(),
+        }
+    }
+
+    /// Lifts the bound, for the end of a program: what was received must go through, and the memory
+    /// it waits for may be held by records that no batch takes before the end.
+    pub fn lift(&self) {
+        if !self.lifted.swap(true, Ordering::Relaxed) {
+            self.free.add_permits(ENDLESS);
         }
     }
 
@@ -38,7 +52,10 @@ impl Budget {
 
     /// Bytes in use.
     pub fn used(&self) -> usize {
-        self.total - self.free.available_permits()
+        let free = self.free.available_permits();
+        let lifted = self.lifted.load(Ordering::Relaxed);
+        let total = self.total + if lifted { ENDLESS } else { 0 };
+        total.saturating_sub(free)
     }
 }
 

@@ -129,7 +129,9 @@ impl Clients {
             producers: Producers::default(),
             calls: sender,
         });
-        self.shared.streams().insert(name.to_owned(), Arc::clone(&stream));
+        self.shared
+            .streams()
+            .insert(name.to_owned(), Arc::clone(&stream));
         let clients = self.clone();
         ClientSource {
             clients,
@@ -164,7 +166,11 @@ impl Clients {
             }
         });
         let task = Mutex::new(Some(task));
-        Ok(Arc::new(Serving { address, stop, task }))
+        Ok(Arc::new(Serving {
+            address,
+            stop,
+            task,
+        }))
     }
 }
 
@@ -175,7 +181,9 @@ impl Shared {
 
     /// Whether calls for the stream's name go to this one.
     fn serves(&self, stream: &Arc<Stream>) -> bool {
-        self.streams().get(&stream.name).is_some_and(|known| Arc::ptr_eq(known, stream))
+        self.streams()
+            .get(&stream.name)
+            .is_some_and(|known| Arc::ptr_eq(known, stream))
     }
 }
 
@@ -183,7 +191,11 @@ impl Serving {
     /// Ends the server; waits, for a time, until the last answers have left.
     async fn end(self) {
         self.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(task) = task {
             let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
         }

@@ -43,7 +43,11 @@ impl DeadLetters {
 
     /// Number of dead letters of each stream.
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Counts one and passes it on, waiting for memory as every record does.
@@ -53,7 +57,12 @@ impl DeadLetters {
             let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
             *counts.entry(stream.to_owned()).or_default() += 1;
         }
-        let intake = self.0.intake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let intake = self
+            .0
+            .intake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let Some(intake) = intake else { return };
         let letter = DeadLetter {
             stream: stream.to_owned(),

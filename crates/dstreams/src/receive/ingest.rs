@@ -24,7 +24,7 @@ impl Ingest {
     /// memory), so that a producer may be told.
     ///
     /// Waits while the memory for received records is full. Fails if the columns are not those of
-    /// the stream.
+    /// the stream, or if the context has stopped: then the records are in no batch.
     pub async fn push(&self, records: RecordBatch) -> Result<()> {
         self.0.push(records).await
     }
@@ -34,7 +34,8 @@ impl Ingest {
         let intake = &self.0;
         let length = bytes.len() as u64;
         let dead = &intake.dead_letters;
-        dead.add(&intake.stream, producer, bytes, length, reason).await
+        dead.add(&intake.stream, producer, bytes, length, reason)
+            .await
     }
 
     /// Name of the stream.
@@ -74,6 +75,8 @@ struct Open {
     next_block: u64,
     sealed: Vec<Arc<Block>>,
     buffers: Vec<Weak<dyn OpenBuffer>>,
+    /// Nothing more is taken: the last block was sealed.
+    ended: bool,
 }
 
 impl Intake {
@@ -114,7 +117,11 @@ impl Intake {
 
     /// Adds records whose memory is accounted for.
     pub fn add(&self, records: RecordBatch, bytes: usize, memory: Share) -> Result<()> {
-        self.lock().add(self, records, bytes, memory);
+        let mut open = self.lock();
+        if open.ended {
+            return Err(Error::NotRunning);
+        }
+        open.add(self, records, bytes, memory);
         Ok(())
     }
 
@@ -126,10 +133,14 @@ impl Intake {
         }
         let wanted = self.schema.fields();
         let same = found.fields().len() == wanted.len()
-            && wanted.iter().zip(found.fields()).zip(records.columns()).all(|((w, f), c)| {
-                let nulls = w.is_nullable() || c.null_count() == 0;
-                w.name() == f.name() && w.data_type() == f.data_type() && nulls
-            });
+            && wanted
+                .iter()
+                .zip(found.fields())
+                .zip(records.columns())
+                .all(|((w, f), c)| {
+                    let nulls = w.is_nullable() || c.null_count() == 0;
+                    w.name() == f.name() && w.data_type() == f.data_type() && nulls
+                });
         if !same {
             return Err(Error::Schema {
                 what: format!("records for stream `{}`", self.stream),
@@ -150,15 +161,30 @@ impl Intake {
 
     /// Seals what there is: all blocks that no earlier call returned, in order.
     pub fn seal(&self) -> Vec<Arc<Block>> {
-        let buffers: Vec<_> = self.lock().buffers.iter().filter_map(Weak::upgrade).collect();
+        self.flush();
+        self.lock().take(self)
+    }
+
+    /// Seals for the last time: what comes later is refused, so that its producer knows.
+    pub fn seal_last(&self) -> Vec<Arc<Block>> {
+        self.flush();
+        let mut open = self.lock();
+        open.ended = true;
+        open.take(self)
+    }
+
+    fn flush(&self) {
+        let buffers: Vec<_> = self
+            .lock()
+            .buffers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for buffer in buffers {
             if let Err(error) = buffer.flush(self) {
                 tracing::error!(stream = self.stream, %error, "received bytes were not taken");
             }
         }
-        let mut open = self.lock();
-        open.close(self);
-        std::mem::take(&mut open.sealed)
     }
 }
 
@@ -170,6 +196,11 @@ impl Open {
         if self.bytes >= to.block_bytes {
             self.close(to);
         }
+    }
+
+    fn take(&mut self, to: &Intake) -> Vec<Arc<Block>> {
+        self.close(to);
+        std::mem::take(&mut self.sealed)
     }
 
     fn close(&mut self, to: &Intake) {
@@ -184,11 +215,16 @@ impl Open {
         let batches = std::mem::take(&mut self.batches);
         let memory = std::mem::take(&mut self.memory);
         let bytes = std::mem::take(&mut self.bytes);
-        self.sealed.push(Arc::new(Block::new(id, batches, bytes, memory)));
+        self.sealed
+            .push(Arc::new(Block::new(id, batches, bytes, memory)));
     }
 }
 
 /// Bytes that records hold, buffers shared with others included.
 fn memory_size(records: &RecordBatch) -> usize {
-    records.columns().iter().map(|c| c.get_array_memory_size()).sum()
+    records
+        .columns()
+        .iter()
+        .map(|c| c.get_array_memory_size())
+        .sum()
 }

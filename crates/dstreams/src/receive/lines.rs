@@ -67,7 +67,11 @@ impl Lines {
     }
 
     /// Takes a fresh chunk, whose memory is accounted for; the lines of the old one leave.
-    pub fn grow(&mut self, bytes: usize, memory: Share) -> Result<Option<(RecordBatch, usize, Share)>> {
+    pub fn grow(
+        &mut self,
+        bytes: usize,
+        memory: Share,
+    ) -> Result<Option<(RecordBatch, usize, Share)>> {
         let full = !self.views.is_empty();
         let old_memory = self.memory.replace(memory);
         let partial = self.chunk.len() - self.line;
@@ -131,7 +135,9 @@ impl Lines {
     }
 
     fn end_skipped(&mut self, start: usize, end: usize, bad: &mut Vec<BadLine>) {
-        let Some((bytes, skipped)) = self.skipped.take() else { return };
+        let Some((bytes, skipped)) = self.skipped.take() else {
+            return;
+        };
         let length = skipped + (end - start) as u64;
         bad.push(BadLine {
             bytes,
@@ -177,7 +183,10 @@ impl Lines {
         self.views.reserve(views.len());
         let buffer = Buffer::from(bytes.freeze());
         let lines = trusted_views(views, vec![buffer]);
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::new(lines)])?)
+        Ok(RecordBatch::try_new(
+            Arc::clone(&self.schema),
+            vec![Arc::new(lines)],
+        )?)
     }
 
     /// The producer has closed: its last line, if it did not end with a line feed, counts when the
@@ -213,7 +222,10 @@ fn check_line(bytes: &[u8], limit: usize, valid: bool) -> Result<(), String> {
     }
     match std::str::from_utf8(bytes) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("no valid UTF-8 at byte {} of the line", error.valid_up_to())),
+        Err(error) => Err(format!(
+            "no valid UTF-8 at byte {} of the line",
+            error.valid_up_to()
+        )),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::stream::record::{Record, batch_of};
 /// The pushing end of a queue: made by [`StreamContext::queue`](crate::StreamContext::queue).
 ///
 /// What is pushed belongs to the interval in which the call returns. Before the context has started
-/// pushing is an error.
+/// and after it has stopped pushing is an error.
 pub struct Queue<T> {
     ingest: Arc<OnceLock<Ingest>>,
     record: PhantomData<fn(T)>,

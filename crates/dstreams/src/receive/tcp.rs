@@ -72,7 +72,9 @@ impl Source for TcpText {
     }
 
     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
-        let Some(listener) = self.listener else { return Ok(()) };
+        let Some(listener) = self.listener else {
+            return Ok(());
+        };
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -94,9 +96,16 @@ impl Source for TcpText {
         // Connections that wait in the backlog have sent what they sent. The kernel is asked, as
         // in `drain`.
         let listener = listener.into_std();
-        let accept = || listener.as_ref().ok().and_then(|listener| listener.accept().ok());
+        let accept = || {
+            listener
+                .as_ref()
+                .ok()
+                .and_then(|listener| listener.accept().ok())
+        };
         while let Some((socket, peer)) = accept() {
-            let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            let socket = socket
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(socket));
             let Ok(socket) = socket else { continue };
             let connection = Connection::new(socket, peer, &ingest);
             connections.spawn(connection.run(closing.clone()));
@@ -191,7 +200,9 @@ impl Connection {
 
     /// Reads until the producer ends; `None` if the context closes before.
     async fn read(&self, closing: &Closing) -> Result<Option<End>> {
-        let Some(socket) = &self.socket else { return Ok(None) };
+        let Some(socket) = &self.socket else {
+            return Ok(None);
+        };
         let mut bad = Vec::new();
         let mut reads = 0;
         loop {
@@ -264,7 +275,9 @@ impl Connection {
 
     /// Waits for memory if there is no room to read into: this is what slows a producer down.
     async fn make_room(&self) -> Result<()> {
-        let Some(bytes) = self.lines.lock().needs() else { return Ok(()) };
+        let Some(bytes) = self.lines.lock().needs() else {
+            return Ok(());
+        };
         // The lines so far must not wait for the memory that they hold themselves.
         self.lines.flush(&self.intake)?;
         let memory = self.intake.budget.take(bytes).await;
@@ -278,7 +291,8 @@ impl Connection {
         for line in bad {
             let producer = self.peer.to_string();
             let stream = self.ingest.stream();
-            dead.add(stream, &producer, &line.bytes, line.length, &line.reason).await;
+            dead.add(stream, &producer, &line.bytes, line.length, &line.reason)
+                .await;
         }
     }
 }

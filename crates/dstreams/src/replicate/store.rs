@@ -34,6 +34,11 @@ impl BlockStore {
         }
     }
 
+    /// Lets all blocks go.
+    pub fn clear(&self) {
+        self.lock().clear()
+    }
+
     /// Number of blocks held.
     pub fn len(&self) -> usize {
         self.lock().len()

@@ -68,8 +68,20 @@ impl Combine {
         match self {
             Combine::Add => earlier.wrapping_add(later),
             Combine::AddFloat => (f64::from_bits(earlier) + f64::from_bits(later)).to_bits(),
-            Combine::Min(kind) => if less(kind, later, earlier) { later } else { earlier },
-            Combine::Max(kind) => if less(kind, earlier, later) { later } else { earlier },
+            Combine::Min(kind) => {
+                if less(kind, later, earlier) {
+                    later
+                } else {
+                    earlier
+                }
+            }
+            Combine::Max(kind) => {
+                if less(kind, earlier, later) {
+                    later
+                } else {
+                    earlier
+                }
+            }
         }
     }
 }
@@ -79,7 +91,9 @@ fn less(kind: Kind, one: u64, other: u64) -> bool {
     match kind {
         Kind::Signed => (one as i64) < other as i64,
         Kind::Unsigned => one < other,
-        Kind::Float => f64::from_bits(one).total_cmp(&f64::from_bits(other)).is_lt(),
+        Kind::Float => f64::from_bits(one)
+            .total_cmp(&f64::from_bits(other))
+            .is_lt(),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::arrow::array::AsArray;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
@@ -52,7 +52,8 @@ impl Keys {
         let fresh = UInt32Array::from(fresh);
         let columns = keys.iter().map(|key| owned(&take(key, &fresh, None)?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        self.segments.push(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
+        self.segments
+            .push(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
         self.join_segments()
     }
 
@@ -76,7 +77,10 @@ impl Keys {
     /// Keeps the slots in `live` only, which get new numbers in their order.
     pub fn keep(&mut self, live: &UInt32Array) -> Result<()> {
         let all = concat_batches(&self.schema, &self.segments)?;
-        let columns = all.columns().iter().map(|key| owned(&take(key, live, None)?));
+        let columns = all
+            .columns()
+            .iter()
+            .map(|key| owned(&take(key, live, None)?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let mut kept = Keys::new(Arc::clone(&self.schema))?;
         let mut slots = Vec::new();

@@ -108,18 +108,26 @@ impl Stacks {
 
     /// Adds rows to the newest pane: row i, of the key in `slots[i]`, has `columns[..][i]`.
     pub fn add(&mut self, slots: &[usize], columns: &[&[u64]]) {
-        let Some(pane) = self.panes.back().copied() else { return };
+        let Some(pane) = self.panes.back().copied() else {
+            return;
+        };
         for (row, slot) in slots.iter().enumerate() {
             if *slot >= self.keys.len() {
                 self.keys.resize(slot + 1, NO_ENTRIES);
-                self.back.iter_mut().for_each(|back| back.resize(slot + 1, 0));
+                self.back
+                    .iter_mut()
+                    .for_each(|back| back.resize(slot + 1, 0));
             }
             let key = &mut self.keys[*slot];
             let again = !key.is_empty() && key.newest >= pane;
             for (column, combine) in self.combine.iter().enumerate() {
                 let value = columns[column][row];
                 let back = &mut self.back[column][*slot];
-                *back = if key.has_back() { combine.apply(*back, value) } else { value };
+                *back = if key.has_back() {
+                    combine.apply(*back, value)
+                } else {
+                    value
+                };
                 let values = &mut self.entries.values[column];
                 match again {
                     true => {
@@ -159,7 +167,9 @@ impl Stacks {
                 values.pop_front();
             }
             self.entries.first += 1;
-            let (Some(slot), Some(later)) = (slot, later) else { return };
+            let (Some(slot), Some(later)) = (slot, later) else {
+                return;
+            };
             let slot = slot as usize;
             if later == NONE {
                 self.keys[slot] = NO_ENTRIES;
@@ -210,7 +220,12 @@ impl Stacks {
     pub fn renumber(&mut self, renumbered: &[u32], slots: usize) {
         let mut keys = vec![NO_ENTRIES; slots];
         let mut back = vec![vec![0; slots]; self.back.len()];
-        for (old, key) in self.keys.iter().enumerate().filter(|(_, key)| !key.is_empty()) {
+        for (old, key) in self
+            .keys
+            .iter()
+            .enumerate()
+            .filter(|(_, key)| !key.is_empty())
+        {
             let new = renumbered[old] as usize;
             keys[new] = *key;
             for (to, from) in back.iter_mut().zip(&self.back) {

@@ -43,7 +43,11 @@ impl WindowPartition {
         let parts = spec.plan.parts.iter().zip(fields);
         let combine = parts.map(|(part, field)| Combine::new(part.function, field.data_type()));
         let combine = combine.collect::<Result<Vec<_>>>()?;
-        let others: Vec<_> = combine.iter().copied().filter(|c| !c.invertible()).collect();
+        let others: Vec<_> = combine
+            .iter()
+            .copied()
+            .filter(|c| !c.invertible())
+            .collect();
         let panes = (spec.length_ms / spec.every_ms) as usize;
         Ok(WindowPartition {
             version: None,
@@ -87,7 +91,8 @@ impl WindowPartition {
         }
         let mut slots = Vec::new();
         for rows in delta {
-            self.keys.intern(&rows.columns()[..self.spec.keys], &mut slots)?;
+            self.keys
+                .intern(&rows.columns()[..self.spec.keys], &mut slots)?;
             self.grow();
             let columns = rows.columns()[self.spec.keys..].iter().map(bits_of);
             let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -143,7 +148,9 @@ impl WindowPartition {
     }
 
     fn expire(&mut self) {
-        let Some(pane) = self.panes.pop_front() else { return };
+        let Some(pane) = self.panes.pop_front() else {
+            return;
+        };
         for (column, values) in pane.values.iter().enumerate() {
             let sums = &mut self.sums[column];
             if column == self.spec.count {

@@ -154,7 +154,10 @@ macro_rules! of_column {
         }
         #[doc = concat!($doc, " of the column `column` of the values, which holds `N`.")]
         pub fn $of<N: $bound>(column: &str) -> $function<N> {
-            $function { column: column.to_owned(), number: PhantomData }
+            $function {
+                column: column.to_owned(),
+                number: PhantomData,
+            }
         }
         #[doc = concat!($doc, " of the values, which are single values.")]
         pub fn $whole<N: $bound>() -> $function<N> {

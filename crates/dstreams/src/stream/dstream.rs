@@ -43,7 +43,9 @@ impl<T> DStream<T> {
 
 impl<T: Record> DStream<T> {
     fn rows<U>(&self, operator: Operator, schema: SchemaRef, rows: Arc<dyn RowsFn>) -> DStream<U> {
-        let node = self.graph.add_to(self.node, NodeOp::Rows(rows), schema, operator);
+        let node = self
+            .graph
+            .add_to(self.node, NodeOp::Rows(rows), schema, operator);
         DStream::at(&self.graph, node)
     }
 
@@ -141,7 +143,9 @@ impl<T: Record> DStream<T> {
         let operator = Operator::new("union", Location::caller());
         super::same_context(&self.graph, &other.graph, &operator)?;
         let inputs = vec![self.node, other.node];
-        let node = self.graph.add(NodeOp::Union, inputs, T::schema(), operator)?;
+        let node = self
+            .graph
+            .add(NodeOp::Union, inputs, T::schema(), operator)?;
         Ok(DStream::at(&self.graph, node))
     }
 
@@ -206,7 +210,10 @@ pub(crate) fn relational<U: Record>(
 ) -> Result<DStream<U>> {
     let query = {
         let graph = graph.lock();
-        let schemas: Vec<_> = inputs.iter().map(|id| graph.node(*id).schema.clone()).collect();
+        let schemas: Vec<_> = inputs
+            .iter()
+            .map(|id| graph.node(*id).schema.clone())
+            .collect();
         query.check::<U>(&graph, &schemas, &operator)?
     };
     let node = graph.add(NodeOp::Query(query), inputs, U::schema(), operator)?;

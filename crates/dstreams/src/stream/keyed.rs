@@ -158,10 +158,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// let doubled = pairs.by_key().map_values(|n| n * 2);
     /// ```
     #[track_caller]
-    pub fn map_values<U: Record>(
-        &self,
-        f: impl for<'a> Fn(V::Ref<'a>) -> U + Op,
-    ) -> Keyed<K, U> {
+    pub fn map_values<U: Record>(&self, f: impl for<'a> Fn(V::Ref<'a>) -> U + Op) -> Keyed<K, U> {
         let call = move |value: V::Ref<'_>, out: &mut Out<'_, U>| out.append(f(value));
         let rows = Emit::<V, U, _> {
             call: Arc::new(call),

@@ -18,7 +18,11 @@ mod window;
 use crate::error::{Error, Operator, Result};
 
 /// Refuses to mix D-Streams of two contexts.
-pub(crate) fn same_context(one: &graph::GraphRef, other: &graph::GraphRef, at: &Operator) -> Result<()> {
+pub(crate) fn same_context(
+    one: &graph::GraphRef,
+    other: &graph::GraphRef,
+    at: &Operator,
+) -> Result<()> {
     if one.same(other) {
         return Ok(());
     }

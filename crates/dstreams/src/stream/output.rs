@@ -50,7 +50,12 @@ impl<T: Record> Rdd<T> {
 
     /// Number of records.
     pub fn num_rows(&self) -> usize {
-        self.rows.partitions.iter().flatten().map(RecordBatch::num_rows).sum()
+        self.rows
+            .partitions
+            .iter()
+            .flatten()
+            .map(RecordBatch::num_rows)
+            .sum()
     }
 
     /// All records, owned, partition after partition.

@@ -3,7 +3,6 @@
 //! A query is planned when the graph is built, to check it, and once for each shape of a batch;
 //! never for each batch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -158,12 +157,17 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
         expected: describe(wanted),
         found: describe(&found),
     };
-    let by_name = wanted
-        .fields()
-        .iter()
-        .all(|field| found.fields().iter().filter(|f| f.name() == field.name()).count() == 1);
+    let by_name = wanted.fields().iter().all(|field| {
+        found
+            .fields()
+            .iter()
+            .filter(|f| f.name() == field.name())
+            .count()
+            == 1
+    });
     let positional = wanted.fields().iter().all(|f| is_generic(f.name()));
-    if !by_name && !(positional && found.fields().len() == wanted.fields().len()) {
+    let by_place = positional && found.fields().len() == wanted.fields().len();
+    if !(by_name || by_place) {
         return Err(mismatch());
     }
     let qualified = frame.schema().columns();
@@ -185,24 +189,32 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
         columns.push(column.alias(field.name()));
     }
     let same = by_name && qualified.len() == columns.len();
-    let same = same && columns.iter().zip(wanted.fields()).all(|(c, f)| *c == ident(f.name()));
-    if same { Ok(frame) } else { Ok(frame.select(columns)?) }
+    let same = same
+        && columns
+            .iter()
+            .zip(wanted.fields())
+            .all(|(c, f)| *c == ident(f.name()));
+    if same {
+        Ok(frame)
+    } else {
+        Ok(frame.select(columns)?)
+    }
 }
 
 /// Whether a column's name says only its place (tuples and single values).
 fn is_generic(name: &str) -> bool {
+    let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     let parts = name.split('_').filter(|part| !part.is_empty());
-    name == "key" || name == "value" || {
-        let mut parts = parts;
-        parts.all(|p| p == "key" || p == "value" || p.bytes().all(|b| b.is_ascii_digit()))
-    }
+    parts
+        .into_iter()
+        .all(|part| part == "key" || part == "value" || number(part))
 }
 
 /// Columns as text, for messages.
 pub(crate) fn describe(schema: &Schema) -> String {
     let fields = schema.fields().iter();
-    let fields = fields.map(|f| (f.name().clone(), f.data_type().to_string()));
-    let fields: BTreeMap<usize, _> = fields.enumerate().collect();
-    let fields: Vec<_> = fields.values().map(|(n, t)| format!("{n}: {t}")).collect();
+    let fields: Vec<_> = fields
+        .map(|f| format!("{}: {}", f.name(), f.data_type()))
+        .collect();
     format!("({})", fields.join(", "))
 }

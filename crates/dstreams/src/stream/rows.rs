@@ -6,7 +6,9 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray};
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray,
+};
 use datafusion::arrow::buffer::{BooleanBuffer, Buffer};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -27,8 +29,12 @@ pub(crate) trait RowsFn: Send + Sync {
 pub(crate) trait RowsTask: Send {
     /// Runs over the rows of `input` from row `from` on, until there are about `target` rows of
     /// output or no rows left. Returns the output and the row to go on from.
-    fn run(&mut self, input: &RecordBatch, from: usize, target: usize)
-    -> Result<(RecordBatch, usize)>;
+    fn run(
+        &mut self,
+        input: &RecordBatch,
+        from: usize,
+        target: usize,
+    ) -> Result<(RecordBatch, usize)>;
 }
 
 /// A closure that joins two values, for all rows of a batch.
@@ -134,10 +140,18 @@ where
             &input.columns()[skip..],
         ))?;
         self.builder.attach(&text_buffers(input));
+        let exactly_one = !matches!(self.emit.keep, Keep::None);
         let mut row = from;
         while row < input.num_rows() && self.builder.len() < target {
             (self.emit.call)(columns.get(row), &mut Out::new(&mut self.builder));
             row += 1;
+            if exactly_one && self.builder.len() != row - from {
+                return Err(crate::Error::Schema {
+                    what: "rows pushed by the closure".into(),
+                    expected: "exactly one for each record".into(),
+                    found: (self.builder.len() + 1 + from - row).to_string(),
+                });
+            }
         }
         let built = finish_batch(&self.own, &mut self.builder)?;
         let kept = input.slice(from, row - from);
@@ -146,13 +160,6 @@ where
             Keep::AllBehind => [built.columns(), kept.columns()].concat(),
             Keep::Before(n) => [&kept.columns()[..n], built.columns()].concat(),
         };
-        if built.num_rows() != kept.num_rows() {
-            return Err(crate::Error::Schema {
-                what: "rows pushed by the closure".into(),
-                expected: format!("exactly one for each of {} records", kept.num_rows()),
-                found: built.num_rows().to_string(),
-            });
-        }
         let schema = Arc::clone(&self.emit.schema);
         Ok((RecordBatch::try_new(schema, columns)?, row))
     }

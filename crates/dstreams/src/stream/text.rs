@@ -117,7 +117,8 @@ fn spaces(chunk: &[u8; CHUNK]) -> u64 {
         let bytes = u8x16::new(bytes);
         // 9 to 13 are the control characters that separate words.
         let control = bytes - u8x16::splat(9);
-        let space = bytes.simd_eq(u8x16::splat(b' ')) | control.min(u8x16::splat(4)).simd_eq(control);
+        let space =
+            bytes.simd_eq(u8x16::splat(b' ')) | control.min(u8x16::splat(4)).simd_eq(control);
         bits |= u64::from(space.to_bitmask()) << (16 * place);
     }
     bits
@@ -176,7 +177,6 @@ fn word_lists(texts: &StringViewArray) -> Result<ArrayRef, Error> {
     let lists = ListArray::try_new(item(), offsets, columns.swap_remove(0), nulls)?;
     Ok(Arc::new(lists))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -15,13 +15,16 @@ pub(super) fn multiple_of(
     operator: &Operator,
 ) -> Result<u64> {
     let nanos = u128::from(every) * 1_000_000;
-    if length.as_nanos() > 0 && length.as_nanos() % nanos == 0 {
+    if length.as_nanos() > 0 && length.as_nanos().is_multiple_of(nanos) {
         return Ok(length.as_millis() as u64);
     }
     let below = (length.as_nanos() / nanos) as u64 * every;
     let fits = match below {
         0 => format!("the nearest that fits is {every} ms"),
-        below => format!("the nearest that fit are {below} ms and {} ms", below + every),
+        below => format!(
+            "the nearest that fit are {below} ms and {} ms",
+            below + every
+        ),
     };
     Err(Error::Graph {
         operator: operator.clone(),
@@ -35,7 +38,9 @@ pub(super) fn multiple_of(
 pub(super) fn check_columns(plan: &AggPlan, schema: &Schema, operator: &Operator) -> Result<()> {
     for part in &plan.parts {
         let Some(column) = &part.column else { continue };
-        let Ok(field) = schema.field_with_name(column) else { continue };
+        let Ok(field) = schema.field_with_name(column) else {
+            continue;
+        };
         let kind = field.data_type();
         let order = matches!(part.function, Function::Min | Function::Max);
         if order && !kind.is_primitive() {

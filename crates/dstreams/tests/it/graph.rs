@@ -33,7 +33,9 @@ fn pairs() -> DStream<Pair> {
 #[track_caller]
 fn refused<T>(operator: &str, result: Result<T>, parts: &[&str]) {
     let here = std::panic::Location::caller();
-    let Err(error) = result else { panic!("not refused at {here}") };
+    let Err(error) = result else {
+        panic!("not refused at {here}")
+    };
     assert!(matches!(error, Error::Graph { .. }), "{error:?}");
     let message = error.to_string();
     let place = format!("`{operator}` at {}:", here.file());
@@ -46,34 +48,92 @@ fn refused<T>(operator: &str, result: Result<T>, parts: &[&str]) {
 #[test]
 fn results_of_queries_must_have_the_columns_of_the_record() {
     let pairs = pairs();
-    refused("sql", pairs.sql::<Pair>("select key from this"), &["key: Utf8View, value: Int64", "(key: Utf8View)"]);
-    refused("sql", pairs.sql::<Pair>("select value, key from (select value as key, key as value from this)"), &["columns of the result"]);
-    refused("sql", pairs.sql::<(String, i32)>("select key, value from this"), &["value: Int32", "value: Int64"]);
-    refused("sql", pairs.sql::<f64>("select value from this"), &["Float64", "Int64"]);
-    refused("sql", pairs.sql::<Sale>("select 'a' as shop, 1.0 as price from this"), &["note"]);
-    refused("sql", pairs.sql::<Pair>("select nothing from this"), &["nothing"]);
-    refused("sql", pairs.sql::<Pair>("select * from elsewhere"), &["elsewhere"]);
+    refused(
+        "sql",
+        pairs.sql::<Pair>("select key from this"),
+        &["key: Utf8View, value: Int64", "(key: Utf8View)"],
+    );
+    refused(
+        "sql",
+        pairs.sql::<Pair>("select value, key from (select value as key, key as value from this)"),
+        &["columns of the result"],
+    );
+    refused(
+        "sql",
+        pairs.sql::<(String, i32)>("select key, value from this"),
+        &["value: Int32", "value: Int64"],
+    );
+    refused(
+        "sql",
+        pairs.sql::<f64>("select value from this"),
+        &["Float64", "Int64"],
+    );
+    refused(
+        "sql",
+        pairs.sql::<Sale>("select 'a' as shop, 1.0 as price from this"),
+        &["note"],
+    );
+    refused(
+        "sql",
+        pairs.sql::<Pair>("select nothing from this"),
+        &["nothing"],
+    );
+    refused(
+        "sql",
+        pairs.sql::<Pair>("select * from elsewhere"),
+        &["elsewhere"],
+    );
     refused("sql", pairs.sql::<Pair>("selec * from this"), &["selec"]);
-    refused("transform", pairs.transform::<i64>(|frame| frame.select(vec![col("key")])), &["Int64", "Utf8View"]);
-    refused("transform", pairs.transform::<Pair>(|frame| frame.filter(col("nothing").gt(lit(1)))), &["nothing"]);
+    refused(
+        "transform",
+        pairs.transform::<i64>(|frame| frame.select(vec![col("key")])),
+        &["Int64", "Utf8View"],
+    );
+    refused(
+        "transform",
+        pairs.transform::<Pair>(|frame| frame.filter(col("nothing").gt(lit(1)))),
+        &["nothing"],
+    );
     // Text may come in another encoding, and columns by place where names say only the place.
-    pairs.sql::<Pair>("select concat(key, 'x'), value + 1 from this").unwrap();
-    pairs.sql::<String>("select arrow_cast(key, 'LargeUtf8') as text from this").unwrap();
-    refused("sql", pairs.sql::<(i64, i64, i64)>("select value, value, value from this"), &["unique"]);
-    pairs.sql::<(i64, i64, i64)>("select value a, value b, value c from this").unwrap();
+    pairs
+        .sql::<Pair>("select concat(key, 'x'), value + 1 from this")
+        .unwrap();
+    pairs
+        .sql::<String>("select arrow_cast(key, 'LargeUtf8') as text from this")
+        .unwrap();
+    refused(
+        "sql",
+        pairs.sql::<(i64, i64, i64)>("select value, value, value from this"),
+        &["unique"],
+    );
+    pairs
+        .sql::<(i64, i64, i64)>("select value a, value b, value c from this")
+        .unwrap();
 }
 
 #[test]
 fn functions_that_change_from_run_to_run_are_refused() {
     let pairs = pairs();
-    for call in ["now()", "random()", "uuid()", "current_date", "current_timestamp"] {
+    for call in [
+        "now()",
+        "random()",
+        "uuid()",
+        "current_date",
+        "current_timestamp",
+    ] {
         let query = format!("select cast({call} as varchar) as key, value from this");
         refused("sql", pairs.sql::<Pair>(&query), &["same result"]);
-        let hidden = format!("select key, value from this where key in (select cast({call} as varchar) from this)");
+        let hidden = format!(
+            "select key, value from this where key in (select cast({call} as varchar) from this)"
+        );
         refused("sql", pairs.sql::<Pair>(&hidden), &["same result"]);
     }
     let random = dstreams::datafusion::prelude::random;
-    refused("transform", pairs.transform::<f64>(move |frame| frame.select(vec![random()])), &["random"]);
+    refused(
+        "transform",
+        pairs.transform::<f64>(move |frame| frame.select(vec![random()])),
+        &["random"],
+    );
 }
 
 #[test]
@@ -81,14 +141,34 @@ fn columns_of_aggregates_must_be_there_of_that_type_without_nulls() {
     let mut ctx = context();
     let (_, sales) = ctx.queue::<Sale>("sales");
     let by_shop = sales.key_by::<String>(|sale, key| key.push(sale.shop));
-    refused("agg", by_shop.agg(sum_of::<f64>("prize")), &["value_prize", "no such column", "value_price"]);
-    refused("agg", by_shop.agg(sum_of::<i64>("price")), &["Float64", "Int64"]);
-    refused("agg", by_shop.agg((count(), avg_of::<i64>("note"))), &["nulls"]);
+    refused(
+        "agg",
+        by_shop.agg(sum_of::<f64>("prize")),
+        &["value_prize", "no such column", "value_price"],
+    );
+    refused(
+        "agg",
+        by_shop.agg(sum_of::<i64>("price")),
+        &["Float64", "Int64"],
+    );
+    refused(
+        "agg",
+        by_shop.agg((count(), avg_of::<i64>("note"))),
+        &["nulls"],
+    );
     refused("agg", by_shop.agg(max_of::<i64>("tags")), &["List"]);
     refused("agg", by_shop.agg(sum::<f64>()), &["no such column"]);
     let second = INTERVAL * 10;
-    refused("window_agg", by_shop.window_agg(second, second, sum_of::<f64>("prize")), &["no such column"]);
-    refused("window_agg", by_shop.window_agg(second, second, max_of::<String>("shop")), &["numbers only", "`agg`"]);
+    refused(
+        "window_agg",
+        by_shop.window_agg(second, second, sum_of::<f64>("prize")),
+        &["no such column"],
+    );
+    refused(
+        "window_agg",
+        by_shop.window_agg(second, second, max_of::<String>("shop")),
+        &["numbers only", "`agg`"],
+    );
     by_shop.agg(max_of::<String>("shop")).unwrap();
 }
 
@@ -97,14 +177,34 @@ fn windows_are_multiples_and_the_message_names_the_nearest() {
     let keyed = pairs().by_key();
     let ms = Duration::from_millis;
     let window = |len, slide| keyed.window_agg(ms(len), ms(slide), count());
-    refused("window_agg", window(250, 100), &["length", "250ms", "200 ms and 300 ms"]);
-    refused("window_agg", window(300, 130), &["slide", "130ms", "100 ms and 200 ms"]);
-    refused("window_agg", window(50, 100), &["length", "nearest that fits is 100 ms"]);
+    refused(
+        "window_agg",
+        window(250, 100),
+        &["length", "250ms", "200 ms and 300 ms"],
+    );
+    refused(
+        "window_agg",
+        window(300, 130),
+        &["slide", "130ms", "100 ms and 200 ms"],
+    );
+    refused(
+        "window_agg",
+        window(50, 100),
+        &["length", "nearest that fits is 100 ms"],
+    );
     refused("window_agg", window(0, 100), &["length", "100 ms"]);
     refused("window_agg", window(100, 0), &["slide", "100 ms"]);
-    refused("window_agg", keyed.window_agg(Duration::from_micros(100_500), ms(100), count()), &["length"]);
+    refused(
+        "window_agg",
+        keyed.window_agg(Duration::from_micros(100_500), ms(100), count()),
+        &["length"],
+    );
     let slow = window(600, 300).unwrap();
-    refused("window_agg", slow.window_agg(ms(400), ms(300), max::<i64>()), &["300 ms and 600 ms"]);
+    refused(
+        "window_agg",
+        slow.window_agg(ms(400), ms(300), max::<i64>()),
+        &["300 ms and 600 ms"],
+    );
     slow.window_agg(ms(900), ms(600), min::<i64>()).unwrap();
     window(100, 700).unwrap();
 }
@@ -115,19 +215,40 @@ fn streams_of_two_contexts_do_not_mix() {
     let a = one.queue::<Pair>("a").1;
     let b = other.queue::<Pair>("b").1;
     refused("union", a.union(&b), &["different stream contexts"]);
-    refused("sql", one.sql::<Pair>(&[("a", &a), ("b", &b)], "select a.* from a, b"), &["different"]);
-    refused("sql", other.sql::<Pair>(&[("a", &a)], "select * from a"), &["different"]);
+    refused(
+        "sql",
+        one.sql::<Pair>(&[("a", &a), ("b", &b)], "select a.* from a, b"),
+        &["different"],
+    );
+    refused(
+        "sql",
+        other.sql::<Pair>(&[("a", &a)], "select * from a"),
+        &["different"],
+    );
 }
 
 #[test]
 fn streams_of_different_slides_do_not_mix() {
     let mut ctx = context();
     let pairs = ctx.queue::<Pair>("pairs").1;
-    let slow = pairs.by_key().window_agg(INTERVAL * 4, INTERVAL * 2, sum::<i64>()).unwrap();
-    refused("union", pairs.union(&slow.pairs()), &["different times", "100", "200", "same slide"]);
+    let slow = pairs
+        .by_key()
+        .window_agg(INTERVAL * 4, INTERVAL * 2, sum::<i64>())
+        .unwrap();
+    refused(
+        "union",
+        pairs.union(&slow.pairs()),
+        &["different times", "100", "200", "same slide"],
+    );
     let query = "select a.key, b.value from a join b on a.key = b.key";
-    refused("sql", ctx.sql::<Pair>(&[("a", &pairs), ("b", &slow)], query), &["different times"]);
-    slow.pairs().union(&slow.map_values(|n| n + 1).pairs()).unwrap();
+    refused(
+        "sql",
+        ctx.sql::<Pair>(&[("a", &pairs), ("b", &slow)], query),
+        &["different times"],
+    );
+    slow.pairs()
+        .union(&slow.map_values(|n| n + 1).pairs())
+        .unwrap();
 }
 
 #[test]
@@ -137,7 +258,10 @@ fn a_program_without_output_does_not_start() {
         let (queue, pairs) = ctx.queue::<Pair>("pairs");
         pairs.by_key().agg(count()).unwrap();
         let error = ctx.start().await.err().unwrap();
-        assert!(error.to_string().contains("no output; add `print`"), "{error}");
+        assert!(
+            error.to_string().contains("no output; add `print`"),
+            "{error}"
+        );
         let error = queue.push([("a".to_owned(), 1)]).await.unwrap_err();
         assert!(matches!(error, Error::NotRunning), "{error}");
     });
@@ -146,9 +270,17 @@ fn a_program_without_output_does_not_start() {
 #[test]
 fn sources_must_have_the_columns_of_their_records() {
     let mut ctx = context();
-    let error = ctx.source::<i64>("text", dstreams::TcpText::new("127.0.0.1:0")).err().unwrap();
+    let error = ctx
+        .source::<i64>("text", dstreams::TcpText::new("127.0.0.1:0"))
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::Schema { .. }), "{error}");
-    assert!(error.to_string().contains("expected (value: Int64), found (value: Utf8View)"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("expected (value: Int64), found (value: Utf8View)"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -158,7 +290,12 @@ fn settings_that_cannot_work_are_refused_by_name() {
         change(&mut config);
         let error = StreamContext::with_config(config).err().unwrap();
         assert!(matches!(error, Error::Config { .. }), "{error:?}");
-        assert!(error.to_string().starts_with(&format!("setting `{setting}`: ")), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("setting `{setting}`: ")),
+            "{error}"
+        );
     };
     check("interval", |c| c.interval = Duration::from_millis(9));
     check("interval", |c| c.interval = Duration::ZERO);
@@ -189,13 +326,22 @@ fn what_several_read_is_computed_once() {
         shared.filter(|(_, n)| n > 2).for_each_rdd(|_| {});
         shared.union(&shared).unwrap().for_each_rdd(|_| {});
         let query = "select a.key, b.value from a join b on a.key = b.key";
-        let both = program.ctx.sql::<Pair>(&[("a", &shared), ("b", &shared)], query).unwrap();
+        let both = program
+            .ctx
+            .sql::<Pair>(&[("a", &shared), ("b", &shared)], query)
+            .unwrap();
         both.for_each_rdd(|_| {});
-        let window = shared.by_key().window_agg(INTERVAL * 2, INTERVAL * 2, count()).unwrap();
+        let window = shared
+            .by_key()
+            .window_agg(INTERVAL * 2, INTERVAL * 2, count())
+            .unwrap();
         window.for_each_rdd(|_| {});
         let mut live = program.start().await;
         for batch in 1..=3usize {
-            queue.push((0..10).map(|n| (format!("k{}", n % 3), n))).await.unwrap();
+            queue
+                .push((0..10).map(|n| (format!("k{}", n % 3), n)))
+                .await
+                .unwrap();
             live.batch().await;
             assert_eq!(all.recv().await.unwrap().num_rows(), 10);
             assert_eq!(calls.load(Ordering::Relaxed), batch * 10);

@@ -7,9 +7,11 @@
 
 mod determinism;
 mod graph;
+mod lifecycle;
 mod operators;
 mod program;
 mod records;
 mod relational;
+mod stopping;
 mod tidy;
 mod windows;

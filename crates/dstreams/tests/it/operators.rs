@@ -12,7 +12,10 @@ use crate::program::{Program, block_on, cases, each, intervals, run, settings, s
 type Pair = (String, i64);
 
 fn pair() -> impl Strategy<Value = Pair> {
-    (text(), prop_oneof![-3..4i64, any::<i64>().prop_map(|n| n >> 4)])
+    (
+        text(),
+        prop_oneof![-3..4i64, any::<i64>().prop_map(|n| n >> 4)],
+    )
 }
 
 /// Values by key, in order of arrival.
@@ -26,7 +29,10 @@ fn groups<K: Ord, V>(pairs: Vec<(K, V)>) -> BTreeMap<K, Vec<V>> {
 
 /// `f` of the values of each key.
 fn by_key<K: Ord, V, R>(pairs: Vec<(K, V)>, f: impl Fn(Vec<V>) -> R) -> Vec<(K, R)> {
-    groups(pairs).into_iter().map(|(key, values)| (key, f(values))).collect()
+    groups(pairs)
+        .into_iter()
+        .map(|(key, values)| (key, f(values)))
+        .collect()
 }
 
 fn mean(values: &[i64]) -> f64 {
@@ -222,9 +228,13 @@ proptest! {
 
 fn check_keys<K: Key + Ord + Clone + Debug>(input: &[Vec<Vec<K>>]) -> Result<(), TestCaseError> {
     let config = crate::program::small(3, 2, 3);
-    let got = run(&config, input, |_, keys| keys.keyed().agg(count()).unwrap().pairs());
+    let got = run(&config, input, |_, keys| {
+        keys.keyed().agg(count()).unwrap().pairs()
+    });
     let wanted = each(input, |rows| {
-        by_key(rows.into_iter().map(|key| (key, ())).collect(), |all| all.len() as i64)
+        by_key(rows.into_iter().map(|key| (key, ())).collect(), |all| {
+            all.len() as i64
+        })
     });
     prop_assert_eq!(sorted(got), sorted(wanted));
     Ok(())
@@ -273,7 +283,13 @@ fn many_outputs_of_one_program_agree() {
         let mut again = pairs.collect();
         let mut counts = keyed.agg(count()).unwrap().collect();
         let mut sums = keyed.agg(sum::<i64>()).unwrap().collect();
-        let mut total = keyed.agg(sum::<i64>()).unwrap().pairs().count().unwrap().collect();
+        let mut total = keyed
+            .agg(sum::<i64>())
+            .unwrap()
+            .pairs()
+            .count()
+            .unwrap()
+            .collect();
         let mut live = program.start().await;
         let rows: Vec<Pair> = (0..40).map(|n| (format!("key {}", n % 7), n)).collect();
         queue.push(rows.clone()).await.unwrap();

@@ -60,7 +60,8 @@ pub fn small(threads: usize, rows_per_task: usize, rows_per_batch: usize) -> Con
 
 /// Any settings of that kind.
 pub fn settings() -> impl Strategy<Value = Config> {
-    (1..5usize, 1..12usize, 1..9usize).prop_map(|(threads, task, batch)| small(threads, task, batch))
+    (1..5usize, 1..12usize, 1..9usize)
+        .prop_map(|(threads, task, batch)| small(threads, task, batch))
 }
 
 /// `cases` random cases, without files about failures.
@@ -74,7 +75,10 @@ pub fn cases(cases: u32) -> ProptestConfig {
 }
 
 /// Up to `most` intervals of up to three blocks of `record`, empty ones included.
-pub fn intervals<S: Strategy>(record: S, most: usize) -> impl Strategy<Value = Vec<Interval<S::Value>>>
+pub fn intervals<S: Strategy>(
+    record: S,
+    most: usize,
+) -> impl Strategy<Value = Vec<Interval<S::Value>>>
 where
     S::Value: Clone,
 {
@@ -192,7 +196,9 @@ where
 /// What `f` makes of the records of each interval.
 pub fn each<T: Clone, U>(intervals: &[Interval<T>], f: impl Fn(Vec<T>) -> Vec<U>) -> Batches<U> {
     let numbered = (1u64..).zip(intervals);
-    numbered.map(|(n, interval)| (n * 100, f(interval.concat()))).collect()
+    numbered
+        .map(|(n, interval)| (n * 100, f(interval.concat())))
+        .collect()
 }
 
 /// The records of each batch in an order of their own.

@@ -42,21 +42,32 @@ fn event() -> impl Strategy<Value = Event> {
         prop::option::of(any::<bool>()),
         prop::option::of(prop::collection::vec(any::<i64>(), 0..3)),
     );
-    let lists = (prop::collection::vec(text(), 0..4), prop::collection::vec(any::<u32>(), 0..4));
-    (text(), place(), options, lists, any::<(bool, u64)>(), any::<i8>()).prop_map(
-        |(name, place, (note, level, seen, maybe), (tags, counts), pair, kind)| Event {
-            name,
-            place,
-            note,
-            level,
-            seen,
-            tags,
-            counts,
-            maybe,
-            pair,
-            r#type: kind,
-        },
+    let lists = (
+        prop::collection::vec(text(), 0..4),
+        prop::collection::vec(any::<u32>(), 0..4),
+    );
+    (
+        text(),
+        place(),
+        options,
+        lists,
+        any::<(bool, u64)>(),
+        any::<i8>(),
     )
+        .prop_map(
+            |(name, place, (note, level, seen, maybe), (tags, counts), pair, kind)| Event {
+                name,
+                place,
+                note,
+                level,
+                seen,
+                tags,
+                counts,
+                maybe,
+                pair,
+                r#type: kind,
+            },
+        )
 }
 
 /// The same record by way of the row view, written anew.
@@ -171,9 +182,15 @@ proptest! {
 
 /// A record crosses a shuffle as the value of a key, and as a key where it is one.
 fn crosses<T: Record + Clone + Debug + PartialEq>(values: Vec<T>) {
-    let input: Vec<Interval<(i64, T)>> =
-        vec![(0..).zip(&values).map(|(n, value)| vec![(n, value.clone())]).collect()];
-    let got = run(&small(3, 1, 2), &input, |_, pairs| pairs.by_key().reduce(|_, b| b).pairs());
+    let input: Vec<Interval<(i64, T)>> = vec![
+        (0..)
+            .zip(&values)
+            .map(|(n, value)| vec![(n, value.clone())])
+            .collect(),
+    ];
+    let got = run(&small(3, 1, 2), &input, |_, pairs| {
+        pairs.by_key().reduce(|_, b| b).pairs()
+    });
     let mut got = got[0].1.clone();
     got.sort_by_key(|(n, _)| *n);
     let got: Vec<T> = got.into_iter().map(|(_, value)| value).collect();
@@ -183,7 +200,9 @@ fn crosses<T: Record + Clone + Debug + PartialEq>(values: Vec<T>) {
 fn keys<T: Key + Clone + Debug + PartialEq>(values: Vec<T>) {
     crosses(values.clone());
     let input: Vec<Interval<T>> = vec![values.iter().map(|value| vec![value.clone()]).collect()];
-    let got = run(&small(3, 1, 2), &input, |_, rows| rows.keyed().agg(count()).unwrap().pairs());
+    let got = run(&small(3, 1, 2), &input, |_, rows| {
+        rows.keyed().agg(count()).unwrap().pairs()
+    });
     let wanted = values.into_iter().map(|value| (value, 1)).collect();
     assert_eq!(sorted(got), sorted(vec![(100, wanted)]));
 }
@@ -200,8 +219,19 @@ fn extreme_values() {
     keys(vec![0, u64::MAX - 1, u64::MAX]);
     keys(vec![false, true]);
     keys(vec![None, Some(0u8), Some(1)]);
-    keys(vec![None, Some(String::new()), Some("\0".into()), Some("long enough to be outside".into())]);
-    keys(vec![String::new(), "\0".into(), "\0\0".into(), "\u{10ffff}".repeat(4), "x".repeat(70_000)]);
+    keys(vec![
+        None,
+        Some(String::new()),
+        Some("\0".into()),
+        Some("long enough to be outside".into()),
+    ]);
+    keys(vec![
+        String::new(),
+        "\0".into(),
+        "\0\0".into(),
+        "\u{10ffff}".repeat(4),
+        "x".repeat(70_000),
+    ]);
     crosses(vec![f64::MIN, -0.0, f64::MIN_POSITIVE, f64::INFINITY]);
     crosses(vec![f32::MIN, f32::EPSILON]);
     crosses(vec![None, Some(1.5f64)]);
@@ -212,16 +242,34 @@ fn extreme_values() {
 #[test]
 fn column_names_are_flat_and_as_documented() {
     let names = |schema: dstreams::arrow::datatypes::SchemaRef| -> Vec<String> {
-        schema.fields().iter().map(|field| field.name().clone()).collect()
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect()
     };
     assert_eq!(
         names(Event::schema()),
         [
-            "name", "place_city", "place_at_key", "place_at_value", "note", "level", "seen", "tags",
-            "counts", "maybe", "pair_key", "pair_value", "type"
+            "name",
+            "place_city",
+            "place_at_key",
+            "place_at_value",
+            "note",
+            "level",
+            "seen",
+            "tags",
+            "counts",
+            "maybe",
+            "pair_key",
+            "pair_value",
+            "type"
         ]
     );
-    assert_eq!(names(<(String, (i64, bool, u8))>::schema()), ["key", "value_1", "value_2", "value_3"]);
+    assert_eq!(
+        names(<(String, (i64, bool, u8))>::schema()),
+        ["key", "value_1", "value_2", "value_3"]
+    );
     assert_eq!(names(i64::schema()), ["value"]);
     assert_eq!(*Event::schema().field(0).data_type(), DataType::Utf8View);
 }

@@ -11,7 +11,8 @@ use dstreams::{Config, DStream, Record, agg::count};
 use proptest::prelude::*;
 
 use crate::program::{
-    Batches, Interval, Program, block_on, cases, each, intervals, run, settings, small, sorted, text,
+    Batches, Interval, Program, block_on, cases, each, intervals, run, settings, small, sorted,
+    text,
 };
 
 type Pair = (String, i64);
@@ -34,38 +35,95 @@ fn plain<U: Record>(tables: &[(&str, RecordBatch)], query: &str) -> Vec<U> {
             let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
             RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
         };
-        batches.iter().flat_map(|batch| records_of::<U>(&typed(batch)).unwrap()).collect()
+        batches
+            .iter()
+            .flat_map(|batch| records_of::<U>(&typed(batch)).unwrap())
+            .collect()
     })
 }
 
 /// Queries that give a text and a number; the second is whether their order is fixed.
 const QUERIES: &[(&str, bool)] = &[
     ("select key, value from this", false),
-    ("select key, value * 2 + 1 as value from this where value > 0", false),
-    ("select key, sum(value) as value from this group by key", false),
-    ("select key, count(*) as value from this group by key having count(*) > 1", false),
+    (
+        "select key, value * 2 + 1 as value from this where value > 0",
+        false,
+    ),
+    (
+        "select key, sum(value) as value from this group by key",
+        false,
+    ),
+    (
+        "select key, count(*) as value from this group by key having count(*) > 1",
+        false,
+    ),
     ("select 'all' as key, count(*) as value from this", false),
-    ("select key, value from this order by value desc, key limit 4", true),
-    ("select key, value from this order by key, value limit 3 offset 2", true),
+    (
+        "select key, value from this order by value desc, key limit 4",
+        true,
+    ),
+    (
+        "select key, value from this order by key, value limit 3 offset 2",
+        true,
+    ),
     ("select distinct key, value from this", false),
-    ("select key, row_number() over (partition by key order by value) as v, value from this", false),
-    ("select t.key, u.value from this t join this u on t.value = u.value", false),
-    ("select t.key, count(u.key) as n from this t left join (select * from this where value > 1) u \
-      on t.key = u.key group by t.key", false),
-    ("select key, value from this where value in (select max(value) from this)", false),
-    ("select key, value from this where value > (select avg(value) from this)", false),
-    ("select key, sum(value) as value from this where value > (select avg(value) from this) \
-      group by key", false),
-    ("select key, (select max(value) from this) + sum(value) as value from this group by key", false),
-    ("select key, value from this union all select key, -value from this", false),
-    ("select key, value from this t where not exists \
-      (select 1 from this u where u.value = t.value + 1)", false),
-    ("select a.key, b.value from this a cross join (select max(value) as value from this) b", false),
-    ("select case when value > 0 then 'more' else 'less' end as key, min(value) as value from this \
-      group by 1", false),
-    ("select a.key, b.value from this a join this b on a.value < b.value", false),
-    ("select coalesce(a.key, b.key) as key, coalesce(b.value, 99) as value from this a full join \
-      (select key, value from this where value > 0) b on a.key = b.key and a.value = b.value", false),
+    (
+        "select key, row_number() over (partition by key order by value) as v, value from this",
+        false,
+    ),
+    (
+        "select t.key, u.value from this t join this u on t.value = u.value",
+        false,
+    ),
+    (
+        "select t.key, count(u.key) as n from this t left join (select * from this where value > 1) u \
+      on t.key = u.key group by t.key",
+        false,
+    ),
+    (
+        "select key, value from this where value in (select max(value) from this)",
+        false,
+    ),
+    (
+        "select key, value from this where value > (select avg(value) from this)",
+        false,
+    ),
+    (
+        "select key, sum(value) as value from this where value > (select avg(value) from this) \
+      group by key",
+        false,
+    ),
+    (
+        "select key, (select max(value) from this) + sum(value) as value from this group by key",
+        false,
+    ),
+    (
+        "select key, value from this union all select key, -value from this",
+        false,
+    ),
+    (
+        "select key, value from this t where not exists \
+      (select 1 from this u where u.value = t.value + 1)",
+        false,
+    ),
+    (
+        "select a.key, b.value from this a cross join (select max(value) as value from this) b",
+        false,
+    ),
+    (
+        "select case when value > 0 then 'more' else 'less' end as key, min(value) as value from this \
+      group by 1",
+        false,
+    ),
+    (
+        "select a.key, b.value from this a join this b on a.value < b.value",
+        false,
+    ),
+    (
+        "select coalesce(a.key, b.key) as key, coalesce(b.value, 99) as value from this a full join \
+      (select key, value from this where value > 0) b on a.key = b.key and a.value = b.value",
+        false,
+    ),
 ];
 
 proptest! {
@@ -132,13 +190,18 @@ fn all_queries(config: &Config, input: &[Interval<Pair>]) -> Vec<Batches<Pair>> 
         let (queue, pairs) = program.ctx.queue::<Pair>("in");
         let stream = |query: &str| -> DStream<Pair> {
             if query.contains("row_number") {
-                let wide = format!("select key as _1, cast(v as bigint) as _2, value as _3 from ({query})");
+                let wide = format!(
+                    "select key as _1, cast(v as bigint) as _2, value as _3 from ({query})"
+                );
                 let wide = pairs.sql::<(String, i64, i64)>(&wide).unwrap();
                 return wide.map(|(key, v, value)| (key.to_owned(), v * 100 + value));
             }
             pairs.sql::<Pair>(query).unwrap()
         };
-        let mut outputs: Vec<_> = QUERIES.iter().map(|(query, _)| stream(query).collect()).collect();
+        let mut outputs: Vec<_> = QUERIES
+            .iter()
+            .map(|(query, _)| stream(query).collect())
+            .collect();
         let mut live = program.start().await;
         for interval in input {
             for block in interval {
@@ -169,7 +232,10 @@ fn joined(
         let mut program = Program::new(config.clone());
         let (queue_a, a) = program.ctx.queue::<(i64, String)>("a");
         let (queue_b, b) = program.ctx.queue::<(i64, i64)>("b");
-        let both = program.ctx.sql::<(i64, String, i64)>(&[("a", &a), ("b", &b)], query).unwrap();
+        let both = program
+            .ctx
+            .sql::<(i64, String, i64)>(&[("a", &a), ("b", &b)], query)
+            .unwrap();
         let mut output = both.collect();
         let mut live = program.start().await;
         for n in 0..left.len().max(right.len()) {
@@ -194,8 +260,9 @@ fn joined(
 fn tables_and_functions_of_the_context() {
     let shops: Vec<(i64, String)> = (0..5).map(|n| (n, format!("shop number {n}"))).collect();
     let shops = batch_of(shops).unwrap();
-    let input: Vec<Interval<(i64, i64)>> =
-        (0..3).map(|batch| vec![(0..20).map(|n| (n % 7, n * batch)).collect()]).collect();
+    let input: Vec<Interval<(i64, i64)>> = (0..3)
+        .map(|batch| vec![(0..20).map(|n| (n % 7, n * batch)).collect()])
+        .collect();
     let query = |join: &str| {
         format!(
             "select coalesce(s.value, 'unknown') as key, coalesce(sum(t.value), 0) as value \
@@ -209,7 +276,10 @@ fn tables_and_functions_of_the_context() {
             sales.sql::<Pair>(&query(join)).unwrap()
         });
         let wanted = each(&input, |rows| {
-            plain::<Pair>(&[("this", batch_of(rows).unwrap()), ("shops", shops.clone())], &query(join))
+            plain::<Pair>(
+                &[("this", batch_of(rows).unwrap()), ("shops", shops.clone())],
+                &query(join),
+            )
         });
         assert_eq!(sorted(got), sorted(wanted), "{join}");
     }
@@ -217,9 +287,12 @@ fn tables_and_functions_of_the_context() {
 
 #[test]
 fn words_in_a_query_are_those_of_the_closure() {
-    let line = |n: usize| "to be\tor  not to be, a word of more than twelve bytes: antidisestablish "
-        .repeat(n % 3);
-    let input: Vec<Interval<String>> = (0..3).map(|n| vec![(0..n * 5).map(line).collect()]).collect();
+    let line = |n: usize| {
+        "to be\tor  not to be, a word of more than twelve bytes: antidisestablish ".repeat(n % 3)
+    };
+    let input: Vec<Interval<String>> = (0..3)
+        .map(|n| vec![(0..n * 5).map(line).collect()])
+        .collect();
     let by_query = run(&small(2, 4, 4), &input, |_, lines| {
         lines
             .sql::<(String, i64)>(
@@ -240,18 +313,31 @@ fn words_in_a_query_are_those_of_the_closure() {
 
 #[test]
 fn queries_over_windows_and_keyed_streams() {
-    let input: Vec<Interval<Pair>> =
-        (0..6i64).map(|b| vec![(0..10).map(|n| (format!("k{}", n % 4), n + b)).collect()]).collect();
+    let input: Vec<Interval<Pair>> = (0..6i64)
+        .map(|b| vec![(0..10).map(|n| (format!("k{}", n % 4), n + b)).collect()])
+        .collect();
     let got = run(&small(2, 2, 3), &input, |ctx, pairs| {
         let keyed = pairs.by_key();
         let window = std::time::Duration::from_millis(300);
         let long = keyed.window_agg(window, window, count()).unwrap();
         let same = keyed.window_agg(window * 2, window, count()).unwrap();
-        let query = "select l.key, l.value * 1000 + s.value as value from l join s on l.key = s.key";
-        ctx.sql::<Pair>(&[("l", &long), ("s", &same)], query).unwrap()
+        let query =
+            "select l.key, l.value * 1000 + s.value as value from l join s on l.key = s.key";
+        ctx.sql::<Pair>(&[("l", &long), ("s", &same)], query)
+            .unwrap()
     });
     let row = |key: &str, n| (key.to_owned(), n);
-    let first = vec![row("k0", 9009), row("k1", 9009), row("k2", 6006), row("k3", 6006)];
-    let second = vec![row("k0", 9018), row("k1", 9018), row("k2", 6012), row("k3", 6012)];
+    let first = vec![
+        row("k0", 9009),
+        row("k1", 9009),
+        row("k2", 6006),
+        row("k3", 6006),
+    ];
+    let second = vec![
+        row("k0", 9018),
+        row("k1", 9018),
+        row("k2", 6012),
+        row("k3", 6012),
+    ];
     assert_eq!(sorted(got), [(300, first), (600, second)]);
 }

@@ -3,8 +3,17 @@
 use std::path::{Path, PathBuf};
 
 /// The stages in the order of a record's way; each may use the ones before it.
-const STAGES: [&str; 9] =
-    ["stream", "receive", "replicate", "batch", "plan", "execute", "state", "commit", "node"];
+const STAGES: [&str; 9] = [
+    "stream",
+    "receive",
+    "replicate",
+    "batch",
+    "plan",
+    "execute",
+    "state",
+    "commit",
+    "node",
+];
 /// Used everywhere.
 const EVERYWHERE: [&str; 2] = ["error", "config"];
 /// Names that say nothing.
@@ -13,12 +22,17 @@ const NAMELESS: [&str; 6] = ["utils", "common", "core", "helpers", "manager", "b
 const MOST_LINES: usize = 500;
 
 fn crates() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// All Rust files below, with their text.
 fn files(below: &Path, found: &mut Vec<(PathBuf, String)>) {
-    let Ok(entries) = std::fs::read_dir(below) else { return };
+    let Ok(entries) = std::fs::read_dir(below) else {
+        return;
+    };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -43,7 +57,11 @@ fn check(rule: &str, broken: impl Fn(&Path, &str) -> Vec<String>) {
     let mut all = Vec::new();
     for (path, text) in sources() {
         let name = path.strip_prefix(crates()).unwrap();
-        all.extend(broken(name, &text).iter().map(|what| format!("{}: {what}", name.display())));
+        all.extend(
+            broken(name, &text)
+                .iter()
+                .map(|what| format!("{}: {what}", name.display())),
+        );
     }
     assert!(all.is_empty(), "{rule}:\n  {}", all.join("\n  "));
 }
@@ -57,30 +75,48 @@ fn code(text: &str) -> String {
 
 #[test]
 fn every_file_opens_with_what_it_is_for() {
-    check("a file opens with `//!`", |_, text| match text.starts_with("//! ") {
-        true => vec![],
-        false => vec![text.lines().next().unwrap_or_default().to_owned()],
+    check("a file opens with `//!`", |_, text| {
+        match text.starts_with("//! ") {
+            true => vec![],
+            false => vec![text.lines().next().unwrap_or_default().to_owned()],
+        }
     });
 }
 
 #[test]
 fn no_file_is_too_long() {
-    check("a file has 500 lines at most, without tests", |path, text| {
-        // Files that are tests as a whole are named so.
-        if path.file_stem().is_some_and(|stem| stem == "tests") {
-            return vec![];
-        }
-        let lines = text.split("#[cfg(test)]\nmod").next().unwrap().lines().count();
-        if lines > MOST_LINES { vec![format!("{lines} lines")] } else { vec![] }
-    });
+    check(
+        "a file has 500 lines at most, without tests",
+        |path, text| {
+            // Files that are tests as a whole are named so.
+            if path.file_stem().is_some_and(|stem| stem == "tests") {
+                return vec![];
+            }
+            let lines = text
+                .split("#[cfg(test)]\nmod")
+                .next()
+                .unwrap()
+                .lines()
+                .count();
+            if lines > MOST_LINES {
+                vec![format!("{lines} lines")]
+            } else {
+                vec![]
+            }
+        },
+    );
 }
 
 #[test]
 fn no_name_says_nothing() {
     check("names say what is in them", |path, _| {
-        let parts = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let parts = path
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy().into_owned());
         let stems = parts.map(|part| part.trim_end_matches(".rs").to_owned());
-        stems.filter(|stem| NAMELESS.contains(&stem.as_str())).collect()
+        stems
+            .filter(|stem| NAMELESS.contains(&stem.as_str()))
+            .collect()
     });
 }
 
@@ -89,12 +125,16 @@ fn stages_say_what_they_promise() {
     for stage in STAGES {
         let path = crates().join("dstreams/src").join(stage).join("mod.rs");
         let text = std::fs::read_to_string(&path).unwrap();
-        let head: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let head: Vec<_> = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
         let head = head.join("\n");
         let mut from = 0;
         for heading in ["**In**", "**Out**", "**Promise**", "**On failure**"] {
             let at = head[from..].find(heading);
-            from += at.unwrap_or_else(|| panic!("{stage}/mod.rs has no {heading}, or not in order"));
+            from +=
+                at.unwrap_or_else(|| panic!("{stage}/mod.rs has no {heading}, or not in order"));
         }
     }
 }
@@ -113,7 +153,10 @@ fn uses(code: &str) -> Vec<String> {
             None => vec![rest],
         };
         let name = |item: &str| {
-            item.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+            item.trim()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
         };
         found.extend(list.into_iter().map(name));
     }
@@ -146,8 +189,12 @@ fn exports() -> Vec<(String, String)> {
     let root = std::fs::read_to_string(crates().join("dstreams/src/lib.rs")).unwrap();
     let mut exports = Vec::new();
     for statement in code(&root).split(';') {
-        let Some(at) = statement.find("pub use ") else { continue };
-        let path = statement[at + "pub use ".len()..].trim().trim_start_matches("crate::");
+        let Some(at) = statement.find("pub use ") else {
+            continue;
+        };
+        let path = statement[at + "pub use ".len()..]
+            .trim()
+            .trim_start_matches("crate::");
         let stage = path.split("::").next().unwrap().to_owned();
         let names = path.split(|c: char| !c.is_alphanumeric() && c != '_');
         // Types and functions: modules on the way to them are in lower case.
@@ -178,13 +225,19 @@ fn later_uses(place: usize, code: &str, exports: &[(String, String)]) -> Vec<Str
 fn no_stage_uses_a_later_one() {
     let exports = exports();
     check("a stage uses earlier stages only", |path, text| {
-        let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let mut parts = path
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy().into_owned());
         if parts.next().as_deref() != Some("dstreams") {
             return vec![];
         }
-        let Some(stage) = parts.nth(1) else { return vec![] };
+        let Some(stage) = parts.nth(1) else {
+            return vec![];
+        };
         let stage = stage.trim_end_matches(".rs").to_owned();
-        let Some(place) = STAGES.iter().position(|s| *s == stage) else { return vec![] };
+        let Some(place) = STAGES.iter().position(|s| *s == stage) else {
+            return vec![];
+        };
         later_uses(place, &code(text), &exports)
     });
 }
@@ -197,10 +250,22 @@ fn the_check_of_uses_finds_what_it_should() {
         later_uses(place, code, &exports).len()
     };
     assert_eq!(find("receive", "use crate::state::Windows;"), 1);
-    assert_eq!(find("receive", "use crate::{error::Error, plan::{compile, Slot}, node};"), 2);
+    assert_eq!(
+        find(
+            "receive",
+            "use crate::{error::Error, plan::{compile, Slot}, node};"
+        ),
+        2
+    );
     assert_eq!(find("plan", "let x: crate::commit::PreparedBatch;"), 1);
     assert_eq!(find("stream", "fn f(_: crate::RddReceiver<()>) {}"), 1);
     assert_eq!(find("batch", "crate::helpers::f()"), 1);
-    assert_eq!(find("state", "use crate::{Error, config::Config}; use crate::plan::Slot;"), 0);
+    assert_eq!(
+        find(
+            "state",
+            "use crate::{Error, config::Config}; use crate::plan::Slot;"
+        ),
+        0
+    );
     assert_eq!(find("node", "use crate::commit::{commit, prepare};"), 0);
 }

@@ -9,7 +9,8 @@ use dstreams::{Config, Key, Record};
 use proptest::prelude::*;
 
 use crate::program::{
-    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, run, settings, small, sorted, text,
+    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, run, settings, small, sorted,
+    text,
 };
 
 type Pair = (String, i64);
@@ -30,11 +31,17 @@ fn naive<K: Ord + Clone, V: Clone, R>(
 ) -> Batches<(K, R)> {
     let at = |end: usize| {
         let mut groups = BTreeMap::<K, Vec<V>>::new();
-        let rows = input[end.saturating_sub(len)..end].iter().flatten().flatten();
+        let rows = input[end.saturating_sub(len)..end]
+            .iter()
+            .flatten()
+            .flatten();
         for (key, value) in rows.cloned() {
             groups.entry(key).or_default().push(value);
         }
-        groups.into_iter().map(|(key, values)| (key, f(values))).collect()
+        groups
+            .into_iter()
+            .map(|(key, values)| (key, f(values)))
+            .collect()
     };
     let ends = (1..=input.len()).filter(|end| end % slide == 0);
     ends.map(|end| (end as u64 * 100, at(end))).collect()
@@ -53,7 +60,11 @@ where
     A: Agg<V>,
 {
     run(config, input, |_, pairs| {
-        pairs.by_key().window_agg(batches(len), batches(slide), agg).unwrap().pairs()
+        pairs
+            .by_key()
+            .window_agg(batches(len), batches(slide), agg)
+            .unwrap()
+            .pairs()
     })
 }
 
@@ -261,7 +272,12 @@ fn a_flood_of_different_keys() {
     for ((at, mut got), (wanted_at, wanted)) in got.into_iter().zip(wanted) {
         got.sort();
         assert_eq!(at, wanted_at);
-        assert!(got == wanted, "batch {at}: {} rows, {} wanted", got.len(), wanted.len());
+        assert!(
+            got == wanted,
+            "batch {at}: {} rows, {} wanted",
+            got.len(),
+            wanted.len()
+        );
     }
 }
 
@@ -269,12 +285,28 @@ fn a_flood_of_different_keys() {
 #[test]
 fn a_key_leaves_with_its_last_record() {
     let row = |key: &str, n: i64| (key.to_owned(), n);
-    let input = [vec![vec![row("a", 1), row("b", -1)]], vec![vec![row("a", -1)]], vec![], vec![]];
+    let input = [
+        vec![vec![row("a", 1), row("b", -1)]],
+        vec![vec![row("a", -1)]],
+        vec![],
+        vec![],
+    ];
     let got = windowed(&small(1, 1, 8), &input, (2, 1), sum::<i64>());
-    let keys = |rows: &Vec<Pair>| rows.iter().map(|(key, _)| key.clone()).collect::<BTreeSet<_>>();
+    let keys = |rows: &Vec<Pair>| {
+        rows.iter()
+            .map(|(key, _)| key.clone())
+            .collect::<BTreeSet<_>>()
+    };
     let keys: Vec<_> = got.iter().map(|(_, rows)| keys(rows)).collect();
-    let set = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(keys, [set(&["a", "b"]), set(&["a", "b"]), set(&["a"]), set(&[])]);
+    let set = |keys: &[&str]| {
+        keys.iter()
+            .map(|k| (*k).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(
+        keys,
+        [set(&["a", "b"]), set(&["a", "b"]), set(&["a"]), set(&[])]
+    );
     let sum_of_a = got[1].1.iter().find(|(key, _)| key == "a").unwrap().1;
     assert_eq!(sum_of_a, 0, "a sum of 0 is no reason to leave");
 }
@@ -283,7 +315,13 @@ fn a_key_leaves_with_its_last_record() {
 #[test]
 fn several_windows_over_one_stream() {
     let input: Vec<Interval<Pair>> = (0..12i64)
-        .map(|batch| vec![(0..5).map(|n| (format!("k{}", (n + batch) % 6), n * batch)).collect()])
+        .map(|batch| {
+            vec![
+                (0..5)
+                    .map(|n| (format!("k{}", (n + batch) % 6), n * batch))
+                    .collect(),
+            ]
+        })
         .collect();
     let all_sizes = [(3, 1), (6, 2), (1, 1), (12, 4), (2, 3)];
     let outputs = block_on(async {
@@ -292,10 +330,14 @@ fn several_windows_over_one_stream() {
         let keyed = pairs.by_key();
         let mut outputs = Vec::new();
         for (len, slide) in all_sizes {
-            let window = keyed.window_agg(batches(len), batches(slide), (sum::<i64>(), count())).unwrap();
+            let window = keyed
+                .window_agg(batches(len), batches(slide), (sum::<i64>(), count()))
+                .unwrap();
             outputs.push(window.collect());
         }
-        keyed.window_agg(batches(5), batches(5), min::<i64>()).unwrap();
+        keyed
+            .window_agg(batches(5), batches(5), min::<i64>())
+            .unwrap();
         let mut live = program.start().await;
         for interval in &input {
             queue.push(interval.concat()).await.unwrap();
@@ -309,7 +351,9 @@ fn several_windows_over_one_stream() {
         while let Some(rdd) = output.try_recv() {
             got.push((rdd.batch_time().0, rdd.collect().unwrap()));
         }
-        let wanted = naive(&input, sizes, |all| (all.iter().sum::<i64>(), all.len() as i64));
+        let wanted = naive(&input, sizes, |all| {
+            (all.iter().sum::<i64>(), all.len() as i64)
+        });
         // The graceful stop makes one more, empty batch, which only some slides read.
         got.retain(|(at, _)| *at <= 1200);
         assert_eq!(sorted(got), sorted(wanted), "{sizes:?}");

@@ -15,7 +15,9 @@ use tonic::Status;
 
 #[derive(Debug, Clone, Default)]
 struct Said {
-    ack: Option<u64>,
+    ack: u64,
+    /// How often `ack` was said: a repeated batch is acknowledged again.
+    acks: u64,
     alive: u64,
     refusal: Option<Status>,
 }
@@ -26,7 +28,10 @@ pub(super) struct Say(watch::Sender<Said>);
 impl Say {
     /// Everything up to `seq` is safe.
     pub fn ack(&self, seq: u64) {
-        self.0.send_modify(|said| said.ack = Some(seq));
+        self.0.send_modify(|said| {
+            said.ack = seq;
+            said.acks += 1;
+        });
     }
 
     /// Ends the call with this status.
@@ -65,9 +70,12 @@ pub(super) fn answers() -> (
             // In this order: what was said before the end is told before the end.
             let over = heard.has_changed().is_err();
             let now = heard.borrow_and_update().clone();
-            if let Some(ack) = now.ack.filter(|_| now.ack != told.ack) {
-                told.ack = now.ack;
-                return Some((Ok(Answer::Ack(ack).to_put_result()), Some((heard, told))));
+            if now.acks != told.acks {
+                told.acks = now.acks;
+                return Some((
+                    Ok(Answer::Ack(now.ack).to_put_result()),
+                    Some((heard, told)),
+                ));
             }
             if now.alive != told.alive {
                 told.alive = now.alive;

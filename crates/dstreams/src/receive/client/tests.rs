@@ -164,7 +164,7 @@ impl Hand {
 
     async fn next_ack(&mut self) -> u64 {
         loop {
-            let answer = self.answers.message().await.unwrap().unwrap();
+            let answer = soon(self.answers.message()).await.unwrap().unwrap();
             if let Answer::Ack(ack) = Answer::parse(&answer).unwrap() {
                 return ack;
             }
@@ -182,13 +182,18 @@ impl Hand {
 
     async fn refused(&mut self) -> Status {
         loop {
-            match self.answers.message().await {
+            match soon(self.answers.message()).await {
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("ended without a refusal"),
                 Err(status) => return status,
             }
         }
     }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(Duration::from_secs(20), future).await;
+    waited.unwrap_or_else(|_| panic!("no answer within 20 s"))
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -244,8 +249,9 @@ async fn what_was_taken_is_acknowledged_again_and_not_stored_twice() {
     let mut two = Hand::lines(&served, Some("p")).await;
     assert_eq!(two.next_ack().await, 1);
     two.send(line("one", Some(1))).await;
+    assert_eq!(two.next_ack().await, 1);
     two.send(line("two", Some(2))).await;
-    two.acknowledged(2).await;
+    assert_eq!(two.next_ack().await, 2);
     assert_eq!(served.taken_lines(), ["one", "two"]);
 
     // Another producer has numbers of its own; one without a name, or without numbers, works too.
@@ -335,6 +341,14 @@ async fn streams_and_columns_that_do_not_fit_are_refused_with_what_does() {
     assert_eq!(*code, Code::InvalidArgument);
     assert!(message.contains("key: Utf8View, value: Int64"), "{message}");
     assert!(message.contains("(value: Utf8)"), "{message}");
+
+    let renamed = Schema::new(vec![Field::new("line", DataType::Utf8, false)]);
+    let refused = Hand::call(&served, None, &renamed).await.err().unwrap();
+    assert!(
+        refused.message().contains("got (line: Utf8)"),
+        "{}",
+        refused.message()
+    );
 }
 
 #[tokio::test]

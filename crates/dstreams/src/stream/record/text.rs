@@ -52,7 +52,9 @@ impl Leaf for String {
 
 impl Columns<String> for TextCols {
     fn try_new(reader: &mut ColumnReader<'_>) -> Result<Self> {
-        Ok(TextCols(reader.column::<StringViewArray>(&DataType::Utf8View)?))
+        Ok(TextCols(
+            reader.column::<StringViewArray>(&DataType::Utf8View)?,
+        ))
     }
     #[inline]
     fn get(&self, row: usize) -> &str {
@@ -263,7 +265,11 @@ mod tests {
     fn built(builder: &mut TextBuilder) -> StringViewArray {
         let mut out = Vec::new();
         builder.finish(&mut out).unwrap();
-        out[0].as_any().downcast_ref::<StringViewArray>().unwrap().clone()
+        out[0]
+            .as_any()
+            .downcast_ref::<StringViewArray>()
+            .unwrap()
+            .clone()
     }
 
     #[test]
@@ -278,18 +284,24 @@ mod tests {
             let mut wanted = Vec::new();
             for len in 0..40 {
                 for start in [0, 26, text.len() - 60] {
-                    let Some(part) = text.get(start..start + len) else { continue };
+                    let Some(part) = text.get(start..start + len) else {
+                        continue;
+                    };
                     builder.push_str(part);
                     builder.push_str(&part.to_uppercase());
                     wanted.push(part.to_owned());
                     wanted.push(part.to_uppercase());
                 }
-                let Some(tail) = text.get(text.len() - len..) else { continue };
+                let Some(tail) = text.get(text.len() - len..) else {
+                    continue;
+                };
                 builder.push_str(tail);
                 wanted.push(tail.to_owned());
             }
             let array = built(&mut builder);
-            let got: Vec<_> = (0..array.len()).map(|i| array.value(i).to_owned()).collect();
+            let got: Vec<_> = (0..array.len())
+                .map(|i| array.value(i).to_owned())
+                .collect();
             assert_eq!(got, wanted, "round {round}");
             StringViewArray::try_new(array.views().clone(), array.data_buffers().to_vec(), None)
                 .expect("views are valid by Arrow's own check");
@@ -300,7 +312,9 @@ mod tests {
     #[test]
     fn copied_text_spans_many_buffers() {
         let mut builder = TextBuilder::default();
-        let wanted: Vec<String> = (0..5000).map(|i| format!("text number {i} of many")).collect();
+        let wanted: Vec<String> = (0..5000)
+            .map(|i| format!("text number {i} of many"))
+            .collect();
         wanted.iter().for_each(|t| builder.push_str(t));
         let array = built(&mut builder);
         assert!(array.data_buffers().len() > 1);

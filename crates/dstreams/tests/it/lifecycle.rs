@@ -1,0 +1,564 @@
+//! From start to stop: listeners, slow batches, failures, sinks, sources of one's own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use dstreams::agg::{count, sum};
+use dstreams::arrow::array::RecordBatch;
+use dstreams::arrow::datatypes::SchemaRef;
+use dstreams::record::batch_of;
+use dstreams::{
+    BatchReport, BatchTime, BoxError, Closing, Config, Error, Generator, Guarantee, Ingest,
+    Listener, Prepared, Record, Sink, Source, StreamContext,
+};
+
+use crate::program::{INTERVAL, Program, block_on, small, soon, until};
+
+/// What a test saw, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn add(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Listener for Log {
+    fn batch_submitted(&self, batch: BatchTime, records: u64) {
+        self.add(format!("submitted {batch}: {records}"));
+    }
+    fn batch_started(&self, batch: BatchTime, attempt: u32) {
+        self.add(format!("started {batch}: {attempt}"));
+    }
+    fn batch_completed(&self, report: &BatchReport) {
+        self.add(format!("completed {}: {}", report.batch, report.records));
+    }
+    fn batch_failed(&self, batch: BatchTime, _: &Error) {
+        self.add(format!("failed {batch}"));
+    }
+    fn source_failed(&self, stream: &str, error: &Error) {
+        self.add(format!("source failed {stream}: {error}"));
+    }
+}
+
+#[test]
+fn listeners_are_told_in_order_and_of_empty_intervals() {
+    block_on(async {
+        let log = Log::default();
+        let mut program = Program::new(small(2, 4, 4));
+        program.ctx.add_listener(log.clone());
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        numbers.for_each_rdd(|_| {});
+        let mut live = program.start().await;
+        queue.push(0..7).await.unwrap();
+        let report = live.batch().await;
+        assert_eq!(
+            (report.batch.0, report.records, report.attempts),
+            (100, 7, 1)
+        );
+        live.batch().await;
+        queue.push(0..2).await.unwrap();
+        queue.push(0..1).await.unwrap();
+        live.batch().await;
+        let status = live.running.status();
+        assert_eq!((status.batches, status.records, status.blocks), (3, 10, 0));
+        assert_eq!(live.running.last_batch(), Some(BatchTime(300)));
+        let summary = live.running.stop(false, None).await.unwrap();
+        assert_eq!(
+            (summary.batches, summary.records, summary.unfinished),
+            (3, 10, 0)
+        );
+        let wanted = [("100 ms", 7), ("200 ms", 0), ("300 ms", 3)];
+        let wanted = wanted.iter().flat_map(|(at, n)| {
+            [
+                format!("submitted {at}: {n}"),
+                format!("started {at}: 1"),
+                format!("completed {at}: {n}"),
+            ]
+        });
+        assert_eq!(log.all(), wanted.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_slow_batch_delays_the_next_ones_which_wait_in_order() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (inside, effects) = (Arc::new(AtomicUsize::new(0)), Log::default());
+    block_on(async {
+        let log = Log::default();
+        let mut program = Program::new(small(2, 4, 4));
+        program.ctx.add_listener(log.clone());
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let (overlap, seen) = (Arc::clone(&inside), effects.clone());
+        numbers.for_each_rdd(move |rdd| {
+            assert_eq!(overlap.fetch_add(1, Ordering::SeqCst), 0, "effects overlap");
+            seen.add(format!(
+                "{}: {:?}",
+                rdd.batch_time(),
+                rdd.collect().unwrap()
+            ));
+            blocked.lock().unwrap().recv().unwrap();
+            overlap.fetch_sub(1, Ordering::SeqCst);
+        });
+        let mut live = program.start().await;
+        for batch in 1..=4 {
+            queue.push([batch]).await.unwrap();
+            live.clock.advance(INTERVAL);
+            let submitted = format!("submitted {}00 ms: 1", batch);
+            until("the cut", || log.all().contains(&submitted)).await;
+        }
+        until("the first effect", || effects.all().len() == 1).await;
+        assert!(
+            !log.all().contains(&"started 200 ms: 1".to_owned()),
+            "{:?}",
+            log.all()
+        );
+        assert_eq!(live.running.status().batches, 0);
+        for batch in 1..=4u64 {
+            release.send(()).unwrap();
+            let report = live.report().await.unwrap();
+            assert_eq!(report.batch, BatchTime(batch * 100));
+            // By the clock, which stands at 400 ms.
+            let waited = Duration::from_millis(400 - 100 * batch);
+            let started = if batch == 1 { Duration::ZERO } else { waited };
+            assert_eq!(report.scheduling_delay(), started);
+            assert_eq!(report.total_delay(), waited);
+        }
+        assert_eq!(
+            effects.all(),
+            ["100 ms: [1]", "200 ms: [2]", "300 ms: [3]", "400 ms: [4]"]
+        );
+        live.running.stop(false, None).await.unwrap();
+    });
+}
+
+/// The error with which the context stops when `build` makes a program that fails.
+fn failure(build: impl FnOnce(&mut Program, &dstreams::DStream<i64>)) -> String {
+    block_on(async {
+        let log = Log::default();
+        let mut program = Program::new(small(2, 4, 4));
+        program.ctx.add_listener(log.clone());
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        build(&mut program, &numbers);
+        let mut live = program.start().await;
+        queue.push([1]).await.unwrap();
+        live.batch().await;
+        queue.push(13..21).await.unwrap();
+        let error = live.try_batch().await.unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                Error::Batch {
+                    batch: BatchTime(200),
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        let end = soon("the end", live.running.await_termination(None))
+            .await
+            .unwrap_err();
+        assert_eq!(end.to_string(), error.to_string());
+        assert!(
+            live.running.stop(true, None).await.is_err(),
+            "it has failed for good"
+        );
+        assert_eq!(log.all().last().unwrap(), "failed 200 ms");
+        error.to_string()
+    })
+}
+
+#[track_caller]
+fn names(error: &str, parts: &[&str]) {
+    let place = format!("at {}:", file!());
+    for part in ["batch 200 ms", &place].iter().chain(parts) {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+#[test]
+fn a_panic_stops_the_context_and_names_batch_operator_and_cause() {
+    fn unlucky(n: i64) -> i64 {
+        assert!(n != 13, "no thirteen please");
+        n
+    }
+    let error = failure(|_, numbers| numbers.map(unlucky).for_each_rdd(|_| {}));
+    names(&error, &["`map`", "no thirteen please", "1 attempt"]);
+    let error = failure(|_, numbers| numbers.filter(|n| unlucky(n) > 0).for_each_rdd(|_| {}));
+    names(&error, &["`filter`", "no thirteen please"]);
+    let error = failure(|_, numbers| {
+        let keyed = numbers.map(|n| (n, n)).by_key();
+        keyed.reduce(|a, b| unlucky(a) + b).for_each_rdd(|_| {});
+    });
+    names(&error, &["`reduce`", "no thirteen please"]);
+    let error = failure(|_, numbers| {
+        numbers
+            .for_each_rdd(|rdd| drop(rdd.collect().unwrap().into_iter().map(unlucky).sum::<i64>()));
+    });
+    names(&error, &["`for_each_rdd`", "no thirteen please"]);
+}
+
+#[test]
+fn an_error_of_a_query_names_the_query() {
+    let error = failure(|_, numbers| {
+        numbers
+            .sql::<i64>("select 1 / (value - 13) from this")
+            .unwrap()
+            .for_each_rdd(|_| {});
+    });
+    names(&error, &["`sql`", "ivide by zero"]);
+    let error = failure(|_, numbers| {
+        let query = "select case when value = 13 then null else value end as value from this";
+        numbers.sql::<i64>(query).unwrap().for_each_rdd(|_| {});
+    });
+    names(&error, &["`sql`", "null"]);
+}
+
+#[test]
+fn a_key_for_each_record_is_held() {
+    let error = failure(|_, numbers| {
+        let keyed = numbers
+            .key_by::<i64>(|n, out| (0..if n == 13 { 2 } else { 1 }).for_each(|_| out.push(n)));
+        keyed.for_each_rdd(|_| {});
+    });
+    names(&error, &["`key_by`", "exactly one"]);
+    // In the sum it is right: one record pushes two keys, another none.
+    let error = failure(|_, numbers| {
+        let keyed = numbers.key_by::<i64>(|n, out| {
+            let pushes = match n {
+                1 => 1,
+                _ => 2 * (n % 2),
+            };
+            (0..pushes).for_each(|_| out.push(n));
+        });
+        keyed.for_each_rdd(|_| {});
+    });
+    names(&error, &["`key_by`", "exactly one"]);
+}
+
+/// A sink that fails on purpose.
+#[derive(Clone, Default)]
+struct Unreliable {
+    log: Log,
+    prepares_fail: Arc<AtomicUsize>,
+    commits_fail: Arc<AtomicUsize>,
+    panics: bool,
+}
+
+impl Unreliable {
+    fn fails(&self, left: &AtomicUsize, what: &str) -> Result<(), BoxError> {
+        let failed = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            left.checked_sub(1)
+        });
+        match failed {
+            Ok(_) if self.panics => panic!("{what} panics"),
+            Ok(_) => Err(format!("{what} fails").into()),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[dstreams::async_trait]
+impl Sink for Unreliable {
+    async fn prepare(
+        &self,
+        batch: BatchTime,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        let rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        self.log.add(format!("prepare {batch} {partition}: {rows}"));
+        self.fails(&self.prepares_fail, "prepare")?;
+        Ok(Prepared(format!("{batch} {partition}").into_bytes()))
+    }
+    async fn commit(&self, batch: BatchTime, prepared: Vec<Prepared>) -> Result<(), BoxError> {
+        let parts: Vec<_> = prepared
+            .iter()
+            .map(|part| String::from_utf8_lossy(&part.0))
+            .collect();
+        self.log
+            .add(format!("commit {batch}: {}", parts.join(", ")));
+        self.fails(&self.commits_fail, "commit")
+    }
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+}
+
+/// Runs two batches into the sink; the result is that of the second.
+async fn write_two(
+    sink: &Unreliable,
+    failures: impl FnOnce(),
+) -> (Result<BatchReport, Error>, crate::program::Live) {
+    let mut program = Program::new(small(2, 1, 4));
+    let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+    numbers.sink("warehouse", sink.clone());
+    let mut live = program.start().await;
+    queue.push(0..5).await.unwrap();
+    live.batch().await;
+    failures();
+    queue.push(0..8).await.unwrap();
+    (live.try_batch().await, live)
+}
+
+const FIRST: [&str; 3] = [
+    "prepare 100 ms 0: 2",
+    "prepare 100 ms 1: 3",
+    "commit 100 ms: 100 ms 0, 100 ms 1",
+];
+const PREPARE: [&str; 2] = ["prepare 200 ms 0: 4", "prepare 200 ms 1: 4"];
+const COMMIT: &str = "commit 200 ms: 200 ms 0, 200 ms 1";
+
+#[test]
+fn a_commit_that_fails_is_repeated_for_the_same_batch() {
+    block_on(async {
+        let sink = Unreliable::default();
+        let fail = Arc::clone(&sink.commits_fail);
+        let (report, mut live) = write_two(&sink, || fail.store(3, Ordering::SeqCst)).await;
+        assert_eq!(report.unwrap().batch, BatchTime(200));
+        let wanted: Vec<_> = FIRST
+            .into_iter()
+            .chain(PREPARE)
+            .chain([COMMIT; 4])
+            .collect();
+        assert_eq!(sink.log.all(), wanted);
+        // The next batch begins anew.
+        fail.store(3, Ordering::SeqCst);
+        assert_eq!(live.batch().await.batch, BatchTime(300));
+    });
+}
+
+#[test]
+fn a_prepare_that_fails_runs_the_batch_again() {
+    block_on(async {
+        let sink = Unreliable::default();
+        let fail = Arc::clone(&sink.prepares_fail);
+        let (report, _live) = write_two(&sink, || fail.store(2, Ordering::SeqCst)).await;
+        let report = report.unwrap();
+        assert_eq!((report.attempts, report.batch), (3, BatchTime(200)));
+        let retries = [PREPARE[0], PREPARE[0]];
+        let wanted: Vec<_> = FIRST
+            .into_iter()
+            .chain(retries)
+            .chain(PREPARE)
+            .chain([COMMIT])
+            .collect();
+        assert_eq!(sink.log.all(), wanted);
+    });
+}
+
+#[test]
+fn a_sink_that_fails_for_good_stops_the_context() {
+    block_on(async {
+        let sink = Unreliable::default();
+        let fail = Arc::clone(&sink.commits_fail);
+        let (report, live) = write_two(&sink, || fail.store(usize::MAX, Ordering::SeqCst)).await;
+        let error = report.unwrap_err().to_string();
+        names(&error, &["`warehouse`", "commit fails"]);
+        assert_eq!(
+            sink.log.all().iter().filter(|line| *line == COMMIT).count(),
+            4
+        );
+        live.running.await_termination(None).await.unwrap_err();
+        let (sink, fail) = (Unreliable::default(), Arc::new(AtomicUsize::new(0)));
+        let sink = Unreliable {
+            prepares_fail: Arc::clone(&fail),
+            ..sink
+        };
+        let (report, _live) = write_two(&sink, || fail.store(usize::MAX, Ordering::SeqCst)).await;
+        names(
+            &report.unwrap_err().to_string(),
+            &["4 attempt", "`warehouse`", "prepare fails"],
+        );
+    });
+}
+
+#[test]
+fn a_sink_that_panics_stops_the_context() {
+    block_on(async {
+        for commits in [false, true] {
+            let sink = Unreliable {
+                panics: true,
+                ..Unreliable::default()
+            };
+            let fail = Arc::clone(if commits {
+                &sink.commits_fail
+            } else {
+                &sink.prepares_fail
+            });
+            let (report, _live) = write_two(&sink, || fail.store(9, Ordering::SeqCst)).await;
+            let what = if commits {
+                "commit panics"
+            } else {
+                "prepare panics"
+            };
+            names(&report.unwrap_err().to_string(), &["`warehouse`", what]);
+        }
+    });
+}
+
+#[test]
+fn state_is_right_after_a_batch_was_tried_again() {
+    block_on(async {
+        let sink = Unreliable::default();
+        let mut program = Program::new(small(2, 1, 4));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let window = numbers
+            .map(|n| (n % 2, n))
+            .by_key()
+            .window_agg(INTERVAL * 2, INTERVAL, sum::<i64>())
+            .unwrap();
+        let mut sums = window.collect();
+        window.pairs().sink("warehouse", sink.clone());
+        let mut live = program.start().await;
+        for batch in 1..=4 {
+            sink.prepares_fail.store(2, Ordering::SeqCst);
+            sink.commits_fail.store(1, Ordering::SeqCst);
+            queue.push([batch * 10, batch * 10 + 1]).await.unwrap();
+            live.batch().await;
+            // The repeated commit collects again: the same.
+            for _ in 0..2 {
+                let mut got = sums.recv().await.unwrap().collect().unwrap();
+                got.sort();
+                let before = if batch == 1 {
+                    (0, 0)
+                } else {
+                    (batch * 10 - 10, batch * 10 - 9)
+                };
+                assert_eq!(
+                    got,
+                    [(0, batch * 10 + before.0), (1, batch * 10 + 1 + before.1)]
+                );
+            }
+        }
+    });
+}
+
+/// A source as in the documentation of the trait, which ends as it is told.
+struct Numbers {
+    until: i64,
+    end: Result<(), &'static str>,
+}
+
+#[dstreams::async_trait]
+impl Source for Numbers {
+    fn schema(&self) -> SchemaRef {
+        i64::schema()
+    }
+    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+        for n in 0..self.until {
+            if closing.is_requested() {
+                break;
+            }
+            ingest.push(batch_of([n])?).await?;
+        }
+        match self.end {
+            Err("panic") => panic!("the source panics"),
+            end => end.map_err(Into::into),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_fails_is_told_and_the_others_go_on() {
+    block_on(async {
+        for (end, message) in [
+            (Err("the wire is cut"), "the wire is cut"),
+            (Err("panic"), "the source panics"),
+        ] {
+            let log = Log::default();
+            let mut program = Program::new(small(2, 4, 4));
+            program.ctx.add_listener(log.clone());
+            let numbers = program
+                .ctx
+                .source::<i64>("broken", Numbers { until: 5, end })
+                .unwrap();
+            let (queue, others) = program.ctx.queue::<i64>("fine");
+            let mut all = numbers.union(&others).unwrap().collect();
+            let mut live = program.start().await;
+            let told = || {
+                log.all()
+                    .iter()
+                    .any(|line| line.starts_with("source failed broken") && line.contains(message))
+            };
+            until("the news", told).await;
+            queue.push([7]).await.unwrap();
+            live.batch().await;
+            assert_eq!(
+                all.recv().await.unwrap().collect().unwrap(),
+                [0, 1, 2, 3, 4, 7],
+                "what it pushed counts"
+            );
+            queue.push([8]).await.unwrap();
+            live.batch().await;
+            assert_eq!(all.recv().await.unwrap().collect().unwrap(), [8]);
+            live.running.stop(true, None).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn generated_records_are_the_same_in_each_run() {
+    let run = || {
+        block_on(async {
+            let mut program = Program::new(small(2, 100, 100));
+            let generator =
+                Generator::new(20_000, |n| (n, n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).limit(1000);
+            let mut records = program.ctx.generator("numbers", generator).collect();
+            let mut live = program.start().await;
+            let mut all = Vec::new();
+            while all.len() < 1000 {
+                live.batch().await;
+                all.extend(records.recv().await.unwrap().collect().unwrap());
+            }
+            live.running.stop(true, None).await.unwrap();
+            all
+        })
+    };
+    let (one, other) = (run(), run());
+    assert_eq!(one.len(), 1000);
+    assert!(
+        one.iter()
+            .enumerate()
+            .all(|(n, record)| record.0 == n as u64)
+    );
+    assert!(one == other);
+}
+
+#[test]
+fn the_wall_clock_works() {
+    block_on(async {
+        let mut ctx = StreamContext::with_config(Config::new(Duration::from_millis(20))).unwrap();
+        let (queue, words) = ctx.queue::<String>("words");
+        let mut counts = words.keyed().agg(count()).unwrap().collect();
+        let running = ctx.start().await.unwrap();
+        queue
+            .push(["a", "b", "a"].map(str::to_owned))
+            .await
+            .unwrap();
+        let mut last = 0;
+        let mut found = Vec::new();
+        while found.is_empty() {
+            let rdd = soon("a batch", counts.recv()).await.unwrap();
+            let at = rdd.batch_time().0;
+            assert!(
+                at % 20 == 0 && (last == 0 || at == last + 20),
+                "{at} after {last}"
+            );
+            last = at;
+            found = rdd.collect().unwrap();
+        }
+        found.sort();
+        assert_eq!(found, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+        running
+            .stop(true, Some(Duration::from_secs(10)))
+            .await
+            .unwrap();
+    });
+}

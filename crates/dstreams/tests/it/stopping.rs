@@ -1,0 +1,218 @@
+//! How programs end: gracefully with all that was received, or at once.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use dstreams::Error;
+use dstreams::record::batch_of;
+
+use crate::program::{INTERVAL, Program, block_on, small, soon, until};
+
+#[test]
+fn a_graceful_stop_drains_what_was_received() {
+    block_on(async {
+        let mut program = Program::new(small(2, 4, 4));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let mut all = numbers.collect();
+        let live = program.start().await;
+        queue.push(0..5).await.unwrap();
+        live.clock.advance(INTERVAL);
+        queue.push(5..9).await.unwrap();
+        // In the middle of an interval: the clock need not move for the last batch.
+        let summary = soon("the stop", live.running.stop(true, None))
+            .await
+            .unwrap();
+        assert_eq!((summary.records, summary.unfinished), (9, 0));
+        let mut got = Vec::new();
+        while let Some(rdd) = all.try_recv() {
+            got.extend(rdd.collect().unwrap());
+        }
+        assert_eq!(got, (0..9).collect::<Vec<_>>());
+        // Again, and after it has stopped.
+        assert_eq!(live.running.stop(false, None).await.unwrap(), summary);
+        assert_eq!(
+            live.running.await_termination(None).await.unwrap(),
+            Some(summary)
+        );
+    });
+}
+
+#[test]
+fn receivers_end_when_the_program_has_stopped() {
+    block_on(async {
+        let mut program = Program::new(small(1, 4, 4));
+        let (_queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let mut all = numbers.collect();
+        let mut live = program.start().await;
+        live.batch().await;
+        live.running.stop(false, None).await.unwrap();
+        // Handles into the graph are still there.
+        let _ = numbers.map(|n| n);
+        assert_eq!(
+            soon("the batch", all.recv()).await.unwrap().batch_time().0,
+            100
+        );
+        assert!(soon("the end", all.recv()).await.is_none());
+    });
+}
+
+#[test]
+fn pushing_into_a_stopped_program_is_an_error() {
+    block_on(async {
+        for graceful in [true, false] {
+            let mut program = Program::new(small(1, 4, 4));
+            let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+            numbers.for_each_rdd(|_| {});
+            let live = program.start().await;
+            queue.push([1]).await.unwrap();
+            live.running.stop(graceful, None).await.unwrap();
+            let error = queue.push([2]).await.unwrap_err();
+            assert!(matches!(error, Error::NotRunning), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_stop_ends_a_push_that_waits_for_memory() {
+    block_on(async {
+        let mut config = small(1, 4, 4);
+        let rows = batch_of(0..1000i64).unwrap();
+        let bytes: usize = rows
+            .columns()
+            .iter()
+            .map(|c| c.get_array_memory_size())
+            .sum();
+        config.block_memory = bytes + bytes / 2;
+        config.line_bytes = 100;
+        let mut program = Program::new(config);
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        numbers.for_each_rdd(|_| {});
+        let live = program.start().await;
+        queue.push_batch(rows.clone()).await.unwrap();
+        let waits = tokio::spawn({
+            let (queue, rows) = (queue.clone(), rows.clone());
+            async move { queue.push_batch(rows).await }
+        });
+        assert!(live.running.status().block_memory <= bytes + bytes / 2);
+        let summary = soon("the stop", live.running.stop(true, None))
+            .await
+            .unwrap();
+        // Either it came in before the end, or its producer knows that it did not.
+        let pushed = soon("the push", waits).await.unwrap();
+        assert_eq!(summary.records, if pushed.is_ok() { 2000 } else { 1000 });
+    });
+}
+
+#[test]
+fn an_abrupt_stop_does_not_wait_for_batches_that_queue_up() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    block_on(async {
+        let mut program = Program::new(small(2, 4, 4));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let committed = Arc::new(Mutex::new(Vec::new()));
+        let effects = Arc::clone(&committed);
+        numbers.for_each_rdd(move |rdd| {
+            effects.lock().unwrap().push(rdd.batch_time().0);
+            blocked.lock().unwrap().recv().unwrap();
+        });
+        let live = program.start().await;
+        for batch in 1..=3 {
+            queue.push([batch]).await.unwrap();
+            live.clock.advance(INTERVAL);
+            until("the cut", || live.running.status().blocks as i64 == batch).await;
+        }
+        until("the effect", || !committed.lock().unwrap().is_empty()).await;
+        let stop = live.running.stop(false, None);
+        let nothing = live
+            .running
+            .await_termination(Some(Duration::from_millis(1)))
+            .await
+            .unwrap();
+        assert!(nothing.is_none(), "it has not stopped yet");
+        // What is being committed is waited for: its effect may be visible.
+        release.send(()).unwrap();
+        let summary = soon("the stop", stop).await.unwrap();
+        assert_eq!((summary.batches, summary.unfinished), (1, 2));
+        assert_eq!(*committed.lock().unwrap(), [100]);
+    });
+}
+
+#[test]
+fn an_abrupt_stop_drops_the_batch_that_runs() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let (started, starts) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    block_on(async {
+        let mut program = Program::new(small(1, 4, 4));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let slow = numbers.map(move |n| {
+            started.send(()).unwrap();
+            let _ = blocked.lock().unwrap().recv();
+            n
+        });
+        let mut all = slow.collect();
+        let live = program.start().await;
+        queue.push([1]).await.unwrap();
+        live.clock.advance(INTERVAL);
+        tokio::task::spawn_blocking(move || starts.recv().unwrap())
+            .await
+            .unwrap();
+        let summary = soon("the stop", live.running.stop(false, None))
+            .await
+            .unwrap();
+        assert_eq!((summary.batches, summary.unfinished), (0, 1));
+        drop(release);
+        assert!(all.try_recv().is_none());
+    });
+}
+
+#[test]
+fn a_graceful_stop_ends_at_its_deadline() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    block_on(async {
+        let mut program = Program::new(small(1, 4, 4));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let slow = numbers.map(move |n| {
+            let _ = blocked.lock().unwrap().recv();
+            n
+        });
+        slow.for_each_rdd(|_| {});
+        let live = program.start().await;
+        queue.push([1]).await.unwrap();
+        live.clock.advance(INTERVAL);
+        until("the cut", || live.running.status().blocks == 1).await;
+        let clock = live.clock.clone();
+        let stop = live.running.stop(true, Some(Duration::from_secs(5)));
+        tokio::pin!(stop);
+        // Asked for first, then the time passes.
+        let early = tokio::time::timeout(Duration::from_millis(1), &mut stop).await;
+        assert!(early.is_err(), "it cannot have stopped");
+        clock.advance(Duration::from_secs(6));
+        let summary = soon("the stop", stop).await.unwrap();
+        assert_eq!((summary.batches, summary.unfinished > 0), (0, true));
+        drop(release);
+    });
+}
+
+#[test]
+fn awaiting_the_end_times_out() {
+    block_on(async {
+        let mut program = Program::new(small(1, 4, 4));
+        let (_queue, numbers) = program.ctx.queue::<i64>("numbers");
+        numbers.for_each_rdd(|_| {});
+        let live = program.start().await;
+        let waited = live
+            .running
+            .await_termination(Some(Duration::from_millis(5)))
+            .await;
+        assert!(waited.unwrap().is_none());
+        live.running.stop(true, None).await.unwrap();
+        let waited = live
+            .running
+            .await_termination(Some(Duration::from_millis(5)))
+            .await;
+        assert!(waited.unwrap().is_some());
+    });
+}
