@@ -71,7 +71,7 @@ async fn through_cuts(seed: u64) -> Fired {
 #[tokio::test]
 async fn cut_connections_lose_and_repeat_nothing() {
     let mut all = Fired::default();
-    let seeds = seeds(200);
+    let seeds = seeds(120);
     for seed in &seeds {
         let fired = through_cuts(*seed).await;
         all.cuts += fired.cuts;
@@ -79,7 +79,7 @@ async fn cut_connections_lose_and_repeat_nothing() {
         all.report.resends += fired.report.resends;
         all.report.reconnects += fired.report.reconnects;
     }
-    if seeds.len() > 100 {
+    if seeds.len() >= 100 {
         // The faults fired: connections were cut, some of them while acknowledgements were on the way back.
         let enough = seeds.len() as u64 / 10;
         assert!(

@@ -1,7 +1,7 @@
 //! The bound on memory held by received records.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,13 +12,14 @@ pub(crate) struct Budget {
     free: Arc<Semaphore>,
     total: usize,
     lifted: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Bytes more than any program takes.
 const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
 
 /// Bytes taken from the budget; given back when dropped.
-pub(crate) struct Share(#[allow(dead_code)] OwnedSemaphorePermit);
+pub(crate) struct Share(OwnedSemaphorePermit);
 
 impl Budget {
     pub fn new(bytes: usize) -> Self {
@@ -27,6 +28,7 @@ impl Budget {
             free: Arc::new(Semaphore::new(total)),
             total,
             lifted: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -41,6 +43,7 @@ impl Budget {
     /// Waits for `bytes`; first come, first served. More than the whole budget counts as the whole:
     /// such a record goes through alone.
     pub async fn take(&self, bytes: usize) -> Share {
+        let _waiting = Waiting::new(&self.waiting);
         let bytes = bytes.clamp(1, self.total) as u32;
         let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await;
         match permit {
@@ -48,6 +51,11 @@ impl Budget {
             // Nothing closes the semaphore.
             Err(closed) => unreachable!("budget closed: {closed}"),
         }
+    }
+
+    /// Whether somebody waits: then memory that is kept for later use should be given back.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Bytes in use.
@@ -59,9 +67,30 @@ impl Budget {
     }
 }
 
+/// Counts who waits, also when the wait is given up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Share {
     /// Splits `bytes` off, as far as there are that many.
     pub fn split(&mut self, bytes: usize) -> Option<Share> {
         self.0.split(bytes.min(self.0.num_permits())).map(Share)
+    }
+
+    /// Takes in `other`, of the same budget.
+    pub fn merge(&mut self, other: Share) {
+        self.0.merge(other.0)
     }
 }

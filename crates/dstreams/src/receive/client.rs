@@ -34,11 +34,13 @@ use super::ingest::Ingest;
 use super::source::{Closing, Source};
 use crate::error::{BoxError, Error};
 
-/// Bytes a client may send on a call before they are read: keeps a fast link busy (HTTP/2's own
-/// 64 KiB do not), and is little beside a message.
+/// Bytes a client may send on a call before they are read. HTTP/2's own 64 KiB hold a client of
+/// lines back even on one machine.
 const CALL_WINDOW: u32 = 4 << 20;
 /// Bytes of all calls on one connection.
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The largest HTTP/2 frame taken: a usual message in one, not in sixteen.
+const FRAME: u32 = 256 << 10;
 /// How often an idle connection is probed, and how long that may take: a client that vanished
 /// without a word must not hold its producer for ever.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -64,7 +66,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// ```
 /// use dstreams::{Clients, StreamContext};
 ///
-/// let ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+/// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
 /// let clients = Clients::listen("127.0.0.1:0");
 /// let lines = ctx.clients::<String>("lines", &clients);
 /// let views = ctx.clients::<(String, i64)>("views", &clients);
@@ -156,6 +158,7 @@ impl Clients {
         let server = Server::builder()
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .add_service(service)

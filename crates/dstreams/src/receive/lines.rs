@@ -41,7 +41,15 @@ pub(crate) struct Lines {
     /// How far the chunk was searched for line feeds.
     searched: usize,
     /// Bytes thrown away of a line over the limit, once it is one.
-    skipped: Option<(Vec<u8>, u64)>,
+    skipped: Option<Skipped>,
+}
+
+/// A line over the limit.
+struct Skipped {
+    bytes: Vec<u8>,
+    length: u64,
+    /// The last byte so far, which does not count if a line feed follows.
+    is_return: bool,
 }
 
 impl Lines {
@@ -60,34 +68,43 @@ impl Lines {
     }
 
     /// Bytes of memory needed before more can be read, if the chunk has no room.
-    pub fn needs(&self) -> Option<usize> {
-        let room = self.chunk.capacity() - self.chunk.len();
-        let partial = self.chunk.len() - self.line;
-        (room == 0).then(|| self.next_chunk.max(2 * partial))
-    }
-
-    /// Takes a fresh chunk, whose memory is accounted for; the lines of the old one leave.
-    pub fn grow(
-        &mut self,
-        bytes: usize,
-        memory: Share,
-    ) -> Result<Option<(RecordBatch, usize, Share)>> {
-        let full = !self.views.is_empty();
-        let old_memory = self.memory.replace(memory);
-        let partial = self.chunk.len() - self.line;
-        let mut fresh = BytesMut::with_capacity(bytes.max(partial + 1));
-        fresh.extend_from_slice(&self.chunk[self.line..]);
-        let old = std::mem::replace(&mut self.chunk, fresh);
-        let used = self.line;
-        self.searched -= self.line;
-        self.line = 0;
-        if used > 0 && full {
+    pub fn needs(&mut self) -> Option<usize> {
+        if self.has_room() {
+            return None;
+        }
+        // A chunk that fills up between two seals could be larger.
+        if self.line > self.next_chunk / 2 {
             self.next_chunk = (self.next_chunk * 2).min(LARGEST_CHUNK);
         }
-        match (full, old_memory) {
-            (true, Some(memory)) => Ok(Some((self.batch(old)?, used, memory))),
-            _ => Ok(None),
-        }
+        let partial = self.chunk.len() - self.line;
+        Some(self.next_chunk.max(2 * partial))
+    }
+
+    /// Whether there is room to read into; a seal may take it away.
+    pub fn has_room(&self) -> bool {
+        self.chunk.capacity() > self.chunk.len()
+    }
+
+    /// Takes a fresh chunk, whose memory is accounted for. The lines so far were taken before.
+    pub fn grow(&mut self, bytes: usize, memory: Share) {
+        self.memory = Some(memory);
+        let partial = self.chunk.len() - self.line;
+        self.move_rest(bytes.max(partial + 1));
+    }
+
+    /// Gives the memory back for as long as there is nothing to read into. The line that is not
+    /// whole is not accounted for then: if it were, many such lines could wait for each other.
+    pub fn release(&mut self) {
+        self.memory = None;
+    }
+
+    /// Moves what is not a whole line yet into a chunk of its own.
+    fn move_rest(&mut self, capacity: usize) {
+        let mut fresh = BytesMut::with_capacity(capacity);
+        fresh.extend_from_slice(&self.chunk[self.line..]);
+        self.chunk = fresh;
+        self.searched -= self.line;
+        self.line = 0;
     }
 
     /// Where to read to: what is left of the chunk.
@@ -120,7 +137,7 @@ impl Lines {
     fn end_line(&mut self, chunk: &[u8], end: usize, valid: bool, bad: &mut Vec<BadLine>) {
         let start = self.line;
         if self.skipped.is_some() {
-            return self.end_skipped(start, end, bad);
+            return self.end_skipped(&chunk[start..end], bad);
         }
         let bytes = &chunk[start..end];
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
@@ -134,13 +151,15 @@ impl Lines {
         }
     }
 
-    fn end_skipped(&mut self, start: usize, end: usize, bad: &mut Vec<BadLine>) {
-        let Some((bytes, skipped)) = self.skipped.take() else {
+    fn end_skipped(&mut self, rest: &[u8], bad: &mut Vec<BadLine>) {
+        let Some(mut line) = self.skipped.take() else {
             return;
         };
-        let length = skipped + (end - start) as u64;
+        let is_return = rest.last().map_or(line.is_return, |last| *last == b'\r');
+        let length = line.length + rest.len() as u64 - u64::from(is_return);
+        line.bytes.truncate(length as usize);
         bad.push(BadLine {
-            bytes,
+            bytes: line.bytes,
             length,
             reason: too_long(length, self.limit),
         });
@@ -154,28 +173,47 @@ impl Lines {
             return;
         }
         let bytes = &self.chunk[self.line..];
-        let (_, skipped) = self.skipped.get_or_insert_with(|| (bytes.to_vec(), 0));
-        *skipped += bytes.len() as u64;
+        let line = self.skipped.get_or_insert_with(|| Skipped {
+            bytes: bytes.to_vec(),
+            length: 0,
+            is_return: false,
+        });
+        line.length += bytes.len() as u64;
+        line.is_return = bytes.last().map_or(line.is_return, |last| *last == b'\r');
         self.chunk.truncate(self.line);
         self.searched = self.line;
     }
 
-    /// The lines found so far, leaving the rest of the chunk to go on with.
-    pub fn take(&mut self) -> Result<Option<(RecordBatch, usize, Share)>> {
-        if self.views.is_empty() {
-            return Ok(None);
-        }
+    /// The lines found so far. The rest of the chunk stays to go on with, unless it is to be given
+    /// up because others wait for memory.
+    pub fn take(&mut self, give_up: bool) -> Result<Option<(RecordBatch, usize, Share)>> {
         let used = self.line;
-        let done = self.chunk.split_to(used);
-        self.searched -= used;
-        self.line = 0;
-        let memory = match &mut self.memory {
-            // What follows belongs to the rest of the chunk.
-            Some(memory) => memory.split(used),
-            None => None,
+        let mut lines = None;
+        if !self.views.is_empty() {
+            let done = self.chunk.split_to(used);
+            self.searched -= used;
+            self.line = 0;
+            lines = Some(self.batch(done)?);
+        }
+        let memory = match (&mut self.memory, &lines) {
+            (Some(memory), Some(_)) => memory.split(used),
+            _ => None,
         };
-        let batch = self.batch(done)?;
-        Ok(memory.map(|memory| (batch, used, memory)))
+        let mut taken = lines.zip(memory).map(|(lines, memory)| (lines, used, memory));
+        if give_up && self.chunk.capacity() > 0 {
+            let partial = self.chunk.len() - self.line;
+            self.move_rest(partial);
+            let kept = match &mut self.memory {
+                Some(memory) if partial > 0 => memory.split(partial),
+                _ => None,
+            };
+            let rest = std::mem::replace(&mut self.memory, kept);
+            // The lines hold on to the whole chunk.
+            if let (Some((_, _, memory)), Some(rest)) = (&mut taken, rest) {
+                memory.merge(rest);
+            }
+        }
+        Ok(taken)
     }
 
     fn batch(&mut self, bytes: BytesMut) -> Result<RecordBatch> {
@@ -194,7 +232,8 @@ impl Lines {
     pub fn finish(&mut self, clean: bool, bad: &mut Vec<BadLine>) {
         let (start, end) = (self.line, self.chunk.len());
         if self.skipped.is_some() {
-            return self.end_skipped(start, end, bad);
+            let chunk = std::mem::take(&mut self.chunk);
+            return self.end_skipped(&chunk[start..], bad);
         }
         if start == end {
             return;

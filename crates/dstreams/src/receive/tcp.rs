@@ -136,7 +136,7 @@ impl Shared {
 impl OpenBuffer for Shared {
     fn flush(&self, intake: &Intake) -> Result<()> {
         let mut lines = self.lock();
-        let taken = lines.take()?;
+        let taken = lines.take(intake.budget.is_waited_for())?;
         add(intake, taken)
     }
 }
@@ -183,7 +183,7 @@ impl Connection {
             let mut lines = self.lines.lock();
             let clean = matches!(ended, Ok(End::Closed));
             lines.finish(clean, &mut bad);
-            lines.take().and_then(|taken| add(&self.intake, taken))
+            lines.take(true).and_then(|taken| add(&self.intake, taken))
         };
         self.bury(bad).await;
         let stream = self.ingest.stream();
@@ -216,6 +216,9 @@ impl Connection {
             self.make_room().await?;
             let read = {
                 let mut lines = self.lines.lock();
+                if !lines.has_room() {
+                    continue;
+                }
                 let read = socket.try_read_buf(&mut lines.room());
                 if matches!(read, Ok(1..)) {
                     lines.scan(&mut bad);
@@ -252,6 +255,9 @@ impl Connection {
             self.make_room().await?;
             let read = {
                 let mut lines = self.lines.lock();
+                if !lines.has_room() {
+                    continue;
+                }
                 let most = lines.room().remaining_mut().min(DRAIN_READ);
                 let read = socket.read(&mut buffer[..most]);
                 if let Ok(read @ 1..) = read {
@@ -278,12 +284,15 @@ impl Connection {
         let Some(bytes) = self.lines.lock().needs() else {
             return Ok(());
         };
-        // The lines so far must not wait for the memory that they hold themselves.
-        self.lines.flush(&self.intake)?;
+        // Nothing so far must hold the memory that is waited for.
+        {
+            let mut lines = self.lines.lock();
+            add(&self.intake, lines.take(true)?)?;
+            lines.release();
+        }
         let memory = self.intake.budget.take(bytes).await;
-        let mut lines = self.lines.lock();
-        let taken = lines.grow(bytes, memory)?;
-        add(&self.intake, taken)
+        self.lines.lock().grow(bytes, memory);
+        Ok(())
     }
 
     async fn bury(&self, bad: Vec<BadLine>) {

@@ -193,7 +193,7 @@ fn a_panic_stops_the_context_and_names_batch_operator_and_cause() {
     let error = failure(|_, numbers| numbers.filter(|n| unlucky(n) > 0).for_each_rdd(|_| {}));
     names(&error, &["`filter`", "no thirteen please"]);
     let error = failure(|_, numbers| {
-        let keyed = numbers.map(|n| (n, n)).by_key();
+        let keyed = numbers.map(|n| (n % 2, n)).by_key();
         keyed.reduce(|a, b| unlucky(a) + b).for_each_rdd(|_| {});
     });
     names(&error, &["`reduce`", "no thirteen please"]);

@@ -10,6 +10,7 @@ mod graph;
 mod lifecycle;
 mod operators;
 mod program;
+mod receive_tcp;
 mod records;
 mod relational;
 mod stopping;

@@ -124,6 +124,18 @@ impl TextBuilder {
         view as u32 as usize <= INLINE
     }
 
+    /// Adds rows, to be written as views that hold their texts themselves, or truncated.
+    pub(crate) fn grow(&mut self, rows: usize) -> &mut [u128] {
+        let before = self.views.len();
+        self.views.resize(before + rows, 0);
+        &mut self.views[before..]
+    }
+
+    /// Takes back what was added behind the first `rows` rows.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.views.truncate(rows);
+    }
+
     /// Appends a text that its view holds itself, taken from another text column.
     #[inline]
     pub(crate) fn push_inline(&mut self, view: u128) {

@@ -1,0 +1,539 @@
+//! Lines over real sockets: every line arrives once, bad ones are dead letters, memory is bounded.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dstreams::{Config, DeadLetter, Error, RddReceiver, Record};
+
+use crate::program::{INTERVAL, Live, Program, block_on, soon, until};
+
+/// Seeded numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+fn settings(block_memory: usize, line_bytes: usize) -> Config {
+    let mut config = Config::new(INTERVAL);
+    config.threads = 2;
+    config.block_memory = block_memory;
+    config.block_bytes = block_memory.min(64 << 10);
+    config.line_bytes = line_bytes;
+    config
+}
+
+struct Server {
+    live: Live,
+    lines: RddReceiver<String>,
+    dead: RddReceiver<DeadLetter>,
+    address: SocketAddr,
+}
+
+async fn serve(config: Config) -> Server {
+    let mut program = Program::new(config);
+    let lines = program.ctx.tcp_text("lines", "127.0.0.1:0").collect();
+    let dead = program.ctx.dead_letters().collect();
+    let live = program.start().await;
+    let address = live.running.address("lines").unwrap();
+    Server {
+        live,
+        lines,
+        dead,
+        address,
+    }
+}
+
+fn take<T: Record>(from: &mut RddReceiver<T>, into: &mut Vec<T>) {
+    while let Some(rdd) = from.try_recv() {
+        into.extend(rdd.collect().unwrap());
+    }
+}
+
+impl Server {
+    /// Runs batches until there are so many lines and dead letters.
+    async fn receive(&mut self, lines: usize, dead: usize) -> (Vec<String>, Vec<DeadLetter>) {
+        let (mut all, mut letters) = (Vec::new(), Vec::new());
+        let wait = async {
+            while all.len() < lines || letters.len() < dead {
+                self.live.batch().await;
+                take(&mut self.lines, &mut all);
+                take(&mut self.dead, &mut letters);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(crate::program::PATIENCE, wait)
+            .await
+            .is_err()
+        {
+            panic!(
+                "{} of {lines} lines, {} of {dead} dead letters",
+                all.len(),
+                letters.len()
+            );
+        }
+        (all, letters)
+    }
+
+    /// Stops gracefully; all lines and dead letters that were not taken before.
+    async fn stop(mut self) -> (Vec<String>, Vec<DeadLetter>) {
+        soon("the stop", self.live.running.stop(true, None))
+            .await
+            .unwrap();
+        let (mut all, mut letters) = (Vec::new(), Vec::new());
+        take(&mut self.lines, &mut all);
+        take(&mut self.dead, &mut letters);
+        (all, letters)
+    }
+}
+
+/// Writes `bytes` in pieces of random sizes up to `most`.
+fn send(socket: &mut TcpStream, bytes: &[u8], random: &mut Random, most: usize) {
+    let mut from = 0;
+    while from < bytes.len() {
+        let size = (1 + random.below(most)).min(bytes.len() - from);
+        socket.write_all(&bytes[from..from + size]).unwrap();
+        from += size;
+    }
+}
+
+#[test]
+fn many_producers_with_pieces_of_any_size() {
+    const PRODUCERS: usize = 16;
+    const LINES: usize = 300;
+    block_on(async {
+        let mut server = serve(settings(64 << 20, 1000)).await;
+        let address = server.address;
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                std::thread::spawn(move || {
+                    let mut random = Random(producer as u64 * 77 + 1);
+                    let (mut bytes, mut sent) = (Vec::new(), Vec::new());
+                    for n in 0..LINES {
+                        let text = match random.below(5) {
+                            0 => String::new(),
+                            1 => format!("{producer:02} {n:04}"),
+                            2 => format!(
+                                "{producer:02} {n:04} äöü€ {}",
+                                "x".repeat(random.below(600))
+                            ),
+                            _ => format!("{producer:02} {n:04} {}", "y".repeat(random.below(30))),
+                        };
+                        bytes.extend_from_slice(text.as_bytes());
+                        // The last one ends with the connection.
+                        if n + 1 < LINES || text.is_empty() {
+                            bytes.extend_from_slice([&b"\n"[..], b"\r\n"][random.below(2)]);
+                        }
+                        sent.push(text);
+                    }
+                    let mut socket = TcpStream::connect(address).unwrap();
+                    socket.set_nodelay(true).unwrap();
+                    send(
+                        &mut socket,
+                        &bytes,
+                        &mut random,
+                        [3, 100, 5000][producer % 3],
+                    );
+                    sent
+                })
+            })
+            .collect();
+        let (got, dead) = server.receive(PRODUCERS * LINES, 0).await;
+        assert_eq!(got.len(), PRODUCERS * LINES);
+        assert!(dead.is_empty());
+        // Lines of one producer are in order.
+        let mut by_producer = BTreeMap::<&str, Vec<&str>>::new();
+        for line in got.iter().filter(|line| !line.is_empty()) {
+            by_producer.entry(&line[..2]).or_default().push(line);
+        }
+        let mut empty = got.iter().filter(|line| line.is_empty()).count();
+        for (producer, sent) in producers.into_iter().enumerate() {
+            let sent = sent.join().unwrap();
+            let full: Vec<&str> = sent
+                .iter()
+                .filter(|l| !l.is_empty())
+                .map(String::as_str)
+                .collect();
+            assert_eq!(by_producer[format!("{producer:02}").as_str()], full);
+            empty -= sent.len() - full.len();
+        }
+        assert_eq!(empty, 0);
+        assert_eq!(server.live.running.status().dead_letters, BTreeMap::new());
+        server.stop().await;
+    });
+}
+
+#[test]
+fn a_line_without_an_end_counts_if_the_connection_is_closed_cleanly() {
+    block_on(async {
+        let mut server = serve(settings(1 << 20, 1000)).await;
+        let mut clean = TcpStream::connect(server.address).unwrap();
+        clean.write_all(b"whole\nlast").unwrap();
+        assert_eq!(server.receive(1, 0).await.0, ["whole"]);
+        drop(clean);
+        assert_eq!(server.receive(1, 0).await.0, ["last"]);
+
+        let broken = tokio::net::TcpStream::connect(server.address)
+            .await
+            .unwrap();
+        let peer = broken.local_addr().unwrap().to_string();
+        broken.writable().await.unwrap();
+        broken.try_write(b"whole again\nlost").unwrap();
+        assert_eq!(server.receive(1, 0).await.0, ["whole again"]);
+        broken.set_zero_linger().unwrap();
+        drop(broken);
+        let (lines, dead) = server.receive(0, 1).await;
+        assert_eq!(lines, [""; 0]);
+        let [letter] = &dead[..] else {
+            panic!("{dead:?}")
+        };
+        assert_eq!((letter.bytes.as_slice(), letter.length), (&b"lost"[..], 4));
+        assert_eq!((letter.stream.as_str(), &letter.producer), ("lines", &peer));
+        assert!(letter.reason.contains("broke"), "{}", letter.reason);
+        assert_eq!(
+            server.live.running.status().dead_letters,
+            BTreeMap::from([("lines".to_owned(), 1)])
+        );
+        assert_eq!(server.stop().await.0, [""; 0]);
+    });
+}
+
+#[test]
+fn bad_lines_are_dead_letters_and_their_neighbours_are_kept() {
+    let just = "j".repeat(50);
+    let over = "o".repeat(51);
+    let mut huge = b"h".repeat(100_000);
+    huge[99_999] = b'!';
+    let mut bytes = Vec::new();
+    for line in [
+        b"good 1".to_vec(),
+        b"bad \xff\xfe 1".to_vec(),
+        just.clone().into_bytes(),
+        over.clone().into_bytes(),
+        [just.as_bytes(), b"\r"].concat(),
+        [over.as_bytes(), b"\r"].concat(),
+        b"good 2 \xc3\xa4".to_vec(),
+        huge.clone(),
+        [&huge[..], b"\r"].concat(),
+        b"cut \xc3".to_vec(),
+        b"good 3".to_vec(),
+        b"\x80".to_vec(),
+    ] {
+        bytes.extend(line);
+        bytes.push(b'\n');
+    }
+    let good = ["good 1", &just, &just, "good 2 ä", "good 3"];
+    let dead: [(&[u8], &str); 7] = [
+        (b"bad \xff\xfe 1", "no valid UTF-8 at byte 4"),
+        (over.as_bytes(), "51 bytes and the limit is 50"),
+        (over.as_bytes(), "51 bytes and the limit is 50"),
+        (&huge, "100000 bytes and the limit is 50"),
+        (&huge, "100000 bytes and the limit is 50"),
+        (b"cut \xc3", "no valid UTF-8 at byte 4"),
+        (b"\x80", "no valid UTF-8 at byte 0"),
+    ];
+    block_on(async {
+        let mut server = serve(settings(4 << 20, 50)).await;
+        for (seed, most) in [(1, 1 << 20), (2, 7), (3, 60), (4, 3000)] {
+            let (address, bytes) = (server.address, bytes.clone());
+            let sends = std::thread::spawn(move || {
+                let mut socket = TcpStream::connect(address).unwrap();
+                socket.set_nodelay(true).unwrap();
+                send(&mut socket, &bytes, &mut Random(seed), most);
+            });
+            let (lines, letters) = server.receive(good.len(), dead.len()).await;
+            sends.join().unwrap();
+            assert_eq!(lines, good);
+            assert_eq!(letters.len(), dead.len());
+            for (letter, (bytes, reason)) in letters.iter().zip(dead) {
+                assert!(
+                    letter.reason.contains(reason),
+                    "{reason} is not in {}",
+                    letter.reason
+                );
+                assert_eq!(letter.length, bytes.len() as u64);
+                assert!(bytes.starts_with(&letter.bytes), "pieces of {most}");
+                assert!(
+                    letter.bytes.len() >= bytes.len().min(50),
+                    "{} bytes kept",
+                    letter.bytes.len()
+                );
+            }
+        }
+        assert_eq!(server.live.running.status().dead_letters["lines"], 28);
+        server.stop().await;
+    });
+}
+
+/// Numbered lines, written without blocking until `stop`; returns how many bytes were accepted.
+fn flood(address: SocketAddr, accepted: &AtomicUsize, stop: &AtomicBool, most: usize) -> usize {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut total = 0;
+    let mut n = 0;
+    let mut line = Vec::new();
+    while (total < most && !stop.load(Ordering::SeqCst)) || !line.is_empty() {
+        if line.is_empty() {
+            line = format!("line number {n:09} with some more text\n").into_bytes();
+            n += 1;
+        }
+        match socket.write(&line) {
+            Ok(written) => {
+                line.drain(..written);
+                total += written;
+                accepted.store(total, Ordering::SeqCst);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    n
+}
+
+#[test]
+fn memory_is_bounded_and_producers_wait() {
+    const MEMORY: usize = 128 << 10;
+    // More than the kernel holds for both ends of a connection.
+    const MOST: usize = 64 << 20;
+    block_on(async {
+        let mut server = serve(settings(MEMORY, 1000)).await;
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let producer = {
+            let (address, accepted, stop) =
+                (server.address, Arc::clone(&accepted), Arc::clone(&stop));
+            tokio::task::spawn_blocking(move || flood(address, &accepted, &stop, MOST))
+        };
+        // The clock stands still: at some point nothing more is accepted.
+        let (mut last, mut same) = (0, 0);
+        while same < 100 {
+            let status = server.live.running.status();
+            assert!(
+                status.block_memory <= MEMORY,
+                "{} bytes",
+                status.block_memory
+            );
+            let now = accepted.load(Ordering::SeqCst);
+            same = if now == last && now > 0 { same + 1 } else { 0 };
+            last = now;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(last < MOST, "all {last} bytes were accepted");
+        assert!(server.live.running.status().block_memory > MEMORY / 2);
+        stop.store(true, Ordering::SeqCst);
+        let mut got = Vec::new();
+        let sent = loop {
+            if producer.is_finished() {
+                break producer.await.unwrap();
+            }
+            server.live.batch().await;
+            assert!(server.live.running.status().block_memory <= MEMORY);
+            take(&mut server.lines, &mut got);
+        };
+        got.extend(server.receive(sent - got.len(), 0).await.0);
+        assert_eq!(got.len(), sent);
+        for (n, line) in got.iter().enumerate() {
+            assert_eq!(*line, format!("line number {n:09} with some more text"));
+        }
+        server.stop().await;
+    });
+}
+
+#[test]
+fn idle_producers_do_not_hold_the_memory_of_others() {
+    block_on(async {
+        let mut server = serve(settings(64 << 10, 1000)).await;
+        let mut idle = Vec::new();
+        for n in 0..12 {
+            let mut socket = TcpStream::connect(server.address).unwrap();
+            // Half of them in the middle of a line.
+            write!(
+                socket,
+                "idle {n}\n{}",
+                if n % 2 == 0 { "" } else { "unfinished" }
+            )
+            .unwrap();
+            idle.push(socket);
+            assert_eq!(server.receive(1, 0).await.0, [format!("idle {n}")]);
+        }
+        for mut socket in idle.drain(..6) {
+            socket.write_all(b" and more\n").unwrap();
+        }
+        let mut lines = server.receive(6, 0).await.0;
+        lines.sort();
+        assert_eq!(
+            lines,
+            [[" and more"; 3], ["unfinished and more"; 3]].concat()
+        );
+        server.stop().await;
+    });
+}
+
+#[test]
+fn lines_as_long_as_the_memory_get_through() {
+    block_on(async {
+        let bytes = 256 << 10;
+        let mut server = serve(settings(bytes, bytes)).await;
+        let address = server.address;
+        let sends: Vec<_> = (0..4)
+            .map(|n| {
+                std::thread::spawn(move || {
+                    let mut socket = TcpStream::connect(address).unwrap();
+                    let line = [&[b'a' + n; 200 << 10][..], b"\n"].concat();
+                    socket.write_all(&line).unwrap();
+                })
+            })
+            .collect();
+        let mut lines = server.receive(4, 0).await.0;
+        lines.sort();
+        for (line, n) in lines.iter().zip(b'a'..) {
+            assert!(line.len() == 200 << 10 && line.bytes().all(|byte| byte == n));
+        }
+        sends.into_iter().for_each(|send| send.join().unwrap());
+        server.stop().await;
+    });
+}
+
+#[test]
+fn a_port_in_use_fails_the_start_and_is_named() {
+    block_on(async {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        for (address, says) in [
+            (address.as_str(), "choose another port"),
+            ("no such host:1", "no such host:1"),
+        ] {
+            let mut program = Program::new(settings(1 << 20, 1000));
+            program.ctx.tcp_text("lines", address).for_each_rdd(|_| {});
+            let error = program.ctx.start().await.err().unwrap();
+            assert!(matches!(error, Error::Source { .. }), "{error:?}");
+            let message = error.to_string();
+            assert!(
+                message.contains(address) && message.contains("`lines`"),
+                "{message}"
+            );
+            assert!(message.contains(says), "{message}");
+        }
+    });
+}
+
+#[test]
+fn a_graceful_stop_takes_what_the_sockets_had_accepted() {
+    block_on(async {
+        for round in 0..10 {
+            let server = serve(settings(64 << 20, 1000)).await;
+            let mut sockets = Vec::new();
+            for producer in 0..6 {
+                let mut socket = TcpStream::connect(server.address).unwrap();
+                for n in 0..200 {
+                    writeln!(socket, "{producer} {n}").unwrap();
+                }
+                // Closed, open, and in the middle of a line.
+                match producer % 3 {
+                    0 => drop(socket),
+                    1 => sockets.push(socket),
+                    _ => {
+                        socket.write_all(b"unfinished").unwrap();
+                        sockets.push(socket);
+                    }
+                }
+            }
+            let (lines, dead) = server.stop().await;
+            assert_eq!(lines.len(), 1200, "round {round}");
+            assert_eq!(
+                dead.len(),
+                0,
+                "dead letters of unfinished lines come after the last batch"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_graceful_stop_with_full_memory_ends_and_loses_nothing() {
+    block_on(async {
+        let server = serve(settings(64 << 10, 1000)).await;
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        // Until memory and the kernel's buffers are full: whole lines only.
+        let line = [b'x'; 999];
+        let mut accepted = 0usize;
+        let running = &server.live.running;
+        until("full sockets", || {
+            let mut stuck = false;
+            while !stuck {
+                let rest = accepted % 1000;
+                let next = if rest == 999 {
+                    &b"\n"[..]
+                } else {
+                    &line[rest..]
+                };
+                match socket.write(next) {
+                    Ok(written) => accepted += written,
+                    Err(_) => stuck = true,
+                }
+            }
+            running.status().block_memory > 32 << 10
+        })
+        .await;
+        let (lines, _) = server.stop().await;
+        let sent = accepted / 1000;
+        assert!(lines.len() >= sent, "{} of {sent} lines", lines.len());
+    });
+}
+
+#[test]
+fn a_million_lines() {
+    const PRODUCERS: usize = 4;
+    const LINES: usize = 250_000;
+    block_on(async {
+        let mut config = settings(256 << 20, 1000);
+        config.block_bytes = 4 << 20;
+        let mut program = Program::new(config);
+        let lines = program.ctx.tcp_text("lines", "127.0.0.1:0");
+        let numbers = lines.map(|line| line.parse::<i64>().unwrap());
+        let query = "select count(*) as key, coalesce(sum(value), 0) as value from this";
+        let mut totals = numbers.sql::<(i64, i64)>(query).unwrap().collect();
+        let mut live = program.start().await;
+        let address = live.running.address("lines").unwrap();
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                std::thread::spawn(move || {
+                    let mut socket = std::io::BufWriter::new(TcpStream::connect(address).unwrap());
+                    for n in 0..LINES {
+                        writeln!(socket, "{}", producer * LINES + n).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let (mut count, mut sum) = (0, 0);
+        while count < (PRODUCERS * LINES) as i64 {
+            live.batch().await;
+            let totals = soon("a batch", totals.recv())
+                .await
+                .unwrap()
+                .collect()
+                .unwrap();
+            count += totals[0].0;
+            sum += totals[0].1;
+        }
+        producers
+            .into_iter()
+            .for_each(|producer| producer.join().unwrap());
+        live.running.stop(true, None).await.unwrap();
+        let all = (PRODUCERS * LINES) as i64;
+        assert_eq!((count, sum), (all, all * (all - 1) / 2));
+        assert_eq!(live.running.status().records, all as u64);
+    });
+}
