@@ -199,7 +199,9 @@ impl Lines {
             (Some(memory), Some(_)) => memory.split(used),
             _ => None,
         };
-        let mut taken = lines.zip(memory).map(|(lines, memory)| (lines, used, memory));
+        let mut taken = lines
+            .zip(memory)
+            .map(|(lines, memory)| (lines, used, memory));
         if give_up && self.chunk.capacity() > 0 {
             let partial = self.chunk.len() - self.line;
             self.move_rest(partial);

@@ -66,7 +66,8 @@ fn listeners_are_told_in_order_and_of_empty_intervals() {
         queue.push(0..1).await.unwrap();
         live.batch().await;
         let status = live.running.status();
-        assert_eq!((status.batches, status.records, status.blocks), (3, 10, 0));
+        assert_eq!((status.batches, status.records), (3, 10));
+        until("the blocks to go", || live.running.status().blocks == 0).await;
         assert_eq!(live.running.last_batch(), Some(BatchTime(300)));
         let summary = live.running.stop(false, None).await.unwrap();
         assert_eq!(
@@ -198,8 +199,12 @@ fn a_panic_stops_the_context_and_names_batch_operator_and_cause() {
     });
     names(&error, &["`reduce`", "no thirteen please"]);
     let error = failure(|_, numbers| {
-        numbers
-            .for_each_rdd(|rdd| drop(rdd.collect().unwrap().into_iter().map(unlucky).sum::<i64>()));
+        numbers.for_each_rdd(|rdd| {
+            rdd.collect()
+                .unwrap()
+                .into_iter()
+                .for_each(|n| assert_eq!(unlucky(n), n))
+        });
     });
     names(&error, &["`for_each_rdd`", "no thirteen please"]);
 }

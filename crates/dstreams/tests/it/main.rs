@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod contract;
 mod determinism;
 mod graph;
 mod lifecycle;
@@ -13,6 +14,7 @@ mod program;
 mod receive_tcp;
 mod records;
 mod relational;
+mod scratch;
 mod stopping;
 mod tidy;
 mod windows;
