@@ -4,17 +4,18 @@
 //! a text; the little-endian bytes of an integer, widened to 64 bits; one byte of a `bool`; one
 //! byte 0xFF for null. Each further column is hashed with the hash so far as its seed, the first
 //! with 0. A partition is a run of shards. DataFusion's own hash changes with versions and differs
-//! between encodings of the same text, so it is not used.
+//! between encodings of the same text, so it is not used. Values of other types, which exchanges of
+//! queries meet, are hashed in Arrow's row format.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{cast, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::physical_plan::PhysicalExpr;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::node::internal;
 use crate::error::Result;
 
 /// Number of hash ranges of keys.
@@ -108,7 +109,12 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
             hash_words(words, &values, hashes);
         }
         kind => {
-            return Ok(internal(format!("values of type {kind} cannot be keys"))?);
+            // Only exchanges of queries meet these, and nothing that lasts is split by them.
+            let converter = RowConverter::new(vec![SortField::new(kind.clone())])?;
+            let rows = converter.convert_columns(std::slice::from_ref(column))?;
+            for (hash, row) in hashes.iter_mut().zip(&rows) {
+                *hash = xxh3_64_with_seed(row.as_ref(), *hash);
+            }
         }
     }
     Ok(())

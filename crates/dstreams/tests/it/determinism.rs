@@ -21,7 +21,12 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 /// Output name, batch time, partitions as text: partitions and rows in their order.
-type Log = Arc<Mutex<Vec<(&'static str, u64, Vec<String>)>>>;
+type Outcome = (&'static str, u64, Vec<String>);
+type Log = Arc<Mutex<Vec<Outcome>>>;
+
+fn take(log: &Log) -> Vec<Outcome> {
+    std::mem::take(&mut *log.lock().unwrap())
+}
 
 struct Watch(Log);
 
@@ -159,7 +164,7 @@ fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
 }
 
 /// All outputs of all batches.
-fn outputs(config: &Config, input: &[Interval<Row>]) -> Vec<(&'static str, u64, Vec<String>)> {
+fn outputs(config: &Config, input: &[Interval<Row>]) -> Vec<Outcome> {
     let log = Log::default();
     block_on(async {
         let mut program = Program::new(config.clone());
@@ -174,14 +179,11 @@ fn outputs(config: &Config, input: &[Interval<Row>]) -> Vec<(&'static str, u64, 
         }
         live.running.stop(false, None).await.unwrap();
     });
-    let log = std::mem::take(&mut *log.lock().unwrap());
-    log
+    take(&log)
 }
 
 /// Lines of all partitions, sorted.
-fn as_rows(
-    outputs: Vec<(&'static str, u64, Vec<String>)>,
-) -> Vec<(&'static str, u64, Vec<String>)> {
+fn as_rows(outputs: Vec<Outcome>) -> Vec<Outcome> {
     let lines = |partitions: Vec<String>| {
         let lines = partitions.iter().flat_map(|table| table.lines().skip(3));
         let lines = lines.filter(|line| line.starts_with('|'));
@@ -225,7 +227,7 @@ proptest! {
     #[test]
     fn number_of_tasks_changes_only_the_order_of_rows(input in intervals(row(), 4)) {
         // Which rows a limit without an order takes, and an order among equals, may differ.
-        let fixed = |(name, _, _): &(&str, u64, Vec<String>)| {
+        let fixed = |(name, _, _): &Outcome| {
             !matches!(*name, "sql limit" | "transform" | "sql order" | "sql top")
         };
         // Halves add exactly in any order.
@@ -270,8 +272,7 @@ fn order_of_arrival_at_different_streams_changes_nothing() {
             }
             live.running.stop(false, None).await.unwrap();
         });
-        let log = std::mem::take(&mut *log.lock().unwrap());
-        log
+        take(&log)
     };
     let plain = run([0, 1, 2, 3, 4, 5]);
     assert_eq!(

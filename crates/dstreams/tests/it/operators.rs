@@ -89,6 +89,26 @@ proptest! {
     }
 
     #[test]
+    fn records_that_become_many_get_their_keys(config in settings(), input in intervals(pair(), 4)) {
+        // More rows than one Arrow batch should have: the next closures take them in pieces.
+        let got = run(&config, &input, |_, pairs| {
+            let many = pairs.flat_map::<Pair>(|(text, n), out| {
+                (0..n.rem_euclid(23)).for_each(|copy| out.push((text, copy)));
+            });
+            let keyed = many.key_by::<i64>(|(_, n), key| key.push(n * 2));
+            keyed.map_values(|(text, n)| (n, text.len() as u64)).pairs()
+        });
+        let wanted = each(&input, |rows| {
+            let copies = |(text, n): Pair| {
+                let len = text.len() as u64;
+                (0..n.rem_euclid(23)).map(move |copy| (copy * 2, (copy, len)))
+            };
+            rows.into_iter().flat_map(copies).collect()
+        });
+        prop_assert_eq!(got, wanted);
+    }
+
+    #[test]
     fn agg_of_integers(config in settings(), input in intervals(pair(), 4)) {
         let agg = (count(), sum::<i64>(), min::<i64>(), max::<i64>(), avg::<i64>());
         let got = run(&config, &input, |_, pairs| pairs.by_key().agg(agg).unwrap().pairs());
@@ -294,7 +314,13 @@ fn many_outputs_of_one_program_agree() {
         let rows: Vec<Pair> = (0..40).map(|n| (format!("key {}", n % 7), n)).collect();
         queue.push(rows.clone()).await.unwrap();
         live.batch().await;
-        assert_eq!(raw.recv().await.unwrap().collect().unwrap(), rows);
+        let rdd = raw.recv().await.unwrap();
+        assert_eq!(rdd.collect().unwrap(), rows);
+        assert_eq!((rdd.num_rows(), rdd.partitions().len()), (40, 3));
+        for limit in [0, 1, 39, 99] {
+            assert_eq!(rdd.take(limit).unwrap(), rows[..limit.min(40)]);
+        }
+        assert_eq!(rdd.dataframe().unwrap().count().await.unwrap(), 40);
         assert_eq!(again.recv().await.unwrap().collect().unwrap(), rows);
         let mut got = counts.recv().await.unwrap().collect().unwrap();
         got.sort();

@@ -285,6 +285,49 @@ fn tables_and_functions_of_the_context() {
     }
 }
 
+/// Values of types that are no keys of streams cross exchanges too.
+#[test]
+fn groups_and_joins_by_values_of_any_type() {
+    let input: Vec<Interval<i64>> = vec![
+        (0..9)
+            .map(|n| (n..20).map(|m| m % 7 - 3).collect())
+            .collect(),
+    ];
+    for kind in [
+        "cast(value as decimal(10, 2))",
+        "arrow_cast(cast(value as varchar), 'Binary')",
+        "arrow_cast(cast(value as varchar), 'LargeUtf8')",
+        "arrow_cast(cast(value as varchar), 'Dictionary(Int32, Utf8)')",
+        "arrow_cast(value, 'Timestamp(Millisecond, None)')",
+        "make_array(value, 1)",
+        "named_struct('a', value, 'b', 'text')",
+        "cast(value as double)",
+        "cast(value as real)",
+        "value > 0",
+        "nullif(value, 2)",
+    ] {
+        let by = format!("(select {kind} as k, count(*) as n from this group by 1)");
+        let query = format!("select a.n * 100 + b.n as value from {by} a join {by} b on a.k = b.k");
+        let got = run(&small(3, 4, 4), &input, |_, numbers| {
+            numbers.sql::<i64>(&query).unwrap()
+        });
+        let wanted = each(&input, |rows| {
+            plain::<i64>(&[("this", batch_of(rows).unwrap())], &query)
+        });
+        assert!(wanted[0].1.len() > 1, "{kind}");
+        assert_eq!(sorted(got), sorted(wanted), "{kind}");
+    }
+}
+
+#[test]
+fn a_query_without_streams_gives_the_same_in_each_batch() {
+    let got = run(&small(2, 1, 1), &[vec![vec![1i64, 2]], vec![]], |ctx, _| {
+        ctx.sql::<i64>(&[], "select 5 as value union all select 6")
+            .unwrap()
+    });
+    assert_eq!(sorted(got), [(100, vec![5, 6]), (200, vec![5, 6])]);
+}
+
 #[test]
 fn words_in_a_query_are_those_of_the_closure() {
     let line = |n: usize| {

@@ -120,13 +120,13 @@ proptest! {
     }
 
     #[test]
-    fn associative_only(config in settings(), input in intervals(pair(), 24), sizes in sizes()) {
+    fn associative_only(config in settings(), input in intervals(pair(), 40), sizes in sizes()) {
         check(&config, &input, sizes, max::<i64>(), |all| most(&all))?;
         check(&config, &input, sizes, (min::<i64>(), max::<i64>()), |all| (least(&all), most(&all)))?;
     }
 
     #[test]
-    fn mixed(config in settings(), input in intervals(pair(), 24), sizes in sizes()) {
+    fn mixed(config in settings(), input in intervals(pair(), 40), sizes in sizes()) {
         let agg = (min::<i64>(), sum::<i64>(), max::<i64>(), avg::<i64>());
         check(&config, &input, sizes, agg, |all| {
             (least(&all), all.iter().sum(), most(&all), mean(&all))
@@ -136,7 +136,7 @@ proptest! {
     #[test]
     fn sums_of_floating_point_numbers(
         config in settings(),
-        input in intervals((0..4u8, -1000..1000i32), 20),
+        input in intervals((0..4u8, -1000..1000i32), 40),
         sizes in sizes(),
     ) {
         // Quarters add exactly in any order.
@@ -156,7 +156,7 @@ proptest! {
     #[test]
     fn sums_of_any_floating_point_numbers_within_rounding(
         config in settings(),
-        input in intervals((0..3u8, -1e9..1e9f64), 20),
+        input in intervals((0..3u8, -1e9..1e9f64), 40),
         sizes in sizes(),
     ) {
         let got = sorted(windowed(&config, &input, sizes, (count(), sum::<f64>())));
@@ -197,6 +197,30 @@ proptest! {
                 (three, three as f64 / all.len() as f64),
             )
         })?;
+    }
+
+    #[test]
+    fn halves_of_32_bits(
+        config in settings(),
+        input in intervals((0..3i64, -99..99i16), 12),
+        sizes in sizes(),
+    ) {
+        let half = |(key, n): &(i64, i16)| (*key, f32::from(*n) / 2.0);
+        let block = |block: &Vec<(i64, i16)>| block.iter().map(half).collect();
+        let input: Vec<Interval<(i64, f32)>> =
+            input.iter().map(|blocks| blocks.iter().map(block).collect()).collect();
+        let agg = (sum::<f32>(), min::<f32>(), max::<f32>());
+        let wanted = |all: Vec<f32>| {
+            let sum: f64 = all.iter().map(|n| f64::from(*n)).sum();
+            let least = all.iter().copied().fold(f32::INFINITY, f32::min);
+            (sum, least, all.into_iter().fold(f32::NEG_INFINITY, f32::max))
+        };
+        check(&config, &input, sizes, agg, wanted)?;
+        let got = run(&config, &input, |_, pairs| {
+            let agg = (sum::<f32>(), min::<f32>(), max::<f32>());
+            pairs.by_key().agg(agg).unwrap().pairs()
+        });
+        prop_assert_eq!(sorted(got), sorted(naive(&input, (1, 1), wanted)));
     }
 
     #[test]
