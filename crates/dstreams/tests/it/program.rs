@@ -22,11 +22,17 @@ pub type Batches<U> = Vec<(u64, Vec<U>)>;
 
 /// Runs a future on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
-    let result = runtime.block_on(future);
-    runtime.shutdown_background();
-    result
+    /// Waits for nothing at its end: after a failure there may be threads that never end.
+    struct Ending(Option<tokio::runtime::Runtime>);
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            self.0.take().unwrap().shutdown_background();
+        }
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+    let runtime = Ending(Some(runtime));
+    runtime.0.as_ref().unwrap().block_on(future)
 }
 
 /// Waits for `future`, which must end.

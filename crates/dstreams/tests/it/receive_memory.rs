@@ -48,7 +48,7 @@ fn memory_is_bounded_and_producers_wait() {
         let producer = {
             let (address, accepted, stop) =
                 (server.address, Arc::clone(&accepted), Arc::clone(&stop));
-            tokio::task::spawn_blocking(move || flood(address, &accepted, &stop, MOST))
+            std::thread::spawn(move || flood(address, &accepted, &stop, MOST))
         };
         // The clock stands still: at some point nothing more is accepted.
         let (mut last, mut same) = (0, 0);
@@ -70,7 +70,7 @@ fn memory_is_bounded_and_producers_wait() {
         let mut got = Vec::new();
         let sent = loop {
             if producer.is_finished() {
-                break producer.await.unwrap();
+                break producer.join().unwrap();
             }
             server.live.batch().await;
             assert!(server.live.running.status().block_memory <= MEMORY);
