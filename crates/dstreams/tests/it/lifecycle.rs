@@ -138,8 +138,19 @@ fn a_slow_batch_delays_the_next_ones_which_wait_in_order() {
     });
 }
 
-/// The error with which the context stops when `build` makes a program that fails.
-fn failure(build: impl FnOnce(&mut Program, &dstreams::DStream<i64>)) -> String {
+/// The error with which the context stops when `build` makes a program that fails at 13: the same
+/// whether a batch runs as one task or as several.
+fn failure(build: impl Fn(&mut Program, &dstreams::DStream<i64>)) -> String {
+    let one = failure_of(&build, 13..14);
+    let several = failure_of(&build, 13..21);
+    assert_eq!(one, several);
+    one
+}
+
+fn failure_of(
+    build: impl Fn(&mut Program, &dstreams::DStream<i64>),
+    rows: std::ops::Range<i64>,
+) -> String {
     block_on(async {
         let log = Log::default();
         let mut program = Program::new(small(2, 4, 4));
@@ -149,7 +160,7 @@ fn failure(build: impl FnOnce(&mut Program, &dstreams::DStream<i64>)) -> String 
         let mut live = program.start().await;
         queue.push([1]).await.unwrap();
         live.batch().await;
-        queue.push(13..21).await.unwrap();
+        queue.push(rows).await.unwrap();
         let error = live.try_batch().await.unwrap_err();
         assert!(
             matches!(
@@ -193,7 +204,8 @@ fn a_panic_stops_the_context_and_names_batch_operator_and_cause() {
     let error = failure(|_, numbers| numbers.filter(|n| unlucky(n) > 0).for_each_rdd(|_| {}));
     names(&error, &["`filter`", "no thirteen please"]);
     let error = failure(|_, numbers| {
-        let keyed = numbers.map(|n| (n % 2, n)).by_key();
+        let twice = numbers.flat_map::<(i64, i64)>(|n, out| (0..2).for_each(|_| out.push((0, n))));
+        let keyed = twice.by_key();
         keyed.reduce(|a, b| unlucky(a) + b).for_each_rdd(|_| {});
     });
     names(&error, &["`reduce`", "no thirteen please"]);

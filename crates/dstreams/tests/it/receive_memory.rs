@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::program::{block_on, until};
+use crate::program::{block_on, soon, until};
 use crate::receive_tcp::{serve, settings, take};
 
 /// Numbered lines, written without blocking until `stop`; returns how many bytes were accepted.
@@ -68,14 +68,15 @@ fn memory_is_bounded_and_producers_wait() {
         assert!(server.live.running.status().block_memory > MEMORY / 2);
         stop.store(true, Ordering::SeqCst);
         let mut got = Vec::new();
-        let sent = loop {
-            if producer.is_finished() {
-                break producer.join().unwrap();
+        let drain = async {
+            while !producer.is_finished() {
+                server.live.batch().await;
+                assert!(server.live.running.status().block_memory <= MEMORY);
+                take(&mut server.lines, &mut got);
             }
-            server.live.batch().await;
-            assert!(server.live.running.status().block_memory <= MEMORY);
-            take(&mut server.lines, &mut got);
         };
+        soon("the producer", drain).await;
+        let sent = producer.join().unwrap();
         got.extend(server.receive(sent - got.len(), 0).await.0);
         assert_eq!(got.len(), sent);
         for (n, line) in got.iter().enumerate() {

@@ -74,33 +74,41 @@ fn pushing_into_a_stopped_program_is_an_error() {
 
 #[test]
 fn a_stop_ends_a_push_that_waits_for_memory() {
-    block_on(async {
-        let mut config = small(1, 4, 4);
-        let rows = batch_of(0..1000i64).unwrap();
-        let bytes: usize = rows
-            .columns()
-            .iter()
-            .map(|c| c.get_array_memory_size())
-            .sum();
-        config.block_memory = bytes + bytes / 2;
-        config.line_bytes = 100;
-        let mut program = Program::new(config);
-        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
-        numbers.for_each_rdd(|_| {});
-        let live = program.start().await;
-        queue.push_batch(rows.clone()).await.unwrap();
-        let waits = tokio::spawn({
-            let (queue, rows) = (queue.clone(), rows.clone());
-            async move { queue.push_batch(rows).await }
+    for graceful in [true, false] {
+        block_on(async {
+            let mut config = small(1, 4, 4);
+            let rows = batch_of(0..1000i64).unwrap();
+            let bytes: usize = rows
+                .columns()
+                .iter()
+                .map(|c| c.get_array_memory_size())
+                .sum();
+            config.block_memory = bytes + bytes / 2;
+            config.line_bytes = 100;
+            let mut program = Program::new(config);
+            let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+            numbers.for_each_rdd(|_| {});
+            let live = program.start().await;
+            queue.push_batch(rows.clone()).await.unwrap();
+            let waits = tokio::spawn({
+                let (queue, rows) = (queue.clone(), rows.clone());
+                async move { queue.push_batch(rows).await }
+            });
+            assert!(live.running.status().block_memory <= bytes + bytes / 2);
+            let stop = live.running.stop(graceful, None);
+            let summary = soon("the stop", stop).await.unwrap();
+            // Either it came in before the end, or its producer knows that it did not.
+            let pushed = soon("the push", waits).await.unwrap();
+            let wanted = match (graceful, &pushed) {
+                (true, Ok(())) => 2000,
+                (true, Err(_)) => 1000,
+                (false, _) => 0,
+            };
+            assert_eq!(summary.records, wanted, "{pushed:?}");
+            let status = live.running.status();
+            assert_eq!((status.blocks, status.block_memory), (0, 0));
         });
-        assert!(live.running.status().block_memory <= bytes + bytes / 2);
-        let summary = soon("the stop", live.running.stop(true, None))
-            .await
-            .unwrap();
-        // Either it came in before the end, or its producer knows that it did not.
-        let pushed = soon("the push", waits).await.unwrap();
-        assert_eq!(summary.records, if pushed.is_ok() { 2000 } else { 1000 });
-    });
+    }
 }
 
 #[test]
@@ -162,6 +170,7 @@ fn an_abrupt_stop_drops_the_batch_that_runs() {
             .await
             .unwrap();
         assert_eq!((summary.batches, summary.unfinished), (0, 1));
+        assert_eq!(live.running.status().blocks, 0, "nobody will take them");
         drop(release);
         assert!(all.try_recv().is_none());
     });
