@@ -1,0 +1,1 @@
+//! Discretized Streams on many machines: master and workers on Apache DataFusion Ballista.
