@@ -128,7 +128,8 @@ pub enum Error {
 
 impl Error {
     /// The same error as that of `operator`, unless it names another already.
-    pub(crate) fn of(self, operator: &Operator) -> Error {
+    #[doc(hidden)]
+    pub fn of(self, operator: &Operator) -> Error {
         match self {
             Error::Engine(cause) => Error::Operator {
                 operator: operator.clone(),

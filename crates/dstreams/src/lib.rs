@@ -33,11 +33,15 @@ mod batch;
 mod commit;
 mod config;
 mod error;
+#[allow(missing_docs)] // public to `cluster` only
 mod execute;
 mod node;
+#[allow(missing_docs)] // public to `cluster` only
 mod plan;
 mod receive;
+#[allow(missing_docs)] // public to `cluster` only
 mod replicate;
+#[allow(missing_docs)] // public to `cluster` only
 mod state;
 mod stream;
 
@@ -58,6 +62,23 @@ pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::record::{Key, Out, Record};
 pub use stream::{agg, text};
+
+/// What the crate `dstreams-cluster` builds on. Not for programs: it changes without notice.
+#[doc(hidden)]
+pub mod cluster {
+    pub use crate::batch::tasks_for;
+    pub use crate::execute::{Installs, run_task};
+    pub use crate::node::{
+        Held, Inbox, Mailbox, Parts, Workers, open_source, run_on, run_source,
+    };
+    pub use crate::plan::{
+        Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template, WindowSpec, WindowStep,
+        split_by_route,
+    };
+    pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
+    pub use crate::replicate::BlockStore;
+    pub use crate::state::Windows;
+}
 
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.
 pub mod record {

@@ -7,7 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use crate::receive::Block;
 
 /// Number of tasks that read a batch of `rows` rows.
-pub(crate) fn tasks_for(rows: u64, rows_per_task: usize, threads: usize) -> usize {
+pub fn tasks_for(rows: u64, rows_per_task: usize, threads: usize) -> usize {
     if rows > rows_per_task as u64 {
         threads
     } else {
@@ -16,7 +16,7 @@ pub(crate) fn tasks_for(rows: u64, rows_per_task: usize, threads: usize) -> usiz
 }
 
 /// The rows of `blocks`, in their order, as runs of nearly equal length, one for each task.
-pub(crate) fn split(blocks: &[Arc<Block>], tasks: usize) -> Vec<Vec<RecordBatch>> {
+pub fn split(blocks: &[Arc<Block>], tasks: usize) -> Vec<Vec<RecordBatch>> {
     let total: u64 = blocks.iter().map(|block| block.meta.rows).sum();
     let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); tasks];
     let end_of = |task: usize| (total as u128 * (task as u128 + 1) / tasks as u128) as u64;

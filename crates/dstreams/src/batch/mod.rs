@@ -8,5 +8,5 @@
 mod assemble;
 mod clock;
 
-pub(crate) use assemble::{split, tasks_for};
+pub use assemble::{split, tasks_for};
 pub use clock::{Clock, ManualClock};

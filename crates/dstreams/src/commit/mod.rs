@@ -9,4 +9,4 @@ mod outputs;
 mod prepare;
 
 pub use outputs::RddReceiver;
-pub(crate) use prepare::{PreparedBatch, commit, prepare};
+pub(crate) use prepare::{Outputs, PreparedBatch, commit};

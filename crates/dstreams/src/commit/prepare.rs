@@ -1,11 +1,15 @@
 //! Prepare and commit of one batch's outputs.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
+use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 use futures::FutureExt;
 
 use crate::error::{BoxError, Error, Operator, Result};
+use crate::plan::Partitions;
+use crate::stream::graph::Graph;
 use crate::stream::output::{Output, Prepared, Rows};
 use crate::stream::rows::panic_message;
 
@@ -17,8 +21,44 @@ pub(crate) struct PreparedBatch {
     parts: Vec<Prepared>,
 }
 
+/// The outputs of a program, in the order in which it built them.
+pub(crate) struct Outputs(Vec<(Output, Operator, SchemaRef)>);
+
+impl Outputs {
+    /// Takes the outputs out of the graph.
+    pub fn take(graph: &mut Graph) -> Self {
+        let outputs = std::mem::take(&mut graph.outputs).into_iter();
+        let outputs = outputs.map(|output| {
+            let schema = Arc::clone(&graph.node(output.node).schema);
+            (output.output, output.operator, schema)
+        });
+        Outputs(outputs.collect())
+    }
+
+    /// Prepares the dataset of each output, where there is one; nothing is visible yet.
+    pub async fn prepare(
+        &self,
+        batch: BatchTime,
+        datasets: Vec<Option<Partitions>>,
+    ) -> Result<Vec<PreparedBatch>> {
+        let mut prepared = Vec::new();
+        for ((output, operator, schema), partitions) in self.0.iter().zip(datasets) {
+            let Some(partitions) = partitions else {
+                continue;
+            };
+            let rows = Rows {
+                batch,
+                schema: Arc::clone(schema),
+                partitions,
+            };
+            prepared.push(prepare(output, operator, rows).await?);
+        }
+        Ok(prepared)
+    }
+}
+
 /// Prepares all partitions of one output.
-pub(crate) async fn prepare(
+async fn prepare(
     output: &Output,
     operator: &Operator,
     rows: Rows,

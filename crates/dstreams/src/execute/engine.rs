@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::plan::{Partitions, Template};
 
 /// One batch to run.
-pub(crate) struct Job {
+pub struct Job {
     pub batch: BatchTime,
     pub template: Arc<Template>,
     /// For each input, the rows of each task.
@@ -18,10 +18,10 @@ pub(crate) struct Job {
 }
 
 /// The dataset of each output, in their order; none where the output has no RDD at that time.
-pub(crate) struct JobOutput(pub Vec<Option<Partitions>>);
+pub struct JobOutput(pub Vec<Option<Partitions>>);
 
 /// Where the deltas of a batch go: the holder of windows. Installing is idempotent by batch.
-pub(crate) trait Installs: Send + Sync {
+pub trait Installs: Send + Sync {
     /// Number of partitions of a window.
     fn partitions(&self, window: usize) -> usize;
 

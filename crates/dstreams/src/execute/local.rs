@@ -120,7 +120,7 @@ impl LocalEngine {
                 } else {
                     plan
                 };
-                task::run(plan, partition, context, route).await
+                task::run_task(plan, partition, context, route).await
             }
         };
         if stage.tasks == 1 && self.shuffle.is_none() {

@@ -10,5 +10,6 @@ mod engine;
 mod local;
 mod task;
 
-pub(crate) use engine::{Installs, Job};
+pub use engine::{Installs, Job};
 pub(crate) use local::LocalEngine;
+pub use task::run_task;

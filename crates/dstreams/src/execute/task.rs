@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::plan::{Route, split_by_route};
 
 /// The rows of one task, by partition of the dataset they go into (one, unless they are routed).
-pub(super) async fn run(
+pub async fn run_task(
     plan: Arc<dyn ExecutionPlan>,
     partition: usize,
     context: Arc<TaskContext>,

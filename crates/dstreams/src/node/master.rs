@@ -4,19 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dstreams_control::{BatchTime, BlockMeta, Command, Controller, Event, ReceiverId, Timestamp};
+use dstreams_control::{BatchTime, BlockMeta, Command, Controller, Event, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio_util::task::TaskTracker;
 
-use super::job::Jobs;
 use super::listener::Listener;
 use super::running::{Summary, Watched};
+use super::workers::Workers;
 use crate::batch::Clock;
-use crate::commit::{PreparedBatch, commit};
+use crate::commit::{Outputs, PreparedBatch, commit};
 use crate::error::{Error, Result};
-use crate::receive::{Block, Closing, Intake};
-use crate::replicate::BlockStore;
 
 /// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
 /// a database) may need some time, and the first retry should not wait long.
@@ -40,12 +37,9 @@ pub(super) enum Message {
 pub(super) struct Master {
     pub controller: Controller,
     pub clock: Clock,
-    pub jobs: Arc<Jobs>,
-    pub intakes: Vec<Arc<Intake>>,
-    pub store: Arc<BlockStore>,
+    pub workers: Arc<dyn Workers>,
+    pub outputs: Arc<Outputs>,
     pub listeners: Vec<Arc<dyn Listener>>,
-    pub closing: Closing,
-    pub sources: TaskTracker,
     pub messages: mpsc::UnboundedSender<Message>,
     pub watched: Arc<Watched>,
     pub state: State,
@@ -68,7 +62,7 @@ impl Master {
     /// Fixes the first boundary. Before [`Master::run`], so that whoever moves the clock once the
     /// program has started ends an interval.
     pub fn begin(&mut self) {
-        let receivers = (0..self.intakes.len() as u32).map(ReceiverId).collect();
+        let receivers = self.workers.receivers();
         self.step(Event::Start { receivers });
     }
 
@@ -92,11 +86,7 @@ impl Master {
             };
             self.step(event);
         }
-        // What no batch will take gives its memory back, and whoever pushes is told.
-        self.intakes
-            .iter()
-            .for_each(|intake| drop(intake.seal_last()));
-        self.store.clear();
+        self.workers.end();
         let mut totals = self
             .watched
             .totals
@@ -160,11 +150,8 @@ impl Master {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::WakeAt(at) => self.state.wake = Some(at),
-            Command::Seal { batch } => self.seal(batch),
-            Command::CloseReceivers => {
-                self.watched.budget.lift();
-                self.closing.request();
-            }
+            Command::Seal { batch } => self.workers.seal(batch),
+            Command::CloseReceivers => self.workers.close(),
             Command::Cut { batch, blocks } => {
                 let records = blocks.iter().map(|block| block.rows).sum();
                 tracing::debug!(%batch, records, "batch cut");
@@ -191,7 +178,7 @@ impl Master {
             }
             Command::Forget { batch, blocks } => {
                 self.state.cuts.remove(&batch);
-                self.store.forget(&blocks);
+                self.workers.forget(batch, &blocks);
             }
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
             Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),
@@ -202,28 +189,17 @@ impl Master {
         self.listeners.iter().for_each(|listener| what(&**listener));
     }
 
-    /// Seals all receivers; when they are closing, once they have pushed what they had.
-    fn seal(&self, batch: BatchTime) {
-        if !self.closing.is_requested() {
-            let seal = Intake::seal;
-            return seal_all(&self.intakes, seal, &self.store, batch, &self.messages);
-        }
-        let (intakes, store) = (self.intakes.clone(), Arc::clone(&self.store));
-        let (sources, messages) = (self.sources.clone(), self.messages.clone());
-        tokio::spawn(async move {
-            sources.wait().await;
-            seal_all(&intakes, Intake::seal_last, &store, batch, &messages);
-        });
-    }
-
     fn run_batch(&mut self, batch: BatchTime, attempt: u32) {
         self.tell(|listener| listener.batch_started(batch, attempt));
         let blocks = self.state.cuts.get(&batch).cloned().unwrap_or_default();
-        let (jobs, store) = (Arc::clone(&self.jobs), Arc::clone(&self.store));
+        let (workers, outputs) = (Arc::clone(&self.workers), Arc::clone(&self.outputs));
         let messages = self.messages.clone();
         let task = tokio::spawn(async move {
             pause_before(attempt).await;
-            let result = jobs.run(batch, &blocks, &store).await;
+            let result = match workers.run(batch, attempt, &blocks).await {
+                Ok(datasets) => outputs.prepare(batch, datasets).await,
+                Err(error) => Err(error),
+            };
             let _ = messages.send(Message::Ran {
                 batch,
                 attempt,
@@ -269,24 +245,5 @@ impl Master {
 async fn pause_before(attempt: u32) {
     if attempt > 1 {
         tokio::time::sleep(RETRY_PAUSE * 2u32.saturating_pow(attempt - 2)).await;
-    }
-}
-
-fn seal_all(
-    intakes: &[Arc<Intake>],
-    seal: impl Fn(&Intake) -> Vec<Arc<Block>>,
-    store: &BlockStore,
-    batch: BatchTime,
-    messages: &mpsc::UnboundedSender<Message>,
-) {
-    for (at, intake) in intakes.iter().enumerate() {
-        let blocks = seal(intake);
-        let metas = blocks.iter().map(|block| block.meta).collect();
-        blocks.into_iter().for_each(|block| store.insert(block));
-        let _ = messages.send(Message::Event(Event::Reported {
-            batch,
-            receiver: ReceiverId(at as u32),
-            blocks: metas,
-        }));
     }
 }

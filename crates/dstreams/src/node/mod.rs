@@ -5,12 +5,19 @@
 //! cannot be run or committed stops the context, with the batch, the operator and the cause.
 
 mod context;
-mod job;
 mod listener;
+mod local;
 mod master;
+mod parts;
 mod running;
 mod start;
+mod workers;
 
 pub use context::{Named, StreamContext};
 pub use listener::Listener;
 pub use running::{Running, Status, Summary};
+
+pub use local::{open_source, run_source};
+pub use parts::Parts;
+pub use start::{Inbox, run_on};
+pub use workers::{Held, Mailbox, Workers};

@@ -9,10 +9,9 @@ use dstreams_control::{BatchReport, BatchTime, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::master::Message;
+use super::workers::Workers;
 use crate::batch::Clock;
 use crate::error::Result;
-use crate::receive::{Budget, DeadLetters};
-use crate::replicate::BlockStore;
 
 /// A program that runs. Dropping it does not stop the program.
 pub struct Running {
@@ -56,9 +55,7 @@ pub struct Status {
 /// What a status is made from.
 pub(super) struct Watched {
     pub totals: Mutex<(Summary, Option<BatchReport>)>,
-    pub budget: Budget,
-    pub store: Arc<BlockStore>,
-    pub dead_letters: DeadLetters,
+    pub workers: Arc<dyn Workers>,
 }
 
 impl Running {
@@ -69,6 +66,7 @@ impl Running {
 
     /// How the program is doing now.
     pub fn status(&self) -> Status {
+        let held = self.watched.workers.held();
         let totals = self
             .watched
             .totals
@@ -78,9 +76,9 @@ impl Running {
             batches: totals.0.batches,
             records: totals.0.records,
             last: totals.1.clone(),
-            block_memory: self.watched.budget.used(),
-            blocks: self.watched.store.len(),
-            dead_letters: self.watched.dead_letters.counts(),
+            block_memory: held.block_memory,
+            blocks: held.blocks,
+            dead_letters: held.dead_letters,
         }
     }
 

@@ -13,13 +13,13 @@ use super::node::{internal, leaf_node, properties};
 
 /// Place of a dataset in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(pub usize);
+pub struct Slot(pub usize);
 
 /// The partitions of a dataset.
-pub(crate) type Partitions = Arc<Vec<Vec<RecordBatch>>>;
+pub type Partitions = Arc<Vec<Vec<RecordBatch>>>;
 
 /// The datasets of one batch. Tasks find them in their session's configuration.
-pub(crate) struct Datasets(Vec<OnceLock<Partitions>>);
+pub struct Datasets(Vec<OnceLock<Partitions>>);
 
 impl Datasets {
     pub fn new(slots: usize) -> Self {
@@ -38,7 +38,7 @@ impl Datasets {
 
 /// Reads a dataset: partition i of the node is partition i of the dataset.
 #[derive(Debug)]
-pub(crate) struct DatasetScanExec {
+pub struct DatasetScanExec {
     slot: Slot,
     rows_per_batch: usize,
     properties: Arc<PlanProperties>,
@@ -51,6 +51,11 @@ impl DatasetScanExec {
             rows_per_batch,
             properties: properties(schema, partitions),
         }
+    }
+
+    /// The dataset it reads.
+    pub fn slot(&self) -> Slot {
+        self.slot
     }
 
     fn run(

@@ -19,13 +19,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::error::Result;
 
 /// Number of hash ranges of keys.
-pub(crate) const SHARDS: usize = 128;
+pub const SHARDS: usize = 128;
 
 /// Bytes of a null.
 const NULL: &[u8] = &[0xFF];
 
 /// Splits `rows` by their keys and appends them to `parts`, keeping their order.
-pub(crate) fn split_by_route(
+pub fn split_by_route(
     rows: &RecordBatch,
     keys: &[Arc<dyn PhysicalExpr>],
     parts: &mut [Vec<RecordBatch>],

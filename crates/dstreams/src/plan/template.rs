@@ -10,7 +10,7 @@ use crate::error::Operator;
 use crate::stream::agg::AggPlan;
 
 /// The steps of a batch. A step reads slots that earlier steps fill.
-pub(crate) struct Template {
+pub struct Template {
     /// Slots of the inputs, by their place among the sources.
     pub inputs: Vec<Slot>,
     pub steps: Vec<Step>,
@@ -20,13 +20,13 @@ pub(crate) struct Template {
 }
 
 /// One step.
-pub(crate) enum Step {
+pub enum Step {
     Run(Stage),
     Window(WindowStep),
 }
 
 /// A plan that runs as `tasks` tasks; task i executes partition i.
-pub(crate) struct Stage {
+pub struct Stage {
     pub plan: Arc<dyn ExecutionPlan>,
     pub tasks: usize,
     /// Whether each task needs a copy of the plan: nodes in it keep state from one partition to
@@ -41,7 +41,7 @@ pub(crate) struct Stage {
 
 /// Where the rows of a task go.
 #[derive(Clone)]
-pub(crate) enum Route {
+pub enum Route {
     /// Rows of task i are partition i.
     Keep,
     /// All rows are one partition, in order of tasks.
@@ -54,7 +54,7 @@ pub(crate) enum Route {
 }
 
 /// Partial results of a batch enter a window; what the window holds then is the dataset.
-pub(crate) struct WindowStep {
+pub struct WindowStep {
     /// Number of the window in its context.
     pub window: usize,
     pub from: Slot,
@@ -66,11 +66,11 @@ pub(crate) struct WindowStep {
 
 /// What a window holds: made when the graph is compiled.
 #[derive(Clone)]
-pub(crate) struct WindowSpec {
+pub struct WindowSpec {
     pub keys: usize,
     /// Keys, then one column for each part of the aggregate.
     pub schema: SchemaRef,
-    pub plan: AggPlan,
+    pub(crate) plan: AggPlan,
     /// Which part counts the records of a key.
     pub count: usize,
     pub length_ms: u64,

@@ -1,5 +1,8 @@
 //! A block: an immutable run of records.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
 use dstreams_control::{BlockId, BlockMeta};
@@ -10,14 +13,19 @@ use super::budget::Share;
 const SMALL: usize = 256;
 
 /// An immutable run of records received by one receiver.
-pub(crate) struct Block {
+pub struct Block {
+    /// Its name and size.
     pub meta: BlockMeta,
+    /// Its records.
     pub batches: Vec<RecordBatch>,
+    /// For each named producer of records in it, the number of the last.
+    pub marks: BTreeMap<Arc<str>, u64>,
     /// The memory it holds, until it is dropped.
     _memory: Vec<Share>,
 }
 
 impl Block {
+    /// A block without marks.
     pub fn new(id: BlockId, batches: Vec<RecordBatch>, bytes: usize, memory: Vec<Share>) -> Self {
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let joined = match batches.first() {
@@ -35,7 +43,14 @@ impl Block {
         Block {
             meta,
             batches,
+            marks: BTreeMap::new(),
             _memory: memory,
         }
+    }
+
+    /// The same with marks.
+    pub fn with_marks(mut self, marks: BTreeMap<Arc<str>, u64>) -> Self {
+        self.marks = marks;
+        self
     }
 }

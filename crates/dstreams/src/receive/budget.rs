@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes that received records may hold together; waiting for some is how a fast producer is
 /// slowed down.
 #[derive(Clone)]
-pub(crate) struct Budget {
+pub struct Budget {
     free: Arc<Semaphore>,
     total: usize,
     lifted: Arc<AtomicBool>,
@@ -19,9 +19,10 @@ pub(crate) struct Budget {
 const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
 
 /// Bytes taken from the budget; given back when dropped.
-pub(crate) struct Share(OwnedSemaphorePermit);
+pub struct Share(OwnedSemaphorePermit);
 
 impl Budget {
+    /// A bound of so many bytes.
     pub fn new(bytes: usize) -> Self {
         let total = bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Budget {

@@ -14,7 +14,7 @@ mod service;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
@@ -31,7 +31,7 @@ use self::call::Call;
 use self::producers::Producers;
 use self::service::Service;
 use super::ingest::Ingest;
-use super::source::{Closing, Source};
+use super::source::{Closing, Place, Source};
 use crate::error::{BoxError, Error};
 
 /// Bytes a client may send on a call before they are read. HTTP/2's own 64 KiB hold a client of
@@ -78,12 +78,42 @@ pub struct Clients {
     max_message_bytes: usize,
 }
 
+/// The calls of clients, for a server of somebody else's: see [`Clients::embed`].
+#[doc(hidden)]
+pub struct Embedded(Service);
+
+impl Embedded {
+    /// Serves a call of a client.
+    pub async fn do_put(
+        &self,
+        request: tonic::Request<tonic::Streaming<arrow_flight::FlightData>>,
+    ) -> Result<service::Answers<arrow_flight::PutResult>, tonic::Status> {
+        self.0.open(request).await
+    }
+
+    /// Takes no more batches of this producer here; returns the number of the last one, once it is
+    /// safe.
+    pub async fn revoke(&self, stream: &str, producer: &str) -> u64 {
+        self.0.revoke(stream, producer).await
+    }
+}
+
 /// What the server and the sources of its streams have in common.
 struct Shared {
     address: String,
     streams: Mutex<BTreeMap<String, Arc<Stream>>>,
     /// The server, while a source lives that needs it.
     serving: tokio::sync::Mutex<Weak<Serving>>,
+    /// On a cluster: who says which worker takes batches of which producer.
+    claims: OnceLock<Arc<dyn Claims>>,
+}
+
+/// On a cluster, asked before the first batch of a producer is taken.
+#[async_trait]
+pub trait Claims: Send + Sync {
+    /// Waits until no other worker takes batches of this producer; returns the number of the last
+    /// one that was taken.
+    async fn claim(&self, stream: &str, producer: &str) -> Result<u64, tonic::Status>;
 }
 
 /// One stream that is served.
@@ -91,6 +121,8 @@ struct Stream {
     name: String,
     schema: SchemaRef,
     producers: Producers,
+    /// Where records go, once the stream runs.
+    ingest: OnceLock<Ingest>,
     calls: mpsc::Sender<Call>,
 }
 
@@ -109,6 +141,7 @@ impl Clients {
                 address: address.to_owned(),
                 streams: Mutex::default(),
                 serving: tokio::sync::Mutex::default(),
+                claims: OnceLock::new(),
             }),
             max_message_bytes: 16 << 20,
         }
@@ -122,6 +155,13 @@ impl Clients {
         self
     }
 
+    /// Serves calls within a server of somebody else's, which asks `claims` for producers; the
+    /// address given is not listened on.
+    pub fn embed(&self, claims: Arc<dyn Claims>) -> Embedded {
+        let _ = self.shared.claims.set(claims);
+        Embedded(Service::new(Arc::clone(&self.shared)))
+    }
+
     /// The source of one stream. A second one of the same name makes the first fail to open.
     pub(crate) fn stream(&self, name: &str, schema: SchemaRef) -> ClientSource {
         let (sender, calls) = mpsc::channel(WAITING_CALLS);
@@ -129,6 +169,7 @@ impl Clients {
             name: name.to_owned(),
             schema,
             producers: Producers::default(),
+            ingest: OnceLock::new(),
             calls: sender,
         });
         self.shared
@@ -225,10 +266,21 @@ impl Source for ClientSource {
         Arc::clone(&self.stream.schema)
     }
 
+    fn connect(&mut self, ingest: &Ingest) {
+        let _ = self.stream.ingest.set(ingest.clone());
+    }
+
+    fn place(&self) -> Place {
+        Place::Everywhere(self.clients.clone())
+    }
+
     async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
         if !self.clients.shared.serves(&self.stream) {
             let name = &self.stream.name;
             return Err(format!("clients send to one stream `{name}`, there are two").into());
+        }
+        if self.clients.shared.claims.get().is_some() {
+            return Ok(None);
         }
         let mut running = self.clients.shared.serving.lock().await;
         let serving = match running.upgrade() {

@@ -27,7 +27,7 @@ pub struct DeadLetter {
 
 /// Counts dead letters, and passes them on where the program reads them.
 #[derive(Clone, Default)]
-pub(crate) struct DeadLetters(Arc<Inner>);
+pub struct DeadLetters(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {

@@ -1,10 +1,12 @@
 //! Intake of one input stream: the open block, and how it is sealed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BlockId, ReceiverId};
+use tokio::sync::{Notify, watch};
 
 use super::block::Block;
 use super::budget::{Budget, Share};
@@ -50,28 +52,46 @@ impl Ingest {
 }
 
 /// A place where received bytes wait to become part of a block; emptied when the block is sealed.
-pub(crate) trait OpenBuffer: Send + Sync {
+pub trait OpenBuffer: Send + Sync {
     /// Adds the whole records in it to `intake`, before any that come later.
     fn flush(&self, intake: &Intake) -> Result<()>;
 }
 
 /// The receiving end of one input stream.
-pub(crate) struct Intake {
+pub struct Intake {
+    /// Name of the stream.
     pub stream: String,
+    /// Its columns.
     pub schema: SchemaRef,
+    /// The memory that its blocks share with others.
     pub budget: Budget,
+    /// Where goes what is no record.
     pub dead_letters: DeadLetters,
+    /// The longest line of text, in bytes.
     pub line_bytes: usize,
     receiver: ReceiverId,
     block_bytes: usize,
     open: Mutex<Open>,
+    copies: Option<Copies>,
 }
+
+/// Blocks of a receiver whose records are safe only when another worker holds them too.
+struct Copies {
+    /// Told when there are records in the open block.
+    fresh: Notify,
+    /// Number of blocks that are safe: all below it.
+    safe: watch::Sender<u64>,
+}
+
+/// The last record of a producer that is in a block, by the producer's own number.
+pub(crate) type Mark<'a> = (&'a Arc<str>, u64);
 
 #[derive(Default)]
 struct Open {
     batches: Vec<RecordBatch>,
     memory: Vec<Share>,
     bytes: usize,
+    marks: BTreeMap<Arc<str>, u64>,
     next_block: u64,
     sealed: Vec<Arc<Block>>,
     buffers: Vec<Weak<dyn OpenBuffer>>,
@@ -80,6 +100,7 @@ struct Open {
 }
 
 impl Intake {
+    /// The receiver of one stream, whose records are safe once they are held in memory.
     pub fn new(
         receiver: ReceiverId,
         stream: &str,
@@ -97,7 +118,46 @@ impl Intake {
             receiver,
             block_bytes: config.block_bytes,
             open: Mutex::default(),
+            copies: None,
         }
+    }
+
+    /// Records are safe once [`Intake::set_safe`] has said so of their block.
+    pub fn with_copies(mut self) -> Self {
+        self.copies = Some(Copies {
+            fresh: Notify::new(),
+            safe: watch::Sender::new(0),
+        });
+        self
+    }
+
+    /// Waits until there are records that no block was sealed of.
+    pub async fn fresh(&self) {
+        match &self.copies {
+            Some(copies) => copies.fresh.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// All blocks with numbers below `blocks` are safe.
+    pub fn set_safe(&self, blocks: u64) {
+        if let Some(copies) = &self.copies {
+            copies.safe.send_replace(blocks);
+        }
+    }
+
+    /// Waits until the block of this number is safe.
+    pub(crate) async fn safe(&self, block: u64) {
+        if let Some(copies) = &self.copies {
+            let mut safe = copies.safe.subscribe();
+            // The sender is ours: it is not dropped meanwhile.
+            let _ = safe.wait_for(|blocks| *blocks > block).await;
+        }
+    }
+
+    /// Whose records these are.
+    pub fn receiver(&self) -> ReceiverId {
+        self.receiver
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -112,17 +172,33 @@ impl Intake {
         }
         let bytes = memory_size(&records);
         let memory = self.budget.take(bytes).await;
-        self.add(records, bytes, memory)
+        let block = self.add(records, bytes, memory, None)?;
+        self.safe(block).await;
+        Ok(())
     }
 
-    /// Adds records whose memory is accounted for.
-    pub fn add(&self, records: RecordBatch, bytes: usize, memory: Share) -> Result<()> {
+    /// Adds records whose memory is accounted for; returns the number of their block.
+    pub(crate) fn add(
+        &self,
+        records: RecordBatch,
+        bytes: usize,
+        memory: Share,
+        mark: Option<Mark<'_>>,
+    ) -> Result<u64> {
         let mut open = self.lock();
         if open.ended {
             return Err(Error::NotRunning);
         }
+        let block = open.next_block;
+        if let Some((producer, last)) = mark {
+            open.marks.insert(Arc::clone(producer), last);
+        }
         open.add(self, records, bytes, memory);
-        Ok(())
+        drop(open);
+        if let Some(copies) = &self.copies {
+            copies.fresh.notify_one();
+        }
+        Ok(block)
     }
 
     /// The same columns under the stream's names; other types and nulls are refused.
@@ -153,7 +229,7 @@ impl Intake {
     }
 
     /// Has `buffer` emptied whenever a block is sealed, for as long as it lives.
-    pub fn register(&self, buffer: Weak<dyn OpenBuffer>) {
+    pub(crate) fn register(&self, buffer: Weak<dyn OpenBuffer>) {
         let mut open = self.lock();
         open.buffers.retain(|known| known.strong_count() > 0);
         open.buffers.push(buffer);
@@ -215,8 +291,9 @@ impl Open {
         let batches = std::mem::take(&mut self.batches);
         let memory = std::mem::take(&mut self.memory);
         let bytes = std::mem::take(&mut self.bytes);
-        self.sealed
-            .push(Arc::new(Block::new(id, batches, bytes, memory)));
+        let marks = std::mem::take(&mut self.marks);
+        let block = Block::new(id, batches, bytes, memory).with_marks(marks);
+        self.sealed.push(Arc::new(block));
     }
 }
 

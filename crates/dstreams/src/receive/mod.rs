@@ -17,15 +17,15 @@ mod queue;
 mod source;
 mod tcp;
 
-pub use client::Clients;
+pub use client::{Claims, Clients, Embedded};
 pub use dead_letter::DeadLetter;
 pub use generator::Generator;
 pub use ingest::Ingest;
 pub use queue::Queue;
-pub use source::{Closing, Source};
+pub use source::{Closing, Place, Source};
 pub use tcp::TcpText;
 
-pub(crate) use block::Block;
-pub(crate) use budget::Budget;
-pub(crate) use dead_letter::DeadLetters;
-pub(crate) use ingest::Intake;
+pub use block::Block;
+pub use budget::Budget;
+pub use dead_letter::DeadLetters;
+pub use ingest::Intake;

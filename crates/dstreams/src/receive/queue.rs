@@ -8,7 +8,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::ingest::Ingest;
-use super::source::{Closing, Source};
+use super::source::{Closing, Place, Source};
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::{Record, batch_of};
 
@@ -63,6 +63,10 @@ pub(crate) struct QueueSource {
 impl Source for QueueSource {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    fn place(&self) -> Place {
+        Place::Master
     }
 
     fn connect(&mut self, ingest: &Ingest) {

@@ -52,6 +52,12 @@ pub trait Source: Send + 'static {
         Ok(None)
     }
 
+    /// Where it runs on a cluster.
+    #[doc(hidden)]
+    fn place(&self) -> Place {
+        Place::OneWorker
+    }
+
     /// Called once before the first batch; a source that is fed from elsewhere keeps the handle.
     fn connect(&mut self, _ingest: &Ingest) {}
 
@@ -60,6 +66,17 @@ pub trait Source: Send + 'static {
     ///
     /// An error (or a panic) ends this source only; it is logged and told to listeners.
     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError>;
+}
+
+/// Where a source runs on a cluster.
+#[doc(hidden)]
+pub enum Place {
+    /// On one worker, and on another one when that is lost.
+    OneWorker,
+    /// On every worker, for clients.
+    Everywhere(super::Clients),
+    /// In the process of the master.
+    Master,
 }
 
 /// Asks a source to end.

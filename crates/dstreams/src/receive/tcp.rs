@@ -143,7 +143,7 @@ impl OpenBuffer for Shared {
 
 fn add(intake: &Intake, taken: Option<(RecordBatch, usize, Share)>) -> Result<()> {
     match taken {
-        Some((records, bytes, memory)) => intake.add(records, bytes, memory),
+        Some((records, bytes, memory)) => intake.add(records, bytes, memory, None).map(drop),
         None => Ok(()),
     }
 }

@@ -6,4 +6,4 @@
 
 mod store;
 
-pub(crate) use store::BlockStore;
+pub use store::BlockStore;

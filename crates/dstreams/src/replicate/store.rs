@@ -9,7 +9,7 @@ use crate::receive::Block;
 
 /// Blocks by id.
 #[derive(Default)]
-pub(crate) struct BlockStore(Mutex<HashMap<BlockId, Arc<Block>>>);
+pub struct BlockStore(Mutex<HashMap<BlockId, Arc<Block>>>);
 
 impl BlockStore {
     fn lock(&self) -> MutexGuard<'_, HashMap<BlockId, Arc<Block>>> {

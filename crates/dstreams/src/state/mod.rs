@@ -11,4 +11,4 @@ mod stacks;
 mod window;
 mod windows;
 
-pub(crate) use windows::Windows;
+pub use windows::Windows;

@@ -11,7 +11,7 @@ use crate::execute::Installs;
 use crate::plan::WindowSpec;
 
 /// The windows of a context, by number and partition.
-pub(crate) struct Windows(Vec<Vec<Mutex<WindowPartition>>>);
+pub struct Windows(Vec<Vec<Mutex<WindowPartition>>>);
 
 impl Windows {
     pub fn new(specs: Vec<WindowSpec>, partitions: usize) -> Result<Self> {

@@ -1,14 +1,21 @@
 //! One call of a client, from its first acknowledgement to its end.
 
+use std::sync::Arc;
+
 use arrow_flight::FlightData;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_client::protocol::{Offer, parse_batch_metadata};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use super::Claims;
 use super::answers::Say;
 use super::columns::Columns;
-use super::producers::Shared;
+use super::producers::{Producer, Shared};
 use crate::receive::{Closing, Ingest};
+
+/// Batches that wait for their acknowledgement, on one call; then nothing more is read from it.
+const WAITING_ACKS: usize = 1024;
 
 /// A call that was opened: its stream exists and its columns fit.
 pub(super) struct Call {
@@ -16,24 +23,32 @@ pub(super) struct Call {
     pub say: Say,
     pub columns: Columns,
     pub producer: Shared,
+    /// The name the producer gave.
+    pub name: Option<Arc<str>>,
     /// The producer's name, or its address if it gave none.
-    pub name: String,
+    pub shown: String,
+    pub claims: Option<Arc<dyn Claims>>,
 }
 
 impl Call {
     /// Takes batches until the client ends the call, something is refused, or the stream closes.
     pub async fn run(mut self, ingest: Ingest, closing: Closing) {
-        let (stream, producer) = (ingest.stream(), &self.name);
+        let (stream, producer) = (ingest.stream(), &self.shown);
         tracing::debug!(stream, producer, "a client begins");
-        let mut receiving = Receiving {
+        let (taken, waiting) = mpsc::channel(WAITING_ACKS);
+        let receiving = Receiving {
             messages: &mut self.messages,
             say: &self.say,
             columns: &self.columns,
             producer: &self.producer,
+            name: self.name.as_ref(),
+            claims: self.claims.as_deref(),
             ingest: &ingest,
             closing: &closing,
+            taken,
         };
-        match receiving.run().await {
+        let acknowledging = acknowledge(&self.say, &ingest, waiting);
+        match tokio::join!(receiving.run(), acknowledging).0 {
             Ok(()) => tracing::debug!(stream, producer, "a client has finished"),
             Err(status) => {
                 let (code, reason) = (status.code(), status.message());
@@ -44,18 +59,40 @@ impl Call {
     }
 }
 
+/// A batch that was taken: its number, and the block it is in.
+struct Taken {
+    seq: u64,
+    block: Option<u64>,
+}
+
+/// Acknowledges batches once their blocks are safe, until nothing more is taken or heard.
+async fn acknowledge(say: &Say, ingest: &Ingest, mut waiting: mpsc::Receiver<Taken>) {
+    while let Some(Taken { seq, block }) = waiting.recv().await {
+        if let Some(block) = block {
+            tokio::select! {
+                () = say.unheard() => return,
+                () = say.alive_during(ingest.0.safe(block)) => {}
+            }
+        }
+        say.ack(seq);
+    }
+}
+
 struct Receiving<'a> {
     messages: &'a mut Streaming<FlightData>,
     say: &'a Say,
     columns: &'a Columns,
     producer: &'a Shared,
+    name: Option<&'a Arc<str>>,
+    claims: Option<&'a dyn Claims>,
     ingest: &'a Ingest,
     closing: &'a Closing,
+    taken: mpsc::Sender<Taken>,
 }
 
 impl Receiving<'_> {
-    async fn run(&mut self) -> Result<(), Status> {
-        let connection = self.take_over().await;
+    async fn run(mut self) -> Result<(), Status> {
+        let connection = self.take_over().await?;
         loop {
             let message = tokio::select! {
                 biased;
@@ -75,12 +112,21 @@ impl Receiving<'_> {
         }
     }
 
-    /// From now on this is the producer's connection. Waits for what an older one still stores.
-    async fn take_over(&self) -> u64 {
+    /// From now on this is the producer's connection. Waits for what an older one still stores, here
+    /// or on another worker.
+    async fn take_over(&self) -> Result<u64, Status> {
         let mut producer = self.say.alive_during(self.producer.lock()).await;
+        if let (Some(claims), Some(name), false) = (self.claims, self.name, producer.owned) {
+            let claim = claims.claim(self.ingest.stream(), name);
+            let last = self.say.alive_during(claim).await?;
+            *producer = Producer::owned_from(last, producer.connection);
+        }
         producer.connection += 1;
-        self.say.ack(producer.sequence.last());
-        producer.connection
+        let (connection, last) = (producer.connection, producer.sequence.last());
+        let safe = producer.safe(&self.ingest.0);
+        self.say.alive_during(safe).await;
+        self.say.ack(last);
+        Ok(connection)
     }
 
     async fn take(
@@ -98,8 +144,12 @@ impl Receiving<'_> {
         }
         match producer.sequence.offer(seq) {
             Offer::Next(seq) => {
-                self.say.alive_during(self.push(records, bytes)).await?;
+                let block = self
+                    .say
+                    .alive_during(self.push(records, bytes, seq))
+                    .await?;
                 producer.sequence.taken(seq);
+                producer.block = block.or(producer.block);
             }
             Offer::Repeated => {}
             Offer::Gap { expected } => {
@@ -108,19 +158,34 @@ impl Receiving<'_> {
                 return Err(Status::out_of_range(text));
             }
         }
-        self.say.ack(producer.sequence.last());
+        let taken = Taken {
+            seq: producer.sequence.last(),
+            block: producer.block,
+        };
+        drop(producer);
+        // Nobody waits for acknowledgements any more only when the client is gone.
+        let _ = self.say.alive_during(self.taken.send(taken)).await;
         Ok(())
     }
 
     /// As [`Ingest::push`], with the columns known to fit and the memory known: arrays of one message
-    /// share it, and counted one by one they would count it many times.
-    async fn push(&self, records: RecordBatch, bytes: usize) -> Result<(), Status> {
+    /// share it, and counted one by one they would count it many times. Returns the number of the
+    /// block.
+    async fn push(
+        &self,
+        records: RecordBatch,
+        bytes: usize,
+        seq: u64,
+    ) -> Result<Option<u64>, Status> {
         if records.num_rows() == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let intake = &self.ingest.0;
         let memory = intake.budget.take(bytes).await;
-        let added = intake.add(records, bytes, memory);
-        added.map_err(|error| Status::internal(format!("the batch was not stored: {error}")))
+        let mark = self.name.map(|name| (name, seq));
+        let added = intake.add(records, bytes, memory, mark);
+        let block =
+            added.map_err(|error| Status::internal(format!("the batch was not stored: {error}")))?;
+        Ok(Some(block))
     }
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dstreams_client::protocol::Sequence;
 
+use crate::receive::Intake;
+
 /// Producers remembered that are not connected. With their names some 2 MB at most; a producer may
 /// be forgotten once that many others came after it.
 const REMEMBERED: usize = 10_000;
@@ -17,6 +19,31 @@ pub(super) struct Producer {
     pub sequence: Sequence,
     /// Counts the connections: only the newest may store.
     pub connection: u64,
+    /// The block of the last batch that was taken.
+    pub block: Option<u64>,
+    /// On a cluster: no other worker takes batches of this producer.
+    pub owned: bool,
+}
+
+impl Producer {
+    /// One whose batches up to `last` were taken elsewhere.
+    pub fn owned_from(last: u64, connection: u64) -> Self {
+        let mut sequence = Sequence::default();
+        sequence.taken(last);
+        Producer {
+            sequence,
+            connection,
+            block: None,
+            owned: true,
+        }
+    }
+
+    /// Waits until all that was taken is safe.
+    pub async fn safe(&self, intake: &Intake) {
+        if let Some(block) = self.block {
+            intake.safe(block).await;
+        }
+    }
 }
 
 pub(super) type Shared = Arc<tokio::sync::Mutex<Producer>>;

@@ -23,9 +23,9 @@ use super::{Shared, Stream};
 /// How long a call may take to send its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
-type Answers<T> = Pin<Box<dyn Futures<Item = Result<T>> + Send>>;
+pub type Answers<T> = Pin<Box<dyn Futures<Item = Result<T>> + Send>>;
 
-pub(super) struct Service(Arc<Shared>);
+pub struct Service(Arc<Shared>);
 
 impl Service {
     pub fn new(shared: Arc<Shared>) -> Self {
@@ -43,7 +43,8 @@ impl Service {
         })
     }
 
-    async fn open(&self, request: Request<Streaming<FlightData>>) -> Result<Answers<PutResult>> {
+    /// Opens a call.
+    pub async fn open(&self, request: Request<Streaming<FlightData>>) -> Result<Answers<PutResult>> {
         check_version(request.metadata())?;
         let peer = request.remote_addr();
         let mut messages = request.into_inner();
@@ -55,10 +56,12 @@ impl Service {
         let stream = self.find(&opening.stream)?;
         let columns = Columns::agree(&first, &stream.name, &stream.schema)?;
         let producer = stream.producers.get(opening.producer.as_deref());
-        let name = opening.producer;
-        let name = name
-            .or_else(|| peer.map(|peer| peer.to_string()))
-            .unwrap_or_default();
+        let name: Option<Arc<str>> = opening.producer.map(Arc::from);
+        let shown = match (&name, peer) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(peer)) => peer.to_string(),
+            (None, None) => String::new(),
+        };
         let (say, answers) = answers();
         let call = Call {
             messages,
@@ -66,10 +69,29 @@ impl Service {
             columns,
             producer,
             name,
+            shown,
+            claims: self.0.claims.get().cloned(),
         };
         let sent = stream.calls.send(call).await;
         sent.map_err(|_| Status::unavailable("the program takes in nothing more"))?;
         Ok(Box::pin(answers))
+    }
+}
+
+impl Service {
+    /// See [`super::Embedded::revoke`].
+    pub async fn revoke(&self, stream: &str, producer: &str) -> u64 {
+        let Ok(stream) = self.find(stream) else {
+            return 0;
+        };
+        let producer = stream.producers.get(Some(producer));
+        let mut producer = producer.lock().await;
+        producer.owned = false;
+        producer.connection += 1;
+        if let Some(ingest) = stream.ingest.get() {
+            producer.safe(&ingest.0).await;
+        }
+        producer.sequence.last()
     }
 }
 

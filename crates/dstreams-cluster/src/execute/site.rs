@@ -1,0 +1,310 @@
+//! [`Site`]: what the tasks of a worker run with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::internal_err;
+use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionConfig;
+use dstreams::cluster::{
+    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, Step, Windows, run_task,
+};
+use futures::{StreamExt, TryStreamExt};
+
+use super::kept::KeptStore;
+use super::told::for_engine;
+use crate::data::Peers;
+use crate::plan::lane::{in_order, lanes, tag};
+use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work};
+
+/// The plans, blocks and state of a worker.
+pub struct Site {
+    pub plans: Arc<Plans>,
+    pub windows: Windows,
+    pub store: Arc<BlockStore>,
+    pub kept: KeptStore,
+    pub peers: Peers,
+    /// Where this worker serves what it holds.
+    pub address: String,
+    config: SessionConfig,
+    resources: Arc<RuntimeEnv>,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Site({})", self.address)
+    }
+}
+
+impl Site {
+    pub fn new(
+        plans: Arc<Plans>,
+        rows_per_batch: usize,
+        peers: Peers,
+        address: String,
+    ) -> dstreams::Result<Self> {
+        let windows = Windows::new(plans.windows.clone(), plans.tasks)?;
+        Ok(Site {
+            plans,
+            windows,
+            store: Arc::default(),
+            kept: KeptStore::default(),
+            peers,
+            address,
+            config: SessionConfig::new().with_batch_size(rows_per_batch),
+            resources: Arc::default(),
+        })
+    }
+
+    /// The rows of one task of a step.
+    pub fn run(
+        self: Arc<Self>,
+        header: StepHeader,
+        table: SendableRecordBatchStream,
+        wires: Vec<(Wire, SendableRecordBatchStream)>,
+        schema: SchemaRef,
+    ) -> SendableRecordBatchStream {
+        let columns = Arc::clone(&schema);
+        let rows = async move {
+            let rows = self.task(&header, table, wires, &columns).await?;
+            Ok(futures::stream::iter(rows.into_iter().map(Ok)))
+        };
+        let rows = futures::stream::once(rows).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+
+    async fn task(
+        &self,
+        header: &StepHeader,
+        table: SendableRecordBatchStream,
+        wires: Vec<(Wire, SendableRecordBatchStream)>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<RecordBatch>> {
+        let spec = task_of(table).await?;
+        let template = self.plans.of(header.many);
+        let step = &template.steps[header.step];
+        let mut datasets = Gathered::default();
+        for (wire, rows) in wires {
+            let partition = if wire.whole { 0 } else { spec.task - wire.first };
+            let mut rows: Vec<_> = rows.try_collect().await?;
+            if wire.exchange {
+                let lane = lanes(wire.parts)?[partition];
+                rows = in_order(rows, lane)?;
+            }
+            datasets.add(wire.slot, partition, rows);
+        }
+        for read in &spec.reads {
+            let mut rows = Vec::new();
+            for slice in &read.slices {
+                rows.extend(self.read(slice).await.map_err(for_engine)?);
+            }
+            datasets.add(read.slot, read.partition, rows);
+        }
+        let output = match (header.work, step) {
+            (Work::Hold, _) => vec![datasets.only()],
+            (Work::Step, Step::Window(window)) => {
+                let delta = datasets.only();
+                let (at, due) = (window.window, header.batch.0 % window.slide_ms == 0);
+                self.windows
+                    .install(at, spec.task, header.batch, &delta)
+                    .map_err(for_engine)?;
+                match due {
+                    true => vec![self.windows.read(at, spec.task).map_err(for_engine)?],
+                    false => vec![Vec::new()],
+                }
+            }
+            (Work::Step, Step::Run(stage)) => {
+                let datasets = datasets.into_datasets(template.slots);
+                self.stage(stage, spec.task, datasets, header).await?
+            }
+        };
+        self.leave(header, spec.task, output, schema)
+    }
+
+    async fn stage(
+        &self,
+        stage: &Stage,
+        task: usize,
+        datasets: Datasets,
+        header: &StepHeader,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let config = self.config.clone().with_extension(Arc::new(datasets));
+        let context = TaskContext::new(
+            None,
+            header.batch.0.to_string(),
+            config,
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::clone(&self.resources),
+        );
+        // Joins keep what they built, and metrics grow with each execution: start afresh.
+        let plan = reset_plan_states(Arc::clone(&stage.plan))?;
+        // An operator of the program may panic: that is an error of its own, not of the engine.
+        let run = run_task(plan, task, Arc::new(context), stage.route.clone());
+        let run = std::panic::AssertUnwindSafe(run);
+        match futures::FutureExt::catch_unwind(run).await {
+            Ok(rows) => rows.map_err(|error| for_engine(error.of(&stage.operator))),
+            Err(panic) => Err(for_engine(dstreams::Error::Panic {
+                operator: stage.operator.clone(),
+                message: panic_message(&*panic),
+            })),
+        }
+    }
+
+    /// What becomes of a task's rows.
+    fn leave(
+        &self,
+        header: &StepHeader,
+        task: usize,
+        output: Vec<Vec<RecordBatch>>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<RecordBatch>> {
+        match header.exit {
+            Exit::Pass => Ok(output.into_iter().flatten().collect()),
+            Exit::Exchange => {
+                let lanes = lanes(output.len())?;
+                let mut tagged = Vec::new();
+                for (rows, lane) in output.iter().zip(lanes.iter()) {
+                    for rows in rows {
+                        tagged.push(tag(&compact(rows)?, schema, task as u32, *lane)?);
+                    }
+                }
+                Ok(tagged)
+            }
+            Exit::Keep => {
+                let id = KeptId {
+                    batch: header.batch,
+                    attempt: header.attempt,
+                    slot: crate::plan::into(&self.plans.of(header.many).steps[header.step]).0,
+                    partition: task,
+                };
+                let rows = output.into_iter().flatten();
+                let rows = rows.map(|rows| compact(&rows)).collect::<Result<Vec<_>>>()?;
+                self.kept.insert(id, rows);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Rows that a worker holds, this one if it does.
+    pub async fn read(&self, slice: &Slice) -> dstreams::Result<Vec<RecordBatch>> {
+        let rows = match self.here(&slice.source) {
+            Some(rows) => rows,
+            None => {
+                let others = slice.at.iter().filter(|at| **at != self.address);
+                self.peers.fetch(&slice.source, others).await?
+            }
+        };
+        Ok(cut(rows, slice.from, slice.rows))
+    }
+
+    /// What is held here.
+    pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
+        match source {
+            Source::Block(id) => Some(self.store.get(*id)?.batches.clone()),
+            Source::Kept(id) => Some(self.kept.get(id)?.to_vec()),
+        }
+    }
+}
+
+/// Datasets of a task, by slot and partition.
+#[derive(Default)]
+struct Gathered(BTreeMap<usize, BTreeMap<usize, Vec<RecordBatch>>>);
+
+impl Gathered {
+    fn add(&mut self, slot: usize, partition: usize, rows: Vec<RecordBatch>) {
+        self.0.entry(slot).or_default().insert(partition, rows);
+    }
+
+    /// The rows of the one dataset there is.
+    fn only(self) -> Vec<RecordBatch> {
+        let rows = self.0.into_values().flat_map(BTreeMap::into_values);
+        rows.flatten().collect()
+    }
+
+    fn into_datasets(self, slots: usize) -> Datasets {
+        let datasets = Datasets::new(slots);
+        for (slot, partitions) in self.0 {
+            let last = partitions.keys().last().copied().unwrap_or_default();
+            let mut all = vec![Vec::new(); last + 1];
+            for (partition, rows) in partitions {
+                all[partition] = rows;
+            }
+            let all: Partitions = Arc::new(all);
+            datasets.set(Slot(slot), all);
+        }
+        datasets
+    }
+}
+
+/// The one row of the task table that this task has.
+async fn task_of(mut table: SendableRecordBatchStream) -> Result<TaskSpec> {
+    while let Some(rows) = table.next().await {
+        let rows = rows?;
+        let Some(column) = rows.column(0).as_binary_opt::<i32>() else {
+            break;
+        };
+        if let [Some(bytes)] = column.iter().collect::<Vec<_>>()[..] {
+            return TaskSpec::parse(bytes)
+                .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)));
+        }
+    }
+    internal_err!("a task without its row of the task table, or with several")
+}
+
+/// Rows `from` on, so many.
+fn cut(batches: Vec<RecordBatch>, from: u64, rows: Option<u64>) -> Vec<RecordBatch> {
+    let Some(rows) = rows else { return batches };
+    let (mut skip, mut left) = (from as usize, rows as usize);
+    let mut output = Vec::new();
+    for batch in batches {
+        let start = skip.min(batch.num_rows());
+        skip -= start;
+        let length = left.min(batch.num_rows() - start);
+        left -= length;
+        if length > 0 {
+            output.push(batch.slice(start, length));
+        }
+    }
+    output
+}
+
+/// The same rows, with text in buffers of their own where much else is in them.
+pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
+    let wasteful = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View => {
+            let held: usize = column.as_string_view().data_buffers().iter().map(|b| b.len()).sum();
+            held > 2 * column.as_string_view().total_buffer_bytes_used() + 4096
+        }
+        DataType::BinaryView => !column.as_binary_view().data_buffers().is_empty(),
+        _ => false,
+    };
+    if !rows.columns().iter().any(wasteful) {
+        return Ok(rows.clone());
+    }
+    let columns = rows.columns().iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => Arc::clone(column),
+        }
+    });
+    Ok(RecordBatch::try_new(rows.schema(), columns.collect())?)
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(text), _) => text.clone(),
+        (None, Some(text)) => (*text).to_owned(),
+        (None, None) => "a panic without a message".into(),
+    }
+}

@@ -1,0 +1,19 @@
+//! Plan: a batch as jobs of the engine.
+//!
+//! **In**: a template, the blocks of a batch, who holds what. **Out**: plans whose nodes name steps of
+//! the template ([`StepExec`]), to be submitted one after the other, and where their tasks should run.
+//! **Promise**: which rows a task reads follows from the blocks alone, as on one machine. **On
+//! failure**: an error that names the step, before anything is submitted.
+
+mod codec;
+mod job;
+pub mod lane;
+mod shape;
+mod step;
+mod task;
+
+pub use codec::Codec;
+pub use job::{Binding, Job, Kept};
+pub use shape::{Shape, Way, into};
+pub use step::{Exit, Place, StepExec, StepHeader, Wire, Work};
+pub use task::{KeptId, ReadSpec, Slice, Source, TaskSpec};

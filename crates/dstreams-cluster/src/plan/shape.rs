@@ -1,0 +1,213 @@
+//! [`Shape`]: how the steps of a template that are due become jobs.
+//!
+//! A dataset with one reader stays inside a job: rows go to the step above in the same task, or
+//! through an exchange. One with several readers, or that is an output, is kept by the workers that
+//! made it, and read from there by later jobs: computed once. So there is one job for each level of
+//! kept datasets, mostly one in all.
+
+use std::collections::BTreeMap;
+
+use dstreams::cluster::{Read, Route, Slot, Step, Template};
+use dstreams::{Error, Result};
+use dstreams_control::BatchTime;
+
+/// How the rows of a dataset reach who reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// They are blocks.
+    Input,
+    /// To the step above, in the same task.
+    Pass,
+    /// Through an exchange.
+    Exchange,
+    /// They stay with the worker that made them; after an exchange, if the step has one.
+    Keep,
+}
+
+/// Tasks of a step that read the same datasets in the same way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// The first task.
+    pub first: usize,
+    pub tasks: usize,
+    /// What the first of them reads; of a dataset that is not read whole, the next task reads the
+    /// next partition.
+    pub reads: Vec<Read>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shape {
+    /// How the dataset of each slot is read; none if it is not made.
+    pub ways: Vec<Option<Way>>,
+    /// The step that makes each slot.
+    pub makers: Vec<Option<usize>>,
+    /// The tasks of each step that is due.
+    pub groups: BTreeMap<usize, Vec<Group>>,
+    /// For each job, the steps whose datasets are kept.
+    pub jobs: Vec<Vec<usize>>,
+}
+
+impl Shape {
+    /// The shape of a batch.
+    pub fn of(template: &Template, parts: usize, batch: BatchTime) -> Result<Self> {
+        let mut shape = Shape {
+            ways: vec![None; template.slots],
+            makers: vec![None; template.slots],
+            groups: BTreeMap::new(),
+            jobs: Vec::new(),
+        };
+        for slot in &template.inputs {
+            shape.ways[slot.0] = Some(Way::Input);
+        }
+        for (at, step) in template.steps.iter().enumerate() {
+            shape.add(at, step, parts, batch)?;
+        }
+        shape.choose_ways(template, batch);
+        shape.level(template)?;
+        Ok(shape)
+    }
+
+    /// Adds a step, if it is due and what it reads is there.
+    fn add(&mut self, at: usize, step: &Step, parts: usize, batch: BatchTime) -> Result<()> {
+        let (into, reads) = match step {
+            Step::Run(stage) if !batch.0.is_multiple_of(stage.slide_ms) => return Ok(()),
+            Step::Run(stage) => (stage.into, stage.reads()?),
+            Step::Window(window) => {
+                let read = |partition| Read {
+                    slot: window.from,
+                    partition,
+                    whole: false,
+                };
+                (window.into, (0..parts).map(|p| vec![read(p)]).collect())
+            }
+        };
+        if matches!(step, Step::Window(window) if self.makers[window.from.0].is_none()) {
+            return Ok(());
+        }
+        self.makers[into.0] = Some(at);
+        self.groups.insert(at, grouped(reads));
+        Ok(())
+    }
+
+    fn choose_ways(&mut self, template: &Template, batch: BatchTime) {
+        let mut readers = vec![0; template.slots];
+        let mut aligned = vec![true; template.slots];
+        for group in self.groups.values().flatten() {
+            for read in &group.reads {
+                readers[read.slot.0] += 1;
+                let all = self.makers[read.slot.0].is_none_or(|maker| {
+                    read.whole || group.tasks == parts_of(&template.steps[maker], &self.groups[&maker])
+                });
+                aligned[read.slot.0] &= read.partition == 0 && all;
+                let passed = self.makers[read.slot.0]
+                    .is_some_and(|maker| route(&template.steps[maker]).is_none());
+                aligned[read.slot.0] &= !(read.whole && passed);
+            }
+        }
+        for (slot, slide) in &template.outputs {
+            if batch.0.is_multiple_of(*slide) {
+                readers[slot.0] += 2; // the master's reading is another job's
+            }
+        }
+        for (slot, maker) in self.makers.iter().enumerate() {
+            let Some(maker) = maker else { continue };
+            self.ways[slot] = Some(match (readers[slot], aligned[slot]) {
+                (1, true) if route(&template.steps[*maker]).is_some() => Way::Exchange,
+                (1, true) => Way::Pass,
+                _ => Way::Keep,
+            });
+        }
+    }
+
+    fn level(&mut self, template: &Template) -> Result<()> {
+        let mut levels: BTreeMap<usize, usize> = BTreeMap::new();
+        for (at, groups) in &self.groups {
+            let mut level = 0;
+            for read in groups.iter().flat_map(|group| &group.reads) {
+                let below = match (self.ways[read.slot.0], self.makers[read.slot.0]) {
+                    (Some(Way::Input), _) => 0,
+                    (Some(way), Some(maker)) => levels[&maker] + usize::from(way == Way::Keep),
+                    _ => {
+                        return Err(Error::Graph {
+                            operator: operator(&template.steps[*at]).clone(),
+                            message: "what it reads has no RDD at that time".into(),
+                        });
+                    }
+                };
+                level = level.max(below);
+            }
+            levels.insert(*at, level);
+            if self.ways[into(&template.steps[*at]).0] == Some(Way::Keep) {
+                self.jobs.resize_with(self.jobs.len().max(level + 1), Vec::new);
+                self.jobs[level].push(*at);
+            }
+        }
+        self.jobs.retain(|roots| !roots.is_empty());
+        Ok(())
+    }
+}
+
+/// The exchange after a step, if it has one: number of partitions.
+pub fn route(step: &Step) -> Option<usize> {
+    match step {
+        Step::Run(stage) => match &stage.route {
+            Route::Keep => None,
+            Route::Gather => Some(1),
+            Route::Hash { parts, .. } => Some(*parts),
+        },
+        Step::Window(_) => None,
+    }
+}
+
+/// The slot that a step fills.
+pub fn into(step: &Step) -> Slot {
+    match step {
+        Step::Run(stage) => stage.into,
+        Step::Window(window) => window.into,
+    }
+}
+
+pub fn operator(step: &Step) -> &dstreams::Operator {
+    match step {
+        Step::Run(stage) => &stage.operator,
+        Step::Window(window) => &window.operator,
+    }
+}
+
+/// Number of partitions of the dataset a step makes.
+pub fn parts_of(step: &Step, groups: &[Group]) -> usize {
+    route(step).unwrap_or_else(|| groups.iter().map(|group| group.tasks).sum())
+}
+
+/// Runs of tasks with the same shape.
+fn grouped(tasks: Vec<Vec<Read>>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (task, reads) in tasks.into_iter().enumerate() {
+        if let Some(group) = groups.last_mut()
+            && group.continues(task, &reads)
+        {
+            group.tasks += 1;
+            continue;
+        }
+        groups.push(Group {
+            first: task,
+            tasks: 1,
+            reads,
+        });
+    }
+    groups
+}
+
+impl Group {
+    fn continues(&self, task: usize, reads: &[Read]) -> bool {
+        let next = |first: &Read, read: &Read| {
+            let partition = match first.whole {
+                true => first.partition,
+                false => first.partition + task - self.first,
+            };
+            (first.slot, first.whole, partition) == (read.slot, read.whole, read.partition)
+        };
+        self.reads.len() == reads.len() && self.reads.iter().zip(reads).all(|(f, r)| next(f, r))
+    }
+}

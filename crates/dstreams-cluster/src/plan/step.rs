@@ -1,0 +1,239 @@
+//! [`StepExec`]: a step of a template as a node of the engine's plans.
+//!
+//! Every process compiles the same program to the same templates, so a plan names its steps and
+//! carries nothing of what they do: no closure, no expression, nothing the engine's optimiser could
+//! rewrite. The first child is the task table, one row for each task; the others are exchanges or
+//! steps below, whose partition i belongs to task i.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::internal_err;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, Partitioning,
+    PlanProperties,
+};
+use dstreams::cluster::{Plans, Step};
+use dstreams_control::BatchTime;
+use serde::{Deserialize, Serialize};
+
+use super::lane::with_lanes;
+use crate::execute::Site;
+
+/// Which step of which batch, and what becomes of its rows. This is what goes over the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepHeader {
+    pub batch: BatchTime,
+    pub attempt: u32,
+    /// Whether it is of the template for several tasks.
+    pub many: bool,
+    /// Its place in the template.
+    pub step: usize,
+    pub work: Work,
+    pub exit: Exit,
+    /// What the children after the first are.
+    pub wires: Vec<Wire>,
+}
+
+/// What a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// The step.
+    Step,
+    /// Nothing: it takes in the partition of the step's dataset that an exchange brings.
+    Hold,
+}
+
+/// What becomes of a step's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// They go to the step above in the same task.
+    Pass,
+    /// They go through an exchange.
+    Exchange,
+    /// They stay with the worker, to be fetched.
+    Keep,
+}
+
+/// A child whose rows are a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    pub slot: usize,
+    /// Whether it is an exchange, and its rows carry their lanes.
+    pub exchange: bool,
+    /// The task that reads its first partition.
+    pub first: usize,
+    /// Number of its partitions.
+    pub parts: usize,
+    /// Whether every task reads all of its one partition.
+    pub whole: bool,
+}
+
+/// Where a task runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Workers that hold what it reads, best first.
+    pub prefer: Vec<String>,
+    /// Whether it may run nowhere else.
+    pub only: bool,
+}
+
+impl Place {
+    /// Nowhere but at `worker`.
+    pub fn only(worker: &str) -> Self {
+        Place {
+            prefer: vec![worker.to_owned()],
+            only: true,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct StepExec {
+    pub header: StepHeader,
+    inputs: Vec<Arc<dyn ExecutionPlan>>,
+    /// On the master: where each task should run.
+    pub places: Arc<Vec<Place>>,
+    /// On a worker: what tasks run with.
+    site: Option<Arc<Site>>,
+    properties: Arc<PlanProperties>,
+}
+
+/// The columns of what a step that keeps its rows gives: nothing is in them.
+fn receipt() -> SchemaRef {
+    let field = Field::new("rows", DataType::UInt64, false);
+    Arc::new(Schema::new(vec![field]))
+}
+
+impl StepExec {
+    pub fn new(
+        header: StepHeader,
+        inputs: Vec<Arc<dyn ExecutionPlan>>,
+        plans: &Plans,
+        places: Arc<Vec<Place>>,
+        site: Option<Arc<Site>>,
+    ) -> Result<Self> {
+        let Some(step) = plans.of(header.many).steps.get(header.step) else {
+            return internal_err!("there is no step {}: other programs?", header.step);
+        };
+        let rows = match step {
+            Step::Run(stage) => stage.plan.schema(),
+            Step::Window(window) => Arc::clone(&plans.windows[window.window].schema),
+        };
+        let schema = match header.exit {
+            Exit::Pass => rows,
+            Exit::Exchange => with_lanes(&rows),
+            Exit::Keep => receipt(),
+        };
+        Self::with_schema(header, inputs, schema, places, site)
+    }
+
+    fn with_schema(
+        header: StepHeader,
+        inputs: Vec<Arc<dyn ExecutionPlan>>,
+        schema: SchemaRef,
+        places: Arc<Vec<Place>>,
+        site: Option<Arc<Site>>,
+    ) -> Result<Self> {
+        if inputs.len() != header.wires.len() + 1 {
+            return internal_err!("a step with {} children", inputs.len());
+        }
+        let tasks = inputs[0].properties().output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(tasks),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(StepExec {
+            header,
+            inputs,
+            places,
+            site,
+            properties: Arc::new(properties),
+        })
+    }
+}
+
+impl DisplayAs for StepExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let StepHeader { step, exit, .. } = &self.header;
+        write!(f, "StepExec: step={step}, exit={exit:?}")
+    }
+}
+
+impl ExecutionPlan for StepExec {
+    fn name(&self) -> &str {
+        "StepExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.inputs.iter().collect()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    /// A child that every task reads whole says so: the engine cuts the others to the task's share.
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        let wires = self.header.wires.iter().map(|wire| match wire.whole {
+            true => Distribution::SinglePartition,
+            false => Distribution::UnspecifiedDistribution,
+        });
+        InputDistributionRequirements::new(
+            std::iter::once(Distribution::UnspecifiedDistribution)
+                .chain(wires)
+                .collect(),
+        )
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false; self.inputs.len()]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        inputs: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::with_schema(
+            self.header.clone(),
+            inputs,
+            self.schema(),
+            Arc::clone(&self.places),
+            self.site.clone(),
+        )?))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let Some(site) = &self.site else {
+            return internal_err!("a step runs on workers only");
+        };
+        let tables = self.inputs[0].execute(partition, Arc::clone(&context))?;
+        let mut wires = Vec::new();
+        for (wire, input) in self.header.wires.iter().zip(&self.inputs[1..]) {
+            let partition = if wire.whole { 0 } else { partition };
+            wires.push((*wire, input.execute(partition, Arc::clone(&context))?));
+        }
+        let run = Arc::clone(site).run(self.header.clone(), tables, wires, self.schema());
+        Ok(run)
+    }
+}

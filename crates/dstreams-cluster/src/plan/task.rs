@@ -1,0 +1,80 @@
+//! What one task of a step reads besides exchanges: the row of the task table.
+
+use dstreams_control::{BatchTime, BlockId};
+use serde::{Deserialize, Serialize};
+
+/// Rows that a worker holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Source {
+    /// A block that was received.
+    Block(BlockId),
+    /// A partition that a job of this batch left on a worker.
+    Kept(KeptId),
+}
+
+/// Name of a partition that a task left on its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeptId {
+    /// The batch, and which run of it.
+    pub batch: BatchTime,
+    /// Which run of the batch.
+    pub attempt: u32,
+    /// The dataset.
+    pub slot: usize,
+    /// Its partition.
+    pub partition: usize,
+}
+
+/// Some rows of what a worker holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    /// Where they are in.
+    pub source: Source,
+    /// The first row.
+    pub from: u64,
+    /// How many; all of them if none.
+    pub rows: Option<u64>,
+    /// Addresses of those who hold it.
+    pub at: Vec<String>,
+}
+
+/// One task of a step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Its number in its stage: the partition of the plan that it executes.
+    pub task: usize,
+    /// Rows that lie with workers.
+    pub reads: Vec<ReadSpec>,
+}
+
+/// A partition of a dataset that lies with workers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReadSpec {
+    /// The dataset.
+    pub slot: usize,
+    /// Which of its partitions.
+    pub partition: usize,
+    /// Its rows, in their order.
+    pub slices: Vec<Slice>,
+}
+
+impl TaskSpec {
+    /// A task that reads nothing yet.
+    pub fn number(task: usize) -> Self {
+        TaskSpec {
+            task,
+            reads: Vec::new(),
+        }
+    }
+
+    /// As JSON, into the task table.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Numbers, texts and lists only: there is nothing that JSON cannot hold.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// From the task table.
+    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+}

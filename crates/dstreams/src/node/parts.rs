@@ -1,0 +1,73 @@
+//! [`Parts`]: a described program, taken apart.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::context::StreamContext;
+use super::listener::Listener;
+use crate::batch::Clock;
+use crate::config::Config;
+use crate::error::{Error, Operator, Result};
+use crate::plan::Plans;
+use crate::receive::Source;
+use crate::stream::graph::GraphRef;
+
+/// What a program described with a [`StreamContext`].
+pub struct Parts {
+    /// D-Streams and outputs.
+    pub(crate) graph: GraphRef,
+    /// Settings.
+    pub config: Config,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Who is told about batches.
+    pub listeners: Vec<Arc<dyn Listener>>,
+    /// By their place among the inputs of the graph.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Which input takes the dead letters.
+    pub dead_letter_input: Option<usize>,
+}
+
+impl Parts {
+    /// Fails if there is no output.
+    pub fn of(context: StreamContext) -> Result<Self> {
+        let StreamContext {
+            graph,
+            config,
+            clock,
+            listeners,
+            sources,
+            dead_letter_input,
+        } = context;
+        if graph.lock().outputs.is_empty() {
+            return Err(Error::Graph {
+                operator: Operator::new("start", std::panic::Location::caller()),
+                message: "there is no output; add `print`, `for_each_rdd`, `collect` or a sink"
+                    .into(),
+            });
+        }
+        Ok(Parts {
+            graph,
+            config,
+            clock,
+            listeners,
+            sources,
+            dead_letter_input,
+        })
+    }
+
+    /// The graph as templates for batches that run as one task or as `tasks` of them.
+    pub fn plans(&self, tasks: usize) -> Result<Plans> {
+        Plans::new(&self.graph.lock(), tasks, self.config.rows_per_batch)
+    }
+
+    /// Name and columns of each input.
+    pub fn inputs(&self) -> Vec<(String, SchemaRef)> {
+        let graph = self.graph.lock();
+        let inputs = graph.inputs.iter();
+        inputs
+            .map(|input| (input.name.clone(), Arc::clone(&input.schema)))
+            .collect()
+    }
+}

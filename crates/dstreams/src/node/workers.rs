@@ -1,0 +1,65 @@
+//! [`Workers`]: where receivers and tasks are.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
+use tokio::sync::mpsc;
+
+use super::master::Message;
+use crate::error::Result;
+use crate::plan::Partitions;
+
+/// Receivers and tasks: of this process, or of the workers of a cluster. Carries out what the
+/// master's controller decides; what takes time is started, and its end comes back as an event.
+#[async_trait]
+pub trait Workers: Send + Sync + 'static {
+    /// The receivers that are there at the start.
+    fn receivers(&self) -> Vec<ReceiverId>;
+
+    /// Has every receiver seal what it has, and answer with [`Event::Reported`].
+    fn seal(&self, batch: BatchTime);
+
+    /// Takes in nothing more.
+    fn close(&self);
+
+    /// Runs a batch: the dataset of each output, in their order; none where an output has no RDD
+    /// at that time. Dropping the future aborts the run.
+    async fn run(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        blocks: &[BlockMeta],
+    ) -> Result<Vec<Option<Partitions>>>;
+
+    /// The batch has taken effect: its blocks may go.
+    fn forget(&self, batch: BatchTime, blocks: &[BlockId]);
+
+    /// The program has stopped: everything may go.
+    fn end(&self);
+
+    /// What is held now.
+    fn held(&self) -> Held;
+}
+
+/// What receivers hold.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// Bytes that received records hold.
+    pub block_memory: usize,
+    /// Sealed blocks.
+    pub blocks: usize,
+    /// Dead letters of each stream.
+    pub dead_letters: BTreeMap<String, u64>,
+}
+
+/// Where workers send events to: the inbox of the master's loop.
+#[derive(Clone)]
+pub struct Mailbox(pub(super) mpsc::UnboundedSender<Message>);
+
+impl Mailbox {
+    /// Sends an event; without effect once the loop has ended.
+    pub fn send(&self, event: Event) {
+        let _ = self.0.send(Message::Event(event));
+    }
+}

@@ -1,0 +1,38 @@
+//! [`Plans`]: the templates of a program.
+
+use std::sync::Arc;
+
+use super::compile::compile;
+use super::template::{Template, WindowSpec};
+use crate::error::Result;
+use crate::stream::graph::Graph;
+
+/// A program's graph as templates: a small batch runs as one task and pays for no exchange.
+pub struct Plans {
+    one: Arc<Template>,
+    many: Arc<Template>,
+    /// Tasks of a batch that is not small, and partitions of keyed data.
+    pub tasks: usize,
+    /// What each window holds.
+    pub windows: Vec<WindowSpec>,
+}
+
+impl Plans {
+    /// Plans `graph` for batches that run as one task or as `tasks` of them.
+    pub(crate) fn new(graph: &Graph, tasks: usize, rows_per_batch: usize) -> Result<Self> {
+        let plan = |count| compile(graph, count, tasks, rows_per_batch);
+        let (one, windows) = plan(1)?;
+        let (many, _) = plan(tasks)?;
+        Ok(Plans {
+            one: Arc::new(one),
+            many: Arc::new(many),
+            tasks,
+            windows,
+        })
+    }
+
+    /// The template for batches that run as several tasks, or as one.
+    pub fn of(&self, many: bool) -> &Arc<Template> {
+        if many { &self.many } else { &self.one }
+    }
+}
