@@ -202,7 +202,7 @@ impl Ledger {
             }
             Event::Stop { graceful, deadline } => self.asked_to_stop(*graceful, *deadline),
             Event::Tick => self.timer = None,
-            Event::Start { .. } => {}
+            Event::Start { .. } | Event::Joined { .. } | Event::Left { .. } => {}
         }
     }
 
