@@ -64,6 +64,8 @@ impl Controller {
     fn take(&mut self, event: Event, now: Timestamp, out: &mut Vec<Command>) {
         match event {
             Event::Start { receivers } => self.start(receivers, now),
+            Event::Joined { receiver } => self.intake.joined(receiver),
+            Event::Left { receiver, blocks } => self.intake.left(receiver, blocks),
             Event::Tick => {}
             Event::Reported {
                 batch,

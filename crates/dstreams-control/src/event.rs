@@ -10,13 +10,29 @@ use crate::{BatchTime, BlockMeta, ReceiverId, Timestamp};
 pub enum Event {
     /// The first event. Boundaries start with the first multiple of the interval strictly after `now`.
     Start {
-        /// Everyone who will answer `Seal`. Blocks of other receivers are ignored.
+        /// Everyone who will answer `Seal`, beside those who joined before. Blocks of other receivers are ignored.
         receivers: Vec<ReceiverId>,
+    },
+    /// A receiver has come: it is waited for from the next `Seal` on; before `Start`, as if in its list. The id must be
+    /// new: one that has left never joins again.
+    Joined {
+        /// Who has come.
+        receiver: ReceiverId,
+    },
+    /// A receiver is gone for good and waited for no longer; reports of it that come later are ignored. One that never
+    /// joined leaves as if it had joined just before.
+    Left {
+        /// Who is gone.
+        receiver: ReceiverId,
+        /// All its blocks that survive, whether a report named them or not, in any order. Those that no report named
+        /// go into the cut of the outstanding `Seal`, or else into the next. Those that a report named and that are
+        /// not here are lost; if they are in no cut yet, they never will be.
+        blocks: Vec<BlockMeta>,
     },
     /// Time has passed (the answer to `WakeAt`); harmless at any time.
     Tick,
     /// A receiver's answer to `Seal`: the blocks it holds that no earlier report named. Each `Seal` must be answered
-    /// in the end; where a receiver is gone, the node answers for it, with no blocks.
+    /// in the end, by this or by [`Left`](Event::Left).
     Reported {
         /// The batch of the `Seal`.
         batch: BatchTime,

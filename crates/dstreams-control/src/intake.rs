@@ -25,8 +25,10 @@ pub(crate) struct Intake {
     report_timeout_us: u64,
     final_timeout_us: u64,
     max_owed: usize,
-    /// The receivers, each with the numbers of all blocks taken from it.
+    /// The receivers that are there, each with the numbers of all blocks taken from it.
     receivers: BTreeMap<ReceiverId, SeqSet>,
+    /// The receivers that have left.
+    gone: SeqSet,
     /// The next boundary; `None` before the start and at the end of time.
     next: Option<BatchTime>,
     open: Option<Open>,
@@ -49,6 +51,7 @@ impl Intake {
                 .max(report_timeout_us),
             max_owed: config.max_owed_reports,
             receivers: BTreeMap::new(),
+            gone: SeqSet::default(),
             next: None,
             open: None,
             fresh: Vec::new(),
@@ -59,11 +62,41 @@ impl Intake {
 
     /// Boundaries start after `now`.
     pub(crate) fn start(&mut self, receivers: Vec<ReceiverId>, now: Timestamp) {
-        self.receivers = receivers
-            .into_iter()
-            .map(|receiver| (receiver, SeqSet::default()))
-            .collect();
+        for receiver in receivers {
+            self.joined(receiver);
+        }
         self.next = BatchTime::first_after(now, self.interval_ms);
+    }
+
+    /// Takes in a receiver, unless it has left: the next `Seal` asks it too.
+    pub(crate) fn joined(&mut self, receiver: ReceiverId) {
+        if !self.gone.contains(u64::from(receiver.0)) {
+            self.receivers.entry(receiver).or_default();
+        }
+    }
+
+    /// Lets a receiver go, once: of what is in no cut, exactly `blocks` remain.
+    pub(crate) fn left(&mut self, receiver: ReceiverId, blocks: Vec<BlockMeta>) {
+        if self.is_done() || !self.gone.insert(u64::from(receiver.0)) {
+            return;
+        }
+        let mut seen = self.receivers.remove(&receiver).unwrap_or_default();
+        let surviving: BTreeSet<u64> = blocks
+            .iter()
+            .filter(|block| block.id.receiver == receiver)
+            .map(|block| block.id.seq)
+            .collect();
+        self.fresh
+            .retain(|block| block.id.receiver != receiver || surviving.contains(&block.id.seq));
+        for block in blocks {
+            if block.id.receiver == receiver && seen.insert(block.id.seq) {
+                self.fresh.push(block);
+            }
+        }
+        self.owed.retain(|&(_, owing)| owing != receiver);
+        if let Some(open) = self.open.as_mut() {
+            open.silent.remove(&receiver);
+        }
     }
 
     /// Takes a report: new blocks go into the next cut, whichever batch the report is for.

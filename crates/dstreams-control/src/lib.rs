@@ -13,9 +13,12 @@
 //! | command | answer |
 //! |---|---|
 //! | `WakeAt` | `Tick` at that time or later; a newer `WakeAt` replaces it |
-//! | `Seal` | `Reported`, one per receiver |
+//! | `Seal` | `Reported` or `Left`, one per receiver |
 //! | `Run` | `Finished` or `Failed`, with the same batch and attempt |
 //! | `Commit` | `Committed` or `CommitFailed` |
+//!
+//! Receivers may come (`Joined`) and go (`Left`, with all its blocks that survive) at any time; a receiver that left
+//! is answered for.
 //!
 //! The others (`Cut`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
 //!
@@ -57,7 +60,7 @@
 //!
 //! * Every multiple of the interval after the start is one batch, empty or not, in order, however the clock behaves.
 //!   After a stall the missed ones follow each other at once; while the clock is behind, none is made.
-//! * A block is in one cut at most, whatever is reported twice or late.
+//! * A block is in one cut at most, whatever is reported twice or late, and whoever leaves meanwhile.
 //! * One batch runs at a time; a batch runs after the one before it has committed, and commits once an attempt of it
 //!   finished. Its `Commit` is repeated only after a retryable `CommitFailed`, for the same attempt.
 //! * A graceful stop without failures puts every received block into a batch, and commits it.

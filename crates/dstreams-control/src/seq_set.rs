@@ -1,7 +1,7 @@
-//! [`SeqSet`]: every block number a receiver has named, as ranges.
+//! [`SeqSet`]: a set of numbers as ranges: those of every block a receiver has named, those of receivers that left.
 //!
-//! Consecutive numbers make one range, so it stays small for ever, and a block named twice is found however late the
-//! second report comes.
+//! Consecutive numbers make one range, so it stays small for ever, and what is named twice is found however late the
+//! second time comes.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,12 @@ pub(crate) struct SeqSet {
 }
 
 impl SeqSet {
+    /// Whether `seq` was added.
+    pub(crate) fn contains(&self, seq: u64) -> bool {
+        let before = self.ranges.range(..=seq).next_back();
+        before.is_some_and(|(_, &last)| seq <= last)
+    }
+
     /// Adds `seq`; says whether it was new.
     pub(crate) fn insert(&mut self, seq: u64) -> bool {
         let before = self
@@ -67,7 +73,9 @@ mod tests {
         fn behaves_as_a_set(seqs in prop::collection::vec(0u64..40, 0..80)) {
             let (mut set, mut model) = (SeqSet::default(), BTreeSet::new());
             for seq in seqs {
+                prop_assert_eq!(set.contains(seq), model.contains(&seq));
                 prop_assert_eq!(set.insert(seq), model.insert(seq));
+                prop_assert!(set.contains(seq));
             }
             let inside: Vec<u64> = set.ranges.iter().flat_map(|(&first, &last)| first..=last).collect();
             prop_assert_eq!(inside, model.into_iter().collect::<Vec<_>>());

@@ -41,6 +41,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     let attempt = || prop_oneof![0u32..4, Just(u32::MAX)];
     prop_oneof![
         1 => prop::collection::vec(receiver(), 0..3).prop_map(|receivers| Event::Start { receivers }),
+        1 => receiver().prop_map(|receiver| Event::Joined { receiver }),
+        1 => (receiver(), prop::collection::vec(any_block(), 0..4))
+            .prop_map(|(receiver, blocks)| Event::Left { receiver, blocks }),
         4 => Just(Event::Tick),
         4 => (batch(), receiver(), prop::collection::vec(any_block(), 0..4))
             .prop_map(|(batch, receiver, blocks)| Event::Reported { batch, receiver, blocks }),
@@ -87,7 +90,7 @@ fn any_choice() -> impl Strategy<Value = Choice> {
     let clock = prop_oneof![8 => 0i64..3_000, 1 => -20_000i64..0, 1 => 0i64..40_000];
     let blocks = prop::collection::vec((0..RECEIVERS, 0u64..60), 0..4);
     let misfit = prop_oneof![6 => Just(0u8), 1 => 1u8..5];
-    (0u8..40, misfit, any::<bool>(), blocks, clock).prop_map(
+    (0u8..44, misfit, any::<bool>(), blocks, clock).prop_map(
         |(kind, misfit, retryable, blocks, clock_us)| Choice {
             kind,
             misfit,
@@ -142,6 +145,13 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
         36..38 => Event::CommitFailed {
             batch: current,
             retryable: choice.misfit < 4,
+        },
+        40 | 41 => Event::Joined {
+            receiver: ReceiverId(u32::from(choice.misfit)),
+        },
+        42 => Event::Left {
+            receiver: ReceiverId(u32::from(choice.misfit)),
+            blocks: choice.blocks.iter().map(block).collect(),
         },
         38 if choice.blocks.is_empty() => Event::Stop { graceful, deadline },
         _ => Event::Start {

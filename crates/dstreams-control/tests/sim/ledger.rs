@@ -63,6 +63,8 @@ pub struct Ledger {
     /// Microseconds the clock went forward so far.
     pub forward: u64,
     pub receivers: BTreeSet<ReceiverId>,
+    /// Receivers that have left.
+    pub gone: BTreeSet<ReceiverId>,
     /// The boundary that must be sealed next; `None` before the start.
     pub expected: Option<BatchTime>,
     pub seals: u64,
@@ -96,6 +98,7 @@ impl Ledger {
             now: Timestamp(0),
             forward: 0,
             receivers: BTreeSet::new(),
+            gone: BTreeSet::new(),
             expected: None,
             seals: 0,
             open: None,
@@ -135,7 +138,11 @@ impl Ledger {
 
     /// Whether the last batch was cut, or there is none as nothing ever started.
     pub fn all_cut(&self) -> bool {
-        self.expected.is_none() || (self.last_sealed && self.open.is_none())
+        self.expected.is_none() || self.last_is_cut()
+    }
+
+    fn last_is_cut(&self) -> bool {
+        self.last_sealed && self.open.is_none()
     }
 
     /// The `forward` at which the outstanding `Seal` is waited for no longer.
@@ -162,8 +169,10 @@ impl Ledger {
             Event::Start { receivers } if self.expected.is_none() => {
                 let interval = self.config.interval_ms;
                 self.expected = Some(BatchTime((now.0 / 1_000 / interval + 1) * interval));
-                self.receivers = receivers.iter().copied().collect();
+                receivers.iter().for_each(|&receiver| self.joined(receiver));
             }
+            Event::Joined { receiver } => self.joined(*receiver),
+            Event::Left { receiver, blocks } => self.left(*receiver, blocks),
             Event::Reported {
                 batch,
                 receiver,
@@ -206,8 +215,28 @@ impl Ledger {
         }
     }
 
+    fn joined(&mut self, receiver: ReceiverId) {
+        if !self.gone.contains(&receiver) {
+            self.receivers.insert(receiver);
+        }
+    }
+
+    fn left(&mut self, receiver: ReceiverId, blocks: &[BlockMeta]) {
+        if self.last_is_cut() || !self.gone.insert(receiver) {
+            return;
+        }
+        self.receivers.remove(&receiver);
+        self.awaited.retain(|&(_, awaited)| awaited != receiver);
+        self.uncut.retain(|id, _| id.receiver != receiver);
+        for block in blocks.iter().filter(|block| block.id.receiver == receiver) {
+            if !self.cut_blocks.contains(&block.id) {
+                self.uncut.entry(block.id).or_insert(*block);
+            }
+        }
+    }
+
     fn reported(&mut self, batch: BatchTime, receiver: ReceiverId, blocks: &[BlockMeta]) {
-        if !self.receivers.contains(&receiver) || self.all_cut() {
+        if !self.receivers.contains(&receiver) || self.last_is_cut() {
             return;
         }
         self.awaited.remove(&(batch, receiver));

@@ -1,7 +1,7 @@
-//! [`Node`]: the model of what carries commands out: receivers with random arrivals, an engine and sinks that take
-//! random time and may fail. Every `Seal`, `Run` and `Commit` is answered in the end.
+//! [`Node`]: the model of what carries commands out: receivers that come and go, with random arrivals, an engine and
+//! sinks that take random time and may fail. Every `Seal`, `Run` and `Commit` is answered in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Event, ReceiverId};
 
@@ -22,7 +22,8 @@ pub struct Sent {
 
 struct Receiver {
     id: ReceiverId,
-    next: u64,
+    /// Every block it took in.
+    all: Vec<BlockMeta>,
     /// Received and not reported.
     held: Vec<BlockMeta>,
 }
@@ -30,35 +31,40 @@ struct Receiver {
 pub struct Node {
     interval_us: u64,
     receivers: Vec<Receiver>,
+    /// The next to join.
+    next_receiver: u32,
+    /// The controller was told that they have left.
+    gone: BTreeSet<ReceiverId>,
     /// Receivers take in blocks: from the start until they are closed.
     open: bool,
-    /// Every block a receiver took in.
+    /// Every block a receiver took in and that was not lost when it left.
     pub received: BTreeSet<BlockId>,
-    /// Reports that have not arrived.
-    on_their_way: usize,
+    /// Reports and news of leaving that have not arrived.
+    on_their_way: BTreeMap<ReceiverId, usize>,
     /// Of those, how many at the latest cut.
     pub behind_last_cut: usize,
     /// Answers given, to make noise of.
     said: Vec<Event>,
 }
 
+impl Receiver {
+    fn new(id: ReceiverId) -> Self {
+        let (all, held) = (Vec::new(), Vec::new());
+        Self { id, all, held }
+    }
+}
+
 impl Node {
     pub fn new(plan: &Plan) -> Self {
-        let receivers = plan
-            .receivers
-            .iter()
-            .map(|&id| Receiver {
-                id,
-                next: 0,
-                held: Vec::new(),
-            })
-            .collect();
+        let receivers: Vec<_> = plan.receivers.iter().map(|&id| Receiver::new(id)).collect();
         Self {
             interval_us: plan.config.interval_ms * 1_000,
+            next_receiver: u32::try_from(receivers.len()).unwrap(),
             receivers,
+            gone: BTreeSet::new(),
             open: false,
             received: BTreeSet::new(),
-            on_their_way: 0,
+            on_their_way: BTreeMap::new(),
             behind_last_cut: 0,
             said: Vec::new(),
         }
@@ -67,6 +73,58 @@ impl Node {
     /// Receivers begin to take in blocks.
     pub fn start(&mut self) {
         self.open = true;
+    }
+
+    /// A receiver comes, if they are open.
+    pub fn join(&mut self, tally: &mut Tally) -> Option<Sent> {
+        if !self.open {
+            return None;
+        }
+        let receiver = ReceiverId(self.next_receiver);
+        self.next_receiver += 1;
+        self.receivers.push(Receiver::new(receiver));
+        tally.add("receiver joined");
+        let sent = Sent {
+            event: Event::Joined { receiver },
+            after: 0,
+            again: false,
+        };
+        self.said.push(sent.event.clone());
+        Some(sent)
+    }
+
+    /// A receiver goes, if there is one; not all of its blocks may survive.
+    pub fn leave(&mut self, rates: &Rates, rng: &mut Rng, tally: &mut Tally) -> Option<Sent> {
+        self.take_in(rng);
+        let at = rng.below(self.receivers.len() as u64);
+        if self.receivers.is_empty() {
+            return None;
+        }
+        let leaver = self.receivers.remove(usize::try_from(at).unwrap());
+        let (lost, mut blocks): (Vec<_>, Vec<_>) =
+            (leaver.all.into_iter()).partition(|_| rng.chance(rates.block_lost));
+        if rng.chance(500) {
+            blocks.reverse();
+        }
+        for block in &lost {
+            self.received.remove(&block.id);
+        }
+        tally.add("receiver left");
+        if !leaver.held.is_empty() {
+            tally.add("receiver left with unreported blocks");
+        }
+        if !lost.is_empty() {
+            tally.add("receiver left and blocks were lost");
+        }
+        *self.on_their_way.entry(leaver.id).or_default() += 1;
+        Some(Sent {
+            event: Event::Left {
+                receiver: leaver.id,
+                blocks,
+            },
+            after: rng.below(3 * self.interval_us),
+            again: false,
+        })
     }
 
     /// Carries a command out: what will be answered, and when.
@@ -92,14 +150,15 @@ impl Node {
             for _ in 0..rng.below(4) {
                 let id = BlockId {
                     receiver: receiver.id,
-                    seq: receiver.next,
+                    seq: receiver.all.len() as u64,
                 };
-                receiver.next += 1;
-                receiver.held.push(BlockMeta {
+                let block = BlockMeta {
                     id,
                     rows: rng.below(100),
                     bytes: rng.below(10_000),
-                });
+                };
+                receiver.all.push(block);
+                receiver.held.push(block);
                 self.received.insert(id);
             }
         }
@@ -107,7 +166,9 @@ impl Node {
 
     fn seal(&mut self, batch: BatchTime, rates: &Rates, rng: &mut Rng) -> Vec<Sent> {
         self.take_in(rng);
-        self.on_their_way += self.receivers.len();
+        for receiver in &self.receivers {
+            *self.on_their_way.entry(receiver.id).or_default() += 1;
+        }
         let interval = self.interval_us;
         let report = |receiver: &mut Receiver| {
             let mut blocks = std::mem::take(&mut receiver.held);
@@ -186,7 +247,7 @@ impl Node {
     /// A message that means nothing: said before and answered since, or about things that never were.
     pub fn noise(&self, rng: &mut Rng) -> Event {
         let never = BatchTime(1 + rng.below(1_000));
-        let foreign = ReceiverId(7);
+        let foreign = ReceiverId(1_000);
         let block = BlockMeta {
             id: BlockId {
                 receiver: foreign,
@@ -195,7 +256,7 @@ impl Node {
             rows: 1,
             bytes: 1,
         };
-        match rng.below(9) {
+        match rng.below(10) {
             0 => Event::Tick,
             1 => Event::Start {
                 receivers: vec![foreign],
@@ -218,6 +279,14 @@ impl Node {
             6 => Event::CommitFailed {
                 batch: never,
                 retryable: rng.chance(500),
+            },
+            7 => match self.gone.first() {
+                Some(&receiver) if rng.chance(500) => Event::Joined { receiver },
+                Some(&receiver) => Event::Left {
+                    receiver,
+                    blocks: Vec::new(),
+                },
+                None => Event::Tick,
             },
             _ => self.said_long_ago(rng).unwrap_or(Event::Tick),
         }
@@ -253,8 +322,20 @@ impl Node {
             return tally.add("duplicate delivered");
         }
         match &sent.event {
-            Event::Reported { batch, .. } => {
-                self.on_their_way -= 1;
+            Event::Left { receiver, .. } => {
+                self.on_their_way.remove(receiver);
+                self.gone.insert(*receiver);
+                if ledger.open.is_some() {
+                    tally.add("receiver left with a Seal outstanding");
+                }
+            }
+            Event::Reported {
+                batch, receiver, ..
+            } => {
+                match self.on_their_way.get_mut(receiver) {
+                    Some(count) => *count -= 1,
+                    None => tally.add("report of one that has left"),
+                }
                 if ledger.cuts.last().is_some_and(|cut| cut.batch >= *batch) {
                     tally.add("report after its cut");
                 }
@@ -279,7 +360,7 @@ impl Node {
     pub fn note(&mut self, command: &Command, ledger: &Ledger, tally: &mut Tally) {
         match command {
             Command::Cut { batch, blocks } => {
-                self.behind_last_cut = self.on_their_way;
+                self.behind_last_cut = self.on_their_way.values().sum();
                 if blocks.is_empty() {
                     tally.add("cut of no blocks");
                 }

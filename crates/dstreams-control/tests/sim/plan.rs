@@ -29,6 +29,8 @@ pub struct Rates {
     pub stall: u64,
     /// The clock steps back by up to three intervals, or forward again.
     pub clock_step: u64,
+    /// A block does not survive when its receiver leaves.
+    pub block_lost: u64,
     /// A run takes up to two intervals instead of a third of one.
     pub slow_run: u64,
 }
@@ -45,7 +47,13 @@ pub struct PlannedStop {
 #[derive(Debug)]
 pub struct Plan {
     pub config: Config,
+    /// Those that are there at the start.
     pub receivers: Vec<ReceiverId>,
+    /// How many of them join before the start, instead of being in its list.
+    pub early: usize,
+    /// When receivers join and leave, after the start.
+    pub joins: Vec<u64>,
+    pub leaves: Vec<u64>,
     /// How long trouble lasts, microseconds; the world is fair from then on.
     pub chaos_us: u64,
     pub rates: Rates,
@@ -67,8 +75,14 @@ impl Plan {
             ..Config::new(interval_ms).unwrap()
         };
         let interval_us = interval_ms * 1_000;
-        let receivers = (0..rng.pick(&[0, 1, 1, 2, 2, 3])).map(ReceiverId).collect();
+        let receivers: Vec<_> = (0..rng.pick(&[0, 1, 1, 2, 2, 3])).map(ReceiverId).collect();
         let chaos_us = interval_us * (2 + rng.below(20));
+        let early = usize::try_from(rng.below(receivers.len() as u64 + 1)).unwrap();
+        let mut moments = || {
+            let count = rng.pick(&[0, 0, 0, 1, 2, 5]);
+            (0..count).map(|_| rng.below(chaos_us)).collect()
+        };
+        let (joins, leaves) = (moments(), moments());
         let stops = match rng.below(10) {
             0..=3 => Vec::new(),
             4..=8 => vec![(rng.below(chaos_us), stop(rng, interval_us))],
@@ -81,6 +95,9 @@ impl Plan {
         Self {
             config,
             receivers,
+            early,
+            joins,
+            leaves,
             chaos_us,
             rates: rates(rng),
             stops,
@@ -103,6 +120,7 @@ fn rates(rng: &mut Rng) -> Rates {
         noise: rate(300),
         stall: rate(50),
         clock_step: rate(80),
+        block_lost: rate(900),
         slow_run: rate(800),
     }
 }

@@ -29,6 +29,11 @@ pub enum Fault {
     WakeForgotten,
     WakeLate,
     StopIgnored,
+    LeaverWaitedFor,
+    LeaverBlocksDropped,
+    LostBlockCut,
+    LeaverBlockCutAgain,
+    JoinerNotAsked,
 }
 
 pub const FAULTS: &[(Fault, &str)] = &[
@@ -53,6 +58,11 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::WakeForgotten, "wakes"),
     (Fault::WakeLate, "wakes"),
     (Fault::StopIgnored, "stopping"),
+    (Fault::LeaverWaitedFor, "cut-waits"),
+    (Fault::LeaverBlocksDropped, "nothing-left-out"),
+    (Fault::LostBlockCut, "block-once"),
+    (Fault::LeaverBlockCutAgain, "block-once"),
+    (Fault::JoinerNotAsked, "cut-waits"),
 ];
 
 pub struct Sabotaged {
@@ -60,6 +70,10 @@ pub struct Sabotaged {
     interval_ms: u64,
     fault: Fault,
     last_cut: Option<(BatchTime, Vec<BlockMeta>)>,
+    /// Every block that a report named.
+    reported: Vec<BlockMeta>,
+    /// A block that was cut before its receiver left.
+    cut_before: Option<BlockMeta>,
     stopped: bool,
     /// Times the fault was put in.
     pub fired: u64,
@@ -73,6 +87,8 @@ impl Sabotaged {
             interval_ms,
             fault,
             last_cut: None,
+            reported: Vec::new(),
+            cut_before: None,
             stopped: false,
             fired: 0,
         }
@@ -88,6 +104,14 @@ impl Sabotaged {
             }
             (Fault::CutRepeatsABlock, Command::Cut { batch, blocks }) => {
                 self.repeat_block(batch, blocks)
+            }
+            (Fault::LeaverBlockCutAgain, Command::Cut { batch, mut blocks }) => {
+                self.last_cut = Some((batch, blocks.clone()));
+                self.cut_before.take().map(|block| {
+                    blocks.push(block);
+                    blocks.sort_by_key(|block| block.id);
+                    vec![Command::Cut { batch, blocks }]
+                })
             }
             (Fault::CutUnsorted, Command::Cut { batch, mut blocks }) => {
                 blocks.reverse();
@@ -146,6 +170,44 @@ impl Sabotaged {
         altered.unwrap_or_else(|| vec![said])
     }
 
+    /// What it takes in instead of `event`.
+    fn alter_event(&mut self, event: Event) -> Event {
+        let altered = match (self.fault, event.clone()) {
+            (Fault::LeaverWaitedFor, Event::Left { receiver, blocks }) => Some(Event::Reported {
+                batch: BatchTime(0),
+                receiver,
+                blocks,
+            }),
+            (Fault::LeaverBlocksDropped, Event::Left { receiver, .. }) => Some(Event::Left {
+                receiver,
+                blocks: Vec::new(),
+            }),
+            (
+                Fault::LostBlockCut,
+                Event::Left {
+                    receiver,
+                    mut blocks,
+                },
+            ) => {
+                blocks.extend(&self.reported);
+                Some(Event::Left { receiver, blocks })
+            }
+            (Fault::LeaverBlockCutAgain, Event::Left { receiver, .. }) => {
+                let cut = self.last_cut.iter().flat_map(|(_, blocks)| blocks);
+                self.cut_before = cut.copied().find(|block| block.id.receiver == receiver);
+                None
+            }
+            (Fault::JoinerNotAsked, Event::Joined { .. }) => Some(Event::Tick),
+            (_, Event::Reported { blocks, .. }) => {
+                self.reported.extend(blocks);
+                None
+            }
+            _ => None,
+        };
+        self.fired += u64::from(altered.is_some());
+        altered.unwrap_or(event)
+    }
+
     fn note(&mut self, command: &Command) {
         match command {
             Command::Cut { batch, blocks } => self.last_cut = Some((*batch, blocks.clone())),
@@ -173,6 +235,7 @@ impl Machine for Sabotaged {
             self.fired += 1;
             return vec![Command::WakeAt(now)];
         }
+        let event = self.alter_event(event);
         self.inner
             .step(event, now)
             .into_iter()

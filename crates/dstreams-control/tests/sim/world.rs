@@ -22,6 +22,9 @@ enum Item {
     /// The timer of the `WakeAt` with this number runs out.
     Wake(u64),
     Stop(PlannedStop),
+    /// A receiver comes, or goes.
+    Join,
+    Leave,
     /// The clock steps: what it will be ahead of time, microseconds.
     Clock(i64),
 }
@@ -81,9 +84,18 @@ impl World<'_> {
         if self.judge.ledger.stopped.is_none() {
             self.node.start();
         }
-        self.deliver(Event::Start {
-            receivers: self.plan.receivers.clone(),
-        })?;
+        let (early, receivers) = self.plan.receivers.split_at(self.plan.early);
+        let (early, receivers) = (early.to_vec(), receivers.to_vec());
+        for receiver in early {
+            self.deliver(Event::Joined { receiver })?;
+        }
+        self.deliver(Event::Start { receivers })?;
+        for after in self.plan.joins.clone() {
+            self.push(after, Item::Join);
+        }
+        for after in self.plan.leaves.clone() {
+            self.push(after, Item::Leave);
+        }
         for (after, stop) in self.plan.stops.clone() {
             self.push(after, Item::Stop(stop));
         }
@@ -202,6 +214,17 @@ impl World<'_> {
             Item::Wake(number) if number == self.wakes => self.deliver(Event::Tick)?,
             Item::Wake(_) => {}
             Item::Stop(stop) => self.stop(stop)?,
+            Item::Join => {
+                if let Some(joined) = self.node.join(&mut self.tally) {
+                    self.deliver(joined.event.clone())?;
+                    self.repeat(&joined);
+                }
+            }
+            Item::Leave => {
+                let (rates, rng) = (&self.rates, &mut self.rng);
+                let left = self.node.leave(rates, rng, &mut self.tally);
+                left.into_iter().for_each(|left| self.send(left));
+            }
             Item::Clock(ahead) => {
                 if ahead < self.ahead {
                     self.tally.add("clock stepped back");
@@ -255,17 +278,24 @@ impl World<'_> {
             return;
         }
         for sent in self.node.carry_out(command, &self.rates, &mut self.rng) {
-            if self.rng.chance(self.rates.duplicate) {
-                let after = sent.after + self.rng.below(4 * self.interval_us());
-                self.push(
-                    after,
-                    Item::Deliver(Sent {
-                        again: true,
-                        ..sent.clone()
-                    }),
-                );
-            }
-            self.push(sent.after, Item::Deliver(sent));
+            self.send(sent);
+        }
+    }
+
+    fn send(&mut self, sent: Sent) {
+        self.repeat(&sent);
+        self.push(sent.after, Item::Deliver(sent));
+    }
+
+    /// Perhaps it arrives once more.
+    fn repeat(&mut self, sent: &Sent) {
+        if self.rng.chance(self.rates.duplicate) {
+            let after = sent.after + self.rng.below(4 * self.interval_us());
+            let sent = Sent {
+                again: true,
+                ..sent.clone()
+            };
+            self.push(after, Item::Deliver(sent));
         }
     }
 

@@ -1,10 +1,10 @@
 //! From the boundary to the commit:
-//! reports, stalls, clocks, retries.
+//! reports, receivers that come and go, stalls, clocks, retries.
 
 use Command::{CloseReceivers, Commit, Completed, Cut, Fail, Forget, Run, Seal, Stopped, WakeAt};
-use dstreams_control::{BatchTime, Command, Event};
+use dstreams_control::{BatchTime, Command, Config, Controller, Event, ReceiverId};
 
-use super::{B1, B2, at, block, reported, running, started, step};
+use super::{B1, B2, at, block, cut, joined, left, reported, running, started, step};
 
 const B3: BatchTime = BatchTime(300);
 
@@ -278,4 +278,95 @@ fn a_commit_is_repeated_for_the_same_attempt() {
         Stopped { unfinished: 1 },
     ];
     assert_eq!(step(&mut it, again, 112), over);
+}
+
+#[test]
+fn a_joiner_is_waited_for_from_the_next_seal_on() {
+    let mut it = started(1);
+    step(&mut it, Event::Tick, 100);
+    assert_eq!(step(&mut it, joined(1), 101), []);
+    let run = Run {
+        batch: B1,
+        attempt: 1,
+    };
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[]), 102),
+        [cut(B1, &[]), run]
+    );
+    assert_eq!(step(&mut it, Event::Tick, 200), [Seal { batch: B2 }]);
+    assert_eq!(step(&mut it, reported(B2, 0, &[]), 201), []);
+    assert_eq!(
+        step(&mut it, reported(B2, 1, &[block(1, 0)]), 202),
+        [cut(B2, &[block(1, 0)])]
+    );
+}
+
+#[test]
+fn a_leaver_is_waited_for_no_longer_and_what_survives_is_cut_once() {
+    let mut it = started(2);
+    step(&mut it, Event::Tick, 100);
+    step(&mut it, reported(B1, 0, &[block(0, 0)]), 101);
+    let survives = [block(1, 1), block(1, 0), block(0, 7)];
+    let cut_b1 = cut(B1, &[block(0, 0), block(1, 0), block(1, 1)]);
+    assert_eq!(step(&mut it, left(1, &survives), 102)[0], cut_b1);
+    assert_eq!(step(&mut it, joined(1), 103), []);
+    assert_eq!(step(&mut it, left(1, &[block(1, 2)]), 104), []);
+    assert_eq!(step(&mut it, reported(B1, 1, &[block(1, 3)]), 105), []);
+    assert_eq!(step(&mut it, Event::Tick, 200), [Seal { batch: B2 }]);
+    assert_eq!(step(&mut it, reported(B2, 0, &[]), 201), [cut(B2, &[])]);
+}
+
+#[test]
+fn a_reported_block_that_does_not_survive_is_in_no_later_cut() {
+    let mut it = started(2);
+    step(&mut it, Event::Tick, 100);
+    step(&mut it, reported(B1, 1, &[block(1, 0), block(1, 1)]), 101);
+    step(&mut it, left(1, &[block(1, 1), block(1, 2)]), 102);
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[]), 103)[0],
+        cut(B1, &[block(1, 1), block(1, 2)])
+    );
+}
+
+#[test]
+fn a_leaver_owes_nothing() {
+    let mut it = started(2);
+    step(&mut it, Event::Tick, 100);
+    step(&mut it, reported(B1, 0, &[]), 101);
+    step(&mut it, Event::Tick, 150);
+    assert_eq!(it.owed_reports(), 1);
+    step(&mut it, left(1, &[block(1, 0)]), 151);
+    assert_eq!(it.owed_reports(), 0);
+    step(&mut it, Event::Tick, 200);
+    assert_eq!(
+        step(&mut it, reported(B2, 0, &[]), 201),
+        [cut(B2, &[block(1, 0)])]
+    );
+}
+
+#[test]
+fn when_the_last_receiver_has_left_batches_are_cut_at_once() {
+    let mut it = started(1);
+    step(&mut it, Event::Tick, 100);
+    assert_eq!(step(&mut it, left(0, &[]), 101)[0], cut(B1, &[]));
+    assert_eq!(
+        step(&mut it, Event::Tick, 200),
+        [Seal { batch: B2 }, cut(B2, &[])]
+    );
+}
+
+#[test]
+fn who_joins_or_leaves_before_the_start_counts() {
+    let mut it = Controller::new(Config::new(100).unwrap());
+    step(&mut it, joined(0), 1);
+    step(&mut it, joined(1), 2);
+    step(&mut it, left(1, &[block(1, 0)]), 3);
+    step(&mut it, left(2, &[block(2, 0)]), 4);
+    let receivers = vec![ReceiverId(1), ReceiverId(2)];
+    step(&mut it, Event::Start { receivers }, 30);
+    assert_eq!(step(&mut it, Event::Tick, 100), [Seal { batch: B1 }]);
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[]), 101)[0],
+        cut(B1, &[block(1, 0), block(2, 0)])
+    );
 }

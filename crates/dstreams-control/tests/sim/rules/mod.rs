@@ -35,6 +35,25 @@ fn reported(batch: BatchTime, receiver: u32, blocks: &[BlockMeta]) -> Event {
     }
 }
 
+fn joined(receiver: u32) -> Event {
+    let receiver = ReceiverId(receiver);
+    Event::Joined { receiver }
+}
+
+fn left(receiver: u32, blocks: &[BlockMeta]) -> Event {
+    Event::Left {
+        receiver: ReceiverId(receiver),
+        blocks: blocks.to_vec(),
+    }
+}
+
+fn cut(batch: BatchTime, blocks: &[BlockMeta]) -> Command {
+    Command::Cut {
+        batch,
+        blocks: blocks.to_vec(),
+    }
+}
+
 /// Started at 30 ms.
 fn started(receivers: u32) -> Controller {
     let config = Config {
