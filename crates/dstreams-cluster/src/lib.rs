@@ -1,1 +1,13 @@
 //! Discretized Streams on many machines: master and workers on Apache DataFusion Ballista.
+
+mod data;
+mod execute;
+mod link;
+mod master;
+mod plan;
+mod worker;
+
+pub use master::{
+    ClusterStatus, Master, MasterOptions, RunningCluster, StreamStatus, WorkerStatus,
+};
+pub use worker::{WorkerOptions, run as run_worker};

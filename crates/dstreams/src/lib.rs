@@ -68,12 +68,10 @@ pub use stream::{agg, text};
 pub mod cluster {
     pub use crate::batch::tasks_for;
     pub use crate::execute::{Installs, run_task};
-    pub use crate::node::{
-        Held, Inbox, Mailbox, Parts, Workers, open_source, run_on, run_source,
-    };
+    pub use crate::node::{Held, Inbox, Mailbox, Parts, Workers, open_source, run_on, run_source};
     pub use crate::plan::{
-        Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template, WindowSpec, WindowStep,
-        split_by_route,
+        Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template, WindowSpec,
+        WindowStep, split_by_route,
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::BlockStore;

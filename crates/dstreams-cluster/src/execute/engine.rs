@@ -149,10 +149,6 @@ impl Engine {
                     cancel.job = None;
                     return Err(error_of(&failure.error));
                 }
-                Some(JobState::Cancelled(_)) => {
-                    cancel.job = None;
-                    return Err(retryable("the job was cancelled"));
-                }
                 _ => {}
             }
         }
@@ -175,7 +171,7 @@ impl Engine {
     pub async fn executors(&self) -> Vec<String> {
         let state = self.scheduler.state.executor_manager.get_executors_state();
         let state = state.await.unwrap_or_default();
-        state.into_iter().map(|(meta, _)| meta.id).collect()
+        state.into_iter().map(|(meta, ..)| meta.id).collect()
     }
 
     /// Jobs that are running or waiting.

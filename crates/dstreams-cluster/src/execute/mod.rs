@@ -11,7 +11,7 @@ mod policy;
 mod site;
 mod told;
 
-pub use engine::{Done, Engine};
+pub use engine::{Done, Engine, retryable, session_config};
 pub use kept::KeptStore;
 pub use policy::Placement;
 pub use site::Site;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::internal_err;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
@@ -74,7 +74,7 @@ impl Site {
         let columns = Arc::clone(&schema);
         let rows = async move {
             let rows = self.task(&header, table, wires, &columns).await?;
-            Ok(futures::stream::iter(rows.into_iter().map(Ok)))
+            Ok::<_, DataFusionError>(futures::stream::iter(rows.into_iter().map(Ok)))
         };
         let rows = futures::stream::once(rows).try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(schema, rows))
@@ -92,7 +92,11 @@ impl Site {
         let step = &template.steps[header.step];
         let mut datasets = Gathered::default();
         for (wire, rows) in wires {
-            let partition = if wire.whole { 0 } else { spec.task - wire.first };
+            let partition = if wire.whole {
+                0
+            } else {
+                spec.task - wire.first
+            };
             let mut rows: Vec<_> = rows.try_collect().await?;
             if wire.exchange {
                 let lane = lanes(wire.parts)?[partition];
@@ -188,7 +192,9 @@ impl Site {
                     partition: task,
                 };
                 let rows = output.into_iter().flatten();
-                let rows = rows.map(|rows| compact(&rows)).collect::<Result<Vec<_>>>()?;
+                let rows = rows
+                    .map(|rows| compact(&rows))
+                    .collect::<Result<Vec<_>>>()?;
                 self.kept.insert(id, rows);
                 Ok(Vec::new())
             }
@@ -204,7 +210,7 @@ impl Site {
                 self.peers.fetch(&slice.source, others).await?
             }
         };
-        Ok(cut(rows, slice.from, slice.rows))
+        Ok(slice.cut(rows))
     }
 
     /// What is held here.
@@ -255,34 +261,22 @@ async fn task_of(mut table: SendableRecordBatchStream) -> Result<TaskSpec> {
         };
         if let [Some(bytes)] = column.iter().collect::<Vec<_>>()[..] {
             return TaskSpec::parse(bytes)
-                .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)));
+                .map_err(|error| DataFusionError::External(Box::new(error)));
         }
     }
     internal_err!("a task without its row of the task table, or with several")
-}
-
-/// Rows `from` on, so many.
-fn cut(batches: Vec<RecordBatch>, from: u64, rows: Option<u64>) -> Vec<RecordBatch> {
-    let Some(rows) = rows else { return batches };
-    let (mut skip, mut left) = (from as usize, rows as usize);
-    let mut output = Vec::new();
-    for batch in batches {
-        let start = skip.min(batch.num_rows());
-        skip -= start;
-        let length = left.min(batch.num_rows() - start);
-        left -= length;
-        if length > 0 {
-            output.push(batch.slice(start, length));
-        }
-    }
-    output
 }
 
 /// The same rows, with text in buffers of their own where much else is in them.
 pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
     let wasteful = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View => {
-            let held: usize = column.as_string_view().data_buffers().iter().map(|b| b.len()).sum();
+            let held: usize = column
+                .as_string_view()
+                .data_buffers()
+                .iter()
+                .map(|b| b.len())
+                .sum();
             held > 2 * column.as_string_view().total_buffer_bytes_used() + 4096
         }
         DataType::BinaryView => !column.as_binary_view().data_buffers().is_empty(),

@@ -1,5 +1,6 @@
 //! [`Codec`]: our one node on the wire; the engine's own are left to the engine.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ballista_core::serde::BallistaPhysicalExtensionCodec;
@@ -16,11 +17,16 @@ use crate::execute::Site;
 const STEP: &[u8] = b"dstreams-step-1 ";
 
 /// Reads and writes plans of one program.
-#[derive(Debug)]
 pub struct Codec {
     plans: Arc<Plans>,
     site: Option<Arc<Site>>,
     engine: BallistaPhysicalExtensionCodec,
+}
+
+impl fmt::Debug for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Codec({:?})", self.site)
+    }
 }
 
 impl Codec {

@@ -243,7 +243,10 @@ fn table(tasks: &[TaskSpec]) -> Result<Plan> {
     let mut partitions = Vec::with_capacity(tasks.len());
     for task in tasks {
         let column: ArrayRef = Arc::new(BinaryArray::from_iter_values([task.to_bytes()]));
-        partitions.push(vec![RecordBatch::try_new(Arc::clone(&schema), vec![column])?]);
+        partitions.push(vec![RecordBatch::try_new(
+            Arc::clone(&schema),
+            vec![column],
+        )?]);
     }
     Ok(MemorySourceConfig::try_new_exec(&partitions, schema, None)?)
 }

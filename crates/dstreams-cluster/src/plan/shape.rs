@@ -97,7 +97,8 @@ impl Shape {
             for read in &group.reads {
                 readers[read.slot.0] += 1;
                 let all = self.makers[read.slot.0].is_none_or(|maker| {
-                    read.whole || group.tasks == parts_of(&template.steps[maker], &self.groups[&maker])
+                    read.whole
+                        || group.tasks == parts_of(&template.steps[maker], &self.groups[&maker])
                 });
                 aligned[read.slot.0] &= read.partition == 0 && all;
                 let passed = self.makers[read.slot.0]
@@ -139,7 +140,8 @@ impl Shape {
             }
             levels.insert(*at, level);
             if self.ways[into(&template.steps[*at]).0] == Some(Way::Keep) {
-                self.jobs.resize_with(self.jobs.len().max(level + 1), Vec::new);
+                self.jobs
+                    .resize_with(self.jobs.len().max(level + 1), Vec::new);
                 self.jobs[level].push(*at);
             }
         }

@@ -145,7 +145,10 @@ impl StepExec {
         if inputs.len() != header.wires.len() + 1 {
             return internal_err!("a step with {} children", inputs.len());
         }
-        let tasks = inputs[0].properties().output_partitioning().partition_count();
+        let tasks = inputs[0]
+            .properties()
+            .output_partitioning()
+            .partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(tasks),

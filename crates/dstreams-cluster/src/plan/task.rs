@@ -1,5 +1,6 @@
 //! What one task of a step reads besides exchanges: the row of the task table.
 
+use datafusion::arrow::array::RecordBatch;
 use dstreams_control::{BatchTime, BlockId};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,27 @@ pub struct Slice {
     pub rows: Option<u64>,
     /// Addresses of those who hold it.
     pub at: Vec<String>,
+}
+
+impl Slice {
+    /// Its rows of all that are there.
+    pub fn cut(&self, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
+        let Some(rows) = self.rows else {
+            return batches;
+        };
+        let (mut skip, mut left) = (self.from as usize, rows as usize);
+        let mut output = Vec::new();
+        for batch in batches {
+            let start = skip.min(batch.num_rows());
+            skip -= start;
+            let length = left.min(batch.num_rows() - start);
+            left -= length;
+            if length > 0 {
+                output.push(batch.slice(start, length));
+            }
+        }
+        output
+    }
 }
 
 /// One task of a step.

@@ -58,11 +58,7 @@ impl Outputs {
 }
 
 /// Prepares all partitions of one output.
-async fn prepare(
-    output: &Output,
-    operator: &Operator,
-    rows: Rows,
-) -> Result<PreparedBatch> {
+async fn prepare(output: &Output, operator: &Operator, rows: Rows) -> Result<PreparedBatch> {
     let mut parts = Vec::new();
     if let Output::Sink(sink) = output {
         for (partition, batches) in rows.partitions.iter().enumerate() {

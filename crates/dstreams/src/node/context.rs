@@ -68,6 +68,11 @@ impl StreamContext {
         })
     }
 
+    /// Bounds the memory of received records: [`Config::block_memory`].
+    pub fn set_block_memory(&mut self, bytes: usize) {
+        self.config.block_memory = bytes;
+    }
+
     /// Takes the time from `clock` instead of the wall clock.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;

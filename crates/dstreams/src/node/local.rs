@@ -101,7 +101,7 @@ impl Workers for ThisProcess {
     }
 
     /// When receivers are closing, once they have pushed what they had.
-    fn seal(&self, batch: BatchTime) {
+    fn seal(self: Arc<Self>, batch: BatchTime) {
         if !self.closing.is_requested() {
             return seal_all(
                 &self.intakes,
@@ -111,11 +111,10 @@ impl Workers for ThisProcess {
                 &self.mailbox,
             );
         }
-        let (intakes, store) = (self.intakes.clone(), Arc::clone(&self.store));
-        let (sources, mailbox) = (self.sources.clone(), self.mailbox.clone());
         tokio::spawn(async move {
-            sources.wait().await;
-            seal_all(&intakes, Intake::seal_last, &store, batch, &mailbox);
+            self.sources.wait().await;
+            let seal = Intake::seal_last;
+            seal_all(&self.intakes, seal, &self.store, batch, &self.mailbox);
         });
     }
 

@@ -150,7 +150,7 @@ impl Master {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::WakeAt(at) => self.state.wake = Some(at),
-            Command::Seal { batch } => self.workers.seal(batch),
+            Command::Seal { batch } => Arc::clone(&self.workers).seal(batch),
             Command::CloseReceivers => self.workers.close(),
             Command::Cut { batch, blocks } => {
                 let records = blocks.iter().map(|block| block.rows).sum();

@@ -62,6 +62,12 @@ impl Parts {
         Plans::new(&self.graph.lock(), tasks, self.config.rows_per_batch)
     }
 
+    /// What the program is, in a few letters: processes of one cluster have the same.
+    pub fn fingerprint(&self) -> String {
+        let text = self.graph.lock().describe();
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+
     /// Name and columns of each input.
     pub fn inputs(&self) -> Vec<(String, SchemaRef)> {
         let graph = self.graph.lock();

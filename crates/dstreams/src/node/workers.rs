@@ -1,6 +1,7 @@
 //! [`Workers`]: where receivers and tasks are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
@@ -18,7 +19,7 @@ pub trait Workers: Send + Sync + 'static {
     fn receivers(&self) -> Vec<ReceiverId>;
 
     /// Has every receiver seal what it has, and answer with [`Event::Reported`].
-    fn seal(&self, batch: BatchTime);
+    fn seal(self: Arc<Self>, batch: BatchTime);
 
     /// Takes in nothing more.
     fn close(&self);

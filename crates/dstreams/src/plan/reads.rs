@@ -47,7 +47,11 @@ fn reads(plan: &Plan) -> Result<Vec<Vec<Read>>> {
     }
     let mut tasks = vec![Vec::new(); count];
     let needs = plan.input_distribution_requirements();
-    for (child, need) in plan.children().into_iter().zip(needs.per_child_distributions()) {
+    for (child, need) in plan
+        .children()
+        .into_iter()
+        .zip(needs.per_child_distributions())
+    {
         let below = reads(child)?;
         if below.len() == count && count > 1 && !matches!(need, Distribution::SinglePartition) {
             for (task, below) in tasks.iter_mut().zip(below) {

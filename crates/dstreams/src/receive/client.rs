@@ -80,7 +80,7 @@ pub struct Clients {
 
 /// The calls of clients, for a server of somebody else's: see [`Clients::embed`].
 #[doc(hidden)]
-pub struct Embedded(Service);
+pub struct Embedded(Service, Clients);
 
 impl Embedded {
     /// Serves a call of a client.
@@ -89,6 +89,11 @@ impl Embedded {
         request: tonic::Request<tonic::Streaming<arrow_flight::FlightData>>,
     ) -> Result<service::Answers<arrow_flight::PutResult>, tonic::Status> {
         self.0.open(request).await
+    }
+
+    /// Whether it answers for the streams of these clients.
+    pub fn is_of(&self, clients: &Clients) -> bool {
+        Arc::ptr_eq(&self.1.shared, &clients.shared)
     }
 
     /// Takes no more batches of this producer here; returns the number of the last one, once it is
@@ -159,7 +164,7 @@ impl Clients {
     /// address given is not listened on.
     pub fn embed(&self, claims: Arc<dyn Claims>) -> Embedded {
         let _ = self.shared.claims.set(claims);
-        Embedded(Service::new(Arc::clone(&self.shared)))
+        Embedded(Service::new(Arc::clone(&self.shared)), self.clone())
     }
 
     /// The source of one stream. A second one of the same name makes the first fail to open.

@@ -22,6 +22,12 @@ use crate::stream::relational::describe;
 pub struct Ingest(pub(crate) Arc<Intake>);
 
 impl Ingest {
+    /// The pushing end of an intake.
+    #[doc(hidden)]
+    pub fn of(intake: Arc<Intake>) -> Self {
+        Ingest(intake)
+    }
+
     /// Adds records to the current interval; returns when they are safe (on one machine: held in
     /// memory), so that a producer may be told.
     ///

@@ -94,7 +94,9 @@ impl Closing {
         self.0.cancelled().await
     }
 
-    pub(crate) fn request(&self) {
+    /// Asks it to end.
+    #[doc(hidden)]
+    pub fn request(&self) {
         self.0.cancel()
     }
 }

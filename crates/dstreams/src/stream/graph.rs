@@ -47,6 +47,26 @@ pub(crate) enum Op {
     Top { keys: usize, limit: usize },
 }
 
+impl Op {
+    /// What it does, as far as it can be told without looking into closures.
+    fn describe(&self) -> String {
+        match self {
+            Op::Source(input) => format!("source {input}"),
+            Op::Rows(_) => "rows".into(),
+            Op::Aggregate { keys, plan } => format!("aggregate {keys} {:?}", plan.parts),
+            Op::Window {
+                keys,
+                plan,
+                batches,
+            } => format!("window {keys} {:?} {batches}", plan.parts),
+            Op::Reduce { keys, .. } => format!("reduce {keys}"),
+            Op::Union => "union".into(),
+            Op::Query(query) => format!("query {}", query.describe()),
+            Op::Top { keys, limit } => format!("top {keys} {limit}"),
+        }
+    }
+}
+
 /// A D-Stream of the graph.
 pub(crate) struct Node {
     pub op: Op,
@@ -91,6 +111,23 @@ impl Graph {
         let nodes = self.nodes.iter().flat_map(|n| &n.inputs);
         let outputs = self.outputs.iter().map(|o| &o.node);
         nodes.chain(outputs).filter(|input| **input == id).count()
+    }
+
+    /// The whole graph as text: equal for equal graphs.
+    pub fn describe(&self) -> String {
+        let mut text = format!("every {} ms\n", self.interval_ms);
+        for input in &self.inputs {
+            text += &format!("input {} {:?}\n", input.name, input.schema.fields());
+        }
+        for node in &self.nodes {
+            let (op, operator, slide) = (node.op.describe(), &node.operator, node.slide_ms);
+            let columns = node.schema.fields();
+            text += &format!("{op} {operator} {:?} {slide} {columns:?}\n", node.inputs);
+        }
+        for output in &self.outputs {
+            text += &format!("output {} of {:?}\n", output.operator, output.node);
+        }
+        text
     }
 
     fn slide_of(&self, inputs: &[NodeId], operator: &Operator) -> Result<u64> {

@@ -27,6 +27,8 @@ pub(crate) struct Query {
     build: Arc<Build>,
     /// Columns of the result: names and types that the record has.
     result: SchemaRef,
+    /// The plan of the query, as text.
+    text: String,
 }
 
 /// Session settings of every plan: what could change the order or the number of partitions
@@ -71,6 +73,7 @@ impl Query {
             names,
             build: Arc::new(build),
             result: Arc::new(Schema::empty()),
+            text: String::new(),
         }
     }
 
@@ -84,12 +87,18 @@ impl Query {
         self.result = U::schema();
         let tables = schemas.iter();
         let tables = tables.map(|s| Arc::new(EmptyTable::new(Arc::clone(s))) as _);
-        self.frame(graph, 1, tables.collect())
-            .map(|_| self)
-            .map_err(|error| Error::Graph {
-                operator: operator.clone(),
-                message: error.to_string(),
-            })
+        let frame = self.frame(graph, 1, tables.collect());
+        let frame = frame.map_err(|error| Error::Graph {
+            operator: operator.clone(),
+            message: error.to_string(),
+        })?;
+        self.text = frame.logical_plan().display_indent().to_string();
+        Ok(self)
+    }
+
+    /// What it does, as text.
+    pub fn describe(&self) -> &str {
+        &self.text
     }
 
     /// The query over `inputs`, as a DataFrame that gives the columns of the record.

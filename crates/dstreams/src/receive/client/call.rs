@@ -91,7 +91,7 @@ struct Receiving<'a> {
 }
 
 impl Receiving<'_> {
-    async fn run(mut self) -> Result<(), Status> {
+    async fn run(self) -> Result<(), Status> {
         let connection = self.take_over().await?;
         loop {
             let message = tokio::select! {
@@ -184,8 +184,8 @@ impl Receiving<'_> {
         let memory = intake.budget.take(bytes).await;
         let mark = self.name.map(|name| (name, seq));
         let added = intake.add(records, bytes, memory, mark);
-        let block =
-            added.map_err(|error| Status::internal(format!("the batch was not stored: {error}")))?;
+        let block = added
+            .map_err(|error| Status::internal(format!("the batch was not stored: {error}")))?;
         Ok(Some(block))
     }
 }

@@ -28,8 +28,10 @@ pub(super) struct Producer {
 impl Producer {
     /// One whose batches up to `last` were taken elsewhere.
     pub fn owned_from(last: u64, connection: u64) -> Self {
-        let mut sequence = Sequence::default();
-        sequence.taken(last);
+        let sequence = match last {
+            0 => Sequence::default(),
+            last => Sequence::after(last),
+        };
         Producer {
             sequence,
             connection,

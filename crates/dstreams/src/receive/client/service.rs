@@ -44,7 +44,10 @@ impl Service {
     }
 
     /// Opens a call.
-    pub async fn open(&self, request: Request<Streaming<FlightData>>) -> Result<Answers<PutResult>> {
+    pub async fn open(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Answers<PutResult>> {
         check_version(request.metadata())?;
         let peer = request.remote_addr();
         let mut messages = request.into_inner();

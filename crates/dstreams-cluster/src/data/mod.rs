@@ -1,0 +1,13 @@
+//! Data: what workers hold, over Arrow Flight; and the calls that clients and links come in by.
+//!
+//! **In**: names of blocks and of kept partitions, records of clients. **Out**: their rows.
+//! **Promise**: rows arrive whole or not at all. **On failure**: a holder that does not answer is left
+//! for the next one; when none is left the error is worth a retry, since blocks have other copies.
+
+mod copy;
+mod peers;
+mod service;
+
+pub use copy::{CopyHeader, Received, decode_copy, encode};
+pub use peers::{Ask, Peers};
+pub use service::{Calls, Replies, Token, listen, serve};

@@ -1,0 +1,179 @@
+//! [`Peers`]: connections to the other processes of a cluster.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{FlightData, FlightDescriptor, Ticket};
+use datafusion::arrow::array::RecordBatch;
+use dstreams::Result;
+use dstreams::cluster::Block;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+use super::copy::{CopyHeader, decode, encode};
+use super::service::{COPY_HEADER, Token};
+use crate::execute::retryable;
+use crate::plan::Source;
+
+/// The largest message taken from a peer: what is sent is cut into much smaller ones.
+const MESSAGE: usize = 64 << 20;
+/// How long a connection may take to open.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How often an idle connection is probed, and how long that may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What is asked of a holder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Rows that it holds.
+    Rows(Source),
+    /// The state of a partition.
+    State { partition: u32 },
+}
+
+impl Ask {
+    pub fn parse(ticket: &Ticket) -> Result<Self, Status> {
+        let ask = serde_json::from_slice(&ticket.ticket);
+        ask.map_err(|error| Status::invalid_argument(format!("no ticket of this cluster: {error}")))
+    }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Peers {
+    channels: Arc<Mutex<HashMap<String, Channel>>>,
+    token: Token,
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Peers")
+    }
+}
+
+impl Peers {
+    pub fn new(token: Token) -> Self {
+        Peers {
+            channels: Arc::default(),
+            token,
+        }
+    }
+
+    /// A connection to this address, opened when it is first used and again when it broke.
+    pub fn client(&self, address: &str) -> Result<FlightServiceClient<Channel>, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                    .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?
+                    .connect_timeout(CONNECT)
+                    .tcp_nodelay(true)
+                    .initial_stream_window_size(8 << 20)
+                    .initial_connection_window_size(16 << 20)
+                    .http2_keep_alive_interval(KEEP_ALIVE)
+                    .keep_alive_timeout(KEEP_ALIVE)
+                    .keep_alive_while_idle(true);
+                let channel = endpoint.connect_lazy();
+                channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        Ok(FlightServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE))
+    }
+
+    /// A request with the token of this cluster.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        self.token.sign(Request::new(message))
+    }
+
+    /// Forgets the connection to this address.
+    pub fn forget(&self, address: &str) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.remove(address);
+    }
+
+    /// Rows from the first of `holders` that has them.
+    pub async fn fetch(
+        &self,
+        source: &Source,
+        holders: impl Iterator<Item = &String>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut said = Vec::new();
+        for holder in holders {
+            match self.fetch_from(source, holder).await {
+                Ok(rows) => return Ok(rows),
+                Err(status) => {
+                    tracing::debug!(?source, holder, %status, "not fetched");
+                    said.push(format!("{holder}: {}", status.message()));
+                }
+            }
+        }
+        let said = said.join("; ");
+        Err(retryable(format!("{source:?} could not be read: {said}")))
+    }
+
+    async fn fetch_from(&self, source: &Source, holder: &str) -> Result<Vec<RecordBatch>, Status> {
+        let answer = self.get(&Ask::Rows(source.clone()), holder).await?;
+        let rows = decode(answer).await;
+        rows.map_err(|error| Status::data_loss(error.to_string()))
+    }
+
+    async fn get(&self, ask: &Ask, holder: &str) -> Result<Streaming<FlightData>, Status> {
+        let ticket = serde_json::to_vec(ask);
+        let ticket = ticket.map_err(|error| Status::internal(error.to_string()))?;
+        let mut client = self.client(holder)?;
+        let answer = client.do_get(self.request(Ticket::new(ticket))).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// The whole state of a partition, from its holder.
+    pub async fn state(&self, partition: u32, holder: &str) -> Result<Vec<u8>> {
+        let fetched = async {
+            let mut pieces = self.get(&Ask::State { partition }, holder).await?;
+            let mut state = Vec::new();
+            while let Some(piece) = pieces.message().await? {
+                state.extend_from_slice(&piece.data_body);
+            }
+            Ok(state)
+        };
+        fetched.await.map_err(|status: Status| {
+            let said = status.message();
+            retryable(format!(
+                "state of partition {partition} from {holder}: {said}"
+            ))
+        })
+    }
+
+    /// Has the worker at `address` hold a copy of a block; returns when it does.
+    pub async fn copy(
+        &self,
+        header: &CopyHeader,
+        block: &Block,
+        address: &str,
+    ) -> Result<(), Status> {
+        let header = serde_json::to_vec(header);
+        let header = header.map_err(|error| Status::internal(error.to_string()))?;
+        let descriptor = FlightDescriptor::new_cmd(header);
+        let messages = encode(block.batches.clone(), Some(descriptor));
+        // An encoder fails on rows it cannot encode only; the receiver counts the rows.
+        let messages = messages.filter_map(|message| futures::future::ready(message.ok()));
+        let mut request = self.request(messages);
+        request.metadata_mut().insert(
+            COPY_HEADER,
+            tonic::metadata::MetadataValue::from_static("1"),
+        );
+        let mut answers = self.client(address)?.do_put(request).await?.into_inner();
+        match answers.message().await? {
+            Some(_) => Ok(()),
+            None => Err(Status::aborted("the copy was not confirmed")),
+        }
+    }
+}

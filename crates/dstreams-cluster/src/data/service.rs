@@ -1,0 +1,247 @@
+//! The Flight service of masters and workers: who may call, and which call goes where.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use async_trait::async_trait;
+use futures::Stream;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Marks a `DoPut` as a copy of a block.
+pub const COPY_HEADER: &str = "x-dstreams-copy";
+
+/// The largest message taken: as for clients.
+const MESSAGE: usize = 16 << 20;
+/// Bytes that may be sent on a call before they are read, and on a connection.
+const CALL_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The largest HTTP/2 frame taken.
+const FRAME: u32 = 256 << 10;
+/// How often an idle connection is probed, and how long that may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A stream of answers.
+pub type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The secret that the processes of a cluster and its clients share; none on loopback.
+#[derive(Clone, Default)]
+pub struct Token(Option<Arc<str>>);
+
+impl Token {
+    pub fn new(token: Option<String>) -> Self {
+        Token(token.map(|token| format!("Bearer {token}").into()))
+    }
+
+    /// The request with the token.
+    pub fn sign<T>(&self, mut request: Request<T>) -> Request<T> {
+        if let Some(token) = &self.0
+            && let Ok(value) = token.parse()
+        {
+            request.metadata_mut().insert("authorization", value);
+        }
+        request
+    }
+
+    /// Refuses a call without the token.
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let Some(token) = &self.0 else { return Ok(()) };
+        let given = request.metadata().get("authorization");
+        let given = given.map(|value| value.as_bytes()).unwrap_or_default();
+        // In constant time: how far two texts agree is not told.
+        let wrong = given.len() != token.len()
+            || given
+                .iter()
+                .zip(token.bytes())
+                .fold(0, |d, (a, b)| d | (a ^ b))
+                != 0;
+        match wrong {
+            true => Err(Status::unauthenticated(
+                "this cluster needs its token: see DSTREAMS_TOKEN and --token-file",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The calls that a process answers.
+#[async_trait]
+pub trait Calls: Send + Sync + 'static {
+    /// A client sends records.
+    async fn records(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Replies<PutResult>, Status>;
+
+    /// A worker sends a copy of a block.
+    async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status>;
+
+    /// Somebody asks for rows, or for state.
+    async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status>;
+
+    /// A worker opens its link.
+    async fn link(
+        &self,
+        messages: Request<Streaming<FlightData>>,
+    ) -> Result<Replies<FlightData>, Status>;
+
+    /// A client asks who takes a stream.
+    async fn info(&self, of: FlightDescriptor) -> Result<FlightInfo, Status>;
+
+    /// Somebody asks how things are.
+    async fn status(&self) -> Result<Vec<u8>, Status>;
+}
+
+/// See the module.
+pub struct Service {
+    calls: Arc<dyn Calls>,
+    token: Token,
+}
+
+fn not_spoken<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("not spoken here"))
+}
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = Replies<HandshakeResponse>;
+    type ListFlightsStream = Replies<FlightInfo>;
+    type DoGetStream = Replies<FlightData>;
+    type DoPutStream = Replies<PutResult>;
+    type DoExchangeStream = Replies<FlightData>;
+    type DoActionStream = Replies<arrow_flight::Result>;
+    type ListActionsStream = Replies<ActionType>;
+
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        self.token.check(&request)?;
+        if request.metadata().contains_key(COPY_HEADER) {
+            self.calls.copy(request.into_inner()).await?;
+            let stored = futures::stream::iter([Ok(PutResult::default())]);
+            return Ok(Response::new(Box::pin(stored)));
+        }
+        self.calls.records(request).await.map(Response::new)
+    }
+
+    async fn do_get(
+        &self,
+        request: Request<Ticket>,
+    ) -> Result<Response<Self::DoGetStream>, Status> {
+        self.token.check(&request)?;
+        self.calls
+            .rows(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.token.check(&request)?;
+        self.calls.link(request).await.map(Response::new)
+    }
+
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.token.check(&request)?;
+        self.calls
+            .info(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn do_action(
+        &self,
+        request: Request<Action>,
+    ) -> Result<Response<Self::DoActionStream>, Status> {
+        self.token.check(&request)?;
+        match request.into_inner().r#type.as_str() {
+            "status" => {
+                let body = self.calls.status().await?.into();
+                let answer = futures::stream::iter([Ok(arrow_flight::Result { body })]);
+                Ok(Response::new(Box::pin(answer)))
+            }
+            _ => not_spoken(),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        not_spoken()
+    }
+
+    async fn list_flights(
+        &self,
+        _: Request<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        not_spoken()
+    }
+
+    async fn poll_flight_info(
+        &self,
+        _: Request<FlightDescriptor>,
+    ) -> Result<Response<PollInfo>, Status> {
+        not_spoken()
+    }
+
+    async fn get_schema(
+        &self,
+        _: Request<FlightDescriptor>,
+    ) -> Result<Response<SchemaResult>, Status> {
+        not_spoken()
+    }
+
+    async fn list_actions(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<Self::ListActionsStream>, Status> {
+        not_spoken()
+    }
+}
+
+/// Opens a port.
+pub async fn listen(address: &str) -> dstreams::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| dstreams::Error::Listen {
+        address: address.to_owned(),
+        source: Arc::new(source),
+    })
+}
+
+/// Answers calls until `stop`.
+pub fn serve(listener: TcpListener, calls: Arc<dyn Calls>, token: Token, stop: CancellationToken) {
+    let service = Service { calls, token };
+    let service = FlightServiceServer::new(service).max_decoding_message_size(MESSAGE);
+    let server = Server::builder()
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_service(service)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.cancelled_owned(),
+        );
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "a server ended");
+        }
+    });
+}

@@ -1,0 +1,163 @@
+//! What a master and its workers say to each other.
+
+use std::collections::BTreeMap;
+
+use dstreams_control::cluster::{Mark, StoredBlock};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+use serde::{Deserialize, Serialize};
+
+/// Version of these messages.
+pub const VERSION: u32 = 1;
+
+/// From a worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToMaster {
+    /// The first message.
+    Hello {
+        version: u32,
+        /// Name of the program's build.
+        build: String,
+        pid: u32,
+        cores: usize,
+    },
+    /// It has built the program that the arguments describe.
+    Join {
+        fingerprint: String,
+        /// Where it serves what it holds, and clients.
+        address: String,
+    },
+    /// It can run tasks.
+    Ready,
+    /// It holds these blocks now.
+    Stored { blocks: Vec<HeldBlock> },
+    /// A receiver's answer to a seal.
+    Reported {
+        batch: BatchTime,
+        receiver: ReceiverId,
+        blocks: Vec<BlockMeta>,
+    },
+    /// Copies of the lost worker are refused from now on; these of its blocks are held.
+    Fenced { lost: u32, blocks: Vec<HeldBlock> },
+    /// A block that was to be copied was not.
+    CopyFailed { block: BlockId, to: u32 },
+    /// A producer has connected.
+    Claim {
+        input: u32,
+        producer: String,
+        token: u64,
+    },
+    /// No more batches of this producer are taken here.
+    Revoked {
+        input: u32,
+        producer: String,
+        grant: u64,
+        last: u64,
+    },
+    /// A partition of state is held as of this batch; it began with this copy, or empty (0).
+    Installed {
+        partition: u32,
+        version: BatchTime,
+        copy: u64,
+    },
+    /// A partition of state could not be had from its holder.
+    StateCopyFailed { partition: u32, copy: u64 },
+    /// A source listens there.
+    Listening { input: u32, address: String },
+    /// A source has ended with an error.
+    SourceFailed { input: u32, message: String },
+    /// What it holds, now and then.
+    Holds(Holds),
+}
+
+/// A block that a worker holds: its size, and for each producer of records in it (by input and
+/// name) the number of the last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeldBlock {
+    pub meta: BlockMeta,
+    pub marks: Vec<(u32, String, u64)>,
+}
+
+impl From<HeldBlock> for StoredBlock {
+    fn from(held: HeldBlock) -> Self {
+        let marks = held.marks.into_iter().map(|(input, producer, last)| Mark {
+            input,
+            producer: producer.into(),
+            last,
+        });
+        StoredBlock {
+            meta: held.meta,
+            marks: marks.collect(),
+        }
+    }
+}
+
+/// What a worker holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Holds {
+    pub blocks: usize,
+    pub block_memory: usize,
+    pub kept: usize,
+    pub dead_letters: BTreeMap<String, u64>,
+    pub resident_memory: u64,
+}
+
+/// From the master.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The worker's number, and the arguments of the program.
+    Welcome { worker: u32, arguments: Vec<String> },
+    /// It cannot be a worker of this program.
+    Refused { reason: String },
+    /// The program begins.
+    Begin {
+        /// Partitions of keyed data, and tasks of a large batch.
+        partitions: usize,
+        /// Port of the engine's scheduler, at the master's host.
+        engine: String,
+    },
+    /// Receive an input here.
+    Receive { input: u32, receiver: ReceiverId },
+    /// Where copies of new blocks go.
+    Peer { to: Option<(u32, String)> },
+    /// Seal what was received.
+    Seal { batch: BatchTime, last: bool },
+    /// Take in nothing more.
+    Close,
+    /// Refuse copies of this worker, and say which are held.
+    Fence { lost: u32 },
+    /// Copy a block.
+    Copy {
+        block: BlockId,
+        to: u32,
+        address: String,
+    },
+    /// Blocks that no batch needs.
+    Drop { blocks: Vec<BlockId> },
+    /// A claim is granted: batches up to `last` were taken.
+    Grant { token: u64, last: u64 },
+    /// Take no more batches of this producer, on this grant or an earlier one.
+    Revoke {
+        input: u32,
+        producer: String,
+        grant: u64,
+    },
+    /// Get a partition of state from its holder.
+    CopyState {
+        partition: u32,
+        from: String,
+        copy: u64,
+    },
+    /// Install what a batch added, which its holder keeps.
+    Install {
+        batch: BatchTime,
+        attempt: u32,
+        partition: u32,
+        /// Windows and the slots of what they get.
+        windows: Vec<(usize, usize)>,
+        from: String,
+    },
+    /// The batch has taken effect: nothing that was kept for it is read again.
+    Forget { batch: BatchTime },
+    /// The program has ended.
+    End,
+}

@@ -1,0 +1,231 @@
+//! What a master answers: links of workers, clients that look for workers, who asks how things are.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow_flight::{
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Location, PutResult, Ticket,
+};
+use async_trait::async_trait;
+use dstreams_control::cluster::{InputKind, WorkerId};
+use futures::{StreamExt, TryStreamExt};
+use tonic::{Request, Status, Streaming};
+
+use super::hub::{Hub, Worker};
+use super::run::Remote;
+use super::status::Watch;
+use crate::data::{Ask, Calls, Replies, encode};
+use crate::link::{Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
+use crate::plan::Source;
+use crate::worker::engine_name;
+
+/// What links need to know.
+pub struct MasterCalls {
+    pub hub: Arc<Hub>,
+    pub fingerprint: String,
+    pub arguments: Vec<String>,
+    /// Set when the program has begun.
+    pub begun: tokio::sync::watch::Sender<Option<Arc<Remote>>>,
+    pub watch: Arc<Watch>,
+    pub this: OnceLock<std::sync::Weak<MasterCalls>>,
+}
+
+impl MasterCalls {
+    /// Greets a worker, and listens to it until its link breaks.
+    async fn serve(&self, link: Sender<ToWorker>, mut heard: Streaming<FlightData>) {
+        let refuse = |reason: String| link.say(&ToWorker::Refused { reason });
+        let (pid, cores) = match hear(&mut heard).await {
+            Ok(Some(ToMaster::Hello {
+                version,
+                build,
+                pid,
+                cores,
+            })) => {
+                let ours = build_id();
+                if version != VERSION || *build != *ours {
+                    return refuse(format!(
+                        "it is build {build} (protocol {version}), the master build {ours} \
+                         (protocol {VERSION}); start the same program everywhere"
+                    ));
+                }
+                (pid, cores)
+            }
+            _ => return refuse("a link begins with a greeting".into()),
+        };
+        let id = self.hub.number();
+        link.say(&ToWorker::Welcome {
+            worker: id.0,
+            arguments: self.arguments.clone(),
+        });
+        let address = match hear(&mut heard).await {
+            Ok(Some(ToMaster::Join {
+                fingerprint,
+                address,
+            })) => {
+                if fingerprint != self.fingerprint {
+                    let ours = &self.fingerprint;
+                    return refuse(format!(
+                        "its program is {fingerprint}, the master's {ours}: they build other graphs"
+                    ));
+                }
+                address
+            }
+            _ => return,
+        };
+        tracing::info!(worker = %id, pid, cores, address, "worker");
+        let worker = Worker {
+            link: link.clone(),
+            address,
+            pid,
+            cores,
+            holds: Holds::default(),
+            joined: false,
+        };
+        self.hub.add(id, worker);
+        if let Err(reason) = self.attend(id, &link, &mut heard).await {
+            tracing::info!(worker = %id, reason, "worker lost");
+        }
+        let remote = self.begun.borrow().clone();
+        if let Some(remote) = remote {
+            // The engine first: then nothing is sent there any more.
+            remote.engine.lost(&engine_name(id.0)).await;
+        }
+        self.hub.lose(id);
+    }
+
+    async fn attend(
+        &self,
+        id: WorkerId,
+        link: &Sender<ToWorker>,
+        heard: &mut Streaming<FlightData>,
+    ) -> Result<(), String> {
+        let mut begun = self.begun.subscribe();
+        let mut told = false;
+        loop {
+            let message = tokio::select! {
+                begun = begun.wait_for(Option::is_some), if !told => {
+                    told = true;
+                    let Ok(remote) = begun.map(|remote| remote.clone()) else { return Ok(()) };
+                    if let Some(remote) = remote {
+                        link.say(&ToWorker::Begin {
+                            partitions: remote.plans.tasks,
+                            engine: remote.engine.address.to_string(),
+                        });
+                    }
+                    continue;
+                }
+                message = hear(heard) => message,
+            };
+            match message {
+                Ok(Some(ToMaster::Ready)) => self.join_when_registered(id),
+                Ok(Some(message)) => self.hub.hear(id, message),
+                Ok(None) => return Err("it has closed its link".into()),
+                Err(status) => return Err(status.message().to_owned()),
+            }
+        }
+    }
+
+    /// The worker joins once the engine knows its executor.
+    fn join_when_registered(&self, id: WorkerId) {
+        let (hub, remote) = (Arc::clone(&self.hub), self.begun.borrow().clone());
+        tokio::spawn(async move {
+            let Some(remote) = remote else { return };
+            let name = engine_name(id.0);
+            while hub.workers().contains_key(&id) {
+                if remote.engine.executors().await.contains(&name) {
+                    return hub.join(id);
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Calls for MasterCalls {
+    async fn records(
+        &self,
+        _: Request<Streaming<FlightData>>,
+    ) -> Result<Replies<PutResult>, Status> {
+        Err(Status::unimplemented(
+            "this is a master: ask it with GetFlightInfo which workers take the stream",
+        ))
+    }
+
+    async fn copy(&self, _: Streaming<FlightData>) -> Result<(), Status> {
+        Err(Status::unimplemented("this is a master, not a worker"))
+    }
+
+    async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
+        let remote = self.begun.borrow().clone();
+        let (Some(remote), Ask::Rows(Source::Block(id))) = (remote, Ask::parse(&ticket)?) else {
+            return Err(Status::not_found("a master holds its own blocks only"));
+        };
+        let block = remote.store.get(id);
+        let block =
+            block.ok_or_else(|| Status::not_found(format!("block {id} is not held here")))?;
+        Ok(Box::pin(
+            encode(block.batches.clone(), None).map_err(Status::from),
+        ))
+    }
+
+    async fn link(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Replies<FlightData>, Status> {
+        let this = self.this.get().and_then(std::sync::Weak::upgrade);
+        let this = this.ok_or_else(|| Status::unavailable("the master has ended"))?;
+        let (link, said) = channel();
+        let heard = request.into_inner();
+        tokio::spawn(async move { this.serve(link, heard).await });
+        Ok(Box::pin(said.map(Ok)))
+    }
+
+    async fn info(&self, of: FlightDescriptor) -> Result<FlightInfo, Status> {
+        let name = of.path.first().map(String::as_str).unwrap_or_default();
+        let takes = |input: &&super::hub::InputOf| input.clients;
+        if !self
+            .hub
+            .inputs
+            .iter()
+            .filter(takes)
+            .any(|input| input.name == name)
+        {
+            let known = self.hub.inputs.iter().filter(takes);
+            let known: Vec<_> = known.map(|input| format!("`{}`", input.name)).collect();
+            let known = known.join(", ");
+            return Err(Status::not_found(format!(
+                "no stream `{name}` for clients; there are: {known}"
+            )));
+        }
+        let workers = self.hub.workers().into_values();
+        let endpoints = workers
+            .filter(|worker| worker.joined)
+            .map(|worker| FlightEndpoint {
+                location: vec![Location {
+                    uri: format!("grpc://{}", worker.address),
+                }],
+                ..FlightEndpoint::default()
+            });
+        let info = FlightInfo {
+            endpoint: endpoints.collect(),
+            flight_descriptor: Some(of),
+            total_records: -1,
+            total_bytes: -1,
+            ..FlightInfo::default()
+        };
+        match info.endpoint.is_empty() {
+            true => Err(Status::unavailable("there is no worker yet")),
+            false => Ok(info),
+        }
+    }
+
+    async fn status(&self) -> Result<Vec<u8>, Status> {
+        let status = self.watch.status(&self.hub);
+        serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// Whether an input has a receiver in this process.
+pub fn is_own(kind: InputKind) -> bool {
+    kind == InputKind::Master
+}

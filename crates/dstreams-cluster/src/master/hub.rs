@@ -1,0 +1,446 @@
+//! [`Hub`]: who is there, and what is said to whom.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dstreams::cluster::{Intake, Mailbox, Parts, Place};
+use dstreams_control::cluster::{
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
+};
+use dstreams_control::{BatchTime, Event, ReceiverId};
+use tokio::sync::watch;
+
+use crate::link::{Holds, Sender, ToMaster, ToWorker};
+
+/// See the module.
+pub struct Hub {
+    pub mailbox: Mailbox,
+    pub inputs: Vec<InputOf>,
+    state: Mutex<State>,
+    /// Counts changes: of who is there, who holds what, what is installed.
+    changes: watch::Sender<u64>,
+}
+
+/// An input of the program.
+pub struct InputOf {
+    pub name: String,
+    pub kind: InputKind,
+    /// Whether clients send it.
+    pub clients: bool,
+}
+
+struct State {
+    cluster: Cluster,
+    workers: BTreeMap<WorkerId, Worker>,
+    next_worker: u32,
+    claims: HashMap<u64, (WorkerId, u64)>,
+    next_claim: u64,
+    /// The newest version of a partition that a worker has told, and the copy it began with.
+    installed: HashMap<(WorkerId, u32), (BatchTime, u64)>,
+    listening: BTreeMap<u32, String>,
+    failed_sources: Vec<(u32, String)>,
+    state_lost: Option<u32>,
+    losses: u64,
+}
+
+/// A worker that is there.
+#[derive(Clone)]
+pub struct Worker {
+    pub link: Sender<ToWorker>,
+    pub address: String,
+    pub pid: u32,
+    pub cores: usize,
+    pub holds: Holds,
+    /// Whether it can run tasks.
+    pub joined: bool,
+}
+
+/// Who holds a partition of state, and who would take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holders {
+    pub holder: WorkerId,
+    pub standby: Option<WorkerId>,
+}
+
+impl Hub {
+    pub fn new(parts: &Parts, copies: usize, mailbox: Mailbox) -> Self {
+        let inputs = parts.inputs().into_iter().zip(&parts.sources).enumerate();
+        let inputs = inputs.map(|(at, ((name, _), source))| {
+            let (kind, clients) = match source.place() {
+                _ if parts.dead_letter_input == Some(at) => (InputKind::Everywhere, false),
+                Place::OneWorker => (InputKind::One, false),
+                Place::Everywhere(_) => (InputKind::Everywhere, true),
+                Place::Master => (InputKind::Master, false),
+            };
+            InputOf {
+                name,
+                kind,
+                clients,
+            }
+        });
+        let inputs: Vec<_> = inputs.collect();
+        let kinds = inputs.iter().map(|input| input.kind).collect();
+        let mut config = ClusterConfig::new(kinds, 0);
+        config.copies = copies;
+        Hub {
+            mailbox,
+            inputs,
+            state: Mutex::new(State {
+                cluster: Cluster::new(config),
+                workers: BTreeMap::new(),
+                next_worker: 0,
+                claims: HashMap::new(),
+                next_claim: 0,
+                installed: HashMap::new(),
+                listening: BTreeMap::new(),
+                failed_sources: Vec::new(),
+                state_lost: None,
+                losses: 0,
+            }),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Fixes the number of partitions of state: before any worker has joined.
+    pub fn begin(&self, copies: usize, partitions: usize) {
+        let kinds = self.inputs.iter().map(|input| input.kind).collect();
+        let mut config = ClusterConfig::new(kinds, partitions as u32);
+        config.copies = copies;
+        self.lock().cluster = Cluster::new(config);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait that something has changed.
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until `what` is so.
+    pub async fn until<T>(&self, what: impl Fn(&Self) -> Option<T>) -> T {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Some(found) = what(self) {
+                return found;
+            }
+            // The sender is ours.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// A worker that has been greeted; its number is never used again.
+    pub fn number(&self) -> WorkerId {
+        let mut state = self.lock();
+        state.next_worker += 1;
+        WorkerId(state.next_worker)
+    }
+
+    /// A worker that runs the same program.
+    pub fn add(&self, id: WorkerId, worker: Worker) {
+        self.lock().workers.insert(id, worker);
+        self.changed();
+    }
+
+    /// A worker can run tasks, and becomes part of the cluster.
+    pub fn join(&self, id: WorkerId) {
+        if let Some(worker) = self.lock().workers.get_mut(&id) {
+            worker.joined = true;
+        }
+        self.step(ClusterEvent::Joined { worker: id });
+    }
+
+    /// A worker is gone.
+    pub fn lose(&self, id: WorkerId) {
+        let joined = {
+            let mut state = self.lock();
+            state.losses += 1;
+            state.claims.retain(|_, (worker, _)| *worker != id);
+            state.installed.retain(|(worker, _), _| *worker != id);
+            state
+                .workers
+                .remove(&id)
+                .is_some_and(|worker| worker.joined)
+        };
+        if joined {
+            self.step(ClusterEvent::Lost { worker: id });
+        }
+        self.changed();
+    }
+
+    /// Has the cluster machine decide, and says what it decides.
+    pub fn step(&self, event: ClusterEvent) {
+        let mut state = self.lock();
+        let commands = state.cluster.step(event);
+        for command in commands {
+            self.carry_out(&mut state, command);
+        }
+        drop(state);
+        self.changed();
+    }
+
+    fn carry_out(&self, state: &mut State, command: ClusterCommand) {
+        match command {
+            ClusterCommand::Receive {
+                worker,
+                input,
+                receiver,
+            } => {
+                state.say(worker, &ToWorker::Receive { input, receiver });
+                self.mailbox.send(Event::Joined { receiver });
+            }
+            ClusterCommand::Peer { worker, to } => {
+                let to = to.and_then(|to| Some((to.0, state.address(to)?)));
+                state.say(worker, &ToWorker::Peer { to });
+            }
+            ClusterCommand::Fence { at, lost } => {
+                state.say(at, &ToWorker::Fence { lost: lost.0 });
+            }
+            ClusterCommand::Gone { receiver, blocks } => {
+                self.mailbox.send(Event::Left { receiver, blocks });
+            }
+            ClusterCommand::Copy { block, from, to } => {
+                let address = state.address(to).unwrap_or_default();
+                let to = to.0;
+                state.say(from, &ToWorker::Copy { block, to, address });
+            }
+            ClusterCommand::Drop { worker, blocks } => {
+                state.say(worker, &ToWorker::Drop { blocks });
+            }
+            ClusterCommand::BlockLost { block } => {
+                tracing::error!(%block, "no worker holds the block any more");
+            }
+            ClusterCommand::Grant {
+                token,
+                worker,
+                last,
+            } => {
+                if let Some((_, token)) = state.claims.remove(&token) {
+                    state.say(worker, &ToWorker::Grant { token, last });
+                }
+            }
+            ClusterCommand::Revoke {
+                worker,
+                input,
+                producer,
+                token,
+            } => {
+                let revoke = ToWorker::Revoke {
+                    input,
+                    producer: producer.to_string(),
+                    grant: token,
+                };
+                state.say(worker, &revoke);
+            }
+            ClusterCommand::Assign {
+                partition,
+                holder,
+                standby,
+            } => tracing::debug!(partition, %holder, ?standby, "partition assigned"),
+            ClusterCommand::CopyState {
+                partition,
+                from,
+                to,
+                copy,
+            } => {
+                let from = state.address(from).unwrap_or_default();
+                let copy_state = ToWorker::CopyState {
+                    partition,
+                    from,
+                    copy,
+                };
+                state.say(to, &copy_state);
+            }
+            ClusterCommand::StateLost { partition } => state.state_lost = Some(partition),
+            ClusterCommand::Drained { worker } => tracing::info!(%worker, "drained"),
+        }
+    }
+
+    /// What a worker that has joined says.
+    pub fn hear(&self, id: WorkerId, message: ToMaster) {
+        match message {
+            ToMaster::Stored { blocks } => {
+                let blocks = blocks.into_iter().map(Into::into).collect();
+                self.step(ClusterEvent::Stored { worker: id, blocks });
+            }
+            ToMaster::Reported {
+                batch,
+                receiver,
+                blocks,
+            } => self.mailbox.send(Event::Reported {
+                batch,
+                receiver,
+                blocks,
+            }),
+            ToMaster::Fenced { lost, blocks } => self.step(ClusterEvent::Fenced {
+                worker: id,
+                lost: WorkerId(lost),
+                blocks: blocks.into_iter().map(Into::into).collect(),
+            }),
+            ToMaster::CopyFailed { block, to } => self.step(ClusterEvent::CopyFailed {
+                block,
+                to: WorkerId(to),
+            }),
+            ToMaster::Claim {
+                input,
+                producer,
+                token,
+            } => {
+                let token = {
+                    let mut state = self.lock();
+                    state.next_claim += 1;
+                    let number = state.next_claim;
+                    state.claims.insert(number, (id, token));
+                    number
+                };
+                self.step(ClusterEvent::Claim {
+                    input,
+                    producer: producer.into(),
+                    worker: id,
+                    token,
+                });
+            }
+            ToMaster::Revoked {
+                input,
+                producer,
+                grant,
+                last,
+            } => self.step(ClusterEvent::Revoked {
+                worker: id,
+                input,
+                producer: producer.into(),
+                token: grant,
+                last,
+            }),
+            ToMaster::Installed {
+                partition,
+                version,
+                copy,
+            } => self.installed(id, partition, version, Some(copy)),
+            ToMaster::StateCopyFailed { partition, copy } => {
+                self.step(ClusterEvent::StateCopyFailed {
+                    partition,
+                    to: id,
+                    copy,
+                });
+            }
+            ToMaster::Listening { input, address } => {
+                self.lock().listening.insert(input, address);
+                self.changed();
+            }
+            ToMaster::SourceFailed { input, message } => {
+                tracing::error!(worker = %id, input, message, "source failed");
+                self.lock().failed_sources.push((input, message));
+            }
+            ToMaster::Holds(holds) => {
+                if let Some(worker) = self.lock().workers.get_mut(&id) {
+                    worker.holds = holds;
+                }
+            }
+            ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
+        }
+    }
+
+    /// A worker holds a partition of state as of a batch. The holder, which has run its tasks, began
+    /// with what it told last.
+    pub fn installed(&self, id: WorkerId, partition: u32, version: BatchTime, copy: Option<u64>) {
+        let copy = {
+            let mut state = self.lock();
+            let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
+            let copy = copy.or(known).unwrap_or_default();
+            state.installed.insert((id, partition), (version, copy));
+            copy
+        };
+        self.step(ClusterEvent::Installed {
+            worker: id,
+            partition,
+            version,
+            copy,
+        });
+    }
+
+    /// The newest version of a partition that a worker has told.
+    pub fn version(&self, id: WorkerId, partition: u32) -> Option<BatchTime> {
+        let state = self.lock();
+        state
+            .installed
+            .get(&(id, partition))
+            .map(|(version, _)| *version)
+    }
+
+    /// The workers that are there.
+    pub fn workers(&self) -> BTreeMap<WorkerId, Worker> {
+        self.lock().workers.clone()
+    }
+
+    /// Who holds each partition of state.
+    pub fn holders(&self, partitions: usize) -> Vec<Option<Holders>> {
+        let state = self.lock();
+        let of = |partition| {
+            let holder = state.cluster.holder(partition)?;
+            let standby = state.cluster.standby(partition);
+            Some(Holders { holder, standby })
+        };
+        (0..partitions as u32).map(of).collect()
+    }
+
+    /// Addresses of those who hold a block, and the input it is of.
+    pub fn block(&self, block: dstreams_control::BlockId) -> (u32, Vec<String>) {
+        let state = self.lock();
+        let holders = state.cluster.holders(block).iter();
+        let addresses = holders.filter_map(|id| state.address(*id));
+        (state.input_of(block.receiver), addresses.collect())
+    }
+
+    /// How many workers were lost so far, and whether state was.
+    pub fn losses(&self) -> (u64, Option<u32>) {
+        let state = self.lock();
+        (state.losses, state.state_lost)
+    }
+
+    /// Where sources listen, by input.
+    pub fn listening(&self) -> BTreeMap<u32, String> {
+        self.lock().listening.clone()
+    }
+
+    /// Says something to every worker that has joined.
+    pub fn say_all(&self, message: &ToWorker) {
+        let state = self.lock();
+        for worker in state.workers.values().filter(|worker| worker.joined) {
+            worker.link.say(message);
+        }
+    }
+
+    /// Says something to everybody with a link.
+    pub fn end(&self) {
+        for worker in self.lock().workers.values() {
+            worker.link.say(&ToWorker::End);
+        }
+    }
+
+    /// Says something to one worker.
+    pub fn say(&self, id: WorkerId, message: &ToWorker) {
+        self.lock().say(id, message);
+    }
+}
+
+impl State {
+    fn say(&self, id: WorkerId, message: &ToWorker) {
+        if let Some(worker) = self.workers.get(&id) {
+            worker.link.say(message);
+        }
+    }
+
+    fn address(&self, id: WorkerId) -> Option<String> {
+        Some(self.workers.get(&id)?.address.clone())
+    }
+
+    fn input_of(&self, receiver: ReceiverId) -> u32 {
+        self.cluster.input_of(receiver).unwrap_or(receiver.0)
+    }
+}
+
+/// Receivers of the master itself.
+pub type Own = Vec<(u32, Arc<Intake>)>;

@@ -1,0 +1,84 @@
+//! How a master works.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use dstreams::{Error, Result};
+
+/// How a master works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MasterOptions {
+    /// Where it listens, for workers and clients; port 0 for a free one. Default: loopback.
+    pub listen: String,
+    /// Workers that must be there before the first batch. Default: 1.
+    pub workers: usize,
+    /// Partitions of keyed data, and tasks of a large batch; the same for the life of the program.
+    /// Default: the cores of the workers that are there when it begins, at least 2.
+    pub partitions: Option<usize>,
+    /// Workers that hold a block: 1 or 2. Default: 2, so that what was acknowledged survives the
+    /// loss of any one worker. With 1, or while there is one worker, it does not.
+    pub copies: usize,
+    /// The secret of the cluster; needed beyond loopback.
+    pub token: Option<String>,
+    /// Arguments of the program, which workers get from here.
+    pub arguments: Vec<String>,
+}
+
+impl Default for MasterOptions {
+    fn default() -> Self {
+        MasterOptions {
+            listen: "127.0.0.1:0".into(),
+            workers: 1,
+            partitions: None,
+            copies: 2,
+            token: None,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl MasterOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |setting, message: String| Err(Error::Config { setting, message });
+        if self.workers == 0 {
+            return wrong(
+                "workers",
+                "0 does not fit; a program needs 1 or more".into(),
+            );
+        }
+        if !(1..=2).contains(&self.copies) {
+            let copies = self.copies;
+            return wrong(
+                "copies",
+                format!("{copies} does not fit; it must be 1 or 2"),
+            );
+        }
+        if self.partitions.is_some_and(|n| n == 0 || n > 128) {
+            return wrong(
+                "partitions",
+                "it must be 1 to 128, the number of shards".into(),
+            );
+        }
+        check_exposed("master", &self.listen, self.token.as_deref())
+    }
+}
+
+/// Beyond loopback a token is needed.
+pub fn check_exposed(setting: &'static str, listen: &str, token: Option<&str>) -> Result<()> {
+    let resolved = listen.to_socket_addrs();
+    let mut addresses = resolved.map_err(|error| Error::Config {
+        setting,
+        message: format!("{listen} is no address to listen on: {error}; give HOST:PORT"),
+    })?;
+    let exposed = addresses.any(|address: SocketAddr| !address.ip().is_loopback());
+    match (exposed, token) {
+        (true, None | Some("")) => Err(Error::Config {
+            setting,
+            message: format!(
+                "{listen} can be reached from other machines, and there is no token; set \
+                 DSTREAMS_TOKEN (or --token-file) to the same secret on master, workers and clients"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,120 @@
+//! How a cluster is doing, for `dstreams status`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use dstreams::{BatchReport, Listener};
+use serde::{Deserialize, Serialize};
+
+use super::hub::Hub;
+
+/// How a cluster is doing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// The workers that are there.
+    pub workers: Vec<WorkerStatus>,
+    /// The input streams, and what is known of them.
+    pub streams: Vec<StreamStatus>,
+    /// Batches that took effect.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// The newest batch that took effect.
+    pub last: Option<BatchReport>,
+}
+
+/// How a worker is doing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Its number: a worker that comes back has another one.
+    pub id: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Where clients send records to.
+    pub ingest: String,
+    /// Tasks it runs at once.
+    pub cores: usize,
+    /// Blocks that it holds, copies included, and their bytes.
+    pub blocks: usize,
+    /// Bytes of memory of its blocks.
+    pub block_memory: usize,
+    /// Partitions that tasks left there, not yet forgotten.
+    pub kept: usize,
+    /// Partitions of state that it holds.
+    pub holds: Vec<u32>,
+    /// Partitions of state that it would take over.
+    pub stands_by: Vec<u32>,
+    /// Bytes of memory of its process.
+    pub resident_memory: u64,
+}
+
+/// What is known of an input stream.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StreamStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its source listens, if it does; streams for clients are received by every worker.
+    pub listening: Option<String>,
+    /// What could not become records.
+    pub dead_letters: u64,
+}
+
+/// Watches batches.
+#[derive(Default)]
+pub struct Watch(Mutex<ClusterStatus>);
+
+impl Watch {
+    /// The status now.
+    pub fn status(&self, hub: &Hub) -> ClusterStatus {
+        let mut status = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut dead_letters: BTreeMap<String, u64> = BTreeMap::new();
+        let holders = hub.holders(128);
+        for (id, worker) in hub.workers() {
+            for (stream, count) in worker.holds.dead_letters {
+                *dead_letters.entry(stream).or_default() += count;
+            }
+            let of = |is: &dyn Fn(&super::hub::Holders) -> bool| {
+                let all = (0..).zip(&holders);
+                let of = all.filter(|(_, holders)| holders.as_ref().is_some_and(is));
+                of.map(|(partition, _)| partition).collect()
+            };
+            status.workers.push(WorkerStatus {
+                id: id.0,
+                pid: worker.pid,
+                ingest: worker.address,
+                cores: worker.cores,
+                blocks: worker.holds.blocks,
+                block_memory: worker.holds.block_memory,
+                kept: worker.holds.kept,
+                holds: of(&|holders| holders.holder == id),
+                stands_by: of(&|holders| holders.standby == Some(id)),
+                resident_memory: worker.holds.resident_memory,
+            });
+        }
+        let listening = hub.listening();
+        for (at, input) in (0..).zip(&hub.inputs) {
+            status.streams.push(StreamStatus {
+                name: input.name.clone(),
+                listening: listening.get(&at).cloned(),
+                dead_letters: dead_letters.get(&input.name).copied().unwrap_or_default(),
+            });
+        }
+        status
+    }
+}
+
+impl Listener for Watch {
+    fn batch_completed(&self, report: &BatchReport) {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        status.batches += 1;
+        status.records += report.records;
+        status.last = Some(report.clone());
+    }
+}

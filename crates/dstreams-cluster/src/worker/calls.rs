@@ -1,0 +1,83 @@
+//! What a worker answers: copies of blocks, rows it holds, clients.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use tonic::{Request, Status, Streaming};
+
+use super::epoch::Epoch;
+use crate::data::{Ask, Calls, Replies, decode_copy, encode};
+
+/// See the module.
+#[derive(Default)]
+pub struct WorkerCalls {
+    /// Set when the program has begun.
+    pub epoch: OnceLock<Arc<Epoch>>,
+}
+
+impl WorkerCalls {
+    fn epoch(&self) -> Result<&Arc<Epoch>, Status> {
+        let not_yet = || Status::unavailable("the program has not begun on this worker");
+        self.epoch.get().ok_or_else(not_yet)
+    }
+}
+
+#[async_trait]
+impl Calls for WorkerCalls {
+    async fn records(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Replies<PutResult>, Status> {
+        let clients = self.epoch()?.clients();
+        let none = || Status::unavailable("this worker takes no records of clients yet");
+        clients.ok_or_else(none)?.do_put(request).await
+    }
+
+    async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status> {
+        let epoch = self.epoch()?;
+        let (header, block) = decode_copy(messages, &epoch.budget).await?;
+        epoch.take_copy(header.sender, header.received, block)
+    }
+
+    async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
+        let epoch = self.epoch()?;
+        match Ask::parse(&ticket)? {
+            Ask::Rows(source) => match epoch.site.here(&source) {
+                Some(rows) => {
+                    let messages = encode(rows, None);
+                    Ok(Box::pin(messages.map_err(Status::from)))
+                }
+                None => Err(Status::not_found(format!("{source:?} is not held here"))),
+            },
+            Ask::State { partition } => {
+                let state = epoch.site.windows.export(partition as usize);
+                let state = state.map_err(|error| Status::internal(error.to_string()))?;
+                let pieces: Vec<_> = state
+                    .chunks(1 << 20)
+                    .map(|piece| {
+                        Ok(FlightData {
+                            data_body: piece.to_vec().into(),
+                            ..FlightData::default()
+                        })
+                    })
+                    .collect();
+                Ok(Box::pin(futures::stream::iter(pieces)))
+            }
+        }
+    }
+
+    async fn link(&self, _: Request<Streaming<FlightData>>) -> Result<Replies<FlightData>, Status> {
+        Err(Status::unimplemented("this is a worker, not a master"))
+    }
+
+    async fn info(&self, _: FlightDescriptor) -> Result<FlightInfo, Status> {
+        Err(Status::unimplemented("this worker takes records itself"))
+    }
+
+    async fn status(&self) -> Result<Vec<u8>, Status> {
+        let holds = self.epoch()?.holds();
+        serde_json::to_vec(&holds).map_err(|error| Status::internal(error.to_string()))
+    }
+}

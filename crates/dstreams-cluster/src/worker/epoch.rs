@@ -1,0 +1,371 @@
+//! [`Epoch`]: a worker between its welcome and the end of its link.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use dstreams::cluster::{
+    Block, Budget, Claims, DeadLetters, Embedded, Intake, Parts, Place, open_source, run_source,
+};
+use dstreams::{Clients, Closing, Ingest, Listener, Result, Source};
+use dstreams_control::{BlockId, ReceiverId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use super::lane::{self, Seal, held};
+use super::state::States;
+use crate::data::{CopyHeader, Received};
+use crate::execute::Site;
+use crate::link::{HeldBlock, Holds, Sender, ToMaster, ToWorker};
+
+/// See the module.
+pub struct Epoch {
+    /// This worker's number.
+    pub worker: u32,
+    pub site: Arc<Site>,
+    pub link: Sender<ToMaster>,
+    /// Where copies of new blocks go.
+    pub peer: watch::Sender<Option<(u32, String)>>,
+    pub budget: Budget,
+    dead_letters: DeadLetters,
+    config: dstreams::Config,
+    dead_letter_input: Option<usize>,
+    inputs: Vec<(String, dstreams::arrow::datatypes::SchemaRef)>,
+    sources: Mutex<Vec<Option<Box<dyn Source>>>>,
+    clients: Mutex<Option<Arc<Embedded>>>,
+    closing: Closing,
+    running: TaskTracker,
+    lanes: Mutex<BTreeMap<ReceiverId, mpsc::UnboundedSender<Seal>>>,
+    claims: Mutex<Waiting>,
+    copies: Mutex<Copies>,
+    states: States,
+}
+
+/// Claims that the master has not granted.
+#[derive(Default)]
+struct Waiting {
+    next: u64,
+    claims: HashMap<u64, oneshot::Sender<u64>>,
+}
+
+/// Blocks that other workers received.
+#[derive(Default)]
+struct Copies {
+    /// By the worker that received them.
+    of: HashMap<u32, BTreeMap<BlockId, HeldBlock>>,
+    /// Where receivers are, and of which input: others' that blocks are held of, and ours.
+    receivers: HashMap<ReceiverId, Received>,
+    lost: Vec<u32>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Epoch {
+    pub fn new(
+        worker: u32,
+        mut parts: Parts,
+        site: Arc<Site>,
+        link: Sender<ToMaster>,
+    ) -> Arc<Self> {
+        let config = parts.config.clone();
+        let sources = std::mem::take(&mut parts.sources);
+        Arc::new(Epoch {
+            worker,
+            states: States::new(Arc::clone(&site), link.clone()),
+            site,
+            link,
+            peer: watch::Sender::new(None),
+            budget: Budget::new(config.block_memory),
+            dead_letters: DeadLetters::default(),
+            dead_letter_input: parts.dead_letter_input,
+            inputs: parts.inputs(),
+            config,
+            sources: Mutex::new(sources.into_iter().map(Some).collect()),
+            clients: Mutex::default(),
+            closing: Closing::default(),
+            running: TaskTracker::new(),
+            lanes: Mutex::default(),
+            claims: Mutex::default(),
+            copies: Mutex::default(),
+        })
+    }
+
+    /// Does what the master says. The end of the program is not for here.
+    pub fn heed(self: &Arc<Self>, message: ToWorker) {
+        match message {
+            ToWorker::Receive { input, receiver } => {
+                if let Err(error) = self.receive(input, receiver) {
+                    let message = error.to_string();
+                    self.link.say(&ToMaster::SourceFailed { input, message });
+                }
+            }
+            ToWorker::Peer { to } => {
+                self.peer.send_replace(to);
+            }
+            ToWorker::Seal { batch, last } => self.seal(batch, last),
+            ToWorker::Close => {
+                self.budget.lift();
+                self.closing.request();
+            }
+            ToWorker::Fence { lost } => {
+                let mut copies = lock(&self.copies);
+                copies.lost.push(lost);
+                let blocks = copies.of.remove(&lost).unwrap_or_default();
+                let blocks = blocks.into_values().collect();
+                self.link.say(&ToMaster::Fenced { lost, blocks });
+            }
+            ToWorker::Copy { block, to, address } => self.copy(block, to, address),
+            ToWorker::Drop { blocks } => self.drop_blocks(&blocks),
+            ToWorker::Grant { token, last } => {
+                if let Some(claim) = lock(&self.claims).claims.remove(&token) {
+                    let _ = claim.send(last);
+                }
+            }
+            ToWorker::Revoke {
+                input,
+                producer,
+                grant,
+            } => self.revoke(input, producer, grant),
+            ToWorker::Forget { batch } => self.site.kept.forget_to(batch),
+            ToWorker::CopyState { .. } | ToWorker::Install { .. } => self.states.take(message),
+            ToWorker::Welcome { .. }
+            | ToWorker::Refused { .. }
+            | ToWorker::Begin { .. }
+            | ToWorker::End => {}
+        }
+    }
+
+    /// Runs the receiver of an input here.
+    fn receive(self: &Arc<Self>, input: u32, receiver: ReceiverId) -> Result<()> {
+        let at = input as usize;
+        let (Some((name, schema)), Some(source)) = (
+            self.inputs.get(at).cloned(),
+            lock(&self.sources).get_mut(at).and_then(Option::take),
+        ) else {
+            return Err(dstreams::Error::NotRunning);
+        };
+        let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
+        let intake = Intake::new(receiver, &name, schema, &self.config, budget, dead);
+        let intake = Arc::new(intake.with_copies());
+        if self.dead_letter_input == Some(at) {
+            self.dead_letters.connect(Arc::clone(&intake));
+        }
+        if let Place::Everywhere(clients) = source.place() {
+            self.embed(clients)?;
+        }
+        let received = Received {
+            worker: self.worker,
+            input,
+        };
+        lock(&self.copies).receivers.insert(receiver, received);
+        let (seals, asked) = mpsc::unbounded_channel();
+        lock(&self.lanes).insert(receiver, seals);
+        let epoch = Arc::clone(self);
+        tokio::spawn(lane::run(epoch, input, Arc::clone(&intake), asked));
+        let epoch = Arc::clone(self);
+        self.running
+            .spawn(async move { epoch.run_source(input, source, intake).await });
+        Ok(())
+    }
+
+    /// Answers the calls of clients.
+    fn embed(self: &Arc<Self>, clients: Clients) -> Result<()> {
+        let mut embedded = lock(&self.clients);
+        match &*embedded {
+            Some(first) if !first.is_of(&clients) => Err(dstreams::Error::Config {
+                setting: "clients",
+                message:
+                    "a worker has one address for clients: give all streams the same `Clients`"
+                        .into(),
+            }),
+            Some(_) => Ok(()),
+            None => {
+                let claims = Arc::new(ClaimsOf(Arc::downgrade(self)));
+                *embedded = Some(Arc::new(clients.embed(claims)));
+                Ok(())
+            }
+        }
+    }
+
+    async fn run_source(&self, input: u32, mut source: Box<dyn Source>, intake: Arc<Intake>) {
+        let told = Arc::new(Told {
+            input,
+            link: self.link.clone(),
+        });
+        match open_source(source.as_mut(), &intake).await {
+            Ok(address) => {
+                if let Some(address) = address {
+                    let address = address.to_string();
+                    self.link.say(&ToMaster::Listening { input, address });
+                }
+                run_source(source, Ingest::of(intake), self.closing.clone(), vec![told]).await;
+            }
+            Err(error) => told.source_failed(&intake.stream, &error),
+        }
+    }
+
+    /// Has every lane seal; for the last time once the sources have pushed what they had.
+    fn seal(self: &Arc<Self>, batch: dstreams::BatchTime, last: bool) {
+        let ask = move |epoch: &Epoch| {
+            lock(&epoch.lanes)
+                .values()
+                .for_each(|lane| drop(lane.send(Seal { batch, last })));
+        };
+        if !last {
+            return ask(self);
+        }
+        let epoch = Arc::clone(self);
+        tokio::spawn(async move {
+            epoch.running.close();
+            epoch.running.wait().await;
+            ask(&epoch);
+        });
+    }
+
+    /// Holds a copy of another worker's block, which `sender` sent.
+    pub fn take_copy(&self, sender: u32, received: Received, block: Block) -> Result<(), Status> {
+        let held = held(received.input, &block);
+        let mut copies = lock(&self.copies);
+        if copies.lost.contains(&sender) {
+            return Err(Status::failed_precondition(format!(
+                "worker {sender} is not of this cluster any more"
+            )));
+        }
+        let id = block.meta.id;
+        copies.receivers.insert(id.receiver, received);
+        let of = copies.of.entry(received.worker).or_default();
+        of.insert(id, held.clone());
+        self.site.store.insert(Arc::new(block));
+        self.link.say(&ToMaster::Stored { blocks: vec![held] });
+        Ok(())
+    }
+
+    /// Gives another worker a copy of a block, for one that was lost.
+    fn copy(self: &Arc<Self>, id: BlockId, to: u32, address: String) {
+        let epoch = Arc::clone(self);
+        tokio::spawn(async move {
+            let copied = match epoch.site.store.get(id) {
+                Some(block) => epoch.send_copy(&block, &address).await,
+                None => Err(Status::not_found("it is not held")),
+            };
+            if let Err(status) = copied {
+                tracing::warn!(block = %id, to, %status, "not copied");
+                epoch.link.say(&ToMaster::CopyFailed { block: id, to });
+            }
+        });
+    }
+
+    /// Has the worker at `address` hold a block that is held here.
+    pub async fn send_copy(&self, block: &Block, address: &str) -> Result<(), Status> {
+        let received = lock(&self.copies)
+            .receivers
+            .get(&block.meta.id.receiver)
+            .copied();
+        let received = received.ok_or_else(|| Status::not_found("a block of nobody"))?;
+        let header = CopyHeader::of(self.worker, received, block);
+        self.site.peers.copy(&header, block, address).await
+    }
+
+    fn drop_blocks(&self, blocks: &[BlockId]) {
+        self.site.store.forget(blocks);
+        let mut copies = lock(&self.copies);
+        for of in copies.of.values_mut() {
+            for block in blocks {
+                of.remove(block);
+            }
+        }
+    }
+
+    fn revoke(self: &Arc<Self>, input: u32, producer: String, grant: u64) {
+        let epoch = Arc::clone(self);
+        tokio::spawn(async move {
+            let clients = lock(&epoch.clients).clone();
+            let name = epoch
+                .inputs
+                .get(input as usize)
+                .map(|(name, _)| name.as_str());
+            let last = match (clients, name) {
+                (Some(clients), Some(name)) => clients.revoke(name, &producer).await,
+                _ => 0,
+            };
+            epoch.link.say(&ToMaster::Revoked {
+                input,
+                producer,
+                grant,
+                last,
+            });
+        });
+    }
+
+    /// The calls of clients, once a stream of theirs is received here.
+    pub fn clients(&self) -> Option<Arc<Embedded>> {
+        lock(&self.clients).clone()
+    }
+
+    /// What is held now.
+    pub fn holds(&self) -> Holds {
+        Holds {
+            blocks: self.site.store.len(),
+            block_memory: self.budget.used(),
+            kept: self.site.kept.len(),
+            dead_letters: self.dead_letters.counts(),
+            resident_memory: resident_memory(),
+        }
+    }
+}
+
+/// Bytes of memory of this process, where the system says.
+fn resident_memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse::<u64>().ok());
+    pages.unwrap_or_default() * 4096
+}
+
+/// Claims of producers, granted by the master.
+struct ClaimsOf(std::sync::Weak<Epoch>);
+
+#[async_trait]
+impl Claims for ClaimsOf {
+    async fn claim(&self, stream: &str, producer: &str) -> Result<u64, Status> {
+        let gone = || Status::unavailable("this worker has left its cluster");
+        let epoch = self.0.upgrade().ok_or_else(gone)?;
+        let input = epoch.inputs.iter().position(|(name, _)| name == stream);
+        let input = input.ok_or_else(|| Status::not_found(format!("no stream `{stream}`")))?;
+        let (granted, grant) = oneshot::channel();
+        let token = {
+            let mut claims = lock(&epoch.claims);
+            claims.next += 1;
+            let token = claims.next;
+            claims.claims.insert(token, granted);
+            token
+        };
+        epoch.link.say(&ToMaster::Claim {
+            input: input as u32,
+            producer: producer.to_owned(),
+            token,
+        });
+        drop(epoch);
+        grant.await.map_err(|_| gone())
+    }
+}
+
+/// Tells the master how a source ends.
+struct Told {
+    input: u32,
+    link: Sender<ToMaster>,
+}
+
+impl Listener for Told {
+    fn source_failed(&self, _stream: &str, error: &dstreams::Error) {
+        self.link.say(&ToMaster::SourceFailed {
+            input: self.input,
+            message: error.to_string(),
+        });
+    }
+}

@@ -1,0 +1,238 @@
+//! The life of a worker: join, serve, and join again when the link broke.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_flight::FlightData;
+use dstreams::cluster::Parts;
+use dstreams::{Error, Result, StreamContext};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use super::calls::WorkerCalls;
+use super::epoch::Epoch;
+use super::executor::{self, WorkDir};
+use crate::data::{Peers, Token, listen, serve};
+use crate::execute::Site;
+use crate::link::{Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
+
+/// Pause between two tries to join.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How often the master is told what is held: a sign of life too.
+const HOLDS_EVERY: Duration = Duration::from_millis(500);
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorkerOptions {
+    /// Address of the master.
+    pub master: String,
+    /// Where this worker listens, for clients and other workers; port 0 for a free one. Default:
+    /// loopback.
+    pub listen: String,
+    /// Tasks it runs at once. Default: the cores of the machine.
+    pub cores: usize,
+    /// Bytes of received records that it holds in memory, copies for others included. Default: as
+    /// the program says.
+    pub memory: Option<usize>,
+    /// The secret of the cluster; needed beyond loopback.
+    pub token: Option<String>,
+    /// How long it tries to reach a master. Default: 30 s.
+    pub retry: Duration,
+}
+
+impl WorkerOptions {
+    /// The defaults, with this master.
+    pub fn new(master: &str) -> Self {
+        WorkerOptions {
+            master: master.to_owned(),
+            listen: "127.0.0.1:0".into(),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            memory: None,
+            token: None,
+            retry: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Builds the program from its arguments.
+pub type Program<'a> = dyn Fn(&[String]) -> Result<StreamContext> + 'a;
+
+/// How an epoch ended, when it did not fail for good.
+enum End {
+    /// The program has ended.
+    Program,
+    /// The link broke, or none was made.
+    Link(String),
+}
+
+/// Runs a worker until the program has ended. `joined` is told its number and address each time.
+pub fn run(
+    options: &WorkerOptions,
+    program: &Program<'_>,
+    joined: &dyn Fn(u32, &str),
+) -> Result<()> {
+    let mut trying = Instant::now();
+    let mut had_joined = false;
+    loop {
+        // Each epoch has a runtime of its own: with it ends all that it started.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("dstreams-worker")
+            .build();
+        let runtime = runtime.map_err(|error| Error::Config {
+            setting: "threads",
+            message: format!("the worker's threads cannot be started: {error}"),
+        })?;
+        let mut welcome = || {
+            had_joined = true;
+            trying = Instant::now();
+        };
+        let end = runtime.block_on(epoch(options, program, joined, &mut welcome));
+        runtime.shutdown_background();
+        let reason = match end? {
+            End::Program => return Ok(()),
+            End::Link(reason) => reason,
+        };
+        if had_joined {
+            had_joined = false;
+            trying = Instant::now();
+            tracing::warn!(reason, "the link to the master broke; joining again");
+        }
+        if trying.elapsed() >= options.retry {
+            let (master, waited) = (&options.master, options.retry);
+            return Err(Error::Config {
+                setting: "master",
+                message: format!(
+                    "no master at {master} for {waited:?}: {reason}; \
+                     start one there with `master --listen {master}`, or give another address"
+                ),
+            });
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+async fn epoch(
+    options: &WorkerOptions,
+    program: &Program<'_>,
+    joined: &dyn Fn(u32, &str),
+    welcome: &mut dyn FnMut(),
+) -> Result<End> {
+    let token = Token::new(options.token.clone());
+    let listener = listen(&options.listen).await?;
+    let address = listener.local_addr().map_err(|source| Error::Listen {
+        address: options.listen.clone(),
+        source: Arc::new(source),
+    })?;
+    let peers = Peers::new(token.clone());
+    let (link, said) = channel::<ToMaster>();
+    link.say(&ToMaster::Hello {
+        version: VERSION,
+        build: build_id().to_string(),
+        pid: std::process::id(),
+        cores: options.cores,
+    });
+    let connected = async {
+        let mut client = peers.client(&options.master)?;
+        client.do_exchange(peers.request(said)).await
+    };
+    let mut heard = match connected.await {
+        Ok(answers) => answers.into_inner(),
+        Err(status) if status.code() == tonic::Code::Unauthenticated => {
+            return Err(refused(&options.master, status.message()));
+        }
+        Err(status) => return Ok(End::Link(status.message().to_owned())),
+    };
+    let (worker, arguments) = match next(&mut heard).await {
+        Ok(ToWorker::Welcome { worker, arguments }) => (worker, arguments),
+        Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
+        Ok(ToWorker::End) => return Ok(End::Program),
+        Ok(_) => return Ok(End::Link("a master that does not greet".into())),
+        Err(end) => return Ok(end),
+    };
+    let mut context = program(&arguments)?;
+    if let Some(memory) = options.memory {
+        context.set_block_memory(memory);
+    }
+    let parts = Parts::of(context)?;
+    link.say(&ToMaster::Join {
+        fingerprint: parts.fingerprint(),
+        address: address.to_string(),
+    });
+    let stop = CancellationToken::new();
+    let calls = Arc::new(WorkerCalls::default());
+    serve(listener, Arc::clone(&calls) as _, token, stop.clone());
+    let _serving = stop.drop_guard();
+    welcome();
+    joined(worker, &address.to_string());
+    let (partitions, engine) = loop {
+        match next(&mut heard).await {
+            Ok(ToWorker::Begin { partitions, engine }) => break (partitions, engine),
+            Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
+            Ok(ToWorker::End) => return Ok(End::Program),
+            Ok(_) => {}
+            Err(end) => return Ok(end),
+        }
+    };
+    let plans = Arc::new(parts.plans(partitions)?);
+    let rows_per_batch = parts.config.rows_per_batch;
+    let site = Site::new(plans, rows_per_batch, peers, address.to_string())?;
+    let site = Arc::new(site);
+    let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone());
+    let _ = calls.epoch.set(Arc::clone(&epoch));
+    let work_dir = WorkDir::new()?;
+    let engine = engine_at(&options.master, &engine);
+    let host = address.ip().to_string();
+    let executor = executor::run(worker, site, &host, engine, options.cores, &work_dir);
+    tokio::spawn(tell_holds(Arc::clone(&epoch), link.clone()));
+    link.say(&ToMaster::Ready);
+    let heeding = async {
+        loop {
+            match next(&mut heard).await {
+                Ok(ToWorker::End) => return End::Program,
+                Ok(message) => epoch.heed(message),
+                Err(end) => return end,
+            }
+        }
+    };
+    tokio::select! {
+        end = heeding => Ok(end),
+        ended = executor => match ended {
+            Ok(()) => Ok(End::Link("the executor was stopped".into())),
+            Err(error) => Ok(End::Link(error.to_string())),
+        },
+    }
+}
+
+fn refused(master: &str, reason: &str) -> Error {
+    Error::Config {
+        setting: "master",
+        message: format!("{master} refuses this worker: {reason}"),
+    }
+}
+
+/// The next message, or how the link has ended.
+async fn next(heard: &mut Streaming<FlightData>) -> Result<ToWorker, End> {
+    match hear(heard).await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(End::Link("the master has closed the link".into())),
+        Err(status) => Err(End::Link(status.message().to_owned())),
+    }
+}
+
+/// The scheduler's address: a port at the master's host.
+fn engine_at(master: &str, engine: &str) -> (String, u16) {
+    let host = master.rsplit_once(':').map_or(master, |(host, _)| host);
+    let (at, port) = engine.rsplit_once(':').unwrap_or(("", engine));
+    let anywhere = at.is_empty() || at == "0.0.0.0" || at == "[::]";
+    let host = if anywhere { host } else { at };
+    (host.to_owned(), port.parse().unwrap_or_default())
+}
+
+async fn tell_holds(epoch: Arc<Epoch>, link: Sender<ToMaster>) {
+    loop {
+        link.say(&ToMaster::Holds(epoch.holds()));
+        tokio::time::sleep(HOLDS_EVERY).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! [`States`]: partitions of state on this worker, as their standby.
+//!
+//! What is done to one partition is done in the order in which the master says it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dstreams::cluster::Installs;
+use dstreams_control::BatchTime;
+use tokio::sync::mpsc;
+
+use crate::execute::Site;
+use crate::link::{Sender, ToMaster, ToWorker};
+use crate::plan::{KeptId, Source};
+
+/// Pause before the master is told that a state could not be had.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// See the module.
+pub struct States {
+    site: Arc<Site>,
+    link: Sender<ToMaster>,
+    partitions: Mutex<BTreeMap<u32, mpsc::UnboundedSender<ToWorker>>>,
+}
+
+impl States {
+    pub fn new(site: Arc<Site>, link: Sender<ToMaster>) -> Self {
+        States {
+            site,
+            link,
+            partitions: Mutex::default(),
+        }
+    }
+
+    /// Takes what the master says of a partition.
+    pub fn take(&self, message: ToWorker) {
+        let (ToWorker::CopyState { partition, .. } | ToWorker::Install { partition, .. }) = message
+        else {
+            return;
+        };
+        let mut partitions = self
+            .partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let queue = partitions.entry(partition).or_insert_with(|| {
+            let (queue, messages) = mpsc::unbounded_channel();
+            let (site, link) = (Arc::clone(&self.site), self.link.clone());
+            tokio::spawn(run(site, link, messages));
+            queue
+        });
+        let _ = queue.send(message);
+    }
+}
+
+async fn run(
+    site: Arc<Site>,
+    link: Sender<ToMaster>,
+    mut messages: mpsc::UnboundedReceiver<ToWorker>,
+) {
+    // The copy that the state of this partition began with.
+    let mut began = 0;
+    while let Some(message) = messages.recv().await {
+        match message {
+            ToWorker::CopyState {
+                partition,
+                from,
+                copy,
+            } => match take_over(&site, partition, &from).await {
+                Ok(version) => {
+                    began = copy;
+                    link.say(&ToMaster::Installed {
+                        partition,
+                        version: version.unwrap_or(BatchTime(0)),
+                        copy,
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(partition, from, %error, "state was not copied");
+                    tokio::time::sleep(AGAIN).await;
+                    link.say(&ToMaster::StateCopyFailed { partition, copy });
+                }
+            },
+            ToWorker::Install {
+                batch,
+                attempt,
+                partition,
+                windows,
+                from,
+            } => match install(&site, (batch, attempt), partition, &windows, &from).await {
+                Ok(()) => link.say(&ToMaster::Installed {
+                    partition,
+                    version: batch,
+                    copy: began,
+                }),
+                Err(error) => tracing::warn!(partition, %batch, %error, "state was not installed"),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Gets the whole state of a partition from its holder.
+async fn take_over(site: &Site, partition: u32, from: &str) -> dstreams::Result<Option<BatchTime>> {
+    let bytes = site.peers.state(partition, from).await?;
+    let at = partition as usize;
+    site.windows.import(at, &bytes)?;
+    Ok(site.windows.version(at))
+}
+
+/// Gets what a batch added to a partition from its holder, and installs it.
+async fn install(
+    site: &Site,
+    (batch, attempt): (BatchTime, u32),
+    partition: u32,
+    windows: &[(usize, usize)],
+    from: &str,
+) -> dstreams::Result<()> {
+    let from = from.to_owned();
+    for (window, slot) in windows {
+        let delta = Source::Kept(KeptId {
+            batch,
+            attempt,
+            slot: *slot,
+            partition: partition as usize,
+        });
+        let rows = site.peers.fetch(&delta, std::iter::once(&from)).await?;
+        site.windows
+            .install(*window, partition as usize, batch, &rows)?;
+    }
+    Ok(())
+}
