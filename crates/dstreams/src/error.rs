@@ -109,6 +109,24 @@ pub enum Error {
         /// The block.
         block: BlockId,
     },
+    /// Bytes from a file or another process cannot be read.
+    #[error("bytes of {what}: {message}")]
+    Bytes {
+        /// What they were to be.
+        what: String,
+        /// What is wrong with them.
+        message: String,
+    },
+    /// A file or a directory could not be used.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was to be done.
+        action: &'static str,
+        /// Its path.
+        path: String,
+        /// What the operating system said.
+        source: Arc<std::io::Error>,
+    },
     /// The query engine said no.
     #[error("{0}")]
     Engine(Arc<DataFusionError>),
@@ -157,7 +175,7 @@ impl Error {
     /// another attempt; a panic or a wrong value would come again.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Sink { .. } => true,
+            Error::Sink { .. } | Error::File { .. } => true,
             Error::Engine(cause) | Error::Operator { cause, .. } => matches!(
                 cause.find_root(),
                 DataFusionError::IoError(_) | DataFusionError::ResourcesExhausted(_)

@@ -4,6 +4,10 @@
 //! forgotten, and its memory is given back then. On one machine there is one copy, in memory.
 //! **On failure**: asking for a block that is not held is an error that names it.
 
+mod frame;
+mod ipc;
 mod store;
 
+pub(crate) use frame::Format;
+pub(crate) use ipc::{columns, read_batches, write_batches};
 pub use store::BlockStore;

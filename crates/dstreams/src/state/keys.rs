@@ -9,7 +9,9 @@ use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use super::bytes::{Reader, put_bytes, wrong};
 use crate::error::Result;
+use crate::replicate::{read_batches, write_batches};
 
 /// Finds the slot of a key; new keys get the next one.
 pub(super) struct Keys {
@@ -39,16 +41,21 @@ impl Keys {
     /// The slot of each row's key, into `slots`.
     pub fn intern(&mut self, keys: &[ArrayRef], slots: &mut Vec<usize>) -> Result<()> {
         self.index.intern(keys, slots)?;
+        // New slots come in the order of their rows, unless hashes of keys collide.
         let mut fresh = Vec::new();
         for (row, slot) in slots.iter().enumerate() {
-            if *slot == self.slots {
-                fresh.push(row as u32);
-                self.slots += 1;
+            let Some(at) = slot.checked_sub(self.slots) else {
+                continue;
+            };
+            if at >= fresh.len() {
+                fresh.resize(at + 1, None);
             }
+            fresh[at].get_or_insert(row as u32);
         }
         if fresh.is_empty() {
             return Ok(());
         }
+        self.slots += fresh.len();
         let fresh = UInt32Array::from(fresh);
         let columns = keys.iter().map(|key| owned(&take(key, &fresh, None)?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -72,6 +79,30 @@ impl Keys {
     /// The keys by slot, in segments.
     pub fn segments(&self) -> &[RecordBatch] {
         &self.segments
+    }
+
+    /// Appends the keys by slot, in their segments.
+    pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
+        let mut keys = Vec::new();
+        write_batches(&mut keys, &self.schema, &self.segments)?;
+        put_bytes(to, &keys);
+        Ok(())
+    }
+
+    /// The keys that were exported, with a new index.
+    pub fn import(schema: SchemaRef, from: &mut Reader<'_>) -> Result<Self> {
+        let mut keys = Keys::new(Arc::clone(&schema))?;
+        let mut slots = Vec::new();
+        for segment in read_batches("a window's keys", from.bytes()?, &schema)? {
+            keys.index.intern(segment.columns(), &mut slots)?;
+            let next = keys.slots..keys.slots + segment.num_rows();
+            if !slots.iter().copied().eq(next.clone()) {
+                return Err(wrong("a key has two slots"));
+            }
+            keys.slots = next.end;
+            keys.segments.push(segment);
+        }
+        Ok(keys)
     }
 
     /// Keeps the slots in `live` only, which get new numbers in their order.
@@ -102,4 +133,56 @@ fn owned(column: &ArrayRef) -> Result<ArrayRef> {
 /// The first `keys` columns.
 pub(super) fn key_schema(schema: &Schema, keys: usize) -> SchemaRef {
     Arc::new(Schema::new(schema.fields()[..keys].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::Int64Array;
+    use datafusion::arrow::datatypes::{Field, Int64Type};
+    use datafusion::logical_expr::EmitTo;
+
+    use super::*;
+
+    /// Gives each batch of keys the slots of a list.
+    struct Listed(Vec<Vec<usize>>);
+
+    impl GroupValues for Listed {
+        fn intern(
+            &mut self,
+            _: &[ArrayRef],
+            slots: &mut Vec<usize>,
+        ) -> datafusion::error::Result<()> {
+            *slots = self.0.remove(0);
+            Ok(())
+        }
+        fn size(&self) -> usize {
+            0
+        }
+        fn is_empty(&self) -> bool {
+            false
+        }
+        fn len(&self) -> usize {
+            0
+        }
+        fn emit(&mut self, _: EmitTo) -> datafusion::error::Result<Vec<ArrayRef>> {
+            Ok(vec![])
+        }
+        fn clear_shrink(&mut self, _: usize) {}
+    }
+
+    #[test]
+    fn new_slots_may_come_in_any_order() {
+        let field = Field::new("key", DataType::Int64, false);
+        let mut keys = Keys::new(Arc::new(Schema::new(vec![field]))).unwrap();
+        keys.index = Box::new(Listed(vec![vec![2, 0, 2, 1, 0], vec![1, 4, 3]]));
+        for batch in [[12, 10, 12, 11, 10].to_vec(), [11, 14, 13].to_vec()] {
+            let batch: ArrayRef = Arc::new(Int64Array::from(batch));
+            keys.intern(&[batch], &mut Vec::new()).unwrap();
+        }
+        let segments = keys.segments().iter();
+        let keys: Vec<i64> = segments
+            .flat_map(|s| s.column(0).as_primitive::<Int64Type>().values().to_vec())
+            .collect();
+        assert_eq!(keys, [10, 11, 12, 13, 14]);
+    }
 }

@@ -3,12 +3,18 @@
 //! **In**: the delta of a batch for each partition. **Out**: what a window holds at a batch time.
 //! **Promise**: installing is the only mutation, and idempotent: a delta that was installed is
 //! ignored. The cost of installing follows the keys of the new and of the expiring batch, not what
-//! is held. **On failure**: a delta older than what is installed, or after a gap, is refused.
+//! is held. Exported and imported again, a partition goes on as it would have, bit by bit.
+//! **On failure**: a delta after a gap is refused; so are bytes that are damaged or of other windows,
+//! and then nothing changes.
 
+mod bytes;
 mod columns;
 mod keys;
 mod stacks;
 mod window;
 mod windows;
+
+#[cfg(test)]
+mod tests;
 
 pub use windows::Windows;

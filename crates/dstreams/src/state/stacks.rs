@@ -11,11 +11,15 @@
 
 use std::collections::VecDeque;
 
+use super::bytes::{Reader, put_number, put_numbers, wrong};
 use super::columns::Combine;
+use crate::error::Result;
 
 /// Number of an entry, counted from the first ever.
 type Entry = u64;
 const NONE: Entry = Entry::MAX;
+/// More entries and panes than any program lives to see.
+const MOST: u64 = u64::MAX / 4;
 
 /// The entries of a window, oldest first: a key has at most one for each pane.
 #[derive(Default)]
@@ -36,6 +40,22 @@ impl Entries {
 
     fn end(&self) -> Entry {
         self.first + self.slots.len() as u64
+    }
+
+    /// Adds an entry of the key in `slot`, but for its values.
+    fn link(&mut self, key: &mut Key, slot: usize) -> Entry {
+        let entry = self.end();
+        self.slots.push_back(slot as u32);
+        self.earlier.push_back(key.newest);
+        self.later.push_back(NONE);
+        if key.is_empty() {
+            key.oldest = entry;
+        } else {
+            let before = self.at(key.newest);
+            self.later[before] = entry;
+        }
+        key.newest = entry;
+        entry
     }
 }
 
@@ -137,21 +157,13 @@ impl Stacks {
                     false => values.push_back(value),
                 }
             }
-            if again {
-                continue;
+            if !again {
+                let first = key.is_empty();
+                let entry = self.entries.link(key, *slot);
+                if first {
+                    key.front_end = entry;
+                }
             }
-            let entry = self.entries.end();
-            self.entries.slots.push_back(*slot as u32);
-            self.entries.earlier.push_back(key.newest);
-            self.entries.later.push_back(NONE);
-            if key.is_empty() {
-                key.oldest = entry;
-                key.front_end = entry;
-            } else {
-                let before = self.entries.at(key.newest);
-                self.entries.later[before] = entry;
-            }
-            key.newest = entry;
         }
     }
 
@@ -237,5 +249,55 @@ impl Stacks {
         }
         self.keys = keys;
         self.back = back;
+    }
+    /// Appends what does not follow from the rows of the panes.
+    pub fn export(&self, to: &mut Vec<u8>) {
+        put_number(to, self.entries.first);
+        put_number(to, self.count as u64);
+        for values in &self.entries.values {
+            put_numbers(to, values.iter());
+        }
+        let ends: Vec<u64> = self.keys.iter().map(|key| key.front_end).collect();
+        put_numbers(to, ends.iter());
+        for back in &self.back {
+            put_numbers(to, back.iter());
+        }
+    }
+
+    /// Puts in place what was exported, in stacks that are new, where `panes` are the slots of the
+    /// rows of each pane and `slots` the number of slots.
+    pub fn import<'a>(
+        &mut self,
+        panes: impl Iterator<Item = &'a [u32]>,
+        slots: usize,
+        from: &mut Reader<'_>,
+    ) -> Result<()> {
+        (self.entries.first, self.count) = (from.number()?, from.number()? as usize);
+        if self.entries.first > MOST || self.count as u64 > MOST {
+            return Err(wrong("there are more entries or panes than can have been"));
+        }
+        self.keys = vec![NO_ENTRIES; slots];
+        for pane in panes {
+            let start = self.entries.end();
+            self.panes.push_back(start);
+            for slot in pane {
+                let slot = *slot as usize;
+                let key = &mut self.keys[slot];
+                if key.is_empty() || key.newest < start {
+                    self.entries.link(key, slot);
+                }
+            }
+        }
+        for values in &mut self.entries.values {
+            *values = from.numbers(self.entries.slots.len())?;
+        }
+        let ends: Vec<u64> = from.numbers(slots)?;
+        for (key, end) in self.keys.iter_mut().zip(ends) {
+            key.front_end = end;
+        }
+        for back in &mut self.back {
+            *back = from.numbers(slots)?;
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! One partition of a window: its keys, their values, and the batches that will expire.
 
+mod transfer;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::plan::WindowSpec;
 
 /// Slots without records that are kept before slots are numbered anew.
-const FEW: usize = 1024;
+const FEW: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// What a batch added, to be subtracted when it expires.
 struct Pane {
@@ -59,6 +61,16 @@ impl WindowPartition {
             combine,
             spec,
         })
+    }
+
+    /// What it is a partition of.
+    pub fn spec(&self) -> Arc<WindowSpec> {
+        Arc::clone(&self.spec)
+    }
+
+    /// The last batch that was installed.
+    pub fn version(&self) -> Option<BatchTime> {
+        self.version
     }
 
     /// Takes in the partial results of a batch and lets go what expires with it.

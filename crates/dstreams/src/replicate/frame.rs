@@ -1,0 +1,131 @@
+//! The frame of bytes that leave the process: what they are, in which version, and whether they
+//! are what was written.
+//!
+//! A magic of 8 bytes, the version as a `u32`, the body, and `xxh3_64` of all before it. Numbers are
+//! little-endian, here and in the bodies.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{Error, Result};
+
+/// Bytes before the body.
+const HEAD: usize = 12;
+/// Bytes after it.
+const TAIL: usize = 8;
+
+/// A kind of bytes.
+pub(crate) struct Format {
+    /// For messages.
+    pub what: &'static str,
+    pub magic: [u8; 8],
+    pub version: u32,
+}
+
+impl Format {
+    /// Bytes to which a body of about `expected` bytes is appended.
+    pub fn begin(&self, expected: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEAD + expected + TAIL);
+        bytes.extend(self.magic);
+        bytes.extend(self.version.to_le_bytes());
+        bytes
+    }
+
+    /// Ends what [`Format::begin`] began.
+    pub fn seal(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes.extend(xxh3_64(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// The body of sealed bytes.
+    pub fn open<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+        let Some(rest) = bytes.strip_prefix(&self.magic) else {
+            return Err(self.wrong("they do not begin as such bytes do"));
+        };
+        let (Some((version, rest)), Some((sealed, sum))) =
+            (rest.split_first_chunk(), bytes.split_last_chunk())
+        else {
+            return Err(self.wrong("they end too early"));
+        };
+        let version = u32::from_le_bytes(*version);
+        if version != self.version {
+            let ours = self.version;
+            return Err(self.wrong(format!(
+                "they have format {version}, and this program reads format {ours}"
+            )));
+        }
+        if xxh3_64(sealed) != u64::from_le_bytes(*sum) || rest.len() < TAIL {
+            return Err(self.wrong("they are damaged: their checksum does not match"));
+        }
+        Ok(&sealed[HEAD..])
+    }
+
+    /// An error about these bytes.
+    pub fn wrong(&self, message: impl Into<String>) -> Error {
+        Error::Bytes {
+            what: self.what.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: Format = Format {
+        what: "a test",
+        magic: *b"dstr-tst",
+        version: 3,
+    };
+
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        let mut bytes = FORMAT.begin(body.len());
+        bytes.extend(body);
+        FORMAT.seal(bytes)
+    }
+
+    #[test]
+    fn what_is_sealed_opens() {
+        for body in [&b""[..], b"x", b"some longer body"] {
+            assert_eq!(FORMAT.open(&sealed(body)).unwrap(), body);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let mut bytes = sealed(b"some body");
+        for bit in 0..8 * bytes.len() {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(FORMAT.open(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert!(FORMAT.open(&bytes).is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_cut_or_go_on_are_refused() {
+        let bytes = sealed(b"some body");
+        for end in 0..bytes.len() {
+            assert!(FORMAT.open(&bytes[..end]).is_err(), "{end} bytes");
+        }
+        assert!(FORMAT.open(&[&bytes[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn head_and_sum_do_not_overlap() {
+        // The checksum covers nothing but the magic: too short, whatever it says.
+        let mut bytes = FORMAT.magic.to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        let short = FORMAT.seal(bytes[..8].to_vec());
+        assert!(FORMAT.open(&short).is_err());
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = sealed(b"some body");
+        bytes[8] = 4;
+        let error = FORMAT.open(&bytes).unwrap_err().to_string();
+        assert!(error.contains("format 4"), "{error}");
+        assert!(error.contains("format 3"), "{error}");
+    }
+}

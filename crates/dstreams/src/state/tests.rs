@@ -1,0 +1,400 @@
+//! A partition's state goes to another place and on there as if it had stayed.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use dstreams_control::BatchTime;
+use proptest::prelude::*;
+
+use super::Windows;
+use crate::execute::Installs;
+use crate::plan::WindowSpec;
+use crate::replicate::write_batches;
+use crate::state::bytes::STATE;
+use crate::stream::agg::{AggPlan, Function, Part};
+
+const PARTITION: usize = 1;
+const PARTITIONS: usize = 3;
+
+/// Key columns, with nulls or without.
+fn keys_of(kind: usize) -> Vec<(DataType, bool)> {
+    match kind {
+        0 => vec![(DataType::Utf8View, false)],
+        1 => vec![(DataType::Int64, true)],
+        2 => vec![(DataType::Utf8View, true), (DataType::Int32, false)],
+        3 => vec![(DataType::Float64, false)],
+        4 => vec![(DataType::Float64, false), (DataType::Int32, true)],
+        _ => vec![(DataType::Boolean, false), (DataType::BinaryView, false)],
+    }
+}
+
+/// Parts of aggregates, the first being the count of records.
+fn part(number: usize) -> (Function, DataType) {
+    use Function::*;
+    let parts = [
+        (Count, DataType::Int64),
+        (Sum, DataType::Int64),
+        (Sum, DataType::UInt64),
+        (Sum, DataType::Float64),
+        (Min, DataType::Int32),
+        (Max, DataType::UInt16),
+        (Min, DataType::Float32),
+        (Max, DataType::Float64),
+        (Max, DataType::Timestamp(TimeUnit::Millisecond, None)),
+    ];
+    parts[number].clone()
+}
+
+fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
+    let keys = keys_of(keys);
+    let key_fields = keys.iter().enumerate();
+    let key_fields =
+        key_fields.map(|(at, (kind, nulls))| Field::new(format!("key{at}"), kind.clone(), *nulls));
+    let part_fields = parts.iter().enumerate();
+    let part_fields =
+        part_fields.map(|(at, number)| Field::new(format!("part{at}"), part(*number).1, false));
+    let plan = AggPlan {
+        parts: parts
+            .iter()
+            .map(|number| Part {
+                function: part(*number).0,
+                column: (*number > 0).then(|| format!("value{number}")),
+            })
+            .collect(),
+        finish: Vec::new(),
+    };
+    WindowSpec {
+        keys: keys.len(),
+        schema: Arc::new(Schema::new(
+            key_fields.chain(part_fields).collect::<Vec<_>>(),
+        )),
+        plan,
+        count: parts.iter().position(|number| *number == 0).unwrap(),
+        length_ms: panes * every_ms,
+        every_ms,
+    }
+}
+
+/// A number of a key, records, a number they have.
+type Row = (u16, u8, i16);
+
+fn key_column(kind: &DataType, nulls: bool, rows: &[Row]) -> ArrayRef {
+    let null = |key: u16| nulls && key % 7 == 3;
+    let text = |key: u16| match key % 3 {
+        0 => format!("k{key}"),
+        1 => format!("a key that does not fit a view, number {key}"),
+        _ => format!("{:012}", key),
+    };
+    let keys = rows.iter().map(|row| row.0);
+    match kind {
+        DataType::Boolean => Arc::new(BooleanArray::from_iter(keys.map(|key| Some(key % 2 == 0)))),
+        DataType::Float64 => {
+            let special = |key| match key {
+                0 => -0.0,
+                1 => 0.0,
+                2 => f64::NAN,
+                key => f64::from(key) / 8.0,
+            };
+            Arc::new(Float64Array::from_iter_values(keys.map(special)))
+        }
+        DataType::Utf8View | DataType::BinaryView => {
+            let texts = keys.map(|key| (!null(key)).then(|| text(key)));
+            cast(&StringViewArray::from_iter(texts), kind).unwrap()
+        }
+        _ => {
+            let numbers = keys.map(|key| (!null(key)).then_some(i64::from(key)));
+            cast(&Int64Array::from_iter(numbers), kind).unwrap()
+        }
+    }
+}
+
+fn part_column(number: usize, rows: &[Row]) -> ArrayRef {
+    let kind = part(number).1;
+    let values: ArrayRef = match (number, &kind) {
+        (0, _) => Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|row| i64::from(row.1)),
+        )),
+        // Tenths do not add exactly: what they add to tells the order.
+        (_, DataType::Float64 | DataType::Float32) => Arc::new(Float64Array::from_iter_values(
+            rows.iter().map(|row| f64::from(row.2) / 10.0),
+        )),
+        (_, DataType::UInt16 | DataType::UInt64) => Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|row| i64::from(row.2).abs()),
+        )),
+        _ => Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|row| i64::from(row.2)),
+        )),
+    };
+    cast(&values, &kind).unwrap()
+}
+
+fn delta(spec: &WindowSpec, keys: usize, parts: &[usize], rows: &[Row]) -> RecordBatch {
+    let keys = keys_of(keys);
+    let keys = keys
+        .iter()
+        .map(|(kind, nulls)| key_column(kind, *nulls, rows));
+    let parts = parts.iter().map(|number| part_column(*number, rows));
+    RecordBatch::try_new(Arc::clone(&spec.schema), keys.chain(parts).collect()).unwrap()
+}
+
+/// A window: keys, parts, panes, and at each how many batches its input has an RDD.
+type Shape = (usize, Vec<usize>, u64, u64);
+
+/// What one batch brings, and whether the state is then exported.
+type Step = (Vec<Vec<Row>>, bool);
+
+struct Program(Vec<(Shape, WindowSpec)>);
+
+impl Program {
+    fn new(shapes: &[Shape]) -> Self {
+        let windows = shapes.iter().map(|shape| {
+            let (keys, parts, panes, every) = shape;
+            (shape.clone(), spec(*keys, parts, *panes, 100 * every))
+        });
+        Program(windows.collect())
+    }
+
+    fn windows(&self) -> Windows {
+        let specs = self.0.iter().map(|(_, spec)| spec.clone()).collect();
+        Windows::new(specs, PARTITIONS).unwrap()
+    }
+
+    /// Installs batch `at` (from 1).
+    fn install(&self, into: &Windows, at: u64, rows: &[Vec<Row>]) {
+        for (window, ((keys, parts, _, every), spec)) in self.0.iter().enumerate() {
+            if at.is_multiple_of(*every) {
+                let deltas = rows.iter().map(|rows| delta(spec, *keys, parts, rows));
+                let deltas: Vec<_> = deltas.collect();
+                into.install(window, PARTITION, BatchTime(100 * at), &deltas)
+                    .unwrap();
+            }
+        }
+    }
+
+    /// All that can be read, with batches, order and bits.
+    fn read(&self, from: &Windows) -> Vec<(Vec<RecordBatch>, Vec<u8>)> {
+        let windows = self.0.iter().enumerate().map(|(window, (_, spec))| {
+            let batches = from.read(window, PARTITION).unwrap();
+            let mut bits = Vec::new();
+            write_batches(&mut bits, &spec.schema, &batches).unwrap();
+            (batches, bits)
+        });
+        windows.collect()
+    }
+}
+
+fn shapes() -> impl Strategy<Value = Vec<Shape>> {
+    let parts = prop::collection::vec(1..9usize, 0..5)
+        .prop_flat_map(|others| (0..=others.len(), Just(others)))
+        .prop_map(|(at, mut parts)| {
+            parts.insert(at, 0);
+            parts
+        });
+    prop::collection::vec((0..6usize, parts, 1..6u64, 1..3u64), 1..4)
+}
+
+/// Keys come, stay and go: each batch has some out of a range that moves.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let row = (0..24u16, 1..4u8, -99..99i16);
+    let rows = prop::collection::vec(prop::collection::vec(row, 0..24), 0..3);
+    let step = (rows, 0..9u16, prop::bool::weighted(0.2));
+    prop::collection::vec(step, 1..40).prop_map(|steps| {
+        let mut base = 0;
+        let step = |(mut rows, moved, export): (Vec<Vec<Row>>, u16, bool)| {
+            base += moved;
+            rows.iter_mut().flatten().for_each(|row| row.0 += base);
+            (rows, export)
+        };
+        steps.into_iter().map(step).collect()
+    })
+}
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(128))]
+
+    #[test]
+    fn imported_state_goes_on_as_the_exported_one(shapes in shapes(), steps in steps()) {
+        let program = Program::new(&shapes);
+        let original = program.windows();
+        let mut copies: Vec<Windows> = Vec::new();
+        for (at, (rows, export)) in (1..).zip(&steps) {
+            for windows in copies.iter().chain([&original]) {
+                program.install(windows, at, rows);
+            }
+            let bytes = original.export(PARTITION).unwrap();
+            let read = program.read(&original);
+            for copy in &copies {
+                prop_assert_eq!(&program.read(copy), &read);
+                prop_assert!(copy.export(PARTITION).unwrap() == bytes, "internals differ");
+            }
+            if *export {
+                // A copy of the last copy, in place of what another program left there.
+                let copy = program.windows();
+                program.install(&copy, 7, &steps[0].0);
+                let from = copies.last().unwrap_or(&original);
+                copy.import(PARTITION, &from.export(PARTITION).unwrap()).unwrap();
+                prop_assert_eq!(&program.read(&copy), &read);
+                prop_assert_eq!(copy.versions(PARTITION), original.versions(PARTITION));
+                copies.push(copy);
+            }
+        }
+    }
+}
+
+/// Two windows with some of everything in them, and their bytes.
+fn example() -> (Program, Windows, Vec<u8>) {
+    let shapes = [(2, vec![1, 0, 3, 5], 4, 1), (3, vec![7, 0], 2, 2)];
+    let program = Program::new(&shapes);
+    let windows = program.windows();
+    for at in 1..=7 {
+        let rows = (0..3).map(|n| (at as u16 + n, 1, 10 * n as i16)).collect();
+        program.install(&windows, at, &[rows, vec![(at as u16, 2, -5)]]);
+    }
+    let bytes = windows.export(PARTITION).unwrap();
+    (program, windows, bytes)
+}
+
+#[test]
+fn every_flipped_bit_is_refused_and_changes_nothing() {
+    let (_, windows, mut bytes) = example();
+    for bit in 0..8 * bytes.len() {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(windows.import(PARTITION, &bytes).is_err(), "bit {bit}");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    for end in 0..bytes.len() {
+        assert!(windows.import(PARTITION, &bytes[..end]).is_err(), "{end}");
+    }
+    assert_eq!(windows.export(PARTITION).unwrap(), bytes);
+}
+
+/// Bytes that were made up, checksum and all, are an error or a state that goes on.
+#[test]
+fn made_up_bytes_never_panic() {
+    let (program, _, bytes) = example();
+    let (mut refused, mut taken) = (0, 0);
+    let body = bytes.len() - 8;
+    let untouched = program.windows().export(PARTITION).unwrap();
+    for at in 12..body {
+        for mask in [[0x01, 0x80], [0x40, 0xff]][at % 2] {
+            let mut lie = bytes[..body].to_vec();
+            lie[at] ^= mask;
+            let windows = program.windows();
+            if windows.import(PARTITION, &STATE.seal(lie)).is_err() {
+                assert_eq!(windows.export(PARTITION).unwrap(), untouched);
+                refused += 1;
+                continue;
+            }
+            taken += 1;
+            let version = windows.version(PARTITION).unwrap().0 / 100;
+            for next in version + 1..version + 8 {
+                // Not those of the bytes, so that they go and slots are numbered anew.
+                let rows = (0..12).map(|n| (100 * next as u16 + n, 1, 1)).collect();
+                program.install(&windows, next, &[rows]);
+                // A value beyond its column's type is an error here.
+                for window in 0..2 {
+                    let _ = windows.read(window, PARTITION);
+                }
+            }
+        }
+    }
+    assert!(
+        refused > 1000 && taken > 100,
+        "{refused} refused, {taken} taken"
+    );
+}
+
+#[test]
+fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
+    for length in [u64::MAX, u64::MAX / 8 + 1, 1 << 60, 1 << 40] {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend([0; 64]);
+        let reader = || super::bytes::Reader(&bytes);
+        assert!(reader().bytes().is_err());
+        assert!(reader().slots(usize::MAX).is_err());
+        assert!(reader().numbers::<Vec<u64>>(length as usize).is_err());
+    }
+}
+
+#[test]
+fn state_of_other_windows_is_refused_with_what_differs() {
+    let shape = (0, vec![0, 1], 3, 1);
+    let bytes = |shapes: &[Shape], partitions| {
+        let specs = Program::new(shapes).0.into_iter().map(|(_, spec)| spec);
+        let windows = Windows::new(specs.collect(), partitions).unwrap();
+        windows.export(PARTITION).unwrap()
+    };
+    let ours = Program::new(std::slice::from_ref(&shape)).windows();
+    let refusal = |bytes: &[u8]| ours.import(PARTITION, bytes).unwrap_err().to_string();
+    ours.import(PARTITION, &bytes(std::slice::from_ref(&shape), PARTITIONS))
+        .unwrap();
+
+    let others: [(Shape, [&str; 2]); 5] = [
+        (
+            (2, vec![0, 1], 3, 1),
+            ["key0: Utf8View not null", "key1: Int32"],
+        ),
+        ((0, vec![0, 2], 3, 1), ["Sum(value1)", "Sum(value2)"]),
+        (
+            (0, vec![1, 0], 3, 1),
+            ["records are part 0", "records are part 1"],
+        ),
+        ((0, vec![0, 1], 4, 1), ["length 300 ms", "length 400 ms"]),
+        ((0, vec![0, 1], 3, 2), ["every 100 ms", "every 200 ms"]),
+    ];
+    for (other, differs) in others {
+        let error = refusal(&bytes(&[other], PARTITIONS));
+        for text in differs {
+            assert!(error.contains(text), "{text} in: {error}");
+        }
+    }
+    let error = refusal(&bytes(&[(0, vec![0, 1], 4, 1)], PARTITIONS));
+    assert!(!error.contains("key0"), "what is the same: {error}");
+    let error = refusal(&bytes(&[shape.clone(), shape.clone()], PARTITIONS));
+    assert!(error.contains("2 window(s), this program 1"), "{error}");
+    let error = refusal(&bytes(&[shape], 2));
+    assert!(error.contains("2 partitions, this program 3"), "{error}");
+}
+
+#[test]
+fn state_of_another_partition_is_refused() {
+    let (_, windows, bytes) = example();
+    let error = windows.import(PARTITION + 1, &bytes).unwrap_err();
+    assert!(error.to_string().contains("partition 1, not 2"), "{error}");
+    assert!(windows.export(PARTITIONS).is_err());
+    let none = windows.export(PARTITIONS - 1).unwrap();
+    assert!(windows.import(PARTITIONS, &none).is_err());
+}
+
+#[test]
+fn versions_are_those_of_the_last_installs() {
+    let (program, windows, bytes) = example();
+    let batches = |times: [Option<u64>; 2]| times.map(|time| time.map(BatchTime)).to_vec();
+    assert_eq!(windows.versions(PARTITION), batches([Some(700), Some(600)]));
+    assert_eq!(windows.version(PARTITION), Some(BatchTime(600)));
+    assert_eq!(windows.version(PARTITION + 1), None);
+    assert_eq!(windows.version(PARTITIONS), None);
+
+    windows.clear(PARTITION).unwrap();
+    assert_eq!(windows.version(PARTITION), None);
+    assert!(windows.read(0, PARTITION).unwrap().is_empty());
+    program.install(&windows, 9, &[vec![(1, 1, 1)]]);
+    assert_eq!(windows.versions(PARTITION), batches([Some(900), None]));
+    assert_eq!(windows.version(PARTITION), Some(BatchTime(900)));
+
+    windows.import(PARTITION, &bytes).unwrap();
+    assert_eq!(windows.versions(PARTITION), batches([Some(700), Some(600)]));
+}

@@ -1,0 +1,140 @@
+//! A partition of a window as bytes, and back.
+//!
+//! What follows from the rest is not among the bytes: sums follow from the panes, the entries of the
+//! stacks (but for their values) from the slots of the panes, the index from the keys. So bytes that
+//! lie cannot make a partition whose pieces do not fit each other.
+
+use std::sync::Arc;
+
+use dstreams_control::BatchTime;
+
+use super::{Pane, WindowPartition};
+use crate::error::{Error, Result};
+use crate::plan::WindowSpec;
+use crate::replicate::columns;
+use crate::state::bytes::{Reader, put_bytes, put_number, put_numbers, put_slots, wrong};
+use crate::state::keys::{Keys, key_schema};
+
+/// Latest batch time that is believed, so that adding a window's length does not overflow.
+const LATEST: u64 = u64::MAX / 4;
+
+impl WindowPartition {
+    /// Appends the whole state.
+    pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
+        put_bytes(to, describe(&self.spec).as_bytes());
+        self.keys.export(to)?;
+        put_number(to, self.panes.len() as u64);
+        for pane in &self.panes {
+            put_number(to, pane.batch.0);
+            put_slots(to, &pane.slots);
+            for column in self.subtracting() {
+                put_numbers(to, pane.values[column].iter());
+            }
+        }
+        if let Some(stacks) = &self.stacks {
+            stacks.export(to);
+        }
+        Ok(())
+    }
+
+    /// The partition that was exported: what comes later gives the same as there, bit by bit.
+    pub fn import(spec: Arc<WindowSpec>, from: &mut Reader<'_>) -> Result<Self> {
+        check_same(&spec, from.text()?)?;
+        let mut window = WindowPartition::new(spec)?;
+        let schema = key_schema(&window.spec.schema, window.spec.keys);
+        window.keys = Keys::import(schema, from)?;
+        window.grow();
+        for _ in 0..from.number()? {
+            let pane = window.read_pane(from)?;
+            window.enter(&pane)?;
+            window.version = Some(pane.batch);
+            window.panes.push_back(pane);
+        }
+        let records = &window.sums[window.spec.count];
+        window.dead = records.iter().filter(|records| **records == 0).count();
+        if let Some(stacks) = &mut window.stacks {
+            let panes = window.panes.iter().map(|pane| &pane.slots[..]);
+            stacks.import(panes, window.keys.len(), from)?;
+        }
+        Ok(window)
+    }
+
+    /// The columns that subtract.
+    fn subtracting(&self) -> Vec<usize> {
+        let columns = 0..self.combine.len();
+        columns
+            .filter(|column| self.combine[*column].invertible())
+            .collect()
+    }
+
+    fn read_pane(&self, from: &mut Reader<'_>) -> Result<Pane> {
+        let batch = BatchTime(from.number()?);
+        if self.version.is_some_and(|version| batch <= version) || batch.0 > LATEST {
+            return Err(wrong(format!("batch {batch} after {:?}", self.version)));
+        }
+        let slots = from.slots(self.keys.len())?;
+        let mut values = vec![Vec::new(); self.combine.len()];
+        for column in self.subtracting() {
+            values[column] = from.numbers(slots.len())?;
+        }
+        Ok(Pane {
+            batch,
+            slots,
+            values,
+        })
+    }
+
+    /// Adds what a pane holds to the sums.
+    fn enter(&mut self, pane: &Pane) -> Result<()> {
+        for column in self.subtracting() {
+            let sums = &mut self.sums[column];
+            for (slot, value) in pane.slots.iter().zip(&pane.values[column]) {
+                let sum = &mut sums[*slot as usize];
+                // Counts of records are positive and do not wrap: a key stays until its last.
+                let whole = sum.checked_add(*value).filter(|_| *value > 0);
+                *sum = match whole {
+                    None if column == self.spec.count => {
+                        return Err(wrong(format!("{sum} and {value} records of a key")));
+                    }
+                    _ => sum.wrapping_add(*value),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a window is, one property a line: processes with the same lines understand each other.
+fn describe(spec: &WindowSpec) -> String {
+    let parts = spec.plan.parts.iter().map(|part| {
+        let column = part.column.as_deref().unwrap_or("*");
+        format!("{:?}({column})", part.function)
+    });
+    format!(
+        "{} keys\ncolumns {}\nparts {}\nrecords are part {}\nlength {} ms\nevery {} ms",
+        spec.keys,
+        columns(&spec.schema),
+        parts.collect::<Vec<_>>().join(", "),
+        spec.count,
+        spec.length_ms,
+        spec.every_ms,
+    )
+}
+
+/// Refuses another window's state, and says what differs.
+fn check_same(spec: &WindowSpec, theirs: &str) -> Result<()> {
+    let ours = describe(spec);
+    if ours == theirs {
+        return Ok(());
+    }
+    let other = |of: &str, than: &str| {
+        let lines = of.lines().enumerate();
+        let lines = lines.filter(|(at, line)| than.lines().nth(*at) != Some(line));
+        lines.map(|(_, line)| line).collect::<Vec<_>>().join("; ")
+    };
+    Err(Error::Schema {
+        what: "state of a window".into(),
+        expected: other(&ours, theirs),
+        found: other(theirs, &ours),
+    })
+}
