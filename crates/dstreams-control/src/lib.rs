@@ -69,6 +69,7 @@
 //! Not promised: that a commit takes effect once (sinks make it so, by batch and attempt), and that a stop ends if a
 //! command is never answered and no deadline was given.
 
+pub mod cluster;
 mod command;
 mod config;
 mod controller;

@@ -1,0 +1,228 @@
+//! [`Blocks`]: which worker holds which block.
+//!
+//! A block lacks a copy when fewer open workers hold it than should; copies it lacks are made as far as the bound on
+//! copies under way allows ([`Copies`]). A block goes when it is forgotten, or lost: no one holds it and none will.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::copies::Copies;
+use super::roster::Roster;
+use super::{ClusterCommand, Mark, WorkerId};
+use crate::{BlockId, BlockMeta, ReceiverId};
+
+#[derive(Debug)]
+struct Block {
+    meta: BlockMeta,
+    marks: Vec<Mark>,
+    /// Sorted.
+    holders: Vec<WorkerId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Blocks {
+    all: BTreeMap<BlockId, Block>,
+    held: BTreeMap<WorkerId, BTreeSet<BlockId>>,
+    /// Those that too few open workers hold.
+    lacking: BTreeSet<BlockId>,
+    /// Of those, what each draining worker holds.
+    to_give: BTreeMap<WorkerId, BTreeSet<BlockId>>,
+    copies: Copies,
+    /// [`Roster::needed`] when `lacking` was last right for all.
+    needed: usize,
+}
+
+/// A block that is no longer held.
+#[derive(Debug)]
+pub(super) struct Removed {
+    pub marks: Vec<Mark>,
+    pub holders: Vec<WorkerId>,
+    /// It was the last of its receiver.
+    pub last: bool,
+}
+
+impl Blocks {
+    pub(super) fn new(max_copying: usize) -> Self {
+        Self {
+            all: BTreeMap::new(),
+            held: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            to_give: BTreeMap::new(),
+            copies: Copies::new(max_copying),
+            needed: 1,
+        }
+    }
+
+    pub(super) fn holders(&self, block: BlockId) -> &[WorkerId] {
+        self.all.get(&block).map_or(&[], |it| &it.holders)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn contains(&self, block: BlockId) -> bool {
+        self.all.contains_key(&block)
+    }
+
+    /// Takes in a block that is new, with the live workers that hold it.
+    pub(super) fn insert(
+        &mut self,
+        meta: BlockMeta,
+        marks: Vec<Mark>,
+        holders: BTreeSet<WorkerId>,
+        roster: &Roster,
+    ) {
+        for &holder in &holders {
+            self.held.entry(holder).or_default().insert(meta.id);
+        }
+        let block = Block {
+            meta,
+            marks,
+            holders: holders.into_iter().collect(),
+        };
+        self.all.insert(meta.id, block);
+        self.review(meta.id, roster);
+    }
+
+    /// A live worker holds a block.
+    pub(super) fn hold(&mut self, block: BlockId, worker: WorkerId, roster: &Roster) {
+        let Some(it) = self.all.get_mut(&block) else {
+            return;
+        };
+        if let Err(at) = it.holders.binary_search(&worker) {
+            it.holders.insert(at, worker);
+            self.held.entry(worker).or_default().insert(block);
+            self.review(block, roster);
+        }
+    }
+
+    /// A copy to `worker` is under way no longer.
+    pub(super) fn copy_ended(&mut self, block: BlockId, worker: WorkerId, failed: bool) -> bool {
+        let ended = self.copies.ended(block, worker, failed);
+        if ended && self.lacking.contains(&block) {
+            self.copies.want(block);
+        }
+        ended
+    }
+
+    /// The worker is lost; returns the blocks it held, or would have held soon.
+    pub(super) fn lose(&mut self, worker: WorkerId, roster: &Roster) -> BTreeSet<BlockId> {
+        self.to_give.remove(&worker);
+        let mut touched = self.held.remove(&worker).unwrap_or_default();
+        for block in &touched {
+            if let Some(it) = self.all.get_mut(block) {
+                it.holders.retain(|&holder| holder != worker);
+            }
+        }
+        touched.extend(self.copies.lose(worker));
+        touched.iter().for_each(|&block| self.review(block, roster));
+        touched
+    }
+
+    /// The worker drains: others must hold what it holds.
+    pub(super) fn drain(&mut self, worker: WorkerId, roster: &Roster) {
+        self.to_give.insert(worker, BTreeSet::new());
+        for block in self.held.get(&worker).cloned().unwrap_or_default() {
+            self.review(block, roster);
+        }
+    }
+
+    /// After the roster changed: what is lacking may be another now, and may be made good elsewhere.
+    pub(super) fn roster_changed(&mut self, roster: &Roster) {
+        if roster.needed() != self.needed {
+            self.needed = roster.needed();
+            let all: Vec<_> = self.all.keys().copied().collect();
+            all.into_iter().for_each(|block| self.review(block, roster));
+        }
+        for &block in &self.lacking {
+            self.copies.want(block);
+        }
+    }
+
+    /// Whether it holds nothing that others should hold and do not.
+    pub(super) fn gave_all(&self, worker: WorkerId) -> bool {
+        self.to_give.get(&worker).is_none_or(BTreeSet::is_empty)
+    }
+
+    /// Whether nobody holds the block, and no copy of it is under way.
+    pub(super) fn is_lost(&self, block: BlockId) -> bool {
+        let unheld = |it: &Block| it.holders.is_empty() && !self.copies.is_under_way(block);
+        self.all.get(&block).is_some_and(unheld)
+    }
+
+    /// Of the blocks of a receiver: those that someone holds, and those that nobody does.
+    pub(super) fn survivors(&self, receiver: ReceiverId) -> (Vec<BlockMeta>, Vec<BlockId>) {
+        let (mut survive, mut lost) = (Vec::new(), Vec::new());
+        for (&id, block) in self.all.range(all_of(receiver)) {
+            match block.holders.is_empty() {
+                true => lost.push(id),
+                false => survive.push(block.meta),
+            }
+        }
+        (survive, lost)
+    }
+
+    pub(super) fn remove(&mut self, block: BlockId) -> Option<Removed> {
+        let it = self.all.remove(&block)?;
+        for holder in &it.holders {
+            if let Some(held) = self.held.get_mut(holder) {
+                held.remove(&block);
+            }
+        }
+        self.lacking.remove(&block);
+        for to_give in self.to_give.values_mut() {
+            to_give.remove(&block);
+        }
+        self.copies.forget(block);
+        Some(Removed {
+            marks: it.marks,
+            holders: it.holders,
+            last: self.all.range(all_of(block.receiver)).next().is_none(),
+        })
+    }
+
+    /// Starts copies that are lacking, as many as may be under way.
+    pub(super) fn copy(&mut self, roster: &Roster, out: &mut Vec<ClusterCommand>) {
+        while let Some(block) = self.copies.next() {
+            let Some(it) = self
+                .all
+                .get(&block)
+                .filter(|_| self.lacking.contains(&block))
+            else {
+                continue;
+            };
+            let open = it.holders.iter().filter(|&&holder| roster.is_open(holder));
+            let missing = roster.needed().saturating_sub(open.count());
+            if let Some((from, to)) = self.copies.start(block, &it.holders, missing, roster) {
+                out.push(ClusterCommand::Copy { block, from, to });
+            }
+        }
+    }
+
+    /// Sets right whether the block is lacking.
+    fn review(&mut self, block: BlockId, roster: &Roster) {
+        let Some(it) = self.all.get(&block) else {
+            return;
+        };
+        let open = it.holders.iter().filter(|&&holder| roster.is_open(holder));
+        let lacking = open.count() < roster.needed();
+        if lacking {
+            self.lacking.insert(block);
+            self.copies.want(block);
+        } else {
+            self.lacking.remove(&block);
+        }
+        for (worker, to_give) in &mut self.to_give {
+            if lacking && it.holders.binary_search(worker).is_ok() {
+                to_give.insert(block);
+            } else {
+                to_give.remove(&block);
+            }
+        }
+    }
+}
+
+fn all_of(receiver: ReceiverId) -> std::ops::RangeInclusive<BlockId> {
+    let id = |seq| BlockId { receiver, seq };
+    id(0)..=id(u64::MAX)
+}

@@ -1,0 +1,54 @@
+//! [`ClusterConfig`]: what the program needs of a cluster, and the bounds of what is under way at once.
+//!
+//! A bound of zero counts as one.
+
+/// Who receives an input.
+#[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
+pub enum InputKind {
+    /// One receiver on each worker (clients, which connect to any).
+    Everywhere,
+    /// One receiver on one worker; a new one on another when that worker is lost.
+    One,
+    /// The master itself, under the receiver id that is the input's number. No `Receive` is given for it and it never
+    /// leaves; its blocks are tracked as any.
+    Master,
+}
+
+/// Settings of a [`Cluster`](super::Cluster).
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct ClusterConfig {
+    /// Workers that hold a block. Default 2: what was acknowledged survives the loss of any one worker.
+    pub copies: usize,
+    /// Partitions of state; 0 if the program has none.
+    pub partitions: u32,
+    /// The inputs by their number.
+    pub inputs: Vec<InputKind>,
+    /// The first id that `Receive` uses, if not below the number of inputs. Default 0; a master that goes on where
+    /// another stopped begins above every id that one gave.
+    pub first_receiver: u32,
+    /// Copies of blocks under way at once, and copies of partitions' states apart from them. Default 16: enough to
+    /// keep some links busy, without starving the batches.
+    pub max_copying: usize,
+    /// Producers without a live owner whose numbers are remembered, some 200 bytes each. Default 100 000. One that
+    /// was forgotten starts anew: what it sends again may be taken twice.
+    pub max_producers: usize,
+    /// Committed batches that a standby may be behind before its state is copied anew. Default 8: news of an install
+    /// that is on its way must not cost a copy of the whole state.
+    pub max_standby_lag: u64,
+}
+
+impl ClusterConfig {
+    /// The defaults for these inputs and so many partitions of state.
+    #[must_use]
+    pub const fn new(inputs: Vec<InputKind>, partitions: u32) -> Self {
+        Self {
+            copies: 2,
+            partitions,
+            inputs,
+            first_receiver: 0,
+            max_copying: 16,
+            max_producers: 100_000,
+            max_standby_lag: 8,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! [`Copies`]: the copies of blocks that are wanted, and those that are under way.
+//!
+//! First wanted, first copied; a copy that failed is tried again elsewhere, and when all were tried, from the start,
+//! after the others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::WorkerId;
+use super::roster::Roster;
+use crate::BlockId;
+
+/// One block's copying.
+#[derive(Default, Debug)]
+struct Attempts {
+    queued: bool,
+    /// To whom copies are under way.
+    to: BTreeSet<WorkerId>,
+    /// Where a copy failed.
+    failed: BTreeSet<WorkerId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Copies {
+    max: usize,
+    queue: VecDeque<BlockId>,
+    /// Of blocks that are held; none for most.
+    attempts: BTreeMap<BlockId, Attempts>,
+    /// Everything under way, also of blocks that were forgotten meanwhile.
+    under_way: BTreeSet<(WorkerId, BlockId)>,
+}
+
+impl Copies {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            queue: VecDeque::new(),
+            attempts: BTreeMap::new(),
+            under_way: BTreeSet::new(),
+        }
+    }
+
+    /// The block lacks a copy.
+    pub(super) fn want(&mut self, block: BlockId) {
+        let attempts = self.attempts.entry(block).or_default();
+        if !attempts.queued {
+            attempts.queued = true;
+            self.queue.push_back(block);
+        }
+    }
+
+    /// The next block that may lack a copy, if one more may be under way.
+    pub(super) fn next(&mut self) -> Option<BlockId> {
+        while self.under_way.len() < self.max {
+            let block = self.queue.pop_front()?;
+            if let Some(attempts) = self.attempts.get_mut(&block) {
+                attempts.queued = false;
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    /// Chooses a copy for a block of which `missing` are; none if that many are under way.
+    pub(super) fn start(
+        &mut self,
+        block: BlockId,
+        holders: &[WorkerId],
+        missing: usize,
+        roster: &Roster,
+    ) -> Option<(WorkerId, WorkerId)> {
+        let attempts = self.attempts.entry(block).or_default();
+        let open = |to: &&WorkerId| roster.is_open(**to);
+        let under_way = attempts.to.iter().filter(open).count();
+        let turn = usize::try_from(block.seq).unwrap_or_default();
+        if under_way >= missing || holders.is_empty() {
+            return None;
+        }
+        // Another source with each failure, too.
+        let from = *holders.get((turn + attempts.failed.len()) % holders.len())?;
+        let free: Vec<_> = roster
+            .after(from)
+            .filter(|to| !holders.contains(to) && !attempts.to.contains(to))
+            .collect();
+        let mut fresh: Vec<_> = free
+            .iter()
+            .filter(|&to| !attempts.failed.contains(to))
+            .collect();
+        if fresh.is_empty() {
+            attempts.failed.clear();
+            fresh = free.iter().collect();
+        }
+        // A single holder has perhaps just received it and copied it to its peer; else all take part.
+        let at = if holders.len() == 1 { 0 } else { turn };
+        let to = **fresh.get(at.checked_rem(fresh.len())?)?;
+        attempts.to.insert(to);
+        self.under_way.insert((to, block));
+        if under_way + 1 < missing {
+            self.want(block);
+        }
+        Some((from, to))
+    }
+
+    /// A copy is under way no longer. Whether it was.
+    pub(super) fn ended(&mut self, block: BlockId, to: WorkerId, failed: bool) -> bool {
+        let ended = self.under_way.remove(&(to, block));
+        if let Some(attempts) = self.attempts.get_mut(&block).filter(|_| ended) {
+            attempts.to.remove(&to);
+            if failed {
+                attempts.failed.insert(to);
+            }
+        }
+        ended
+    }
+
+    /// No copy to this worker is under way any more; returns of which blocks.
+    pub(super) fn lose(&mut self, worker: WorkerId) -> Vec<BlockId> {
+        let first = BlockId {
+            receiver: crate::ReceiverId(0),
+            seq: 0,
+        };
+        let to_worker = self.under_way.range((worker, first)..);
+        let blocks: Vec<_> = to_worker
+            .take_while(|(to, _)| *to == worker)
+            .map(|&(_, block)| block)
+            .collect();
+        for &block in &blocks {
+            self.ended(block, worker, false);
+        }
+        blocks
+    }
+
+    /// The block is held no more. What is under way still counts.
+    pub(super) fn forget(&mut self, block: BlockId) {
+        self.attempts.remove(&block);
+        // Its place in the queue goes too, in time, even if no copy ever ends.
+        if self.queue.len() > 2 * self.attempts.len() + 64 {
+            self.queue
+                .retain(|queued| self.attempts.contains_key(queued));
+        }
+    }
+
+    pub(super) fn is_under_way(&self, block: BlockId) -> bool {
+        let under_way = |attempts: &Attempts| !attempts.to.is_empty();
+        self.attempts.get(&block).is_some_and(under_way)
+    }
+}

@@ -1,0 +1,114 @@
+//! [`ClusterEvent`]: what the master tells the cluster machine.
+//!
+//! Events may come late, twice and in any order; one that does not fit (of a worker that is not there, about a block
+//! that was forgotten, an old token) changes nothing.
+
+use std::sync::Arc;
+
+use super::{StoredBlock, WorkerId};
+use crate::{BatchTime, BlockId};
+
+/// Something happened. See [`Cluster::step`](super::Cluster::step).
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub enum ClusterEvent {
+    /// A worker has registered.
+    Joined {
+        /// Its id, which no worker had before.
+        worker: WorkerId,
+    },
+    /// A worker is given up for good. It may still run: the others are told to refuse it (`Fence`).
+    Lost {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Give away everything this worker has. It receives until it leaves, which is a `Lost` after `Drained`. With one
+    /// copy of each block, let it first take in nothing more and tell all its blocks, or its last ones go with it.
+    Drain {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker holds these blocks now. A worker that received them tells it when its peer (`Peer`) has them too or
+    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. Each worker copies
+    /// its blocks in the order of their numbers, so that a block survives only with all before it.
+    Stored {
+        /// Who holds them.
+        worker: WorkerId,
+        /// The blocks, in any order.
+        blocks: Vec<StoredBlock>,
+    },
+    /// The answer to `Fence`: from now on the worker takes no block from `lost`.
+    Fenced {
+        /// Who answers.
+        worker: WorkerId,
+        /// Who is refused.
+        lost: WorkerId,
+        /// All blocks it holds that `lost` received.
+        blocks: Vec<StoredBlock>,
+    },
+    /// A `Copy` failed. Wait a while before telling it: the next try may be the same again. Each `Copy` is answered, by
+    /// this or by `Stored`.
+    CopyFailed {
+        /// The block.
+        block: BlockId,
+        /// Who should have got it.
+        to: WorkerId,
+    },
+    /// The batch of these blocks is committed.
+    Forgotten {
+        /// The blocks.
+        blocks: Vec<BlockId>,
+    },
+    /// A client with this producer name connected to this worker, which takes nothing of it before `Grant`.
+    Claim {
+        /// The input.
+        input: u32,
+        /// The producer.
+        producer: Arc<str>,
+        /// Where it connected.
+        worker: WorkerId,
+        /// Names the claim. The tokens of a producer grow; one that is not above the last is a claim of the past.
+        token: u64,
+    },
+    /// The answer to `Revoke`, or given unasked when a client is gone for long: the worker takes nothing more of the
+    /// producer on that grant. What it took up to `last` is safe (copied to its peer), what it took after that is
+    /// dropped.
+    Revoked {
+        /// Who answers.
+        worker: WorkerId,
+        /// The input.
+        input: u32,
+        /// The producer.
+        producer: Arc<str>,
+        /// The token of the grant that ends.
+        token: u64,
+        /// The greatest number that is safe; 0 if none.
+        last: u64,
+    },
+    /// The worker holds a partition's whole state as of that batch, after an install, or after a state copy and every
+    /// install that reached it meanwhile.
+    Installed {
+        /// Who.
+        worker: WorkerId,
+        /// The partition.
+        partition: u32,
+        /// The batch; 0 after a copy of a state that no batch has changed.
+        version: BatchTime,
+        /// The number of the `CopyState` that the worker's state of this partition began with; 0 if it began empty.
+        copy: u64,
+    },
+    /// A `CopyState` failed. Wait a while before telling it. Each `CopyState` is answered, by this or by `Installed`,
+    /// unless a newer `Assign` of the partition leaves `to` out.
+    StateCopyFailed {
+        /// The partition.
+        partition: u32,
+        /// Who should have got it.
+        to: WorkerId,
+        /// The number of the `CopyState`.
+        copy: u64,
+    },
+    /// A batch is committed: every partition it changed is installed by its holder.
+    Committed {
+        /// The batch.
+        batch: BatchTime,
+    },
+}

@@ -1,0 +1,301 @@
+//! [`Cluster`]: takes an event, returns commands.
+//!
+//! A step has two parts: take the event, then start what it made possible (drops, copies, moves of state) as far as
+//! the bounds allow. What is decided where: [`Roster`], [`Receivers`], [`Fences`], [`Blocks`], [`Producers`],
+//! [`Partitions`]; here is what joins them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::blocks::Blocks;
+use super::fences::Fences;
+use super::partitions::Partitions;
+use super::producers::Producers;
+use super::receivers::{Receivers, Standing};
+use super::roster::Roster;
+use super::{ClusterCommand, ClusterConfig, ClusterEvent, StoredBlock, WorkerId};
+use crate::{BlockId, ReceiverId};
+
+/// Who is there and who has what, as a pure state machine. See the [module's page](super).
+#[derive(Debug)]
+pub struct Cluster {
+    roster: Roster,
+    receivers: Receivers,
+    fences: Fences,
+    blocks: Blocks,
+    producers: Producers,
+    partitions: Partitions,
+    /// Of this step: blocks that workers hold and that are over.
+    drops: BTreeMap<WorkerId, BTreeSet<BlockId>>,
+}
+
+impl Cluster {
+    /// A cluster without workers.
+    #[must_use]
+    pub fn new(config: ClusterConfig) -> Self {
+        let (max_copying, max_lag) = (config.max_copying, config.max_standby_lag);
+        Self {
+            roster: Roster::new(config.copies),
+            receivers: Receivers::new(&config),
+            fences: Fences::default(),
+            blocks: Blocks::new(max_copying),
+            producers: Producers::new(config.max_producers),
+            partitions: Partitions::new(config.partitions, max_copying, max_lag),
+            drops: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an event and returns what to do, in order.
+    ///
+    /// Total: any event at any time is accepted, nothing panics. The cost is that of what changes: a block's is
+    /// logarithmic; a loss walks what the worker held; workers that come and go walk the workers and the partitions,
+    /// and all blocks only while there are fewer workers than copies of a block.
+    pub fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
+        let mut out = Vec::new();
+        self.take(event, &mut out);
+        for (worker, blocks) in std::mem::take(&mut self.drops) {
+            let blocks = blocks.into_iter().collect();
+            out.push(ClusterCommand::Drop { worker, blocks });
+        }
+        self.blocks.copy(&self.roster, &mut out);
+        self.partitions.spread(&self.roster, &mut out);
+        self.let_go(&mut out);
+        out
+    }
+
+    fn take(&mut self, event: ClusterEvent, out: &mut Vec<ClusterCommand>) {
+        match event {
+            ClusterEvent::Joined { worker } => self.joined(worker, out),
+            ClusterEvent::Lost { worker } => self.lost(worker, out),
+            ClusterEvent::Drain { worker } => self.drain(worker, out),
+            ClusterEvent::Stored { worker, blocks } => self.stored(worker, blocks),
+            ClusterEvent::Fenced {
+                worker,
+                lost,
+                blocks,
+            } => {
+                self.stored(worker, blocks);
+                if self.roster.is_live(worker) {
+                    self.fences.answered(worker, lost);
+                    self.finish_fences(out);
+                }
+            }
+            ClusterEvent::CopyFailed { block, to } => {
+                if self.blocks.copy_ended(block, to, true) {
+                    self.lose_block(block, out);
+                }
+            }
+            ClusterEvent::Forgotten { blocks } => {
+                blocks.into_iter().for_each(|block| self.forget(block));
+            }
+            ClusterEvent::Claim {
+                input,
+                producer,
+                worker,
+                token,
+            } => {
+                if self.roster.is_live(worker) && self.receivers.is_at_workers(input) {
+                    self.producers.claim((input, producer), worker, token, out);
+                }
+            }
+            ClusterEvent::Revoked {
+                worker,
+                input,
+                producer,
+                token,
+                last,
+            } => {
+                let (key, grant) = ((input, producer), (worker, token));
+                self.producers.revoked(&key, grant, last, &self.roster, out);
+            }
+            ClusterEvent::Installed {
+                worker,
+                partition,
+                version,
+                copy,
+            } => self.partitions.installed(partition, worker, version, copy),
+            ClusterEvent::StateCopyFailed {
+                partition,
+                to,
+                copy,
+            } => self.partitions.copy_failed(partition, to, copy),
+            ClusterEvent::Committed { batch } => self.partitions.committed(batch),
+        }
+    }
+
+    fn joined(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
+        if !self.roster.join(worker) {
+            return;
+        }
+        self.receivers.join(worker, out);
+        self.roster_changed(out);
+    }
+
+    fn drain(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
+        if self.roster.drain(worker) {
+            self.blocks.drain(worker, &self.roster);
+            self.roster_changed(out);
+        }
+    }
+
+    fn lost(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
+        if !self.roster.lose(worker) {
+            return;
+        }
+        let asked: BTreeSet<_> = self.roster.live().collect();
+        for &at in &asked {
+            out.push(ClusterCommand::Fence { at, lost: worker });
+        }
+        self.fences.lose(worker);
+        self.fences.begin(worker, asked);
+        self.receivers.lose(worker);
+        self.producers.lose(worker);
+        self.partitions.lose(worker, out);
+        for block in self.blocks.lose(worker, &self.roster) {
+            self.lose_block(block, out);
+        }
+        self.finish_fences(out);
+        self.roster_changed(out);
+    }
+
+    fn roster_changed(&mut self, out: &mut Vec<ClusterCommand>) {
+        self.roster.tell_peers(out);
+        let open = self.roster.open().iter().copied();
+        self.receivers.place(open, out);
+        self.blocks.roster_changed(&self.roster);
+        self.partitions.roster_changed();
+    }
+
+    fn stored(&mut self, worker: WorkerId, blocks: Vec<StoredBlock>) {
+        if !self.roster.is_live(worker) {
+            return;
+        }
+        for StoredBlock { meta, marks } in blocks {
+            self.blocks.copy_ended(meta.id, worker, false);
+            let held = self.blocks.contains(meta.id);
+            match self.receivers.standing(meta.id) {
+                Standing::Foreign => {}
+                Standing::Over if !held => {
+                    self.drops.entry(worker).or_default().insert(meta.id);
+                }
+                Standing::Wanted { receiver_at } if !held => {
+                    self.producers.mark(meta.id, &marks);
+                    let holders = receiver_at.into_iter().chain([worker]).collect();
+                    self.blocks.insert(meta, marks, holders, &self.roster);
+                }
+                Standing::Wanted { .. } | Standing::Over => {
+                    self.blocks.hold(meta.id, worker, &self.roster);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, block: BlockId) {
+        self.receivers.forget(block);
+        for holder in self.remove(block, true) {
+            self.drops.entry(holder).or_default().insert(block);
+        }
+    }
+
+    /// Gives a block up, if nobody holds it and nobody will.
+    fn lose_block(&mut self, block: BlockId, out: &mut Vec<ClusterCommand>) {
+        if self.blocks.is_lost(block) && !self.receivers.is_fencing(block.receiver) {
+            self.remove(block, false);
+            out.push(ClusterCommand::BlockLost { block });
+        }
+    }
+
+    /// Holds a block no longer; says who did.
+    fn remove(&mut self, block: BlockId, safe: bool) -> Vec<WorkerId> {
+        let Some(removed) = self.blocks.remove(block) else {
+            return Vec::new();
+        };
+        self.producers.unmark(block, &removed.marks, safe);
+        if removed.last {
+            self.receivers.release(block.receiver);
+        }
+        removed.holders
+    }
+
+    fn finish_fences(&mut self, out: &mut Vec<ClusterCommand>) {
+        while let Some(lost) = self.fences.pop_finished() {
+            for receiver in self.receivers.fenced(lost) {
+                let (blocks, lost) = self.blocks.survivors(receiver);
+                for block in lost {
+                    self.remove(block, false);
+                    out.push(ClusterCommand::BlockLost { block });
+                }
+                if blocks.is_empty() {
+                    self.receivers.release(receiver);
+                }
+                out.push(ClusterCommand::Gone { receiver, blocks });
+            }
+            self.producers.fenced(lost, &self.roster, out);
+            let open = self.roster.open().iter().copied();
+            self.receivers.place(open, out);
+        }
+    }
+
+    /// Tells who drains and has given everything that it may leave.
+    fn let_go(&mut self, out: &mut Vec<ClusterCommand>) {
+        let gave_all =
+            |&worker: &WorkerId| self.blocks.gave_all(worker) && self.partitions.gave_all(worker);
+        let drained: Vec<_> = self
+            .roster
+            .draining()
+            .iter()
+            .copied()
+            .filter(gave_all)
+            .collect();
+        for worker in drained {
+            self.roster.drained(worker);
+            out.push(ClusterCommand::Drained { worker });
+        }
+    }
+
+    /// The workers that are there, by id; those that drain too.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.roster.live()
+    }
+
+    /// The workers that hold the block, by id.
+    #[must_use]
+    pub fn holders(&self, block: BlockId) -> &[WorkerId] {
+        self.blocks.holders(block)
+    }
+
+    /// Who holds the partition of state; `None` without workers.
+    #[must_use]
+    pub fn holder(&self, partition: u32) -> Option<WorkerId> {
+        self.partitions.holder(partition)
+    }
+
+    /// Who is the standby of the partition, complete or not.
+    #[must_use]
+    pub fn standby(&self, partition: u32) -> Option<WorkerId> {
+        self.partitions.standby(partition)
+    }
+
+    /// The input of a receiver: from its `Receive` until it is gone and all its blocks are forgotten or lost.
+    #[must_use]
+    pub fn input_of(&self, receiver: ReceiverId) -> Option<u32> {
+        self.receivers.input_of(receiver)
+    }
+
+    /// The worker of a receiver, there or lost, as long as [`Cluster::input_of`] knows it; `None` for the master's.
+    #[must_use]
+    pub fn worker_of(&self, receiver: ReceiverId) -> Option<WorkerId> {
+        self.receivers.worker_of(receiver)
+    }
+
+    /// How many blocks are held and not forgotten.
+    #[must_use]
+    pub fn held_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// How many producers are remembered.
+    #[must_use]
+    pub fn remembered_producers(&self) -> usize {
+        self.producers.len()
+    }
+}

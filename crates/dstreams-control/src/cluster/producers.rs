@@ -1,0 +1,254 @@
+//! [`Producers`]: which worker takes the records of which producer, and up to which number they are safe.
+//!
+//! One worker owns a producer at most. Before another may, the owner has given it up, or is lost and everyone refuses
+//! it; what is known to be safe by then is what the next owner goes on from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::roster::Roster;
+use super::{ClusterCommand, Mark, WorkerId};
+use crate::BlockId;
+
+/// Input and name.
+type Key = (u32, Arc<str>);
+
+/// A connection that may send, or wants to.
+#[derive(Copy, Clone, Debug)]
+struct Claim {
+    worker: WorkerId,
+    token: u64,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Owner {
+    Nobody,
+    Granted {
+        claim: Claim,
+        revoked: bool,
+    },
+    /// The owner is lost and not yet fenced.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Producer {
+    owner: Owner,
+    waiting: Option<Claim>,
+    /// The newest claim's token.
+    newest: Option<u64>,
+    /// The greatest number that is safe whatever becomes of the blocks that are held.
+    settled: u64,
+    /// The greatest number in each block that is held.
+    held: BTreeMap<BlockId, u64>,
+    /// When it was claimed, in turns.
+    turn: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Producers {
+    max: usize,
+    all: BTreeMap<Key, Producer>,
+    of_worker: BTreeMap<WorkerId, BTreeSet<Key>>,
+    /// Those that nobody owns or waits for, by turn.
+    idle: BTreeSet<(u64, Key)>,
+    turns: u64,
+}
+
+impl Producers {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            all: BTreeMap::new(),
+            of_worker: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            turns: 0,
+        }
+    }
+
+    /// A client connected to a live worker.
+    pub(super) fn claim(
+        &mut self,
+        key: Key,
+        worker: WorkerId,
+        token: u64,
+        out: &mut Vec<ClusterCommand>,
+    ) {
+        let past = |it: &Producer| it.newest.is_some_and(|newest| token <= newest);
+        if self.all.get(&key).is_some_and(past) {
+            return;
+        }
+        let turn = self.next_turn();
+        let it = self.producer(&key);
+        let before = std::mem::replace(&mut it.turn, turn);
+        it.newest = Some(token);
+        it.waiting = Some(Claim { worker, token });
+        match &mut it.owner {
+            Owner::Lost | Owner::Granted { revoked: true, .. } => {}
+            Owner::Granted { claim, revoked } if claim.worker != worker => {
+                *revoked = true;
+                out.push(ClusterCommand::Revoke {
+                    worker: claim.worker,
+                    input: key.0,
+                    producer: Arc::clone(&key.1),
+                    token: claim.token,
+                });
+            }
+            Owner::Nobody | Owner::Granted { .. } => it.grant(out),
+        }
+        let owner = it.owner_at();
+        self.idle.remove(&(before, key.clone()));
+        if let Some(owner) = owner {
+            self.of_worker.entry(owner).or_default().insert(key);
+        }
+        self.trim();
+    }
+
+    /// A worker gave up the producer it was granted with `token`.
+    pub(super) fn revoked(
+        &mut self,
+        key: &Key,
+        (worker, token): (WorkerId, u64),
+        last: u64,
+        roster: &Roster,
+        out: &mut Vec<ClusterCommand>,
+    ) {
+        let Some(it) = self.all.get_mut(key) else {
+            return;
+        };
+        match it.owner {
+            Owner::Granted { claim, .. } if (claim.worker, claim.token) == (worker, token) => {}
+            _ => return,
+        }
+        it.settled = it.settled.max(last);
+        if let Some(owned) = self.of_worker.get_mut(&worker) {
+            owned.remove(key);
+        }
+        self.freed(key, roster, out);
+    }
+
+    /// The worker is lost, and not yet fenced.
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        for key in self.of_worker.get(&worker).into_iter().flatten() {
+            if let Some(it) = self.all.get_mut(key) {
+                it.owner = Owner::Lost;
+            }
+        }
+    }
+
+    /// Everyone refuses the lost worker.
+    pub(super) fn fenced(
+        &mut self,
+        lost: WorkerId,
+        roster: &Roster,
+        out: &mut Vec<ClusterCommand>,
+    ) {
+        for key in self.of_worker.remove(&lost).unwrap_or_default() {
+            self.freed(&key, roster, out);
+        }
+        self.trim();
+    }
+
+    /// Nobody owns it now: who waits gets it.
+    fn freed(&mut self, key: &Key, roster: &Roster, out: &mut Vec<ClusterCommand>) {
+        let Some(it) = self.all.get_mut(key) else {
+            return;
+        };
+        it.owner = Owner::Nobody;
+        it.waiting = it.waiting.filter(|claim| roster.is_live(claim.worker));
+        it.grant(out);
+        let turn = it.turn;
+        if let Some(owner) = it.owner_at() {
+            self.of_worker.entry(owner).or_default().insert(key.clone());
+        } else {
+            self.idle.insert((turn, key.clone()));
+        }
+    }
+
+    /// A new block is held.
+    pub(super) fn mark(&mut self, block: BlockId, marks: &[Mark]) {
+        for mark in marks {
+            let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
+            it.held.insert(block, mark.last);
+        }
+        self.trim();
+    }
+
+    /// A block is held no more; it is safe for ever, or lost.
+    pub(super) fn unmark(&mut self, block: BlockId, marks: &[Mark], safe: bool) {
+        for mark in marks {
+            let key = (mark.input, Arc::clone(&mark.producer));
+            if let Some(it) = self.all.get_mut(&key) {
+                let last = it.held.remove(&block).filter(|_| safe);
+                it.settled = it.settled.max(last.unwrap_or_default());
+            }
+        }
+    }
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turns = self.turns.saturating_add(1);
+        self.turns
+    }
+
+    /// The producer; one that is new is idle.
+    fn producer(&mut self, key: &Key) -> &mut Producer {
+        let turn = self.next_turn();
+        let idle = &mut self.idle;
+        self.all.entry(key.clone()).or_insert_with(|| {
+            idle.insert((turn, key.clone()));
+            Producer::new(turn)
+        })
+    }
+
+    /// Forgets those that were claimed longest ago, if there are too many.
+    fn trim(&mut self) {
+        while self.all.len() > self.max {
+            let Some((_, key)) = self.idle.pop_first() else {
+                return;
+            };
+            self.all.remove(&key);
+        }
+    }
+}
+
+impl Producer {
+    const fn new(turn: u64) -> Self {
+        Self {
+            owner: Owner::Nobody,
+            waiting: None,
+            newest: None,
+            settled: 0,
+            held: BTreeMap::new(),
+            turn,
+        }
+    }
+
+    /// Grants what waits, if anything does.
+    fn grant(&mut self, out: &mut Vec<ClusterCommand>) {
+        let Some(claim) = self.waiting.take() else {
+            return;
+        };
+        let held = self.held.values().copied().max().unwrap_or_default();
+        self.owner = Owner::Granted {
+            claim,
+            revoked: false,
+        };
+        out.push(ClusterCommand::Grant {
+            token: claim.token,
+            worker: claim.worker,
+            last: self.settled.max(held),
+        });
+    }
+
+    const fn owner_at(&self) -> Option<WorkerId> {
+        match self.owner {
+            Owner::Granted { claim, .. } => Some(claim.worker),
+            Owner::Nobody | Owner::Lost => None,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! [`Receivers`]: who receives which input, and which of its blocks are over.
+//!
+//! A receiver is open, then its worker is lost and the others are asked (fencing), then it is gone. It is remembered
+//! until the last of its blocks is forgotten.
+
+use std::collections::BTreeMap;
+
+use super::{ClusterCommand, ClusterConfig, InputKind, WorkerId};
+use crate::seq_set::SeqSet;
+use crate::{BlockId, ReceiverId};
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Life {
+    Open,
+    Fencing,
+    Gone,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    input: u32,
+    /// `None`: the master.
+    worker: Option<WorkerId>,
+    life: Life,
+    /// Blocks that are forgotten.
+    forgotten: SeqSet,
+}
+
+/// What a block is that a worker says it holds.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Standing {
+    /// Of a receiver that never was.
+    Foreign,
+    /// To be kept; received by a worker that is there, or not.
+    Wanted { receiver_at: Option<WorkerId> },
+    /// Forgotten, or of a receiver whose survivors are known and complete: to be kept only if it is one of them.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Receivers {
+    inputs: Vec<InputKind>,
+    all: BTreeMap<ReceiverId, Receiver>,
+    of_worker: BTreeMap<WorkerId, Vec<ReceiverId>>,
+    /// Inputs of one receiver that have none.
+    unplaced: Vec<u32>,
+    /// The first id of a worker's receiver, and the next; `None` when there are no more.
+    first: u32,
+    next: Option<u32>,
+}
+
+impl Receivers {
+    pub(super) fn new(config: &ClusterConfig) -> Self {
+        let inputs = u32::try_from(config.inputs.len()).unwrap_or(u32::MAX);
+        let first = config.first_receiver.max(inputs);
+        let of =
+            |kind| (0..inputs).filter(move |&input| kind_of(&config.inputs, input) == Some(kind));
+        let master = |input| {
+            let receiver = Receiver {
+                input,
+                worker: None,
+                life: Life::Open,
+                forgotten: SeqSet::default(),
+            };
+            (ReceiverId(input), receiver)
+        };
+        Self {
+            inputs: config.inputs.clone(),
+            all: of(InputKind::Master).map(master).collect(),
+            of_worker: BTreeMap::new(),
+            unplaced: of(InputKind::One).collect(),
+            first,
+            next: Some(first),
+        }
+    }
+
+    /// Gives a new worker a receiver for each input that has one everywhere.
+    pub(super) fn join(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
+        for input in 0..u32::try_from(self.inputs.len()).unwrap_or(u32::MAX) {
+            if kind_of(&self.inputs, input) == Some(InputKind::Everywhere) {
+                self.open(worker, input, out);
+            }
+        }
+    }
+
+    /// Gives each input of one receiver that has none to the one of `workers` with the fewest receivers.
+    pub(super) fn place(
+        &mut self,
+        workers: impl Iterator<Item = WorkerId> + Clone,
+        out: &mut Vec<ClusterCommand>,
+    ) {
+        for input in std::mem::take(&mut self.unplaced) {
+            let load = |worker: &WorkerId| self.of_worker.get(worker).map_or(0, Vec::len);
+            match workers.clone().min_by_key(load) {
+                Some(worker) => self.open(worker, input, out),
+                None => self.unplaced.push(input),
+            }
+        }
+    }
+
+    fn open(&mut self, worker: WorkerId, input: u32, out: &mut Vec<ClusterCommand>) {
+        let Some(next) = self.next else {
+            return;
+        };
+        self.next = next.checked_add(1);
+        let receiver = ReceiverId(next);
+        self.of_worker.entry(worker).or_default().push(receiver);
+        self.all.insert(
+            receiver,
+            Receiver {
+                input,
+                worker: Some(worker),
+                life: Life::Open,
+                forgotten: SeqSet::default(),
+            },
+        );
+        out.push(ClusterCommand::Receive {
+            worker,
+            input,
+            receiver,
+        });
+    }
+
+    /// The worker is lost: its receivers are being fenced.
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        for receiver in self.of_worker.get(&worker).into_iter().flatten() {
+            if let Some(receiver) = self.all.get_mut(receiver) {
+                receiver.life = Life::Fencing;
+            }
+        }
+    }
+
+    /// The lost worker's receivers, which are gone now. [`Receivers::release`] those without blocks.
+    pub(super) fn fenced(&mut self, lost: WorkerId) -> Vec<ReceiverId> {
+        let gone = self.of_worker.remove(&lost).unwrap_or_default();
+        for id in &gone {
+            let Some(receiver) = self.all.get_mut(id) else {
+                continue;
+            };
+            receiver.life = Life::Gone;
+            receiver.forgotten = SeqSet::default();
+            if kind_of(&self.inputs, receiver.input) == Some(InputKind::One) {
+                self.unplaced.push(receiver.input);
+            }
+        }
+        gone
+    }
+
+    /// None of its blocks is held any more: a receiver that is gone is not remembered longer.
+    pub(super) fn release(&mut self, receiver: ReceiverId) {
+        let gone = |it: &Receiver| it.life == Life::Gone;
+        if self.all.get(&receiver).is_some_and(gone) {
+            self.all.remove(&receiver);
+        }
+    }
+
+    /// The block is forgotten, whether it was held or not.
+    pub(super) fn forget(&mut self, block: BlockId) {
+        if let Some(receiver) = self.all.get_mut(&block.receiver)
+            && receiver.life != Life::Gone
+        {
+            receiver.forgotten.insert(block.seq);
+        }
+    }
+
+    pub(super) fn standing(&self, block: BlockId) -> Standing {
+        let Some(receiver) = self.all.get(&block.receiver) else {
+            let given = |next| (self.first..next).contains(&block.receiver.0);
+            return match self.next.map_or(block.receiver.0 >= self.first, given) {
+                true => Standing::Over,
+                false => Standing::Foreign,
+            };
+        };
+        if receiver.life == Life::Gone || receiver.forgotten.contains(block.seq) {
+            return Standing::Over;
+        }
+        let open = receiver.life == Life::Open;
+        Standing::Wanted {
+            receiver_at: receiver.worker.filter(|_| open),
+        }
+    }
+
+    /// Whether it is not known yet which of its blocks survive.
+    pub(super) fn is_fencing(&self, receiver: ReceiverId) -> bool {
+        self.all
+            .get(&receiver)
+            .is_some_and(|receiver| receiver.life == Life::Fencing)
+    }
+
+    /// Whether clients send to this input at workers.
+    pub(super) fn is_at_workers(&self, input: u32) -> bool {
+        kind_of(&self.inputs, input).is_some_and(|kind| kind != InputKind::Master)
+    }
+
+    pub(super) fn input_of(&self, receiver: ReceiverId) -> Option<u32> {
+        self.all.get(&receiver).map(|receiver| receiver.input)
+    }
+
+    pub(super) fn worker_of(&self, receiver: ReceiverId) -> Option<WorkerId> {
+        self.all.get(&receiver)?.worker
+    }
+}
+
+fn kind_of(inputs: &[InputKind], input: u32) -> Option<InputKind> {
+    inputs.get(usize::try_from(input).ok()?).copied()
+}

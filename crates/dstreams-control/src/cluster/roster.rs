@@ -1,0 +1,113 @@
+//! [`Roster`]: who is there, and the ring along which new blocks are copied.
+//!
+//! A worker that drains is still there, but gets nothing more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use super::{ClusterCommand, WorkerId};
+use crate::seq_set::SeqSet;
+
+#[derive(Debug)]
+pub(super) struct Roster {
+    copies: usize,
+    /// Who is there, each with the peer it was told.
+    live: BTreeMap<WorkerId, Option<WorkerId>>,
+    /// Of those, who may be given something.
+    open: BTreeSet<WorkerId>,
+    /// Of the others, who has not been told that it may leave.
+    draining: BTreeSet<WorkerId>,
+    /// Every id that was lost.
+    gone: SeqSet,
+}
+
+impl Roster {
+    pub(super) fn new(copies: usize) -> Self {
+        Self {
+            copies: copies.max(1),
+            live: BTreeMap::new(),
+            open: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            gone: SeqSet::default(),
+        }
+    }
+
+    /// Whether that is news.
+    pub(super) fn join(&mut self, worker: WorkerId) -> bool {
+        let new = !self.live.contains_key(&worker) && !self.gone.contains(worker.0.into());
+        if new {
+            self.live.insert(worker, None);
+            self.open.insert(worker);
+        }
+        new
+    }
+
+    /// Whether it was there.
+    pub(super) fn lose(&mut self, worker: WorkerId) -> bool {
+        self.gone.insert(worker.0.into());
+        self.open.remove(&worker);
+        self.draining.remove(&worker);
+        self.live.remove(&worker).is_some()
+    }
+
+    /// Whether that is news.
+    pub(super) fn drain(&mut self, worker: WorkerId) -> bool {
+        let news = self.open.remove(&worker);
+        if news {
+            self.draining.insert(worker);
+        }
+        news
+    }
+
+    /// It was told that it may leave.
+    pub(super) fn drained(&mut self, worker: WorkerId) {
+        self.draining.remove(&worker);
+    }
+
+    pub(super) fn is_live(&self, worker: WorkerId) -> bool {
+        self.live.contains_key(&worker)
+    }
+
+    pub(super) fn is_open(&self, worker: WorkerId) -> bool {
+        self.open.contains(&worker)
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = WorkerId> {
+        self.live.keys().copied()
+    }
+
+    pub(super) const fn open(&self) -> &BTreeSet<WorkerId> {
+        &self.open
+    }
+
+    pub(super) const fn draining(&self) -> &BTreeSet<WorkerId> {
+        &self.draining
+    }
+
+    /// How many open workers should hold a block now.
+    pub(super) fn needed(&self) -> usize {
+        self.copies.min(self.open.len()).max(1)
+    }
+
+    /// The open workers in the order of the ring, beginning after `worker` and without it.
+    pub(super) fn after(&self, worker: WorkerId) -> impl Iterator<Item = WorkerId> {
+        let behind = (Bound::Excluded(worker), Bound::Unbounded);
+        let before = (Bound::Unbounded, Bound::Excluded(worker));
+        self.open
+            .range(behind)
+            .chain(self.open.range(before))
+            .copied()
+    }
+
+    /// Tells everyone whose peer is another now.
+    pub(super) fn tell_peers(&mut self, out: &mut Vec<ClusterCommand>) {
+        let told: Vec<_> = self.live.iter().map(|(&who, &peer)| (who, peer)).collect();
+        for (worker, before) in told {
+            let to = self.after(worker).next().filter(|_| self.copies > 1);
+            if to != before {
+                self.live.insert(worker, to);
+                out.push(ClusterCommand::Peer { worker, to });
+            }
+        }
+    }
+}
