@@ -77,7 +77,7 @@ impl Spread<'_> {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
             };
-            let Some(holder) = it.holder else {
+            let Some(holder) = it.holder.filter(|_| !it.to_remake) else {
                 continue;
             };
             let open = it.standby.filter(|part| self.roster.is_open(part.worker));
@@ -168,7 +168,7 @@ impl Spread<'_> {
             self.partitions
                 .all
                 .get(&partition)
-                .is_some_and(|it| !it.copying)
+                .is_some_and(|it| !it.copying && !it.to_remake)
         };
         let cheapest = of_from().filter(movable).min_by_key(cost)?;
         if !self.replace_standby(cheapest, to) {

@@ -201,13 +201,23 @@ fn a_copy_of_state_that_fails_goes_elsewhere() {
 }
 
 #[test]
-fn what_nobody_has_is_lost_once() {
+fn what_nobody_has_is_made_anew() {
     let mut it = cluster(1, 1);
     batch(&mut it, 1, 100);
     assert_eq!(step(&mut it, lost(W1)), [StateLost { partition: 0 }]);
     assert_eq!(it.holder(0), None);
     assert_eq!(step(&mut it, join(W2)), [assign(0, W2, None)]);
-    assert_eq!(step(&mut it, lost(W2)), [], "it had none yet");
+    assert_eq!(step(&mut it, join(W3)), [], "there is nothing to copy yet");
+    assert_eq!(
+        step(&mut it, lost(W2)),
+        [StateLost { partition: 0 }, assign(0, W3, None)]
+    );
+    let w4 = WorkerId(4);
+    it.step(join(w4));
+    assert_eq!(
+        step(&mut it, installed(W3, 0, 100, 0)),
+        [assign(0, W3, w4), copy_state(0, W3, w4, 1)]
+    );
 }
 
 #[test]
