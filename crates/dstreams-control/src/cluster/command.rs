@@ -107,7 +107,7 @@ pub enum ClusterCommand {
         copy: u64,
     },
     /// Nobody holds the whole state of the partition as of the last commit: it must be made anew, on the holder that
-    /// is assigned next.
+    /// is assigned next, which says `Installed` then. Given again if that one is lost before.
     StateLost {
         /// The partition.
         partition: u32,

@@ -29,6 +29,8 @@ pub(super) struct Partition {
     pub copying: bool,
     /// The standby has missed something: send it the state again.
     pub stale: bool,
+    /// The state was lost: until the holder has the newest version again, there is nothing to copy or to move.
+    pub to_remake: bool,
     /// The newest version that is committed.
     pub newest: Option<BatchTime>,
     /// Workers that had a part in it before: they may have let its state go.
@@ -99,14 +101,11 @@ impl Partitions {
                 continue;
             }
             if it.newest.is_some() && !it.is_complete() {
-                it.newest = None;
+                it.to_remake = true;
                 it.standby = it.standby.map(|part| Part {
                     version: None,
                     ..part
                 });
-                for partitions in self.pending.values_mut() {
-                    partitions.remove(&partition);
-                }
                 out.push(ClusterCommand::StateLost { partition });
             }
             it.holder = it.standby.take();
@@ -206,6 +205,8 @@ impl Partitions {
         let Some(it) = self.all.get_mut(&partition) else {
             return;
         };
+        let remade = it.holder.is_some_and(|part| part.version >= it.newest);
+        self.unsettled |= remade && std::mem::take(&mut it.to_remake);
         it.stale &= it.standby.is_none_or(|part| part.version < it.newest);
         if it.standby.is_some() && !it.copying && !it.stale && !it.is_complete() {
             self.lagging.entry(partition).or_insert(self.commits);
@@ -272,6 +273,6 @@ impl Partition {
     /// Whether the standby may take over.
     pub(super) fn is_complete(&self) -> bool {
         let has_newest = |part: Part| part.version >= self.newest;
-        !self.copying && !self.stale && self.standby.is_some_and(has_newest)
+        !self.copying && !self.stale && !self.to_remake && self.standby.is_some_and(has_newest)
     }
 }
