@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, make_array,
+    Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, RecordBatchOptions, make_array,
 };
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -143,14 +143,16 @@ fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
         kind if kind.is_nested() => {
+            // The rows alone: a slice of lists has all items of the whole.
             let data = column.to_data();
-            let children = data.child_data().iter();
-            let children = children.map(|child| {
-                let child = compact_column(&make_array(child.clone()))?;
-                Ok(child.to_data())
-            });
-            let children = children.collect::<Result<_>>()?;
-            make_array(data.into_builder().child_data(children).build()?)
+            let mut rows = MutableArrayData::new(vec![&data], false, data.len());
+            rows.try_extend(0, 0, data.len())?;
+            let rows = rows.freeze();
+            let children = rows.child_data().iter();
+            let children = children
+                .map(|child| Ok(compact_column(&make_array(child.clone()))?.to_data()))
+                .collect::<Result<_>>()?;
+            make_array(rows.into_builder().child_data(children).build()?)
         }
         _ => Arc::clone(column),
     })
