@@ -8,9 +8,12 @@
 
 mod bytes;
 mod frame;
+mod held;
 mod ipc;
+mod spill;
 mod store;
 
 pub(crate) use frame::Format;
+pub use held::Holdings;
 pub(crate) use ipc::{columns, read_batches, write_batches};
-pub use store::BlockStore;
+pub use store::{BlockStore, Bounds};
