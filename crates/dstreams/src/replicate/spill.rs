@@ -1,7 +1,7 @@
 //! Files of blocks that are not in memory.
 //!
 //! They are room, not safety: nothing is synced, and what an earlier process left is removed. One
-//! process uses a directory at a time, which a locked file in it sees to.
+//! store uses a directory at a time, which a locked file in it sees to.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ pub(super) struct SpillDir {
     path: PathBuf,
     /// Files made so far: a block that comes again gets another file.
     made: AtomicU64,
-    _lock: File,
+    lock: Arc<File>,
     #[cfg(test)]
     pub pause: std::sync::Mutex<Option<Arc<std::sync::Barrier>>>,
 }
@@ -30,6 +30,9 @@ pub(super) struct SpillDir {
 pub(super) struct SpillFile {
     path: PathBuf,
     pub bytes: u64,
+    /// The directory is locked until the last file is gone, so that no other store makes one of
+    /// the same name before.
+    _lock: Arc<File>,
 }
 
 impl SpillDir {
@@ -46,7 +49,7 @@ impl SpillDir {
         let file = file.map_err(|error| failed("open", &lock, error))?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                let error = "another process uses this directory; give each its own";
+                let error = "another store uses this directory; give each its own";
                 failed("lock", &lock, io::Error::other(error))
             }
             TryLockError::Error(error) => failed("lock", &lock, error),
@@ -64,7 +67,7 @@ impl SpillDir {
         Ok(SpillDir {
             path,
             made: AtomicU64::new(0),
-            _lock: file,
+            lock: Arc::new(file),
             #[cfg(test)]
             pause: Default::default(),
         })
@@ -80,6 +83,7 @@ impl SpillDir {
         let written = SpillFile {
             path,
             bytes: bytes.len() as u64,
+            _lock: Arc::clone(&self.lock),
         };
         #[cfg(test)]
         self.pause();

@@ -15,8 +15,8 @@ use crate::receive::Block;
 /// Bounds of a block store. None of them is set by default.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
-    /// The directory for blocks beyond the memory, made where it is missing; no other process may
-    /// use it at the same time. Without one, all blocks are in memory.
+    /// The directory for blocks beyond the memory, made where it is missing; no other store may
+    /// use it at the same time, of this process or of another. Without one, all blocks are in memory.
     pub spill: Option<PathBuf>,
     /// Bytes of blocks in memory, where there is a directory for others. What is being taken in,
     /// written or read is beyond it.

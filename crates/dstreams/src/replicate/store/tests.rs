@@ -210,6 +210,23 @@ async fn files_go_with_their_blocks() {
 }
 
 #[tokio::test]
+async fn a_directory_is_taken_until_its_last_file_is_gone() {
+    let dir = Dir::new("last");
+    let store = dir.store(0);
+    store.hold(block(0)).await.unwrap();
+    let found = store.0.lock().find(id(0));
+    let Some(Found::File(reading)) = found else {
+        panic!("not in a file");
+    };
+    drop(store);
+    assert_eq!(dir.files().len(), 1);
+    assert!(BlockStore::open(dir.bounds(0)).is_err());
+    drop(reading);
+    assert!(dir.files().is_empty());
+    dir.store(0);
+}
+
+#[tokio::test]
 async fn a_block_that_is_held_stays_as_it_is() {
     let dir = Dir::new("again");
     let store = dir.store(100);
@@ -270,7 +287,7 @@ fn a_directory_is_made_and_is_of_one_store_at_a_time() {
     let store = BlockStore::open(bounds.clone()).unwrap();
     let error = BlockStore::open(bounds.clone()).err().unwrap().to_string();
     assert!(error.contains("made/here/dstreams-blocks.lock"), "{error}");
-    assert!(error.contains("another process"), "{error}");
+    assert!(error.contains("another store"), "{error}");
     drop(store);
     BlockStore::open(bounds).unwrap();
 
