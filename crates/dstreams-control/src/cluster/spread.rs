@@ -57,7 +57,7 @@ impl Spread<'_> {
             } else if it.holder.is_none() {
                 it.holder = least(&load).map(|worker| Part {
                     worker,
-                    copy: 0,
+                    copy: it.to_remake.unwrap_or_default(),
                     version: None,
                 });
             } else {
@@ -77,7 +77,7 @@ impl Spread<'_> {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
             };
-            let Some(holder) = it.holder.filter(|_| !it.to_remake) else {
+            let Some(holder) = it.holder.filter(|_| it.to_remake.is_none()) else {
                 continue;
             };
             let open = it.standby.filter(|part| self.roster.is_open(part.worker));
@@ -168,7 +168,7 @@ impl Spread<'_> {
             self.partitions
                 .all
                 .get(&partition)
-                .is_some_and(|it| !it.copying && !it.to_remake)
+                .is_some_and(|it| !it.copying && it.to_remake.is_none())
         };
         let cheapest = of_from().filter(movable).min_by_key(cost)?;
         if !self.replace_standby(cheapest, to) {
