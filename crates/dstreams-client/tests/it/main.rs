@@ -12,6 +12,7 @@ mod discovery;
 mod endings;
 mod exactly_once;
 mod failover;
+mod foreign;
 mod linger;
 mod master;
 mod proxy;
