@@ -8,6 +8,26 @@
 //! must be broken by one of them at least. Where what a machine says betrays it long before the harm is done, the
 //! harm is waited for as well.
 //!
+//! | sabotage | found by |
+//! |---|---|
+//! | a fence is not awaited; a survivor is dropped, or invented; a receiver is gone twice | survivors |
+//! | what the fence finds is ignored; a block is lost for nothing, or twice | block-lost |
+//! | a `Revoke` is not awaited | one-owner |
+//! | a claim is granted twice; an older one is | newest-claim |
+//! | a claim is never granted | liveness |
+//! | marks are ignored, or too high | known-last; in the end producer-once, acked-once |
+//! | a copy is not made | copies-restored |
+//! | a copy goes backwards; there are too many at once | copies-bounded |
+//! | a receiver is not opened; one is opened twice | inputs-covered |
+//! | blocks are not dropped, or too early; `Forgotten` is not heard | nothing-leaks |
+//! | a peer is wrong; is told again; is not told | ring |
+//! | holder and standby are one; who they are is told again, or not told | two-parts |
+//! | a standby takes over before it is complete | complete-standby |
+//! | a state is lost for nothing; a lost state is not told | state-lost |
+//! | a state copy never ends | spread |
+//! | a worker may leave too early; is never told that it may | drained |
+//! | a lost worker is fenced at itself; a loss is not heard | lost-left-alone |
+//!
 //! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test cluster seeds` runs that
 //! one and prints every step; `SIM_SEEDS=1000000` runs that many.
 
