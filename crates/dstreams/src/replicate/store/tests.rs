@@ -408,7 +408,7 @@ async fn a_damaged_or_missing_file_is_an_error() {
 }
 
 /// Stops the store in the middle of writing a block, does something, and lets it go on.
-async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce()) -> Result<()> {
+async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce() + Send) -> Result<()> {
     let barrier = Arc::new(Barrier::new(2));
     let spill = store.0.spill.as_ref().unwrap();
     *spill.pause.lock().unwrap() = Some(Arc::clone(&barrier));
@@ -417,8 +417,21 @@ async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce()) -> Res
     // The test's thread may block: the store writes on another.
     tokio::task::block_in_place(|| {
         barrier.wait();
-        something();
-        barrier.wait();
+        let began = Instant::now();
+        let done = std::thread::scope(|threads| {
+            let something = threads.spawn(something);
+            while !something.is_finished() && began.elapsed() < Duration::from_secs(20) {
+                std::thread::yield_now();
+            }
+            let in_time = something.is_finished();
+            // Whatever became of it: nothing waits for ever.
+            barrier.wait();
+            something.join().map(|()| in_time)
+        });
+        match done {
+            Ok(in_time) => assert!(in_time, "it waited for the file"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     });
     writing.await.unwrap()
 }
