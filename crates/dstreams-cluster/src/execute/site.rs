@@ -22,7 +22,7 @@ use super::kept::KeptStore;
 use super::told::for_engine;
 use crate::data::Peers;
 use crate::plan::lane::{in_order, lanes, tag};
-use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work};
+use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work, into};
 
 /// The plans, blocks and state of a worker.
 pub struct Site {
@@ -115,6 +115,8 @@ impl Site {
             (Work::Hold, _) => vec![datasets.only()],
             (Work::Step, Step::Window(window)) => {
                 let delta = datasets.only();
+                // For the standby, which installs it when the batch has run.
+                self.keep(header, window.from, spec.task, &delta)?;
                 let (at, due) = (window.window, header.batch.0 % window.slide_ms == 0);
                 self.windows
                     .install(at, spec.task, header.batch, &delta)
@@ -185,20 +187,31 @@ impl Site {
                 Ok(tagged)
             }
             Exit::Keep => {
-                let id = KeptId {
-                    batch: header.batch,
-                    attempt: header.attempt,
-                    slot: crate::plan::into(&self.plans.of(header.many).steps[header.step]).0,
-                    partition: task,
-                };
-                let rows = output.into_iter().flatten();
-                let rows = rows
-                    .map(|rows| compact(&rows))
-                    .collect::<Result<Vec<_>>>()?;
-                self.kept.insert(id, rows);
+                let slot = into(&self.plans.of(header.many).steps[header.step]);
+                let rows: Vec<_> = output.into_iter().flatten().collect();
+                self.keep(header, slot, task, &rows)?;
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// Keeps a partition until the batch is forgotten.
+    fn keep(
+        &self,
+        header: &StepHeader,
+        slot: Slot,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> Result<()> {
+        let id = KeptId {
+            batch: header.batch,
+            attempt: header.attempt,
+            slot: slot.0,
+            partition,
+        };
+        let rows = rows.iter().map(compact).collect::<Result<Vec<_>>>()?;
+        self.kept.insert(id, rows);
+        Ok(())
     }
 
     /// Rows that a worker holds, this one if it does.

@@ -1,6 +1,6 @@
 //! [`Hub`]: who is there, and what is said to whom.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dstreams::cluster::{Intake, Mailbox, Parts, Place};
@@ -37,6 +37,8 @@ struct State {
     next_claim: u64,
     /// The newest version of a partition that a worker has told, and the copy it began with.
     installed: HashMap<(WorkerId, u32), (BatchTime, u64)>,
+    /// Standbys that missed an install.
+    behind: HashSet<(WorkerId, u32)>,
     listening: BTreeMap<u32, String>,
     failed_sources: Vec<(u32, String)>,
     state_lost: Option<u32>,
@@ -92,6 +94,7 @@ impl Hub {
                 claims: HashMap::new(),
                 next_claim: 0,
                 installed: HashMap::new(),
+                behind: HashSet::new(),
                 listening: BTreeMap::new(),
                 failed_sources: Vec::new(),
                 state_lost: None,
@@ -159,6 +162,7 @@ impl Hub {
             state.losses += 1;
             state.claims.retain(|_, (worker, _)| *worker != id);
             state.installed.retain(|(worker, _), _| *worker != id);
+            state.behind.retain(|(worker, _)| *worker != id);
             state
                 .workers
                 .remove(&id)
@@ -326,6 +330,11 @@ impl Hub {
                     copy,
                 });
             }
+            ToMaster::InstallFailed { partition } => {
+                // It is behind from now on, until its state is copied anew.
+                self.lock().behind.insert((id, partition));
+                self.changed();
+            }
             ToMaster::Listening { input, address } => {
                 self.lock().listening.insert(input, address);
                 self.changed();
@@ -349,6 +358,9 @@ impl Hub {
         let copy = {
             let mut state = self.lock();
             let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
+            if copy.is_some() && copy != known {
+                state.behind.remove(&(id, partition));
+            }
             let copy = copy.or(known).unwrap_or_default();
             state.installed.insert((id, partition), (version, copy));
             copy
@@ -368,6 +380,11 @@ impl Hub {
             .installed
             .get(&(id, partition))
             .map(|(version, _)| *version)
+    }
+
+    /// Whether a standby missed an install.
+    pub fn is_behind(&self, id: WorkerId, partition: u32) -> bool {
+        self.lock().behind.contains(&(id, partition))
     }
 
     /// The workers that are there.

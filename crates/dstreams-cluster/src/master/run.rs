@@ -239,7 +239,7 @@ impl Remote {
                 from: from.clone(),
             };
             self.hub.say(standby, &install);
-            if known >= before {
+            if known >= before && !self.hub.is_behind(standby, partition) {
                 waiting.push((partition, standby));
             }
         }
@@ -250,6 +250,7 @@ impl Remote {
                 let done = waiting.iter().all(|(partition, standby)| {
                     hub.version(*standby, *partition) >= Some(batch)
                         || !workers.contains_key(standby)
+                        || hub.is_behind(*standby, *partition)
                 });
                 done.then_some(())
             })

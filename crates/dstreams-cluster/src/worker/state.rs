@@ -93,7 +93,10 @@ async fn run(
                     version: batch,
                     copy: began,
                 }),
-                Err(error) => tracing::warn!(partition, %batch, %error, "state was not installed"),
+                Err(error) => {
+                    tracing::warn!(partition, %batch, %error, "state was not installed");
+                    link.say(&ToMaster::InstallFailed { partition });
+                }
             },
             _ => {}
         }

@@ -1,5 +1,12 @@
-//! The cluster with real sockets: masters and workers of this process, and real processes.
+//! The cluster over real sockets, with masters and workers of this process.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod first;
+#[path = "../../../dstreams/tests/it/every_operator.rs"]
+mod every_operator;
+#[path = "../../../dstreams/tests/it/program.rs"]
+#[allow(dead_code)] // the local engine's tests use more of it
+mod program;
+
+mod engines;
+mod workers;

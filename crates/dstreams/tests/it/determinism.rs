@@ -1,167 +1,13 @@
 //! The same batches give the same results whatever the order of tasks, of arrival, and their number.
 
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dstreams::agg::{avg_of, count, max, max_of, min_of, sum, sum_of};
-use dstreams::arrow::util::pretty::pretty_format_batches;
-use dstreams::datafusion::datasource::MemTable;
-use dstreams::record::batch_of;
-use dstreams::{Config, DStream, Record, StreamContext};
+use dstreams::Config;
 use proptest::prelude::*;
 
-use crate::program::{Interval, Program, block_on, cases, intervals, small, text};
-
-/// What every operator below works on.
-type Row = (String, i64, f64);
-
-fn row() -> impl Strategy<Value = Row> {
-    (text(), -5..6i64, -1e9..1e9f64)
-}
-
-/// Output name, batch time, partitions as text: partitions and rows in their order.
-type Outcome = (&'static str, u64, Vec<String>);
-type Log = Arc<Mutex<Vec<Outcome>>>;
-
-fn take(log: &Log) -> Vec<Outcome> {
-    std::mem::take(&mut *log.lock().unwrap())
-}
-
-struct Watch(Log);
-
-impl Watch {
-    fn on<T: Record>(&self, name: &'static str, stream: &DStream<T>) {
-        let log = Arc::clone(&self.0);
-        stream.for_each_rdd(move |rdd| {
-            let partitions = rdd.partitions().iter().map(|batches| {
-                // One table, whatever the sizes of its Arrow batches.
-                pretty_format_batches(batches).unwrap().to_string()
-            });
-            log.lock()
-                .unwrap()
-                .push((name, rdd.batch_time().0, partitions.collect()));
-        });
-    }
-}
-
-/// Every operator there is.
-fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
-    let dim: Vec<(i64, String)> = (-2..9).map(|n| (n, format!("dimension {n}"))).collect();
-    let dim = batch_of(dim).unwrap();
-    let table = MemTable::try_new(dim.schema(), vec![vec![dim]]).unwrap();
-    ctx.register_table("dim", Arc::new(table));
-    let ms = Duration::from_millis;
-    watch.on(
-        "map",
-        &rows.map(|(text, n, x)| (text.len() as i64 + n, x.sqrt())),
-    );
-    watch.on("filter", &rows.filter(|(_, n, _)| n > 0));
-    let words =
-        rows.flat_map::<String>(|(text, _, _), out| text.split(' ').for_each(|w| out.push(w)));
-    watch.on("flat_map", &words);
-    watch.on("count", &words.count().unwrap());
-    let keyed = rows.key_by::<String>(|(text, _, _), key| key.push(text));
-    watch.on("key_by", &keyed.pairs());
-    let floats = keyed.map_values(|(_, _, x)| x);
-    watch.on("map_values", &floats.pairs());
-    watch.on(
-        "agg",
-        &keyed
-            .agg((count(), sum_of::<f64>("_3"), avg_of::<f64>("_3")))
-            .unwrap()
-            .pairs(),
-    );
-    watch.on(
-        "agg of texts",
-        &keyed
-            .agg((max_of::<String>("_1"), min_of::<i64>("_2")))
-            .unwrap()
-            .pairs(),
-    );
-    watch.on("reduce", &floats.reduce(|a, b| a + b).pairs());
-    watch.on("top", &floats.top(3));
-    watch.on(
-        "union",
-        &rows.union(&rows.filter(|(_, n, _)| n < 0)).unwrap(),
-    );
-    let (three, one) = (ms(300), ms(100));
-    let window = keyed
-        .window_agg(three, one, (count(), sum_of::<i64>("_2")))
-        .unwrap();
-    watch.on("window", &window.pairs());
-    watch.on("top of a window", &window.top(2));
-    let floats_window = floats
-        .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
-        .unwrap();
-    watch.on("window of floats", &floats_window.pairs());
-    let sql = |query: &str| rows.sql::<(String, f64)>(query).unwrap();
-    watch.on("sql", &sql("select _1, sum(_3) as x from this group by _1"));
-    watch.on("sql order", &sql("select _1, _3 from this order by _2"));
-    watch.on(
-        "sql top",
-        &sql("select _1, _3 from this order by _2 limit 3"),
-    );
-    watch.on("sql limit", &sql("select _1, _3 from this limit 5"));
-    watch.on(
-        "sql distinct",
-        &sql("select distinct _1, cast(_2 as double) as x from this"),
-    );
-    watch.on(
-        "sql window",
-        &sql("select _1, sum(_3) over (partition by _1 order by _2, _3) as x from this"),
-    );
-    watch.on(
-        "sql scalar",
-        &sql("select _1, _3 from this where _3 > (select avg(_3) from this)"),
-    );
-    for (name, join) in [
-        ("join", "this a join dim b on a._2 = b.key"),
-        ("left join", "this a left join dim b on a._2 = b.key"),
-        ("right join", "this a right join dim b on a._2 = b.key"),
-        ("full join", "this a full join dim b on a._2 = b.key"),
-        ("dim first", "dim b left join this a on a._2 = b.key"),
-        ("dim first, inner", "dim b join this a on a._2 = b.key"),
-        (
-            "self join",
-            "this a join (select _1 as t, _2 as key, 'x' as value from this) b on a._1 = b.t",
-        ),
-        ("by less", "dim b left join this a on a._2 < b.key"),
-        ("cross", "dim b cross join this a"),
-        (
-            "in",
-            "(select *, 'in' as value from this where _2 in (select key from dim)) a",
-        ),
-        (
-            "not in",
-            "(select key, value, 1.5 as _3 from dim where key not in (select _2 from this)) a",
-        ),
-        (
-            "exists",
-            "(select key, value, 1.5 as _3 from dim d where exists \
-                     (select 1 from this where _2 = d.key)) a",
-        ),
-    ] {
-        let query = format!("select coalesce(value, '-') as t, coalesce(_3, 0.5) as x from {join}");
-        watch.on(name, &sql(&query));
-    }
-    let two = [("a", rows), ("b", &rows.filter(|(_, n, _)| n % 2 == 0))];
-    let two = [
-        (two[0].0, two[0].1 as &dyn dstreams::Named),
-        (two[1].0, two[1].1 as _),
-    ];
-    let query = "select a._1, a._3 + b._3 as x from a join b on a._1 = b._1";
-    watch.on(
-        "sql of two",
-        &ctx.sql::<(String, f64)>(&two, query).unwrap(),
-    );
-    watch.on(
-        "transform",
-        &rows
-            .transform::<Row>(|frame| frame.limit(1, Some(7)))
-            .unwrap(),
-    );
-}
+use crate::every_operator::{Log, Outcome, Row, Watch, every_operator, row, same, take};
+use crate::program::{Interval, Program, block_on, cases, intervals, small};
 
 /// All outputs of all batches.
 fn outputs(config: &Config, input: &[Interval<Row>]) -> Vec<Outcome> {
@@ -197,14 +43,6 @@ fn as_rows(outputs: Vec<Outcome>) -> Vec<Outcome> {
         .into_iter()
         .map(|(name, at, partitions)| (name, at, lines(partitions)))
         .collect()
-}
-
-fn same<T: PartialEq + Debug>(one: &[T], other: &[T]) -> Result<(), TestCaseError> {
-    prop_assert_eq!(one.len(), other.len());
-    for (one, other) in one.iter().zip(other) {
-        prop_assert_eq!(one, other);
-    }
-    Ok(())
 }
 
 proptest! {

@@ -7,6 +7,7 @@
 
 mod contract;
 mod determinism;
+mod every_operator;
 mod graph;
 mod lifecycle;
 mod operators;

@@ -136,8 +136,13 @@ impl Program {
     }
 
     pub async fn start(self) -> Live {
+        self.start_by(async |ctx| ctx.start().await.unwrap()).await
+    }
+
+    /// Starts it in a way of its own.
+    pub async fn start_by<R>(self, start: impl AsyncFnOnce(StreamContext) -> R) -> Live<R> {
         Live {
-            running: self.ctx.start().await.unwrap(),
+            running: start(self.ctx).await,
             clock: self.clock,
             reports: self.reports,
         }
@@ -145,13 +150,13 @@ impl Program {
 }
 
 /// A program that runs.
-pub struct Live {
-    pub running: Running,
+pub struct Live<R = Running> {
+    pub running: R,
     pub clock: ManualClock,
     reports: mpsc::UnboundedReceiver<Result<BatchReport, Error>>,
 }
 
-impl Live {
+impl<R> Live<R> {
     /// Ends the interval and waits until its batch has taken effect.
     pub async fn batch(&mut self) -> BatchReport {
         self.try_batch().await.unwrap()
