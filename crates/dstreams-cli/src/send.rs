@@ -7,15 +7,14 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use dstreams_client::{Client, LineSender, Options, Report, Retry};
+use dstreams_cluster::app::{Signals, address};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::timeout;
 
 use self::pace::Pace;
 use self::pieces::Pieces;
-use crate::arguments::address;
 use crate::error::Error;
 use crate::plain::say;
-use crate::signals::Signals;
 
 /// How long a program may take to say that it has the stream.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -1,6 +1,5 @@
 //! The feed of the demo: random lines at a fixed rate, through the client library.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,9 +25,9 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Begins to send `rate` lines a second to a stream.
-    pub async fn start(address: SocketAddr, stream: &str, rate: u64) -> Result<Self, Error> {
-        let client = Client::connect(address, Options::default()).await?;
+    /// Begins to send `rate` lines a second to a stream, to whoever of `addresses` takes them.
+    pub async fn start(addresses: &[String], stream: &str, rate: u64) -> Result<Self, Error> {
+        let client = Client::connect(addresses, Options::default()).await?;
         let lines = client.lines(stream).await?;
         let (stop, stopped) = oneshot::channel();
         let acknowledged = Arc::new(AtomicU64::new(0));

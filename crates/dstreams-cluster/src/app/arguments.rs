@@ -67,6 +67,16 @@ pub struct ClusterArgs {
     secret: Secret,
 }
 
+impl Default for ClusterArgs {
+    fn default() -> Self {
+        ClusterArgs {
+            partitions: None,
+            copies: 2,
+            secret: Secret::default(),
+        }
+    }
+}
+
 impl ClusterArgs {
     /// The options of a master.
     pub fn options(&self, listen: &str, workers: usize) -> Result<MasterOptions, Error> {
@@ -95,8 +105,9 @@ pub struct MasterArgs {
     /// Workers that must be there before the first batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
     pub workers: u16,
+    /// How the program is spread.
     #[command(flatten)]
-    cluster: ClusterArgs,
+    pub cluster: ClusterArgs,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
