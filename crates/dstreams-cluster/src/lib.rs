@@ -1,6 +1,7 @@
 //! Discretized Streams on many machines: master and workers on Apache DataFusion Ballista.
 
 pub mod app;
+pub mod crash;
 mod data;
 mod execute;
 mod link;

@@ -61,7 +61,7 @@ fn on_a_cluster(config: &Config, cores: &[usize], input: &[Interval<Row>]) -> Ve
 }
 
 proptest! {
-    #![proptest_config(cases(3))]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 0, ..cases(3) })]
 
     #[test]
     fn every_operator_gives_the_same(
@@ -73,32 +73,4 @@ proptest! {
         let here = on_this_machine(&config, &input);
         same(&on_a_cluster(&config, &cores, &input), &here)?;
     }
-}
-
-#[test]
-fn debug_one() {
-    struct L;
-    impl log::Log for L {
-        fn enabled(&self, m: &log::Metadata<'_>) -> bool {
-            m.level() <= log::Level::Info && !m.target().contains("h2")
-        }
-        fn log(&self, r: &log::Record<'_>) {
-            if self.enabled(r.metadata()) {
-                let t = format!("{}", r.args());
-                eprintln!(
-                    "{} {} {}",
-                    r.level(),
-                    r.target(),
-                    &t.chars().take(1500).collect::<String>()
-                );
-            }
-        }
-        fn flush(&self) {}
-    }
-    static LL: L = L;
-    log::set_logger(&LL).unwrap();
-    log::set_max_level(log::LevelFilter::Info);
-    let config = small(1, 2, 3);
-    let input: Vec<Interval<Row>> = vec![vec![]];
-    on_a_cluster(&config, &[1, 1], &input);
 }

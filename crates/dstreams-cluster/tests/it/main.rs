@@ -9,4 +9,6 @@ mod every_operator;
 mod program;
 
 mod engines;
+mod faults;
+mod process;
 mod workers;

@@ -106,11 +106,13 @@ pub enum ClusterCommand {
         /// Names this copy; grows, from 1.
         copy: u64,
     },
-    /// Nobody holds the whole state of the partition as of the last commit: it must be made anew, on the holder that
-    /// is assigned next.
+    /// Nobody has the whole state of the partition as of the last commit: it must be made anew, on the holder that is
+    /// assigned next, which says `Installed` then. Given again if that one is lost before.
     StateLost {
         /// The partition.
         partition: u32,
+        /// Names what is made, as the number of a `CopyState` does.
+        copy: u64,
     },
     /// The worker has nothing that others do not have: it may leave. Given once.
     Drained {

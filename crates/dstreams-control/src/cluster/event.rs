@@ -93,7 +93,8 @@ pub enum ClusterEvent {
         partition: u32,
         /// The batch; 0 after a copy of a state that no batch has changed.
         version: BatchTime,
-        /// The number of the `CopyState` that the worker's state of this partition began with; 0 if it began empty.
+        /// The number of the `CopyState` or `StateLost` that the worker's state of this partition began with, since it
+        /// has a part in it; 0 if it began empty. With another number, this is news of the past.
         copy: u64,
     },
     /// A `CopyState` failed. Wait a while before telling it. Each `CopyState` is answered, by this or by `Installed`,
@@ -106,7 +107,8 @@ pub enum ClusterEvent {
         /// The number of the `CopyState`.
         copy: u64,
     },
-    /// A batch is committed: every partition it changed is installed by its holder.
+    /// A batch is committed. Not before each partition that it changed is installed by its present holder, as
+    /// [`version`](super::Cluster::version) says; if the holder changes before, the new one must install it too.
     Committed {
         /// The batch.
         batch: BatchTime,

@@ -13,7 +13,7 @@ use super::producers::Producers;
 use super::receivers::{Receivers, Standing};
 use super::roster::Roster;
 use super::{ClusterCommand, ClusterConfig, ClusterEvent, StoredBlock, WorkerId};
-use crate::{BlockId, ReceiverId};
+use crate::{BatchTime, BlockId, ReceiverId};
 
 /// Who is there and who has what, as a pure state machine. See the [module's page](super).
 #[derive(Debug)]
@@ -273,6 +273,12 @@ impl Cluster {
     #[must_use]
     pub fn standby(&self, partition: u32) -> Option<WorkerId> {
         self.partitions.standby(partition)
+    }
+
+    /// The newest version of the partition that its holder has installed, as far as it has said so.
+    #[must_use]
+    pub fn version(&self, partition: u32) -> Option<BatchTime> {
+        self.partitions.version(partition)
     }
 
     /// The input of a receiver: from its `Receive` until it is gone and all its blocks are forgotten or lost.

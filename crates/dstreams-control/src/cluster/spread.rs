@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::WorkerId;
-use super::partitions::{Part, Partitions};
+use super::partitions::{Part, Partition, Partitions};
 use super::roster::Roster;
 
 /// Decides all that can be decided now; returns the partitions whose standby must be sent the state, and whether
@@ -57,7 +57,7 @@ impl Spread<'_> {
             } else if it.holder.is_none() {
                 it.holder = least(&load).map(|worker| Part {
                     worker,
-                    copy: 0,
+                    copy: it.to_remake.unwrap_or_default(),
                     version: None,
                 });
             } else {
@@ -77,7 +77,7 @@ impl Spread<'_> {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
             };
-            let Some(holder) = it.holder else {
+            let Some(holder) = it.holder.filter(|_| it.to_remake.is_none()) else {
                 continue;
             };
             let open = it.standby.filter(|part| self.roster.is_open(part.worker));
@@ -168,10 +168,17 @@ impl Spread<'_> {
             self.partitions
                 .all
                 .get(&partition)
-                .is_some_and(|it| !it.copying)
+                .is_some_and(|it| !it.copying && it.to_remake.is_none())
         };
         let cheapest = of_from().filter(movable).min_by_key(cost)?;
-        self.replace_standby(cheapest, to).then_some(cheapest)
+        if !self.replace_standby(cheapest, to) {
+            return None;
+        }
+        let it = self.partitions.all.get_mut(&cheapest)?;
+        if it.is_complete() {
+            std::mem::swap(&mut it.holder, &mut it.standby);
+        }
+        Some(cheapest)
     }
 
     /// The same for standbys, once nothing moves otherwise.
@@ -185,21 +192,39 @@ impl Spread<'_> {
             return;
         }
         let mut load = self.load(|_, standby| standby);
-        while let Some((from, to)) = uneven(&load) {
-            let suits = |(&partition, it): (&u32, &super::partitions::Partition)| {
-                let standby = it.standby.is_some_and(|part| part.worker == from);
-                let holder = it.holder.is_some_and(|part| part.worker != to);
-                (standby && holder && !it.copying).then_some(partition)
-            };
-            let Some(partition) = self.partitions.all.iter().find_map(suits) else {
-                return;
-            };
+        while let Some((partition, from, to)) = self.standby_to_move(&load) {
             if !self.replace_standby(partition, to) {
                 return;
             }
             *load.entry(from).or_default() -= 1;
             *load.entry(to).or_default() += 1;
         }
+    }
+
+    /// A partition whose standby may go from one that has many to one that has few, and is not its holder.
+    fn standby_to_move(
+        &self,
+        load: &BTreeMap<WorkerId, usize>,
+    ) -> Option<(u32, WorkerId, WorkerId)> {
+        let mut few: Vec<_> = load
+            .iter()
+            .map(|(&worker, &count)| (worker, count))
+            .collect();
+        few.sort_by_key(|&(_, count)| count);
+        for &(from, most) in few.iter().rev() {
+            for &(to, _) in few.iter().take_while(|&&(_, least)| least + 2 <= most) {
+                let suits = |it: &Partition| {
+                    it.standby.is_some_and(|part| part.worker == from)
+                        && it.holder.is_some_and(|part| part.worker != to)
+                        && !it.copying
+                };
+                let mut all = self.partitions.all.iter();
+                if let Some((&partition, _)) = all.find(|(_, it)| suits(it)) {
+                    return Some((partition, from, to));
+                }
+            }
+        }
+        None
     }
 
     /// Makes a worker the standby, and has it sent the state if there is any; if that can begin now.

@@ -65,6 +65,9 @@ fn reads(plan: &Plan) -> Result<Vec<Vec<Read>>> {
                 };
                 task.extend(one.iter().map(whole));
             }
+        } else if count == 1 {
+            // It merges what is below.
+            tasks[0].extend(below.into_iter().flatten());
         } else {
             let (name, below) = (plan.name(), below.len());
             return Ok(internal(format!(

@@ -26,6 +26,6 @@ pub use source::{Closing, Place, Source};
 pub use tcp::TcpText;
 
 pub use block::Block;
-pub use budget::Budget;
+pub use budget::{Budget, Share};
 pub use dead_letter::DeadLetters;
 pub use ingest::Intake;

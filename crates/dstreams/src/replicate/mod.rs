@@ -1,13 +1,19 @@
 //! Replicate: sealed blocks are held until no batch needs them.
 //!
-//! **In**: sealed blocks. **Out**: the same blocks, by id. **Promise**: a block stays until it is
-//! forgotten, and its memory is given back then. On one machine there is one copy, in memory.
-//! **On failure**: asking for a block that is not held is an error that names it.
+//! **In**: sealed blocks. **Out**: the same blocks, by id, or as bytes for another process.
+//! **Promise**: a block stays until it is forgotten (or too old, where an age is set), and its memory
+//! is given back then, or when it moves to a file. Bytes make the same block again, or an error.
+//! **On failure**: asking for a block that is not held is an error that names it. A block that
+//! cannot be written to a file stays in memory.
 
+mod bytes;
 mod frame;
+mod held;
 mod ipc;
+mod spill;
 mod store;
 
 pub(crate) use frame::Format;
+pub use held::Holdings;
 pub(crate) use ipc::{columns, read_batches, write_batches};
-pub use store::BlockStore;
+pub use store::{BlockStore, Bounds};

@@ -1,0 +1,136 @@
+//! Who is there, who receives, to whom new blocks are copied,
+//! and what is gone with whom.
+
+use ClusterCommand::{Drained, Fence, Peer, Receive};
+use dstreams_control::ReceiverId;
+use dstreams_control::cluster::{
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
+};
+
+use super::{W1, W2, W3, cluster, copy, fenced, gone, join, joined, lost, plain, stored};
+
+fn receive(worker: WorkerId, input: u32, receiver: u32) -> ClusterCommand {
+    Receive {
+        worker,
+        input,
+        receiver: ReceiverId(receiver),
+    }
+}
+
+fn peer(worker: WorkerId, to: impl Into<Option<WorkerId>>) -> ClusterCommand {
+    Peer {
+        worker,
+        to: to.into(),
+    }
+}
+
+#[test]
+fn inputs_are_received_where_their_kind_says() {
+    let inputs = vec![InputKind::Master, InputKind::Everywhere, InputKind::One];
+    let mut it = Cluster::new(ClusterConfig::new(inputs, 0));
+    assert_eq!(it.input_of(ReceiverId(0)), Some(0));
+    assert_eq!(it.worker_of(ReceiverId(0)), None);
+    assert_eq!(it.step(join(W1)), [receive(W1, 1, 3), receive(W1, 2, 4)]);
+    let commands = it.step(join(W2));
+    assert_eq!(
+        commands,
+        [receive(W2, 1, 5), peer(W1, W2), peer(W2, W1)],
+        "the ring closes"
+    );
+    assert_eq!(it.step(join(W2)), [], "a second time");
+    assert_eq!(it.worker_of(ReceiverId(4)), Some(W1));
+    assert_eq!(
+        it.step(lost(W1)),
+        [Fence { at: W2, lost: W1 }, peer(W2, None)]
+    );
+    let moved = it.step(fenced(W2, W1, &[]));
+    assert_eq!(moved, [gone(3, &[]), gone(4, &[]), receive(W2, 2, 6)]);
+    assert_eq!(it.step(join(W1)), [], "an id is never used again");
+    assert_eq!(it.input_of(ReceiverId(4)), None);
+}
+
+#[test]
+fn the_ring_follows_who_is_there() {
+    let mut it = cluster(3, 0);
+    assert_eq!(it.workers().collect::<Vec<_>>(), [W1, W2, W3]);
+    let commands = it.step(lost(W2));
+    assert!(commands.contains(&peer(W1, W3)), "{commands:?}");
+    assert!(!commands.contains(&peer(W3, W1)), "it was: {commands:?}");
+}
+
+#[test]
+fn one_copy_needs_no_peers() {
+    let config = ClusterConfig {
+        copies: 1,
+        ..ClusterConfig::new(vec![], 0)
+    };
+    let mut it = joined(config, 1);
+    assert_eq!(it.step(join(W2)), []);
+}
+
+#[test]
+fn what_survives_is_what_anyone_holds() {
+    let mut it = cluster(3, 0);
+    it.step(stored(W1, &[(1, 0)]));
+    it.step(stored(W2, &[(1, 0)]));
+    it.step(lost(W1));
+    assert_eq!(
+        it.step(fenced(W2, W1, &[(1, 2), (1, 0)])).len(),
+        1,
+        "a copy"
+    );
+    assert_eq!(it.step(fenced(W2, W1, &[])), [], "a second time");
+    let commands = it.step(fenced(W3, W1, &[(1, 1)]));
+    assert_eq!(commands[0], gone(1, &[(1, 0), (1, 1), (1, 2)]));
+    assert_eq!(it.step(fenced(W3, W1, &[])), []);
+}
+
+#[test]
+fn who_is_lost_while_asked_need_not_answer() {
+    let mut it = cluster(3, 0);
+    it.step(stored(W3, &[(1, 0)]));
+    it.step(lost(W1));
+    it.step(fenced(W2, W1, &[]));
+    let commands = it.step(lost(W3));
+    assert!(commands.contains(&gone(1, &[])), "{commands:?}");
+    assert!(
+        commands.contains(&ClusterCommand::BlockLost {
+            block: super::id((1, 0))
+        }),
+        "{commands:?}"
+    );
+    assert_eq!(it.step(fenced(W2, W3, &[])), [gone(3, &[])]);
+    assert_eq!(it.step(lost(W2)), [gone(2, &[])], "nobody is left to ask");
+}
+
+#[test]
+fn who_drains_gives_everything_and_may_leave() {
+    let mut it = cluster(3, 1);
+    it.step(stored(W1, &[(1, 0)]));
+    it.step(stored(W2, &[(1, 0)]));
+    let commands = it.step(ClusterEvent::Drain { worker: W1 });
+    assert!(commands.contains(&copy((1, 0), W1, W3)), "{commands:?}");
+    assert!(commands.contains(&peer(W3, W2)), "{commands:?}");
+    let stored = ClusterEvent::Stored {
+        worker: W3,
+        blocks: plain(&[(1, 0)]),
+    };
+    assert_eq!(it.step(stored.clone()), [Drained { worker: W1 }]);
+    assert_eq!(it.step(stored), []);
+    assert!(it.holder(0).is_some_and(|holder| holder != W1));
+    assert!(it.standby(0).is_some_and(|standby| standby != W1));
+}
+
+#[test]
+fn who_drains_alone_keeps_what_it_has() {
+    let mut it = cluster(1, 1);
+    it.step(stored(W1, &[(0, 0), (1, 0)]));
+    assert_eq!(it.step(ClusterEvent::Drain { worker: W1 }), []);
+    let commands = it.step(join(W2));
+    assert!(commands.contains(&copy((1, 0), W1, W2)), "{commands:?}");
+    assert_eq!(
+        it.step(stored(W2, &[(1, 0)])),
+        [Drained { worker: W1 }],
+        "what is foreign does not count"
+    );
+}

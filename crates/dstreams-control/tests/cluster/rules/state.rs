@@ -1,0 +1,254 @@
+//! Who holds which partition of state:
+//! spread, standbys, promotion, copies of state.
+
+use ClusterCommand::{Assign, CopyState, StateLost};
+use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
+
+use super::{W1, W2, W3, cluster, committed, installed, join, joined, lost};
+
+fn assign(
+    partition: u32,
+    holder: WorkerId,
+    standby: impl Into<Option<WorkerId>>,
+) -> ClusterCommand {
+    Assign {
+        partition,
+        holder,
+        standby: standby.into(),
+    }
+}
+
+fn copy_state(partition: u32, from: WorkerId, to: WorkerId, copy: u64) -> ClusterCommand {
+    CopyState {
+        partition,
+        from,
+        to,
+        copy,
+    }
+}
+
+fn copy_failed(partition: u32, to: WorkerId, copy: u64) -> ClusterEvent {
+    ClusterEvent::StateCopyFailed {
+        partition,
+        to,
+        copy,
+    }
+}
+
+fn state_lost(partition: u32, copy: u64) -> ClusterCommand {
+    StateLost { partition, copy }
+}
+
+/// What is about state.
+fn step(cluster: &mut Cluster, event: ClusterEvent) -> Vec<ClusterCommand> {
+    let mut commands = cluster.step(event);
+    commands
+        .retain(|command| matches!(command, Assign { .. } | CopyState { .. } | StateLost { .. }));
+    commands
+}
+
+/// Both have the batch, which is committed.
+fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
+    for partition in 0..partitions {
+        for worker in [cluster.holder(partition), cluster.standby(partition)] {
+            worker.map(|worker| cluster.step(installed(worker, partition, version, 0)));
+        }
+    }
+    cluster.step(committed(version));
+}
+
+#[test]
+fn the_first_holds_all_and_the_second_half() {
+    let mut it = cluster(0, 4);
+    let all: Vec<_> = (0..4)
+        .map(|partition| assign(partition, W1, None))
+        .collect();
+    assert_eq!(step(&mut it, join(W1)), all);
+    assert_eq!(
+        step(&mut it, join(W2)),
+        [
+            assign(0, W2, W1),
+            assign(1, W2, W1),
+            assign(2, W1, W2),
+            assign(3, W1, W2)
+        ],
+        "nothing is installed, so nothing is copied"
+    );
+}
+
+#[test]
+fn a_newcomer_holds_what_it_has_a_copy_of() {
+    let mut it = cluster(1, 2);
+    batch(&mut it, 2, 100);
+    assert_eq!(
+        step(&mut it, join(W2)),
+        [
+            assign(0, W1, W2),
+            assign(1, W1, W2),
+            copy_state(0, W1, W2, 1),
+            copy_state(1, W1, W2, 2)
+        ]
+    );
+    assert_eq!(step(&mut it, installed(W2, 0, 100, 9)), [], "no such copy");
+    assert_eq!(step(&mut it, installed(W2, 0, 100, 1)), [assign(0, W2, W1)]);
+    assert_eq!(step(&mut it, installed(W2, 1, 100, 2)), []);
+}
+
+#[test]
+fn copies_of_state_are_bounded() {
+    let config = ClusterConfig {
+        max_copying: 1,
+        ..ClusterConfig::new(vec![], 2)
+    };
+    let mut it = joined(config, 1);
+    batch(&mut it, 2, 100);
+    assert_eq!(
+        step(&mut it, join(W2)),
+        [assign(0, W1, W2), copy_state(0, W1, W2, 1)]
+    );
+    assert_eq!(
+        step(&mut it, installed(W2, 0, 100, 1)),
+        [
+            assign(0, W2, W1),
+            assign(1, W1, W2),
+            copy_state(1, W1, W2, 2)
+        ]
+    );
+}
+
+#[test]
+fn a_complete_standby_takes_over() {
+    let mut it = cluster(3, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    let third = [W1, W2, W3]
+        .into_iter()
+        .find(|&worker| worker != holder && worker != standby)
+        .unwrap();
+    assert_eq!(
+        step(&mut it, lost(holder)),
+        [assign(0, standby, third), copy_state(0, standby, third, 1)]
+    );
+    assert_eq!(
+        step(&mut it, lost(standby)),
+        [state_lost(0, 2), assign(0, third, None)]
+    );
+}
+
+#[test]
+fn a_standby_that_is_behind_does_not_take_over() {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    it.step(installed(holder, 0, 200, 0));
+    it.step(committed(200));
+    assert_eq!(
+        step(&mut it, lost(holder)),
+        [state_lost(0, 1), assign(0, standby, None)]
+    );
+}
+
+#[test]
+fn a_version_that_is_not_committed_does_not_count() {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    it.step(installed(holder, 0, 200, 0));
+    assert_eq!(step(&mut it, lost(holder)), [assign(0, standby, None)]);
+}
+
+#[test]
+fn a_standby_that_misses_batches_is_sent_the_state_again() {
+    let config = ClusterConfig {
+        max_standby_lag: 2,
+        ..ClusterConfig::new(vec![], 1)
+    };
+    let mut it = joined(config, 2);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    for version in [200, 300] {
+        it.step(installed(holder, 0, version, 0));
+        assert_eq!(step(&mut it, committed(version)), []);
+    }
+    assert_eq!(
+        step(&mut it, committed(400)),
+        [copy_state(0, holder, standby, 1)]
+    );
+    assert_eq!(
+        step(&mut it, installed(standby, 0, 300, 0)),
+        [],
+        "of before"
+    );
+    it.step(installed(standby, 0, 300, 1));
+    assert_eq!(step(&mut it, lost(holder)), [assign(0, standby, None)]);
+}
+
+#[test]
+fn a_copy_of_state_that_fails_goes_elsewhere() {
+    let mut it = cluster(1, 1);
+    batch(&mut it, 1, 100);
+    assert_eq!(
+        step(&mut it, join(W2)),
+        [assign(0, W1, W2), copy_state(0, W1, W2, 1)]
+    );
+    assert_eq!(
+        step(&mut it, copy_failed(0, W2, 1)),
+        [copy_state(0, W1, W2, 2)],
+        "there is no other"
+    );
+    assert_eq!(step(&mut it, copy_failed(0, W2, 1)), [], "a second time");
+    step(&mut it, join(W3));
+    assert_eq!(
+        step(&mut it, copy_failed(0, W2, 2)),
+        [assign(0, W1, W3), copy_state(0, W1, W3, 3)]
+    );
+}
+
+#[test]
+fn what_nobody_has_is_made_anew() {
+    let mut it = cluster(1, 1);
+    batch(&mut it, 1, 100);
+    assert_eq!(step(&mut it, lost(W1)), [state_lost(0, 1)]);
+    assert_eq!(it.holder(0), None);
+    assert_eq!(step(&mut it, join(W2)), [assign(0, W2, None)]);
+    assert_eq!(step(&mut it, join(W3)), [], "there is nothing to copy yet");
+    assert_eq!(
+        step(&mut it, lost(W2)),
+        [state_lost(0, 2), assign(0, W3, None)]
+    );
+    let w4 = WorkerId(4);
+    it.step(join(w4));
+    assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), [], "of before");
+    assert_eq!(
+        step(&mut it, installed(W3, 0, 100, 2)),
+        [assign(0, W3, w4), copy_state(0, W3, w4, 3)]
+    );
+}
+
+#[test]
+fn newcomers_take_their_share() {
+    let mut it = cluster(0, 12);
+    for worker in 1..=4 {
+        let mut commands = it.step(join(WorkerId(worker)));
+        while let Some(command) = commands.pop() {
+            if let CopyState {
+                partition,
+                to,
+                copy,
+                ..
+            } = command
+            {
+                commands.extend(it.step(installed(to, partition, 0, copy)));
+            }
+        }
+    }
+    for worker in (1..=4).map(WorkerId) {
+        let count = |of: &dyn Fn(u32) -> Option<WorkerId>| {
+            (0..12)
+                .filter(|&partition| of(partition) == Some(worker))
+                .count()
+        };
+        assert_eq!(count(&|partition| it.holder(partition)), 3);
+        assert_eq!(count(&|partition| it.standby(partition)), 3);
+    }
+}

@@ -1,0 +1,92 @@
+//! A block as bytes, and back.
+//!
+//! The receiver (`u32`), the block's number, its records and its bytes of memory (`u64` each); the
+//! marks: how many (`u32`), and for each its name's length (`u32`), its name and its number (`u64`);
+//! then an Arrow IPC stream to the end. The frame is that of [`Format`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, TryGetError};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::{BlockId, ReceiverId};
+
+use super::frame::Format;
+use super::ipc::{read_batches, write_batches};
+use crate::error::Result;
+use crate::receive::{Block, Share};
+
+const BLOCK: Format = Format {
+    what: "a block",
+    magic: *b"dstr-blk",
+    version: 1,
+};
+
+/// Room that is taken at first for a block's bytes, at most: what a block says of its size may come
+/// from elsewhere.
+const MUCH: u64 = 8 << 20;
+/// Bytes of a block that are believed: more than any machine's memory.
+const MOST: u64 = 1 << 48;
+
+impl Block {
+    /// The bytes of a block of a stream with columns `schema`. Of the buffers that its texts point
+    /// into they hold nothing but the texts.
+    pub fn to_bytes(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
+        let mut bytes = BLOCK.begin(self.meta.bytes.min(MUCH) as usize);
+        bytes.put_u32_le(self.meta.id.receiver.0);
+        for number in [self.meta.id.seq, self.meta.rows, self.meta.bytes] {
+            bytes.put_u64_le(number);
+        }
+        bytes.put_u32_le(self.marks.len() as u32);
+        for (producer, last) in &self.marks {
+            bytes.put_u32_le(producer.len() as u32);
+            bytes.put_slice(producer.as_bytes());
+            bytes.put_u64_le(*last);
+        }
+        write_batches(&mut bytes, schema, &self.batches)?;
+        Ok(BLOCK.seal(bytes))
+    }
+
+    /// The block of such bytes, which must have the columns of `schema`; it holds `memory` from
+    /// then on.
+    ///
+    /// Any other bytes are an error: damaged, of another format, made up.
+    pub fn from_bytes(bytes: &[u8], schema: &SchemaRef, memory: Vec<Share>) -> Result<Block> {
+        let mut from = BLOCK.open(bytes)?;
+        let (id, rows, size, marks) = head(&mut from)?;
+        if size > MOST {
+            return Err(BLOCK.wrong(format!("{size} bytes of memory are said to be in a block")));
+        }
+        let batches = read_batches("a block's records", from, schema)?;
+        let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if found as u64 != rows {
+            return Err(BLOCK.wrong(format!("{found} records where {rows} belong")));
+        }
+        Ok(Block::new(id, batches, size as usize, memory).with_marks(marks))
+    }
+}
+
+type Marks = BTreeMap<Arc<str>, u64>;
+
+/// What is before the records: name, records, bytes of memory, marks.
+fn head(from: &mut &[u8]) -> Result<(BlockId, u64, u64, Marks)> {
+    let short = |error: TryGetError| BLOCK.wrong(error.to_string());
+    let receiver = ReceiverId(from.try_get_u32_le().map_err(short)?);
+    let seq = from.try_get_u64_le().map_err(short)?;
+    let rows = from.try_get_u64_le().map_err(short)?;
+    let size = from.try_get_u64_le().map_err(short)?;
+    let mut marks = Marks::new();
+    for _ in 0..from.try_get_u32_le().map_err(short)? {
+        let length = from.try_get_u32_le().map_err(short)? as usize;
+        let name = from.split_at_checked(length);
+        let (name, rest) = name.ok_or_else(|| BLOCK.wrong("a name is longer than they are"))?;
+        *from = rest;
+        let name = str::from_utf8(name).map_err(|error| BLOCK.wrong(error.to_string()))?;
+        marks.insert(Arc::from(name), from.try_get_u64_le().map_err(short)?);
+    }
+    Ok((BlockId { receiver, seq }, rows, size, marks))
+}
+
+#[cfg(test)]
+mod tests;
