@@ -50,12 +50,12 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), Error> {
     let mut signals = Signals::catch()?;
     let program = Program::of_clients(&args.times)?;
-    let (mut shown, to) = tokio::select! {
+    let (mut shown, address) = tokio::select! {
         started = start(&args, &program) => started?,
         () = signals.next() => return Ok(()),
     };
     let window = program.window;
-    let ended = show(&args, window, &to, &mut shown, signals).await;
+    let ended = show(&args, window, &address, &mut shown, signals).await;
     if ended.is_err() {
         shown.program.abandon().await;
     }
@@ -83,50 +83,37 @@ struct Shown {
     workers: Option<Workers>,
 }
 
-/// Where clients send lines.
-struct To {
-    /// Where each of those listens that take them.
-    addresses: Vec<String>,
-    /// What to tell people.
-    address: String,
-}
-
 /// What came of it.
 struct Ended {
     fed: Report,
     done: Summary,
 }
 
-async fn start(args: &Args, program: &Program) -> Result<(Shown, To), Error> {
+/// Starts the program; returns it with where clients send lines.
+async fn start(args: &Args, program: &Program) -> Result<(Shown, String), Error> {
     let Some(count) = args.workers else {
         let program = WordCount::start(program).await?;
         let address = program.address(LINES)?.to_string();
-        let addresses = vec![address.clone()];
         let workers = None;
-        return Ok((Shown { program, workers }, To { addresses, address }));
+        return Ok((Shown { program, workers }, address));
     };
     let gathering = Gathering::own(program, &ClusterArgs::default(), count).await?;
     let address = gathering.address().to_owned();
     let (program, workers) = gathering.begin(Tell::Aside).await?;
-    let addresses = workers.now().into_iter().map(|worker| worker.ingest);
-    let to = To {
-        addresses: addresses.collect(),
-        address,
-    };
     let workers = Some(workers);
-    Ok((Shown { program, workers }, to))
+    Ok((Shown { program, workers }, address))
 }
 
 /// Feeds the program and shows it, until it has stopped.
 async fn show(
     args: &Args,
     window: Duration,
-    to: &To,
+    address: &str,
     shown: &mut Shown,
     mut signals: Signals,
 ) -> Result<Ended, Error> {
-    let mut feed = Feed::start(&to.addresses, LINES, args.rate).await?;
-    let how = format!("dstreams send {} --stream {LINES} FILE", to.address);
+    let mut feed = Feed::start(address, LINES, args.rate).await?;
+    let how = format!("dstreams send {address} --stream {LINES} FILE");
     let mut view = View::open(args, window, how)?;
     watch_batches(shown, &mut feed, &mut view, &mut signals, args.batches).await?;
     // The terminal is as it was from here on.

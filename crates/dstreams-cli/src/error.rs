@@ -110,7 +110,7 @@ fn of_client(error: &dstreams_client::Error) -> String {
     match error {
         Connect { .. } | NoAnswer { .. } => format!(
             "{error}; is the program running, and is this its address for clients \
-             (`dstreams wordcount` has one with --clients)?"
+             (`dstreams wordcount` has one with --clients; a master takes them once a worker is there)?"
         ),
         Rejected { message, tally, .. } if tally.acknowledged + tally.unacknowledged == 0 => {
             format!("the program refuses: {message}")
