@@ -257,7 +257,7 @@ impl Hub {
                 };
                 state.say(to, &copy_state);
             }
-            ClusterCommand::StateLost { partition } => state.state_lost = Some(partition),
+            ClusterCommand::StateLost { partition, .. } => state.state_lost = Some(partition),
             ClusterCommand::Drained { worker } => tracing::info!(%worker, "drained"),
         }
     }

@@ -116,13 +116,7 @@ impl Scene {
         let workers = plan.map(|crash_at| Process::start("faults::a_worker", &address, crash_at));
         let cluster = soon("the workers", master.start()).await.unwrap();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let addresses: Vec<_> = cluster
-            .status()
-            .workers
-            .into_iter()
-            .map(|w| w.ingest)
-            .collect();
-        let client = tokio::spawn(send(addresses, Arc::clone(&stop)));
+        let client = tokio::spawn(send(address.clone(), Arc::clone(&stop)));
         Scene {
             cluster,
             workers: workers.into(),
@@ -157,10 +151,8 @@ impl Scene {
 }
 
 /// Sends lines until told to stop; returns how many, all acknowledged.
-async fn send(addresses: Vec<String>, stop: Arc<std::sync::atomic::AtomicBool>) -> usize {
-    let client = Client::connect(addresses, Options::default())
-        .await
-        .unwrap();
+async fn send(master: String, stop: Arc<std::sync::atomic::AtomicBool>) -> usize {
+    let client = Client::connect(master, Options::default()).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     let mut sent = 0;
     while !stop.load(std::sync::atomic::Ordering::SeqCst) {
