@@ -2,6 +2,7 @@
 
 mod report;
 
+use clap::ArgGroup;
 use dstreams_cluster::app::{ClusterArgs, Signals, address};
 
 pub use self::report::Report;
@@ -18,11 +19,10 @@ use crate::workers::{Gathering, Tell, Workers, watch};
 ///
 /// SIGTERM or Ctrl-C ends it: what was received is counted and printed before.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("where").required(true).args(["listen", "workers", "master"])))]
 pub struct Args {
     /// Where producers connect and send lines of text; port 0 takes a free one
-    #[arg(long, value_name = "HOST:PORT", value_parser = address,
-          required_unless_present_any = ["workers", "master"],
-          conflicts_with_all = ["workers", "master"])]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<String>,
     /// Takes lines from `dstreams send HOST:PORT --stream lines` too, which get acknowledgements
     #[arg(long, value_name = "HOST:PORT", value_parser = address,
@@ -32,10 +32,11 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
     /// Count on workers that others start, with `dstreams worker --master HOST:PORT`
-    #[arg(long, value_name = "HOST:PORT", value_parser = address, conflicts_with = "workers")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     master: Option<String>,
     /// Workers that must be there before the first batch
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "master",
+    #[arg(long, value_name = "N", default_value_t = 1,
+          conflicts_with_all = ["listen", "workers"],
           value_parser = clap::value_parser!(u16).range(1..))]
     min_workers: u16,
     #[command(flatten)]
