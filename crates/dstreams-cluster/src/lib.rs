@@ -5,6 +5,7 @@ pub mod crash;
 mod data;
 mod execute;
 mod link;
+pub mod logs;
 mod master;
 mod plan;
 mod worker;

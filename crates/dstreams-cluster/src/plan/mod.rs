@@ -13,7 +13,7 @@ mod step;
 mod task;
 
 pub use codec::Codec;
-pub use job::{Binding, Job, Kept};
+pub use job::{Binding, Job};
 pub use shape::{Shape, Way, into};
 pub use step::{Exit, Place, StepExec, StepHeader, Wire, Work};
 pub use task::{KeptId, ReadSpec, Slice, Source, TaskSpec};

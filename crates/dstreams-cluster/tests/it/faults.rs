@@ -13,7 +13,7 @@ use crate::program::{block_on, soon};
 
 /// Intervals of the window.
 const WINDOW: usize = 4;
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(250);
 
 type Counts = BTreeMap<String, i64>;
 
@@ -25,10 +25,25 @@ struct Found {
     windows: BTreeMap<u64, Counts>,
 }
 
+struct Dbg;
+impl dstreams::Listener for Dbg {
+    fn batch_completed(&self, r: &dstreams::BatchReport) {
+        eprintln!(
+            "DBG batch {} records {} sched {:?} proc {:?} attempts {}",
+            r.batch,
+            r.records,
+            r.scheduling_delay(),
+            r.processing_time(),
+            r.attempts
+        );
+    }
+}
+
 fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
     let mut ctx = StreamContext::with_config(config).unwrap();
+    ctx.add_listener(Dbg);
     let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
     let counted = lines
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
@@ -106,6 +121,7 @@ struct Scene {
 impl Scene {
     /// Three workers; `crash_at` is for the first.
     async fn open(crash_at: Option<&str>) -> Self {
+        dstreams_cluster::logs::to_stderr();
         let found = Arc::new(Mutex::new(Found::default()));
         let mut options = MasterOptions::default();
         options.workers = 3;
@@ -156,7 +172,7 @@ async fn send(master: String, stop: Arc<std::sync::atomic::AtomicBool>) -> usize
     let mut lines = client.lines("lines").await.unwrap();
     let mut sent = 0;
     while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-        for _ in 0..20 {
+        for _ in 0..5 {
             let line = format!("a w{} {sent}", sent % 7);
             lines.send(&line).await.unwrap();
             sent += 1;

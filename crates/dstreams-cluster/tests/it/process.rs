@@ -54,6 +54,7 @@ pub fn be_worker(build: impl Fn() -> StreamContext) -> bool {
     let Ok(master) = std::env::var(MASTER) else {
         return false;
     };
+    dstreams_cluster::logs::to_stderr();
     let mut options = WorkerOptions::new(&master);
     options.cores = 1;
     options.retry = std::time::Duration::from_secs(5);
