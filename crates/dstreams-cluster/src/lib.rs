@@ -1,5 +1,6 @@
 //! Discretized Streams on many machines: master and workers on Apache DataFusion Ballista.
 
+pub mod app;
 pub mod crash;
 mod data;
 mod execute;
@@ -9,6 +10,7 @@ mod master;
 mod plan;
 mod worker;
 
+pub use app::main;
 pub use master::{
     ClusterStatus, Master, MasterOptions, RunningCluster, StreamStatus, WorkerStatus,
 };
