@@ -28,8 +28,9 @@ pub enum ClusterEvent {
         worker: WorkerId,
     },
     /// A worker holds these blocks now. A worker that received them tells it when its peer (`Peer`) has them too or
-    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. Each worker copies
-    /// its blocks in the order of their numbers, so that a block survives only with all before it.
+    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. It numbers the blocks
+    /// of a receiver from 0 without gaps, and in that order it acknowledges their records, tells `Stored` and reports
+    /// them; it may copy them in any order.
     Stored {
         /// Who holds them.
         worker: WorkerId,

@@ -39,6 +39,9 @@ pub struct Ledger {
     /// Who said to hold a block.
     pub held: BTreeMap<BlockId, BTreeSet<WorkerId>>,
     pub forgotten: BTreeSet<BlockId>,
+    /// The numbers of the blocks of each receiver that were held; all up to a number that its worker told, or that was
+    /// forgotten.
+    pub known: BTreeMap<ReceiverId, BTreeSet<u64>>,
     /// How far blocks take their producers; all that were held and not lost.
     pub marks: BTreeMap<BlockId, Vec<Mark>>,
     /// The greatest number that a producer's owner gave up with.
@@ -74,6 +77,7 @@ impl Ledger {
             fences: BTreeMap::new(),
             held: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            known: BTreeMap::new(),
             marks: BTreeMap::new(),
             revoked: BTreeMap::new(),
             lost_blocks: BTreeSet::new(),
@@ -99,6 +103,13 @@ impl Ledger {
     /// How many open workers should hold a block.
     pub fn needed(&self) -> usize {
         self.config.copies.min(self.open().count()).max(1)
+    }
+
+    /// Whether all blocks before it were held too.
+    pub fn follows(&self, block: BlockId) -> bool {
+        let known = self.known.get(&block.receiver);
+        let all = || (0..block.seq).all(|seq| known.is_some_and(|known| known.contains(&seq)));
+        self.left.contains_key(&block.receiver) || all()
     }
 
     /// The newest version of a partition that is committed.
@@ -152,6 +163,10 @@ impl Ledger {
             ClusterEvent::Forgotten { blocks } => {
                 for block in blocks {
                     self.forgotten.insert(*block);
+                    self.known
+                        .entry(block.receiver)
+                        .or_default()
+                        .extend(0..=block.seq);
                     self.held.remove(block);
                 }
             }
@@ -249,6 +264,12 @@ impl Ledger {
             if !over && !self.forgotten.contains(&id) {
                 self.held.entry(id).or_default().insert(worker);
                 self.marks.entry(id).or_insert_with(|| block.marks.clone());
+                let receives = self.receivers.get(&id.receiver).map(|&(worker, _)| worker);
+                let known = self.known.entry(id.receiver).or_default();
+                known.insert(id.seq);
+                if receives == Some(worker) {
+                    known.extend(0..id.seq);
+                }
                 // The master's own may come back.
                 if !self.left.contains_key(&id.receiver) {
                     self.lost_blocks.remove(&id);
@@ -287,7 +308,12 @@ impl Ledger {
             } => drop(self.receivers.insert(*receiver, (*worker, *input))),
             ClusterCommand::Peer { worker, to } => drop(self.peers.insert(*worker, *to)),
             ClusterCommand::Gone { receiver, blocks } => {
-                let blocks = blocks.iter().map(|block| block.id).collect();
+                let blocks: BTreeSet<_> = blocks.iter().map(|block| block.id).collect();
+                let over = |id: &BlockId| {
+                    id.receiver == *receiver && !blocks.contains(id) && !self.forgotten.contains(id)
+                };
+                self.marks.retain(|id, _| !over(id));
+                self.held.retain(|id, _| !over(id));
                 self.left.insert(*receiver, blocks);
             }
             ClusterCommand::Copy { block, to, .. } => drop(self.copying.replace((*to, *block))),
