@@ -47,7 +47,7 @@ pub enum ClusterEvent {
         blocks: Vec<StoredBlock>,
     },
     /// A `Copy` failed. Wait a while before telling it: the next try may be the same again. Each `Copy` is answered, by
-    /// this or by `Stored`.
+    /// this or by `Stored`, unless one of the two workers is lost.
     CopyFailed {
         /// The block.
         block: BlockId,

@@ -79,11 +79,7 @@ impl Cluster {
                     self.finish_fences(out);
                 }
             }
-            ClusterEvent::CopyFailed { block, to } => {
-                if self.blocks.copy_ended(block, to, true) {
-                    self.lose_block(block, out);
-                }
-            }
+            ClusterEvent::CopyFailed { block, to } => self.blocks.copy_ended(block, to, true),
             ClusterEvent::Forgotten { blocks } => {
                 blocks.into_iter().for_each(|block| self.forget(block));
             }
@@ -207,7 +203,7 @@ impl Cluster {
         }
     }
 
-    /// Gives a block up, if nobody holds it and nobody will.
+    /// Gives a block up if nobody holds it, and nobody can be found who does.
     fn lose_block(&mut self, block: BlockId, out: &mut Vec<ClusterCommand>) {
         if self.blocks.is_lost(block) && !self.receivers.is_fencing(block.receiver) {
             self.remove(block, false);

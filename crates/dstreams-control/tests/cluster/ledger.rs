@@ -47,7 +47,8 @@ pub struct Ledger {
     /// The greatest number that a producer's owner gave up with.
     pub revoked: BTreeMap<Arc<str>, u64>,
     pub lost_blocks: BTreeSet<BlockId>,
-    pub copying: BTreeSet<(WorkerId, BlockId)>,
+    /// Copies under way, by who gets them, with who gives them.
+    pub copying: BTreeMap<(WorkerId, BlockId), WorkerId>,
     pub assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
     pub parts: BTreeMap<(u32, WorkerId), Part>,
     pub committed: Option<BatchTime>,
@@ -81,7 +82,7 @@ impl Ledger {
             marks: BTreeMap::new(),
             revoked: BTreeMap::new(),
             lost_blocks: BTreeSet::new(),
-            copying: BTreeSet::new(),
+            copying: BTreeMap::new(),
             assigned: BTreeMap::new(),
             parts: BTreeMap::new(),
             committed: None,
@@ -159,7 +160,7 @@ impl Ledger {
                     self.finish_fences();
                 }
             }
-            ClusterEvent::CopyFailed { block, to } => drop(self.copying.take(&(*to, *block))),
+            ClusterEvent::CopyFailed { block, to } => drop(self.copying.remove(&(*to, *block))),
             ClusterEvent::Forgotten { blocks } => {
                 for block in blocks {
                     self.forgotten.insert(*block);
@@ -227,7 +228,8 @@ impl Ledger {
         for holders in self.held.values_mut() {
             holders.remove(&worker);
         }
-        self.copying.retain(|&(to, _)| to != worker);
+        self.copying
+            .retain(|&(to, _), from| to != worker && *from != worker);
         self.parts.retain(|&(_, with), _| with != worker);
         for (partition, (holder, standby)) in &self.assigned {
             if *holder == worker
@@ -257,10 +259,9 @@ impl Ledger {
         for block in blocks {
             let id = block.meta.id;
             self.copying.remove(&(worker, id));
-            let over = self
-                .left
-                .get(&id.receiver)
-                .is_some_and(|left| !left.contains(&id));
+            let left = self.left.get(&id.receiver);
+            let lost = self.lost_blocks.contains(&id);
+            let over = left.is_some_and(|left| lost || !left.contains(&id));
             if !over && !self.forgotten.contains(&id) {
                 self.held.entry(id).or_default().insert(worker);
                 self.marks.entry(id).or_insert_with(|| block.marks.clone());
@@ -316,7 +317,9 @@ impl Ledger {
                 self.held.retain(|id, _| !over(id));
                 self.left.insert(*receiver, blocks);
             }
-            ClusterCommand::Copy { block, to, .. } => drop(self.copying.replace((*to, *block))),
+            ClusterCommand::Copy { block, from, to } => {
+                self.copying.insert((*to, *block), *from);
+            }
             ClusterCommand::BlockLost { block } => {
                 self.lost_blocks.insert(*block);
                 self.marks.remove(block);
