@@ -38,7 +38,8 @@ pub enum ClusterCommand {
     Gone {
         /// Which.
         receiver: ReceiverId,
-        /// Its blocks that survive and are not forgotten, sorted by id.
+        /// Its blocks that survive and are not forgotten, sorted by id. What comes after a block that nobody ever held
+        /// is not among them: it was not acknowledged, and is sent again.
         blocks: Vec<BlockMeta>,
     },
     /// Copy a block. Answered by `Stored` of `to` (at once if it holds the block already) or by `CopyFailed`.

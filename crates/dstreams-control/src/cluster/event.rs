@@ -28,8 +28,9 @@ pub enum ClusterEvent {
         worker: WorkerId,
     },
     /// A worker holds these blocks now. A worker that received them tells it when its peer (`Peer`) has them too or
-    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. Each worker copies
-    /// its blocks in the order of their numbers, so that a block survives only with all before it.
+    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. It numbers the blocks
+    /// of a receiver from 0 without gaps, and in that order it acknowledges their records, tells `Stored` and reports
+    /// them; it may copy them in any order.
     Stored {
         /// Who holds them.
         worker: WorkerId,
@@ -46,7 +47,7 @@ pub enum ClusterEvent {
         blocks: Vec<StoredBlock>,
     },
     /// A `Copy` failed. Wait a while before telling it: the next try may be the same again. Each `Copy` is answered, by
-    /// this or by `Stored`.
+    /// this or by `Stored`, unless one of the two workers is lost.
     CopyFailed {
         /// The block.
         block: BlockId,

@@ -54,7 +54,8 @@
 //! As long as no more workers are lost than the copies bear before their number is restored, and workers do as
 //! [`ClusterEvent`] says:
 //!
-//! * A block that was stored as it should be is among the survivors of its receiver, and no other block is.
+//! * A block that was acknowledged is among the survivors of its receiver; of the others, those are whose records
+//!   will not be sent again.
 //! * One worker takes a producer's records at a time, from the first that is not safe on: a client that goes elsewhere
 //!   sends again what is not safe, and nothing is taken twice.
 //! * The number of copies is restored, as fast as the bound on copies under way allows.

@@ -240,7 +240,7 @@ impl Partitions {
         }
         copies.sort_unstable();
         for partition in copies {
-            let Some(it) = self.all.get(&partition) else {
+            let Some(it) = self.all.get(&partition).filter(|it| it.copying) else {
                 continue;
             };
             if let (Some(from), Some(to)) = (it.holder, it.standby) {

@@ -18,15 +18,22 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
         free: partitions.max_copying.saturating_sub(under_way),
         partitions,
         roster,
+        freed: false,
         copies: Vec::new(),
     };
-    spread.give_holders();
-    spread.give_standbys();
-    // A standby that needed no copy can take over from a holder that drains, which is replaced as standby then.
-    spread.give_holders();
-    spread.give_standbys();
-    spread.move_holders();
-    spread.move_standbys();
+    loop {
+        spread.freed = false;
+        spread.give_holders();
+        spread.give_standbys();
+        // A standby that needed no copy can take over from a holder that drains, which is replaced as standby then.
+        spread.give_holders();
+        spread.give_standbys();
+        spread.move_holders();
+        spread.move_standbys();
+        if !spread.freed {
+            break;
+        }
+    }
     let even = uneven(&spread.load(|holder, _| holder)).is_none() && spread.holders_are_open();
     (spread.copies, even)
 }
@@ -37,6 +44,8 @@ struct Spread<'a> {
     /// Copies that may be started.
     free: usize,
     copies: Vec<u32>,
+    /// A copy was given up: one more may be started.
+    freed: bool,
 }
 
 impl Spread<'_> {
@@ -94,7 +103,11 @@ impl Spread<'_> {
                     && let Some(leaver) = it.standby.take()
                 {
                     it.before.insert(leaver.worker);
-                    (it.copying, it.stale) = (false, false);
+                    if std::mem::take(&mut it.copying) {
+                        self.free += 1;
+                        self.freed = true;
+                    }
+                    it.stale = false;
                 }
                 continue;
             }
@@ -243,7 +256,10 @@ impl Spread<'_> {
                 .filter(|&before| before != worker),
         );
         it.stale = false;
-        it.copying = state;
+        if std::mem::replace(&mut it.copying, state) {
+            self.free += 1;
+            self.freed = true;
+        }
         let mut copy = 0;
         if state {
             self.free -= 1;

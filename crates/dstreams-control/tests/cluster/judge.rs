@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
-use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
+use dstreams_control::{BatchTime, BlockMeta};
 
 use crate::invariants::{self, Calm, Invariant, Scene, Verdict};
 use crate::ledger::Ledger;
@@ -145,24 +145,14 @@ fn note(event: &ClusterEvent, ledger: &Ledger, tally: &mut Tally) {
             if fencing(ledger) {
                 tally.add("loss during a fence");
             }
-            if ledger.copying.iter().any(|(to, _)| to == worker) {
+            if ledger.copying.keys().any(|(to, _)| to == worker) {
                 tally.add("loss of the target of a copy");
             }
             let parts = |(_, part): (&(u32, WorkerId), &crate::ledger::Part)| part.copying;
             if ledger.parts.iter().any(parts) {
                 tally.add("loss during a copy of state");
             }
-            let receives = |id: ReceiverId| {
-                ledger
-                    .receivers
-                    .get(&id)
-                    .is_some_and(|(at, _)| at == worker)
-            };
-            if ledger
-                .copying
-                .iter()
-                .any(|(_, block)| receives(block.receiver))
-            {
+            if ledger.copying.values().any(|from| from == worker) {
                 tally.add("loss of the source of a copy");
             }
             let waits = |(token, (_, at)): (&u64, &(Arc<str>, WorkerId))| {

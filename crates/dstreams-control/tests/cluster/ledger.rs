@@ -39,12 +39,16 @@ pub struct Ledger {
     /// Who said to hold a block.
     pub held: BTreeMap<BlockId, BTreeSet<WorkerId>>,
     pub forgotten: BTreeSet<BlockId>,
+    /// The numbers of the blocks of each receiver that were held; all up to a number that its worker told, or that was
+    /// forgotten.
+    pub known: BTreeMap<ReceiverId, BTreeSet<u64>>,
     /// How far blocks take their producers; all that were held and not lost.
     pub marks: BTreeMap<BlockId, Vec<Mark>>,
     /// The greatest number that a producer's owner gave up with.
     pub revoked: BTreeMap<Arc<str>, u64>,
     pub lost_blocks: BTreeSet<BlockId>,
-    pub copying: BTreeSet<(WorkerId, BlockId)>,
+    /// Copies under way, by who gets them, with who gives them.
+    pub copying: BTreeMap<(WorkerId, BlockId), WorkerId>,
     pub assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
     pub parts: BTreeMap<(u32, WorkerId), Part>,
     pub committed: Option<BatchTime>,
@@ -74,10 +78,11 @@ impl Ledger {
             fences: BTreeMap::new(),
             held: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            known: BTreeMap::new(),
             marks: BTreeMap::new(),
             revoked: BTreeMap::new(),
             lost_blocks: BTreeSet::new(),
-            copying: BTreeSet::new(),
+            copying: BTreeMap::new(),
             assigned: BTreeMap::new(),
             parts: BTreeMap::new(),
             committed: None,
@@ -99,6 +104,13 @@ impl Ledger {
     /// How many open workers should hold a block.
     pub fn needed(&self) -> usize {
         self.config.copies.min(self.open().count()).max(1)
+    }
+
+    /// Whether all blocks before it were held too.
+    pub fn follows(&self, block: BlockId) -> bool {
+        let known = self.known.get(&block.receiver);
+        let all = || (0..block.seq).all(|seq| known.is_some_and(|known| known.contains(&seq)));
+        self.left.contains_key(&block.receiver) || all()
     }
 
     /// The newest version of a partition that is committed.
@@ -148,10 +160,14 @@ impl Ledger {
                     self.finish_fences();
                 }
             }
-            ClusterEvent::CopyFailed { block, to } => drop(self.copying.take(&(*to, *block))),
+            ClusterEvent::CopyFailed { block, to } => drop(self.copying.remove(&(*to, *block))),
             ClusterEvent::Forgotten { blocks } => {
                 for block in blocks {
                     self.forgotten.insert(*block);
+                    self.known
+                        .entry(block.receiver)
+                        .or_default()
+                        .extend(0..=block.seq);
                     self.held.remove(block);
                 }
             }
@@ -212,7 +228,8 @@ impl Ledger {
         for holders in self.held.values_mut() {
             holders.remove(&worker);
         }
-        self.copying.retain(|&(to, _)| to != worker);
+        self.copying
+            .retain(|&(to, _), from| to != worker && *from != worker);
         self.parts.retain(|&(_, with), _| with != worker);
         for (partition, (holder, standby)) in &self.assigned {
             if *holder == worker
@@ -242,13 +259,18 @@ impl Ledger {
         for block in blocks {
             let id = block.meta.id;
             self.copying.remove(&(worker, id));
-            let over = self
-                .left
-                .get(&id.receiver)
-                .is_some_and(|left| !left.contains(&id));
+            let left = self.left.get(&id.receiver);
+            let lost = self.lost_blocks.contains(&id);
+            let over = left.is_some_and(|left| lost || !left.contains(&id));
             if !over && !self.forgotten.contains(&id) {
                 self.held.entry(id).or_default().insert(worker);
                 self.marks.entry(id).or_insert_with(|| block.marks.clone());
+                let receives = self.receivers.get(&id.receiver).map(|&(worker, _)| worker);
+                let known = self.known.entry(id.receiver).or_default();
+                known.insert(id.seq);
+                if receives == Some(worker) {
+                    known.extend(0..id.seq);
+                }
                 // The master's own may come back.
                 if !self.left.contains_key(&id.receiver) {
                     self.lost_blocks.remove(&id);
@@ -287,10 +309,17 @@ impl Ledger {
             } => drop(self.receivers.insert(*receiver, (*worker, *input))),
             ClusterCommand::Peer { worker, to } => drop(self.peers.insert(*worker, *to)),
             ClusterCommand::Gone { receiver, blocks } => {
-                let blocks = blocks.iter().map(|block| block.id).collect();
+                let blocks: BTreeSet<_> = blocks.iter().map(|block| block.id).collect();
+                let over = |id: &BlockId| {
+                    id.receiver == *receiver && !blocks.contains(id) && !self.forgotten.contains(id)
+                };
+                self.marks.retain(|id, _| !over(id));
+                self.held.retain(|id, _| !over(id));
                 self.left.insert(*receiver, blocks);
             }
-            ClusterCommand::Copy { block, to, .. } => drop(self.copying.replace((*to, *block))),
+            ClusterCommand::Copy { block, from, to } => {
+                self.copying.insert((*to, *block), *from);
+            }
             ClusterCommand::BlockLost { block } => {
                 self.lost_blocks.insert(*block);
                 self.marks.remove(block);

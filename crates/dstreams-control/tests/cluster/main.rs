@@ -16,6 +16,7 @@
 //! | a claim is granted twice; an older one is | newest-claim |
 //! | a claim is never granted | liveness |
 //! | marks are ignored, or too high | known-last; in the end producer-once, acked-once |
+//! | a block counts without those before it | known-last; in the end survivors, acked-once |
 //! | a copy is not made | copies-restored |
 //! | a copy goes backwards; there are too many at once | copies-bounded |
 //! | a receiver is not opened; one is opened twice | inputs-covered |
@@ -65,7 +66,9 @@ const MUST_HAPPEN: &[&str] = &[
     "Joined after Lost",
     "Stored of a forgotten block",
     "Stored of a lost worker",
+    "block after a gap given up",
     "block lost",
+    "block survived that was not acknowledged",
     "block that only the fence found",
     "blocks held in the calm",
     "claim while the owner is fenced",

@@ -25,6 +25,7 @@ pub enum Fault {
     OldClaimGranted,
     MarksIgnored,
     MarksInflated,
+    GapsIgnored,
     StateCopyIgnored,
     CopyForgotten,
     CopyBackwards,
@@ -63,6 +64,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::OldClaimGranted, "newest-claim"),
     (Fault::MarksIgnored, "known-last"),
     (Fault::MarksInflated, "known-last"),
+    (Fault::GapsIgnored, "known-last"),
     (Fault::StateCopyIgnored, "spread"),
     (Fault::CopyForgotten, "copies-restored"),
     (Fault::CopyBackwards, "copies-bounded"),
@@ -91,6 +93,8 @@ pub const FAULTS: &[(Fault, &str)] = &[
 /// Faults with consequences: what they break in the end, if nobody looks at what is said on the way.
 pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::MarksInflated, "acked-once"),
+    (Fault::GapsIgnored, "acked-once"),
+    (Fault::GapsIgnored, "survivors"),
     (Fault::SurvivorDropped, "acked-once"),
     (Fault::DropTooEarly, "acked-once"),
     (Fault::MarksIgnored, "producer-once"),
@@ -207,6 +211,14 @@ impl Sabotaged {
                 };
                 let (worker, blocks) = (*worker, marks(blocks, more));
                 Some(vec![ClusterEvent::Stored { worker, blocks }])
+            }
+            // As if who receives them had said so, and so had all before them.
+            (Fault::GapsIgnored, ClusterEvent::Stored { blocks, .. }) => {
+                let receiver = blocks.first()?.meta.id.receiver;
+                let worker = self.inner.worker_of(receiver)?;
+                let blocks = blocks.clone();
+                let own = ClusterEvent::Stored { worker, blocks };
+                Some(vec![own, event.clone()])
             }
             (Fault::ForgottenIgnored, ClusterEvent::Forgotten { .. })
             | (Fault::LossNotHeard, ClusterEvent::Lost { .. }) => Some(vec![]),

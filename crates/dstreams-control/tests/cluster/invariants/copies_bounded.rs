@@ -29,7 +29,7 @@ impl Invariant for CopiesBounded {
         ensure(!holds(to) && from != to, || {
             format!("block {block} is copied to {to}, who holds it")
         })?;
-        ensure(!ledger.copying.contains(&(*to, *block)), || {
+        ensure(!ledger.copying.contains_key(&(*to, *block)), || {
             format!("block {block} is copied to {to} already")
         })
     }

@@ -1,5 +1,5 @@
-//! A producer goes on after the greatest number that is in a block that is held or was forgotten, or that its owner gave
-//! up with. What is lost does not count.
+//! A producer goes on after the greatest number that is in a block that is held, with all before it, or was forgotten, or
+//! that its owner gave up with. What is lost does not count.
 
 use dstreams_control::cluster::ClusterCommand;
 
@@ -20,7 +20,8 @@ impl Invariant for KnownLast {
         let Some((producer, _)) = ledger.claims.get(token) else {
             return Ok(());
         };
-        let marks = ledger.marks.values().flatten();
+        let follow = ledger.marks.iter().filter(|(id, _)| ledger.follows(**id));
+        let marks = follow.flat_map(|(_, marks)| marks);
         let of_producer = marks.filter(|mark| mark.producer == *producer);
         let in_blocks = of_producer.map(|mark| mark.last).max().unwrap_or_default();
         let revoked = ledger.revoked.get(producer).copied().unwrap_or_default();

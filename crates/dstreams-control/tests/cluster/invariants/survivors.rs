@@ -1,5 +1,5 @@
-//! A receiver is gone when everyone has answered, with exactly the blocks that survive; no other block of it is ever
-//! cut after that.
+//! A receiver is gone when everyone has answered, with exactly the blocks that survive, but for those after a block that
+//! nobody ever held; no other block of it is ever cut after that.
 
 use dstreams_control::BlockMeta;
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
@@ -37,6 +37,8 @@ impl Invariant for Survivors {
                 && scene.workers.values().any(holds);
             ensure(survives, || format!("block {} does not survive", block.id))?;
         }
+        let gap = blocks.iter().find(|block| !ledger.follows(block.id));
+        ensure(gap.is_none(), || format!("{gap:?} was not acknowledged"))?;
         let held = scene.workers.values().filter(|worker| !worker.given_up);
         let mut held = held.flat_map(|worker| &worker.store);
         let forgotten = held.find(|(id, held)| {
@@ -44,6 +46,7 @@ impl Invariant for Survivors {
                 && held.counts
                 && !ledger.forgotten.contains(id)
                 && !ledger.lost_blocks.contains(id)
+                && ledger.follows(**id)
                 && blocks.binary_search_by_key(*id, |block| block.id).is_err()
         });
         ensure(forgotten.is_none(), || {

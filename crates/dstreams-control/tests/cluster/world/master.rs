@@ -126,8 +126,16 @@ impl World<'_> {
             ClusterCommand::Peer { worker, to } => self.order(worker, Letter::Peer(to)),
             ClusterCommand::Fence { at, lost } => self.order(at, Letter::Fence(lost)),
             ClusterCommand::Gone { receiver, blocks } => {
-                // Their records will not be sent again.
-                self.truth.safe.extend(blocks.iter().map(|block| block.id));
+                let before = self.truth.safe.len();
+                self.truth.is_gone(receiver, &blocks);
+                if self.truth.safe.len() > before {
+                    self.tally.add("block survived that was not acknowledged");
+                }
+                let there = self.workers.values().filter(|worker| worker.is_in());
+                let mut held = there.flat_map(|worker| worker.store.keys());
+                if held.any(|id| id.receiver == receiver && blocks.iter().all(|it| it.id != *id)) {
+                    self.tally.add("block after a gap given up");
+                }
                 self.todo
                     .push_back(Do::Control(Event::Left { receiver, blocks }));
             }

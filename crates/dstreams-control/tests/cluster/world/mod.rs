@@ -2,7 +2,8 @@
 //! loop, in which both machines are driven together.
 //!
 //! What the master tells a worker arrives in order, and so does what two workers or a client and a worker tell each
-//! other (they are connections). What workers tell the master comes late, twice and in any order.
+//! other (they are connections), but for copies of blocks. These, and what workers tell the master, come late and in
+//! any order; the latter also twice.
 
 mod client;
 mod letter;
@@ -142,6 +143,9 @@ impl World<'_> {
                 self.push(later, Item::Deliver { from, to, letter });
                 self.tally.add("message delivered twice");
             }
+            return self.push(after, Item::Deliver { from, to, letter });
+        }
+        if matches!(letter, Letter::Push(_)) {
             return self.push(after, Item::Deliver { from, to, letter });
         }
         let line = self.lines.entry((from, to)).or_default();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use dstreams_control::cluster::{InputKind, Mark, StoredBlock, WorkerId};
-use dstreams_control::{BatchTime, BlockId, BlockMeta};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::Worker;
 use super::letter::name;
@@ -93,6 +93,20 @@ impl Truth {
     /// The input that clients send to.
     pub fn clients(&self) -> u32 {
         self.inputs_of(InputKind::Everywhere).next().unwrap()
+    }
+
+    /// Of a receiver, `blocks` survive: their records will not be sent again. If one that was safe was lost before
+    /// anyone heard of it, those after it are given up too, as if they had never been safe; that is excused.
+    pub fn is_gone(&mut self, receiver: ReceiverId, blocks: &[BlockMeta]) {
+        self.safe.extend(blocks.iter().map(|block| block.id));
+        let id = |seq| BlockId { receiver, seq };
+        let all = self.blocks.range(id(0)..=id(u64::MAX)).map(|(&id, _)| id);
+        let lost = |id: &BlockId| self.safe.contains(id) && self.excused.contains(id);
+        let after = all
+            .skip_while(|id| !lost(id))
+            .filter(|id| blocks.binary_search_by_key(id, |block| block.id).is_err());
+        let after: Vec<_> = after.collect();
+        self.excused.extend(after);
     }
 
     /// A producer was told that everything up to `last` is safe. If a block was lost and a later one was not, that is

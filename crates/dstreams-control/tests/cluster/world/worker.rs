@@ -1,6 +1,6 @@
-//! [`Worker`]: receives, copies its blocks to its peer in their order, and tells what it holds.
+//! [`Worker`]: receives, copies its blocks to its peer, and tells what it holds.
 //!
-//! A block is safe, and its records are acknowledged, when the peer has it, or when there is no peer.
+//! A block is safe, and its records are acknowledged, when the peer has it and all before it, or when there is no peer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -50,6 +50,8 @@ pub struct Worker {
     receivers: BTreeMap<ReceiverId, Receiver>,
     /// Blocks it received that are not safe, in their order.
     unsafe_blocks: VecDeque<BlockId>,
+    /// Blocks that the peer has.
+    copied: BTreeSet<BlockId>,
     refused: BTreeSet<WorkerId>,
     grants: BTreeMap<usize, Grant>,
     /// Seals that are not answered: the batch, the receiver, and how many blocks must be safe.
@@ -69,6 +71,7 @@ impl Worker {
             peer: None,
             receivers: BTreeMap::new(),
             unsafe_blocks: VecDeque::new(),
+            copied: BTreeSet::new(),
             refused: BTreeSet::new(),
             grants: BTreeMap::new(),
             seals: Vec::new(),
@@ -101,10 +104,15 @@ impl Worker {
             Letter::Seal(batch) => self.seal_all(batch, truth, &mut out, rng),
             Letter::Push(block) => self.pushed_here(from, block, truth, &mut out),
             Letter::Pushed(block) => {
-                if from == self.peer.map_or(End::Master, End::Worker)
-                    && self.unsafe_blocks.contains(&block)
+                if from == self.peer.map_or(End::Master, End::Worker) {
+                    self.copied.insert(block);
+                }
+                while let Some(&first) = self
+                    .unsafe_blocks
+                    .front()
+                    .filter(|it| self.copied.contains(it))
                 {
-                    self.safe(block, truth, &mut out);
+                    self.safe(first, truth, &mut out);
                 }
             }
             Letter::Fence(lost) => self.fence(lost, &mut out),
@@ -153,6 +161,7 @@ impl Worker {
 
     fn new_peer(&mut self, to: Option<WorkerId>, truth: &mut Truth, out: &mut Letters) {
         self.peer = to;
+        self.copied.clear();
         for id in self.unsafe_blocks.clone() {
             match to {
                 Some(peer) => out.push((
