@@ -168,11 +168,8 @@ impl Running {
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let mut errors = String::new();
         let since = Instant::now();
-        loop {
-            match self.errors.recv_timeout(PATIENCE) {
-                Ok(line) => errors += &(line + "\n"),
-                Err(_) => break,
-            }
+        while let Ok(line) = self.errors.recv_timeout(PATIENCE) {
+            errors += &(line + "\n");
             assert!(since.elapsed() < PATIENCE, "it goes on: {errors}");
         }
         (self.child.wait().unwrap(), errors)

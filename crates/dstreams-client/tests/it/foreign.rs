@@ -3,16 +3,15 @@
 //! Runs the Python of the environment variable `DSTREAMS_PYTHON`, or `python3`; it needs pyarrow.
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
-
-use tokio::task::{JoinHandle, spawn_blocking};
+use std::time::Duration;
 
 use crate::master::Directory;
 use crate::proxy::Proxy;
 use crate::seed::Random;
 use crate::server::{Server, Store};
-use crate::until;
+use crate::until_within;
 
 /// A Python that has pyarrow.
 fn python() -> String {
@@ -27,6 +26,43 @@ fn python() -> String {
          set DSTREAMS_PYTHON to a Python that has it ({tried:?})"
     );
     python
+}
+
+/// Waits for what Python does: it takes its time to start.
+async fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(100), what, condition).await;
+}
+
+/// A script that runs, and is killed with this.
+struct Run(Option<Child>);
+
+impl Run {
+    fn start(command: &mut Command) -> Self {
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self(Some(command.spawn().unwrap()))
+    }
+
+    fn is_over(&mut self) -> bool {
+        let child = self.0.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it is over. What it says fits into the pipe.
+    async fn output(mut self) -> Output {
+        until("the script is over", || self.is_over()).await;
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = (child.kill(), child.wait());
+        }
+    }
 }
 
 /// A file of lines, gone with this.
@@ -50,7 +86,7 @@ impl Lines {
     }
 
     /// Runs the script on this file, in batches of 10 rows.
-    fn send(&self, address: impl ToString, arguments: &[&str], token: &str) -> JoinHandle<Output> {
+    fn send(&self, address: impl ToString, arguments: &[&str], token: &str) -> Run {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pyarrow/send.py");
         let mut command = Command::new(python());
         command
@@ -58,9 +94,8 @@ impl Lines {
             .args(arguments)
             .arg(&self.path)
             .args(["--batch-rows", "10"])
-            .env("DSTREAMS_TOKEN", token)
-            .stdin(Stdio::null());
-        spawn_blocking(move || command.output().unwrap())
+            .env("DSTREAMS_TOKEN", token);
+        Run::start(&mut command)
     }
 }
 
@@ -88,15 +123,15 @@ async fn pyarrow_finds_workers_and_sends_each_line_once_over_cuts_and_deaths() {
     let master = Server::master(&directory);
     store.acknowledging.send_replace(false);
     let file = Lines::new("failover", 1995);
-    let sending = file.send(master.address, &["lines"], "");
+    let mut sending = file.send(master.address, &["lines"], "");
     until("the window is full, or its connection cut", || {
-        store.received.load(Relaxed) >= 10 || sending.is_finished()
+        store.received.load(Relaxed) >= 10 || sending.is_over()
     })
     .await;
     workers.sort_by_key(|worker| worker.local.opened.load(Relaxed) == 0);
     drop(workers.remove(0)); // with acknowledgements that it never sent
     store.acknowledging.send_replace(true);
-    let output = sending.await.unwrap();
+    let output = sending.output().await;
     let said = said(&output);
     assert!(output.status.success(), "{said}");
     assert_eq!(store.stored_lines(), file.lines, "{said}");
@@ -121,7 +156,7 @@ async fn pyarrow_sends_again_what_was_not_acknowledged_and_it_is_recognised() {
     until("all is on the way", || store.stored_lines().len() == 155).await;
     proxy.retarget(Some(worker.address));
     store.acknowledging.send_replace(true);
-    let output = sending.await.unwrap();
+    let output = sending.output().await;
     let said = said(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("1 reconnects, 16 resends"), "{said}");
@@ -137,7 +172,7 @@ async fn pyarrow_goes_on_after_a_restart_of_its_producer_and_has_the_token() {
     let file = Lines::new("restart", 100);
     let mine = ["lines", "--producer", "mine"];
     for _ in 0..2 {
-        let output = file.send(worker.address, &mine, "s3cret").await.unwrap();
+        let output = file.send(worker.address, &mine, "s3cret").output().await;
         let said = said(&output);
         assert!(output.status.success(), "{said}");
         assert!(said.contains("100 lines, 10 batches"), "{said}");
@@ -163,7 +198,7 @@ async fn pyarrow_says_what_is_refused() {
         (worker.address, "lines", "this is not the token"),
     ];
     for (address, stream, words) in cases {
-        let output = file.send(address, &[stream], "guess").await.unwrap();
+        let output = file.send(address, &[stream], "guess").output().await;
         let said = said(&output);
         assert!(!output.status.success(), "{said}");
         assert!(
@@ -193,7 +228,7 @@ async fn pyarrow_waits_for_a_cluster_that_takes_nothing_yet() {
     let before = directory.asked();
     until("it was refused", || directory.asked() >= before + 2).await;
     worker.local.unavailable.store(false, Relaxed);
-    let output = sending.await.unwrap();
+    let output = sending.output().await;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(store.stored_lines(), file.lines);
 }
@@ -214,8 +249,7 @@ async fn pyarrow_runs_the_example_of_the_protocol() {
         assert_ne!(program, example);
         let mut command = Command::new(python());
         command.args(["-c", &program]);
-        let output = spawn_blocking(move || command.output().unwrap());
-        let output = output.await.unwrap();
+        let output = Run::start(&mut command).output().await;
         assert!(output.status.success(), "{}", said(&output));
     }
     // The second run goes on after the first, since it has the same producer's name.

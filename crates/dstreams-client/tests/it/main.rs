@@ -51,13 +51,14 @@ fn patient() -> Options {
 }
 
 /// Waits for a condition; after 20 s says which one did not come.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+async fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(20), what, condition).await;
+}
+
+async fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "waited in vain until {what}"
-        );
+        assert!(start.elapsed() < limit, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
 }

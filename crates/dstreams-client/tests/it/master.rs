@@ -8,7 +8,7 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo};
 use dstreams_client::protocol::{Opening, workers_answer};
 use tonic::{Request, Result, Status};
 
-use crate::server::{check_token, check_version};
+use crate::server::{Places, check_token, check_version};
 
 #[derive(Default)]
 pub struct Directory {
@@ -22,6 +22,7 @@ pub struct Directory {
     pub token: Mutex<Option<&'static str>>,
     /// Questions so far.
     pub asked: AtomicU64,
+    pub places: Places,
 }
 
 impl Directory {

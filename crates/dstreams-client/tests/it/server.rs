@@ -22,7 +22,7 @@ use dstreams_client::protocol::{
     parse_token_metadata,
 };
 use futures::{Stream, StreamExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,6 +66,28 @@ pub struct Store {
     pub replicates_in: AtomicU64,
     /// The token every call must have.
     pub token: Mutex<Option<&'static str>>,
+    places: Places,
+}
+
+/// The addresses of servers, kept when they are gone: otherwise a server of another test could get one, and a
+/// client that still tries it would send it what is not for it.
+#[derive(Default)]
+pub struct Places(Mutex<Vec<TcpSocket>>);
+
+impl Places {
+    /// A socket to listen on, at an address that nobody else gets.
+    fn take(&self) -> TcpSocket {
+        let bound = |address: SocketAddr| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(address).unwrap();
+            socket
+        };
+        let kept = bound("127.0.0.1:0".parse().unwrap());
+        let socket = bound(kept.local_addr().unwrap());
+        self.0.lock().unwrap().push(kept);
+        socket
+    }
 }
 
 #[derive(Default)]
@@ -97,6 +119,7 @@ impl Store {
             largest_message: AtomicUsize::new(4 << 20),
             replicates_in: AtomicU64::default(),
             token: Mutex::default(),
+            places: Places::default(),
         })
     }
 
@@ -177,7 +200,8 @@ impl Server {
             role: Role::Worker(Arc::clone(store)),
             local: Arc::clone(&local),
         };
-        Self::serve(service, local, store.largest_message.load(Relaxed))
+        let largest_message = store.largest_message.load(Relaxed);
+        Self::serve(service, local, largest_message, &store.places)
     }
 
     /// A master: says which workers take a stream, and takes no records.
@@ -187,21 +211,23 @@ impl Server {
             role: Role::Master(Arc::clone(directory)),
             local: Arc::clone(&local),
         };
-        Self::serve(service, local, 4 << 20)
+        Self::serve(service, local, 4 << 20, &directory.places)
     }
 
-    fn serve(service: Service, local: Arc<Local>, largest_message: usize) -> Self {
+    fn serve(service: Service, local: Arc<Local>, largest_message: usize, places: &Places) -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listening = places.take();
+        let address = listening.local_addr().unwrap();
         let service = FlightServiceServer::new(service).max_decoding_message_size(largest_message);
+        let listener = {
+            let _context = runtime.enter();
+            listening.listen(1024).unwrap()
+        };
         runtime.spawn(async move {
-            let listener = TcpListener::from_std(listener).unwrap();
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             Grpc::builder()
                 .add_service(service)

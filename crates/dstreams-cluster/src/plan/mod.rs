@@ -16,4 +16,4 @@ pub use codec::Codec;
 pub use job::{Binding, Job};
 pub use shape::{Shape, Way, into};
 pub use step::{Exit, Place, StepExec, StepHeader, Wire, Work};
-pub use task::{KeptId, ReadSpec, Slice, Source, TaskSpec};
+pub use task::{KeptId, Slice, Source, TaskSpec};

@@ -25,25 +25,10 @@ struct Found {
     windows: BTreeMap<u64, Counts>,
 }
 
-struct Dbg;
-impl dstreams::Listener for Dbg {
-    fn batch_completed(&self, r: &dstreams::BatchReport) {
-        eprintln!(
-            "DBG batch {} records {} sched {:?} proc {:?} attempts {}",
-            r.batch,
-            r.records,
-            r.scheduling_delay(),
-            r.processing_time(),
-            r.attempts
-        );
-    }
-}
-
 fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
     let mut ctx = StreamContext::with_config(config).unwrap();
-    ctx.add_listener(Dbg);
     let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
     let counted = lines
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))

@@ -126,12 +126,15 @@ impl Cluster {
         if !self.roster.join(worker) {
             return;
         }
+        // First the peers: what is received without one is stored once.
+        self.roster.tell_peers(out);
         self.receivers.join(worker, out);
         self.roster_changed(out);
     }
 
     fn drain(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
         if self.roster.drain(worker) {
+            self.roster.tell_peers(out);
             self.blocks.drain(worker, &self.roster);
             self.roster_changed(out);
         }
@@ -145,6 +148,7 @@ impl Cluster {
         for &at in &asked {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
+        self.roster.tell_peers(out);
         self.fences.lose(worker);
         self.fences.begin(worker, asked);
         self.receivers.lose(worker);
@@ -158,7 +162,6 @@ impl Cluster {
     }
 
     fn roster_changed(&mut self, out: &mut Vec<ClusterCommand>) {
-        self.roster.tell_peers(out);
         let open = self.roster.open().iter().copied();
         self.receivers.place(open, out);
         self.blocks.roster_changed(&self.roster);

@@ -34,8 +34,8 @@ fn inputs_are_received_where_their_kind_says() {
     let commands = it.step(join(W2));
     assert_eq!(
         commands,
-        [receive(W2, 1, 5), peer(W1, W2), peer(W2, W1)],
-        "the ring closes"
+        [peer(W1, W2), peer(W2, W1), receive(W2, 1, 5)],
+        "the ring closes, then it receives"
     );
     assert_eq!(it.step(join(W2)), [], "a second time");
     assert_eq!(it.worker_of(ReceiverId(4)), Some(W1));
