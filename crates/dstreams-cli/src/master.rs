@@ -1,6 +1,7 @@
 //! `dstreams master`: the word count's master, for workers that others start.
 
 use dstreams_cluster::app::{MasterArgs, Signals};
+use dstreams_cluster::logs;
 
 use crate::arguments::Times;
 use crate::error::Error;
@@ -22,6 +23,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
+    logs::to_stderr();
     let mut signals = Signals::catch()?;
     let MasterArgs {
         listen,

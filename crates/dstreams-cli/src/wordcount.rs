@@ -4,6 +4,7 @@ mod report;
 
 use clap::ArgGroup;
 use dstreams_cluster::app::{ClusterArgs, Signals, address};
+use dstreams_cluster::logs;
 
 pub use self::report::Report;
 use crate::arguments::Times;
@@ -63,6 +64,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return count(program, None, report, args.batches, signals).await;
     }
 
+    logs::to_stderr();
     let program = Program::of_clients(&args.times)?;
     let gathering = match (args.workers, &args.master) {
         (None, Some(listen)) => {

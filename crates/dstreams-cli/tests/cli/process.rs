@@ -122,6 +122,16 @@ impl Running {
         self.errors.recv_timeout(PATIENCE).unwrap()
     }
 
+    /// The first line on standard error that contains this; logs may come before.
+    pub fn complaint_with(&self, text: &str) -> String {
+        loop {
+            let line = self.complaint();
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
     /// What its first line says of `name`.
     pub fn said(&self, name: &str) -> &str {
         self.first[name].as_str().unwrap()

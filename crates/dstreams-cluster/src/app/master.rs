@@ -10,7 +10,7 @@ use super::error::Error;
 use super::members::Members;
 use super::signals::Signals;
 use super::{json, say};
-use crate::ClusterStatus;
+use crate::{ClusterStatus, logs};
 
 /// Run as the master: decide, and have workers receive and run tasks
 ///
@@ -30,6 +30,7 @@ pub async fn run(
     app: &dyn Fn(&[String]) -> Result<StreamContext>,
 ) -> Result<(), Error> {
     let Args { master, arguments } = args;
+    logs::to_stderr();
     let mut signals = Signals::catch()?;
     let context = app(&arguments)?;
     let mut told = Told {

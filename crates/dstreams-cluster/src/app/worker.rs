@@ -10,7 +10,7 @@ use super::arguments::WorkerArgs;
 use super::error::Error;
 use super::signals::Signals;
 use super::{json, say};
-use crate::run_worker;
+use crate::{logs, run_worker};
 
 /// Runs a worker until its program has ended; `app` builds the program from the arguments that the
 /// master has.
@@ -21,6 +21,7 @@ pub fn work(
     args: &WorkerArgs,
     app: &dyn Fn(&[String]) -> Result<StreamContext>,
 ) -> Result<(), Error> {
+    logs::to_stderr();
     leave_on_signal()?;
     let options = args.options()?;
     let joined = |worker: u32, ingest: &str| {
