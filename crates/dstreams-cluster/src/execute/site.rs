@@ -120,7 +120,10 @@ impl Site {
                 let delta = datasets.only();
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
-                let (at, due) = (window.window, header.batch.0.is_multiple_of(window.slide_ms));
+                let (at, due) = (
+                    window.window,
+                    header.batch.0.is_multiple_of(window.slide_ms),
+                );
                 self.windows
                     .install(at, spec.task, header.batch, &delta)
                     .map_err(for_engine)?;

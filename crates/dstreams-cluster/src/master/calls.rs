@@ -224,7 +224,11 @@ impl Calls for MasterCalls {
 
     async fn status(&self) -> Result<Vec<u8>, Status> {
         let mut status = self.watch.status(&self.hub);
-        status.jobs = self.begun.borrow().as_ref().map_or(0, |remote| remote.engine.jobs());
+        status.jobs = self
+            .begun
+            .borrow()
+            .as_ref()
+            .map_or(0, |remote| remote.engine.jobs());
         serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::hub::{Holders, Hub, Own};
 use crate::data::Peers;
-use crate::execute::{Engine, retryable};
+use crate::execute::{Engine, retryable, session_config};
 use crate::link::ToWorker;
-use crate::plan::{Binding, Job, KeptId, Shape, Slice, Source, Way};
+use crate::plan::{Binding, Job, KeptId, Shapes, Slice, Source, Way, check};
 use crate::worker::engine_name;
 
 /// See the module.
@@ -30,6 +30,7 @@ pub struct Remote {
     pub store: Arc<BlockStore>,
     pub closing: Closing,
     pub sources: TaskTracker,
+    pub shapes: Shapes,
     /// The newest batch whose state is installed.
     pub newest: Mutex<Option<BatchTime>>,
 }
@@ -109,7 +110,7 @@ impl Remote {
         let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
         let template = self.plans.of(many);
         let inputs = self.inputs(blocks, if many { self.plans.tasks } else { 1 });
-        let shape = Shape::of(template, self.plans.tasks, batch)?;
+        let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
         let holders: Vec<_> = snapshot
             .holders
             .iter()
@@ -128,6 +129,9 @@ impl Remote {
                 names: &snapshot.names,
             };
             let job = Job::new(&shape, roots, &binding)?;
+            if new {
+                check(&job.plan, &session_config(self.plans.tasks))?;
+            }
             let done = self.engine.run(job.plan).await?;
             // Also one that has joined since the run began may have run tasks.
             let workers = self.hub.workers();
