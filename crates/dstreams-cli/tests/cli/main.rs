@@ -8,5 +8,6 @@
 
 mod cluster;
 mod local;
+mod page;
 mod process;
 mod text;
