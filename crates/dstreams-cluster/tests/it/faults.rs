@@ -13,7 +13,7 @@ use crate::program::{block_on, soon};
 
 /// Intervals of the window.
 const WINDOW: usize = 4;
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(500);
 
 type Counts = BTreeMap<String, i64>;
 
@@ -104,7 +104,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Three workers; `crash_at` is for the first.
+    /// Three workers; the first that comes to `crash_at` ends there.
     async fn open(crash_at: Option<&str>) -> Self {
         dstreams_cluster::logs::to_stderr();
         let found = Arc::new(Mutex::new(Found::default()));
@@ -113,14 +113,14 @@ impl Scene {
         options.partitions = Some(3);
         let master = Master::listen(program(&found), options).await.unwrap();
         let address = master.address().to_owned();
-        let plan = [crash_at, None, None];
-        let workers = plan.map(|crash_at| Process::start("faults::a_worker", &address, crash_at));
+        let start = |_| Process::start("faults::a_worker", &address, crash_at);
+        let workers: Vec<_> = (0..3).map(start).collect();
         let cluster = soon("the workers", master.start()).await.unwrap();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let client = tokio::spawn(send(address.clone(), Arc::clone(&stop)));
         Scene {
             cluster,
-            workers: workers.into(),
+            workers,
             found,
             master: address,
             client,
@@ -180,7 +180,7 @@ fn a_worker() {
 fn nothing_happens() {
     block_on(async {
         let scene = Scene::open(None).await;
-        scene.batches(8).await;
+        scene.batches(5).await;
         scene.close().await;
     });
 }
@@ -189,7 +189,7 @@ fn nothing_happens() {
 fn a_worker_is_killed_and_another_comes() {
     block_on(async {
         let mut scene = Scene::open(None).await;
-        scene.batches(6).await;
+        scene.batches(4).await;
         // The one that the client sends to: it has most to lose.
         let status = scene.cluster.status();
         let busiest = status
@@ -204,38 +204,41 @@ fn a_worker_is_killed_and_another_comes() {
             .find(|w| w.pid() == pid)
             .unwrap()
             .kill();
-        scene.batches(6).await;
+        scene.batches(4).await;
         assert_eq!(scene.cluster.status().workers.len(), 2);
         scene
             .workers
             .push(Process::start("faults::a_worker", &scene.master, None));
-        scene.batches(8).await;
+        scene.batches(5).await;
         let status = scene.cluster.status();
         assert_eq!(status.workers.len(), 3, "{status:?}");
         scene.close().await;
     });
 }
 
-fn crashes_at(point: &str) {
+fn crashes_at(name: &str, point: &str) {
     assert!(dstreams_cluster::crash::POINTS.contains(&point.split('#').next().unwrap()));
     block_on(async {
-        let mut scene = Scene::open(Some(point)).await;
-        let mut crashed = scene.workers.swap_remove(0);
+        let file = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let plan = format!("{point}@{}", file.display());
+        let mut scene = Scene::open(Some(&plan)).await;
         let wait = async {
-            while !crashed.has_ended() {
+            while !scene.workers.iter_mut().any(Process::has_ended) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         soon("the crash", wait).await;
-        scene.batches(8).await;
+        assert!(file.exists(), "the crash was not the planned one");
+        scene.batches(4).await;
         assert_eq!(scene.cluster.status().workers.len(), 2);
         scene.close().await;
+        std::fs::remove_file(&file).unwrap();
     });
 }
 
 macro_rules! crashes {
     ($($name:ident: $point:literal,)*) => {
-        $(#[test] fn $name() { crashes_at($point); })*
+        $(#[test] fn $name() { crashes_at(stringify!($name), $point); })*
     };
 }
 
