@@ -42,6 +42,8 @@ const FINISHED_SECONDS: u64 = 2;
 /// Tries to fetch what an exchange carries, and milliseconds between them.
 const FETCHES: u64 = 2;
 const FETCH_AGAIN_MS: u64 = 20;
+/// More tasks than any worker ever runs.
+const ENDLESS: u32 = 1 << 30;
 /// Statuses of a job that may wait.
 const STATUSES: usize = 16;
 
@@ -51,6 +53,7 @@ pub struct Engine {
     context: Arc<SessionContext>,
     /// Where workers' executors connect.
     pub address: SocketAddr,
+    placement: Placement,
     jobs: AtomicU64,
     serving: CancellationToken,
 }
@@ -89,6 +92,7 @@ impl Engine {
             source: Arc::new(source),
         })?;
         let address = listener.local_addr().map_err(failed)?;
+        let placement = Placement::default();
         let config = Arc::new(SchedulerConfig {
             bind_host: host.to_owned(),
             bind_port: address.port(),
@@ -97,7 +101,7 @@ impl Engine {
             executor_timeout_seconds: SILENT_SECONDS,
             finished_job_data_clean_up_interval_seconds: FINISHED_SECONDS,
             finished_job_state_clean_up_interval_seconds: FINISHED_SECONDS,
-            task_distribution: TaskDistributionPolicy::Custom(Arc::new(Placement)),
+            task_distribution: TaskDistributionPolicy::Custom(Arc::new(placement.clone())),
             override_config_producer: Some(Arc::new(move || session_config(partitions))),
             override_physical_codec: Some(Arc::new(codec)),
             ..Default::default()
@@ -122,6 +126,7 @@ impl Engine {
             scheduler,
             context: Arc::new(SessionContext::new_with_config(session_config(partitions))),
             address,
+            placement,
             jobs: AtomicU64::new(0),
             serving,
         })
@@ -165,6 +170,7 @@ impl Engine {
 
     /// A worker is gone: what it ran is run elsewhere.
     pub async fn lost(&self, worker: &str) {
+        self.placement.remove(worker);
         let stopped = ExecutorStoppedParams {
             executor_id: worker.to_owned(),
             reason: "its link to the master broke".into(),
@@ -175,11 +181,20 @@ impl Engine {
         }
     }
 
-    /// Workers whose executors have registered.
-    pub async fn executors(&self) -> Vec<String> {
-        let state = self.scheduler.state.executor_manager.get_executors_state();
-        let state = state.await.unwrap_or_default();
-        state.into_iter().map(|(meta, ..)| meta.id).collect()
+    /// Makes a worker part of the engine, once its executor has registered; whether it has.
+    pub async fn add(&self, worker: &str, cores: usize) -> bool {
+        let executors = &self.scheduler.state.executor_manager;
+        let known = executors.get_executors_state().await.unwrap_or_default();
+        if !known.iter().any(|(meta, ..)| meta.id == worker) {
+            return false;
+        }
+        self.placement.add(worker, cores);
+        // The placement counts who has room; the engine's count must not be in its way.
+        let room = vec![(worker.to_owned(), ENDLESS)];
+        if let Err(error) = executors.unbind_tasks(room).await {
+            tracing::warn!(worker, %error, "the engine has no room for tasks");
+        }
+        true
     }
 
     /// Jobs that are running or waiting.

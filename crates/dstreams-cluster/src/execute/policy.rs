@@ -3,17 +3,21 @@
 //! A task that needs a partition of state runs where it is and nowhere else; one that reads rows a
 //! worker holds prefers that worker; of the others, task i goes to worker i, modulo their number,
 //! so that they spread and stay. A task waits without holding anybody up until its worker has room.
+//!
+//! Which workers have room is counted here, from the tasks that run. The engine's own count is not
+//! right after a loss: tasks of a stage that is rolled back are never given back.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use ballista_core::JobId;
 use ballista_core::serde::protobuf::AvailableVcores;
+use ballista_core::serde::protobuf::task_status::Status;
 use ballista_core::serde::scheduler::TaskKey;
 use ballista_scheduler::cluster::{BoundTask, DistributionPolicy};
 use ballista_scheduler::state::execution_graph::{TaskDescription, create_task_info};
-use ballista_scheduler::state::execution_stage::RunningStage;
+use ballista_scheduler::state::execution_stage::{ExecutionStage, RunningStage};
 use ballista_scheduler::state::task_manager::JobInfoCache;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
@@ -22,20 +26,52 @@ use datafusion::physical_plan::union::UnionExec;
 use crate::plan::{Place, StepExec};
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Placement;
+#[derive(Debug, Default, Clone)]
+pub struct Placement {
+    /// How many tasks each worker runs at once, by its name for the engine.
+    cores: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Placement {
+    /// A worker that runs so many tasks at once.
+    pub fn add(&self, worker: &str, cores: usize) {
+        let mut all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(worker.to_owned(), cores);
+    }
+
+    /// A worker that is gone.
+    pub fn remove(&self, worker: &str) {
+        let mut all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(worker);
+    }
+}
+
+/// A worker, and how many more tasks it can run.
+struct Room<'b> {
+    budget: &'b mut AvailableVcores,
+    tasks: usize,
+}
 
 #[async_trait]
 impl DistributionPolicy for Placement {
     async fn bind_tasks(
         &self,
-        mut budgets: Vec<&mut AvailableVcores>,
+        budgets: Vec<&mut AvailableVcores>,
         jobs: Arc<HashMap<JobId, JobInfoCache>>,
     ) -> Result<Vec<BoundTask>> {
-        budgets.sort_by(|a, b| a.executor_id.cmp(&b.executor_id));
         // The order of a map is random; older batches go first.
         let mut jobs: Vec<_> = jobs.iter().collect();
         jobs.sort_by_cached_key(|(job, _)| job.to_string());
+        let mut running: HashMap<String, usize> = HashMap::new();
+        for (_, info) in &jobs {
+            count(info, &mut running).await;
+        }
+        let mut rooms = {
+            let cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = |budget| room(budget, &cores, &running);
+            budgets.into_iter().map(room).collect::<Vec<_>>()
+        };
+        rooms.sort_by(|a, b| a.budget.executor_id.cmp(&b.budget.executor_id));
         let mut bound = Vec::new();
         for (job, info) in jobs {
             let mut graph = info.execution_graph.write().await;
@@ -43,7 +79,7 @@ impl DistributionPolicy for Placement {
             let mut seen = Vec::new();
             while let Some(stage) = graph.fetch_running_stage(&seen) {
                 seen.push(stage.stage_id);
-                bind_stage(stage, job, &session, &mut budgets, &mut bound);
+                bind_stage(stage, job, &session, &mut rooms, &mut bound);
             }
         }
         Ok(bound)
@@ -54,23 +90,51 @@ impl DistributionPolicy for Placement {
     }
 }
 
+/// Adds the tasks that run to those of their workers.
+async fn count(info: &JobInfoCache, running: &mut HashMap<String, usize>) {
+    let graph = info.execution_graph.read().await;
+    for stage in graph.stages().values() {
+        let ExecutionStage::Running(stage) = stage else {
+            continue;
+        };
+        for task in &stage.task_infos {
+            if let Status::Running(task) = &task.task_status {
+                *running.entry(task.executor_id.clone()).or_default() += 1;
+            }
+        }
+    }
+}
+
+fn room<'b>(
+    budget: &'b mut AvailableVcores,
+    cores: &HashMap<String, usize>,
+    running: &HashMap<String, usize>,
+) -> Room<'b> {
+    let of = |all: &HashMap<String, usize>| all.get(&budget.executor_id).copied();
+    let tasks = of(cores).unwrap_or_default();
+    let tasks = tasks.saturating_sub(of(running).unwrap_or_default());
+    Room { budget, tasks }
+}
+
 fn bind_stage(
     stage: &mut RunningStage,
     job: &JobId,
     session: &str,
-    budgets: &mut [&mut AvailableVcores],
+    rooms: &mut [Room<'_>],
     bound: &mut Vec<BoundTask>,
 ) {
     let places = places(&stage.plan);
     let mut waiting = Vec::new();
     for partition in stage.pending.next_slice(usize::MAX) {
         let place = places.get(partition).cloned().unwrap_or_default();
-        let Some(budget) = choose(&place, partition, budgets) else {
+        let Some(at) = choose(&place, partition, rooms) else {
             waiting.push(partition);
             continue;
         };
-        let executor = budget.executor_id.clone();
-        budget.vcores -= 1;
+        let room = &mut rooms[at];
+        let executor = room.budget.executor_id.clone();
+        room.budget.vcores = room.budget.vcores.saturating_sub(1);
+        room.tasks -= 1;
         let task_id = stage.task_infos.len();
         let mut info = create_task_info(executor.clone(), task_id);
         info.global_input_partition_ids = vec![partition];
@@ -95,28 +159,20 @@ fn bind_stage(
     stage.pending.reschedule(waiting);
 }
 
-/// The worker for a task, if it has room.
-fn choose<'b>(
-    place: &Place,
-    partition: usize,
-    budgets: &'b mut [&mut AvailableVcores],
-) -> Option<&'b mut AvailableVcores> {
-    let free = |budget: &AvailableVcores| budget.vcores > 0;
+/// The worker for a task, if one has room.
+fn choose(place: &Place, partition: usize, rooms: &[Room<'_>]) -> Option<usize> {
+    let free = |at: &usize| rooms[*at].tasks > 0;
     let preferred = place.prefer.iter().find_map(|worker| {
-        let at = budgets.iter().position(|b| b.executor_id == *worker)?;
-        free(budgets[at]).then_some(at)
+        let at = rooms
+            .iter()
+            .position(|room| room.budget.executor_id == *worker)?;
+        free(&at).then_some(at)
     });
-    let at = match (preferred, place.only) {
-        (Some(at), _) => at,
-        (None, true) => return None,
-        (None, false) => {
-            let count = budgets.len();
-            (0..count)
-                .map(|step| (partition + step) % count)
-                .find(|at| free(budgets[*at]))?
-        }
-    };
-    Some(budgets[at])
+    if preferred.is_some() || place.only {
+        return preferred;
+    }
+    let count = rooms.len();
+    (0..count).map(|step| (partition + step) % count).find(free)
 }
 
 /// Where the tasks of a stage should run: its topmost steps say.

@@ -133,8 +133,8 @@ impl MasterCalls {
         tokio::spawn(async move {
             let Some(remote) = remote else { return };
             let name = engine_name(id.0);
-            while hub.workers().contains_key(&id) {
-                if remote.engine.executors().await.contains(&name) {
+            while let Some(worker) = hub.workers().get(&id) {
+                if remote.engine.add(&name, worker.cores).await {
                     return hub.join(id);
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
