@@ -109,15 +109,15 @@ impl Truth {
         self.excused.extend(after);
     }
 
-    /// A producer was told that everything up to `last` is safe. If a block was lost and a later one was not, that is
-    /// not so, and excused.
+    /// A producer was told that everything up to `last` is safe: so it is, whoever has said so before. If a block was
+    /// lost and a later one was not, it is not, which is excused.
     pub fn is_granted(&mut self, producer: usize, last: u64) {
         let covered = |(of, number): (usize, u64)| of == producer && number <= last;
-        for id in &self.excused {
-            if self.blocks[id].records().any(covered) {
-                self.safe.insert(*id);
-            }
-        }
+        let blocks = self
+            .blocks
+            .iter()
+            .filter(|(_, block)| block.records().any(covered));
+        self.safe.extend(blocks.map(|(&id, _)| id));
     }
 
     /// A worker that held these blocks is out, dead or given up.
