@@ -109,15 +109,22 @@ impl Truth {
         self.excused.extend(after);
     }
 
-    /// A producer was told that everything up to `last` is safe: so it is, whoever has said so before. If a block was
-    /// lost and a later one was not, it is not, which is excused.
-    pub fn is_granted(&mut self, producer: usize, last: u64) {
+    /// A producer was told that everything up to `last` is safe: so are the blocks of which someone knew, `lost` or
+    /// held.
+    pub fn is_granted(
+        &mut self,
+        (producer, last): (usize, u64),
+        lost: &BTreeSet<BlockId>,
+        workers: &BTreeMap<WorkerId, Worker>,
+    ) {
         let covered = |(of, number): (usize, u64)| of == producer && number <= last;
-        let blocks = self
-            .blocks
-            .iter()
-            .filter(|(_, block)| block.records().any(covered));
-        self.safe.extend(blocks.map(|(&id, _)| id));
+        let there = || workers.values().filter(|worker| !worker.given_up);
+        for (id, block) in &self.blocks {
+            let held = || there().any(|worker| worker.store.contains_key(id));
+            if block.records().any(covered) && (lost.contains(id) || held()) {
+                self.safe.insert(*id);
+            }
+        }
     }
 
     /// A worker that held these blocks is out, dead or given up.
