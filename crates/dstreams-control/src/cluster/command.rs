@@ -108,7 +108,7 @@ pub enum ClusterCommand {
         copy: u64,
     },
     /// Nobody has the whole state of the partition as of the last commit: it must be made anew, on the holder that is
-    /// assigned next, which says `Installed` then. Given again if that one is lost before.
+    /// assigned next, which says `Installed` then; a copy that this one was being sent is void. Given again if that one is lost before.
     StateLost {
         /// The partition.
         partition: u32,

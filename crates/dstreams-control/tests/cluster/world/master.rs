@@ -150,7 +150,8 @@ impl World<'_> {
                 last,
             } => {
                 if let Some(&(producer, connection)) = self.master.claims.get(&token) {
-                    self.truth.is_granted(producer, last);
+                    let lost = &self.judge.ledger.lost_blocks;
+                    self.truth.is_granted((producer, last), lost, &self.workers);
                     let grant = Letter::Grant {
                         producer,
                         connection,

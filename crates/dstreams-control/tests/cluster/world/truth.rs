@@ -109,12 +109,19 @@ impl Truth {
         self.excused.extend(after);
     }
 
-    /// A producer was told that everything up to `last` is safe. If a block was lost and a later one was not, that is
-    /// not so, and excused.
-    pub fn is_granted(&mut self, producer: usize, last: u64) {
+    /// A producer was told that everything up to `last` is safe: so are the blocks of which someone knew, `lost` or
+    /// held.
+    pub fn is_granted(
+        &mut self,
+        (producer, last): (usize, u64),
+        lost: &BTreeSet<BlockId>,
+        workers: &BTreeMap<WorkerId, Worker>,
+    ) {
         let covered = |(of, number): (usize, u64)| of == producer && number <= last;
-        for id in &self.excused {
-            if self.blocks[id].records().any(covered) {
+        let there = || workers.values().filter(|worker| !worker.given_up);
+        for (id, block) in &self.blocks {
+            let held = || there().any(|worker| worker.store.contains_key(id));
+            if block.records().any(covered) && (lost.contains(id) || held()) {
                 self.safe.insert(*id);
             }
         }
