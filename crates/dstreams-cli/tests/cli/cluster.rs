@@ -160,51 +160,38 @@ fn a_worker_that_is_killed_loses_nothing_that_was_acknowledged() {
     let _alone = alone();
     let mut program = with_workers("3");
     let master = program.said("master").to_owned();
+    // It takes the lines, and holds a partition of state: others have to take over both.
+    let before = status(&master);
+    let holds = |worker: &&Value| worker["holds"].as_array().unwrap().contains(&json!(0));
+    let victim = workers(&before).iter().find(holds).unwrap();
+    let (id, pid) = (&victim["id"], victim["pid"].as_u64().unwrap());
+    let to = format!("{},{master}", victim["ingest"].as_str().unwrap());
+
     let input = text(3, 12_000);
-    let mut sending = dstreams(&["send", &master, "--stream", "lines", "--rate", "4000"]);
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let mut child = sending.stdin(std::process::Stdio::piped()).spawn().unwrap();
-            let mut to = child.stdin.take().unwrap();
-            std::io::Write::write_all(&mut to, input.as_bytes()).unwrap();
-            drop(to);
-            child.wait_with_output().unwrap()
-        });
-        program.wait_for_some(2_000);
-        // The one that holds partition 0: its state is needed, and another has to take over.
-        let status_before = status(&master);
-        let holds = |worker: &&Value| worker["holds"].as_array().unwrap().contains(&json!(0));
-        let victim = workers(&status_before).iter().find(holds).unwrap();
-        let (id, pid) = (
-            victim["id"].as_u64().unwrap(),
-            victim["pid"].as_u64().unwrap(),
-        );
+    let arguments = ["send", &to, "--stream", "lines", "--rate", "2500"];
+    let sent = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run(&arguments, input.as_bytes()));
+        program.wait_for_some(1);
+        assert!(!sending.is_finished());
         kill("KILL", pid);
         let told = program.complaint_with("ended");
         let wanted = format!("dstreams: worker {id} (pid {pid}) ended: signal: 9 (SIGKILL)");
         assert_eq!(told, wanted);
         assert!(!is_alive(pid));
-
-        let output = sender.join().unwrap();
-        let said = String::from_utf8(output.stdout.clone()).unwrap();
-        assert_eq!(message(output, 0), "");
-        assert!(
-            said.starts_with("sent 12000 lines, acknowledged 12000 ("),
-            "{said}"
-        );
-        program.wait_for(12_000);
-        let status_after = status(&master);
-        assert!(
-            workers(&status_after)
-                .iter()
-                .all(|worker| worker["id"] != json!(id))
-        );
-        assert_eq!(workers(&status_after).len(), 2);
-        assert_eq!(
-            partitions(&status_after, "holds"),
-            partitions(&status_before, "holds")
-        );
+        sending.join().unwrap()
     });
+    let said = String::from_utf8(sent.stdout.clone()).unwrap();
+    assert_eq!(message(sent, 0), "");
+    assert!(
+        said.starts_with("sent 12000 lines, acknowledged 12000 ("),
+        "{said}"
+    );
+    assert!(said.contains(" reconnects, "), "{said}");
+    program.wait_for(12_000);
+    let after = status(&master);
+    assert_eq!(workers(&after).len(), 2);
+    assert!(workers(&after).iter().all(|worker| worker["id"] != *id));
+    assert_eq!(partitions(&after, "holds"), partitions(&before, "holds"));
     check_counts(&program, &[&input]);
     program.terminate();
     assert_eq!(program.end().0, 12_000);
