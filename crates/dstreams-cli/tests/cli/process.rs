@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -168,9 +168,13 @@ impl Running {
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let mut errors = String::new();
         let since = Instant::now();
-        while let Ok(line) = self.errors.recv_timeout(PATIENCE) {
-            errors += &(line + "\n");
-            assert!(since.elapsed() < PATIENCE, "it goes on: {errors}");
+        loop {
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            match self.errors.recv_timeout(left) {
+                Ok(line) => errors += &(line + "\n"),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {errors}"),
+            }
         }
         (self.child.wait().unwrap(), errors)
     }
