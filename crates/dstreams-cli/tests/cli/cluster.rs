@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::process::{PATIENCE, Running, dstreams, is_alive, kill, message, run, until};
+use crate::process::{
+    self, DSTREAMS, PATIENCE, Running, dstreams, end_of, is_alive, kill, message, run, until,
+};
 use crate::text::{naive, text};
 
 const LOOPBACK: &str = "127.0.0.1:0";
@@ -312,7 +314,7 @@ fn a_worker_without_a_master_says_so_after_a_while() {
         .unwrap()
         .to_string();
     let started = Instant::now();
-    let output = worker(&closed, &["--retry", "700ms"]).output().unwrap();
+    let output = end_of(worker(&closed, &["--retry", "700ms"]).spawn().unwrap());
     let error = message(output, 1);
     assert!(
         started.elapsed().as_millis() >= 700,
@@ -337,7 +339,7 @@ fn another_build_is_refused_with_both() {
     let program = Running::start(&arguments);
     // The same program with one byte more at its end runs as before.
     let other = File::new("other-build");
-    std::fs::copy(env!("CARGO_BIN_EXE_dstreams"), &other.0).unwrap();
+    std::fs::copy(DSTREAMS, &other.0).unwrap();
     let mut file = std::fs::OpenOptions::new()
         .append(true)
         .open(&other.0)
@@ -345,7 +347,7 @@ fn another_build_is_refused_with_both() {
     std::io::Write::write_all(&mut file, b"\n").unwrap();
     drop(file);
     let arguments = ["worker", "--master", program.said("master")];
-    let output = Command::new(&other.0).args(arguments).output().unwrap();
+    let output = end_of(process::program(other.path(), &arguments).spawn().unwrap());
     let error = message(output, 1);
     let builds: Vec<_> = error
         .split_whitespace()
@@ -433,12 +435,11 @@ fn beyond_loopback_a_token_is_needed_and_the_right_one() {
     let mut program = Running::start(&[&arguments[..], &with_token, &TIMES].concat());
     let port = program.said("master").rsplit_once(':').unwrap().1;
     let master = format!("127.0.0.1:{port}");
+    let mut guessing = worker(&master, &[]);
+    guessing.env("DSTREAMS_TOKEN", "guessed");
     for output in [
-        worker(&master, &[]).output().unwrap(),
-        worker(&master, &[])
-            .env("DSTREAMS_TOKEN", "guessed")
-            .output()
-            .unwrap(),
+        end_of(worker(&master, &[]).spawn().unwrap()),
+        end_of(guessing.spawn().unwrap()),
         run(&["status", "--master", &master], b""),
         run(&["send", &master, "--stream", "lines"], b"a\n"),
     ] {
