@@ -26,7 +26,7 @@ const COME_BACK: Duration = Duration::from_secs(30);
 /// Ends when the program has acknowledged every line, or with an error that says how many it has.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the program takes clients: its own address for them, its master, or a worker
+    /// Where the program takes clients, or its master; of several, with commas, one is enough
     #[arg(value_name = "HOST:PORT", value_parser = address)]
     address: String,
     /// The stream of the program that takes the lines

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::process::{PATIENCE, Running, dstreams, is_alive, kill, message, run, until};
+use crate::process::{
+    self, DSTREAMS, PATIENCE, Running, dstreams, end_of, is_alive, kill, message, run, until,
+};
 use crate::text::{naive, text};
 
 const LOOPBACK: &str = "127.0.0.1:0";
@@ -160,51 +162,38 @@ fn a_worker_that_is_killed_loses_nothing_that_was_acknowledged() {
     let _alone = alone();
     let mut program = with_workers("3");
     let master = program.said("master").to_owned();
+    // It takes the lines, and holds a partition of state: others have to take over both.
+    let before = status(&master);
+    let holds = |worker: &&Value| worker["holds"].as_array().unwrap().contains(&json!(0));
+    let victim = workers(&before).iter().find(holds).unwrap();
+    let (id, pid) = (&victim["id"], victim["pid"].as_u64().unwrap());
+    let to = format!("{},{master}", victim["ingest"].as_str().unwrap());
+
     let input = text(3, 12_000);
-    let mut sending = dstreams(&["send", &master, "--stream", "lines", "--rate", "4000"]);
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let mut child = sending.stdin(std::process::Stdio::piped()).spawn().unwrap();
-            let mut to = child.stdin.take().unwrap();
-            std::io::Write::write_all(&mut to, input.as_bytes()).unwrap();
-            drop(to);
-            child.wait_with_output().unwrap()
-        });
-        program.wait_for_some(2_000);
-        // The one that holds partition 0: its state is needed, and another has to take over.
-        let status_before = status(&master);
-        let holds = |worker: &&Value| worker["holds"].as_array().unwrap().contains(&json!(0));
-        let victim = workers(&status_before).iter().find(holds).unwrap();
-        let (id, pid) = (
-            victim["id"].as_u64().unwrap(),
-            victim["pid"].as_u64().unwrap(),
-        );
+    let arguments = ["send", &to, "--stream", "lines", "--rate", "2500"];
+    let sent = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run(&arguments, input.as_bytes()));
+        program.wait_for_some(1);
+        assert!(!sending.is_finished());
         kill("KILL", pid);
         let told = program.complaint_with("ended");
         let wanted = format!("dstreams: worker {id} (pid {pid}) ended: signal: 9 (SIGKILL)");
         assert_eq!(told, wanted);
         assert!(!is_alive(pid));
-
-        let output = sender.join().unwrap();
-        let said = String::from_utf8(output.stdout.clone()).unwrap();
-        assert_eq!(message(output, 0), "");
-        assert!(
-            said.starts_with("sent 12000 lines, acknowledged 12000 ("),
-            "{said}"
-        );
-        program.wait_for(12_000);
-        let status_after = status(&master);
-        assert!(
-            workers(&status_after)
-                .iter()
-                .all(|worker| worker["id"] != json!(id))
-        );
-        assert_eq!(workers(&status_after).len(), 2);
-        assert_eq!(
-            partitions(&status_after, "holds"),
-            partitions(&status_before, "holds")
-        );
+        sending.join().unwrap()
     });
+    let said = String::from_utf8(sent.stdout.clone()).unwrap();
+    assert_eq!(message(sent, 0), "");
+    assert!(
+        said.starts_with("sent 12000 lines, acknowledged 12000 ("),
+        "{said}"
+    );
+    assert!(said.contains(" reconnects, "), "{said}");
+    program.wait_for(12_000);
+    let after = status(&master);
+    assert_eq!(workers(&after).len(), 2);
+    assert!(workers(&after).iter().all(|worker| worker["id"] != *id));
+    assert_eq!(partitions(&after, "holds"), partitions(&before, "holds"));
     check_counts(&program, &[&input]);
     program.terminate();
     assert_eq!(program.end().0, 12_000);
@@ -325,7 +314,7 @@ fn a_worker_without_a_master_says_so_after_a_while() {
         .unwrap()
         .to_string();
     let started = Instant::now();
-    let output = worker(&closed, &["--retry", "700ms"]).output().unwrap();
+    let output = end_of(worker(&closed, &["--retry", "700ms"]).spawn().unwrap());
     let error = message(output, 1);
     assert!(
         started.elapsed().as_millis() >= 700,
@@ -350,7 +339,7 @@ fn another_build_is_refused_with_both() {
     let program = Running::start(&arguments);
     // The same program with one byte more at its end runs as before.
     let other = File::new("other-build");
-    std::fs::copy(env!("CARGO_BIN_EXE_dstreams"), &other.0).unwrap();
+    std::fs::copy(DSTREAMS, &other.0).unwrap();
     let mut file = std::fs::OpenOptions::new()
         .append(true)
         .open(&other.0)
@@ -358,7 +347,7 @@ fn another_build_is_refused_with_both() {
     std::io::Write::write_all(&mut file, b"\n").unwrap();
     drop(file);
     let arguments = ["worker", "--master", program.said("master")];
-    let output = Command::new(&other.0).args(arguments).output().unwrap();
+    let output = end_of(process::program(other.path(), &arguments).spawn().unwrap());
     let error = message(output, 1);
     let builds: Vec<_> = error
         .split_whitespace()
@@ -446,12 +435,11 @@ fn beyond_loopback_a_token_is_needed_and_the_right_one() {
     let mut program = Running::start(&[&arguments[..], &with_token, &TIMES].concat());
     let port = program.said("master").rsplit_once(':').unwrap().1;
     let master = format!("127.0.0.1:{port}");
+    let mut guessing = worker(&master, &[]);
+    guessing.env("DSTREAMS_TOKEN", "guessed");
     for output in [
-        worker(&master, &[]).output().unwrap(),
-        worker(&master, &[])
-            .env("DSTREAMS_TOKEN", "guessed")
-            .output()
-            .unwrap(),
+        end_of(worker(&master, &[]).spawn().unwrap()),
+        end_of(guessing.spawn().unwrap()),
         run(&["status", "--master", &master], b""),
         run(&["send", &master, "--stream", "lines"], b"a\n"),
     ] {

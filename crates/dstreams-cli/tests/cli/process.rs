@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,8 +10,15 @@ use serde_json::Value;
 /// Ends what hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The command that is tested.
+pub const DSTREAMS: &str = env!("CARGO_BIN_EXE_dstreams");
+
 pub fn dstreams(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dstreams"));
+    program(DSTREAMS, arguments)
+}
+
+pub fn program(path: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command
         .args(arguments)
         .env_remove("DSTREAMS_TOKEN")
@@ -26,7 +33,22 @@ pub fn run(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = dstreams(arguments).stdin(Stdio::piped()).spawn().unwrap();
     // A command that fails early does not read it.
     let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    end_of(child)
+}
+
+/// Waits for the end of a command; kills it when it hangs.
+pub fn end_of(child: Child) -> Output {
+    let pid = child.id();
+    let (ended, end) = channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            kill("KILL", pid.into());
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    watch.join().unwrap();
+    output
 }
 
 /// The message of a command that fails with `code`.
@@ -168,9 +190,13 @@ impl Running {
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let mut errors = String::new();
         let since = Instant::now();
-        while let Ok(line) = self.errors.recv_timeout(PATIENCE) {
-            errors += &(line + "\n");
-            assert!(since.elapsed() < PATIENCE, "it goes on: {errors}");
+        loop {
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            match self.errors.recv_timeout(left) {
+                Ok(line) => errors += &(line + "\n"),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {errors}"),
+            }
         }
         (self.child.wait().unwrap(), errors)
     }
