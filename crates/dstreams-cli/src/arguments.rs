@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dstreams_cluster::app::duration;
+
 use crate::error::Error;
 
 /// Length of the window where none is given, or the next multiple of the interval.
@@ -37,12 +39,6 @@ impl Times {
     }
 }
 
-/// A length of time with its unit.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = humantime::parse_duration(text);
-    parsed.map_err(|error| format!("{error}; write it like 500ms, 1s or 2m"))
-}
-
 /// A batch interval: the library's own rule.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
@@ -50,15 +46,5 @@ fn interval(text: &str) -> Result<Duration, String> {
         Ok(_) => Ok(interval),
         Err(dstreams::Error::Config { message, .. }) => Err(message),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// A host and a port.
-pub fn address(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.to_owned())
-        }
-        _ => Err("an address is HOST:PORT, such as 127.0.0.1:7077".to_owned()),
     }
 }

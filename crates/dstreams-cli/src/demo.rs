@@ -7,19 +7,19 @@ mod zipf;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use dstreams::{Clients, StreamContext};
+use dstreams::Summary;
+use dstreams_client::Report;
+use dstreams_cluster::app::{ClusterArgs, Signals};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::feed::Feed;
-use self::screen::Screen;
+use self::screen::{Now, Screen};
 use crate::arguments::Times;
 use crate::error::Error;
 use crate::plain::{self, say};
-use crate::signals::Signals;
-use crate::word_count::{Found, WordCount};
+use crate::word_count::{Found, LINES, Program, WordCount};
+use crate::workers::{Gathering, Tell, Workers, watch};
 
-/// Name of the stream that is fed.
-const LINES: &str = "lines";
 /// How often the screen is drawn between batches: the memory and the feed move.
 const REDRAW: Duration = Duration::from_millis(250);
 
@@ -35,6 +35,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20_000,
           value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     rate: u64,
+    /// Run on so many worker processes, which are started and ended with this one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
     /// End after so many batches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
@@ -45,40 +48,22 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let window = args.times.window()?;
     let mut signals = Signals::catch()?;
-
-    let mut ctx = StreamContext::new(args.times.interval)?;
-    let clients = Clients::listen("127.0.0.1:0");
-    let lines = ctx.clients::<String>(LINES, &clients);
-    let mut program = WordCount::start(ctx, &lines, &args.times).await?;
-    let address = program.address(LINES)?;
-    let mut feed = Feed::start(address, LINES, args.rate).await?;
-
-    let how = format!("dstreams send {address} --stream {LINES} FILE");
-    let mut view = View::open(&args, window, how)?;
-    watch(
-        &mut program,
-        &mut feed,
-        &mut view,
-        &mut signals,
-        args.batches,
-    )
-    .await?;
-    // The terminal is as it was from here on.
-    drop(view);
-
-    // First the feed ends, so that all it sent is acknowledged; then the program, so that all that
-    // was acknowledged is counted.
-    let fed = tokio::select! {
-        fed = feed.finish() => fed?,
-        () = signals.next() => return Err(Error::Unfinished { unfinished: 1 }),
+    let program = Program::of_clients(&args.times)?;
+    let (mut shown, address) = tokio::select! {
+        started = start(&args, &program) => started?,
+        () = signals.next() => return Ok(()),
     };
-    program.begin_stop(signals);
-    while program.next().await?.is_some() {}
-    let done = program.end().await?;
-    let acknowledged = fed.records_acknowledged;
-    let (counted, batches) = (done.records, done.batches);
+    let window = program.window;
+    let ended = show(&args, window, &address, &mut shown, signals).await;
+    if ended.is_err() {
+        shown.program.abandon().await;
+    }
+    if let Some(workers) = shown.workers {
+        workers.finish().await;
+    }
+    let Ended { fed, done } = ended?;
+    let (acknowledged, counted) = (fed.records_acknowledged, done.records);
     if counted < acknowledged {
         return Err(Error::Lost {
             acknowledged,
@@ -86,14 +71,75 @@ pub async fn run(args: Args) -> Result<(), Error> {
         });
     }
     say(format_args!(
-        "fed {} lines, {acknowledged} acknowledged; counted {counted} in {batches} batches",
-        fed.records_sent
+        "fed {} lines, {acknowledged} acknowledged; counted {counted} in {} batches",
+        fed.records_sent, done.batches
     ))
 }
 
+/// What is shown.
+struct Shown {
+    program: WordCount,
+    /// None if it runs in this process alone.
+    workers: Option<Workers>,
+}
+
+/// What came of it.
+struct Ended {
+    fed: Report,
+    done: Summary,
+}
+
+/// Starts the program; returns it with where clients send lines.
+async fn start(args: &Args, program: &Program) -> Result<(Shown, String), Error> {
+    let Some(count) = args.workers else {
+        let program = WordCount::start(program).await?;
+        let address = program.address(LINES)?.to_string();
+        let workers = None;
+        return Ok((Shown { program, workers }, address));
+    };
+    let gathering = Gathering::own(program, &ClusterArgs::default(), count).await?;
+    let address = gathering.address().to_owned();
+    let (program, workers) = gathering.begin(Tell::Aside).await?;
+    let workers = Some(workers);
+    Ok((Shown { program, workers }, address))
+}
+
+/// Feeds the program and shows it, until it has stopped.
+async fn show(
+    args: &Args,
+    window: Duration,
+    address: &str,
+    shown: &mut Shown,
+    mut signals: Signals,
+) -> Result<Ended, Error> {
+    let mut feed = Feed::start(address, LINES, args.rate).await?;
+    let how = format!("dstreams send {address} --stream {LINES} FILE");
+    let mut view = View::open(args, window, how)?;
+    watch_batches(shown, &mut feed, &mut view, &mut signals, args.batches).await?;
+    // The terminal is as it was from here on.
+    drop(view);
+
+    // First the feed ends, so that all it sent is acknowledged; then the program, so that all that
+    // was acknowledged is counted.
+    let fed = tokio::select! {
+        fed = feed.finish() => fed?,
+        error = watch(&mut shown.workers) => return Err(error),
+        () = signals.next() => return Err(Error::Unfinished { unfinished: 1 }),
+    };
+    shown.program.begin_stop(signals);
+    loop {
+        tokio::select! {
+            found = shown.program.next() => if found?.is_none() { break },
+            error = watch(&mut shown.workers) => return Err(error),
+        }
+    }
+    let done = shown.program.end().await?;
+    Ok(Ended { fed, done })
+}
+
 /// Shows batches until there were enough, or someone ends it.
-async fn watch(
-    program: &mut WordCount,
+async fn watch_batches(
+    shown: &mut Shown,
     feed: &mut Feed,
     view: &mut View,
     signals: &mut Signals,
@@ -101,24 +147,35 @@ async fn watch(
 ) -> Result<(), Error> {
     let mut ticks = interval(REDRAW);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut shown = 0;
-    while batches.is_none_or(|batches| shown < batches) {
+    let mut left = batches;
+    while left != Some(0) {
         tokio::select! {
-            found = program.next() => match found? {
+            found = shown.program.next() => match found? {
                 Some(found) => {
-                    view.batch(found)?;
-                    shown += 1;
+                    view.batch(found, &shown.now(feed))?;
+                    left = left.map(|left| left - 1);
                 }
                 None => return Ok(()),
             },
             error = feed.failed() => return Err(error),
+            error = watch(&mut shown.workers) => return Err(error),
             () = signals.next() => return Ok(()),
             () = view.quit() => return Ok(()),
             _ = ticks.tick() => {}
         }
-        view.draw(program, feed)?;
+        view.draw(&shown.now(feed))?;
     }
     Ok(())
+}
+
+impl Shown {
+    fn now(&self, feed: &Feed) -> Now {
+        Now {
+            status: self.program.status(),
+            workers: self.workers.as_ref().map_or(Vec::new(), Workers::now),
+            acknowledged: feed.acknowledged(),
+        }
+    }
 }
 
 /// Where batches are shown.
@@ -144,19 +201,22 @@ impl View {
         Ok(View::Plain(interval))
     }
 
-    fn batch(&mut self, found: Found) -> Result<(), Error> {
+    fn batch(&mut self, found: Found, now: &Now) -> Result<(), Error> {
         match self {
             View::Screen(screen) => {
                 screen.batch(found);
                 Ok(())
             }
-            View::Plain(interval) => plain::batch(&found, *interval),
+            View::Plain(interval) => {
+                plain::batch(&found, *interval)?;
+                now.workers.iter().try_for_each(plain::worker)
+            }
         }
     }
 
-    fn draw(&mut self, program: &WordCount, feed: &Feed) -> Result<(), Error> {
+    fn draw(&mut self, now: &Now) -> Result<(), Error> {
         match self {
-            View::Screen(screen) => screen.draw(&program.status(), feed.acknowledged()),
+            View::Screen(screen) => screen.draw(now),
             View::Plain(_) => Ok(()),
         }
     }

@@ -2,12 +2,19 @@
 
 use std::io;
 
+use dstreams_cluster::app;
+
+use crate::workers::Ended;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
+    /// A role failed.
+    #[error("{}", of_role(.0))]
+    Role(#[from] app::Error),
     /// The program could not be built, or stopped with an error.
     #[error("{}", of_program(.0))]
     Program(#[from] dstreams::Error),
@@ -19,6 +26,9 @@ pub enum Error {
         /// Batches that were begun.
         unfinished: u64,
     },
+    /// A worker process ended, and without it the program cannot go on.
+    #[error("{0}; no worker is left")]
+    WorkerEnded(Ended),
     /// The demo has counted fewer lines than were acknowledged.
     #[error(
         "{acknowledged} lines were acknowledged and only {counted} counted; please report this"
@@ -70,7 +80,18 @@ pub enum Error {
 impl Error {
     /// Whether nobody reads what is printed any more (`| head`): the command's work is done.
     pub fn is_closed_output(&self) -> bool {
-        matches!(self, Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        match self {
+            Error::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            Error::Role(error) => error.is_closed_output(),
+            _ => false,
+        }
+    }
+}
+
+fn of_role(error: &app::Error) -> String {
+    match error {
+        app::Error::Program(error) => of_program(error),
+        _ => error.to_string(),
     }
 }
 
@@ -89,7 +110,7 @@ fn of_client(error: &dstreams_client::Error) -> String {
     match error {
         Connect { .. } | NoAnswer { .. } => format!(
             "{error}; is the program running, and is this its address for clients \
-             (`dstreams wordcount` has one with --clients)?"
+             (`dstreams wordcount` has one with --clients; a master takes them once a worker is there)?"
         ),
         Rejected { message, tally, .. } if tally.acknowledged + tally.unacknowledged == 0 => {
             format!("the program refuses: {message}")

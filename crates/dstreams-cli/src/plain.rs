@@ -2,9 +2,12 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dstreams_cluster::WorkerStatus;
 use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
 
 use crate::error::Error;
 use crate::memory;
@@ -21,9 +24,55 @@ pub fn say(line: impl Display) -> Result<(), Error> {
         .map_err(Error::Output)
 }
 
+/// Prints one JSON object as a line, at once.
+pub fn json(object: &impl Serialize) -> Result<(), Error> {
+    let line = serde_json::to_string(object).map_err(|error| Error::Output(error.into()))?;
+    say(line)
+}
+
 /// Says something beside the output; nobody reading it is no problem.
 pub fn warn(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "dstreams: {line}");
+    warn_from("dstreams", line);
+}
+
+/// Says something that `who` has to say.
+pub fn warn_from(who: impl Display, line: impl Display) {
+    let line = format!("{who}: {line}");
+    match &mut *held() {
+        Some(lines) => lines.push(line),
+        None => drop(writeln!(std::io::stderr().lock(), "{line}")),
+    }
+}
+
+/// Warnings that wait until the terminal can show them.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+fn held() -> MutexGuard<'static, Option<Vec<String>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Warnings wait as long as this lives: the terminal shows something else.
+pub struct Quiet(());
+
+impl Quiet {
+    /// From now on.
+    pub fn begin() -> Self {
+        held().get_or_insert_default();
+        Quiet(())
+    }
+
+    /// The last warning.
+    pub fn last(&self) -> Option<String> {
+        held().as_ref()?.last().cloned()
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        for line in held().take().unwrap_or_default() {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+    }
 }
 
 /// Prints the names of the columns.
@@ -51,6 +100,26 @@ pub fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
         line += &format!("{} {count}", printable(word));
     }
     say(line)
+}
+
+/// Prints how a worker is doing, below a batch.
+pub fn worker(status: &WorkerStatus) -> Result<(), Error> {
+    let [worker, blocks, partitions, memory] = of_worker(status);
+    say(format_args!(
+        "    {worker}: {blocks}, partitions {partitions}, {memory}"
+    ))
+}
+
+/// A worker, its blocks, the partitions that it holds, and the memory of its process.
+pub fn of_worker(status: &WorkerStatus) -> [String; 4] {
+    let memory = HumanBytes(status.block_memory as u64);
+    let partitions: Vec<_> = status.holds.iter().map(u32::to_string).collect();
+    [
+        format!("worker {}", status.id),
+        format!("{} blocks of {memory}", status.blocks),
+        partitions.join(" "),
+        HumanBytes(status.resident_memory).to_string(),
+    ]
 }
 
 /// A word as it may go to a terminal: it came from anyone.

@@ -7,15 +7,14 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use dstreams_client::{Client, LineSender, Options, Report, Retry};
+use dstreams_cluster::app::{Secret, Signals, address};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::timeout;
 
 use self::pace::Pace;
 use self::pieces::Pieces;
-use crate::arguments::address;
 use crate::error::Error;
 use crate::plain::say;
-use crate::signals::Signals;
 
 /// How long a program may take to say that it has the stream.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -27,7 +26,7 @@ const COME_BACK: Duration = Duration::from_secs(30);
 /// Ends when the program has acknowledged every line, or with an error that says how many it has.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the program takes clients
+    /// Where the program takes clients: its own address for them, its master, or a worker
     #[arg(value_name = "HOST:PORT", value_parser = address)]
     address: String,
     /// The stream of the program that takes the lines
@@ -39,6 +38,8 @@ pub struct Args {
     /// Lines a second at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    #[command(flatten)]
+    secret: Secret,
 }
 
 /// Runs the command.
@@ -75,6 +76,7 @@ async fn open(args: &Args) -> Result<LineSender, Error> {
     };
     let options = Options {
         retry,
+        token: args.secret.read()?,
         ..Options::default()
     };
     let client = Client::connect(&args.address, options).await?;

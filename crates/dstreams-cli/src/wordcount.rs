@@ -1,33 +1,47 @@
-//! `dstreams wordcount`: counts the words that anyone sends over TCP.
+//! `dstreams wordcount`: counts the words that anyone sends, in this process or on workers.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+mod report;
 
-use dstreams::{Clients, StreamContext};
-use serde::Serialize;
+use clap::ArgGroup;
+use dstreams_cluster::app::{ClusterArgs, Signals, address};
+use dstreams_cluster::logs;
 
-use crate::arguments::{Times, address};
+pub use self::report::Report;
+use crate::arguments::Times;
 use crate::error::Error;
-use crate::plain::{self, say, warn};
-use crate::signals::Signals;
-use crate::word_count::{Found, WordCount};
-
-/// Name of the stream of text over TCP.
-const TEXT: &str = "text";
-/// Name of the stream for `dstreams send` and the client library.
-const LINES: &str = "lines";
+use crate::plain::warn;
+use crate::word_count::{Found, LINES, Program, TEXT, WordCount};
+use crate::workers::{Gathering, Tell, Workers, watch};
 
 /// Count the words of a window over lines that anyone sends over TCP (`nc` will do)
 ///
+/// In this process with --listen; on worker processes with --workers, or with --master on those that
+/// others start: these take the lines of `dstreams send`.
+///
 /// SIGTERM or Ctrl-C ends it: what was received is counted and printed before.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("where").required(true).args(["listen", "workers", "master"])))]
 pub struct Args {
     /// Where producers connect and send lines of text; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    listen: String,
+    listen: Option<String>,
     /// Takes lines from `dstreams send HOST:PORT --stream lines` too, which get acknowledgements
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address,
+          conflicts_with_all = ["workers", "master"])]
     clients: Option<String>,
+    /// Count on so many worker processes, which are started and ended with this one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Count on workers that others start, with `dstreams worker --master HOST:PORT`
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    master: Option<String>,
+    /// Workers that must be there before the first batch
+    #[arg(long, value_name = "N", default_value_t = 1,
+          conflicts_with_all = ["listen", "workers"],
+          value_parser = clap::value_parser!(u16).range(1..))]
+    min_workers: u16,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     #[command(flatten)]
     times: Times,
     /// End after so many batches, empty ones included
@@ -41,148 +55,91 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
     let mut signals = Signals::catch()?;
-    let mut program = start(&args).await?;
+    let report = Report::new(args.json, args.times.interval);
+    if let Some(text) = &args.listen {
+        let program = Program::new(&args.times, Some(text.clone()), args.clients.clone())?;
+        let program = WordCount::start(&program).await?;
+        let clients = args.clients.is_some().then(|| program.address(LINES));
+        report.listening(program.address(TEXT)?, clients.transpose()?)?;
+        return count(program, None, report, args.batches, signals).await;
+    }
 
-    let clients = args
-        .clients
-        .is_some()
-        .then(|| program.address(LINES))
-        .transpose()?;
-    let mut report = Report::new(&args);
-    report.listening(program.address(TEXT)?, clients)?;
+    logs::to_stderr();
+    let program = Program::of_clients(&args.times)?;
+    let gathering = match (args.workers, &args.master) {
+        (None, Some(listen)) => {
+            let wanted = args.min_workers;
+            let gathering = Gathering::others(&program, &args.cluster, listen, wanted).await?;
+            let how = format_args!("dstreams worker --master {}", gathering.address());
+            warn(format_args!("waiting for {wanted} worker(s): {how}"));
+            gathering
+        }
+        (workers, _) => Gathering::own(&program, &args.cluster, workers.unwrap_or(1)).await?,
+    };
+    let master = gathering.address().to_owned();
+    let (program, workers) = tokio::select! {
+        begun = gathering.begin(Tell::Aside) => begun?,
+        // Nothing was received.
+        () = signals.next() => return report.end(0),
+    };
+    report.cluster(&master, &workers.now())?;
+    count(program, Some(workers), report, args.batches, signals).await
+}
 
-    let mut left = args.batches;
+/// Prints batches until there were enough, or until someone ends the program; ends its workers.
+pub async fn count(
+    mut program: WordCount,
+    mut workers: Option<Workers>,
+    mut report: Report,
+    batches: Option<u64>,
+    signals: Signals,
+) -> Result<(), Error> {
+    let counted = print(&mut program, &mut workers, &mut report, batches, signals).await;
+    if counted.is_err() {
+        program.abandon().await;
+    }
+    if let Some(workers) = workers {
+        workers.finish().await;
+    }
+    report.end(counted?)
+}
+
+/// Returns how many lines the program has counted.
+async fn print(
+    program: &mut WordCount,
+    workers: &mut Option<Workers>,
+    report: &mut Report,
+    mut left: Option<u64>,
+    mut signals: Signals,
+) -> Result<u64, Error> {
     while left != Some(0) {
         let found = tokio::select! {
             found = program.next() => found?,
+            error = watch(workers) => return Err(error),
             () = signals.next() => break,
         };
         let Some(found) = found else { break };
-        report.batch(&found)?;
+        show(program, report, &found)?;
         left = left.map(|left| left - 1);
     }
 
     program.begin_stop(signals);
-    while let Some(found) = program.next().await? {
+    loop {
+        let found = tokio::select! {
+            found = program.next() => found?,
+            error = watch(workers) => return Err(error),
+        };
+        let Some(found) = found else { break };
         if left != Some(0) {
-            report.batch(&found)?;
+            show(program, report, &found)?;
             left = left.map(|left| left - 1);
         }
     }
-    let summary = program.end().await?;
-    let dead_letters = program.status().dead_letters.values().sum();
-    report.end(dead_letters, summary.records)
+    report.dead_letters(program.status().dead_letters.values().sum());
+    Ok(program.end().await?.records)
 }
 
-async fn start(args: &Args) -> Result<WordCount, Error> {
-    let mut ctx = StreamContext::new(args.times.interval)?;
-    let mut lines = ctx.tcp_text(TEXT, &args.listen);
-    if let Some(address) = &args.clients {
-        let clients = Clients::listen(address);
-        lines = lines.union(&ctx.clients::<String>(LINES, &clients))?;
-    }
-    WordCount::start(ctx, &lines, &args.times).await
-}
-
-/// Prints what happens, for programs or for people.
-struct Report {
-    json: bool,
-    interval: Duration,
-    records: u64,
-}
-
-impl Report {
-    fn new(args: &Args) -> Self {
-        Report {
-            json: args.json,
-            interval: args.times.interval,
-            records: 0,
-        }
-    }
-
-    fn listening(&self, text: SocketAddr, clients: Option<SocketAddr>) -> Result<(), Error> {
-        if self.json {
-            return json(&Listening {
-                listening: text,
-                clients,
-            });
-        }
-        say(format_args!(
-            "listening on {text}: nc {} {} < FILE",
-            text.ip(),
-            text.port()
-        ))?;
-        if let Some(clients) = clients {
-            let how = format_args!("dstreams send {clients} --stream {LINES} FILE");
-            say(format_args!("listening on {clients} for clients: {how}"))?;
-        }
-        plain::header()
-    }
-
-    fn batch(&mut self, found: &Found) -> Result<(), Error> {
-        self.records += found.records;
-        match self.json {
-            true => json(&Batch::of(found)),
-            false => plain::batch(found, self.interval),
-        }
-    }
-
-    fn end(&self, dead_letters: u64, received: u64) -> Result<(), Error> {
-        let records_total = self.records;
-        if dead_letters > 0 {
-            warn(format_args!(
-                "{dead_letters} line(s) left out: not UTF-8, too long or cut off"
-            ));
-        }
-        if received > records_total {
-            let late = received - records_total;
-            warn(format_args!(
-                "{late} line(s) came after the last batch that was asked for"
-            ));
-        }
-        match self.json {
-            true => json(&End { records_total }),
-            false => say(format_args!("{records_total} lines in all")),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Listening {
-    listening: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clients: Option<SocketAddr>,
-}
-
-#[derive(Serialize)]
-struct Batch<'a> {
-    batch_time: u64,
-    records: u64,
-    window_words: i64,
-    top: &'a [(String, i64)],
-    processing_ms: f64,
-    scheduling_delay_ms: f64,
-}
-
-impl<'a> Batch<'a> {
-    fn of(found: &'a Found) -> Self {
-        Batch {
-            batch_time: found.batch.0,
-            records: found.records,
-            window_words: found.window_words,
-            top: &found.top,
-            processing_ms: found.processing.as_micros() as f64 / 1e3,
-            scheduling_delay_ms: found.scheduling_delay.as_micros() as f64 / 1e3,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct End {
-    records_total: u64,
-}
-
-fn json(object: &impl Serialize) -> Result<(), Error> {
-    let line = serde_json::to_string(object).map_err(|error| Error::Output(error.into()))?;
-    say(line)
+fn show(program: &WordCount, report: &mut Report, found: &Found) -> Result<(), Error> {
+    report.dead_letters(program.status().dead_letters.values().sum());
+    report.batch(found)
 }

@@ -1,8 +1,10 @@
 //! Where a program can be reached: one address, or several to try in turn.
 //!
-//! An address is `host:port`. One text may hold several, with commas between them, as a command line does.
+//! An address is `host:port`, of a cluster's master, of one of its workers, or of a program that runs alone.
+//! One text may hold several, with commas between them, as a command line does.
 
 use crate::error::Error;
+use crate::protocol::is_address;
 
 /// One address or several: `"host:port"`, `"a:1,b:2"`, a slice, an array or a `Vec` of those.
 pub trait ToAddresses {
@@ -56,7 +58,7 @@ impl<A: ToAddresses + ?Sized> ToAddresses for &A {
     }
 }
 
-/// The addresses of a client, and the one in use.
+/// The addresses given to a client, and the one whose turn it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     all: Vec<String>,
@@ -72,10 +74,7 @@ impl Addresses {
             });
         }
         for address in &all {
-            let port = address
-                .rsplit_once(':')
-                .map(|(_, port)| port.parse::<u16>().is_ok());
-            if port != Some(true) {
+            if !is_address(address) {
                 let detail = format!("{address:?} is not an address, host:port is needed");
                 return Err(Error::Options { detail });
             }

@@ -1,7 +1,7 @@
 //! When to try again, and when to give up: pure, the time comes in.
 //!
-//! One round tries every address once without a pause; then the pauses double, each drawn between half and
-//! all of its value. Progress (an acknowledgement) starts anew.
+//! One round tries every address once without a pause (`route.rs` says when it is over); then the pauses
+//! double, each drawn between half and all of its value. Progress (an acknowledgement) starts anew.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::options::Retry;
 #[derive(Debug)]
 pub(crate) struct Backoff {
     retry: Retry,
-    /// Addresses in a round.
-    round: u32,
     /// Failed tries since the last progress.
     tries: u32,
+    /// Rounds of them that are over.
+    rounds: u32,
     first_failure: Option<Instant>,
     random: u64,
 }
@@ -26,12 +26,11 @@ pub(crate) struct UsedUp {
 }
 
 impl Backoff {
-    pub(crate) fn new(retry: Retry, addresses: usize, seed: u64) -> Self {
-        let round = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    pub(crate) fn new(retry: Retry, seed: u64) -> Self {
         Self {
             retry,
-            round,
             tries: 0,
+            rounds: 0,
             first_failure: None,
             random: seed,
         }
@@ -39,24 +38,25 @@ impl Backoff {
 
     pub(crate) fn progress(&mut self) {
         self.tries = 0;
+        self.rounds = 0;
         self.first_failure = None;
     }
 
     /// Notes a failed try: the pause before the next.
-    pub(crate) fn failed(&mut self, now: Instant) -> Result<Duration, UsedUp> {
-        self.tries += 1;
+    pub(crate) fn failed(&mut self, now: Instant, round_over: bool) -> Result<Duration, UsedUp> {
+        self.tries = self.tries.saturating_add(1);
+        self.rounds += u32::from(round_over);
         let elapsed = now.saturating_duration_since(*self.first_failure.get_or_insert(now));
-        if self.tries > self.retry.tries || elapsed > self.retry.elapsed {
+        if self.rounds > self.retry.tries || elapsed > self.retry.elapsed {
             return Err(UsedUp {
                 tries: self.tries,
                 elapsed,
             });
         }
-        let rounds = self.tries / self.round;
-        if rounds == 0 || !self.tries.is_multiple_of(self.round) {
+        if !round_over {
             return Ok(Duration::ZERO); // the next address may be better
         }
-        let doubled = 2u32.saturating_pow(rounds - 1);
+        let doubled = 2u32.saturating_pow(self.rounds - 1);
         let pause = self
             .retry
             .first_pause
@@ -89,11 +89,11 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_with_jitter() {
         let now = Instant::now();
-        let mut backoff = Backoff::new(retry(20), 1, 7);
+        let mut backoff = Backoff::new(retry(20), 7);
         let mut nominal = Duration::from_millis(50);
         let mut pauses = Vec::new();
         for _ in 0..12 {
-            let pause = backoff.failed(now).unwrap();
+            let pause = backoff.failed(now, true).unwrap();
             assert!(
                 nominal / 2 <= pause && pause <= nominal,
                 "{pause:?} of {nominal:?}"
@@ -109,31 +109,33 @@ mod tests {
     }
 
     #[test]
-    fn every_address_is_tried_before_the_first_pause() {
+    fn there_is_no_pause_within_a_round_and_rounds_are_what_counts() {
         let now = Instant::now();
-        let mut backoff = Backoff::new(retry(20), 3, 7);
-        let pauses: Vec<_> = (0..7)
-            .map(|_| backoff.failed(now).unwrap().is_zero())
-            .collect();
-        assert_eq!(pauses, [true, true, false, true, true, false, true]);
+        let mut backoff = Backoff::new(retry(2), 7);
+        for over in [false, false, true, false, true, false] {
+            assert_eq!(backoff.failed(now, over).unwrap().is_zero(), !over);
+        }
+        assert_eq!(backoff.failed(now, true).map_err(|used| used.tries), Err(7));
     }
 
     #[test]
     fn tries_and_time_are_bounded_and_progress_starts_anew() {
         let start = Instant::now();
-        let mut backoff = Backoff::new(retry(2), 1, 7);
-        assert!(backoff.failed(start).is_ok());
-        assert!(backoff.failed(start).is_ok());
+        let mut backoff = Backoff::new(retry(2), 7);
+        assert!(backoff.failed(start, true).is_ok());
+        assert!(backoff.failed(start, true).is_ok());
         assert_eq!(
-            backoff.failed(start),
+            backoff.failed(start, true),
             Err(UsedUp {
                 tries: 3,
                 elapsed: Duration::ZERO
             })
         );
         backoff.progress();
-        assert!(backoff.failed(start).is_ok());
+        assert!(backoff.failed(start, true).is_ok());
         let late = start + Duration::from_secs(121);
-        assert_eq!(backoff.failed(late).map_err(|used| used.tries), Err(2));
+        // Whatever the round.
+        let used = backoff.failed(late, false).map_err(|used| used.tries);
+        assert_eq!(used, Err(2));
     }
 }

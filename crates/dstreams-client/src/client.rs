@@ -31,9 +31,13 @@ impl Client {
     /// use dstreams_client::{Client, Options};
     /// let one = Client::connect("127.0.0.1:7077", Options::default()).await?;
     /// let any = Client::connect(["worker-1:7077", "worker-2:7077"], Options::default()).await?;
+    /// let cluster = Client::connect("master:7070", Options::default()).await?;
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// An address may be that of a cluster's master: each sender asks it for the workers that take its
+    /// stream, when it opens and whenever its connection breaks, and goes on with another of them.
     ///
     /// # Errors
     ///
@@ -74,7 +78,9 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Rejected`] if there is no such stream (the message names those there are) or it does not
-    /// take lines; [`Error::GaveUp`] if no address could be reached within [`Options::retry`].
+    /// take lines; [`Error::Unauthenticated`] if it wants another token; [`Error::GaveUp`] if no address
+    /// could be reached, or a master had no worker for the stream ([`Error::NoWorker`] is the source then),
+    /// within [`Options::retry`].
     pub async fn lines(&self, stream: &str) -> Result<LineSender, Error> {
         let slot = Arc::new(Slot::new(&self.options));
         let sender = Sender::open(

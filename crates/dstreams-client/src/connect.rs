@@ -1,12 +1,15 @@
-//! One HTTP/2 connection to one address.
+//! One HTTP/2 connection to one address, and what every call on it carries.
 
 use std::sync::Arc;
 
 use tokio::time::timeout;
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::Error;
 use crate::options::Options;
+use crate::protocol::{TOKEN_HEADER, VERSION, VERSION_HEADER, token_metadata};
 
 /// Opens a connection, within [`Options::connect_timeout`].
 pub(crate) async fn connect(address: &str, options: &Options) -> Result<Channel, Error> {
@@ -31,4 +34,18 @@ pub(crate) async fn connect(address: &str, options: &Options) -> Result<Channel,
             })
         }
     }
+}
+
+/// A call with its headers: the version of the protocol, and the token if there is one.
+pub(crate) fn request<T>(message: T, options: &Options) -> Result<Request<T>, Error> {
+    let mut request = Request::new(message);
+    let headers = request.metadata_mut();
+    headers.insert(VERSION_HEADER, VERSION.into());
+    if let Some(token) = &options.token {
+        let value: Result<MetadataValue<Ascii>, _> = token_metadata(token).parse();
+        let mut value = value.map_err(|_| options.wrong_token())?;
+        value.set_sensitive(true); // not logged, and kept out of the tables of compressed headers
+        headers.insert(TOKEN_HEADER, value);
+    }
+    Ok(request)
 }

@@ -90,6 +90,35 @@ pub enum Error {
         tally: Tally,
     },
 
+    /// The server wants a token, or another one. Trying again does not help.
+    #[error(
+        "{address} {}: {message}; {} records are acknowledged, {} are not",
+        if *token_given { "does not take the token that was given" }
+        else { "wants a token, and none is given (Options::token)" },
+        tally.acknowledged, tally.unacknowledged
+    )]
+    Unauthenticated {
+        /// The address, `host:port`: of a master or of a worker.
+        address: String,
+        /// [`Options::token`](crate::Options::token) was sent.
+        token_given: bool,
+        /// The server's words.
+        message: String,
+        /// What was safe.
+        tally: Tally,
+    },
+
+    /// The master knows the stream, and no worker that takes it now.
+    #[error("{address} has no worker for stream {stream:?} now: {message}")]
+    NoWorker {
+        /// The stream's name.
+        stream: String,
+        /// The master's address, `host:port`.
+        address: String,
+        /// The master's words, or that it named none.
+        message: String,
+    },
+
     /// No connection to this address.
     #[error("cannot reach {address}: {}", root(source))]
     Connect {
@@ -137,8 +166,9 @@ pub enum Error {
 
     /// All tries are used up; the last one's error is the source.
     #[error(
-        "gave up on stream {stream:?} after {tries} tries in {elapsed:?}: {source}; \
-         {} records are acknowledged, {} are not", tally.acknowledged, tally.unacknowledged
+        "gave up on stream {stream:?} after {tries} tries in {elapsed:?}: {source}{}; \
+         {} records are acknowledged, {} are not",
+        before_it(before), tally.acknowledged, tally.unacknowledged
     )]
     GaveUp {
         /// The stream's name.
@@ -149,6 +179,9 @@ pub enum Error {
         elapsed: Duration,
         /// What was safe.
         tally: Tally,
+        /// What the other addresses said when they were last tried, a master's among them: the newest at the
+        /// end, at most eight.
+        before: Vec<Error>,
         /// The error of the last try.
         source: Box<Error>,
     },
@@ -175,9 +208,11 @@ impl Error {
             | Self::WrongSchema { .. }
             | Self::Encode { .. }
             | Self::Rejected { .. }
+            | Self::Unauthenticated { .. }
             | Self::Protocol { .. }
             | Self::Stopped { .. } => false,
-            Self::Connect { .. }
+            Self::NoWorker { .. }
+            | Self::Connect { .. }
             | Self::NoAnswer { .. }
             | Self::Broken { .. }
             | Self::NoAck { .. }
@@ -193,12 +228,14 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::WrongSchema { .. }
             | Self::Encode { .. }
+            | Self::Unauthenticated { .. }
             | Self::Rejected { .. } => Outcome::Rejected,
             Self::GaveUp { tally, .. } | Self::Stopped { tally } if tally.unacknowledged > 0 => {
                 Outcome::Unknown
             }
             Self::Broken { .. } | Self::NoAck { .. } => Outcome::Unknown,
-            Self::Connect { .. }
+            Self::NoWorker { .. }
+            | Self::Connect { .. }
             | Self::NoAnswer { .. }
             | Self::Protocol { .. }
             | Self::GaveUp { .. }
@@ -209,9 +246,24 @@ impl Error {
     /// How many records were safe when a sender ended; `None` for errors that do not end one.
     pub fn tally(&self) -> Option<Tally> {
         match self {
-            Self::Rejected { tally, .. } | Self::GaveUp { tally, .. } | Self::Stopped { tally } => {
-                Some(*tally)
-            }
+            Self::Rejected { tally, .. }
+            | Self::Unauthenticated { tally, .. }
+            | Self::GaveUp { tally, .. }
+            | Self::Stopped { tally } => Some(*tally),
+            _ => None,
+        }
+    }
+
+    /// The address it is about, if it is about one.
+    pub(crate) fn address(&self) -> Option<&str> {
+        match self {
+            Self::Unauthenticated { address, .. }
+            | Self::NoWorker { address, .. }
+            | Self::Connect { address, .. }
+            | Self::NoAnswer { address, .. }
+            | Self::Broken { address, .. }
+            | Self::NoAck { address, .. }
+            | Self::Protocol { address, .. } => Some(address),
             _ => None,
         }
     }
@@ -219,23 +271,34 @@ impl Error {
     /// The same error with the numbers a sender knows.
     pub(crate) fn with_tally(mut self, now: Tally) -> Self {
         match &mut self {
-            Self::Rejected { tally, .. } | Self::GaveUp { tally, .. } | Self::Stopped { tally } => {
-                *tally = now
-            }
+            Self::Rejected { tally, .. }
+            | Self::Unauthenticated { tally, .. }
+            | Self::GaveUp { tally, .. }
+            | Self::Stopped { tally } => *tally = now,
             _ => {}
         }
         self
     }
 
     /// A status that ended a call: a refusal, or a reason to try again.
-    pub(crate) fn from_status(stream: &str, address: &str, status: Status) -> Self {
+    pub(crate) fn from_status(
+        stream: &str,
+        address: &str,
+        token_given: bool,
+        status: Status,
+    ) -> Self {
         match status.code() {
+            Code::Unauthenticated => Self::Unauthenticated {
+                address: address.to_string(),
+                token_given,
+                message: status.message().to_string(),
+                tally: Tally::default(),
+            },
             Code::NotFound
             | Code::InvalidArgument
             | Code::OutOfRange
             | Code::FailedPrecondition
             | Code::Unimplemented
-            | Code::Unauthenticated
             | Code::PermissionDenied
             | Code::AlreadyExists
             | Code::DataLoss => Self::Rejected {
@@ -267,6 +330,14 @@ impl From<ArrowError> for Error {
     }
 }
 
+fn before_it(before: &[Error]) -> String {
+    let texts: Vec<_> = before.iter().rev().map(ToString::to_string).collect();
+    match texts.is_empty() {
+        true => String::new(),
+        false => format!("; before that {}", texts.join("; ")),
+    }
+}
+
 /// The innermost cause: transport errors say only "transport error" themselves.
 fn root(error: &dyn std::error::Error) -> String {
     let mut inner = error;
@@ -282,8 +353,13 @@ mod tests {
 
     #[test]
     fn what_the_server_refuses_is_final_and_what_breaks_is_not() {
-        let of = |code| Error::from_status("s", "a:1", Status::new(code, "why"));
-        for code in [Code::NotFound, Code::InvalidArgument, Code::OutOfRange] {
+        let of = |code| Error::from_status("s", "a:1", false, Status::new(code, "why"));
+        for code in [
+            Code::NotFound,
+            Code::InvalidArgument,
+            Code::OutOfRange,
+            Code::Unauthenticated,
+        ] {
             assert!(!of(code).is_retryable(), "{code:?}");
             assert_eq!(of(code).outcome(), Outcome::Rejected, "{code:?}");
         }
@@ -300,6 +376,10 @@ mod tests {
 
     #[test]
     fn giving_up_is_unknown_only_with_records_on_the_way() {
+        let no_ack = |address: &str| Error::NoAck {
+            address: address.into(),
+            after: Duration::ZERO,
+        };
         let gave_up = |unacknowledged| Error::GaveUp {
             stream: "s".into(),
             tries: 3,
@@ -308,17 +388,19 @@ mod tests {
                 acknowledged: 5,
                 unacknowledged,
             },
-            source: Box::new(Error::NoAck {
-                address: "a:1".into(),
-                after: Duration::ZERO,
-            }),
+            before: vec![no_ack("m:1"), no_ack("b:1")],
+            source: Box::new(no_ack("a:1")),
         };
         assert_eq!(gave_up(0).outcome(), Outcome::Failed);
         assert_eq!(gave_up(1).outcome(), Outcome::Unknown);
+        let text = gave_up(1).to_string();
         assert!(
-            gave_up(1)
-                .to_string()
-                .contains("5 records are acknowledged, 1 are not")
+            text.contains("5 records are acknowledged, 1 are not"),
+            "{text}"
         );
+        let at: Vec<_> = ["a:1", "b:1", "m:1"]
+            .map(|address| text.find(address))
+            .to_vec();
+        assert!(at.is_sorted() && at[0].is_some(), "the last first: {text}");
     }
 }

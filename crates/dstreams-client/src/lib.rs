@@ -20,6 +20,8 @@
 //! * **Exactly once** into the program, for as long as a sender lives: batches are numbered, and what was on
 //!   the way when a connection broke is sent again and recognised. A producer that restarts must know itself
 //!   where to go on.
+//! * **Clusters**: given the address of a master, a sender asks it for the workers that take its stream, and goes
+//!   on with another when one fails ([`protocol`] says how).
 //! * **Bounded**: what is on the way is bounded in messages and bytes ([`Options`]); `send` waits.
 //! * **Errors** are typed ([`Error`]): what is refused is not tried again, what breaks is, with bounded
 //!   backoff; [`Error::tally`] says how many records were safe.
@@ -33,6 +35,7 @@ mod backoff;
 mod batches;
 mod client;
 mod connect;
+mod discover;
 mod encode;
 mod error;
 mod lines;
@@ -40,6 +43,7 @@ mod link;
 mod options;
 mod pack;
 pub mod protocol;
+mod route;
 mod sender;
 mod session;
 mod window;

@@ -11,8 +11,8 @@ use crate::sender::{Permit, Report, Sender};
 /// Sends lines of text to one stream; made by [`Client::lines`](crate::Client::lines).
 ///
 /// Lines arrive in the order in which they were sent, each exactly once as long as this sender lives,
-/// whatever happens to the connection (a server that forgets its producers may store twice what was on the
-/// way when it stopped). A line that was taken is not safe until it is acknowledged: by
+/// whatever happens to the connection or to the worker behind it (a server that forgets its producers may store
+/// twice what was on the way when it stopped). A line that was taken is not safe until it is acknowledged: by
 /// [`flush`](Self::flush), by [`finish`](Self::finish), or by [`acknowledged`](Self::acknowledged) having
 /// counted it.
 ///

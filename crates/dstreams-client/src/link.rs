@@ -2,8 +2,8 @@
 //! used up.
 //!
 //! It owns everything that is on the way. A session (`session.rs`) is one connection; when it breaks the
-//! link moves to the next address, pauses, and starts another with the same window. With nothing to send it
-//! does not reconnect until there is.
+//! link notes which address failed (`route.rs` chooses the next), pauses, and starts another with the same
+//! window. With nothing to send it does not reconnect until there is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use arrow_flight::FlightData;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::address::Addresses;
 use crate::backoff::{Backoff, UsedUp};
 use crate::encode::{Encoded, Encoder};
 use crate::error::{Error, Tally};
 use crate::options::Options;
 use crate::pack::Slot;
+use crate::route::Route;
 use crate::window::Window;
 
 /// What a link tells its sender.
@@ -38,13 +38,43 @@ pub(crate) struct Progress {
 
 pub(crate) struct Link {
     pub(crate) stream: String,
-    pub(crate) addresses: Addresses,
+    pub(crate) route: Route,
+    /// The address of the session that is going on, or was last.
+    pub(crate) peer: String,
+    pub(crate) failures: Failures,
     pub(crate) options: Options,
     /// Schema and descriptor: the first message of each session.
     pub(crate) first: FlightData,
     pub(crate) flow: Flow,
     pub(crate) backoff: Backoff,
     pub(crate) progress: watch::Sender<Progress>,
+}
+
+/// The newest failure of each address since the last progress, the latest at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Vec<Error>);
+
+/// Failures kept for the error of giving up: so many addresses are worth reading.
+const MOST_FAILURES: usize = 8;
+
+impl Failures {
+    pub(crate) fn note(&mut self, error: Error) {
+        self.0.retain(|known| known.address() != error.address());
+        if self.0.len() >= MOST_FAILURES {
+            self.0.remove(0);
+        }
+        self.0.push(error);
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    fn of_others(&self, last: &Error) -> Vec<Error> {
+        let others = self.0.iter();
+        let others = others.filter(|error| error.address() != last.address());
+        others.cloned().collect()
+    }
 }
 
 /// Messages from the sender to the window.
@@ -132,10 +162,12 @@ impl Link {
                 Err(error) => return Err(error),
             };
             tracing::debug!(stream = self.stream, %error, "connection lost");
-            self.addresses.move_on();
+            let round_over = self.route.failed();
             let opened = self.progress.borrow().opened;
             if opened && self.flow.is_idle() {
                 self.backoff.progress();
+                self.failures.forget();
+                self.route.begin_round();
                 while self.flow.is_idle() && !self.flow.closed {
                     self.flow.take_input().await?;
                 }
@@ -143,8 +175,13 @@ impl Link {
                     return Ok(());
                 }
             } else {
-                let pause = self.backoff.failed(Instant::now());
-                sleep(pause.map_err(|used| self.give_up(used, error))?).await;
+                match self.backoff.failed(Instant::now(), round_over) {
+                    Ok(pause) => {
+                        self.failures.note(error);
+                        sleep(pause).await;
+                    }
+                    Err(used) => return Err(self.give_up(used, error)),
+                }
             }
             if opened {
                 self.progress
@@ -159,6 +196,7 @@ impl Link {
             tries: used.tries,
             elapsed: used.elapsed,
             tally: Tally::default(),
+            before: self.failures.of_others(&last),
             source: Box::new(last),
         }
     }

@@ -3,9 +3,11 @@
 //! The defaults suit a feed of text lines over a local network: messages of 256 KiB, 16 MiB on the way,
 //! reconnecting for up to two minutes.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::protocol::is_token;
 
 /// How a client packs, sends, waits and tries again.
 ///
@@ -15,7 +17,7 @@ use crate::error::Error;
 /// let options = Options { linger: Duration::from_millis(1), ..Options::default() };
 /// assert_eq!(options.pack_bytes, 256 * 1024);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// Bytes of lines after which they are sent as one message. Default 256 KiB: large enough that the cost
     /// of a message (tens of microseconds) vanishes, small enough to stay in a core's cache.
@@ -36,7 +38,8 @@ pub struct Options {
     pub max_message_bytes: usize,
     /// The longest opening of a connection to one address. Default 5 s.
     pub connect_timeout: Duration,
-    /// The longest wait for the server's first answer on a stream, and for its last. Default 10 s.
+    /// The longest wait for a master's answer, for the server's first answer on a stream, and for its last.
+    /// Default 10 s.
     pub open_timeout: Duration,
     /// The longest silence of the server while messages wait to be acknowledged; then the connection counts
     /// as broken. A server that waits for room says so every 5 s, so this is not reached by a program that
@@ -47,6 +50,10 @@ pub struct Options {
     pub keep_alive: Duration,
     /// How often and how long a broken connection is opened again.
     pub retry: Retry,
+    /// The secret that a cluster and its clients share, sent with every call; `None` (the default) sends
+    /// none. Visible ASCII characters. It travels as it is, without encryption: it keeps strangers out of a
+    /// network that can be trusted, not listeners. Not shown by `Debug`.
+    pub token: Option<String>,
 }
 
 impl Default for Options {
@@ -63,7 +70,42 @@ impl Default for Options {
             ack_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(10),
             retry: Retry::default(),
+            token: None,
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All fields by name, so that none is forgotten.
+        let Self {
+            pack_bytes,
+            pack_lines,
+            linger,
+            window_messages,
+            window_bytes,
+            max_message_bytes,
+            connect_timeout,
+            open_timeout,
+            ack_timeout,
+            keep_alive,
+            retry,
+            token,
+        } = self;
+        f.debug_struct("Options")
+            .field("pack_bytes", pack_bytes)
+            .field("pack_lines", pack_lines)
+            .field("linger", linger)
+            .field("window_messages", window_messages)
+            .field("window_bytes", window_bytes)
+            .field("max_message_bytes", max_message_bytes)
+            .field("connect_timeout", connect_timeout)
+            .field("open_timeout", open_timeout)
+            .field("ack_timeout", ack_timeout)
+            .field("keep_alive", keep_alive)
+            .field("retry", retry)
+            .field("token", &token.as_ref().map(|_| "not shown"))
+            .finish()
     }
 }
 
@@ -71,12 +113,14 @@ impl Default for Options {
 /// breaks often but makes progress is never given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Tries without progress before giving up; 0 gives up at the first break. Default 40 per sender.
+    /// Rounds of tries without progress before giving up. In a round every address given, and every worker
+    /// that a master names, is tried once; 0 gives up after the round of the first break. So the bound is
+    /// the same however many workers there are. Default 40 per sender.
     pub tries: u32,
     /// Time without progress before giving up, counted from the first failed try. Default 2 min: outlives
     /// the restart of a program.
     pub elapsed: Duration,
-    /// The first pause, after every address was tried once. Doubles with each round. Default 50 ms.
+    /// The first pause, after the first round. Doubles with each round. Default 50 ms.
     pub first_pause: Duration,
     /// The longest pause. Default 5 s. Each pause is between half and all of its value, at random, so that
     /// many clients do not come back at once.
@@ -124,7 +168,19 @@ impl Options {
                 "pack_bytes ({pack}) is over max_message_bytes ({max})"
             ));
         }
+        if self.token.as_deref().is_some_and(|token| !is_token(token)) {
+            return Err(self.wrong_token());
+        }
         Ok(())
+    }
+
+    /// Does not show it.
+    pub(crate) fn wrong_token(&self) -> Error {
+        let bytes = self.token.as_ref().map_or(0, String::len);
+        let detail = format!(
+            "the token ({bytes} bytes) cannot be sent, visible ASCII characters are needed"
+        );
+        Error::Options { detail }
     }
 }
 
@@ -157,10 +213,28 @@ mod tests {
                 },
                 "1 GiB",
             ),
+            (
+                Options {
+                    token: Some(String::new()),
+                    ..Options::default()
+                },
+                "token (0 bytes)",
+            ),
         ];
         for (options, wanted) in cases {
             let error = options.check().unwrap_err().to_string();
             assert!(error.contains(wanted), "{error} does not say {wanted}");
         }
+    }
+
+    #[test]
+    fn the_token_is_never_shown() {
+        let options = Options {
+            token: Some("s3cret\n".to_string()),
+            ..Options::default()
+        };
+        assert!(!format!("{options:?}").contains("s3cret"));
+        let error = options.check().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("s3cret"));
     }
 }

@@ -1,8 +1,36 @@
 //! The wire protocol between a producer of records and a running `dstreams` program, version 1.
 //!
-//! It is one Arrow Flight `DoPut` call per stream and producer, simple enough to be spoken by any Flight
-//! library (an example in Python stands below). This module is its definition: both halves, this crate
-//! and the server in `dstreams`, use the functions here and nothing else to read and write it.
+//! It is one Arrow Flight `DoPut` call per stream and producer, and on a cluster one `GetFlightInfo` before it
+//! to find a worker: simple enough to be spoken by any Flight library (an example in Python stands below).
+//! This module is its definition: both halves, this crate and the servers in `dstreams`, use the functions
+//! here and nothing else to read and write it.
+//!
+//! # Finding a worker
+//!
+//! An address may be a master's, a worker's, or that of a program that runs alone; a client need not know
+//! which. It asks `GetFlightInfo` with the `FlightDescriptor` path `[stream]` ([`workers_question`]):
+//!
+//! | answer | meaning |
+//! |---|---|
+//! | `FlightInfo` with endpoints | each location is a worker that takes the stream now, best first: `grpc://host:port` (also read: `grpc+tcp://` and `http://`). An endpoint without a location, or `arrow-flight-reuse-connection://?`, is the server that was asked. Locations of other kinds are passed over; if there is no other, the answer is an error. Everything else in it (schema, tickets, numbers) means nothing here |
+//! | `FlightInfo` without endpoints | the stream is known, and no worker takes it now: ask again later, and use none known from before |
+//! | `UNIMPLEMENTED` | not a master: send to this address itself |
+//! | `NOT_FOUND` | no such stream (the message names those there are): final |
+//! | `UNAVAILABLE`, or no connection, or no answer | a master that is starting or away: ask again later, and meanwhile use the workers known from before |
+//! | other codes | as [below](#refusals) |
+//!
+//! [`workers_answer`] and [`parse_workers`] write and read it. Any worker of an answer will do for any
+//! producer. A simple client takes the first; many producers should not all take the same: this crate orders
+//! the workers by a hash of (producer, worker), so that a producer has its own order whatever the order of the
+//! answer, and those of a worker that died are spread over the others.
+//!
+//! # When a worker fails
+//!
+//! When the connection breaks, or a call ends with a code that may be tried again, the client asks the master
+//! again, since it may have new workers by now (for a while it may also name the dead one), and opens the
+//! call on the next worker, under the same producer's name. That worker's first `{"ack":n}` says what is
+//! safe; the client drops what it kept up to `n` and sends the rest again, with the same numbers. After each
+//! worker was tried once it pauses, and begins again: longer with each round, bounded in rounds and in time.
 //!
 //! # The call
 //!
@@ -17,6 +45,10 @@
 //!
 //! "Safe" is what the `receive` and `replicate` stages of the program promise: the block with these records
 //! survives the loss of any one worker (in local mode: of the process, where it has a journal directory).
+//!
+//! A client keeps each batch until it is acknowledged, and bounds how many it sends ahead. Answers come while
+//! it sends: it must read them, or both sides may end up waiting. A server that has said nothing for some
+//! time (this crate: 30 s) while batches wait is as one that broke the connection.
 //!
 //! # Sequence numbers
 //!
@@ -33,6 +65,20 @@
 //! * **One connection at a time.** A reconnecting producer may arrive while the server still stores a batch
 //!   from its broken connection. The server must first finish or abandon that batch, then answer the new
 //!   connection's first `ack`; after that it must take nothing more from the old one.
+//! * **On a cluster all of this holds across workers**, the numbers and the one connection: a worker that a
+//!   producer comes to answers its first `ack` only when it knows which batches of it will be computed,
+//!   wherever they are held, and when no other worker will still take one. `n` counts all of those, also
+//!   those that were never acknowledged: one that is left out is stored twice, one that is counted and then
+//!   lost is lost. Until then the worker says `{}`, or refuses with `UNAVAILABLE`. One that knows only of
+//!   earlier batches than were acknowledged refuses the next as a gap: nothing is lost without a word.
+//!
+//! # The token
+//!
+//! A cluster may want a token that it shares with its clients. It goes with every call, `GetFlightInfo` and
+//! `DoPut`, in the header [`TOKEN_HEADER`]: `authorization: Bearer <token>`, in visible ASCII characters
+//! ([`token_metadata`], [`parse_token_metadata`]). A call without it, or with another, is refused with
+//! `UNAUTHENTICATED`. A server that wants none passes over it. Connections are not encrypted: the token keeps
+//! out who may not send, not who can listen.
 //!
 //! # Data
 //!
@@ -49,26 +95,39 @@
 //! | `NOT_FOUND` | no such stream (the message names those there are) | no |
 //! | `INVALID_ARGUMENT` | descriptor, metadata or schema wrong (the message says expected and got) | no |
 //! | `OUT_OF_RANGE` | message over the server's limit; a gap in the numbers | no |
+//! | `UNAUTHENTICATED` | the token is missing or wrong | no |
 //! | `FAILED_PRECONDITION` | the protocol version of the header [`VERSION_HEADER`] is not spoken here | no |
 //! | `ABORTED` | a newer connection of the same producer took over | yes |
 //! | `UNAVAILABLE` | the server is stopping, or is not the one to talk to now | yes |
 //!
-//! Codes that may be tried again are tried on the next address, with backoff. `UNIMPLEMENTED`,
-//! `UNAUTHENTICATED`, `PERMISSION_DENIED`, `ALREADY_EXISTS` and `DATA_LOSS` are final too; all others are not.
+//! Codes that may be tried again are tried on the next address, with backoff. `UNIMPLEMENTED` (of `DoPut`),
+//! `PERMISSION_DENIED`, `ALREADY_EXISTS` and `DATA_LOSS` are final too; all others are not.
 //!
 //! # In Python
 //!
+//! The shortest client, of one batch; `tests/pyarrow/send.py` beside this crate's sources is a whole one, with
+//! discovery, failover and a window, and is tested.
+//!
 //! ```python
 //! import json, pyarrow as pa, pyarrow.flight as fl
-//! client = fl.connect("grpc://127.0.0.1:7077")
+//! address, stream = "grpc://127.0.0.1:7077", "lines"
+//! try:
+//!     info = fl.connect(address).get_flight_info(fl.FlightDescriptor.for_path(stream))
+//!     address = info.endpoints[0].locations[0]  # IndexError: no worker yet, ask again later
+//! except pa.ArrowNotImplementedError:
+//!     pass                                      # not a master: it takes the records itself
+//! client = fl.connect(address)
 //! schema = pa.schema([pa.field("value", pa.string(), nullable=False)])
-//! writer, answers = client.do_put(fl.FlightDescriptor.for_path("lines", "my-producer"), schema)
+//! writer, answers = client.do_put(fl.FlightDescriptor.for_path(stream, "my-producer"), schema)
 //! last = json.loads(answers.read().to_pybytes())["ack"]
 //! batch = pa.record_batch([pa.array(["one line", "another"])], schema=schema)
 //! writer.write_with_metadata(batch, json.dumps({"seq": last + 1}).encode())
 //! while json.loads(answers.read().to_pybytes()).get("ack", 0) < last + 1: pass   # now it is safe
 //! writer.close()
 //! ```
+
+mod token;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,10 +138,15 @@ use arrow_flight::{FlightDescriptor, PutResult};
 use bytes::Bytes;
 use serde::Deserialize;
 
+pub use self::token::{TOKEN_HEADER, is_token, parse_token_metadata, token_metadata};
+pub(crate) use self::workers::is_address;
+pub use self::workers::{MAX_WORKERS, parse_workers, workers_answer, workers_question};
+
 /// The version this crate speaks.
 pub const VERSION: u32 = 1;
 
-/// gRPC header with the client's protocol version in decimal. Absent (any foreign Flight client) means 1.
+/// gRPC header of every call with the client's protocol version in decimal. Absent (any foreign Flight
+/// client) means 1.
 pub const VERSION_HEADER: &str = "dstreams-protocol";
 
 /// The longest name of a stream or of a producer, in bytes: bounds what a server keeps per producer.

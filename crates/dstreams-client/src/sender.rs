@@ -11,10 +11,11 @@ use crate::address::Addresses;
 use crate::backoff::Backoff;
 use crate::encode::{Encoded, Encoder, schema_message};
 use crate::error::{Error, Tally};
-use crate::link::{Flow, Link, Progress};
+use crate::link::{Failures, Flow, Link, Progress};
 use crate::options::Options;
 use crate::pack::Slot;
 use crate::protocol::Opening;
+use crate::route::Route;
 use crate::window::Window;
 
 /// What a sender did, when it is finished.
@@ -83,8 +84,10 @@ impl Sender {
                 waiting: Default::default(),
                 window: Window::new(&options),
             },
-            backoff: Backoff::new(options.retry.clone(), addresses.len(), seed),
-            addresses,
+            backoff: Backoff::new(options.retry.clone(), seed),
+            route: Route::new(addresses, &producer),
+            peer: String::new(),
+            failures: Failures::default(),
             options,
             progress: told,
         };

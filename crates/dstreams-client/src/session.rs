@@ -1,32 +1,30 @@
-//! One connection of a link: open the call, learn where the server is, send again what it lacks, then send
-//! what fits the window and take acknowledgements until something ends.
+//! One connection of a link: find who takes the stream, open the call, learn where the server is, send again
+//! what it lacks, then send what fits the window and take acknowledgements until something ends.
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, PutResult};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, Streaming};
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
-use crate::connect::connect;
+use crate::connect::{connect, request};
+use crate::discover::{Found, discover};
 use crate::error::Error;
 use crate::link::Link;
-use crate::protocol::{Answer, Malformed, VERSION, VERSION_HEADER};
+use crate::protocol::{Answer, Malformed};
 
 type Answers = Streaming<PutResult>;
 
 impl Link {
     /// Sends over one connection. Ok: the sender has finished and everything is acknowledged.
     pub(crate) async fn session(&mut self) -> Result<(), Error> {
-        let channel = connect(self.addresses.current(), &self.options).await?;
+        let channel = self.reach().await?;
         // Never full: a session puts each message of the window in once, after the schema.
         let (wire, body) = mpsc::channel(self.options.window_messages + 1);
         self.put(&wire, self.first.clone())?;
-        let mut request = Request::new(ReceiverStream::new(body));
-        request
-            .metadata_mut()
-            .insert(VERSION_HEADER, VERSION.into());
-
+        let request = request(ReceiverStream::new(body), &self.options)?;
         let mut client = FlightServiceClient::new(channel);
         let opened = timeout(self.options.open_timeout, client.do_put(request)).await;
         let opened = opened.map_err(|_| self.no_answer())?;
@@ -39,6 +37,32 @@ impl Link {
         // Everything is safe: how the call ends does not matter any more.
         let _ = timeout(self.options.open_timeout, answers.message()).await;
         Ok(())
+    }
+
+    /// Connects to who takes the stream: the address whose turn it is, or a worker that it names.
+    async fn reach(&mut self) -> Result<Channel, Error> {
+        if let Some(asked) = self.route.asks() {
+            self.peer = asked.to_string();
+            match discover(&self.stream, &self.peer, &self.options).await {
+                Ok(Found::Itself(channel)) => return Ok(channel),
+                Ok(Found::Workers(workers)) => self.route.found(workers),
+                Err(error) if error.is_retryable() && self.route.goes_on_without() => {
+                    let (stream, master) = (&self.stream, &self.peer);
+                    tracing::debug!(stream, master, %error, "trying the workers known from before");
+                    self.failures.note(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(worker) = self.route.go() else {
+            return Err(Error::NoWorker {
+                stream: self.stream.clone(),
+                address: self.peer.clone(),
+                message: "it names none".to_string(),
+            });
+        };
+        self.peer = worker.to_string();
+        connect(&self.peer, &self.options).await
     }
 
     async fn first_ack(&self, answers: &mut Answers) -> Result<u64, Error> {
@@ -60,7 +84,7 @@ impl Link {
         }
         let before = self.flow.window.acknowledged();
         if ack < before {
-            let (stream, address) = (&self.stream, self.addresses.current());
+            let (stream, address) = (&self.stream, &self.peer);
             tracing::warn!(
                 stream,
                 address,
@@ -119,7 +143,7 @@ impl Link {
                 }
                 taken = self.flow.take_input(), if wants_input => taken?,
                 () = sleep_until(heard + self.options.ack_timeout), if !self.flow.window.is_empty() => {
-                    let address = self.addresses.current().to_string();
+                    let address = self.peer.clone();
                     return Err(Error::NoAck { address, after: self.options.ack_timeout });
                 }
             }
@@ -134,6 +158,8 @@ impl Link {
             .map_err(|error| self.protocol(error))?;
         if freed.messages > 0 {
             self.backoff.progress();
+            self.route.progress();
+            self.failures.forget();
             self.progress
                 .send_modify(|progress| progress.acknowledged += freed.records);
         }
@@ -160,21 +186,20 @@ impl Link {
     }
 
     fn no_answer(&self) -> Error {
-        let address = self.addresses.current().to_string();
         Error::NoAnswer {
-            address,
+            address: self.peer.clone(),
             after: self.options.open_timeout,
         }
     }
 
     fn broken(&self, status: Status) -> Error {
-        Error::from_status(&self.stream, self.addresses.current(), status)
+        let token_given = self.options.token.is_some();
+        Error::from_status(&self.stream, &self.peer, token_given, status)
     }
 
     fn protocol(&self, error: Malformed) -> Error {
-        let address = self.addresses.current().to_string();
         Error::Protocol {
-            address,
+            address: self.peer.clone(),
             detail: error.detail,
         }
     }

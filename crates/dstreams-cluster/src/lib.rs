@@ -1,12 +1,16 @@
 //! Discretized Streams on many machines: master and workers on Apache DataFusion Ballista.
 
+pub mod app;
+pub mod crash;
 mod data;
 mod execute;
 mod link;
+pub mod logs;
 mod master;
 mod plan;
 mod worker;
 
+pub use app::main;
 pub use master::{
     ClusterStatus, Master, MasterOptions, RunningCluster, StreamStatus, WorkerStatus,
 };

@@ -21,7 +21,7 @@ impl fmt::Display for ReceiverId {
 pub struct BlockId {
     /// Who received it.
     pub receiver: ReceiverId,
-    /// Its number among the receiver's blocks. Number them consecutively: the controller remembers every number it
+    /// Its number among the receiver's blocks. Number them consecutively, from 0: the controller remembers every number it
     /// has seen, as ranges, and each lasting gap costs it a few bytes for ever.
     pub seq: u64,
 }

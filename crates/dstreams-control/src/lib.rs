@@ -3,7 +3,8 @@
 //! **Deciding is not doing.** [`Controller`] is a pure state machine: [`step`](Controller::step) takes an [`Event`]
 //! and the time, and returns a list of [`Command`]s. It does no I/O, has no clock and no threads, so the same events
 //! give the same commands, and thousands of failure schedules run where one real cluster test would
-//! (`tests/sim`). The node carries out the commands; the local engine and the cluster use the same controller.
+//! (`tests/sim`). The node carries out the commands; the local engine and the cluster use the same controller. In a
+//! cluster, [`cluster::Cluster`] decides beside it who receives and who holds what (`tests/cluster`).
 //!
 //! # Driving it
 //!

@@ -13,6 +13,26 @@ pub(crate) struct SeqSet {
 }
 
 impl SeqSet {
+    /// Adds every number up to `last`.
+    pub(crate) fn insert_up_to(&mut self, mut last: u64) {
+        let touches = |first: u64, last: u64| first == 0 || first - 1 <= last;
+        while let Some(range) = self
+            .ranges
+            .first_entry()
+            .filter(|it| touches(*it.key(), last))
+        {
+            last = last.max(range.remove());
+        }
+        self.ranges.insert(0, last);
+    }
+
+    /// The least number that is not in it.
+    pub(crate) fn end(&self) -> u64 {
+        let first = self.ranges.first_key_value();
+        let from_zero = first.filter(|&(&first, _)| first == 0);
+        from_zero.map_or(0, |(_, &last)| last.saturating_add(1))
+    }
+
     /// Whether `seq` was added.
     pub(crate) fn contains(&self, seq: u64) -> bool {
         let before = self.ranges.range(..=seq).next_back();
@@ -69,6 +89,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_run_from_zero_is_a_range(seqs in prop::collection::vec(0u64..40, 0..30), last in 0u64..45) {
+            let (mut set, mut model) = (SeqSet::default(), BTreeSet::new());
+            for seq in seqs {
+                set.insert(seq);
+                model.insert(seq);
+            }
+            let least = |model: &BTreeSet<u64>| (0..).find(|seq| !model.contains(seq));
+            prop_assert_eq!(Some(set.end()), least(&model));
+            set.insert_up_to(last);
+            model.extend(0..=last);
+            prop_assert_eq!(Some(set.end()), least(&model));
+            let inside: Vec<u64> = set.ranges.iter().flat_map(|(&first, &last)| first..=last).collect();
+            prop_assert_eq!(inside, model.into_iter().collect::<Vec<_>>());
+            let apart = set.ranges.iter().zip(set.ranges.iter().skip(1));
+            prop_assert!(apart.into_iter().all(|((_, last), (first, _))| last + 1 < *first));
+        }
+
         #[test]
         fn behaves_as_a_set(seqs in prop::collection::vec(0u64..40, 0..80)) {
             let (mut set, mut model) = (SeqSet::default(), BTreeSet::new());

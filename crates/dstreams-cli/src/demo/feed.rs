@@ -1,11 +1,11 @@
 //! The feed of the demo: random lines at a fixed rate, through the client library.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dstreams_client::{Client, Error as ClientError, LineSender, Options, Report};
+use dstreams_cluster::app::Secret;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -26,9 +26,14 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Begins to send `rate` lines a second to a stream.
-    pub async fn start(address: SocketAddr, stream: &str, rate: u64) -> Result<Self, Error> {
-        let client = Client::connect(address, Options::default()).await?;
+    /// Begins to send `rate` lines a second to a stream of the program, or of the master, at
+    /// `address`.
+    pub async fn start(address: &str, stream: &str, rate: u64) -> Result<Self, Error> {
+        let options = Options {
+            token: Secret::default().read()?,
+            ..Options::default()
+        };
+        let client = Client::connect(address, options).await?;
         let lines = client.lines(stream).await?;
         let (stop, stopped) = oneshot::channel();
         let acknowledged = Arc::new(AtomicU64::new(0));

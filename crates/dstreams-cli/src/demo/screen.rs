@@ -5,6 +5,7 @@ use std::io::{self, Stdout, Write};
 use std::time::Duration;
 
 use dstreams::Status;
+use dstreams_cluster::WorkerStatus;
 use indicatif::{HumanBytes, HumanCount};
 use ratatui::backend::TermionBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -19,7 +20,7 @@ use ratatui::{Frame, Terminal};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
-use crate::plain::{millis, per_second, printable, resident};
+use crate::plain::{Quiet, millis, of_worker, per_second, printable, resident};
 use crate::word_count::Found;
 
 /// Batches that the curves show at most: more than a terminal has columns.
@@ -27,11 +28,22 @@ const HISTORY: usize = 500;
 /// Columns of the longest bar.
 const BAR: usize = 40;
 
+/// How the program and its workers are doing now.
+pub struct Now {
+    pub status: Status,
+    /// None if it runs in this process alone.
+    pub workers: Vec<WorkerStatus>,
+    /// Lines that are safe.
+    pub acknowledged: u64,
+}
+
 /// The terminal, ours until it is dropped.
 pub struct Screen {
     terminal: Terminal<TermionBackend<Borrowed>>,
     quit: mpsc::Receiver<()>,
     shown: Shown,
+    /// Dropped after the terminal: then there is room for what it has held back.
+    warnings: Quiet,
 }
 
 /// The terminal without line editing and on its second screen, until it is dropped: on errors and
@@ -105,6 +117,7 @@ impl Screen {
             terminal,
             quit,
             shown,
+            warnings: Quiet::begin(),
         })
     }
 
@@ -122,11 +135,13 @@ impl Screen {
     }
 
     /// Draws everything.
-    pub fn draw(&mut self, status: &Status, acknowledged: u64) -> Result<(), Error> {
+    pub fn draw(&mut self, now: &Now) -> Result<(), Error> {
         let shown = &self.shown;
-        let drawn = self
-            .terminal
-            .draw(|frame| shown.draw(frame, status, acknowledged));
+        let foot = match self.warnings.last() {
+            Some(warning) => warning,
+            None => format!("q ends it    feed it too: {}", shown.how),
+        };
+        let drawn = self.terminal.draw(|frame| shown.draw(frame, now, &foot));
         drawn.map(drop).map_err(Error::Terminal)
     }
 
@@ -151,21 +166,27 @@ fn read_keys(pressed: &mpsc::Sender<()>) {
 }
 
 impl Shown {
-    fn draw(&self, frame: &mut Frame, status: &Status, acknowledged: u64) {
+    fn draw(&self, frame: &mut Frame, now: &Now, foot_text: &str) {
+        let of_workers = match now.workers.len() {
+            0 => 0,
+            workers => workers as u16 + 2,
+        };
         let rows = [
             Constraint::Length(1),
             Constraint::Length(13),
+            Constraint::Length(of_workers),
             Constraint::Min(0),
             Constraint::Length(1),
         ];
-        let [head, middle, curves, foot] = Layout::vertical(rows).areas(frame.area());
+        let [head, middle, workers, curves, foot] = Layout::vertical(rows).areas(frame.area());
         let columns = [Constraint::Fill(1), Constraint::Length(38)];
         let [words, numbers] = Layout::horizontal(columns).areas(middle);
         let [rates, times] = Layout::vertical([Constraint::Fill(1); 2]).areas(curves);
 
         frame.render_widget(self.head().bold().reversed(), head);
         self.draw_words(frame, words);
-        self.draw_numbers(frame, numbers, status, acknowledged);
+        self.draw_numbers(frame, numbers, now);
+        draw_workers(frame, workers, &now.workers);
         let most = HumanCount(self.rates.iter().copied().max().unwrap_or(0));
         curve(
             frame,
@@ -179,8 +200,7 @@ impl Shown {
         ));
         let title = format!(" processing time, up to {most} ");
         curve(frame, times, title, &self.times, Color::Yellow);
-        let foot_line = Line::from(format!(" q ends it    feed it too: {}", self.how));
-        frame.render_widget(foot_line.dim(), foot);
+        frame.render_widget(Line::from(format!(" {foot_text}")).dim(), foot);
     }
 
     fn head(&self) -> Line<'_> {
@@ -222,7 +242,8 @@ impl Shown {
         frame.render_widget(table, area);
     }
 
-    fn draw_numbers(&self, frame: &mut Frame, area: Rect, status: &Status, acknowledged: u64) {
+    fn draw_numbers(&self, frame: &mut Frame, area: Rect, now: &Now) {
+        let (status, acknowledged) = (&now.status, now.acknowledged);
         let of_last =
             |value: &dyn Fn(&Found) -> String| self.last.as_ref().map_or("-".to_owned(), value);
         let count = |n: u64| HumanCount(n).to_string();
@@ -257,6 +278,28 @@ impl Shown {
         let block = Block::bordered().title(" engine ");
         frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(block), area);
     }
+}
+
+/// A line for each worker: its blocks, its partitions and its memory.
+fn draw_workers(frame: &mut Frame, area: Rect, workers: &[WorkerStatus]) {
+    let rows = workers.iter().map(|worker| {
+        let [name, blocks, partitions, memory] = of_worker(worker);
+        let partitions = format!("partitions {partitions}");
+        Row::new([
+            Cell::from(name).bold(),
+            Cell::from(blocks),
+            Cell::from(partitions),
+            Cell::from(Line::from(memory).right_aligned()),
+        ])
+    });
+    let widths = [
+        Constraint::Length(12),
+        Constraint::Length(26),
+        Constraint::Fill(1),
+        Constraint::Length(12),
+    ];
+    let block = Block::bordered().title(" workers ");
+    frame.render_widget(Table::new(rows, widths).block(block), area);
 }
 
 /// The newest values, the last one at the right edge.

@@ -12,13 +12,13 @@ use crate::server::{Server, Store};
 use crate::{small, until};
 
 /// An address where no one listens: bound, and never listened on while the socket lives.
-fn no_one() -> (SocketAddr, tokio::net::TcpSocket) {
+pub fn no_one() -> (SocketAddr, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     (socket.local_addr().unwrap(), socket)
 }
 
-fn three_tries() -> Options {
+pub fn three_tries() -> Options {
     let retry = Retry {
         tries: 3,
         ..small().retry

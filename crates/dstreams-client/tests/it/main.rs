@@ -1,19 +1,25 @@
 //! The client against a server of its own protocol, over real sockets and through a proxy that cuts them.
 //!
-//! One binary. `server` stores what it is sent and can misbehave on purpose; `proxy` cuts connections after
-//! seeded numbers of bytes. Nothing here waits for time to pass: `until` waits for a condition.
+//! One binary. `server` stores what it is sent and can misbehave on purpose, `master` says which servers take
+//! a stream; `proxy` cuts connections after seeded numbers of bytes. Nothing here waits for time to pass:
+//! `until` waits for a condition.
 //! A failing seed is printed; `DSTREAMS_SEED=n` runs it alone, `DSTREAMS_SEEDS=n` runs more of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod batches;
+mod discovery;
 mod endings;
 mod exactly_once;
+mod failover;
+mod foreign;
 mod linger;
+mod master;
 mod proxy;
 mod refusals;
 mod seed;
 mod server;
+mod token;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -35,14 +41,24 @@ fn small() -> Options {
     }
 }
 
+/// As `small`, and waits for as long as a test lasts.
+fn patient() -> Options {
+    let retry = Retry {
+        tries: u32::MAX,
+        ..small().retry
+    };
+    Options { retry, ..small() }
+}
+
 /// Waits for a condition; after 20 s says which one did not come.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+async fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(20), what, condition).await;
+}
+
+async fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "waited in vain until {what}"
-        );
+        assert!(start.elapsed() < limit, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
 }

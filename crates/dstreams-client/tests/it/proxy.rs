@@ -17,6 +17,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     target: watch::Sender<Option<SocketAddr>>,
     cuts: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
     accepts: JoinHandle<()>,
 }
 
@@ -55,9 +56,12 @@ impl Proxy {
         let (target, targets) = watch::channel(Some(target));
         let cuts = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&cuts);
+        let connections = Arc::new(AtomicU64::new(0));
+        let accepted = Arc::clone(&connections);
         let accepts = tokio::spawn(async move {
             let mut limits = limits.into_iter();
             while let Ok((client, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let limit = limits.next().unwrap_or(Limits {
                     up: u64::MAX,
                     down: u64::MAX,
@@ -69,6 +73,7 @@ impl Proxy {
             address,
             target,
             cuts,
+            connections,
             accepts,
         }
     }
@@ -81,6 +86,13 @@ impl Proxy {
     /// Connections cut because they reached their limit.
     pub fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Relaxed)
+    }
+}
+
+impl Proxy {
+    /// Connections that clients opened.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 

@@ -1,13 +1,16 @@
-//! A server of the protocol, as `protocol.rs` defines it, that keeps everything in memory.
+//! Servers of the protocol, as `protocol.rs` defines it, that keep everything in memory.
 //!
-//! It runs on a runtime of its own, so that dropping it is as sudden as a kill; what it stored stays in the
-//! [`Store`], with which another can be started. It can be told to misbehave.
+//! Each runs on a runtime of its own, so that dropping it is as sudden as a kill; what it stored stays in the
+//! [`Store`], with which another can be started. Several that run with one store are a cluster of workers:
+//! each knows what is safe of a producer, and a batch that one had not stored yet dies with it. A server
+//! with a [`Directory`] is a master. All can be told to misbehave.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::utils::flight_data_to_arrow_batch;
@@ -15,15 +18,20 @@ use arrow_flight::*;
 use dstreams_client::arrow::array::{AsArray, RecordBatch};
 use dstreams_client::arrow::datatypes::{Schema, SchemaRef};
 use dstreams_client::protocol::{
-    self, Answer, Offer, Opening, Sequence, VERSION_HEADER, parse_batch_metadata,
+    self, Answer, Offer, Opening, Sequence, TOKEN_HEADER, VERSION_HEADER, parse_batch_metadata,
+    parse_token_metadata,
 };
 use futures::{Stream, StreamExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Server as Grpc;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Result, Status, Streaming};
+
+use crate::master::Directory;
 
 type Shared<T> = Arc<tokio::sync::Mutex<T>>;
 
@@ -54,6 +62,32 @@ pub struct Store {
     pub babbles: Mutex<Option<&'static str>>,
     /// The largest message it reads, in bytes.
     pub largest_message: AtomicUsize,
+    /// Microseconds from the arrival of a batch until it is stored: a worker killed in between loses it.
+    pub replicates_in: AtomicU64,
+    /// The token every call must have.
+    pub token: Mutex<Option<&'static str>>,
+    places: Places,
+}
+
+/// The addresses of servers, kept when they are gone: otherwise a server of another test could get one, and a
+/// client that still tries it would send it what is not for it.
+#[derive(Default)]
+pub struct Places(Mutex<Vec<TcpSocket>>);
+
+impl Places {
+    /// A socket to listen on, at an address that nobody else gets.
+    fn take(&self) -> TcpSocket {
+        let bound = |address: SocketAddr| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(address).unwrap();
+            socket
+        };
+        let kept = bound("127.0.0.1:0".parse().unwrap());
+        let socket = bound(kept.local_addr().unwrap());
+        self.0.lock().unwrap().push(kept);
+        socket
+    }
 }
 
 #[derive(Default)]
@@ -83,6 +117,9 @@ impl Store {
             modest: AtomicBool::default(),
             babbles: Mutex::default(),
             largest_message: AtomicUsize::new(4 << 20),
+            replicates_in: AtomicU64::default(),
+            token: Mutex::default(),
+            places: Places::default(),
         })
     }
 
@@ -104,6 +141,16 @@ impl Store {
                 .collect()
         };
         self.stored.lock().unwrap().iter().flat_map(lines).collect()
+    }
+
+    /// All it knows of a producer of "lines" is now that `last` was taken.
+    pub async fn knows(&self, producer: &str, last: u64) {
+        let opening = Opening {
+            stream: "lines".to_string(),
+            producer: Some(producer.to_string()),
+        };
+        let producer = self.producer(&opening);
+        producer.lock().await.sequence = Sequence::after(last);
     }
 
     fn producer(&self, opening: &Opening) -> Shared<Producer> {
@@ -131,25 +178,57 @@ impl Store {
     }
 }
 
+/// What a test looks at and turns on one server.
+#[derive(Default)]
+pub struct Local {
+    /// Calls opened here.
+    pub opened: AtomicU64,
+    /// Refuses to open calls: it is not the one to talk to now.
+    pub unavailable: AtomicBool,
+}
+
 pub struct Server {
     pub address: SocketAddr,
+    pub local: Arc<Local>,
     runtime: Option<Runtime>,
 }
 
 impl Server {
     pub fn start(store: &Arc<Store>) -> Self {
+        let local = Arc::default();
+        let service = Service {
+            role: Role::Worker(Arc::clone(store)),
+            local: Arc::clone(&local),
+        };
+        let largest_message = store.largest_message.load(Relaxed);
+        Self::serve(service, local, largest_message, &store.places)
+    }
+
+    /// A master: says which workers take a stream, and takes no records.
+    pub fn master(directory: &Arc<Directory>) -> Self {
+        let local = Arc::default();
+        let service = Service {
+            role: Role::Master(Arc::clone(directory)),
+            local: Arc::clone(&local),
+        };
+        Self::serve(service, local, 4 << 20, &directory.places)
+    }
+
+    fn serve(service: Service, local: Arc<Local>, largest_message: usize, places: &Places) -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let service = FlightServiceServer::new(Service(Arc::clone(store)))
-            .max_decoding_message_size(store.largest_message.load(Relaxed));
+        let listening = places.take();
+        let address = listening.local_addr().unwrap();
+        let service = FlightServiceServer::new(service).max_decoding_message_size(largest_message);
+        let listener = {
+            let _context = runtime.enter();
+            listening.listen(1024).unwrap()
+        };
         runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             Grpc::builder()
                 .add_service(service)
                 .serve_with_incoming(incoming)
@@ -158,6 +237,7 @@ impl Server {
         });
         Self {
             address,
+            local,
             runtime: Some(runtime),
         }
     }
@@ -169,18 +249,50 @@ impl Drop for Server {
     }
 }
 
-struct Service(Arc<Store>);
+struct Service {
+    role: Role,
+    local: Arc<Local>,
+}
+
+enum Role {
+    Master(Arc<Directory>),
+    Worker(Arc<Store>),
+}
+
+/// Is this the token that is wanted?
+pub fn check_token(metadata: &MetadataMap, wanted: Option<&str>) -> Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let given = metadata.get(TOKEN_HEADER);
+    let given = given.and_then(|value| parse_token_metadata(value.to_str().ok()?));
+    match given {
+        Some(given) if given == wanted => Ok(()),
+        Some(_) => Err(Status::unauthenticated("this is not the token")),
+        None => Err(Status::unauthenticated("no token came")),
+    }
+}
+
+pub fn check_version(metadata: &MetadataMap) -> Result<()> {
+    let version = metadata.get(VERSION_HEADER);
+    match version {
+        Some(version) if version.as_bytes() != b"1" => Err(Status::failed_precondition(format!(
+            "version {version:?}, 1 is spoken"
+        ))),
+        _ => Ok(()),
+    }
+}
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
 impl Service {
     async fn open(&self, request: Request<Streaming<FlightData>>) -> Result<Boxed<PutResult>> {
-        let store = Arc::clone(&self.0);
-        let version = request.metadata().get(VERSION_HEADER);
-        if version.is_some_and(|version| version.as_bytes() != b"1") {
-            return Err(Status::failed_precondition(format!(
-                "version {version:?}, 1 is spoken"
-            )));
+        let Role::Worker(store) = &self.role else {
+            return Err(Status::unimplemented("a master takes no records"));
+        };
+        let store = Arc::clone(store);
+        check_version(request.metadata())?;
+        check_token(request.metadata(), *store.token.lock().unwrap())?;
+        if self.local.unavailable.load(Relaxed) {
+            return Err(Status::unavailable("not the one to talk to now"));
         }
         let mut messages = request.into_inner();
         let first = messages
@@ -196,6 +308,7 @@ impl Service {
             return Err(Status::invalid_argument(text));
         }
         store.opened.fetch_add(1, Relaxed);
+        self.local.opened.fetch_add(1, Relaxed);
         let producer = store.producer(&opening);
         let (epoch, last) = {
             let mut producer = producer.lock().await;
@@ -243,7 +356,7 @@ async fn receive(
                 let _ = answers.send(Ok(Answer::Ack(ack).to_put_result())).await;
             }
         }
-        let alive = tokio::time::sleep(std::time::Duration::from_millis(5));
+        let alive = tokio::time::sleep(Duration::from_millis(5));
         tokio::select! {
             message = messages.message() => {
                 let Some(message) = message? else { break };
@@ -279,6 +392,10 @@ async fn take(
     }
     match producer.sequence.offer(seq) {
         Offer::Next(seq) => {
+            let replicates_in = store.replicates_in.load(Relaxed);
+            if replicates_in > 0 {
+                tokio::time::sleep(Duration::from_micros(replicates_in)).await;
+            }
             store.stored.lock().unwrap().push(batch);
             producer.sequence.taken(seq);
         }
@@ -295,7 +412,7 @@ async fn take(
 }
 
 fn unused<T>() -> Result<T> {
-    Err(Status::unimplemented("only DoPut"))
+    Err(Status::unimplemented("this is not spoken here"))
 }
 
 #[tonic::async_trait]
@@ -326,8 +443,14 @@ impl FlightService for Service {
     ) -> Result<Response<Self::ListFlightsStream>> {
         unused()
     }
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>> {
-        unused()
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>> {
+        match &self.role {
+            Role::Master(directory) => directory.answer(request).map(Response::new),
+            Role::Worker(_) => unused(),
+        }
     }
     async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>> {
         unused()

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ballista_core::JobId;
-use ballista_core::config::TaskSchedulingPolicy;
+use ballista_core::config::{
+    BALLISTA_CLIENT_IO_RETRIES_TIMES, BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, TaskSchedulingPolicy,
+};
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::protobuf::job_status::Status as JobState;
 use ballista_core::serde::protobuf::scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer};
@@ -37,6 +39,9 @@ type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 const SILENT_SECONDS: u64 = 30;
 /// Seconds for which what is left of a finished job stays.
 const FINISHED_SECONDS: u64 = 2;
+/// Tries to fetch what an exchange carries, and milliseconds between them.
+const FETCHES: u64 = 2;
+const FETCH_AGAIN_MS: u64 = 20;
 /// Statuses of a job that may wait.
 const STATUSES: usize = 16;
 
@@ -65,6 +70,9 @@ pub fn session_config(partitions: usize) -> SessionConfig {
         .with_ballista_broadcast_join_threshold_rows(0)
         .with_ballista_coalesce_enabled(false)
         .with_ballista_adaptive_query_planner(false)
+        // Who holds what an exchange carries is there or lost: waiting longer helps nobody.
+        .set_u64(BALLISTA_CLIENT_IO_RETRIES_TIMES, FETCHES)
+        .set_u64(BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, FETCH_AGAIN_MS)
 }
 
 fn failed(what: impl ToString) -> Error {

@@ -11,8 +11,5 @@ mod policy;
 mod site;
 mod told;
 
-pub use engine::{Done, Engine, retryable, session_config};
-pub use kept::KeptStore;
-pub use policy::Placement;
+pub use engine::{Engine, retryable, session_config};
 pub use site::Site;
-pub use told::Told;

@@ -35,7 +35,7 @@ impl DistributionPolicy for Placement {
         budgets.sort_by(|a, b| a.executor_id.cmp(&b.executor_id));
         // The order of a map is random; older batches go first.
         let mut jobs: Vec<_> = jobs.iter().collect();
-        jobs.sort_by(|(a, _), (b, _)| a.to_string().cmp(&b.to_string()));
+        jobs.sort_by_cached_key(|(job, _)| job.to_string());
         let mut bound = Vec::new();
         for (job, info) in jobs {
             let mut graph = info.execution_graph.write().await;

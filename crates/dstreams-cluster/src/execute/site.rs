@@ -20,6 +20,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::kept::KeptStore;
 use super::told::for_engine;
+use crate::crash::point;
 use crate::data::Peers;
 use crate::plan::lane::{in_order, lanes, tag};
 use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work, into};
@@ -49,12 +50,13 @@ impl Site {
         rows_per_batch: usize,
         peers: Peers,
         address: String,
+        store: BlockStore,
     ) -> dstreams::Result<Self> {
         let windows = Windows::new(plans.windows.clone(), plans.tasks)?;
         Ok(Site {
             plans,
             windows,
-            store: Arc::default(),
+            store: Arc::new(store),
             kept: KeptStore::default(),
             peers,
             address,
@@ -88,6 +90,7 @@ impl Site {
         schema: &SchemaRef,
     ) -> Result<Vec<RecordBatch>> {
         let spec = task_of(table).await?;
+        point("execute:task");
         let template = self.plans.of(header.many);
         let step = &template.steps[header.step];
         let mut datasets = Gathered::default();
@@ -117,10 +120,14 @@ impl Site {
                 let delta = datasets.only();
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
-                let (at, due) = (window.window, header.batch.0 % window.slide_ms == 0);
+                let (at, due) = (
+                    window.window,
+                    header.batch.0.is_multiple_of(window.slide_ms),
+                );
                 self.windows
                     .install(at, spec.task, header.batch, &delta)
                     .map_err(for_engine)?;
+                point("state:installed");
                 match due {
                     true => vec![self.windows.read(at, spec.task).map_err(for_engine)?],
                     false => vec![Vec::new()],
@@ -131,7 +138,9 @@ impl Site {
                 self.stage(stage, spec.task, datasets, header).await?
             }
         };
-        self.leave(header, spec.task, output, schema)
+        let left = self.leave(header, spec.task, output, schema);
+        point("execute:done");
+        left
     }
 
     async fn stage(
@@ -216,7 +225,7 @@ impl Site {
 
     /// Rows that a worker holds, this one if it does.
     pub async fn read(&self, slice: &Slice) -> dstreams::Result<Vec<RecordBatch>> {
-        let rows = match self.here(&slice.source) {
+        let rows = match self.here(&slice.source).await? {
             Some(rows) => rows,
             None => {
                 let others = slice.at.iter().filter(|at| **at != self.address);
@@ -227,11 +236,14 @@ impl Site {
     }
 
     /// What is held here.
-    pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
-        match source {
-            Source::Block(id) => Some(self.store.get(*id)?.batches.clone()),
-            Source::Kept(id) => Some(self.kept.get(id)?.to_vec()),
-        }
+    pub async fn here(&self, source: &Source) -> dstreams::Result<Option<Vec<RecordBatch>>> {
+        Ok(match source {
+            Source::Block(id) => {
+                let block = self.store.fetch(*id).await?;
+                block.map(|block| block.batches.clone())
+            }
+            Source::Kept(id) => self.kept.get(id).map(|rows| rows.to_vec()),
+        })
     }
 }
 

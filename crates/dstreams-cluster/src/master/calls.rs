@@ -88,6 +88,9 @@ impl MasterCalls {
         if let Some(remote) = remote {
             // The engine first: then nothing is sent there any more.
             remote.engine.lost(&engine_name(id.0)).await;
+            if let Some(worker) = self.hub.workers().get(&id) {
+                remote.peers.forget(&worker.address);
+            }
         }
         self.hub.lose(id);
     }
@@ -220,7 +223,12 @@ impl Calls for MasterCalls {
     }
 
     async fn status(&self) -> Result<Vec<u8>, Status> {
-        let status = self.watch.status(&self.hub);
+        let mut status = self.watch.status(&self.hub);
+        status.jobs = self
+            .begun
+            .borrow()
+            .as_ref()
+            .map_or(0, |remote| remote.engine.jobs());
         serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -43,6 +43,8 @@ struct State {
     failed_sources: Vec<(u32, String)>,
     state_lost: Option<u32>,
     losses: u64,
+    /// The program has ended: nothing is decided any more.
+    ended: bool,
 }
 
 /// A worker that is there.
@@ -99,6 +101,7 @@ impl Hub {
                 failed_sources: Vec::new(),
                 state_lost: None,
                 losses: 0,
+                ended: false,
             }),
             changes: watch::Sender::new(0),
         }
@@ -177,6 +180,9 @@ impl Hub {
     /// Has the cluster machine decide, and says what it decides.
     pub fn step(&self, event: ClusterEvent) {
         let mut state = self.lock();
+        if state.ended {
+            return;
+        }
         let commands = state.cluster.step(event);
         for command in commands {
             self.carry_out(&mut state, command);
@@ -257,7 +263,7 @@ impl Hub {
                 };
                 state.say(to, &copy_state);
             }
-            ClusterCommand::StateLost { partition } => state.state_lost = Some(partition),
+            ClusterCommand::StateLost { partition, .. } => state.state_lost = Some(partition),
             ClusterCommand::Drained { worker } => tracing::info!(%worker, "drained"),
         }
     }
@@ -432,7 +438,9 @@ impl Hub {
 
     /// Says something to everybody with a link.
     pub fn end(&self) {
-        for worker in self.lock().workers.values() {
+        let mut state = self.lock();
+        state.ended = true;
+        for worker in state.workers.values() {
             worker.link.say(&ToWorker::End);
         }
     }

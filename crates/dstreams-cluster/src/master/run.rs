@@ -1,7 +1,7 @@
 //! [`Remote`]: workers on other machines carry out what the controller decides.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Step, Workers, tasks_for};
@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::hub::{Holders, Hub, Own};
 use crate::data::Peers;
-use crate::execute::{Engine, retryable};
+use crate::execute::{Engine, retryable, session_config};
 use crate::link::ToWorker;
-use crate::plan::{Binding, Job, Kept, KeptId, Shape, Slice, Source, Way};
+use crate::plan::{Binding, Job, KeptId, Shapes, Slice, Source, Way, check};
 use crate::worker::engine_name;
 
 /// See the module.
@@ -30,6 +30,9 @@ pub struct Remote {
     pub store: Arc<BlockStore>,
     pub closing: Closing,
     pub sources: TaskTracker,
+    pub shapes: Shapes,
+    /// The newest batch whose state is installed.
+    pub newest: Mutex<Option<BatchTime>>,
 }
 
 /// The workers at the start of a run.
@@ -60,7 +63,12 @@ impl Remote {
                 let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
                 let addresses: HashMap<_, _> = joined.collect();
                 let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
-                if addresses.is_empty() {
+                let holders = holders?;
+                // One that took over has what was committed before it goes on.
+                let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+                let up_to_date =
+                    |(partition, of): (u32, &Holders)| hub.version(of.holder, partition) >= newest;
+                if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
                     return None;
                 }
                 let names = addresses
@@ -68,7 +76,7 @@ impl Remote {
                     .map(|(name, at)| (at.clone(), name.clone()));
                 Some(Snapshot {
                     names: names.collect(),
-                    holders: holders?,
+                    holders,
                     addresses,
                 })
             })
@@ -102,7 +110,7 @@ impl Remote {
         let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
         let template = self.plans.of(many);
         let inputs = self.inputs(blocks, if many { self.plans.tasks } else { 1 });
-        let shape = Shape::of(template, self.plans.tasks, batch)?;
+        let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
         let holders: Vec<_> = snapshot
             .holders
             .iter()
@@ -121,24 +129,30 @@ impl Remote {
                 names: &snapshot.names,
             };
             let job = Job::new(&shape, roots, &binding)?;
+            if new {
+                check(&job.plan, &session_config(self.plans.tasks))?;
+            }
             let done = self.engine.run(job.plan).await?;
+            // Also one that has joined since the run began may have run tasks.
+            let workers = self.hub.workers();
+            let addresses: HashMap<_, _> = workers
+                .into_iter()
+                .map(|(id, worker)| (engine_name(id.0), worker.address))
+                .collect();
             for (at, output) in job.outputs.iter().enumerate() {
                 let worker = done.workers.get(&at);
-                let found = worker.and_then(|name| Some((name, snapshot.addresses.get(name)?)));
-                let Some((worker, address)) = found else {
-                    return Err(retryable(format!("nobody has partition {output:?}")));
+                let address = worker.and_then(|name| addresses.get(name));
+                let Some(address) = address else {
+                    return Err(retryable(format!(
+                        "the worker that ran partition {output:?} was lost"
+                    )));
                 };
-                kept.insert(
-                    *output,
-                    Kept {
-                        worker: worker.clone(),
-                        address: address.clone(),
-                    },
-                );
+                kept.insert(*output, address.clone());
             }
         }
         if self.has_windows() {
             self.install(batch, attempt, many, &snapshot).await;
+            *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch);
         }
         let mut outputs = Vec::new();
         for (slot, slide) in &template.outputs {
@@ -150,7 +164,7 @@ impl Remote {
                 (Some(Way::Input), Some(input)) => self.blocks(input).await?,
                 _ => {
                     let parts = kept.iter().filter(|((of, _), _)| *of == slot.0);
-                    let mut parts: Vec<_> = parts.map(|((_, p), kept)| (*p, kept)).collect();
+                    let mut parts: Vec<_> = parts.map(|((_, p), at)| (*p, at)).collect();
                     parts.sort_by_key(|(partition, _)| *partition);
                     self.fetch((batch, attempt), slot.0, &parts).await?
                 }
@@ -165,18 +179,16 @@ impl Remote {
         &self,
         (batch, attempt): (BatchTime, u32),
         slot: usize,
-        parts: &[(usize, &Kept)],
+        parts: &[(usize, &String)],
     ) -> Result<Vec<Vec<dstreams::arrow::array::RecordBatch>>> {
-        let fetches = parts.iter().map(|(partition, kept)| async move {
+        let fetches = parts.iter().map(|(partition, at)| async move {
             let source = Source::Kept(KeptId {
                 batch,
                 attempt,
                 slot,
                 partition: *partition,
             });
-            self.peers
-                .fetch(&source, std::iter::once(&kept.address))
-                .await
+            self.peers.fetch(&source, std::iter::once(*at)).await
         });
         futures::future::try_join_all(fetches).await
     }
@@ -222,25 +234,30 @@ impl Remote {
             })
             .collect();
         let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
-        for (partition, of) in snapshot.holders.iter().enumerate() {
-            let partition = partition as u32;
-            let before = self.hub.version(of.holder, partition);
-            self.hub.installed(of.holder, partition, batch, None);
-            let name = engine_name(of.holder.0);
-            let (Some(standby), Some(from)) = (of.standby, snapshot.addresses.get(&name)) else {
+        // Not only those of the snapshot: who was assigned meanwhile needs this batch too.
+        let now = self.hub.holders(snapshot.holders.len());
+        for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
+            let before = self.hub.version(ran.holder, partition);
+            self.hub.installed(ran.holder, partition, batch, None);
+            let name = engine_name(ran.holder.0);
+            let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
                 continue;
             };
-            let known = self.hub.version(standby, partition);
-            let install = ToWorker::Install {
-                batch,
-                attempt,
-                partition,
-                windows: windows.clone(),
-                from: from.clone(),
-            };
-            self.hub.say(standby, &install);
-            if known >= before && !self.hub.is_behind(standby, partition) {
-                waiting.push((partition, standby));
+            let others = [Some(now.holder), now.standby].into_iter().flatten();
+            for other in others.filter(|other| *other != ran.holder) {
+                let install = ToWorker::Install {
+                    batch,
+                    attempt,
+                    partition,
+                    windows: windows.clone(),
+                    from: from.clone(),
+                };
+                let known = self.hub.version(other, partition);
+                self.hub.say(other, &install);
+                let complete = known >= before && !self.hub.is_behind(other, partition);
+                if complete || other == now.holder {
+                    waiting.push((partition, other));
+                }
             }
         }
         // One that still gets the whole state catches up by itself; one that was lost never will.

@@ -130,6 +130,8 @@ impl Master {
             store: Arc::default(),
             closing,
             sources,
+            shapes: Default::default(),
+            newest: Default::default(),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
         hub.until(|hub| {

@@ -16,6 +16,8 @@ pub struct ClusterStatus {
     pub workers: Vec<WorkerStatus>,
     /// The input streams, and what is known of them.
     pub streams: Vec<StreamStatus>,
+    /// Jobs of the engine that run or wait.
+    pub jobs: usize,
     /// Batches that took effect.
     pub batches: u64,
     /// Records in them.

@@ -31,17 +31,10 @@ pub struct Binding<'a> {
     pub inputs: &'a [Vec<Vec<Slice>>],
     /// Who holds each partition of state; none if there is none.
     pub holders: &'a [String],
-    /// Addresses of workers by name.
-    pub kept: &'a HashMap<(usize, usize), Kept>,
+    /// Addresses of the workers that keep a partition of a dataset.
+    pub kept: &'a HashMap<(usize, usize), String>,
     /// Names of the workers at the addresses.
     pub names: &'a HashMap<String, String>,
-}
-
-/// Where a partition was kept: name and address of the worker.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
-    pub worker: String,
-    pub address: String,
 }
 
 /// A plan, and which dataset and partition each partition of its output is.
@@ -191,7 +184,7 @@ impl Builder<'_> {
             }),
             from: 0,
             rows: None,
-            at: vec![kept.address.clone()],
+            at: vec![kept.clone()],
         })
     }
 

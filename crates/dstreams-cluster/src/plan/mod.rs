@@ -5,6 +5,7 @@
 //! **Promise**: which rows a task reads follows from the blocks alone, as on one machine. **On
 //! failure**: an error that names the step, before anything is submitted.
 
+mod check;
 mod codec;
 mod job;
 pub mod lane;
@@ -12,8 +13,9 @@ mod shape;
 mod step;
 mod task;
 
+pub use check::check;
 pub use codec::Codec;
-pub use job::{Binding, Job, Kept};
-pub use shape::{Shape, Way, into};
+pub use job::{Binding, Job};
+pub use shape::{Shapes, Way, into};
 pub use step::{Exit, Place, StepExec, StepHeader, Wire, Work};
-pub use task::{KeptId, ReadSpec, Slice, Source, TaskSpec};
+pub use task::{KeptId, Slice, Source, TaskSpec};

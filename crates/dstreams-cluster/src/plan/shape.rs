@@ -5,9 +5,10 @@
 //! made it, and read from there by later jobs: computed once. So there is one job for each level of
 //! kept datasets, mostly one in all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use dstreams::cluster::{Read, Route, Slot, Step, Template};
+use dstreams::cluster::{Plans, Read, Route, Slot, Step, Template};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 
@@ -48,9 +49,34 @@ pub struct Shape {
     pub jobs: Vec<Vec<usize>>,
 }
 
+/// The shapes there have been: which steps are due at a batch time says which one it is.
+#[derive(Default)]
+pub struct Shapes(Mutex<HashMap<(bool, Vec<bool>), Arc<Shape>>>);
+
+impl Shapes {
+    /// The shape of a batch, and whether it is new.
+    pub fn of(&self, plans: &Plans, many: bool, batch: BatchTime) -> Result<(Arc<Shape>, bool)> {
+        let template = plans.of(many);
+        let steps = template.steps.iter().map(|step| match step {
+            Step::Run(stage) => stage.slide_ms,
+            Step::Window(window) => window.slide_ms,
+        });
+        let slides = steps.chain(template.outputs.iter().map(|(_, slide)| *slide));
+        let due = slides.map(|slide| batch.0.is_multiple_of(slide)).collect();
+        let key = (many, due);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shape) = known.get(&key) {
+            return Ok((Arc::clone(shape), false));
+        }
+        let shape = Arc::new(Shape::of(template, plans.tasks, batch)?);
+        known.insert(key, Arc::clone(&shape));
+        Ok((shape, true))
+    }
+}
+
 impl Shape {
     /// The shape of a batch.
-    pub fn of(template: &Template, parts: usize, batch: BatchTime) -> Result<Self> {
+    fn of(template: &Template, parts: usize, batch: BatchTime) -> Result<Self> {
         let mut shape = Shape {
             ways: vec![None; template.slots],
             makers: vec![None; template.slots],

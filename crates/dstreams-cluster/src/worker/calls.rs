@@ -38,13 +38,13 @@ impl Calls for WorkerCalls {
     async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status> {
         let epoch = self.epoch()?;
         let (header, block) = decode_copy(messages, &epoch.budget).await?;
-        epoch.take_copy(header.sender, header.received, block)
+        epoch.take_copy(header.sender, header.received, block).await
     }
 
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
         let epoch = self.epoch()?;
         match Ask::parse(&ticket)? {
-            Ask::Rows(source) => match epoch.site.here(&source) {
+            Ask::Rows(source) => match epoch.site.here(&source).await.map_err(internal)? {
                 Some(rows) => {
                     let messages = encode(rows, None);
                     Ok(Box::pin(messages.map_err(Status::from)))
@@ -53,7 +53,7 @@ impl Calls for WorkerCalls {
             },
             Ask::State { partition } => {
                 let state = epoch.site.windows.export(partition as usize);
-                let state = state.map_err(|error| Status::internal(error.to_string()))?;
+                let state = state.map_err(internal)?;
                 let pieces: Vec<_> = state
                     .chunks(1 << 20)
                     .map(|piece| {
@@ -80,4 +80,8 @@ impl Calls for WorkerCalls {
         let holds = self.epoch()?.holds();
         serde_json::to_vec(&holds).map_err(|error| Status::internal(error.to_string()))
     }
+}
+
+fn internal(error: dstreams::Error) -> Status {
+    Status::internal(error.to_string())
 }

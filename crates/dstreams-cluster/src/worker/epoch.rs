@@ -226,30 +226,54 @@ impl Epoch {
     }
 
     /// Holds a copy of another worker's block, which `sender` sent.
-    pub fn take_copy(&self, sender: u32, received: Received, block: Block) -> Result<(), Status> {
+    pub async fn take_copy(
+        &self,
+        sender: u32,
+        received: Received,
+        block: Block,
+    ) -> Result<(), Status> {
         let held = held(received.input, &block);
-        let mut copies = lock(&self.copies);
-        if copies.lost.contains(&sender) {
-            return Err(Status::failed_precondition(format!(
-                "worker {sender} is not of this cluster any more"
-            )));
-        }
         let id = block.meta.id;
-        copies.receivers.insert(id.receiver, received);
-        let of = copies.of.entry(received.worker).or_default();
-        of.insert(id, held.clone());
-        self.site.store.insert(Arc::new(block));
+        let block = Arc::new(block);
+        {
+            // Until the fence nothing is refused, after it everything: what is held then is told.
+            let mut copies = lock(&self.copies);
+            if copies.lost.contains(&sender) {
+                return Err(Status::failed_precondition(format!(
+                    "worker {sender} is not of this cluster any more"
+                )));
+            }
+            copies.receivers.insert(id.receiver, received);
+            let of = copies.of.entry(received.worker).or_default();
+            of.insert(id, held.clone());
+            self.site.store.insert(block);
+        }
+        self.make_room().await;
         self.link.say(&ToMaster::Stored { blocks: vec![held] });
         Ok(())
+    }
+
+    /// Holds a block; others leave memory where it is full.
+    pub async fn hold(&self, block: Arc<Block>) {
+        self.site.store.insert(block);
+        self.make_room().await;
+    }
+
+    /// A block that cannot be written to a file stays in memory: receiving waits when that is full.
+    async fn make_room(&self) {
+        if let Err(error) = self.site.store.make_room().await {
+            tracing::warn!(%error, "blocks stay in memory");
+        }
     }
 
     /// Gives another worker a copy of a block, for one that was lost.
     fn copy(self: &Arc<Self>, id: BlockId, to: u32, address: String) {
         let epoch = Arc::clone(self);
         tokio::spawn(async move {
-            let copied = match epoch.site.store.get(id) {
-                Some(block) => epoch.send_copy(&block, &address).await,
-                None => Err(Status::not_found("it is not held")),
+            let copied = match epoch.site.store.fetch(id).await {
+                Ok(Some(block)) => epoch.send_copy(&block, &address).await,
+                Ok(None) => Err(Status::not_found("it is not held")),
+                Err(error) => Err(Status::internal(error.to_string())),
             };
             if let Err(status) = copied {
                 tracing::warn!(block = %id, to, %status, "not copied");

@@ -29,6 +29,7 @@ impl WorkDir {
             std::env::temp_dir()
         };
         remove_left_over(&root);
+        remove_left_over(&std::env::temp_dir());
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = root.join(format!("{PREFIX}{}-{number}", std::process::id()));
@@ -38,11 +39,20 @@ impl WorkDir {
         })?;
         Ok(WorkDir(path))
     }
+
+    /// Where blocks go that memory has no room for: not in memory.
+    pub fn spill(&self) -> PathBuf {
+        let name = self.0.file_name().unwrap_or_default();
+        std::env::temp_dir().join(name).join("blocks")
+    }
 }
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+        if let Some(spill) = self.spill().parent() {
+            let _ = std::fs::remove_dir_all(spill);
+        }
     }
 }
 

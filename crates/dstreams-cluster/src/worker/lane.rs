@@ -9,6 +9,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::epoch::Epoch;
+use crate::crash::point;
 use crate::link::{HeldBlock, ToMaster};
 
 /// How long records wait for more of them before their block is sealed and copied: an
@@ -51,9 +52,11 @@ pub async fn run(
             false => intake.seal(),
         };
         if let Some(newest) = blocks.last() {
+            point("receive:sealed");
             let safe = newest.meta.id.seq + 1;
             unreported.extend(blocks.iter().map(|block| block.meta));
             replicate(&epoch, input, &blocks).await;
+            point("replicate:told");
             intake.set_safe(safe);
         }
         if let Some(Seal { batch, .. }) = seal {
@@ -72,11 +75,13 @@ pub async fn run(
 /// Holds the blocks, has a peer hold them, and tells the master.
 async fn replicate(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
     for block in blocks {
-        epoch.site.store.insert(Arc::clone(block));
+        epoch.hold(Arc::clone(block)).await;
     }
+    point("replicate:held");
     futures::stream::iter(blocks)
         .for_each_concurrent(COPYING, |block| copy(epoch, block))
         .await;
+    point("replicate:copied");
     let blocks = blocks.iter().map(|block| held(input, block));
     epoch.link.say(&ToMaster::Stored {
         blocks: blocks.collect(),

@@ -1,10 +1,11 @@
 //! The life of a worker: join, serve, and join again when the link broke.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::FlightData;
-use dstreams::cluster::Parts;
+use dstreams::cluster::{BlockStore, Bounds, Parts};
 use dstreams::{Error, Result, StreamContext};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -37,6 +38,12 @@ pub struct WorkerOptions {
     pub memory: Option<usize>,
     /// The secret of the cluster; needed beyond loopback.
     pub token: Option<String>,
+    /// Where blocks go that memory has no room for. Default: the system's directory for temporary
+    /// files.
+    pub spill: Option<PathBuf>,
+    /// How long a block is kept at most; an older one is let go, and a batch that still needs it
+    /// fails. Default: no bound.
+    pub history: Option<Duration>,
     /// How long it tries to reach a master. Default: 30 s.
     pub retry: Duration,
 }
@@ -50,6 +57,8 @@ impl WorkerOptions {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             memory: None,
             token: None,
+            spill: None,
+            history: None,
             retry: Duration::from_secs(30),
         }
     }
@@ -177,11 +186,20 @@ async fn epoch(
     };
     let plans = Arc::new(parts.plans(partitions)?);
     let rows_per_batch = parts.config.rows_per_batch;
-    let site = Site::new(plans, rows_per_batch, peers, address.to_string())?;
+    let work_dir = WorkDir::new()?;
+    let spill_dir = match &options.spill {
+        Some(spill) => spill.join(format!("worker-{}-{worker}", std::process::id())),
+        None => work_dir.spill(),
+    };
+    let store = BlockStore::open(Bounds {
+        spill: Some(spill_dir),
+        memory: (parts.config.block_memory / 2) as u64,
+        age: options.history,
+    })?;
+    let site = Site::new(plans, rows_per_batch, peers, address.to_string(), store)?;
     let site = Arc::new(site);
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone());
     let _ = calls.epoch.set(Arc::clone(&epoch));
-    let work_dir = WorkDir::new()?;
     let engine = engine_at(&options.master, &engine);
     let host = address.ip().to_string();
     let executor = executor::run(worker, site, &host, engine, options.cores, &work_dir);

@@ -8,5 +8,8 @@ mod every_operator;
 #[allow(dead_code)] // the local engine's tests use more of it
 mod program;
 
+mod app;
 mod engines;
+mod faults;
+mod process;
 mod workers;

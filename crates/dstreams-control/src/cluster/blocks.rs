@@ -1,7 +1,7 @@
 //! [`Blocks`]: which worker holds which block.
 //!
 //! A block lacks a copy when fewer open workers hold it than should; copies it lacks are made as far as the bound on
-//! copies under way allows ([`Copies`]). A block goes when it is forgotten, or lost: no one holds it and none will.
+//! copies under way allows ([`Copies`]). A block goes when it is forgotten, or lost: no one holds it any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,15 +97,13 @@ impl Blocks {
     }
 
     /// A copy to `worker` is under way no longer.
-    pub(super) fn copy_ended(&mut self, block: BlockId, worker: WorkerId, failed: bool) -> bool {
-        let ended = self.copies.ended(block, worker, failed);
-        if ended && self.lacking.contains(&block) {
+    pub(super) fn copy_ended(&mut self, block: BlockId, worker: WorkerId, failed: bool) {
+        if self.copies.ended(block, worker, failed) && self.lacking.contains(&block) {
             self.copies.want(block);
         }
-        ended
     }
 
-    /// The worker is lost; returns the blocks it held, or would have held soon.
+    /// The worker is lost; returns the blocks it held, was given or gave.
     pub(super) fn lose(&mut self, worker: WorkerId, roster: &Roster) -> BTreeSet<BlockId> {
         self.to_give.remove(&worker);
         let mut touched = self.held.remove(&worker).unwrap_or_default();
@@ -144,10 +142,9 @@ impl Blocks {
         self.to_give.get(&worker).is_none_or(BTreeSet::is_empty)
     }
 
-    /// Whether nobody holds the block, and no copy of it is under way.
+    /// Whether nobody holds the block, and so nobody can copy it.
     pub(super) fn is_lost(&self, block: BlockId) -> bool {
-        let unheld = |it: &Block| it.holders.is_empty() && !self.copies.is_under_way(block);
-        self.all.get(&block).is_some_and(unheld)
+        self.all.get(&block).is_some_and(|it| it.holders.is_empty())
     }
 
     /// Of the blocks of a receiver: those that someone holds, and those that nobody does.

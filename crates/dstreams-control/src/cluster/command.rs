@@ -38,7 +38,8 @@ pub enum ClusterCommand {
     Gone {
         /// Which.
         receiver: ReceiverId,
-        /// Its blocks that survive and are not forgotten, sorted by id.
+        /// Its blocks that survive and are not forgotten, sorted by id. What comes after a block that nobody ever held
+        /// is not among them: it was not acknowledged, and is sent again.
         blocks: Vec<BlockMeta>,
     },
     /// Copy a block. Answered by `Stored` of `to` (at once if it holds the block already) or by `CopyFailed`.
@@ -106,11 +107,13 @@ pub enum ClusterCommand {
         /// Names this copy; grows, from 1.
         copy: u64,
     },
-    /// Nobody holds the whole state of the partition as of the last commit: it must be made anew, on the holder that
-    /// is assigned next, which says `Installed` then. Given again if that one is lost before.
+    /// Nobody has the whole state of the partition as of the last commit: it must be made anew, on the holder that is
+    /// assigned next, which says `Installed` then. Given again if that one is lost before.
     StateLost {
         /// The partition.
         partition: u32,
+        /// Names what is made, as the number of a `CopyState` does.
+        copy: u64,
     },
     /// The worker has nothing that others do not have: it may leave. Given once.
     Drained {

@@ -17,7 +17,8 @@ pub enum InputKind {
 /// Settings of a [`Cluster`](super::Cluster).
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct ClusterConfig {
-    /// Workers that hold a block. Default 2: what was acknowledged survives the loss of any one worker.
+    /// Workers that hold a block. Default 2: what was acknowledged survives the loss of any one worker. With 1, blocks
+    /// have no second holder; those beyond 2 are copied after a block was acknowledged.
     pub copies: usize,
     /// Partitions of state; 0 if the program has none.
     pub partitions: u32,

@@ -25,8 +25,8 @@ pub(super) struct Copies {
     queue: VecDeque<BlockId>,
     /// Of blocks that are held; none for most.
     attempts: BTreeMap<BlockId, Attempts>,
-    /// Everything under way, also of blocks that were forgotten meanwhile.
-    under_way: BTreeSet<(WorkerId, BlockId)>,
+    /// Everything under way, by who gets it, with who gives it; also of blocks that were forgotten meanwhile.
+    under_way: BTreeMap<(WorkerId, BlockId), WorkerId>,
 }
 
 impl Copies {
@@ -35,7 +35,7 @@ impl Copies {
             max: max.max(1),
             queue: VecDeque::new(),
             attempts: BTreeMap::new(),
-            under_way: BTreeSet::new(),
+            under_way: BTreeMap::new(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Copies {
         let at = if holders.len() == 1 { 0 } else { turn };
         let to = **fresh.get(at.checked_rem(fresh.len())?)?;
         attempts.to.insert(to);
-        self.under_way.insert((to, block));
+        self.under_way.insert((to, block), from);
         if under_way + 1 < missing {
             self.want(block);
         }
@@ -102,7 +102,7 @@ impl Copies {
 
     /// A copy is under way no longer. Whether it was.
     pub(super) fn ended(&mut self, block: BlockId, to: WorkerId, failed: bool) -> bool {
-        let ended = self.under_way.remove(&(to, block));
+        let ended = self.under_way.remove(&(to, block)).is_some();
         if let Some(attempts) = self.attempts.get_mut(&block).filter(|_| ended) {
             attempts.to.remove(&to);
             if failed {
@@ -112,21 +112,18 @@ impl Copies {
         ended
     }
 
-    /// No copy to this worker is under way any more; returns of which blocks.
+    /// No copy from or to this worker is under way any more; returns of which blocks.
     pub(super) fn lose(&mut self, worker: WorkerId) -> Vec<BlockId> {
-        let first = BlockId {
-            receiver: crate::ReceiverId(0),
-            seq: 0,
-        };
-        let to_worker = self.under_way.range((worker, first)..);
-        let blocks: Vec<_> = to_worker
-            .take_while(|(to, _)| *to == worker)
-            .map(|&(_, block)| block)
-            .collect();
-        for &block in &blocks {
-            self.ended(block, worker, false);
+        let mut over = Vec::new();
+        for (&(to, block), &from) in &self.under_way {
+            if to == worker || from == worker {
+                over.push((to, block));
+            }
         }
-        blocks
+        for &(to, block) in &over {
+            self.ended(block, to, false);
+        }
+        over.into_iter().map(|(_, block)| block).collect()
     }
 
     /// The block is held no more. What is under way still counts.
@@ -137,10 +134,5 @@ impl Copies {
             self.queue
                 .retain(|queued| self.attempts.contains_key(queued));
         }
-    }
-
-    pub(super) fn is_under_way(&self, block: BlockId) -> bool {
-        let under_way = |attempts: &Attempts| !attempts.to.is_empty();
-        self.attempts.get(&block).is_some_and(under_way)
     }
 }

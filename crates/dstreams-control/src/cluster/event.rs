@@ -28,8 +28,9 @@ pub enum ClusterEvent {
         worker: WorkerId,
     },
     /// A worker holds these blocks now. A worker that received them tells it when its peer (`Peer`) has them too or
-    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. Each worker copies
-    /// its blocks in the order of their numbers, so that a block survives only with all before it.
+    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. It numbers the blocks
+    /// of a receiver from 0 without gaps, and in that order it acknowledges their records, tells `Stored` and reports
+    /// them; it may copy them in any order.
     Stored {
         /// Who holds them.
         worker: WorkerId,
@@ -46,7 +47,7 @@ pub enum ClusterEvent {
         blocks: Vec<StoredBlock>,
     },
     /// A `Copy` failed. Wait a while before telling it: the next try may be the same again. Each `Copy` is answered, by
-    /// this or by `Stored`.
+    /// this or by `Stored`, unless one of the two workers is lost.
     CopyFailed {
         /// The block.
         block: BlockId,
@@ -93,7 +94,8 @@ pub enum ClusterEvent {
         partition: u32,
         /// The batch; 0 after a copy of a state that no batch has changed.
         version: BatchTime,
-        /// The number of the `CopyState` that the worker's state of this partition began with; 0 if it began empty.
+        /// The number of the `CopyState` or `StateLost` that the worker's state of this partition began with, since it
+        /// has a part in it; 0 if it began empty. With another number, this is news of the past.
         copy: u64,
     },
     /// A `CopyState` failed. Wait a while before telling it. Each `CopyState` is answered, by this or by `Installed`,
@@ -106,7 +108,8 @@ pub enum ClusterEvent {
         /// The number of the `CopyState`.
         copy: u64,
     },
-    /// A batch is committed: every partition it changed is installed by its holder.
+    /// A batch is committed. Not before each partition that it changed is installed by its present holder, as
+    /// [`version`](super::Cluster::version) says; if the holder changes before, the new one must install it too.
     Committed {
         /// The batch.
         batch: BatchTime,

@@ -13,7 +13,7 @@ use super::producers::Producers;
 use super::receivers::{Receivers, Standing};
 use super::roster::Roster;
 use super::{ClusterCommand, ClusterConfig, ClusterEvent, StoredBlock, WorkerId};
-use crate::{BlockId, ReceiverId};
+use crate::{BatchTime, BlockId, ReceiverId};
 
 /// Who is there and who has what, as a pure state machine. See the [module's page](super).
 #[derive(Debug)]
@@ -79,11 +79,7 @@ impl Cluster {
                     self.finish_fences(out);
                 }
             }
-            ClusterEvent::CopyFailed { block, to } => {
-                if self.blocks.copy_ended(block, to, true) {
-                    self.lose_block(block, out);
-                }
-            }
+            ClusterEvent::CopyFailed { block, to } => self.blocks.copy_ended(block, to, true),
             ClusterEvent::Forgotten { blocks } => {
                 blocks.into_iter().for_each(|block| self.forget(block));
             }
@@ -94,7 +90,8 @@ impl Cluster {
                 token,
             } => {
                 if self.roster.is_live(worker) && self.receivers.is_at_workers(input) {
-                    self.producers.claim((input, producer), worker, token, out);
+                    let (key, claim) = ((input, producer), (worker, token));
+                    self.producers.claim(key, claim, &self.receivers, out);
                 }
             }
             ClusterEvent::Revoked {
@@ -105,7 +102,8 @@ impl Cluster {
                 last,
             } => {
                 let (key, grant) = ((input, producer), (worker, token));
-                self.producers.revoked(&key, grant, last, &self.roster, out);
+                let known = (&self.roster, &self.receivers);
+                self.producers.revoked(&key, grant, last, known, out);
             }
             ClusterEvent::Installed {
                 worker,
@@ -126,12 +124,15 @@ impl Cluster {
         if !self.roster.join(worker) {
             return;
         }
+        // First the peers: what is received without one is stored once.
+        self.roster.tell_peers(out);
         self.receivers.join(worker, out);
         self.roster_changed(out);
     }
 
     fn drain(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
         if self.roster.drain(worker) {
+            self.roster.tell_peers(out);
             self.blocks.drain(worker, &self.roster);
             self.roster_changed(out);
         }
@@ -145,6 +146,7 @@ impl Cluster {
         for &at in &asked {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
+        self.roster.tell_peers(out);
         self.fences.lose(worker);
         self.fences.begin(worker, asked);
         self.receivers.lose(worker);
@@ -158,7 +160,6 @@ impl Cluster {
     }
 
     fn roster_changed(&mut self, out: &mut Vec<ClusterCommand>) {
-        self.roster.tell_peers(out);
         let open = self.roster.open().iter().copied();
         self.receivers.place(open, out);
         self.blocks.roster_changed(&self.roster);
@@ -178,11 +179,13 @@ impl Cluster {
                     self.drops.entry(worker).or_default().insert(meta.id);
                 }
                 Standing::Wanted { receiver_at } if !held => {
+                    self.receivers.held(meta.id, worker);
                     self.producers.mark(meta.id, &marks);
                     let holders = receiver_at.into_iter().chain([worker]).collect();
                     self.blocks.insert(meta, marks, holders, &self.roster);
                 }
                 Standing::Wanted { .. } | Standing::Over => {
+                    self.receivers.held(meta.id, worker);
                     self.blocks.hold(meta.id, worker, &self.roster);
                 }
             }
@@ -191,12 +194,16 @@ impl Cluster {
 
     fn forget(&mut self, block: BlockId) {
         self.receivers.forget(block);
-        for holder in self.remove(block, true) {
+        self.drop_everywhere(block, true);
+    }
+
+    fn drop_everywhere(&mut self, block: BlockId, safe: bool) {
+        for holder in self.remove(block, safe) {
             self.drops.entry(holder).or_default().insert(block);
         }
     }
 
-    /// Gives a block up, if nobody holds it and nobody will.
+    /// Gives a block up if nobody holds it, and nobody can be found who does.
     fn lose_block(&mut self, block: BlockId, out: &mut Vec<ClusterCommand>) {
         if self.blocks.is_lost(block) && !self.receivers.is_fencing(block.receiver) {
             self.remove(block, false);
@@ -218,18 +225,23 @@ impl Cluster {
 
     fn finish_fences(&mut self, out: &mut Vec<ClusterCommand>) {
         while let Some(lost) = self.fences.pop_finished() {
-            for receiver in self.receivers.fenced(lost) {
-                let (blocks, lost) = self.blocks.survivors(receiver);
+            for (receiver, end) in self.receivers.fenced(lost) {
+                let (mut blocks, lost) = self.blocks.survivors(receiver);
                 for block in lost {
                     self.remove(block, false);
                     out.push(ClusterCommand::BlockLost { block });
+                }
+                // What comes after a block that nobody ever held was not acknowledged, and is sent again.
+                for block in blocks.split_off(blocks.partition_point(|block| block.id < end)) {
+                    self.drop_everywhere(block.id, false);
                 }
                 if blocks.is_empty() {
                     self.receivers.release(receiver);
                 }
                 out.push(ClusterCommand::Gone { receiver, blocks });
             }
-            self.producers.fenced(lost, &self.roster, out);
+            let known = (&self.roster, &self.receivers);
+            self.producers.fenced(lost, known, out);
             let open = self.roster.open().iter().copied();
             self.receivers.place(open, out);
         }
@@ -273,6 +285,12 @@ impl Cluster {
     #[must_use]
     pub fn standby(&self, partition: u32) -> Option<WorkerId> {
         self.partitions.standby(partition)
+    }
+
+    /// The newest version of the partition that its holder has installed, as far as it has said so.
+    #[must_use]
+    pub fn version(&self, partition: u32) -> Option<BatchTime> {
+        self.partitions.version(partition)
     }
 
     /// The input of a receiver: from its `Receive` until it is gone and all its blocks are forgotten or lost.

@@ -16,7 +16,7 @@ const EMPTY: BatchTime = BatchTime(0);
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Part {
     pub worker: WorkerId,
-    /// The number of the state copy it began with; 0: empty.
+    /// The number of what its state began with: a state copy, or a state made anew; 0: empty.
     pub copy: u64,
     pub version: Option<BatchTime>,
 }
@@ -29,8 +29,11 @@ pub(super) struct Partition {
     pub copying: bool,
     /// The standby has missed something: send it the state again.
     pub stale: bool,
-    /// The state was lost: until the holder has the newest version again, there is nothing to copy or to move.
-    pub to_remake: bool,
+    /// The state was lost, and is made anew under this number: until the holder has the newest version again, there
+    /// is nothing to copy or to move.
+    pub to_remake: Option<u64>,
+    /// Something was installed somewhere.
+    installed: bool,
     /// The newest version that is committed.
     pub newest: Option<BatchTime>,
     /// Workers that had a part in it before: they may have let its state go.
@@ -100,13 +103,16 @@ impl Partitions {
             if it.holder.is_none_or(|holder| holder.worker != worker) {
                 continue;
             }
-            if it.newest.is_some() && !it.is_complete() {
-                it.to_remake = true;
+            if !it.is_complete() && !it.is_untouched() {
+                self.copies = self.copies.saturating_add(1);
+                let copy = self.copies;
+                it.to_remake = Some(copy);
                 it.standby = it.standby.map(|part| Part {
+                    copy,
                     version: None,
                     ..part
                 });
-                out.push(ClusterCommand::StateLost { partition });
+                out.push(ClusterCommand::StateLost { partition, copy });
             }
             it.holder = it.standby.take();
             (it.copying, it.stale) = (false, false);
@@ -125,20 +131,19 @@ impl Partitions {
         let Some(it) = self.all.get_mut(&partition) else {
             return;
         };
-        let part = if let Some(holder) = it.holder.as_mut().filter(|part| part.worker == worker) {
-            holder.copy = copy;
+        let is_from = |part: &&mut Part| (part.worker, part.copy) == (worker, copy);
+        let part = if let Some(holder) = it.holder.as_mut().filter(is_from) {
+            let made = it.to_remake.take_if(|_| Some(version) >= it.newest);
+            self.unsettled |= made.is_some();
             holder
-        } else if let Some(standby) = it
-            .standby
-            .as_mut()
-            .filter(|part| part.worker == worker && part.copy == copy)
-        {
+        } else if let Some(standby) = it.standby.as_mut().filter(is_from) {
             self.unsettled |= std::mem::take(&mut it.copying);
             it.failed.clear();
             standby
         } else {
             return;
         };
+        it.installed = true;
         if part.version >= Some(version) {
             return;
         }
@@ -205,8 +210,6 @@ impl Partitions {
         let Some(it) = self.all.get_mut(&partition) else {
             return;
         };
-        let remade = it.holder.is_some_and(|part| part.version >= it.newest);
-        self.unsettled |= remade && std::mem::take(&mut it.to_remake);
         it.stale &= it.standby.is_none_or(|part| part.version < it.newest);
         if it.standby.is_some() && !it.copying && !it.stale && !it.is_complete() {
             self.lagging.entry(partition).or_insert(self.commits);
@@ -237,7 +240,7 @@ impl Partitions {
         }
         copies.sort_unstable();
         for partition in copies {
-            let Some(it) = self.all.get(&partition) else {
+            let Some(it) = self.all.get(&partition).filter(|it| it.copying) else {
                 continue;
             };
             if let (Some(from), Some(to)) = (it.holder, it.standby) {
@@ -260,6 +263,10 @@ impl Partitions {
         !self.busy.contains(&worker)
     }
 
+    pub(super) fn version(&self, partition: u32) -> Option<BatchTime> {
+        self.all.get(&partition)?.holder?.version
+    }
+
     pub(super) fn holder(&self, partition: u32) -> Option<WorkerId> {
         Some(self.all.get(&partition)?.holder?.worker)
     }
@@ -270,9 +277,18 @@ impl Partitions {
 }
 
 impl Partition {
+    /// Whether nobody can have anything of it.
+    fn is_untouched(&self) -> bool {
+        let given = self.installed || self.copying || self.to_remake.is_some();
+        !given && self.before.is_empty()
+    }
+
     /// Whether the standby may take over.
     pub(super) fn is_complete(&self) -> bool {
         let has_newest = |part: Part| part.version >= self.newest;
-        !self.copying && !self.stale && !self.to_remake && self.standby.is_some_and(has_newest)
+        !self.copying
+            && !self.stale
+            && self.to_remake.is_none()
+            && self.standby.is_some_and(has_newest)
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::receivers::Receivers;
 use super::roster::Roster;
 use super::{ClusterCommand, Mark, WorkerId};
 use crate::BlockId;
@@ -70,8 +71,8 @@ impl Producers {
     pub(super) fn claim(
         &mut self,
         key: Key,
-        worker: WorkerId,
-        token: u64,
+        (worker, token): (WorkerId, u64),
+        receivers: &Receivers,
         out: &mut Vec<ClusterCommand>,
     ) {
         let past = |it: &Producer| it.newest.is_some_and(|newest| token <= newest);
@@ -94,7 +95,7 @@ impl Producers {
                     token: claim.token,
                 });
             }
-            Owner::Nobody | Owner::Granted { .. } => it.grant(out),
+            Owner::Nobody | Owner::Granted { .. } => it.grant(receivers, out),
         }
         let owner = it.owner_at();
         self.idle.remove(&(before, key.clone()));
@@ -110,7 +111,7 @@ impl Producers {
         key: &Key,
         (worker, token): (WorkerId, u64),
         last: u64,
-        roster: &Roster,
+        known: (&Roster, &Receivers),
         out: &mut Vec<ClusterCommand>,
     ) {
         let Some(it) = self.all.get_mut(key) else {
@@ -124,7 +125,7 @@ impl Producers {
         if let Some(owned) = self.of_worker.get_mut(&worker) {
             owned.remove(key);
         }
-        self.freed(key, roster, out);
+        self.freed(key, known, out);
     }
 
     /// The worker is lost, and not yet fenced.
@@ -140,23 +141,28 @@ impl Producers {
     pub(super) fn fenced(
         &mut self,
         lost: WorkerId,
-        roster: &Roster,
+        known: (&Roster, &Receivers),
         out: &mut Vec<ClusterCommand>,
     ) {
         for key in self.of_worker.remove(&lost).unwrap_or_default() {
-            self.freed(&key, roster, out);
+            self.freed(&key, known, out);
         }
         self.trim();
     }
 
     /// Nobody owns it now: who waits gets it.
-    fn freed(&mut self, key: &Key, roster: &Roster, out: &mut Vec<ClusterCommand>) {
+    fn freed(
+        &mut self,
+        key: &Key,
+        (roster, receivers): (&Roster, &Receivers),
+        out: &mut Vec<ClusterCommand>,
+    ) {
         let Some(it) = self.all.get_mut(key) else {
             return;
         };
         it.owner = Owner::Nobody;
         it.waiting = it.waiting.filter(|claim| roster.is_live(claim.worker));
-        it.grant(out);
+        it.grant(receivers, out);
         let turn = it.turn;
         if let Some(owner) = it.owner_at() {
             self.of_worker.entry(owner).or_default().insert(key.clone());
@@ -229,11 +235,17 @@ impl Producer {
     }
 
     /// Grants what waits, if anything does.
-    fn grant(&mut self, out: &mut Vec<ClusterCommand>) {
+    fn grant(&mut self, receivers: &Receivers, out: &mut Vec<ClusterCommand>) {
         let Some(claim) = self.waiting.take() else {
             return;
         };
-        let held = self.held.values().copied().max().unwrap_or_default();
+        let follows = |&(&block, _): &(&BlockId, _)| receivers.follows(block);
+        let held = self
+            .held
+            .iter()
+            .filter(follows)
+            .map(|(_, &last)| last)
+            .max();
         self.owner = Owner::Granted {
             claim,
             revoked: false,
@@ -241,7 +253,7 @@ impl Producer {
         out.push(ClusterCommand::Grant {
             token: claim.token,
             worker: claim.worker,
-            last: self.settled.max(held),
+            last: self.settled.max(held.unwrap_or_default()),
         });
     }
 

@@ -24,6 +24,20 @@ struct Receiver {
     life: Life,
     /// Blocks that are forgotten.
     forgotten: SeqSet,
+    /// Blocks that someone held. Those after the first that is not among them were never acknowledged.
+    known: SeqSet,
+}
+
+impl Receiver {
+    fn new(worker: Option<WorkerId>, input: u32) -> Self {
+        Self {
+            input,
+            worker,
+            life: Life::Open,
+            forgotten: SeqSet::default(),
+            known: SeqSet::default(),
+        }
+    }
 }
 
 /// What a block is that a worker says it holds.
@@ -55,15 +69,7 @@ impl Receivers {
         let first = config.first_receiver.max(inputs);
         let of =
             |kind| (0..inputs).filter(move |&input| kind_of(&config.inputs, input) == Some(kind));
-        let master = |input| {
-            let receiver = Receiver {
-                input,
-                worker: None,
-                life: Life::Open,
-                forgotten: SeqSet::default(),
-            };
-            (ReceiverId(input), receiver)
-        };
+        let master = |input| (ReceiverId(input), Receiver::new(None, input));
         Self {
             inputs: config.inputs.clone(),
             all: of(InputKind::Master).map(master).collect(),
@@ -105,15 +111,8 @@ impl Receivers {
         self.next = next.checked_add(1);
         let receiver = ReceiverId(next);
         self.of_worker.entry(worker).or_default().push(receiver);
-        self.all.insert(
-            receiver,
-            Receiver {
-                input,
-                worker: Some(worker),
-                life: Life::Open,
-                forgotten: SeqSet::default(),
-            },
-        );
+        self.all
+            .insert(receiver, Receiver::new(Some(worker), input));
         out.push(ClusterCommand::Receive {
             worker,
             input,
@@ -130,15 +129,22 @@ impl Receivers {
         }
     }
 
-    /// The lost worker's receivers, which are gone now. [`Receivers::release`] those without blocks.
-    pub(super) fn fenced(&mut self, lost: WorkerId) -> Vec<ReceiverId> {
-        let gone = self.of_worker.remove(&lost).unwrap_or_default();
-        for id in &gone {
-            let Some(receiver) = self.all.get_mut(id) else {
+    /// The lost worker's receivers, which are gone now, each with the first block that nobody ever held.
+    /// [`Receivers::release`] those without blocks.
+    pub(super) fn fenced(&mut self, lost: WorkerId) -> Vec<(ReceiverId, BlockId)> {
+        let mut gone = Vec::new();
+        for id in self.of_worker.remove(&lost).unwrap_or_default() {
+            let Some(receiver) = self.all.get_mut(&id) else {
                 continue;
             };
+            let end = BlockId {
+                receiver: id,
+                seq: receiver.known.end(),
+            };
+            gone.push((id, end));
             receiver.life = Life::Gone;
             receiver.forgotten = SeqSet::default();
+            receiver.known = SeqSet::default();
             if kind_of(&self.inputs, receiver.input) == Some(InputKind::One) {
                 self.unplaced.push(receiver.input);
             }
@@ -160,7 +166,27 @@ impl Receivers {
             && receiver.life != Life::Gone
         {
             receiver.forgotten.insert(block.seq);
+            // Reports come in the order of the blocks.
+            receiver.known.insert_up_to(block.seq);
         }
+    }
+
+    /// Somebody holds the block. If who receives it says so, all before it were stored as they should be.
+    pub(super) fn held(&mut self, block: BlockId, by: WorkerId) {
+        let there = |it: &&mut Receiver| it.life != Life::Gone;
+        let Some(receiver) = self.all.get_mut(&block.receiver).filter(there) else {
+            return;
+        };
+        match receiver.worker == Some(by) {
+            true => receiver.known.insert_up_to(block.seq),
+            false => drop(receiver.known.insert(block.seq)),
+        }
+    }
+
+    /// Whether all blocks before it were held too, so that its records follow each other.
+    pub(super) fn follows(&self, block: BlockId) -> bool {
+        let follows = |it: &Receiver| it.life == Life::Gone || block.seq < it.known.end();
+        self.all.get(&block.receiver).is_none_or(follows)
     }
 
     pub(super) fn standing(&self, block: BlockId) -> Standing {

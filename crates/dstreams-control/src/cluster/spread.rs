@@ -18,15 +18,22 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
         free: partitions.max_copying.saturating_sub(under_way),
         partitions,
         roster,
+        freed: false,
         copies: Vec::new(),
     };
-    spread.give_holders();
-    spread.give_standbys();
-    // A standby that needed no copy can take over from a holder that drains, which is replaced as standby then.
-    spread.give_holders();
-    spread.give_standbys();
-    spread.move_holders();
-    spread.move_standbys();
+    loop {
+        spread.freed = false;
+        spread.give_holders();
+        spread.give_standbys();
+        // A standby that needed no copy can take over from a holder that drains, which is replaced as standby then.
+        spread.give_holders();
+        spread.give_standbys();
+        spread.move_holders();
+        spread.move_standbys();
+        if !spread.freed {
+            break;
+        }
+    }
     let even = uneven(&spread.load(|holder, _| holder)).is_none() && spread.holders_are_open();
     (spread.copies, even)
 }
@@ -37,6 +44,8 @@ struct Spread<'a> {
     /// Copies that may be started.
     free: usize,
     copies: Vec<u32>,
+    /// A copy was given up: one more may be started.
+    freed: bool,
 }
 
 impl Spread<'_> {
@@ -57,7 +66,7 @@ impl Spread<'_> {
             } else if it.holder.is_none() {
                 it.holder = least(&load).map(|worker| Part {
                     worker,
-                    copy: 0,
+                    copy: it.to_remake.unwrap_or_default(),
                     version: None,
                 });
             } else {
@@ -77,7 +86,7 @@ impl Spread<'_> {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
             };
-            let Some(holder) = it.holder.filter(|_| !it.to_remake) else {
+            let Some(holder) = it.holder.filter(|_| it.to_remake.is_none()) else {
                 continue;
             };
             let open = it.standby.filter(|part| self.roster.is_open(part.worker));
@@ -94,7 +103,11 @@ impl Spread<'_> {
                     && let Some(leaver) = it.standby.take()
                 {
                     it.before.insert(leaver.worker);
-                    (it.copying, it.stale) = (false, false);
+                    if std::mem::take(&mut it.copying) {
+                        self.free += 1;
+                        self.freed = true;
+                    }
+                    it.stale = false;
                 }
                 continue;
             }
@@ -168,7 +181,7 @@ impl Spread<'_> {
             self.partitions
                 .all
                 .get(&partition)
-                .is_some_and(|it| !it.copying && !it.to_remake)
+                .is_some_and(|it| !it.copying && it.to_remake.is_none())
         };
         let cheapest = of_from().filter(movable).min_by_key(cost)?;
         if !self.replace_standby(cheapest, to) {
@@ -243,7 +256,10 @@ impl Spread<'_> {
                 .filter(|&before| before != worker),
         );
         it.stale = false;
-        it.copying = state;
+        if std::mem::replace(&mut it.copying, state) {
+            self.free += 1;
+            self.freed = true;
+        }
         let mut copy = 0;
         if state {
             self.free -= 1;

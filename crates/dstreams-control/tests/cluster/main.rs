@@ -1,5 +1,230 @@
-//! Tests of the cluster machine: [`rules`] are its rules one by one, as written-out schedules.
+//! Tests of the cluster machine: [`rules`] are its rules one by one, as written-out schedules; [`arbitrary`] throws any
+//! events at it; the rest is a simulation, seeded worlds in which everything goes wrong that may, judged after every step.
+//!
+//! A seed makes a [`plan`]; the [`world`] lives it. The [`ledger`] records what was said; the [`judge`] holds it, and
+//! what really is, against the [`invariants`]. After the trouble the world is fair, and all must come to rest.
+//!
+//! That it catches bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each invariant
+//! must be broken by one of them at least. Where what a machine says betrays it long before the harm is done, the
+//! harm is waited for as well.
+//!
+//! | sabotage | found by |
+//! |---|---|
+//! | a fence is not awaited; a survivor is dropped, or invented; a receiver is gone twice | survivors |
+//! | what the fence finds is ignored; a block is lost for nothing, or twice | block-lost |
+//! | a `Revoke` is not awaited | one-owner |
+//! | a claim is granted twice; an older one is | newest-claim |
+//! | a claim is never granted | liveness |
+//! | marks are ignored, or too high | known-last; in the end producer-once, acked-once |
+//! | a block counts without those before it | known-last; in the end survivors, acked-once |
+//! | a copy is not made | copies-restored |
+//! | a copy goes backwards; there are too many at once | copies-bounded |
+//! | a receiver is not opened; one is opened twice | inputs-covered |
+//! | blocks are not dropped, or too early; `Forgotten` is not heard | nothing-leaks |
+//! | a peer is wrong; is told again; is not told | ring |
+//! | holder and standby are one; who they are is told again, or not told | two-parts |
+//! | a standby takes over before it is complete | complete-standby |
+//! | a state is lost for nothing; a lost state is not told | state-lost |
+//! | a state copy never ends | spread |
+//! | a worker may leave too early; is never told that it may | drained |
+//! | a lost worker is fenced at itself; a loss is not heard | lost-left-alone |
+//!
+//! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test cluster seeds` runs that
+//! one and prints every step; `SIM_SEEDS=1000000` runs that many.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod arbitrary;
+mod invariants;
+mod judge;
+mod ledger;
+mod machine;
+mod plan;
+#[path = "../shared/rng.rs"]
+mod rng;
 mod rules;
+mod sabotage;
+#[path = "../shared/tally.rs"]
+mod tally;
+mod world;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use dstreams_control::cluster::Cluster;
+
+use crate::judge::Violation;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::sabotage::{CONSEQUENCES, FAULTS, Fault, Sabotaged};
+use crate::tally::Tally;
+
+/// Everything that must have happened somewhere in ten thousand seeds.
+const MUST_HAPPEN: &[&str] = &[
+    "Joined after Lost",
+    "Stored of a forgotten block",
+    "Stored of a lost worker",
+    "block after a gap given up",
+    "block lost",
+    "block survived that was not acknowledged",
+    "block that only the fence found",
+    "blocks held in the calm",
+    "claim while the owner is fenced",
+    "client broke off",
+    "client went on elsewhere",
+    "copy failed",
+    "loss during a copy of state",
+    "loss during a fence",
+    "loss of the last worker",
+    "loss of the source of a copy",
+    "loss of the target of a copy",
+    "loss of who waits for a producer",
+    "message delivered twice",
+    "producer revoked",
+    "run failed",
+    "run without a block",
+    "standby took over",
+    "state copy failed",
+    "state lost",
+    "worker died",
+    "worker drained",
+    "worker was given up and lived on",
+    "workers lost and not a block",
+];
+
+fn plan(seed: u64) -> Plan {
+    Plan::new(&mut Rng::new(seed))
+}
+
+/// Runs one seed; a panic of the machine is a violation too.
+fn run(
+    seed: u64,
+    machine: &mut dyn Machine,
+    how: (bool, Option<&'static str>),
+) -> Result<(Tally, u64), Violation> {
+    catch_unwind(AssertUnwindSafe(|| {
+        world::run(seed, machine, plan(seed), how)
+    }))
+    .unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let detail = text
+            .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+            .unwrap_or_default();
+        Err(Violation {
+            step: 0,
+            invariant: "no-panic",
+            detail,
+        })
+    })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn seeds() {
+    let only = number("SIM_SEED");
+    let seeds = only.map_or(0..number("SIM_SEEDS").unwrap_or(10_000), |seed| {
+        seed..seed + 1
+    });
+    let (mut tally, mut steps, begun) = (Tally::default(), 0, Instant::now());
+    for seed in seeds.clone() {
+        let mut machine = Cluster::new(plan(seed).cluster);
+        match run(seed, &mut machine, (only.is_some(), None)) {
+            Ok((happened, taken)) => {
+                tally.merge(happened);
+                steps += taken;
+            }
+            Err(Violation {
+                step,
+                invariant,
+                detail,
+            }) => panic!(
+                "seed {seed}, step {step}, invariant {invariant}: {detail}; reproduce with \
+                 SIM_SEED={seed} cargo test -p dstreams-control --test cluster seeds"
+            ),
+        }
+    }
+    println!(
+        "{} seeds, {steps} steps in {:.1?}, of which\n{}",
+        seeds.end - seeds.start,
+        begun.elapsed(),
+        tally.lines()
+    );
+    let missing = tally.missing(MUST_HAPPEN);
+    assert!(
+        only.is_some() || missing.is_empty(),
+        "never happened: {missing:?}"
+    );
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let [a, b] = [(), ()].map(|()| {
+            let mut machine = Cluster::new(plan(seed).cluster);
+            run(seed, &mut machine, (false, None)).unwrap()
+        });
+        assert_eq!((a.0.lines(), a.1), (b.0.lines(), b.1), "seed {seed}");
+    }
+}
+
+/// Runs worlds with a fault until `expected` is broken; returns what was broken.
+fn broken_by(fault: Fault, expected: &str, only: Option<&'static str>) -> BTreeSet<&'static str> {
+    let (mut fired, mut found) = (0, BTreeSet::new());
+    for seed in 0..5_000 {
+        let mut machine = Sabotaged::new(plan(seed).cluster, fault);
+        if let Err(violation) = run(seed, &mut machine, (false, only)) {
+            found.insert(violation.invariant);
+        }
+        fired += machine.fired;
+        if found.contains(expected) {
+            break;
+        }
+    }
+    assert!(fired > 0, "{fault:?} was never put in");
+    println!("{fault:?}: put in {fired} times, found by {found:?}");
+    found
+}
+
+#[test]
+fn sabotage_is_found() {
+    for &(fault, expected) in FAULTS {
+        let found = broken_by(fault, expected, None);
+        assert!(
+            found.contains(expected),
+            "{fault:?} should break {expected}, but broke {found:?}"
+        );
+    }
+}
+
+#[test]
+fn sabotage_has_consequences() {
+    for &(fault, expected) in CONSEQUENCES {
+        let found = broken_by(fault, expected, Some(expected));
+        assert!(
+            found.contains(expected),
+            "{fault:?} should break {expected}, but broke {found:?}"
+        );
+    }
+}
+
+#[test]
+fn every_invariant_is_broken_by_a_sabotage() {
+    let faults = FAULTS.iter().chain(CONSEQUENCES);
+    let broken: BTreeSet<&str> = faults.map(|&(_, invariant)| invariant).collect();
+    let never: Vec<_> = invariants::all()
+        .iter()
+        .filter(|it| !broken.contains(it.name()))
+        .map(|it| it.name())
+        .collect();
+    assert!(
+        never.is_empty() && broken.contains("liveness"),
+        "never broken: {never:?}"
+    );
+}

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -74,18 +75,53 @@ impl DatasetScanExec {
                 self.slot
             ));
         };
-        // Large batches come in pieces that fit the caches; slicing copies nothing.
-        let size = self.rows_per_batch;
-        let pieces = rows.clone().into_iter().flat_map(move |rows| {
-            let count = rows.num_rows().div_ceil(size).max(1);
-            (0..count).map(move |piece| {
-                let from = piece * size;
-                Ok(rows.slice(from, size.min(rows.num_rows() - from)))
-            })
-        });
+        let pieces = Pieces {
+            rows: rows.clone().into_iter(),
+            size: self.rows_per_batch,
+            rest: None,
+        };
         let schema = Arc::clone(self.properties.equivalence_properties().schema());
         let stream = futures::stream::iter(pieces);
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+/// Batches of exactly `size` rows, apart from the last, whatever the sizes of those they are made of:
+/// there are operators (joins without keys) whose order of rows follows that of batches, and the
+/// same rows come in other batches over a network. Pieces that fit the caches are faster, too.
+/// Slicing copies nothing; only what lies across batches is put together.
+struct Pieces {
+    rows: std::vec::IntoIter<RecordBatch>,
+    size: usize,
+    /// What is left of a batch.
+    rest: Option<RecordBatch>,
+}
+
+impl Iterator for Pieces {
+    type Item = EngineResult<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut parts: Vec<RecordBatch> = Vec::new();
+        let mut missing = self.size;
+        while missing > 0
+            && let Some(batch) = self.rest.take().or_else(|| self.rows.next())
+        {
+            let taken = missing.min(batch.num_rows());
+            missing -= taken;
+            if taken < batch.num_rows() {
+                self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
+            }
+            match taken == batch.num_rows() {
+                true if taken == 0 => {}
+                true => parts.push(batch),
+                false => parts.push(batch.slice(0, taken)),
+            }
+        }
+        match parts.len() {
+            0 => None,
+            1 => parts.pop().map(Ok),
+            _ => Some(concat_batches(&parts[0].schema(), &parts).map_err(Into::into)),
+        }
     }
 }
 

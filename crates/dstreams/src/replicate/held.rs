@@ -124,10 +124,7 @@ impl Held {
                 *used = now;
                 Found::Memory(Arc::clone(block))
             }
-            Place::Leaving { block, used } => {
-                *used = now;
-                Found::Memory(Arc::clone(block))
-            }
+            Place::Leaving { block, .. } => Found::Memory(Arc::clone(block)),
             Place::File(filed) => match filed.read.upgrade() {
                 Some(block) => Found::Memory(block),
                 None => Found::File(filed.clone()),

@@ -1,7 +1,6 @@
 //! The same batches give the same results whatever the order of tasks, of arrival, and their number.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use dstreams::Config;
 use proptest::prelude::*;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// Batch interval of all tests on a manual clock.
 pub const INTERVAL: Duration = Duration::from_millis(100);
 /// Bound of every wait: only a failure takes as long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The records of one interval, block by block.
 pub type Interval<T> = Vec<Vec<T>>;

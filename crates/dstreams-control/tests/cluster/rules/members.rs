@@ -7,7 +7,7 @@ use dstreams_control::cluster::{
     Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
 };
 
-use super::{W1, W2, W3, cluster, copy, fenced, gone, join, joined, lost, plain, stored};
+use super::{W1, W2, W3, cluster, copy, dropped, fenced, gone, join, joined, lost, plain, stored};
 
 fn receive(worker: WorkerId, input: u32, receiver: u32) -> ClusterCommand {
     Receive {
@@ -34,8 +34,8 @@ fn inputs_are_received_where_their_kind_says() {
     let commands = it.step(join(W2));
     assert_eq!(
         commands,
-        [receive(W2, 1, 5), peer(W1, W2), peer(W2, W1)],
-        "the ring closes"
+        [peer(W1, W2), peer(W2, W1), receive(W2, 1, 5)],
+        "the ring closes, then it receives"
     );
     assert_eq!(it.step(join(W2)), [], "a second time");
     assert_eq!(it.worker_of(ReceiverId(4)), Some(W1));
@@ -83,6 +83,28 @@ fn what_survives_is_what_anyone_holds() {
     let commands = it.step(fenced(W3, W1, &[(1, 1)]));
     assert_eq!(commands[0], gone(1, &[(1, 0), (1, 1), (1, 2)]));
     assert_eq!(it.step(fenced(W3, W1, &[])), []);
+}
+
+#[test]
+fn what_comes_after_a_gap_was_not_acknowledged() {
+    let mut it = cluster(3, 0);
+    it.step(stored(W2, &[(1, 0), (1, 2)]));
+    it.step(stored(W3, &[(1, 4)]));
+    it.step(lost(W1));
+    it.step(fenced(W3, W1, &[(1, 4)]));
+    let commands = it.step(fenced(W2, W1, &[(1, 0), (1, 2)]));
+    assert!(commands.contains(&gone(1, &[(1, 0)])), "{commands:?}");
+    assert!(commands.contains(&dropped(W2, &[(1, 2)])), "{commands:?}");
+    assert!(commands.contains(&dropped(W3, &[(1, 4)])), "{commands:?}");
+
+    // If who receives says that it is stored, all before it were.
+    let mut it = cluster(3, 0);
+    it.step(stored(W1, &[(1, 3)]));
+    it.step(stored(W2, &[(1, 4), (1, 6)]));
+    it.step(lost(W1));
+    it.step(fenced(W3, W1, &[]));
+    let commands = it.step(fenced(W2, W1, &[(1, 4), (1, 6)]));
+    assert!(commands.contains(&gone(1, &[(1, 4)])), "{commands:?}");
 }
 
 #[test]

@@ -68,6 +68,17 @@ fn a_claim_goes_on_from_what_is_safe() {
 }
 
 #[test]
+fn what_comes_after_a_gap_is_not_safe_yet() {
+    let mut it = cluster(2, 0);
+    it.step(claim(W1, 1));
+    store(&mut it, W2, (1, 0), 3);
+    store(&mut it, W2, (1, 2), 9);
+    assert_eq!(it.step(claim(W1, 2)), [grant(2, W1, 3)]);
+    store(&mut it, W2, (1, 1), 6);
+    assert_eq!(it.step(claim(W1, 3)), [grant(3, W1, 9)]);
+}
+
+#[test]
 fn another_owner_gives_up_first() {
     let mut it = cluster(3, 0);
     it.step(claim(W1, 1));

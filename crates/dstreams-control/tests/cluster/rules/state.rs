@@ -35,6 +35,10 @@ fn copy_failed(partition: u32, to: WorkerId, copy: u64) -> ClusterEvent {
     }
 }
 
+fn state_lost(partition: u32, copy: u64) -> ClusterCommand {
+    StateLost { partition, copy }
+}
+
 /// What is about state.
 fn step(cluster: &mut Cluster, event: ClusterEvent) -> Vec<ClusterCommand> {
     let mut commands = cluster.step(event);
@@ -127,7 +131,7 @@ fn a_complete_standby_takes_over() {
     );
     assert_eq!(
         step(&mut it, lost(standby)),
-        [StateLost { partition: 0 }, assign(0, third, None)]
+        [state_lost(0, 2), assign(0, third, None)]
     );
 }
 
@@ -140,7 +144,7 @@ fn a_standby_that_is_behind_does_not_take_over() {
     it.step(committed(200));
     assert_eq!(
         step(&mut it, lost(holder)),
-        [StateLost { partition: 0 }, assign(0, standby, None)]
+        [state_lost(0, 1), assign(0, standby, None)]
     );
 }
 
@@ -204,19 +208,20 @@ fn a_copy_of_state_that_fails_goes_elsewhere() {
 fn what_nobody_has_is_made_anew() {
     let mut it = cluster(1, 1);
     batch(&mut it, 1, 100);
-    assert_eq!(step(&mut it, lost(W1)), [StateLost { partition: 0 }]);
+    assert_eq!(step(&mut it, lost(W1)), [state_lost(0, 1)]);
     assert_eq!(it.holder(0), None);
     assert_eq!(step(&mut it, join(W2)), [assign(0, W2, None)]);
     assert_eq!(step(&mut it, join(W3)), [], "there is nothing to copy yet");
     assert_eq!(
         step(&mut it, lost(W2)),
-        [StateLost { partition: 0 }, assign(0, W3, None)]
+        [state_lost(0, 2), assign(0, W3, None)]
     );
     let w4 = WorkerId(4);
     it.step(join(w4));
+    assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), [], "of before");
     assert_eq!(
-        step(&mut it, installed(W3, 0, 100, 0)),
-        [assign(0, W3, w4), copy_state(0, W3, w4, 1)]
+        step(&mut it, installed(W3, 0, 100, 2)),
+        [assign(0, W3, w4), copy_state(0, W3, w4, 3)]
     );
 }
 

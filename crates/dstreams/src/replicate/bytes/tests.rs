@@ -285,17 +285,24 @@ fn schema_bytes(schema: &SchemaRef) -> Vec<u8> {
 }
 
 #[test]
-fn records_that_are_not_as_many_as_said_are_refused() {
+fn sizes_that_are_not_as_said_are_refused() {
     let block = example();
     let bytes = block.to_bytes(&schema()).unwrap();
     let mut lie = bytes[..bytes.len() - 8].to_vec();
     // After the frame's head: receiver, number, records.
     assert_eq!(lie[24..32], 2u64.to_le_bytes());
     lie[24] = 3;
-    let error = Block::from_bytes(&BLOCK.seal(lie), &schema(), vec![])
+    let error = Block::from_bytes(&BLOCK.seal(lie.clone()), &schema(), vec![])
         .err()
         .unwrap();
     assert!(error.to_string().contains("2 records where 3"), "{error}");
+    // And after these its bytes of memory, which others add up.
+    assert_eq!(lie[32..40], 4321u64.to_le_bytes());
+    lie[24] = 2;
+    lie[39] = 0xff;
+    let error = Block::from_bytes(&BLOCK.seal(lie), &schema(), vec![]);
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("bytes of memory"), "{error}");
 }
 
 #[test]

@@ -408,7 +408,7 @@ async fn a_damaged_or_missing_file_is_an_error() {
 }
 
 /// Stops the store in the middle of writing a block, does something, and lets it go on.
-async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce()) -> Result<()> {
+async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce() + Send) -> Result<()> {
     let barrier = Arc::new(Barrier::new(2));
     let spill = store.0.spill.as_ref().unwrap();
     *spill.pause.lock().unwrap() = Some(Arc::clone(&barrier));
@@ -417,8 +417,21 @@ async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce()) -> Res
     // The test's thread may block: the store writes on another.
     tokio::task::block_in_place(|| {
         barrier.wait();
-        something();
-        barrier.wait();
+        let began = Instant::now();
+        let done = std::thread::scope(|threads| {
+            let something = threads.spawn(something);
+            while !something.is_finished() && began.elapsed() < Duration::from_secs(20) {
+                std::thread::yield_now();
+            }
+            let in_time = something.is_finished();
+            // Whatever became of it: nothing waits for ever.
+            barrier.wait();
+            something.join().map(|()| in_time)
+        });
+        match done {
+            Ok(in_time) => assert!(in_time, "it waited for the file"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     });
     writing.await.unwrap()
 }
@@ -432,6 +445,9 @@ async fn nothing_is_locked_while_a_file_is_written() {
     let written = while_writing(&store, || {
         assert_same(&store.get(id(0)).unwrap(), 0);
         assert_eq!(store.holdings(), holdings(2, 200, 0));
+        // What is being written makes room enough.
+        store.0.make_room().unwrap();
+        assert!(dir.files().len() == 1 && in_memory(&store, 2) == [0, 1]);
         store.insert(block(2));
         store.forget(&[id(1)]);
     });
@@ -464,6 +480,21 @@ async fn a_block_that_is_forgotten_while_it_is_written_is_gone() {
     dir.until_files(1).await;
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
     assert_eq!(store.holdings().blocks, 1);
+}
+
+#[test]
+fn a_write_that_fails_is_not_that_of_the_block_that_came_again() {
+    let mut held = Held::default();
+    let now = Instant::now();
+    held.insert(block(0), now);
+    let first = held.next_to_leave(0).unwrap();
+    held.remove([id(0)]);
+    held.insert(block(0), now);
+    let again = held.next_to_leave(0).unwrap();
+    held.stays(&first);
+    assert!(held.next_to_leave(0).is_none());
+    held.stays(&again);
+    assert!(held.next_to_leave(0).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

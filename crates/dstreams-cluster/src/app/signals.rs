@@ -1,17 +1,18 @@
-//! SIGTERM and Ctrl-C, caught from the start of a command on, so that none comes too early.
+//! SIGTERM and Ctrl-C, caught from the start of a role on, so that none comes too early.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::Error;
+use super::error::Error;
 
-/// The signals that ask a command to end.
+/// The signals that ask a process to end.
+#[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Catches them from now on.
+    /// Catches them from now on. Must be called inside a tokio runtime.
     pub fn catch() -> Result<Self, Error> {
         let catch = |kind| signal(kind).map_err(Error::Start);
         Ok(Signals {

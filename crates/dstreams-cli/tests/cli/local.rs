@@ -1,197 +1,39 @@
-//! The `dstreams` command as a user meets it: real processes, real sockets, and counts that are
-//! compared with naive ones.
-//!
-//! Nothing here waits for a time to pass: a line of output or the end of a process is awaited, and
-//! [`PATIENCE`] only ends what hangs.
+//! In one process: `wordcount --listen`, `demo`, `send`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{Running, dstreams, message, run};
+use crate::text::{naive, text};
 
-fn dstreams(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dstreams"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+/// A `wordcount` that takes text and clients.
+fn start(arguments: &[&str]) -> Running {
+    let always = [
+        "wordcount",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--clients",
+        "127.0.0.1:0",
+    ];
+    Running::start(&[&always[..], arguments].concat())
 }
 
-/// Runs a command to its end, with something on its standard input.
-fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = dstreams(arguments).stdin(Stdio::piped()).spawn().unwrap();
-    // A command that fails early does not read it.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-/// The message of a command that fails with `code`.
-fn message(output: Output, code: i32) -> String {
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{message}");
-    assert!(
-        !message.contains("panicked") && !message.contains("backtrace"),
-        "{message}"
-    );
-    message
-}
-
-/// A `wordcount --json` that runs.
-struct WordCount {
-    child: Child,
-    output: Receiver<String>,
-    errors: JoinHandle<String>,
-    text: String,
-    clients: String,
-    batches: Vec<Value>,
-}
-
-impl WordCount {
-    fn start(arguments: &[&str]) -> Self {
-        let always = [
-            "wordcount",
-            "--json",
-            "--listen",
-            "127.0.0.1:0",
-            "--clients",
-            "127.0.0.1:0",
-        ];
-        let mut child = dstreams(&[&always[..], arguments].concat())
-            .spawn()
-            .unwrap();
-        let (sender, output) = channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        std::thread::spawn(move || lines.map_while(|line| sender.send(line.ok()?).ok()).count());
-        let mut stderr = child.stderr.take().unwrap();
-        let errors = std::thread::spawn(move || {
-            let mut errors = String::new();
-            stderr.read_to_string(&mut errors).unwrap();
-            errors
-        });
-        let (text, clients) = (String::new(), String::new());
-        let mut program = WordCount {
-            child,
-            output,
-            errors,
-            text,
-            clients,
-            batches: Vec::new(),
-        };
-        let listening = program.next();
-        program.text = listening["listening"].as_str().unwrap().to_owned();
-        program.clients = listening["clients"].as_str().unwrap().to_owned();
-        program
-    }
-
-    fn next(&self) -> Value {
-        serde_json::from_str(&self.output.recv_timeout(PATIENCE).unwrap()).unwrap()
-    }
-
-    fn connect(&self) -> TcpStream {
-        TcpStream::connect(&self.text).unwrap()
-    }
-
-    fn records(&self) -> u64 {
-        self.batches
-            .iter()
-            .map(|batch| batch["records"].as_u64().unwrap())
-            .sum()
-    }
-
-    /// Takes in batches until they have so many records together.
-    fn wait_for(&mut self, records: u64) {
-        while self.records() < records {
-            let batch = self.next();
-            self.batches.push(batch);
-        }
-        assert_eq!(self.records(), records);
-    }
-
-    fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    /// Takes in the rest; returns the total, with all that was said on standard error.
-    fn end(&mut self) -> (u64, String) {
-        let total = loop {
-            let line = self.next();
-            match line.get("records_total") {
-                Some(total) => break total.as_u64().unwrap(),
-                None => self.batches.push(line),
-            }
-        };
-        let status = self.child.wait().unwrap();
-        let errors = std::mem::replace(&mut self.errors, std::thread::spawn(String::new));
-        let errors = errors.join().unwrap();
-        assert_eq!(status.code(), Some(0), "{errors}");
-        assert!(
-            self.output.recv_timeout(PATIENCE).is_err(),
-            "there is more after the end"
-        );
-        assert_eq!(total, self.records());
-        (total, errors)
-    }
-}
-
-impl Drop for WordCount {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Lines of many words, few of them frequent, many of them as frequent as others.
-fn text(producer: u64, lines: u64) -> String {
-    let mut state = producer + 1;
-    let mut word = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        let random = state >> 40;
-        format!("w{}", random % (1 << (random % 11)))
-    };
-    let line = |n: u64| (0..n % 9).map(|_| word()).collect::<Vec<_>>().join(" ") + "\n";
-    (0..lines).map(line).collect()
-}
-
-/// Words in all and the top ten, as the command should print them.
-fn naive(texts: &[&str]) -> (u64, Value) {
-    let mut counts = BTreeMap::<&str, u64>::new();
-    for word in texts.iter().flat_map(|text| text.split_whitespace()) {
-        *counts.entry(word).or_default() += 1;
-    }
-    let total = counts.values().sum();
-    let mut top: Vec<_> = counts.into_iter().collect();
-    top.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    top.truncate(10);
-    (total, json!(top))
+fn connect(program: &Running) -> TcpStream {
+    TcpStream::connect(program.said("listening")).unwrap()
 }
 
 #[test]
 fn words_of_two_producers_are_those_of_a_naive_count() {
-    let mut program = WordCount::start(&["--interval", "50ms", "--window", "10m"]);
+    let mut program = start(&["--interval", "50ms", "--window", "10m"]);
     let texts = [text(1, 30_000), text(2, 20_000)];
     std::thread::scope(|scope| {
         for text in &texts {
-            let mut socket = program.connect();
+            let mut socket = connect(&program);
             // Cut anywhere, as TCP does.
             let mut pieces = text.as_bytes().chunks(7_919);
             scope.spawn(move || {
@@ -215,8 +57,8 @@ fn words_of_two_producers_are_those_of_a_naive_count() {
 
 #[test]
 fn each_window_is_the_sum_of_its_batches_and_empties() {
-    let mut program = WordCount::start(&["--interval", "20ms", "--window", "60ms"]);
-    let mut socket = program.connect();
+    let mut program = start(&["--interval", "20ms", "--window", "60ms"]);
+    let mut socket = connect(&program);
     for burst in 1..=5 {
         // Three words a line, so that the words of a batch follow from its lines.
         socket
@@ -252,15 +94,15 @@ fn each_window_is_the_sum_of_its_batches_and_empties() {
 #[test]
 fn sigterm_drains_what_was_received() {
     for round in 0..5 {
-        let mut program = WordCount::start(&["--interval", "100ms", "--window", "10m"]);
+        let mut program = start(&["--interval", "100ms", "--window", "10m"]);
         let texts: Vec<_> = (0..3).map(|n| text(10 * round + n, 1_500)).collect();
-        let mut first = program.connect();
+        let mut first = connect(&program);
         first.write_all(texts[0].as_bytes()).unwrap();
         program.wait_for(1_500);
         // These fit into the socket buffers, so the kernel has them now; the last connection may
         // not be accepted yet. An end without a line feed is a line, where the producer closes.
         first.write_all(texts[1].as_bytes()).unwrap();
-        let mut second = program.connect();
+        let mut second = connect(&program);
         second.write_all(texts[2].trim_end().as_bytes()).unwrap();
         drop(second);
         program.terminate();
@@ -273,9 +115,8 @@ fn sigterm_drains_what_was_received() {
 
 #[test]
 fn what_is_no_text_is_left_out_and_said() {
-    let mut program = WordCount::start(&["--interval", "20ms"]);
-    program
-        .connect()
+    let mut program = start(&["--interval", "20ms"]);
+    connect(&program)
         .write_all(b"good\n\xff\xfe\nagain\n")
         .unwrap();
     program.wait_for(2);
@@ -287,7 +128,7 @@ fn what_is_no_text_is_left_out_and_said() {
 
 #[test]
 fn batches_ends_after_so_many_empty_ones_included() {
-    let mut program = WordCount::start(&["--interval", "20ms", "--window", "1s", "--batches", "4"]);
+    let mut program = start(&["--interval", "20ms", "--window", "1s", "--batches", "4"]);
     assert_eq!(program.end(), (0, String::new()));
     assert_eq!(program.batches.len(), 4);
 }
@@ -377,13 +218,13 @@ fn demo_counts_what_it_sends_and_prints_three_batches() {
 
 #[test]
 fn send_feeds_a_program_and_reports() {
-    let mut program = WordCount::start(&["--interval", "50ms", "--window", "10m"]);
+    let mut program = start(&["--interval", "50ms", "--window", "10m"]);
     let (file, input) = (text(7, 40_000), text(8, 10_001));
     let path = std::env::temp_dir().join(format!("dstreams-cli-{}", std::process::id()));
     std::fs::write(&path, &file).unwrap();
     let send = |source: &str, input: &[u8]| {
         let output = run(
-            &["send", &program.clients, "--stream", "lines", source],
+            &["send", program.said("clients"), "--stream", "lines", source],
             input,
         );
         let said = String::from_utf8(output.stdout.clone()).unwrap();
@@ -412,11 +253,11 @@ fn send_feeds_a_program_and_reports() {
 
 #[test]
 fn send_keeps_to_its_rate() {
-    let mut program = WordCount::start(&["--interval", "50ms"]);
+    let mut program = start(&["--interval", "50ms"]);
     let started = Instant::now();
     let arguments = [
         "send",
-        &program.clients,
+        program.said("clients"),
         "--stream",
         "lines",
         "--rate",
@@ -435,7 +276,7 @@ fn send_keeps_to_its_rate() {
 
 #[test]
 fn send_says_what_is_wrong() {
-    let mut program = WordCount::start(&["--interval", "20ms"]);
+    let mut program = start(&["--interval", "20ms"]);
     let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -449,27 +290,27 @@ fn send_says_what_is_wrong() {
         error.contains(&closed) && error.contains("is the program running"),
         "{error}"
     );
-    let error = send(&program.clients, "wrong", "-", b"x\n");
+    let error = send(program.said("clients"), "wrong", "-", b"x\n");
     assert!(
         error.contains("no stream `wrong`") && error.contains("`lines`"),
         "{error}"
     );
-    let error = send(&program.clients, "lines", "/no/such/file", b"");
+    let error = send(program.said("clients"), "lines", "/no/such/file", b"");
     assert!(
         error.contains("/no/such/file") && error.contains("No such file"),
         "{error}"
     );
-    let error = send(&program.clients, "lines", "/", b"");
+    let error = send(program.said("clients"), "lines", "/", b"");
     assert!(error.contains("Is a directory"), "{error}");
     let error = send(
-        &program.clients,
+        program.said("clients"),
         "lines",
         "-",
         b"one\ntwo\nth\xffree\nfour\n",
     );
     assert!(error.contains("line 3: it is not UTF-8 text"), "{error}");
     let error = send(
-        &program.clients,
+        program.said("clients"),
         "lines",
         "-",
         &[b"one\n", &[b'x'; 3 << 20][..]].concat(),

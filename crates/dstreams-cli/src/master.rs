@@ -1,0 +1,45 @@
+//! `dstreams master`: the word count's master, for workers that others start.
+
+use dstreams_cluster::app::{MasterArgs, Signals};
+use dstreams_cluster::logs;
+
+use crate::arguments::Times;
+use crate::error::Error;
+use crate::word_count::Program;
+use crate::wordcount::{Report, count};
+use crate::workers::{Gathering, Tell};
+
+/// Run the word count as its master: decide, and have workers receive and count
+///
+/// Prints where it is, who joins, and every batch. SIGTERM or Ctrl-C ends the program and its
+/// workers: what was received is counted and printed before.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    master: MasterArgs,
+    #[command(flatten)]
+    times: Times,
+}
+
+/// Runs the command.
+pub async fn run(args: Args) -> Result<(), Error> {
+    logs::to_stderr();
+    let mut signals = Signals::catch()?;
+    let MasterArgs {
+        listen,
+        workers,
+        cluster,
+        json,
+        ..
+    } = args.master;
+    let program = Program::of_clients(&args.times)?;
+    let report = Report::new(json, args.times.interval);
+    let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
+    report.master(gathering.address())?;
+    let (program, workers) = tokio::select! {
+        begun = gathering.begin(Tell::Lines { json }) => begun?,
+        // Nothing was received.
+        () = signals.next() => return report.end(0),
+    };
+    count(program, Some(workers), report, None, signals).await
+}

@@ -1,0 +1,566 @@
+//! On worker processes: `wordcount --workers`, `wordcount --master`, `master`, `worker`, `status`.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::process::{PATIENCE, Running, dstreams, is_alive, kill, message, run, until};
+use crate::text::{naive, text};
+
+const LOOPBACK: &str = "127.0.0.1:0";
+const TIMES: [&str; 4] = ["--interval", "200ms", "--window", "10m"];
+
+/// One cluster at a time: each is several processes with all their threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A `wordcount --json` with workers of its own.
+fn with_workers(count: &str) -> Running {
+    let arguments = ["wordcount", "--json", "--workers", count];
+    Running::start(&[&arguments[..], &TIMES].concat())
+}
+
+fn workers(of: &Value) -> &Vec<Value> {
+    of["workers"].as_array().unwrap()
+}
+
+fn status(master: &str) -> Value {
+    let output = run(&["status", "--master", master, "--json"], b"");
+    let status = serde_json::from_slice(&output.stdout);
+    status.unwrap_or_else(|_| panic!("{}", message(output, 0)))
+}
+
+/// Partitions of state, as one of each worker's lists has them.
+fn partitions(status: &Value, list: &str) -> Vec<u64> {
+    let lists = workers(status)
+        .iter()
+        .flat_map(|worker| worker[list].as_array().unwrap());
+    let mut all: Vec<_> = lists.map(|partition| partition.as_u64().unwrap()).collect();
+    all.sort();
+    all
+}
+
+fn send(master: &str, input: &str) {
+    let output = run(&["send", master, "--stream", "lines"], input.as_bytes());
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(message(output, 0), "");
+    let lines = input.lines().count();
+    let wanted = format!("sent {lines} lines, acknowledged {lines} (");
+    assert!(said.starts_with(&wanted), "{said}");
+}
+
+fn worker(master: &str, more: &[&str]) -> Command {
+    let arguments = ["worker", "--json", "--cores", "1", "--master", master];
+    dstreams(&[&arguments[..], more].concat())
+}
+
+/// A file of this test process, removed with this value.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str) -> Self {
+        let name = format!("dstreams-cli-{}-{name}", std::process::id());
+        File(std::env::temp_dir().join(name))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn check_counts(program: &Running, texts: &[&str]) {
+    let (words, top) = naive(texts);
+    let last = program.batches.last().unwrap();
+    assert_eq!((&last["window_words"], &last["top"]), (&json!(words), &top));
+}
+
+#[test]
+fn words_sent_to_a_master_are_those_of_a_naive_count() {
+    let _alone = alone();
+    let mut program = with_workers("2");
+    let master = program.said("master").to_owned();
+    let texts = [text(1, 10_000), text(2, 20_000)];
+    std::thread::scope(|scope| {
+        for text in &texts {
+            scope.spawn(|| send(&master, text));
+        }
+    });
+    program.wait_for(30_000);
+    check_counts(&program, &[&texts[0], &texts[1]]);
+
+    let status = status(&master);
+    assert_eq!(status["records"], json!(30_000));
+    assert!(status["batches"].as_u64().unwrap() >= program.batches.len() as u64);
+    assert_eq!(status["streams"][0]["name"], json!("lines"));
+    assert!(status["last"]["committed_at"].is_u64(), "{status}");
+    for (told, found) in workers(&program.first).iter().zip(workers(&status)) {
+        for name in ["id", "pid", "ingest"] {
+            assert_eq!(told[name], found[name]);
+        }
+        assert!(
+            found["resident_memory"].as_u64().unwrap() > 1 << 20,
+            "{found}"
+        );
+    }
+    let held = partitions(&status, "holds");
+    assert_eq!(held, (0..held.len() as u64).collect::<Vec<_>>());
+    assert_eq!(partitions(&status, "stands_by"), held);
+
+    let pids: Vec<_> = workers(&program.first)
+        .iter()
+        .map(|worker| worker["pid"].as_u64().unwrap())
+        .collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)));
+    program.terminate();
+    assert_eq!(program.end(), (30_000, String::new()));
+    assert!(!pids.iter().any(|pid| is_alive(*pid)), "a worker is left");
+}
+
+#[test]
+fn a_status_for_people_has_a_line_for_each_stream_and_worker() {
+    let _alone = alone();
+    let program = with_workers("2");
+    let output = run(&["status", "--master", program.said("master")], b"");
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(message(output, 0), "");
+    assert!(
+        said.starts_with(&format!("master {}: ", program.said("master"))),
+        "{said}"
+    );
+    for worker in workers(&program.first) {
+        let ingest = worker["ingest"].as_str().unwrap();
+        let line = said.lines().find(|line| line.contains(ingest)).unwrap();
+        let cells: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(
+            cells[..2],
+            [worker["id"].to_string(), worker["pid"].to_string()],
+            "{said}"
+        );
+    }
+    assert!(
+        said.contains("lines") && said.contains("dead letters"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_worker_that_is_killed_loses_nothing_that_was_acknowledged() {
+    let _alone = alone();
+    let mut program = with_workers("3");
+    let master = program.said("master").to_owned();
+    let input = text(3, 12_000);
+    let mut sending = dstreams(&["send", &master, "--stream", "lines", "--rate", "4000"]);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut child = sending.stdin(std::process::Stdio::piped()).spawn().unwrap();
+            let mut to = child.stdin.take().unwrap();
+            std::io::Write::write_all(&mut to, input.as_bytes()).unwrap();
+            drop(to);
+            child.wait_with_output().unwrap()
+        });
+        program.wait_for_some(2_000);
+        // The one that holds partition 0: its state is needed, and another has to take over.
+        let status_before = status(&master);
+        let holds = |worker: &&Value| worker["holds"].as_array().unwrap().contains(&json!(0));
+        let victim = workers(&status_before).iter().find(holds).unwrap();
+        let (id, pid) = (
+            victim["id"].as_u64().unwrap(),
+            victim["pid"].as_u64().unwrap(),
+        );
+        kill("KILL", pid);
+        let told = program.complaint_with("ended");
+        let wanted = format!("dstreams: worker {id} (pid {pid}) ended: signal: 9 (SIGKILL)");
+        assert_eq!(told, wanted);
+        assert!(!is_alive(pid));
+
+        let output = sender.join().unwrap();
+        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(message(output, 0), "");
+        assert!(
+            said.starts_with("sent 12000 lines, acknowledged 12000 ("),
+            "{said}"
+        );
+        program.wait_for(12_000);
+        let status_after = status(&master);
+        assert!(
+            workers(&status_after)
+                .iter()
+                .all(|worker| worker["id"] != json!(id))
+        );
+        assert_eq!(workers(&status_after).len(), 2);
+        assert_eq!(
+            partitions(&status_after, "holds"),
+            partitions(&status_before, "holds")
+        );
+    });
+    check_counts(&program, &[&input]);
+    program.terminate();
+    assert_eq!(program.end().0, 12_000);
+}
+
+#[test]
+fn workers_that_others_start_join_and_leave_while_the_program_goes_on() {
+    let _alone = alone();
+    let arguments = [
+        "wordcount",
+        "--json",
+        "--min-workers",
+        "2",
+        "--master",
+        LOOPBACK,
+    ];
+    let program = Running::spawn(&mut dstreams(&[&arguments[..], &TIMES].concat()));
+    let waiting = program.complaint();
+    let said = "dstreams: waiting for 2 worker(s): dstreams worker --master ";
+    let master = waiting.strip_prefix(said).unwrap().to_owned();
+    let start = || Running::spawn(&mut worker(&master, &[]));
+    let first = [start(), start()].map(Running::listening);
+    let mut program = program.listening();
+    assert_eq!(program.said("master"), master);
+    for worker in &first {
+        let known = workers(&program.first)
+            .iter()
+            .find(|w| w["pid"] == json!(worker.pid()));
+        assert_eq!(known.unwrap()["ingest"], worker.first["ingest"]);
+        assert_eq!(worker.said("master"), master);
+    }
+
+    let third = start().listening();
+    let told = program.complaint_with("worker 3 at ");
+    assert!(told.contains(third.said("ingest")), "{told}");
+    send(&master, &text(4, 3_000));
+    // It leaves when it is told to, and says no word.
+    let [mut leaving, staying] = first;
+    leaving.terminate();
+    let (status, errors) = leaving.wait();
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+    let told = program.complaint_with("is gone");
+    let gone = leaving.first["worker"].to_string();
+    assert!(
+        told.starts_with(&format!("dstreams: worker {gone} is gone")),
+        "{told}"
+    );
+    send(&master, &text(5, 3_000));
+    program.wait_for(6_000);
+    check_counts(&program, &[&text(4, 3_000), &text(5, 3_000)]);
+
+    program.terminate();
+    assert_eq!(program.end().0, 6_000);
+    for mut worker in [staying, third] {
+        let (status, errors) = worker.wait();
+        assert_eq!(status.code(), Some(0), "{errors}");
+    }
+}
+
+#[test]
+fn sigterm_of_a_master_ends_the_program_and_its_workers() {
+    let _alone = alone();
+    let arguments = ["master", "--json", "--workers", "2", "--listen", LOOPBACK];
+    let mut program = Running::start(&[&arguments[..], &TIMES].concat());
+    let master = program.said("master").to_owned();
+    let mut others = [(); 2].map(|()| Running::spawn(&mut worker(&master, &[])));
+    let mut joined = [program.next(), program.next()].map(|line| line["pid"].as_u64().unwrap());
+    joined.sort();
+    let mut pids = [others[0].pid(), others[1].pid()];
+    pids.sort();
+    assert_eq!(joined, pids);
+
+    // What was acknowledged right before is counted.
+    let batch = program.next();
+    program.batches.push(batch);
+    send(&master, &text(6, 5_000));
+    program.terminate();
+    assert_eq!(program.end(), (5_000, String::new()));
+    check_counts(&program, &[&text(6, 5_000)]);
+    for worker in &mut others {
+        let (status, errors) = worker.wait();
+        assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn a_master_that_is_killed_takes_the_workers_it_started_with_it() {
+    let _alone = alone();
+    let mut program = with_workers("2");
+    let pids: Vec<_> = workers(&program.first)
+        .iter()
+        .map(|worker| worker["pid"].as_u64().unwrap())
+        .collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| is_alive(*pid)));
+    kill("KILL", program.pid());
+    program.wait();
+    until("its workers end", || !pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[test]
+fn without_any_worker_left_the_program_fails() {
+    let _alone = alone();
+    let mut program = with_workers("1");
+    let pid = workers(&program.first)[0]["pid"].as_u64().unwrap();
+    kill("KILL", pid);
+    let (status, errors) = program.wait();
+    assert_eq!(status.code(), Some(1));
+    let wanted =
+        format!("dstreams: worker 1 (pid {pid}) ended: signal: 9 (SIGKILL); no worker is left\n");
+    assert!(errors.ends_with(&wanted), "{errors}");
+}
+
+#[test]
+fn a_worker_without_a_master_says_so_after_a_while() {
+    let closed = TcpListener::bind(LOOPBACK)
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let started = Instant::now();
+    let output = worker(&closed, &["--retry", "700ms"]).output().unwrap();
+    let error = message(output, 1);
+    assert!(
+        started.elapsed().as_millis() >= 700,
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(started.elapsed() < PATIENCE);
+    assert!(
+        error.contains(&format!("no master at {closed} for 700ms")),
+        "{error}"
+    );
+    assert!(
+        error.contains(&format!("`master --listen {closed}`")),
+        "{error}"
+    );
+}
+
+#[test]
+fn another_build_is_refused_with_both() {
+    let _alone = alone();
+    let arguments = ["master", "--json", "--listen", LOOPBACK];
+    let program = Running::start(&arguments);
+    // The same program with one byte more at its end runs as before.
+    let other = File::new("other-build");
+    std::fs::copy(env!("CARGO_BIN_EXE_dstreams"), &other.0).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&other.0)
+        .unwrap();
+    std::io::Write::write_all(&mut file, b"\n").unwrap();
+    drop(file);
+    let arguments = ["worker", "--master", program.said("master")];
+    let output = Command::new(&other.0).args(arguments).output().unwrap();
+    let error = message(output, 1);
+    let builds: Vec<_> = error
+        .split_whitespace()
+        .filter(|word| word.starts_with("0.1.0-"))
+        .collect();
+    assert!(builds.len() == 2 && builds[0] != builds[1], "{error}");
+    assert!(
+        error.contains("refuses this worker") && error.contains("the same program"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let taken = TcpListener::bind(LOOPBACK).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for arguments in [
+        &["wordcount", "--master", &address][..],
+        &["master", "--listen", &address],
+        &["worker", "--master", "127.0.0.1:1", "--listen", &address],
+    ] {
+        let error = message(run(arguments, b""), 1);
+        assert!(
+            error.contains(&address) && error.contains("in use"),
+            "{error}"
+        );
+        assert!(error.contains("choose another port"), "{error}");
+    }
+}
+
+#[test]
+fn a_status_of_nobody_or_of_somebody_else_is_an_error() {
+    let _alone = alone();
+    let closed = TcpListener::bind(LOOPBACK)
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let ask = |address: &str| message(run(&["status", "--master", address], b""), 1);
+    let error = ask(&closed);
+    assert!(
+        error.contains(&format!("no master answers at {closed}")),
+        "{error}"
+    );
+    assert!(
+        error.contains(&format!("`master --listen {closed}`")),
+        "{error}"
+    );
+
+    let silent = TcpListener::bind(LOOPBACK).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let error = ask(&address);
+    assert!(
+        error.contains(&format!("no master answers at {address}")),
+        "{error}"
+    );
+
+    let program = with_workers("1");
+    let ingest = workers(&program.first)[0]["ingest"].as_str().unwrap();
+    let error = ask(ingest);
+    assert!(
+        error.contains(&format!("{ingest} answers, but not as a master")),
+        "{error}"
+    );
+}
+
+#[test]
+fn beyond_loopback_a_token_is_needed_and_the_right_one() {
+    let _alone = alone();
+    for arguments in [
+        &["wordcount", "--master", "0.0.0.0:0"][..],
+        &["master", "--listen", "0.0.0.0:0"],
+        &["worker", "--master", "127.0.0.1:1", "--listen", "0.0.0.0:0"],
+    ] {
+        let error = message(run(arguments, b""), 1);
+        for wanted in ["0.0.0.0:0", "no token", "DSTREAMS_TOKEN", "--token-file"] {
+            assert!(error.contains(wanted), "{error} does not say {wanted}");
+        }
+    }
+
+    let token = File::new("token");
+    std::fs::write(&token.0, "secret-of-the-test\n").unwrap();
+    let with_token = ["--token-file", token.path()];
+    let arguments = ["master", "--json", "--listen", "0.0.0.0:0"];
+    let mut program = Running::start(&[&arguments[..], &with_token, &TIMES].concat());
+    let port = program.said("master").rsplit_once(':').unwrap().1;
+    let master = format!("127.0.0.1:{port}");
+    for output in [
+        worker(&master, &[]).output().unwrap(),
+        worker(&master, &[])
+            .env("DSTREAMS_TOKEN", "guessed")
+            .output()
+            .unwrap(),
+        run(&["status", "--master", &master], b""),
+        run(&["send", &master, "--stream", "lines"], b"a\n"),
+    ] {
+        let error = message(output, 1);
+        assert!(error.contains("token"), "{error}");
+        assert!(!error.contains("secret-of-the-test"), "{error}");
+    }
+
+    let mut other = worker(&master, &[]);
+    let mut other = Running::spawn(other.env("DSTREAMS_TOKEN", "secret-of-the-test")).listening();
+    assert_eq!(program.next()["pid"], json!(other.pid()));
+    let sent = run(
+        &[&["send", &master, "--stream", "lines"][..], &with_token].concat(),
+        b"a b\nc\n",
+    );
+    assert_eq!(message(sent, 0), "");
+    let asked = run(
+        &[&["status", "--master", &master][..], &with_token].concat(),
+        b"",
+    );
+    assert_eq!(message(asked, 0), "");
+    program.wait_for(2);
+    program.terminate();
+    assert_eq!(program.end(), (2, String::new()));
+    assert_eq!(other.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_demo_on_workers_counts_what_it_sends() {
+    let _alone = alone();
+    let arguments = [
+        "demo",
+        "--workers",
+        "2",
+        "--batches",
+        "3",
+        "--interval",
+        "200ms",
+        "--window",
+        "1s",
+        "--rate",
+        "2000",
+    ];
+    let output = run(&arguments, b"");
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(message(output, 0), "", "{said}");
+    for worker in ["    worker 1: ", "    worker 2: "] {
+        let lines: Vec<_> = said
+            .lines()
+            .filter(|line| line.starts_with(worker))
+            .collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(
+            lines[0].contains("blocks") && lines[0].contains("partitions"),
+            "{said}"
+        );
+    }
+    let last = said.lines().last().unwrap();
+    let numbers: Vec<u64> = last.split([' ', ';']).flat_map(str::parse).collect();
+    let [fed, acknowledged, counted, batches] = numbers[..] else {
+        panic!("{said}")
+    };
+    assert!(fed > 0 && batches >= 3, "{said}");
+    assert_eq!((acknowledged, counted), (fed, fed), "{said}");
+}
+
+#[test]
+fn wrong_use_of_workers_is_told_apart() {
+    for (arguments, wanted) in [
+        (
+            &["wordcount"][..],
+            "--listen <HOST:PORT>|--workers <N>|--master <HOST:PORT>",
+        ),
+        (
+            &["wordcount", "--workers", "2", "--master", LOOPBACK],
+            "cannot be used",
+        ),
+        (
+            &["wordcount", "--workers", "2", "--clients", LOOPBACK],
+            "cannot be used",
+        ),
+        (&["wordcount", "--workers", "0"], "--workers"),
+        (&["worker", "--master", "nowhere"], "HOST:PORT"),
+        (
+            &["worker", "--master", LOOPBACK, "--memory", "much"],
+            "512MiB",
+        ),
+        (
+            &["master", "--listen", LOOPBACK, "--copies", "3"],
+            "--copies",
+        ),
+        (
+            &["master", "--listen", LOOPBACK, "--partitions", "129"],
+            "--partitions",
+        ),
+        (&["status"], "--master"),
+    ] {
+        let error = message(run(arguments, b""), 2);
+        assert!(error.contains(wanted), "{error} does not say {wanted}");
+    }
+    let error = message(
+        run(
+            &["master", "--listen", LOOPBACK, "--token-file", "/no/such"],
+            b"",
+        ),
+        1,
+    );
+    assert!(
+        error.contains("/no/such") && error.contains("No such file"),
+        "{error}"
+    );
+}

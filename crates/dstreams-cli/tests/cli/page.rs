@@ -1,0 +1,42 @@
+//! The page "from laptop to cluster" does what it says.
+
+use std::process::Command;
+
+/// The blocks of shell commands of a page, as one script.
+fn script(page: &str) -> String {
+    let blocks = page.split("```sh\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    format!("set -eu\n{}", blocks.collect::<String>())
+}
+
+#[test]
+fn from_laptop_to_cluster() {
+    let page = include_str!("../../../../docs/from-laptop-to-cluster.md");
+    let command = std::path::Path::new(env!("CARGO_BIN_EXE_dstreams"));
+    let place = std::env::temp_dir().join(format!("dstreams-page-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("bash")
+        .args(["-m", "-c", &script(page)])
+        .current_dir(&place)
+        .env(
+            "PATH",
+            format!("{}:{path}", command.parent().unwrap().display()),
+        )
+        .output()
+        .unwrap();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{said}\n{errors}");
+    let totals: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("records_total"))
+        .collect();
+    // The totals that the page speaks of, in its order.
+    let promised = [10_000, 20_000, 10_000].map(|n| format!("{{\"records_total\":{n}}}"));
+    assert_eq!(totals, promised, "{said}\n{errors}");
+    assert!(page.contains(&promised[0]) && page.contains(&promised[1]));
+    std::fs::remove_dir_all(&place).unwrap();
+}

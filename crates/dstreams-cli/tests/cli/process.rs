@@ -1,0 +1,202 @@
+//! Processes of the command: started, listened to, told to end, killed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Ends what hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn dstreams(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dstreams"));
+    command
+        .args(arguments)
+        .env_remove("DSTREAMS_TOKEN")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command to its end, with something on its standard input.
+pub fn run(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = dstreams(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    // A command that fails early does not read it.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// The message of a command that fails with `code`.
+pub fn message(output: Output, code: i32) -> String {
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(
+        !message.contains("panicked") && !message.contains("backtrace"),
+        "{message}"
+    );
+    message
+}
+
+/// Sends `kill -SIGNAL` to a process.
+pub fn kill(signal: &str, pid: u64) {
+    let kill = format!("kill -{signal} {pid}");
+    let done = Command::new("sh").args(["-c", &kill]).status().unwrap();
+    assert!(done.success(), "{kill}");
+}
+
+/// Whether there is a process that is not only waited for.
+pub fn is_alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
+    state.is_some_and(|state| state != b'Z')
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "{what}: not yet");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A command that runs, and prints JSON.
+pub struct Running {
+    child: Child,
+    output: Receiver<String>,
+    errors: Receiver<String>,
+    /// Its first line.
+    pub first: Value,
+    pub batches: Vec<Value>,
+}
+
+/// The lines that somebody prints.
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    let from = BufReader::new(from).lines();
+    std::thread::spawn(move || from.map_while(|line| sender.send(line.ok()?).ok()).count());
+    lines
+}
+
+impl Running {
+    /// Starts it, and waits for its first line.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::spawn(&mut dstreams(arguments)).listening()
+    }
+
+    /// Starts it.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let output = lines(child.stdout.take().unwrap());
+        let errors = lines(child.stderr.take().unwrap());
+        Running {
+            child,
+            output,
+            errors,
+            first: Value::Null,
+            batches: Vec::new(),
+        }
+    }
+
+    /// Waits for its first line.
+    pub fn listening(mut self) -> Self {
+        self.first = self.next();
+        self
+    }
+
+    pub fn next(&self) -> Value {
+        match self.output.recv_timeout(PATIENCE) {
+            Ok(line) => serde_json::from_str(&line).unwrap(),
+            Err(error) => panic!(
+                "{error}; it said: {:?}",
+                self.errors.try_iter().collect::<Vec<_>>()
+            ),
+        }
+    }
+
+    /// The next line on standard error.
+    pub fn complaint(&self) -> String {
+        self.errors.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// The first line on standard error that contains this; logs may come before.
+    pub fn complaint_with(&self, text: &str) -> String {
+        loop {
+            let line = self.complaint();
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// What its first line says of `name`.
+    pub fn said(&self, name: &str) -> &str {
+        self.first[name].as_str().unwrap()
+    }
+
+    pub fn pid(&self) -> u64 {
+        self.child.id().into()
+    }
+
+    pub fn records(&self) -> u64 {
+        let records = |batch: &Value| batch["records"].as_u64().unwrap();
+        self.batches.iter().map(records).sum()
+    }
+
+    /// Takes in batches until they have so many records together.
+    pub fn wait_for(&mut self, records: u64) {
+        self.wait_for_some(records);
+        assert_eq!(self.records(), records);
+    }
+
+    /// Takes in batches until they have so many records together or more.
+    pub fn wait_for_some(&mut self, records: u64) {
+        while self.records() < records {
+            let batch = self.next();
+            self.batches.push(batch);
+        }
+    }
+
+    pub fn terminate(&self) {
+        kill("TERM", self.pid());
+    }
+
+    /// Waits for its end; returns all that was not read of what it has said on standard error.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let mut errors = String::new();
+        let since = Instant::now();
+        while let Ok(line) = self.errors.recv_timeout(PATIENCE) {
+            errors += &(line + "\n");
+            assert!(since.elapsed() < PATIENCE, "it goes on: {errors}");
+        }
+        (self.child.wait().unwrap(), errors)
+    }
+
+    /// Takes in the rest of the batches; returns the total, with the rest of standard error.
+    pub fn end(&mut self) -> (u64, String) {
+        let total = loop {
+            let line = self.next();
+            match line.get("records_total") {
+                Some(total) => break total.as_u64().unwrap(),
+                None if line.get("gone").is_some() => {}
+                None => self.batches.push(line),
+            }
+        };
+        let (status, errors) = self.wait();
+        assert_eq!(status.code(), Some(0), "{errors}");
+        let more = self.output.recv_timeout(PATIENCE);
+        assert!(more.is_err(), "there is more after the end: {more:?}");
+        assert_eq!(total, self.records());
+        (total, errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

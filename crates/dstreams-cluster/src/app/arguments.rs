@@ -1,0 +1,239 @@
+//! Arguments of roles, and how they are read.
+
+use std::net::{ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::value_parser;
+use dstreams::StreamContext;
+
+use super::error::Error;
+use crate::master::check_exposed;
+use crate::{Master, MasterOptions, WorkerOptions};
+
+/// Holds the secret where no file is given.
+const TOKEN: &str = "DSTREAMS_TOKEN";
+/// Where a worker listens that is on the master's machine.
+const LOOPBACK: &str = "127.0.0.1:0";
+
+/// The secret that master, workers and clients share
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Secret {
+    /// File with the secret of the cluster, which is needed beyond loopback [default: DSTREAMS_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Secret {
+    /// The secret, if there is one.
+    pub fn read(&self) -> Result<Option<String>, Error> {
+        let (place, text) = match &self.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(|source| Error::TokenFile {
+                    file: file.clone(),
+                    source,
+                })?;
+                (file.display().to_string(), text)
+            }
+            None => match std::env::var(TOKEN) {
+                Ok(text) if !text.is_empty() => (TOKEN.to_owned(), text),
+                _ => return Ok(None),
+            },
+        };
+        let token = text.trim();
+        let problem = match token {
+            "" => "it is empty",
+            _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => "it has other characters",
+            _ => return Ok(Some(token.to_owned())),
+        };
+        Err(Error::Token {
+            place,
+            problem: problem.to_owned(),
+        })
+    }
+}
+
+/// How a master spreads a program over workers.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ClusterArgs {
+    /// Partitions of keyed data, fixed for the life of the program [default: cores of the workers]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=128))]
+    partitions: Option<u8>,
+    /// Workers that hold a block: with 2 the loss of any one loses nothing that was acknowledged
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=2))]
+    copies: u8,
+    #[command(flatten)]
+    secret: Secret,
+}
+
+impl Default for ClusterArgs {
+    fn default() -> Self {
+        ClusterArgs {
+            partitions: None,
+            copies: 2,
+            secret: Secret::default(),
+        }
+    }
+}
+
+impl ClusterArgs {
+    /// The options of a master.
+    pub fn options(&self, listen: &str, workers: usize) -> Result<MasterOptions, Error> {
+        Ok(MasterOptions {
+            listen: listen.to_owned(),
+            workers,
+            partitions: self.partitions.map(usize::from),
+            copies: usize::from(self.copies),
+            token: self.secret.read()?,
+            arguments: Vec::new(),
+        })
+    }
+
+    /// The secret of the cluster.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
+/// What a master is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MasterArgs {
+    /// Where workers, clients and `status` connect; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    pub listen: String,
+    /// Workers that must be there before the first batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
+    pub workers: u16,
+    /// How the program is spread.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl MasterArgs {
+    /// Listens for workers of the program that `context` describes; they get `arguments`.
+    pub async fn listen(
+        &self,
+        context: StreamContext,
+        arguments: Vec<String>,
+    ) -> Result<Master, Error> {
+        let mut options = self.cluster.options(&self.listen, self.workers.into())?;
+        options.arguments = arguments;
+        Ok(Master::listen(context, options).await?)
+    }
+}
+
+/// Run as a worker: receive, hold blocks and state, run tasks
+///
+/// Ends with the program; SIGTERM or Ctrl-C ends it before. The program's arguments come from the
+/// master.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WorkerArgs {
+    /// Where the master listens
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    master: String,
+    /// Where clients and other workers connect [default: a free port, loopback if the master is there]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    listen: Option<String>,
+    /// Tasks that run at once [default: the cores of the machine]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    cores: Option<u16>,
+    /// Received records that are held in memory, such as 512MiB [default: as the program says]
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    memory: Option<ByteSize>,
+    /// How long to look for a master, at first and when the link to it broke
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
+    retry: Duration,
+    #[command(flatten)]
+    secret: Secret,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl WorkerArgs {
+    /// The options of a worker. Fails where others could reach it and there is no secret.
+    pub(super) fn options(&self) -> Result<WorkerOptions, Error> {
+        let mut options = WorkerOptions::new(&self.master);
+        options.listen = self.listen.clone().unwrap_or_else(|| beside(&self.master));
+        options.token = self.secret.read()?;
+        options.retry = self.retry;
+        options.memory = self.memory.map(|memory| memory.as_u64() as usize);
+        options.cores = self.cores.map_or(options.cores, usize::from);
+        check_exposed("worker", &options.listen, options.token.as_deref())?;
+        Ok(options)
+    }
+}
+
+/// The address of this machine that faces `master`; loopback if the master is there, or unknown.
+fn beside(master: &str) -> String {
+    let facing = || {
+        let master = master.to_socket_addrs().ok()?.next()?;
+        let any = if master.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
+        // Sends nothing: the system only looks up the way.
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(master).ok()?;
+        let mut own = socket.local_addr().ok()?;
+        own.set_port(0);
+        Some(own.to_string())
+    };
+    facing().unwrap_or_else(|| LOOPBACK.to_owned())
+}
+
+/// A host and a port.
+pub fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("an address is HOST:PORT, such as 127.0.0.1:7077".to_owned()),
+    }
+}
+
+/// A length of time with its unit.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text);
+    parsed.map_err(|error| format!("{error}; write it like 500ms, 1s or 2m"))
+}
+
+/// A number of bytes with its unit.
+fn memory(text: &str) -> Result<ByteSize, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(0)) => Err("it must be more than 0".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(format!("{error}; write it like 512MiB or 2GiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_has_units() {
+        for (text, bytes) in [
+            ("1048576", 1 << 20),
+            ("512MiB", 512 << 20),
+            ("2 GiB", 2 << 30),
+        ] {
+            assert_eq!(memory(text), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "0", "-1", "much", "5 bananas"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
+        assert!(memory("much").unwrap_err().contains("512MiB"));
+    }
+
+    #[test]
+    fn a_worker_listens_where_the_master_can_reach_it() {
+        assert_eq!(beside("127.0.0.1:7077"), LOOPBACK);
+        assert_eq!(beside("no.such.host.invalid:1"), LOOPBACK);
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong in a role, beside the program itself.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a role failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The program could not be built, or stopped with an error.
+    #[error(transparent)]
+    Program(#[from] dstreams::Error),
+    /// The stop was cut short: by a second signal, or because it took too long.
+    #[error("stopped before everything that was received was run ({unfinished} batch(es) left)")]
+    Unfinished {
+        /// Batches that were begun.
+        unfinished: u64,
+    },
+    /// Nobody who could be asked answers.
+    #[error(
+        "no master answers at {address}: {reason}; is it running (`master --listen {address}`), \
+         and is this its address?"
+    )]
+    NoAnswer {
+        /// The address as given.
+        address: String,
+        /// What was seen instead.
+        reason: String,
+    },
+    /// Somebody else answers.
+    #[error(
+        "{address} answers, but not as a master: {reason}; give the address that the master prints"
+    )]
+    NoMaster {
+        /// The address as given.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The secret cannot be read.
+    #[error("cannot read the token from {file}: {source}")]
+    TokenFile {
+        /// The file as given.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The secret cannot be one.
+    #[error(
+        "the token of {place} cannot be used: {problem}; it is one line of visible ASCII characters"
+    )]
+    Token {
+        /// The file, or the variable.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// The operating system does not give what every role needs.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+impl Error {
+    /// Whether nobody reads what is printed any more (`| head`): the work is done.
+    pub fn is_closed_output(&self) -> bool {
+        matches!(self, Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

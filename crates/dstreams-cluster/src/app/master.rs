@@ -1,0 +1,107 @@
+//! `master`: decides and commits, and has workers do the rest.
+
+use dstreams::{Result, StreamContext};
+use serde::Serialize;
+use tokio::time::interval;
+
+use super::arguments::MasterArgs;
+use super::attend::{DRAIN, LOOK, dismiss, gather};
+use super::error::Error;
+use super::members::Members;
+use super::signals::Signals;
+use super::{json, say};
+use crate::{ClusterStatus, logs};
+
+/// Run as the master: decide, and have workers receive and run tasks
+///
+/// SIGTERM or Ctrl-C ends the program and its workers: what was received is run and committed before.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    master: MasterArgs,
+    /// Arguments of the program
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs the role.
+pub async fn run(
+    args: Args,
+    app: &dyn Fn(&[String]) -> Result<StreamContext>,
+) -> Result<(), Error> {
+    let Args { master, arguments } = args;
+    logs::to_stderr();
+    let mut signals = Signals::catch()?;
+    let context = app(&arguments)?;
+    let mut told = Told {
+        json: master.json,
+        members: Members::default(),
+    };
+
+    let wanted = master.workers.into();
+    let master = master.listen(context, arguments).await?;
+    told.line(
+        &Where {
+            master: master.address().to_owned(),
+        },
+        format_args!("master {}", master.address()),
+    );
+    let cluster = tokio::select! {
+        cluster = gather(master, wanted, |status| told.changes(status)) => cluster?,
+        // Nothing has begun.
+        () = signals.next() => return Ok(()),
+    };
+
+    let (running, mut ticks, mut asked) = (&cluster.running, interval(LOOK), false);
+    let ended = loop {
+        tokio::select! {
+            ended = running.await_termination(None) => break ended,
+            () = signals.next() => {
+                running.request_stop(!asked, Some(DRAIN));
+                asked = true;
+            }
+            _ = ticks.tick() => told.changes(&cluster.status()),
+        }
+    };
+    dismiss(&cluster).await;
+    let summary = ended?.ok_or(dstreams::Error::NotRunning)?;
+    let (batches, records) = (summary.batches, summary.records);
+    let end = format_args!("ended: {records} records in {batches} batches");
+    told.line(&End { batches, records }, end);
+    match summary.unfinished {
+        0 => Ok(()),
+        unfinished => Err(Error::Unfinished { unfinished }),
+    }
+}
+
+/// Tells where things are. A program goes on though nobody listens.
+struct Told {
+    json: bool,
+    members: Members,
+}
+
+impl Told {
+    fn line(&self, object: &impl Serialize, text: impl std::fmt::Display) {
+        let _ = match self.json {
+            true => json(object).and_then(say),
+            false => say(text),
+        };
+    }
+
+    fn changes(&mut self, status: &ClusterStatus) {
+        for change in self.members.changes(status) {
+            self.line(&change, &change);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Where {
+    master: String,
+}
+
+#[derive(Serialize)]
+struct End {
+    batches: u64,
+    records: u64,
+}

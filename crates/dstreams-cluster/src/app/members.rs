@@ -1,0 +1,122 @@
+//! [`Members`]: which workers have come and gone since one last looked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::ClusterStatus;
+
+/// The workers that were there when one last looked.
+#[derive(Debug, Default)]
+pub struct Members(BTreeMap<u32, u32>);
+
+/// A worker that has come or gone: a line for people, an object for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Change {
+    /// It has come.
+    Joined {
+        /// Its number.
+        worker: u32,
+        /// Its process.
+        pid: u32,
+        /// Where it takes records of clients.
+        ingest: String,
+        /// Tasks it runs at once.
+        cores: usize,
+    },
+    /// It has gone.
+    Gone {
+        /// Its number.
+        gone: u32,
+        /// Its process.
+        pid: u32,
+    },
+}
+
+impl Members {
+    /// What has changed, the gone first.
+    pub fn changes(&mut self, status: &ClusterStatus) -> Vec<Change> {
+        let now: BTreeMap<u32, u32> = status.workers.iter().map(|w| (w.id, w.pid)).collect();
+        let gone = self.0.iter().filter(|(id, _)| !now.contains_key(id));
+        let gone = gone.map(|(id, pid)| Change::Gone {
+            gone: *id,
+            pid: *pid,
+        });
+        let new = status
+            .workers
+            .iter()
+            .filter(|w| !self.0.contains_key(&w.id));
+        let new = new.map(|worker| Change::Joined {
+            worker: worker.id,
+            pid: worker.pid,
+            ingest: worker.ingest.clone(),
+            cores: worker.cores,
+        });
+        let changes = gone.chain(new).collect();
+        self.0 = now;
+        changes
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Joined {
+                worker,
+                pid,
+                ingest,
+                cores,
+            } => write!(
+                f,
+                "worker {worker} at {ingest} (pid {pid}, {cores} core(s))"
+            ),
+            Change::Gone { gone, pid } => write!(f, "worker {gone} is gone (pid {pid})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WorkerStatus;
+
+    fn status(ids: &[u32]) -> ClusterStatus {
+        let workers = ids.iter().map(|id| WorkerStatus {
+            id: *id,
+            pid: 100 + id,
+            ..WorkerStatus::default()
+        });
+        ClusterStatus {
+            workers: workers.collect(),
+            ..ClusterStatus::default()
+        }
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut members = Members::default();
+        let mut told = |ids: &[u32]| -> Vec<String> {
+            let changes = members.changes(&status(ids));
+            changes
+                .iter()
+                .map(|c| json(c) + " " + &c.to_string())
+                .collect()
+        };
+        fn json(change: &Change) -> String {
+            serde_json::to_string(change).unwrap()
+        }
+        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(told(&[1, 2]).len(), 2);
+        assert_eq!(told(&[1, 2]), [""; 0]);
+        assert_eq!(
+            told(&[2, 3]),
+            [
+                r#"{"gone":1,"pid":101} worker 1 is gone (pid 101)"#,
+                r#"{"worker":3,"pid":103,"ingest":"","cores":0} worker 3 at  (pid 103, 0 core(s))"#,
+            ]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! `status`: how a cluster is doing, as its master knows.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use arrow_flight::Action;
+use bytesize::ByteSize;
+use comfy_table::{CellAlignment, Table, presets};
+use tonic::Code;
+
+use super::arguments::{Secret, address};
+use super::error::Error;
+use super::{json, say};
+use crate::data::{Peers, Token};
+use crate::{ClusterStatus, WorkerStatus};
+
+/// How long a master may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Say how a cluster is doing
+#[derive(Debug, Clone, clap::Args)]
+pub struct StatusArgs {
+    /// Where the master listens
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    master: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    secret: Secret,
+}
+
+/// Asks, and prints the answer.
+pub async fn print_status(args: &StatusArgs) -> Result<(), Error> {
+    let status = ask(&args.master, args.secret.read()?).await?;
+    match args.json {
+        true => say(json(&status)?),
+        false => say(table(&args.master, &status).trim_end()),
+    }
+}
+
+/// Asks a master how its cluster is doing.
+pub async fn ask(master: &str, token: Option<String>) -> Result<ClusterStatus, Error> {
+    let no_answer = |reason: String| Error::NoAnswer {
+        address: master.to_owned(),
+        reason,
+    };
+    let no_master = |reason: String| Error::NoMaster {
+        address: master.to_owned(),
+        reason,
+    };
+    let peers = Peers::new(Token::new(token));
+    let asked = async {
+        let mut client = peers.client(master)?;
+        let action = peers.request(Action::new("status", ""));
+        client.do_action(action).await?.into_inner().message().await
+    };
+    let answer = match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Ok(answer)) => answer.unwrap_or_default(),
+        Ok(Err(status)) => {
+            let said = status.message().to_owned();
+            return Err(match status.code() {
+                Code::Unauthenticated | Code::Unimplemented => no_master(said),
+                _ => no_answer(said),
+            });
+        }
+        Err(_) => return Err(no_answer(format!("it said nothing for {ANSWER:?}"))),
+    };
+    serde_json::from_slice(&answer.body).map_err(|error| no_master(error.to_string()))
+}
+
+/// For people.
+fn table(master: &str, status: &ClusterStatus) -> String {
+    let (batches, records) = (status.batches, status.records);
+    let mut text = format!("master {master}: {records} records in {batches} batches\n");
+    if let Some(last) = &status.last {
+        let (delay, processing) = (last.scheduling_delay(), last.processing_time());
+        let _ = writeln!(
+            text,
+            "last batch {}: {} records, scheduling delay {:.1} ms, processing {:.1} ms, {} attempt(s)",
+            last.batch,
+            last.records,
+            delay.as_secs_f64() * 1e3,
+            processing.as_secs_f64() * 1e3,
+            last.attempts,
+        );
+    }
+    let streams = status.streams.iter().map(|stream| {
+        let listening = stream.listening.clone();
+        let listening = listening.unwrap_or_else(|| "every worker".to_owned());
+        [
+            stream.name.clone(),
+            listening,
+            stream.dead_letters.to_string(),
+        ]
+    });
+    text += "\n";
+    text += &rows(["stream", "listening", "dead letters"], streams);
+    text += "\n";
+    let head = [
+        "worker",
+        "pid",
+        "ingest",
+        "cores",
+        "blocks",
+        "their memory",
+        "kept",
+        "partitions",
+        "standby of",
+        "memory",
+    ];
+    text += &rows(head, status.workers.iter().map(worker));
+    text
+}
+
+fn worker(worker: &WorkerStatus) -> [String; 10] {
+    let size = |bytes: u64| ByteSize(bytes).display().iec().to_string();
+    let list = |partitions: &[u32]| match partitions {
+        [] => "-".to_owned(),
+        all => {
+            let all: Vec<_> = all.iter().map(u32::to_string).collect();
+            all.join(" ")
+        }
+    };
+    [
+        worker.id.to_string(),
+        worker.pid.to_string(),
+        worker.ingest.clone(),
+        worker.cores.to_string(),
+        worker.blocks.to_string(),
+        size(worker.block_memory as u64),
+        worker.kept.to_string(),
+        list(&worker.holds),
+        list(&worker.stands_by),
+        size(worker.resident_memory),
+    ]
+}
+
+/// Columns below their names, without lines.
+fn rows<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column
+            .set_padding((0, 2))
+            .set_cell_alignment(CellAlignment::Left);
+    }
+    let lines: Vec<_> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,71 @@
+//! `worker`: receives, holds blocks and state, runs tasks.
+
+use std::process;
+use std::thread;
+
+use dstreams::{Result, StreamContext};
+use serde::Serialize;
+
+use super::arguments::WorkerArgs;
+use super::error::Error;
+use super::signals::Signals;
+use super::{json, say};
+use crate::{logs, run_worker};
+
+/// Runs a worker until its program has ended; `app` builds the program from the arguments that the
+/// master has.
+///
+/// SIGTERM or Ctrl-C ends the process at once, with exit status 0: the master goes on with the other
+/// workers. Must not be called inside a tokio runtime.
+pub fn work(
+    args: &WorkerArgs,
+    app: &dyn Fn(&[String]) -> Result<StreamContext>,
+) -> Result<(), Error> {
+    logs::to_stderr();
+    leave_on_signal()?;
+    let options = args.options()?;
+    let joined = |worker: u32, ingest: &str| {
+        let (pid, master) = (process::id(), options.master.as_str());
+        let line = Joined {
+            worker,
+            pid,
+            ingest,
+            master,
+        };
+        // A worker works though nobody listens.
+        let _ = match args.json {
+            true => json(&line).and_then(say),
+            false => say(format_args!(
+                "worker {worker} at {ingest}, of the master {master}"
+            )),
+        };
+    };
+    Ok(run_worker(&options, app, &joined)?)
+}
+
+#[derive(Serialize)]
+struct Joined<'a> {
+    worker: u32,
+    pid: u32,
+    ingest: &'a str,
+    master: &'a str,
+}
+
+/// The engine inside waits for its tasks when a signal comes; nobody needs them any more.
+fn leave_on_signal() -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::catch()?
+    };
+    let wait = move || {
+        runtime.block_on(signals.next());
+        process::exit(0)
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(wait).map_err(Error::Start)?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Named points at which a worker ends as if it were killed, for tests of what happens then.
+//!
+//! `DSTREAMS_CRASH_AT=NAME#N@FILE`: at the N-th time that the point NAME is passed, by the first
+//! process that makes FILE then. The names are those of [`POINTS`].
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// All points, in the order of a record's way.
+pub const POINTS: [&str; 8] = [
+    "receive:sealed",
+    "replicate:held",
+    "replicate:copied",
+    "replicate:told",
+    "execute:task",
+    "execute:done",
+    "state:installed",
+    "state:standby",
+];
+
+struct Planned {
+    point: String,
+    left: AtomicU64,
+    file: PathBuf,
+}
+
+impl Planned {
+    fn parse(plan: &str) -> Option<Self> {
+        let (point, rest) = plan.split_once('#')?;
+        let (count, file) = rest.split_once('@')?;
+        Some(Planned {
+            point: point.to_owned(),
+            left: AtomicU64::new(count.parse().ok()?),
+            file: file.into(),
+        })
+    }
+
+    /// Whether this is the time, and this process the first.
+    fn is_now(&self, name: &str) -> bool {
+        self.point == name
+            && self.left.fetch_sub(1, Ordering::Relaxed) == 1
+            && File::create_new(&self.file).is_ok()
+    }
+}
+
+/// Ends the process here if that is planned.
+pub fn point(name: &str) {
+    static PLANNED: OnceLock<Option<Planned>> = OnceLock::new();
+    let planned = PLANNED.get_or_init(|| Planned::parse(&std::env::var("DSTREAMS_CRASH_AT").ok()?));
+    if planned.as_ref().is_some_and(|planned| planned.is_now(name)) {
+        eprintln!("crash at {name}, as planned");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,40 @@
+//! Every acknowledged record is in exactly one cut, unless more workers were lost than the copies bear before their
+//! number was restored.
+
+use std::collections::BTreeMap;
+
+use super::{Calm, Invariant, Scene, Verdict, ensure};
+
+pub struct AckedOnce;
+
+impl Invariant for AckedOnce {
+    fn name(&self) -> &'static str {
+        "acked-once"
+    }
+
+    fn calm(&self, scene: &Scene, calm: Calm) -> Verdict {
+        if calm != Calm::Stopped {
+            return Ok(());
+        }
+        // How many cuts each record is in, and whether a block was lost that made it safe.
+        let mut cuts: BTreeMap<(usize, u64), (usize, bool)> = BTreeMap::new();
+        for (id, block) in &scene.truth.blocks {
+            let excused = scene.truth.excused.contains(id);
+            let cut = scene.ledger.cuts.contains_key(id) && !excused;
+            for record in block.records() {
+                let (count, lost) = cuts.entry(record).or_default();
+                *count += usize::from(cut);
+                *lost |= excused && scene.truth.safe.contains(id);
+            }
+        }
+        for (producer, client) in scene.clients.iter().enumerate() {
+            for number in 1..=client.acked {
+                let (count, lost) = cuts.get(&(producer, number)).copied().unwrap_or_default();
+                ensure(count == 1 || (count == 0 && lost), || {
+                    format!("batch {number} of producer {producer} is in {count} cuts")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}

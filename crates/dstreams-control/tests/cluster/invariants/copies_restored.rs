@@ -1,0 +1,37 @@
+//! In the calm, every block that is to be kept is held by as many as it should be.
+
+use super::{Calm, Invariant, Scene, Verdict, ensure};
+
+pub struct CopiesRestored;
+
+impl Invariant for CopiesRestored {
+    fn name(&self) -> &'static str {
+        "copies-restored"
+    }
+
+    fn calm(&self, scene: &Scene, _: Calm) -> Verdict {
+        let ledger = scene.ledger;
+        for (id, block) in &scene.truth.blocks {
+            let holds = |worker: &_| {
+                let worker = &scene.workers[worker];
+                worker.is_in() && worker.store.contains_key(id)
+            };
+            let over = ledger
+                .left
+                .get(&id.receiver)
+                .is_some_and(|left| !left.contains(id));
+            let somewhere = ledger.live.iter().any(holds);
+            if over || !somewhere || ledger.forgotten.contains(id) {
+                continue;
+            }
+            let (held, needed) = (ledger.open().filter(holds).count(), ledger.needed());
+            ensure(held >= needed, || {
+                format!(
+                    "block {id} of {:?} is held by {held}, not {needed}",
+                    block.origin
+                )
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! Every command is for workers that are there.
+
+use dstreams_control::cluster::{ClusterCommand, WorkerId};
+
+use super::{Invariant, Scene, Verdict, ensure};
+
+pub struct LostLeftAlone;
+
+impl Invariant for LostLeftAlone {
+    fn name(&self) -> &'static str {
+        "lost-left-alone"
+    }
+
+    fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
+        let absent = named(command)
+            .into_iter()
+            .find(|worker| !scene.ledger.live.contains(worker));
+        ensure(absent.is_none(), || {
+            format!("{command:?}: {absent:?} is not there")
+        })?;
+        match command {
+            ClusterCommand::Fence { lost, .. } => ensure(scene.ledger.gone.contains(lost), || {
+                format!("{lost} is not lost")
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn named(command: &ClusterCommand) -> Vec<WorkerId> {
+    match command {
+        ClusterCommand::Receive { worker, .. }
+        | ClusterCommand::Drop { worker, .. }
+        | ClusterCommand::Grant { worker, .. }
+        | ClusterCommand::Revoke { worker, .. }
+        | ClusterCommand::Drained { worker } => vec![*worker],
+        ClusterCommand::Peer { worker, to } => [*worker].into_iter().chain(*to).collect(),
+        ClusterCommand::Fence { at, .. } => vec![*at],
+        ClusterCommand::Copy { from, to, .. } | ClusterCommand::CopyState { from, to, .. } => {
+            vec![*from, *to]
+        }
+        ClusterCommand::Assign {
+            holder, standby, ..
+        } => [*holder].into_iter().chain(*standby).collect(),
+        ClusterCommand::Gone { .. }
+        | ClusterCommand::BlockLost { .. }
+        | ClusterCommand::StateLost { .. } => vec![],
+    }
+}

@@ -1,0 +1,108 @@
+//! What must always hold, one invariant per file.
+//!
+//! Each command is judged against the ledger as it was before it; after the last command of a step, what should have
+//! been said is checked too; so is each cut of the controller; and, when nothing goes on any more, how things are.
+
+mod acked_once;
+mod block_lost;
+mod complete_standby;
+mod copies_bounded;
+mod copies_restored;
+mod drained;
+mod inputs_covered;
+mod known_last;
+mod lost_left_alone;
+mod newest_claim;
+mod nothing_leaks;
+mod one_owner;
+mod producer_once;
+mod ring;
+mod spread;
+mod state_lost;
+mod survivors;
+mod two_parts;
+
+use std::collections::BTreeMap;
+
+use dstreams_control::BlockMeta;
+use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId};
+
+use crate::ledger::Ledger;
+use crate::world::{Client, Truth, Worker};
+
+/// `Err` says what is wrong.
+pub type Verdict = Result<(), String>;
+
+/// What was said and what really is.
+pub struct Scene<'a> {
+    pub ledger: &'a Ledger,
+    pub workers: &'a BTreeMap<WorkerId, Worker>,
+    pub truth: &'a Truth,
+    pub clients: &'a [Client],
+    pub machine: &'a Cluster,
+}
+
+/// A time in which nothing goes on.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Calm {
+    /// Every record is acknowledged; no batch runs.
+    EngineStands,
+    /// All batches but the newest are committed.
+    EngineRuns,
+    /// After a graceful stop.
+    Stopped,
+}
+
+pub trait Invariant {
+    /// Its name in failures.
+    fn name(&self) -> &'static str;
+
+    /// Before `command` is recorded; its event and the earlier commands of the step are.
+    fn command(&self, _scene: &Scene, _command: &ClusterCommand) -> Verdict {
+        Ok(())
+    }
+
+    /// After the step of an event.
+    fn after(&self, _scene: &Scene, _event: &ClusterEvent) -> Verdict {
+        Ok(())
+    }
+
+    /// Before the blocks of a cut are recorded.
+    fn cut(&self, _scene: &Scene, _blocks: &[BlockMeta]) -> Verdict {
+        Ok(())
+    }
+
+    /// When nothing goes on.
+    fn calm(&self, _scene: &Scene, _calm: Calm) -> Verdict {
+        Ok(())
+    }
+}
+
+/// All of them. Where several are broken by one command, the first is named.
+pub fn all() -> &'static [&'static dyn Invariant] {
+    &[
+        &lost_left_alone::LostLeftAlone,
+        &one_owner::OneOwner,
+        &newest_claim::NewestClaim,
+        &known_last::KnownLast,
+        &two_parts::TwoParts,
+        &complete_standby::CompleteStandby,
+        &state_lost::StateLost,
+        &copies_bounded::CopiesBounded,
+        &ring::Ring,
+        &drained::Drained,
+        &block_lost::BlockLost,
+        &survivors::Survivors,
+        &nothing_leaks::NothingLeaks,
+        &copies_restored::CopiesRestored,
+        &inputs_covered::InputsCovered,
+        &spread::Spread,
+        &producer_once::ProducerOnce,
+        &acked_once::AckedOnce,
+    ]
+}
+
+/// `Err` with the text unless `holds`.
+pub fn ensure(holds: bool, text: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(text()) }
+}

@@ -1,0 +1,57 @@
+//! New blocks are copied to another worker that is there and stays; who copies to whom is said when it changes. In the
+//! calm, everyone has the right peer.
+
+use dstreams_control::cluster::{ClusterCommand, ClusterEvent, WorkerId};
+
+use super::{Calm, Invariant, Scene, Verdict, ensure};
+
+pub struct Ring;
+
+impl Invariant for Ring {
+    fn name(&self) -> &'static str {
+        "ring"
+    }
+
+    fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
+        let ClusterCommand::Peer { worker, to } = command else {
+            return Ok(());
+        };
+        let told = scene.ledger.peers.get(worker).copied().flatten();
+        ensure(told != *to, || {
+            format!("{worker} was told before to copy to {to:?}")
+        })?;
+        let stays = |to: &WorkerId| scene.ledger.open().any(|open| open == *to);
+        ensure(to.is_none_or(|to| to != *worker && stays(&to)), || {
+            format!("{worker} should copy to {to:?}")
+        })
+    }
+
+    fn after(&self, scene: &Scene, event: &ClusterEvent) -> Verdict {
+        match event {
+            ClusterEvent::Joined { .. }
+            | ClusterEvent::Lost { .. }
+            | ClusterEvent::Drain { .. } => is_right(scene),
+            _ => Ok(()),
+        }
+    }
+
+    fn calm(&self, scene: &Scene, _: Calm) -> Verdict {
+        is_right(scene)
+    }
+}
+
+fn is_right(scene: &Scene) -> Verdict {
+    let ledger = scene.ledger;
+    for &worker in &ledger.live {
+        let others = || ledger.open().filter(|&other| other != worker);
+        let next = others()
+            .find(|&other| other > worker)
+            .or_else(|| others().next());
+        let next = next.filter(|_| ledger.config.copies > 1);
+        let peer = ledger.peers.get(&worker).copied().flatten();
+        ensure(peer == next, || {
+            format!("{worker} copies to {peer:?}, not {next:?}")
+        })?;
+    }
+    Ok(())
+}

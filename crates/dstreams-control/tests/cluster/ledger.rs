@@ -1,0 +1,375 @@
+//! [`Ledger`]: what was said so far, both ways. It records and does not judge; the invariants read it.
+//!
+//! It is written from the rules, independently of the machine: an event that does not count by the rules is not
+//! recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dstreams_control::cluster::{
+    ClusterCommand, ClusterConfig, ClusterEvent, Mark, StoredBlock, WorkerId,
+};
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
+
+/// A worker's part in a partition, as it was told.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Part {
+    /// The number of the copy that was ordered last.
+    pub copy: u64,
+    /// The copy is under way.
+    pub copying: bool,
+    /// The copy broke off when its source was lost.
+    pub broken: bool,
+    pub version: Option<BatchTime>,
+}
+
+pub struct Ledger {
+    pub config: ClusterConfig,
+    pub live: BTreeSet<WorkerId>,
+    pub gone: BTreeSet<WorkerId>,
+    /// Live workers that were asked to drain, and those that were told that they may leave.
+    pub draining: BTreeSet<WorkerId>,
+    pub drained: BTreeSet<WorkerId>,
+    pub peers: BTreeMap<WorkerId, Option<WorkerId>>,
+    pub receivers: BTreeMap<ReceiverId, (WorkerId, u32)>,
+    /// What survived of receivers that are gone.
+    pub left: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
+    /// Who has not answered for a lost worker.
+    pub fences: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
+    /// Who said to hold a block.
+    pub held: BTreeMap<BlockId, BTreeSet<WorkerId>>,
+    pub forgotten: BTreeSet<BlockId>,
+    /// The numbers of the blocks of each receiver that were held; all up to a number that its worker told, or that was
+    /// forgotten.
+    pub known: BTreeMap<ReceiverId, BTreeSet<u64>>,
+    /// How far blocks take their producers; all that were held and not lost.
+    pub marks: BTreeMap<BlockId, Vec<Mark>>,
+    /// The greatest number that a producer's owner gave up with.
+    pub revoked: BTreeMap<Arc<str>, u64>,
+    pub lost_blocks: BTreeSet<BlockId>,
+    /// Copies under way, by who gets them, with who gives them.
+    pub copying: BTreeMap<(WorkerId, BlockId), WorkerId>,
+    pub assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
+    pub parts: BTreeMap<(u32, WorkerId), Part>,
+    pub committed: Option<BatchTime>,
+    /// Versions of each partition that were installed somewhere.
+    pub versions: BTreeMap<u32, BTreeSet<BatchTime>>,
+    /// Partitions whose state must be made anew.
+    pub to_remake: BTreeMap<u32, u64>,
+    /// What a token claims.
+    pub claims: BTreeMap<u64, (Arc<str>, WorkerId)>,
+    pub newest_claims: BTreeMap<Arc<str>, u64>,
+    pub granted: BTreeSet<u64>,
+    pub owners: BTreeMap<Arc<str>, (WorkerId, u64)>,
+    pub cuts: BTreeMap<BlockId, BatchTime>,
+}
+
+impl Ledger {
+    pub fn new(config: ClusterConfig) -> Self {
+        Self {
+            config,
+            live: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            drained: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            left: BTreeMap::new(),
+            fences: BTreeMap::new(),
+            held: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            known: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            lost_blocks: BTreeSet::new(),
+            copying: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            committed: None,
+            versions: BTreeMap::new(),
+            to_remake: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            newest_claims: BTreeMap::new(),
+            granted: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+        }
+    }
+
+    /// Live workers that do not drain.
+    pub fn open(&self) -> impl Iterator<Item = WorkerId> {
+        self.live.difference(&self.draining).copied()
+    }
+
+    /// How many open workers should hold a block.
+    pub fn needed(&self) -> usize {
+        self.config.copies.min(self.open().count()).max(1)
+    }
+
+    /// Whether all blocks before it were held too.
+    pub fn follows(&self, block: BlockId) -> bool {
+        let known = self.known.get(&block.receiver);
+        let all = || (0..block.seq).all(|seq| known.is_some_and(|known| known.contains(&seq)));
+        self.left.contains_key(&block.receiver) || all()
+    }
+
+    /// The newest version of a partition that is committed.
+    pub fn newest(&self, partition: u32) -> Option<BatchTime> {
+        let versions = self.versions.get(&partition)?;
+        versions.range(..=self.committed?).next_back().copied()
+    }
+
+    /// Whether the standby may take over, by what was told.
+    pub fn is_complete(&self, partition: u32) -> bool {
+        let Some((_, Some(standby))) = self.assigned.get(&partition) else {
+            return false;
+        };
+        let part = self
+            .parts
+            .get(&(partition, *standby))
+            .copied()
+            .unwrap_or_default();
+        self.live.contains(standby)
+            && !part.copying
+            && !part.broken
+            && !self.to_remake.contains_key(&partition)
+            && part.version >= self.newest(partition)
+    }
+
+    /// Records an event; call it before its commands are recorded.
+    pub fn event(&mut self, event: &ClusterEvent) {
+        match event {
+            ClusterEvent::Joined { worker } => {
+                if !self.gone.contains(worker) {
+                    self.live.insert(*worker);
+                }
+            }
+            ClusterEvent::Lost { worker } => self.lost(*worker),
+            ClusterEvent::Drain { worker } if self.live.contains(worker) => {
+                self.draining.insert(*worker);
+            }
+            ClusterEvent::Stored { worker, blocks } => self.stored(*worker, blocks),
+            ClusterEvent::Fenced {
+                worker,
+                lost,
+                blocks,
+            } => {
+                self.stored(*worker, blocks);
+                if self.live.contains(worker) {
+                    self.fences.entry(*lost).or_default().remove(worker);
+                    self.finish_fences();
+                }
+            }
+            ClusterEvent::CopyFailed { block, to } => drop(self.copying.remove(&(*to, *block))),
+            ClusterEvent::Forgotten { blocks } => {
+                for block in blocks {
+                    self.forgotten.insert(*block);
+                    self.known
+                        .entry(block.receiver)
+                        .or_default()
+                        .extend(0..=block.seq);
+                    self.held.remove(block);
+                }
+            }
+            ClusterEvent::Claim {
+                producer,
+                worker,
+                token,
+                ..
+            } => {
+                let newest = self.newest_claims.entry(Arc::clone(producer)).or_default();
+                if self.live.contains(worker) && *token > *newest {
+                    *newest = *token;
+                    self.claims.insert(*token, (Arc::clone(producer), *worker));
+                }
+            }
+            ClusterEvent::Revoked {
+                worker,
+                producer,
+                token,
+                last,
+                ..
+            } => {
+                if self.owners.get(producer) == Some(&(*worker, *token))
+                    && self.live.contains(worker)
+                {
+                    self.owners.remove(producer);
+                    let most = self.revoked.entry(Arc::clone(producer)).or_default();
+                    *most = (*most).max(*last);
+                }
+            }
+            ClusterEvent::Installed {
+                worker,
+                partition,
+                version,
+                copy,
+            } => self.installed(*worker, *partition, *version, *copy),
+            ClusterEvent::StateCopyFailed {
+                partition,
+                to,
+                copy,
+            } => {
+                if let Some(part) = self.parts.get_mut(&(*partition, *to)) {
+                    part.copying &= part.copy != *copy;
+                }
+            }
+            ClusterEvent::Committed { batch } => self.committed = self.committed.max(Some(*batch)),
+            ClusterEvent::Drain { .. } => {}
+        }
+    }
+
+    fn lost(&mut self, worker: WorkerId) {
+        self.gone.insert(worker);
+        if !self.live.remove(&worker) {
+            return;
+        }
+        self.draining.remove(&worker);
+        self.peers.remove(&worker);
+        for holders in self.held.values_mut() {
+            holders.remove(&worker);
+        }
+        self.copying
+            .retain(|&(to, _), from| to != worker && *from != worker);
+        self.parts.retain(|&(_, with), _| with != worker);
+        for (partition, (holder, standby)) in &self.assigned {
+            if *holder == worker
+                && let Some(part) =
+                    standby.and_then(|standby| self.parts.get_mut(&(*partition, standby)))
+            {
+                part.broken |= part.copying;
+                part.copying = false;
+            }
+        }
+        for silent in self.fences.values_mut() {
+            silent.remove(&worker);
+        }
+        self.fences.insert(worker, self.live.clone());
+        self.finish_fences();
+    }
+
+    fn finish_fences(&mut self) {
+        let fenced = |worker: &WorkerId| self.fences.get(worker).is_some_and(BTreeSet::is_empty);
+        self.owners.retain(|_, (owner, _)| !fenced(owner));
+    }
+
+    fn stored(&mut self, worker: WorkerId, blocks: &[StoredBlock]) {
+        if !self.live.contains(&worker) {
+            return;
+        }
+        for block in blocks {
+            let id = block.meta.id;
+            self.copying.remove(&(worker, id));
+            let left = self.left.get(&id.receiver);
+            let lost = self.lost_blocks.contains(&id);
+            let over = left.is_some_and(|left| lost || !left.contains(&id));
+            if !over && !self.forgotten.contains(&id) {
+                self.held.entry(id).or_default().insert(worker);
+                self.marks.entry(id).or_insert_with(|| block.marks.clone());
+                let receives = self.receivers.get(&id.receiver).map(|&(worker, _)| worker);
+                let known = self.known.entry(id.receiver).or_default();
+                known.insert(id.seq);
+                if receives == Some(worker) {
+                    known.extend(0..id.seq);
+                }
+                // The master's own may come back.
+                if !self.left.contains_key(&id.receiver) {
+                    self.lost_blocks.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn installed(&mut self, worker: WorkerId, partition: u32, version: BatchTime, copy: u64) {
+        let Some((holder, standby)) = self.assigned.get(&partition).copied() else {
+            return;
+        };
+        let part = self.parts.entry((partition, worker)).or_default();
+        let has_part = holder == worker || standby == Some(worker);
+        let counts = self.live.contains(&worker) && has_part && part.copy == copy;
+        if !counts {
+            return;
+        }
+        part.copying = false;
+        part.version = part.version.max(Some(version));
+        if version != BatchTime(0) {
+            self.versions.entry(partition).or_default().insert(version);
+        }
+        if holder == worker && Some(version) >= self.newest(partition) {
+            self.to_remake.remove(&partition);
+        }
+    }
+
+    /// Records a command; call it after the invariants have judged it.
+    pub fn command(&mut self, command: &ClusterCommand) {
+        match command {
+            ClusterCommand::Receive {
+                worker,
+                input,
+                receiver,
+            } => drop(self.receivers.insert(*receiver, (*worker, *input))),
+            ClusterCommand::Peer { worker, to } => drop(self.peers.insert(*worker, *to)),
+            ClusterCommand::Gone { receiver, blocks } => {
+                let blocks: BTreeSet<_> = blocks.iter().map(|block| block.id).collect();
+                let over = |id: &BlockId| {
+                    id.receiver == *receiver && !blocks.contains(id) && !self.forgotten.contains(id)
+                };
+                self.marks.retain(|id, _| !over(id));
+                self.held.retain(|id, _| !over(id));
+                self.left.insert(*receiver, blocks);
+            }
+            ClusterCommand::Copy { block, from, to } => {
+                self.copying.insert((*to, *block), *from);
+            }
+            ClusterCommand::BlockLost { block } => {
+                self.lost_blocks.insert(*block);
+                self.marks.remove(block);
+                self.held.remove(block);
+            }
+            ClusterCommand::Grant { token, worker, .. } => {
+                self.granted.insert(*token);
+                if let Some((producer, _)) = self.claims.get(token) {
+                    self.owners.insert(Arc::clone(producer), (*worker, *token));
+                }
+            }
+            ClusterCommand::Assign {
+                partition,
+                holder,
+                standby,
+            } => {
+                let before = self.assigned.insert(*partition, (*holder, *standby));
+                if let Some(&copy) = self.to_remake.get(partition)
+                    && before.is_none_or(|(before, _)| before != *holder)
+                {
+                    let part = self.parts.entry((*partition, *holder)).or_default();
+                    *part = Part {
+                        copy,
+                        ..Part::default()
+                    };
+                }
+                let has = |worker: WorkerId| worker == *holder || Some(worker) == *standby;
+                self.parts
+                    .retain(|&(of, worker), _| of != *partition || has(worker));
+            }
+            ClusterCommand::CopyState {
+                partition,
+                to,
+                copy,
+                ..
+            } => {
+                let part = Part {
+                    copy: *copy,
+                    copying: true,
+                    ..Part::default()
+                };
+                self.parts.insert((*partition, *to), part);
+            }
+            ClusterCommand::StateLost { partition, copy } => {
+                self.to_remake.insert(*partition, *copy);
+            }
+            ClusterCommand::Drained { worker } => drop(self.drained.replace(*worker)),
+            ClusterCommand::Fence { .. }
+            | ClusterCommand::Drop { .. }
+            | ClusterCommand::Revoke { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! [`Sabotaged`]: a cluster machine that was tampered with. Each [`Fault`] alters what the true machine hears or says;
+//! the simulation must name the invariant it breaks. The list is in the documentation of `main.rs`.
+
+use std::collections::BTreeSet;
+
+use dstreams_control::cluster::{
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, StoredBlock, WorkerId,
+};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+
+use crate::machine::Machine;
+
+/// What is wrong with it, and the invariant that must say so.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Fault {
+    FenceNotAwaited,
+    FenceOfTheLost,
+    SurvivorDropped,
+    SurvivorInvented,
+    GoneTwice,
+    FencedIgnored,
+    RevokeNotAwaited,
+    GrantTwice,
+    GrantForgotten,
+    OldClaimGranted,
+    MarksIgnored,
+    MarksInflated,
+    GapsIgnored,
+    StateCopyIgnored,
+    CopyForgotten,
+    CopyBackwards,
+    CopiesUnbounded,
+    ReceiverForgotten,
+    ReceiverTwice,
+    DropForgotten,
+    DropTooEarly,
+    ForgottenIgnored,
+    BlockLostForNothing,
+    BlockLostTwice,
+    PeerIsItself,
+    PeerToldAgain,
+    PeerForgotten,
+    StandbyIsHolder,
+    AssignedAgain,
+    AssignForgotten,
+    IncompletePromoted,
+    StateLostForNothing,
+    StateLossHidden,
+    DrainedTooEarly,
+    DrainedForgotten,
+    LossNotHeard,
+}
+
+pub const FAULTS: &[(Fault, &str)] = &[
+    (Fault::FenceNotAwaited, "survivors"),
+    (Fault::FenceOfTheLost, "lost-left-alone"),
+    (Fault::SurvivorDropped, "survivors"),
+    (Fault::SurvivorInvented, "survivors"),
+    (Fault::GoneTwice, "survivors"),
+    (Fault::FencedIgnored, "block-lost"),
+    (Fault::RevokeNotAwaited, "one-owner"),
+    (Fault::GrantTwice, "newest-claim"),
+    (Fault::GrantForgotten, "liveness"),
+    (Fault::OldClaimGranted, "newest-claim"),
+    (Fault::MarksIgnored, "known-last"),
+    (Fault::MarksInflated, "known-last"),
+    (Fault::GapsIgnored, "known-last"),
+    (Fault::StateCopyIgnored, "spread"),
+    (Fault::CopyForgotten, "copies-restored"),
+    (Fault::CopyBackwards, "copies-bounded"),
+    (Fault::CopiesUnbounded, "copies-bounded"),
+    (Fault::ReceiverForgotten, "inputs-covered"),
+    (Fault::ReceiverTwice, "inputs-covered"),
+    (Fault::DropForgotten, "nothing-leaks"),
+    (Fault::DropTooEarly, "nothing-leaks"),
+    (Fault::ForgottenIgnored, "nothing-leaks"),
+    (Fault::BlockLostForNothing, "block-lost"),
+    (Fault::BlockLostTwice, "block-lost"),
+    (Fault::PeerIsItself, "ring"),
+    (Fault::PeerToldAgain, "ring"),
+    (Fault::PeerForgotten, "ring"),
+    (Fault::StandbyIsHolder, "two-parts"),
+    (Fault::AssignedAgain, "two-parts"),
+    (Fault::AssignForgotten, "two-parts"),
+    (Fault::IncompletePromoted, "complete-standby"),
+    (Fault::StateLostForNothing, "state-lost"),
+    (Fault::StateLossHidden, "state-lost"),
+    (Fault::DrainedTooEarly, "drained"),
+    (Fault::DrainedForgotten, "drained"),
+    (Fault::LossNotHeard, "lost-left-alone"),
+];
+
+/// Faults with consequences: what they break in the end, if nobody looks at what is said on the way.
+pub const CONSEQUENCES: &[(Fault, &str)] = &[
+    (Fault::MarksInflated, "acked-once"),
+    (Fault::GapsIgnored, "acked-once"),
+    (Fault::GapsIgnored, "survivors"),
+    (Fault::SurvivorDropped, "acked-once"),
+    (Fault::DropTooEarly, "acked-once"),
+    (Fault::MarksIgnored, "producer-once"),
+    (Fault::RevokeNotAwaited, "producer-once"),
+    (Fault::FenceNotAwaited, "acked-once"),
+    (Fault::ForgottenIgnored, "nothing-leaks"),
+    (Fault::FencedIgnored, "survivors"),
+    (Fault::StateLossHidden, "complete-standby"),
+];
+
+pub struct Sabotaged {
+    inner: Cluster,
+    fault: Fault,
+    live: BTreeSet<WorkerId>,
+    /// The last blocks that were told to be held.
+    held: Vec<BlockMeta>,
+    newest: BatchTime,
+    claims: Vec<ClusterEvent>,
+    /// An input that one worker receives.
+    one: Option<u32>,
+    /// Times the fault was put in.
+    pub fired: u64,
+}
+
+impl Sabotaged {
+    pub fn new(config: ClusterConfig, fault: Fault) -> Self {
+        let mut config = config;
+        let unbounded = fault == Fault::CopiesUnbounded;
+        if unbounded {
+            config.max_copying *= 100;
+        }
+        let one = config
+            .inputs
+            .iter()
+            .position(|&kind| kind == InputKind::One);
+        Self {
+            one: one.and_then(|one| u32::try_from(one).ok()),
+            inner: Cluster::new(config),
+            fault,
+            live: BTreeSet::new(),
+            held: Vec::new(),
+            newest: BatchTime(0),
+            claims: Vec::new(),
+            fired: u64::from(unbounded),
+        }
+    }
+
+    /// What it says to `event`, in place of what it would say.
+    fn hear(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
+        let mut said = match (self.fault, self.altered(&event)) {
+            (_, Some(events)) => {
+                self.fired += 1;
+                events
+                    .into_iter()
+                    .flat_map(|event| self.inner.step(event))
+                    .collect()
+            }
+            (Fault::FenceNotAwaited, None) => {
+                let mut said = self.inner.step(event.clone());
+                if let ClusterEvent::Lost { worker } = event {
+                    said.extend(self.answer_fences(worker));
+                }
+                said
+            }
+            (_, None) => self.inner.step(event.clone()),
+        };
+        match &event {
+            ClusterEvent::Joined { worker } => drop(self.live.insert(*worker)),
+            ClusterEvent::Lost { worker } => drop(self.live.remove(worker)),
+            ClusterEvent::Stored { blocks, .. } => {
+                self.held.extend(blocks.iter().map(|block| block.meta))
+            }
+            ClusterEvent::Forgotten { blocks } => {
+                self.held.retain(|held| !blocks.contains(&held.id))
+            }
+            ClusterEvent::Installed { version, .. } => self.newest = self.newest.max(*version),
+            ClusterEvent::Claim { .. } => self.claims.push(event.clone()),
+            _ => {}
+        }
+        said.extend(self.added(&event));
+        said
+    }
+
+    /// Answers for everyone that they hold nothing.
+    fn answer_fences(&mut self, lost: WorkerId) -> Vec<ClusterCommand> {
+        let mut said = Vec::new();
+        for worker in self.live.clone() {
+            self.fired += 1;
+            let blocks = Vec::new();
+            said.extend(self.inner.step(ClusterEvent::Fenced {
+                worker,
+                lost,
+                blocks,
+            }));
+        }
+        said
+    }
+
+    /// What it hears instead of `event`.
+    fn altered(&self, event: &ClusterEvent) -> Option<Vec<ClusterEvent>> {
+        let marks = |blocks: &[StoredBlock], change: fn(&mut StoredBlock)| {
+            let mut blocks = blocks.to_vec();
+            blocks.iter_mut().for_each(change);
+            blocks
+        };
+        match (self.fault, event) {
+            (Fault::MarksIgnored, ClusterEvent::Stored { worker, blocks }) => {
+                let (worker, blocks) = (*worker, marks(blocks, |block| block.marks.clear()));
+                Some(vec![ClusterEvent::Stored { worker, blocks }])
+            }
+            (Fault::MarksInflated, ClusterEvent::Stored { worker, blocks }) => {
+                let more = |block: &mut StoredBlock| {
+                    block.marks.iter_mut().for_each(|mark| mark.last += 1)
+                };
+                let (worker, blocks) = (*worker, marks(blocks, more));
+                Some(vec![ClusterEvent::Stored { worker, blocks }])
+            }
+            // As if who receives them had said so, and so had all before them.
+            (Fault::GapsIgnored, ClusterEvent::Stored { blocks, .. }) => {
+                let receiver = blocks.first()?.meta.id.receiver;
+                let worker = self.inner.worker_of(receiver)?;
+                let blocks = blocks.clone();
+                let own = ClusterEvent::Stored { worker, blocks };
+                Some(vec![own, event.clone()])
+            }
+            (Fault::ForgottenIgnored, ClusterEvent::Forgotten { .. })
+            | (Fault::LossNotHeard, ClusterEvent::Lost { .. }) => Some(vec![]),
+            (Fault::StateCopyIgnored, ClusterEvent::Installed { copy: 1.., .. }) => Some(vec![]),
+            (Fault::FencedIgnored, ClusterEvent::Fenced { worker, lost, .. }) => {
+                let blocks = Vec::new();
+                let (worker, lost) = (*worker, *lost);
+                let fenced = ClusterEvent::Fenced {
+                    worker,
+                    lost,
+                    blocks,
+                };
+                Some(vec![fenced])
+            }
+            (Fault::OldClaimGranted, ClusterEvent::Claim { token, .. }) => {
+                let older = self
+                    .claims
+                    .iter()
+                    .rev()
+                    .find(|claim| same_producer(claim, event))?;
+                let mut older = older.clone();
+                if let ClusterEvent::Claim { token: old, .. } = &mut older {
+                    *old = *token;
+                }
+                Some(vec![older])
+            }
+            _ => None,
+        }
+    }
+
+    /// What it says instead of `command`.
+    fn alter(&mut self, command: ClusterCommand) -> Vec<ClusterCommand> {
+        let said = command.clone();
+        let twice = || Some(vec![said.clone(), said.clone()]);
+        let altered = match (self.fault, command) {
+            (Fault::FenceOfTheLost, ClusterCommand::Fence { lost, .. }) => {
+                Some(vec![said.clone(), ClusterCommand::Fence { at: lost, lost }])
+            }
+            (
+                Fault::SurvivorDropped,
+                ClusterCommand::Gone {
+                    receiver,
+                    mut blocks,
+                },
+            ) => blocks
+                .pop()
+                .map(|_| vec![ClusterCommand::Gone { receiver, blocks }]),
+            (
+                Fault::SurvivorInvented,
+                ClusterCommand::Gone {
+                    receiver,
+                    mut blocks,
+                },
+            ) => {
+                let id = BlockId {
+                    receiver,
+                    seq: 1_000_000,
+                };
+                blocks.push(BlockMeta {
+                    id,
+                    rows: 0,
+                    bytes: 0,
+                });
+                Some(vec![ClusterCommand::Gone { receiver, blocks }])
+            }
+            (Fault::GoneTwice, ClusterCommand::Gone { .. })
+            | (Fault::GrantTwice, ClusterCommand::Grant { .. })
+            | (Fault::BlockLostTwice, ClusterCommand::BlockLost { .. })
+            | (Fault::PeerToldAgain, ClusterCommand::Peer { .. })
+            | (Fault::AssignedAgain, ClusterCommand::Assign { .. }) => twice(),
+            (Fault::GrantForgotten, ClusterCommand::Grant { .. })
+            | (Fault::CopyForgotten, ClusterCommand::Copy { .. })
+            | (Fault::DropForgotten, ClusterCommand::Drop { .. })
+            | (Fault::PeerForgotten, ClusterCommand::Peer { .. })
+            | (Fault::AssignForgotten, ClusterCommand::Assign { .. })
+            | (Fault::StateLossHidden, ClusterCommand::StateLost { .. })
+            | (Fault::DrainedForgotten, ClusterCommand::Drained { .. }) => Some(vec![]),
+            (Fault::ReceiverForgotten, ClusterCommand::Receive { input, .. })
+                if self.one == Some(input) =>
+            {
+                Some(vec![])
+            }
+            (
+                Fault::RevokeNotAwaited,
+                ClusterCommand::Revoke {
+                    worker,
+                    input,
+                    producer,
+                    token,
+                },
+            ) => {
+                let last = 0;
+                Some(self.inner.step(ClusterEvent::Revoked {
+                    worker,
+                    input,
+                    producer,
+                    token,
+                    last,
+                }))
+            }
+            (Fault::CopyBackwards, ClusterCommand::Copy { block, from, to }) => {
+                let (from, to) = (to, from);
+                Some(vec![ClusterCommand::Copy { block, from, to }])
+            }
+            (
+                Fault::ReceiverTwice,
+                ClusterCommand::Receive {
+                    worker,
+                    input,
+                    receiver,
+                },
+            ) => {
+                let receiver = ReceiverId(receiver.0 + 10_000);
+                let again = ClusterCommand::Receive {
+                    worker,
+                    input,
+                    receiver,
+                };
+                Some(vec![said.clone(), again])
+            }
+            (Fault::PeerIsItself, ClusterCommand::Peer { worker, .. }) => {
+                let to = Some(worker);
+                Some(vec![ClusterCommand::Peer { worker, to }])
+            }
+            (
+                Fault::StandbyIsHolder,
+                ClusterCommand::Assign {
+                    partition, holder, ..
+                },
+            ) => {
+                let standby = Some(holder);
+                Some(vec![ClusterCommand::Assign {
+                    partition,
+                    holder,
+                    standby,
+                }])
+            }
+            (
+                Fault::IncompletePromoted,
+                ClusterCommand::CopyState {
+                    partition,
+                    to,
+                    copy,
+                    ..
+                },
+            ) => {
+                let installed = ClusterEvent::Installed {
+                    worker: to,
+                    partition,
+                    version: self.newest,
+                    copy,
+                };
+                let mut all = vec![said.clone()];
+                all.extend(self.inner.step(installed));
+                Some(all)
+            }
+            _ => None,
+        };
+        self.fired += u64::from(altered.is_some());
+        altered.unwrap_or_else(|| vec![said])
+    }
+
+    /// What it says besides.
+    fn added(&mut self, event: &ClusterEvent) -> Option<ClusterCommand> {
+        let added = match (self.fault, event) {
+            (Fault::DropTooEarly, ClusterEvent::Stored { worker, blocks })
+                if self.live.contains(worker) =>
+            {
+                let blocks = blocks.iter().map(|block| block.meta.id).collect();
+                let worker = *worker;
+                Some(ClusterCommand::Drop { worker, blocks })
+            }
+            (Fault::BlockLostForNothing, ClusterEvent::Stored { worker, blocks })
+                if self.live.contains(worker) =>
+            {
+                let block = blocks.first()?.meta.id;
+                Some(ClusterCommand::BlockLost { block })
+            }
+            (Fault::StateLostForNothing, ClusterEvent::Committed { .. }) => {
+                self.inner.holder(0)?;
+                let (partition, copy) = (0, 1_000_000);
+                Some(ClusterCommand::StateLost { partition, copy })
+            }
+            (Fault::DrainedTooEarly, ClusterEvent::Drain { worker })
+                if self.live.contains(worker) =>
+            {
+                let worker = *worker;
+                Some(ClusterCommand::Drained { worker })
+            }
+            _ => None,
+        };
+        self.fired += u64::from(added.is_some());
+        added
+    }
+}
+
+fn same_producer(one: &ClusterEvent, other: &ClusterEvent) -> bool {
+    let of = |event: &ClusterEvent| match event {
+        ClusterEvent::Claim {
+            producer, worker, ..
+        } => Some((producer.clone(), *worker)),
+        _ => None,
+    };
+    match (of(one), of(other)) {
+        (Some((one, at)), Some((other, now_at))) => one == other && at != now_at,
+        _ => false,
+    }
+}
+
+impl Machine for Sabotaged {
+    fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
+        let said = self.hear(event);
+        said.into_iter()
+            .flat_map(|command| self.alter(command))
+            .collect()
+    }
+
+    fn state(&self) -> &Cluster {
+        &self.inner
+    }
+}

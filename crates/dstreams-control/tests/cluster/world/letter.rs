@@ -1,0 +1,151 @@
+//! [`Letter`]: what master, workers and clients tell each other.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dstreams_control::cluster::{ClusterEvent, StoredBlock, WorkerId};
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
+
+use super::Block;
+
+/// Who sends, or is sent to.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
+pub enum End {
+    Master,
+    Worker(WorkerId),
+    Client(usize),
+}
+
+#[derive(Clone, Debug)]
+pub enum Letter {
+    // From the master to a worker.
+    Peer(Option<WorkerId>),
+    Fence(WorkerId),
+    Copy {
+        block: BlockId,
+        from: WorkerId,
+    },
+    Drop(Vec<BlockId>),
+    Grant {
+        producer: usize,
+        connection: u64,
+        token: u64,
+        last: u64,
+    },
+    Revoke {
+        producer: usize,
+        token: u64,
+    },
+    Receive {
+        receiver: ReceiverId,
+        input: u32,
+    },
+    Seal(BatchTime),
+    /// A block that the master received.
+    Keep(Rc<Block>),
+    CopyState {
+        partition: u32,
+        from: WorkerId,
+        copy: u64,
+    },
+    Install {
+        partition: u32,
+        before: Option<BatchTime>,
+        version: BatchTime,
+    },
+    /// The state as it was made anew.
+    Remade {
+        partition: u32,
+        copy: u64,
+        versions: Vec<BatchTime>,
+    },
+    Release {
+        partition: u32,
+    },
+
+    // From a worker to the master.
+    Said(ClusterEvent),
+    Reported {
+        batch: BatchTime,
+        receiver: ReceiverId,
+        blocks: Vec<StoredBlock>,
+    },
+    Connected {
+        producer: usize,
+        connection: u64,
+    },
+    // From the engine and the outputs to the master.
+    Ran {
+        batch: BatchTime,
+        attempt: u32,
+    },
+    Committed,
+
+    // Between workers.
+    Push(Rc<Block>),
+    Pushed(BlockId),
+    Want(BlockId),
+    Have(Rc<Block>),
+    HaveNot(BlockId),
+    WantState {
+        partition: u32,
+        copy: u64,
+    },
+    HaveState {
+        partition: u32,
+        copy: u64,
+        versions: Vec<BatchTime>,
+    },
+    NoState {
+        partition: u32,
+        copy: u64,
+    },
+
+    // From a client to a worker.
+    Hello {
+        connection: u64,
+    },
+    Batch {
+        connection: u64,
+        number: u64,
+    },
+    // From a worker to a client.
+    Ready {
+        connection: u64,
+        ack: u64,
+    },
+    Ack {
+        connection: u64,
+        number: u64,
+    },
+    Closed {
+        connection: u64,
+    },
+}
+
+impl Letter {
+    /// What comes back instead of an answer when the worker is dead.
+    pub fn bounce(self, _dead: WorkerId) -> Option<Self> {
+        match self {
+            Self::Want(block) => Some(Self::HaveNot(block)),
+            Self::WantState { partition, copy } => Some(Self::NoState { partition, copy }),
+            Self::Hello { connection } | Self::Batch { connection, .. } => {
+                Some(Self::Closed { connection })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it may come to the master twice.
+    pub fn may_repeat(&self) -> bool {
+        !matches!(
+            self,
+            Self::Connected { .. } | Self::Ran { .. } | Self::Committed
+        )
+    }
+}
+
+/// The name of a producer.
+pub fn name(producer: usize) -> Arc<str> {
+    Arc::from(producer.to_string())
+}

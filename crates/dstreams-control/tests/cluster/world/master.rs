@@ -1,0 +1,447 @@
+//! The master's loop: events to the two machines, their commands carried out.
+//!
+//! An event is stepped through and its commands are carried out before the next; what the machines have to tell each
+//! other waits in a queue meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use dstreams_control::cluster::{ClusterCommand, ClusterEvent, InputKind, WorkerId};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Event, ReceiverId};
+
+use super::letter::name;
+use super::truth::NOBODY;
+use super::{Block, End, Item, Letter, World};
+use crate::judge::Violation;
+
+/// A step to take.
+pub(super) enum Do {
+    Cluster(ClusterEvent),
+    Control(Event),
+}
+
+/// A batch that runs, or is being committed.
+struct Job {
+    batch: BatchTime,
+    attempt: u32,
+    /// The tasks are done; the partitions they change are being installed.
+    ran: bool,
+    finished: bool,
+    committed: bool,
+    changes: BTreeSet<u32>,
+}
+
+#[derive(Default)]
+pub(super) struct Master {
+    tokens: u64,
+    /// Whose claim a token names: producer and connection.
+    claims: BTreeMap<u64, (usize, u64)>,
+    wakes: u64,
+    cuts: BTreeMap<BatchTime, Vec<BlockMeta>>,
+    job: Option<Job>,
+    assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
+    /// Partitions that the next holder gets made anew.
+    to_remake: BTreeMap<u32, u64>,
+    /// What a batch that is committed changed, until the cluster machine is told.
+    changed: BTreeMap<BatchTime, BTreeSet<u32>>,
+    /// Blocks of the master's own receivers.
+    made: BTreeMap<ReceiverId, u64>,
+    /// The engine answers nothing, but later.
+    pub engine_stands: bool,
+    held_back: Vec<(BatchTime, u32)>,
+    pub stopped: bool,
+}
+
+impl World<'_> {
+    /// Takes all steps that are to be taken now.
+    pub(super) fn settle(&mut self) -> Result<(), Violation> {
+        while let Some(step) = self.todo.pop_front() {
+            match step {
+                Do::Cluster(event) => self.step_cluster(event)?,
+                Do::Control(event) => self.step_control(event)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn step_cluster(&mut self, event: ClusterEvent) -> Result<(), Violation> {
+        match &event {
+            ClusterEvent::Stored { worker, blocks }
+            | ClusterEvent::Fenced { worker, blocks, .. } => {
+                for block in blocks {
+                    let worker = self.workers.get_mut(worker);
+                    let held = worker.and_then(|worker| worker.store.get_mut(&block.meta.id));
+                    held.into_iter().for_each(|held| held.counts = true);
+                }
+            }
+            ClusterEvent::Committed { batch } => {
+                for partition in self.master.changed.remove(batch).unwrap_or_default() {
+                    self.truth.states.entry(partition).or_default().push(*batch);
+                }
+            }
+            _ => {}
+        }
+        let commands = self.judge.step(
+            self.machine,
+            event,
+            (&self.workers, &self.truth, &self.clients[..]),
+            &mut self.tally,
+        )?;
+        for command in commands {
+            self.carry_out(command);
+        }
+        self.job_goes_on();
+        Ok(())
+    }
+
+    fn step_control(&mut self, event: Event) -> Result<(), Violation> {
+        for command in self.controller.step(event, self.now()) {
+            if let Command::Cut { batch, blocks } = &command {
+                self.judge.cut(
+                    *batch,
+                    blocks,
+                    (&self.workers, &self.truth, &self.clients[..]),
+                    self.machine.state(),
+                )?;
+            }
+            self.carry_out_control(command);
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, worker: WorkerId, letter: Letter) {
+        self.send(End::Master, End::Worker(worker), letter);
+    }
+
+    fn carry_out(&mut self, command: ClusterCommand) {
+        match command {
+            ClusterCommand::Receive {
+                worker,
+                input,
+                receiver,
+            } => {
+                self.todo.push_back(Do::Control(Event::Joined { receiver }));
+                self.order(worker, Letter::Receive { receiver, input });
+            }
+            ClusterCommand::Peer { worker, to } => self.order(worker, Letter::Peer(to)),
+            ClusterCommand::Fence { at, lost } => self.order(at, Letter::Fence(lost)),
+            ClusterCommand::Gone { receiver, blocks } => {
+                let before = self.truth.safe.len();
+                self.truth.is_gone(receiver, &blocks);
+                if self.truth.safe.len() > before {
+                    self.tally.add("block survived that was not acknowledged");
+                }
+                let there = self.workers.values().filter(|worker| worker.is_in());
+                let mut held = there.flat_map(|worker| worker.store.keys());
+                if held.any(|id| id.receiver == receiver && blocks.iter().all(|it| it.id != *id)) {
+                    self.tally.add("block after a gap given up");
+                }
+                self.todo
+                    .push_back(Do::Control(Event::Left { receiver, blocks }));
+            }
+            ClusterCommand::Copy { block, from, to } => {
+                self.order(to, Letter::Copy { block, from })
+            }
+            ClusterCommand::Drop { worker, blocks } => self.order(worker, Letter::Drop(blocks)),
+            ClusterCommand::BlockLost { .. } => self.tally.add("block lost"),
+            ClusterCommand::Grant {
+                token,
+                worker,
+                last,
+            } => {
+                if let Some(&(producer, connection)) = self.master.claims.get(&token) {
+                    self.truth.is_granted(producer, last);
+                    let grant = Letter::Grant {
+                        producer,
+                        connection,
+                        token,
+                        last,
+                    };
+                    self.order(worker, grant);
+                }
+            }
+            ClusterCommand::Revoke {
+                worker,
+                producer,
+                token,
+                ..
+            } => {
+                self.tally.add("producer revoked");
+                let producer = producer.parse().unwrap();
+                self.order(worker, Letter::Revoke { producer, token });
+            }
+            ClusterCommand::Assign {
+                partition,
+                holder,
+                standby,
+            } => self.assign(partition, holder, standby),
+            ClusterCommand::CopyState {
+                partition,
+                from,
+                to,
+                copy,
+            } => {
+                let copy_state = Letter::CopyState {
+                    partition,
+                    from,
+                    copy,
+                };
+                self.order(to, copy_state);
+            }
+            ClusterCommand::StateLost { partition, copy } => {
+                self.tally.add("state lost");
+                self.master.to_remake.insert(partition, copy);
+            }
+            ClusterCommand::Drained { worker } => {
+                self.tally.add("worker drained");
+                let after = self.rng.below(crate::plan::INTERVAL_US);
+                self.push(after, Item::Ends(worker));
+            }
+        }
+    }
+
+    fn assign(&mut self, partition: u32, holder: WorkerId, standby: Option<WorkerId>) {
+        let before = self.master.assigned.insert(partition, (holder, standby));
+        let parts = before.map(|(holder, standby)| [Some(holder), standby]);
+        for worker in parts.into_iter().flatten().flatten() {
+            if worker != holder && Some(worker) != standby {
+                self.order(worker, Letter::Release { partition });
+            }
+        }
+        if let Some(copy) = self.master.to_remake.remove(&partition) {
+            let remade = Letter::Remade {
+                partition,
+                copy,
+                versions: self.truth.states[&partition].clone(),
+            };
+            self.order(holder, remade);
+        }
+        let changes = |job: &Job| job.ran && job.changes.contains(&partition);
+        if self.master.job.as_ref().is_some_and(changes) {
+            self.install(partition);
+        }
+    }
+
+    /// Sends the running batch's change of a partition to who has a part in it.
+    fn install(&mut self, partition: u32) {
+        let (Some(job), Some(&(holder, standby))) =
+            (&self.master.job, self.master.assigned.get(&partition))
+        else {
+            return;
+        };
+        let (before, version) = (self.truth.states[&partition].last().copied(), job.batch);
+        for worker in [Some(holder), standby].into_iter().flatten() {
+            let install = Letter::Install {
+                partition,
+                before,
+                version,
+            };
+            self.order(worker, install);
+        }
+    }
+
+    /// The batch is finished, or committed, once the holders have what it changed.
+    fn job_goes_on(&mut self) {
+        let Some(job) = self.master.job.as_mut().filter(|job| job.ran) else {
+            return;
+        };
+        let (batch, attempt) = (job.batch, job.attempt);
+        let machine = self.machine.state();
+        let has = |partition: &u32| machine.version(*partition) >= Some(batch);
+        if !job.changes.iter().all(has) {
+            return;
+        }
+        if !std::mem::replace(&mut job.finished, true) {
+            self.todo
+                .push_back(Do::Control(Event::Finished { batch, attempt }));
+        } else if job.committed {
+            let changes = std::mem::take(&mut job.changes);
+            self.master.changed.insert(batch, changes);
+            self.master.job = None;
+            // Before anything else happens to the holders.
+            self.todo
+                .push_front(Do::Control(Event::Committed { batch }));
+            self.todo
+                .push_front(Do::Cluster(ClusterEvent::Committed { batch }));
+        }
+    }
+
+    fn carry_out_control(&mut self, command: Command) {
+        match command {
+            Command::WakeAt(at) => {
+                self.master.wakes += 1;
+                let after = at.0.saturating_sub(self.now().0);
+                self.push(after, Item::Wake(self.master.wakes));
+            }
+            Command::Seal { batch } => self.seal(batch),
+            Command::Cut { batch, blocks } => drop(self.master.cuts.insert(batch, blocks)),
+            Command::Run { batch, attempt } => {
+                self.master.job = Some(Job {
+                    batch,
+                    attempt,
+                    ran: false,
+                    finished: false,
+                    committed: false,
+                    changes: BTreeSet::new(),
+                });
+                self.send(End::Master, End::Master, Letter::Ran { batch, attempt });
+            }
+            Command::Commit { .. } => self.send(End::Master, End::Master, Letter::Committed),
+            Command::Forget { batch, blocks } => {
+                self.master.cuts.remove(&batch);
+                self.todo
+                    .push_back(Do::Cluster(ClusterEvent::Forgotten { blocks }));
+            }
+            Command::Stopped { .. } => self.master.stopped = true,
+            Command::CloseReceivers | Command::Completed(_) => {}
+            Command::Abort { .. } | Command::Fail { .. } => panic!("{command:?}"),
+        }
+    }
+
+    pub(super) fn wake(&mut self, number: u64) {
+        if number == self.master.wakes {
+            self.todo.push_back(Do::Control(Event::Tick));
+        }
+    }
+
+    fn seal(&mut self, batch: BatchTime) {
+        let there: Vec<_> = self.judge.ledger.live.iter().copied().collect();
+        for &worker in &there {
+            self.order(worker, Letter::Seal(batch));
+        }
+        let inputs: Vec<_> = self.truth.inputs_of(InputKind::Master).collect();
+        for input in inputs {
+            let receiver = ReceiverId(input);
+            let mut blocks = Vec::new();
+            if self.truth.flows(input) && self.rng.chance(500) {
+                let made = self.master.made.entry(receiver).or_default();
+                let seq = *made;
+                *made += 1;
+                let block = Rc::new(Block {
+                    meta: BlockMeta {
+                        id: BlockId { receiver, seq },
+                        rows: 1,
+                        bytes: 8,
+                    },
+                    input,
+                    origin: None,
+                    records: vec![(NOBODY, seq)],
+                });
+                self.truth.blocks.insert(block.meta.id, Rc::clone(&block));
+                blocks.push(block.meta);
+                for &worker in there.iter().take(self.plan.cluster.copies) {
+                    self.order(worker, Letter::Keep(Rc::clone(&block)));
+                }
+            }
+            let reported = Event::Reported {
+                batch,
+                receiver,
+                blocks,
+            };
+            self.todo.push_back(Do::Control(reported));
+        }
+    }
+
+    pub(super) fn reaches_master(&mut self, from: End, letter: Letter) {
+        let worker = match from {
+            End::Worker(worker) => self.workers.get(&worker),
+            End::Master | End::Client(_) => None,
+        };
+        let given_up = worker.is_some_and(|worker| worker.given_up);
+        match letter {
+            Letter::Said(event) => self.todo.push_back(Do::Cluster(event)),
+            Letter::Reported {
+                batch,
+                receiver,
+                blocks,
+            } if !given_up => {
+                let metas = blocks.iter().map(|block| block.meta).collect();
+                if let End::Worker(worker) = from
+                    && !blocks.is_empty()
+                {
+                    // Before a cut can name them.
+                    self.todo
+                        .push_back(Do::Cluster(ClusterEvent::Stored { worker, blocks }));
+                }
+                self.todo.push_back(Do::Control(Event::Reported {
+                    batch,
+                    receiver,
+                    blocks: metas,
+                }));
+            }
+            Letter::Connected {
+                producer,
+                connection,
+            } if !given_up => {
+                self.master.tokens += 1;
+                let token = self.master.tokens;
+                self.master.claims.insert(token, (producer, connection));
+                if let End::Worker(worker) = from {
+                    self.tell(ClusterEvent::Claim {
+                        input: self.truth.clients(),
+                        producer: name(producer),
+                        worker,
+                        token,
+                    });
+                }
+            }
+            Letter::Ran { batch, attempt } => self.ran(batch, attempt),
+            Letter::Committed => {
+                if let Some(job) = &mut self.master.job {
+                    job.committed = true;
+                }
+                self.job_goes_on();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn resume(&mut self) {
+        for (batch, attempt) in std::mem::take(&mut self.master.held_back) {
+            self.ran(batch, attempt);
+        }
+    }
+
+    fn ran(&mut self, batch: BatchTime, attempt: u32) {
+        if self.master.engine_stands {
+            return self.master.held_back.push((batch, attempt));
+        }
+        let ready = self.master.cuts[&batch]
+            .iter()
+            .all(|block| self.is_at_hand(block.id));
+        if !ready || self.rng.chance(self.rates.run_fails) {
+            self.tally.add(if ready {
+                "run failed"
+            } else {
+                "run without a block"
+            });
+            return self.todo.push_back(Do::Control(Event::Failed {
+                batch,
+                attempt,
+                retryable: true,
+            }));
+        }
+        let partitions = 0..self.plan.cluster.partitions;
+        let changes: BTreeSet<_> = partitions.filter(|_| self.rng.chance(600)).collect();
+        if let Some(job) = &mut self.master.job {
+            job.ran = true;
+            job.changes = changes.clone();
+        }
+        changes
+            .into_iter()
+            .for_each(|partition| self.install(partition));
+        self.job_goes_on();
+    }
+
+    /// Whether a block can be read where the cluster machine says, or cannot be helped.
+    fn is_at_hand(&self, block: BlockId) -> bool {
+        let holds = |worker: &WorkerId| {
+            let worker = &self.workers[worker];
+            worker.alive && worker.store.contains_key(&block)
+        };
+        self.truth.blocks[&block].origin.is_none()
+            || self.judge.ledger.lost_blocks.contains(&block)
+            || self.truth.excused.contains(&block)
+            || self.machine.state().holders(block).iter().any(holds)
+    }
+}

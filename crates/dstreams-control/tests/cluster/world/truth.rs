@@ -1,0 +1,140 @@
+//! [`Truth`]: what really is, whoever knows of it: what is in each block, and which loss excuses what.
+//!
+//! A block's loss is excused if its last holder is lost: then more workers were lost than the copies bear, before the
+//! number of copies was restored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use dstreams_control::cluster::{InputKind, Mark, StoredBlock, WorkerId};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+
+use super::Worker;
+use super::letter::name;
+
+/// The producer of records that no client sent.
+pub const NOBODY: usize = usize::MAX;
+
+/// A block and what is in it.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub meta: BlockMeta,
+    pub input: u32,
+    /// Who received it; `None`: the master.
+    pub origin: Option<WorkerId>,
+    pub records: Vec<(usize, u64)>,
+}
+
+impl Block {
+    /// Producers and their numbers.
+    pub fn records(&self) -> impl Iterator<Item = (usize, u64)> {
+        let sent = |&&(producer, _): &&(usize, u64)| producer != NOBODY;
+        self.records.iter().filter(sent).copied()
+    }
+
+    pub fn stored(&self) -> StoredBlock {
+        let mut last = BTreeMap::new();
+        for (producer, number) in self.records() {
+            let most: &mut u64 = last.entry(producer).or_default();
+            *most = number.max(*most);
+        }
+        let mark = |(producer, last)| Mark {
+            input: self.input,
+            producer: name(producer),
+            last,
+        };
+        StoredBlock {
+            meta: self.meta,
+            marks: last.into_iter().map(mark).collect(),
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Truth {
+    inputs: Vec<InputKind>,
+    /// Inputs without clients bring no more records.
+    pub dry: bool,
+    /// Every block that was ever made.
+    pub blocks: BTreeMap<BlockId, Rc<Block>>,
+    /// Those that were stored as they should be, so that their records were acknowledged.
+    pub safe: BTreeSet<BlockId>,
+    /// Those whose loss is excused.
+    pub excused: BTreeSet<BlockId>,
+    /// The committed changes of each partition.
+    pub states: BTreeMap<u32, Vec<BatchTime>>,
+}
+
+impl Truth {
+    pub fn new(inputs: Vec<InputKind>, partitions: u32) -> Self {
+        Self {
+            inputs,
+            states: (0..partitions)
+                .map(|partition| (partition, Vec::new()))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    pub fn inputs_of(&self, kind: InputKind) -> impl Iterator<Item = u32> {
+        let fits = move |&(_, &of): &(usize, &InputKind)| of == kind;
+        let inputs = self.inputs.iter().enumerate().filter(fits);
+        inputs.map(|(input, _)| u32::try_from(input).unwrap())
+    }
+
+    /// Whether the input has no clients and brings records.
+    pub fn flows(&self, input: u32) -> bool {
+        !self.dry
+            && self
+                .inputs_of(InputKind::Everywhere)
+                .all(|clients| clients != input)
+    }
+
+    /// The input that clients send to.
+    pub fn clients(&self) -> u32 {
+        self.inputs_of(InputKind::Everywhere).next().unwrap()
+    }
+
+    /// Of a receiver, `blocks` survive: their records will not be sent again. If one that was safe was lost before
+    /// anyone heard of it, those after it are given up too, as if they had never been safe; that is excused.
+    pub fn is_gone(&mut self, receiver: ReceiverId, blocks: &[BlockMeta]) {
+        self.safe.extend(blocks.iter().map(|block| block.id));
+        let id = |seq| BlockId { receiver, seq };
+        let all = self.blocks.range(id(0)..=id(u64::MAX)).map(|(&id, _)| id);
+        let lost = |id: &BlockId| self.safe.contains(id) && self.excused.contains(id);
+        let after = all
+            .skip_while(|id| !lost(id))
+            .filter(|id| blocks.binary_search_by_key(id, |block| block.id).is_err());
+        let after: Vec<_> = after.collect();
+        self.excused.extend(after);
+    }
+
+    /// A producer was told that everything up to `last` is safe. If a block was lost and a later one was not, that is
+    /// not so, and excused.
+    pub fn is_granted(&mut self, producer: usize, last: u64) {
+        let covered = |(of, number): (usize, u64)| of == producer && number <= last;
+        for id in &self.excused {
+            if self.blocks[id].records().any(covered) {
+                self.safe.insert(*id);
+            }
+        }
+    }
+
+    /// A worker that held these blocks is out, dead or given up.
+    pub fn out(&mut self, workers: &BTreeMap<WorkerId, Worker>, held: &[BlockId]) {
+        for &block in held {
+            if self.blocks[&block].origin.is_some() && holders(workers, block) == 0 {
+                self.excused.insert(block);
+            }
+        }
+    }
+}
+
+/// How many workers hold a block for sure: they live, are not given up, and if they hold a copy that was made to
+/// restore the number, the master knows.
+pub fn holders(workers: &BTreeMap<WorkerId, Worker>, block: BlockId) -> usize {
+    let holds = |worker: &&Worker| {
+        worker.is_in() && worker.store.get(&block).is_some_and(|held| held.counts)
+    };
+    workers.values().filter(holds).count()
+}
