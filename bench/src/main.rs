@@ -2,8 +2,10 @@
 //!
 //! `bench compare` runs every program over every work in interleaved rounds and writes medians under `bench/runs/`;
 //! `bench run` is the program `dstreams` itself, with the flags that every peer understands (`bench/peers/README.md`).
+//! `bench cluster` measures a master and its workers in processes of their own.
 
 mod child;
+mod cluster;
 mod compare;
 mod machine;
 mod own;
@@ -23,7 +25,9 @@ bench compare [--quick] [--rounds N] [--only NAME[:VARIANT],...] [--works WORK,.
 bench run --work WORK [--lines N] [--batches N] [--threads N] [--seed N] [--variant V]
 bench tcp [--lines N] [--rounds N] [--interval-ms N]
 bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N]
-bench windows [--keys N] [--rows N] [--rounds N]";
+bench windows [--keys N] [--rows N] [--rounds N]
+bench cluster [--quick] [--only small|tick|throughput|acks|bulk|master|soak,...] [--rounds N] [--out DIR]
+bench worker MASTER [--cores N]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
@@ -33,6 +37,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("tcp") => own::tcp(&words.collect::<Vec<_>>()),
         Some("tick") => own::tick(&words.collect::<Vec<_>>()),
         Some("windows") => own::windows(&words.collect::<Vec<_>>()),
+        Some("cluster") => cluster::cluster(&cluster::Options::parse(words)?),
+        Some("worker") => cluster::worker(&words.collect::<Vec<_>>()),
+        // Parts of `cluster`, each in a process of its own.
+        Some("part") => cluster::part(&words.collect::<Vec<_>>()),
+        Some("sender") => cluster::sender(&words.collect::<Vec<_>>()),
+        Some("executor") => cluster::executor(&words.collect::<Vec<_>>()),
+        Some("flight") => cluster::flight_server(&words.collect::<Vec<_>>()),
         _ => Err(format!("usage:\n{USAGE}").into()),
     }
 }

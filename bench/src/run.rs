@@ -51,7 +51,7 @@ pub fn run(flags: impl Iterator<Item = String>) -> Outcome<()> {
 }
 
 /// The lines of a batch, as views into its text.
-fn lines(text: Vec<u8>) -> Outcome<RecordBatch> {
+pub fn lines(text: Vec<u8>) -> Outcome<RecordBatch> {
     let count = text.len() / LINE_BYTES;
     let mut views = StringViewBuilder::with_capacity(count);
     let block = views.append_block(Buffer::from_vec(text));
@@ -248,7 +248,8 @@ async fn small(args: &Args, input: &Input, batches: Vec<RecordBatch>) -> Outcome
     Ok(Report::small("dstreams", VERSION, args, &args.variant, &times).json())
 }
 
-fn words_of(rdd: &Rdd<(String, i64)>) -> Words {
+/// The words of a result.
+pub fn words_of(rdd: &Rdd<(String, i64)>) -> Words {
     let mut counts = Words::default();
     for rows in rdd.partitions().iter().flatten() {
         let words = rows.column(0).as_string_view();

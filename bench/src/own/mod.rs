@@ -12,10 +12,11 @@ pub use windows::windows;
 use std::error::Error;
 use std::time::Duration;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+/// What a measurement gives, or why it failed.
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// The value of `--name` among the flags, or its default.
-fn flag<T: std::str::FromStr>(flags: &[String], name: &str, default: T) -> Outcome<T> {
+pub fn flag<T: std::str::FromStr>(flags: &[String], name: &str, default: T) -> Outcome<T> {
     let Some(at) = flags.iter().position(|flag| flag == name) else {
         return Ok(default);
     };
@@ -38,7 +39,7 @@ fn percentile(sorted: &[Duration], share: f64) -> f64 {
 }
 
 /// Percentiles as a JSON object.
-fn percentiles(mut times: Vec<Duration>) -> serde_json::Value {
+pub fn percentiles(mut times: Vec<Duration>) -> serde_json::Value {
     times.sort_unstable();
     serde_json::json!({
         "p50": percentile(&times, 0.5),
