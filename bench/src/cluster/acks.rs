@@ -1,11 +1,13 @@
 //! How long an acknowledgement takes when two workers must hold the records, and how much is acknowledged at
 //! most.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::program::{Answers, Program, Spec, build};
-use super::small::next;
+use super::program::{Spec, build};
 use super::start::Cluster;
+use super::system::cpu;
 use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag};
 
@@ -43,44 +45,42 @@ pub fn acks(flags: &[String]) -> Outcome<Value> {
     }))
 }
 
-/// `bench part bulk [--clients N] [--lines N] [--as lines|batches]`: as much as the workers take, while no
-/// interval ends.
+/// `bench part bulk [--clients N] [--lines N] [--as lines|batches] [--interval-ms N]`: as much as the
+/// workers take, while a grep keeps letting go of what they hold.
 pub fn bulk(flags: &[String]) -> Outcome<Value> {
     let clients = flag(flags, "--clients", 1usize)?;
     let lines = flag(flags, "--lines", 4_000_000usize)?;
     let form = flag(flags, "--as", "lines".to_owned())?;
-    let spec = Spec::by_hand("grep", "clients");
-    let Program {
-        ctx,
-        clock,
-        answers,
-        ..
-    } = build(&spec)?;
-    let sent = runtime()?.block_on(async {
-        let cluster = Cluster::start(&spec, ctx, 2).await?;
+    let spec = Spec::on_the_clock("grep", flag(flags, "--interval-ms", 100)?);
+    let program = build(&spec)?;
+    let (sent, used, summary) = runtime()?.block_on(async {
+        let cluster = Cluster::start(&spec, program.ctx, 2).await?;
         let asked = format!("--clients {clients} --lines {lines} --as {form}");
+        let pids = cluster.pids();
+        let all = || pids.iter().map(|pid| cpu(*pid)).sum::<Duration>();
+        let before = all();
         let sent = send(&cluster.addresses(), &asked).await?;
-        clock.advance(spec.interval());
-        let Answers::Found(mut found) = answers else {
-            return Err("a grep keeps its answers".into());
-        };
-        let found = next(&mut found, &cluster).await?.collect()?;
-        if json!(found[0]) != sent["found"] {
-            let wanted = &sent["found"];
-            return Err(format!("{} lines were found, not {wanted}", found[0]).into());
-        }
-        cluster.stop(true).await?;
-        Ok::<_, Box<dyn std::error::Error>>(sent)
+        let used = all() - before;
+        Ok::<_, Box<dyn std::error::Error>>((sent, used, cluster.stop(true).await?))
     })?;
-    Ok(result(&format!("dstreams {form}"), clients, &sent))
+    let found = program.totals.sum.load(std::sync::atomic::Ordering::SeqCst);
+    if json!(found) != sent["found"] || json!(summary.records) != sent["records"] {
+        let (records, wanted) = (summary.records, &sent["found"]);
+        return Err(format!("{found} of {records} lines were found, not {wanted}").into());
+    }
+    Ok(result(&format!("dstreams {form}"), clients, &sent, used))
 }
 
-/// A line of JSON about sends at once.
-pub fn result(program: &str, clients: usize, sent: &Value) -> Value {
+/// A line of JSON about sends at once; `used` is the processor time of those who took them.
+pub fn result(program: &str, clients: usize, sent: &Value, used: Duration) -> Value {
+    let records = sent["records"].as_f64().unwrap_or_default();
+    let gigabytes = records * bench_input::LINE_BYTES as f64 / 1e9;
     json!({
         "work": "bulk", "program": format!("{program}, {clients} clients"), "clients": clients,
         "checked": sent["checked"], "records": sent["records"], "messages": sent["messages"],
         "message_bytes": sent["message_bytes"], "seconds": sent["seconds"],
         "bytes_per_s": sent["bytes_per_s"],
+        "sender_cpu_s_per_gb": sent["cpu_s"].as_f64().unwrap_or_default() / gigabytes,
+        "taker_cpu_s_per_gb": used.as_secs_f64() / gigabytes,
     })
 }

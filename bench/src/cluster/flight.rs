@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::processes::{Process, guard};
 use super::runtime;
 use super::sender::{batches_of, text};
+use super::system::cpu;
 use crate::own::{Outcome, flag};
 
 /// As the workers' server.
@@ -64,7 +65,8 @@ pub fn flight(flags: &[String]) -> Outcome<Value> {
         let endpoint = Endpoint::from_shared(address.clone())?.tcp_nodelay(true);
         channels.push(runtime.block_on(endpoint.connect())?);
     }
-    let start = Instant::now();
+    let (own, taker) = (std::process::id(), server.id());
+    let (start, used) = (Instant::now(), (cpu(own), cpu(taker)));
     let mut sending = Vec::new();
     for (channel, batches) in channels.into_iter().zip(parts) {
         sending.push(runtime.spawn(async move {
@@ -90,8 +92,14 @@ pub fn flight(flags: &[String]) -> Outcome<Value> {
     let sent = json!({
         "checked": true, "records": lines, "messages": messages, "seconds": seconds,
         "bytes_per_s": (lines * LINE_BYTES) as f64 / seconds,
+        "cpu_s": (cpu(own) - used.0).as_secs_f64(),
     });
-    Ok(super::acks::result("flight", clients, &sent))
+    Ok(super::acks::result(
+        "flight",
+        clients,
+        &sent,
+        cpu(taker) - used.1,
+    ))
 }
 
 /// Keeps nothing.

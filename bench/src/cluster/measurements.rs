@@ -53,11 +53,17 @@ fn small(batches: u64) -> Vec<String> {
 fn throughput(lines: u64) -> Vec<String> {
     let mut words = Vec::new();
     for work in ["grep", "wordcount"] {
-        let on = |what: &str| format!("{what} --work {work} --lines {lines}");
-        words.push(on("part throughput --mode preloaded"));
-        words.push(on("run --threads 2 --batches 20"));
-        words.push(on("part throughput --mode received --engine cluster"));
-        words.push(on("part throughput --mode received --engine local"));
+        for engine in ["cluster", "local"] {
+            let on = |mode: &str| {
+                format!(
+                    "part throughput --work {work} --engine {engine} --lines {lines} --mode {mode}"
+                )
+            };
+            // As many as the local benchmark has, and few large ones.
+            words.push(on("preloaded --batches 20"));
+            words.push(on("preloaded --batches 4"));
+            words.push(on("received"));
+        }
     }
     words
 }

@@ -42,6 +42,7 @@ use crate::{child, machine};
 
 /// `bench part NAME [flags]`: one program of a measurement.
 pub fn part(words: &[String]) -> Outcome<()> {
+    dstreams_cluster::logs::to_stderr();
     let (name, flags) = words.split_first().ok_or("a part needs a name")?;
     let result = match name.as_str() {
         "small" => small::small(flags)?,

@@ -90,6 +90,7 @@ pub fn guard(flags: &[String]) {
 /// `bench worker MASTER [--cores N]`
 pub fn worker(flags: &[String]) -> Outcome<()> {
     guard(flags);
+    dstreams_cluster::logs::to_stderr();
     let master = flags.first().ok_or("a worker needs its master's address")?;
     let mut options = WorkerOptions::new(master);
     options.cores = flag(flags, "--cores", 1)?;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use super::processes::guard;
+use super::system::cpu;
 use crate::own::{Outcome, flag, percentiles};
 
 /// How often it is looked whether a send is due and what was acknowledged.
@@ -148,7 +149,7 @@ fn at_once(runtime: &Runtime, plan: &Plan, text: &[u8]) -> Outcome<Value> {
             })
         })?);
     }
-    let (start, began_us) = (Instant::now(), unix_us());
+    let (start, began_us, used) = (Instant::now(), unix_us(), cpu(std::process::id()));
     let mut sending = Vec::new();
     for (at, sender) in senders.into_iter().enumerate() {
         let text = part(text, at, plan.clients).to_vec();
@@ -175,6 +176,7 @@ fn at_once(runtime: &Runtime, plan: &Plan, text: &[u8]) -> Outcome<Value> {
         reports.push(runtime.block_on(sending)??);
     }
     let mut result = summed(&reports, began_us, start.elapsed());
+    result["cpu_s"] = (cpu(std::process::id()) - used).as_secs_f64().into();
     result["words"] = words(text).into();
     Ok(result)
 }

@@ -23,7 +23,7 @@ pub const DELAYS: [&str; 7] = [
     "total_ms",
 ];
 /// The columns of the samples.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "seconds",
     "batches",
     "total_delay_ms",
@@ -39,6 +39,7 @@ const COLUMNS: [&str; 15] = [
     "master_threads",
     "worker1_threads",
     "exchange_mb",
+    "jobs",
 ];
 /// Samples of a run.
 const SAMPLES: u64 = 400;
@@ -78,6 +79,7 @@ pub fn soak(flags: &[String]) -> Outcome<Value> {
     let told = watch.told();
     let delays = told.reports.iter().map(|report| report.total_delay());
     let (grown, flat) = growth(&rows);
+    let most = |name: &str| rows.column(name).into_iter().fold(0.0, f64::max);
     let last = totals.last.load(std::sync::atomic::Ordering::SeqCst);
     Ok(json!({
         "work": "soak", "program": "dstreams", "interval_ms": interval, "rate": rate,
@@ -89,6 +91,7 @@ pub fn soak(flags: &[String]) -> Outcome<Value> {
         "kept_at_end": end.workers.iter().map(|worker| worker.kept).collect::<Vec<_>>(),
         "blocks_at_end": end.workers.iter().map(|worker| worker.blocks).collect::<Vec<_>>(),
         "block_memory_at_end": end.workers.iter().map(|w| w.block_memory).collect::<Vec<_>>(),
+        "jobs_at_end": end.jobs, "most_jobs": most("jobs"), "most_kept": most("kept1"),
         "rows": rows.json(),
     }))
 }
@@ -98,6 +101,7 @@ fn sample(cluster: &Cluster, begun: Instant) -> Vec<f64> {
         workers,
         batches,
         last,
+        jobs,
         ..
     } = cluster.status();
     let delay = last.map_or(0.0, |last| last.total_delay().as_secs_f64() * 1e3);
@@ -122,6 +126,7 @@ fn sample(cluster: &Cluster, begun: Instant) -> Vec<f64> {
         threads(own) as f64,
         threads(pids[0]) as f64,
         mb(exchanged(&pids) as usize),
+        jobs as f64,
     ]
 }
 

@@ -62,7 +62,7 @@ fn columns(measurement: &str) -> &'static [Column] {
                 "/bytes_per_input_byte/files_running",
                 3,
             ),
-            ("workers CPU s", "/worker_cpu_s", 1),
+            ("running CPU s", "/worker_cpu_s", 2),
             ("master CPU s", "/master_cpu_s", 2),
         ],
         "acks" => &[
@@ -72,7 +72,12 @@ fn columns(measurement: &str) -> &'static [Column] {
             ("max ms", "/ack_ms/max", 1),
             ("pacing late p99 ms", "/late_ms/p99", 2),
         ],
-        "bulk" => &[("seconds", "/seconds", 2), ("bytes/s", "/bytes_per_s", 0)],
+        "bulk" => &[
+            ("seconds", "/seconds", 2),
+            ("bytes/s", "/bytes_per_s", 0),
+            ("sender CPU s/GB", "/sender_cpu_s_per_gb", 2),
+            ("takers CPU s/GB", "/taker_cpu_s_per_gb", 2),
+        ],
         "master" => &[
             ("master CPU ms", "/master_cpu_ms", 2),
             ("workers CPU ms", "/workers_cpu_ms", 2),
@@ -99,20 +104,10 @@ fn number(result: &Value, pointer: &str) -> Option<f64> {
     result.pointer(pointer)?.as_f64()
 }
 
-/// Whose line it is: measurement, work with its mode, program.
+/// Whose line it is: the work and the program.
 fn key(result: &Value) -> (String, String) {
-    let text = |name: &str| result[name].as_str().unwrap_or_default();
-    let work = match text("measurement") {
-        // `bench run` leaves receiving out too.
-        "throughput" if text("mode").is_empty() => format!("{} preloaded", text("work")),
-        "throughput" => format!("{} {}", text("work"), text("mode")),
-        _ => text("work").to_owned(),
-    };
-    let program = match (text("program"), text("variant")) {
-        ("dstreams", "closures") => "dstreams local".into(),
-        (program, _) => program.to_owned(),
-    };
-    (work, program)
+    let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
+    (text("work"), text("program"))
 }
 
 /// The median of a number over the rounds.
@@ -247,22 +242,22 @@ fn aims(text: &mut String, name: &str, results: &[&Value]) {
                     met(result["flat"] == true)
                 ));
                 say(format!(
-                    "held at the end, by worker: {} kept partitions, {} blocks",
-                    result["kept_at_end"], result["blocks_at_end"]
+                    "at the end: {} jobs; by worker {} kept partitions, {} blocks",
+                    result["jobs_at_end"], result["kept_at_end"], result["blocks_at_end"]
                 ));
             }
         }
         "throughput" => {
-            for work in ["grep", "wordcount"] {
-                for mode in ["preloaded", "received"] {
-                    let rate =
-                        |program: &str| of(&format!("{work} {mode}"), program, "/lines_per_s");
-                    if let Some((c, l)) = rate("dstreams cluster").zip(rate("dstreams local")) {
-                        let (times, met) = (c / l, met(c / l >= 0.8));
-                        say(format!(
-                            "{work}, {mode}: {times:.2} of the local engine (aim: 0.8): {met}"
-                        ));
-                    }
+            let mut works: Vec<String> = results.iter().map(|result| key(result).0).collect();
+            works.sort_unstable();
+            works.dedup();
+            for work in works {
+                let rate = |program: &str| of(&work, program, "/lines_per_s");
+                if let Some((c, l)) = rate("dstreams cluster").zip(rate("dstreams local")) {
+                    let (times, met) = (c / l, met(c / l >= 0.8));
+                    say(format!(
+                        "{work}: {times:.2} of the local engine (aim: 0.8): {met}"
+                    ));
                 }
             }
         }

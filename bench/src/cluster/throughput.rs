@@ -1,8 +1,8 @@
 //! Large batches on two workers of one core, and on the local engine with two threads.
 //!
 //! `preloaded`: two clients send a batch, and both workers hold all of it; then the clock starts, the interval
-//! ends by hand, and the clock stops at the result in this process: receiving is left out, as `bench run` leaves
-//! it out for the local engine. `received`: two clients in a process of their own send as fast as they can while
+//! ends by hand, and the clock stops at the result in this process: receiving is left out, as it is for the local
+//! engine, to which lines are pushed as `bench run` pushes them. `received`: two clients in a process of their own send as fast as they can while
 //! batches run every half second; the clock runs from the first send to the last result, for both engines.
 
 use std::sync::atomic::Ordering;
@@ -41,12 +41,17 @@ pub fn throughput(flags: &[String]) -> Outcome<Value> {
         "preloaded" => {
             let words = format!("--work {work} --lines {lines} --batches {batches}");
             let args = Args::parse(words.split(' ').map(str::to_owned))?;
-            preloaded(own, &Input::generate(&args))?
+            match engine.as_str() {
+                "cluster" => preloaded(own, &Input::generate(&args))?,
+                _ => local(own, &args)?,
+            }
         }
         _ => received(own, &engine, flag(flags, "--interval-ms", 500)?, lines)?,
     };
-    result["work"] = work.into();
-    result["mode"] = mode.as_str().into();
+    result["work"] = format!("{work}, {mode}, {batches} batches").into();
+    if mode == "received" {
+        result["work"] = format!("{work}, received").into();
+    }
     result["program"] = format!("dstreams {engine}").into();
     result["lines"] = lines.into();
     result["batches"] = batches.into();
@@ -58,6 +63,16 @@ pub fn throughput(flags: &[String]) -> Outcome<Value> {
 struct Results {
     found: Vec<u64>,
     words: Vec<Words>,
+}
+
+impl Results {
+    fn check(&self, work: &str, input: &Input) -> Outcome<()> {
+        match work {
+            "grep" => input.expected.check_grep(&self.found)?,
+            _ => input.expected.check_words(&self.words)?,
+        }
+        Ok(())
+    }
 }
 
 fn preloaded(work: &str, input: &Input) -> Outcome<Value> {
@@ -121,10 +136,7 @@ fn preloaded(work: &str, input: &Input) -> Outcome<Value> {
         cluster.stop(false).await?;
         Ok::<_, Box<dyn std::error::Error>>(results)
     })?;
-    match work {
-        "grep" => input.expected.check_grep(&results.found)?,
-        _ => input.expected.check_words(&results.words)?,
-    }
+    results.check(work, input)?;
     let bytes: usize = input.batches.iter().map(Vec::len).sum();
     let sum = |name: &str| rows.column(name).iter().sum::<f64>();
     let (receive, run) = (sum("receive_ms") / 1e3, sum("total_ms") / 1e3);
@@ -135,10 +147,66 @@ fn preloaded(work: &str, input: &Input) -> Outcome<Value> {
         "bytes_per_input_byte": {
             "loopback_receiving": sum("receive_loopback") / bytes as f64,
             "loopback_running": sum("run_loopback") / bytes as f64,
-            "files_running": sum("run_written") / bytes as f64,
+            "written_running": sum("run_written") / bytes as f64,
         },
+        "receive_cpu_s": sum("receive_cpu_ms") / 1e3,
         "worker_cpu_s": sum("worker_cpu_ms") / 1e3, "master_cpu_s": sum("master_cpu_ms") / 1e3,
         "rows": rows.json(),
+    }))
+}
+
+/// The local engine, which is pushed the lines as views into their text: what receiving leaves behind.
+fn local(work: &str, args: &Args) -> Outcome<Value> {
+    let mut input = Input::generate(args);
+    let batches = std::mem::take(&mut input.batches).into_iter();
+    let batches = batches
+        .map(crate::run::lines)
+        .collect::<Outcome<Vec<_>>>()?;
+    let mut spec = Spec::by_hand(work, "queue");
+    spec.rows_per_task = ROWS_PER_TASK;
+    let Program {
+        ctx,
+        clock,
+        queue,
+        mut answers,
+        ..
+    } = build(&spec)?;
+    let queue = queue.ok_or("a queue is pushed")?;
+    let mut rows = Rows::new(&["total_ms", "cpu_ms"]);
+    let results = runtime()?.block_on(async {
+        let running = ctx.start().await?;
+        let (own, mut results) = (std::process::id(), Results::default());
+        for batch in batches {
+            let (begun, used) = (Instant::now(), cpu(own));
+            queue.push_batch(batch).await?;
+            clock.advance(spec.interval());
+            let ended = "the program stopped before its last batch";
+            let done = match &mut answers {
+                Answers::Found(found) => {
+                    let rdd = found.recv().await.ok_or(ended)?;
+                    let done = (begun.elapsed(), cpu(own) - used);
+                    results.found.push(rdd.collect()?[0] as u64);
+                    done
+                }
+                Answers::Words(words) => {
+                    let rdd = words.recv().await.ok_or(ended)?;
+                    let done = (begun.elapsed(), cpu(own) - used);
+                    results.words.push(words_of(&rdd));
+                    done
+                }
+                Answers::Totals => return Err("results are kept here".into()),
+            };
+            rows.push(vec![done.0.as_secs_f64() * 1e3, done.1.as_secs_f64() * 1e3]);
+        }
+        running.stop(false, None).await?;
+        Ok::<_, Box<dyn std::error::Error>>(results)
+    })?;
+    results.check(work, &input)?;
+    let sum = |name: &str| rows.column(name).iter().sum::<f64>() / 1e3;
+    let seconds = sum("total_ms");
+    Ok(json!({
+        "checked": true, "seconds": seconds, "lines_per_s": args.lines as f64 / seconds,
+        "worker_cpu_s": sum("cpu_ms"),
     }))
 }
 
@@ -168,6 +236,7 @@ fn row(before: &Reading, held: &Reading, done: &Reading) -> Vec<f64> {
         (held.loopback - before.loopback) as f64,
         (done.loopback - held.loopback) as f64,
         (done.written - held.written) as f64,
+        ms(held.workers - before.workers),
         ms(done.workers - held.workers),
         ms(done.master - held.master),
     ]

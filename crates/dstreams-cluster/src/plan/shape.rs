@@ -51,7 +51,10 @@ pub struct Shape {
 
 /// The shapes there have been: which steps are due at a batch time says which one it is.
 #[derive(Default)]
-pub struct Shapes(Mutex<HashMap<(bool, Vec<bool>), Arc<Shape>>>);
+pub struct Shapes(Mutex<HashMap<Due, Arc<Shape>>>);
+
+/// Whether there are several tasks, and which steps and outputs are due.
+type Due = (bool, Vec<bool>);
 
 impl Shapes {
     /// The shape of a batch, and whether it is new.
