@@ -1,4 +1,4 @@
-//! [`Lane`]: the way of one receiver's blocks, from sealed to safe.
+//! The way of one receiver's blocks, from sealed to safe: its lane.
 
 use std::sync::Arc;
 use std::time::Duration;
