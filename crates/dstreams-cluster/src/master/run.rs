@@ -274,6 +274,19 @@ impl Remote {
             .await;
     }
 
+    /// A partition whose holder will never have what was committed.
+    fn stuck(&self, hub: &Hub) -> Option<u32> {
+        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = hub.holders(self.plans.tasks);
+        let mut all = (0..).zip(holders);
+        let stuck = all.find(|(partition, of)| {
+            of.is_some_and(|of| {
+                hub.is_behind(of.holder, *partition) && hub.version(of.holder, *partition) < newest
+            })
+        });
+        stuck.map(|(partition, _)| partition)
+    }
+
     fn seal_own(&self, batch: BatchTime, last: bool) {
         for (receiver, intake) in &self.own {
             let blocks = match last {
@@ -329,8 +342,12 @@ impl Workers for Remote {
     ) -> Result<Vec<Option<Partitions>>> {
         let (losses, _) = self.hub.losses();
         let lost = self.hub.until(|hub| {
+            if !self.has_windows() {
+                return None;
+            }
             let (now, state) = hub.losses();
-            (self.has_windows() && (now > losses || state.is_some())).then_some(state)
+            let state = state.or_else(|| self.stuck(hub));
+            (now > losses || state.is_some()).then_some(state)
         });
         tokio::select! {
             done = self.run_here(batch, attempt, blocks) => done,
