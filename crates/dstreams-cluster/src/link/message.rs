@@ -62,7 +62,7 @@ pub enum ToMaster {
     /// A partition of state could not be had from its holder.
     StateCopyFailed { partition: u32, copy: u64 },
     /// What a batch added to a partition of state could not be had from its holder.
-    InstallFailed { partition: u32 },
+    InstallFailed { partition: u32, batch: BatchTime },
     /// A source listens there.
     Listening { input: u32, address: String },
     /// A source has ended with an error.

@@ -336,10 +336,13 @@ impl Hub {
                     copy,
                 });
             }
-            ToMaster::InstallFailed { partition } => {
-                // It is behind from now on, until its state is copied anew.
-                self.lock().behind.insert((id, partition));
-                self.changed();
+            ToMaster::InstallFailed { partition, batch } => {
+                // It is behind from now on, until its state is copied anew; unless it has become
+                // the holder, and has run the batch itself.
+                if self.version(id, partition) < Some(batch) {
+                    self.lock().behind.insert((id, partition));
+                    self.changed();
+                }
             }
             ToMaster::Listening { input, address } => {
                 self.lock().listening.insert(input, address);
@@ -364,7 +367,8 @@ impl Hub {
         let copy = {
             let mut state = self.lock();
             let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
-            if copy.is_some() && copy != known {
+            // A new copy lacks nothing, nor does one that tasks of the batch have run on.
+            if copy.is_none() || copy != known {
                 state.behind.remove(&(id, partition));
             }
             let copy = copy.or(known).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Step, Workers, tasks_for};
+use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Step, Template, Workers, tasks_for};
 use dstreams::{Closing, Result};
 use dstreams_control::cluster::{ClusterEvent, WorkerId};
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
@@ -14,7 +14,7 @@ use super::hub::{Holders, Hub, Own};
 use crate::data::Peers;
 use crate::execute::{Engine, retryable, session_config};
 use crate::link::ToWorker;
-use crate::plan::{Binding, Job, KeptId, Shapes, Slice, Source, Way, check};
+use crate::plan::{Binding, Job, KeptId, Shape, Shapes, Slice, Source, Way, check};
 use crate::worker::engine_name;
 
 /// See the module.
@@ -31,8 +31,8 @@ pub struct Remote {
     pub closing: Closing,
     pub sources: TaskTracker,
     pub shapes: Shapes,
-    /// The newest batch whose state is installed.
-    pub newest: Mutex<Option<BatchTime>>,
+    /// The newest batch that has taken effect: what installed more can run again on less.
+    pub committed: Mutex<Option<BatchTime>>,
 }
 
 /// The workers at the start of a run.
@@ -47,6 +47,13 @@ struct Snapshot {
 impl Remote {
     fn has_windows(&self) -> bool {
         !self.plans.windows.is_empty()
+    }
+
+    fn committed(&self) -> Option<BatchTime> {
+        *self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for workers, one at least, and for a holder of each partition.
@@ -65,9 +72,10 @@ impl Remote {
                 let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
                 let holders = holders?;
                 // One that took over has what was committed before it goes on.
-                let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-                let up_to_date =
-                    |(partition, of): (u32, &Holders)| hub.version(of.holder, partition) >= newest;
+                let committed = self.committed();
+                let up_to_date = |(partition, of): (u32, &Holders)| {
+                    hub.version(of.holder, partition) >= committed
+                };
                 if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
                     return None;
                 }
@@ -151,8 +159,8 @@ impl Remote {
             }
         }
         if self.has_windows() {
-            self.install(batch, attempt, many, &snapshot).await;
-            *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch);
+            let due = windows(template, &shape);
+            self.install(batch, attempt, &due, &snapshot).await;
         }
         let mut outputs = Vec::new();
         for (slot, slide) in &template.outputs {
@@ -222,17 +230,13 @@ impl Remote {
     }
 
     /// Tells that the holders have installed the batch, and has standbys that are up to date do so.
-    async fn install(&self, batch: BatchTime, attempt: u32, many: bool, snapshot: &Snapshot) {
-        let windows: Vec<(usize, usize)> = self
-            .plans
-            .of(many)
-            .steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Window(window) => Some((window.window, window.from.0)),
-                Step::Run(_) => None,
-            })
-            .collect();
+    async fn install(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        windows: &[(usize, usize)],
+        snapshot: &Snapshot,
+    ) {
         let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
         // Not only those of the snapshot: who was assigned meanwhile needs this batch too.
         let now = self.hub.holders(snapshot.holders.len());
@@ -249,7 +253,7 @@ impl Remote {
                     batch,
                     attempt,
                     partition,
-                    windows: windows.clone(),
+                    windows: windows.to_vec(),
                     from: from.clone(),
                 };
                 let known = self.hub.version(other, partition);
@@ -276,12 +280,13 @@ impl Remote {
 
     /// A partition whose holder will never have what was committed.
     fn stuck(&self, hub: &Hub) -> Option<u32> {
-        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = self.committed();
         let holders = hub.holders(self.plans.tasks);
         let mut all = (0..).zip(holders);
         let stuck = all.find(|(partition, of)| {
             of.is_some_and(|of| {
-                hub.is_behind(of.holder, *partition) && hub.version(of.holder, *partition) < newest
+                hub.is_behind(of.holder, *partition)
+                    && hub.version(of.holder, *partition) < committed
             })
         });
         stuck.map(|(partition, _)| partition)
@@ -359,6 +364,10 @@ impl Workers for Remote {
     }
 
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {
+        *self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(batch);
         self.hub.step(ClusterEvent::Committed { batch });
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
@@ -389,6 +398,17 @@ impl Workers for Remote {
         }
         held
     }
+}
+
+/// The windows that a batch adds to, and the slots of what it adds.
+fn windows(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
+    let windows = template.steps.iter().filter_map(|step| match step {
+        Step::Window(window) => Some((window.window, window.from.0)),
+        Step::Run(_) => None,
+    });
+    windows
+        .filter(|(_, from)| shape.makers[*from].is_some())
+        .collect()
 }
 
 fn lost_state(partition: u32) -> dstreams::Error {

@@ -131,7 +131,7 @@ impl Master {
             closing,
             sources,
             shapes: Default::default(),
-            newest: Default::default(),
+            committed: Default::default(),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
         hub.until(|hub| {

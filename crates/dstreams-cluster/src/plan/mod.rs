@@ -16,6 +16,6 @@ mod task;
 pub use check::check;
 pub use codec::Codec;
 pub use job::{Binding, Job};
-pub use shape::{Shapes, Way, into};
+pub use shape::{Shape, Shapes, Way, into};
 pub use step::{Exit, Place, StepExec, StepHeader, Wire, Work};
 pub use task::{KeptId, Slice, Source, TaskSpec};

@@ -2,17 +2,27 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_core::config::TaskSchedulingPolicy;
+use ballista_core::error::BallistaError;
+use ballista_executor::ArrowFlightServerProvider;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use ballista_executor::executor_server::TERMINATING;
+use ballista_executor::flight_service::BallistaFlightService;
 use dstreams::{Error, Result};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::execute::{Site, session_config};
 use crate::plan::Codec;
 
 /// Seconds between signs of life to the engine. Our own link notices a loss much sooner.
 const HEARTBEAT: u64 = 5;
+/// Bytes of a message between executors, at most.
+const MESSAGE: usize = 16 << 20;
 /// Seconds an executor waits for the scheduler to answer.
 const CONNECT: u16 = 10;
 
@@ -78,6 +88,33 @@ pub fn engine_name(worker: u32) -> String {
     format!("worker-{worker}")
 }
 
+/// Serves what exchanges carry. The listener is bound before the engine is told of its port.
+fn exchanges(listener: TcpListener) -> Arc<ArrowFlightServerProvider> {
+    let listener = Mutex::new(Some(listener));
+    Arc::new(move |work_dir, _, mut shutdown, _| {
+        let mut listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = listener.take();
+        tokio::spawn(async move {
+            let listener = listener.ok_or_else(|| std::io::Error::other("it was served once"))?;
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let service = FlightServiceServer::new(BallistaFlightService::new(work_dir));
+            let served = Server::builder()
+                .tcp_nodelay(true)
+                .add_service(
+                    service
+                        .max_decoding_message_size(MESSAGE)
+                        .max_encoding_message_size(MESSAGE),
+                )
+                .serve_with_incoming_shutdown(
+                    TcpIncoming::from(listener).with_nodelay(Some(true)),
+                    shutdown.recv(),
+                );
+            served.await.map_err(BallistaError::TonicError)
+        })
+    })
+}
+
 /// A port that is free now.
 fn free_port(host: &str) -> Result<u16> {
     let address = format!("{host}:0");
@@ -99,11 +136,20 @@ pub async fn run(
     work_dir: &WorkDir,
 ) -> Result<()> {
     let partitions = site.plans.tasks;
+    let address = format!("{host}:0");
+    let listener = TcpListener::bind(&address).map_err(|source| Error::Listen {
+        address,
+        source: Arc::new(source),
+    })?;
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    // An executor that ended in this process before has left it set, and then gets no tasks.
+    TERMINATING.store(false, Ordering::Release);
     let config = ExecutorProcessConfig {
         executor_id: engine_name(worker),
         bind_host: host.to_owned(),
         external_host: Some(host.to_owned()),
-        port: free_port(host)?,
+        port,
+        override_arrow_flight_service: Some(exchanges(listener)),
         grpc_port: free_port(host)?,
         scheduler_host: engine.0,
         scheduler_port: engine.1,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dstreams::cluster::Installs;
 use dstreams_control::BatchTime;
@@ -14,8 +14,12 @@ use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker};
 use crate::plan::{KeptId, Source};
 
-/// Pause before the master is told that a state could not be had.
+/// Pause before a state is asked for again, or the master told that it could not be had.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long a standby asks a holder that does not answer for what a batch added. Longer than it
+/// takes to notice that a worker is gone: the batch must not be committed while its only holder may
+/// be.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// See the module.
 pub struct States {
@@ -87,17 +91,29 @@ async fn run(
                 partition,
                 windows,
                 from,
-            } => match install(&site, (batch, attempt), partition, &windows, &from).await {
-                Ok(()) => link.say(&ToMaster::Installed {
-                    partition,
-                    version: batch,
-                    copy: began,
-                }),
-                Err(error) => {
-                    tracing::warn!(partition, %batch, %error, "state was not installed");
-                    link.say(&ToMaster::InstallFailed { partition });
+            } => {
+                let since = Instant::now();
+                let installed = loop {
+                    match install(&site, (batch, attempt), partition, &windows, &from).await {
+                        // The master waits, unless it has said something new.
+                        Err(_) if messages.is_empty() && since.elapsed() < PATIENCE => {
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                        done => break done,
+                    }
+                };
+                match installed {
+                    Ok(()) => link.say(&ToMaster::Installed {
+                        partition,
+                        version: batch,
+                        copy: began,
+                    }),
+                    Err(error) => {
+                        tracing::warn!(partition, %batch, %error, "state was not installed");
+                        link.say(&ToMaster::InstallFailed { partition, batch });
+                    }
                 }
-            },
+            }
             _ => {}
         }
     }
@@ -120,7 +136,11 @@ async fn install(
     from: &str,
 ) -> dstreams::Result<()> {
     let from = from.to_owned();
+    let versions = site.windows.versions(partition as usize);
     for (window, slot) in windows {
+        if versions.get(*window).is_some_and(|has| *has >= Some(batch)) {
+            continue; // the copy that it began with, or an earlier attempt
+        }
         let delta = Source::Kept(KeptId {
             batch,
             attempt,
