@@ -24,7 +24,7 @@ pub enum Command {
         /// Its blocks, sorted by id; possibly none.
         blocks: Vec<BlockMeta>,
     },
-    /// Run the batch. Answered by `Finished` or `Failed`.
+    /// Run the batch, possibly beside earlier ones. Answered by `Finished` or `Failed`.
     Run {
         /// The batch.
         batch: BatchTime,
@@ -38,7 +38,7 @@ pub enum Command {
         /// The attempt that was running.
         attempt: u32,
     },
-    /// Make the outputs take effect; must be idempotent. Answered by `Committed` or `CommitFailed`; after the latter
+    /// Make the outputs take effect; given in the order of the batches. Must be idempotent. Answered by `Committed` or `CommitFailed`; after the latter
     /// it may be given again, for the same attempt.
     Commit {
         /// The batch.

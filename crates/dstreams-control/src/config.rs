@@ -13,6 +13,9 @@ pub struct Config {
     /// Tries of one batch: runs, and apart from them commits of the run that finished. Default 4, as many as
     /// Spark gives a task: three in a row is no longer bad luck with one worker.
     pub max_attempts: u32,
+    /// Batches that run at once. Default 1. They take effect in their order all the same; with 2, what a batch does
+    /// before it needs the state of the one before is done while that finishes.
+    pub max_running: usize,
     /// How long a cut waits for the receivers' reports, milliseconds since its `Seal`. Default half the interval
     /// (at least 1): a silent receiver delays batches, but never so that they fall further and further behind.
     /// A report that comes later is not lost, its blocks go into the next cut.
@@ -49,6 +52,7 @@ impl Config {
         Ok(Self {
             interval_ms,
             max_attempts: 4,
+            max_running: 1,
             report_timeout_ms: if half == 0 { 1 } else { half },
             final_report_timeout_ms: 10_000,
             max_owed_reports: 1_024,

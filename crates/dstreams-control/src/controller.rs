@@ -31,7 +31,7 @@ impl Controller {
             state: State::New,
             elapsed: Elapsed::new(),
             intake: Intake::new(&config),
-            pipeline: Pipeline::new(config.max_attempts),
+            pipeline: Pipeline::new(config.max_attempts, config.max_running),
             config,
             deadline: None,
             receivers_closed: false,
@@ -72,7 +72,7 @@ impl Controller {
                 receiver,
                 blocks,
             } => self.intake.report(batch, receiver, blocks),
-            Event::Finished { batch, attempt } => self.pipeline.finished(batch, attempt, now, out),
+            Event::Finished { batch, attempt } => self.pipeline.finished(batch, attempt, now),
             Event::Failed {
                 batch,
                 attempt,
@@ -119,6 +119,10 @@ impl Controller {
     }
 
     fn advance(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        let goes_on = matches!(self.state, State::Running | State::Draining);
+        if goes_on && !self.deadline_passed() {
+            self.pipeline.settle(out);
+        }
         if self.pipeline.is_over() || self.deadline_passed() {
             return self.finish(out);
         }
@@ -233,9 +237,8 @@ impl Controller {
         self.pipeline.len()
     }
 
-    /// The batch that is being run or committed, and its attempt.
-    #[must_use]
-    pub fn running(&self) -> Option<(BatchTime, u32)> {
+    /// The batches that are run or committed, in their order, and their attempts.
+    pub fn running(&self) -> impl Iterator<Item = (BatchTime, u32)> {
         self.pipeline.active()
     }
 

@@ -1,7 +1,8 @@
-//! [`Pipeline`]: batches that are cut and not committed. One is active, the others wait in order.
+//! [`Pipeline`]: batches that are cut and not committed. The first few run at once, the others wait in order.
 //!
-//! The active batch is first run, as often as needed, then committed; once a `Commit` was given it is never run again,
-//! since its effect may be visible.
+//! A batch is first run, as often as needed, then committed, when all before it are; once a `Commit` was given it is
+//! never run again, since its effect may be visible. A batch that is lost is given up when its turn to commit comes:
+//! what is before it does not suffer.
 
 use std::collections::VecDeque;
 
@@ -15,18 +16,22 @@ struct Pending {
     cut_at: Timestamp,
 }
 
-/// What the active batch waits for.
+/// What an active batch waits for.
 #[derive(Debug)]
 enum Stage {
     /// `Finished` or `Failed` of the current attempt.
     Running,
+    /// The commits of those before it.
+    Finished { at: Timestamp },
+    /// The same, to be given up then.
+    Lost,
     /// `Committed` or `CommitFailed`.
     Committing { tries: u32, finished_at: Timestamp },
     /// Nothing: it was aborted or given up.
     Over,
 }
 
-/// The batch that is being run or committed.
+/// A batch that is run or committed.
 #[derive(Debug)]
 struct Active {
     pending: Pending,
@@ -40,17 +45,20 @@ struct Active {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     max_attempts: u32,
-    active: Option<Active>,
+    max_running: usize,
+    /// In their order.
+    active: VecDeque<Active>,
     /// Without bound here: the memory of blocks is bounded where they are received.
     waiting: VecDeque<Pending>,
     last_committed: Option<BatchTime>,
 }
 
 impl Pipeline {
-    pub(crate) const fn new(max_attempts: u32) -> Self {
+    pub(crate) fn new(max_attempts: u32, max_running: usize) -> Self {
         Self {
             max_attempts,
-            active: None,
+            max_running: max_running.max(1),
+            active: VecDeque::new(),
             waiting: VecDeque::new(),
             last_committed: None,
         }
@@ -65,44 +73,33 @@ impl Pipeline {
         });
     }
 
-    /// Starts the next batch if none is active.
+    /// Starts what waits, as far as there is room.
     pub(crate) fn start_next(&mut self, now: Timestamp, out: &mut Vec<Command>) {
-        if self.active.is_some() {
-            return;
+        while self.active.len() < self.max_running
+            && let Some(pending) = self.waiting.pop_front()
+        {
+            out.push(Command::Run {
+                batch: pending.batch,
+                attempt: 1,
+            });
+            self.active.push_back(Active {
+                pending,
+                attempt: 1,
+                first_started_at: now,
+                started_at: now,
+                stage: Stage::Running,
+            });
         }
-        let Some(pending) = self.waiting.pop_front() else {
-            return;
-        };
-        let batch = pending.batch;
-        let stage = Stage::Running;
-        self.active = Some(Active {
-            pending,
-            attempt: 1,
-            first_started_at: now,
-            started_at: now,
-            stage,
-        });
-        out.push(Command::Run { batch, attempt: 1 });
     }
 
-    /// An attempt finished: commit it, if it is the current one.
-    pub(crate) fn finished(
-        &mut self,
-        batch: BatchTime,
-        attempt: u32,
-        now: Timestamp,
-        out: &mut Vec<Command>,
-    ) {
+    /// An attempt finished, if it is current.
+    pub(crate) fn finished(&mut self, batch: BatchTime, attempt: u32, now: Timestamp) {
         if let Some(active) = self.running(batch, attempt) {
-            active.stage = Stage::Committing {
-                tries: 1,
-                finished_at: now,
-            };
-            out.push(Command::Commit { batch, attempt });
+            active.stage = Stage::Finished { at: now };
         }
     }
 
-    /// An attempt failed: run it again or give up, if it is the current one.
+    /// An attempt failed: run it again, if it is current and that may help.
     pub(crate) fn failed(
         &mut self,
         (batch, attempt): (BatchTime, u32),
@@ -122,17 +119,41 @@ impl Pipeline {
                 attempt: active.attempt,
             });
         } else {
-            active.stage = Stage::Over;
-            out.push(Command::Fail {
-                batch,
-                attempts: attempt,
-            });
+            active.stage = Stage::Lost;
+        }
+    }
+
+    /// All before the first batch are committed: commit it or give it up, if it waits for that.
+    pub(crate) fn settle(&mut self, out: &mut Vec<Command>) {
+        let Some(first) = self.active.front_mut() else {
+            return;
+        };
+        let (batch, attempt) = (first.pending.batch, first.attempt);
+        match first.stage {
+            Stage::Finished { at } => {
+                first.stage = Stage::Committing {
+                    tries: 1,
+                    finished_at: at,
+                };
+                out.push(Command::Commit { batch, attempt });
+            }
+            Stage::Lost => {
+                first.stage = Stage::Over;
+                out.push(Command::Fail {
+                    batch,
+                    attempts: attempt,
+                });
+            }
+            Stage::Running | Stage::Committing { .. } | Stage::Over => {}
         }
     }
 
     /// The outputs took effect: the batch is done, if its `Commit` was given.
     pub(crate) fn committed(&mut self, batch: BatchTime, now: Timestamp, out: &mut Vec<Command>) {
-        let Some(active) = self.active.take_if(|active| active.is_committing(batch)) else {
+        let Some(active) = self
+            .active
+            .pop_front_if(|active| active.is_committing(batch))
+        else {
             return;
         };
         let Stage::Committing { finished_at, .. } = active.stage else {
@@ -168,7 +189,7 @@ impl Pipeline {
         let max_attempts = self.max_attempts;
         let Some(active) = self
             .active
-            .as_mut()
+            .front_mut()
             .filter(|active| active.is_committing(batch))
         else {
             return;
@@ -189,45 +210,47 @@ impl Pipeline {
         }
     }
 
-    /// Aborts the attempt that is running, if any; a commit is left alone.
+    /// Aborts the attempts that are running, if any, and begins no commit; one that was given is left alone.
     pub(crate) fn abort(&mut self, out: &mut Vec<Command>) {
-        if let Some(active) = self
-            .active
-            .as_mut()
-            .filter(|active| matches!(active.stage, Stage::Running))
-        {
-            active.stage = Stage::Over;
-            out.push(Command::Abort {
-                batch: active.pending.batch,
-                attempt: active.attempt,
-            });
+        for active in &mut self.active {
+            match active.stage {
+                Stage::Running => {
+                    active.stage = Stage::Over;
+                    out.push(Command::Abort {
+                        batch: active.pending.batch,
+                        attempt: active.attempt,
+                    });
+                }
+                Stage::Finished { .. } | Stage::Lost => active.stage = Stage::Over,
+                Stage::Committing { .. } | Stage::Over => {}
+            }
         }
     }
 
-    /// Whether the active batch was aborted or given up: then nothing more happens here.
+    /// Whether the first batch was aborted or given up: then nothing more happens here.
     pub(crate) fn is_over(&self) -> bool {
         self.active
-            .as_ref()
+            .front()
             .is_some_and(|active| matches!(active.stage, Stage::Over))
     }
 
     /// Whether a commit is under way.
     pub(crate) fn is_committing(&self) -> bool {
         self.active
-            .as_ref()
+            .front()
             .is_some_and(|active| matches!(active.stage, Stage::Committing { .. }))
     }
 
-    /// The active batch and its attempt.
-    pub(crate) fn active(&self) -> Option<(BatchTime, u32)> {
+    /// The active batches and their attempts, in order.
+    pub(crate) fn active(&self) -> impl Iterator<Item = (BatchTime, u32)> {
         self.active
-            .as_ref()
+            .iter()
             .map(|active| (active.pending.batch, active.attempt))
     }
 
     /// How many batches are cut and not committed.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + usize::from(self.active.is_some())
+        self.waiting.len() + self.active.len()
     }
 
     /// The last batch that took effect.
@@ -235,9 +258,9 @@ impl Pipeline {
         self.last_committed
     }
 
-    /// The active batch, if it is running this attempt of this batch.
+    /// The active batch that is running this attempt.
     fn running(&mut self, batch: BatchTime, attempt: u32) -> Option<&mut Active> {
-        self.active.as_mut().filter(|active| {
+        self.active.iter_mut().find(|active| {
             matches!(active.stage, Stage::Running)
                 && (active.pending.batch, active.attempt) == (batch, attempt)
         })

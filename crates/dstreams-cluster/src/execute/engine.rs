@@ -12,7 +12,7 @@ use ballista_core::config::{
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::protobuf::job_status::Status as JobState;
 use ballista_core::serde::protobuf::scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer};
-use ballista_core::serde::protobuf::{ExecutorStoppedParams, JobStatus};
+use ballista_core::serde::protobuf::{ExecutorStoppedParams, JobStatus, UpdateTaskStatusParams};
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
 use ballista_scheduler::scheduler_process::create_scheduler;
@@ -22,9 +22,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use dstreams::{Error, Result};
+use dstreams_control::BatchTime;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::Request;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -132,11 +134,11 @@ impl Engine {
         })
     }
 
-    /// Runs a plan; dropping the future cancels the job.
-    pub async fn run(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Done> {
+    /// Runs a plan for a batch, before those of later batches; dropping the future cancels the job.
+    pub async fn run(&self, batch: BatchTime, plan: Arc<dyn ExecutionPlan>) -> Result<Done> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let (sender, mut statuses) = mpsc::channel(STATUSES);
-        let name = format!("{number:016}");
+        let name = format!("{:020}-{number:020}", batch.0);
         let context = Arc::clone(&self.context);
         let submitted = self
             .scheduler
@@ -175,7 +177,7 @@ impl Engine {
             executor_id: worker.to_owned(),
             reason: "its link to the master broke".into(),
         };
-        let told = SchedulerGrpc::executor_stopped(&self.scheduler, tonic::Request::new(stopped));
+        let told = SchedulerGrpc::executor_stopped(&self.scheduler, Request::new(stopped));
         if let Err(error) = told.await {
             tracing::warn!(worker, %error, "the engine does not know a lost worker");
         }
@@ -195,6 +197,22 @@ impl Engine {
             tracing::warn!(worker, %error, "the engine has no room for tasks");
         }
         true
+    }
+
+    /// Has tasks that wait looked at again: a gate has opened.
+    pub async fn wake(&self) {
+        for executor_id in self.placement.workers() {
+            // An empty report of a live worker makes the scheduler offer what is free.
+            let nothing = UpdateTaskStatusParams {
+                executor_id,
+                task_status: Vec::new(),
+            };
+            let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
+            match told.await {
+                Ok(_) => return,
+                Err(error) => tracing::warn!(%error, "the engine was not woken"),
+            }
+        }
     }
 
     /// Jobs that are running or waiting.

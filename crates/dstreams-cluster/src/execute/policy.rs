@@ -1,7 +1,7 @@
 //! [`Placement`]: which worker runs a task.
 //!
-//! A task that needs a partition of state runs where it is and nowhere else; one that reads rows a
-//! worker holds prefers that worker; of the others, task i goes to worker i, modulo their number,
+//! A task that needs a partition of state runs where it is and nowhere else, and not before the state
+//! of the batch before is there; one that reads rows a worker holds prefers that worker; of the others, task i goes to worker i, modulo their number,
 //! so that they spread and stay. A task waits without holding anybody up until its worker has room.
 //!
 //! Which workers have room is counted here, from the tasks that run. The engine's own count is not
@@ -39,6 +39,12 @@ impl Placement {
         all.insert(worker.to_owned(), cores);
     }
 
+    /// The workers that are there.
+    pub fn workers(&self) -> Vec<String> {
+        let all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
+        all.keys().cloned().collect()
+    }
+
     /// A worker that is gone.
     pub fn remove(&self, worker: &str) {
         let mut all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,13 +65,13 @@ impl DistributionPolicy for Placement {
         budgets: Vec<&mut AvailableVcores>,
         jobs: Arc<HashMap<JobId, JobInfoCache>>,
     ) -> Result<Vec<BoundTask>> {
-        // The order of a map is random; older batches go first.
-        let mut jobs: Vec<_> = jobs.iter().collect();
-        jobs.sort_by_cached_key(|(job, _)| job.to_string());
+        // The order of a map is random; older batches go first, and names of jobs are in their order.
+        let mut ordered = Vec::with_capacity(jobs.len());
         let mut running: HashMap<String, usize> = HashMap::new();
-        for (_, info) in &jobs {
-            count(info, &mut running).await;
+        for (job, info) in jobs.iter() {
+            ordered.push((count(info, &mut running).await, job, info));
         }
+        ordered.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut rooms = {
             let cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
             let room = |budget| room(budget, &cores, &running);
@@ -73,7 +79,7 @@ impl DistributionPolicy for Placement {
         };
         rooms.sort_by(|a, b| a.budget.executor_id.cmp(&b.budget.executor_id));
         let mut bound = Vec::new();
-        for (job, info) in jobs {
+        for (_, job, info) in ordered {
             let mut graph = info.execution_graph.write().await;
             let session = graph.session_id().to_string();
             let mut seen = Vec::new();
@@ -90,8 +96,8 @@ impl DistributionPolicy for Placement {
     }
 }
 
-/// Adds the tasks that run to those of their workers.
-async fn count(info: &JobInfoCache, running: &mut HashMap<String, usize>) {
+/// Adds the tasks that run to those of their workers; returns the name of the job.
+async fn count(info: &JobInfoCache, running: &mut HashMap<String, usize>) -> String {
     let graph = info.execution_graph.read().await;
     for stage in graph.stages().values() {
         let ExecutionStage::Running(stage) = stage else {
@@ -103,6 +109,7 @@ async fn count(info: &JobInfoCache, running: &mut HashMap<String, usize>) {
             }
         }
     }
+    graph.job_name().to_owned()
 }
 
 fn room<'b>(
@@ -168,8 +175,10 @@ fn choose(place: &Place, partition: usize, rooms: &[Room<'_>]) -> Option<usize> 
             .position(|room| room.budget.executor_id == *worker)?;
         free(&at).then_some(at)
     });
-    if preferred.is_some() || place.only {
-        return preferred;
+    match &place.only {
+        Some(gate) => return preferred.filter(|_| gate.is_open()),
+        None if preferred.is_some() => return preferred,
+        None => {}
     }
     let count = rooms.len();
     (0..count).map(|step| (partition + step) % count).find(free)

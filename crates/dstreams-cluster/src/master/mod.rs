@@ -7,8 +7,10 @@
 mod calls;
 mod hub;
 mod options;
+mod rows;
 mod run;
 mod start;
+mod state;
 mod status;
 
 pub use options::{MasterOptions, check_exposed};

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Step, Template, Workers, tasks_for};
+use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Workers, tasks_for};
 use dstreams::{Closing, Result};
-use dstreams_control::cluster::{ClusterEvent, WorkerId};
+use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio_util::task::TaskTracker;
 
-use super::hub::{Holders, Hub, Own};
+use super::hub::{Hub, Own};
+use super::state::{Snapshot, windows};
 use crate::data::Peers;
 use crate::execute::{Engine, retryable, session_config};
 use crate::link::ToWorker;
-use crate::plan::{Binding, Job, KeptId, Shape, Shapes, Slice, Source, Way, check};
+use crate::plan::{Binding, Gate, Job, Shapes, Way, check};
 use crate::worker::engine_name;
 
 /// See the module.
@@ -35,85 +36,49 @@ pub struct Remote {
     pub committed: Mutex<Option<BatchTime>>,
 }
 
-/// The workers at the start of a run.
-struct Snapshot {
-    /// By address: their names for the engine.
-    names: HashMap<String, String>,
-    /// By name for the engine.
-    addresses: HashMap<String, String>,
-    holders: Vec<Holders>,
-}
-
 impl Remote {
-    fn has_windows(&self) -> bool {
+    pub fn has_windows(&self) -> bool {
         !self.plans.windows.is_empty()
     }
 
-    fn committed(&self) -> Option<BatchTime> {
+    pub fn committed(&self) -> Option<BatchTime> {
         *self
             .committed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for workers, one at least, and for a holder of each partition.
-    async fn snapshot(&self) -> Snapshot {
-        let partitions = if self.has_windows() {
-            self.plans.tasks
-        } else {
-            0
-        };
-        self.hub
-            .until(|hub| {
-                let workers = hub.workers();
-                let joined = workers.iter().filter(|(_, worker)| worker.joined);
-                let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
-                let addresses: HashMap<_, _> = joined.collect();
-                let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
-                let holders = holders?;
-                // One that took over has what was committed before it goes on.
-                let committed = self.committed();
-                let up_to_date = |(partition, of): (u32, &Holders)| {
-                    hub.version(of.holder, partition) >= committed
-                };
-                if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
-                    return None;
-                }
-                let names = addresses
-                    .iter()
-                    .map(|(name, at)| (at.clone(), name.clone()));
-                Some(Snapshot {
-                    names: names.collect(),
-                    holders,
-                    addresses,
-                })
-            })
-            .await
-    }
-
-    /// The rows of each task, for each input: as on one machine, by row counts alone.
-    fn inputs(&self, blocks: &[BlockMeta], tasks: usize) -> Vec<Vec<Vec<Slice>>> {
-        let inputs = self.hub.inputs.len();
-        let mut of: Vec<Vec<(BlockMeta, Vec<String>)>> = vec![Vec::new(); inputs];
-        for meta in blocks {
-            let (input, mut at) = self.hub.block(meta.id);
-            if at.is_empty() && self.store.get(meta.id).is_some() {
-                at.push(self.address.clone());
-            }
-            if let Some(of) = of.get_mut(input as usize) {
-                of.push((*meta, at));
-            }
-        }
-        of.iter().map(|blocks| split(blocks, tasks)).collect()
-    }
-
     async fn run_here(
         &self,
         batch: BatchTime,
+        after: Option<BatchTime>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Partitions>>> {
-        let snapshot = self.snapshot().await;
+        loop {
+            let snapshot = self.snapshot().await;
+            let gate = Gate::default();
+            let run = self.run_jobs((batch, attempt), blocks, &snapshot, &gate);
+            tokio::pin!(run);
+            tokio::select! {
+                biased;
+                opened = self.open_gate(&gate, after, &snapshot.holders) => {
+                    if opened {
+                        return run.await;
+                    }
+                }
+                done = &mut run => return done,
+            }
+        }
+    }
+
+    async fn run_jobs(
+        &self,
+        (batch, attempt): (BatchTime, u32),
+        blocks: &[BlockMeta],
+        snapshot: &Snapshot,
+        gate: &Gate,
+    ) -> Result<Vec<Option<Partitions>>> {
         let rows = blocks.iter().map(|block| block.rows).sum();
         let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
         let template = self.plans.of(many);
@@ -133,6 +98,7 @@ impl Remote {
                 attempt,
                 inputs: &inputs,
                 holders: &holders,
+                gate,
                 kept: &kept,
                 names: &snapshot.names,
             };
@@ -140,7 +106,7 @@ impl Remote {
             if new {
                 check(&job.plan, &session_config(self.plans.tasks))?;
             }
-            let done = self.engine.run(job.plan).await?;
+            let done = self.engine.run(batch, job.plan).await?;
             // Also one that has joined since the run began may have run tasks.
             let workers = self.hub.workers();
             let addresses: HashMap<_, _> = workers
@@ -159,8 +125,9 @@ impl Remote {
             }
         }
         if self.has_windows() {
+            gate.opened().await;
             let due = windows(template, &shape);
-            self.install(batch, attempt, &due, &snapshot).await;
+            self.install(batch, attempt, &due, snapshot).await;
         }
         let mut outputs = Vec::new();
         for (slot, slide) in &template.outputs {
@@ -180,116 +147,6 @@ impl Remote {
             outputs.push(Some(Arc::new(rows)));
         }
         Ok(outputs)
-    }
-
-    /// Fetches the partitions of a dataset.
-    async fn fetch(
-        &self,
-        (batch, attempt): (BatchTime, u32),
-        slot: usize,
-        parts: &[(usize, &String)],
-    ) -> Result<Vec<Vec<dstreams::arrow::array::RecordBatch>>> {
-        let fetches = parts.iter().map(|(partition, at)| async move {
-            let source = Source::Kept(KeptId {
-                batch,
-                attempt,
-                slot,
-                partition: *partition,
-            });
-            self.peers.fetch(&source, std::iter::once(*at)).await
-        });
-        futures::future::try_join_all(fetches).await
-    }
-
-    /// Fetches blocks, for an output that is an input.
-    async fn blocks(
-        &self,
-        tasks: &[Vec<Slice>],
-    ) -> Result<Vec<Vec<dstreams::arrow::array::RecordBatch>>> {
-        let mut parts = Vec::new();
-        for slices in tasks {
-            let mut rows = Vec::new();
-            for slice in slices {
-                rows.extend(self.read(slice).await?);
-            }
-            parts.push(rows);
-        }
-        Ok(parts)
-    }
-
-    async fn read(&self, slice: &Slice) -> Result<Vec<dstreams::arrow::array::RecordBatch>> {
-        let own = match &slice.source {
-            Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
-            Source::Kept(_) => None,
-        };
-        let rows = match own {
-            Some(rows) => rows,
-            None => self.peers.fetch(&slice.source, slice.at.iter()).await?,
-        };
-        Ok(slice.cut(rows))
-    }
-
-    /// Tells that the holders have installed the batch, and has standbys that are up to date do so.
-    async fn install(
-        &self,
-        batch: BatchTime,
-        attempt: u32,
-        windows: &[(usize, usize)],
-        snapshot: &Snapshot,
-    ) {
-        let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
-        // Not only those of the snapshot: who was assigned meanwhile needs this batch too.
-        let now = self.hub.holders(snapshot.holders.len());
-        for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
-            let before = self.hub.version(ran.holder, partition);
-            self.hub.installed(ran.holder, partition, batch, None);
-            let name = engine_name(ran.holder.0);
-            let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
-                continue;
-            };
-            let others = [Some(now.holder), now.standby].into_iter().flatten();
-            for other in others.filter(|other| *other != ran.holder) {
-                let install = ToWorker::Install {
-                    batch,
-                    attempt,
-                    partition,
-                    windows: windows.to_vec(),
-                    from: from.clone(),
-                };
-                let known = self.hub.version(other, partition);
-                self.hub.say(other, &install);
-                let complete = known >= before && !self.hub.is_behind(other, partition);
-                if complete || other == now.holder {
-                    waiting.push((partition, other));
-                }
-            }
-        }
-        // One that still gets the whole state catches up by itself; one that was lost never will.
-        self.hub
-            .until(|hub| {
-                let workers = hub.workers();
-                let done = waiting.iter().all(|(partition, standby)| {
-                    hub.version(*standby, *partition) >= Some(batch)
-                        || !workers.contains_key(standby)
-                        || hub.is_behind(*standby, *partition)
-                });
-                done.then_some(())
-            })
-            .await;
-    }
-
-    /// A partition whose holder will never have what was committed.
-    fn stuck(&self, hub: &Hub) -> Option<u32> {
-        let committed = self.committed();
-        let holders = hub.holders(self.plans.tasks);
-        let mut all = (0..).zip(holders);
-        let stuck = all.find(|(partition, of)| {
-            of.is_some_and(|of| {
-                hub.is_behind(of.holder, *partition)
-                    && hub.version(of.holder, *partition) < committed
-            })
-        });
-        stuck.map(|(partition, _)| partition)
     }
 
     fn seal_own(&self, batch: BatchTime, last: bool) {
@@ -337,11 +194,17 @@ impl Workers for Remote {
         self.hub.say_all(&ToWorker::Close);
     }
 
+    /// The first stages of a batch run while the one before finishes.
+    fn max_running(&self) -> usize {
+        2
+    }
+
     /// When a worker is lost the engine runs its tasks elsewhere; but tasks that need state had to
     /// run there, so the batch runs again on the standby.
     async fn run(
         &self,
         batch: BatchTime,
+        after: Option<BatchTime>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Partitions>>> {
@@ -355,7 +218,7 @@ impl Workers for Remote {
             (now > losses || state.is_some()).then_some(state)
         });
         tokio::select! {
-            done = self.run_here(batch, attempt, blocks) => done,
+            done = self.run_here(batch, after, attempt, blocks) => done,
             state = lost => Err(match state {
                 Some(partition) => lost_state(partition),
                 None => retryable("a worker that held state was lost"),
@@ -400,17 +263,6 @@ impl Workers for Remote {
     }
 }
 
-/// The windows that a batch adds to, and the slots of what it adds.
-fn windows(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
-    let windows = template.steps.iter().filter_map(|step| match step {
-        Step::Window(window) => Some((window.window, window.from.0)),
-        Step::Run(_) => None,
-    });
-    windows
-        .filter(|(_, from)| shape.makers[*from].is_some())
-        .collect()
-}
-
 fn lost_state(partition: u32) -> dstreams::Error {
     dstreams::Error::Config {
         setting: "copies",
@@ -419,35 +271,4 @@ fn lost_state(partition: u32) -> dstreams::Error {
              the holder and its standby were lost before another one had a copy"
         ),
     }
-}
-
-/// The rows of blocks, in their order, as runs of nearly equal length, one for each task: the same
-/// as [`dstreams`] makes of the blocks themselves.
-fn split(blocks: &[(BlockMeta, Vec<String>)], tasks: usize) -> Vec<Vec<Slice>> {
-    let total: u64 = blocks.iter().map(|(meta, _)| meta.rows).sum();
-    let end_of = |task: usize| (total as u128 * (task as u128 + 1) / tasks as u128) as u64;
-    let mut parts: Vec<Vec<Slice>> = vec![Vec::new(); tasks];
-    let (mut task, mut before) = (0, 0u64);
-    for (meta, at) in blocks {
-        let mut from = 0;
-        while from < meta.rows {
-            while task + 1 < tasks && before >= end_of(task) {
-                task += 1;
-            }
-            let left = meta.rows - from;
-            let rows = match task + 1 < tasks {
-                true => left.min(end_of(task) - before),
-                false => left,
-            };
-            parts[task].push(Slice {
-                source: Source::Block(meta.id),
-                from,
-                rows: Some(rows),
-                at: at.clone(),
-            });
-            from += rows;
-            before += rows;
-        }
-    }
-    parts
 }

@@ -16,7 +16,7 @@ use dstreams_control::BatchTime;
 
 use super::lane::LANE;
 use super::shape::{Group, Shape, Way, into, parts_of, route};
-use super::step::{Exit, Place, StepExec, StepHeader, Wire, Work};
+use super::step::{Exit, Gate, Place, StepExec, StepHeader, Wire, Work};
 use super::task::{KeptId, ReadSpec, Slice, Source, TaskSpec};
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -31,6 +31,8 @@ pub struct Binding<'a> {
     pub inputs: &'a [Vec<Vec<Slice>>],
     /// Who holds each partition of state; none if there is none.
     pub holders: &'a [String],
+    /// Opens when they hold what the batch begins with.
+    pub gate: &'a Gate,
     /// Addresses of the workers that keep a partition of a dataset.
     pub kept: &'a HashMap<(usize, usize), String>,
     /// Names of the workers at the addresses.
@@ -131,7 +133,7 @@ impl Builder<'_> {
         }
         if matches!(step, Step::Window(_)) {
             for (place, holder) in places.iter_mut().zip(self.binding.holders) {
-                *place = Place::only(holder);
+                *place = Place::only(holder, self.binding.gate);
             }
         }
         for wire in &wires {
@@ -140,7 +142,7 @@ impl Builder<'_> {
                 && matches!(self.template().steps[maker], Step::Window(_))
             {
                 for (place, holder) in places.iter_mut().zip(self.binding.holders) {
-                    *place = Place::only(holder);
+                    *place = Place::only(holder, self.binding.gate);
                 }
             }
         }

@@ -17,5 +17,5 @@ pub use check::check;
 pub use codec::Codec;
 pub use job::{Binding, Job};
 pub use shape::{Shape, Shapes, Way, into};
-pub use step::{Exit, Place, StepExec, StepHeader, Wire, Work};
+pub use step::{Exit, Gate, Place, StepExec, StepHeader, Wire, Work};
 pub use task::{KeptId, Slice, Source, TaskSpec};

@@ -22,6 +22,7 @@ use datafusion::physical_plan::{
 use dstreams::cluster::{Plans, Step};
 use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::lane::with_lanes;
 use crate::execute::Site;
@@ -76,21 +77,40 @@ pub struct Wire {
 }
 
 /// Where a task runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Place {
     /// Workers that hold what it reads, best first.
     pub prefer: Vec<String>,
-    /// Whether it may run nowhere else.
-    pub only: bool,
+    /// If it may run nowhere else, and when.
+    pub only: Option<Gate>,
 }
 
 impl Place {
-    /// Nowhere but at `worker`.
-    pub fn only(worker: &str) -> Self {
+    /// Nowhere but at `worker`, once the gate is open.
+    pub fn only(worker: &str, gate: &Gate) -> Self {
         Place {
             prefer: vec![worker.to_owned()],
-            only: true,
+            only: Some(gate.clone()),
         }
+    }
+}
+
+/// Whether the state is there that the tasks of a batch begin with.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<watch::Sender<bool>>);
+
+impl Gate {
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    pub async fn opened(&self) {
+        // The sender is ours.
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
     }
 }
 

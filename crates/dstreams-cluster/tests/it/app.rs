@@ -135,7 +135,8 @@ fn one_program_runs_alone_and_as_master_and_workers() {
     master.terminate();
     let end = master.line_with("ended: ");
     assert!(end.starts_with("ended: 1 records in "), "{end}");
-    assert_eq!(master.wait().0, Some(0));
+    let (code, errors) = master.wait();
+    assert_eq!(code, Some(0), "{errors}");
     for worker in workers {
         let (code, errors) = worker.wait();
         assert_eq!(code, Some(0), "{errors}");

@@ -11,5 +11,6 @@ mod program;
 mod app;
 mod engines;
 mod faults;
+mod pipeline;
 mod process;
 mod workers;

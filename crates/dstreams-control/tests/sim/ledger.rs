@@ -31,7 +31,7 @@ pub enum Outcome {
     Failed { retryable: bool },
 }
 
-/// The attempt that was started last.
+/// The attempt of a batch that was started last.
 #[derive(Copy, Clone, Debug)]
 pub struct Attempt {
     pub batch: BatchTime,
@@ -77,7 +77,8 @@ pub struct Ledger {
     pub uncut: BTreeMap<BlockId, BlockMeta>,
     pub cut_blocks: BTreeSet<BlockId>,
     pub cuts: Vec<Cut>,
-    pub attempt: Option<Attempt>,
+    /// Of the batches that were started and did not take effect.
+    pub attempts: BTreeMap<BatchTime, Attempt>,
     pub commit: Option<Commit>,
     /// The batches that took effect, in order, each with its last attempt.
     pub committed: Vec<(Attempt, Timestamp)>,
@@ -107,7 +108,7 @@ impl Ledger {
             uncut: BTreeMap::new(),
             cut_blocks: BTreeSet::new(),
             cuts: Vec::new(),
-            attempt: None,
+            attempts: BTreeMap::new(),
             commit: None,
             committed: Vec::new(),
             completed: 0,
@@ -123,6 +124,24 @@ impl Ledger {
     /// The first batch that is cut and not committed.
     pub fn first_pending(&self) -> Option<&Cut> {
         self.cuts.get(self.committed.len())
+    }
+
+    /// The batch that takes effect next, if it was started.
+    pub fn first_attempt(&self) -> Option<Attempt> {
+        let first = self.first_pending()?.batch;
+        self.attempts.get(&first).copied()
+    }
+
+    /// The first batch that is cut and was not started.
+    pub fn next_to_run(&self) -> Option<BatchTime> {
+        let pending = self.cuts.get(self.committed.len()..).unwrap_or_default();
+        let mut waiting = pending.iter().map(|cut| cut.batch);
+        waiting.find(|batch| !self.attempts.contains_key(batch))
+    }
+
+    /// How many batches may run at once.
+    pub fn max_running(&self) -> usize {
+        self.config.max_running.max(1)
     }
 
     pub fn stop_is_abrupt(&self) -> bool {
@@ -200,8 +219,8 @@ impl Ledger {
                     .take_if(|commit| commit.batch == *batch)
                     .is_some()
                 {
-                    self.committed
-                        .extend(self.attempt.take().map(|attempt| (attempt, now)));
+                    let attempt = self.attempts.remove(batch);
+                    self.committed.extend(attempt.map(|attempt| (attempt, now)));
                 }
             }
             Event::CommitFailed { batch, retryable } => {
@@ -248,10 +267,8 @@ impl Ledger {
     }
 
     fn outcome(&mut self, batch: BatchTime, attempt: u32, outcome: Outcome) {
-        let current = self
-            .attempt
-            .as_mut()
-            .filter(|now| (now.batch, now.attempt) == (batch, attempt));
+        let current = self.attempts.get_mut(&batch);
+        let current = current.filter(|now| now.attempt == attempt);
         if let Some(current) = current {
             current.outcome.get_or_insert(outcome);
         }
@@ -298,14 +315,15 @@ impl Ledger {
                 });
             }
             Command::Run { batch, attempt } => {
-                let before = self.attempt.filter(|before| before.batch == *batch);
-                self.attempt = Some(Attempt {
+                let before = self.attempts.get(batch);
+                let now = Attempt {
                     batch: *batch,
                     attempt: *attempt,
                     first_started_at: before.map_or(self.now, |before| before.first_started_at),
                     started_at: self.now,
                     outcome: None,
-                });
+                };
+                self.attempts.insert(*batch, now);
             }
             Command::Commit { batch, attempt } => {
                 let tries = self.commit.map_or(0, |commit| commit.tries) + 1;
@@ -316,7 +334,7 @@ impl Ledger {
                     failed: None,
                 });
             }
-            Command::Abort { .. } => self.attempt = None,
+            Command::Abort { batch, .. } => drop(self.attempts.remove(batch)),
             Command::Completed(_) => self.completed += 1,
             Command::Forget { batch, .. } => self.forgotten.push(*batch),
             Command::Fail { batch, .. } => self.failed = Some(*batch),

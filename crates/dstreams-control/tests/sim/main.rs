@@ -20,11 +20,11 @@
 //! | the blocks of one that leaves are not cut | nothing-left-out |
 //! | of those, one that was lost is cut; one that was cut is cut again | block-once |
 //! | a boundary is skipped; a seal is given twice | boundaries |
-//! | the next batch is run before `Committed` | one-run |
-//! | a commit is given twice; a commit before `Finished` | commit-once |
+//! | one batch too many is run | runs |
+//! | a commit is given twice; before `Finished`; before that of the batch before | commit-once |
 //! | input is forgotten before `Committed`; twice | forget |
 //! | listeners are told a wrong count | completed |
-//! | a run after `Fail` | failed |
+//! | a run after `Fail`; a batch is given up before its turn | failed |
 //! | a command after `Stopped`; receivers are not closed | stopped |
 //! | no abort; a seal after an abrupt stop; a stop is ignored | stopping |
 //! | a `WakeAt` is never given; is too late | wakes |
@@ -65,6 +65,7 @@ use crate::tally::Tally;
 /// Everything that must have happened somewhere in ten thousand seeds.
 const MUST_HAPPEN: &[&str] = &[
     "Abort given",
+    "Abort of several",
     "CommitFailed for good",
     "CommitFailed retryable",
     "Fail given",
@@ -76,6 +77,8 @@ const MUST_HAPPEN: &[&str] = &[
     "deadline passed",
     "duplicate delivered",
     "every received block cut after a graceful stop",
+    "finished before the one before it",
+    "lost before the one before it",
     "node stood still",
     "noise delivered",
     "receiver joined",

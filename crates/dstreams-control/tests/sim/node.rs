@@ -321,7 +321,15 @@ impl Node {
         if sent.again {
             return tally.add("duplicate delivered");
         }
+        let waits = |batch: &BatchTime| {
+            let attempt = ledger.attempts.get(batch);
+            let first = ledger.first_pending().map(|cut| cut.batch);
+            attempt.is_some_and(|it| it.outcome.is_none()) && first != Some(*batch)
+        };
         match &sent.event {
+            Event::Finished { batch, .. } if waits(batch) => {
+                tally.add("finished before the one before it");
+            }
             Event::Left { receiver, .. } => {
                 self.on_their_way.remove(receiver);
                 self.gone.insert(*receiver);
@@ -344,8 +352,15 @@ impl Node {
                 retryable: true, ..
             } => tally.add("Failed retryable"),
             Event::Failed {
-                retryable: false, ..
-            } => tally.add("Failed for good"),
+                batch,
+                retryable: false,
+                ..
+            } => {
+                tally.add("Failed for good");
+                if waits(batch) {
+                    tally.add("lost before the one before it");
+                }
+            }
             Event::CommitFailed {
                 retryable: true, ..
             } => tally.add("CommitFailed retryable"),
@@ -368,7 +383,13 @@ impl Node {
                     tally.add("cut without all reports");
                 }
             }
-            Command::Abort { .. } => tally.add("Abort given"),
+            Command::Abort { .. } => {
+                tally.add("Abort given");
+                let running = ledger.attempts.values().filter(|it| it.outcome.is_none());
+                if running.count() > 1 {
+                    tally.add("Abort of several");
+                }
+            }
             Command::Fail { .. } => tally.add("Fail given"),
             Command::Stopped { .. } if ledger.deadline_passed() => tally.add("deadline passed"),
             _ => {}

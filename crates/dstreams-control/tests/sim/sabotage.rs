@@ -18,6 +18,8 @@ pub enum Fault {
     RetryNeverRun,
     CommitTwice,
     CommitUnfinished,
+    CommitOutOfTurn,
+    FailOutOfTurn,
     ForgetBeforeCommitted,
     ForgetTwice,
     ReportMiscounts,
@@ -43,10 +45,12 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::CutWithoutWaiting, "cut-waits"),
     (Fault::BoundarySkipped, "boundaries"),
     (Fault::SealTwice, "boundaries"),
-    (Fault::RunBeforeCommitted, "one-run"),
+    (Fault::RunBeforeCommitted, "runs"),
     (Fault::RetryNeverRun, "liveness"),
     (Fault::CommitTwice, "commit-once"),
     (Fault::CommitUnfinished, "commit-once"),
+    (Fault::CommitOutOfTurn, "commit-once"),
+    (Fault::FailOutOfTurn, "failed"),
     (Fault::ForgetBeforeCommitted, "forget"),
     (Fault::ForgetTwice, "forget"),
     (Fault::ReportMiscounts, "completed"),
@@ -208,6 +212,21 @@ impl Sabotaged {
         altered.unwrap_or(event)
     }
 
+    /// What is said of a batch as if it were its turn.
+    fn answer_at_once(&self, event: &Event) -> Option<Command> {
+        let (fault, is_running) = (self.fault, |of| self.inner.running().any(|it| it == of));
+        match *event {
+            Event::Finished { batch, attempt } if is_running((batch, attempt)) => {
+                (fault == Fault::CommitOutOfTurn).then_some(Command::Commit { batch, attempt })
+            }
+            Event::Failed { batch, attempt, .. } if is_running((batch, attempt)) => {
+                let attempts = attempt;
+                (fault == Fault::FailOutOfTurn).then_some(Command::Fail { batch, attempts })
+            }
+            _ => None,
+        }
+    }
+
     fn note(&mut self, command: &Command) {
         match command {
             Command::Cut { batch, blocks } => self.last_cut = Some((*batch, blocks.clone())),
@@ -236,8 +255,13 @@ impl Machine for Sabotaged {
             return vec![Command::WakeAt(now)];
         }
         let event = self.alter_event(event);
-        self.inner
-            .step(event, now)
+        let hasty = self.answer_at_once(&event);
+        let commands = self.inner.step(event, now);
+        if let Some(hasty) = hasty.filter(|_| commands.is_empty()) {
+            self.fired += 1;
+            return vec![hasty];
+        }
+        commands
             .into_iter()
             .flat_map(|command| self.alter(command))
             .collect()

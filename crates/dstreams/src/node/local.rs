@@ -126,6 +126,7 @@ impl Workers for ThisProcess {
     async fn run(
         &self,
         batch: BatchTime,
+        _after: Option<BatchTime>,
         _attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Partitions>>> {

@@ -49,13 +49,22 @@ pub(super) struct Master {
 #[derive(Default)]
 pub(super) struct State {
     wake: Option<Timestamp>,
-    cuts: HashMap<BatchTime, Vec<BlockMeta>>,
-    running: Option<AbortHandle>,
-    prepared: Option<Vec<PreparedBatch>>,
+    /// Batches that did not take effect.
+    cuts: HashMap<BatchTime, Cut>,
+    last_cut: Option<BatchTime>,
     commits: u32,
-    last_error: Option<Error>,
     failure: Option<Error>,
     stopped: Option<u64>,
+}
+
+/// A batch that was cut.
+struct Cut {
+    blocks: Vec<BlockMeta>,
+    /// The batch before it.
+    after: Option<BatchTime>,
+    running: Option<AbortHandle>,
+    prepared: Vec<PreparedBatch>,
+    last_error: Option<Error>,
 }
 
 impl Master {
@@ -116,13 +125,17 @@ impl Master {
                 result,
             } => match result {
                 Ok(outputs) => {
-                    self.state.prepared = Some(outputs);
+                    if let Some(cut) = self.state.cuts.get_mut(&batch) {
+                        cut.prepared = outputs;
+                    }
                     Event::Finished { batch, attempt }
                 }
                 Err(error) => {
                     tracing::error!(%batch, attempt, %error, "batch failed");
                     let retryable = error.is_retryable();
-                    self.state.last_error = Some(error);
+                    if let Some(cut) = self.state.cuts.get_mut(&batch) {
+                        cut.last_error = Some(error);
+                    }
                     Event::Failed {
                         batch,
                         attempt,
@@ -139,8 +152,10 @@ impl Master {
                 Err(error) => {
                     tracing::error!(%batch, %error, "commit failed");
                     let retryable = error.is_retryable();
-                    self.state.prepared = Some(outputs);
-                    self.state.last_error = Some(error);
+                    if let Some(cut) = self.state.cuts.get_mut(&batch) {
+                        cut.prepared = outputs;
+                        cut.last_error = Some(error);
+                    }
                     Event::CommitFailed { batch, retryable }
                 }
             },
@@ -156,11 +171,19 @@ impl Master {
                 let records = blocks.iter().map(|block| block.rows).sum();
                 tracing::debug!(%batch, records, "batch cut");
                 self.tell(|listener| listener.batch_submitted(batch, records));
-                self.state.cuts.insert(batch, blocks);
+                let cut = Cut {
+                    blocks,
+                    after: self.state.last_cut.replace(batch),
+                    running: None,
+                    prepared: Vec::new(),
+                    last_error: None,
+                };
+                self.state.cuts.insert(batch, cut);
             }
             Command::Run { batch, attempt } => self.run_batch(batch, attempt),
-            Command::Abort { .. } => {
-                if let Some(running) = self.state.running.take() {
+            Command::Abort { batch, .. } => {
+                let cut = self.state.cuts.get_mut(&batch);
+                if let Some(running) = cut.and_then(|cut| cut.running.take()) {
                     running.abort();
                 }
             }
@@ -191,12 +214,15 @@ impl Master {
 
     fn run_batch(&mut self, batch: BatchTime, attempt: u32) {
         self.tell(|listener| listener.batch_started(batch, attempt));
-        let blocks = self.state.cuts.get(&batch).cloned().unwrap_or_default();
+        let Some(cut) = self.state.cuts.get_mut(&batch) else {
+            return; // what runs was cut
+        };
+        let (blocks, after) = (cut.blocks.clone(), cut.after);
         let (workers, outputs) = (Arc::clone(&self.workers), Arc::clone(&self.outputs));
         let messages = self.messages.clone();
         let task = tokio::spawn(async move {
             pause_before(attempt).await;
-            let result = match workers.run(batch, attempt, &blocks).await {
+            let result = match workers.run(batch, after, attempt, &blocks).await {
                 Ok(datasets) => outputs.prepare(batch, datasets).await,
                 Err(error) => Err(error),
             };
@@ -206,14 +232,17 @@ impl Master {
                 result,
             });
         });
-        self.state.running = Some(task.abort_handle());
+        cut.running = Some(task.abort_handle());
     }
 
     /// Commits on a thread that may block: outputs are programs of users.
     fn commit(&mut self, batch: BatchTime) {
         self.state.commits += 1;
         let attempt = self.state.commits;
-        let outputs = self.state.prepared.take().unwrap_or_default();
+        let cut = self.state.cuts.get_mut(&batch);
+        let outputs = cut
+            .map(|cut| std::mem::take(&mut cut.prepared))
+            .unwrap_or_default();
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -230,7 +259,9 @@ impl Master {
     }
 
     fn fail(&mut self, batch: BatchTime, attempts: u32) {
-        let cause = self.state.last_error.take().unwrap_or(Error::NotRunning);
+        let cut = self.state.cuts.get_mut(&batch);
+        let cause = cut.and_then(|cut| cut.last_error.take());
+        let cause = cause.unwrap_or(Error::NotRunning);
         let error = Error::Batch {
             batch,
             attempts,

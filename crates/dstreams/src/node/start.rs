@@ -85,6 +85,7 @@ pub fn run_on(
             }
         })?;
     settings.max_attempts = config.attempts;
+    settings.max_running = workers.max_running();
     let mut master = Master {
         controller: Controller::new(settings),
         clock: clock.clone(),

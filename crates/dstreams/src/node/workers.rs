@@ -24,11 +24,19 @@ pub trait Workers: Send + Sync + 'static {
     /// Takes in nothing more.
     fn close(&self);
 
-    /// Runs a batch: the dataset of each output, in their order; none where an output has no RDD
-    /// at that time. Dropping the future aborts the run.
+    /// Batches that run at once. With more than one, a batch is run while those before it may still
+    /// run, and waits by itself for the state that it begins with.
+    fn max_running(&self) -> usize {
+        1
+    }
+
+    /// Runs a batch, which begins with the state as of the batch `after`, the one before it: the
+    /// dataset of each output, in their order; none where an output has no RDD at that time.
+    /// Dropping the future aborts the run.
     async fn run(
         &self,
         batch: BatchTime,
+        after: Option<BatchTime>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Partitions>>>;

@@ -1,4 +1,5 @@
-//! Commits go in batch order. The first of a batch follows `Finished` of its current attempt, at once; another only
+//! Commits go in batch order. The first of a batch follows `Finished` of its current attempt and the commit of the
+//! batch before, at once; another only
 //! a retryable `CommitFailed`, for the same attempt, up to the bound.
 
 use dstreams_control::Command;
@@ -29,21 +30,19 @@ impl Invariant for CommitOnce {
         ensure(first == Some(*batch), || {
             format!("{batch} is committed, but the first pending is {first:?}")
         })?;
-        let finished = ledger.attempt.is_some_and(|now| {
+        let now = ledger.first_attempt();
+        let finished = now.is_some_and(|now| {
             (now.batch, now.attempt) == (*batch, *attempt)
                 && matches!(now.outcome, Some(Outcome::Finished { .. }))
         });
         ensure(finished, || {
-            format!(
-                "attempt {attempt} of {batch} is committed after {:?}",
-                ledger.attempt
-            )
+            format!("attempt {attempt} of {batch} is committed after {now:?}")
         })
     }
 
     fn after(&self, ledger: &Ledger, _: &[Command]) -> Verdict {
         let finished = ledger
-            .attempt
+            .first_attempt()
             .filter(|now| matches!(now.outcome, Some(Outcome::Finished { .. })));
         let waits = ledger.commit.is_none() && ledger.stopped.is_none();
         ensure(finished.is_none() || !waits, || {

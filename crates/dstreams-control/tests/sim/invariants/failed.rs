@@ -1,4 +1,5 @@
-//! A batch is given up after a failure that is not retryable or the last try, and only then; with it everything stops:
+//! A batch is given up after a failure that is not retryable or the last try, when all before it took effect, and
+//! only then; with it everything stops:
 //! no later seal, cut, run or commit.
 
 use dstreams_control::{BatchTime, Command};
@@ -48,7 +49,7 @@ impl Invariant for Failed {
 /// The batch that must be given up, and its attempts.
 fn lost(ledger: &Ledger) -> Option<(BatchTime, u32)> {
     let most = ledger.config.max_attempts;
-    let attempt = ledger.attempt?;
+    let attempt = ledger.first_attempt()?;
     let run_lost = match attempt.outcome {
         Some(Outcome::Failed { retryable }) => !retryable || attempt.attempt >= most,
         _ => false,

@@ -11,7 +11,7 @@ mod cut_waits;
 mod failed;
 mod forget;
 mod nothing_left_out;
-mod one_run;
+mod runs;
 mod stopped;
 mod stopping;
 mod wakes;
@@ -63,7 +63,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &cut_waits::CutWaits,
         &block_once::BlockOnce,
         &nothing_left_out::NothingLeftOut,
-        &one_run::OneRun,
+        &runs::Runs,
         &commit_once::CommitOnce,
         &completed::Completed,
         &forget::Forget,

@@ -1,5 +1,5 @@
 //! A stop does what it says. Graceful: one more seal, at once after the outstanding one, then `Stopped` when all is
-//! committed. Abrupt, or at the deadline: the running attempt is aborted, nothing new begins, and only a commit that
+//! committed. Abrupt, or at the deadline: the running attempts are aborted, nothing new begins, and only a commit that
 //! was given is waited for, until the deadline at most.
 
 use dstreams_control::Command;
@@ -31,19 +31,23 @@ impl Invariant for Stopping {
             }
             Command::Abort { batch, attempt } => {
                 let runs = ledger
-                    .attempt
-                    .filter(|_| ledger.commit.is_none())
-                    .map(|now| (now.batch, now.attempt));
-                ensure(over && runs == Some((*batch, *attempt)), || {
-                    format!("{command:?} while {runs:?} runs")
+                    .attempts
+                    .get(batch)
+                    .filter(|now| ledger.commit.is_none_or(|commit| commit.batch != now.batch))
+                    .map(|now| now.attempt);
+                let over = over || ledger.failed.is_some();
+                ensure(over && runs == Some(*attempt), || {
+                    format!("{command:?} while attempt {runs:?} runs")
                 })
             }
-            Command::Stopped { .. } if ledger.failed.is_none() => {
-                let running = ledger.attempt.filter(|_| ledger.commit.is_none());
+            Command::Stopped { .. } => {
+                let mut attempts = ledger.attempts.values();
+                let running = attempts.find(|now| now.outcome.is_none());
                 ensure(running.is_none(), || {
                     format!("Stopped without aborting {running:?}")
                 })?;
-                ensure(ledger.deadline_passed() || is_finished(ledger), || {
+                let over = ledger.failed.is_some() || ledger.deadline_passed();
+                ensure(over || is_finished(ledger), || {
                     "Stopped too early".to_owned()
                 })
             }

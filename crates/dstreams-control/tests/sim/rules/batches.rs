@@ -370,3 +370,50 @@ fn who_joins_or_leaves_before_the_start_counts() {
         cut(B1, &[block(1, 0), block(2, 0)])
     );
 }
+
+#[test]
+fn batches_that_run_at_once_are_committed_in_order() {
+    let config = Config {
+        max_running: 2,
+        ..Config::new(100).unwrap()
+    };
+    let mut it = Controller::new(config);
+    let receivers = vec![];
+    step(&mut it, Event::Start { receivers }, 30);
+    let run = |batch, attempt| Run { batch, attempt };
+    let finished = |batch, attempt| Event::Finished { batch, attempt };
+    assert_eq!(step(&mut it, Event::Tick, 100).last(), Some(&run(B1, 1)));
+    assert_eq!(step(&mut it, Event::Tick, 200).last(), Some(&run(B2, 1)));
+    step(&mut it, Event::Tick, 300);
+    assert!(it.running().eq([(B1, 1), (B2, 1)]));
+
+    assert_eq!(step(&mut it, finished(B2, 1), 301), []);
+    let failed = Event::Failed {
+        batch: B1,
+        attempt: 1,
+        retryable: true,
+    };
+    assert_eq!(step(&mut it, failed, 302), [run(B1, 2)]);
+    let commit = |batch, attempt| Commit { batch, attempt };
+    assert_eq!(step(&mut it, finished(B1, 2), 303), [commit(B1, 2)]);
+    let commands = step(&mut it, Event::Committed { batch: B1 }, 304);
+    assert_eq!(commands[2..], [commit(B2, 1), run(B3, 1)]);
+
+    // B3 is lost: B2 takes effect all the same.
+    let failed = Event::Failed {
+        batch: B3,
+        attempt: 1,
+        retryable: false,
+    };
+    assert_eq!(step(&mut it, failed, 305), []);
+    let commands = step(&mut it, Event::Committed { batch: B2 }, 306);
+    let over = [
+        Fail {
+            batch: B3,
+            attempts: 1,
+        },
+        CloseReceivers,
+        Stopped { unfinished: 1 },
+    ];
+    assert_eq!(commands[2..], over);
+}

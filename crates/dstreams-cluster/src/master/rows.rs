@@ -1,0 +1,101 @@
+//! The rows that a batch reads and gives: which task reads which, and how the master gets them.
+
+use dstreams::Result;
+use dstreams::arrow::array::RecordBatch;
+use dstreams_control::{BatchTime, BlockMeta};
+
+use super::run::Remote;
+use crate::plan::{KeptId, Slice, Source};
+
+impl Remote {
+    /// The rows of each task, for each input: as on one machine, by row counts alone.
+    pub fn inputs(&self, blocks: &[BlockMeta], tasks: usize) -> Vec<Vec<Vec<Slice>>> {
+        let inputs = self.hub.inputs.len();
+        let mut of: Vec<Vec<(BlockMeta, Vec<String>)>> = vec![Vec::new(); inputs];
+        for meta in blocks {
+            let (input, mut at) = self.hub.block(meta.id);
+            if at.is_empty() && self.store.get(meta.id).is_some() {
+                at.push(self.address.clone());
+            }
+            if let Some(of) = of.get_mut(input as usize) {
+                of.push((*meta, at));
+            }
+        }
+        of.iter().map(|blocks| split(blocks, tasks)).collect()
+    }
+
+    /// Fetches the partitions of a dataset.
+    pub async fn fetch(
+        &self,
+        (batch, attempt): (BatchTime, u32),
+        slot: usize,
+        parts: &[(usize, &String)],
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let fetches = parts.iter().map(|(partition, at)| async move {
+            let source = Source::Kept(KeptId {
+                batch,
+                attempt,
+                slot,
+                partition: *partition,
+            });
+            self.peers.fetch(&source, std::iter::once(*at)).await
+        });
+        futures::future::try_join_all(fetches).await
+    }
+
+    /// Fetches blocks, for an output that is an input.
+    pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
+        let mut parts = Vec::new();
+        for slices in tasks {
+            let mut rows = Vec::new();
+            for slice in slices {
+                rows.extend(self.read(slice).await?);
+            }
+            parts.push(rows);
+        }
+        Ok(parts)
+    }
+
+    async fn read(&self, slice: &Slice) -> Result<Vec<RecordBatch>> {
+        let own = match &slice.source {
+            Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
+            Source::Kept(_) => None,
+        };
+        let rows = match own {
+            Some(rows) => rows,
+            None => self.peers.fetch(&slice.source, slice.at.iter()).await?,
+        };
+        Ok(slice.cut(rows))
+    }
+}
+
+/// The rows of blocks, in their order, as runs of nearly equal length, one for each task: the same
+/// as [`dstreams`] makes of the blocks themselves.
+fn split(blocks: &[(BlockMeta, Vec<String>)], tasks: usize) -> Vec<Vec<Slice>> {
+    let total: u64 = blocks.iter().map(|(meta, _)| meta.rows).sum();
+    let end_of = |task: usize| (total as u128 * (task as u128 + 1) / tasks as u128) as u64;
+    let mut parts: Vec<Vec<Slice>> = vec![Vec::new(); tasks];
+    let (mut task, mut before) = (0, 0u64);
+    for (meta, at) in blocks {
+        let mut from = 0;
+        while from < meta.rows {
+            while task + 1 < tasks && before >= end_of(task) {
+                task += 1;
+            }
+            let left = meta.rows - from;
+            let rows = match task + 1 < tasks {
+                true => left.min(end_of(task) - before),
+                false => left,
+            };
+            parts[task].push(Slice {
+                source: Source::Block(meta.id),
+                from,
+                rows: Some(rows),
+                at: at.clone(),
+            });
+            from += rows;
+            before += rows;
+        }
+    }
+    parts
+}

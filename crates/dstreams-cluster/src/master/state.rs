@@ -1,0 +1,168 @@
+//! What the run of a batch needs of state: holders that have it, and standbys that follow.
+
+use std::collections::HashMap;
+
+use dstreams::cluster::{Step, Template};
+use dstreams_control::BatchTime;
+use dstreams_control::cluster::WorkerId;
+
+use super::hub::{Holders, Hub};
+use super::run::Remote;
+use crate::link::ToWorker;
+use crate::plan::{Gate, Shape};
+use crate::worker::engine_name;
+
+/// The workers at the start of a run.
+pub struct Snapshot {
+    /// By address: their names for the engine.
+    pub names: HashMap<String, String>,
+    /// By name for the engine.
+    pub addresses: HashMap<String, String>,
+    pub holders: Vec<Holders>,
+}
+
+impl Remote {
+    /// Waits for workers, one at least, and for a holder of each partition.
+    pub async fn snapshot(&self) -> Snapshot {
+        let partitions = if self.has_windows() {
+            self.plans.tasks
+        } else {
+            0
+        };
+        self.hub
+            .until(|hub| {
+                let workers = hub.workers();
+                let joined = workers.iter().filter(|(_, worker)| worker.joined);
+                let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
+                let addresses: HashMap<_, _> = joined.collect();
+                let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
+                let holders = holders?;
+                // One that took over has what was committed before it goes on.
+                let committed = self.committed();
+                let up_to_date = |(partition, of): (u32, &Holders)| {
+                    hub.version(of.holder, partition) >= committed
+                };
+                if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
+                    return None;
+                }
+                let names = addresses
+                    .iter()
+                    .map(|(name, at)| (at.clone(), name.clone()));
+                Some(Snapshot {
+                    names: names.collect(),
+                    holders,
+                    addresses,
+                })
+            })
+            .await
+    }
+
+    /// Opens the gate when the batch before has taken effect, and the holders have what it installed.
+    /// Not sooner: if that batch ran again, it would find a state that this one has changed. `false`
+    /// when one of them holds its partition no more, and so may never have it.
+    pub async fn open_gate(
+        &self,
+        gate: &Gate,
+        after: Option<BatchTime>,
+        holders: &[Holders],
+    ) -> bool {
+        let all_there = |hub: &Hub| {
+            let mut all = (0..).zip(holders);
+            self.committed() >= after && all.all(|(p, of)| hub.version(of.holder, p) >= after)
+        };
+        if all_there(&self.hub) {
+            gate.open();
+            return true;
+        }
+        let there = self.hub.until(|hub| {
+            if all_there(hub) {
+                return Some(true);
+            }
+            let now = hub.holders(holders.len());
+            let stays = |(now, then): (&Option<Holders>, &Holders)| {
+                now.is_some_and(|now| now.holder == then.holder)
+            };
+            (!now.iter().zip(holders).all(stays)).then_some(false)
+        });
+        let there = there.await;
+        if there {
+            gate.open();
+            self.engine.wake().await;
+        }
+        there
+    }
+
+    /// Tells that the holders have installed the batch, and has standbys that are up to date do so.
+    pub async fn install(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        windows: &[(usize, usize)],
+        snapshot: &Snapshot,
+    ) {
+        let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
+        // Not only those of the snapshot: who was assigned meanwhile needs this batch too.
+        let now = self.hub.holders(snapshot.holders.len());
+        for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
+            let before = self.hub.version(ran.holder, partition);
+            self.hub.installed(ran.holder, partition, batch, None);
+            let name = engine_name(ran.holder.0);
+            let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
+                continue;
+            };
+            let others = [Some(now.holder), now.standby].into_iter().flatten();
+            for other in others.filter(|other| *other != ran.holder) {
+                let install = ToWorker::Install {
+                    batch,
+                    attempt,
+                    partition,
+                    windows: windows.to_vec(),
+                    from: from.clone(),
+                };
+                let known = self.hub.version(other, partition);
+                self.hub.say(other, &install);
+                let complete = known >= before && !self.hub.is_behind(other, partition);
+                if complete || other == now.holder {
+                    waiting.push((partition, other));
+                }
+            }
+        }
+        // One that still gets the whole state catches up by itself; one that was lost never will.
+        self.hub
+            .until(|hub| {
+                let workers = hub.workers();
+                let done = waiting.iter().all(|(partition, standby)| {
+                    hub.version(*standby, *partition) >= Some(batch)
+                        || !workers.contains_key(standby)
+                        || hub.is_behind(*standby, *partition)
+                });
+                done.then_some(())
+            })
+            .await;
+    }
+
+    /// A partition whose holder will never have what was committed.
+    pub fn stuck(&self, hub: &Hub) -> Option<u32> {
+        let committed = self.committed();
+        let holders = hub.holders(self.plans.tasks);
+        let mut all = (0..).zip(holders);
+        let stuck = all.find(|(partition, of)| {
+            of.is_some_and(|of| {
+                hub.is_behind(of.holder, *partition)
+                    && hub.version(of.holder, *partition) < committed
+            })
+        });
+        stuck.map(|(partition, _)| partition)
+    }
+}
+
+/// The windows that a batch adds to, and the slots of what it adds.
+pub fn windows(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
+    let windows = template.steps.iter().filter_map(|step| match step {
+        Step::Window(window) => Some((window.window, window.from.0)),
+        Step::Run(_) => None,
+    });
+    windows
+        .filter(|(_, from)| shape.makers[*from].is_some())
+        .collect()
+}
