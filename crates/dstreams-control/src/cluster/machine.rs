@@ -47,8 +47,9 @@ impl Cluster {
     /// Takes an event and returns what to do, in order.
     ///
     /// Total: any event at any time is accepted, nothing panics. The cost is that of what changes: a block's is
-    /// logarithmic; a loss walks what the worker held; workers that come and go walk the workers and the partitions,
-    /// and all blocks only while there are fewer workers than copies of a block.
+    /// logarithmic; a loss walks what the worker held; workers that come and go, and copies of state that end, walk the
+    /// workers and the partitions, and all blocks only while there are fewer workers than copies of a block.
+    /// `examples/cost` measures it.
     pub fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
         let mut out = Vec::new();
         self.take(event, &mut out);

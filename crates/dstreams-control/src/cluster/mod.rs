@@ -73,6 +73,7 @@ mod config;
 mod copies;
 mod event;
 mod fences;
+mod groups;
 mod ids;
 mod machine;
 mod partitions;

@@ -131,6 +131,7 @@ impl Partitions {
         let Some(it) = self.all.get_mut(&partition) else {
             return;
         };
+        let was_complete = it.is_complete();
         let is_from = |part: &&mut Part| (part.worker, part.copy) == (worker, copy);
         let part = if let Some(holder) = it.holder.as_mut().filter(is_from) {
             let made = it.to_remake.take_if(|_| Some(version) >= it.newest);
@@ -155,7 +156,8 @@ impl Partitions {
         } else {
             self.pending.entry(version).or_default().insert(partition);
         }
-        self.watch(partition);
+        let becomes_complete = self.watch(partition) && !was_complete;
+        self.unsettled |= self.restless && becomes_complete;
     }
 
     pub(super) fn copy_failed(&mut self, partition: u32, to: WorkerId, copy: u64) {
@@ -205,18 +207,18 @@ impl Partitions {
         }
     }
 
-    /// Notes since when the standby is behind, if it is.
-    fn watch(&mut self, partition: u32) {
+    /// Notes since when the standby is behind, if it is; whether it is complete.
+    fn watch(&mut self, partition: u32) -> bool {
         let Some(it) = self.all.get_mut(&partition) else {
-            return;
+            return false;
         };
         it.stale &= it.standby.is_none_or(|part| part.version < it.newest);
         if it.standby.is_some() && !it.copying && !it.stale && !it.is_complete() {
             self.lagging.entry(partition).or_insert(self.commits);
         } else {
             self.lagging.remove(&partition);
-            self.unsettled |= self.restless;
         }
+        it.is_complete()
     }
 
     /// Spreads the partitions over the open workers, if something changed, and says what is new.

@@ -72,6 +72,11 @@ impl Roster {
         self.open.contains(&worker)
     }
 
+    /// Whether any that is there drains, or was told that it may leave.
+    pub(super) fn any_drains(&self) -> bool {
+        self.open.len() < self.live.len()
+    }
+
     pub(super) fn live(&self) -> impl Iterator<Item = WorkerId> {
         self.live.keys().copied()
     }

@@ -4,9 +4,11 @@
 //! that is complete the two change places. So the first thing is that everything has a standby, then that holders are
 //! spread evenly, then that standbys are. A standby is only replaced when the copy to the new one can begin.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::WorkerId;
+use super::groups::Groups;
 use super::partitions::{Part, Partition, Partitions};
 use super::roster::Roster;
 
@@ -51,6 +53,11 @@ struct Spread<'a> {
 impl Spread<'_> {
     /// A holder for each partition without one; and none that drains, if its standby can take over.
     fn give_holders(&mut self) {
+        // Who holds one is there: none is lost.
+        let all_held = || self.partitions.all.values().all(|it| it.holder.is_some());
+        if !self.roster.any_drains() && all_held() {
+            return;
+        }
         let mut load = self.load(|holder, _| holder);
         for it in self.partitions.all.values_mut() {
             let standby_open = it
@@ -80,13 +87,22 @@ impl Spread<'_> {
 
     /// An open standby for each partition, if there is a worker for it.
     fn give_standbys(&mut self) {
+        // Mostly few, even while much moves.
+        let wanting = |it: &Partition| {
+            let open = |part: Part| self.roster.is_open(part.worker);
+            it.to_remake.is_none() && (it.stale || !it.standby.is_some_and(open))
+        };
+        let wanting = self.partitions.all.iter().filter(|(_, it)| wanting(it));
+        let wanting: Vec<u32> = wanting.map(|(&partition, _)| partition).collect();
+        if wanting.is_empty() {
+            return;
+        }
         let mut load = self.load(|_, standby| standby);
-        let partitions: Vec<u32> = self.partitions.all.keys().copied().collect();
-        for partition in partitions {
+        for partition in wanting {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
             };
-            let Some(holder) = it.holder.filter(|_| it.to_remake.is_none()) else {
+            let Some(holder) = it.holder else {
                 continue;
             };
             let open = it.standby.filter(|part| self.roster.is_open(part.worker));
@@ -127,71 +143,85 @@ impl Spread<'_> {
     /// From those that hold most to those that hold least, while that makes it more even.
     fn move_holders(&mut self) {
         let mut load = self.load(|holder, _| holder);
-        // Where each is, or is on its way to.
-        let mut at: BTreeMap<u32, WorkerId> = BTreeMap::new();
+        if uneven(&load).is_none() {
+            return;
+        }
+        let mut standbys = self.load(|_, standby| standby);
+        // By where each is, or is on its way to.
+        let mut at = Groups::new();
         for (&partition, it) in &self.partitions.all {
-            at.extend(it.holder.map(|part| (partition, part.worker)));
+            if let Some(holder) = it.holder {
+                at.insert(holder.worker, Kind::of(it), partition);
+            }
         }
         while let Some((from, to)) = uneven(&load) {
-            let Some(partition) = self.move_one(&at, from, to) else {
+            let Some(partition) = self.to_move(&at, &standbys, from, to) else {
                 return;
             };
-            at.insert(partition, to);
+            let Some(before) = self.partitions.all.get(&partition).map(Kind::of) else {
+                return;
+            };
+            if !self.move_one(partition, to) {
+                return;
+            }
+            let Some(after) = self.partitions.all.get(&partition).map(Kind::of) else {
+                return;
+            };
+            at.remove(from, &before, partition);
+            at.insert(to, after, partition);
+            if let Some(count) = before.standby.and_then(|worker| standbys.get_mut(&worker)) {
+                *count -= 1;
+            }
+            if let Some(count) = after.standby.and_then(|worker| standbys.get_mut(&worker)) {
+                *count += 1;
+            }
             *load.entry(from).or_default() -= 1;
             *load.entry(to).or_default() += 1;
         }
     }
 
-    /// Moves a partition at once, or waits for its copy, or starts one; in this order, as it costs more each time.
-    fn move_one(
-        &mut self,
-        at: &BTreeMap<u32, WorkerId>,
+    /// One that can move at once, or whose copy is on its way, or that needs one; in this order, as it costs more each
+    /// time.
+    fn to_move(
+        &self,
+        at: &Groups<Kind>,
+        standbys: &BTreeMap<WorkerId, usize>,
         from: WorkerId,
         to: WorkerId,
     ) -> Option<u32> {
-        let of_from = || {
-            at.iter()
-                .filter(|&(_, &worker)| worker == from)
-                .map(|(&partition, _)| partition)
+        let there = |complete: bool| {
+            let standby = Some(to);
+            at.first(from, &Kind { standby, complete })
         };
-        let standby_is = |partition: u32, complete: bool| {
-            self.partitions.all.get(&partition).is_some_and(|it| {
-                it.standby.is_some_and(|part| part.worker == to) && it.is_complete() == complete
-            })
-        };
-        if let Some(ready) = of_from().find(|&partition| standby_is(partition, true)) {
-            let it = self.partitions.all.get_mut(&ready)?;
-            std::mem::swap(&mut it.holder, &mut it.standby);
-            return Some(ready);
+        if let Some(partition) = there(true).or_else(|| there(false)) {
+            return Some(partition);
         }
-        if let Some(coming) = of_from().find(|&partition| standby_is(partition, false)) {
-            return Some(coming);
-        }
-        let standbys = self.load(|_, standby| standby);
-        let cost = |&partition: &u32| {
-            let it = self.partitions.all.get(&partition);
-            let standby = it.and_then(|it| it.standby).map(|part| part.worker);
-            let spare = standby.and_then(|worker| standbys.get(&worker)).copied();
-            (
-                it.is_some_and(|it| it.is_complete()),
-                std::cmp::Reverse(spare),
-            )
+        let movable = |partition: &&u32| {
+            let it = self.partitions.all.get(partition);
+            it.is_some_and(|it| !it.copying && it.to_remake.is_none())
         };
-        let movable = |&partition: &u32| {
-            self.partitions
-                .all
-                .get(&partition)
-                .is_some_and(|it| !it.copying && it.to_remake.is_none())
+        let cheapest = |(kind, group): (&Kind, &BTreeSet<u32>)| {
+            let spare = kind.standby.and_then(|worker| standbys.get(&worker));
+            let first = group.iter().find(movable)?;
+            Some((kind.complete, Reverse(spare.copied()), *first))
         };
-        let cheapest = of_from().filter(movable).min_by_key(cost)?;
-        if !self.replace_standby(cheapest, to) {
-            return None;
+        let (_, _, partition) = at.of(from).filter_map(cheapest).min()?;
+        Some(partition)
+    }
+
+    /// Moves a partition at once, or waits for its copy, or starts one. Whether it can.
+    fn move_one(&mut self, partition: u32, to: WorkerId) -> bool {
+        let is_there = |it: &Partition| it.standby.is_some_and(|part| part.worker == to);
+        let there = self.partitions.all.get(&partition).is_some_and(is_there);
+        if !there && !self.replace_standby(partition, to) {
+            return false;
         }
-        let it = self.partitions.all.get_mut(&cheapest)?;
-        if it.is_complete() {
+        if let Some(it) = self.partitions.all.get_mut(&partition)
+            && it.is_complete()
+        {
             std::mem::swap(&mut it.holder, &mut it.standby);
         }
-        Some(cheapest)
+        true
     }
 
     /// The same for standbys, once nothing moves otherwise.
@@ -205,39 +235,28 @@ impl Spread<'_> {
             return;
         }
         let mut load = self.load(|_, standby| standby);
-        while let Some((partition, from, to)) = self.standby_to_move(&load) {
+        if uneven(&load).is_none() {
+            return;
+        }
+        // By the standby, and then the holder.
+        let mut at = Groups::new();
+        for (&partition, it) in &self.partitions.all {
+            if let (Some(holder), Some(standby)) = (it.holder, it.standby) {
+                at.insert(standby.worker, holder.worker, partition);
+            }
+        }
+        while let Some((partition, holder, from, to)) = standby_to_move(&at, &load) {
             if !self.replace_standby(partition, to) {
                 return;
+            }
+            at.remove(from, &holder, partition);
+            let copying = |it: &Partition| it.copying;
+            if !self.partitions.all.get(&partition).is_some_and(copying) {
+                at.insert(to, holder, partition);
             }
             *load.entry(from).or_default() -= 1;
             *load.entry(to).or_default() += 1;
         }
-    }
-
-    /// A partition whose standby may go from one that has many to one that has few, and is not its holder.
-    fn standby_to_move(
-        &self,
-        load: &BTreeMap<WorkerId, usize>,
-    ) -> Option<(u32, WorkerId, WorkerId)> {
-        let mut few: Vec<_> = load
-            .iter()
-            .map(|(&worker, &count)| (worker, count))
-            .collect();
-        few.sort_by_key(|&(_, count)| count);
-        for &(from, most) in few.iter().rev() {
-            for &(to, _) in few.iter().take_while(|&&(_, least)| least + 2 <= most) {
-                let suits = |it: &Partition| {
-                    it.standby.is_some_and(|part| part.worker == from)
-                        && it.holder.is_some_and(|part| part.worker != to)
-                        && !it.copying
-                };
-                let mut all = self.partitions.all.iter();
-                if let Some((&partition, _)) = all.find(|(_, it)| suits(it)) {
-                    return Some((partition, from, to));
-                }
-            }
-        }
-        None
     }
 
     /// Makes a worker the standby, and has it sent the state if there is any; if that can begin now.
@@ -301,6 +320,46 @@ impl Spread<'_> {
         }
         load
     }
+}
+
+/// What decides how a partition can move, and what that costs.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
+struct Kind {
+    standby: Option<WorkerId>,
+    complete: bool,
+}
+
+impl Kind {
+    fn of(it: &Partition) -> Self {
+        Self {
+            standby: it.standby.map(|part| part.worker),
+            complete: it.is_complete(),
+        }
+    }
+}
+
+/// A partition whose standby may go from one that has many to one that has few, and is not its holder; with its
+/// holder, and both.
+fn standby_to_move(
+    at: &Groups<WorkerId>,
+    load: &BTreeMap<WorkerId, usize>,
+) -> Option<(u32, WorkerId, WorkerId, WorkerId)> {
+    let mut few: Vec<_> = load
+        .iter()
+        .map(|(&worker, &count)| (worker, count))
+        .collect();
+    few.sort_by_key(|&(_, count)| count);
+    for &(from, most) in few.iter().rev() {
+        // At most one does not suit: the holder of all of them. So this ends soon.
+        for &(to, _) in few.iter().take_while(|&&(_, least)| least + 2 <= most) {
+            let firsts = at.of(from).filter(|&(&holder, _)| holder != to);
+            let first = firsts.filter_map(|(&holder, group)| Some((*group.first()?, holder)));
+            if let Some((partition, holder)) = first.min() {
+                return Some((partition, holder, from, to));
+            }
+        }
+    }
+    None
 }
 
 /// Who has least.
