@@ -1,6 +1,7 @@
 //! The first stages of a batch run while the one before takes effect; what needs its state waits.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dstreams::agg::count;
 use dstreams::{Queue, StreamContext};
@@ -38,8 +39,10 @@ fn describe(ctx: &mut StreamContext, log: &Log) -> Queue<u64> {
         let batch = rdd.batch_time().0;
         if batch == 100 {
             while !has(&log, "mapped 2") {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             }
+            // Time for what must not happen: counts of the second batch.
+            std::thread::sleep(Duration::from_millis(100));
         }
         let mut rows: Vec<(u64, i64)> = rdd.collect().unwrap();
         rows.sort_unstable();
