@@ -30,6 +30,8 @@ pub enum ToMaster {
     Ready,
     /// It holds these blocks now.
     Stored { blocks: Vec<HeldBlock> },
+    /// Answered by `Heard`: then the master knows all that was said before.
+    Hear { number: u64 },
     /// A receiver's answer to a seal.
     Reported {
         batch: BatchTime,
@@ -123,6 +125,8 @@ pub enum ToWorker {
     Peer { to: Option<(u32, String)> },
     /// Seal what was received.
     Seal { batch: BatchTime, last: bool },
+    /// The answer to `Hear`.
+    Heard { number: u64 },
     /// Take in nothing more.
     Close,
     /// Refuse copies of this worker, and say which are held.

@@ -275,6 +275,7 @@ impl Hub {
                 let blocks = blocks.into_iter().map(Into::into).collect();
                 self.step(ClusterEvent::Stored { worker: id, blocks });
             }
+            ToMaster::Hear { number } => self.say(id, &ToWorker::Heard { number }),
             ToMaster::Reported {
                 batch,
                 receiver,

@@ -1,6 +1,7 @@
 //! [`Epoch`]: a worker between its welcome and the end of its link.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -40,6 +41,9 @@ pub struct Epoch {
     claims: Mutex<Waiting>,
     copies: Mutex<Copies>,
     states: States,
+    /// How often the master was asked whether it hears.
+    asked: AtomicU64,
+    heard: watch::Sender<u64>,
 }
 
 /// Claims that the master has not granted.
@@ -90,6 +94,8 @@ impl Epoch {
             lanes: Mutex::default(),
             claims: Mutex::default(),
             copies: Mutex::default(),
+            asked: AtomicU64::new(0),
+            heard: watch::Sender::new(0),
         })
     }
 
@@ -104,6 +110,9 @@ impl Epoch {
             }
             ToWorker::Peer { to } => {
                 self.peer.send_replace(to);
+            }
+            ToWorker::Heard { number } => {
+                self.heard.send_replace(number);
             }
             ToWorker::Seal { batch, last } => self.seal(batch, last),
             ToWorker::Close => {
@@ -136,6 +145,18 @@ impl Epoch {
             | ToWorker::Begin { .. }
             | ToWorker::End => {}
         }
+    }
+
+    /// Waits until the master knows what was said so far. Never, when it has given this worker up.
+    pub async fn heard(&self) {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        self.link.say(&ToMaster::Hear { number });
+        // The sender is ours.
+        let _ = self
+            .heard
+            .subscribe()
+            .wait_for(|heard| *heard >= number)
+            .await;
     }
 
     /// Runs the receiver of an input here.

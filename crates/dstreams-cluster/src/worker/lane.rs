@@ -1,6 +1,7 @@
 //! The way of one receiver's blocks, from sealed to safe: its lane.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dstreams::cluster::{Block, Intake};
@@ -78,21 +79,29 @@ async fn replicate(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
         epoch.hold(Arc::clone(block)).await;
     }
     point("replicate:held");
+    let alone = AtomicBool::new(false);
     futures::stream::iter(blocks)
-        .for_each_concurrent(COPYING, |block| copy(epoch, block))
+        .for_each_concurrent(COPYING, |block| copy(epoch, block, &alone))
         .await;
     point("replicate:copied");
     let blocks = blocks.iter().map(|block| held(input, block));
     epoch.link.say(&ToMaster::Stored {
         blocks: blocks.collect(),
     });
+    if alone.into_inner() {
+        // A peer refuses what comes after this worker was given up. Without one it is the master who
+        // must not have done so.
+        epoch.heard().await;
+    }
 }
 
-/// Returns when the peer holds the block, or when there is no peer.
-async fn copy(epoch: &Epoch, block: &Arc<Block>) {
+/// Returns when the peer holds the block, or when there is no peer: then `alone` is set.
+async fn copy(epoch: &Epoch, block: &Arc<Block>, alone: &AtomicBool) {
     loop {
         let peer = epoch.peer.borrow().clone();
-        let Some((peer, address)) = peer else { return };
+        let Some((peer, address)) = peer else {
+            return alone.store(true, Ordering::Relaxed);
+        };
         match epoch.send_copy(block, &address).await {
             Ok(()) => return,
             Err(status) => {

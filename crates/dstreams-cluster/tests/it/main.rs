@@ -8,6 +8,7 @@ mod every_operator;
 #[allow(dead_code)] // the local engine's tests use more of it
 mod program;
 
+mod alone;
 mod app;
 mod engines;
 mod faults;

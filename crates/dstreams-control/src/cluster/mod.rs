@@ -65,7 +65,8 @@
 //! who hold it.
 //!
 //! Not promised: anything about records that a worker without a peer acknowledged and then was lost. Such a worker must
-//! stop to acknowledge before the master gives it up (a lease), or a client believes one that nobody hears.
+//! ask the master before it acknowledges, and a master answers none that it has given up, or a client believes one that
+//! nobody hears.
 
 mod blocks;
 mod command;
