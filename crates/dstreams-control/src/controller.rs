@@ -7,7 +7,7 @@
 use crate::elapsed::Elapsed;
 use crate::intake::Intake;
 use crate::pipeline::Pipeline;
-use crate::{BatchTime, Command, Config, Event, ReceiverId, State, Timestamp};
+use crate::{BatchTime, Command, Config, Event, ReceiverId, Restored, State, Timestamp};
 
 /// The decisions of the master as a pure state machine. See the [crate's page](crate).
 #[derive(Debug)]
@@ -37,6 +37,21 @@ impl Controller {
             receivers_closed: false,
             last_wake: None,
         }
+    }
+
+    /// A controller that goes on where an earlier one ended. `Cut` was given for what is pending, and is not again;
+    /// it is run and committed as any batch is, which may have been done before: the effect of a commit that the
+    /// journal does not know of may be there.
+    #[must_use]
+    pub fn restored(config: Config, restored: Restored) -> Self {
+        let mut it = Self::new(config);
+        it.intake.go_on_after(restored.last_cut, restored.uncut);
+        it.pipeline.go_on_after(restored.last_committed);
+        for (batch, blocks) in restored.pending {
+            // When it was cut, the journal does not say; not before its interval ended.
+            it.pipeline.push(batch, blocks, batch.timestamp());
+        }
+        it
     }
 
     /// Takes an event at `now` and returns what to do, in order.

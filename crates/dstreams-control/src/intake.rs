@@ -60,12 +60,20 @@ impl Intake {
         }
     }
 
-    /// Boundaries start after `now`.
+    /// An earlier controller has cut up to this batch, and not these blocks.
+    pub(crate) fn go_on_after(&mut self, cut: Option<BatchTime>, uncut: Vec<BlockMeta>) {
+        self.next = cut.and_then(|cut| cut.next(self.interval_ms));
+        self.fresh = uncut;
+    }
+
+    /// Boundaries start after `now`, or after those that an earlier controller cut.
     pub(crate) fn start(&mut self, receivers: Vec<ReceiverId>, now: Timestamp) {
         for receiver in receivers {
             self.joined(receiver);
         }
-        self.next = BatchTime::first_after(now, self.interval_ms);
+        if self.next.is_none() {
+            self.next = BatchTime::first_after(now, self.interval_ms);
+        }
     }
 
     /// Takes in a receiver, unless it has left: the next `Seal` asks it too.

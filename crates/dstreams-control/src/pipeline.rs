@@ -64,6 +64,11 @@ impl Pipeline {
         }
     }
 
+    /// An earlier controller committed up to this batch.
+    pub(crate) const fn go_on_after(&mut self, committed: Option<BatchTime>) {
+        self.last_committed = committed;
+    }
+
     /// Takes a batch that was cut.
     pub(crate) fn push(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, now: Timestamp) {
         self.waiting.push_back(Pending {

@@ -5,6 +5,7 @@
 //! cannot be run or committed stops the context, with the batch, the operator and the cause.
 
 mod context;
+mod journal;
 mod listener;
 mod local;
 mod master;

@@ -2,6 +2,7 @@
 //! 1 s, a batch is tried twice.
 
 mod batches;
+mod restarts;
 mod stops;
 
 use Command::WakeAt;

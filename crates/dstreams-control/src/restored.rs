@@ -1,0 +1,17 @@
+//! [`Restored`]: what a journal knows of an earlier process of the same program.
+
+use crate::{BatchTime, BlockMeta};
+
+/// Where a [`Controller`](crate::Controller) goes on: see [`Controller::restored`](crate::Controller::restored).
+#[derive(Clone, Eq, PartialEq, Debug, Default)]
+pub struct Restored {
+    /// The last batch that was cut. The next one follows it, however long ago that was: intervals in which nobody
+    /// was there have batches too, with what is in `uncut` first.
+    pub last_cut: Option<BatchTime>,
+    /// The last batch that took effect.
+    pub last_committed: Option<BatchTime>,
+    /// The batches that were cut and did not take effect, in order, with their blocks.
+    pub pending: Vec<(BatchTime, Vec<BlockMeta>)>,
+    /// Blocks that are in no batch, of receivers that are no more: they go into the next cut.
+    pub uncut: Vec<BlockMeta>,
+}

@@ -1,0 +1,120 @@
+//! [`Entry`]: what a journal has entries of, and its bytes.
+
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
+
+use crate::error::{Error, Result};
+
+/// What is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A process began to write: the n-th of this directory.
+    Opened { incarnation: u64 },
+    /// A block was received, of an input; its bytes are those of `Block::to_bytes`.
+    Block { input: u32, bytes: Vec<u8> },
+    /// A batch has these blocks.
+    Cut {
+        batch: BatchTime,
+        blocks: Vec<BlockId>,
+    },
+    /// A batch has taken effect.
+    Committed { batch: BatchTime },
+}
+
+const OPENED: u8 = 1;
+const BLOCK: u8 = 2;
+const CUT: u8 = 3;
+const COMMITTED: u8 = 4;
+
+impl Entry {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Entry::Opened { incarnation } => {
+                bytes.push(OPENED);
+                bytes.extend(incarnation.to_le_bytes());
+            }
+            Entry::Block { input, bytes: of } => {
+                bytes.reserve(5 + of.len());
+                bytes.push(BLOCK);
+                bytes.extend(input.to_le_bytes());
+                bytes.extend(of);
+            }
+            Entry::Cut { batch, blocks } => {
+                bytes.push(CUT);
+                bytes.extend(batch.0.to_le_bytes());
+                for block in blocks {
+                    bytes.extend(block.receiver.0.to_le_bytes());
+                    bytes.extend(block.seq.to_le_bytes());
+                }
+            }
+            Entry::Committed { batch } => {
+                bytes.push(COMMITTED);
+                bytes.extend(batch.0.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let (kind, rest) = bytes.split_first().ok_or_else(|| wrong("it is empty"))?;
+        Ok(match *kind {
+            OPENED => Entry::Opened {
+                incarnation: number(rest)?.0,
+            },
+            BLOCK => {
+                let (input, bytes) = rest
+                    .split_first_chunk()
+                    .ok_or_else(|| wrong("it ends too early"))?;
+                Entry::Block {
+                    input: u32::from_le_bytes(*input),
+                    bytes: bytes.to_vec(),
+                }
+            }
+            CUT => {
+                let (batch, rest) = number(rest)?;
+                Entry::Cut {
+                    batch: BatchTime(batch),
+                    blocks: block_ids(rest)?,
+                }
+            }
+            COMMITTED => Entry::Committed {
+                batch: BatchTime(number(rest)?.0),
+            },
+            other => {
+                return Err(wrong(format!(
+                    "its kind is {other}: a newer program wrote it"
+                )));
+            }
+        })
+    }
+}
+
+fn block_ids(bytes: &[u8]) -> Result<Vec<BlockId>> {
+    let (ids, rest) = bytes.as_chunks::<12>();
+    if !rest.is_empty() {
+        return Err(wrong("it ends within a block's name"));
+    }
+    let id = |id: &[u8; 12]| {
+        let (mut receiver, mut seq) = ([0; 4], [0; 8]);
+        receiver.copy_from_slice(&id[..4]);
+        seq.copy_from_slice(&id[4..]);
+        BlockId {
+            receiver: ReceiverId(u32::from_le_bytes(receiver)),
+            seq: u64::from_le_bytes(seq),
+        }
+    };
+    Ok(ids.iter().map(id).collect())
+}
+
+fn number(bytes: &[u8]) -> Result<(u64, &[u8])> {
+    let split = bytes.split_first_chunk();
+    let (number, rest) = split.ok_or_else(|| wrong("it ends too early"))?;
+    Ok((u64::from_le_bytes(*number), rest))
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::Bytes {
+        what: "an entry of a journal".into(),
+        message: message.into(),
+    }
+}

@@ -1,0 +1,107 @@
+//! Reading a journal: after a crash, or to look at it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::segment::{self, End};
+use crate::error::{Error, Result};
+
+/// What was found in a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The entries, in order, each with the number of its file.
+    pub entries: Vec<(u64, Entry)>,
+    /// The number of the last file, and its length.
+    pub last: Option<(u64, u64)>,
+    /// Bytes at the end that were never synced, and are gone now.
+    pub torn: u64,
+}
+
+/// Reads the journal of a directory, which may have none, and cuts a torn end off.
+pub(crate) fn read(dir: &Path) -> Result<Found> {
+    let mut found = Found::default();
+    let files = files(dir)?;
+    let last = files.last().map(|(number, _)| *number);
+    for (number, path) in files {
+        let bytes = std::fs::read(&path).map_err(|error| failed("read", &path, error))?;
+        let is_last = Some(number) == last;
+        let header = segment::open(&bytes);
+        if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
+            // It was being made; nothing was written to it.
+            std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+            found.torn += bytes.len() as u64;
+            continue;
+        }
+        let (is, before) = header.map_err(|error| damaged(&path, 0, &error.to_string()))?;
+        if is != number {
+            return Err(damaged(&path, 0, &format!("it is file {is} by its header")));
+        }
+        if let Some((previous, length)) = found.last
+            && (previous + 1, length) != (number, before)
+        {
+            let text = format!("file {previous} before it has {length} bytes; it had {before}");
+            return Err(damaged(&path, 0, &text));
+        }
+        let mut bad = None;
+        let end = segment::scan(&bytes, number, |body| match Entry::from_bytes(body) {
+            Ok(entry) => found.entries.push((number, entry)),
+            Err(error) => drop(bad.get_or_insert(error)),
+        });
+        if let Some(error) = bad {
+            return Err(damaged(&path, 0, &error.to_string()));
+        }
+        let length = match end {
+            End::Whole => bytes.len() as u64,
+            End::Torn(at) if is_last => {
+                cut(&path, at)?;
+                found.torn += bytes.len() as u64 - at;
+                at
+            }
+            End::Torn(at) | End::Damaged(at) => {
+                return Err(damaged(&path, at, "an entry does not match its checksum"));
+            }
+        };
+        found.last = Some((number, length));
+    }
+    Ok(found)
+}
+
+/// The files of a journal, in order.
+pub(super) fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|error| failed("read", dir, error))? {
+        let entry = entry.map_err(|error| failed("read", dir, error))?;
+        let number = entry.file_name().to_str().and_then(segment::number);
+        files.extend(number.map(|number| (number, entry.path())));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn cut(path: &Path, length: u64) -> Result<()> {
+    let file = File::options().write(true).open(path);
+    let file = file.map_err(|error| failed("open", path, error))?;
+    file.set_len(length)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| failed("cut", path, error))
+}
+
+fn damaged(path: &Path, at: u64, what: &str) -> Error {
+    Error::Bytes {
+        what: format!("{} at byte {at}", path.display()),
+        message: format!(
+            "{what}; what was received after this place cannot be trusted: restore the file from a copy, \
+             or remove the journal to go on from the last checkpoint without what came after it"
+        ),
+    }
+}
+
+pub(super) fn failed(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::File {
+        action,
+        path: path.display().to_string(),
+        source: Arc::new(source),
+    }
+}

@@ -1,0 +1,276 @@
+//! [`Journal`]: appends entries, and syncs many at once.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, mpsc};
+
+use tokio::sync::watch;
+
+use super::entry::Entry;
+use super::read::{failed, files};
+use super::segment;
+use crate::error::{Error, Result};
+
+/// Bytes after which a new file is begun.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// An entry that was appended: what [`Journal::synced`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// What entries of earlier processes have.
+    pub const EARLIER: Ticket = Ticket(0);
+
+    /// After all entries.
+    pub const END: Ticket = Ticket(u64::MAX);
+}
+
+/// See the module.
+pub(crate) struct Journal {
+    queue: Mutex<Queue>,
+    done: watch::Receiver<Done>,
+}
+
+struct Queue {
+    next: u64,
+    /// None once the journal has been closed.
+    orders: Option<mpsc::Sender<Order>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+enum Order {
+    Append(Vec<u8>),
+    /// Nothing before this entry is needed.
+    LetGo(Ticket),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Done {
+    /// Entries that are synced.
+    entries: u64,
+    failure: Option<Error>,
+}
+
+impl Journal {
+    /// Goes on after what was found in the directory, in a new file. The directory is the caller's:
+    /// see [`super::DirLock`].
+    pub fn open(dir: &Path, last: Option<(u64, u64)>) -> Result<Self> {
+        let (number, before) = last.map_or((1, 0), |(number, length)| (number + 1, length));
+        let file = Segment::create(dir, number, before)?;
+        let (orders, queue) = mpsc::channel();
+        let (tell, done) = watch::channel(Done::default());
+        let dir = dir.to_owned();
+        let thread = std::thread::Builder::new()
+            .name("dstreams-journal".into())
+            .spawn(move || Writer::new(dir, file, tell).run(&queue))
+            .map_err(|error| Error::Config {
+                setting: "threads",
+                message: format!("the journal's thread cannot be started: {error}"),
+            })?;
+        Ok(Journal {
+            queue: Mutex::new(Queue {
+                next: 0,
+                orders: Some(orders),
+                thread: Some(thread),
+            }),
+            done,
+        })
+    }
+
+    /// Appends an entry, behind all that were appended before. Never waits.
+    pub fn append(&self, entry: &Entry) -> Ticket {
+        let bytes = entry.to_bytes();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.next += 1;
+        if let Some(orders) = &queue.orders {
+            // After a failure nobody listens; who waits for the entry is told.
+            let _ = orders.send(Order::Append(bytes));
+        }
+        Ticket(queue.next)
+    }
+
+    /// Waits until the entry, and all before it, are on disk.
+    pub async fn synced(&self, ticket: Ticket) -> Result<()> {
+        let mut done = self.done.clone();
+        let synced = |done: &Done| done.entries >= ticket.0 || done.failure.is_some();
+        let done = done.wait_for(synced).await;
+        match done {
+            Ok(done) if done.entries >= ticket.0 => Ok(()),
+            Ok(done) => Err(done.failure.clone().unwrap_or(Error::NotRunning)),
+            Err(_) => Err(Error::NotRunning),
+        }
+    }
+
+    /// Entries before this one are not needed any more: files that have no others are removed, once
+    /// what was appended before this call is synced. Entries of earlier processes come before all.
+    pub fn let_go_before(&self, ticket: Ticket) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(orders) = &queue.orders {
+            let _ = orders.send(Order::LetGo(ticket));
+        }
+    }
+}
+
+impl Drop for Journal {
+    /// What was appended is written.
+    fn drop(&mut self) {
+        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+        queue.orders = None;
+        if let Some(thread) = queue.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The file that is written.
+struct Segment {
+    path: PathBuf,
+    file: File,
+    number: u64,
+    written: u64,
+    synced: u64,
+}
+
+impl Segment {
+    fn create(dir: &Path, number: u64, before: u64) -> Result<Self> {
+        let path = dir.join(segment::name(number));
+        let header = segment::header(number, before);
+        let make = || {
+            let mut file = File::create_new(&path)?;
+            file.write_all(&header)?;
+            file.sync_all()?;
+            File::open(dir)?.sync_all()?; // its name
+            Ok(file)
+        };
+        let file = make().map_err(|error| failed("make", &path, error))?;
+        let length = header.len() as u64;
+        Ok(Segment {
+            file,
+            number,
+            written: length,
+            synced: length,
+            path,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let done = self.file.write_all(bytes);
+        done.map_err(|error| failed("write", &self.path, error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if self.synced < self.written {
+            let done = self.file.sync_data();
+            done.map_err(|error| failed("sync", &self.path, error))?;
+            self.synced = self.written;
+        }
+        Ok(())
+    }
+}
+
+/// The thread of a journal.
+struct Writer {
+    dir: PathBuf,
+    file: Segment,
+    /// The first entry of each file of this process.
+    firsts: Vec<(u64, Ticket)>,
+    appended: u64,
+    tell: watch::Sender<Done>,
+}
+
+impl Writer {
+    fn new(dir: PathBuf, file: Segment, tell: watch::Sender<Done>) -> Self {
+        Writer {
+            firsts: vec![(file.number, Ticket(1))],
+            appended: 0,
+            dir,
+            file,
+            tell,
+        }
+    }
+
+    fn run(mut self, queue: &mpsc::Receiver<Order>) {
+        let mut orders = VecDeque::new();
+        while let Ok(first) = queue.recv() {
+            orders.push_back(first);
+            orders.extend(queue.try_iter());
+            if let Err(error) = self.carry_out(&mut orders) {
+                tracing::error!(%error, "the journal has failed");
+                self.tell.send_modify(|done| done.failure = Some(error));
+                return;
+            }
+        }
+    }
+
+    /// All that waits: written first, then synced once.
+    fn carry_out(&mut self, orders: &mut VecDeque<Order>) -> Result<()> {
+        let (mut bytes, mut entries) = (Vec::new(), 0);
+        while let Some(order) = orders.pop_front() {
+            match order {
+                Order::Append(body) => {
+                    let at = self.file.written + bytes.len() as u64;
+                    segment::put(&mut bytes, self.file.number, at, self.file.synced, &body);
+                    entries += 1;
+                    self.appended += 1;
+                }
+                Order::LetGo(before) => {
+                    self.flush(&mut bytes, &mut entries)?;
+                    self.let_go(before)?;
+                }
+            }
+        }
+        self.flush(&mut bytes, &mut entries)?;
+        if self.file.written >= FILE_BYTES {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, bytes: &mut Vec<u8>, entries: &mut u64) -> Result<()> {
+        self.file.write(bytes)?;
+        self.file.sync()?;
+        bytes.clear();
+        let entries = std::mem::take(entries);
+        if entries > 0 {
+            self.tell.send_modify(|done| done.entries += entries);
+            // An empty entry, synced with the next: so that even now there is one that says how much was.
+            let (at, number) = (self.file.written, self.file.number);
+            segment::put(bytes, number, at, self.file.synced, &[]);
+            self.file.write(bytes)?;
+            bytes.clear();
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<()> {
+        self.file.sync()?;
+        self.file = Segment::create(&self.dir, self.file.number + 1, self.file.written)?;
+        let first = Ticket(self.appended + 1);
+        self.firsts.push((self.file.number, first));
+        Ok(())
+    }
+
+    fn let_go(&mut self, before: Ticket) -> Result<()> {
+        if before.0 > self.appended && self.file.written > segment::HEADER_BYTES {
+            self.roll()?;
+        }
+        // The last file that has nothing before it: those below it may go.
+        let keep = self.firsts.iter().rposition(|(_, first)| *first <= before);
+        let Some(keep) = keep.filter(|_| before >= Ticket(1)) else {
+            return Ok(());
+        };
+        let below = self.firsts[keep].0;
+        self.firsts.drain(..keep);
+        for (number, path) in files(&self.dir)? {
+            if number < below {
+                std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+}
