@@ -33,6 +33,10 @@ pub struct Config {
     pub rows_per_task: usize,
     /// How often a batch is tried before the context stops. Default: 4, as in Spark.
     pub attempts: u32,
+    /// Batches between two checkpoints, where there is a directory for them
+    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Default: 10: a restart runs
+    /// about as many again.
+    pub checkpoint_every: u32,
     /// For tests that closures are deterministic: runs the tasks of each stage in an order that
     /// follows from this seed, and one of them twice. Results must not change. Default: none.
     pub shuffle_tasks: Option<u64>,
@@ -50,6 +54,7 @@ impl Config {
             rows_per_batch: 2048,
             rows_per_task: 4096,
             attempts: 4,
+            checkpoint_every: 10,
             shuffle_tasks: None,
         }
     }
@@ -74,6 +79,7 @@ impl Config {
             ("rows_per_batch", self.rows_per_batch),
             ("rows_per_task", self.rows_per_task),
             ("attempts", self.attempts as usize),
+            ("checkpoint_every", self.checkpoint_every as usize),
         ];
         for (setting, value) in positive {
             if value == 0 {

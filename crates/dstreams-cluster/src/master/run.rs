@@ -239,7 +239,7 @@ impl Workers for Remote {
         self.store.forget(blocks);
     }
 
-    fn end(&self) {
+    async fn end(&self) {
         self.own
             .iter()
             .for_each(|(_, intake)| drop(intake.seal_last()));

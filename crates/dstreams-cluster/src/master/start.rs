@@ -50,6 +50,14 @@ impl Master {
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
         let mut parts = Parts::of(context)?;
+        if parts.checkpoint_dir.is_some() {
+            return Err(dstreams::Error::Config {
+                setting: "checkpoint directory",
+                message: "a cluster keeps no journal and no checkpoints yet; run the program in one process, \
+                          or build it without `restore_or_new`"
+                    .into(),
+            });
+        }
         // What cannot be planned is told before anybody waits for workers.
         parts.plans(options.partitions.unwrap_or(2))?;
         let watch = Arc::new(Watch::default());

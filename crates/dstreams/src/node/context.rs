@@ -1,6 +1,7 @@
 //! [`StreamContext`]: where a program begins.
 
 use std::panic::Location;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct StreamContext {
     pub(crate) sources: Vec<Box<dyn Source>>,
     /// Which input takes the dead letters.
     pub(crate) dead_letter_input: Option<usize>,
+    /// Where the journal and checkpoints are.
+    pub(crate) checkpoint_dir: Option<PathBuf>,
 }
 
 impl StreamContext {
@@ -64,8 +67,49 @@ impl StreamContext {
             listeners: Vec::new(),
             sources: Vec::new(),
             dead_letter_input: None,
+            checkpoint_dir: None,
             config,
         })
+    }
+
+    /// The program that `app` describes, kept in the directory `dir`: when a process of it was there before,
+    /// [`StreamContext::start`] goes on where that one ended, however it ended.
+    ///
+    /// What was received is in a journal before it is acknowledged; every few batches
+    /// ([`Config::checkpoint_every`]) the state is in a checkpoint. After a restart, batches that were cut run
+    /// again with the same records. Those that took effect do so no more; one whose commit was under way is
+    /// committed again, so that a sink that is [`Guarantee::ExactlyOnce`](crate::Guarantee) has each batch
+    /// once, and a closure or a print may see one batch twice. Intervals in which no process was there have
+    /// batches too, empty ones, since windows count time.
+    ///
+    /// Refused: a directory that another process uses, or that is of a program with other inputs, windows or
+    /// batch interval; damage to what is there. Not promised: anything about records that were received and not
+    /// acknowledged; records of sources that acknowledge nothing (TCP text) are safe a few milliseconds after
+    /// they were read.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use dstreams::{StreamContext, agg::count};
+    ///
+    /// # async fn run() -> dstreams::Result<()> {
+    /// let ctx = StreamContext::restore_or_new("/var/lib/words", || {
+    ///     let mut ctx = StreamContext::new(Duration::from_millis(500))?;
+    ///     let lines = ctx.tcp_text("lines", "127.0.0.1:7000");
+    ///     lines.keyed().window_agg(Duration::from_secs(60), Duration::from_millis(500), count())?.print(10);
+    ///     Ok(ctx)
+    /// })?;
+    /// let running = ctx.start().await?;
+    /// running.run_until_signal(Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn restore_or_new(
+        dir: impl Into<PathBuf>,
+        app: impl FnOnce() -> Result<StreamContext>,
+    ) -> Result<Self> {
+        let mut context = app()?;
+        context.checkpoint_dir = Some(dir.into());
+        Ok(context)
     }
 
     /// Bounds the memory of received records: [`Config::block_memory`].

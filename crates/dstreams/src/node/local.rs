@@ -1,18 +1,22 @@
 //! [`ThisProcess`]: receivers and tasks in the process of the master.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use futures::FutureExt;
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::durable::Durable;
+use super::durable::restore::Restored;
+use super::lane::{Lane, Seal};
 use super::listener::Listener;
 use super::parts::Parts;
-use super::workers::{Held, Mailbox, Workers};
+use super::workers::{Exported, Held, Mailbox, Workers};
 use crate::batch::{split, tasks_for};
 use crate::error::{BoxError, Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
@@ -32,30 +36,75 @@ pub(super) struct ThisProcess {
     sources: TaskTracker,
     engine: Arc<LocalEngine>,
     plans: Plans,
-    installs: Arc<dyn Installs>,
+    windows: Arc<Windows>,
     rows_per_task: usize,
     mailbox: Mailbox,
+    /// The input of each receiver, those of earlier processes included.
+    inputs: HashMap<ReceiverId, usize>,
+    /// Where there is a journal.
+    lanes: Vec<mpsc::UnboundedSender<Seal>>,
+    running_lanes: TaskTracker,
+    /// By input and producer: the last in a batch that was forgotten. Kept where there is a journal.
+    marks: Option<Mutex<BTreeMap<(u32, String), u64>>>,
 }
 
 impl ThisProcess {
-    /// Plans the graph, opens the sources and runs them. Also returns where they listen.
+    /// Plans the graph, opens the sources and runs them; with what an earlier process left, where there is a
+    /// directory for that. Also returns where they listen.
     pub async fn start(
         parts: &mut Parts,
         mailbox: Mailbox,
+        kept: Option<(Arc<Durable>, &Restored)>,
     ) -> Result<(Self, BTreeMap<String, SocketAddr>)> {
+        let (durable, restored) = kept.unzip();
         let config = &parts.config;
-        let plans = parts.plans(config.threads)?;
-        let windows = Windows::new(plans.windows.clone(), config.threads)?;
+        let partitions = restored.and_then(|restored| restored.partitions);
+        let partitions = partitions.unwrap_or(config.threads);
+        let plans = parts.plans(partitions)?;
+        let windows = Windows::new(plans.windows.clone(), partitions)?;
+        let state = restored.and_then(|restored| restored.state.as_ref());
+        for (partition, state) in state.iter().flat_map(|(_, of)| of.iter().enumerate()) {
+            windows.import(partition, state)?;
+        }
         let engine = Arc::new(LocalEngine::new(config)?);
         let budget = Budget::new(config.block_memory);
         let dead_letters = DeadLetters::default();
-        let intakes = parts.inputs().into_iter().enumerate();
+        let names = parts.inputs();
+        // Receivers of each process have names of their own: their blocks may be in one batch.
+        let first = restored.map_or(0, |restored| restored.incarnation) as u32 * names.len() as u32;
+        let intakes = names.into_iter().enumerate();
         let intakes = intakes.map(|(at, (name, schema))| {
             let (budget, dead) = (budget.clone(), dead_letters.clone());
-            let receiver = ReceiverId(at as u32);
-            Arc::new(Intake::new(receiver, &name, schema, config, budget, dead))
+            let receiver = ReceiverId(first + at as u32);
+            let intake = Intake::new(receiver, &name, schema, config, budget, dead);
+            Arc::new(match restored {
+                Some(restored) => intake
+                    .with_copies()
+                    .with_positions(restored.positions(at as u32)),
+                None => intake,
+            })
         });
         let intakes: Vec<Arc<Intake>> = intakes.collect();
+        let of = |(at, intake): (usize, &Arc<Intake>)| (intake.receiver(), at);
+        let mut inputs: HashMap<_, _> = intakes.iter().enumerate().map(of).collect();
+        let store = Arc::new(BlockStore::default());
+        for (input, block) in restored.iter().flat_map(|restored| &restored.blocks) {
+            inputs.insert(block.meta.id.receiver, *input as usize);
+            store.insert(Arc::clone(block));
+        }
+        let (mut lanes, running_lanes) = (Vec::new(), TaskTracker::new());
+        for (intake, durable) in intakes.iter().zip(durable.iter().cycle()) {
+            let lane = Lane {
+                input: lanes.len() as u32,
+                intake: Arc::clone(intake),
+                store: Arc::clone(&store),
+                durable: Arc::clone(durable),
+                mailbox: mailbox.clone(),
+            };
+            let (seals, asked) = mpsc::unbounded_channel();
+            running_lanes.spawn(lane.run(asked));
+            lanes.push(seals);
+        }
         if let Some(at) = parts.dead_letter_input {
             dead_letters.connect(Arc::clone(&intakes[at]));
         }
@@ -79,14 +128,18 @@ impl ThisProcess {
         running.close();
         let workers = ThisProcess {
             intakes,
-            store: Arc::default(),
+            store,
+            inputs,
+            lanes,
+            running_lanes,
+            marks: restored.map(|restored| Mutex::new(restored.marks_of_state.clone())),
             budget,
             dead_letters,
             closing,
             sources: running,
             engine,
             plans,
-            installs: Arc::new(windows),
+            windows: Arc::new(windows),
             rows_per_task: config.rows_per_task,
             mailbox,
         };
@@ -97,24 +150,18 @@ impl ThisProcess {
 #[async_trait]
 impl Workers for ThisProcess {
     fn receivers(&self) -> Vec<ReceiverId> {
-        (0..self.intakes.len() as u32).map(ReceiverId).collect()
+        let receivers = self.intakes.iter().map(|intake| intake.receiver());
+        receivers.collect()
     }
 
     /// When receivers are closing, once they have pushed what they had.
     fn seal(self: Arc<Self>, batch: BatchTime) {
         if !self.closing.is_requested() {
-            return seal_all(
-                &self.intakes,
-                Intake::seal,
-                &self.store,
-                batch,
-                &self.mailbox,
-            );
+            return self.seal_all(batch, false);
         }
         tokio::spawn(async move {
             self.sources.wait().await;
-            let seal = Intake::seal_last;
-            seal_all(&self.intakes, seal, &self.store, batch, &self.mailbox);
+            self.seal_all(batch, true);
         });
     }
 
@@ -138,24 +185,58 @@ impl Workers for ThisProcess {
             let Some(block) = self.store.get(meta.id) else {
                 return Err(Error::LostBlock { block: meta.id });
             };
-            inputs[meta.id.receiver.0 as usize].push(block);
+            let input = self.inputs.get(&meta.id.receiver).copied();
+            inputs[input.unwrap_or_default()].push(block);
         }
         let inputs = inputs.iter().map(|blocks| Arc::new(split(blocks, tasks)));
         let job = Job {
             batch,
             inputs: inputs.collect(),
             template,
-            installs: Arc::clone(&self.installs),
+            installs: Arc::clone(&self.windows) as Arc<dyn Installs>,
         };
         Ok(self.engine.run(job).await?.0)
     }
 
     fn forget(&self, _batch: BatchTime, blocks: &[BlockId]) {
+        if let Some(marks) = &self.marks {
+            let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+            for block in blocks.iter().filter_map(|id| self.store.get(*id)) {
+                let input = self.inputs.get(&block.meta.id.receiver).copied();
+                let input = input.unwrap_or_default() as u32;
+                for (producer, last) in &block.marks {
+                    let known = marks.entry((input, producer.to_string())).or_default();
+                    *known = (*known).max(*last);
+                }
+            }
+        }
         self.store.forget(blocks);
     }
 
-    /// What no batch will take gives its memory back, and whoever pushes is told.
-    fn end(&self) {
+    fn export(&self) -> Result<Option<Exported>> {
+        let Some(marks) = &self.marks else {
+            return Ok(None);
+        };
+        let partitions = (0..self.plans.tasks).map(|partition| self.windows.export(partition));
+        let marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = marks.iter();
+        Ok(Some(Exported {
+            partitions: partitions.collect::<Result<_>>()?,
+            marks: marks
+                .map(|((input, name), last)| (*input, name.clone(), *last))
+                .collect(),
+        }))
+    }
+
+    /// What no batch will take gives its memory back, and whoever pushes is told; where there is a journal,
+    /// it is there for the next process.
+    async fn end(&self) {
+        for seals in &self.lanes {
+            let (batch, last) = (BatchTime(u64::MAX), true);
+            let _ = seals.send(Seal { batch, last });
+        }
+        self.running_lanes.close();
+        self.running_lanes.wait().await;
         self.intakes
             .iter()
             .for_each(|intake| drop(intake.seal_last()));
@@ -171,22 +252,31 @@ impl Workers for ThisProcess {
     }
 }
 
-fn seal_all(
-    intakes: &[Arc<Intake>],
-    seal: impl Fn(&Intake) -> Vec<Arc<Block>>,
-    store: &BlockStore,
-    batch: BatchTime,
-    mailbox: &Mailbox,
-) {
-    for (at, intake) in intakes.iter().enumerate() {
-        let blocks = seal(intake);
-        let metas = blocks.iter().map(|block| block.meta).collect();
-        blocks.into_iter().for_each(|block| store.insert(block));
-        mailbox.send(Event::Reported {
-            batch,
-            receiver: ReceiverId(at as u32),
-            blocks: metas,
-        });
+impl ThisProcess {
+    /// Has every receiver seal: its lane where there is a journal.
+    fn seal_all(&self, batch: BatchTime, last: bool) {
+        for seals in &self.lanes {
+            // A lane ends with its last seal.
+            let _ = seals.send(Seal { batch, last });
+        }
+        if !self.lanes.is_empty() {
+            return;
+        }
+        for intake in &self.intakes {
+            let blocks = match last {
+                true => intake.seal_last(),
+                false => intake.seal(),
+            };
+            let metas = blocks.iter().map(|block| block.meta).collect();
+            blocks
+                .into_iter()
+                .for_each(|block| self.store.insert(block));
+            self.mailbox.send(Event::Reported {
+                batch,
+                receiver: intake.receiver(),
+                blocks: metas,
+            });
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use dstreams_control::{BatchTime, BlockMeta, Command, Controller, Event, Timesta
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::durable::Durable;
+use super::journal::Ticket;
 use super::listener::Listener;
 use super::running::{Summary, Watched};
 use super::workers::Workers;
@@ -39,6 +41,7 @@ pub(super) struct Master {
     pub clock: Clock,
     pub workers: Arc<dyn Workers>,
     pub outputs: Arc<Outputs>,
+    pub durable: Option<Arc<Durable>>,
     pub listeners: Vec<Arc<dyn Listener>>,
     pub messages: mpsc::UnboundedSender<Message>,
     pub watched: Arc<Watched>,
@@ -62,9 +65,26 @@ struct Cut {
     blocks: Vec<BlockMeta>,
     /// The batch before it.
     after: Option<BatchTime>,
+    /// Where the journal has it.
+    ticket: Option<Ticket>,
     running: Option<AbortHandle>,
     prepared: Vec<PreparedBatch>,
     last_error: Option<Error>,
+}
+
+impl State {
+    /// A batch that was cut, by this process or by an earlier one.
+    pub fn add(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, ticket: Option<Ticket>) {
+        let cut = Cut {
+            blocks,
+            after: self.last_cut.replace(batch),
+            ticket,
+            running: None,
+            prepared: Vec::new(),
+            last_error: None,
+        };
+        self.cuts.insert(batch, cut);
+    }
 }
 
 impl Master {
@@ -95,7 +115,10 @@ impl Master {
             };
             self.step(event);
         }
-        self.workers.end();
+        self.workers.end().await;
+        if let Some(durable) = self.durable.take() {
+            durable.close().await;
+        }
         let mut totals = self
             .watched
             .totals
@@ -171,14 +194,9 @@ impl Master {
                 let records = blocks.iter().map(|block| block.rows).sum();
                 tracing::debug!(%batch, records, "batch cut");
                 self.tell(|listener| listener.batch_submitted(batch, records));
-                let cut = Cut {
-                    blocks,
-                    after: self.state.last_cut.replace(batch),
-                    running: None,
-                    prepared: Vec::new(),
-                    last_error: None,
-                };
-                self.state.cuts.insert(batch, cut);
+                let durable = self.durable.as_ref();
+                let ticket = durable.map(|durable| durable.cut(batch, &blocks));
+                self.state.add(batch, blocks, ticket);
             }
             Command::Run { batch, attempt } => self.run_batch(batch, attempt),
             Command::Abort { batch, .. } => {
@@ -202,9 +220,23 @@ impl Master {
             Command::Forget { batch, blocks } => {
                 self.state.cuts.remove(&batch);
                 self.workers.forget(batch, &blocks);
+                self.keep(batch);
             }
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
             Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),
+        }
+    }
+
+    /// Writes down that a batch has taken effect, and the state, if a checkpoint is due.
+    fn keep(&self, batch: BatchTime) {
+        let Some(durable) = &self.durable else { return };
+        if !durable.committed(batch) {
+            return;
+        }
+        match self.workers.export() {
+            Ok(Some(state)) => durable.checkpoint(batch, state.partitions, state.marks),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%batch, %error, "no checkpoint was made"),
         }
     }
 
@@ -240,14 +272,18 @@ impl Master {
         self.state.commits += 1;
         let attempt = self.state.commits;
         let cut = self.state.cuts.get_mut(&batch);
-        let outputs = cut
-            .map(|cut| std::mem::take(&mut cut.prepared))
+        let (outputs, ticket) = cut
+            .map(|cut| (std::mem::take(&mut cut.prepared), cut.ticket))
             .unwrap_or_default();
+        let written = self.durable.clone().zip(ticket);
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let result = runtime.block_on(async {
                 pause_before(attempt).await;
+                if let Some((durable, ticket)) = written {
+                    durable.synced(ticket).await?;
+                }
                 commit(batch, &outputs).await
             });
             let _ = messages.send(Message::Committed {

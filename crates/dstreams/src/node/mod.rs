@@ -5,7 +5,9 @@
 //! cannot be run or committed stops the context, with the batch, the operator and the cause.
 
 mod context;
+mod durable;
 mod journal;
+mod lane;
 mod listener;
 mod local;
 mod master;

@@ -1,15 +1,17 @@
 //! [`Parts`]: a described program, taken apart.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::context::StreamContext;
+use super::durable::checkpoint::Program;
 use super::listener::Listener;
 use crate::batch::Clock;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
-use crate::plan::Plans;
+use crate::plan::{Plans, WindowSpec};
 use crate::receive::Source;
 use crate::stream::graph::GraphRef;
 
@@ -27,6 +29,8 @@ pub struct Parts {
     pub sources: Vec<Box<dyn Source>>,
     /// Which input takes the dead letters.
     pub dead_letter_input: Option<usize>,
+    /// Where the journal and checkpoints are.
+    pub checkpoint_dir: Option<PathBuf>,
 }
 
 impl Parts {
@@ -39,6 +43,7 @@ impl Parts {
             listeners,
             sources,
             dead_letter_input,
+            checkpoint_dir,
         } = context;
         if graph.lock().outputs.is_empty() {
             return Err(Error::Graph {
@@ -54,6 +59,7 @@ impl Parts {
             listeners,
             sources,
             dead_letter_input,
+            checkpoint_dir,
         })
     }
 
@@ -66,6 +72,20 @@ impl Parts {
     pub fn fingerprint(&self) -> String {
         let text = self.graph.lock().describe();
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+
+    /// What of the program its checkpoints depend on.
+    pub(crate) fn program(&self) -> Result<Program> {
+        let inputs = self.inputs().into_iter();
+        let plans = self.plans(self.config.threads)?;
+        Ok(Program {
+            interval_ms: self.config.interval.as_millis() as u64,
+            partitions: self.config.threads,
+            inputs: inputs
+                .map(|(name, schema)| format!("{name} {:?}", schema.fields()))
+                .collect(),
+            windows: plans.windows.iter().map(WindowSpec::describe).collect(),
+        })
     }
 
     /// Name and columns of each input.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use dstreams_control::Controller;
+use dstreams_control::{Controller, Restored};
 use tokio::sync::{mpsc, watch};
 
 use super::context::StreamContext;
+use super::durable::Durable;
 use super::local::ThisProcess;
-use super::master::{Master, Message};
+use super::master::{Master, Message, State};
 use super::parts::Parts;
 use super::running::{Running, Summary, Watched};
 use super::workers::{Mailbox, Workers};
@@ -25,8 +26,33 @@ impl StreamContext {
     pub async fn start(self) -> Result<Running> {
         let mut parts = Parts::of(self)?;
         let inbox = Inbox::new();
-        let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox()).await?;
-        run_on(parts, Arc::new(workers), inbox, addresses)
+        let Some(dir) = parts.checkpoint_dir.clone() else {
+            let (workers, addresses) =
+                ThisProcess::start(&mut parts, inbox.mailbox(), None).await?;
+            return run_on(parts, Arc::new(workers), inbox, addresses);
+        };
+        let schemas: Vec<_> = parts
+            .inputs()
+            .into_iter()
+            .map(|(_, schema)| schema)
+            .collect();
+        let every = u64::from(parts.config.checkpoint_every);
+        let (durable, restored) = Durable::open(&dir, every, parts.program()?, &schemas)?;
+        let kept = Some((Arc::clone(&durable), &restored));
+        let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
+        for (batch, blocks) in &restored.committed {
+            // It took effect: what is missing is its state.
+            workers.run(*batch, None, 1, blocks).await?;
+            let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
+            workers.forget(*batch, &ids);
+        }
+        go_on(
+            parts,
+            Arc::new(workers),
+            inbox,
+            addresses,
+            Some((durable, restored.controller)),
+        )
     }
 }
 
@@ -57,6 +83,17 @@ pub fn run_on(
     inbox: Inbox,
     addresses: BTreeMap<String, SocketAddr>,
 ) -> Result<Running> {
+    go_on(parts, workers, inbox, addresses, None)
+}
+
+/// The same, after an earlier process where one left something.
+fn go_on(
+    parts: Parts,
+    workers: Arc<dyn Workers>,
+    inbox: Inbox,
+    addresses: BTreeMap<String, SocketAddr>,
+    kept: Option<(Arc<Durable>, Restored)>,
+) -> Result<Running> {
     let Parts {
         graph,
         config,
@@ -86,15 +123,22 @@ pub fn run_on(
         })?;
     settings.max_attempts = config.attempts;
     settings.max_running = workers.max_running();
+    let (durable, restored) = kept.unzip();
+    let restored = restored.unwrap_or_default();
+    let mut state = State::default();
+    for (batch, blocks) in &restored.pending {
+        state.add(*batch, blocks.clone(), None);
+    }
     let mut master = Master {
-        controller: Controller::new(settings),
+        controller: Controller::restored(settings, restored),
+        durable,
         clock: clock.clone(),
         workers,
         outputs: Arc::new(outputs),
         listeners,
         messages: messages.clone(),
         watched: Arc::clone(&watched),
-        state: Default::default(),
+        state,
     };
     master.begin();
     tokio::spawn(master.run(inbox, ended));

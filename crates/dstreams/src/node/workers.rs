@@ -44,11 +44,26 @@ pub trait Workers: Send + Sync + 'static {
     /// The batch has taken effect: its blocks may go.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);
 
-    /// The program has stopped: everything may go.
-    fn end(&self);
+    /// The program has stopped: everything may go. Returns when nothing is written any more.
+    async fn end(&self);
 
     /// What is held now.
     fn held(&self) -> Held;
+
+    /// The state as of the last batch that was forgotten, for a checkpoint: called between two batches. None
+    /// where checkpoints are not kept.
+    fn export(&self) -> Result<Option<Exported>> {
+        Ok(None)
+    }
+}
+
+/// The state as of a batch.
+#[derive(Debug, Default)]
+pub struct Exported {
+    /// The bytes of each partition.
+    pub partitions: Vec<Vec<u8>>,
+    /// By input and producer: the last that is in a batch up to this one.
+    pub marks: Vec<(u32, String, u64)>,
 }
 
 /// What receivers hold.

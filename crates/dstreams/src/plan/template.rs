@@ -77,3 +77,15 @@ pub struct WindowSpec {
     /// Time between two RDDs of the window's input, in milliseconds.
     pub every_ms: u64,
 }
+
+impl WindowSpec {
+    /// What its state depends on, in words.
+    pub(crate) fn describe(&self) -> String {
+        let (keys, length, every) = (self.keys, self.length_ms, self.every_ms);
+        let fields: Vec<_> = (self.schema.fields().iter())
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect();
+        let parts = &self.plan.parts;
+        format!("{length} ms of {keys} key(s) every {every} ms, {fields:?}, {parts:?}")
+    }
+}

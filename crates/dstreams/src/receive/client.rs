@@ -272,6 +272,9 @@ impl Source for ClientSource {
     }
 
     fn connect(&mut self, ingest: &Ingest) {
+        for (producer, last) in ingest.positions() {
+            self.stream.producers.restore(producer, *last);
+        }
         let _ = self.stream.ingest.set(ingest.clone());
     }
 

@@ -46,6 +46,12 @@ impl Ingest {
             .await
     }
 
+    /// What an earlier process of this program has taken, by producer or part of the source: the last number.
+    /// Empty where nothing is restored.
+    pub fn positions(&self) -> &BTreeMap<String, u64> {
+        &self.0.positions
+    }
+
     /// Name of the stream.
     pub fn stream(&self) -> &str {
         &self.0.stream
@@ -79,6 +85,7 @@ pub struct Intake {
     block_bytes: usize,
     open: Mutex<Open>,
     copies: Option<Copies>,
+    positions: BTreeMap<String, u64>,
 }
 
 /// Blocks of a receiver whose records are safe only when another worker holds them too.
@@ -125,6 +132,7 @@ impl Intake {
             block_bytes: config.block_bytes,
             open: Mutex::default(),
             copies: None,
+            positions: BTreeMap::new(),
         }
     }
 
@@ -134,6 +142,12 @@ impl Intake {
             fresh: Notify::new(),
             safe: watch::Sender::new(0),
         });
+        self
+    }
+
+    /// Goes on where an earlier process ended: by producer (or part of a source), the last that was taken.
+    pub fn with_positions(mut self, positions: BTreeMap<String, u64>) -> Self {
+        self.positions = positions;
         self
     }
 

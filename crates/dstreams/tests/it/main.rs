@@ -16,6 +16,7 @@ mod receive_memory;
 mod receive_tcp;
 mod records;
 mod relational;
+mod restart;
 mod sinks;
 mod stopping;
 mod tidy;

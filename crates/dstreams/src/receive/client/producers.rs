@@ -40,6 +40,14 @@ impl Producer {
         }
     }
 
+    /// One whose batches up to `last` an earlier process has taken.
+    fn restored(last: u64) -> Self {
+        Producer {
+            sequence: Sequence::after(last),
+            ..Producer::default()
+        }
+    }
+
     /// Waits until all that was taken is safe.
     pub async fn safe(&self, intake: &Intake) {
         if let Some(block) = self.block {
@@ -62,6 +70,13 @@ struct Known {
 }
 
 impl Producers {
+    /// A producer that an earlier process knew.
+    pub fn restore(&self, name: &str, last: u64) {
+        let producer = Arc::new(tokio::sync::Mutex::new(Producer::restored(last)));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.producers.insert(name.to_owned(), (producer, 0));
+    }
+
     /// The producer of this name; a new one if it has none.
     pub fn get(&self, name: Option<&str>) -> Shared {
         let Some(name) = name else {

@@ -1,0 +1,311 @@
+//! A program that is killed at any moment, and started again: its batches are those of one that never was.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use dstreams::agg::count;
+use dstreams::arrow::array::RecordBatch;
+use dstreams::record::records_of;
+use dstreams::text::words;
+use dstreams::{
+    BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, async_trait,
+};
+use dstreams_client::{Client, Options};
+
+use crate::program::{block_on, soon};
+
+/// Tells a test process to be the program, in this directory, and where clients send.
+const PLACE: &str = "DSTREAMS_TEST_RESTART";
+/// Intervals of the window.
+const WINDOW: usize = 4;
+const INTERVAL: Duration = Duration::from_millis(100);
+
+type Counts = BTreeMap<String, i64>;
+
+/// A file for each batch, which is there as a whole or not at all.
+struct Files(PathBuf);
+
+#[async_trait]
+impl Sink for Files {
+    async fn prepare(
+        &self,
+        _: BatchTime,
+        _: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        let mut lines = Vec::new();
+        for rows in rows {
+            if rows.num_columns() == 1 {
+                lines.extend(records_of::<String>(rows)?);
+            } else {
+                let counts = records_of::<(String, i64)>(rows)?.into_iter();
+                lines.extend(counts.map(|(word, count)| format!("{word}={count}")));
+            }
+        }
+        Ok(Prepared(lines.join("\n").into_bytes()))
+    }
+
+    async fn commit(&self, batch: BatchTime, parts: Vec<Prepared>) -> Result<(), BoxError> {
+        let parts: Vec<_> = parts.into_iter().map(|part| part.0).collect();
+        let bytes = parts.join(&b"\n"[..]);
+        let path = self.0.join(format!("{}", batch.0));
+        if let Ok(there) = std::fs::read(&path) {
+            assert!(there == bytes, "{} would change", path.display());
+            return Ok(());
+        }
+        let hidden = self.0.join(format!(".{}", batch.0));
+        std::fs::write(&hidden, bytes)?;
+        std::fs::rename(hidden, path)?;
+        Ok(())
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+/// What the program puts out, by directory of its output.
+const OUTPUTS: [&str; 3] = ["lines", "counts", "windows"];
+
+fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
+    let mut config = Config::new(INTERVAL);
+    config.threads = 2;
+    config.rows_per_task = 8;
+    config.checkpoint_every = 3;
+    let mut ctx = StreamContext::with_config(config)?;
+    let lines = ctx.clients::<String>("lines", &Clients::listen(clients));
+    let counted = lines
+        .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+        .keyed();
+    let [to_lines, to_counts, to_windows] = OUTPUTS.map(|output| {
+        let dir = dir.join(output);
+        std::fs::create_dir_all(&dir).unwrap();
+        Files(dir)
+    });
+    lines.sink("lines", to_lines);
+    counted.agg(count())?.pairs().sink("counts", to_counts);
+    let window = counted.window_agg(INTERVAL * WINDOW as u32, INTERVAL, count())?;
+    window.pairs().sink("windows", to_windows);
+    Ok(ctx)
+}
+
+/// Not a test: the program, until it is killed or told to end.
+#[test]
+#[ignore = "a process of other tests"]
+fn the_program() {
+    let Ok(place) = std::env::var(PLACE) else {
+        return;
+    };
+    let (dir, clients) = place.split_once('|').unwrap();
+    let dir = PathBuf::from(dir);
+    let state = dir.join("state");
+    let ended = block_on(async {
+        let ctx = StreamContext::restore_or_new(state, || program(&dir, clients))?;
+        let running = ctx.start().await?;
+        running.run_until_signal(Duration::from_secs(30)).await
+    });
+    if let Err(error) = ended {
+        eprintln!("the program: {error}");
+        std::process::exit(3);
+    }
+}
+
+struct Process(Child);
+
+impl Process {
+    fn start(dir: &Path, clients: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args([
+                "--exact",
+                "restart::the_program",
+                "--nocapture",
+                "--include-ignored",
+            ])
+            .env(PLACE, format!("{}|{clients}", dir.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Process(command.spawn().unwrap())
+    }
+
+    /// Kill -9; it must have been there.
+    fn kill(&mut self) {
+        let ended = self.0.try_wait().unwrap();
+        assert!(ended.is_none(), "it had ended by itself: {ended:?}");
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    fn stop(mut self) {
+        let told = Command::new("kill").arg(self.0.id().to_string()).status();
+        assert!(told.unwrap().success());
+        assert!(self.0.wait().unwrap().success(), "it ended badly");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends lines until told to stop; returns how many, all acknowledged.
+async fn send(address: String, stop: Arc<AtomicBool>) -> usize {
+    let mut options = Options::default();
+    options.retry.tries = u32::MAX;
+    options.retry.longest_pause = Duration::from_millis(200);
+    let client = loop {
+        match Client::connect(address.clone(), options.clone()).await {
+            Ok(client) => break client,
+            // It does not listen yet.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let mut lines = client.lines("lines").await.unwrap();
+    let mut sent = 0;
+    while !stop.load(Ordering::SeqCst) {
+        for _ in 0..5 {
+            let line = format!("a w{} {sent}", sent % 7);
+            lines.send(&line).await.unwrap();
+            sent += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let report = lines.finish().await.unwrap();
+    assert_eq!(report.records_acknowledged, sent as u64);
+    sent
+}
+
+/// The files of an output, by batch; nothing else may be there.
+fn batches(dir: &Path) -> BTreeMap<u64, String> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with('.') {
+            continue; // hidden: being written when the process was killed
+        }
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        all.insert(name.parse().unwrap(), text);
+    }
+    all
+}
+
+fn count_words<'a>(lines: impl IntoIterator<Item = &'a str>) -> Counts {
+    let mut counts = Counts::new();
+    for word in lines.into_iter().flat_map(|line| line.split(' ')) {
+        *counts.entry(word.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn counts_of(text: &str) -> Counts {
+    let counts = text.lines().filter(|line| !line.is_empty());
+    let count = |line: &str| {
+        let (word, count) = line.split_once('=').unwrap();
+        (word.to_owned(), count.parse().unwrap())
+    };
+    counts.map(count).collect()
+}
+
+/// Every batch is there, once, with the results of its lines and of its window's; every line that was sent
+/// is in one batch, once. Returns the number of batches.
+fn check(dir: &Path, sent: usize) -> usize {
+    let [lines, counts, windows] = OUTPUTS.map(|output| batches(&dir.join(output)));
+    let mut window: VecDeque<&str> = VecDeque::new();
+    let mut seen = BTreeSet::new();
+    let mut before = None;
+    for (at, text) in &lines {
+        assert!(
+            before.is_none_or(|before| before + 100 == *at),
+            "a batch before {at} is missing"
+        );
+        before = Some(*at);
+        let of_batch: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(
+            counts_of(&counts[at]),
+            count_words(of_batch.iter().copied()),
+            "batch {at}"
+        );
+        window.push_back(text);
+        if window.len() > WINDOW {
+            window.pop_front();
+        }
+        let all = window.iter().flat_map(|text| text.lines());
+        let wanted = count_words(all.filter(|line| !line.is_empty()));
+        assert_eq!(counts_of(&windows[at]), wanted, "window at {at}");
+        for line in of_batch {
+            let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!(seen.insert(number), "line {number} is there twice");
+        }
+    }
+    assert!(
+        seen.iter().copied().eq(0..sent),
+        "of {sent} lines {} are there",
+        seen.len()
+    );
+    lines.len()
+}
+
+fn new_dir() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let dir =
+        std::env::temp_dir().join(format!("dstreams-restart-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Kills it so many times, at moments that follow from the seed.
+fn killed(kills: u32, seed: u64) {
+    println!("seed {seed}");
+    let dir = new_dir();
+    let clients = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().to_string()
+    };
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut below = move |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % bound
+    };
+    block_on(async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut process = Process::start(&dir, &clients);
+        let client = tokio::spawn(send(clients.clone(), Arc::clone(&stop)));
+        for _ in 0..kills {
+            let there = batches(&dir.join("windows")).len();
+            let more = below(4) as usize;
+            let wait = async {
+                while batches(&dir.join("windows")).len() < there + more {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            soon("batches", wait).await;
+            tokio::time::sleep(Duration::from_micros(below(200_000))).await;
+            process.kill();
+            process = Process::start(&dir, &clients);
+        }
+        stop.store(true, Ordering::SeqCst);
+        let sent = soon("the client", client).await.unwrap();
+        process.stop();
+        let batches = check(&dir, sent);
+        println!("{kills} kills, {batches} batches, {sent} lines");
+    });
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_program_that_is_killed_goes_on() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let kills = number("DSTREAMS_KILLS").unwrap_or(10);
+    let seed = number("DSTREAMS_SEED").unwrap_or(u64::from(std::process::id()));
+    killed(kills as u32, seed);
+}
