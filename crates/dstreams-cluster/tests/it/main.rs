@@ -7,9 +7,13 @@ mod every_operator;
 #[path = "../../../dstreams/tests/it/program.rs"]
 #[allow(dead_code)] // the local engine's tests use more of it
 mod program;
+#[path = "../../../dstreams-control/tests/shared/rng.rs"]
+#[allow(dead_code)] // the simulations use more of it
+mod rng;
 
 mod app;
 mod engines;
 mod faults;
 mod process;
+mod scene;
 mod workers;
