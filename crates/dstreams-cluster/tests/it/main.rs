@@ -14,6 +14,7 @@ mod rng;
 mod app;
 mod engines;
 mod faults;
+mod namespaces;
 mod process;
 mod scene;
 mod workers;
