@@ -12,9 +12,12 @@ mod program;
 mod rng;
 
 mod app;
+mod bad_input;
 mod engines;
 mod faults;
+mod full_disk;
 mod namespaces;
+mod ports;
 mod process;
 mod scene;
 mod workers;

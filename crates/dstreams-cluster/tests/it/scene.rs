@@ -16,8 +16,13 @@ use crate::program::{soon, until};
 /// Intervals of the window.
 const WINDOW: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The least memory for records that a worker of [`program`] can have.
+pub const SMALLEST_MEMORY: usize = 256 << 10;
 /// Partitions of state.
 const PARTITIONS: usize = 3;
+
+/// What lines begin with whose words are not counted: those that tests send beside the numbered ones.
+pub const OTHER: &str = "#";
 
 type Counts = BTreeMap<String, i64>;
 
@@ -33,9 +38,12 @@ pub struct Found {
 pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
+    config.block_bytes = SMALLEST_MEMORY;
+    config.line_bytes = SMALLEST_MEMORY;
     let mut ctx = StreamContext::with_config(config).unwrap();
     let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
     let counted = lines
+        .filter(|line| !line.starts_with(OTHER))
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
         .keyed();
     let log = Arc::clone(found);
@@ -75,15 +83,18 @@ fn count_words<'a>(lines: impl IntoIterator<Item = &'a String>) -> Counts {
 /// Each batch's results are those of its lines, and of its window's; each line is there once, those
 /// that were acknowledged all are.
 fn check(found: &Found, sent: usize, acknowledged: usize) {
-    let mut window: VecDeque<&Vec<String>> = VecDeque::new();
+    let mut window: VecDeque<Vec<&String>> = VecDeque::new();
     let mut seen = BTreeSet::new();
     for (at, lines) in &found.lines {
-        assert_eq!(found.counts[at], count_words(lines), "batch {at}");
-        window.push_back(lines);
+        let lines = lines.iter().filter(|line| !line.starts_with(OTHER));
+        let lines: Vec<&String> = lines.collect();
+        let counts = count_words(lines.iter().copied());
+        assert_eq!(found.counts[at], counts, "batch {at}");
+        window.push_back(lines.clone());
         if window.len() > WINDOW {
             window.pop_front();
         }
-        let wanted = count_words(window.iter().copied().flatten());
+        let wanted = count_words(window.iter().flatten().copied());
         assert_eq!(found.windows[at], wanted, "window at {at}");
         for line in lines {
             let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
@@ -223,6 +234,16 @@ impl Scene {
         };
         until("a whole cluster", whole).await;
         self.batches(3).await;
+    }
+
+    /// Lines with [`OTHER`] in batches so far.
+    pub fn others(&self) -> Vec<String> {
+        let found = self.found.lock().unwrap();
+        let lines = found.lines.values().flatten();
+        lines
+            .filter(|line| line.starts_with(OTHER))
+            .cloned()
+            .collect()
     }
 
     /// Waits until so many more lines are acknowledged.
