@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, PutResult, SchemaAsIpc, Ticket};
@@ -14,17 +15,20 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::ports;
-use crate::program::{PATIENCE, block_on, soon, until};
+use crate::program::{block_on, soon, until};
 use crate::rng::Rng;
 use crate::scene::{OTHER, Scene, Setup};
 
 /// What begins a connection of HTTP/2, with settings that change nothing.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
+/// The longest wait for what happens at once: below the time in which idle connections are ended.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
 /// Sends bytes that are nothing; returns when the other side has ended the connection.
 fn send_garbage(to: SocketAddr, bytes: &[u8]) {
     let mut socket = TcpStream::connect(to).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(AT_ONCE)).unwrap();
     // The other side may have ended it already: a reset is an end too.
     let _ = socket.write_all(bytes);
     let mut answer = [0; 4096];
