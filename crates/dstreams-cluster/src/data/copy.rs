@@ -82,7 +82,8 @@ pub async fn decode_copy(
     let first = first.ok_or_else(|| Status::invalid_argument("a copy without a message"))?;
     let descriptor = first.flight_descriptor.as_ref();
     let command = descriptor.map(|d| d.cmd.clone()).unwrap_or_default();
-    let header: CopyHeader = serde_json::from_slice(&command).map_err(|e| invalid(&e))?;
+    let header: CopyHeader = serde_json::from_slice(&command)
+        .map_err(|error| invalid(&format!("no header of a copy of a block: {error}")))?;
     let memory = budget.take(header.meta.bytes as usize).await;
     let all = futures::stream::once(async move { Ok(first) });
     let all = futures::StreamExt::chain(all, messages);

@@ -20,8 +20,12 @@ use tonic::{Request, Response, Status, Streaming};
 /// Marks a `DoPut` as a copy of a block.
 pub const COPY_HEADER: &str = "x-dstreams-copy";
 
-/// The largest message taken: as for clients.
-const MESSAGE: usize = 16 << 20;
+/// The largest message taken.
+const MESSAGE: usize = 64 << 20;
+/// The largest message of a client, by the setting's default and at most. Its records go on to other
+/// workers in messages of their own, which have views of texts besides and must be taken for sure: a
+/// copy that is refused is tried for ever.
+pub const CLIENT_MESSAGE: usize = 16 << 20;
 /// Bytes that may be sent on a call before they are read, and on a connection.
 const CALL_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;

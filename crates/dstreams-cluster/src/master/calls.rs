@@ -49,7 +49,8 @@ impl MasterCalls {
                 }
                 (pid, cores)
             }
-            _ => return refuse("a link begins with a greeting".into()),
+            Err(status) => return refuse(status.message().to_owned()),
+            Ok(_) => return refuse("a link begins with a greeting".into()),
         };
         let id = self.hub.number();
         link.say(&ToWorker::Welcome {
@@ -69,7 +70,8 @@ impl MasterCalls {
                 }
                 address
             }
-            _ => return,
+            Err(status) => return refuse(status.message().to_owned()),
+            Ok(_) => return refuse("who was greeted joins next".into()),
         };
         tracing::info!(worker = %id, pid, cores, address, "worker");
         let worker = Worker {

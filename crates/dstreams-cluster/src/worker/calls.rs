@@ -37,7 +37,7 @@ impl Calls for WorkerCalls {
 
     async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status> {
         let epoch = self.epoch()?;
-        let (header, block) = decode_copy(messages, &epoch.budget).await?;
+        let (header, block) = decode_copy(messages, &epoch.memory.copies).await?;
         epoch.take_copy(header.sender, header.received, block).await
     }
 

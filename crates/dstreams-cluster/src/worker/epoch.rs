@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{
-    Block, Budget, Claims, DeadLetters, Embedded, Intake, Parts, Place, open_source, run_source,
+    Block, Claims, DeadLetters, Embedded, Intake, Parts, Place, open_source, run_source,
 };
 use dstreams::{Clients, Closing, Ingest, Listener, Result, Source};
 use dstreams_control::{BlockId, ReceiverId};
@@ -15,8 +15,9 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::lane::{self, Seal, held};
+use super::memory::Memory;
 use super::state::States;
-use crate::data::{CopyHeader, Received};
+use crate::data::{CLIENT_MESSAGE, CopyHeader, Received};
 use crate::execute::Site;
 use crate::link::{HeldBlock, Holds, Sender, ToMaster, ToWorker};
 
@@ -28,7 +29,7 @@ pub struct Epoch {
     pub link: Sender<ToMaster>,
     /// Where copies of new blocks go.
     pub peer: watch::Sender<Option<(u32, String)>>,
-    pub budget: Budget,
+    pub memory: Memory,
     dead_letters: DeadLetters,
     config: dstreams::Config,
     dead_letter_input: Option<usize>,
@@ -82,7 +83,7 @@ impl Epoch {
             site,
             link,
             peer: watch::Sender::new(None),
-            budget: Budget::new(config.block_memory),
+            memory: Memory::new(&config),
             dead_letters: DeadLetters::default(),
             dead_letter_input: parts.dead_letter_input,
             inputs: parts.inputs(),
@@ -116,7 +117,7 @@ impl Epoch {
             }
             ToWorker::Seal { batch, last } => self.seal(batch, last),
             ToWorker::Close => {
-                self.budget.lift();
+                self.memory.lift();
                 self.closing.request();
             }
             ToWorker::Fence { lost } => {
@@ -168,7 +169,7 @@ impl Epoch {
         ) else {
             return Err(dstreams::Error::NotRunning);
         };
-        let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
+        let (budget, dead) = (self.memory.received.clone(), self.dead_letters.clone());
         let intake = Intake::new(receiver, &name, schema, &self.config, budget, dead);
         let intake = Arc::new(intake.with_copies());
         if self.dead_letter_input == Some(at) {
@@ -205,7 +206,7 @@ impl Epoch {
             Some(_) => Ok(()),
             None => {
                 let claims = Arc::new(ClaimsOf(Arc::downgrade(self)));
-                *embedded = Some(Arc::new(clients.embed(claims)));
+                *embedded = Some(Arc::new(clients.embed(claims, CLIENT_MESSAGE)));
                 Ok(())
             }
         }
@@ -354,7 +355,7 @@ impl Epoch {
     pub fn holds(&self) -> Holds {
         Holds {
             blocks: self.site.store.len(),
-            block_memory: self.budget.used(),
+            block_memory: self.memory.used(),
             kept: self.site.kept.len(),
             dead_letters: self.dead_letters.counts(),
             resident_memory: resident_memory(),

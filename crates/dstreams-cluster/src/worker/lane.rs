@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dstreams::cluster::{Block, Intake};
-use dstreams_control::BatchTime;
-use futures::StreamExt;
+use dstreams_control::{BatchTime, BlockMeta};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::epoch::Epoch;
 use crate::crash::point;
@@ -27,6 +29,21 @@ pub struct Seal {
     pub last: bool,
 }
 
+/// How long an answer waits for copies that are being made. Blocks that are not safe by then go into
+/// the next batch: their copies may wait for room that this batch makes.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What a lane knows of its blocks.
+#[derive(Default)]
+struct Sealed {
+    /// Not being copied yet.
+    waiting: Vec<Arc<Block>>,
+    /// Being copied.
+    copying: Vec<BlockMeta>,
+    /// Safe, and in no answer.
+    unreported: Vec<BlockMeta>,
+}
+
 /// Runs the lane of a receiver until its last seal.
 pub async fn run(
     epoch: Arc<Epoch>,
@@ -34,43 +51,85 @@ pub async fn run(
     intake: Arc<Intake>,
     mut seals: mpsc::UnboundedReceiver<Seal>,
 ) {
-    let mut unreported = Vec::new();
+    let mut sealed = Sealed::default();
+    let mut asked: Option<(Seal, Instant)> = None;
+    let mut copying: Option<BoxFuture<'_, ()>> = None;
     loop {
-        let seal = tokio::select! {
-            biased;
-            seal = seals.recv() => match seal {
-                Some(seal) => Some(seal),
-                None => return,
-            },
-            () = intake.fresh() => {
-                tokio::time::sleep(LINGER).await;
-                None
+        if copying.is_none() && !sealed.waiting.is_empty() {
+            let blocks = std::mem::take(&mut sealed.waiting);
+            sealed.copying = blocks.iter().map(|block| block.meta).collect();
+            let epoch = Arc::clone(&epoch);
+            let copies = async move { replicate(&epoch, input, &blocks).await };
+            copying = Some(copies.boxed());
+        }
+        if copying.is_none()
+            && let Some((seal, _)) = asked.take()
+        {
+            let last = seal.last;
+            report(&epoch, &intake, seal, &mut sealed);
+            if last {
+                return;
             }
-        };
-        let last = seal.as_ref().is_some_and(|seal| seal.last);
-        let blocks = match last {
-            true => intake.seal_last(),
-            false => intake.seal(),
-        };
-        if let Some(newest) = blocks.last() {
-            point("receive:sealed");
-            let safe = newest.meta.id.seq + 1;
-            unreported.extend(blocks.iter().map(|block| block.meta));
-            replicate(&epoch, input, &blocks).await;
-            point("replicate:told");
-            intake.set_safe(safe);
         }
-        if let Some(Seal { batch, .. }) = seal {
-            epoch.link.say(&ToMaster::Reported {
-                batch,
-                receiver: intake.receiver(),
-                blocks: std::mem::take(&mut unreported),
-            });
-        }
-        if last {
-            return;
+        let patience = asked.as_ref().filter(|(seal, _)| !seal.last);
+        let until = patience.map(|(_, until)| *until);
+        tokio::select! {
+            biased;
+            () = async { copying.as_mut().unwrap_or(&mut idle()).await }, if copying.is_some() => {
+                copying = None;
+                sealed.are_safe(&intake);
+            }
+            seal = seals.recv(), if asked.is_none() => {
+                let Some(seal) = seal else { return };
+                let blocks = match seal.last {
+                    true => intake.seal_last(),
+                    false => intake.seal(),
+                };
+                sealed.add(blocks);
+                asked = Some((seal, Instant::now() + GRACE));
+            }
+            () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                if let Some((seal, _)) = asked.take() {
+                    report(&epoch, &intake, seal, &mut sealed);
+                }
+            }
+            () = intake.fresh(), if copying.is_none() && asked.is_none() => {
+                tokio::time::sleep(LINGER).await;
+                sealed.add(intake.seal());
+            }
         }
     }
+}
+
+fn idle() -> BoxFuture<'static, ()> {
+    std::future::pending().boxed()
+}
+
+impl Sealed {
+    fn add(&mut self, blocks: Vec<Arc<Block>>) {
+        if !blocks.is_empty() {
+            point("receive:sealed");
+        }
+        self.waiting.extend(blocks);
+    }
+
+    /// What was being copied is safe.
+    fn are_safe(&mut self, intake: &Intake) {
+        point("replicate:told");
+        if let Some(newest) = self.copying.last() {
+            intake.set_safe(newest.id.seq + 1);
+        }
+        self.unreported.append(&mut self.copying);
+    }
+}
+
+/// Answers the master with what is safe.
+fn report(epoch: &Epoch, intake: &Intake, seal: Seal, sealed: &mut Sealed) {
+    epoch.link.say(&ToMaster::Reported {
+        batch: seal.batch,
+        receiver: intake.receiver(),
+        blocks: std::mem::take(&mut sealed.unreported),
+    });
 }
 
 /// Holds the blocks, has a peer hold them, and tells the master.

@@ -8,6 +8,7 @@ mod calls;
 mod epoch;
 mod executor;
 mod lane;
+mod memory;
 mod run;
 mod state;
 

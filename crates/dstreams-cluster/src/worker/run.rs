@@ -13,6 +13,7 @@ use tonic::Streaming;
 use super::calls::WorkerCalls;
 use super::epoch::Epoch;
 use super::executor::{self, WorkDir};
+use super::memory::Memory;
 use crate::data::{Peers, Token, listen, serve};
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
@@ -193,7 +194,7 @@ async fn epoch(
     };
     let store = BlockStore::open(Bounds {
         spill: Some(spill_dir),
-        memory: (parts.config.block_memory / 2) as u64,
+        memory: Memory::stored(&parts.config),
         age: options.history,
     })?;
     let site = Site::new(plans, rows_per_batch, peers, address.to_string(), store)?;

@@ -7,11 +7,19 @@ mod every_operator;
 #[path = "../../../dstreams/tests/it/program.rs"]
 #[allow(dead_code)] // the local engine's tests use more of it
 mod program;
+#[path = "../../../dstreams-control/tests/shared/rng.rs"]
+#[allow(dead_code)] // the simulations use more of it
+mod rng;
 
 mod alone;
 mod app;
+mod bad_input;
 mod engines;
 mod faults;
+mod full_disk;
+mod namespaces;
 mod pipeline;
+mod ports;
 mod process;
+mod scene;
 mod workers;

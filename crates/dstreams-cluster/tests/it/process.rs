@@ -1,5 +1,6 @@
-//! Workers as processes, which can be killed.
+//! Workers as processes, which can be killed, stopped and cut off.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use dstreams::StreamContext;
@@ -7,21 +8,60 @@ use dstreams_cluster::{WorkerOptions, run_worker};
 
 /// Tells a test process to be a worker of this master.
 const MASTER: &str = "DSTREAMS_TEST_MASTER";
+/// What a worker process finds its options in.
+const LISTEN: &str = "DSTREAMS_TEST_LISTEN";
+const TOKEN: &str = "DSTREAMS_TEST_TOKEN";
+const MEMORY: &str = "DSTREAMS_TEST_MEMORY";
+const SPILL: &str = "DSTREAMS_TEST_SPILL";
+
+/// How a worker is started; as [`WorkerOptions`] say where nothing is set.
+#[derive(Clone, Default)]
+pub struct How {
+    /// The point where it ends as if killed: see [`dstreams_cluster::crash`].
+    pub crash_at: Option<String>,
+    /// The network namespace that it runs in.
+    pub namespace: Option<String>,
+    /// Where it listens.
+    pub listen: Option<String>,
+    pub token: Option<String>,
+    pub memory: Option<usize>,
+    pub spill: Option<PathBuf>,
+}
 
 /// A worker in a process of its own.
 pub struct Process(Child);
 
 impl Process {
     /// Starts this test program again, to run the test `test` only, which calls [`be_worker`].
-    pub fn start(test: &str, master: &str, crash_at: Option<&str>) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+    pub fn start(test: &str, master: &str, how: &How) -> Self {
+        let tests = std::env::current_exe().unwrap();
+        let mut command = match &how.namespace {
+            // It becomes the program, in the same process.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(tests);
+                command
+            }
+            None => Command::new(tests),
+        };
         command
             .args(["--exact", test, "--nocapture", "--include-ignored"])
             .env(MASTER, master)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        if let Some(point) = crash_at {
-            command.env("DSTREAMS_CRASH_AT", point);
+        let spill = how.spill.as_ref().map(|spill| spill.display().to_string());
+        let options = [
+            ("DSTREAMS_CRASH_AT", how.crash_at.clone()),
+            (LISTEN, how.listen.clone()),
+            (TOKEN, how.token.clone()),
+            (MEMORY, how.memory.map(|bytes| bytes.to_string())),
+            (SPILL, spill),
+        ];
+        for (name, value) in options {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         Process(command.spawn().unwrap())
     }
@@ -30,6 +70,13 @@ impl Process {
     pub fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+
+    /// Sends a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.0.id());
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.unwrap().success(), "{kill}");
     }
 
     /// Whether it has ended.
@@ -51,13 +98,17 @@ impl Drop for Process {
 
 /// In a process that was started as a worker: is one until the program ends.
 pub fn be_worker(build: impl Fn() -> StreamContext) -> bool {
-    let Ok(master) = std::env::var(MASTER) else {
+    let option = |name| std::env::var(name).ok();
+    let Some(master) = option(MASTER) else {
         return false;
     };
     dstreams_cluster::logs::to_stderr();
     let mut options = WorkerOptions::new(&master);
     options.cores = 1;
-    options.retry = std::time::Duration::from_secs(5);
+    options.listen = option(LISTEN).unwrap_or(options.listen);
+    options.token = option(TOKEN);
+    options.memory = option(MEMORY).map(|bytes| bytes.parse().unwrap());
+    options.spill = option(SPILL).map(PathBuf::from);
     if let Err(error) = run_worker(&options, &|_| Ok(build()), &|_, _| {}) {
         eprintln!("worker {}: {error}", std::process::id());
     }

@@ -161,10 +161,11 @@ impl Clients {
     }
 
     /// Serves calls within a server of somebody else's, which asks `claims` for producers; the
-    /// address given is not listened on.
-    pub fn embed(&self, claims: Arc<dyn Claims>) -> Embedded {
+    /// address given is not listened on. That server takes messages of `most` bytes from clients.
+    pub fn embed(&self, claims: Arc<dyn Claims>, most: usize) -> Embedded {
         let _ = self.shared.claims.set(claims);
-        Embedded(Service::new(Arc::clone(&self.shared)), self.clone())
+        let most = self.max_message_bytes.min(most);
+        Embedded(Service::new(Arc::clone(&self.shared), most), self.clone())
     }
 
     /// The source of one stream. A second one of the same name makes the first fail to open.
@@ -198,8 +199,9 @@ impl Clients {
         })?;
         let address = listener.local_addr()?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let service = FlightServiceServer::new(Service::new(Arc::clone(&self.shared)))
-            .max_decoding_message_size(self.max_message_bytes);
+        let most = self.max_message_bytes;
+        let service = FlightServiceServer::new(Service::new(Arc::clone(&self.shared), most))
+            .max_decoding_message_size(most);
         let stop = CancellationToken::new();
         let server = Server::builder()
             .initial_stream_window_size(CALL_WINDOW)

@@ -111,7 +111,10 @@ impl SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        // Its directory may have gone before, with the process that it was for.
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             let path = self.path.display();
             tracing::warn!(%path, %error, "the file of a block that went was not removed");
         }

@@ -28,6 +28,8 @@ pub(super) struct Call {
     /// The producer's name, or its address if it gave none.
     pub shown: String,
     pub claims: Option<Arc<dyn Claims>>,
+    /// Bytes of the largest message taken.
+    pub most: usize,
 }
 
 impl Call {
@@ -45,6 +47,7 @@ impl Call {
             claims: self.claims.as_deref(),
             ingest: &ingest,
             closing: &closing,
+            most: self.most,
             taken,
         };
         let acknowledging = acknowledge(&self.say, &ingest, waiting);
@@ -87,6 +90,7 @@ struct Receiving<'a> {
     claims: Option<&'a dyn Claims>,
     ingest: &'a Ingest,
     closing: &'a Closing,
+    most: usize,
     taken: mpsc::Sender<Taken>,
 }
 
@@ -105,10 +109,22 @@ impl Receiving<'_> {
             let Some(message) = message else {
                 return Ok(());
             };
+            self.check_size(&message)?;
             let seq = parse_batch_metadata(&message.app_metadata)
                 .map_err(|error| Status::invalid_argument(error.to_string()))?;
             let (records, bytes) = self.columns.decode(message)?;
             self.take(connection, seq, records, bytes).await?;
+        }
+    }
+
+    fn check_size(&self, message: &FlightData) -> Result<(), Status> {
+        let bytes = message.data_header.len() + message.data_body.len();
+        match bytes > self.most {
+            true => Err(Status::out_of_range(format!(
+                "a message of {bytes} bytes is too large, the limit is {} bytes",
+                self.most
+            ))),
+            false => Ok(()),
         }
     }
 

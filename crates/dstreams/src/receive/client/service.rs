@@ -25,11 +25,12 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
 pub type Answers<T> = Pin<Box<dyn Futures<Item = Result<T>> + Send>>;
 
-pub struct Service(Arc<Shared>);
+/// With the bytes of the largest message that it takes; the server that reads it may take more.
+pub struct Service(Arc<Shared>, usize);
 
 impl Service {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Service(shared)
+    pub fn new(shared: Arc<Shared>, most: usize) -> Self {
+        Service(shared, most)
     }
 
     fn find(&self, name: &str) -> Result<Arc<Stream>> {
@@ -74,6 +75,7 @@ impl Service {
             name,
             shown,
             claims: self.0.claims.get().cloned(),
+            most: self.1,
         };
         let sent = stream.calls.send(call).await;
         sent.map_err(|_| Status::unavailable("the program takes in nothing more"))?;

@@ -1,0 +1,138 @@
+//! Little memory for records, and no room in files either: clients wait, and nothing is lost.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use dstreams_client::{Client, Options};
+
+use crate::process::How;
+use crate::program::{block_on, soon, until};
+use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
+
+/// Bytes of memory for records in each worker; the blocks of half of it stay there.
+const MEMORY: usize = 4 * SMALLEST_MEMORY;
+/// Bytes of the disk: less than one worker wants to write.
+const DISK: usize = SMALLEST_MEMORY;
+/// Lines of each client that floods a worker, and bytes of each.
+const LINES: usize = 4000;
+const LINE: usize = 1000;
+
+/// A disk that is full at once, where this process may mount one; else a directory that can be taken
+/// away. It is gone with this value.
+struct Disk {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let name = format!("dstreams-full-disk-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        let size = format!("size={DISK}");
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        Disk { path, mounted }
+    }
+
+    /// From now on nothing can be written, if it is no disk that becomes full.
+    fn take_away(&self) {
+        if !self.mounted {
+            std::fs::remove_dir_all(&self.path).unwrap();
+        }
+    }
+
+    /// Whether not one more block fits.
+    fn is_full(&self) -> bool {
+        if !self.mounted {
+            return true;
+        }
+        let mut stat = Command::new("stat");
+        let stat = stat.args(["-f", "-c", "%a %S"]).arg(&self.path);
+        let said = String::from_utf8(stat.output().unwrap().stdout).unwrap();
+        let mut free = said.split_whitespace().map(|n| n.parse::<usize>().unwrap());
+        free.next().unwrap() * free.next().unwrap() < SMALLEST_MEMORY / 4
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+        }
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Sends as fast as is taken to the first of the addresses that answers.
+async fn flood(addresses: String, from: usize) {
+    let client = Client::connect(addresses, Options::default())
+        .await
+        .unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    for number in from..from + LINES {
+        let line = format!("{OTHER} {number} {}", "x".repeat(LINE));
+        lines.send(&line).await.unwrap();
+    }
+    lines.finish().await.unwrap();
+}
+
+/// Three workers with little memory are flooded, all at once; each has to hold copies of another's.
+fn flooded(disk: Option<&Disk>) {
+    let how = How {
+        memory: Some(MEMORY),
+        spill: disk.map(|disk| disk.path.clone()),
+        ..How::default()
+    };
+    block_on(async {
+        let mut setup = Setup::local();
+        setup.workers = vec![how; 3];
+        setup.workers[0].spill = None;
+        let scene = Scene::open(setup).await;
+        scene.batches(2).await;
+        if let Some(disk) = disk {
+            disk.take_away();
+        }
+        let workers = scene.status().workers;
+        let floods = workers.iter().zip((0..).step_by(LINES));
+        let floods: Vec<_> = floods
+            .map(|(worker, from)| flood(format!("{},{}", worker.ingest, scene.master), from))
+            .map(tokio::spawn)
+            .collect();
+        let mut was_full = false;
+        let all = async {
+            while !floods.iter().all(|flood| flood.is_finished()) {
+                was_full |= disk.is_none_or(Disk::is_full);
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        };
+        soon("the floods", all).await;
+        for flood in floods {
+            flood.await.unwrap();
+        }
+        assert!(was_full, "the disk had room");
+        // Room comes back: the flood leaves no trace.
+        scene.acknowledged(50).await;
+        until("all lines in batches", || scene.others().len() >= 3 * LINES).await;
+        let mut numbers: Vec<usize> = Vec::new();
+        for line in scene.others() {
+            numbers.push(line.split(' ').nth(1).unwrap().parse().unwrap());
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..3 * LINES).collect::<Vec<_>>());
+        scene.close().await;
+    });
+}
+
+#[test]
+fn workers_with_little_memory_do_not_wait_for_each_other() {
+    flooded(None);
+}
+
+/// The first worker's disk has room. So it takes more than the others have room to copy; their room
+/// comes back with a batch, which must not wait for those copies.
+#[test]
+fn on_a_full_disk_clients_wait_and_nothing_is_lost() {
+    flooded(Some(&Disk::new()));
+}

@@ -1,0 +1,136 @@
+//! Workers on machines of their own, as far as the network goes, and one of them cut off.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::Command;
+
+use crate::process::How;
+use crate::program::block_on;
+use crate::scene::{Scene, Setup};
+
+/// Namespaces on one switch, which this process is connected to as well. It is gone with this value.
+struct Network {
+    /// What names of namespaces and links begin with: those of two processes differ.
+    name: String,
+    /// What the addresses begin with: a part of 198.18.0.0/15, which is for tests.
+    prefix: String,
+    machines: usize,
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .map_err(|error| format!("`ip` of iproute2: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!("`ip {arguments}`: {}", said.trim()))
+        }
+    }
+}
+
+impl Network {
+    /// The machines are numbered from 0; the error says what is not allowed here.
+    fn new(machines: usize) -> Result<Self, String> {
+        let pid = std::process::id();
+        let network = Network {
+            name: format!("ds{pid}"),
+            prefix: format!("198.18.{}", pid % 256),
+            machines,
+        };
+        // The switch is in a namespace too: the firewall of this machine has no say there.
+        let (name, prefix) = (&network.name, &network.prefix);
+        ip(&format!("netns add {name}s"))?;
+        ip(&format!("-n {name}s link add bridge type bridge"))?;
+        ip(&format!("-n {name}s link set bridge up"))?;
+        ip(&format!(
+            "link add {name}h type veth peer name host netns {name}s"
+        ))?;
+        ip(&format!("-n {name}s link set host master bridge up"))?;
+        ip(&format!("address add {prefix}.1/24 dev {name}h"))?;
+        ip(&format!("link set {name}h up"))?;
+        for at in 0..machines {
+            let (port, address) = (format!("port{at}"), network.address(at));
+            ip(&format!("netns add {name}m{at}"))?;
+            ip(&format!("-n {name}m{at} link set lo up"))?;
+            let veth = "link add net type veth peer name";
+            ip(&format!("-n {name}m{at} {veth} {port} netns {name}s"))?;
+            ip(&format!("-n {name}s link set {port} master bridge up"))?;
+            ip(&format!("-n {name}m{at} address add {address}/24 dev net"))?;
+            ip(&format!("-n {name}m{at} link set net up"))?;
+        }
+        Ok(network)
+    }
+
+    fn address(&self, machine: usize) -> String {
+        format!("{}.{}", self.prefix, machine + 2)
+    }
+
+    /// Pulls the cable of a machine, or puts it back: `down` or `up`.
+    fn cable(&self, machine: usize, state: &str) {
+        ip(&format!("-n {}s link set port{machine} {state}", self.name)).unwrap();
+    }
+
+    /// A master here, and a worker on each machine.
+    fn setup(&self) -> Setup {
+        let token = Some("a token of tests".replace(' ', "-"));
+        let worker = |machine| How {
+            namespace: Some(format!("{}m{machine}", self.name)),
+            listen: Some(format!("{}:0", self.address(machine))),
+            token: token.clone(),
+            ..How::default()
+        };
+        Setup {
+            listen: format!("{}.1:0", self.prefix),
+            workers: (0..self.machines).map(worker).collect(),
+            token: token.clone(),
+            aimed: true,
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let name = &self.name;
+        let mut all = vec![format!("link del {name}h"), format!("netns del {name}s")];
+        all.extend((0..self.machines).map(|at| format!("netns del {name}m{at}")));
+        for arguments in all {
+            // After a failure some of them never were.
+            let _ = ip(&arguments);
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_is_cut_off_joins_as_another_one() {
+    let network = match Network::new(3) {
+        Ok(network) => network,
+        Err(reason) => {
+            // Not by a macro, which would be shown of tests that fail only.
+            let skipped = format!("SKIPPED: no network namespaces on this machine: {reason}\n");
+            std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+            return;
+        }
+    };
+    block_on(async {
+        let mut scene = Scene::open(network.setup()).await;
+        scene.batches(4).await;
+        let before: BTreeSet<_> = scene.status().workers.iter().map(|w| w.id).collect();
+        // The one that the client sends to.
+        network.cable(0, "down");
+        scene.workers_are(2).await;
+        assert!(!scene.workers[0].has_ended(), "it was cut off, no more");
+        scene.batches(4).await;
+        scene.acknowledged(50).await;
+        network.cable(0, "up");
+        scene.is_whole(3).await;
+        let status = scene.status();
+        let pid = scene.workers[0].pid();
+        let back = status.workers.iter().find(|worker| worker.pid == pid);
+        let back = back.expect("the one that was cut off");
+        assert!(!before.contains(&back.id), "{back:?} is a new one");
+        scene.close().await;
+    });
+}

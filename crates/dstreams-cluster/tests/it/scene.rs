@@ -1,0 +1,330 @@
+//! A cluster of processes that counts words, a client that sends it numbered lines, and a check that
+//! every acknowledged line is in one batch, once, and that all results are right.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dstreams::{Clients, StreamContext, agg::count, text::words};
+use dstreams_client::{Client, Options};
+use dstreams_cluster::{ClusterStatus, Master, MasterOptions, RunningCluster, WorkerStatus};
+
+use crate::process::{How, Process, be_worker};
+use crate::program::{soon, until};
+
+/// Intervals of the window.
+const WINDOW: usize = 4;
+const INTERVAL: Duration = Duration::from_millis(500);
+/// The least memory for records that a worker of [`program`] can have.
+pub const SMALLEST_MEMORY: usize = 256 << 10;
+/// Partitions of state.
+const PARTITIONS: usize = 3;
+
+/// What lines begin with whose words are not counted: those that tests send beside the numbered ones.
+pub const OTHER: &str = "#";
+
+type Counts = BTreeMap<String, i64>;
+
+/// What the batches gave.
+#[derive(Default)]
+pub struct Found {
+    lines: BTreeMap<u64, Vec<String>>,
+    counts: BTreeMap<u64, Counts>,
+    windows: BTreeMap<u64, Counts>,
+}
+
+/// Counts words of lines, in each batch and in a window.
+pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
+    let mut config = dstreams::Config::new(INTERVAL);
+    config.rows_per_task = 8; // batches run as several tasks
+    config.block_bytes = SMALLEST_MEMORY;
+    config.line_bytes = SMALLEST_MEMORY;
+    let mut ctx = StreamContext::with_config(config).unwrap();
+    let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
+    let counted = lines
+        .filter(|line| !line.starts_with(OTHER))
+        .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+        .keyed();
+    let log = Arc::clone(found);
+    lines.for_each_rdd(move |rdd| {
+        let (at, rows) = (rdd.batch_time().0, rdd.collect().unwrap());
+        log.lock().unwrap().lines.insert(at, rows);
+    });
+    let log = Arc::clone(found);
+    counted.agg(count()).unwrap().for_each_rdd(move |rdd| {
+        let (at, rows) = (rdd.batch_time().0, rdd.collect().unwrap());
+        log.lock()
+            .unwrap()
+            .counts
+            .insert(at, rows.into_iter().collect());
+    });
+    let log = Arc::clone(found);
+    let length = INTERVAL * WINDOW as u32;
+    let window = counted.window_agg(length, INTERVAL, count()).unwrap();
+    window.for_each_rdd(move |rdd| {
+        let (at, rows) = (rdd.batch_time().0, rdd.collect().unwrap());
+        log.lock()
+            .unwrap()
+            .windows
+            .insert(at, rows.into_iter().collect());
+    });
+    ctx
+}
+
+fn count_words<'a>(lines: impl IntoIterator<Item = &'a String>) -> Counts {
+    let mut counts = Counts::new();
+    for word in lines.into_iter().flat_map(|line| line.split(' ')) {
+        *counts.entry(word.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// Each batch's results are those of its lines, and of its window's; each line is there once, those
+/// that were acknowledged all are.
+fn check(found: &Found, sent: usize, acknowledged: usize) {
+    let mut window: VecDeque<Vec<&String>> = VecDeque::new();
+    let mut seen = BTreeSet::new();
+    for (at, lines) in &found.lines {
+        let lines = lines.iter().filter(|line| !line.starts_with(OTHER));
+        let lines: Vec<&String> = lines.collect();
+        let counts = count_words(lines.iter().copied());
+        assert_eq!(found.counts[at], counts, "batch {at}");
+        window.push_back(lines.clone());
+        if window.len() > WINDOW {
+            window.pop_front();
+        }
+        let wanted = count_words(window.iter().flatten().copied());
+        assert_eq!(found.windows[at], wanted, "window at {at}");
+        for line in lines {
+            let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!(seen.insert(number), "line {number} is there twice");
+        }
+    }
+    let missing: Vec<_> = (0..acknowledged).filter(|n| !seen.contains(n)).collect();
+    assert!(
+        missing.is_empty(),
+        "acknowledged and not there: {missing:?}"
+    );
+    assert!(seen.iter().all(|number| *number < sent));
+}
+
+/// How a scene is set up.
+#[derive(Clone)]
+pub struct Setup {
+    /// Where the master listens.
+    pub listen: String,
+    /// The secret of all.
+    pub token: Option<String>,
+    /// The workers that are there from the beginning.
+    pub workers: Vec<How>,
+    /// Whether the client sends to the first worker, for as long as that answers; else to one that
+    /// the master names.
+    pub aimed: bool,
+}
+
+impl Setup {
+    /// A master and three workers on loopback.
+    pub fn local() -> Self {
+        Setup {
+            listen: "127.0.0.1:0".into(),
+            token: None,
+            workers: vec![How::default(); 3],
+            aimed: false,
+        }
+    }
+
+    /// How clients connect.
+    pub fn client(&self) -> Options {
+        Options {
+            token: self.token.clone(),
+            // As workers do: no test waits longer for a client than for the cluster.
+            keep_alive: Duration::from_secs(5),
+            ..Options::default()
+        }
+    }
+}
+
+/// A cluster of processes that runs [`program`], and a client that sends numbered lines to it.
+pub struct Scene {
+    pub cluster: RunningCluster,
+    pub workers: Vec<Process>,
+    pub master: String,
+    found: Arc<Mutex<Found>>,
+    client: Sending,
+}
+
+impl Scene {
+    pub async fn open(setup: Setup) -> Self {
+        dstreams_cluster::logs::to_stderr();
+        let found = Arc::new(Mutex::new(Found::default()));
+        let mut options = MasterOptions::default();
+        options.listen = setup.listen.clone();
+        options.token = setup.token.clone();
+        options.workers = setup.workers.len();
+        options.partitions = Some(PARTITIONS);
+        let master = Master::listen(program(&found), options).await.unwrap();
+        let address = master.address().to_owned();
+        let start = |how: &How| Process::start("scene::a_worker", &address, how);
+        let workers: Vec<_> = setup.workers.iter().map(start).collect();
+        let cluster = soon("the workers", master.start()).await.unwrap();
+        let aim = cluster.status().workers.into_iter();
+        let mut aim = aim.filter(|worker| setup.aimed && worker.pid == workers[0].pid());
+        let addresses = match aim.next() {
+            Some(first) => format!("{},{address}", first.ingest),
+            None => address.clone(),
+        };
+        let client = Sending::start(addresses, setup.client());
+        Scene {
+            cluster,
+            workers,
+            master: address,
+            found,
+            client,
+        }
+    }
+
+    pub fn status(&self) -> ClusterStatus {
+        self.cluster.status()
+    }
+
+    /// The worker that holds most blocks: likely the one that the client sends to, with most to lose.
+    pub fn busiest(&self) -> WorkerStatus {
+        let workers = self.status().workers.into_iter();
+        workers.max_by_key(|worker| worker.blocks).unwrap()
+    }
+
+    pub fn process(&mut self, pid: u32) -> &mut Process {
+        let mut workers = self.workers.iter_mut();
+        workers.find(|worker| worker.pid() == pid).unwrap()
+    }
+
+    /// Starts one more worker; returns its process.
+    pub fn add(&mut self, how: &How) -> u32 {
+        let worker = Process::start("scene::a_worker", &self.master, how);
+        let pid = worker.pid();
+        self.workers.push(worker);
+        pid
+    }
+
+    /// Waits until so many more batches have taken effect.
+    pub async fn batches(&self, more: u64) {
+        let running = &self.cluster.running;
+        let wanted = running.status().batches + more;
+        until("batches", || running.status().batches >= wanted).await;
+    }
+
+    /// Waits until there are so many workers.
+    pub async fn workers_are(&self, count: usize) {
+        let what = format!("{count} workers");
+        until(&what, || self.status().workers.len() == count).await;
+    }
+
+    /// Waits until there are so many workers, every partition of state has a holder and a standby,
+    /// and the blocks of the time before are gone.
+    pub async fn is_whole(&self, workers: usize) {
+        let whole = || {
+            let status = self.status();
+            let count = |of: fn(&WorkerStatus) -> &Vec<u32>| -> usize {
+                status.workers.iter().map(|worker| of(worker).len()).sum()
+            };
+            status.workers.len() == workers
+                && count(|worker| &worker.holds) == PARTITIONS
+                && count(|worker| &worker.stands_by) == PARTITIONS
+        };
+        until("a whole cluster", whole).await;
+        self.batches(3).await;
+    }
+
+    /// Lines with [`OTHER`] in batches so far.
+    pub fn others(&self) -> Vec<String> {
+        let found = self.found.lock().unwrap();
+        let lines = found.lines.values().flatten();
+        lines
+            .filter(|line| line.starts_with(OTHER))
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until so many more lines are acknowledged.
+    pub async fn acknowledged(&self, more: usize) {
+        self.client.acknowledged(more).await;
+    }
+
+    /// Stops the program, when the client has its last acknowledgement, and checks all it gave.
+    pub async fn close(self) {
+        let sent = self.client.finish().await;
+        let stopped = self.cluster.running.stop(true, None);
+        let summary = soon("the stop", stopped).await.unwrap();
+        assert_eq!(summary.unfinished, 0);
+        let found = std::mem::take(&mut *self.found.lock().unwrap());
+        assert!(sent > 100, "only {sent} lines were sent");
+        check(&found, sent, sent);
+    }
+}
+
+/// A client that sends numbered lines until it is told to finish.
+struct Sending {
+    task: tokio::task::JoinHandle<usize>,
+    acknowledged: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Sending {
+    fn start(master: String, options: Options) -> Self {
+        let (stop, acknowledged) = (Arc::default(), Arc::default());
+        let task = send(
+            master,
+            options,
+            Arc::clone(&stop),
+            Arc::clone(&acknowledged),
+        );
+        Sending {
+            task: tokio::spawn(task),
+            acknowledged,
+            stop,
+        }
+    }
+
+    async fn acknowledged(&self, more: usize) {
+        let now = || self.acknowledged.load(Ordering::SeqCst);
+        let wanted = now() + more;
+        until("acknowledgements", || now() >= wanted).await;
+    }
+
+    /// Returns how many lines were sent, all acknowledged.
+    async fn finish(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        soon("the client", self.task).await.unwrap()
+    }
+}
+
+async fn send(
+    addresses: String,
+    options: Options,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
+) -> usize {
+    let client = Client::connect(addresses, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    let mut sent = 0;
+    while !stop.load(Ordering::SeqCst) {
+        for _ in 0..5 {
+            let line = format!("a w{} {sent}", sent % 7);
+            lines.send(&line).await.unwrap();
+            sent += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        acknowledged.store(lines.acknowledged() as usize, Ordering::SeqCst);
+    }
+    let report = lines.finish().await.unwrap();
+    assert_eq!(report.records_acknowledged, sent as u64);
+    sent
+}
+
+/// Not a test: what [`Process::start`] runs.
+#[test]
+#[ignore = "a worker process of other tests"]
+fn a_worker() {
+    be_worker(|| program(&Arc::default()));
+}
