@@ -74,7 +74,7 @@ pub mod cluster {
         WindowStep, split_by_route,
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
-    pub use crate::replicate::{BlockStore, Bounds, Holdings};
+    pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
     pub use crate::state::Windows;
 }
 

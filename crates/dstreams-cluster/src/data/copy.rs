@@ -8,14 +8,16 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor};
 use datafusion::arrow::array::RecordBatch;
-use dstreams::cluster::{Block, Budget};
+use dstreams::cluster::{Block, Budget, compact};
 use dstreams_control::BlockMeta;
 use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tonic::{Status, Streaming};
 
-/// The largest message of Arrow data, in bytes.
-const MESSAGE: usize = 2 << 20;
+/// The largest message of Arrow data, in bytes, below what services take.
+const MESSAGE: usize = 60 << 20;
+/// Bytes of rows in one message, about.
+const PIECE: usize = 16 << 20;
 
 /// What a block is, beside its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +62,23 @@ pub fn encode(
         encoder = encoder.with_schema(first.schema());
     }
     let encoder = encoder.with_flight_descriptor(descriptor);
-    encoder.build(futures::stream::iter(rows.into_iter().map(Ok)))
+    let pieces = rows.into_iter().flat_map(pieces);
+    let pieces =
+        pieces.map(|piece| piece.map_err(|error| FlightError::ExternalError(error.into())));
+    encoder.build(futures::stream::iter(pieces))
+}
+
+/// The rows in pieces that fit into a message. Texts of a piece get a buffer of their own: a view would
+/// carry the whole buffer it points into along, in each piece anew.
+fn pieces(rows: RecordBatch) -> Vec<dstreams::Result<RecordBatch>> {
+    let count = rows.get_array_memory_size().div_ceil(PIECE);
+    if count < 2 {
+        return vec![Ok(rows)];
+    }
+    let length = rows.num_rows().div_ceil(count).max(1);
+    let starts = (0..rows.num_rows()).step_by(length);
+    let piece = |from| rows.slice(from, length.min(rows.num_rows() - from));
+    starts.map(|from| compact(&piece(from))).collect()
 }
 
 /// Rows from Flight messages.
@@ -101,4 +119,30 @@ pub async fn decode_copy(
     let bytes = header.meta.bytes as usize;
     let block = Block::new(header.meta.id, rows, bytes, vec![memory]).with_marks(marks.collect());
     Ok((header, block))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn large_rows_go_in_messages_that_fit_and_no_text_goes_twice() {
+        let text = |n: usize| format!("{n} {}", "x".repeat(1 << 20));
+        let texts: StringViewArray = (0..70).map(|n| Some(text(n))).collect();
+        let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+        let messages: Vec<FlightData> =
+            futures::executor::block_on(encode(vec![rows], None).try_collect()).unwrap();
+        let sizes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).collect();
+        assert!(sizes.iter().all(|size| *size < MESSAGE), "{sizes:?}");
+        assert!(sizes.iter().sum::<usize>() < 80 << 20, "{sizes:?}");
+        let messages = futures::stream::iter(messages.into_iter().map(Ok));
+        let rows = futures::executor::block_on(decode(messages)).unwrap();
+        let found = rows
+            .iter()
+            .flat_map(|rows| rows.column(0).as_string_view().iter());
+        let found: Vec<_> = found.map(|text| text.unwrap().to_owned()).collect();
+        assert_eq!(found, (0..70).map(text).collect::<Vec<_>>());
+    }
 }

@@ -307,17 +307,10 @@ pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
         DataType::BinaryView => !column.as_binary_view().data_buffers().is_empty(),
         _ => false,
     };
-    if !rows.columns().iter().any(wasteful) {
-        return Ok(rows.clone());
+    match rows.columns().iter().any(wasteful) {
+        true => Ok(dstreams::cluster::compact(rows)?),
+        false => Ok(rows.clone()),
     }
-    let columns = rows.columns().iter().map(|column| -> ArrayRef {
-        match column.data_type() {
-            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-            _ => Arc::clone(column),
-        }
-    });
-    Ok(RecordBatch::try_new(rows.schema(), columns.collect())?)
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

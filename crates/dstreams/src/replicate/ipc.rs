@@ -128,7 +128,7 @@ pub(crate) fn columns(schema: &Schema) -> String {
 }
 
 /// The same rows without what they do not use of the buffers they point into.
-fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
+pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(compact_column);
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

@@ -15,5 +15,6 @@ mod store;
 
 pub(crate) use frame::Format;
 pub use held::Holdings;
+pub use ipc::compact;
 pub(crate) use ipc::{columns, read_batches, write_batches};
 pub use store::{BlockStore, Bounds};
