@@ -15,5 +15,5 @@ mod store;
 
 pub(crate) use frame::Format;
 pub use held::Holdings;
-pub(crate) use ipc::{columns, read_batches, write_batches};
+pub(crate) use ipc::{columns, compact_column, read_batches, write_batches};
 pub use store::{BlockStore, Bounds};
