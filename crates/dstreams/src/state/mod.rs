@@ -9,6 +9,7 @@
 
 mod bytes;
 mod columns;
+pub mod keyed;
 mod keys;
 mod stacks;
 mod window;
