@@ -5,7 +5,7 @@ use datafusion::arrow::compute::interleave;
 use datafusion::arrow::datatypes::DataType;
 use dstreams_control::BatchTime;
 
-use super::partition::{KeyedPartition, Reads};
+use super::partition::KeyedPartition;
 use super::segment::{NONE, Segment, place};
 use crate::error::{Error, Result};
 
@@ -13,7 +13,7 @@ impl KeyedPartition {
     /// The rows of keys at the newest version, a key for each row of the key columns `keys`; a key
     /// may be asked for more than once.
     ///
-    /// Hashes once and looks each key up once. Takes 28 bytes of memory a key and 4 a segment; no
+    /// Hashes each key once and looks it up once. Takes 28 bytes of memory a key and 4 a segment; no
     /// memory for each key apart.
     ///
     /// # Errors
@@ -42,14 +42,10 @@ impl KeyedPartition {
             sources: Vec::new(),
             there: 0,
         };
-        let reads = Reads::default();
         // The source of each segment, one more: the first is that of keys that are not there.
         let mut source_of = vec![0; self.segments.len()];
-        for (row, hash) in keys.hashes().into_iter().enumerate() {
-            let newest = self
-                .index
-                .find(hash, |old| reads.equal(&self.segments, old, &keys, row));
-            let Some((slot, at)) = newest.and_then(|newest| self.visible(newest, version)) else {
+        for newest in self.newest(&keys, &keys.hashes()) {
+            let Some((slot, at)) = self.visible(newest, version) else {
                 found.at.push((0, 0));
                 continue;
             };
@@ -60,7 +56,6 @@ impl KeyedPartition {
             found.at.push((source_of[slot], at));
             found.there += 1;
         }
-        self.work.read(reads.rows.get(), reads.bytes.get());
         Ok(found)
     }
 

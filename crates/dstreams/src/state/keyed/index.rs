@@ -7,7 +7,6 @@
 //! after keys have gone the room stays for those to come.
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 /// Where in a hash the table's number is: hashbrown uses the lowest bits and the highest seven.
 const TABLE_SHIFT: u32 = 28;
@@ -48,25 +47,22 @@ impl Index {
         table.find(hash, |row| is(*row)).copied()
     }
 
-    /// Puts `row` in place of the one that `is` its key's; that one, if there was one. `hash_of`
-    /// gives the hash of any row in the index.
-    pub fn put(
-        &mut self,
-        hash: u64,
-        row: u32,
-        mut is: impl FnMut(u32) -> bool,
-        hash_of: impl Fn(u32) -> u64,
-    ) -> Option<u32> {
+    /// A row whose hash may be that: nearly always the one that is wanted, if it is there at all.
+    ///
+    /// Looks at no key, so that a loop over many hashes waits for the memory of several at once.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        self.find(hash, |_| true)
+    }
+
+    /// Adds the row of a new key. `hash_of` gives the hash of any row in the index.
+    pub fn insert(&mut self, hash: u64, row: u32, hash_of: impl Fn(u32) -> u64) {
         let table = self.table(hash);
-        match self.tables[table].entry(hash, |row| is(*row), |row| hash_of(*row)) {
-            Entry::Occupied(mut entry) => return Some(std::mem::replace(entry.get_mut(), row)),
-            Entry::Vacant(entry) => entry.insert(row),
-        };
+        self.tables[table].insert_unique(hash, row, |row| hash_of(*row));
         self.rows += 1;
         if self.rows > self.table_rows * self.tables.len() {
             self.split(hash_of);
         }
-        None
     }
 
     /// Puts `to` in place of `from`, or only takes `from` out; whether it was there.

@@ -236,25 +236,23 @@ impl KeyedPartition {
             segment.rows() * (segment.key_bytes + segment.value_bytes),
         );
         let slot = self.place_segment(segment);
-        let mut before = vec![NONE; hashes.len()];
-        let (reads, rehashes) = (Reads::default(), Reads::default());
-        for (row, hash) in hashes.iter().enumerate() {
-            let segments = &self.segments;
-            let old = self.index.put(
-                *hash,
-                number(slot, row),
-                |old| reads.equal(segments, old, &keys, row),
-                |old| rehashes.hash(segments, old),
-            );
-            self.live += usize::from(!deleted);
-            if let Some(old) = old {
-                before[row] = old;
-                self.live -= usize::from(self.supersede(old));
+        let before = self.newest(&keys, hashes);
+        let reads = Reads::default();
+        for (row, (hash, old)) in hashes.iter().zip(&before).enumerate() {
+            let new = number(slot, row);
+            if *old == NONE {
+                let segments = &self.segments;
+                self.index
+                    .insert(*hash, new, |row| reads.hash(segments, row));
+            } else {
+                self.index.replace(*hash, *old, Some(new));
             }
         }
-        self.work.read(reads.rows.get(), reads.bytes.get());
-        self.work
-            .rehashed(rehashes.rows.get(), rehashes.bytes.get());
+        self.work.rehashed(reads.rows.get(), reads.bytes.get());
+        self.live += if deleted { 0 } else { hashes.len() };
+        for old in before.iter().filter(|old| **old != NONE) {
+            self.live -= usize::from(self.supersede(*old));
+        }
         if delta.whole {
             // There is no version before it.
             self.touched.push_back(slot);
@@ -266,17 +264,36 @@ impl KeyedPartition {
         }
     }
 
+    /// The newest row of each key, or [`NONE`].
+    ///
+    /// In passes, each of which waits for the memory of several keys at once: where the state is
+    /// much larger than the processor's caches, this takes half the time.
+    pub(super) fn newest(&self, keys: &Keys, hashes: &[u64]) -> Vec<u32> {
+        let reads = Reads::default();
+        let guesses = hashes.iter().map(|hash| self.index.guess(*hash));
+        let mut newest: Vec<u32> = guesses.map(|guess| guess.unwrap_or(NONE)).collect();
+        for (row, found) in newest.iter_mut().enumerate() {
+            if *found != NONE && !reads.equal(&self.segments, *found, keys, row) {
+                let same = |old| reads.equal(&self.segments, old, keys, row);
+                *found = self.index.find(hashes[row], same).unwrap_or(NONE);
+            }
+        }
+        self.work.read(reads.rows.get(), reads.bytes.get());
+        newest
+    }
+
     /// Whether the row was one with values.
     fn supersede(&mut self, old: u32) -> bool {
         let (slot, row) = place(old);
         let Some(segment) = self.segment_mut(slot as u32) else {
             return false;
         };
-        let due = segment.due();
+        let due = segment.due_row() == Some(row);
+        let from = due.then(|| segment.due()).flatten();
         segment.supersede(row);
-        let (now, deleted) = (segment.due(), segment.deleted);
-        if due != now {
-            self.set_due(slot as u32, due, now);
+        let (to, deleted) = (due.then(|| segment.due()).flatten(), segment.deleted);
+        if from != to {
+            self.set_due(slot as u32, from, to);
         }
         !deleted
     }

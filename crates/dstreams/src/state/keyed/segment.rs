@@ -127,9 +127,15 @@ impl Segment {
     pub fn supersede(&mut self, row: usize) {
         self.superseded.add(row);
         self.superseded_rows += 1;
-        while self.next < self.rows() && self.superseded.has(self.in_order(self.next)) {
+        while self.due_row().is_some_and(|row| self.superseded.has(row)) {
             self.next += 1;
         }
+    }
+
+    /// The newest row with the earliest last event.
+    #[inline]
+    pub fn due_row(&self) -> Option<usize> {
+        (self.next < self.rows()).then(|| self.in_order(self.next))
     }
 
     #[inline]
@@ -143,8 +149,8 @@ impl Segment {
     /// The earliest last event among the newest rows.
     #[inline]
     pub fn due(&self) -> Option<BatchTime> {
-        let due = !self.deleted && self.next < self.rows();
-        due.then(|| self.piece.last.at(self.in_order(self.next)))
+        let row = self.due_row().filter(|_| !self.deleted)?;
+        Some(self.piece.last.at(row))
     }
 
     /// The newest rows whose last event was at `until` or before, by their last events.

@@ -330,8 +330,13 @@ fn an_index_finds_what_was_put_whatever_the_hashes() {
         let key = |row: u32| row % 200;
         for row in 0..400 {
             let hash_of = |row: u32| hash(key(row));
-            let old = index.put(hash_of(row), row, |old| key(old) == key(row), hash_of);
+            let old = index.find(hash_of(row), |old| key(old) == key(row));
             assert_eq!(old, row.checked_sub(200));
+            match old {
+                Some(old) => assert!(index.replace(hash_of(row), old, Some(row))),
+                None => index.insert(hash_of(row), row, hash_of),
+            }
+            assert!(index.guess(hash_of(row)).is_some());
         }
         assert_eq!(index.len(), 200);
         for row in 200..400 {
