@@ -22,8 +22,9 @@ const MOST: usize = 4 * FAN;
 
 impl KeyedPartition {
     /// Lets go of versions before `low` (the newest, if that is less), and then gives room back:
-    /// about `budget` rows are looked at or copied, and at most one segment's more (16,384). Whether
-    /// there is more to do. Repeated calls come to an end; nothing that can be read changes.
+    /// about `budget` rows are looked at, and what the last step takes more (at most 32,768 rows looked
+    /// at and 16,384 copied). Whether there is more to do. Repeated calls come to an end; nothing that
+    /// can be read changes.
     ///
     /// The watermark moves at once, whatever the budget, and never back.
     ///
@@ -150,7 +151,7 @@ impl KeyedPartition {
             };
             let more = next.kept_rows();
             let fits = more < full && tier_of(more) <= tier && run.len() < MOST;
-            let fits = fits && !next.deleted && rows + more <= self.sizes.segment;
+            let fits = fits && rows + more <= self.sizes.segment;
             if fits {
                 rows += more;
                 run.push(slot);

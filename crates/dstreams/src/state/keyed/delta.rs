@@ -47,7 +47,7 @@ impl Delta {
         last: Option<&UInt64Array>,
         deleted: &[ArrayRef],
     ) -> Result<Self> {
-        let rows = RecordBatch::try_new(Arc::clone(shape.schema()), rows.columns().to_vec())?;
+        let rows = shape.rows(rows.columns().to_vec())?;
         let last = match last {
             None => Last::Same(batch),
             Some(last) => last_of(batch, last, rows.num_rows())?,
@@ -55,7 +55,7 @@ impl Delta {
         let mut changed = vec![Piece::new(shape, &rows, last)?];
         let mut keys = Vec::new();
         if !deleted.is_empty() {
-            RecordBatch::try_new(Arc::clone(shape.key_schema()), deleted.to_vec())?;
+            shape.key_rows(deleted.to_vec())?;
             keys.push(Piece::of_keys(shape, deleted, batch)?);
         }
         changed.retain(|piece| piece.rows() > 0);
@@ -83,7 +83,8 @@ impl Delta {
         Ok(delta)
     }
 
-    /// The same, for a state at version `on` only: elsewhere, installing it is an error.
+    /// The same, for a state at version `on` only: elsewhere, installing it is an error. Without it
+    /// (and for the first delta of all) the version is not looked at.
     pub fn on(mut self, on: BatchTime) -> Self {
         self.on = Some(on);
         self
@@ -130,8 +131,7 @@ impl Delta {
     pub fn deleted(&self) -> Result<Vec<RecordBatch>> {
         let pieces = self.deleted.iter().map(|piece| {
             let columns = self.shape.key_columns(&piece.keys)?;
-            let schema = Arc::clone(self.shape.key_schema());
-            Ok(RecordBatch::try_new(schema, columns)?)
+            self.shape.key_rows(columns)
         });
         pieces.collect()
     }

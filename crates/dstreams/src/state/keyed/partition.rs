@@ -45,10 +45,10 @@ impl Default for Sizes {
 /// looked up, expired: not as many as are held. Per call something is done for each segment (4 bytes
 /// in [`KeyedPartition::latest`]), and a segment has 8,192 keys or more where the state is large.
 ///
-/// Of a key with an 8-byte key and an 8-byte value, about 45 bytes are held on average, 61 at most:
-/// rows of 24.25 bytes (key, value, last event, two bits), at most as many dead as live once
-/// compaction has caught up with the low watermark, and 6 to 12.5 bytes of index. Rows of batches
-/// above the low watermark have 4 bytes more.
+/// For an 8-byte key with an 8-byte value at most 61 bytes are held, and 34 to 40 where keys change at
+/// random: rows of 24.25 bytes (key, value, last event, two bits; less where the last events of a
+/// segment are the same), at most as many dead as live once compaction has caught up with the low
+/// watermark, and 6 to 12.5 bytes of index. Rows of batches above the low watermark have 4 bytes more.
 pub struct KeyedPartition {
     pub(super) shape: Arc<Shape>,
     pub(super) sizes: Sizes,

@@ -96,7 +96,7 @@ impl Piece {
     pub fn batch(&self, shape: &Shape) -> Result<RecordBatch> {
         let mut columns = shape.key_columns(&self.keys)?;
         columns.extend(self.values.iter().cloned());
-        Ok(RecordBatch::try_new(Arc::clone(shape.schema()), columns)?)
+        shape.rows(columns)
     }
 
     /// The batch of each row's last event.

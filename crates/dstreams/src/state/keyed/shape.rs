@@ -105,6 +105,16 @@ impl Shape {
         Arc::new(Schema::new(fields))
     }
 
+    /// Columns as rows of the state: its types, and nulls only where it has them.
+    pub(super) fn rows(&self, of: Vec<ArrayRef>) -> Result<RecordBatch> {
+        batch("rows of a state", &self.schema, of)
+    }
+
+    /// Columns as keys of the state.
+    pub(super) fn key_rows(&self, of: Vec<ArrayRef>) -> Result<RecordBatch> {
+        batch("keys of a state", &self.key_schema, of)
+    }
+
     /// The keys in columns of exactly the key's types.
     pub(super) fn keys(&self, of: &[ArrayRef]) -> Result<Keys> {
         let kinds = self.key_schema.fields().iter().map(|f| f.data_type());
@@ -131,6 +141,14 @@ impl Shape {
         let rows = converter.from_binary(of.array().as_binary::<i32>().clone());
         Ok(converter.convert_rows(&rows)?)
     }
+}
+
+fn batch(what: &str, schema: &SchemaRef, of: Vec<ArrayRef>) -> Result<RecordBatch> {
+    RecordBatch::try_new(Arc::clone(schema), of).map_err(|error| Error::Schema {
+        what: what.into(),
+        expected: columns(schema),
+        found: error.to_string(),
+    })
 }
 
 /// Whether values of a type refer to others instead of being there.

@@ -70,6 +70,14 @@ fn a_gap_is_refused_where_the_delta_says_what_it_was_built_on() {
 }
 
 #[test]
+fn it_goes_from_thread_to_thread() {
+    fn shared<T: Send + Sync>() {}
+    shared::<KeyedPartition>();
+    shared::<Delta>();
+    shared::<Found<'_>>();
+}
+
+#[test]
 fn a_key_twice_is_refused_by_name() {
     let kind = Kind::Text;
     let shape = kind.shape();
@@ -101,7 +109,10 @@ fn columns_that_are_not_those_of_the_state_are_refused() {
     let (kind, other) = (Kind::Text, Kind::Number);
     let shape = kind.shape();
     let batch = BatchTime(7);
-    let schema = |result: crate::Result<Delta>| result.unwrap_err();
+    let schema = |result: crate::Result<Delta>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Schema { .. }), "{error}");
+    };
     schema(Delta::new(
         &shape,
         batch,

@@ -77,7 +77,7 @@ impl Delta {
                 continue;
             };
             let last = last_of(batch, last.as_primitive::<UInt64Type>(), last.len())?;
-            let rows = RecordBatch::try_new(Arc::clone(shape.schema()), columns.to_vec())?;
+            let rows = shape.rows(columns.to_vec())?;
             changed.push(Piece::new(shape, &rows, last)?);
         }
         let mut deleted = Vec::new();

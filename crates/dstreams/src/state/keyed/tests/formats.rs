@@ -84,10 +84,9 @@ fn made_up_bytes_never_panic() {
     let (mut refused, mut taken) = (0, 0);
     for bytes in [whole, delta] {
         let body = bytes.len() - 8;
-        for (at, flip) in (12..body).flat_map(|at| [0x01, 0x80, 0x40, 0xff].map(|flip| (at, flip)))
-        {
+        for at in 12..body {
             let mut lie = bytes[..body].to_vec();
-            lie[at] ^= flip;
+            lie[at] ^= [0x01, 0x80, 0x40, 0xff][at % 4];
             let Ok(delta) = Delta::from_bytes(&KIND.shape(), &DELTA.seal(lie)) else {
                 refused += 1;
                 continue;
@@ -108,7 +107,7 @@ fn made_up_bytes_never_panic() {
         }
     }
     assert!(
-        refused > 3_000 && taken > 1_000,
+        refused > 500 && taken > 300,
         "{refused} refused, {taken} taken"
     );
 }
