@@ -117,6 +117,42 @@ pub enum Error {
         /// What is wrong with them.
         message: String,
     },
+    /// A version of a state cannot be read: it is let go, or not there yet.
+    #[error(
+        "version {asked} of a state cannot be read: it has those from {} to {}",
+        bound(oldest),
+        bound(newest)
+    )]
+    Version {
+        /// The version that was asked for.
+        asked: BatchTime,
+        /// The oldest that can be read; all since the beginning where there is none.
+        oldest: Option<BatchTime>,
+        /// The newest; none where nothing was installed.
+        newest: Option<BatchTime>,
+    },
+    /// What a batch changed in a state does not fit the version that the state has.
+    #[error(
+        "changes of batch {batch} are for version {}, and the state has {}; install those between, or all anew",
+        bound(on),
+        bound(version)
+    )]
+    Gap {
+        /// The batch of the changes.
+        batch: BatchTime,
+        /// The version they were built on; none for a whole state, which nothing may come before.
+        on: Option<BatchTime>,
+        /// The version of the state.
+        version: Option<BatchTime>,
+    },
+    /// What a batch changed in a state has a key twice.
+    #[error("changes of batch {batch} have key ({key}) twice; give each key one row, or delete it")]
+    Duplicate {
+        /// The batch of the changes.
+        batch: BatchTime,
+        /// The key, as text.
+        key: String,
+    },
     /// A file or a directory could not be used.
     #[error("cannot {action} {path}: {source}")]
     File {
@@ -183,6 +219,10 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn bound(version: &Option<BatchTime>) -> String {
+    version.map_or_else(|| "none".into(), |version| version.to_string())
 }
 
 impl From<DataFusionError> for Error {

@@ -75,7 +75,7 @@ pub mod cluster {
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
-    pub use crate::state::Windows;
+    pub use crate::state::{Windows, keyed};
 }
 
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.

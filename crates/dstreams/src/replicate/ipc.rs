@@ -139,7 +139,8 @@ pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     )?)
 }
 
-fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
+/// The same rows without what they do not use of the buffers that texts and lists point into.
+pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),

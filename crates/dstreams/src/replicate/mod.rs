@@ -16,5 +16,5 @@ mod store;
 pub(crate) use frame::Format;
 pub use held::Holdings;
 pub use ipc::compact;
-pub(crate) use ipc::{columns, read_batches, write_batches};
+pub(crate) use ipc::{columns, compact_column, read_batches, write_batches};
 pub use store::{BlockStore, Bounds};

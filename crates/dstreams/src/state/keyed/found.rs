@@ -1,0 +1,191 @@
+//! Looking up the keys of a batch.
+
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array, new_null_array};
+use datafusion::arrow::compute::interleave;
+use datafusion::arrow::datatypes::DataType;
+use dstreams_control::BatchTime;
+
+use super::partition::KeyedPartition;
+use super::segment::{NONE, Segment, place};
+use crate::error::{Error, Result};
+
+impl KeyedPartition {
+    /// The rows of keys at the newest version, a key for each row of the key columns `keys`; a key
+    /// may be asked for more than once.
+    ///
+    /// Hashes each key once and looks it up once. Takes 28 bytes of memory a key and 4 a segment; no
+    /// memory for each key apart.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`] where the columns are not those of the state's key.
+    pub fn latest(&self, keys: &[ArrayRef]) -> Result<Found<'_>> {
+        self.look_up(keys, self.version.unwrap_or(BatchTime(u64::MAX)))
+    }
+
+    /// The rows of keys at a version. Costs as [`KeyedPartition::latest`], and a step for each batch
+    /// after that version that changed the key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] where the version is let go or not there yet.
+    pub fn latest_at(&self, keys: &[ArrayRef], version: BatchTime) -> Result<Found<'_>> {
+        self.check_version(version)?;
+        self.look_up(keys, version)
+    }
+
+    fn look_up(&self, keys: &[ArrayRef], version: BatchTime) -> Result<Found<'_>> {
+        let keys = self.shape.keys(keys)?;
+        let mut found = Found {
+            partition: self,
+            at: Vec::with_capacity(keys.len()),
+            sources: Vec::new(),
+            there: 0,
+        };
+        // The source of each segment, one more: the first is that of keys that are not there.
+        let mut source_of = vec![0; self.segments.len()];
+        for newest in self.newest(&keys, &keys.hashes()) {
+            let Some((slot, at)) = self.visible(newest, version) else {
+                found.at.push((0, 0));
+                continue;
+            };
+            if source_of[slot] == 0 {
+                found.sources.push(slot as u32);
+                source_of[slot] = found.sources.len();
+            }
+            found.at.push((source_of[slot], at));
+            found.there += 1;
+        }
+        Ok(found)
+    }
+
+    /// The row of the key of `newest` that is visible at a version.
+    fn visible(&self, newest: u32, version: BatchTime) -> Option<(usize, usize)> {
+        let mut number = newest;
+        while number != NONE {
+            let (slot, row) = place(number);
+            let segment = self.segment(slot as u32)?;
+            if segment.batch <= version {
+                return (!segment.deleted).then_some((slot, row));
+            }
+            number = *segment.before.as_ref()?.get(row)?;
+        }
+        None
+    }
+
+    pub(super) fn check_version(&self, asked: BatchTime) -> Result<()> {
+        let newest = self.version.is_some_and(|version| asked <= version);
+        match newest && self.low.is_none_or(|low| asked >= low) {
+            true => Ok(()),
+            false => Err(Error::Version {
+                asked,
+                oldest: self.low,
+                newest: self.version,
+            }),
+        }
+    }
+}
+
+/// The rows of keys that were looked up, in the order of the keys.
+///
+/// It borrows the partition: nothing is installed while it lives.
+pub struct Found<'a> {
+    partition: &'a KeyedPartition,
+    /// The source and the place there of each key's row; source 0 where it is not there.
+    at: Vec<(usize, usize)>,
+    /// Slots.
+    sources: Vec<u32>,
+    there: usize,
+}
+
+impl Found<'_> {
+    /// Number of keys that were asked for.
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    /// Whether no key was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// How many of them are there.
+    pub fn there(&self) -> usize {
+        self.there
+    }
+
+    /// Whether a key is there.
+    #[inline]
+    pub fn is_there(&self, key: usize) -> bool {
+        self.at[key].0 > 0
+    }
+
+    /// Whether each key is there.
+    pub fn mask(&self) -> BooleanArray {
+        self.at.iter().map(|at| Some(at.0 > 0)).collect()
+    }
+
+    /// A value column: a row for each key, null where the key is not there. One `interleave`.
+    ///
+    /// Texts may point into the state's buffers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`] where there is no such column, and those of Arrow.
+    pub fn value(&self, column: usize) -> Result<ArrayRef> {
+        let shape = &self.partition.shape;
+        if column >= shape.values_len() {
+            return Err(Error::Schema {
+                what: "value of a state".into(),
+                expected: format!("one of {}", shape.values_len()),
+                found: format!("number {column}"),
+            });
+        }
+        let field = shape.schema().field(shape.key_columns_len() + column);
+        self.gather(field.data_type(), |segment| {
+            segment.piece.values[column].as_ref()
+        })
+    }
+
+    /// All value columns: see [`Found::value`].
+    pub fn values(&self) -> Result<Vec<ArrayRef>> {
+        let columns = 0..self.partition.shape.values_len();
+        columns.map(|column| self.value(column)).collect()
+    }
+
+    /// The batch of each key's last event; null where the key is not there.
+    pub fn last(&self) -> UInt64Array {
+        let segments = self.segments();
+        let last = self.at.iter().map(|(source, row)| {
+            let segment = segments.get(source.checked_sub(1)?)?;
+            Some(segment.piece.last.at(*row).0)
+        });
+        last.collect()
+    }
+
+    fn segments(&self) -> Vec<&Segment> {
+        let slots = self.sources.iter();
+        slots
+            .filter_map(|slot| self.partition.segment(*slot))
+            .collect()
+    }
+
+    fn gather<'a>(
+        &'a self,
+        kind: &DataType,
+        column: impl Fn(&'a Segment) -> &'a dyn Array,
+    ) -> Result<ArrayRef> {
+        let absent = new_null_array(kind, 1);
+        let mut sources = Vec::with_capacity(1 + self.sources.len());
+        sources.push(absent.as_ref());
+        let mut bytes = 0;
+        for segment in self.segments() {
+            bytes += segment.value_bytes;
+            sources.push(column(segment));
+        }
+        let columns = self.partition.shape.values_len().max(1);
+        let row = bytes / columns / self.sources.len().max(1);
+        self.partition.work.read(self.there, self.there * row);
+        Ok(interleave(&sources, &self.at)?)
+    }
+}
