@@ -61,6 +61,8 @@ pub use stream::dstream::DStream;
 pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::record::{Key, Out, Record};
+pub use stream::state::State;
+pub use stream::track::Track;
 pub use stream::{agg, text};
 
 /// What the crate `dstreams-cluster` builds on. Not for programs: it changes without notice.
@@ -70,12 +72,12 @@ pub mod cluster {
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{Held, Inbox, Mailbox, Parts, Workers, open_source, run_on, run_source};
     pub use crate::plan::{
-        Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template, WindowSpec,
-        WindowStep, split_by_route,
+        Datasets, Partitions, Plans, Read, Route, Slot, Stage, StateSpec, StateStep, Step,
+        Template, split_by_route,
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
-    pub use crate::state::{Windows, keyed};
+    pub use crate::state::{States, keyed};
 }
 
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.

@@ -14,7 +14,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use dstreams::cluster::{
-    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, Step, Windows, run_task,
+    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, run_task,
 };
 use futures::{StreamExt, TryStreamExt};
 
@@ -28,7 +28,7 @@ use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work,
 /// The plans, blocks and state of a worker.
 pub struct Site {
     pub plans: Arc<Plans>,
-    pub windows: Windows,
+    pub windows: States,
     pub store: Arc<BlockStore>,
     pub kept: KeptStore,
     pub peers: Peers,
@@ -52,7 +52,7 @@ impl Site {
         address: String,
         store: BlockStore,
     ) -> dstreams::Result<Self> {
-        let windows = Windows::new(plans.windows.clone(), plans.tasks)?;
+        let windows = States::new(plans.states.clone(), plans.tasks)?;
         Ok(Site {
             plans,
             windows,
@@ -116,14 +116,11 @@ impl Site {
         }
         let output = match (header.work, step) {
             (Work::Hold, _) => vec![datasets.only()],
-            (Work::Step, Step::Window(window)) => {
+            (Work::Step, Step::State(window)) => {
                 let delta = datasets.only();
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
-                let (at, due) = (
-                    window.window,
-                    header.batch.0.is_multiple_of(window.slide_ms),
-                );
+                let (at, due) = (window.state, header.batch.0.is_multiple_of(window.slide_ms));
                 self.windows
                     .install(at, spec.task, header.batch, &delta)
                     .map_err(for_engine)?;

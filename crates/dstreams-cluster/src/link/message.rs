@@ -158,7 +158,7 @@ pub enum ToWorker {
         batch: BatchTime,
         attempt: u32,
         partition: u32,
-        /// Windows and the slots of what they get.
+        /// States and the slots of what they get.
         windows: Vec<(usize, usize)>,
         from: String,
     },

@@ -37,8 +37,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    pub fn has_windows(&self) -> bool {
-        !self.plans.windows.is_empty()
+    pub fn has_state(&self) -> bool {
+        !self.plans.states.is_empty()
     }
 
     pub fn committed(&self) -> Option<BatchTime> {
@@ -124,7 +124,7 @@ impl Remote {
                 kept.insert(*output, address.clone());
             }
         }
-        if self.has_windows() {
+        if self.has_state() {
             gate.opened().await;
             let due = windows(template, &shape);
             self.install(batch, attempt, &due, snapshot).await;
@@ -210,7 +210,7 @@ impl Workers for Remote {
     ) -> Result<Vec<Option<Partitions>>> {
         let (losses, _) = self.hub.losses();
         let lost = self.hub.until(|hub| {
-            if !self.has_windows() {
+            if !self.has_state() {
                 return None;
             }
             let (now, state) = hub.losses();

@@ -117,7 +117,7 @@ impl Master {
             .await;
         let partitions = self.options.partitions.unwrap_or(cores.clamp(2, 128));
         let plans = Arc::new(self.parts.plans(partitions)?);
-        let state = if plans.windows.is_empty() {
+        let state = if plans.states.is_empty() {
             0
         } else {
             partitions

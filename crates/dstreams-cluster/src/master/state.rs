@@ -24,7 +24,7 @@ pub struct Snapshot {
 impl Remote {
     /// Waits for workers, one at least, and for a holder of each partition.
     pub async fn snapshot(&self) -> Snapshot {
-        let partitions = if self.has_windows() {
+        let partitions = if self.has_state() {
             self.plans.tasks
         } else {
             0
@@ -159,7 +159,7 @@ impl Remote {
 /// The windows that a batch adds to, and the slots of what it adds.
 pub fn windows(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
     let windows = template.steps.iter().filter_map(|step| match step {
-        Step::Window(window) => Some((window.window, window.from.0)),
+        Step::State(window) => Some((window.state, window.from.0)),
         Step::Run(_) => None,
     });
     windows

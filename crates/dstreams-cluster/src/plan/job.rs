@@ -131,7 +131,7 @@ impl Builder<'_> {
                 false => union(self.step(maker, Exit::Pass)?)?,
             });
         }
-        if matches!(step, Step::Window(_)) {
+        if matches!(step, Step::State(_)) {
             for (place, holder) in places.iter_mut().zip(self.binding.holders) {
                 *place = Place::only(holder, self.binding.gate);
             }
@@ -139,7 +139,7 @@ impl Builder<'_> {
         for wire in &wires {
             // A task above one that must run somewhere runs there too.
             if let (false, Some(maker)) = (wire.exchange, self.shape.makers[wire.slot])
-                && matches!(self.template().steps[maker], Step::Window(_))
+                && matches!(self.template().steps[maker], Step::State(_))
             {
                 for (place, holder) in places.iter_mut().zip(self.binding.holders) {
                     *place = Place::only(holder, self.binding.gate);

@@ -62,7 +62,7 @@ impl Shapes {
         let template = plans.of(many);
         let steps = template.steps.iter().map(|step| match step {
             Step::Run(stage) => stage.slide_ms,
-            Step::Window(window) => window.slide_ms,
+            Step::State(window) => window.slide_ms,
         });
         let slides = steps.chain(template.outputs.iter().map(|(_, slide)| *slide));
         let due = slides.map(|slide| batch.0.is_multiple_of(slide)).collect();
@@ -102,7 +102,7 @@ impl Shape {
         let (into, reads) = match step {
             Step::Run(stage) if !batch.0.is_multiple_of(stage.slide_ms) => return Ok(()),
             Step::Run(stage) => (stage.into, stage.reads()?),
-            Step::Window(window) => {
+            Step::State(window) => {
                 let read = |partition| Read {
                     slot: window.from,
                     partition,
@@ -111,7 +111,7 @@ impl Shape {
                 (window.into, (0..parts).map(|p| vec![read(p)]).collect())
             }
         };
-        if matches!(step, Step::Window(window) if self.makers[window.from.0].is_none()) {
+        if matches!(step, Step::State(window) if self.makers[window.from.0].is_none()) {
             return Ok(());
         }
         self.makers[into.0] = Some(at);
@@ -187,7 +187,7 @@ pub fn route(step: &Step) -> Option<usize> {
             Route::Gather => Some(1),
             Route::Hash { parts, .. } => Some(*parts),
         },
-        Step::Window(_) => None,
+        Step::State(_) => None,
     }
 }
 
@@ -195,14 +195,14 @@ pub fn route(step: &Step) -> Option<usize> {
 pub fn into(step: &Step) -> Slot {
     match step {
         Step::Run(stage) => stage.into,
-        Step::Window(window) => window.into,
+        Step::State(window) => window.into,
     }
 }
 
 pub fn operator(step: &Step) -> &dstreams::Operator {
     match step {
         Step::Run(stage) => &stage.operator,
-        Step::Window(window) => &window.operator,
+        Step::State(window) => &window.operator,
     }
 }
 

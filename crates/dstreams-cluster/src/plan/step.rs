@@ -145,7 +145,7 @@ impl StepExec {
         };
         let rows = match step {
             Step::Run(stage) => stage.plan.schema(),
-            Step::Window(window) => Arc::clone(&plans.windows[window.window].schema),
+            Step::State(window) => plans.states[window.state].dataset(),
         };
         let schema = match header.exit {
             Exit::Pass => rows,

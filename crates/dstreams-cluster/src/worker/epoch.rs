@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::lane::{self, Seal, held};
 use super::memory::Memory;
-use super::state::States;
+use super::state::Standbys;
 use crate::data::{CLIENT_MESSAGE, CopyHeader, Received};
 use crate::execute::Site;
 use crate::link::{HeldBlock, Holds, Sender, ToMaster, ToWorker};
@@ -41,7 +41,7 @@ pub struct Epoch {
     lanes: Mutex<BTreeMap<ReceiverId, mpsc::UnboundedSender<Seal>>>,
     claims: Mutex<Waiting>,
     copies: Mutex<Copies>,
-    states: States,
+    states: Standbys,
     /// How often the master was asked whether it hears.
     asked: AtomicU64,
     heard: watch::Sender<u64>,
@@ -79,7 +79,7 @@ impl Epoch {
         let sources = std::mem::take(&mut parts.sources);
         Arc::new(Epoch {
             worker,
-            states: States::new(Arc::clone(&site), link.clone()),
+            states: Standbys::new(Arc::clone(&site), link.clone()),
             site,
             link,
             peer: watch::Sender::new(None),

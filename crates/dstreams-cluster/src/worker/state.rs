@@ -1,4 +1,4 @@
-//! [`States`]: partitions of state on this worker, as their standby.
+//! [`Standbys`]: partitions of state on this worker, as their standby.
 //!
 //! What is done to one partition is done in the order in which the master says it.
 
@@ -22,15 +22,15 @@ const AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// See the module.
-pub struct States {
+pub struct Standbys {
     site: Arc<Site>,
     link: Sender<ToMaster>,
     partitions: Mutex<BTreeMap<u32, mpsc::UnboundedSender<ToWorker>>>,
 }
 
-impl States {
+impl Standbys {
     pub fn new(site: Arc<Site>, link: Sender<ToMaster>) -> Self {
-        States {
+        Standbys {
             site,
             link,
             partitions: Mutex::default(),

@@ -20,20 +20,20 @@ pub struct Job {
 /// The dataset of each output, in their order; none where the output has no RDD at that time.
 pub struct JobOutput(pub Vec<Option<Partitions>>);
 
-/// Where the deltas of a batch go: the holder of windows. Installing is idempotent by batch.
+/// Where the deltas of a batch go: the holder of states. Installing is idempotent by batch.
 pub trait Installs: Send + Sync {
-    /// Number of partitions of a window.
-    fn partitions(&self, window: usize) -> usize;
+    /// Number of partitions of a state.
+    fn partitions(&self, state: usize) -> usize;
 
-    /// Takes in what a batch adds to one partition of a window.
+    /// Takes in what a batch adds to one partition of a state.
     fn install(
         &self,
-        window: usize,
+        state: usize,
         partition: usize,
         batch: BatchTime,
         delta: &[RecordBatch],
     ) -> Result<()>;
 
-    /// What the partition holds now.
-    fn read(&self, window: usize, partition: usize) -> Result<Vec<RecordBatch>>;
+    /// What the partition gives now.
+    fn read(&self, state: usize, partition: usize) -> Result<Vec<RecordBatch>>;
 }

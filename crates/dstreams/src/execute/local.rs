@@ -16,7 +16,7 @@ use super::engine::{Job, JobOutput};
 use super::task;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
-use crate::plan::{Datasets, Partitions, Stage, Step, WindowStep};
+use crate::plan::{Datasets, Partitions, Stage, StateStep, Step};
 use crate::stream::rows::panic_message;
 
 /// Runs jobs on threads of its own, so that receiving and committing are not held up by tasks.
@@ -76,7 +76,7 @@ impl LocalEngine {
                         datasets.set(stage.into, rows);
                     }
                 }
-                Step::Window(window) => self.window(window, &job, &datasets).await?,
+                Step::State(state) => self.state(state, &job, &datasets).await?,
             }
         }
         let outputs = job.template.outputs.iter();
@@ -143,19 +143,19 @@ impl LocalEngine {
         Ok(Arc::new(task::join(rows, &stage.route)))
     }
 
-    async fn window(&self, step: &WindowStep, job: &Job, datasets: &Datasets) -> Result<()> {
+    async fn state(&self, step: &StateStep, job: &Job, datasets: &Datasets) -> Result<()> {
         let Some(delta) = datasets.get(step.from) else {
             return Ok(());
         };
         let read = job.batch.0.is_multiple_of(step.slide_ms);
         let mut running = Vec::new();
-        for partition in 0..job.installs.partitions(step.window) {
+        for partition in 0..job.installs.partitions(step.state) {
             let (installs, delta) = (Arc::clone(&job.installs), Arc::clone(delta));
-            let (window, batch) = (step.window, job.batch);
+            let (state, batch) = (step.state, job.batch);
             running.push(self.spawn(async move {
-                installs.install(window, partition, batch, &delta[partition])?;
+                installs.install(state, partition, batch, &delta[partition])?;
                 match read {
-                    true => installs.read(window, partition),
+                    true => installs.read(state, partition),
                     false => Ok(Vec::new()),
                 }
             })?);

@@ -23,7 +23,7 @@ use crate::execute::{Installs, Job, LocalEngine};
 use crate::plan::{Partitions, Plans};
 use crate::receive::{Block, Budget, Closing, DeadLetters, Ingest, Intake, Source};
 use crate::replicate::BlockStore;
-use crate::state::Windows;
+use crate::state::States;
 use crate::stream::rows::panic_message;
 
 /// Receivers, blocks and tasks of one process.
@@ -36,7 +36,7 @@ pub(super) struct ThisProcess {
     sources: TaskTracker,
     engine: Arc<LocalEngine>,
     plans: Plans,
-    windows: Arc<Windows>,
+    windows: Arc<States>,
     rows_per_task: usize,
     mailbox: Mailbox,
     /// The input of each receiver, those of earlier processes included.
@@ -61,7 +61,7 @@ impl ThisProcess {
         let partitions = restored.and_then(|restored| restored.partitions);
         let partitions = partitions.unwrap_or(config.threads);
         let plans = parts.plans(partitions)?;
-        let windows = Windows::new(plans.windows.clone(), partitions)?;
+        let windows = States::new(plans.states.clone(), partitions)?;
         let state = restored.and_then(|restored| restored.state.as_ref());
         for (partition, state) in state.iter().flat_map(|(_, of)| of.iter().enumerate()) {
             windows.import(partition, state)?;

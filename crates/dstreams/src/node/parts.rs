@@ -11,7 +11,7 @@ use super::listener::Listener;
 use crate::batch::Clock;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
-use crate::plan::{Plans, WindowSpec};
+use crate::plan::{Plans, StateSpec};
 use crate::receive::Source;
 use crate::stream::graph::GraphRef;
 
@@ -84,7 +84,7 @@ impl Parts {
             inputs: inputs
                 .map(|(name, schema)| format!("{name} {:?}", schema.fields()))
                 .collect(),
-            windows: plans.windows.iter().map(WindowSpec::describe).collect(),
+            states: plans.states.iter().map(StateSpec::describe).collect(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateMode;
@@ -16,26 +16,29 @@ use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
 use super::cut::{Cuts, cut, keeps_state, partitions};
 use super::datasets::{DatasetScanExec, Slot};
+use super::held::Marked;
 use super::node::internal;
 use super::reduce::ReduceExec;
 use super::relation::InputTable;
-use super::template::{Route, Stage, Step, Template, WindowSpec, WindowStep};
+use super::template::{
+    KeyedSpec, Route, Stage, StateSpec, StateStep, Step, Template, Update, WHOLE, WindowSpec,
+};
 use crate::error::{Error, Operator, Result};
 use crate::stream::agg::{AggPlan, Function, Part};
-use crate::stream::graph::{Graph, NodeId, Op};
+use crate::stream::graph::{Graph, Node, NodeId, Op};
 use crate::stream::relational::Query;
 use crate::stream::rows::Rename;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
 /// Compiles `graph` for batches whose inputs are read by `tasks` tasks; keyed data of windows has
-/// `parts` partitions whatever the number of tasks. The second result is what each window holds.
+/// `parts` partitions whatever the number of tasks. The second result is what each state is.
 pub(crate) fn compile(
     graph: &Graph,
     tasks: usize,
     parts: usize,
     rows_per_batch: usize,
-) -> Result<(Template, Vec<WindowSpec>)> {
+) -> Result<(Template, Vec<StateSpec>)> {
     let mut compiler = Compiler {
         graph,
         tasks,
@@ -43,17 +46,17 @@ pub(crate) fn compile(
         rows_per_batch,
         inputs: Vec::new(),
         steps: Vec::new(),
-        windows: Vec::new(),
+        states: Vec::new(),
         slots: graph.inputs.len(),
         done: HashMap::new(),
         held: HashMap::new(),
     };
     compiler.inputs = (0..graph.inputs.len()).map(Slot).collect();
-    // Windows take every batch in, whether an output reads them then or not; in order of their
+    // States take every batch in, whether an output reads them then or not; in order of their
     // nodes, so that they have the same numbers in every template.
     for (at, node) in graph.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Window { .. }) {
-            compiler.window_of(NodeId(at))?;
+        if matches!(node.op, Op::Window { .. }) || node.op.state_name().is_some() {
+            compiler.state_of(NodeId(at))?;
         }
     }
     let mut outputs = Vec::new();
@@ -67,7 +70,7 @@ pub(crate) fn compile(
         outputs,
         slots: compiler.slots,
     };
-    Ok((template, compiler.windows))
+    Ok((template, compiler.states))
 }
 
 struct Compiler<'a> {
@@ -77,11 +80,11 @@ struct Compiler<'a> {
     rows_per_batch: usize,
     inputs: Vec<Slot>,
     steps: Vec<Step>,
-    windows: Vec<WindowSpec>,
+    states: Vec<StateSpec>,
     slots: usize,
     /// Nodes whose dataset has a slot: it, and its number of partitions.
     done: HashMap<NodeId, (Slot, usize)>,
-    /// Windows that are there: the plans that read them.
+    /// States that are there: the plans that read them.
     held: HashMap<NodeId, Plan>,
 }
 
@@ -172,7 +175,8 @@ impl Compiler<'_> {
                 let parts = self.aggregate(id, input, before, *keys, plan)?;
                 Ok(results(parts, *keys, plan, schema, &operator))
             }
-            Op::Window { .. } => self.window_of(id),
+            Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => self.state_of(id),
+            Op::Held { whole } => self.held(*whole, inputs[0], schema, &operator),
             Op::Reduce { keys, reducer } => {
                 let input = self.shared(inputs[0])?;
                 let reduce = |input| {
@@ -242,22 +246,110 @@ impl Compiler<'_> {
         aggregation.exec(AggregateMode::FinalPartitioned, split)
     }
 
-    /// The plan that reads a window; its steps are made once.
-    fn window_of(&mut self, id: NodeId) -> Result<Plan> {
+    /// The plan that reads a state; its steps are made once.
+    fn state_of(&mut self, id: NodeId) -> Result<Plan> {
         if let Some(plan) = self.held.get(&id) {
             return Ok(Arc::clone(plan));
         }
-        let Op::Window {
-            keys,
-            plan,
-            batches,
-        } = &self.graph.node(id).op
-        else {
-            return Ok(internal(format!("{id:?} is no window"))?);
+        let plan = match &self.graph.node(id).op {
+            Op::Window {
+                keys,
+                plan,
+                batches,
+            } => self.window(id, *keys, plan, *batches)?,
+            Op::Running { keys, plan, .. } => self.running(id, *keys, plan)?,
+            Op::Tracked {
+                keys,
+                timeout_ms,
+                tracker,
+                ..
+            } => {
+                let update = Update::Tracked {
+                    tracker: Arc::clone(tracker),
+                    timeout_ms: *timeout_ms,
+                };
+                let node = self.graph.node(id);
+                let held = Arc::clone(&node.schema);
+                let events = self.shared(node.inputs[0])?;
+                self.keyed(id, *keys, events, held, update)?
+            }
+            _ => return Ok(internal(format!("{id:?} is no state"))?),
         };
-        let plan = self.window(id, *keys, plan, *batches)?;
         self.held.insert(id, Arc::clone(&plan));
         Ok(plan)
+    }
+
+    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<Plan> {
+        let input = self.graph.node(id).inputs[0];
+        let before = Arc::clone(&self.graph.node(input).schema);
+        let aggregation = Aggregation {
+            keys,
+            plan,
+            input: before,
+        };
+        let partial = aggregation.partial(self.shared(input)?)?;
+        let held = partial.schema();
+        self.keyed(id, keys, partial, held, Update::Running(plan.clone()))
+    }
+
+    /// A state of columns `schema` that takes in the rows of `plan` by their keys.
+    fn keyed(
+        &mut self,
+        id: NodeId,
+        keys: usize,
+        plan: Plan,
+        schema: SchemaRef,
+        update: Update,
+    ) -> Result<Plan> {
+        let node = self.graph.node(id);
+        let input = plan.schema();
+        let route = self.by_keys(&input, keys);
+        let (from, parts) = self.stage(plan, route, node.inputs[0]);
+        let whole = |it: &Node| matches!(it.op, Op::Held { whole: true }) && it.inputs == [id];
+        let spec = KeyedSpec {
+            name: node.op.state_name().unwrap_or_default().to_owned(),
+            keys,
+            input,
+            schema,
+            update,
+            whole: self.graph.nodes.iter().any(whole),
+            every_ms: self.graph.node(node.inputs[0]).slide_ms,
+        };
+        let dataset = spec.dataset();
+        let into = self.slot();
+        self.steps.push(Step::State(StateStep {
+            state: self.states.len(),
+            from,
+            into,
+            slide_ms: node.slide_ms,
+            operator: node.operator.clone(),
+        }));
+        self.states.push(StateSpec::Keyed(spec));
+        Ok(self.scan(into, dataset, parts))
+    }
+
+    /// What a reader of a state gets.
+    fn held(
+        &mut self,
+        whole: bool,
+        state: NodeId,
+        schema: SchemaRef,
+        operator: &Operator,
+    ) -> Result<Plan> {
+        let mut plan = self.state_of(state)?;
+        let fields = plan.schema().fields().to_vec();
+        if let Some((last, fields)) = fields.split_last()
+            && last.name() == WHOLE
+        {
+            let held = Arc::new(Schema::new(fields.to_vec()));
+            plan = apply(plan, Arc::new(Marked { whole }), held, operator);
+        }
+        Ok(match &self.graph.node(state).op {
+            Op::Running {
+                keys, plan: parts, ..
+            } => results(plan, *keys, parts, schema, operator),
+            _ => plan,
+        })
     }
 
     fn window(&mut self, id: NodeId, keys: usize, plan: &AggPlan, batches: usize) -> Result<Plan> {
@@ -284,21 +376,21 @@ impl Compiler<'_> {
         let route = self.by_keys(&schema, keys);
         let (from, parts) = self.stage(partial, route, node.inputs[0]);
         let into = self.slot();
-        self.steps.push(Step::Window(WindowStep {
-            window: self.windows.len(),
+        self.steps.push(Step::State(StateStep {
+            state: self.states.len(),
             from,
             into,
             slide_ms: node.slide_ms,
             operator: node.operator.clone(),
         }));
-        self.windows.push(WindowSpec {
+        self.states.push(StateSpec::Window(WindowSpec {
             keys,
             schema: Arc::clone(&schema),
             plan: held,
             count,
             length_ms: input_node.slide_ms * batches as u64,
             every_ms: input_node.slide_ms,
-        });
+        }));
         let state = self.scan(into, schema, parts);
         let schema = Arc::clone(&node.schema);
         Ok(results(state, keys, plan, schema, &node.operator))

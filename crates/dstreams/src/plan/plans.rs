@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compile::compile;
-use super::template::{Template, WindowSpec};
+use super::template::{StateSpec, Template};
 use crate::error::Result;
 use crate::stream::graph::Graph;
 
@@ -13,21 +13,21 @@ pub struct Plans {
     many: Arc<Template>,
     /// Tasks of a batch that is not small, and partitions of keyed data.
     pub tasks: usize,
-    /// What each window holds.
-    pub windows: Vec<WindowSpec>,
+    /// What each state is.
+    pub states: Vec<StateSpec>,
 }
 
 impl Plans {
     /// Plans `graph` for batches that run as one task or as `tasks` of them.
     pub(crate) fn new(graph: &Graph, tasks: usize, rows_per_batch: usize) -> Result<Self> {
         let plan = |count| compile(graph, count, tasks, rows_per_batch);
-        let (one, windows) = plan(1)?;
+        let (one, states) = plan(1)?;
         let (many, _) = plan(tasks)?;
         Ok(Plans {
             one: Arc::new(one),
             many: Arc::new(many),
             tasks,
-            windows,
+            states,
         })
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::datasets::Slot;
 use crate::error::Operator;
 use crate::stream::agg::AggPlan;
+use crate::stream::track::Tracker;
 
 /// The steps of a batch. A step reads slots that earlier steps fill.
 pub struct Template {
@@ -22,7 +23,8 @@ pub struct Template {
 /// One step.
 pub enum Step {
     Run(Stage),
-    Window(WindowStep),
+    /// A state takes in what the batch has for it.
+    State(StateStep),
 }
 
 /// A plan that runs as `tasks` tasks; task i executes partition i.
@@ -53,18 +55,112 @@ pub enum Route {
     },
 }
 
-/// Partial results of a batch enter a window; what the window holds then is the dataset.
-pub struct WindowStep {
-    /// Number of the window in its context.
-    pub window: usize,
+/// The rows that a batch has for a state are taken in; what the state gives then is the dataset.
+pub struct StateStep {
+    /// Number of the state in its context.
+    pub state: usize,
     pub from: Slot,
     pub into: Slot,
-    /// The window's dataset is read at multiples of this, in milliseconds.
+    /// Its dataset is read at multiples of this, in milliseconds.
     pub slide_ms: u64,
     pub operator: Operator,
 }
 
-/// What a window holds: made when the graph is compiled.
+/// What a state is: made when the graph is compiled.
+#[derive(Clone)]
+pub enum StateSpec {
+    /// Of the last batches.
+    Window(WindowSpec),
+    /// Of all batches.
+    Keyed(KeyedSpec),
+}
+
+impl StateSpec {
+    /// Columns of the dataset that it gives.
+    pub fn dataset(&self) -> SchemaRef {
+        match self {
+            StateSpec::Window(window) => Arc::clone(&window.schema),
+            StateSpec::Keyed(keyed) => keyed.dataset(),
+        }
+    }
+
+    /// Columns of the rows that a batch has for it.
+    pub fn input(&self) -> SchemaRef {
+        match self {
+            StateSpec::Window(window) => Arc::clone(&window.schema),
+            StateSpec::Keyed(keyed) => Arc::clone(&keyed.input),
+        }
+    }
+
+    /// What it depends on, in words.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            StateSpec::Window(window) => window.describe(),
+            StateSpec::Keyed(keyed) => keyed.describe(),
+        }
+    }
+}
+
+/// Name of the column that says of which of the two a row is.
+pub(crate) const WHOLE: &str = "$whole";
+
+/// What a keyed state holds.
+#[derive(Clone)]
+pub struct KeyedSpec {
+    pub name: String,
+    pub keys: usize,
+    /// Columns of the rows that a batch has for it: keys first.
+    pub input: SchemaRef,
+    /// Keys, then the values that are held.
+    pub schema: SchemaRef,
+    pub(crate) update: Update,
+    /// Whether the dataset has, beside what the batch changed, the whole state: then a last column says
+    /// of which of the two a row is.
+    pub whole: bool,
+    /// Time between two RDDs of its input, in milliseconds.
+    pub every_ms: u64,
+}
+
+/// How the rows of a batch change a state.
+#[derive(Clone)]
+pub(crate) enum Update {
+    /// They are partial results.
+    Running(AggPlan),
+    /// They are events.
+    Tracked {
+        tracker: Arc<dyn Tracker>,
+        timeout_ms: Option<u64>,
+    },
+}
+
+impl KeyedSpec {
+    /// Columns of the dataset that it gives.
+    pub fn dataset(&self) -> SchemaRef {
+        if !self.whole {
+            return Arc::clone(&self.schema);
+        }
+        let mut fields = self.schema.fields().to_vec();
+        fields.push(Arc::new(Field::new(WHOLE, DataType::Boolean, false)));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// What its state depends on, in words.
+    pub(crate) fn describe(&self) -> String {
+        let (name, keys) = (&self.name, self.keys);
+        let fields: Vec<_> = (self.schema.fields().iter())
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect();
+        match &self.update {
+            Update::Running(plan) => {
+                let parts = &plan.parts;
+                format!("`{name}`: {parts:?} by {keys} key(s), {fields:?}")
+            }
+            Update::Tracked { .. } => format!("`{name}`: tracked by {keys} key(s), {fields:?}"),
+        }
+    }
+}
+
+/// What a window holds.
 #[derive(Clone)]
 pub struct WindowSpec {
     pub keys: usize,

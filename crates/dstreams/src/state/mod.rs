@@ -4,7 +4,7 @@
 //! **Promise**: installing is the only mutation, and idempotent: a delta that was installed is
 //! ignored. The cost of installing follows the keys of the new and of the expiring batch, not what
 //! is held. Exported and imported again, a partition goes on as it would have, bit by bit.
-//! [`keyed`] is the state of keyed operators, version by version; nothing uses it yet.
+//! [`keyed`] is the state of keyed operators, version by version.
 //! **On failure**: a delta after a gap is refused; so are bytes that are damaged or of other windows,
 //! and then nothing changes.
 
@@ -12,11 +12,12 @@ mod bytes;
 mod columns;
 pub mod keyed;
 mod keys;
+mod operator;
 mod stacks;
+mod states;
 mod window;
-mod windows;
 
 #[cfg(test)]
 mod tests;
 
-pub use windows::Windows;
+pub use states::States;

@@ -10,9 +10,9 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use dstreams_control::BatchTime;
 use proptest::prelude::*;
 
-use super::Windows;
+use super::States;
 use crate::execute::Installs;
-use crate::plan::WindowSpec;
+use crate::plan::{StateSpec, WindowSpec};
 use crate::replicate::write_batches;
 use crate::state::bytes::STATE;
 use crate::stream::agg::{AggPlan, Function, Part};
@@ -158,13 +158,13 @@ impl Program {
         Program(windows.collect())
     }
 
-    fn windows(&self) -> Windows {
-        let specs = self.0.iter().map(|(_, spec)| spec.clone()).collect();
-        Windows::new(specs, PARTITIONS).unwrap()
+    fn windows(&self) -> States {
+        let specs = self.0.iter().map(|(_, spec)| StateSpec::Window(spec.clone())).collect();
+        States::new(specs, PARTITIONS).unwrap()
     }
 
     /// Installs batch `at` (from 1).
-    fn install(&self, into: &Windows, at: u64, rows: &[Vec<Row>]) {
+    fn install(&self, into: &States, at: u64, rows: &[Vec<Row>]) {
         for (window, ((keys, parts, _, every), spec)) in self.0.iter().enumerate() {
             if at.is_multiple_of(*every) {
                 let deltas = rows.iter().map(|rows| delta(spec, *keys, parts, rows));
@@ -176,7 +176,7 @@ impl Program {
     }
 
     /// All that can be read, with batches, order and bits.
-    fn read(&self, from: &Windows) -> Vec<(Vec<RecordBatch>, Vec<u8>)> {
+    fn read(&self, from: &States) -> Vec<(Vec<RecordBatch>, Vec<u8>)> {
         let windows = self.0.iter().enumerate().map(|(window, (_, spec))| {
             let batches = from.read(window, PARTITION).unwrap();
             let mut bits = Vec::new();
@@ -229,7 +229,7 @@ proptest! {
     fn imported_state_goes_on_as_the_exported_one(shapes in shapes(), steps in steps()) {
         let program = Program::new(&shapes);
         let original = program.windows();
-        let mut copies: Vec<Windows> = Vec::new();
+        let mut copies: Vec<States> = Vec::new();
         for (at, (rows, export)) in (1..).zip(&steps) {
             for windows in copies.iter().chain([&original]) {
                 program.install(windows, at, rows);
@@ -255,7 +255,7 @@ proptest! {
 }
 
 /// Two windows with some of everything in them, and their bytes.
-fn example() -> (Program, Windows, Vec<u8>) {
+fn example() -> (Program, States, Vec<u8>) {
     let shapes = [(2, vec![1, 0, 3, 5], 4, 1), (3, vec![7, 0], 2, 2)];
     let program = Program::new(&shapes);
     let windows = program.windows();
@@ -389,8 +389,8 @@ fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
 fn state_of_other_windows_is_refused_with_what_differs() {
     let shape = (0, vec![0, 1], 3, 1);
     let bytes = |shapes: &[Shape], partitions| {
-        let specs = Program::new(shapes).0.into_iter().map(|(_, spec)| spec);
-        let windows = Windows::new(specs.collect(), partitions).unwrap();
+        let specs = Program::new(shapes).0.into_iter().map(|(_, spec)| StateSpec::Window(spec));
+        let windows = States::new(specs.collect(), partitions).unwrap();
         windows.export(PARTITION).unwrap()
     };
     let ours = Program::new(std::slice::from_ref(&shape)).windows();

@@ -12,7 +12,7 @@ use dstreams_control::BatchTime;
 use super::columns::{Combine, bits_of, column_of};
 use super::keys::{Keys, key_schema};
 use super::stacks::Stacks;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::WindowSpec;
 
 /// Slots without records that are kept before slots are numbered anew.
@@ -241,17 +241,5 @@ impl WindowPartition {
             _ => self.sums[column][slots].to_vec(),
         };
         column_of(bits, field.data_type())
-    }
-
-    /// Refuses a batch after a gap.
-    pub fn check_next(&self, batch: BatchTime) -> Result<()> {
-        match self.version {
-            Some(version) if batch.0 > version.0 + self.spec.every_ms => Err(Error::Schema {
-                what: "batch for a window".into(),
-                expected: BatchTime(version.0 + self.spec.every_ms).to_string(),
-                found: batch.to_string(),
-            }),
-            _ => Ok(()),
-        }
     }
 }

@@ -14,6 +14,7 @@ use super::agg::AggPlan;
 use super::output::Output;
 use super::relational::Query;
 use super::rows::{Reducer, RowsFn};
+use super::track::Tracker;
 use crate::error::{Error, Operator, Result};
 
 /// Number of a node in its graph.
@@ -34,6 +35,21 @@ pub(crate) enum Op {
         plan: AggPlan,
         batches: usize,
     },
+    /// Aggregation by the first `keys` columns over all batches: a state.
+    Running {
+        name: String,
+        keys: usize,
+        plan: AggPlan,
+    },
+    /// Closures over the events of each key, over all batches: a state.
+    Tracked {
+        name: String,
+        keys: usize,
+        timeout_ms: Option<u64>,
+        tracker: Arc<dyn Tracker>,
+    },
+    /// What a batch changed in a state, or the whole of it.
+    Held { whole: bool },
     /// Reduction by a closure, by the first `keys` columns, within a batch.
     Reduce {
         keys: usize,
@@ -48,6 +64,14 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// The name of the state that it is, if it is one.
+    pub fn state_name(&self) -> Option<&str> {
+        match self {
+            Op::Running { name, .. } | Op::Tracked { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     /// What it does, as far as it can be told without looking into closures.
     fn describe(&self) -> String {
         match self {
@@ -59,6 +83,16 @@ impl Op {
                 plan,
                 batches,
             } => format!("window {keys} {:?} {batches}", plan.parts),
+            Op::Running { name, keys, plan } => {
+                format!("running `{name}` {keys} {:?}", plan.parts)
+            }
+            Op::Tracked {
+                name,
+                keys,
+                timeout_ms,
+                ..
+            } => format!("track `{name}` {keys} {timeout_ms:?}"),
+            Op::Held { whole } => format!("held {whole}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),

@@ -42,7 +42,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         DStream::at(&self.graph, self.node)
     }
 
-    fn key_columns() -> usize {
+    pub(crate) fn key_columns() -> usize {
         K::schema().fields().len()
     }
 
@@ -52,7 +52,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         Keyed::at(&self.graph, node)
     }
 
-    fn resolve<A: Agg<V>>(agg: &A, operator: &Operator) -> Result<AggPlan> {
+    pub(crate) fn resolve<A: Agg<V>>(agg: &A, operator: &Operator) -> Result<AggPlan> {
         Parts::resolve::<V, A>(&<(K, V)>::schema(), agg).map_err(|message| Error::Graph {
             operator: operator.clone(),
             message,

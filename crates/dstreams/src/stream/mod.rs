@@ -12,7 +12,9 @@ pub(crate) mod output;
 pub mod record;
 pub(crate) mod relational;
 pub(crate) mod rows;
+pub(crate) mod state;
 pub mod text;
+pub(crate) mod track;
 mod window;
 
 use crate::error::{Error, Operator, Result};

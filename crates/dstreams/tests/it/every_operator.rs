@@ -8,7 +8,7 @@ use dstreams::agg::{avg_of, count, max, max_of, min_of, sum, sum_of};
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
-use dstreams::{DStream, Record, StreamContext};
+use dstreams::{DStream, Record, StreamContext, Track};
 use proptest::prelude::*;
 
 use crate::program::text;
@@ -97,6 +97,15 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
         .unwrap();
     watch.on("window of floats", &floats_window.pairs());
+    let totals = floats.running_agg("totals", (count(), sum::<f64>()));
+    watch.on("running_agg", &totals.unwrap().changes().pairs());
+    let first = Track::new(
+        |_: &str, x: f64| (1i64, x),
+        |_: &str, (events, first): (i64, f64), x: f64| (x > -5e8).then_some((events + 1, first)),
+    );
+    let first = floats.track("first", first.timeout(ms(200))).unwrap();
+    watch.on("changes of a track", &first.changes().pairs());
+    watch.on("top of a track", &first.all().top(4));
     let sql = |query: &str| rows.sql::<(String, f64)>(query).unwrap();
     watch.on("sql", &sql("select _1, sum(_3) as x from this group by _1"));
     watch.on("sql order", &sql("select _1, _3 from this order by _2"));

@@ -9,6 +9,7 @@ mod contract;
 mod determinism;
 mod every_operator;
 mod graph;
+mod keyed_state;
 mod lifecycle;
 mod operators;
 mod program;

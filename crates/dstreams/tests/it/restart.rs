@@ -69,7 +69,7 @@ impl Sink for Files {
 }
 
 /// What the program puts out, by directory of its output.
-const OUTPUTS: [&str; 3] = ["lines", "counts", "windows"];
+const OUTPUTS: [&str; 4] = ["lines", "counts", "windows", "totals"];
 
 fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(INTERVAL);
@@ -81,7 +81,7 @@ fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     let counted = lines
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
         .keyed();
-    let [to_lines, to_counts, to_windows] = OUTPUTS.map(|output| {
+    let [to_lines, to_counts, to_windows, to_totals] = OUTPUTS.map(|output| {
         let dir = dir.join(output);
         std::fs::create_dir_all(&dir).unwrap();
         Files(dir)
@@ -90,6 +90,8 @@ fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     counted.agg(count())?.pairs().sink("counts", to_counts);
     let window = counted.window_agg(INTERVAL * WINDOW as u32, INTERVAL, count())?;
     window.pairs().sink("windows", to_windows);
+    let totals = counted.running_agg("totals", count())?;
+    totals.all().pairs().sink("totals", to_totals);
     Ok(ctx)
 }
 
@@ -216,10 +218,11 @@ fn counts_of(text: &str) -> Counts {
 /// Every batch is there, once, with the results of its lines and of its window's; every line that was sent
 /// is in one batch, once. Returns the number of batches.
 fn check(dir: &Path, sent: usize) -> usize {
-    let [lines, counts, windows] = OUTPUTS.map(|output| batches(&dir.join(output)));
+    let [lines, counts, windows, totals] = OUTPUTS.map(|output| batches(&dir.join(output)));
     let mut window: VecDeque<&str> = VecDeque::new();
     let mut seen = BTreeSet::new();
     let mut before = None;
+    let mut total = Counts::new();
     for (at, text) in &lines {
         assert!(
             before.is_none_or(|before| before + 100 == *at),
@@ -239,6 +242,10 @@ fn check(dir: &Path, sent: usize) -> usize {
         let all = window.iter().flat_map(|text| text.lines());
         let wanted = count_words(all.filter(|line| !line.is_empty()));
         assert_eq!(counts_of(&windows[at]), wanted, "window at {at}");
+        for (word, count) in count_words(of_batch.iter().copied()) {
+            *total.entry(word).or_default() += count;
+        }
+        assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
         for line in of_batch {
             let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(seen.insert(number), "line {number} is there twice");

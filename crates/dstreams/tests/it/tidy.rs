@@ -249,7 +249,7 @@ fn the_check_of_uses_finds_what_it_should() {
         let place = STAGES.iter().position(|s| *s == stage).unwrap();
         later_uses(place, code, &exports).len()
     };
-    assert_eq!(find("receive", "use crate::state::Windows;"), 1);
+    assert_eq!(find("receive", "use crate::state::States;"), 1);
     assert_eq!(
         find(
             "receive",

@@ -45,8 +45,8 @@ pub(crate) struct Program {
     pub partitions: usize,
     /// Name and columns of each input.
     pub inputs: Vec<String>,
-    /// What each window holds.
-    pub windows: Vec<String>,
+    /// What each window and each keyed state holds.
+    pub states: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,11 +172,7 @@ impl Program {
                 format!("{} ms", self.interval_ms),
             ),
             ("inputs", written.inputs.join(", "), self.inputs.join(", ")),
-            (
-                "windows",
-                written.windows.join(", "),
-                self.windows.join(", "),
-            ),
+            ("states", written.states.join(", "), self.states.join(", ")),
         ];
         let differs = parts.into_iter().find(|(_, then, now)| then != now);
         match differs {

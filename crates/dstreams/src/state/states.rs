@@ -1,4 +1,4 @@
-//! All windows of a context.
+//! All states of a context: windows and keyed ones.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,31 +6,116 @@ use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
 use super::bytes::{Reader, STATE, put_number, wrong};
+use super::operator::KeyedState;
 use super::window::WindowPartition;
 use crate::error::{Error, Result};
 use crate::execute::Installs;
-use crate::plan::WindowSpec;
+use crate::plan::{KeyedSpec, StateSpec, WindowSpec};
 
-/// The windows of a context, by number and partition.
-pub struct Windows(Vec<Vec<Mutex<WindowPartition>>>);
+/// The states of a context, by number and partition.
+pub struct States(Vec<Vec<Mutex<Partition>>>);
 
-impl Windows {
-    pub fn new(specs: Vec<WindowSpec>, partitions: usize) -> Result<Self> {
-        let windows = specs.into_iter().map(|spec| {
-            let spec = Arc::new(spec);
-            let partition = |_| Ok(Mutex::new(WindowPartition::new(Arc::clone(&spec))?));
-            (0..partitions).map(partition).collect()
-        });
-        Ok(Windows(windows.collect::<Result<_>>()?))
+/// One partition of a state.
+enum Partition {
+    Window(WindowPartition),
+    Keyed(KeyedState),
+}
+
+/// What it is a partition of.
+#[derive(Clone)]
+enum Spec {
+    Window(Arc<WindowSpec>),
+    Keyed(Arc<KeyedSpec>),
+}
+
+impl Partition {
+    fn new(spec: Spec) -> Result<Self> {
+        Ok(match spec {
+            Spec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
+            Spec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec)?),
+        })
     }
 
-    fn lock(&self, window: usize, partition: usize) -> MutexGuard<'_, WindowPartition> {
-        lock(&self.0[window][partition])
+    fn spec(&self) -> Spec {
+        match self {
+            Partition::Window(window) => Spec::Window(window.spec()),
+            Partition::Keyed(keyed) => Spec::Keyed(keyed.spec()),
+        }
+    }
+
+    fn version(&self) -> Option<BatchTime> {
+        match self {
+            Partition::Window(window) => window.version(),
+            Partition::Keyed(keyed) => keyed.version(),
+        }
+    }
+
+    /// Refuses a batch after a gap.
+    fn check_next(&self, batch: BatchTime) -> Result<()> {
+        let every = match self {
+            Partition::Window(window) => window.spec().every_ms,
+            Partition::Keyed(keyed) => keyed.spec().every_ms,
+        };
+        match self.version() {
+            Some(version) if batch.0 > version.0 + every => Err(Error::Gap {
+                batch,
+                on: Some(BatchTime(batch.0 - every)),
+                version: Some(version),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn install(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
+        self.check_next(batch)?;
+        match self {
+            Partition::Window(window) => window.install(batch, rows),
+            Partition::Keyed(keyed) => keyed.install(batch, rows),
+        }
+    }
+
+    fn read(&self) -> Result<Vec<RecordBatch>> {
+        match self {
+            Partition::Window(window) => window.read(),
+            Partition::Keyed(keyed) => keyed.read(),
+        }
+    }
+
+    fn export(&self, to: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Partition::Window(window) => window.export(to),
+            Partition::Keyed(keyed) => keyed.export(to),
+        }
+    }
+
+    fn import(spec: Spec, from: &mut Reader<'_>) -> Result<Self> {
+        Ok(match spec {
+            Spec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
+            Spec::Keyed(spec) => Partition::Keyed(KeyedState::import(spec, from)?),
+        })
+    }
+}
+
+impl States {
+    pub fn new(specs: Vec<StateSpec>, partitions: usize) -> Result<Self> {
+        let states = specs.into_iter().map(|spec| {
+            let spec = match spec {
+                StateSpec::Window(spec) => Spec::Window(Arc::new(spec)),
+                StateSpec::Keyed(spec) => Spec::Keyed(Arc::new(spec)),
+            };
+            let partition = |_| Ok(Mutex::new(Partition::new(spec.clone())?));
+            (0..partitions).map(partition).collect()
+        });
+        Ok(States(states.collect::<Result<_>>()?))
+    }
+
+    fn lock(&self, state: usize, partition: usize) -> MutexGuard<'_, Partition> {
+        lock(&self.0[state][partition])
     }
 }
 
 /// What a standby needs.
-impl Windows {
+impl States {
     /// The whole state of a partition in all windows, as bytes.
     ///
     /// Each window is taken at its own version, between two installs. Bytes are in memory as a
@@ -77,7 +162,7 @@ impl Windows {
             }
             let state = window.get(partition).ok_or_else(|| absent(partition))?;
             let spec = lock(state).spec();
-            imported.push((state, WindowPartition::import(spec, &mut from)?));
+            imported.push((state, Partition::import(spec, &mut from)?));
         }
         from.end()?;
         for (state, imported) in imported {
@@ -98,7 +183,7 @@ impl Windows {
     /// These windows need the batches after it, and installing those that some of them have already
     /// changes nothing. A window whose input has RDDs more rarely than others is behind them without
     /// lacking anything. A window that nothing was installed in does not count here: see
-    /// [`Windows::versions`] for each.
+    /// [`States::versions`] for each.
     pub fn version(&self, partition: usize) -> Option<BatchTime> {
         self.versions(partition).into_iter().flatten().min()
     }
@@ -107,13 +192,13 @@ impl Windows {
     pub fn clear(&self, partition: usize) -> Result<()> {
         for state in self.0.iter().filter_map(|window| window.get(partition)) {
             let mut state = lock(state);
-            *state = WindowPartition::new(state.spec())?;
+            *state = Partition::new(state.spec())?;
         }
         Ok(())
     }
 }
 
-fn lock(state: &Mutex<WindowPartition>) -> MutexGuard<'_, WindowPartition> {
+fn lock(state: &Mutex<Partition>) -> MutexGuard<'_, Partition> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -121,24 +206,22 @@ fn absent(partition: usize) -> Error {
     wrong(format!("there is no partition {partition}"))
 }
 
-impl Installs for Windows {
-    fn partitions(&self, window: usize) -> usize {
-        self.0[window].len()
+impl Installs for States {
+    fn partitions(&self, state: usize) -> usize {
+        self.0[state].len()
     }
 
     fn install(
         &self,
-        window: usize,
+        state: usize,
         partition: usize,
         batch: BatchTime,
         delta: &[RecordBatch],
     ) -> Result<()> {
-        let mut partition = self.lock(window, partition);
-        partition.check_next(batch)?;
-        partition.install(batch, delta)
+        self.lock(state, partition).install(batch, delta)
     }
 
-    fn read(&self, window: usize, partition: usize) -> Result<Vec<RecordBatch>> {
-        self.lock(window, partition).read()
+    fn read(&self, state: usize, partition: usize) -> Result<Vec<RecordBatch>> {
+        self.lock(state, partition).read()
     }
 }
