@@ -2,6 +2,8 @@
 
 mod report;
 
+use std::path::PathBuf;
+
 use clap::ArgGroup;
 use dstreams_cluster::app::{ClusterArgs, Signals, address};
 use dstreams_cluster::logs;
@@ -29,6 +31,9 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", value_parser = address,
           conflicts_with_all = ["workers", "master"])]
     clients: Option<String>,
+    /// Keep the program in this directory: killed at any moment and started again, it goes on where it was
+    #[arg(long, value_name = "DIR", requires = "listen")]
+    state: Option<PathBuf>,
     /// Count on so many worker processes, which are started and ended with this one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -58,7 +63,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let report = Report::new(args.json, args.times.interval);
     if let Some(text) = &args.listen {
         let program = Program::new(&args.times, Some(text.clone()), args.clients.clone())?;
-        let program = WordCount::start(&program).await?;
+        let program = WordCount::start(&program, args.state.as_deref()).await?;
         let clients = args.clients.is_some().then(|| program.address(LINES));
         report.listening(program.address(TEXT)?, clients.transpose()?)?;
         return count(program, None, report, args.batches, signals).await;

@@ -1,4 +1,4 @@
-//! The page "from laptop to cluster" does what it says.
+//! The pages of `docs/` do what they say.
 
 use std::process::Command;
 
@@ -9,11 +9,10 @@ fn script(page: &str) -> String {
     format!("set -eu\n{}", blocks.collect::<String>())
 }
 
-#[test]
-fn from_laptop_to_cluster() {
-    let page = include_str!("../../../../docs/from-laptop-to-cluster.md");
+/// Runs a page in an empty directory of its own; returns what it printed.
+fn run(name: &str, page: &str) -> String {
     let command = std::path::Path::new(env!("CARGO_BIN_EXE_dstreams"));
-    let place = std::env::temp_dir().join(format!("dstreams-page-{}", std::process::id()));
+    let place = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&place).unwrap();
     let path = std::env::var("PATH").unwrap();
     let output = Command::new("bash")
@@ -30,13 +29,28 @@ fn from_laptop_to_cluster() {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{said}\n{errors}");
+    std::fs::remove_dir_all(&place).unwrap();
+    said.into_owned()
+}
+
+#[test]
+fn from_laptop_to_cluster() {
+    let page = include_str!("../../../../docs/from-laptop-to-cluster.md");
+    let said = run("laptop", page);
     let totals: Vec<_> = said
         .lines()
         .filter(|line| line.contains("records_total"))
         .collect();
     // The totals that the page speaks of, in its order.
     let promised = [10_000, 20_000, 10_000].map(|n| format!("{{\"records_total\":{n}}}"));
-    assert_eq!(totals, promised, "{said}\n{errors}");
+    assert_eq!(totals, promised, "{said}");
     assert!(page.contains(&promised[0]) && page.contains(&promised[1]));
-    std::fs::remove_dir_all(&place).unwrap();
+}
+
+#[test]
+fn kill_it() {
+    let page = include_str!("../../../../docs/kill-it.md");
+    let said = run("killed", page);
+    let promised = "[\"be\",20000]";
+    assert!(said.contains(promised) && page.contains(promised), "{said}");
 }

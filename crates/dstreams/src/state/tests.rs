@@ -159,7 +159,11 @@ impl Program {
     }
 
     fn windows(&self) -> States {
-        let specs = self.0.iter().map(|(_, spec)| StateSpec::Window(spec.clone())).collect();
+        let specs = self
+            .0
+            .iter()
+            .map(|(_, spec)| StateSpec::Window(spec.clone()))
+            .collect();
         States::new(specs, PARTITIONS).unwrap()
     }
 
@@ -389,7 +393,10 @@ fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
 fn state_of_other_windows_is_refused_with_what_differs() {
     let shape = (0, vec![0, 1], 3, 1);
     let bytes = |shapes: &[Shape], partitions| {
-        let specs = Program::new(shapes).0.into_iter().map(|(_, spec)| StateSpec::Window(spec));
+        let specs = Program::new(shapes)
+            .0
+            .into_iter()
+            .map(|(_, spec)| StateSpec::Window(spec));
         let windows = States::new(specs.collect(), partitions).unwrap();
         windows.export(PARTITION).unwrap()
     };

@@ -14,8 +14,11 @@ use crate::error::Result;
 pub struct Track<K, V, S> {
     tracker: Arc<dyn Tracker>,
     pub(crate) timeout: Option<Duration>,
-    types: PhantomData<fn() -> (K, V, S)>,
+    types: Types<K, V, S>,
 }
+
+/// Whose track it is.
+type Types<K, V, S> = PhantomData<fn() -> (K, V, S)>;
 
 impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// `initialize(key, event)` makes the state of a new key; `update(key, state, event)` the next state,
@@ -27,7 +30,7 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
         let closures = Closures {
             initialize,
             update,
-            types: PhantomData::<fn() -> (K, V, S)>,
+            types: Types::<K, V, S>::default(),
         };
         Track {
             tracker: Arc::new(closures),
@@ -78,7 +81,7 @@ pub(crate) struct Applied {
 struct Closures<K, V, S, I, U> {
     initialize: I,
     update: U,
-    types: PhantomData<fn() -> (K, V, S)>,
+    types: Types<K, V, S>,
 }
 
 impl<K, V, S, I, U> Tracker for Closures<K, V, S, I, U>
