@@ -1,7 +1,6 @@
 //! Discretized Streams on many machines: master and workers on Apache DataFusion Ballista.
 
 pub mod app;
-pub mod crash;
 mod data;
 mod execute;
 mod link;

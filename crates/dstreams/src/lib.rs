@@ -32,6 +32,7 @@ extern crate self as dstreams;
 mod batch;
 mod commit;
 mod config;
+mod crash;
 mod error;
 #[allow(missing_docs)] // public to `cluster` only
 mod execute;
@@ -69,6 +70,7 @@ pub use stream::{agg, text};
 #[doc(hidden)]
 pub mod cluster {
     pub use crate::batch::tasks_for;
+    pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{Held, Inbox, Mailbox, Parts, Workers, open_source, run_on, run_source};
     pub use crate::plan::{

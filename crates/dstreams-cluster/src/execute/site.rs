@@ -13,6 +13,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
+use dstreams::cluster::point;
 use dstreams::cluster::{
     BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, run_task,
 };
@@ -20,7 +21,6 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::kept::KeptStore;
 use super::told::for_engine;
-use crate::crash::point;
 use crate::data::Peers;
 use crate::plan::lane::{in_order, lanes, tag};
 use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work, into};

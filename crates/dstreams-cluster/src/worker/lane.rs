@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dstreams::cluster::point;
 use dstreams::cluster::{Block, Intake};
 use dstreams_control::{BatchTime, BlockMeta};
 use futures::future::BoxFuture;
@@ -12,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::epoch::Epoch;
-use crate::crash::point;
 use crate::link::{HeldBlock, ToMaster};
 
 /// How long records wait for more of them before their block is sealed and copied: an

@@ -150,7 +150,7 @@ async fn install(
         let rows = site.peers.fetch(&delta, std::iter::once(&from)).await?;
         site.windows
             .install(*window, partition as usize, batch, &rows)?;
-        crate::crash::point("state:standby");
+        dstreams::cluster::point("state:standby");
     }
     Ok(())
 }

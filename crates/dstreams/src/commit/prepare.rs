@@ -102,6 +102,7 @@ pub(crate) async fn commit(batch: BatchTime, outputs: &[PreparedBatch]) -> Resul
             Output::Sink(sink) => {
                 let done = sink.commit(batch, prepared.parts.clone());
                 guard(&prepared.operator, done).await?;
+                crate::crash::point("commit:half");
             }
         }
     }

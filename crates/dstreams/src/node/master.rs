@@ -15,6 +15,7 @@ use super::running::{Summary, Watched};
 use super::workers::Workers;
 use crate::batch::Clock;
 use crate::commit::{Outputs, PreparedBatch, commit};
+use crate::crash::point;
 use crate::error::{Error, Result};
 
 /// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
@@ -171,7 +172,10 @@ impl Master {
                 outputs,
                 result,
             } => match result {
-                Ok(()) => Event::Committed { batch },
+                Ok(()) => {
+                    point("commit:done");
+                    Event::Committed { batch }
+                }
                 Err(error) => {
                     tracing::error!(%batch, %error, "commit failed");
                     let retryable = error.is_retryable();
@@ -197,6 +201,7 @@ impl Master {
                 let durable = self.durable.as_ref();
                 let ticket = durable.map(|durable| durable.cut(batch, &blocks));
                 self.state.add(batch, blocks, ticket);
+                point("batch:cut");
             }
             Command::Run { batch, attempt } => self.run_batch(batch, attempt),
             Command::Abort { batch, .. } => {
@@ -284,6 +289,7 @@ impl Master {
                 if let Some((durable, ticket)) = written {
                     durable.synced(ticket).await?;
                 }
+                point("commit:begins");
                 commit(batch, &outputs).await
             });
             let _ = messages.send(Message::Committed {

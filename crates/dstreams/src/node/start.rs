@@ -45,6 +45,7 @@ impl StreamContext {
             workers.run(*batch, None, 1, blocks).await?;
             let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
             workers.forget(*batch, &ids);
+            crate::crash::point("restore:replayed");
         }
         go_on(
             parts,

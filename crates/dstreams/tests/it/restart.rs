@@ -119,7 +119,7 @@ fn the_program() {
 struct Process(Child);
 
 impl Process {
-    fn start(dir: &Path, clients: &str) -> Self {
+    fn start(dir: &Path, clients: &str, crash_at: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args([
@@ -131,7 +131,24 @@ impl Process {
             .env(PLACE, format!("{}|{clients}", dir.display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(point) = crash_at {
+            let plan = format!("{point}@{}", dir.join("crashed").display());
+            command.env("DSTREAMS_CRASH_AT", plan);
+        }
         Process(command.spawn().unwrap())
+    }
+
+    /// Waits until it has ended by itself.
+    async fn crashed(&mut self, dir: &Path) {
+        let wait = async {
+            while self.0.try_wait().unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("the crash", wait).await;
+        let file = dir.join("crashed");
+        assert!(file.exists(), "the crash was not the planned one");
+        std::fs::remove_file(file).unwrap();
     }
 
     /// Kill -9; it must have been there.
@@ -268,14 +285,40 @@ fn new_dir() -> PathBuf {
     dir
 }
 
+/// An address that is free now.
+fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().to_string()
+}
+
+/// Runs the program and a client while `trouble` kills it; then checks what there is.
+async fn with_trouble(trouble: impl AsyncFnOnce(&Path, &str) -> Process) {
+    let (dir, clients) = (new_dir(), free_address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = tokio::spawn(send(clients.clone(), Arc::clone(&stop)));
+    let process = trouble(&dir, &clients).await;
+    stop.store(true, Ordering::SeqCst);
+    let sent = soon("the client", client).await.unwrap();
+    process.stop();
+    let batches = check(&dir, sent);
+    println!("{batches} batches, {sent} lines");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Waits until so many more batches have taken effect.
+async fn batches_more(dir: &Path, more: usize) {
+    let there = batches(&dir.join("totals")).len();
+    let wait = async {
+        while batches(&dir.join("totals")).len() < there + more {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    soon("batches", wait).await;
+}
+
 /// Kills it so many times, at moments that follow from the seed.
 fn killed(kills: u32, seed: u64) {
     println!("seed {seed}");
-    let dir = new_dir();
-    let clients = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string()
-    };
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut below = move |bound: u64| {
         state ^= state << 13;
@@ -283,36 +326,56 @@ fn killed(kills: u32, seed: u64) {
         state ^= state << 17;
         state % bound
     };
-    block_on(async {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut process = Process::start(&dir, &clients);
-        let client = tokio::spawn(send(clients.clone(), Arc::clone(&stop)));
+    block_on(with_trouble(async |dir, clients| {
+        let mut process = Process::start(dir, clients, None);
         for _ in 0..kills {
-            let there = batches(&dir.join("windows")).len();
-            let more = below(4) as usize;
-            let wait = async {
-                while batches(&dir.join("windows")).len() < there + more {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            };
-            soon("batches", wait).await;
+            batches_more(dir, below(4) as usize).await;
             tokio::time::sleep(Duration::from_micros(below(200_000))).await;
             process.kill();
-            process = Process::start(&dir, &clients);
+            process = Process::start(dir, clients, None);
         }
-        stop.store(true, Ordering::SeqCst);
-        let sent = soon("the client", client).await.unwrap();
-        process.stop();
-        let batches = check(&dir, sent);
-        println!("{kills} kills, {batches} batches, {sent} lines");
-    });
-    std::fs::remove_dir_all(dir).unwrap();
+        process
+    }));
 }
 
 #[test]
 fn a_program_that_is_killed_goes_on() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
-    let kills = number("DSTREAMS_KILLS").unwrap_or(10);
+    let kills = number("DSTREAMS_KILLS").unwrap_or(34);
     let seed = number("DSTREAMS_SEED").unwrap_or(u64::from(std::process::id()));
     killed(kills as u32, seed);
+}
+
+/// It ends at each point, early and late in its life, one process after the other in one directory.
+#[test]
+fn a_program_that_crashes_at_any_point_goes_on() {
+    block_on(with_trouble(async |dir, clients| {
+        for point in [
+            "journal:written#3",
+            "journal:synced#40",
+            "batch:cut#2",
+            "batch:cut#9",
+            "commit:begins#5",
+            "commit:half#3",
+            "commit:half#17",
+            "commit:done#4",
+            "checkpoint:written#1",
+            "checkpoint:written#2",
+            "checkpoint:visible#1",
+            "checkpoint:visible#3",
+            "journal:let-go#1",
+            "journal:let-go#2",
+        ] {
+            let name = point.split('#').next().unwrap();
+            assert!(dstreams::cluster::POINTS.contains(&name));
+            Process::start(dir, clients, Some(point)).crashed(dir).await;
+        }
+        // There is something to replay after a few batches without a checkpoint.
+        let crashed = async |point| Process::start(dir, clients, Some(point)).crashed(dir).await;
+        crashed("commit:done#2").await;
+        crashed("restore:replayed#1").await;
+        let process = Process::start(dir, clients, None);
+        batches_more(dir, 3).await;
+        process
+    }));
 }

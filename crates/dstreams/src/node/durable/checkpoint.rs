@@ -14,6 +14,7 @@ use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::crash::point;
 use crate::error::{Error, Result};
 use crate::replicate::Format;
 
@@ -76,8 +77,10 @@ pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> R
         .map_err(|error| MANIFEST.wrong(error.to_string()))?;
     put(&hidden.join("manifest"), &MANIFEST.seal(bytes))?;
     sync(&hidden)?;
+    point("checkpoint:written");
     std::fs::rename(&hidden, &whole).map_err(|error| failed("rename", &hidden, error))?;
     sync(dir)?;
+    point("checkpoint:visible");
     for (batch, path) in list(dir)? {
         if batch < manifest.batch {
             std::fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, error))?;

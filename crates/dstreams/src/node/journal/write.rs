@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::entry::Entry;
 use super::read::{failed, files};
 use super::segment;
+use crate::crash::point;
 use crate::error::{Error, Result};
 
 /// Bytes after which a new file is begun.
@@ -233,7 +234,9 @@ impl Writer {
 
     fn flush(&mut self, bytes: &mut Vec<u8>, entries: &mut u64) -> Result<()> {
         self.file.write(bytes)?;
+        point("journal:written");
         self.file.sync()?;
+        point("journal:synced");
         bytes.clear();
         let entries = std::mem::take(entries);
         if entries > 0 {
@@ -255,8 +258,9 @@ impl Writer {
         Ok(())
     }
 
+    /// Also begins a new file: what comes from now on is apart from what the next call lets go.
     fn let_go(&mut self, before: Ticket) -> Result<()> {
-        if before.0 > self.appended && self.file.written > segment::HEADER_BYTES {
+        if self.file.written > segment::HEADER_BYTES {
             self.roll()?;
         }
         // The last file that has nothing before it: those below it may go.
@@ -269,6 +273,7 @@ impl Writer {
         for (number, path) in files(&self.dir)? {
             if number < below {
                 std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+                point("journal:let-go");
             }
         }
         Ok(())

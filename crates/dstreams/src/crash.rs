@@ -1,4 +1,4 @@
-//! Named points at which a worker ends as if it were killed, for tests of what happens then.
+//! Named points at which a process ends as if it were killed, for tests of what happens then.
 //!
 //! `DSTREAMS_CRASH_AT=NAME#N@FILE`: at the N-th time that the point NAME is passed, by the first
 //! process that makes FILE then. The names are those of [`POINTS`].
@@ -8,16 +8,27 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// All points, in the order of a record's way.
-pub const POINTS: [&str; 8] = [
+/// All points, in the order of a record's way: those of workers of a cluster, and of a program that is kept in
+/// a directory.
+pub const POINTS: [&str; 18] = [
     "receive:sealed",
     "replicate:held",
     "replicate:copied",
     "replicate:told",
+    "journal:written",
+    "journal:synced",
+    "batch:cut",
     "execute:task",
     "execute:done",
     "state:installed",
     "state:standby",
+    "commit:begins",
+    "commit:half",
+    "commit:done",
+    "checkpoint:written",
+    "checkpoint:visible",
+    "journal:let-go",
+    "restore:replayed",
 ];
 
 struct Planned {
