@@ -4,6 +4,8 @@
 //! [`std::error::Error::source`]. Every message names what was wrong, where, and what to do.
 
 use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
@@ -118,7 +120,7 @@ pub enum Error {
         message: String,
     },
     /// A file or a directory could not be used.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{}", remedy(source))]
     File {
         /// What was to be done.
         action: &'static str,
@@ -145,6 +147,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// A file or directory that could not be used.
+    pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+        Error::File {
+            action,
+            path: path.display().to_string(),
+            source: Arc::new(source),
+        }
+    }
+
     /// The same error as that of `operator`, unless it names another already.
     #[doc(hidden)]
     pub fn of(self, operator: &Operator) -> Error {
@@ -182,6 +193,17 @@ impl Error {
             ),
             _ => false,
         }
+    }
+}
+
+/// What to do about a file that could not be used, where that is known.
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free space there",
+        ErrorKind::PermissionDenied => "; give this process the right to it",
+        ErrorKind::ReadOnlyFilesystem => "; choose a place that can be written",
+        ErrorKind::NotADirectory => "; choose a path that is, or can become, a directory",
+        _ => "",
     }
 }
 

@@ -78,6 +78,12 @@ pub mod cluster {
     pub use crate::state::Windows;
 }
 
+/// Files: read from a directory as they appear, and written batch by batch.
+pub mod files {
+    pub use crate::commit::FileSink;
+    pub use crate::stream::format::Format;
+}
+
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.
 pub mod record {
     pub use crate::stream::record::{
