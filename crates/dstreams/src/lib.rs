@@ -32,6 +32,7 @@ extern crate self as dstreams;
 mod batch;
 mod commit;
 mod config;
+pub mod contract;
 mod error;
 #[allow(missing_docs)] // public to `cluster` only
 mod execute;

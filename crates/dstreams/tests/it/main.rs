@@ -8,6 +8,7 @@
 mod contract;
 mod determinism;
 mod every_operator;
+mod files_sink;
 mod graph;
 mod lifecycle;
 mod operators;

@@ -141,12 +141,21 @@ impl Target {
         Ok(names)
     }
 
-    /// Gathers the files of a batch in a directory of their own, which then appears.
+    /// Makes the batch appear. If it cannot, and it is there, whoever was faster has committed it.
     fn publish(&self, batch: BatchTime, names: &[(usize, &str)]) -> Result<()> {
         let visible = self.directory.join(format!("{BATCH}{:013}", batch.0));
-        if committed(&visible).is_some() {
-            return self.disk.sync_dir(&self.directory);
+        if committed(&visible).is_none() {
+            let gathered = self.gather(batch, names);
+            let renamed = gathered.and_then(|gathered| self.disk.rename(&gathered, &visible));
+            if renamed.is_err() && committed(&visible).is_none() {
+                return renamed;
+            }
         }
+        self.disk.sync_dir(&self.directory)
+    }
+
+    /// Moves the files of a batch into a directory of their own.
+    fn gather(&self, batch: BatchTime, names: &[(usize, &str)]) -> Result<PathBuf> {
         let attempts = self.directory.join(ATTEMPTS);
         let all: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
         let hash = xxh3_64(all.join("\n").as_bytes());
@@ -154,19 +163,16 @@ impl Target {
         self.disk.make_dir(&gathered)?;
         for (partition, name) in names {
             let (from, to) = (attempts.join(name), gathered.join(self.part(*partition)));
-            let moved = self.disk.rename(&from, &to);
             // This commit may have moved it before.
-            if moved.is_err() && (from.exists() || !to.exists()) {
-                return moved;
-            }
+            self.disk
+                .rename(&from, &to)
+                .or_else(|error| match !from.exists() && to.exists() {
+                    true => Ok(()),
+                    false => Err(error),
+                })?;
         }
         self.disk.sync_dir(&gathered)?;
-        let renamed = self.disk.rename(&gathered, &visible);
-        // Whoever was faster has committed the same rows.
-        if renamed.is_err() && committed(&visible).is_none() {
-            return renamed;
-        }
-        self.disk.sync_dir(&self.directory)
+        Ok(gathered)
     }
 
     /// Name of a partition's file in the directory of a batch.
