@@ -82,6 +82,7 @@ pub mod cluster {
 /// Files: read from a directory as they appear, and written batch by batch.
 pub mod files {
     pub use crate::commit::FileSink;
+    pub use crate::receive::Files;
     pub use crate::stream::format::Format;
 }
 

@@ -9,6 +9,7 @@ mod contract;
 mod determinism;
 mod every_operator;
 mod files_sink;
+mod files_source;
 mod graph;
 mod lifecycle;
 mod operators;
