@@ -95,6 +95,7 @@ pub async fn sink<S: Sink, T: Record + Debug>(
         return Err(suite.broken(SAYS_SO, "nothing", format!("it says {says:?}")));
     }
     suite.plain().await?;
+    suite.prepared_early().await?;
     suite.repeated().await?;
     suite.attempts().await?;
     suite.ended_before_commit().await?;
@@ -131,6 +132,22 @@ where
             self.commit(&sink, self.last, &prepared).await?;
             self.add();
             self.see(WHOLE, "committed").await?;
+        }
+        Ok(())
+    }
+
+    /// The next batch is prepared before this one is committed, as engines that overlap batches do.
+    async fn prepared_early(&mut self) -> Result<(), Broken> {
+        let sink = (self.make)().await;
+        let (this, next) = (self.last + 1, self.last + 2);
+        let prepared = self.prepare(&sink, this).await?;
+        let early = self.prepare(&sink, next).await?;
+        for (number, prepared) in [(this, prepared), (next, early)] {
+            self.last = number;
+            self.commit(&sink, number, &prepared).await?;
+            self.add();
+            self.see(WHOLE, "committed, two batches were prepared")
+                .await?;
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ pub enum Error {
         cause: Cause,
     },
     /// A sink could not prepare or commit.
-    #[error("output `{output}`: {cause}")]
+    #[error("output {output}: {cause}")]
     Sink {
         /// Name of the output.
         output: String,

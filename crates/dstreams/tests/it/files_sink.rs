@@ -158,12 +158,7 @@ fn a_batch_whose_target_cannot_be_written_stops_the_context() {
         queue.push(["a".to_owned()]).await.unwrap();
         let error = live.try_batch().await.unwrap_err();
         let text = error.to_string();
-        for part in [
-            "4 attempt(s)",
-            "`write_files`",
-            "file/words",
-            "choose a path",
-        ] {
+        for part in ["4 attempt(s)", "`write_files`", "/file: ", "choose a path"] {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
         // Typed to the end.
@@ -205,6 +200,7 @@ enum Fault {
     LosesEmptyPartitions,
     KnowsOnlyTheLast,
     FailsAfterACrash,
+    ForgetsWhatIsEarly,
     SaysAtLeastOnce,
 }
 
@@ -306,6 +302,9 @@ impl Sink for Model {
         let mut world = self.world.lock().unwrap();
         world.visible.entry(batch).or_default().extend(rows);
         world.last = world.last.max(Some(batch));
+        if self.fault == Fault::ForgetsWhatIsEarly {
+            world.staged.clear();
+        }
         self.committed.lock().unwrap().push(batch);
         Ok(())
     }
@@ -348,6 +347,11 @@ fn the_contract_finds_what_a_sink_does_wrong() {
             "an old batch committed again",
         ),
         (Fault::FailsAfterACrash, WORKS, "prepared"),
+        (
+            Fault::ForgetsWhatIsEarly,
+            WHOLE,
+            "committed, two batches were prepared",
+        ),
         (Fault::SaysAtLeastOnce, SAYS_SO, "nothing"),
     ];
     for (fault, promise, step) in faults {

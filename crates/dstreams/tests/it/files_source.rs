@@ -108,9 +108,12 @@ fn read_all<T: Record>(config: Config, files: Files) -> (Vec<T>, Vec<DeadLetter>
     block_on(async {
         let mut reader = Reader::<T>::start(config, files.once()).await;
         let ends = Arc::clone(&reader.ends.0);
-        while ends.load(Ordering::SeqCst) == 0 {
-            reader.live.batch().await;
-        }
+        let ended = async {
+            while ends.load(Ordering::SeqCst) == 0 {
+                reader.live.batch().await;
+            }
+        };
+        soon("the end of the source", ended).await;
         soon("the stop", reader.live.running.stop(true, None))
             .await
             .unwrap();

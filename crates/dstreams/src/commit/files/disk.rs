@@ -43,9 +43,29 @@ impl Disk {
         }
     }
 
-    /// Makes a directory and those above it; it may be there.
+    /// Makes a directory, and those above it that are missing; returns when their names are on the disk.
     pub fn make_dir(&self, path: &Path) -> Result<()> {
-        self.step("make the directory", path, || fs::create_dir_all(path))
+        if path.is_dir() {
+            return Ok(());
+        }
+        let above = match path.parent() {
+            Some(above) if !above.as_os_str().is_empty() => above,
+            _ => Path::new("."),
+        };
+        self.make_dir(above)?;
+        self.add_dir(path)?;
+        self.sync_dir(above)
+    }
+
+    /// Makes a directory in one that is there; it may be there too.
+    pub fn add_dir(&self, path: &Path) -> Result<()> {
+        self.step("make the directory", path, || match fs::create_dir(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => match path.is_dir() {
+                true => Ok(()),
+                false => Err(ErrorKind::NotADirectory.into()),
+            },
+            done => done,
+        })
     }
 
     /// A new file; none of this name may be there.

@@ -144,12 +144,10 @@ impl Target {
     /// Makes the batch appear. If it cannot, and it is there, whoever was faster has committed it.
     fn publish(&self, batch: BatchTime, names: &[(usize, &str)]) -> Result<()> {
         let visible = self.directory.join(format!("{BATCH}{:013}", batch.0));
-        if committed(&visible).is_none() {
-            let gathered = self.gather(batch, names);
-            let renamed = gathered.and_then(|gathered| self.disk.rename(&gathered, &visible));
-            if renamed.is_err() && committed(&visible).is_none() {
-                return renamed;
-            }
+        let gathered = self.gather(batch, names);
+        let renamed = gathered.and_then(|gathered| self.disk.rename(&gathered, &visible));
+        if renamed.is_err() && committed(&visible).is_none() {
+            return renamed;
         }
         self.disk.sync_dir(&self.directory)
     }
@@ -160,7 +158,7 @@ impl Target {
         let all: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
         let hash = xxh3_64(all.join("\n").as_bytes());
         let gathered = attempts.join(format!("{:013}-{hash:016x}", batch.0));
-        self.disk.make_dir(&gathered)?;
+        self.disk.add_dir(&gathered)?;
         for (partition, name) in names {
             let (from, to) = (attempts.join(name), gathered.join(self.part(*partition)));
             // This commit may have moved it before.

@@ -159,7 +159,9 @@ fn a_process_that_ends_at_any_step_leaves_a_batch_whole_or_absent() {
             let next = dir.target(format);
             write(&next, 2).unwrap();
             assert!(dir.visible() == two, "{format:?}, {steps} steps, again");
+            assert_eq!(dir.attempts(), 0, "{format:?}, {steps} steps, again");
             write(&next, 2).unwrap();
+            assert_eq!(dir.attempts(), 0, "{format:?}, {steps} steps, repeated");
             write(&next, 3).unwrap();
             write(&dir.target(format), 1).unwrap();
             assert!(dir.visible() == three, "{format:?}, {steps} steps, later");
@@ -211,7 +213,8 @@ fn a_step_that_fails_once_is_repaired_by_trying_again() {
 fn a_full_disk_says_where_and_what_to_do() {
     let dir = Dir::new();
     let target = dir.target(Format::Csv);
-    fail_after(&target, 2, ErrorKind::StorageFull);
+    prepare(&target, 1).unwrap(); // makes the directories
+    fail_after(&target, 1, ErrorKind::StorageFull);
     let error = prepare(&target, 1).unwrap_err();
     assert!(error.is_retryable());
     let text = error.to_string();
@@ -263,6 +266,35 @@ fn attempts_at_the_same_time_do_not_meet() {
     assert!(dir.visible() == wanted(Format::JsonLines, 1));
     write(&dir.target(Format::JsonLines), 2).unwrap();
     assert_eq!(dir.attempts(), 0);
+}
+
+#[test]
+fn what_was_moved_away_is_not_written_again() {
+    let dir = Dir::new();
+    let target = dir.target(Format::Csv);
+    (1..=3).for_each(|batch| write(&target, batch).unwrap());
+    let newest = dir.visible().split_off("batch=0000000000003");
+    for old in [1, 2] {
+        fs::remove_dir_all(dir.0.join(format!("batch={old:013}"))).unwrap();
+    }
+    (1..=3).for_each(|batch| write(&target, batch).unwrap());
+    assert!(dir.visible() == newest);
+    let next = dir.target(Format::Csv);
+    (1..=3).for_each(|batch| write(&next, batch).unwrap());
+    assert!(dir.visible() == newest);
+    assert_eq!(dir.attempts(), 0);
+}
+
+#[test]
+fn a_relative_target_and_one_many_levels_deep_are_made() {
+    let dir = Dir::new();
+    write(&Target::new(dir.0.join("a/b/c"), Format::Csv), 1).unwrap();
+    assert!(dir.0.join("a/b/c/batch=0000000000001").is_dir());
+    // Without a parent it is made in the working directory, which is left alone here.
+    let relative = Target::new("not-there".into(), Format::Csv);
+    fail_after(&relative, 0, ErrorKind::Other);
+    let error = write(&relative, 1).unwrap_err().to_string();
+    assert!(error.contains("make the directory not-there:"), "{error}");
 }
 
 #[test]

@@ -51,7 +51,8 @@ const DONE: u64 = u64::MAX;
 /// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file read.
 ///
 /// **Not promised.** Links to directories are not followed. What a graceful stop finds of a file
-/// that is being read is left. On a cluster the master reads, and needs to reach the directory.
+/// that is being read is left. On a cluster the master reads, and needs to
+/// reach the directory; dead letters of files are logged there, and not in the stream of dead letters.
 ///
 /// Columns are found by name: members of JSON objects, the first line of CSV, columns of Parquet;
 /// others are passed over. Blank lines of JSON and CSV are no records; those of text are.
