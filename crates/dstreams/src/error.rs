@@ -4,6 +4,8 @@
 //! [`std::error::Error::source`]. Every message names what was wrong, where, and what to do.
 
 use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
@@ -95,7 +97,7 @@ pub enum Error {
         cause: Cause,
     },
     /// A sink could not prepare or commit.
-    #[error("output `{output}`: {cause}")]
+    #[error("output {output}: {cause}")]
     Sink {
         /// Name of the output.
         output: String,
@@ -154,7 +156,7 @@ pub enum Error {
         key: String,
     },
     /// A file or a directory could not be used.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{}", remedy(source))]
     File {
         /// What was to be done.
         action: &'static str,
@@ -181,6 +183,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// A file or directory that could not be used.
+    pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+        Error::File {
+            action,
+            path: path.display().to_string(),
+            source: Arc::new(source),
+        }
+    }
+
     /// The same error as that of `operator`, unless it names another already.
     #[doc(hidden)]
     pub fn of(self, operator: &Operator) -> Error {
@@ -223,6 +234,17 @@ impl Error {
 
 fn bound(version: &Option<BatchTime>) -> String {
     version.map_or_else(|| "none".into(), |version| version.to_string())
+}
+
+/// What to do about a file that could not be used, where that is known.
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free space there",
+        ErrorKind::PermissionDenied => "; give this process the right to it",
+        ErrorKind::ReadOnlyFilesystem => "; choose a place that can be written",
+        ErrorKind::NotADirectory => "; choose a path that is, or can become, a directory",
+        _ => "",
+    }
 }
 
 impl From<DataFusionError> for Error {

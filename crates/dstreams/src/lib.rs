@@ -32,6 +32,7 @@ extern crate self as dstreams;
 mod batch;
 mod commit;
 mod config;
+pub mod contract;
 mod crash;
 mod error;
 #[allow(missing_docs)] // public to `cluster` only
@@ -80,6 +81,13 @@ pub mod cluster {
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
     pub use crate::state::{States, keyed};
+}
+
+/// Files: read from a directory as they appear, and written batch by batch.
+pub mod files {
+    pub use crate::commit::FileSink;
+    pub use crate::receive::Files;
+    pub use crate::stream::format::Format;
 }
 
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.

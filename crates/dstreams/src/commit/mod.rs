@@ -5,8 +5,10 @@
 //! and channels are). **On failure**: the commit is repeated a bounded number of times, then the
 //! context stops and names the output.
 
+mod files;
 mod outputs;
 mod prepare;
 
+pub use files::FileSink;
 pub use outputs::RddReceiver;
 pub(crate) use prepare::{Outputs, PreparedBatch, commit};

@@ -59,7 +59,7 @@ impl<T: Record> DStream<T> {
         self.output(operator, Output::Sink(Arc::new(sink)));
     }
 
-    fn output(&self, operator: Operator, output: Output) {
+    pub(super) fn output(&self, operator: Operator, output: Output) {
         self.graph.lock().outputs.push(OutputNode {
             node: self.node,
             output,

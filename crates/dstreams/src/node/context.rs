@@ -13,7 +13,7 @@ use super::listener::Listener;
 use crate::batch::Clock;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
-use crate::receive::{Clients, DeadLetter, Generator, Queue, Source, TcpText};
+use crate::receive::{Clients, DeadLetter, Files, Generator, Queue, Source, TcpText};
 use crate::stream::dstream::{DStream, relational};
 use crate::stream::graph::{GraphRef, Input, NodeId, Op};
 use crate::stream::keyed::Keyed;
@@ -169,6 +169,19 @@ impl StreamContext {
     pub fn tcp_text(&mut self, name: &str, address: &str) -> DStream<String> {
         let operator = Operator::new("tcp_text", Location::caller());
         self.input(name, Box::new(TcpText::new(address)), operator)
+    }
+
+    /// Records of the files in a directory, those that are there and those that appear: see [`Files`].
+    ///
+    /// Fails if the format has no place for a column.
+    #[track_caller]
+    pub fn files<T: Record>(&mut self, name: &str, files: Files) -> Result<DStream<T>> {
+        let operator = Operator::new("files", Location::caller());
+        if let Some(message) = files.refuses(&T::schema()) {
+            return Err(Error::Graph { operator, message });
+        }
+        let source = files.source(T::schema());
+        Ok(self.input(name, Box::new(source), operator))
     }
 
     /// Records from programs that use the client library `dstreams-client`: the engine listens

@@ -14,6 +14,8 @@ pub trait Listener: Send + Sync + 'static {
     fn batch_completed(&self, _report: &BatchReport) {}
     /// A batch was given up, and the context stops.
     fn batch_failed(&self, _batch: BatchTime, _error: &Error) {}
+    /// A source has brought all its records and ended by itself.
+    fn source_ended(&self, _stream: &str) {}
     /// A source ended with an error; the others go on.
     fn source_failed(&self, _stream: &str, _error: &Error) {}
 }

@@ -305,7 +305,7 @@ pub async fn run_source(
     listeners: Vec<Arc<dyn Listener>>,
 ) {
     let stream = ingest.stream().to_owned();
-    let ran = AssertUnwindSafe(source.run(ingest, closing))
+    let ran = AssertUnwindSafe(source.run(ingest, closing.clone()))
         .catch_unwind()
         .await;
     let ended = ran.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
@@ -315,5 +315,7 @@ pub async fn run_source(
         listeners
             .iter()
             .for_each(|l| l.source_failed(&stream, &error));
+    } else if !closing.is_requested() {
+        listeners.iter().for_each(|l| l.source_ended(&stream));
     }
 }

@@ -37,6 +37,20 @@ impl Ingest {
         self.0.push(records).await
     }
 
+    /// As [`Ingest::push`], and says that the input `key` (a file, a partition of a log) has come as far
+    /// as `done` with these records: a number that only grows, and means what the source wants it to.
+    /// The mark is kept or lost with the records; without any, with the next that are pushed.
+    pub async fn push_at(&self, records: RecordBatch, key: &str, done: u64) -> Result<()> {
+        self.0.push_marked(records, Some((&key.into(), done))).await
+    }
+
+    /// How far each input had come, by the marks of records that are in a batch already: where to go on
+    /// after a restart. Empty when the program starts for the first time, and as long as the context
+    /// keeps no journal.
+    pub fn positions(&self) -> &BTreeMap<String, u64> {
+        &self.0.positions
+    }
+
     /// Keeps something that is no record as a dead letter. `producer` says who sent it.
     pub async fn dead_letter(&self, producer: &str, bytes: &[u8], reason: &str) {
         let intake = &self.0;
@@ -44,12 +58,6 @@ impl Ingest {
         let dead = &intake.dead_letters;
         dead.add(&intake.stream, producer, bytes, length, reason)
             .await
-    }
-
-    /// What an earlier process of this program has taken, by producer or part of the source: the last number.
-    /// Empty where nothing is restored.
-    pub fn positions(&self) -> &BTreeMap<String, u64> {
-        &self.0.positions
     }
 
     /// Name of the stream.
@@ -136,18 +144,18 @@ impl Intake {
         }
     }
 
+    /// What was received before a restart: see [`Ingest::positions`].
+    pub fn with_positions(mut self, positions: BTreeMap<String, u64>) -> Self {
+        self.positions = positions;
+        self
+    }
+
     /// Records are safe once [`Intake::set_safe`] has said so of their block.
     pub fn with_copies(mut self) -> Self {
         self.copies = Some(Copies {
             fresh: Notify::new(),
             safe: watch::Sender::new(0),
         });
-        self
-    }
-
-    /// Goes on where an earlier process ended: by producer (or part of a source), the last that was taken.
-    pub fn with_positions(mut self, positions: BTreeMap<String, u64>) -> Self {
-        self.positions = positions;
         self
     }
 
@@ -186,13 +194,20 @@ impl Intake {
 
     /// See [`Ingest::push`].
     pub async fn push(&self, records: RecordBatch) -> Result<()> {
+        self.push_marked(records, None).await
+    }
+
+    async fn push_marked(&self, records: RecordBatch, mark: Option<Mark<'_>>) -> Result<()> {
         let records = self.fit(records)?;
         if records.num_rows() == 0 {
+            if let Some((key, done)) = mark {
+                self.lock().marks.insert(Arc::clone(key), done);
+            }
             return Ok(());
         }
         let bytes = memory_size(&records);
         let memory = self.budget.take(bytes).await;
-        let block = self.add(records, bytes, memory, None)?;
+        let block = self.add(records, bytes, memory, mark)?;
         self.safe(block).await;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Receive: bytes become blocks of Arrow columns.
 //!
-//! **In**: bytes from TCP producers, client programs, queues and generators. **Out**: sealed
+//! **In**: bytes from TCP producers, client programs, files, queues and generators. **Out**: sealed
 //! [`Block`]s at the end of each interval. **Promise**: a bad record never stops the stream: it is
 //! counted and kept as a dead letter with its reason; a good one is never lost. Memory is bounded:
 //! past the bound receiving waits. **On failure**: one producer's failure ends its connection
@@ -10,6 +10,7 @@ mod block;
 mod budget;
 pub(crate) mod client;
 mod dead_letter;
+mod files;
 mod generator;
 mod ingest;
 mod lines;
@@ -19,6 +20,7 @@ mod tcp;
 
 pub use client::{Claims, Clients, Embedded};
 pub use dead_letter::DeadLetter;
+pub use files::Files;
 pub use generator::Generator;
 pub use ingest::Ingest;
 pub use queue::Queue;

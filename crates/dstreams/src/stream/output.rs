@@ -104,7 +104,8 @@ pub enum Guarantee {
 /// commit fails or its outcome is unknown, it is repeated with the same batch time.
 ///
 /// A sink that makes nothing visible before `commit`, and whose `commit` is atomic and does
-/// nothing for a batch time it has seen, is exactly-once.
+/// nothing for a batch time it has seen, is exactly-once. The next batch may be prepared before this one
+/// is committed. [`contract::sink`](crate::contract::sink) holds a sink to all this in a test.
 ///
 /// ```
 /// use std::sync::Mutex;

@@ -8,6 +8,8 @@
 mod contract;
 mod determinism;
 mod every_operator;
+mod files_sink;
+mod files_source;
 mod graph;
 mod keyed_state;
 mod lifecycle;

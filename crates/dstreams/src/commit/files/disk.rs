@@ -1,0 +1,113 @@
+//! [`Disk`]: the steps on the file system that a sink takes. Tests end a process between any two.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Steps on the file system; each may fail.
+#[derive(Default)]
+pub(super) struct Disk {
+    /// How many more steps work, and how the others fail.
+    #[cfg(test)]
+    pub fails: std::sync::Mutex<Option<(usize, ErrorKind)>>,
+}
+
+impl Disk {
+    fn step<T>(
+        &self,
+        action: &'static str,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T> {
+        let done = self.allow().and_then(|()| work());
+        done.map_err(|source| Error::file(action, path, source))
+    }
+
+    #[cfg(not(test))]
+    #[inline]
+    fn allow(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn allow(&self) -> io::Result<()> {
+        match &mut *self.fails.lock().unwrap_or_else(|e| e.into_inner()) {
+            Some((0, kind)) => Err((*kind).into()),
+            Some((left, _)) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a directory, and those above it that are missing; returns when their names are on the disk.
+    pub fn make_dir(&self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let above = match path.parent() {
+            Some(above) if !above.as_os_str().is_empty() => above,
+            _ => Path::new("."),
+        };
+        self.make_dir(above)?;
+        self.add_dir(path)?;
+        self.sync_dir(above)
+    }
+
+    /// Makes a directory in one that is there; it may be there too.
+    pub fn add_dir(&self, path: &Path) -> Result<()> {
+        self.step("make the directory", path, || match fs::create_dir(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => match path.is_dir() {
+                true => Ok(()),
+                false => Err(ErrorKind::NotADirectory.into()),
+            },
+            done => done,
+        })
+    }
+
+    /// A new file; none of this name may be there.
+    pub fn create(&self, path: &Path) -> Result<File> {
+        self.step("make", path, || File::create_new(path))
+    }
+
+    pub fn write(&self, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.step("write", path, || file.write_all(bytes))
+    }
+
+    /// Returns when the bytes of a file are on the disk.
+    pub fn sync(&self, file: &File, path: &Path) -> Result<()> {
+        self.step("sync", path, || file.sync_all())
+    }
+
+    /// Returns when the names in a directory are on the disk.
+    pub fn sync_dir(&self, path: &Path) -> Result<()> {
+        self.step("sync the directory", path, || match cfg!(unix) {
+            true => File::open(path)?.sync_all(),
+            false => Ok(()), // there is no such thing elsewhere
+        })
+    }
+
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.step("rename to", to, || fs::rename(from, to))
+    }
+
+    /// What is in a directory; nothing if there is none.
+    pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        self.step("list", path, || match fs::read_dir(path) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Removes a file, or a directory with what is in it.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        self.step("remove", path, || match path.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        })
+    }
+}

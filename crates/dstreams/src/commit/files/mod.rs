@@ -1,0 +1,138 @@
+//! [`FileSink`]: each batch becomes a directory of files, whole or not at all.
+//!
+//! Prepared files wait in a hidden directory; the commit gathers those of a batch in a directory of
+//! their own and renames that. What makes it safe is in `target.rs`, bytes are in `encode.rs`.
+
+mod disk;
+mod encode;
+mod target;
+
+use std::panic::Location;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use dstreams_control::BatchTime;
+
+use self::target::Target;
+use crate::error::{BoxError, Error, Operator, Result};
+use crate::stream::dstream::DStream;
+use crate::stream::format::Format;
+use crate::stream::keyed::Keyed;
+use crate::stream::output::{Guarantee, Output, Prepared, Sink};
+use crate::stream::record::{Key, Record};
+
+/// Writes each batch as a directory of files, exactly once.
+///
+/// Below the target directory there is one directory for each batch that had records, named by its
+/// batch time in milliseconds, with one file for each partition that had some:
+///
+/// ```text
+/// counts/batch=1700000000500/part-00000.jsonl
+/// counts/batch=1700000000500/part-00001.jsonl
+/// ```
+///
+/// **Promised.** The directory of a batch appears by one rename when the batch commits, with all its
+/// files: it is never seen in part. It is never changed after that, also when its commit is repeated
+/// or the batch is run again by a process that starts after a crash. When the commit returns, the
+/// files and their names were synced. The same rows give the same bytes, in the order of the RDD:
+/// partition after partition. An older batch than the newest directory is taken as committed, so the
+/// newest directory must stay where it is; others may be moved away or removed at any time.
+///
+/// **Not promised.** Nothing says that a batch had no records: it has no directory. Two programs must
+/// not write to one directory. Object stores have no rename: this is for file systems, which must
+/// rename a directory atomically (local ones and NFS do).
+///
+/// Files that wait for their commit are in `.attempts` below the target. What a crash left there goes
+/// when its batch, or a later one, commits. The target is listed once, at the first commit.
+///
+/// A full disk or a directory that cannot be written is an [`Error::File`] with the path; the batch is
+/// tried again as often as [`Config::attempts`](crate::Config::attempts) says, and nothing of it is
+/// visible.
+///
+/// ```
+/// use dstreams::{StreamContext, files::{FileSink, Format}};
+///
+/// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+/// let (_, words) = ctx.queue::<String>("words");
+/// words.sink("words", FileSink::new("/srv/words", Format::JsonLines));
+/// words.write_files("/srv/words.csv", Format::Csv)?; // the same, with the columns checked now
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct FileSink(Arc<Target>);
+
+impl FileSink {
+    /// Writes to `directory`, which is made when the first batch is written.
+    pub fn new(directory: impl Into<PathBuf>, format: Format) -> Self {
+        FileSink(Arc::new(Target::new(directory.into(), format)))
+    }
+
+    /// Does `work` on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Target) -> Result<T> + Send + 'static,
+    ) -> Result<T, BoxError> {
+        let target = Arc::clone(&self.0);
+        Ok(tokio::task::spawn_blocking(move || work(&target)).await??)
+    }
+}
+
+#[async_trait]
+impl Sink for FileSink {
+    async fn prepare(
+        &self,
+        batch: BatchTime,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        if rows.iter().all(|rows| rows.num_rows() == 0) {
+            return Ok(Prepared::default());
+        }
+        let rows = rows.to_vec();
+        let prepare = move |target: &Target| target.prepare(batch, partition, &rows);
+        let name = self.blocking(prepare).await?;
+        Ok(Prepared(name.into_bytes()))
+    }
+
+    async fn commit(&self, batch: BatchTime, prepared: Vec<Prepared>) -> Result<(), BoxError> {
+        self.blocking(move |target| target.commit(batch, &prepared))
+            .await
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+impl<T: Record> DStream<T> {
+    /// Writes each RDD as a directory of files below `directory`, exactly once: see [`FileSink`].
+    ///
+    /// Fails if the format has no place for a column. O(records of the batch).
+    #[track_caller]
+    pub fn write_files(&self, directory: impl Into<PathBuf>, format: Format) -> Result<()> {
+        let operator = Operator::new("write_files", Location::caller());
+        let refused = match format {
+            Format::Text => Some("text is to read only; use JSON lines or CSV".to_owned()),
+            format => format.refuses(&T::schema()),
+        };
+        if let Some(message) = refused {
+            return Err(Error::Graph { operator, message });
+        }
+        let sink = Arc::new(FileSink::new(directory, format));
+        self.output(operator, Output::Sink(sink));
+        Ok(())
+    }
+}
+
+impl<K: Key, V: Record> Keyed<K, V> {
+    /// [`DStream::write_files`] of the pairs.
+    #[track_caller]
+    pub fn write_files(&self, directory: impl Into<PathBuf>, format: Format) -> Result<()> {
+        self.pairs().write_files(directory, format)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,396 @@
+//! Checks for your own tests: does a [`Sink`] keep its promise, whatever fails?
+//!
+//! [`sink()`] plays the engine: it prepares and commits batches, ends the process between and inside
+//! calls, comes again, and looks at what is visible after each step.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use dstreams_control::BatchTime;
+
+use crate::error::BoxError;
+use crate::stream::output::{Guarantee, Prepared, Sink};
+use crate::stream::record::{Record, batch_of};
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{promise} (batch {batch}, {step}): {found}")]
+#[non_exhaustive]
+pub struct Broken {
+    /// The promise.
+    pub promise: &'static str,
+    /// The batch that was written.
+    pub batch: BatchTime,
+    /// What had just been done.
+    pub step: &'static str,
+    /// What is wrong.
+    pub found: String,
+}
+
+/// Nothing of a batch is visible before its commit.
+pub const HIDDEN: &str = "what is prepared is not visible before its commit";
+/// A committed batch is there with all its records, each once.
+pub const WHOLE: &str = "a batch is visible whole, each record once";
+/// What was committed stays as it is.
+pub const ONCE: &str = "what is committed again changes nothing";
+/// A batch that a process left behind is there whole or not at all.
+pub const ATOMIC: &str = "a commit that breaks off has done all or nothing";
+/// Calls that should work do.
+pub const WORKS: &str = "prepare and commit work when they are tried again";
+/// The sink says that it is exactly-once.
+pub const SAYS_SO: &str = "the sink says that it is exactly-once";
+
+/// Records of each partition of a batch.
+const SIZES: [u64; 4] = [3, 0, 1, 2];
+/// Time of the first batch, and between two.
+const FIRST: u64 = 1_700_000_000_000;
+const EVERY: u64 = 500;
+/// A commit is broken off after up to so many waits.
+const WAITS: usize = 6;
+
+/// Holds an exactly-once sink to its promise; see [`Sink`].
+///
+/// `make` opens the sink on one target, which is empty at first: each call stands for a process that
+/// starts after a crash, and the one before is not used any more. `row(n)` makes record `n`; records
+/// with different numbers must differ. `read` returns what a reader of the target sees: the records
+/// of each batch, in any order; a batch without records may be there or not.
+///
+/// Not checked: the order of records, what happens when two processes write at once, and whether what
+/// was committed survives the loss of power.
+///
+/// ```
+/// use std::{collections::BTreeMap, path::Path};
+/// use dstreams::{BatchTime, contract, files::{FileSink, Format}};
+///
+/// # fn visible(_: &Path) -> BTreeMap<BatchTime, Vec<i64>> { unimplemented!() }
+/// # async fn test() -> Result<(), contract::Broken> {
+/// let target = Path::new("/tmp/numbers");
+/// contract::sink(
+///     async || FileSink::new(target, Format::JsonLines),
+///     |n| n as i64,
+///     async || visible(target),
+/// ).await
+/// # }
+/// ```
+pub async fn sink<S: Sink, T: Record + Debug>(
+    make: impl AsyncFn() -> S,
+    row: impl Fn(u64) -> T,
+    read: impl AsyncFn() -> BTreeMap<BatchTime, Vec<T>>,
+) -> Result<(), Broken> {
+    let mut suite = Suite {
+        make,
+        row,
+        read,
+        visible: BTreeMap::new(),
+        last: 0,
+    };
+    suite
+        .see(WHOLE, "nothing: the target must be empty at first")
+        .await?;
+    let says = (suite.make)().await.guarantee();
+    if says != Guarantee::ExactlyOnce {
+        return Err(suite.broken(SAYS_SO, "nothing", format!("it says {says:?}")));
+    }
+    suite.plain().await?;
+    suite.prepared_early().await?;
+    suite.repeated().await?;
+    suite.attempts().await?;
+    suite.ended_before_commit().await?;
+    suite.ended_in_commit().await?;
+    suite.without_records().await?;
+    suite.old_batches().await
+}
+
+struct Suite<M, R, W> {
+    make: M,
+    row: R,
+    read: W,
+    /// What must be visible: the records of each batch, as text, sorted.
+    visible: BTreeMap<BatchTime, Vec<String>>,
+    /// Number of the batch that is written.
+    last: u64,
+}
+
+impl<S, T, M, R, W> Suite<M, R, W>
+where
+    S: Sink,
+    T: Record + Debug,
+    M: AsyncFn() -> S,
+    R: Fn(u64) -> T,
+    W: AsyncFn() -> BTreeMap<BatchTime, Vec<T>>,
+{
+    /// One batch after another.
+    async fn plain(&mut self) -> Result<(), Broken> {
+        let sink = (self.make)().await;
+        for _ in 0..3 {
+            self.last += 1;
+            let prepared = self.prepare(&sink, self.last).await?;
+            self.see(HIDDEN, "prepared").await?;
+            self.commit(&sink, self.last, &prepared).await?;
+            self.add();
+            self.see(WHOLE, "committed").await?;
+        }
+        Ok(())
+    }
+
+    /// The next batch is prepared before this one is committed, as engines that overlap batches do.
+    async fn prepared_early(&mut self) -> Result<(), Broken> {
+        let sink = (self.make)().await;
+        let (this, next) = (self.last + 1, self.last + 2);
+        let prepared = self.prepare(&sink, this).await?;
+        let early = self.prepare(&sink, next).await?;
+        for (number, prepared) in [(this, prepared), (next, early)] {
+            self.last = number;
+            self.commit(&sink, number, &prepared).await?;
+            self.add();
+            self.see(WHOLE, "committed, two batches were prepared")
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Commits that are repeated, by the same process and by the next.
+    async fn repeated(&mut self) -> Result<(), Broken> {
+        self.last += 1;
+        let sink = (self.make)().await;
+        let prepared = self.prepare(&sink, self.last).await?;
+        self.commit(&sink, self.last, &prepared).await?;
+        self.add();
+        self.see(WHOLE, "committed").await?;
+        self.commit(&sink, self.last, &prepared).await?;
+        self.see(ONCE, "committed a second time").await?;
+        let again = self.prepare(&sink, self.last).await?;
+        self.commit(&sink, self.last, &again).await?;
+        self.see(ONCE, "prepared and committed a second time")
+            .await?;
+        drop(sink);
+        let next = (self.make)().await;
+        self.see(ONCE, "opened again").await?;
+        self.commit(&next, self.last, &prepared).await?;
+        self.see(ONCE, "committed again by the next process")
+            .await?;
+        let again = self.prepare(&next, self.last).await?;
+        self.see(ONCE, "prepared again by the next process").await?;
+        self.commit(&next, self.last, &again).await?;
+        self.see(ONCE, "prepared and committed again by the next process")
+            .await
+    }
+
+    /// Two attempts at the same time, of which some partitions count of one and some of the other.
+    async fn attempts(&mut self) -> Result<(), Broken> {
+        self.last += 1;
+        let sink = (self.make)().await;
+        let both = futures::future::join(
+            self.prepare(&sink, self.last),
+            self.prepare(&sink, self.last),
+        );
+        let (one, other) = both.await;
+        let (one, other) = (one?, other?);
+        self.see(HIDDEN, "prepared twice at the same time").await?;
+        let turns = one.iter().zip(&other).enumerate();
+        let mixed = turns.map(|(n, (one, other))| if n % 2 == 0 { other } else { one }.clone());
+        self.commit(&sink, self.last, &mixed.collect::<Vec<_>>())
+            .await?;
+        self.add();
+        self.see(WHOLE, "committed, partitions of two attempts")
+            .await?;
+        for prepared in [one, other] {
+            self.commit(&sink, self.last, &prepared).await?;
+            self.see(ONCE, "committed again with another attempt")
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A process ends when it has prepared some partitions, or all.
+    async fn ended_before_commit(&mut self) -> Result<(), Broken> {
+        for partitions in 1..=SIZES.len() {
+            self.last += 1;
+            let ends = (self.make)().await;
+            self.prepare_first(&ends, self.last, partitions).await?;
+            drop(ends);
+            let next = (self.make)().await;
+            self.see(HIDDEN, "prepared by a process that ended").await?;
+            let prepared = self.prepare(&next, self.last).await?;
+            self.see(HIDDEN, "prepared by the next process").await?;
+            self.commit(&next, self.last, &prepared).await?;
+            self.add();
+            self.see(WHOLE, "committed by the next process").await?;
+        }
+        Ok(())
+    }
+
+    /// A process ends while it commits; the batch comes again.
+    async fn ended_in_commit(&mut self) -> Result<(), Broken> {
+        for waits in 0..WAITS {
+            self.last += 1;
+            let ends = (self.make)().await;
+            let prepared = self.prepare(&ends, self.last).await?;
+            let before = self.visible.clone();
+            break_off(ends.commit(time(self.last), prepared), waits).await;
+            drop(ends);
+            let found = self.look().await;
+            self.add();
+            if found != before && found != self.visible {
+                let found = difference(&self.visible, &found);
+                return Err(self.broken(ATOMIC, "a commit broke off", found));
+            }
+            let next = (self.make)().await;
+            let prepared = self.prepare(&next, self.last).await?;
+            self.commit(&next, self.last, &prepared).await?;
+            self.see(WHOLE, "committed after a commit broke off")
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A batch in which no partition has records, among others that have.
+    async fn without_records(&mut self) -> Result<(), Broken> {
+        self.last += 1;
+        let sink = (self.make)().await;
+        for step in [
+            "committed without records",
+            "committed again without records",
+        ] {
+            let mut prepared = Vec::new();
+            for partition in 0..SIZES.len() {
+                let part = sink.prepare(time(self.last), partition, &[]).await;
+                prepared.push(self.works("prepared without records", part)?);
+            }
+            self.commit(&sink, self.last, &prepared).await?;
+            self.see(WHOLE, step).await?;
+        }
+        drop(sink);
+        self.plain().await
+    }
+
+    /// A process that starts offers batches that were committed long ago.
+    async fn old_batches(&mut self) -> Result<(), Broken> {
+        let sink = (self.make)().await;
+        for number in 1..self.last {
+            if !self.visible.contains_key(&time(number)) {
+                continue; // the one without records
+            }
+            let prepared = self.prepare(&sink, number).await?;
+            self.commit(&sink, number, &prepared).await?;
+            self.see(ONCE, "an old batch committed again").await?;
+        }
+        Ok(())
+    }
+
+    /// The records of a partition.
+    fn records(&self, number: u64, partition: usize) -> impl Iterator<Item = T> {
+        let before: u64 = SIZES[..partition].iter().sum();
+        let first = number * SIZES.iter().sum::<u64>() + before;
+        (first..first + SIZES[partition]).map(&self.row)
+    }
+
+    async fn prepare(&self, sink: &S, number: u64) -> Result<Vec<Prepared>, Broken> {
+        self.prepare_first(sink, number, SIZES.len()).await
+    }
+
+    async fn prepare_first(
+        &self,
+        sink: &S,
+        number: u64,
+        partitions: usize,
+    ) -> Result<Vec<Prepared>, Broken> {
+        let mut prepared = Vec::new();
+        for partition in 0..partitions {
+            let mut rows = Vec::new();
+            // Two records or fewer in each Arrow batch.
+            let mut records = self.records(number, partition).peekable();
+            while records.peek().is_some() {
+                let batch = batch_of(records.by_ref().take(2));
+                rows.push(self.works("made records", batch.map_err(BoxError::from))?);
+            }
+            let part = sink.prepare(time(number), partition, &rows).await;
+            prepared.push(self.works("prepared", part)?);
+        }
+        Ok(prepared)
+    }
+
+    async fn commit(&self, sink: &S, number: u64, parts: &[Prepared]) -> Result<(), Broken> {
+        self.works("committed", sink.commit(time(number), parts.to_vec()).await)
+    }
+
+    /// The batch that is written has to be visible from now on.
+    fn add(&mut self) {
+        let partitions = 0..SIZES.len();
+        let records = partitions.flat_map(|partition| self.records(self.last, partition));
+        let records = sorted(records.collect());
+        self.visible.insert(time(self.last), records);
+    }
+
+    async fn look(&self) -> BTreeMap<BatchTime, Vec<String>> {
+        let batches = (self.read)().await.into_iter();
+        let batches = batches.map(|(batch, records)| (batch, sorted(records)));
+        batches.filter(|(_, records)| !records.is_empty()).collect()
+    }
+
+    /// Exactly what has to be visible is.
+    async fn see(&self, promise: &'static str, step: &'static str) -> Result<(), Broken> {
+        let found = self.look().await;
+        match found == self.visible {
+            true => Ok(()),
+            false => Err(self.broken(promise, step, difference(&self.visible, &found))),
+        }
+    }
+
+    fn works<V>(&self, step: &'static str, done: Result<V, BoxError>) -> Result<V, Broken> {
+        done.map_err(|error| self.broken(WORKS, step, error.to_string()))
+    }
+
+    fn broken(&self, promise: &'static str, step: &'static str, found: String) -> Broken {
+        Broken {
+            promise,
+            batch: time(self.last),
+            step,
+            found,
+        }
+    }
+}
+
+fn time(number: u64) -> BatchTime {
+    BatchTime(FIRST + number * EVERY)
+}
+
+fn sorted<T: Debug>(records: Vec<T>) -> Vec<String> {
+    let mut records: Vec<_> = records.iter().map(|record| format!("{record:?}")).collect();
+    records.sort();
+    records
+}
+
+/// The first batch that is not as it has to be.
+fn difference(
+    wanted: &BTreeMap<BatchTime, Vec<String>>,
+    found: &BTreeMap<BatchTime, Vec<String>>,
+) -> String {
+    let batches = wanted.keys().chain(found.keys());
+    let mut differ = batches.filter(|batch| wanted.get(batch) != found.get(batch));
+    match differ.next() {
+        Some(batch) => format!(
+            "batch {batch} has {:?}, expected {:?}",
+            found.get(batch),
+            wanted.get(batch)
+        ),
+        None => "no difference".into(),
+    }
+}
+
+/// Drops `work` where it waits for the `waits + 1`st time, unless it ends before.
+async fn break_off(work: impl Future, mut waits: usize) {
+    let mut work = pin!(work);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending if waits == 0 => Poll::Ready(()),
+        Poll::Pending => {
+            waits -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}

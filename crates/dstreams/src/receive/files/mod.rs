@@ -1,0 +1,239 @@
+//! [`Files`]: the records of the files that appear in a directory.
+//!
+//! `look.rs` finds them, `split.rs` cuts text into records, `decode.rs` and `parquet.rs` make Arrow
+//! batches; `read.rs` goes through one file on a thread that may block.
+
+mod decode;
+mod look;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod read;
+mod split;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+
+use self::look::look;
+use self::read::{Bad, Reading};
+use super::ingest::Ingest;
+use super::source::{Closing, Place, Source};
+use crate::error::{BoxError, Result};
+use crate::stream::format::Format;
+
+/// Pause between two looks at the directory: short for a person, long against a listing.
+const EVERY: Duration = Duration::from_millis(500);
+/// Bytes of text that become one Arrow batch.
+const PIECE: usize = 256 << 10;
+/// The mark of a file that is done.
+const DONE: u64 = u64::MAX;
+
+/// The records of the files in a directory and the directories below it: those that are there, and
+/// those that appear.
+///
+/// A file is read when its name is first seen, so it must be whole by then: write it under a name
+/// that is passed over (one that begins with `.` or `_` or ends in `.tmp`), then rename it. Names
+/// below a directory that is passed over are, too. So what a [`FileSink`](crate::files::FileSink)
+/// writes can be read while it is written.
+///
+/// **Promised.** Each file is read once; what is done to it later does not count, also when another
+/// takes its name. Files that are found at the same look are read one after the other, in the order
+/// of their paths, and the records of a file stay in order. A line that is no record is a dead letter
+/// with the path, the number of the line and the reason, and the others count. So does the rest of
+/// the files when one cannot be read or is gone: that is a dead letter with its path. Memory: some
+/// pieces of 256 KiB, one record at most as long as
+/// [`Config::line_bytes`](crate::Config::line_bytes), what
+/// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file read.
+///
+/// **Not promised.** Links to directories are not followed. What a graceful stop finds of a file
+/// that is being read is left. On a cluster the master reads, and needs to
+/// reach the directory; dead letters of files are logged there, and not in the stream of dead letters.
+///
+/// Columns are found by name: members of JSON objects, the first line of CSV, columns of Parquet;
+/// others are passed over. Blank lines of JSON and CSV are no records; those of text are.
+///
+/// ```
+/// use dstreams::{Record, StreamContext, files::{Files, Format}};
+///
+/// #[derive(Record)]
+/// struct View { url: String, user: i64, referrer: Option<String> }
+///
+/// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+/// let views = ctx.files::<View>("views", Files::dir("/srv/views", Format::JsonLines))?;
+/// let lines = ctx.files::<String>("lines", Files::dir("/var/log/app", Format::Text).once())?;
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Files {
+    directory: PathBuf,
+    format: Format,
+    every: Duration,
+    once: bool,
+    piece: usize,
+}
+
+impl Files {
+    /// The files in `directory`, which must be there when the context starts.
+    pub fn dir(directory: impl Into<PathBuf>, format: Format) -> Self {
+        Files {
+            directory: directory.into(),
+            format,
+            every: EVERY,
+            once: false,
+            piece: PIECE,
+        }
+    }
+
+    /// Looks at the directory so often; default: every half second.
+    pub fn every(mut self, pause: Duration) -> Self {
+        self.every = pause;
+        self
+    }
+
+    /// Reads the files that are there, then ends: the same program over what there is. Listeners are
+    /// told of the end ([`Listener::source_ended`](crate::Listener::source_ended)); stop the context
+    /// then.
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
+    /// Bytes of text that become one Arrow batch, for tests.
+    #[doc(hidden)]
+    pub fn piece_bytes(mut self, bytes: usize) -> Self {
+        self.piece = bytes.max(1);
+        self
+    }
+
+    /// Why records with these columns cannot be read, if they cannot.
+    pub(crate) fn refuses(&self, columns: &SchemaRef) -> Option<String> {
+        let text = <String as crate::stream::record::Record>::schema();
+        match self.format {
+            Format::Text if columns.fields() != text.fields() => {
+                Some("files of text are a stream of `String`; use another format".into())
+            }
+            format => format.refuses(columns),
+        }
+    }
+
+    /// The source of records with these columns.
+    pub(crate) fn source(self, schema: SchemaRef) -> FileSource {
+        FileSource {
+            files: self,
+            schema,
+        }
+    }
+}
+
+/// Reads the files of a [`Files`].
+pub(crate) struct FileSource {
+    files: Files,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl Source for FileSource {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
+        let directory = self.files.directory.clone();
+        tokio::task::spawn_blocking(move || look(&directory)).await??;
+        Ok(None)
+    }
+
+    /// A worker that takes over would not know what another one has read.
+    fn place(&self) -> Place {
+        Place::Master
+    }
+
+    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+        let mut seen = HashSet::new();
+        let positions = ingest.positions().clone();
+        loop {
+            let directory = self.files.directory.clone();
+            let found = tokio::task::spawn_blocking(move || look(&directory)).await?;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) if self.files.once => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(stream = ingest.stream(), %error, "looking again later");
+                    Vec::new()
+                }
+            };
+            for name in found {
+                if closing.is_requested() {
+                    return Ok(());
+                }
+                if !seen.insert(name.clone()) {
+                    continue;
+                }
+                let done = positions.get(&name).copied().unwrap_or_default();
+                if done != DONE {
+                    self.read(&name, done, &ingest, &closing).await?;
+                }
+            }
+            if self.files.once {
+                return Ok(());
+            }
+            tokio::select! {
+                () = closing.requested() => return Ok(()),
+                () = tokio::time::sleep(self.files.every) => {}
+            }
+        }
+    }
+}
+
+impl FileSource {
+    /// Pushes the records of one file after the first `done` lines, until the context closes.
+    async fn read(&self, name: &str, done: u64, ingest: &Ingest, closing: &Closing) -> Result<()> {
+        let path = self.files.directory.join(name);
+        let reading = Reading {
+            path: path.clone(),
+            format: self.files.format,
+            schema: self.schema.clone(),
+            piece: self.files.piece,
+            line_bytes: ingest.0.line_bytes,
+            done,
+        };
+        let (mut pieces, thread) = reading.start();
+        while let Some(piece) = pieces.recv().await {
+            for bad in piece.bad {
+                bury(&path, bad, ingest).await;
+            }
+            let rows = piece.rows;
+            let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
+            ingest.push_at(rows, name, piece.done).await?;
+            if closing.is_requested() {
+                return Ok(()); // the thread ends when nobody takes its pieces
+            }
+        }
+        let failed = match thread.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => format!("the reader broke: {panic}"),
+        };
+        let whole = Bad {
+            bytes: Vec::new(),
+            length: 0,
+            reason: format!("given up: {failed}"),
+        };
+        bury(&path, whole, ingest).await;
+        Ok(())
+    }
+}
+
+async fn bury(path: &Path, bad: Bad, ingest: &Ingest) {
+    let (dead, path) = (&ingest.0.dead_letters, path.display().to_string());
+    dead.add(ingest.stream(), &path, &bad.bytes, bad.length, &bad.reason)
+        .await
+}
+
+#[cfg(test)]
+mod tests;

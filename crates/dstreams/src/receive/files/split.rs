@@ -1,0 +1,241 @@
+//! [`Splitter`]: the bytes of a file to records: lines, or the records of CSV, which may have line
+//! feeds inside quotes.
+//!
+//! A record over the limit is thrown away as it is read, so it fills no memory. A quote that is not
+//! closed within the limit, or at all, costs its line only: the next one begins a record.
+
+use std::io::{self, ErrorKind, Read};
+
+use super::read::Bad;
+use crate::stream::format::Format;
+
+/// Bytes kept of a line over the limit.
+const KEPT: usize = 64 << 10;
+
+/// Where a record is in its chunk, without the line feed at its end, and the line it begins at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub start: usize,
+    pub end: usize,
+    pub line: u64,
+}
+
+/// Some whole records.
+pub(super) struct Chunk {
+    pub bytes: Vec<u8>,
+    pub records: Vec<Span>,
+    /// What is none, by line.
+    pub bad: Vec<(u64, Bad)>,
+    /// The last line in it.
+    pub last: u64,
+}
+
+impl Chunk {
+    /// Leaves out what is in the first `lines` lines of the file.
+    pub fn skip(&mut self, lines: u64) {
+        self.records.retain(|record| record.line > lines);
+        self.bad.retain(|(line, _)| *line > lines);
+    }
+}
+
+pub(super) struct Splitter<R> {
+    from: R,
+    csv: bool,
+    piece: usize,
+    limit: usize,
+    /// Read and not split yet; begins with a record.
+    rest: Vec<u8>,
+    /// The line it begins at.
+    line: u64,
+    /// A line over the limit, whose end was not seen yet.
+    skipped: Option<Bad>,
+    ended: bool,
+}
+
+impl<R: Read> Splitter<R> {
+    pub fn new(from: R, format: Format, piece: usize, limit: usize) -> Self {
+        Splitter {
+            from,
+            csv: format == Format::Csv,
+            piece,
+            limit,
+            rest: Vec::new(),
+            line: 1,
+            skipped: None,
+            ended: false,
+        }
+    }
+
+    /// The next records; none at the end of the file.
+    pub fn next(&mut self) -> io::Result<Option<Chunk>> {
+        loop {
+            if self.ended && self.rest.is_empty() && self.skipped.is_none() {
+                return Ok(None);
+            }
+            self.fill()?;
+            let chunk = self.split();
+            if !chunk.records.is_empty() || !chunk.bad.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+
+    /// Reads about a piece more.
+    fn fill(&mut self) -> io::Result<()> {
+        let mut left = self.piece;
+        while left > 0 && !self.ended {
+            let mut more = (&mut self.from).take(left as u64);
+            match more.read_to_end(&mut self.rest) {
+                Ok(0) => self.ended = true,
+                Ok(read) => left -= read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn split(&mut self) -> Chunk {
+        let mut chunk = Chunk {
+            bytes: std::mem::take(&mut self.rest),
+            records: Vec::new(),
+            bad: Vec::new(),
+            last: 0,
+        };
+        let mut at = self.end_skipped(&mut chunk);
+        while at < chunk.bytes.len() {
+            let rest = &chunk.bytes[at..];
+            let (length, feed) = match self.end_of_record(rest) {
+                Some(end) if end <= self.limit + 1 => (end, true),
+                // The last line counts without a line feed.
+                None if self.ended && rest.len() <= self.limit + 1 && !self.is_open(rest) => {
+                    (rest.len(), false)
+                }
+                None if !self.ended && rest.len() <= self.limit + 1 => break,
+                _ => {
+                    at = self.give_line_up(at, &mut chunk);
+                    continue;
+                }
+            };
+            let text = &rest[..length];
+            let feeds = memchr::memchr_iter(b'\n', text).count() as u64;
+            let length_of_text = text.strip_suffix(b"\r").unwrap_or(text).len();
+            if length_of_text > self.limit {
+                at = self.give_line_up(at, &mut chunk);
+                continue;
+            }
+            chunk.records.push(Span {
+                start: at,
+                end: at + length_of_text,
+                line: self.line,
+            });
+            self.line += feeds + 1;
+            at += length + usize::from(feed);
+        }
+        self.rest = chunk.bytes.split_off(at.min(chunk.bytes.len()));
+        chunk.last = self.line - 1;
+        chunk
+    }
+
+    /// Where the line feed is that ends the record at the beginning of `bytes`.
+    fn end_of_record(&self, bytes: &[u8]) -> Option<usize> {
+        match self.csv {
+            true => csv_end(bytes).ok(),
+            false => memchr::memchr(b'\n', bytes),
+        }
+    }
+
+    /// Whether a quote is open at the end of the file.
+    fn is_open(&self, bytes: &[u8]) -> bool {
+        self.csv && csv_end(bytes) == Err(true)
+    }
+
+    /// The line at `at` is no record; returns where the next one begins.
+    fn give_line_up(&mut self, at: usize, chunk: &mut Chunk) -> usize {
+        let rest = &chunk.bytes[at..];
+        let end = memchr::memchr(b'\n', rest);
+        let line = &rest[..end.unwrap_or(rest.len())];
+        let bad = Bad {
+            bytes: line[..line.len().min(KEPT)].to_vec(),
+            length: line.len() as u64,
+            reason: String::new(),
+        };
+        match end {
+            None if !self.ended => {
+                self.skipped = Some(bad);
+                chunk.bytes.len()
+            }
+            end => {
+                let next = at + end.map_or(rest.len(), |end| end + 1);
+                self.bury(bad, chunk);
+                next
+            }
+        }
+    }
+
+    /// Throws away what belongs to a line over the limit; returns where the next one begins.
+    fn end_skipped(&mut self, chunk: &mut Chunk) -> usize {
+        let Some(mut bad) = self.skipped.take() else {
+            return 0;
+        };
+        let end = memchr::memchr(b'\n', &chunk.bytes);
+        let more = &chunk.bytes[..end.unwrap_or(chunk.bytes.len())];
+        let kept = more.len().min(KEPT - bad.bytes.len());
+        bad.bytes.extend_from_slice(&more[..kept]);
+        bad.length += more.len() as u64;
+        match end {
+            None if !self.ended => {
+                self.skipped = Some(bad);
+                chunk.bytes.len()
+            }
+            end => {
+                self.bury(bad, chunk);
+                end.map_or(chunk.bytes.len(), |end| end + 1)
+            }
+        }
+    }
+
+    fn bury(&mut self, mut bad: Bad, chunk: &mut Chunk) {
+        if bad.bytes.len() as u64 == bad.length && bad.bytes.last() == Some(&b'\r') {
+            bad.bytes.pop();
+            bad.length -= 1;
+        }
+        bad.reason = match bad.length > self.limit as u64 {
+            true => format!(
+                "it has {} bytes and the limit is {}; raise `line_bytes` or split it",
+                bad.length, self.limit
+            ),
+            false => format!(
+                "a quote is not closed, or not within the limit of {} bytes",
+                self.limit
+            ),
+        };
+        chunk.bad.push((self.line, bad));
+        self.line += 1;
+    }
+}
+
+/// Where the line feed is that ends a record of CSV; the error says whether a quote is open.
+fn csv_end(bytes: &[u8]) -> Result<usize, bool> {
+    enum At {
+        Start,
+        Field,
+        Quoted,
+        Closed,
+    }
+    let mut state = At::Start;
+    for (at, byte) in bytes.iter().enumerate() {
+        state = match (state, byte) {
+            (At::Start, b'"') | (At::Closed, b'"') => At::Quoted,
+            (At::Quoted, b'"') => At::Closed,
+            (At::Quoted, _) => At::Quoted,
+            (_, b'\n') => return Ok(at),
+            (_, b',') => At::Start,
+            (_, _) => At::Field,
+        };
+    }
+    Err(matches!(state, At::Quoted))
+}
+
+#[cfg(test)]
+mod tests;

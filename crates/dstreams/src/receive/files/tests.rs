@@ -1,0 +1,173 @@
+//! The marks of records: whatever prefix of the blocks outlives a process, the next one goes on there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dstreams_control::ReceiverId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+use crate::receive::{Block, Budget, DeadLetters, Intake};
+use crate::stream::record::{Record, records_of};
+
+type Positions = BTreeMap<String, u64>;
+
+/// Reads all there is; each piece is a block.
+fn read<T: Record>(files: &Files, positions: Positions) -> (Vec<Arc<Block>>, Positions, u64) {
+    let mut config = Config::new(Duration::from_secs(1));
+    (config.block_bytes, config.line_bytes) = (1, 1000);
+    let (budget, dead) = (Budget::new(1 << 30), DeadLetters::default());
+    let receiver = ReceiverId(0);
+    let intake = Intake::new(
+        receiver,
+        "files",
+        T::schema(),
+        &config,
+        budget,
+        dead.clone(),
+    );
+    let intake = Arc::new(intake.with_positions(positions));
+    let source = Box::new(files.clone().once().source(T::schema()));
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let run = source.run(Ingest(Arc::clone(&intake)), Closing::default());
+    runtime.block_on(run).unwrap();
+    let blocks = intake.seal();
+    let marks = blocks.iter().flat_map(|block| block.marks.clone());
+    let marks = marks.map(|(key, done)| (key.to_string(), done)).collect();
+    let dead = dead.counts().values().sum();
+    (blocks, marks, dead)
+}
+
+fn rows<T: Record>(blocks: &[Arc<Block>]) -> Vec<T> {
+    let batches = blocks.iter().flat_map(|block| &block.batches);
+    batches
+        .flat_map(|batch| records_of::<T>(batch).unwrap())
+        .collect()
+}
+
+/// A directory that goes with the test, with these files in it.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(files: &[(String, Vec<u8>)]) -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dstreams-source-{}-{made}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        for (name, bytes) in files {
+            let file = path.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, bytes).unwrap();
+        }
+        Dir(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// For each number of blocks that outlive the process: the next one brings exactly the others.
+fn goes_on<T: Record + PartialEq + std::fmt::Debug>(files: &Files) -> Result<(), TestCaseError> {
+    let (blocks, marks, dead) = read::<T>(files, Positions::new());
+    let all = rows::<T>(&blocks);
+    for kept in 0..=blocks.len() {
+        let mut positions = Positions::new();
+        for block in &blocks[..kept] {
+            let marks = block.marks.iter();
+            positions.extend(marks.map(|(key, done)| (key.to_string(), *done)));
+        }
+        let (more, _, _) = read::<T>(files, positions);
+        let both: Vec<_> = blocks[..kept].iter().chain(&more).cloned().collect();
+        prop_assert_eq!(
+            &rows::<T>(&both),
+            &all,
+            "{} of {} blocks",
+            kept,
+            blocks.len()
+        );
+    }
+    // All was kept, and a file that ends with a record is known to be done.
+    let done = marks.values().any(|done| *done == DONE);
+    prop_assert!(all.is_empty() || dead > 0 || done, "{:?}", marks);
+    prop_assert!(read::<T>(files, marks).0.is_empty());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_restart_goes_on_where_the_blocks_end(
+        texts in prop::collection::vec("([a-z]{1,9}\n|\n|[a-z]{3}){0,12}", 1..4),
+        piece in 1..40usize,
+    ) {
+        let name = |(n, text): (usize, &String)| (format!("{n}"), text.clone().into_bytes());
+        let dir = Dir::new(&texts.iter().enumerate().map(name).collect::<Vec<_>>());
+        goes_on::<String>(&Files::dir(&dir.0, Format::Text).piece_bytes(piece))?;
+    }
+
+    #[test]
+    fn a_restart_goes_on_in_csv_and_json(
+        numbers in prop::collection::vec(prop::collection::vec(-9..99i64, 0..9), 1..4),
+        piece in 1..60usize,
+    ) {
+        let csv = |numbers: &Vec<i64>| {
+            let line = |n: &i64| match n {
+                0 => "zero,is none\n".to_owned(),
+                n => format!("{n},\"{n}\nlines\"\n"),
+            };
+            "_1,_2\n".to_owned() + &numbers.iter().map(line).collect::<String>()
+        };
+        let json = |numbers: &Vec<i64>| {
+            let line = |n: &i64| format!("{{\"_2\":\"{n}\",\"_1\":{n}}}\n");
+            numbers.iter().map(line).collect::<String>()
+        };
+        let files = |to: &dyn Fn(&Vec<i64>) -> String| {
+            let name = |(n, numbers)| (format!("a/{n}"), to(numbers).into_bytes());
+            Dir::new(&numbers.iter().enumerate().map(name).collect::<Vec<_>>())
+        };
+        let (csv, json) = (files(&|n| csv(n).replace("_1,_2", "key,value")), files(&|n| {
+            json(n).replace("_1", "key").replace("_2", "value")
+        }));
+        goes_on::<(i64, String)>(&Files::dir(&csv.0, Format::Csv).piece_bytes(piece))?;
+        goes_on::<(i64, String)>(&Files::dir(&json.0, Format::JsonLines).piece_bytes(piece))?;
+    }
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_restart_goes_on_in_parquet() {
+    use crate::stream::record::batch_of;
+    let rows = batch_of((0..10_000i64).map(|n| (n % 5000 != 1).then_some(n))).unwrap();
+    let mut bytes = Vec::new();
+    let writer = ::parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None);
+    let mut writer = writer.unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let dir = Dir::new(&[("a".into(), bytes.clone()), ("b".into(), bytes)]);
+    let files = Files::dir(&dir.0, Format::Parquet);
+    goes_on::<i64>(&files).unwrap();
+    let (blocks, _, dead) = read::<i64>(&files, Positions::new());
+    assert!(blocks.len() >= 6, "{}", blocks.len());
+    assert_eq!((self::rows::<i64>(&blocks).len(), dead), (19_996, 4));
+}
+
+#[test]
+fn a_file_without_records_at_its_end_is_done_with_the_next_records() {
+    let files = [("a", "1\nx\n"), ("b", "x\n"), ("c", "2\n")];
+    let files = files.map(|(name, text)| (name.to_owned(), format!("value\n{text}").into_bytes()));
+    let dir = Dir::new(&files);
+    let files = Files::dir(&dir.0, Format::Csv).piece_bytes(2);
+    let (blocks, marks, dead) = read::<i64>(&files, Positions::new());
+    assert_eq!((rows::<i64>(&blocks), dead), (vec![1, 2], 2));
+    let done = ["a", "b", "c"].map(|name| (name.to_owned(), DONE));
+    assert_eq!(marks, Positions::from(done));
+}
