@@ -330,6 +330,31 @@ fn a_batch_without_rows_has_no_directory_and_counts_as_committed() {
     );
 }
 
+/// Enough rows for several pages, which the library ends where a write ends.
+#[cfg(feature = "parquet")]
+#[test]
+fn pages_of_parquet_do_not_depend_on_how_rows_are_cut() {
+    let rows = (0..60_000i64).map(|n| (format!("text {}", n * n % 50_021), n));
+    let whole = batch_of(rows).unwrap();
+    let bytes = |rows: &[RecordBatch]| {
+        let mut all = Vec::new();
+        let write = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
+            Ok(())
+        };
+        encode::encode(Format::Parquet, rows, write).unwrap();
+        all
+    };
+    let cut = |rows: usize| {
+        let starts = (0..whole.num_rows()).step_by(rows);
+        let parts = starts.map(|start| whole.slice(start, rows.min(whole.num_rows() - start)));
+        bytes(&parts.collect::<Vec<_>>())
+    };
+    let one = bytes(std::slice::from_ref(&whole));
+    assert!(one.len() > 300_000);
+    assert!([777, 2048, 25_000].into_iter().all(|rows| cut(rows) == one));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..Default::default() })]
 
