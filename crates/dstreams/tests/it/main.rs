@@ -20,6 +20,7 @@ mod receive_tcp;
 mod records;
 mod relational;
 mod restart;
+mod restart_files;
 mod sinks;
 mod stopping;
 mod tidy;

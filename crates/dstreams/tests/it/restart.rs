@@ -19,7 +19,7 @@ use dstreams_client::{Client, Options};
 use crate::program::{block_on, soon};
 
 /// Tells a test process to be the program, in this directory, and where clients send.
-const PLACE: &str = "DSTREAMS_TEST_RESTART";
+pub const PLACE: &str = "DSTREAMS_TEST_RESTART";
 /// Intervals of the window.
 const WINDOW: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -116,19 +116,21 @@ fn the_program() {
     }
 }
 
-struct Process(Child);
+/// A program in a process of its own.
+pub struct Process(Child);
 
 impl Process {
     fn start(dir: &Path, clients: &str, crash_at: Option<&str>) -> Self {
+        let place = format!("{}|{clients}", dir.display());
+        Process::start_as("restart::the_program", dir, &place, crash_at)
+    }
+
+    /// Starts this test program again, to run the test `test` only, which finds `place`.
+    pub fn start_as(test: &str, dir: &Path, place: &str, crash_at: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args([
-                "--exact",
-                "restart::the_program",
-                "--nocapture",
-                "--include-ignored",
-            ])
-            .env(PLACE, format!("{}|{clients}", dir.display()))
+            .args(["--exact", test, "--nocapture", "--include-ignored"])
+            .env(PLACE, place)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if let Some(point) = crash_at {
@@ -152,14 +154,15 @@ impl Process {
     }
 
     /// Kill -9; it must have been there.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let ended = self.0.try_wait().unwrap();
         assert!(ended.is_none(), "it had ended by itself: {ended:?}");
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
-    fn stop(mut self) {
+    /// Asks it to end, and waits until it has, well.
+    pub fn stop(mut self) {
         let told = Command::new("kill").arg(self.0.id().to_string()).status();
         assert!(told.unwrap().success());
         assert!(self.0.wait().unwrap().success(), "it ended badly");
@@ -276,7 +279,8 @@ fn check(dir: &Path, sent: usize) -> usize {
     lines.len()
 }
 
-fn new_dir() -> PathBuf {
+/// A directory of its own.
+pub fn new_dir() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let dir =

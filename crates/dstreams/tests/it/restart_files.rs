@@ -1,0 +1,157 @@
+//! Files in, files out, and the program between them killed: each line is in one batch, once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dstreams::agg::count;
+use dstreams::files::{Files, Format};
+use dstreams::{Config, StreamContext};
+
+use crate::program::{block_on, soon};
+use crate::restart::{PLACE, Process, new_dir};
+
+const FILES: usize = 40;
+const LINES: usize = 60;
+
+fn program(dir: &Path) -> dstreams::Result<StreamContext> {
+    let mut config = Config::new(Duration::from_millis(50));
+    config.threads = 2;
+    config.rows_per_task = 16;
+    config.checkpoint_every = 3;
+    let mut ctx = StreamContext::with_config(config)?;
+    let files = Files::dir(dir.join("in"), Format::Text);
+    // Small pieces: a file is read in several, and killed between them.
+    let files = files.every(Duration::from_millis(10)).piece_bytes(200);
+    let lines = ctx.files::<String>("lines", files)?;
+    lines.write_files(dir.join("lines"), Format::JsonLines)?;
+    let kinds = lines.key_by::<String>(|line, key| key.push(&line[..1]));
+    let totals = kinds.running_agg("totals", count())?;
+    totals
+        .changes()
+        .pairs()
+        .write_files(dir.join("totals"), Format::JsonLines)?;
+    Ok(ctx)
+}
+
+/// Not a test: the program, until it is killed or told to end.
+#[test]
+#[ignore = "a process of other tests"]
+fn the_program() {
+    let Ok(place) = std::env::var(PLACE) else {
+        return;
+    };
+    let dir = PathBuf::from(place);
+    let state = dir.join("state");
+    let ended = block_on(async {
+        let running = StreamContext::restore_or_new(state, || program(&dir))?;
+        let running = running.start().await?;
+        running.run_until_signal(Duration::from_secs(30)).await
+    });
+    if let Err(error) = ended {
+        eprintln!("the program: {error}");
+        std::process::exit(3);
+    }
+}
+
+/// The lines of each batch, partition after partition.
+fn batches(dir: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for batch in std::fs::read_dir(dir).into_iter().flatten() {
+        let batch = batch.unwrap();
+        let name = batch.file_name().into_string().unwrap();
+        if !name.starts_with("batch=") {
+            continue;
+        }
+        let parts = std::fs::read_dir(batch.path()).unwrap();
+        let mut parts: Vec<_> = parts.map(|part| part.unwrap().path()).collect();
+        parts.sort();
+        let text = parts
+            .iter()
+            .map(|part| std::fs::read_to_string(part).unwrap());
+        let text: String = text.collect();
+        all.insert(name, text.lines().map(str::to_owned).collect());
+    }
+    all
+}
+
+fn line(file: usize, line: usize) -> String {
+    format!(
+        "{} of file {file}, line {line}",
+        ["a", "b", "c"][(file + line) % 3]
+    )
+}
+
+/// Writes a file under a name that is passed over, and renames it.
+fn put(dir: &Path, file: usize) {
+    let lines: String = (0..LINES).map(|at| line(file, at) + "\n").collect();
+    let hidden = dir.join(format!(".{file:03}"));
+    std::fs::write(&hidden, lines).unwrap();
+    std::fs::rename(hidden, dir.join(format!("{file:03}.txt"))).unwrap();
+}
+
+#[test]
+fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
+    let dir = new_dir();
+    std::fs::create_dir_all(dir.join("in")).unwrap();
+    let place = dir.display().to_string();
+    let start = || Process::start_as("restart_files::the_program", &dir, &place, None);
+    let found = || batches(&dir.join("lines")).into_values().flatten().count();
+    block_on(async {
+        let mut process = start();
+        for file in 0..FILES {
+            put(&dir.join("in"), file);
+            if file % 4 == 3 {
+                // In the middle of what it reads, or a little later.
+                let there = found();
+                let wait = async {
+                    while found() < (there + 1).min((file + 1) * LINES) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                soon("some lines", wait).await;
+                tokio::time::sleep(Duration::from_millis((file * 7 % 40) as u64)).await;
+                process.kill();
+                process = start();
+            }
+        }
+        let wait = async {
+            while found() < FILES * LINES {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("all lines", wait).await;
+        process.stop();
+    });
+    let text = |json: &String| {
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        value["value"].as_str().unwrap().to_owned()
+    };
+    let lines = batches(&dir.join("lines"));
+    let mut all: Vec<String> = lines.values().flatten().map(text).collect();
+    all.sort();
+    let wanted = (0..FILES).flat_map(|file| (0..LINES).map(move |at| line(file, at)));
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.sort();
+    assert_eq!(all, wanted);
+
+    // The totals of each batch are those of all lines so far.
+    let totals = batches(&dir.join("totals"));
+    assert!(totals.keys().eq(lines.keys()));
+    let mut so_far = BTreeMap::<String, i64>::new();
+    for (batch, lines) in &lines {
+        let mut changed = BTreeMap::new();
+        for line in lines.iter().map(text) {
+            let total = so_far.entry(line[..1].to_owned()).or_default();
+            *total += 1;
+            changed.insert(line[..1].to_owned(), *total);
+        }
+        let found = totals[batch].iter().map(|json| {
+            let value: serde_json::Value = serde_json::from_str(json).unwrap();
+            let key = value["key"].as_str().unwrap().to_owned();
+            (key, value["value"].as_i64().unwrap())
+        });
+        assert_eq!(found.collect::<BTreeMap<_, _>>(), changed, "{batch}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
