@@ -1,10 +1,11 @@
 //! The `dstreams` command: see the engine at work, feed a running program, count words.
 //!
-//! One file for each subcommand (`demo`, `send`, `wordcount`, `master`; `worker` and `status` are of
+//! One file for each subcommand (`demo`, `send`, `wordcount`, `master`, `checkpoint`; `worker` and `status` are of
 //! `dstreams_cluster`); `word_count` is the program that they run. Exit codes: 0 done, 1 failed,
 //! 2 wrong use.
 
 mod arguments;
+mod checkpoint;
 mod demo;
 mod error;
 mod master;
@@ -42,6 +43,7 @@ enum Command {
     Master(master::Args),
     Worker(WorkerArgs),
     Status(StatusArgs),
+    Checkpoint(checkpoint::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<(), Error> {
             Command::Wordcount(args) => wordcount::run(args).await,
             Command::Master(args) => master::run(args).await,
             Command::Status(args) => Ok(app::print_status(&args).await?),
+            Command::Checkpoint(args) => checkpoint::run(args),
             Command::Worker(_) => Ok(()),
         }
     });

@@ -57,6 +57,7 @@ pub use batch::{Clock, ManualClock};
 pub use commit::RddReceiver;
 pub use config::Config;
 pub use error::{BoxError, Cause, Error, Operator, Result};
+pub use node::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use node::{Listener, Named, Running, Status, StreamContext, Summary};
 pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
 pub use stream::dstream::DStream;

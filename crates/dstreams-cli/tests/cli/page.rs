@@ -51,6 +51,7 @@ fn from_laptop_to_cluster() {
 fn kill_it() {
     let page = include_str!("../../../../docs/kill-it.md");
     let said = run("killed", page);
+    assert!(said.contains("journal of 1 process(es)"), "{said}");
     let promised = "[\"be\",20000]";
     assert!(said.contains(promised) && page.contains(promised), "{said}");
 }

@@ -17,6 +17,7 @@ mod start;
 mod workers;
 
 pub use context::{Named, StreamContext};
+pub use durable::inspect::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use listener::Listener;
 pub use running::{Running, Status, Summary};
 

@@ -380,3 +380,41 @@ fn the_wall_clock_works() {
             .unwrap();
     });
 }
+
+/// What a program leaves in its directory can be looked at without it, and damage to it is named.
+#[test]
+fn the_directory_of_a_program_can_be_inspected() {
+    let dir = std::env::temp_dir().join(format!("dstreams-inspect-{}", std::process::id()));
+    let nothing = dstreams::inspect(&dir).unwrap_err().to_string();
+    assert!(nothing.contains("dstreams-inspect"), "{nothing}");
+    block_on(async {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 2;
+        let mut program = Program::new(config);
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let counts = words.keyed().running_agg("counts", dstreams::agg::count());
+        counts.unwrap().changes().pairs().for_each_rdd(|_| ());
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir, || Ok(app)).unwrap();
+        let mut live = program.start().await;
+        for word in ["a", "b", "c"] {
+            queue.push([word.to_owned()]).await.unwrap();
+            live.batch().await;
+        }
+        let taken = dstreams::inspect(&dir).unwrap();
+        assert_eq!(taken.journal.blocks, 3, "{taken:?}");
+        live.running.stop(true, None).await.unwrap();
+    });
+    let found = dstreams::inspect(&dir).unwrap();
+    let checkpoint = found.checkpoint.unwrap();
+    assert!(checkpoint.states[0].contains("`counts`"), "{checkpoint:?}");
+    assert_eq!((checkpoint.partitions, checkpoint.interval_ms), (2, 100));
+    let newest = format!("checkpoint-{:020}", checkpoint.batch);
+    let manifest = dir.join(newest).join("manifest");
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&manifest, bytes).unwrap();
+    let damaged = dstreams::inspect(&dir).unwrap_err().to_string();
+    assert!(damaged.contains("manifest") && damaged.contains("damaged"), "{damaged}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}

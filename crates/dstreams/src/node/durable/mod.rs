@@ -6,6 +6,7 @@
 //! interval: see [`restore`].
 
 pub(super) mod checkpoint;
+pub(super) mod inspect;
 pub(super) mod restore;
 
 use std::collections::{BTreeMap, HashMap};

@@ -24,5 +24,5 @@ mod write;
 
 pub(crate) use entry::Entry;
 pub(crate) use lock::DirLock;
-pub(crate) use read::read;
+pub(crate) use read::{look, read};
 pub(crate) use write::{Journal, Ticket};

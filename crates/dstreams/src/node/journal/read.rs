@@ -21,6 +21,15 @@ pub(crate) struct Found {
 
 /// Reads the journal of a directory, which may have none, and cuts a torn end off.
 pub(crate) fn read(dir: &Path) -> Result<Found> {
+    read_files(dir, true)
+}
+
+/// The same, and changes nothing: somebody may write to it meanwhile.
+pub(crate) fn look(dir: &Path) -> Result<Found> {
+    read_files(dir, false)
+}
+
+fn read_files(dir: &Path, mend: bool) -> Result<Found> {
     let mut found = Found::default();
     let files = files(dir)?;
     let last = files.last().map(|(number, _)| *number);
@@ -30,7 +39,9 @@ pub(crate) fn read(dir: &Path) -> Result<Found> {
         let header = segment::open(&bytes);
         if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
             // It was being made; nothing was written to it.
-            std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+            if mend {
+                std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+            }
             found.torn += bytes.len() as u64;
             continue;
         }
@@ -55,7 +66,9 @@ pub(crate) fn read(dir: &Path) -> Result<Found> {
         let length = match end {
             End::Whole => bytes.len() as u64,
             End::Torn(at) if is_last => {
-                cut(&path, at)?;
+                if mend {
+                    cut(&path, at)?;
+                }
                 found.torn += bytes.len() as u64 - at;
                 at
             }
