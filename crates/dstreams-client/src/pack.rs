@@ -264,7 +264,7 @@ mod tests {
         slot.push_line("a");
         slot.due().await;
         assert!(
-            start.elapsed() >= Duration::from_millis(5),
+            start.elapsed() >= Options::default().linger,
             "{:?}",
             start.elapsed()
         );

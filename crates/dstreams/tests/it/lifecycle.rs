@@ -415,6 +415,9 @@ fn the_directory_of_a_program_can_be_inspected() {
     bytes[40] ^= 1;
     std::fs::write(&manifest, bytes).unwrap();
     let damaged = dstreams::inspect(&dir).unwrap_err().to_string();
-    assert!(damaged.contains("manifest") && damaged.contains("damaged"), "{damaged}");
+    assert!(
+        damaged.contains("manifest") && damaged.contains("damaged"),
+        "{damaged}"
+    );
     std::fs::remove_dir_all(&dir).unwrap();
 }
