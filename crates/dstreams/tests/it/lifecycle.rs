@@ -402,7 +402,9 @@ fn the_directory_of_a_program_can_be_inspected() {
             live.batch().await;
         }
         let taken = dstreams::inspect(&dir).unwrap();
-        assert_eq!(taken.journal.blocks, 3, "{taken:?}");
+        // The last batch is in no checkpoint; those before may be, by now.
+        assert!((1..=3).contains(&taken.journal.blocks), "{taken:?}");
+        assert_eq!(taken.journal.cut.last(), Some(&300), "{taken:?}");
         live.running.stop(true, None).await.unwrap();
     });
     let found = dstreams::inspect(&dir).unwrap();
