@@ -23,7 +23,7 @@ use crate::execute::{Installs, Job, LocalEngine};
 use crate::plan::{Partitions, Plans};
 use crate::receive::{Block, Budget, Closing, DeadLetters, Ingest, Intake, Source};
 use crate::replicate::BlockStore;
-use crate::state::States;
+use crate::state::{StateTable, States};
 use crate::stream::rows::panic_message;
 
 /// Receivers, blocks and tasks of one process.
@@ -36,7 +36,7 @@ pub(super) struct ThisProcess {
     sources: TaskTracker,
     engine: Arc<LocalEngine>,
     plans: Plans,
-    windows: Arc<States>,
+    states: Arc<States>,
     rows_per_task: usize,
     mailbox: Mailbox,
     /// The input of each receiver, those of earlier processes included.
@@ -61,10 +61,10 @@ impl ThisProcess {
         let partitions = restored.and_then(|restored| restored.partitions);
         let partitions = partitions.unwrap_or(config.threads);
         let plans = parts.plans(partitions)?;
-        let windows = States::new(plans.states.clone(), partitions)?;
+        let states = States::new(plans.states.clone(), partitions)?;
         let state = restored.and_then(|restored| restored.state.as_ref());
         for (partition, state) in state.iter().flat_map(|(_, of)| of.iter().enumerate()) {
-            windows.import(partition, state)?;
+            states.import(partition, state)?;
         }
         let engine = Arc::new(LocalEngine::new(config)?);
         let budget = Budget::new(config.block_memory);
@@ -139,7 +139,7 @@ impl ThisProcess {
             sources: running,
             engine,
             plans,
-            windows: Arc::new(windows),
+            states: Arc::new(states),
             rows_per_task: config.rows_per_task,
             mailbox,
         };
@@ -193,7 +193,7 @@ impl Workers for ThisProcess {
             batch,
             inputs: inputs.collect(),
             template,
-            installs: Arc::clone(&self.windows) as Arc<dyn Installs>,
+            installs: Arc::clone(&self.states) as Arc<dyn Installs>,
         };
         Ok(self.engine.run(job).await?.0)
     }
@@ -213,11 +213,15 @@ impl Workers for ThisProcess {
         self.store.forget(blocks);
     }
 
+    fn tables(&self, batch: BatchTime) -> Result<Vec<StateTable>> {
+        self.states.tables(batch)
+    }
+
     fn export(&self) -> Result<Option<Exported>> {
         let Some(marks) = &self.marks else {
             return Ok(None);
         };
-        let partitions = (0..self.plans.tasks).map(|partition| self.windows.export(partition));
+        let partitions = (0..self.plans.tasks).map(|partition| self.states.export(partition));
         let marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
         let marks = marks.iter();
         Ok(Some(Exported {

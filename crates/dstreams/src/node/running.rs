@@ -5,13 +5,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
 use dstreams_control::{BatchReport, BatchTime, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::master::Message;
 use super::workers::Workers;
 use crate::batch::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// How often states are read that change meanwhile.
+const TRIES: u32 = 10;
 
 /// A program that runs. Dropping it does not stop the program.
 pub struct Running {
@@ -87,6 +93,43 @@ impl Running {
         self.status().last.map(|report| report.batch)
     }
 
+    /// A session with a table for each named state, all as of the last batch that took effect: for any
+    /// question, while the program goes on. The tables stay as they are. O(keys held).
+    ///
+    /// ```no_run
+    /// # async fn ask(running: &dstreams::Running) -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = running.session()?;
+    /// session.sql("select count(*), max(value) from counts").await?.show().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Fails on a cluster, where this is not there yet, and while batches follow each other faster than the
+    /// states can be read.
+    pub fn session(&self) -> Result<SessionContext> {
+        let mut tries = 0;
+        let tables = loop {
+            tries += 1;
+            let last = self.last_batch().unwrap_or(BatchTime(0));
+            match self.watched.workers.tables(last) {
+                // Batches have followed each other meanwhile.
+                Err(Error::Version { .. }) if tries < TRIES => {}
+                tables => break tables?,
+            }
+        };
+        let session = SessionContext::new();
+        for table in tables {
+            let rows = MemTable::try_new(table.schema, table.partitions)?;
+            session.register_table(table.name, Arc::new(rows))?;
+        }
+        Ok(session)
+    }
+
+    /// The state `name` as of the last batch that took effect: see [`Running::session`].
+    pub async fn table(&self, name: &str) -> Result<DataFrame> {
+        Ok(self.session()?.table(name).await?)
+    }
+
     /// Stops the program; returns when it has stopped.
     ///
     /// `graceful` takes in nothing more, and runs and commits what was received, until `deadline`
@@ -96,7 +139,7 @@ impl Running {
         self.request_stop(graceful, deadline);
         match self.await_termination(None).await? {
             Some(summary) => Ok(summary),
-            None => Err(crate::Error::NotRunning),
+            None => Err(Error::NotRunning),
         }
     }
 
@@ -131,7 +174,7 @@ impl Running {
         };
         match ended {
             Some(result) => result.map(Some),
-            None => Err(crate::Error::NotRunning),
+            None => Err(Error::NotRunning),
         }
     }
 
@@ -146,7 +189,7 @@ impl Running {
             tokio::select! {
                 ended = self.await_termination(None) => match ended? {
                     Some(summary) => return Ok(summary),
-                    None => return Err(crate::Error::NotRunning),
+                    None => return Err(Error::NotRunning),
                 },
                 () = signals.next() => {
                     tracing::info!(graceful = !asked, "asked to stop");

@@ -8,8 +8,9 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio::sync::mpsc;
 
 use super::master::Message;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::Partitions;
+use crate::state::StateTable;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out what the
 /// master's controller decides; what takes time is started, and its end comes back as an event.
@@ -49,6 +50,16 @@ pub trait Workers: Send + Sync + 'static {
 
     /// What is held now.
     fn held(&self) -> Held;
+
+    /// The named states as of a batch that took effect: see [`States::tables`](crate::state::States::tables).
+    fn tables(&self, _batch: BatchTime) -> Result<Vec<StateTable>> {
+        Err(Error::Config {
+            setting: "engine",
+            message:
+                "states can be asked where a program runs in one process, not yet on a cluster"
+                    .into(),
+        })
+    }
 
     /// The state as of the last batch that was forgotten, for a checkpoint: called between two batches. None
     /// where checkpoints are not kept.

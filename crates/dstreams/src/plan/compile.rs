@@ -311,6 +311,7 @@ impl Compiler<'_> {
             keys,
             input,
             schema,
+            results: Arc::clone(&node.schema),
             update,
             whole: self.graph.nodes.iter().any(whole),
             every_ms: self.graph.node(node.inputs[0]).slide_ms,

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
+use super::aggregate::Results;
 use super::datasets::Slot;
-use crate::error::Operator;
+use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
+use crate::stream::rows::RowsTask;
 use crate::stream::track::Tracker;
 
 /// The steps of a batch. A step reads slots that earlier steps fill.
@@ -113,6 +116,8 @@ pub struct KeyedSpec {
     pub input: SchemaRef,
     /// Keys, then the values that are held.
     pub schema: SchemaRef,
+    /// Keys, then what a program reads: results that follow from these.
+    pub results: SchemaRef,
     pub(crate) update: Update,
     /// Whether the dataset has, beside what the batch changed, the whole state: then a last column says
     /// of which of the two a row is.
@@ -142,6 +147,21 @@ impl KeyedSpec {
         let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(Field::new(WHOLE, DataType::Boolean, false)));
         Arc::new(Schema::new(fields))
+    }
+
+    /// What a program reads of rows that are held.
+    pub(crate) fn results_of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        match &self.update {
+            Update::Running(plan) => {
+                let mut results = Results {
+                    keys: self.keys,
+                    finish: plan.finish.clone(),
+                    schema: Arc::clone(&self.results),
+                };
+                Ok(results.run(rows, 0, usize::MAX)?.0)
+            }
+            Update::Tracked { .. } => Ok(rows.clone()),
+        }
     }
 
     /// What its state depends on, in words.

@@ -20,4 +20,4 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use states::States;
+pub use states::{StateTable, States};

@@ -213,6 +213,15 @@ impl KeyedState {
         changed.chain(all).collect()
     }
 
+    /// What a program reads of the state, as of a batch that took effect.
+    pub fn table(&self, batch: BatchTime) -> Result<Vec<RecordBatch>> {
+        let Some(version) = self.partition.version() else {
+            return Ok(Vec::new());
+        };
+        let rows = self.partition.read(version.min(batch))?;
+        rows.iter().map(|rows| self.spec.results_of(rows)).collect()
+    }
+
     /// Appends the whole state.
     pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
         put_bytes(to, self.spec.describe().as_bytes());

@@ -168,3 +168,57 @@ fn states_have_names_of_their_own_and_timeouts_are_multiples() {
         .to_string();
     assert!(uneven.contains("100 ms and 200 ms"), "{uneven}");
 }
+
+/// What is asked while the program runs is of one batch, whatever happens meanwhile.
+#[test]
+fn states_can_be_asked_while_the_program_runs() {
+    block_on(async {
+        let mut program = Program::new(small(3, 2, 4));
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let lengths = words.key_by::<String>(|word, key| key.push(&word[..1]));
+        let lengths = lengths.map_values(|word| word.len() as i64);
+        let means = lengths.running_agg("means", dstreams::agg::avg::<i64>());
+        means.unwrap().changes().pairs().for_each_rdd(|_| ());
+        let counts = words.keyed().running_agg("counts", count()).unwrap();
+        counts.changes().pairs().for_each_rdd(|_| ());
+        let mut live = program.start().await;
+        let ask = async |running: &dstreams::Running, query: &str| {
+            let frame = running.session().unwrap().sql(query).await.unwrap();
+            let rows = frame.collect().await.unwrap();
+            dstreams::arrow::util::pretty::pretty_format_batches(&rows)
+                .unwrap()
+                .to_string()
+        };
+        let empty = ask(&live.running, "select count(*) as n from counts").await;
+        assert!(empty.contains("| 0 |"), "{empty}");
+        let mut sums = Vec::new();
+        for batch in [&["aa", "ab", "b"][..], &["b", "aaaa"], &["c"]] {
+            queue
+                .push(batch.iter().map(|word| (*word).to_owned()))
+                .await
+                .unwrap();
+            live.batch().await;
+            // One state counts all words, the other is asked in the same breath: they are of one batch.
+            let query =
+                "select (select sum(value) from counts) as n, (select count(*) from means) as k";
+            sums.push(
+                ask(&live.running, query)
+                    .await
+                    .lines()
+                    .nth(3)
+                    .unwrap()
+                    .to_owned(),
+            );
+        }
+        assert_eq!(sums, ["| 3 | 2 |", "| 5 | 2 |", "| 6 | 3 |"]);
+        let mean = live.running.table("means").await.unwrap();
+        let mean = mean.filter(
+            dstreams::datafusion::prelude::col("key").eq(dstreams::datafusion::prelude::lit("a")),
+        );
+        let rows = mean.unwrap().collect().await.unwrap();
+        let rows = dstreams::record::records_of::<(String, f64)>(&rows[0]).unwrap();
+        assert_eq!(rows, [("a".to_owned(), 8.0 / 3.0)]);
+        assert!(live.running.table("nobody").await.is_err());
+        live.running.stop(true, None).await.unwrap();
+    });
+}
