@@ -111,8 +111,11 @@ impl Lane {
         mut seals: mpsc::UnboundedReceiver<Seal>,
         mut unreported: Vec<BlockMeta>,
     ) {
-        while let Some(Seal { batch, .. }) = seals.recv().await {
+        while let Some(Seal { batch, last }) = seals.recv().await {
             self.report(batch, std::mem::take(&mut unreported));
+            if last {
+                return;
+            }
         }
     }
 }

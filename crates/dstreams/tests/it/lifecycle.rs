@@ -423,3 +423,44 @@ fn the_directory_of_a_program_can_be_inspected() {
     );
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// A directory is of one program, and of one process at a time; both refusals say what to do.
+#[test]
+fn a_directory_of_another_program_or_process_is_refused() {
+    let dir = std::env::temp_dir().join(format!("dstreams-refused-{}", std::process::id()));
+    let program = |window: u32| {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 1;
+        let mut program = Program::new(config);
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let counts = words
+            .keyed()
+            .window_agg(INTERVAL * window, INTERVAL, count());
+        counts.unwrap().pairs().for_each_rdd(|_| ());
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir, || Ok(app)).unwrap();
+        (program, queue)
+    };
+    block_on(async {
+        let (first, queue) = program(3);
+        let mut live = first.start().await;
+        let second = program(3).0.ctx.start().await.err().unwrap().to_string();
+        assert!(second.contains("used by another process"), "{second}");
+        for _ in 0..2 {
+            queue.push(["a".to_owned()]).await.unwrap();
+            live.batch().await;
+        }
+        live.running.stop(true, None).await.unwrap();
+        drop(live);
+
+        let other = program(5).0.ctx.start().await.err().unwrap().to_string();
+        assert!(
+            other.contains("300 ms") && other.contains("500 ms"),
+            "{other}"
+        );
+        assert!(other.contains("a directory of its own"), "{other}");
+        let same = program(3).0.ctx.start().await.unwrap();
+        same.stop(true, None).await.unwrap();
+    });
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -306,7 +306,8 @@ async fn with_trouble(trouble: impl AsyncFnOnce(&Path, &str) -> Process) {
     process.stop();
     let batches = check(&dir, sent);
     println!("{batches} batches, {sent} lines");
-    std::fs::remove_dir_all(dir).unwrap();
+    // A file system may be mounted in it still.
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 /// Waits until so many more batches have taken effect.
@@ -379,7 +380,78 @@ fn a_program_that_crashes_at_any_point_goes_on() {
         crashed("commit:done#2").await;
         crashed("restore:replayed#1").await;
         let process = Process::start(dir, clients, None);
-        batches_more(dir, 3).await;
+        // Two checkpoints more: nothing unfinished is left.
+        batches_more(dir, 8).await;
+        let left = std::fs::read_dir(dir.join("state")).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let hidden = left.filter(|name| name.starts_with('.')).count();
+        assert!(hidden <= 1, "{hidden} checkpoints are being written");
         process
     }));
+}
+
+/// A file system of its own at a directory, unmounted at the end.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where that is not allowed.
+    fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=48k", "tmpfs"])
+            .arg(at);
+        let mounted = mount.stderr(Stdio::null()).status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Disk(at.to_owned()))
+    }
+
+    fn grow(&self) {
+        let mut mount = Command::new("mount");
+        let grown = mount.args(["-o", "remount,size=64m"]).arg(&self.0).status();
+        assert!(grown.unwrap().success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Without room for the journal nothing is acknowledged and the program ends; with room it goes on.
+#[test]
+fn a_full_disk_ends_the_program_and_loses_nothing() {
+    block_on(async {
+        let mut disk = None;
+        with_trouble(async |dir, clients| {
+            disk = Disk::mount(&dir.join("state"));
+            let Some(disk) = &disk else {
+                println!("skipped: this user may not mount a file system");
+                let process = Process::start(dir, clients, None);
+                batches_more(dir, 1).await;
+                return process;
+            };
+            let mut full = Process::start(dir, clients, None);
+            let mut status = None;
+            let wait = async {
+                while status.is_none() {
+                    status = full.0.try_wait().unwrap();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            soon("the full disk", wait).await;
+            assert_eq!(
+                status.and_then(|status| status.code()),
+                Some(3),
+                "how it ended"
+            );
+            disk.grow();
+            let process = Process::start(dir, clients, None);
+            batches_more(dir, 3).await;
+            process
+        })
+        .await;
+    });
 }

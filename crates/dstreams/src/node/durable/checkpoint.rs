@@ -59,9 +59,9 @@ pub(crate) struct StateFile {
 
 /// Makes a checkpoint visible: everything is on disk when this returns. Removes those before it.
 pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> Result<()> {
+    remove_unfinished(dir)?;
     let hidden = dir.join(format!(".{PREFIX}{:020}.tmp", manifest.batch));
     let whole = dir.join(format!("{PREFIX}{:020}", manifest.batch));
-    let _ = std::fs::remove_dir_all(&hidden);
     std::fs::create_dir_all(&hidden).map_err(|error| failed("make", &hidden, error))?;
     for (partition, state) in states.iter().enumerate() {
         let name = format!("state-{partition:05}");
@@ -83,6 +83,20 @@ pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> R
     point("checkpoint:visible");
     for (batch, path) in list(dir)? {
         if batch < manifest.batch {
+            std::fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a process was making when it ended.
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(|error| failed("read", dir, error))? {
+        let entry = entry.map_err(|error| failed("read", dir, error))?;
+        let name = entry.file_name();
+        let hidden = name.to_str().and_then(|name| name.strip_prefix('.'));
+        if hidden.is_some_and(|name| name.starts_with(PREFIX)) {
+            let path = entry.path();
             std::fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, error))?;
         }
     }
