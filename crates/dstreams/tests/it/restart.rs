@@ -289,10 +289,15 @@ pub fn new_dir() -> PathBuf {
     dir
 }
 
-/// An address that is free now.
+/// An address that is free now, and that no connection takes while its program is away: below the ports
+/// that the system gives to those.
 fn free_address() -> String {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().to_string()
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() * 61 + NUMBER.fetch_add(1, Ordering::Relaxed) * 997;
+    let address = |at: u32| format!("127.0.0.1:{}", 10_000 + (first + at) % 20_000);
+    let mut addresses = (0..20_000).map(address);
+    let free = addresses.find(|address| std::net::TcpListener::bind(address).is_ok());
+    free.unwrap()
 }
 
 /// Runs the program and a client while `trouble` kills it; then checks what there is.
@@ -339,6 +344,8 @@ fn killed(kills: u32, seed: u64) {
             process.kill();
             process = Process::start(dir, clients, None);
         }
+        // It listens to signals by then.
+        batches_more(dir, 1).await;
         process
     }));
 }
