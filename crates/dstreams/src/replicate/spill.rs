@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,29 +39,30 @@ impl SpillDir {
     /// Makes the directory where it is missing, locks it, and removes the blocks of an earlier
     /// process; other files stay.
     pub fn open(path: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&path).map_err(|error| failed("make the directory", &path, error))?;
+        fs::create_dir_all(&path)
+            .map_err(|error| Error::file("make the directory", &path, error))?;
         let lock = path.join(LOCK);
         let file = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .open(&lock);
-        let file = file.map_err(|error| failed("open", &lock, error))?;
+        let file = file.map_err(|error| Error::file("open", &lock, error))?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
                 let error = "another store uses this directory; give each its own";
-                failed("lock", &lock, io::Error::other(error))
+                Error::file("lock", &lock, io::Error::other(error))
             }
-            TryLockError::Error(error) => failed("lock", &lock, error),
+            TryLockError::Error(error) => Error::file("lock", &lock, error),
         })?;
-        let entries = fs::read_dir(&path).map_err(|error| failed("list", &path, error))?;
+        let entries = fs::read_dir(&path).map_err(|error| Error::file("list", &path, error))?;
         for entry in entries {
-            let entry = entry.map_err(|error| failed("list", &path, error))?;
+            let entry = entry.map_err(|error| Error::file("list", &path, error))?;
             let name = entry.file_name();
             let file = entry.file_type().is_ok_and(|kind| kind.is_file());
             if file && name.to_str().and_then(block_of).is_some() {
                 let left = entry.path();
-                fs::remove_file(&left).map_err(|error| failed("remove", &left, error))?;
+                fs::remove_file(&left).map_err(|error| Error::file("remove", &left, error))?;
             }
         }
         Ok(SpillDir {
@@ -78,7 +79,7 @@ impl SpillDir {
         let made = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(name_of(id, made));
         let file = File::create_new(&path);
-        let mut file = file.map_err(|error| failed("make the file", &path, error))?;
+        let mut file = file.map_err(|error| Error::file("make the file", &path, error))?;
         // From here on the file goes when this is dropped.
         let written = SpillFile {
             path,
@@ -88,7 +89,7 @@ impl SpillDir {
         #[cfg(test)]
         self.pause();
         file.write_all(bytes)
-            .map_err(|error| failed("write", &written.path, error))?;
+            .map_err(|error| Error::file("write", &written.path, error))?;
         Ok(written)
     }
 
@@ -105,7 +106,7 @@ impl SpillDir {
 
 impl SpillFile {
     pub fn read(&self) -> Result<Vec<u8>> {
-        fs::read(&self.path).map_err(|error| failed("read", &self.path, error))
+        fs::read(&self.path).map_err(|error| Error::file("read", &self.path, error))
     }
 }
 
@@ -137,12 +138,4 @@ fn block_of(name: &str) -> Option<BlockId> {
         seq: seq.parse().ok()?,
     };
     (name == name_of(id, made.parse().ok()?)).then_some(id)
-}
-
-fn failed(action: &'static str, path: &Path, error: io::Error) -> Error {
-    Error::File {
-        action,
-        path: path.display().to_string(),
-        source: Arc::new(error),
-    }
 }

@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
@@ -62,7 +61,7 @@ pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> R
     remove_unfinished(dir)?;
     let hidden = dir.join(format!(".{PREFIX}{:020}.tmp", manifest.batch));
     let whole = dir.join(format!("{PREFIX}{:020}", manifest.batch));
-    std::fs::create_dir_all(&hidden).map_err(|error| failed("make", &hidden, error))?;
+    std::fs::create_dir_all(&hidden).map_err(|error| Error::file("make", &hidden, error))?;
     for (partition, state) in states.iter().enumerate() {
         let name = format!("state-{partition:05}");
         put(&hidden.join(&name), state)?;
@@ -78,12 +77,12 @@ pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> R
     put(&hidden.join("manifest"), &MANIFEST.seal(bytes))?;
     sync(&hidden)?;
     point("checkpoint:written");
-    std::fs::rename(&hidden, &whole).map_err(|error| failed("rename", &hidden, error))?;
+    std::fs::rename(&hidden, &whole).map_err(|error| Error::file("rename", &hidden, error))?;
     sync(dir)?;
     point("checkpoint:visible");
     for (batch, path) in list(dir)? {
         if batch < manifest.batch {
-            std::fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, error))?;
+            std::fs::remove_dir_all(&path).map_err(|error| Error::file("remove", &path, error))?;
         }
     }
     Ok(())
@@ -91,13 +90,13 @@ pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> R
 
 /// Removes what a process was making when it ended.
 fn remove_unfinished(dir: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(dir).map_err(|error| failed("read", dir, error))? {
-        let entry = entry.map_err(|error| failed("read", dir, error))?;
+    for entry in std::fs::read_dir(dir).map_err(|error| Error::file("read", dir, error))? {
+        let entry = entry.map_err(|error| Error::file("read", dir, error))?;
         let name = entry.file_name();
         let hidden = name.to_str().and_then(|name| name.strip_prefix('.'));
         if hidden.is_some_and(|name| name.starts_with(PREFIX)) {
             let path = entry.path();
-            std::fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, error))?;
+            std::fs::remove_dir_all(&path).map_err(|error| Error::file("remove", &path, error))?;
         }
     }
     Ok(())
@@ -112,7 +111,7 @@ pub(crate) fn newest(dir: &Path) -> Result<Option<(Manifest, Vec<Vec<u8>>)>> {
     let mut states = Vec::new();
     for file in &manifest.files {
         let at = path.join(&file.name);
-        let bytes = std::fs::read(&at).map_err(|error| failed("read", &at, error))?;
+        let bytes = std::fs::read(&at).map_err(|error| Error::file("read", &at, error))?;
         if bytes.len() as u64 != file.bytes || xxh3_64(&bytes) != file.xxh3 {
             return Err(damaged(&at, "it is not what was written"));
         }
@@ -124,7 +123,7 @@ pub(crate) fn newest(dir: &Path) -> Result<Option<(Manifest, Vec<Vec<u8>>)>> {
 /// Reads a manifest.
 pub(crate) fn manifest(checkpoint: &Path) -> Result<Manifest> {
     let path = checkpoint.join("manifest");
-    let bytes = std::fs::read(&path).map_err(|error| failed("read", &path, error))?;
+    let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
     let body = MANIFEST.open(&bytes);
     let body = body.map_err(|error| damaged(&path, &error.to_string()))?;
     serde_json::from_slice(body).map_err(|error| damaged(&path, &error.to_string()))
@@ -133,8 +132,8 @@ pub(crate) fn manifest(checkpoint: &Path) -> Result<Manifest> {
 /// The checkpoints of a directory, oldest first.
 fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| failed("read", dir, error))? {
-        let entry = entry.map_err(|error| failed("read", dir, error))?;
+    for entry in std::fs::read_dir(dir).map_err(|error| Error::file("read", dir, error))? {
+        let entry = entry.map_err(|error| Error::file("read", dir, error))?;
         let name = entry.file_name();
         let batch = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
         let batch = batch.and_then(|batch| batch.parse().ok());
@@ -150,20 +149,12 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|error| failed("write", path, error))
+    write().map_err(|error| Error::file("write", path, error))
 }
 
 fn sync(dir: &Path) -> Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| failed("sync", dir, error))
-}
-
-fn failed(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::File {
-        action,
-        path: path.display().to_string(),
-        source: Arc::new(source),
-    }
+    synced.map_err(|error| Error::file("sync", dir, error))
 }
 
 fn damaged(path: &Path, what: &str) -> Error {

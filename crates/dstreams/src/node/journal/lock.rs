@@ -2,7 +2,6 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -14,19 +13,14 @@ pub(crate) struct DirLock {
 impl DirLock {
     /// Makes the directory if it is missing, and takes it. Fails if another process has it.
     pub fn take(dir: &Path) -> Result<Self> {
-        let file_error = |action, path: &Path, source| Error::File {
-            action,
-            path: path.display().to_string(),
-            source: Arc::new(source),
-        };
-        std::fs::create_dir_all(dir).map_err(|error| file_error("make", dir, error))?;
+        std::fs::create_dir_all(dir).map_err(|error| Error::file("make", dir, error))?;
         let path = dir.join("lock");
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(|error| file_error("open", &path, error))?;
+            .map_err(|error| Error::file("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(DirLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Config {
@@ -36,7 +30,7 @@ impl DirLock {
                     dir.display()
                 ),
             }),
-            Err(TryLockError::Error(error)) => Err(file_error("lock", &path, error)),
+            Err(TryLockError::Error(error)) => Err(Error::file("lock", &path, error)),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::entry::Entry;
 use super::segment::{self, End};
@@ -34,13 +33,13 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
     let files = files(dir)?;
     let last = files.last().map(|(number, _)| *number);
     for (number, path) in files {
-        let bytes = std::fs::read(&path).map_err(|error| failed("read", &path, error))?;
+        let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
         let is_last = Some(number) == last;
         let header = segment::open(&bytes);
         if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
             // It was being made; nothing was written to it.
             if mend {
-                std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+                std::fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
             }
             found.torn += bytes.len() as u64;
             continue;
@@ -84,8 +83,8 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
 /// The files of a journal, in order.
 pub(super) fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| failed("read", dir, error))? {
-        let entry = entry.map_err(|error| failed("read", dir, error))?;
+    for entry in std::fs::read_dir(dir).map_err(|error| Error::file("read", dir, error))? {
+        let entry = entry.map_err(|error| Error::file("read", dir, error))?;
         let number = entry.file_name().to_str().and_then(segment::number);
         files.extend(number.map(|number| (number, entry.path())));
     }
@@ -95,10 +94,10 @@ pub(super) fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
 
 fn cut(path: &Path, length: u64) -> Result<()> {
     let file = File::options().write(true).open(path);
-    let file = file.map_err(|error| failed("open", path, error))?;
+    let file = file.map_err(|error| Error::file("open", path, error))?;
     file.set_len(length)
         .and_then(|()| file.sync_all())
-        .map_err(|error| failed("cut", path, error))
+        .map_err(|error| Error::file("cut", path, error))
 }
 
 fn damaged(path: &Path, at: u64, what: &str) -> Error {
@@ -108,13 +107,5 @@ fn damaged(path: &Path, at: u64, what: &str) -> Error {
             "{what}; what was received after this place cannot be trusted: restore the file from a copy, \
              or remove the journal to go on from the last checkpoint without what came after it"
         ),
-    }
-}
-
-pub(super) fn failed(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::File {
-        action,
-        path: path.display().to_string(),
-        source: Arc::new(source),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use tokio::sync::watch;
 
 use super::entry::Entry;
-use super::read::{failed, files};
+use super::read::files;
 use super::segment;
 use crate::crash::point;
 use crate::error::{Error, Result};
@@ -146,7 +146,7 @@ impl Segment {
             File::open(dir)?.sync_all()?; // its name
             Ok(file)
         };
-        let file = make().map_err(|error| failed("make", &path, error))?;
+        let file = make().map_err(|error| Error::file("make", &path, error))?;
         let length = header.len() as u64;
         Ok(Segment {
             file,
@@ -159,7 +159,7 @@ impl Segment {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let done = self.file.write_all(bytes);
-        done.map_err(|error| failed("write", &self.path, error))?;
+        done.map_err(|error| Error::file("write", &self.path, error))?;
         self.written += bytes.len() as u64;
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Segment {
     fn sync(&mut self) -> Result<()> {
         if self.synced < self.written {
             let done = self.file.sync_data();
-            done.map_err(|error| failed("sync", &self.path, error))?;
+            done.map_err(|error| Error::file("sync", &self.path, error))?;
             self.synced = self.written;
         }
         Ok(())
@@ -272,7 +272,7 @@ impl Writer {
         self.firsts.drain(..keep);
         for (number, path) in files(&self.dir)? {
             if number < below {
-                std::fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+                std::fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
                 point("journal:let-go");
             }
         }
