@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::program::{Spec, build};
+use super::sender::usual_linger;
 use super::start::Cluster;
 use super::system::cpu;
 use super::{Rows, runtime, send};
@@ -18,7 +19,7 @@ pub fn acks(flags: &[String]) -> Outcome<Value> {
     let rate = flag(flags, "--rate", 10_000u64)?;
     let seconds = flag(flags, "--seconds", 30u64)?;
     let every = flag(flags, "--every-ms", 1u64)?;
-    let linger = flag(flags, "--linger-ms", 5u64)?;
+    let linger = flag(flags, "--linger-ms", usual_linger())?;
     let spec = Spec::on_the_clock("grep", 100);
     let ctx = build(&spec)?.ctx;
     let (sent, summary) = runtime()?.block_on(async {

@@ -34,12 +34,17 @@ struct Plan {
     batches: bool,
 }
 
+/// Milliseconds that a line waits for others if nobody says so.
+pub fn usual_linger() -> u64 {
+    Options::default().linger.as_millis() as u64
+}
+
 /// `bench sender ADDRESS,... [--clients N] [--rate LINES_PER_S] [--every-ms N] [--seconds N]
 /// [--linger-ms N] [--lines N] [--as lines|batches]`; without a rate, all lines at once.
 pub fn sender(flags: &[String]) -> Outcome<()> {
     guard(flags);
     let addresses = flags.first().ok_or("a sender needs addresses")?;
-    let linger = flag(flags, "--linger-ms", 5u64)?;
+    let linger = flag(flags, "--linger-ms", usual_linger())?;
     let plan = Plan {
         addresses: addresses.split(',').map(str::to_owned).collect(),
         clients: flag(flags, "--clients", 1)?,

@@ -74,7 +74,9 @@ pub mod cluster {
     pub use crate::batch::tasks_for;
     pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
-    pub use crate::node::{Held, Inbox, Mailbox, Parts, Workers, open_source, run_on, run_source};
+    pub use crate::node::{
+        Held, Inbox, LINGER, Mailbox, Parts, Seal, Workers, open_source, run_on, run_source,
+    };
     pub use crate::plan::{
         Datasets, Partitions, Plans, Read, Route, Slot, Stage, StateSpec, StateStep, Step,
         Template, split_by_route,

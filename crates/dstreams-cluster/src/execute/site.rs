@@ -13,9 +13,8 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
-use dstreams::cluster::point;
 use dstreams::cluster::{
-    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, run_task,
+    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, point, run_task,
 };
 use futures::{StreamExt, TryStreamExt};
 
@@ -28,7 +27,7 @@ use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work,
 /// The plans, blocks and state of a worker.
 pub struct Site {
     pub plans: Arc<Plans>,
-    pub windows: States,
+    pub states: States,
     pub store: Arc<BlockStore>,
     pub kept: KeptStore,
     pub peers: Peers,
@@ -52,10 +51,10 @@ impl Site {
         address: String,
         store: BlockStore,
     ) -> dstreams::Result<Self> {
-        let windows = States::new(plans.states.clone(), plans.tasks)?;
+        let states = States::new(plans.states.clone(), plans.tasks)?;
         Ok(Site {
             plans,
-            windows,
+            states,
             store: Arc::new(store),
             kept: KeptStore::default(),
             peers,
@@ -121,12 +120,12 @@ impl Site {
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
                 let (at, due) = (window.state, header.batch.0.is_multiple_of(window.slide_ms));
-                self.windows
+                self.states
                     .install(at, spec.task, header.batch, &delta)
                     .map_err(for_engine)?;
                 point("state:installed");
                 match due {
-                    true => vec![self.windows.read(at, spec.task).map_err(for_engine)?],
+                    true => vec![self.states.read(at, spec.task).map_err(for_engine)?],
                     false => vec![Vec::new()],
                 }
             }

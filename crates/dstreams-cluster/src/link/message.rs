@@ -159,7 +159,7 @@ pub enum ToWorker {
         attempt: u32,
         partition: u32,
         /// States and the slots of what they get.
-        windows: Vec<(usize, usize)>,
+        states: Vec<(usize, usize)>,
         from: String,
     },
     /// The batch has taken effect: nothing that was kept for it is read again.

@@ -1,7 +1,7 @@
 //! [`Remote`]: workers on other machines carry out what the controller decides.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Workers, tasks_for};
@@ -11,7 +11,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio_util::task::TaskTracker;
 
 use super::hub::{Hub, Own};
-use super::state::{Snapshot, windows};
+use super::state::{Snapshot, states};
 use crate::data::Peers;
 use crate::execute::{Engine, retryable, session_config};
 use crate::link::ToWorker;
@@ -41,11 +41,14 @@ impl Remote {
         !self.plans.states.is_empty()
     }
 
-    pub fn committed(&self) -> Option<BatchTime> {
-        *self
-            .committed
+    fn committed_mut(&self) -> MutexGuard<'_, Option<BatchTime>> {
+        self.committed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn committed(&self) -> Option<BatchTime> {
+        *self.committed_mut()
     }
 
     async fn run_here(
@@ -126,7 +129,7 @@ impl Remote {
         }
         if self.has_state() {
             gate.opened().await;
-            let due = windows(template, &shape);
+            let due = states(template, &shape);
             self.install(batch, attempt, &due, snapshot).await;
         }
         let mut outputs = Vec::new();
@@ -151,18 +154,10 @@ impl Remote {
 
     fn seal_own(&self, batch: BatchTime, last: bool) {
         for (receiver, intake) in &self.own {
-            let blocks = match last {
-                true => intake.seal_last(),
-                false => intake.seal(),
-            };
-            let metas = blocks.iter().map(|block| block.meta).collect();
-            blocks
-                .into_iter()
-                .for_each(|block| self.store.insert(block));
             self.hub.mailbox.send(Event::Reported {
                 batch,
                 receiver: ReceiverId(*receiver),
-                blocks: metas,
+                blocks: self.store.seal(intake, last),
             });
         }
     }
@@ -227,10 +222,7 @@ impl Workers for Remote {
     }
 
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {
-        *self
-            .committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(batch);
+        *self.committed_mut() = Some(batch);
         self.hub.step(ClusterEvent::Committed { batch });
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
@@ -242,7 +234,7 @@ impl Workers for Remote {
     async fn end(&self) {
         self.own
             .iter()
-            .for_each(|(_, intake)| drop(intake.seal_last()));
+            .for_each(|(_, intake)| drop(intake.seal(true)));
         self.store.clear();
         self.hub.end();
     }

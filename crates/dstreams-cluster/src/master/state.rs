@@ -97,7 +97,7 @@ impl Remote {
         &self,
         batch: BatchTime,
         attempt: u32,
-        windows: &[(usize, usize)],
+        states: &[(usize, usize)],
         snapshot: &Snapshot,
     ) {
         let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
@@ -116,7 +116,7 @@ impl Remote {
                     batch,
                     attempt,
                     partition,
-                    windows: windows.to_vec(),
+                    states: states.to_vec(),
                     from: from.clone(),
                 };
                 let known = self.hub.version(other, partition);
@@ -156,13 +156,13 @@ impl Remote {
     }
 }
 
-/// The windows that a batch adds to, and the slots of what it adds.
-pub fn windows(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
-    let windows = template.steps.iter().filter_map(|step| match step {
-        Step::State(window) => Some((window.state, window.from.0)),
+/// The states that a batch adds to, and the slots of what it adds.
+pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
+    let states = template.steps.iter().filter_map(|step| match step {
+        Step::State(step) => Some((step.state, step.from.0)),
         Step::Run(_) => None,
     });
-    windows
+    states
         .filter(|(_, from)| shape.makers[*from].is_some())
         .collect()
 }

@@ -52,7 +52,7 @@ impl Calls for WorkerCalls {
                 None => Err(Status::not_found(format!("{source:?} is not held here"))),
             },
             Ask::State { partition } => {
-                let state = epoch.site.windows.export(partition as usize);
+                let state = epoch.site.states.export(partition as usize);
                 let state = state.map_err(internal)?;
                 let pieces: Vec<_> = state
                     .chunks(1 << 20)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{
-    Block, Claims, DeadLetters, Embedded, Intake, Parts, Place, open_source, run_source,
+    Block, Claims, DeadLetters, Embedded, Intake, Parts, Place, Seal, open_source, run_source,
 };
 use dstreams::{Clients, Closing, Ingest, Listener, Result, Source};
 use dstreams_control::{BlockId, ReceiverId};
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use super::lane::{self, Seal, held};
+use super::lane::{self, held};
 use super::memory::Memory;
 use super::state::Standbys;
 use crate::data::{CLIENT_MESSAGE, CopyHeader, Received};

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dstreams::cluster::point;
-use dstreams::cluster::{Block, Intake};
-use dstreams_control::{BatchTime, BlockMeta};
-use futures::future::BoxFuture;
+use dstreams::cluster::{Block, Intake, LINGER, Seal, point};
+use dstreams_control::BlockMeta;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,19 +14,10 @@ use tokio::time::Instant;
 use super::epoch::Epoch;
 use crate::link::{HeldBlock, ToMaster};
 
-/// How long records wait for more of them before their block is sealed and copied: an
-/// acknowledgement is that much later, and there are so many fewer blocks.
-const LINGER: Duration = Duration::from_millis(1);
 /// Copies of one receiver on their way at once.
 const COPYING: usize = 4;
 /// Pause before a copy that failed is tried again, with the peer of then.
 const AGAIN: Duration = Duration::from_millis(20);
-
-/// Asks a lane to seal for a batch; it answers the master.
-pub struct Seal {
-    pub batch: BatchTime,
-    pub last: bool,
-}
 
 /// How long an answer waits for copies that are being made. Blocks that are not safe by then go into
 /// the next batch: their copies may wait for room that this batch makes.
@@ -75,17 +65,13 @@ pub async fn run(
         let until = patience.map(|(_, until)| *until);
         tokio::select! {
             biased;
-            () = async { copying.as_mut().unwrap_or(&mut idle()).await }, if copying.is_some() => {
+            Some(()) = OptionFuture::from(copying.as_mut()) => {
                 copying = None;
                 sealed.are_safe(&intake);
             }
             seal = seals.recv(), if asked.is_none() => {
                 let Some(seal) = seal else { return };
-                let blocks = match seal.last {
-                    true => intake.seal_last(),
-                    false => intake.seal(),
-                };
-                sealed.add(blocks);
+                sealed.add(intake.seal(seal.last));
                 asked = Some((seal, Instant::now() + GRACE));
             }
             () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
@@ -95,14 +81,10 @@ pub async fn run(
             }
             () = intake.fresh(), if copying.is_none() && asked.is_none() => {
                 tokio::time::sleep(LINGER).await;
-                sealed.add(intake.seal());
+                sealed.add(intake.seal(false));
             }
         }
     }
-}
-
-fn idle() -> BoxFuture<'static, ()> {
-    std::future::pending().boxed()
 }
 
 impl Sealed {

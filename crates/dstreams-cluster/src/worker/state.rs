@@ -89,12 +89,12 @@ async fn run(
                 batch,
                 attempt,
                 partition,
-                windows,
+                states,
                 from,
             } => {
                 let since = Instant::now();
                 let installed = loop {
-                    match install(&site, (batch, attempt), partition, &windows, &from).await {
+                    match install(&site, (batch, attempt), partition, &states, &from).await {
                         // The master waits, unless it has said something new.
                         Err(_) if messages.is_empty() && since.elapsed() < PATIENCE => {
                             tokio::time::sleep(AGAIN).await;
@@ -123,8 +123,8 @@ async fn run(
 async fn take_over(site: &Site, partition: u32, from: &str) -> dstreams::Result<Option<BatchTime>> {
     let bytes = site.peers.state(partition, from).await?;
     let at = partition as usize;
-    site.windows.import(at, &bytes)?;
-    Ok(site.windows.version(at))
+    site.states.import(at, &bytes)?;
+    Ok(site.states.version(at))
 }
 
 /// Gets what a batch added to a partition from its holder, and installs it.
@@ -132,13 +132,13 @@ async fn install(
     site: &Site,
     (batch, attempt): (BatchTime, u32),
     partition: u32,
-    windows: &[(usize, usize)],
+    states: &[(usize, usize)],
     from: &str,
 ) -> dstreams::Result<()> {
     let from = from.to_owned();
-    let versions = site.windows.versions(partition as usize);
-    for (window, slot) in windows {
-        if versions.get(*window).is_some_and(|has| *has >= Some(batch)) {
+    let versions = site.states.versions(partition as usize);
+    for (state, slot) in states {
+        if versions.get(*state).is_some_and(|has| *has >= Some(batch)) {
             continue; // the copy that it began with, or an earlier attempt
         }
         let delta = Source::Kept(KeptId {
@@ -148,8 +148,8 @@ async fn install(
             partition: partition as usize,
         });
         let rows = site.peers.fetch(&delta, std::iter::once(&from)).await?;
-        site.windows
-            .install(*window, partition as usize, batch, &rows)?;
+        site.states
+            .install(*state, partition as usize, batch, &rows)?;
         dstreams::cluster::point("state:standby");
     }
     Ok(())

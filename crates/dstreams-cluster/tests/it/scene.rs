@@ -11,7 +11,7 @@ use dstreams_client::{Client, Options};
 use dstreams_cluster::{ClusterStatus, Master, MasterOptions, RunningCluster, WorkerStatus};
 
 use crate::process::{How, Process, be_worker};
-use crate::program::{soon, until};
+use crate::program::{send_numbered, soon, until};
 
 /// Intervals of the window.
 const WINDOW: usize = 4;
@@ -306,20 +306,8 @@ async fn send(
     acknowledged: Arc<AtomicUsize>,
 ) -> usize {
     let client = Client::connect(addresses, options).await.unwrap();
-    let mut lines = client.lines("lines").await.unwrap();
-    let mut sent = 0;
-    while !stop.load(Ordering::SeqCst) {
-        for _ in 0..5 {
-            let line = format!("a w{} {sent}", sent % 7);
-            lines.send(&line).await.unwrap();
-            sent += 1;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        acknowledged.store(lines.acknowledged() as usize, Ordering::SeqCst);
-    }
-    let report = lines.finish().await.unwrap();
-    assert_eq!(report.records_acknowledged, sent as u64);
-    sent
+    let told = |count| acknowledged.store(count as usize, Ordering::SeqCst);
+    send_numbered(client, Duration::from_millis(5), &stop, told).await
 }
 
 /// Not a test: what [`Process::start`] runs.

@@ -12,13 +12,15 @@ use super::workers::Mailbox;
 use crate::receive::{Block, Intake};
 use crate::replicate::BlockStore;
 
-/// How long records wait for more of them before their block is sealed and written: an acknowledgement is
+/// How long records wait for more of them before their block is sealed and made safe: an acknowledgement is
 /// that much later, and there are so many fewer blocks.
-const LINGER: Duration = Duration::from_millis(1);
+pub const LINGER: Duration = Duration::from_millis(1);
 
 /// Asks a lane to seal for a batch; it answers the controller.
-pub(super) struct Seal {
+pub struct Seal {
+    /// Whose blocks these will be.
     pub batch: BatchTime,
+    /// Nothing is taken after it.
     pub last: bool,
 }
 
@@ -60,10 +62,7 @@ impl Lane {
                 }
             };
             let last = seal.as_ref().is_some_and(|seal| seal.last);
-            let blocks = match last {
-                true => self.intake.seal_last(),
-                false => self.intake.seal(),
-            };
+            let blocks = self.intake.seal(last);
             if let Some(written) = self.keep(&blocks) {
                 writing = Some(written);
             }

@@ -243,7 +243,7 @@ impl Workers for ThisProcess {
         self.running_lanes.wait().await;
         self.intakes
             .iter()
-            .for_each(|intake| drop(intake.seal_last()));
+            .for_each(|intake| drop(intake.seal(true)));
         self.store.clear();
     }
 
@@ -267,18 +267,10 @@ impl ThisProcess {
             return;
         }
         for intake in &self.intakes {
-            let blocks = match last {
-                true => intake.seal_last(),
-                false => intake.seal(),
-            };
-            let metas = blocks.iter().map(|block| block.meta).collect();
-            blocks
-                .into_iter()
-                .for_each(|block| self.store.insert(block));
             self.mailbox.send(Event::Reported {
                 batch,
                 receiver: intake.receiver(),
-                blocks: metas,
+                blocks: self.store.seal(intake, last),
             });
         }
     }

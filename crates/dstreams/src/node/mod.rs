@@ -21,6 +21,7 @@ pub use durable::inspect::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use listener::Listener;
 pub use running::{Running, Status, Summary};
 
+pub use lane::{LINGER, Seal};
 pub use local::{open_source, run_source};
 pub use parts::Parts;
 pub use start::{Inbox, run_on};

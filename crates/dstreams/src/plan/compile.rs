@@ -302,22 +302,25 @@ impl Compiler<'_> {
         update: Update,
     ) -> Result<Plan> {
         let node = self.graph.node(id);
-        let input = plan.schema();
-        let route = self.by_keys(&input, keys);
+        let route = self.by_keys(&plan.schema(), keys);
         let (from, parts) = self.stage(plan, route, node.inputs[0]);
         let whole = |it: &Node| matches!(it.op, Op::Held { whole: true }) && it.inputs == [id];
         let spec = KeyedSpec {
             name: node.op.state_name().unwrap_or_default().to_owned(),
             keys,
-            input,
             schema,
             results: Arc::clone(&node.schema),
             update,
             whole: self.graph.nodes.iter().any(whole),
             every_ms: self.graph.node(node.inputs[0]).slide_ms,
         };
-        let dataset = spec.dataset();
-        let into = self.slot();
+        Ok(self.take_in(id, from, parts, StateSpec::Keyed(Arc::new(spec))))
+    }
+
+    /// The step by which a state takes in the rows of a slot; returns the plan that reads it.
+    fn take_in(&mut self, id: NodeId, from: Slot, parts: usize, spec: StateSpec) -> Plan {
+        let node = self.graph.node(id);
+        let (into, dataset) = (self.slot(), spec.dataset());
         self.steps.push(Step::State(StateStep {
             state: self.states.len(),
             from,
@@ -325,8 +328,8 @@ impl Compiler<'_> {
             slide_ms: node.slide_ms,
             operator: node.operator.clone(),
         }));
-        self.states.push(StateSpec::Keyed(spec));
-        Ok(self.scan(into, dataset, parts))
+        self.states.push(spec);
+        self.scan(into, dataset, parts)
     }
 
     /// What a reader of a state gets.
@@ -376,23 +379,15 @@ impl Compiler<'_> {
         let schema = partial.schema();
         let route = self.by_keys(&schema, keys);
         let (from, parts) = self.stage(partial, route, node.inputs[0]);
-        let into = self.slot();
-        self.steps.push(Step::State(StateStep {
-            state: self.states.len(),
-            from,
-            into,
-            slide_ms: node.slide_ms,
-            operator: node.operator.clone(),
-        }));
-        self.states.push(StateSpec::Window(WindowSpec {
+        let spec = WindowSpec {
             keys,
-            schema: Arc::clone(&schema),
+            schema,
             plan: held,
             count,
             length_ms: input_node.slide_ms * batches as u64,
             every_ms: input_node.slide_ms,
-        }));
-        let state = self.scan(into, schema, parts);
+        };
+        let state = self.take_in(id, from, parts, StateSpec::Window(Arc::new(spec)));
         let schema = Arc::clone(&node.schema);
         Ok(results(state, keys, plan, schema, &node.operator))
     }

@@ -73,9 +73,9 @@ pub struct StateStep {
 #[derive(Clone)]
 pub enum StateSpec {
     /// Of the last batches.
-    Window(WindowSpec),
+    Window(Arc<WindowSpec>),
     /// Of all batches.
-    Keyed(KeyedSpec),
+    Keyed(Arc<KeyedSpec>),
 }
 
 impl StateSpec {
@@ -87,11 +87,11 @@ impl StateSpec {
         }
     }
 
-    /// Columns of the rows that a batch has for it.
-    pub fn input(&self) -> SchemaRef {
+    /// Time between two RDDs of its input, in milliseconds.
+    pub fn every_ms(&self) -> u64 {
         match self {
-            StateSpec::Window(window) => Arc::clone(&window.schema),
-            StateSpec::Keyed(keyed) => Arc::clone(&keyed.input),
+            StateSpec::Window(window) => window.every_ms,
+            StateSpec::Keyed(keyed) => keyed.every_ms,
         }
     }
 
@@ -108,12 +108,9 @@ impl StateSpec {
 pub(crate) const WHOLE: &str = "$whole";
 
 /// What a keyed state holds.
-#[derive(Clone)]
 pub struct KeyedSpec {
     pub name: String,
     pub keys: usize,
-    /// Columns of the rows that a batch has for it: keys first.
-    pub input: SchemaRef,
     /// Keys, then the values that are held.
     pub schema: SchemaRef,
     /// Keys, then what a program reads: results that follow from these.
@@ -127,7 +124,6 @@ pub struct KeyedSpec {
 }
 
 /// How the rows of a batch change a state.
-#[derive(Clone)]
 pub(crate) enum Update {
     /// They are partial results.
     Running(AggPlan),

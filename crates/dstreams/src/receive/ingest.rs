@@ -270,17 +270,12 @@ impl Intake {
         open.buffers.push(buffer);
     }
 
-    /// Seals what there is: all blocks that no earlier call returned, in order.
-    pub fn seal(&self) -> Vec<Arc<Block>> {
-        self.flush();
-        self.lock().take(self)
-    }
-
-    /// Seals for the last time: what comes later is refused, so that its producer knows.
-    pub fn seal_last(&self) -> Vec<Arc<Block>> {
+    /// Seals what there is: all blocks that no earlier call returned, in order. After the `last` time
+    /// what comes is refused, so that its producer knows.
+    pub fn seal(&self, last: bool) -> Vec<Arc<Block>> {
         self.flush();
         let mut open = self.lock();
-        open.ended = true;
+        open.ended |= last;
         open.take(self)
     }
 

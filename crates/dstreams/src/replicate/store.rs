@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams_control::BlockId;
+use dstreams_control::{BlockId, BlockMeta};
 use tokio::runtime::Handle;
 
 use super::held::{Filed, Files, Found, Held, Holdings, Leaving};
 use super::spill::{SpillDir, SpillFile};
 use crate::error::{Error, Result};
-use crate::receive::Block;
+use crate::receive::{Block, Intake};
 
 /// Bounds of a block store. None of them is set by default.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +67,16 @@ impl BlockStore {
             tracing::warn!(blocks = expired, "blocks were let go because of their age");
         }
         remove(files);
+    }
+
+    /// Seals what a receiver has, and holds it; returns the blocks.
+    pub fn seal(&self, intake: &Intake, last: bool) -> Vec<BlockMeta> {
+        let blocks = intake.seal(last).into_iter().map(|block| {
+            let meta = block.meta;
+            self.insert(block);
+            meta
+        });
+        blocks.collect()
     }
 
     /// Holds a block, and moves others out of memory where it is full.

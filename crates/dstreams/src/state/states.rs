@@ -11,7 +11,7 @@ use super::operator::KeyedState;
 use super::window::WindowPartition;
 use crate::error::{Error, Result};
 use crate::execute::Installs;
-use crate::plan::{KeyedSpec, StateSpec, WindowSpec};
+use crate::plan::StateSpec;
 
 /// The states of a context, by number and partition.
 pub struct States(Vec<Vec<Mutex<Partition>>>);
@@ -22,25 +22,19 @@ enum Partition {
     Keyed(KeyedState),
 }
 
-/// What it is a partition of.
-#[derive(Clone)]
-enum Spec {
-    Window(Arc<WindowSpec>),
-    Keyed(Arc<KeyedSpec>),
-}
-
 impl Partition {
-    fn new(spec: Spec) -> Result<Self> {
+    fn new(spec: StateSpec) -> Result<Self> {
         Ok(match spec {
-            Spec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
-            Spec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec)?),
+            StateSpec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
+            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec)?),
         })
     }
 
-    fn spec(&self) -> Spec {
+    /// What it is a partition of.
+    fn spec(&self) -> StateSpec {
         match self {
-            Partition::Window(window) => Spec::Window(window.spec()),
-            Partition::Keyed(keyed) => Spec::Keyed(keyed.spec()),
+            Partition::Window(window) => StateSpec::Window(window.spec()),
+            Partition::Keyed(keyed) => StateSpec::Keyed(keyed.spec()),
         }
     }
 
@@ -53,10 +47,7 @@ impl Partition {
 
     /// Refuses a batch after a gap.
     fn check_next(&self, batch: BatchTime) -> Result<()> {
-        let every = match self {
-            Partition::Window(window) => window.spec().every_ms,
-            Partition::Keyed(keyed) => keyed.spec().every_ms,
-        };
+        let every = self.spec().every_ms();
         match self.version() {
             Some(version) if batch.0 > version.0 + every => Err(Error::Gap {
                 batch,
@@ -89,10 +80,10 @@ impl Partition {
         }
     }
 
-    fn import(spec: Spec, from: &mut Reader<'_>) -> Result<Self> {
+    fn import(spec: StateSpec, from: &mut Reader<'_>) -> Result<Self> {
         Ok(match spec {
-            Spec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
-            Spec::Keyed(spec) => Partition::Keyed(KeyedState::import(spec, from)?),
+            StateSpec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
+            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::import(spec, from)?),
         })
     }
 }
@@ -100,10 +91,6 @@ impl Partition {
 impl States {
     pub fn new(specs: Vec<StateSpec>, partitions: usize) -> Result<Self> {
         let states = specs.into_iter().map(|spec| {
-            let spec = match spec {
-                StateSpec::Window(spec) => Spec::Window(Arc::new(spec)),
-                StateSpec::Keyed(spec) => Spec::Keyed(Arc::new(spec)),
-            };
             let partition = |_| Ok(Mutex::new(Partition::new(spec.clone())?));
             (0..partitions).map(partition).collect()
         });
@@ -128,7 +115,8 @@ impl States {
     pub fn tables(&self, batch: BatchTime) -> Result<Vec<StateTable>> {
         let mut tables = Vec::new();
         for state in &self.0 {
-            let Some(Spec::Keyed(spec)) = state.first().map(|partition| lock(partition).spec())
+            let Some(StateSpec::Keyed(spec)) =
+                state.first().map(|partition| lock(partition).spec())
             else {
                 continue;
             };
@@ -148,18 +136,18 @@ impl States {
 
 /// What a standby needs.
 impl States {
-    /// The whole state of a partition in all windows, as bytes.
+    /// The whole of a partition of all states, as bytes.
     ///
-    /// Each window is taken at its own version, between two installs. Bytes are in memory as a
+    /// Each state is taken at its own version, between two installs. Bytes are in memory as a
     /// whole, about as many as the state has there.
     pub fn export(&self, partition: usize) -> Result<Vec<u8>> {
         let mut bytes = STATE.begin(0);
         put_number(&mut bytes, partition as u64);
         put_number(&mut bytes, self.0.len() as u64);
-        for window in &self.0 {
-            put_number(&mut bytes, window.len() as u64);
-            let state = window.get(partition).ok_or_else(|| absent(partition))?;
-            lock(state).export(&mut bytes)?;
+        for state in &self.0 {
+            put_number(&mut bytes, state.len() as u64);
+            let partition = state.get(partition).ok_or_else(|| absent(partition))?;
+            lock(partition).export(&mut bytes)?;
         }
         Ok(STATE.seal(bytes))
     }
@@ -168,7 +156,7 @@ impl States {
     /// the same as there, bit by bit.
     ///
     /// Fails, and changes nothing, where the bytes are damaged, of another partition or number of
-    /// partitions, or of other windows than this program's; that error says what differs.
+    /// partitions, or of other states than this program's; that error says what differs.
     pub fn import(&self, partition: usize, bytes: &[u8]) -> Result<()> {
         let mut from = Reader(STATE.open(bytes)?);
         let (theirs, windows) = (from.number()?, from.number()?);
@@ -203,24 +191,24 @@ impl States {
         Ok(())
     }
 
-    /// The batch that each window has of a partition, by number of window; none where nothing was
+    /// The batch that each state has of a partition, by number of state; none where nothing was
     /// installed.
     pub fn versions(&self, partition: usize) -> Vec<Option<BatchTime>> {
-        let states = self.0.iter().map(|window| window.get(partition));
-        states.map(|state| lock(state?).version()).collect()
+        let states = self.0.iter().map(|state| state.get(partition));
+        states.map(|partition| lock(partition?).version()).collect()
     }
 
-    /// The least batch among windows that something was installed in; none where there is no such.
+    /// The least batch among states that something was installed in; none where there is no such.
     ///
-    /// These windows need the batches after it, and installing those that some of them have already
-    /// changes nothing. A window whose input has RDDs more rarely than others is behind them without
-    /// lacking anything. A window that nothing was installed in does not count here: see
+    /// These need the batches after it, and installing those that some of them have already
+    /// changes nothing. One whose input has RDDs more rarely than others is behind them without
+    /// lacking anything. One that nothing was installed in does not count here: see
     /// [`States::versions`] for each.
     pub fn version(&self, partition: usize) -> Option<BatchTime> {
         self.versions(partition).into_iter().flatten().min()
     }
 
-    /// Lets a partition's state go in all windows.
+    /// Lets a partition go in all states.
     pub fn clear(&self, partition: usize) -> Result<()> {
         for state in self.0.iter().filter_map(|window| window.get(partition)) {
             let mut state = lock(state);

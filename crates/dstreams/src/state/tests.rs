@@ -162,7 +162,7 @@ impl Program {
         let specs = self
             .0
             .iter()
-            .map(|(_, spec)| StateSpec::Window(spec.clone()))
+            .map(|(_, spec)| StateSpec::Window(Arc::new(spec.clone())))
             .collect();
         States::new(specs, PARTITIONS).unwrap()
     }
@@ -396,7 +396,7 @@ fn state_of_other_windows_is_refused_with_what_differs() {
         let specs = Program::new(shapes)
             .0
             .into_iter()
-            .map(|(_, spec)| StateSpec::Window(spec));
+            .map(|(_, spec)| StateSpec::Window(Arc::new(spec)));
         let windows = States::new(specs.collect(), partitions).unwrap();
         windows.export(PARTITION).unwrap()
     };

@@ -1,12 +1,14 @@
 //! Runs a program over a list of intervals and returns what each batch gave.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dstreams::{
     BatchReport, BatchTime, Clock, Config, DStream, Error, Listener, ManualClock, Record, Running,
     StreamContext,
 };
+use dstreams_client::Client;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
@@ -51,6 +53,30 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
     };
     soon(what, wait).await
+}
+
+/// Sends numbered lines, five and a pause, until told to stop; returns how many, all acknowledged.
+/// `told` sees how many are so far.
+pub async fn send_numbered(
+    client: Client,
+    pause: Duration,
+    stop: &AtomicBool,
+    told: impl Fn(u64),
+) -> usize {
+    let mut lines = client.lines("lines").await.unwrap();
+    let mut sent = 0;
+    while !stop.load(Ordering::SeqCst) {
+        for _ in 0..5 {
+            let line = format!("a w{} {sent}", sent % 7);
+            lines.send(&line).await.unwrap();
+            sent += 1;
+        }
+        tokio::time::sleep(pause).await;
+        told(lines.acknowledged());
+    }
+    let report = lines.finish().await.unwrap();
+    assert_eq!(report.records_acknowledged, sent as u64);
+    sent
 }
 
 /// Settings with which little data makes many tasks, batches of rows and blocks.

@@ -16,7 +16,7 @@ use dstreams::{
 };
 use dstreams_client::{Client, Options};
 
-use crate::program::{block_on, soon};
+use crate::program::{block_on, send_numbered, soon};
 
 /// Tells a test process to be the program, in this directory, and where clients send.
 pub const PLACE: &str = "DSTREAMS_TEST_RESTART";
@@ -103,10 +103,14 @@ fn the_program() {
         return;
     };
     let (dir, clients) = place.split_once('|').unwrap();
-    let dir = PathBuf::from(dir);
-    let state = dir.join("state");
+    let dir = Path::new(dir);
+    be_the_program(dir, || program(dir, clients));
+}
+
+/// Runs a program that is kept below `dir`, until this process is killed or told to end.
+pub fn be_the_program(dir: &Path, app: impl FnOnce() -> dstreams::Result<StreamContext>) {
     let ended = block_on(async {
-        let ctx = StreamContext::restore_or_new(state, || program(&dir, clients))?;
+        let ctx = StreamContext::restore_or_new(dir.join("state"), app)?;
         let running = ctx.start().await?;
         running.run_until_signal(Duration::from_secs(30)).await
     });
@@ -188,19 +192,7 @@ async fn send(address: String, stop: Arc<AtomicBool>) -> usize {
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };
-    let mut lines = client.lines("lines").await.unwrap();
-    let mut sent = 0;
-    while !stop.load(Ordering::SeqCst) {
-        for _ in 0..5 {
-            let line = format!("a w{} {sent}", sent % 7);
-            lines.send(&line).await.unwrap();
-            sent += 1;
-        }
-        tokio::time::sleep(Duration::from_millis(3)).await;
-    }
-    let report = lines.finish().await.unwrap();
-    assert_eq!(report.records_acknowledged, sent as u64);
-    sent
+    send_numbered(client, Duration::from_millis(3), &stop, |_| ()).await
 }
 
 /// The files of an output, by batch; nothing else may be there.

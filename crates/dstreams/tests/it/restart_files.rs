@@ -1,7 +1,7 @@
 //! Files in, files out, and the program between them killed: each line is in one batch, once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use dstreams::agg::count;
@@ -9,7 +9,7 @@ use dstreams::files::{Files, Format};
 use dstreams::{Config, StreamContext};
 
 use crate::program::{block_on, soon};
-use crate::restart::{PLACE, Process, new_dir};
+use crate::restart::{PLACE, Process, be_the_program, new_dir};
 
 const FILES: usize = 40;
 const LINES: usize = 60;
@@ -41,17 +41,8 @@ fn the_program() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
-    let dir = PathBuf::from(place);
-    let state = dir.join("state");
-    let ended = block_on(async {
-        let running = StreamContext::restore_or_new(state, || program(&dir))?;
-        let running = running.start().await?;
-        running.run_until_signal(Duration::from_secs(30)).await
-    });
-    if let Err(error) = ended {
-        eprintln!("the program: {error}");
-        std::process::exit(3);
-    }
+    let dir = Path::new(&place);
+    be_the_program(dir, || program(dir));
 }
 
 /// The lines of each batch, partition after partition.

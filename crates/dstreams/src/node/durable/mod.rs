@@ -53,7 +53,7 @@ impl Durable {
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
         let bytes = block.to_bytes(schema)?;
         let mut tickets = self.lock();
-        let ticket = self.journal.append(&Entry::Block { input, bytes });
+        let ticket = self.journal.append(Entry::Block { input, bytes });
         tickets.blocks.insert(block.meta.id, ticket);
         Ok(ticket)
     }
@@ -62,7 +62,7 @@ impl Durable {
     pub fn cut(&self, batch: BatchTime, blocks: &[BlockMeta]) -> Ticket {
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
         let mut tickets = self.lock();
-        let ticket = self.journal.append(&Entry::Cut {
+        let ticket = self.journal.append(Entry::Cut {
             batch,
             blocks: blocks.clone(),
         });
@@ -79,7 +79,7 @@ impl Durable {
 
     /// A batch has taken effect; whether a checkpoint is due.
     pub fn committed(&self, batch: BatchTime) -> bool {
-        self.journal.append(&Entry::Committed { batch });
+        self.journal.append(Entry::Committed { batch });
         let mut tickets = self.lock();
         tickets.since += 1;
         let idle = tickets.writing.as_ref().is_none_or(JoinHandle::is_finished);

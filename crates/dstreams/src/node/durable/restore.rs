@@ -108,7 +108,7 @@ impl Durable {
         }
         restored.incarnation = restored.incarnation.max(replay.incarnations);
         let journal = Journal::open(dir, found.last)?;
-        journal.append(&Entry::Opened {
+        journal.append(Entry::Opened {
             incarnation: restored.incarnation,
         });
         let tickets = restored.go_on(replay)?;

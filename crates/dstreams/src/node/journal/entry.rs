@@ -26,33 +26,31 @@ const CUT: u8 = 3;
 const COMMITTED: u8 = 4;
 
 impl Entry {
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    /// Appends its bytes.
+    pub fn put(&self, to: &mut Vec<u8>) {
         match self {
             Entry::Opened { incarnation } => {
-                bytes.push(OPENED);
-                bytes.extend(incarnation.to_le_bytes());
+                to.push(OPENED);
+                to.extend(incarnation.to_le_bytes());
             }
-            Entry::Block { input, bytes: of } => {
-                bytes.reserve(5 + of.len());
-                bytes.push(BLOCK);
-                bytes.extend(input.to_le_bytes());
-                bytes.extend(of);
+            Entry::Block { input, bytes } => {
+                to.push(BLOCK);
+                to.extend(input.to_le_bytes());
+                to.extend(bytes);
             }
             Entry::Cut { batch, blocks } => {
-                bytes.push(CUT);
-                bytes.extend(batch.0.to_le_bytes());
+                to.push(CUT);
+                to.extend(batch.0.to_le_bytes());
                 for block in blocks {
-                    bytes.extend(block.receiver.0.to_le_bytes());
-                    bytes.extend(block.seq.to_le_bytes());
+                    to.extend(block.receiver.0.to_le_bytes());
+                    to.extend(block.seq.to_le_bytes());
                 }
             }
             Entry::Committed { batch } => {
-                bytes.push(COMMITTED);
-                bytes.extend(batch.0.to_le_bytes());
+                to.push(COMMITTED);
+                to.extend(batch.0.to_le_bytes());
             }
         }
-        bytes
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {

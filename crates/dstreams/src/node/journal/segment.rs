@@ -46,17 +46,24 @@ pub(super) fn open(bytes: &[u8]) -> crate::Result<(u64, u64)> {
     Ok((u64_of(number), u64_of(before)))
 }
 
-/// Appends an entry to what will be written at `at`.
-pub(super) fn put(to: &mut Vec<u8>, number: u64, at: u64, synced: u64, body: &[u8]) {
+/// Appends an entry, whose bytes `body` appends, to what will be written at `at`.
+pub(super) fn put(
+    to: &mut Vec<u8>,
+    number: u64,
+    at: u64,
+    synced: u64,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
+    let head = to.len();
+    to.resize(head + HEAD, 0);
+    body(to);
+    let (_, entry) = to.split_at_mut(head);
+    let (head, body) = entry.split_at_mut(HEAD);
     let length = (body.len() as u32).to_le_bytes();
     let (synced, place) = (synced.to_le_bytes(), at.to_le_bytes());
     let sum = checksum(number, &length, &synced, &place, body);
-    to.extend(MAGIC);
-    to.extend(length);
-    to.extend(synced);
-    to.extend(place);
-    to.extend(sum.to_le_bytes());
-    to.extend(body);
+    let parts: [&[u8]; 5] = [&MAGIC, &length, &synced, &place, &sum.to_le_bytes()];
+    head.copy_from_slice(&parts.concat());
 }
 
 fn checksum(number: u64, length: &[u8], synced: &[u8], place: &[u8], body: &[u8]) -> u64 {

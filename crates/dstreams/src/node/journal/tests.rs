@@ -56,7 +56,10 @@ fn write(dir: &Path, groups: &[Vec<Entry>]) {
     let found = read(dir).unwrap();
     let journal = Journal::open(dir, found.last).unwrap();
     for group in groups {
-        let tickets: Vec<_> = group.iter().map(|entry| journal.append(entry)).collect();
+        let tickets: Vec<_> = group
+            .iter()
+            .map(|entry| journal.append(entry.clone()))
+            .collect();
         if let Some(last) = tickets.last() {
             on(journal.synced(*last)).unwrap();
         }
@@ -145,16 +148,16 @@ fn files_that_are_not_needed_go() {
     let dir = Dir::new();
     write(&dir.0, &[vec![committed(1)]]);
     let journal = Journal::open(&dir.0, read(&dir.0).unwrap().last).unwrap();
-    let two = journal.append(&committed(2));
+    let two = journal.append(committed(2));
     journal.let_go_before(Ticket::EARLIER);
     on(journal.synced(two)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(1), committed(2)]);
     journal.let_go_before(two);
-    let three = journal.append(&committed(3));
+    let three = journal.append(committed(3));
     on(journal.synced(three)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(2), committed(3)]);
     journal.let_go_before(Ticket::END);
-    on(journal.synced(journal.append(&committed(4)))).unwrap();
+    on(journal.synced(journal.append(committed(4)))).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(4)]);
 }
 
@@ -181,12 +184,12 @@ fn a_file_that_is_missing_or_shortened_in_the_middle_is_found() {
 fn a_failed_write_ends_the_journal() {
     let dir = Dir::new();
     let journal = Journal::open(&dir.0, None).unwrap();
-    on(journal.synced(journal.append(&committed(1)))).unwrap();
+    on(journal.synced(journal.append(committed(1)))).unwrap();
     // The next file cannot be made: its directory is gone.
     std::fs::remove_dir_all(&dir.0).unwrap();
     journal.let_go_before(Ticket::END);
     for batch in 2..4 {
-        let after = on(journal.synced(journal.append(&committed(batch))));
+        let after = on(journal.synced(journal.append(committed(batch))));
         let is_known = matches!(&after, Err(Error::File { action: "make", .. }));
         assert!(is_known, "{after:?}");
     }

@@ -43,7 +43,7 @@ struct Queue {
 }
 
 enum Order {
-    Append(Vec<u8>),
+    Append(Entry),
     /// Nothing before this entry is needed.
     LetGo(Ticket),
 }
@@ -82,13 +82,12 @@ impl Journal {
     }
 
     /// Appends an entry, behind all that were appended before. Never waits.
-    pub fn append(&self, entry: &Entry) -> Ticket {
-        let bytes = entry.to_bytes();
+    pub fn append(&self, entry: Entry) -> Ticket {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.next += 1;
         if let Some(orders) = &queue.orders {
             // After a failure nobody listens; who waits for the entry is told.
-            let _ = orders.send(Order::Append(bytes));
+            let _ = orders.send(Order::Append(entry));
         }
         Ticket(queue.next)
     }
@@ -213,9 +212,11 @@ impl Writer {
         let (mut bytes, mut entries) = (Vec::new(), 0);
         while let Some(order) = orders.pop_front() {
             match order {
-                Order::Append(body) => {
+                Order::Append(entry) => {
                     let at = self.file.written + bytes.len() as u64;
-                    segment::put(&mut bytes, self.file.number, at, self.file.synced, &body);
+                    segment::put(&mut bytes, self.file.number, at, self.file.synced, |to| {
+                        entry.put(to);
+                    });
                     entries += 1;
                     self.appended += 1;
                 }
@@ -243,7 +244,7 @@ impl Writer {
             self.tell.send_modify(|done| done.entries += entries);
             // An empty entry, synced with the next: so that even now there is one that says how much was.
             let (at, number) = (self.file.written, self.file.number);
-            segment::put(bytes, number, at, self.file.synced, &[]);
+            segment::put(bytes, number, at, self.file.synced, |_| {});
             self.file.write(bytes)?;
             bytes.clear();
         }

@@ -76,7 +76,7 @@ impl Served {
 
     /// What a stream took in since the last call, sealed.
     fn taken(&self, stream: &str) -> Vec<RecordBatch> {
-        let blocks = self.streams[stream].seal();
+        let blocks = self.streams[stream].seal(false);
         blocks
             .iter()
             .flat_map(|block| block.batches.clone())

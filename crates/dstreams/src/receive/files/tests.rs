@@ -35,7 +35,7 @@ fn read<T: Record>(files: &Files, positions: Positions) -> (Vec<Arc<Block>>, Pos
     let runtime = { runtime }.enable_all().build().unwrap();
     let run = source.run(Ingest(Arc::clone(&intake)), Closing::default());
     runtime.block_on(run).unwrap();
-    let blocks = intake.seal();
+    let blocks = intake.seal(false);
     let marks = blocks.iter().flat_map(|block| block.marks.clone());
     let marks = marks.map(|(key, done)| (key.to_string(), done)).collect();
     let dead = dead.counts().values().sum();
