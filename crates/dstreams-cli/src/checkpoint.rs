@@ -45,8 +45,8 @@ fn show(found: &Inspection) -> Result<(), Error> {
         Some(of) => {
             let (batch, process) = (of.batch, of.incarnation + 1);
             say(format_args!(
-                "checkpoint of batch {batch} ms, {} bytes, by process {process} of this directory",
-                of.bytes
+                "checkpoint of batch {batch} ms, {} bytes in {} file(s), by process {process} of this directory",
+                of.bytes, of.files
             ))?;
             let (every, partitions) = (of.interval_ms, of.partitions);
             say(format_args!(
@@ -57,7 +57,13 @@ fn show(found: &Inspection) -> Result<(), Error> {
                 say(format_args!("  input {input}"))?;
             }
             for state in &of.states {
-                say(format_args!("  state {state}"))?;
+                let (name, holds) = (&state.name, &state.holds);
+                say(format_args!("  state {name}: {holds}"))?;
+                let (whole, changed) = (state.whole_bytes, state.changed_bytes);
+                say(format_args!(
+                    "    {whole} bytes as a whole, {changed} of later changes, {} part(s)",
+                    state.parts
+                ))?;
             }
         }
     }

@@ -50,7 +50,7 @@ impl Master {
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
         let mut parts = Parts::of(context)?;
-        if parts.checkpoint_dir.is_some() {
+        if parts.is_kept() {
             return Err(dstreams::Error::Config {
                 setting: "checkpoint directory",
                 message: "a cluster keeps no journal and no checkpoints yet; run the program in one process, \

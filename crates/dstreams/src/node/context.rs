@@ -8,7 +8,10 @@ use std::time::Duration;
 use datafusion::catalog::TableProvider;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::ScalarUDF;
+use datafusion::object_store::ObjectStore;
 
+use super::durable::restore::Kept;
+use super::durable::store::Store;
 use super::listener::Listener;
 use crate::batch::Clock;
 use crate::config::Config;
@@ -47,8 +50,8 @@ pub struct StreamContext {
     pub(crate) sources: Vec<Box<dyn Source>>,
     /// Which input takes the dead letters.
     pub(crate) dead_letter_input: Option<usize>,
-    /// Where the journal and checkpoints are.
-    pub(crate) checkpoint_dir: Option<PathBuf>,
+    /// Where it is kept.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl StreamContext {
@@ -67,7 +70,7 @@ impl StreamContext {
             listeners: Vec::new(),
             sources: Vec::new(),
             dead_letter_input: None,
-            checkpoint_dir: None,
+            kept: None,
             config,
         })
     }
@@ -82,8 +85,11 @@ impl StreamContext {
     /// once, and a closure or a print may see one batch twice. Intervals in which no process was there have
     /// batches too, empty ones, since windows count time.
     ///
-    /// Refused: a directory that another process uses, or that is of a program with other inputs, windows or
-    /// batch interval; damage to what is there. Not promised: anything about records that were received and not
+    /// A changed program goes on with every state whose name and content still fit; new state begins empty, and
+    /// inputs may be added behind those that there were. Other changes are refused with the difference:
+    /// [`StreamContext::drop_state`], [`StreamContext::rename_state`].
+    ///
+    /// Refused too: a directory that another process uses; another batch interval; damage to what is there. Not promised: anything about records that were received and not
     /// acknowledged; records of sources that acknowledge nothing (TCP text) are safe a few milliseconds after
     /// they were read.
     ///
@@ -108,8 +114,46 @@ impl StreamContext {
         app: impl FnOnce() -> Result<StreamContext>,
     ) -> Result<Self> {
         let mut context = app()?;
-        context.checkpoint_dir = Some(dir.into());
+        let dir = dir.into();
+        context.kept = Some(match context.kept.take() {
+            Some(kept) => Kept { dir, ..kept },
+            None => Kept::at(dir),
+        });
         Ok(context)
+    }
+
+    /// Has checkpoints at this URL and not in the directory of [`StreamContext::restore_or_new`], which then has
+    /// the journal alone: `s3://bucket/path` and the like where the program is built with the feature of the
+    /// crate `object_store` for it, with keys and regions from the environment; `file:///path` always.
+    ///
+    /// The manifest of a checkpoint is put there on the condition that it is new, so two programs that use one
+    /// place by mistake find out; no checkpoint of the second is written.
+    ///
+    /// Fails where the URL names no such place.
+    pub fn checkpoint_to(&mut self, url: &str) -> Result<()> {
+        self.kept_mut().checkpoints = Some(Store::at(url)?);
+        Ok(())
+    }
+
+    /// The same, in a store that the program has made, below `path`.
+    pub fn checkpoint_to_store(&mut self, store: Arc<dyn ObjectStore>, path: &str) {
+        self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
+    }
+
+    /// Lets go on purpose of state that an earlier version of the program had, by the name that
+    /// [`inspect`](crate::inspect) gives it. Without effect where there is none of that name.
+    pub fn drop_state(&mut self, name: &str) {
+        self.kept_mut().changes.dropped.push(name.to_owned());
+    }
+
+    /// What an earlier version of the program had as state `from` is `to` now.
+    pub fn rename_state(&mut self, from: &str, to: &str) {
+        let renamed = (from.to_owned(), to.to_owned());
+        self.kept_mut().changes.renamed.push(renamed);
+    }
+
+    fn kept_mut(&mut self) -> &mut Kept {
+        self.kept.get_or_insert_with(|| Kept::at(PathBuf::new()))
     }
 
     /// Bounds the memory of received records: [`Config::block_memory`].

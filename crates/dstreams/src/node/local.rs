@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
@@ -12,11 +12,14 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::durable::Durable;
+use super::durable::checkpoint::{self, CheckpointPlan, Writing};
+use super::durable::manifest::{Manifest, state_file};
 use super::durable::restore::Restored;
+use super::durable::store::Store;
 use super::lane::{Lane, Seal};
 use super::listener::Listener;
 use super::parts::Parts;
-use super::workers::{Exported, Held, Mailbox, Workers};
+use super::workers::{Held, Mailbox, Workers};
 use crate::batch::{split, tasks_for};
 use crate::error::{BoxError, Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
@@ -44,8 +47,6 @@ pub(super) struct ThisProcess {
     /// Where there is a journal.
     lanes: Vec<mpsc::UnboundedSender<Seal>>,
     running_lanes: TaskTracker,
-    /// By input and producer: the last in a batch that was forgotten. Kept where there is a journal.
-    marks: Option<Mutex<BTreeMap<(u32, String), u64>>>,
 }
 
 impl ThisProcess {
@@ -62,9 +63,9 @@ impl ThisProcess {
         let partitions = partitions.unwrap_or(config.threads);
         let plans = parts.plans(partitions)?;
         let states = States::new(plans.states.clone(), partitions)?;
-        let state = restored.and_then(|restored| restored.state.as_ref());
-        for (partition, state) in state.iter().flat_map(|(_, of)| of.iter().enumerate()) {
-            states.import(partition, state)?;
+        let states = Arc::new(states);
+        if let Some((manifest, store)) = restored.and_then(|restored| restored.state.as_ref()) {
+            load_all(store, manifest, &states).await?;
         }
         let engine = Arc::new(LocalEngine::new(config)?);
         let budget = Budget::new(config.block_memory);
@@ -132,19 +133,35 @@ impl ThisProcess {
             inputs,
             lanes,
             running_lanes,
-            marks: restored.map(|restored| Mutex::new(restored.marks_of_state.clone())),
             budget,
             dead_letters,
             closing,
             sources: running,
             engine,
             plans,
-            states: Arc::new(states),
+            states,
             rows_per_task: config.rows_per_task,
             mailbox,
         };
         Ok((workers, addresses))
     }
+}
+
+/// Takes all partitions from a checkpoint, several at once.
+async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> Result<()> {
+    let partitions = 0..manifest.program.partitions;
+    let loads = partitions.map(|partition| {
+        let (store, states) = (store.clone(), Arc::clone(states));
+        let sources = manifest.sources(partition);
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            runtime.block_on(checkpoint::load(&store, &states, partition, &sources))
+        })
+    });
+    for load in loads.collect::<Vec<_>>() {
+        load.await.map_err(|_| Error::NotRunning)??;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -199,17 +216,6 @@ impl Workers for ThisProcess {
     }
 
     fn forget(&self, _batch: BatchTime, blocks: &[BlockId]) {
-        if let Some(marks) = &self.marks {
-            let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
-            for block in blocks.iter().filter_map(|id| self.store.get(*id)) {
-                let input = self.inputs.get(&block.meta.id.receiver).copied();
-                let input = input.unwrap_or_default() as u32;
-                for (producer, last) in &block.marks {
-                    let known = marks.entry((input, producer.to_string())).or_default();
-                    *known = (*known).max(*last);
-                }
-            }
-        }
         self.store.forget(blocks);
     }
 
@@ -217,19 +223,24 @@ impl Workers for ThisProcess {
         self.states.tables(batch)
     }
 
-    fn export(&self) -> Result<Option<Exported>> {
-        let Some(marks) = &self.marks else {
-            return Ok(None);
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Option<Writing>> {
+        let mut captured = Vec::new();
+        for (partition, since) in plan.since.iter().enumerate() {
+            let of = self.states.capture(partition, since)?;
+            captured.extend(of.into_iter().map(|captured| (partition, captured)));
+        }
+        let name = state_file(plan.number, &plan.incarnation.to_string());
+        let store = plan.store.clone();
+        let write = async move {
+            let written = checkpoint::write(&store, name, captured).await?;
+            Ok(written.into_iter().collect())
         };
-        let partitions = (0..self.plans.tasks).map(|partition| self.states.export(partition));
-        let marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
-        let marks = marks.iter();
-        Ok(Some(Exported {
-            partitions: partitions.collect::<Result<_>>()?,
-            marks: marks
-                .map(|((input, name), last)| (*input, name.clone(), *last))
-                .collect(),
-        }))
+        Ok(Some(write.boxed()))
+    }
+
+    fn covered(&self, batch: BatchTime) {
+        let partitions = 0..self.plans.tasks;
+        partitions.for_each(|partition| self.states.covered(partition, batch));
     }
 
     /// What no batch will take gives its memory back, and whoever pushes is told; where there is a journal,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dstreams_control::{BatchTime, BlockMeta, Command, Controller, Event, Timestamp};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Event, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -225,21 +225,21 @@ impl Master {
             Command::Forget { batch, blocks } => {
                 self.state.cuts.remove(&batch);
                 self.workers.forget(batch, &blocks);
-                self.keep(batch);
+                self.keep(batch, &blocks);
             }
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
             Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),
         }
     }
 
-    /// Writes down that a batch has taken effect, and the state, if a checkpoint is due.
-    fn keep(&self, batch: BatchTime) {
+    /// Writes down that a batch has taken effect, and has a checkpoint written if one is due.
+    fn keep(&self, batch: BatchTime, blocks: &[BlockId]) {
         let Some(durable) = &self.durable else { return };
-        if !durable.committed(batch) {
+        let Some(plan) = durable.committed(batch, blocks) else {
             return;
-        }
-        match self.workers.export() {
-            Ok(Some(state)) => durable.checkpoint(batch, state.partitions, state.marks),
+        };
+        match self.workers.capture(&plan) {
+            Ok(Some(states)) => durable.checkpoint(plan, states, Arc::clone(&self.workers)),
             Ok(None) => {}
             Err(error) => tracing::error!(%batch, %error, "no checkpoint was made"),
         }

@@ -1,17 +1,17 @@
 //! [`Parts`]: a described program, taken apart.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::context::StreamContext;
-use super::durable::checkpoint::Program;
+use super::durable::manifest::{Program, StateId};
+use super::durable::restore::Kept;
 use super::listener::Listener;
 use crate::batch::Clock;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
-use crate::plan::{Plans, StateSpec};
+use crate::plan::Plans;
 use crate::receive::Source;
 use crate::stream::graph::GraphRef;
 
@@ -29,8 +29,8 @@ pub struct Parts {
     pub sources: Vec<Box<dyn Source>>,
     /// Which input takes the dead letters.
     pub dead_letter_input: Option<usize>,
-    /// Where the journal and checkpoints are.
-    pub checkpoint_dir: Option<PathBuf>,
+    /// Where it is kept.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Parts {
@@ -43,13 +43,25 @@ impl Parts {
             listeners,
             sources,
             dead_letter_input,
-            checkpoint_dir,
+            kept,
         } = context;
         if graph.lock().outputs.is_empty() {
             return Err(Error::Graph {
                 operator: Operator::new("start", std::panic::Location::caller()),
                 message: "there is no output; add `print`, `for_each_rdd`, `collect` or a sink"
                     .into(),
+            });
+        }
+        if kept
+            .as_ref()
+            .is_some_and(|kept| kept.dir.as_os_str().is_empty())
+        {
+            return Err(Error::Config {
+                setting: "checkpoints",
+                message:
+                    "a program that says something about them is kept in a directory: make it with \
+                          `StreamContext::restore_or_new`"
+                        .into(),
             });
         }
         Ok(Parts {
@@ -59,8 +71,13 @@ impl Parts {
             listeners,
             sources,
             dead_letter_input,
-            checkpoint_dir,
+            kept,
         })
+    }
+
+    /// Whether it is kept in a directory.
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// The graph as templates for batches that run as one task or as `tasks` of them.
@@ -74,18 +91,30 @@ impl Parts {
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
     }
 
-    /// What of the program its checkpoints depend on.
-    pub(crate) fn program(&self) -> Result<Program> {
+    /// What of the program its checkpoints depend on, and its states, where they have so many partitions.
+    pub(crate) fn program(&self, partitions: usize) -> Result<(Program, Vec<StateId>)> {
         let inputs = self.inputs().into_iter();
-        let plans = self.plans(self.config.threads)?;
-        Ok(Program {
+        let program = Program {
             interval_ms: self.config.interval.as_millis() as u64,
-            partitions: self.config.threads,
+            partitions,
             inputs: inputs
                 .map(|(name, schema)| format!("{name} {:?}", schema.fields()))
                 .collect(),
-            states: plans.states.iter().map(StateSpec::describe).collect(),
-        })
+        };
+        let mut states: Vec<StateId> = Vec::new();
+        for spec in &self.plans(partitions)?.states {
+            let holds = spec.holds();
+            let name = spec.name().map_or_else(|| holds.clone(), str::to_owned);
+            // Windows have no names of their own, and two may be the same.
+            let same = states.iter().filter(|state| state.holds == holds).count();
+            let name = if same > 0 {
+                format!("{name} ({})", same + 1)
+            } else {
+                name
+            };
+            states.push(StateId { name, holds });
+        }
+        Ok((program, states))
     }
 
     /// Name and columns of each input.

@@ -26,7 +26,7 @@ impl StreamContext {
     pub async fn start(self) -> Result<Running> {
         let mut parts = Parts::of(self)?;
         let inbox = Inbox::new();
-        let Some(dir) = parts.checkpoint_dir.clone() else {
+        let Some(kept) = parts.kept.clone() else {
             let (workers, addresses) =
                 ThisProcess::start(&mut parts, inbox.mailbox(), None).await?;
             return run_on(parts, Arc::new(workers), inbox, addresses);
@@ -37,7 +37,8 @@ impl StreamContext {
             .map(|(_, schema)| schema)
             .collect();
         let every = u64::from(parts.config.checkpoint_every);
-        let (durable, restored) = Durable::open(&dir, every, parts.program()?, &schemas)?;
+        let (program, states) = parts.program(parts.config.threads)?;
+        let (durable, restored) = Durable::open(&kept, every, program, states, &schemas).await?;
         let kept = Some((Arc::clone(&durable), &restored));
         let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
         for (batch, blocks) in &restored.committed {
@@ -45,6 +46,7 @@ impl StreamContext {
             workers.run(*batch, None, 1, blocks).await?;
             let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
             workers.forget(*batch, &ids);
+            durable.replayed(&ids);
             crate::crash::point("restore:replayed");
         }
         go_on(

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio::sync::mpsc;
 
+use super::durable::checkpoint::{CheckpointPlan, Writing};
 use super::master::Message;
 use crate::error::{Error, Result};
 use crate::plan::Partitions;
@@ -61,20 +62,15 @@ pub trait Workers: Send + Sync + 'static {
         })
     }
 
-    /// The state as of the last batch that was forgotten, for a checkpoint: called between two batches. None
-    /// where checkpoints are not kept.
-    fn export(&self) -> Result<Option<Exported>> {
+    /// Takes the state as of the last batch that was forgotten, and has it written. Called between two batches:
+    /// nothing is installed before this returns; what is returned may take longer. None where checkpoints are
+    /// not kept.
+    fn capture(&self, _plan: &CheckpointPlan) -> Result<Option<Writing>> {
         Ok(None)
     }
-}
 
-/// The state as of a batch.
-#[derive(Debug, Default)]
-pub struct Exported {
-    /// The bytes of each partition.
-    pub partitions: Vec<Vec<u8>>,
-    /// By input and producer: the last that is in a batch up to this one.
-    pub marks: Vec<(u32, String, u64)>,
+    /// A checkpoint of this batch is there.
+    fn covered(&self, _batch: BatchTime) {}
 }
 
 /// What receivers hold.

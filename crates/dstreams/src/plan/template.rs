@@ -96,10 +96,19 @@ impl StateSpec {
     }
 
     /// What it depends on, in words.
-    pub(crate) fn describe(&self) -> String {
+    /// The name that the program gave it.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            StateSpec::Window(_) => None,
+            StateSpec::Keyed(keyed) => Some(&keyed.name),
+        }
+    }
+
+    /// What it holds, in words.
+    pub(crate) fn holds(&self) -> String {
         match self {
             StateSpec::Window(window) => window.describe(),
-            StateSpec::Keyed(keyed) => keyed.describe(),
+            StateSpec::Keyed(keyed) => keyed.holds(),
         }
     }
 }
@@ -162,16 +171,21 @@ impl KeyedSpec {
 
     /// What its state depends on, in words.
     pub(crate) fn describe(&self) -> String {
-        let (name, keys) = (&self.name, self.keys);
+        format!("`{}`: {}", self.name, self.holds())
+    }
+
+    /// The same, without its name.
+    pub(crate) fn holds(&self) -> String {
+        let keys = self.keys;
         let fields: Vec<_> = (self.schema.fields().iter())
             .map(|field| format!("{} {}", field.name(), field.data_type()))
             .collect();
         match &self.update {
             Update::Running(plan) => {
                 let parts = &plan.parts;
-                format!("`{name}`: {parts:?} by {keys} key(s), {fields:?}")
+                format!("{parts:?} by {keys} key(s), {fields:?}")
             }
-            Update::Tracked { .. } => format!("`{name}`: tracked by {keys} key(s), {fields:?}"),
+            Update::Tracked { .. } => format!("tracked by {keys} key(s), {fields:?}"),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! and then nothing changes.
 
 mod bytes;
+mod captured;
+mod changes;
 mod columns;
 pub mod keyed;
 mod keys;
@@ -20,4 +22,5 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub use captured::Captured;
 pub use states::{StateTable, States};

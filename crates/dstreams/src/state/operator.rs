@@ -8,6 +8,8 @@ use datafusion::arrow::datatypes::Schema;
 use dstreams_control::BatchTime;
 
 use super::bytes::{Reader, put_bytes, wrong};
+use super::captured::Content;
+use super::changes::Changes;
 use super::columns::{Combine, bits_of, column_of};
 use super::keyed::{Delta, Found, KeyedPartition, Shape};
 use super::keys::{Keys, key_schema};
@@ -28,6 +30,8 @@ pub(super) struct KeyedState {
     partition: KeyedPartition,
     /// What the newest batch changed.
     changed: Vec<RecordBatch>,
+    /// For the next checkpoint.
+    changes: Changes<Delta>,
 }
 
 impl KeyedState {
@@ -36,6 +40,7 @@ impl KeyedState {
         Ok(KeyedState {
             partition: KeyedPartition::new(Arc::clone(&shape)),
             changed: Vec::new(),
+            changes: Changes::default(),
             shape,
             spec,
         })
@@ -71,6 +76,8 @@ impl KeyedState {
         self.changed = delta.rows()?;
         let (changed, deleted) = delta.len();
         self.partition.install(&delta)?;
+        let held = self.partition.len();
+        self.changes.add(batch, changed + deleted, held, delta);
         let budget = COMPACT_LEAST + COMPACT * (changed + deleted);
         // The version before can be read still, and what this batch changed is in an export.
         let before = batch.0.saturating_sub(self.spec.every_ms);
@@ -220,6 +227,30 @@ impl KeyedState {
         };
         let rows = self.partition.read(version.min(batch))?;
         rows.iter().map(|rows| self.spec.results_of(rows)).collect()
+    }
+
+    /// What came after version `since`, where that is known; else all there is.
+    pub fn capture(&mut self, since: Option<BatchTime>) -> Option<(Option<BatchTime>, Content)> {
+        if let Some(deltas) = since.and_then(|since| self.changes.since(since)) {
+            return (!deltas.is_empty()).then_some((since, Content::Deltas(deltas)));
+        }
+        let frozen = self.partition.freeze()?;
+        self.changes.begin(self.partition.version()?);
+        Some((None, Content::Keyed(frozen)))
+    }
+
+    /// A checkpoint of `batch` is there.
+    pub fn covered(&mut self, batch: BatchTime) {
+        if let Some(version) = self.partition.version() {
+            self.changes.covered(batch, version);
+        }
+    }
+
+    /// Takes in what was captured.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        let delta = Delta::from_bytes(&self.shape, bytes)?;
+        self.partition.install(&delta)?;
+        Ok(())
     }
 
     /// Appends the whole state.

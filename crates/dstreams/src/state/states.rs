@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
 use super::bytes::{Reader, STATE, put_number, wrong};
+use super::captured::{Captured, Content};
 use super::operator::KeyedState;
 use super::window::WindowPartition;
 use crate::error::{Error, Result};
@@ -80,6 +81,30 @@ impl Partition {
         }
     }
 
+    fn capture(
+        &mut self,
+        since: Option<BatchTime>,
+    ) -> Result<Option<(Option<BatchTime>, Content)>> {
+        match self {
+            Partition::Window(window) => window.capture(since),
+            Partition::Keyed(keyed) => Ok(keyed.capture(since)),
+        }
+    }
+
+    fn covered(&mut self, batch: BatchTime) {
+        match self {
+            Partition::Window(window) => window.covered(batch),
+            Partition::Keyed(keyed) => keyed.covered(batch),
+        }
+    }
+
+    fn restore(&mut self, whole: bool, bytes: &[u8]) -> Result<()> {
+        match self {
+            Partition::Window(window) => window.restore(whole, bytes),
+            Partition::Keyed(keyed) => keyed.restore(bytes),
+        }
+    }
+
     fn import(spec: StateSpec, from: &mut Reader<'_>) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
@@ -131,6 +156,44 @@ impl States {
             });
         }
         Ok(tables)
+    }
+}
+
+/// What checkpoints need.
+impl States {
+    /// What is to be written of a partition, by state: what came after the version that the last checkpoint has
+    /// of it, or all there is where there is no such, or that is not known any more. Nothing of a state that did
+    /// not change.
+    ///
+    /// Called between two batches. Takes little time where states are keyed, a copy of them where they are
+    /// windows that are written as a whole.
+    pub fn capture(&self, partition: usize, since: &[Option<BatchTime>]) -> Result<Vec<Captured>> {
+        let mut captured = Vec::new();
+        for (number, state) in self.0.iter().enumerate() {
+            let mut state = lock(state.get(partition).ok_or_else(|| absent(partition))?);
+            let since = since.get(number).copied().flatten();
+            if let (Some((on, content)), Some(version)) = (state.capture(since)?, state.version()) {
+                captured.push(Captured {
+                    state: number,
+                    version,
+                    on,
+                    content,
+                });
+            }
+        }
+        Ok(captured)
+    }
+
+    /// A checkpoint of `batch` is there: what it has of a partition is kept no longer for the next one.
+    pub fn covered(&self, partition: usize, batch: BatchTime) {
+        let partitions = self.0.iter().filter_map(|state| state.get(partition));
+        partitions.for_each(|state| lock(state).covered(batch));
+    }
+
+    /// Takes in what was captured of a partition of a state that is empty: first all of it, then what came after,
+    /// in order.
+    pub fn restore(&self, state: usize, partition: usize, whole: bool, bytes: &[u8]) -> Result<()> {
+        self.lock(state, partition).restore(whole, bytes)
     }
 }
 

@@ -9,11 +9,13 @@ use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array}
 use datafusion::arrow::compute::filter_record_batch;
 use dstreams_control::BatchTime;
 
+use super::changes::Changes;
 use super::columns::{Combine, bits_of, column_of};
 use super::keys::{Keys, key_schema};
 use super::stacks::Stacks;
 use crate::error::Result;
 use crate::plan::WindowSpec;
+use crate::replicate::write_batches;
 
 /// Slots without records that are kept before slots are numbered anew.
 const FEW: usize = if cfg!(test) { 8 } else { 1024 };
@@ -37,6 +39,8 @@ pub(super) struct WindowPartition {
     panes: VecDeque<Pane>,
     /// Slots without records.
     dead: usize,
+    /// Of each batch its partial results, as bytes: for the next checkpoint.
+    changes: Changes<(BatchTime, Arc<[u8]>)>,
 }
 
 impl WindowPartition {
@@ -58,6 +62,7 @@ impl WindowPartition {
             stacks: (!others.is_empty()).then(|| Stacks::new(others, panes)),
             panes: VecDeque::new(),
             dead: 0,
+            changes: Changes::default(),
             combine,
             spec,
         })
@@ -85,6 +90,13 @@ impl WindowPartition {
             self.expire();
         }
         self.version = Some(batch);
+        if self.changes.keeps() {
+            let mut bytes = Vec::new();
+            write_batches(&mut bytes, &self.spec.schema, delta)?;
+            let rows = delta.iter().map(RecordBatch::num_rows).sum();
+            let held = self.panes.iter().map(|pane| pane.slots.len()).sum();
+            self.changes.add(batch, rows, held, (batch, bytes.into()));
+        }
         if self.dead > FEW && 2 * self.dead > self.keys.len() {
             self.renumber()?;
         }

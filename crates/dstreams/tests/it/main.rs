@@ -11,6 +11,7 @@ mod every_operator;
 mod files_sink;
 mod files_source;
 mod graph;
+mod kept;
 mod keyed_state;
 mod lifecycle;
 mod operators;

@@ -149,8 +149,13 @@ impl Listener for Reports {
 
 impl Program {
     pub fn new(config: Config) -> Self {
+        Program::after(0, config)
+    }
+
+    /// One that begins so many intervals after the first one.
+    pub fn after(intervals: u32, config: Config) -> Self {
         let mut ctx = StreamContext::with_config(config).unwrap();
-        let (manual, clock) = Clock::manual(Duration::ZERO);
+        let (manual, clock) = Clock::manual(INTERVAL * intervals);
         ctx.set_clock(clock);
         let (sender, reports) = mpsc::unbounded_channel();
         ctx.add_listener(Reports(sender));

@@ -1,197 +1,201 @@
-//! A checkpoint: the state as of one batch, in a directory `checkpoint-<batch>` that is there as a whole or
-//! not at all.
-//!
-//! It is written under a hidden name and renamed, so a crash leaves nothing half made. `manifest` says what
-//! the program was, and which files there are, with length and checksum of each; `state-<partition>` is what
-//! one partition of all windows holds.
+//! Writing a checkpoint: the bytes of what changed, then the manifest that makes them one; and reading it.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dstreams_control::BatchTime;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::crash::point;
+use super::manifest::{Manifest, Part, StateParts, damaged};
+use super::store::Store;
 use crate::error::{Error, Result};
-use crate::replicate::Format;
+use crate::state::{Captured, States};
 
-const MANIFEST: Format = Format {
-    what: "the manifest of a checkpoint",
-    magic: *b"dstr-chk",
-    version: 1,
-};
-const PREFIX: &str = "checkpoint-";
+/// Parts of a partition before it is written as a whole again: a restart reads all of them.
+const MOST_PARTS: usize = 64;
 
-/// What a checkpoint is of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    /// The batch whose state it is; all up to it took effect.
-    pub batch: u64,
-    /// The process that wrote it: the n-th of this directory.
+/// What the next checkpoint is to have.
+pub struct CheckpointPlan {
+    /// The batch whose state it is.
+    pub batch: BatchTime,
+    /// Its number.
+    pub number: u64,
     pub incarnation: u64,
-    pub program: Program,
-    /// By input and producer (or part of a source): the last that is in a batch up to this one.
-    pub marks: Vec<(u32, String, u64)>,
-    pub files: Vec<StateFile>,
+    pub store: Store,
+    /// By partition and state: the version that the last checkpoint has, where it is to go on from that.
+    pub since: Vec<Vec<Option<BatchTime>>>,
 }
 
-/// What of a program its checkpoints depend on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Program {
-    pub interval_ms: u64,
-    /// Partitions of keyed data, fixed for the life of the state.
-    pub partitions: usize,
-    /// Name and columns of each input.
-    pub inputs: Vec<String>,
-    /// What each window and each keyed state holds.
-    pub states: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StateFile {
+/// A file of a checkpoint, whose bytes are on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WrittenFile {
     pub name: String,
+    pub parts: Vec<WrittenPart>,
+}
+
+/// A part of it: see [`Part`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WrittenPart {
+    pub partition: usize,
+    pub state: usize,
+    pub from: u64,
     pub bytes: u64,
     pub xxh3: u64,
+    pub version: u64,
+    pub whole: bool,
 }
 
-/// Makes a checkpoint visible: everything is on disk when this returns. Removes those before it.
-pub(crate) fn write(dir: &Path, mut manifest: Manifest, states: &[Vec<u8>]) -> Result<()> {
-    remove_unfinished(dir)?;
-    let hidden = dir.join(format!(".{PREFIX}{:020}.tmp", manifest.batch));
-    let whole = dir.join(format!("{PREFIX}{:020}", manifest.batch));
-    std::fs::create_dir_all(&hidden).map_err(|error| Error::file("make", &hidden, error))?;
-    for (partition, state) in states.iter().enumerate() {
-        let name = format!("state-{partition:05}");
-        put(&hidden.join(&name), state)?;
-        manifest.files.push(StateFile {
-            name,
-            bytes: state.len() as u64,
-            xxh3: xxh3_64(state),
-        });
-    }
-    let mut bytes = MANIFEST.begin(0);
-    serde_json::to_writer(&mut bytes, &manifest)
-        .map_err(|error| MANIFEST.wrong(error.to_string()))?;
-    put(&hidden.join("manifest"), &MANIFEST.seal(bytes))?;
-    sync(&hidden)?;
-    point("checkpoint:written");
-    std::fs::rename(&hidden, &whole).map_err(|error| Error::file("rename", &hidden, error))?;
-    sync(dir)?;
-    point("checkpoint:visible");
-    for (batch, path) in list(dir)? {
-        if batch < manifest.batch {
-            std::fs::remove_dir_all(&path).map_err(|error| Error::file("remove", &path, error))?;
-        }
-    }
-    Ok(())
-}
+/// The state was taken, and is being written.
+pub type Writing = BoxFuture<'static, Result<Vec<WrittenFile>>>;
 
-/// Removes what a process was making when it ended.
-fn remove_unfinished(dir: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(dir).map_err(|error| Error::file("read", dir, error))? {
-        let entry = entry.map_err(|error| Error::file("read", dir, error))?;
-        let name = entry.file_name();
-        let hidden = name.to_str().and_then(|name| name.strip_prefix('.'));
-        if hidden.is_some_and(|name| name.starts_with(PREFIX)) {
-            let path = entry.path();
-            std::fs::remove_dir_all(&path).map_err(|error| Error::file("remove", &path, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// The newest checkpoint of a directory, if there is one, with the state of each partition.
-pub(crate) fn newest(dir: &Path) -> Result<Option<(Manifest, Vec<Vec<u8>>)>> {
-    let Some((_, path)) = list(dir)?.pop() else {
+/// Writes what was taken of some partitions into one file; none where that is nothing.
+///
+/// Blocks: to be called where that is allowed.
+pub async fn write(
+    store: &Store,
+    name: String,
+    captured: Vec<(usize, Captured)>,
+) -> Result<Option<WrittenFile>> {
+    if captured.is_empty() {
         return Ok(None);
-    };
-    let manifest = manifest(&path)?;
-    let mut states = Vec::new();
-    for file in &manifest.files {
-        let at = path.join(&file.name);
-        let bytes = std::fs::read(&at).map_err(|error| Error::file("read", &at, error))?;
-        if bytes.len() as u64 != file.bytes || xxh3_64(&bytes) != file.xxh3 {
-            return Err(damaged(&at, "it is not what was written"));
+    }
+    let (mut bytes, mut parts) = (Vec::new(), Vec::new());
+    for (partition, captured) in captured {
+        let (state, version) = (captured.state, captured.version.0);
+        let whole = captured.on.is_none();
+        let part = captured.into_bytes()?;
+        parts.push(WrittenPart {
+            partition,
+            state,
+            from: bytes.len() as u64,
+            bytes: part.len() as u64,
+            xxh3: xxh3_64(&part),
+            version,
+            whole,
+        });
+        match bytes.is_empty() {
+            true => bytes = part,
+            false => bytes.extend(part),
         }
-        states.push(bytes);
     }
-    Ok(Some((manifest, states)))
-}
-
-/// Reads a manifest.
-pub(crate) fn manifest(checkpoint: &Path) -> Result<Manifest> {
-    let path = checkpoint.join("manifest");
-    let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
-    let body = MANIFEST.open(&bytes);
-    let body = body.map_err(|error| damaged(&path, &error.to_string()))?;
-    serde_json::from_slice(body).map_err(|error| damaged(&path, &error.to_string()))
-}
-
-/// The checkpoints of a directory, oldest first.
-fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| Error::file("read", dir, error))? {
-        let entry = entry.map_err(|error| Error::file("read", dir, error))?;
-        let name = entry.file_name();
-        let batch = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let batch = batch.and_then(|batch| batch.parse().ok());
-        all.extend(batch.map(|batch| (batch, entry.path())));
-    }
-    all.sort();
-    Ok(all)
-}
-
-fn put(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| Error::file("write", path, error))
-}
-
-fn sync(dir: &Path) -> Result<()> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| Error::file("sync", dir, error))
-}
-
-fn damaged(path: &Path, what: &str) -> Error {
-    Error::Bytes {
-        what: path.display().to_string(),
-        message: format!("{what}; restore it from a copy, or begin anew in an empty directory"),
-    }
+    store.put(&name, bytes).await?;
+    Ok(Some(WrittenFile { name, parts }))
 }
 
 impl Manifest {
-    pub fn batch(&self) -> BatchTime {
-        BatchTime(self.batch)
+    /// What the next checkpoint goes on from: of a partition whose changes have become more than it itself, or
+    /// have come in many parts, all is written again. So in the long run not much more is written than twice
+    /// what changed.
+    pub fn since(&self, partitions: usize) -> Vec<Vec<Option<BatchTime>>> {
+        let of = |state: &StateParts, partition: usize| {
+            let parts = state.partitions.get(partition)?;
+            let (first, later) = parts.split_first()?;
+            let changes: u64 = later.iter().map(|part| part.bytes).sum();
+            let last = parts.last()?;
+            let small = changes < first.bytes && parts.len() < MOST_PARTS;
+            small.then_some(BatchTime(last.version))
+        };
+        let states = |partition| {
+            self.states
+                .iter()
+                .map(|state| of(state, partition))
+                .collect()
+        };
+        (0..partitions).map(states).collect()
+    }
+
+    /// The manifest after this one, with what was written.
+    pub fn next(mut self, plan: &CheckpointPlan, written: Vec<WrittenFile>) -> Result<Self> {
+        self.number = plan.number;
+        self.batch = plan.batch.0;
+        self.incarnation = plan.incarnation;
+        for WrittenFile { name, parts } in written {
+            let file = self.files.len();
+            self.files.push(name);
+            for part in parts {
+                let at = self.states.get_mut(part.state);
+                let at = at.and_then(|state| state.partitions.get_mut(part.partition));
+                let at = at.ok_or_else(|| Error::Bytes {
+                    what: "a checkpoint".into(),
+                    message: format!("state {} has no partition {}", part.state, part.partition),
+                })?;
+                if part.whole {
+                    at.clear();
+                }
+                at.push(Part {
+                    file,
+                    from: part.from,
+                    bytes: part.bytes,
+                    xxh3: part.xxh3,
+                    version: part.version,
+                    whole: part.whole,
+                });
+            }
+        }
+        self.forget_files();
+        Ok(self)
+    }
+
+    /// Lets go of files that no part is in.
+    fn forget_files(&mut self) {
+        let mut needed = vec![false; self.files.len()];
+        self.parts().for_each(|part| needed[part.file] = true);
+        let mut places = Vec::new();
+        let mut kept = 0;
+        for needed in &needed {
+            places.push(kept);
+            kept += usize::from(*needed);
+        }
+        let mut needed = needed.into_iter();
+        self.files.retain(|_| needed.next().unwrap_or_default());
+        let partitions = self
+            .states
+            .iter_mut()
+            .flat_map(|state| &mut state.partitions);
+        partitions
+            .flatten()
+            .for_each(|part| part.file = places[part.file]);
+    }
+
+    /// What a partition is restored from.
+    pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
+        let of = |state: &StateParts| {
+            let parts = state.partitions.get(partition).into_iter().flatten();
+            let at = |part: &Part| PartAt {
+                file: self.files[part.file].clone(),
+                part: part.clone(),
+            };
+            parts.map(at).collect()
+        };
+        self.states.iter().map(of).collect()
     }
 }
 
-impl Program {
-    /// Refuses what was written by a program whose state does not fit this one's.
-    pub fn check(&self, written: &Program) -> Result<()> {
-        let parts = [
-            (
-                "batch interval",
-                format!("{} ms", written.interval_ms),
-                format!("{} ms", self.interval_ms),
-            ),
-            ("inputs", written.inputs.join(", "), self.inputs.join(", ")),
-            ("states", written.states.join(", "), self.states.join(", ")),
-        ];
-        let differs = parts.into_iter().find(|(_, then, now)| then != now);
-        match differs {
-            None => Ok(()),
-            Some((what, then, now)) => Err(Error::Config {
-                setting: "checkpoint directory",
-                message: format!(
-                    "it is of another program: its {what} were [{then}], this program's are [{now}]; \
-                     start the program that wrote it, or give this one a directory of its own"
-                ),
-            }),
+/// A part of a file of a checkpoint, by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartAt {
+    pub file: String,
+    pub part: Part,
+}
+
+/// Takes a partition of all states from a checkpoint; they must be empty. Blocks.
+pub async fn load(
+    store: &Store,
+    states: &Arc<States>,
+    partition: usize,
+    sources: &[Vec<PartAt>],
+) -> Result<()> {
+    for (state, parts) in sources.iter().enumerate() {
+        for PartAt { file, part } in parts {
+            let bytes = store.read(file, Some((part.from, part.bytes))).await?;
+            if xxh3_64(&bytes) != part.xxh3 {
+                return Err(damaged(store, file, "it is not what was written"));
+            }
+            states
+                .restore(state, partition, part.whole, &bytes)
+                .map_err(|error| damaged(store, file, &error.to_string()))?;
         }
     }
+    Ok(())
 }

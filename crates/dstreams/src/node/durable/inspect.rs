@@ -5,8 +5,10 @@ use std::path::Path;
 
 use dstreams_control::BatchTime;
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::checkpoint;
+use super::manifest::{Manifest, StateParts, damaged};
+use super::store::Store;
 use crate::error::{Error, Result};
 use crate::node::journal::{Entry, look};
 
@@ -34,12 +36,59 @@ pub struct CheckpointInfo {
     pub partitions: usize,
     /// Name and columns of each input.
     pub inputs: Vec<String>,
-    /// What each state holds.
-    pub states: Vec<String>,
+    /// Its states.
+    pub states: Vec<StateInfo>,
     /// Producers, or parts of sources, whose last number is known.
     pub producers: usize,
-    /// Bytes of its files.
+    /// Bytes of its states.
     pub bytes: u64,
+    /// Files they are in, which may be older than it.
+    pub files: usize,
+}
+
+/// A state in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StateInfo {
+    /// Its name: that of a keyed state, or for a window what it is.
+    pub name: String,
+    /// What it holds: a program goes on with it where this is the same.
+    pub holds: String,
+    /// Bytes of all there was, partition by partition, when each was last written as a whole.
+    pub whole_bytes: u64,
+    /// Bytes of what came after.
+    pub changed_bytes: u64,
+    /// Parts, of all partitions.
+    pub parts: usize,
+}
+
+impl StateInfo {
+    fn of(state: &StateParts) -> Self {
+        let parts = || state.partitions.iter().flatten();
+        let bytes = |whole| {
+            let parts = parts().filter(|part| part.whole == whole);
+            parts.map(|part| part.bytes).sum()
+        };
+        StateInfo {
+            name: state.state.name.clone(),
+            holds: state.state.holds.clone(),
+            whole_bytes: bytes(true),
+            changed_bytes: bytes(false),
+            parts: parts().count(),
+        }
+    }
+}
+
+/// Reads all parts, as a restart would.
+async fn check(manifest: &Manifest, store: &Store) -> Result<()> {
+    for part in manifest.parts() {
+        let file = &manifest.files[part.file];
+        let bytes = store.read(file, Some((part.from, part.bytes))).await?;
+        if xxh3_64(&bytes) != part.xxh3 {
+            return Err(damaged(store, file, "it is not what was written"));
+        }
+    }
+    Ok(())
 }
 
 /// A journal: what came after the checkpoint, and some of what came before.
@@ -67,8 +116,13 @@ pub struct JournalInfo {
 /// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
 pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     let dir = dir.as_ref();
-    let newest = checkpoint::newest(dir)?;
-    let state = newest.as_ref().map(|(manifest, _)| manifest.batch());
+    let store = Store::Dir(dir.to_owned());
+    // Nothing of a directory is waited for.
+    let newest = futures::executor::block_on(Manifest::newest(&store))?;
+    if let Some(manifest) = &newest {
+        futures::executor::block_on(check(manifest, &store))?;
+    }
+    let state = newest.as_ref().map(Manifest::batch);
     let found = look(dir)?;
     if newest.is_none() && found.last.is_none() {
         return Err(Error::Config {
@@ -95,15 +149,16 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     let later = |batch: &&BatchTime| Some(**batch) > state;
     journal.cut = cut.iter().filter(later).map(|batch| batch.0).collect();
     journal.committed = committed.iter().filter(later).count();
-    let checkpoint = newest.map(|(manifest, _)| CheckpointInfo {
+    let checkpoint = newest.map(|manifest| CheckpointInfo {
         batch: manifest.batch,
         incarnation: manifest.incarnation,
         interval_ms: manifest.program.interval_ms,
         partitions: manifest.program.partitions,
-        inputs: manifest.program.inputs,
-        states: manifest.program.states,
         producers: manifest.marks.len(),
-        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        bytes: manifest.parts().map(|part| part.bytes).sum(),
+        files: manifest.files.len(),
+        states: manifest.states.iter().map(StateInfo::of).collect(),
+        inputs: manifest.program.inputs,
     });
     Ok(Inspection {
         checkpoint,

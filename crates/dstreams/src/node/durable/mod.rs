@@ -5,33 +5,43 @@
 //! after it that took effect for their state alone, then those that did not, and goes on with the next
 //! interval: see [`restore`].
 
-pub(super) mod checkpoint;
+pub(crate) mod checkpoint;
+pub(crate) mod fit;
 pub(super) mod inspect;
-pub(super) mod restore;
+pub(crate) mod manifest;
+mod marks;
+pub(crate) mod restore;
+pub(crate) mod store;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BatchTime, BlockId, BlockMeta};
 use tokio::task::JoinHandle;
 
-use self::checkpoint::{Manifest, Program};
+use self::checkpoint::{CheckpointPlan, Writing};
+use self::manifest::Manifest;
+use self::marks::Marks;
+use self::store::Store;
 use super::journal::{DirLock, Entry, Journal, Ticket};
-use crate::error::Result;
+use super::workers::Workers;
+use crate::crash::point;
+use crate::error::{Error, Result};
 use crate::receive::Block;
 
 /// See the module.
 pub struct Durable {
-    dir: PathBuf,
+    store: Store,
     _lock: DirLock,
     journal: Journal,
     /// Batches between two checkpoints.
     every: u64,
     incarnation: u64,
-    program: Program,
+    /// The checkpoint that is there, or one of nothing.
+    newest: Mutex<Manifest>,
     tickets: Mutex<Tickets>,
+    marks: Mutex<Marks>,
 }
 
 /// Where in the journal is what no checkpoint has.
@@ -44,14 +54,19 @@ struct Tickets {
     writing: Option<JoinHandle<()>>,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Durable {
     fn lock(&self) -> MutexGuard<'_, Tickets> {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tickets)
     }
 
     /// A block was received. It is safe when its ticket is synced.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
         let bytes = block.to_bytes(schema)?;
+        lock(&self.marks).received(input, block);
         let mut tickets = self.lock();
         let ticket = self.journal.append(Entry::Block { input, bytes });
         tickets.blocks.insert(block.meta.id, ticket);
@@ -77,39 +92,51 @@ impl Durable {
         self.journal.synced(ticket).await
     }
 
-    /// A batch has taken effect; whether a checkpoint is due.
-    pub fn committed(&self, batch: BatchTime) -> bool {
+    /// A batch with these blocks has taken effect: what a checkpoint of it is to have, if one is due.
+    pub fn committed(&self, batch: BatchTime, blocks: &[BlockId]) -> Option<CheckpointPlan> {
         self.journal.append(Entry::Committed { batch });
+        lock(&self.marks).committed(blocks);
         let mut tickets = self.lock();
         tickets.since += 1;
         let idle = tickets.writing.as_ref().is_none_or(JoinHandle::is_finished);
-        tickets.since >= self.every && idle
+        let newest = lock(&self.newest);
+        (tickets.since >= self.every && idle).then(|| CheckpointPlan {
+            batch,
+            number: newest.number + 1,
+            incarnation: self.incarnation,
+            store: self.store.clone(),
+            since: newest.since(newest.program.partitions),
+        })
     }
 
-    /// Writes a checkpoint, in the background: the state as of `batch`. What fails is logged, and tried
-    /// again with the next batch: until then the journal keeps what the checkpoint would have.
+    /// A batch with these blocks, which took effect in an earlier process, has its state again.
+    pub fn replayed(&self, blocks: &[BlockId]) {
+        lock(&self.marks).committed(blocks);
+    }
+
+    /// Has a checkpoint written, in the background. What fails is logged, and tried again with the next batch:
+    /// until then the journal keeps what the checkpoint would have.
     pub fn checkpoint(
         self: &Arc<Self>,
-        batch: BatchTime,
-        states: Vec<Vec<u8>>,
-        marks: Vec<(u32, String, u64)>,
+        plan: CheckpointPlan,
+        states: Writing,
+        workers: Arc<dyn Workers>,
     ) {
-        let manifest = Manifest {
-            batch: batch.0,
-            incarnation: self.incarnation,
-            program: self.program.clone(),
-            marks,
-            files: Vec::new(),
-        };
+        let marks = lock(&self.marks).committed_ones();
         let this = Arc::clone(self);
+        let runtime = tokio::runtime::Handle::current();
         let mut tickets = self.lock();
         tickets.since = 0;
+        // Files are written by calls that block.
         tickets.writing = Some(tokio::task::spawn_blocking(move || {
-            let written = checkpoint::write(&this.dir, manifest, &states);
+            let batch = plan.batch;
+            let written = runtime.block_on(this.write(plan, marks, states));
             let mut tickets = this.lock();
             match written {
                 Ok(()) => {
                     let before = tickets.let_go(batch);
+                    drop(tickets);
+                    workers.covered(batch);
                     this.journal.let_go_before(before);
                 }
                 Err(error) => {
@@ -118,6 +145,30 @@ impl Durable {
                 }
             }
         }));
+    }
+
+    async fn write(
+        &self,
+        plan: CheckpointPlan,
+        marks: Vec<(u32, String, u64)>,
+        states: Writing,
+    ) -> Result<()> {
+        let written = states.await?;
+        let mut next = lock(&self.newest).clone().next(&plan, written)?;
+        next.marks = marks;
+        if !self.store.publish(&next.name(), next.to_bytes()?).await? {
+            let path = self.store.path(&next.name());
+            return Err(Error::Config {
+                setting: "checkpoints",
+                message: format!(
+                    "{} is there already: another program writes its checkpoints to the same place",
+                    path.display()
+                ),
+            });
+        }
+        point("checkpoint:visible");
+        *lock(&self.newest) = next.clone();
+        next.remove_others(&self.store).await
     }
 
     /// Waits for a checkpoint that is being written. The directory is free when all else that has a part in

@@ -1,13 +1,16 @@
 //! From what is on disk to where a program goes on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BatchTime, BlockId, BlockMeta};
 
-use super::checkpoint::{self, Program};
+use super::fit::StateChanges;
+use super::manifest::{Manifest, Program, StateId, StateParts};
+use super::marks::Marks;
+use super::store::Store;
 use super::{Durable, Tickets};
 use crate::error::{Error, Result};
 use crate::node::journal::{DirLock, Entry, Journal, Ticket, read};
@@ -20,8 +23,8 @@ pub(crate) struct Restored {
     pub incarnation: u64,
     /// Partitions of keyed data, if there was a process before.
     pub partitions: Option<usize>,
-    /// The batch of the checkpoint, and the state of each partition.
-    pub state: Option<(BatchTime, Vec<Vec<u8>>)>,
+    /// The checkpoint, and where it is.
+    pub state: Option<(Manifest, Store)>,
     /// Blocks that the state does not have, with their inputs.
     pub blocks: Vec<(u32, Arc<Block>)>,
     /// Batches after the checkpoint that took effect, in order.
@@ -29,8 +32,6 @@ pub(crate) struct Restored {
     pub controller: dstreams_control::Restored,
     /// By input: the last of each producer that is in the state or in a block.
     pub marks: BTreeMap<(u32, String), u64>,
-    /// The same, of the state alone.
-    pub marks_of_state: BTreeMap<(u32, String), u64>,
 }
 
 /// The blocks of a journal, and what became of them.
@@ -74,29 +75,82 @@ impl Replay {
     }
 }
 
+/// Where a program is kept.
+#[derive(Clone)]
+pub struct Kept {
+    /// The journal, and checkpoints if they are nowhere else.
+    pub dir: PathBuf,
+    pub checkpoints: Option<Store>,
+    pub changes: StateChanges,
+}
+
+impl Kept {
+    /// All in one directory.
+    pub fn at(dir: PathBuf) -> Self {
+        Kept {
+            dir,
+            checkpoints: None,
+            changes: StateChanges::default(),
+        }
+    }
+
+    /// Where checkpoints are.
+    pub fn store(&self) -> Store {
+        let here = || Store::Dir(self.dir.clone());
+        self.checkpoints.clone().unwrap_or_else(here)
+    }
+}
+
+impl Manifest {
+    /// Before the first checkpoint.
+    fn of_nothing(program: Program, states: Vec<StateId>) -> Self {
+        let partitions = vec![Vec::new(); program.partitions];
+        let states = states.into_iter().map(|state| StateParts {
+            state,
+            partitions: partitions.clone(),
+        });
+        Manifest {
+            number: 0,
+            batch: 0,
+            incarnation: 0,
+            marks: Vec::new(),
+            files: Vec::new(),
+            states: states.collect(),
+            program,
+        }
+    }
+}
+
 impl Durable {
-    /// Takes a directory, and reads what is in it. `program` is this program; its partitions count only
-    /// where there was none before.
-    pub(crate) fn open(
-        dir: &Path,
+    /// Takes a directory, and reads what is in it and, if they are elsewhere, what is in the place of
+    /// checkpoints. `program` is this program; its partitions count only where there was none before.
+    pub(crate) async fn open(
+        kept: &Kept,
         every: u64,
-        mut program: Program,
+        program: Program,
+        states: Vec<StateId>,
         schemas: &[SchemaRef],
     ) -> Result<(Arc<Self>, Restored)> {
+        let dir = &kept.dir;
         let lock = DirLock::take(dir)?;
+        let store = kept.store();
         let mut restored = Restored::default();
-        if let Some((manifest, states)) = checkpoint::newest(dir)? {
-            program.check(&manifest.program)?;
-            program.partitions = manifest.program.partitions;
-            restored.partitions = Some(program.partitions);
-            restored.incarnation = manifest.incarnation + 1;
-            restored.state = Some((manifest.batch(), states));
-            let marks = manifest.marks.into_iter();
-            restored.marks = marks
-                .map(|(input, name, last)| ((input, name), last))
-                .collect();
-            restored.marks_of_state = restored.marks.clone();
-        }
+        let newest = match Manifest::newest(&store).await? {
+            Some(written) => {
+                let manifest = written.fit(&program, &states, &kept.changes)?;
+                restored.partitions = Some(manifest.program.partitions);
+                restored.incarnation = manifest.incarnation + 1;
+                let marks = manifest.marks.iter().cloned();
+                restored.marks = marks
+                    .map(|(input, name, last)| ((input, name), last))
+                    .collect();
+                restored.state = Some((manifest.clone(), store.clone()));
+                manifest
+            }
+            None => Manifest::of_nothing(program, states),
+        };
+        newest.remove_others(&store).await?;
+        let marks = Marks::of(restored.marks.clone());
         let found = read(dir)?;
         if found.torn > 0 {
             let bytes = found.torn;
@@ -112,15 +166,23 @@ impl Durable {
             incarnation: restored.incarnation,
         });
         let tickets = restored.go_on(replay)?;
-        let durable = Durable {
-            dir: dir.to_owned(),
+        let mut durable = Durable {
+            store,
             _lock: lock,
             journal,
             every: every.max(1),
             incarnation: restored.incarnation,
-            program,
+            newest: Mutex::new(newest),
             tickets: Mutex::new(tickets),
+            marks: Mutex::new(marks),
         };
+        let marks = durable
+            .marks
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (input, block) in &restored.blocks {
+            marks.received(*input, block);
+        }
         Ok((Arc::new(durable), restored))
     }
 }
@@ -136,7 +198,7 @@ impl Restored {
 
     /// Where the controller goes on, and what is needed of the journal.
     fn go_on(&mut self, mut replay: Replay) -> Result<Tickets> {
-        let state = self.state.as_ref().map(|(batch, _)| *batch);
+        let state = self.state.as_ref().map(|(manifest, _)| manifest.batch());
         let of_state: BTreeSet<BlockId> = match state {
             Some(batch) => (replay.cuts.range(..=batch).flat_map(|(_, blocks)| blocks))
                 .copied()

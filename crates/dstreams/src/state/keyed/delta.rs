@@ -136,7 +136,7 @@ impl Delta {
         pieces.collect()
     }
 
-    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
         self.changed.iter().chain(&self.deleted)
     }
 

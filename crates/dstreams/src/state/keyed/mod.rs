@@ -12,6 +12,7 @@
 //! | `piece`, `delta` | rows in columns; what a batch changed |
 //! | `segment`, `index` | rows that never change, and where a key's newest row is |
 //! | `partition`, `found`, `read`, `compact` | what can be done with them |
+//! | `merge` | what is written of a state while it goes on |
 //! | `transfer` | bytes |
 
 mod compact;
@@ -19,6 +20,7 @@ mod delta;
 mod found;
 mod index;
 mod keys;
+mod merge;
 mod partition;
 mod piece;
 mod read;
@@ -32,6 +34,7 @@ mod tests;
 
 pub use delta::Delta;
 pub use found::Found;
+pub use merge::{Frozen, merged};
 pub use partition::KeyedPartition;
 pub use shape::Shape;
 pub use work::Work;

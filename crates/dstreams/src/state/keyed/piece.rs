@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, UInt64Array,
+};
 use datafusion::arrow::buffer::ScalarBuffer;
-use datafusion::arrow::compute::take;
+use datafusion::arrow::compute::{filter, take};
 use dstreams_control::BatchTime;
 
 use super::keys::Keys;
@@ -88,6 +90,30 @@ impl Piece {
             last: match &self.last {
                 Last::Same(time) => Last::Same(*time),
                 Last::Each(times) => Last::of(times[from..from + rows].to_vec().into()),
+            },
+        })
+    }
+
+    /// The rows that are `shown`, in their order; itself where all are. Texts still point into its buffers.
+    pub fn shown(&self, shown: &BooleanArray) -> Result<Self> {
+        if shown.true_count() == self.rows() {
+            return Ok(self.clone());
+        }
+        let values = self.values.iter();
+        let values = values.map(|column| Ok(filter(column, shown)?));
+        Ok(Piece {
+            keys: Keys::new(filter(self.keys.array(), shown)?)?,
+            values: values.collect::<Result<_>>()?,
+            last: match &self.last {
+                Last::Same(time) => Last::Same(*time),
+                Last::Each(times) => {
+                    let rows = times.iter().zip(shown.values());
+                    Last::of(
+                        rows.filter(|(_, shown)| *shown)
+                            .map(|(time, _)| *time)
+                            .collect(),
+                    )
+                }
             },
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, BooleanArray, RecordBatch};
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::{filter, interleave};
+use datafusion::arrow::compute::interleave;
 use dstreams_control::BatchTime;
 
 use super::delta::Delta;
@@ -201,20 +201,5 @@ fn visible(segment: &Segment, still: &[usize]) -> Result<Piece> {
     still.iter().for_each(|row| hidden.remove(*row));
     let mask = BooleanBuffer::collect_bool(segment.rows(), |row| !hidden.has(row));
     let mask = BooleanArray::new(mask, None);
-    let piece = &segment.piece;
-    let values = piece.values.iter();
-    let values = values.map(|column| Ok(filter(column, &mask)?));
-    let last = match &piece.last {
-        Last::Same(time) => Last::Same(*time),
-        Last::Each(times) => {
-            let shown = times.iter().enumerate();
-            let shown = shown.filter(|(row, _)| !hidden.has(*row));
-            Last::of(shown.map(|(_, time)| *time).collect())
-        }
-    };
-    Ok(Piece {
-        keys: Keys::new(filter(piece.keys.array(), &mask)?)?,
-        values: values.collect::<Result<_>>()?,
-        last,
-    })
+    segment.piece.shown(&mask)
 }

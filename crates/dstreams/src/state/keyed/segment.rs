@@ -5,6 +5,8 @@
 //! ([`Segment::superseded`]), which of these nobody can read any more ([`Segment::gone`]), which
 //! older row each took the place of ([`Segment::before`]), and in which order they expire.
 
+use datafusion::arrow::array::BooleanArray;
+use datafusion::arrow::buffer::BooleanBuffer;
 use dstreams_control::BatchTime;
 
 use super::piece::{Last, Piece};
@@ -115,6 +117,12 @@ impl Segment {
     /// Rows that somebody may read.
     pub fn kept_rows(&self) -> usize {
         self.rows() - self.gone_rows
+    }
+
+    /// The rows that no newer one took the place of.
+    pub fn newest(&self) -> BooleanArray {
+        let newest = |row| !self.superseded.has(row);
+        BooleanArray::new(BooleanBuffer::collect_bool(self.rows(), newest), None)
     }
 
     /// Whether rows of it can be moved: no version before it can be read, and its deletions are done.

@@ -1,5 +1,6 @@
 //! A partition against a naive model, whatever is done in whatever order.
 
+mod checkpoints;
 mod costs;
 mod formats;
 mod model;

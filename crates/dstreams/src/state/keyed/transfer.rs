@@ -36,24 +36,10 @@ pub(super) const PARTITION: Format = Format {
 };
 
 impl Delta {
-    /// The bytes of it, of the length of its columns and some hundred: one file of a checkpoint.
+    /// The bytes of it, of the length of its columns and some hundred.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = DELTA.begin(0);
-        put_number(&mut bytes, self.batch.0);
-        let flags = u64::from(self.on.is_some()) | u64::from(self.whole) << 1;
-        put_number(&mut bytes, flags);
-        put_number(&mut bytes, self.on.map_or(0, |on| on.0));
-        let schema = self.shape.row_schema();
-        let rows = self.changed.iter().map(|piece| {
-            let mut columns = piece.batch(&self.shape)?.columns().to_vec();
-            columns.push(Arc::new(piece.last()));
-            Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
-        });
-        let rows = rows.collect::<Result<Vec<_>>>()?;
-        put_part(&mut bytes, |part| write_batches(part, &schema, &rows))?;
-        let (keys, deleted) = (self.shape.key_schema(), self.deleted()?);
-        put_part(&mut bytes, |part| write_batches(part, keys, &deleted))?;
-        Ok(DELTA.seal(bytes))
+        let of = (self.batch, self.on, self.whole);
+        delta_bytes(&self.shape, of, &self.changed, &self.deleted)
     }
 
     /// The delta of such bytes, for a state with columns `shape`.
@@ -167,6 +153,36 @@ impl KeyedPartition {
         self.version = version;
         Ok(self)
     }
+}
+
+/// The bytes of a delta: its batch, what it was built on, whether it is whole; its pieces.
+pub(super) fn delta_bytes(
+    shape: &Shape,
+    (batch, on, whole): (BatchTime, Option<BatchTime>, bool),
+    changed: &[Piece],
+    deleted: &[Piece],
+) -> Result<Vec<u8>> {
+    let mut bytes = DELTA.begin(0);
+    put_number(&mut bytes, batch.0);
+    put_number(&mut bytes, u64::from(on.is_some()) | u64::from(whole) << 1);
+    put_number(&mut bytes, on.map_or(0, |on| on.0));
+    let schema = shape.row_schema();
+    let rows = changed.iter().map(|piece| {
+        let mut columns = piece.batch(shape)?.columns().to_vec();
+        columns.push(Arc::new(piece.last()));
+        Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+    });
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    put_part(&mut bytes, |part| write_batches(part, &schema, &rows))?;
+    let keys = deleted.iter().map(|piece| {
+        let columns = shape.key_columns(&piece.keys)?;
+        shape.key_rows(columns)
+    });
+    let keys = keys.collect::<Result<Vec<_>>>()?;
+    put_part(&mut bytes, |part| {
+        write_batches(part, shape.key_schema(), &keys)
+    })?;
+    Ok(DELTA.seal(bytes))
 }
 
 /// Appends what `write` appends, after its length.

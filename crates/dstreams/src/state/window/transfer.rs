@@ -11,8 +11,9 @@ use dstreams_control::BatchTime;
 use super::{Pane, WindowPartition};
 use crate::error::{Error, Result};
 use crate::plan::WindowSpec;
-use crate::replicate::columns;
+use crate::replicate::{columns, read_batches};
 use crate::state::bytes::{Reader, put_bytes, put_number, put_numbers, put_slots, wrong};
+use crate::state::captured::{self, Content, WINDOW};
 use crate::state::keys::{Keys, key_schema};
 
 /// Latest batch time that is believed, so that adding a window's length does not overflow.
@@ -57,6 +58,44 @@ impl WindowPartition {
             stacks.import(panes, window.keys.len(), from)?;
         }
         Ok(window)
+    }
+
+    /// What came after version `since`, where that is known; else all there is.
+    pub fn capture(
+        &mut self,
+        since: Option<BatchTime>,
+    ) -> Result<Option<(Option<BatchTime>, Content)>> {
+        let Some(version) = self.version else {
+            return Ok(None);
+        };
+        if let Some(panes) = since.and_then(|since| self.changes.since(since)) {
+            return Ok((!panes.is_empty()).then_some((since, Content::Panes(panes))));
+        }
+        let mut bytes = WINDOW.begin(0);
+        self.export(&mut bytes)?;
+        self.changes.begin(version);
+        Ok(Some((None, Content::Window(WINDOW.seal(bytes)))))
+    }
+
+    /// A checkpoint of `batch` is there.
+    pub fn covered(&mut self, batch: BatchTime) {
+        if let Some(version) = self.version {
+            self.changes.covered(batch, version);
+        }
+    }
+
+    /// Takes in what was captured: all of it, or what came after the version that is here.
+    pub fn restore(&mut self, whole: bool, bytes: &[u8]) -> Result<()> {
+        if whole {
+            let mut from = Reader(WINDOW.open(bytes)?);
+            *self = WindowPartition::import(self.spec(), &mut from)?;
+            return from.end();
+        }
+        for (batch, rows) in captured::panes(bytes)? {
+            let rows = read_batches("what a batch added to a window", rows, &self.spec.schema)?;
+            self.install(batch, &rows)?;
+        }
+        Ok(())
     }
 
     /// The columns that subtract.

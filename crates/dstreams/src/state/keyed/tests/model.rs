@@ -38,6 +38,10 @@ enum Step {
     Restore {
         back: u64,
     },
+    /// From all as of an older version and what changed since, merged, as a checkpoint does.
+    Checkpoint {
+        back: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -52,29 +56,30 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Settle),
         1 => Just(Step::Import),
         1 => (0..5u64).prop_map(|back| Step::Restore { back }),
+        2 => (0..6usize).prop_map(|back| Step::Checkpoint { back }),
     ]
 }
 
 /// A row: which key number it was, its value, its last event, and when and where it was changed.
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
+pub(super) struct Row {
     key: u16,
     value: u32,
     last: u64,
     at: (u64, usize),
 }
 
-type State = BTreeMap<usize, Row>;
+pub(super) type State = BTreeMap<usize, Row>;
 
-struct Model {
-    kind: Kind,
-    sizes: Sizes,
+pub(super) struct Model {
+    pub(super) kind: Kind,
+    pub(super) sizes: Sizes,
     /// The group of each key, by DataFusion.
     groups: Vec<usize>,
     versions: BTreeMap<u64, State>,
-    deltas: BTreeMap<u64, Delta>,
-    low: Option<u64>,
-    state: KeyedPartition,
+    pub(super) deltas: BTreeMap<u64, Delta>,
+    pub(super) low: Option<u64>,
+    pub(super) state: KeyedPartition,
 }
 
 impl Model {
@@ -91,7 +96,7 @@ impl Model {
         }
     }
 
-    fn newest(&self) -> (u64, State) {
+    pub(super) fn newest(&self) -> (u64, State) {
         let newest = self.versions.last_key_value();
         newest.map_or((10, State::new()), |(at, state)| (*at, state.clone()))
     }
@@ -236,6 +241,7 @@ impl Model {
                 self.low = self.low.max(Some(version));
                 self.state = restored;
             }
+            Step::Checkpoint { back } => self.checkpoint(*back),
         }
     }
 

@@ -1,0 +1,210 @@
+//! [`Manifest`]: what a checkpoint is of, and where its bytes are.
+
+use dstreams_control::BatchTime;
+use serde::{Deserialize, Serialize};
+
+use super::store::Store;
+use crate::error::{Error, Result};
+use crate::replicate::Format;
+
+const MANIFEST: Format = Format {
+    what: "the manifest of a checkpoint",
+    magic: *b"dstr-chk",
+    version: 2,
+};
+const PREFIX: &str = "manifest-";
+
+/// See the module. One that is there is complete: what it refers to was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Grows by one with each.
+    pub number: u64,
+    /// The batch whose state it is; all up to it took effect.
+    pub batch: u64,
+    /// The process that wrote it: the n-th of this directory.
+    pub incarnation: u64,
+    pub program: Program,
+    /// By input and producer (or part of a source): the last that is in a batch up to this one.
+    pub marks: Vec<(u32, String, u64)>,
+    /// Names of files.
+    pub files: Vec<String>,
+    pub states: Vec<StateParts>,
+}
+
+/// What of a program its checkpoints depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    pub interval_ms: u64,
+    /// Partitions of keyed data, fixed for the life of the state.
+    pub partitions: usize,
+    /// Name and columns of each input.
+    pub inputs: Vec<String>,
+}
+
+/// A state of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateId {
+    /// Unique among the states of a program.
+    pub name: String,
+    /// What it holds: state of the same name is read where this is the same.
+    pub holds: String,
+}
+
+/// Where the bytes of a state are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateParts {
+    pub state: StateId,
+    /// By partition: all there was, then what came after, in order. None where nothing was ever installed.
+    pub partitions: Vec<Vec<Part>>,
+}
+
+/// A part of a file: all of a partition, or what batches changed in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The file, by its place among those of the manifest.
+    pub file: usize,
+    pub from: u64,
+    pub bytes: u64,
+    pub xxh3: u64,
+    /// The version it leads to.
+    pub version: u64,
+    pub whole: bool,
+}
+
+impl Manifest {
+    pub fn batch(&self) -> BatchTime {
+        BatchTime(self.batch)
+    }
+
+    pub fn name(&self) -> String {
+        format!("{PREFIX}{:020}", self.number)
+    }
+
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = MANIFEST.begin(0);
+        serde_json::to_writer(&mut bytes, self)
+            .map_err(|error| MANIFEST.wrong(error.to_string()))?;
+        Ok(MANIFEST.seal(bytes))
+    }
+
+    /// The newest of a store, if there is one.
+    pub async fn newest(store: &Store) -> Result<Option<Self>> {
+        let names = store.list().await?;
+        let newest = names.iter().rfind(|name| name.starts_with(PREFIX));
+        let Some(name) = newest else {
+            return Ok(None);
+        };
+        let bytes = store.read(name, None).await?;
+        Manifest::open(&bytes)
+            .map(Some)
+            .map_err(|error| damaged(store, name, &error.to_string()))
+    }
+
+    fn open(bytes: &[u8]) -> Result<Self> {
+        let manifest: Manifest = serde_json::from_slice(MANIFEST.open(bytes)?)
+            .map_err(|error| MANIFEST.wrong(error.to_string()))?;
+        let parts = manifest.parts().map(|part| part.file);
+        let files = manifest.files.len();
+        match parts.max().is_some_and(|file| file >= files) {
+            true => Err(MANIFEST.wrong("they refer to a file that they do not name")),
+            false => Ok(manifest),
+        }
+    }
+
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let partitions = self.states.iter().flat_map(|state| &state.partitions);
+        partitions.flatten()
+    }
+
+    /// Removes what is of no checkpoint any more, now that this one is there, and what was unfinished.
+    pub async fn remove_others(&self, store: &Store) -> Result<()> {
+        let own = self.name();
+        for name in store.list().await? {
+            let unfinished = name.starts_with('.') && name.contains(PREFIX);
+            let manifest = name.starts_with(PREFIX) && name != own;
+            let state = is_state(&name) && !self.files.contains(&name);
+            if unfinished || manifest || state {
+                store.remove(&name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a file with bytes of states: of the n-th checkpoint, by this process of it.
+pub fn state_file(number: u64, process: &str) -> String {
+    format!("state-{number:020}-{process}")
+}
+
+fn is_state(name: &str) -> bool {
+    name.starts_with("state-")
+}
+
+pub fn damaged(store: &Store, name: &str, what: &str) -> Error {
+    Error::Bytes {
+        what: store.path(name).display().to_string(),
+        message: format!("{what}; restore it from a copy, or begin anew in an empty directory"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by the first program that wrote format 2; it must be readable for ever.
+    const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-2");
+
+    fn example() -> Manifest {
+        let part = |file, version, whole| Part {
+            file,
+            from: 7,
+            bytes: 100,
+            xxh3: u64::MAX,
+            version,
+            whole,
+        };
+        Manifest {
+            number: 12,
+            batch: 700,
+            incarnation: 3,
+            program: Program {
+                interval_ms: 100,
+                partitions: 2,
+                inputs: vec!["lines [value Utf8View]".into()],
+            },
+            marks: vec![(0, "a producer".into(), u64::MAX - 1)],
+            files: vec![state_file(11, "2"), state_file(12, "3")],
+            states: vec![StateParts {
+                state: StateId {
+                    name: "totals".into(),
+                    holds: "counts".into(),
+                },
+                partitions: vec![vec![part(0, 600, true), part(1, 700, false)], vec![]],
+            }],
+        }
+    }
+
+    #[test]
+    fn what_the_first_program_wrote_is_read() {
+        assert_eq!(Manifest::open(FIXTURE).unwrap(), example());
+        assert_eq!(example().to_bytes().unwrap(), FIXTURE);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let mut bytes = FIXTURE.to_vec();
+        for bit in 0..8 * bytes.len() {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::open(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn a_part_of_no_file_is_refused() {
+        let mut lie = example();
+        lie.files.pop();
+        let error = Manifest::open(&lie.to_bytes().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("do not name"), "{error}");
+    }
+}

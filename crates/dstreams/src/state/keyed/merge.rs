@@ -1,0 +1,114 @@
+//! What is written of a state while it goes on: all of it, or what several batches changed.
+//!
+//! Taking it costs as much as there are segments, or deltas; making bytes of it can be left to another thread.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::BooleanArray;
+use dstreams_control::BatchTime;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use super::delta::Delta;
+use super::partition::KeyedPartition;
+use super::piece::Piece;
+use super::shape::Shape;
+use super::transfer::{DELTA, delta_bytes};
+use crate::error::Result;
+
+/// The whole of a partition as of its newest version. Later installs do not change it.
+#[derive(Debug)]
+pub struct Frozen {
+    shape: Arc<Shape>,
+    version: BatchTime,
+    /// Rows, and which of them are the newest of their keys; by age.
+    pieces: Vec<(Piece, BooleanArray)>,
+}
+
+impl KeyedPartition {
+    /// The partition as of its newest version; none where nothing was installed.
+    ///
+    /// Costs a bit for each row, and shares the rows.
+    pub fn freeze(&self) -> Option<Frozen> {
+        let segments = self.ages.values().filter_map(|slot| self.segment(*slot));
+        let rows = segments.filter(|segment| !segment.deleted);
+        Some(Frozen {
+            shape: Arc::clone(&self.shape),
+            version: self.version?,
+            pieces: rows
+                .map(|segment| (segment.piece.clone(), segment.newest()))
+                .collect(),
+        })
+    }
+}
+
+impl Frozen {
+    /// The bytes of the whole, as [`Delta::from_bytes`] reads them.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let pieces = self
+            .pieces
+            .iter()
+            .map(|(piece, newest)| piece.shown(newest));
+        let mut pieces = pieces.collect::<Result<Vec<_>>>()?;
+        pieces.retain(|piece| piece.rows() > 0);
+        delta_bytes(&self.shape, (self.version, None, true), &pieces, &[])
+    }
+}
+
+/// The bytes of what several deltas, in their order, changed together: of each key what it is in the end.
+///
+/// Installed on version `on`, it gives the same rows in the same order. There is one delta at least.
+pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Vec<u8>> {
+    let Some(last) = deltas.last() else {
+        return Err(DELTA.wrong("there are none"));
+    };
+    let newest = newest(deltas);
+    let (mut changed, mut deleted) = (Vec::new(), Vec::new());
+    for (delta, newest) in deltas.iter().zip(newest) {
+        for (at, (piece, newest)) in delta.pieces().zip(newest).enumerate() {
+            let shown = piece.shown(&newest.into())?;
+            let is_row = at < delta.changed.len();
+            match is_row {
+                _ if shown.rows() == 0 => {}
+                true => changed.push(shown),
+                false => deleted.push(shown),
+            }
+        }
+    }
+    delta_bytes(&last.shape, (last.batch, on, false), &changed, &deleted)
+}
+
+/// Of each piece of each delta: which keys come in no later delta.
+fn newest(deltas: &[Delta]) -> Vec<Vec<Vec<bool>>> {
+    let rows = deltas
+        .iter()
+        .map(|delta| delta.hashes.iter().map(Vec::len).sum::<usize>());
+    let mut seen: HashTable<(usize, usize, usize)> =
+        HashTable::with_capacity(rows.max().unwrap_or(0));
+    let pieces: Vec<Vec<&Piece>> = deltas
+        .iter()
+        .map(|delta| delta.pieces().collect())
+        .collect();
+    let hash_of = |at: &(usize, usize, usize)| deltas[at.0].hashes[at.1][at.2];
+    let mut newest = Vec::with_capacity(deltas.len());
+    for (number, delta) in deltas.iter().enumerate().rev() {
+        let of_delta = delta.hashes.iter().enumerate().map(|(piece, hashes)| {
+            let of_piece = hashes.iter().enumerate().map(|(row, hash)| {
+                let keys = &pieces[number][piece].keys;
+                let same =
+                    |at: &(usize, usize, usize)| pieces[at.0][at.1].keys.equal(at.2, keys, row);
+                match seen.entry(*hash, same, hash_of) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((number, piece, row));
+                        true
+                    }
+                    Entry::Occupied(_) => false,
+                }
+            });
+            of_piece.collect()
+        });
+        newest.push(of_delta.collect());
+    }
+    newest.reverse();
+    newest
+}

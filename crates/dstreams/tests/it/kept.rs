@@ -1,0 +1,349 @@
+//! What a program keeps in its directory: looked at, in another place, of another program.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dstreams::agg::{count, sum};
+use dstreams::datafusion::object_store::memory::InMemory;
+use dstreams::datafusion::object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use dstreams::{Queue, StreamContext};
+
+use crate::program::{INTERVAL, Live, Program, block_on, small};
+
+/// The newest file whose name begins like that.
+fn file_of(dir: &Path, prefix: &str) -> PathBuf {
+    let files = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let of = |path: &PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with(prefix)
+    };
+    files.filter(of).max().unwrap()
+}
+
+/// Changes a bit in the middle of a file, or changes it back.
+fn flip(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// An empty directory, and how many intervals its program has run.
+struct Dir(PathBuf, Cell<u32>);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        Dir(dir, Cell::new(0))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a program leaves in its directory can be looked at without it, and damage to it is named.
+#[test]
+fn the_directory_of_a_program_can_be_inspected() {
+    let Dir(dir, _) = &Dir::new("inspect");
+    let nothing = dstreams::inspect(dir).unwrap_err().to_string();
+    assert!(nothing.contains("dstreams-inspect"), "{nothing}");
+    block_on(async {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 2;
+        let mut program = Program::new(config);
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let counts = words.keyed().running_agg("counts", dstreams::agg::count());
+        counts.unwrap().changes().pairs().for_each_rdd(|_| ());
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        let mut live = program.start().await;
+        for word in ["a", "b", "c"] {
+            queue.push([word.to_owned()]).await.unwrap();
+            live.batch().await;
+        }
+        let taken = dstreams::inspect(dir).unwrap();
+        // The last batch is in no checkpoint; those before may be, by now.
+        assert!((1..=3).contains(&taken.journal.blocks), "{taken:?}");
+        assert_eq!(taken.journal.cut.last(), Some(&300), "{taken:?}");
+        live.running.stop(true, None).await.unwrap();
+    });
+    let found = dstreams::inspect(dir).unwrap();
+    let checkpoint = found.checkpoint.unwrap();
+    let state = &checkpoint.states[0];
+    assert_eq!(
+        (&*state.name, state.holds.contains("Count")),
+        ("counts", true),
+        "{state:?}"
+    );
+    assert!(state.whole_bytes > 0 && state.parts >= 2, "{state:?}");
+    assert_eq!((checkpoint.partitions, checkpoint.interval_ms), (2, 100));
+    for (file, what) in [("state-", "not what was written"), ("manifest-", "damaged")] {
+        let file = file_of(dir, file);
+        flip(&file);
+        let damaged = dstreams::inspect(dir).unwrap_err().to_string();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(
+            damaged.contains(name) && damaged.contains(what),
+            "{damaged}"
+        );
+        flip(&file);
+        dstreams::inspect(dir).unwrap();
+    }
+}
+
+/// A directory is of one program, and of one process at a time; both refusals say what to do.
+#[test]
+fn a_directory_of_another_program_or_process_is_refused() {
+    let Dir(dir, _) = &Dir::new("refused");
+    let program = |window: u32| {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 1;
+        let mut program = Program::new(config);
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let counts = words
+            .keyed()
+            .window_agg(INTERVAL * window, INTERVAL, count());
+        counts.unwrap().pairs().for_each_rdd(|_| ());
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        (program, queue)
+    };
+    block_on(async {
+        let (first, queue) = program(3);
+        let mut live = first.start().await;
+        let second = program(3).0.ctx.start().await.err().unwrap().to_string();
+        assert!(second.contains("used by another process"), "{second}");
+        for _ in 0..2 {
+            queue.push(["a".to_owned()]).await.unwrap();
+            live.batch().await;
+        }
+        live.running.stop(true, None).await.unwrap();
+        drop(live);
+
+        let other = program(5).0.ctx.start().await.err().unwrap().to_string();
+        assert!(
+            other.contains("300 ms") && other.contains("500 ms"),
+            "{other}"
+        );
+        assert!(other.contains("a directory of its own"), "{other}");
+        let same = program(3).0.ctx.start().await.unwrap();
+        same.stop(true, None).await.unwrap();
+    });
+}
+
+/// Running counts and sums of numbered words, kept in `dir`.
+struct Kept<'a> {
+    dir: &'a Dir,
+    program: Program,
+    words: Queue<(String, i64)>,
+}
+
+impl<'a> Kept<'a> {
+    /// `name` is that of the counts; with `more`, there is a running sum too.
+    fn new(dir: &'a Dir, name: &str, more: bool, change: impl FnOnce(&mut StreamContext)) -> Self {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 1;
+        let mut program = Program::after(dir.1.get(), config);
+        let (words, numbered) = program.ctx.queue::<(String, i64)>("words");
+        let keyed = numbered.by_key();
+        let counts = keyed.running_agg(name, count()).unwrap();
+        counts.changes().pairs().for_each_rdd(|_| ());
+        if more {
+            let sums = keyed.running_agg("sums", sum::<i64>()).unwrap();
+            sums.changes().pairs().for_each_rdd(|_| ());
+        }
+        change(&mut program.ctx);
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        Kept {
+            dir,
+            program,
+            words,
+        }
+    }
+
+    async fn refused(self) -> String {
+        self.program.ctx.start().await.err().unwrap().to_string()
+    }
+
+    /// Runs some batches, each with `word` in it, and ends.
+    async fn run(self, word: &str, batches: usize) -> Vec<(String, i64)> {
+        let live = self.program.start().await;
+        run(self.dir, live, &self.words, word, batches).await
+    }
+}
+
+/// Runs some batches, each with `word` in it, and ends; returns all counts.
+async fn run(
+    dir: &Dir,
+    mut live: Live,
+    words: &Queue<(String, i64)>,
+    word: &str,
+    batches: usize,
+) -> Vec<(String, i64)> {
+    for _ in 0..batches {
+        words.push([(word.to_owned(), 2)]).await.unwrap();
+        live.batch().await;
+        dir.1.set(dir.1.get() + 1);
+    }
+    let session = live.running.session().unwrap();
+    let tables = session
+        .sql("select * from counts order by 1")
+        .await
+        .unwrap();
+    let mut found = Vec::new();
+    for rows in tables.collect().await.unwrap() {
+        found.extend(dstreams::record::records_of::<(String, i64)>(&rows).unwrap());
+    }
+    end(dir, live).await;
+    found
+}
+
+/// Ends it, with a last batch for the interval that has begun.
+async fn end(dir: &Dir, live: Live) {
+    live.running.stop(true, None).await.unwrap();
+    dir.1.set(dir.1.get() + 1);
+}
+
+fn counted(of: &[(&str, i64)]) -> Vec<(String, i64)> {
+    of.iter()
+        .map(|(word, count)| ((*word).to_owned(), *count))
+        .collect()
+}
+
+/// What fits is kept, what is new begins empty, and what has no place is refused until it is dropped or renamed.
+#[test]
+fn a_changed_program_keeps_the_state_that_fits() {
+    let dir = Dir::new("changed");
+    block_on(async {
+        let found = Kept::new(&dir, "counts", false, |_| ()).run("a", 2).await;
+        assert_eq!(found, counted(&[("a", 2)]));
+        let found = Kept::new(&dir, "counts", true, |_| ()).run("b", 1).await;
+        assert_eq!(found, counted(&[("a", 2), ("b", 1)]));
+
+        let gone = Kept::new(&dir, "counts", false, |_| ()).refused().await;
+        assert!(
+            gone.contains("no state sums") && gone.contains("drop_state"),
+            "{gone}"
+        );
+        let dropped = Kept::new(&dir, "counts", false, |ctx| ctx.drop_state("sums"));
+        let found = dropped.run("b", 1).await;
+        assert_eq!(found, counted(&[("a", 2), ("b", 2)]));
+
+        let other = Kept::new(&dir, "tally", false, |_| ()).refused().await;
+        assert!(
+            other.contains("no state counts") && other.contains("rename_state"),
+            "{other}"
+        );
+        let renamed = Kept::new(&dir, "tally", false, |ctx| {
+            ctx.rename_state("counts", "tally")
+        });
+        end(&dir, renamed.program.start().await).await;
+        let back = Kept::new(&dir, "counts", false, |ctx| {
+            ctx.rename_state("tally", "counts")
+        });
+        let found = back.run("c", 1).await;
+        assert_eq!(found, counted(&[("a", 2), ("b", 2), ("c", 1)]));
+
+        // The same name, but sums.
+        let mut program = Program::new(small(2, 4, 8));
+        let (_words, numbered) = program.ctx.queue::<(String, i64)>("words");
+        let sums = numbered
+            .by_key()
+            .running_agg("counts", sum::<i64>())
+            .unwrap();
+        sums.changes().pairs().for_each_rdd(|_| ());
+        let app = program.ctx;
+        let ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        let differs = ctx.start().await.err().unwrap().to_string();
+        assert!(
+            differs.contains("Count") && differs.contains("Sum"),
+            "{differs}"
+        );
+    });
+}
+
+/// Checkpoints in an object store; the journal stays in the directory.
+#[test]
+fn checkpoints_may_be_in_an_object_store() {
+    let dir = Dir::new("object-store");
+    let store: Arc<InMemory> = Arc::default();
+    let to_store = |ctx: &mut StreamContext| {
+        ctx.checkpoint_to_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "a/program");
+    };
+    block_on(async {
+        let found = Kept::new(&dir, "counts", false, to_store).run("a", 5).await;
+        assert_eq!(found, counted(&[("a", 5)]));
+        let found = Kept::new(&dir, "counts", false, to_store).run("b", 2).await;
+        assert_eq!(found, counted(&[("a", 5), ("b", 2)]));
+        assert!(dstreams::inspect(&dir.0).unwrap().checkpoint.is_none());
+        let objects = names(&store).await;
+        let manifests: Vec<_> = objects
+            .iter()
+            .filter(|name| name.contains("manifest-"))
+            .collect();
+        assert_eq!(manifests.len(), 1, "{objects:?}");
+
+        // Another program has written the next one there: ours is not, and the program goes on with its journal.
+        let live = Kept::new(&dir, "counts", false, to_store);
+        let (mut running, words) = (live.program.start().await, live.words);
+        let newest = manifests[0].rsplit_once('-').unwrap().1;
+        let next = format!(
+            "a/program/manifest-{:020}",
+            newest.parse::<u64>().unwrap() + 1
+        );
+        let theirs = PutPayload::from_static(b"theirs");
+        store.put(&next.as_str().into(), theirs).await.unwrap();
+        words.push([("c".to_owned(), 2)]).await.unwrap();
+        running.batch().await;
+        dir.1.set(dir.1.get() + 1);
+        let found = run(&dir, running, &words, "c", 1).await;
+        assert_eq!(found, counted(&[("a", 5), ("b", 2), ("c", 2)]));
+        let kept = store.get(&next.as_str().into()).await.unwrap();
+        assert_eq!(kept.bytes().await.unwrap(), "theirs");
+        let refused = Kept::new(&dir, "counts", false, to_store).refused().await;
+        assert!(refused.contains("manifest-"), "{refused}");
+        store.delete(&next.as_str().into()).await.unwrap();
+        let found = Kept::new(&dir, "counts", false, to_store).run("c", 1).await;
+        assert_eq!(found, counted(&[("a", 5), ("b", 2), ("c", 3)]));
+    });
+}
+
+async fn names(store: &InMemory) -> Vec<String> {
+    let listed = store
+        .list_with_delimiter(Some(&"a/program".into()))
+        .await
+        .unwrap();
+    let objects = listed.objects.into_iter();
+    objects.map(|object| object.location.to_string()).collect()
+}
+
+/// The URL of a place, and one of none.
+#[test]
+fn a_url_names_the_place_of_checkpoints() {
+    let (dir, place) = (Dir::new("url"), Dir::new("url-place"));
+    std::fs::create_dir_all(&place.0).unwrap();
+    block_on(async {
+        let url = format!("file://{}", place.0.display());
+        let at = |ctx: &mut StreamContext| ctx.checkpoint_to(&url).unwrap();
+        Kept::new(&dir, "counts", false, at).run("a", 3).await;
+        assert!(file_of(&place.0, "manifest-").exists());
+        let found = Kept::new(&dir, "counts", false, at).run("a", 1).await;
+        assert_eq!(found, counted(&[("a", 4)]));
+        let mut ctx = StreamContext::new(INTERVAL).unwrap();
+        for wrong in ["nowhere", "gopher://host/path"] {
+            let error = ctx.checkpoint_to(wrong).unwrap_err().to_string();
+            assert!(error.contains(wrong), "{error}");
+        }
+    });
+}
