@@ -4,7 +4,8 @@
 //! and the time, and returns a list of [`Command`]s. It does no I/O, has no clock and no threads, so the same events
 //! give the same commands, and thousands of failure schedules run where one real cluster test would
 //! (`tests/sim`). The node carries out the commands; the local engine and the cluster use the same controller. In a
-//! cluster, [`cluster::Cluster`] decides beside it who receives and who holds what (`tests/cluster`).
+//! cluster, [`cluster::Cluster`] decides beside it who receives and who holds what (`tests/cluster`). What a killed
+//! program goes on with, [`durable::Replay`] decides (`tests/durable`).
 //!
 //! # Driving it
 //!
@@ -74,6 +75,7 @@ pub mod cluster;
 mod command;
 mod config;
 mod controller;
+pub mod durable;
 mod elapsed;
 mod event;
 mod ids;

@@ -1,12 +1,15 @@
-//! [`SeqSet`]: a set of numbers as ranges: those of every block a receiver has named, those of receivers that left.
+//! [`SeqSet`]: a set of numbers as ranges: those of every block a receiver has named, those of receivers that left, those
+//! of the blocks that a checkpoint covers.
 //!
 //! Consecutive numbers make one range, so it stays small for ever, and what is named twice is found however late the
 //! second time comes.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// A set of numbers, small where they are consecutive.
-#[derive(Default, Debug)]
+#[derive(Clone, Eq, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct SeqSet {
     /// First number of each range to its last; neither overlapping nor adjacent.
     ranges: BTreeMap<u64, u64>,

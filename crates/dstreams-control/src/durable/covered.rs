@@ -1,0 +1,90 @@
+//! [`Covered`]: the blocks that a checkpoint has, for ever.
+//!
+//! The cut that names a block may be let go of while the block is still in another journal. So a checkpoint says itself
+//! which blocks it has: a range for each receiver, and receivers of which nothing more counts as ranges too, so that it
+//! stays small.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::seq_set::SeqSet;
+use crate::{BlockId, ReceiverId};
+
+/// A set of blocks. Opaque: kept with a checkpoint, given to [`Replay`](super::Replay) and to workers.
+#[derive(Clone, Eq, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct Covered {
+    /// Receivers that are gone, and all their blocks that count are covered.
+    closed: SeqSet,
+    /// The others.
+    open: BTreeMap<ReceiverId, SeqSet>,
+}
+
+impl Covered {
+    /// Whether no restart needs the block: a checkpoint has it, or it does not count.
+    #[must_use]
+    pub fn contains(&self, block: BlockId) -> bool {
+        let of_open = || self.open.get(&block.receiver);
+        self.is_closed(block.receiver) || of_open().is_some_and(|of| of.contains(block.seq))
+    }
+
+    /// Whether that goes for all blocks of the receiver.
+    #[must_use]
+    pub fn is_closed(&self, receiver: ReceiverId) -> bool {
+        self.closed.contains(u64::from(receiver.0))
+    }
+
+    /// Adds a block.
+    pub(super) fn insert(&mut self, block: BlockId) {
+        if !self.is_closed(block.receiver) {
+            self.open
+                .entry(block.receiver)
+                .or_default()
+                .insert(block.seq);
+        }
+    }
+
+    /// Adds all blocks of a receiver.
+    pub(super) fn close(&mut self, receiver: ReceiverId) {
+        self.open.remove(&receiver);
+        self.closed.insert(u64::from(receiver.0));
+    }
+
+    /// The receivers with blocks in it that are not closed.
+    pub(super) fn open(&self) -> impl Iterator<Item = ReceiverId> {
+        self.open.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(receiver: u32, seq: u64) -> BlockId {
+        BlockId {
+            receiver: ReceiverId(receiver),
+            seq,
+        }
+    }
+
+    #[test]
+    fn a_closed_receiver_has_all_blocks() {
+        let mut covered = Covered::default();
+        covered.insert(id(3, 0));
+        assert!(covered.contains(id(3, 0)) && !covered.contains(id(3, 1)));
+        covered.close(ReceiverId(3));
+        covered.insert(id(3, 7));
+        assert!(covered.contains(id(3, 1)) && covered.is_closed(ReceiverId(3)));
+        assert!(!covered.contains(id(2, 0)) && covered.open().count() == 0);
+    }
+
+    /// The bytes are in checkpoints.
+    #[test]
+    fn its_json_is_read() {
+        let json = r#"{"closed":{"ranges":{"0":4,"9":9}},"open":{"7":{"ranges":{"0":11}}}}"#;
+        let covered: Covered = serde_json::from_str(json).unwrap();
+        assert!(covered.contains(id(4, 99)) && covered.contains(id(7, 11)));
+        assert!(!covered.contains(id(5, 0)) && !covered.contains(id(7, 12)));
+        assert_eq!(serde_json::to_string(&covered).unwrap(), json);
+    }
+}

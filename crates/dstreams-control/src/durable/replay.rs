@@ -1,0 +1,192 @@
+//! [`Replay`]: from a checkpoint and journals to a [`Restart`].
+//!
+//! A cut decides: a block that one names is in that batch. Of the other blocks, those of receivers that are gone count
+//! as their [`Gone`](Entry::Gone) says, and all others do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{Covered, Entry, Marks, Point, Restart};
+use crate::{BatchTime, BlockId, BlockMeta, ReceiverId, Restored};
+
+/// What was found on disk.
+#[derive(Clone, Default, Debug)]
+pub struct Replay {
+    point: Option<Point>,
+    /// One more than the last process that is known of.
+    incarnations: u64,
+    blocks: BTreeMap<BlockId, Received>,
+    cuts: BTreeMap<BatchTime, Vec<BlockId>>,
+    cut_twice: Option<BatchTime>,
+    committed: Option<BatchTime>,
+    gone: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
+}
+
+type ByReceiver = BTreeMap<ReceiverId, Vec<BlockId>>;
+
+/// A block of a journal.
+#[derive(Clone, Debug)]
+struct Received {
+    input: u32,
+    meta: BlockMeta,
+    marks: Vec<(Arc<str>, u64)>,
+}
+
+/// What was found does not make sense.
+#[derive(Clone, Eq, PartialEq, Debug, Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// A cut after the checkpoint names a block that is in no journal.
+    #[error("batch {batch} has block {block}, which it does not have")]
+    BlockMissing {
+        /// The batch of the cut.
+        batch: BatchTime,
+        /// The block.
+        block: BlockId,
+    },
+    /// Two cuts of one batch name different blocks.
+    #[error("batch {batch} was cut twice, and not of the same blocks")]
+    CutTwice {
+        /// The batch.
+        batch: BatchTime,
+    },
+}
+
+impl Replay {
+    /// Begins with the newest checkpoint, if there is one.
+    #[must_use]
+    pub fn new(point: Option<Point>) -> Self {
+        let incarnations = point
+            .as_ref()
+            .map_or(0, |point| point.incarnation.saturating_add(1));
+        Self {
+            point,
+            incarnations,
+            ..Self::default()
+        }
+    }
+
+    /// Takes an entry of any journal. The order does not matter, nor does how often one is taken.
+    pub fn take(&mut self, entry: Entry) {
+        match entry {
+            Entry::Opened { incarnation } => {
+                self.incarnations = self.incarnations.max(incarnation.saturating_add(1));
+            }
+            Entry::Block { input, meta, marks } => {
+                self.blocks.insert(meta.id, Received { input, meta, marks });
+            }
+            Entry::Cut { batch, mut blocks } => {
+                blocks.sort_unstable();
+                if self.cuts.get(&batch).is_some_and(|known| *known != blocks) {
+                    self.cut_twice = Some(batch);
+                }
+                self.cuts.insert(batch, blocks);
+            }
+            Entry::Committed { batch } => self.committed = self.committed.max(Some(batch)),
+            Entry::Gone { receiver, blocks } => {
+                self.gone.insert(receiver, blocks.into_iter().collect());
+            }
+        }
+    }
+
+    /// Decides where to go on.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError`]: the journals are damaged, or not all there.
+    pub fn decide(mut self) -> Result<Restart, ReplayError> {
+        if let Some(batch) = self.cut_twice {
+            return Err(ReplayError::CutTwice { batch });
+        }
+        let point = self.point.take();
+        let state = point.as_ref().map(|point| point.batch);
+        let (mut covered, marks_of_state) = point.map_or_else(
+            || (Covered::default(), Marks::new()),
+            |point| (point.covered, point.marks),
+        );
+        let later = match state {
+            Some(batch) => self.cuts.split_off(&BatchTime(batch.0.saturating_add(1))),
+            None => std::mem::take(&mut self.cuts),
+        };
+        for block in self.cuts.values().flatten() {
+            covered.insert(*block);
+        }
+        let cut: BTreeSet<BlockId> = later.values().flatten().copied().collect();
+        self.keep_what_counts(&covered, &cut);
+        let (ended, gone) = self.receivers(&covered);
+        let mut controller = Restored {
+            last_cut: later.keys().next_back().copied().or(state),
+            last_committed: self.committed.max(state),
+            pending: Vec::new(),
+            uncut: self.uncut(&cut),
+        };
+        let mut committed = Vec::new();
+        for (batch, ids) in later {
+            let blocks = self.metas(batch, &ids)?;
+            if Some(batch) <= controller.last_committed {
+                committed.push((batch, blocks));
+            } else {
+                controller.pending.push((batch, blocks));
+            }
+        }
+        let mut marks = marks_of_state.clone();
+        for block in self.blocks.values() {
+            for (producer, last) in &block.marks {
+                let known = marks
+                    .entry((block.input, producer.to_string()))
+                    .or_default();
+                *known = (*known).max(*last);
+            }
+        }
+        let input = |(id, block): (BlockId, Received)| (id, block.input);
+        Ok(Restart {
+            incarnation: self.incarnations,
+            controller,
+            committed,
+            blocks: self.blocks.into_iter().map(input).collect(),
+            marks,
+            marks_of_state,
+            ended,
+            gone,
+            covered,
+        })
+    }
+
+    fn keep_what_counts(&mut self, covered: &Covered, cut: &BTreeSet<BlockId>) {
+        let survives = |id: &BlockId| match self.gone.get(&id.receiver) {
+            Some(blocks) => blocks.contains(id),
+            None => true,
+        };
+        self.blocks
+            .retain(|id, _| cut.contains(id) || (!covered.contains(*id) && survives(id)));
+    }
+
+    /// Those of earlier processes, with their blocks that are needed: without and with a `Gone`.
+    fn receivers(&self, covered: &Covered) -> (ByReceiver, ByReceiver) {
+        let gone = self.gone.keys().copied();
+        let known = covered
+            .open()
+            .chain(gone.filter(|it| !covered.is_closed(*it)));
+        let mut all: ByReceiver = known.map(|receiver| (receiver, Vec::new())).collect();
+        for id in self.blocks.keys() {
+            all.entry(id.receiver).or_default().push(*id);
+        }
+        all.into_iter()
+            .partition(|(receiver, _)| !self.gone.contains_key(receiver))
+    }
+
+    fn uncut(&self, cut: &BTreeSet<BlockId>) -> Vec<BlockMeta> {
+        let uncut = self.blocks.values().map(|block| block.meta);
+        uncut.filter(|meta| !cut.contains(&meta.id)).collect()
+    }
+
+    fn metas(&self, batch: BatchTime, ids: &[BlockId]) -> Result<Vec<BlockMeta>, ReplayError> {
+        let meta = |&block: &BlockId| match self.blocks.get(&block) {
+            Some(known) => Ok(known.meta),
+            None => Err(ReplayError::BlockMissing { batch, block }),
+        };
+        ids.iter().map(meta).collect()
+    }
+}

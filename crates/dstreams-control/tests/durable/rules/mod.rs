@@ -1,0 +1,74 @@
+//! The rules one by one, as written-out journals.
+
+mod needs;
+mod replay;
+
+use dstreams_control::durable::{Covered, Entry, Point, Replay, Restart};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+
+const B1: BatchTime = BatchTime(100);
+const B2: BatchTime = BatchTime(200);
+const B3: BatchTime = BatchTime(300);
+
+fn id(receiver: u32, seq: u64) -> BlockId {
+    BlockId {
+        receiver: ReceiverId(receiver),
+        seq,
+    }
+}
+
+fn meta(receiver: u32, seq: u64) -> BlockMeta {
+    BlockMeta {
+        id: id(receiver, seq),
+        rows: 10,
+        bytes: 100,
+    }
+}
+
+/// A block with records of producer `p` up to `last`.
+fn block(receiver: u32, seq: u64, last: u64) -> Entry {
+    Entry::Block {
+        input: 4,
+        meta: meta(receiver, seq),
+        marks: vec![("p".into(), last)],
+    }
+}
+
+fn cut(batch: BatchTime, blocks: &[BlockId]) -> Entry {
+    let blocks = blocks.to_vec();
+    Entry::Cut { batch, blocks }
+}
+
+fn committed(batch: BatchTime) -> Entry {
+    Entry::Committed { batch }
+}
+
+fn gone(receiver: u32, blocks: &[BlockId]) -> Entry {
+    Entry::Gone {
+        receiver: ReceiverId(receiver),
+        blocks: blocks.to_vec(),
+    }
+}
+
+/// A checkpoint by process 5, with records of producer `p` up to 7.
+fn point(batch: BatchTime, covered: Covered) -> Option<Point> {
+    Some(Point {
+        batch,
+        incarnation: 5,
+        marks: [((4, "p".to_owned()), 7)].into(),
+        covered,
+    })
+}
+
+/// What is decided, in whichever order the entries are taken, and how often.
+fn decided(point: Option<Point>, entries: &[Entry]) -> Restart {
+    let of = |entries: &mut dyn Iterator<Item = &Entry>| {
+        let mut replay = Replay::new(point.clone());
+        entries.for_each(|entry| replay.take(entry.clone()));
+        replay.decide().unwrap()
+    };
+    let restart = of(&mut entries.iter());
+    assert_eq!(restart, of(&mut entries.iter().rev()));
+    assert_eq!(restart, of(&mut entries.iter().chain(entries)));
+    restart
+}

@@ -1,0 +1,147 @@
+//! What a restart decides.
+
+use dstreams_control::durable::{Covered, Entry, Needs, Replay, ReplayError};
+use dstreams_control::{BatchTime, ReceiverId, Restored};
+
+use super::{B1, B2, B3, block, committed, cut, decided, gone, id, meta, point};
+
+fn mark(last: u64) -> std::collections::BTreeMap<(u32, String), u64> {
+    [((4, "p".to_owned()), last)].into()
+}
+
+#[test]
+fn an_empty_directory_is_a_first_process() {
+    let restart = decided(None, &[]);
+    assert_eq!(restart.incarnation, 0);
+    assert_eq!(restart.controller, Restored::default());
+    assert!(restart.marks.is_empty() && restart.blocks.is_empty());
+}
+
+#[test]
+fn without_a_checkpoint_all_batches_are_run_again() {
+    let opened = Entry::Opened { incarnation: 0 };
+    let blocks = [block(0, 0, 3), block(0, 1, 8), block(0, 2, 9)];
+    let cuts = [cut(B1, &[id(0, 0)]), cut(B2, &[id(0, 1)]), cut(B3, &[])];
+    let entries = [&[opened][..], &blocks, &cuts, &[committed(B1)]].concat();
+    let restart = decided(None, &entries);
+    assert_eq!(restart.incarnation, 1);
+    assert_eq!(restart.committed, [(B1, vec![meta(0, 0)])]);
+    let controller = Restored {
+        last_cut: Some(B3),
+        last_committed: Some(B1),
+        pending: vec![(B2, vec![meta(0, 1)]), (B3, vec![])],
+        uncut: vec![meta(0, 2)],
+    };
+    assert_eq!(restart.controller, controller);
+    assert_eq!(restart.marks, mark(9));
+    assert!(restart.marks_of_state.is_empty());
+    assert_eq!(
+        restart.blocks,
+        [(id(0, 0), 4), (id(0, 1), 4), (id(0, 2), 4)].into()
+    );
+}
+
+#[test]
+fn what_the_checkpoint_has_is_not_needed() {
+    let blocks = [block(0, 0, 6), block(0, 1, 7), block(0, 2, 8)];
+    let cuts = [
+        cut(B1, &[id(0, 0)]),
+        cut(B2, &[id(0, 1)]),
+        cut(B3, &[id(0, 2)]),
+    ];
+    let ends = [committed(B1), Entry::Opened { incarnation: 2 }];
+    let point = point(B2, Covered::default());
+    let restart = decided(point, &[&blocks[..], &cuts, &ends].concat());
+    assert_eq!(
+        restart.incarnation, 6,
+        "after the one that wrote the checkpoint"
+    );
+    assert_eq!(restart.committed, []);
+    assert_eq!(restart.controller.last_committed, Some(B2));
+    assert_eq!(restart.controller.pending, [(B3, vec![meta(0, 2)])]);
+    assert_eq!((restart.marks, restart.marks_of_state), (mark(8), mark(7)));
+    assert_eq!(restart.blocks, [(id(0, 2), 4)].into());
+}
+
+#[test]
+fn a_checkpoint_alone_is_gone_on_from() {
+    let restart = decided(point(B2, Covered::default()), &[]);
+    assert_eq!(restart.controller.last_cut, Some(B2));
+    assert_eq!(restart.controller.last_committed, Some(B2));
+    assert_eq!(restart.marks, mark(7));
+}
+
+#[test]
+fn of_a_receiver_that_is_gone_its_survivors_count() {
+    let blocks = [block(1, 0, 3), block(1, 1, 5), block(2, 0, 4)];
+    let restart = decided(None, &[&blocks[..], &[gone(1, &[id(1, 0)])]].concat());
+    assert_eq!(restart.controller.uncut, [meta(1, 0), meta(2, 0)]);
+    assert_eq!(restart.marks, mark(4), "not of what does not count");
+    assert_eq!(restart.gone, [(ReceiverId(1), vec![id(1, 0)])].into());
+    assert_eq!(restart.ended, [(ReceiverId(2), vec![id(2, 0)])].into());
+}
+
+/// Who was lost may have held blocks of batches that took effect: they were forgotten, and are no survivors.
+#[test]
+fn a_block_that_is_cut_counts_whoever_is_gone() {
+    let entries = [
+        block(1, 0, 3),
+        cut(B1, &[id(1, 0)]),
+        committed(B1),
+        gone(1, &[]),
+    ];
+    let restart = decided(None, &entries);
+    assert_eq!(restart.committed, [(B1, vec![meta(1, 0)])]);
+    assert_eq!(restart.marks, mark(3));
+}
+
+/// The block is in a worker's journal still; the master's journal has let its cut go.
+#[test]
+fn a_checkpoint_knows_its_blocks_without_their_cuts() {
+    let mut master = Needs::default();
+    master.cut(B1, vec![id(1, 0), id(2, 0)], 1);
+    master.gone(ReceiverId(2), &[id(2, 0)], 2);
+    let point = point(B1, master.covered(B1));
+    let blocks = [
+        block(1, 0, 6),
+        block(1, 1, 8),
+        block(2, 0, 7),
+        block(2, 1, 9),
+    ];
+    let restart = decided(point, &blocks);
+    assert_eq!(restart.controller.uncut, [meta(1, 1)]);
+    assert_eq!(restart.marks, mark(8));
+    assert_eq!(restart.ended, [(ReceiverId(1), vec![id(1, 1)])].into());
+    assert!(restart.gone.is_empty());
+}
+
+#[test]
+fn a_block_that_is_nowhere_is_said() {
+    let mut replay = Replay::new(None);
+    replay.take(cut(B1, &[id(0, 4)]));
+    let error = replay.decide().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "batch 100 ms has block 0/4, which it does not have"
+    );
+}
+
+#[test]
+fn two_different_cuts_of_a_batch_are_said() {
+    let mut replay = Replay::new(None);
+    for entry in [block(0, 0, 1), cut(B1, &[id(0, 0)]), cut(B1, &[])] {
+        replay.take(entry);
+    }
+    assert_eq!(
+        replay.decide().unwrap_err(),
+        ReplayError::CutTwice { batch: B1 }
+    );
+}
+
+#[test]
+fn the_largest_numbers_are_no_trap() {
+    let most = u64::MAX;
+    let opened = Entry::Opened { incarnation: most };
+    let restart = decided(point(BatchTime(most), Covered::default()), &[opened]);
+    assert_eq!(restart.incarnation, most);
+}
