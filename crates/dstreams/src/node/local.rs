@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -238,7 +239,7 @@ impl Workers for ThisProcess {
         Ok(Some(write.boxed()))
     }
 
-    fn covered(&self, batch: BatchTime) {
+    fn covered(&self, batch: BatchTime, _blocks: &Covered) {
         let partitions = 0..self.plans.tasks;
         partitions.for_each(|partition| self.states.covered(partition, batch));
     }

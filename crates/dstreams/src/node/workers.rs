@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio::sync::mpsc;
 
@@ -69,8 +70,8 @@ pub trait Workers: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// A checkpoint of this batch is there.
-    fn covered(&self, _batch: BatchTime) {}
+    /// A checkpoint of this batch is there, with these blocks.
+    fn covered(&self, _batch: BatchTime, _blocks: &Covered) {}
 }
 
 /// What receivers hold.

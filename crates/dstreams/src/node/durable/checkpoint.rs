@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dstreams_control::BatchTime;
+use dstreams_control::durable::Covered;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,6 +20,8 @@ const MOST_PARTS: usize = 64;
 pub struct CheckpointPlan {
     /// The batch whose state it is.
     pub batch: BatchTime,
+    /// The blocks of the batches up to it.
+    pub covered: Covered,
     /// Its number.
     pub number: u64,
     pub incarnation: u64,

@@ -144,6 +144,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
             }
             Entry::Cut { batch, .. } => drop(cut.insert(batch)),
             Entry::Committed { batch } => drop(committed.insert(batch)),
+            Entry::Gone { .. } => {}
         }
     }
     let later = |batch: &&BatchTime| Some(**batch) > state;

@@ -1,6 +1,7 @@
 //! [`Manifest`]: what a checkpoint is of, and where its bytes are.
 
 use dstreams_control::BatchTime;
+use dstreams_control::durable::{Covered, Point};
 use serde::{Deserialize, Serialize};
 
 use super::store::Store;
@@ -26,6 +27,8 @@ pub struct Manifest {
     pub program: Program,
     /// By input and producer (or part of a source): the last that is in a batch up to this one.
     pub marks: Vec<(u32, String, u64)>,
+    /// The blocks of these batches.
+    pub covered: Covered,
     /// Names of files.
     pub files: Vec<String>,
     pub states: Vec<StateParts>,
@@ -74,6 +77,19 @@ pub struct Part {
 impl Manifest {
     pub fn batch(&self) -> BatchTime {
         BatchTime(self.batch)
+    }
+
+    /// What a restart has to know of it, beside the state.
+    pub fn point(&self) -> Point {
+        let marks = self.marks.iter();
+        Point {
+            batch: self.batch(),
+            incarnation: self.incarnation,
+            marks: marks
+                .map(|(input, name, last)| ((*input, name.clone()), *last))
+                .collect(),
+            covered: self.covered.clone(),
+        }
     }
 
     pub fn name(&self) -> String {
@@ -173,6 +189,10 @@ mod tests {
                 inputs: vec!["lines [value Utf8View]".into()],
             },
             marks: vec![(0, "a producer".into(), u64::MAX - 1)],
+            covered: serde_json::from_str(
+                r#"{"closed":{"ranges":{"0":4}},"open":{"7":{"ranges":{"0":11}}}}"#,
+            )
+            .unwrap(),
             files: vec![state_file(11, "2"), state_file(12, "3")],
             states: vec![StateParts {
                 state: StateId {

@@ -1,15 +1,14 @@
 //! [`Marks`]: how far each producer's records, or a source's, are in batches that took effect.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use dstreams_control::BlockId;
+use dstreams_control::durable::Marks as ByProducer;
 
 use crate::receive::Block;
 
 /// An input, and a producer or part of a source.
 type Of = (u32, String);
-/// The number of the last record of each.
-type ByProducer = BTreeMap<Of, u64>;
 
 /// See the module.
 #[derive(Default)]

@@ -13,10 +13,10 @@ mod marks;
 pub(crate) mod restore;
 pub(crate) mod store;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::durable::Needs;
 use dstreams_control::{BatchTime, BlockId, BlockMeta};
 use tokio::task::JoinHandle;
 
@@ -45,11 +45,8 @@ pub struct Durable {
 }
 
 /// Where in the journal is what no checkpoint has.
-#[derive(Default)]
 struct Tickets {
-    blocks: HashMap<BlockId, Ticket>,
-    /// Of each batch: its blocks, and the first entry it needs.
-    batches: BTreeMap<BatchTime, (Vec<BlockId>, Ticket)>,
+    needs: Needs<Ticket>,
     since: u64,
     writing: Option<JoinHandle<()>>,
 }
@@ -69,7 +66,7 @@ impl Durable {
         lock(&self.marks).received(input, block);
         let mut tickets = self.lock();
         let ticket = self.journal.append(Entry::Block { input, bytes });
-        tickets.blocks.insert(block.meta.id, ticket);
+        tickets.needs.block(block.meta.id, ticket);
         Ok(ticket)
     }
 
@@ -81,9 +78,7 @@ impl Durable {
             batch,
             blocks: blocks.clone(),
         });
-        let of = |id| tickets.blocks.get(id).copied();
-        let first = blocks.iter().filter_map(of).min().unwrap_or(ticket);
-        tickets.batches.insert(batch, (blocks, first.min(ticket)));
+        tickets.needs.cut(batch, blocks, ticket);
         ticket
     }
 
@@ -102,6 +97,7 @@ impl Durable {
         let newest = lock(&self.newest);
         (tickets.since >= self.every && idle).then(|| CheckpointPlan {
             batch,
+            covered: tickets.needs.covered(batch),
             number: newest.number + 1,
             incarnation: self.incarnation,
             store: self.store.clone(),
@@ -130,14 +126,14 @@ impl Durable {
         // Files are written by calls that block.
         tickets.writing = Some(tokio::task::spawn_blocking(move || {
             let batch = plan.batch;
-            let written = runtime.block_on(this.write(plan, marks, states));
+            let written = runtime.block_on(this.write(&plan, marks, states));
             let mut tickets = this.lock();
             match written {
                 Ok(()) => {
-                    let before = tickets.let_go(batch);
+                    let before = tickets.needs.let_go(batch, &plan.covered);
                     drop(tickets);
-                    workers.covered(batch);
-                    this.journal.let_go_before(before);
+                    workers.covered(batch, &plan.covered);
+                    this.journal.let_go_before(before.unwrap_or(Ticket::END));
                 }
                 Err(error) => {
                     tickets.since = this.every;
@@ -149,13 +145,14 @@ impl Durable {
 
     async fn write(
         &self,
-        plan: CheckpointPlan,
+        plan: &CheckpointPlan,
         marks: Vec<(u32, String, u64)>,
         states: Writing,
     ) -> Result<()> {
         let written = states.await?;
-        let mut next = lock(&self.newest).clone().next(&plan, written)?;
+        let mut next = lock(&self.newest).clone().next(plan, written)?;
         next.marks = marks;
+        next.covered = plan.covered.clone();
         if !self.store.publish(&next.name(), next.to_bytes()?).await? {
             let path = self.store.path(&next.name());
             return Err(Error::Config {
@@ -182,15 +179,11 @@ impl Durable {
 }
 
 impl Tickets {
-    /// What a checkpoint of `batch` has is not needed here; returns the first entry that is.
-    fn let_go(&mut self, batch: BatchTime) -> Ticket {
-        let later = self.batches.split_off(&BatchTime(batch.0 + 1));
-        let covered = std::mem::replace(&mut self.batches, later);
-        for block in covered.into_values().flat_map(|(blocks, _)| blocks) {
-            self.blocks.remove(&block);
+    fn of(needs: Needs<Ticket>) -> Self {
+        Tickets {
+            needs,
+            since: 0,
+            writing: None,
         }
-        let batches = self.batches.values().map(|(_, first)| *first);
-        let blocks = self.blocks.values().copied();
-        batches.chain(blocks).min().unwrap_or(Ticket::END)
     }
 }

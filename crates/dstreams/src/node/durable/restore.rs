@@ -1,11 +1,12 @@
-//! From what is on disk to where a program goes on.
+//! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::{BatchTime, BlockId, BlockMeta};
+use dstreams_control::durable::{self, Covered, Marks as ByProducer, Needs, Replay};
+use dstreams_control::{BatchTime, BlockMeta};
 
 use super::fit::StateChanges;
 use super::manifest::{Manifest, Program, StateId, StateParts};
@@ -31,47 +32,40 @@ pub(crate) struct Restored {
     pub committed: Vec<(BatchTime, Vec<BlockMeta>)>,
     pub controller: dstreams_control::Restored,
     /// By input: the last of each producer that is in the state or in a block.
-    pub marks: BTreeMap<(u32, String), u64>,
+    pub marks: ByProducer,
 }
 
-/// The blocks of a journal, and what became of them.
-#[derive(Default)]
-struct Replay {
-    incarnations: u64,
-    blocks: BTreeMap<BlockId, (u32, Arc<Block>)>,
-    cuts: BTreeMap<BatchTime, Vec<BlockId>>,
-    committed: BTreeSet<BatchTime>,
-}
-
-impl Replay {
-    fn take(&mut self, entry: Entry, schemas: &[SchemaRef]) -> Result<()> {
-        match entry {
-            Entry::Opened { incarnation } => self.incarnations = incarnation + 1,
-            Entry::Block { input, bytes } => {
-                let Some(schema) = schemas.get(input as usize) else {
-                    return Err(Error::Bytes {
-                        what: "a journal".into(),
-                        message: format!("a block is of input {input}, and there is none"),
-                    });
-                };
-                let block = Block::from_bytes(&bytes, schema, Vec::new())?;
-                self.blocks.insert(block.meta.id, (input, Arc::new(block)));
-            }
-            Entry::Cut { batch, blocks } => drop(self.cuts.insert(batch, blocks)),
-            Entry::Committed { batch } => drop(self.committed.insert(batch)),
+/// An entry without its records, and the block that has them.
+fn without_records(
+    entry: Entry,
+    schemas: &[SchemaRef],
+) -> Result<(durable::Entry, Option<Arc<Block>>)> {
+    let entry = match entry {
+        Entry::Opened { incarnation } => durable::Entry::Opened { incarnation },
+        Entry::Block { input, bytes } => {
+            let schema = schemas
+                .get(input as usize)
+                .ok_or_else(|| wrong(format!("a block is of input {input}, and there is none")))?;
+            let block = Block::from_bytes(&bytes, schema, Vec::new())?;
+            let marks = block.marks.iter();
+            let entry = durable::Entry::Block {
+                input,
+                meta: block.meta,
+                marks: marks.map(|(by, last)| (Arc::clone(by), *last)).collect(),
+            };
+            return Ok((entry, Some(Arc::new(block))));
         }
-        Ok(())
-    }
+        Entry::Cut { batch, blocks } => durable::Entry::Cut { batch, blocks },
+        Entry::Committed { batch } => durable::Entry::Committed { batch },
+        Entry::Gone { receiver, blocks } => durable::Entry::Gone { receiver, blocks },
+    };
+    Ok((entry, None))
+}
 
-    fn metas(&self, batch: BatchTime, ids: &[BlockId]) -> Result<Vec<BlockMeta>> {
-        let meta = |id: &BlockId| match self.blocks.get(id) {
-            Some((_, block)) => Ok(block.meta),
-            None => Err(Error::Bytes {
-                what: "a journal".into(),
-                message: format!("batch {batch} has block {id}, which it does not have"),
-            }),
-        };
-        ids.iter().map(meta).collect()
+fn wrong(message: String) -> Error {
+    Error::Bytes {
+        what: "a journal".into(),
+        message,
     }
 }
 
@@ -114,6 +108,7 @@ impl Manifest {
             batch: 0,
             incarnation: 0,
             marks: Vec::new(),
+            covered: Covered::default(),
             files: Vec::new(),
             states: states.collect(),
             program,
@@ -134,39 +129,50 @@ impl Durable {
         let dir = &kept.dir;
         let lock = DirLock::take(dir)?;
         let store = kept.store();
-        let mut restored = Restored::default();
+        let (mut point, mut state) = (None, None);
         let newest = match Manifest::newest(&store).await? {
             Some(written) => {
                 let manifest = written.fit(&program, &states, &kept.changes)?;
-                restored.partitions = Some(manifest.program.partitions);
-                restored.incarnation = manifest.incarnation + 1;
-                let marks = manifest.marks.iter().cloned();
-                restored.marks = marks
-                    .map(|(input, name, last)| ((input, name), last))
-                    .collect();
-                restored.state = Some((manifest.clone(), store.clone()));
+                point = Some(manifest.point());
+                state = Some((manifest.clone(), store.clone()));
                 manifest
             }
             None => Manifest::of_nothing(program, states),
         };
         newest.remove_others(&store).await?;
-        let marks = Marks::of(restored.marks.clone());
         let found = read(dir)?;
         if found.torn > 0 {
             let bytes = found.torn;
             tracing::info!(bytes, "the journal's end was never synced, and is cut");
         }
-        let mut replay = Replay::default();
+        let (mut replay, mut blocks) = (Replay::new(point), HashMap::new());
         for (_, entry) in found.entries {
-            replay.take(entry, schemas)?;
+            let (entry, block) = without_records(entry, schemas)?;
+            replay.take(entry);
+            blocks.extend(block.map(|block| (block.meta.id, block)));
         }
-        restored.incarnation = restored.incarnation.max(replay.incarnations);
+        let restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
         let journal = Journal::open(dir, found.last)?;
         journal.append(Entry::Opened {
-            incarnation: restored.incarnation,
+            incarnation: restart.incarnation,
         });
-        let tickets = restored.go_on(replay)?;
-        let mut durable = Durable {
+        let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
+        let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
+        let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
+        let mut marks = Marks::of(restart.marks_of_state);
+        for (input, block) in &blocks {
+            marks.received(*input, block);
+        }
+        let restored = Restored {
+            incarnation: restart.incarnation,
+            partitions: state.is_some().then_some(newest.program.partitions),
+            state,
+            blocks,
+            committed: restart.committed,
+            controller: restart.controller,
+            marks: restart.marks,
+        };
+        let durable = Durable {
             store,
             _lock: lock,
             journal,
@@ -176,13 +182,6 @@ impl Durable {
             tickets: Mutex::new(tickets),
             marks: Mutex::new(marks),
         };
-        let marks = durable
-            .marks
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (input, block) in &restored.blocks {
-            marks.received(*input, block);
-        }
         Ok((Arc::new(durable), restored))
     }
 }
@@ -194,53 +193,5 @@ impl Restored {
         marks
             .map(|((_, producer), last)| (producer.clone(), *last))
             .collect()
-    }
-
-    /// Where the controller goes on, and what is needed of the journal.
-    fn go_on(&mut self, mut replay: Replay) -> Result<Tickets> {
-        let state = self.state.as_ref().map(|(manifest, _)| manifest.batch());
-        let of_state: BTreeSet<BlockId> = match state {
-            Some(batch) => (replay.cuts.range(..=batch).flat_map(|(_, blocks)| blocks))
-                .copied()
-                .collect(),
-            None => BTreeSet::new(),
-        };
-        replay.blocks.retain(|id, _| !of_state.contains(id));
-        replay.cuts.retain(|batch, _| Some(*batch) > state);
-        let mut tickets = Tickets::default();
-        let mut uncut: HashMap<BlockId, BlockMeta> = HashMap::new();
-        for (id, (input, block)) in &replay.blocks {
-            uncut.insert(*id, block.meta);
-            tickets.blocks.insert(*id, Ticket::EARLIER);
-            for (producer, last) in &block.marks {
-                let known = self
-                    .marks
-                    .entry((*input, producer.to_string()))
-                    .or_default();
-                *known = (*known).max(*last);
-            }
-        }
-        let controller = &mut self.controller;
-        controller.last_committed = state;
-        controller.last_cut = state;
-        for (batch, ids) in &replay.cuts {
-            let metas = replay.metas(*batch, ids)?;
-            for id in ids {
-                uncut.remove(id);
-            }
-            let first = Ticket::EARLIER;
-            tickets.batches.insert(*batch, (ids.clone(), first));
-            controller.last_cut = Some(*batch);
-            if replay.committed.contains(batch) {
-                controller.last_committed = Some(*batch);
-                self.committed.push((*batch, metas));
-            } else {
-                controller.pending.push((*batch, metas));
-            }
-        }
-        controller.uncut = uncut.into_values().collect();
-        controller.uncut.sort_unstable_by_key(|block| block.id);
-        self.blocks = replay.blocks.into_values().collect();
-        Ok(tickets)
     }
 }

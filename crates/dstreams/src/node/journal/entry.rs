@@ -18,12 +18,18 @@ pub(crate) enum Entry {
     },
     /// A batch has taken effect.
     Committed { batch: BatchTime },
+    /// A receiver was lost with its worker: these blocks of it survive.
+    Gone {
+        receiver: ReceiverId,
+        blocks: Vec<BlockId>,
+    },
 }
 
 const OPENED: u8 = 1;
 const BLOCK: u8 = 2;
 const CUT: u8 = 3;
 const COMMITTED: u8 = 4;
+const GONE: u8 = 5;
 
 impl Entry {
     /// Appends its bytes.
@@ -41,14 +47,16 @@ impl Entry {
             Entry::Cut { batch, blocks } => {
                 to.push(CUT);
                 to.extend(batch.0.to_le_bytes());
-                for block in blocks {
-                    to.extend(block.receiver.0.to_le_bytes());
-                    to.extend(block.seq.to_le_bytes());
-                }
+                put_ids(blocks, to);
             }
             Entry::Committed { batch } => {
                 to.push(COMMITTED);
                 to.extend(batch.0.to_le_bytes());
+            }
+            Entry::Gone { receiver, blocks } => {
+                to.push(GONE);
+                to.extend(receiver.0.to_le_bytes());
+                put_ids(blocks, to);
             }
         }
     }
@@ -78,12 +86,28 @@ impl Entry {
             COMMITTED => Entry::Committed {
                 batch: BatchTime(number(rest)?.0),
             },
+            GONE => {
+                let (receiver, rest) = rest
+                    .split_first_chunk()
+                    .ok_or_else(|| wrong("it ends too early"))?;
+                Entry::Gone {
+                    receiver: ReceiverId(u32::from_le_bytes(*receiver)),
+                    blocks: block_ids(rest)?,
+                }
+            }
             other => {
                 return Err(wrong(format!(
                     "its kind is {other}: a newer program wrote it"
                 )));
             }
         })
+    }
+}
+
+fn put_ids(blocks: &[BlockId], to: &mut Vec<u8>) {
+    for block in blocks {
+        to.extend(block.receiver.0.to_le_bytes());
+        to.extend(block.seq.to_le_bytes());
     }
 }
 
