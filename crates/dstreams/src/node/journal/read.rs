@@ -18,7 +18,8 @@ pub(crate) struct Found {
     pub torn: u64,
 }
 
-/// Reads the journal of a directory, which may have none, and cuts a torn end off.
+/// Reads the journal of a directory, which may have none, and cuts a torn end off. What is left is on disk when this
+/// returns: a process that was killed may have written it and not synced it.
 pub(crate) fn read(dir: &Path) -> Result<Found> {
     read_files(dir, true)
 }
@@ -63,7 +64,13 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
             return Err(damaged(&path, 0, &error.to_string()));
         }
         let length = match end {
-            End::Whole => bytes.len() as u64,
+            End::Whole => {
+                if mend && is_last {
+                    // A process that was killed may not have; and who goes on is told of all there is.
+                    sync(&path)?;
+                }
+                bytes.len() as u64
+            }
             End::Torn(at) if is_last => {
                 if mend {
                     cut(&path, at)?;
@@ -90,6 +97,12 @@ pub(super) fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     files.sort();
     Ok(files)
+}
+
+fn sync(path: &Path) -> Result<()> {
+    let file = File::options().write(true).open(path);
+    file.and_then(|file| file.sync_all())
+        .map_err(|error| Error::file("sync", path, error))
 }
 
 fn cut(path: &Path, length: u64) -> Result<()> {
