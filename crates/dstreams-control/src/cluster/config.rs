@@ -2,6 +2,9 @@
 //!
 //! A bound of zero counts as one.
 
+use super::Mark;
+use crate::BatchTime;
+
 /// Who receives an input.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
 pub enum InputKind {
@@ -27,6 +30,11 @@ pub struct ClusterConfig {
     /// The first id that `Receive` uses, if not below the number of inputs. Default 0; a master that goes on where
     /// another stopped begins above every id that one gave.
     pub first_receiver: u32,
+    /// The batch as of which an earlier master left the state: each partition is to be made as of it, on the first
+    /// worker that is assigned to it, which says `Installed` with copy 1 then.
+    pub restored: Option<BatchTime>,
+    /// By input and producer: the last record that an earlier master left safe.
+    pub known: Vec<Mark>,
     /// Copies of blocks under way at once, and copies of partitions' states apart from them. Default 16: enough to
     /// keep some links busy, without starving the batches.
     pub max_copying: usize,
@@ -47,6 +55,8 @@ impl ClusterConfig {
             partitions,
             inputs,
             first_receiver: 0,
+            restored: None,
+            known: Vec::new(),
             max_copying: 16,
             max_producers: 100_000,
             max_standby_lag: 8,

@@ -33,13 +33,19 @@ impl Cluster {
     #[must_use]
     pub fn new(config: ClusterConfig) -> Self {
         let (max_copying, max_lag) = (config.max_copying, config.max_standby_lag);
+        let mut partitions = Partitions::new(config.partitions, max_copying, max_lag);
+        if let Some(batch) = config.restored {
+            partitions.restore(batch);
+        }
+        let mut producers = Producers::new(config.max_producers);
+        producers.know(&config.known);
         Self {
             roster: Roster::new(config.copies),
             receivers: Receivers::new(&config),
             fences: Fences::default(),
             blocks: Blocks::new(max_copying),
-            producers: Producers::new(config.max_producers),
-            partitions: Partitions::new(config.partitions, max_copying, max_lag),
+            producers,
+            partitions,
             drops: BTreeMap::new(),
         }
     }

@@ -12,6 +12,9 @@ use crate::BatchTime;
 /// The version of a state that no batch has changed.
 const EMPTY: BatchTime = BatchTime(0);
 
+/// The number of what an earlier master left.
+const RESTORED: u64 = 1;
+
 /// A worker's part in a partition.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Part {
@@ -81,6 +84,16 @@ impl Partitions {
             unsettled: false,
             restless: false,
             busy: BTreeSet::new(),
+        }
+    }
+
+    /// An earlier master left the state as of this batch: it is made from that, as a lost one is made anew.
+    pub(super) fn restore(&mut self, batch: BatchTime) {
+        self.copies = RESTORED;
+        self.committed = Some(batch);
+        for it in self.all.values_mut() {
+            it.newest = Some(batch);
+            it.to_remake = Some(RESTORED);
         }
     }
 

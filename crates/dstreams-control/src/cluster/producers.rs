@@ -67,6 +67,15 @@ impl Producers {
         }
     }
 
+    /// What an earlier master left safe.
+    pub(super) fn know(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
+            it.settled = it.settled.max(mark.last);
+        }
+        self.trim();
+    }
+
     /// A client connected to a live worker.
     pub(super) fn claim(
         &mut self,

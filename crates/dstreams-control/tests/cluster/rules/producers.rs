@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ClusterCommand::{Grant, Revoke};
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, WorkerId,
 };
 
 use super::{W1, W2, W3, cluster, fenced, forgotten, joined, lost, marked};
@@ -148,4 +148,17 @@ fn those_without_an_owner_are_forgotten_beyond_a_bound() {
     it.step(claim_of("s", W1, 5));
     assert_eq!(it.remembered_producers(), 3);
     assert_eq!(it.step(claim(W2, 6)), [grant(6, W2, 0)]);
+}
+
+#[test]
+fn what_an_earlier_master_left_is_safe() {
+    let mut config = ClusterConfig::new(vec![InputKind::Everywhere], 0);
+    config.known = vec![Mark {
+        input: 0,
+        producer: Arc::from("p"),
+        last: 70,
+    }];
+    let mut it = joined(config, 1);
+    assert_eq!(it.step(claim(W1, 1)), [grant(1, W1, 70)]);
+    assert_eq!(it.step(claim_of("q", W1, 2)), [grant(2, W1, 0)]);
 }

@@ -2,6 +2,7 @@
 //! spread, standbys, promotion, copies of state.
 
 use ClusterCommand::{Assign, CopyState, StateLost};
+use dstreams_control::BatchTime;
 use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
 
 use super::{W1, W2, W3, cluster, committed, installed, join, joined, lost};
@@ -251,4 +252,33 @@ fn newcomers_take_their_share() {
         assert_eq!(count(&|partition| it.holder(partition)), 3);
         assert_eq!(count(&|partition| it.standby(partition)), 3);
     }
+}
+
+/// What an earlier master left is made on the holder before anything of it is copied or moved.
+#[test]
+fn restored_state_is_made_on_its_holder_first() {
+    let mut config = ClusterConfig::new(vec![], 2);
+    config.restored = Some(BatchTime(300));
+    let mut it = Cluster::new(config);
+    step(&mut it, join(W1));
+    assert_eq!(step(&mut it, join(W2)), [], "there is nothing to copy yet");
+    assert_eq!(
+        step(&mut it, installed(W1, 0, 300, 0)),
+        [],
+        "it began empty"
+    );
+    let made = step(&mut it, installed(W1, 0, 300, 1));
+    assert_eq!(made, [assign(0, W1, W2), copy_state(0, W1, W2, 2)]);
+    assert_eq!(step(&mut it, installed(W2, 0, 300, 2)), [assign(0, W2, W1)]);
+
+    // Lost before it was made: the next one makes it, under another number.
+    let commands = step(&mut it, lost(W1));
+    assert_eq!(
+        commands,
+        [state_lost(1, 3), assign(0, W2, None), assign(1, W2, None)]
+    );
+    step(&mut it, installed(W2, 1, 300, 3));
+    let commands = step(&mut it, join(W3));
+    let copies = commands.iter().filter(|it| matches!(it, CopyState { .. }));
+    assert_eq!(copies.count(), 2, "{commands:?}");
 }
