@@ -75,7 +75,9 @@ pub mod cluster {
     pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{
-        Held, Inbox, LINGER, Mailbox, Parts, Seal, Workers, open_source, run_on, run_source,
+        BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Lane, Mailbox, PartAt,
+        Parts, Restored, Seal, Store, Ticket, Workers, Writing, WrittenFile, dir_of, load,
+        open_source, replay, run_on, run_source, state_file, write,
     };
     pub use crate::plan::{
         Datasets, Partitions, Plans, Read, Route, Slot, Stage, StateSpec, StateStep, Step,
@@ -83,7 +85,7 @@ pub mod cluster {
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
-    pub use crate::state::{States, keyed};
+    pub use crate::state::{Captured, States, keyed};
 }
 
 /// Files: read from a directory as they appear, and written batch by batch.

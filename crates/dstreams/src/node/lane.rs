@@ -25,7 +25,7 @@ pub struct Seal {
 }
 
 /// What a lane works with.
-pub(super) struct Lane {
+pub struct Lane {
     pub input: u32,
     pub intake: Arc<Intake>,
     pub store: Arc<BlockStore>,

@@ -7,6 +7,7 @@
 mod context;
 mod durable;
 mod journal;
+#[allow(missing_docs)] // public to `cluster` only
 mod lane;
 mod listener;
 mod local;
@@ -21,8 +22,15 @@ pub use durable::inspect::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use listener::Listener;
 pub use running::{Running, Status, Summary};
 
-pub use lane::{LINGER, Seal};
+pub use durable::Durable;
+pub use durable::checkpoint::{CheckpointPlan, PartAt, Writing, WrittenFile, load, write};
+pub use durable::manifest::state_file;
+pub use durable::received::{BlockJournal, dir_of};
+pub use durable::restore::Restored;
+pub use durable::store::Store;
+pub use journal::{DirLock, Ticket};
+pub use lane::{LINGER, Lane, Seal};
 pub use local::{open_source, run_source};
 pub use parts::Parts;
-pub use start::{Inbox, run_on};
+pub use start::{Inbox, replay, run_on};
 pub use workers::{Held, Mailbox, Workers};

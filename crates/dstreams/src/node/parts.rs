@@ -5,8 +5,10 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::context::StreamContext;
+use super::durable::Durable;
 use super::durable::manifest::{Program, StateId};
-use super::durable::restore::Kept;
+use super::durable::restore::{Kept, Restored};
+use super::journal::DirLock;
 use super::listener::Listener;
 use crate::batch::Clock;
 use crate::config::Config;
@@ -75,9 +77,37 @@ impl Parts {
         })
     }
 
-    /// Whether it is kept in a directory.
-    pub fn is_kept(&self) -> bool {
-        self.kept.is_some()
+    /// Takes the directory it is kept in, if it is.
+    pub fn lock(&self) -> Result<Option<DirLock>> {
+        let kept = self.kept.as_ref();
+        kept.map(|kept| DirLock::take(&kept.dir)).transpose()
+    }
+
+    /// Where it is kept.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
+    /// What an earlier process left, and what keeps this one. Where there was none, keyed data has so many
+    /// partitions.
+    pub async fn restore(
+        &self,
+        lock: DirLock,
+        partitions: usize,
+    ) -> Result<(Arc<Durable>, Restored)> {
+        let kept = self.kept.as_ref().ok_or(Error::NotRunning)?;
+        let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
+        let every = u64::from(self.config.checkpoint_every);
+        let (program, states) = self.program(partitions)?;
+        Durable::open(
+            lock,
+            kept,
+            every,
+            program,
+            states,
+            &schemas.collect::<Vec<_>>(),
+        )
+        .await
     }
 
     /// The graph as templates for batches that run as one task or as `tasks` of them.

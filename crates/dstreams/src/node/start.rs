@@ -8,7 +8,7 @@ use dstreams_control::{Controller, Restored};
 use tokio::sync::{mpsc, watch};
 
 use super::context::StreamContext;
-use super::durable::Durable;
+use super::durable::{Durable, restore};
 use super::local::ThisProcess;
 use super::master::{Master, Message, State};
 use super::parts::Parts;
@@ -26,37 +26,36 @@ impl StreamContext {
     pub async fn start(self) -> Result<Running> {
         let mut parts = Parts::of(self)?;
         let inbox = Inbox::new();
-        let Some(kept) = parts.kept.clone() else {
+        let Some(lock) = parts.lock()? else {
             let (workers, addresses) =
                 ThisProcess::start(&mut parts, inbox.mailbox(), None).await?;
-            return run_on(parts, Arc::new(workers), inbox, addresses);
+            return run_on(parts, Arc::new(workers), inbox, addresses, None);
         };
-        let schemas: Vec<_> = parts
-            .inputs()
-            .into_iter()
-            .map(|(_, schema)| schema)
-            .collect();
-        let every = u64::from(parts.config.checkpoint_every);
-        let (program, states) = parts.program(parts.config.threads)?;
-        let (durable, restored) = Durable::open(&kept, every, program, states, &schemas).await?;
+        let (durable, restored) = parts.restore(lock, parts.config.threads).await?;
         let kept = Some((Arc::clone(&durable), &restored));
         let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
-        for (batch, blocks) in &restored.committed {
-            // It took effect: what is missing is its state.
-            workers.run(*batch, None, 1, blocks).await?;
-            let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
-            workers.forget(*batch, &ids);
-            durable.replayed(&ids);
-            crate::crash::point("restore:replayed");
-        }
-        go_on(
-            parts,
-            Arc::new(workers),
-            inbox,
-            addresses,
-            Some((durable, restored.controller)),
-        )
+        let workers = Arc::new(workers);
+        let controller = replay(&*workers, &durable, restored).await?;
+        let kept = Some((durable, controller));
+        run_on(parts, workers, inbox, addresses, kept)
     }
+}
+
+/// Runs the batches that took effect after the checkpoint, for their state alone. Returns where the controller
+/// goes on.
+pub async fn replay(
+    workers: &dyn Workers,
+    durable: &Durable,
+    restored: restore::Restored,
+) -> Result<Restored> {
+    for (batch, blocks) in &restored.committed {
+        workers.run(*batch, None, 1, blocks).await?;
+        let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
+        workers.forget(*batch, &ids);
+        durable.replayed(&ids);
+        crate::crash::point("restore:replayed");
+    }
+    Ok(restored.controller)
 }
 
 /// The inbox of a master's loop that has not started.
@@ -79,18 +78,8 @@ impl Inbox {
     }
 }
 
-/// Starts the master's loop over workers that are there.
+/// Starts the master's loop over workers that are there; after an earlier process where one left something.
 pub fn run_on(
-    parts: Parts,
-    workers: Arc<dyn Workers>,
-    inbox: Inbox,
-    addresses: BTreeMap<String, SocketAddr>,
-) -> Result<Running> {
-    go_on(parts, workers, inbox, addresses, None)
-}
-
-/// The same, after an earlier process where one left something.
-fn go_on(
     parts: Parts,
     workers: Arc<dyn Workers>,
     inbox: Inbox,

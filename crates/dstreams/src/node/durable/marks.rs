@@ -30,7 +30,11 @@ impl Marks {
     pub fn received(&mut self, input: u32, block: &Block) {
         let marks = block.marks.iter();
         let marks = marks.map(|(producer, last)| ((input, producer.to_string()), *last));
-        self.blocks.insert(block.meta.id, marks.collect());
+        self.stored(block.meta.id, marks);
+    }
+
+    pub fn stored(&mut self, block: BlockId, marks: impl Iterator<Item = (Of, u64)>) {
+        self.blocks.entry(block).or_insert_with(|| marks.collect());
     }
 
     pub fn committed(&mut self, blocks: &[BlockId]) {

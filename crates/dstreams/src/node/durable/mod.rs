@@ -5,24 +5,30 @@
 //! after it that took effect for their state alone, then those that did not, and goes on with the next
 //! interval: see [`restore`].
 
+#[allow(missing_docs)] // public to `cluster` only
 pub(crate) mod checkpoint;
 pub(crate) mod fit;
 pub(super) mod inspect;
 pub(crate) mod manifest;
 mod marks;
+pub(crate) mod received;
+#[allow(missing_docs)] // public to `cluster` only
 pub(crate) mod restore;
 pub(crate) mod store;
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::durable::Needs;
-use dstreams_control::{BatchTime, BlockId, BlockMeta};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use tokio::task::JoinHandle;
 
 use self::checkpoint::{CheckpointPlan, Writing};
 use self::manifest::Manifest;
 use self::marks::Marks;
+use self::received::Ended;
 use self::store::Store;
 use super::journal::{DirLock, Entry, Journal, Ticket};
 use super::workers::Workers;
@@ -42,6 +48,8 @@ pub struct Durable {
     newest: Mutex<Manifest>,
     tickets: Mutex<Tickets>,
     marks: Mutex<Marks>,
+    /// Of a cluster: what workers wrote that are no more.
+    ended: Mutex<Ended>,
 }
 
 /// Where in the journal is what no checkpoint has.
@@ -68,6 +76,34 @@ impl Durable {
         let ticket = self.journal.append(Entry::Block { input, bytes });
         tickets.needs.block(block.meta.id, ticket);
         Ok(ticket)
+    }
+
+    /// The n-th process of this directory.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// A worker has a block on disk, with these marks, by input and producer.
+    pub fn stored(&self, block: BlockId, marks: impl Iterator<Item = ((u32, String), u64)>) {
+        lock(&self.marks).stored(block, marks);
+    }
+
+    /// A receiver was lost with its worker; of what no cut names, these of its blocks count. Nothing may be taken
+    /// elsewhere of what it may have taken before the ticket is synced.
+    pub fn gone(&self, receiver: ReceiverId, blocks: &[BlockMeta]) -> Ticket {
+        let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
+        let mut tickets = self.lock();
+        let ticket = self.journal.append(Entry::Gone {
+            receiver,
+            blocks: blocks.clone(),
+        });
+        tickets.needs.gone(receiver, &blocks, ticket);
+        ticket
+    }
+
+    /// A worker with these receivers is no more.
+    pub fn worker_ended(&self, journal: PathBuf, receivers: BTreeSet<ReceiverId>) {
+        lock(&self.ended).add(journal, receivers);
     }
 
     /// A batch has these blocks. It may take effect when its ticket is synced.
@@ -133,6 +169,7 @@ impl Durable {
                     let before = tickets.needs.let_go(batch, &plan.covered);
                     drop(tickets);
                     workers.covered(batch, &plan.covered);
+                    lock(&this.ended).remove(&plan.covered);
                     this.journal.let_go_before(before.unwrap_or(Ticket::END));
                 }
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +11,7 @@ use dstreams_control::{BatchTime, BlockMeta};
 use super::fit::StateChanges;
 use super::manifest::{Manifest, Program, StateId, StateParts};
 use super::marks::Marks;
+use super::received::{self, Ended};
 use super::store::Store;
 use super::{Durable, Tickets};
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ use crate::receive::Block;
 
 /// What an earlier process left.
 #[derive(Default)]
-pub(crate) struct Restored {
+pub struct Restored {
     /// The n-th process of this directory, from 0.
     pub incarnation: u64,
     /// Partitions of keyed data, if there was a process before.
@@ -119,7 +120,8 @@ impl Manifest {
 impl Durable {
     /// Takes a directory, and reads what is in it and, if they are elsewhere, what is in the place of
     /// checkpoints. `program` is this program; its partitions count only where there was none before.
-    pub(crate) async fn open(
+    pub async fn open(
+        lock: DirLock,
         kept: &Kept,
         every: u64,
         program: Program,
@@ -127,7 +129,6 @@ impl Durable {
         schemas: &[SchemaRef],
     ) -> Result<(Arc<Self>, Restored)> {
         let dir = &kept.dir;
-        let lock = DirLock::take(dir)?;
         let store = kept.store();
         let (mut point, mut state) = (None, None);
         let newest = match Manifest::newest(&store).await? {
@@ -151,11 +152,24 @@ impl Durable {
             replay.take(entry);
             blocks.extend(block.map(|block| (block.meta.id, block)));
         }
+        let mut ended = Ended::default();
+        for journal in received::take_all(dir)? {
+            let mut receivers = BTreeSet::new();
+            for (_, entry) in read(&journal)?.entries {
+                let (entry, block) = without_records(entry, schemas)?;
+                replay.take(entry);
+                receivers.extend(block.as_ref().map(|block| block.meta.id.receiver));
+                blocks.extend(block.map(|block| (block.meta.id, block)));
+            }
+            ended.add(journal, receivers);
+        }
         let restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
         let journal = Journal::open(dir, found.last)?;
-        journal.append(Entry::Opened {
+        let opened = journal.append(Entry::Opened {
             incarnation: restart.incarnation,
         });
+        // Before another journal has a block of this process.
+        journal.synced(opened).await?;
         let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
         let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
         let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
@@ -181,12 +195,19 @@ impl Durable {
             newest: Mutex::new(newest),
             tickets: Mutex::new(tickets),
             marks: Mutex::new(marks),
+            ended: Mutex::new(ended),
         };
         Ok((Arc::new(durable), restored))
     }
 }
 
 impl Restored {
+    /// By input and producer: what was taken.
+    pub fn known(&self) -> impl Iterator<Item = (u32, &str, u64)> {
+        let marks = self.marks.iter();
+        marks.map(|((input, producer), last)| (*input, producer.as_str(), *last))
+    }
+
     /// What was taken of an input, by producer.
     pub fn positions(&self, input: u32) -> BTreeMap<String, u64> {
         let marks = self.marks.iter().filter(|((of, _), _)| *of == input);

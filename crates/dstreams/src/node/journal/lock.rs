@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// Held for as long as this process works in the directory.
-pub(crate) struct DirLock {
+pub struct DirLock {
     _file: File,
 }
 

@@ -23,6 +23,7 @@ mod tests;
 mod write;
 
 pub(crate) use entry::Entry;
-pub(crate) use lock::DirLock;
+pub use lock::DirLock;
 pub(crate) use read::{look, read};
-pub(crate) use write::{Journal, Ticket};
+pub(crate) use write::Journal;
+pub use write::Ticket;

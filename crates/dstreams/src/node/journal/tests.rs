@@ -267,3 +267,19 @@ fn write_fixture() {
     let to = "src/node/journal/fixtures/journal-1-gone.log";
     std::fs::copy(last_file(&dir.0), to).unwrap();
 }
+
+/// What is said to be synced is read by who took the directory away; what comes later is not said to be.
+#[test]
+fn a_journal_that_is_taken_away_fails() {
+    let dir = Dir::new();
+    let (theirs, taken) = (dir.0.join("theirs"), dir.0.join("taken"));
+    let journal = Journal::fenced(&theirs).unwrap();
+    let entry = |incarnation| Entry::Opened { incarnation };
+    on(journal.synced(journal.append(entry(1)))).unwrap();
+    std::fs::rename(&theirs, &taken).unwrap();
+    let error = on(journal.synced(journal.append(entry(2)))).unwrap_err();
+    assert!(error.to_string().contains("theirs"), "{error}");
+    let found = read(&taken).unwrap().entries.into_iter();
+    let found: Vec<Entry> = found.map(|(_, entry)| entry).collect();
+    assert_eq!(found.first(), Some(&entry(1)));
+}

@@ -19,7 +19,7 @@ const FILE_BYTES: u64 = 64 << 20;
 
 /// An entry that was appended: what [`Journal::synced`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
+pub struct Ticket(u64);
 
 impl Ticket {
     /// What entries of earlier processes have.
@@ -60,13 +60,25 @@ impl Journal {
     /// see [`super::DirLock`].
     pub fn open(dir: &Path, last: Option<(u64, u64)>) -> Result<Self> {
         let (number, before) = last.map_or((1, 0), |(number, length)| (number + 1, length));
+        Journal::begin(dir, number, before, false)
+    }
+
+    /// A journal in a directory of its own, which another process may take away by renaming it: what is synced
+    /// after that is not said to be, and the journal fails. So who renames it and reads it then has all that
+    /// anybody was told of.
+    pub fn fenced(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|error| Error::file("make", dir, error))?;
+        Journal::begin(dir, 1, 0, true)
+    }
+
+    fn begin(dir: &Path, number: u64, before: u64, fenced: bool) -> Result<Self> {
         let file = Segment::create(dir, number, before)?;
         let (orders, queue) = mpsc::channel();
         let (tell, done) = watch::channel(Done::default());
         let dir = dir.to_owned();
         let thread = std::thread::Builder::new()
             .name("dstreams-journal".into())
-            .spawn(move || Writer::new(dir, file, tell).run(&queue))
+            .spawn(move || Writer::new(dir, fenced, file, tell).run(&queue))
             .map_err(|error| Error::Config {
                 setting: "threads",
                 message: format!("the journal's thread cannot be started: {error}"),
@@ -181,13 +193,16 @@ struct Writer {
     firsts: Vec<(u64, Ticket)>,
     appended: u64,
     tell: watch::Sender<Done>,
+    /// Whether the directory may be taken away.
+    fenced: bool,
 }
 
 impl Writer {
-    fn new(dir: PathBuf, file: Segment, tell: watch::Sender<Done>) -> Self {
+    fn new(dir: PathBuf, fenced: bool, file: Segment, tell: watch::Sender<Done>) -> Self {
         Writer {
             firsts: vec![(file.number, Ticket(1))],
             appended: 0,
+            fenced,
             dir,
             file,
             tell,
@@ -237,6 +252,7 @@ impl Writer {
         self.file.write(bytes)?;
         point("journal:written");
         self.file.sync()?;
+        self.check_ours()?;
         point("journal:synced");
         bytes.clear();
         let entries = std::mem::take(entries);
@@ -249,6 +265,15 @@ impl Writer {
             bytes.clear();
         }
         Ok(())
+    }
+
+    /// After a sync: who takes the directory away reads it then.
+    fn check_ours(&self) -> Result<()> {
+        if !self.fenced {
+            return Ok(());
+        }
+        let found = std::fs::metadata(&self.dir).map(drop);
+        found.map_err(|error| Error::file("find", &self.dir, error))
     }
 
     fn roll(&mut self) -> Result<()> {
