@@ -61,11 +61,12 @@ pub use node::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use node::{Listener, Named, Running, Status, StreamContext, Summary};
 pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
 pub use stream::dstream::DStream;
+pub use stream::key_state::{KeyState, Values};
 pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::record::{Key, Out, Record};
 pub use stream::state::State;
-pub use stream::track::Track;
+pub use stream::track::{MapWithState, Track};
 pub use stream::{agg, text};
 
 /// What the crate `dstreams-cluster` builds on. Not for programs: it changes without notice.

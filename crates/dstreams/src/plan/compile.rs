@@ -1,10 +1,12 @@
 //! The graph to a template: each node becomes a plan over the plans of its inputs, cut into stages.
 
+mod states;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateMode;
@@ -16,16 +18,14 @@ use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
 use super::cut::{Cuts, cut, keeps_state, partitions};
 use super::datasets::{DatasetScanExec, Slot};
-use super::held::Marked;
+use super::held::Views;
 use super::node::internal;
 use super::reduce::ReduceExec;
 use super::relation::InputTable;
-use super::template::{
-    KeyedSpec, Route, Stage, StateSpec, StateStep, Step, Template, Update, WHOLE, WindowSpec,
-};
+use super::template::{Route, Stage, StateSpec, Step, Template};
 use crate::error::{Error, Operator, Result};
-use crate::stream::agg::{AggPlan, Function, Part};
-use crate::stream::graph::{Graph, Node, NodeId, Op};
+use crate::stream::agg::AggPlan;
+use crate::stream::graph::{Graph, NodeId, Op};
 use crate::stream::relational::Query;
 use crate::stream::rows::Rename;
 
@@ -50,6 +50,7 @@ pub(crate) fn compile(
         slots: graph.inputs.len(),
         done: HashMap::new(),
         held: HashMap::new(),
+        views: HashMap::new(),
     };
     compiler.inputs = (0..graph.inputs.len()).map(Slot).collect();
     // States take every batch in, whether an output reads them then or not; in order of their
@@ -86,6 +87,8 @@ struct Compiler<'a> {
     done: HashMap<NodeId, (Slot, usize)>,
     /// States that are there: the plans that read them.
     held: HashMap<NodeId, Plan>,
+    /// And what is in the dataset of each.
+    views: HashMap<NodeId, Views>,
 }
 
 impl Compiler<'_> {
@@ -176,7 +179,7 @@ impl Compiler<'_> {
                 Ok(results(parts, *keys, plan, schema, &operator))
             }
             Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => self.state_of(id),
-            Op::Held { whole } => self.held(*whole, inputs[0], schema, &operator),
+            Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
             Op::Reduce { keys, reducer } => {
                 let input = self.shared(inputs[0])?;
                 let reduce = |input| {
@@ -244,152 +247,6 @@ impl Compiler<'_> {
         let route = self.by_keys(&partial.schema(), keys);
         let split = self.exchange(partial, route, id);
         aggregation.exec(AggregateMode::FinalPartitioned, split)
-    }
-
-    /// The plan that reads a state; its steps are made once.
-    fn state_of(&mut self, id: NodeId) -> Result<Plan> {
-        if let Some(plan) = self.held.get(&id) {
-            return Ok(Arc::clone(plan));
-        }
-        let plan = match &self.graph.node(id).op {
-            Op::Window {
-                keys,
-                plan,
-                batches,
-            } => self.window(id, *keys, plan, *batches)?,
-            Op::Running { keys, plan, .. } => self.running(id, *keys, plan)?,
-            Op::Tracked {
-                keys,
-                timeout_ms,
-                tracker,
-                ..
-            } => {
-                let update = Update::Tracked {
-                    tracker: Arc::clone(tracker),
-                    timeout_ms: *timeout_ms,
-                };
-                let node = self.graph.node(id);
-                let held = Arc::clone(&node.schema);
-                let events = self.shared(node.inputs[0])?;
-                self.keyed(id, *keys, events, held, update)?
-            }
-            _ => return Ok(internal(format!("{id:?} is no state"))?),
-        };
-        self.held.insert(id, Arc::clone(&plan));
-        Ok(plan)
-    }
-
-    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<Plan> {
-        let input = self.graph.node(id).inputs[0];
-        let before = Arc::clone(&self.graph.node(input).schema);
-        let aggregation = Aggregation {
-            keys,
-            plan,
-            input: before,
-        };
-        let partial = aggregation.partial(self.shared(input)?)?;
-        let held = partial.schema();
-        self.keyed(id, keys, partial, held, Update::Running(plan.clone()))
-    }
-
-    /// A state of columns `schema` that takes in the rows of `plan` by their keys.
-    fn keyed(
-        &mut self,
-        id: NodeId,
-        keys: usize,
-        plan: Plan,
-        schema: SchemaRef,
-        update: Update,
-    ) -> Result<Plan> {
-        let node = self.graph.node(id);
-        let route = self.by_keys(&plan.schema(), keys);
-        let (from, parts) = self.stage(plan, route, node.inputs[0]);
-        let whole = |it: &Node| matches!(it.op, Op::Held { whole: true }) && it.inputs == [id];
-        let spec = KeyedSpec {
-            name: node.op.state_name().unwrap_or_default().to_owned(),
-            keys,
-            schema,
-            results: Arc::clone(&node.schema),
-            update,
-            whole: self.graph.nodes.iter().any(whole),
-            every_ms: self.graph.node(node.inputs[0]).slide_ms,
-        };
-        Ok(self.take_in(id, from, parts, StateSpec::Keyed(Arc::new(spec))))
-    }
-
-    /// The step by which a state takes in the rows of a slot; returns the plan that reads it.
-    fn take_in(&mut self, id: NodeId, from: Slot, parts: usize, spec: StateSpec) -> Plan {
-        let node = self.graph.node(id);
-        let (into, dataset) = (self.slot(), spec.dataset());
-        self.steps.push(Step::State(StateStep {
-            state: self.states.len(),
-            from,
-            into,
-            slide_ms: node.slide_ms,
-            operator: node.operator.clone(),
-        }));
-        self.states.push(spec);
-        self.scan(into, dataset, parts)
-    }
-
-    /// What a reader of a state gets.
-    fn held(
-        &mut self,
-        whole: bool,
-        state: NodeId,
-        schema: SchemaRef,
-        operator: &Operator,
-    ) -> Result<Plan> {
-        let mut plan = self.state_of(state)?;
-        let fields = plan.schema().fields().to_vec();
-        if let Some((last, fields)) = fields.split_last()
-            && last.name() == WHOLE
-        {
-            let held = Arc::new(Schema::new(fields.to_vec()));
-            plan = apply(plan, Arc::new(Marked { whole }), held, operator);
-        }
-        Ok(match &self.graph.node(state).op {
-            Op::Running {
-                keys, plan: parts, ..
-            } => results(plan, *keys, parts, schema, operator),
-            _ => plan,
-        })
-    }
-
-    fn window(&mut self, id: NodeId, keys: usize, plan: &AggPlan, batches: usize) -> Result<Plan> {
-        let node = self.graph.node(id);
-        let input_node = self.graph.node(node.inputs[0]);
-        // A key leaves with its last record, so records are counted, asked for or not.
-        let mut held = plan.clone();
-        let counts = |part: &Part| part.function == Function::Count && part.column.is_none();
-        let count = held.parts.iter().position(counts).unwrap_or_else(|| {
-            held.parts.push(Part {
-                function: Function::Count,
-                column: None,
-            });
-            held.parts.len() - 1
-        });
-        let input = self.shared(node.inputs[0])?;
-        let aggregation = Aggregation {
-            keys,
-            plan: &held,
-            input: Arc::clone(&input_node.schema),
-        };
-        let partial = aggregation.partial(input)?;
-        let schema = partial.schema();
-        let route = self.by_keys(&schema, keys);
-        let (from, parts) = self.stage(partial, route, node.inputs[0]);
-        let spec = WindowSpec {
-            keys,
-            schema,
-            plan: held,
-            count,
-            length_ms: input_node.slide_ms * batches as u64,
-            every_ms: input_node.slide_ms,
-        };
-        let state = self.take_in(id, from, parts, StateSpec::Window(Arc::new(spec)));
-        let schema = Arc::clone(&node.schema);
-        Ok(results(state, keys, plan, schema, &node.operator))
     }
 
     fn query(&mut self, id: NodeId, query: &Query) -> Result<Plan> {

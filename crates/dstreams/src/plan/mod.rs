@@ -22,6 +22,8 @@ mod route;
 mod template;
 
 pub use datasets::{Datasets, Partitions, Slot};
+#[cfg(test)]
+pub(crate) use held::Views;
 pub use plans::Plans;
 pub use reads::Read;
 pub use route::split_by_route;

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::aggregate::Results;
 use super::datasets::Slot;
+use super::held::Views;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::rows::RowsTask;
-use crate::stream::track::Tracker;
+use crate::stream::tracker::Tracker;
 
 /// The steps of a batch. A step reads slots that earlier steps fill.
 pub struct Template {
@@ -95,7 +96,6 @@ impl StateSpec {
         }
     }
 
-    /// What it depends on, in words.
     /// The name that the program gave it.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
@@ -113,9 +113,6 @@ impl StateSpec {
     }
 }
 
-/// Name of the column that says of which of the two a row is.
-pub(crate) const WHOLE: &str = "$whole";
-
 /// What a keyed state holds.
 pub struct KeyedSpec {
     pub name: String,
@@ -125,9 +122,8 @@ pub struct KeyedSpec {
     /// Keys, then what a program reads: results that follow from these.
     pub results: SchemaRef,
     pub(crate) update: Update,
-    /// Whether the dataset has, beside what the batch changed, the whole state: then a last column says
-    /// of which of the two a row is.
-    pub whole: bool,
+    /// What its readers want of it.
+    pub(crate) views: Views,
     /// Time between two RDDs of its input, in milliseconds.
     pub every_ms: u64,
 }
@@ -140,18 +136,15 @@ pub(crate) enum Update {
     Tracked {
         tracker: Arc<dyn Tracker>,
         timeout_ms: Option<u64>,
+        /// Rows that the state begins with, by partition.
+        initial: Vec<Vec<RecordBatch>>,
     },
 }
 
 impl KeyedSpec {
     /// Columns of the dataset that it gives.
     pub fn dataset(&self) -> SchemaRef {
-        if !self.whole {
-            return Arc::clone(&self.schema);
-        }
-        let mut fields = self.schema.fields().to_vec();
-        fields.push(Arc::new(Field::new(WHOLE, DataType::Boolean, false)));
-        Arc::new(Schema::new(fields))
+        self.views.schema()
     }
 
     /// What a program reads of rows that are held.

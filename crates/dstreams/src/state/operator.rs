@@ -1,21 +1,25 @@
 //! [`KeyedState`]: one partition of the state of a keyed operator, and what a batch does to it.
 
+mod running;
+#[cfg(test)]
+mod tests;
+mod tracked;
+
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, filter, take};
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::error::DataFusionError;
 use dstreams_control::BatchTime;
 
 use super::bytes::{Reader, put_bytes, wrong};
 use super::captured::Content;
 use super::changes::Changes;
-use super::columns::{Combine, bits_of, column_of};
-use super::keyed::{Delta, Found, KeyedPartition, Shape};
+use super::keyed::{Delta, KeyedPartition, Shape};
 use super::keys::{Keys, key_schema};
 use crate::error::Result;
 use crate::plan::{KeyedSpec, Update};
-use crate::stream::track::{Events, Tracker};
+use crate::stream::graph::View;
 
 /// Rows that a batch may look at to give room back, for each row that it changes: more than a row is
 /// copied for, so that compaction keeps up.
@@ -26,21 +30,37 @@ const COMPACT_LEAST: usize = 4096;
 /// See the module.
 pub(super) struct KeyedState {
     spec: Arc<KeyedSpec>,
+    /// Number of the partition.
+    number: usize,
     shape: Arc<Shape>,
     partition: KeyedPartition,
     /// What the newest batch changed.
     changed: Vec<RecordBatch>,
     /// For the next checkpoint.
     changes: Changes<Delta>,
+    /// What it made beside that; none where this process did not run it: no bytes have it.
+    made: Option<Made>,
+}
+
+/// What a batch gives that is not in the state.
+#[derive(Default)]
+struct Made {
+    /// Keys and values of those whose time was out.
+    timed_out: Vec<RecordBatch>,
+    /// What closures made.
+    mapped: Vec<RecordBatch>,
 }
 
 impl KeyedState {
-    pub fn new(spec: Arc<KeyedSpec>) -> Result<Self> {
+    /// Partition `number` of a state before its first batch.
+    pub fn new(spec: Arc<KeyedSpec>, number: usize) -> Result<Self> {
         let shape = Shape::new(Arc::clone(&spec.schema), spec.keys)?;
         Ok(KeyedState {
             partition: KeyedPartition::new(Arc::clone(&shape)),
+            number,
             changed: Vec::new(),
             changes: Changes::default(),
+            made: None,
             shape,
             spec,
         })
@@ -57,31 +77,62 @@ impl KeyedState {
     /// Takes in the rows of a batch. One that was taken in changes nothing.
     pub fn install(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
         if self.partition.version() >= Some(batch) {
-            return Ok(());
+            return self.made_again(batch, rows);
         }
-        let delta = match &self.spec.update {
-            Update::Running(plan) => {
-                let fields = &self.spec.schema.fields()[self.spec.keys..];
-                let parts = plan.parts.iter().zip(fields);
-                let combine =
-                    parts.map(|(part, field)| Combine::new(part.function, field.data_type()));
-                let combine = combine.collect::<Result<Vec<_>>>()?;
-                self.combined(batch, rows, &combine)?
-            }
-            Update::Tracked {
-                tracker,
-                timeout_ms,
-            } => self.tracked(batch, rows, &**tracker, *timeout_ms)?,
-        };
+        if self.partition.version().is_none() {
+            self.begin(self.before(batch))?;
+        }
+        let (delta, made) = self.outcome(batch, rows)?;
         self.changed = delta.rows()?;
+        self.made = Some(made);
         let (changed, deleted) = delta.len();
         self.partition.install(&delta)?;
         let held = self.partition.len();
         self.changes.add(batch, changed + deleted, held, delta);
         let budget = COMPACT_LEAST + COMPACT * (changed + deleted);
         // The version before can be read still, and what this batch changed is in an export.
-        let before = batch.0.saturating_sub(self.spec.every_ms);
-        self.partition.compact(BatchTime(before), budget)?;
+        self.partition.compact(self.before(batch), budget)?;
+        Ok(())
+    }
+
+    /// The batch before.
+    fn before(&self, batch: BatchTime) -> BatchTime {
+        BatchTime(batch.0.saturating_sub(self.spec.every_ms))
+    }
+
+    /// Installs what the program begins with, as the version before its first batch.
+    fn begin(&mut self, version: BatchTime) -> Result<()> {
+        let Update::Tracked { initial, .. } = &self.spec.update else {
+            return Ok(());
+        };
+        let rows = initial.get(self.number).map_or(&[][..], Vec::as_slice);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows = concat_batches(&self.spec.schema, rows)?;
+        let delta = Delta::new(&self.shape, version, &rows, None, &[])?;
+        self.partition.install(&delta)?;
+        Ok(())
+    }
+
+    /// What a batch does to this version.
+    fn outcome(&self, batch: BatchTime, rows: &[RecordBatch]) -> Result<(Delta, Made)> {
+        match &self.spec.update {
+            Update::Running(plan) => Ok((self.combined(batch, rows, plan)?, Made::default())),
+            Update::Tracked {
+                tracker,
+                timeout_ms,
+                ..
+            } => self.tracked(batch, rows, &**tracker, *timeout_ms),
+        }
+    }
+
+    /// Makes again what the newest batch made, where another process took it in.
+    fn made_again(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
+        let newest = self.partition.version() == Some(batch);
+        if newest && self.made.is_none() && self.spec.views.beyond_state() {
+            self.made = Some(self.outcome(batch, rows)?.1);
+        }
         Ok(())
     }
 
@@ -99,125 +150,26 @@ impl KeyedState {
         Ok((keys, all.columns().to_vec(), key_of))
     }
 
-    /// Partial results of a batch, combined with what is held.
-    fn combined(
-        &self,
-        batch: BatchTime,
-        rows: &[RecordBatch],
-        combine: &[Combine],
-    ) -> Result<Delta> {
-        let (keys, key_columns, key_of) = self.keys_of(rows)?;
-        let found = self.partition.latest(&key_columns)?;
-        let mut columns = key_columns.clone();
-        for (at, combine) in combine.iter().enumerate() {
-            let held = bits_of(&found.value(at)?)?;
-            let mut values: Vec<u64> = held.to_vec();
-            let mut has: Vec<bool> = (0..keys.len()).map(|key| found.is_there(key)).collect();
-            for (rows, key_of) in rows.iter().zip(&key_of) {
-                let bits = bits_of(rows.column(self.spec.keys + at))?;
-                for (key, bits) in key_of.iter().zip(bits.iter()) {
-                    values[*key] = match has[*key] {
-                        true => combine.apply(values[*key], *bits),
-                        false => *bits,
-                    };
-                    has[*key] = true;
-                }
-            }
-            let kind = self.spec.schema.field(self.spec.keys + at).data_type();
-            columns.push(column_of(values, kind)?);
-        }
-        let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
-        Delta::new(&self.shape, batch, &rows, None, &[])
-    }
-
-    /// Events of a batch, applied to the states of their keys; and the keys that expire.
-    fn tracked(
-        &self,
-        batch: BatchTime,
-        rows: &[RecordBatch],
-        tracker: &dyn Tracker,
-        timeout_ms: Option<u64>,
-    ) -> Result<Delta> {
-        let (mut keys, key_columns, key_of) = self.keys_of(rows)?;
-        let mut dropped = match timeout_ms.and_then(|timeout| batch.0.checked_sub(timeout)) {
-            Some(until) => self.expired(BatchTime(until), &mut keys)?,
-            None => Vec::new(),
-        };
-        // A key that expires with this batch and has an event in it begins anew.
-        let expired_now = timeout_ms.map(|timeout| batch.0.saturating_sub(timeout));
-        let found = self.partition.latest(&key_columns)?;
-        let there = alive(&found, expired_now);
-        let of_value = Arc::new(Schema::new(
-            self.spec.schema.fields()[self.spec.keys..].to_vec(),
-        ));
-        let states = found.values()?.into_iter();
-        let states = states
-            .map(|column| filter(&column, &there))
-            .collect::<Result<Vec<_>, _>>()?;
-        let applied = tracker.apply(&Events {
-            there: &there,
-            states: RecordBatch::try_new(of_value, states)?,
-            rows,
-            key_of: &key_of,
-            skip: self.spec.keys,
-        })?;
-        let mut kept = vec![false; found.len()];
-        applied
-            .kept
-            .iter()
-            .for_each(|key| kept[*key as usize] = true);
-        let gone = (0..found.len()).filter(|key| found.is_there(*key) && !kept[*key]);
-        let gone: Vec<u32> = gone.map(|key| key as u32).collect();
-        let pick = |places: Vec<u32>| {
-            let places = UInt32Array::from(places);
-            let columns = key_columns.iter();
-            columns
-                .map(|column| take(column, &places, None))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let mut columns = pick(applied.kept)?;
-        columns.extend(applied.states.columns().iter().cloned());
-        let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
-        let gone =
-            RecordBatch::try_new(key_schema(&self.spec.schema, self.spec.keys), pick(gone)?)?;
-        dropped.push(gone);
-        let dropped = concat_batches(&key_schema(&self.spec.schema, self.spec.keys), &dropped)?;
-        Delta::new(&self.shape, batch, &rows, None, dropped.columns())
-    }
-
-    /// The keys without an event since `until`, and without one in this batch, whose keys are `keys`.
-    fn expired(&self, until: BatchTime, keys: &mut Keys) -> Result<Vec<RecordBatch>> {
-        let known = keys.len();
-        let mut expired = Vec::new();
-        for rows in self.partition.expired(until)? {
-            let columns = &rows.columns()[..self.spec.keys];
-            let mut slots = Vec::new();
-            keys.intern(columns, &mut slots)?;
-            let silent: BooleanArray = slots.iter().map(|slot| Some(*slot >= known)).collect();
-            let columns = columns.iter().map(|column| filter(column, &silent));
-            let schema = key_schema(&self.spec.schema, self.spec.keys);
-            expired.push(RecordBatch::try_new(
-                schema,
-                columns.collect::<Result<_, _>>()?,
-            )?);
-        }
-        Ok(expired)
-    }
-
-    /// What the newest batch changed, or all there is.
+    /// What its readers get of the newest batch.
     pub fn read(&self) -> Result<Vec<RecordBatch>> {
-        let mark = |rows: &RecordBatch, whole: bool| -> Result<RecordBatch> {
-            let mut columns = rows.columns().to_vec();
-            columns.push(Arc::new(BooleanArray::from(vec![whole; rows.num_rows()])));
-            Ok(RecordBatch::try_new(self.spec.dataset(), columns)?)
+        self.spec.views.join(|view| match view {
+            View::Changes => Ok(self.changed.clone()),
+            View::All => match self.partition.version() {
+                Some(version) => self.partition.read(version),
+                None => Ok(Vec::new()),
+            },
+            View::TimedOut => Ok(self.made()?.timed_out.clone()),
+            View::Mapped => Ok(self.made()?.mapped.clone()),
+        })
+    }
+
+    fn made(&self) -> Result<&Made> {
+        let not_run = || {
+            let (name, version) = (&self.spec.name, self.partition.version());
+            let message = format!("state `{name}` is read at {version:?}, which did not run here");
+            DataFusionError::Internal(message).into()
         };
-        let (true, Some(version)) = (self.spec.whole, self.partition.version()) else {
-            return Ok(self.changed.clone());
-        };
-        let changed = self.changed.iter().map(|rows| mark(rows, false));
-        let all = self.partition.read(version)?;
-        let all = all.iter().map(|rows| mark(rows, true));
-        changed.chain(all).collect()
+        self.made.as_ref().ok_or_else(not_run)
     }
 
     /// What a program reads of the state, as of a batch that took effect.
@@ -261,29 +213,18 @@ impl KeyedState {
     }
 
     /// The partition that was exported.
-    pub fn import(spec: Arc<KeyedSpec>, from: &mut Reader<'_>) -> Result<Self> {
+    pub fn import(spec: Arc<KeyedSpec>, number: usize, from: &mut Reader<'_>) -> Result<Self> {
         let (theirs, ours) = (from.text()?.to_owned(), spec.describe());
         if theirs != ours {
             return Err(wrong(format!(
                 "they are of {theirs}, this program has {ours}"
             )));
         }
-        let mut state = KeyedState::new(spec)?;
+        let mut state = KeyedState::new(spec, number)?;
         state.partition = KeyedPartition::import(Arc::clone(&state.shape), from.bytes()?)?;
         if let Some(version) = state.partition.version() {
             state.changed = state.partition.changes(version)?.rows()?;
         }
         Ok(state)
     }
-}
-
-/// Which keys have a state that does not expire: whose last event is later than `expired`.
-fn alive(found: &Found<'_>, expired: Option<u64>) -> BooleanArray {
-    let Some(expired) = expired else {
-        return found.mask();
-    };
-    let last = found.last();
-    last.iter()
-        .map(|last| Some(last.is_some_and(|last| last > expired)))
-        .collect()
 }

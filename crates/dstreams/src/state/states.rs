@@ -24,10 +24,11 @@ enum Partition {
 }
 
 impl Partition {
-    fn new(spec: StateSpec) -> Result<Self> {
+    /// Partition `number` of a state.
+    fn new(spec: StateSpec, number: usize) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
-            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec)?),
+            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec, number)?),
         })
     }
 
@@ -105,10 +106,10 @@ impl Partition {
         }
     }
 
-    fn import(spec: StateSpec, from: &mut Reader<'_>) -> Result<Self> {
+    fn import(spec: StateSpec, number: usize, from: &mut Reader<'_>) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
-            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::import(spec, from)?),
+            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::import(spec, number, from)?),
         })
     }
 }
@@ -116,7 +117,7 @@ impl Partition {
 impl States {
     pub fn new(specs: Vec<StateSpec>, partitions: usize) -> Result<Self> {
         let states = specs.into_iter().map(|spec| {
-            let partition = |_| Ok(Mutex::new(Partition::new(spec.clone())?));
+            let partition = |number| Ok(Mutex::new(Partition::new(spec.clone(), number)?));
             (0..partitions).map(partition).collect()
         });
         Ok(States(states.collect::<Result<_>>()?))
@@ -245,7 +246,7 @@ impl States {
             }
             let state = window.get(partition).ok_or_else(|| absent(partition))?;
             let spec = lock(state).spec();
-            imported.push((state, Partition::import(spec, &mut from)?));
+            imported.push((state, Partition::import(spec, partition, &mut from)?));
         }
         from.end()?;
         for (state, imported) in imported {
@@ -275,7 +276,7 @@ impl States {
     pub fn clear(&self, partition: usize) -> Result<()> {
         for state in self.0.iter().filter_map(|window| window.get(partition)) {
             let mut state = lock(state);
-            *state = Partition::new(state.spec())?;
+            *state = Partition::new(state.spec(), partition)?;
         }
         Ok(())
     }

@@ -11,10 +11,11 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 
 use super::agg::AggPlan;
+use super::initial::Initial;
 use super::output::Output;
 use super::relational::Query;
 use super::rows::{Reducer, RowsFn};
-use super::track::Tracker;
+use super::tracker::Tracker;
 use crate::error::{Error, Operator, Result};
 
 /// Number of a node in its graph.
@@ -47,9 +48,11 @@ pub(crate) enum Op {
         keys: usize,
         timeout_ms: Option<u64>,
         tracker: Arc<dyn Tracker>,
+        /// What there is before the first batch.
+        initial: Option<Initial>,
     },
-    /// What a batch changed in a state, or the whole of it.
-    Held { whole: bool },
+    /// Of what a state gives with a batch, one view.
+    Held(View),
     /// Reduction by a closure, by the first `keys` columns, within a batch.
     Reduce {
         keys: usize,
@@ -90,15 +93,32 @@ impl Op {
                 name,
                 keys,
                 timeout_ms,
+                initial,
                 ..
-            } => format!("track `{name}` {keys} {timeout_ms:?}"),
-            Op::Held { whole } => format!("held {whole}"),
+            } => {
+                let initial = initial.as_ref().map(Initial::describe);
+                format!("track `{name}` {keys} {timeout_ms:?} {initial:?}")
+            }
+            Op::Held(view) => format!("held {view:?}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),
             Op::Top { keys, limit } => format!("top {keys} {limit}"),
         }
     }
+}
+
+/// What a reader of a state wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum View {
+    /// The keys that the batch gave a new value, with that.
+    Changes,
+    /// All keys.
+    All,
+    /// The keys whose time was out with the batch, with the last value.
+    TimedOut,
+    /// What closures made of events and states.
+    Mapped,
 }
 
 /// A D-Stream of the graph.

@@ -8,6 +8,8 @@ pub mod agg;
 pub(crate) mod dstream;
 pub(crate) mod format;
 pub(crate) mod graph;
+pub(crate) mod initial;
+pub(crate) mod key_state;
 pub(crate) mod keyed;
 pub(crate) mod output;
 pub mod record;
@@ -16,6 +18,7 @@ pub(crate) mod rows;
 pub(crate) mod state;
 pub mod text;
 pub(crate) mod track;
+pub(crate) mod tracker;
 mod window;
 
 use crate::error::{Error, Operator, Result};

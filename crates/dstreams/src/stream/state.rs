@@ -4,10 +4,13 @@ use std::marker::PhantomData;
 use std::panic::Location;
 
 use super::agg::Agg;
-use super::graph::{GraphRef, NodeId, Op};
+use super::dstream::DStream;
+use super::graph::{GraphRef, NodeId, Op, View};
+use super::key_state::Values;
 use super::keyed::Keyed;
 use super::record::{Key, Record};
-use super::track::Track;
+use super::rows::Op as Rows;
+use super::track::{MapWithState, Settings, Track};
 use super::window;
 use crate::error::{Error, Operator, Result};
 
@@ -32,20 +35,48 @@ impl<K, S> Clone for State<K, S> {
 impl<K: Key, S: Record> State<K, S> {
     /// What each batch changed: the keys it gave a new value, with that. O(changes).
     ///
-    /// A key that was dropped is not among them.
+    /// A key that was dropped is not among them; one whose time was out is in [`State::timed_out`].
     #[track_caller]
     pub fn changes(&self) -> Keyed<K, S> {
-        self.read(false, Operator::new("changes", Location::caller()))
+        self.read(View::Changes, Operator::new("changes", Location::caller()))
     }
 
     /// The whole state as of each batch, in an order that depends on the batches alone. O(keys held).
     #[track_caller]
     pub fn all(&self) -> Keyed<K, S> {
-        self.read(true, Operator::new("all", Location::caller()))
+        self.read(View::All, Operator::new("all", Location::caller()))
     }
 
-    fn read(&self, whole: bool, operator: Operator) -> Keyed<K, S> {
-        let op = Op::Held { whole };
+    /// The keys whose time is out with each batch, with the state they leave behind: what a program makes
+    /// of a key's end. O(keys that expire). None of a state without a timeout.
+    ///
+    /// A key whose time is out with a batch that has an event of it is here too: the event begins anew. A
+    /// key that `update` drops is not.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dstreams::{StreamContext, Track};
+    /// # let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// let track = Track::new(|_, price| price, |_, spent: i64, price| Some(spent + price));
+    /// let visits = clicks.by_key().track("visits", track.timeout(Duration::from_secs(600)))?;
+    /// visits
+    ///     .timed_out()
+    ///     .pairs()
+    ///     .map(|(user, spent)| format!("{user} left after {spent}"))
+    ///     .print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn timed_out(&self) -> Keyed<K, S> {
+        self.read(
+            View::TimedOut,
+            Operator::new("timed_out", Location::caller()),
+        )
+    }
+
+    fn read(&self, view: View, operator: Operator) -> Keyed<K, S> {
+        let op = Op::Held(view);
         let node = self
             .graph
             .add_to(self.node, op, <(K, S)>::schema(), operator);
@@ -85,7 +116,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// The first event of a key goes to `initialize` only; each later one, in order of arrival, to
     /// `update`, which gives the new state, or none to drop the key. With a timeout, a key is dropped at the
     /// first batch that comes so long after the batch of its last event. A batch costs O(its events + keys
-    /// that expire), however many are held. Paper: section 3.2.
+    /// that expire), however many are held. Paper: section 3.2. What a key whose time is out leaves behind
+    /// is in [`State::timed_out`]; [`Track::initial`] is what there is before the first batch.
     ///
     /// ```
     /// use std::time::Duration;
@@ -106,15 +138,105 @@ impl<K: Key, V: Record> Keyed<K, V> {
     #[track_caller]
     pub fn track<S: Record>(&self, name: &str, track: Track<K, V, S>) -> Result<State<K, S>> {
         let operator = Operator::new("track", Location::caller());
+        self.tracked(name, track.settings, operator)
+    }
+
+    /// Keeps a state for each key by one closure that sees all values of a key in a batch: Spark's
+    /// `updateStateByKey`. It is [`Keyed::track`] with [`Track::by_batch`], which can have a timeout and
+    /// an initial state.
+    ///
+    /// `update(key, values, state)` is called for the keys that have values in the batch, and for these
+    /// only: a batch costs O(its values), however many keys are held. Spark calls its function for each
+    /// key that is held, with no values mostly, so that a batch costs O(keys held). A program that counts
+    /// silent batches to drop a key has a timeout here.
+    ///
+    /// ```
+    /// use dstreams::StreamContext;
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let (_, readings) = ctx.queue::<(String, f64)>("readings");
+    /// let highest = readings.by_key().update_state_by_key("highest", |_sensor, values, state| {
+    ///     Some(values.fold(state.unwrap_or(f64::MIN), f64::max))
+    /// })?;
+    /// highest.changes().print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    ///
+    /// Refused as [`Keyed::track`] is.
+    #[track_caller]
+    pub fn update_state_by_key<S: Record>(
+        &self,
+        name: &str,
+        update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Rows,
+    ) -> Result<State<K, S>> {
+        let operator = Operator::new("update_state_by_key", Location::caller());
+        self.tracked(name, Track::by_batch(update).settings, operator)
+    }
+
+    /// Keeps a state for each key, and makes records of values and states: Spark's `mapWithState`.
+    ///
+    /// The first result has what the closure pushed: for each partition first for the keys whose time is
+    /// out with the batch, then value by value in order of arrival. The second is the state. A batch costs
+    /// O(its values + keys that expire), however many are held. A key whose time is out with a batch that
+    /// has a value of it gets its last call, and then begins anew.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{MapWithState, StreamContext};
+    /// let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// let (_, logins) = ctx.queue::<(String, String)>("logins");
+    /// // Types of key, value, state, and what is made.
+    /// type Places = MapWithState<String, String, String, String>;
+    /// let places = Places::new(|user, place, last, out| {
+    ///     let Some(place) = place else {
+    ///         return out.push(format!("{user} was not seen for an hour")); // is_timing_out
+    ///     };
+    ///     if last.get().is_some_and(|last| last != place) {
+    ///         out.push(format!("{user} is in {place} now"));
+    ///     }
+    ///     last.set(place.to_owned());
+    /// });
+    /// let known = [("ada".to_owned(), "London".to_owned())];
+    /// let (alerts, _places) = logins.by_key().map_with_state(
+    ///     "places",
+    ///     places.timeout(Duration::from_secs(3600)).initial(known),
+    /// )?;
+    /// alerts.print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    ///
+    /// Refused as [`Keyed::track`] is.
+    #[track_caller]
+    pub fn map_with_state<S: Record, M: Record>(
+        &self,
+        name: &str,
+        map: MapWithState<K, V, S, M>,
+    ) -> Result<(DStream<M>, State<K, S>)> {
+        let operator = Operator::new("map_with_state", Location::caller());
+        let state = self.tracked(name, map.settings, operator.clone())?;
+        let mapped = Op::Held(View::Mapped);
+        let node = (self.graph).add_to(state.node, mapped, M::schema(), operator);
+        Ok((DStream::at(&self.graph, node), state))
+    }
+
+    fn tracked<S: Record>(
+        &self,
+        name: &str,
+        settings: Settings,
+        operator: Operator,
+    ) -> Result<State<K, S>> {
         let every = self.graph.lock().node(self.node).slide_ms;
-        let timeout = track
-            .timeout
+        let timeout = (settings.timeout)
             .map(|timeout| window::multiple_of(every, timeout, "timeout", &operator));
+        let initial = settings.initial.transpose().map_err(|error| Error::Graph {
+            message: error.to_string(),
+            operator: operator.clone(),
+        })?;
         let op = Op::Tracked {
             name: name.to_owned(),
             keys: Self::key_columns(),
             timeout_ms: timeout.transpose()?,
-            tracker: track.into_tracker(),
+            tracker: settings.tracker,
+            initial,
         };
         self.state(op, <(K, S)>::schema(), operator)
     }

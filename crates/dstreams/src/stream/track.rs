@@ -1,24 +1,44 @@
-//! [`Track`]: a state for each key, by closures.
+//! [`Track`] and [`MapWithState`]: a state for each key, by closures.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::arrow::array::{BooleanArray, RecordBatch};
-
-use super::record::{ColumnReader, Columns, Key, Record, batch_of, columns_of, records_of};
+use super::initial::Initial;
+use super::key_state::{KeyState, Values};
+use super::record::{Key, Out, Record};
 use super::rows::Op;
+use super::tracker::{EachEvent, EachKey, Tracker, Types};
 use crate::error::Result;
 
 /// What [`Keyed::track`](crate::Keyed::track) does with events: see there.
 pub struct Track<K, V, S> {
-    tracker: Arc<dyn Tracker>,
-    pub(crate) timeout: Option<Duration>,
-    types: Types<K, V, S>,
+    pub(crate) settings: Settings,
+    types: Types<K, V, S, ()>,
 }
 
-/// Whose track it is.
-type Types<K, V, S> = PhantomData<fn() -> (K, V, S)>;
+/// What [`Keyed::map_with_state`](crate::Keyed::map_with_state) does with events: see there.
+pub struct MapWithState<K, V, S, M> {
+    pub(crate) settings: Settings,
+    types: Types<K, V, S, M>,
+}
+
+/// What both are.
+pub(crate) struct Settings {
+    pub tracker: Arc<dyn Tracker>,
+    pub timeout: Option<Duration>,
+    pub initial: Option<Result<Initial>>,
+}
+
+impl Settings {
+    fn new(tracker: impl Tracker + 'static) -> Self {
+        Settings {
+            tracker: Arc::new(tracker),
+            timeout: None,
+            initial: None,
+        }
+    }
+}
 
 impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// `initialize(key, event)` makes the state of a new key; `update(key, state, event)` the next state,
@@ -27,96 +47,71 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
         initialize: impl for<'a> Fn(K::Ref<'a>, V::Ref<'a>) -> S + Op,
         update: impl for<'a> Fn(K::Ref<'a>, S, V::Ref<'a>) -> Option<S> + Op,
     ) -> Self {
-        let closures = Closures {
-            initialize,
-            update,
-            types: Types::<K, V, S>::default(),
-        };
+        let next = EachEvent::<K, V, S, (), _>::new(false, move |key, event, state, _| {
+            let Some(event) = event else { return };
+            let next = match state.remove() {
+                None => Some(initialize(key, event)),
+                Some(before) => update(key, before, event),
+            };
+            if let Some(next) = next {
+                state.set(next);
+            }
+        });
         Track {
-            tracker: Arc::new(closures),
-            timeout: None,
+            settings: Settings::new(next),
             types: PhantomData,
         }
     }
 
-    /// Drops a key that saw no event for so long, in batch times: a multiple of the interval.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
+    /// `update(key, values, state)` gives the new state of a key from all its values of a batch, in order of
+    /// arrival, and the state before; none to drop the key. It is called for the keys that have values in the
+    /// batch. It must be deterministic.
+    pub fn by_batch(
+        update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Op,
+    ) -> Self {
+        Track {
+            settings: Settings::new(EachKey::<K, V, S, _>::new(update)),
+            types: PhantomData,
+        }
     }
+}
 
-    pub(crate) fn into_tracker(self) -> Arc<dyn Tracker> {
-        self.tracker
+impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
+    /// `map(key, value, state, out)` is called for each value, in order of arrival: it looks at the state of the
+    /// key, sets or removes it, and pushes any number of records. With a timeout it is called once more for
+    /// a key whose time is out, without a value. It must be deterministic.
+    pub fn new(
+        map: impl for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
+    ) -> Self {
+        MapWithState {
+            settings: Settings::new(EachEvent::<K, V, S, M, _>::new(true, map)),
+            types: PhantomData,
+        }
     }
 }
 
-/// A track over Arrow batches.
-pub(crate) trait Tracker: Send + Sync {
-    /// Applies the events of a batch, in their order, to the states of their keys.
-    fn apply(&self, events: &Events<'_>) -> Result<Applied>;
-}
+macro_rules! settings {
+    ($of:ident, $($also:ident)*) => {
+        impl<K: Key, V: Record, S: Record $(, $also: Record)*> $of<K, V, S $(, $also)*> {
+            /// Drops a key that saw no event for so long, in batch times: a multiple of the interval.
+            /// What it leaves behind is in [`State::timed_out`](crate::State::timed_out).
+            pub fn timeout(mut self, timeout: Duration) -> Self {
+                self.settings.timeout = Some(timeout);
+                self
+            }
 
-/// The events of a batch, and the states of their keys.
-pub(crate) struct Events<'a> {
-    /// Whether each key has a state.
-    pub there: &'a BooleanArray,
-    /// The states of those that have, in the order of the keys.
-    pub states: RecordBatch,
-    /// Keys and values of the events, in order of arrival.
-    pub rows: &'a [RecordBatch],
-    /// The key of each row, by its place among the keys.
-    pub key_of: &'a [Vec<usize>],
-    /// Columns of keys.
-    pub skip: usize,
-}
-
-/// What became of the keys of a batch; those that have a state no more are not among them.
-pub(crate) struct Applied {
-    /// The keys that have a state now, by their place, in order.
-    pub kept: Vec<u32>,
-    /// Their states.
-    pub states: RecordBatch,
-}
-
-struct Closures<K, V, S, I, U> {
-    initialize: I,
-    update: U,
-    types: Types<K, V, S>,
-}
-
-impl<K, V, S, I, U> Tracker for Closures<K, V, S, I, U>
-where
-    K: Key,
-    V: Record,
-    S: Record,
-    I: for<'a> Fn(K::Ref<'a>, V::Ref<'a>) -> S + Op,
-    U: for<'a> Fn(K::Ref<'a>, S, V::Ref<'a>) -> Option<S> + Op,
-{
-    fn apply(&self, events: &Events<'_>) -> Result<Applied> {
-        let mut held = records_of::<S>(&events.states)?.into_iter();
-        let there = events.there.values().iter();
-        let mut states: Vec<Option<S>> = there
-            .map(|there| there.then(|| held.next()).flatten())
-            .collect();
-        for (rows, key_of) in events.rows.iter().zip(events.key_of) {
-            let keys = columns_of::<K>(rows)?;
-            let values = V::Cols::try_new(&mut ColumnReader::new(&rows.columns()[events.skip..]))?;
-            for (row, key) in key_of.iter().enumerate() {
-                let (of, event) = (keys.get(row), values.get(row));
-                let state = &mut states[*key];
-                *state = match state.take() {
-                    None => Some((self.initialize)(of, event)),
-                    Some(state) => (self.update)(of, state, event),
-                };
+            /// The state to begin with: what keys have before the first batch, as if their last event had
+            /// been in the interval before it. Each key once.
+            ///
+            /// Taken when the program runs its first batch with this state, and never again: a program that
+            /// is restored from a directory goes on with the state it had. On a cluster every process must
+            /// be given the same rows. They stay in memory with the program, beside the state.
+            pub fn initial(mut self, rows: impl IntoIterator<Item = (K, S)>) -> Self {
+                self.settings.initial = Some(Initial::new(rows));
+                self
             }
         }
-        let kept = states
-            .iter()
-            .zip(0u32..)
-            .filter(|(state, _)| state.is_some());
-        Ok(Applied {
-            kept: kept.map(|(_, key)| key).collect(),
-            states: batch_of(states.into_iter().flatten())?,
-        })
-    }
+    };
 }
+settings!(Track,);
+settings!(MapWithState, M);

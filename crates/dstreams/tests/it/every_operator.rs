@@ -8,7 +8,7 @@ use dstreams::agg::{avg_of, count, max, max_of, min_of, sum, sum_of};
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
-use dstreams::{DStream, Record, StreamContext, Track};
+use dstreams::{DStream, KeyState, MapWithState, Out, Record, StreamContext, Track};
 use proptest::prelude::*;
 
 use crate::program::text;
@@ -106,6 +106,27 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     let first = floats.track("first", first.timeout(ms(200))).unwrap();
     watch.on("changes of a track", &first.changes().pairs());
     watch.on("top of a track", &first.all().top(4));
+    watch.on("what a track leaves", &first.timed_out().pairs());
+    let highest = floats.update_state_by_key("highest", |_: &str, values, state: Option<f64>| {
+        Some(values.fold(state.unwrap_or(f64::MIN), f64::max))
+    });
+    watch.on("update_state_by_key", &highest.unwrap().changes().pairs());
+    let ends = MapWithState::new(
+        |key, x: Option<f64>, sum: &mut KeyState<f64>, out: &mut Out<'_, Row>| match x {
+            None => out.push((key, -1, sum.get().copied().unwrap_or_default())),
+            Some(x) if x > 8e8 => drop(sum.remove()),
+            Some(x) => {
+                let next = sum.get().copied().unwrap_or_default() / 3.0 + x;
+                out.push((key, 1, next));
+                sum.set(next);
+            }
+        },
+    );
+    let begin = ["a", "ab", "nobody"].map(|key| (key.to_owned(), 0.1));
+    let ends = ends.timeout(ms(200)).initial(begin);
+    let (mapped, state) = floats.map_with_state::<f64, Row>("ends", ends).unwrap();
+    watch.on("map_with_state", &mapped);
+    watch.on("its state", &state.all().pairs());
     let sql = |query: &str| rows.sql::<(String, f64)>(query).unwrap();
     watch.on("sql", &sql("select _1, sum(_3) as x from this group by _1"));
     watch.on("sql order", &sql("select _1, _3 from this order by _2"));

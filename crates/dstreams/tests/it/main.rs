@@ -23,6 +23,7 @@ mod relational;
 mod restart;
 mod restart_files;
 mod sinks;
+mod state_closures;
 mod stopping;
 mod tidy;
 mod windows;

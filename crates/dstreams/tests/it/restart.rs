@@ -12,7 +12,8 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::record::records_of;
 use dstreams::text::words;
 use dstreams::{
-    BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, async_trait,
+    BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, Track, Values,
+    async_trait,
 };
 use dstreams_client::{Client, Options};
 
@@ -69,7 +70,9 @@ impl Sink for Files {
 }
 
 /// What the program puts out, by directory of its output.
-const OUTPUTS: [&str; 4] = ["lines", "counts", "windows", "totals"];
+const OUTPUTS: [&str; 5] = ["lines", "counts", "windows", "totals", "known"];
+/// What one of its states begins with: a word that comes, and one that does not.
+const KNOWN: [(&str, i64); 2] = [("a", 1000), ("never", 7)];
 
 fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(INTERVAL);
@@ -81,7 +84,7 @@ fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     let counted = lines
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
         .keyed();
-    let [to_lines, to_counts, to_windows, to_totals] = OUTPUTS.map(|output| {
+    let [to_lines, to_counts, to_windows, to_totals, to_known] = OUTPUTS.map(|output| {
         let dir = dir.join(output);
         std::fs::create_dir_all(&dir).unwrap();
         Files(dir)
@@ -92,6 +95,12 @@ fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     window.pairs().sink("windows", to_windows);
     let totals = counted.running_agg("totals", count())?;
     totals.all().pairs().sink("totals", to_totals);
+    let known = Track::by_batch(|_: &str, values: Values<'_, ()>, count: Option<i64>| {
+        Some(count.unwrap_or(0) + values.len() as i64)
+    });
+    let known = known.initial(KNOWN.map(|(word, count)| (word.to_owned(), count)));
+    let known = counted.track("known", known)?;
+    known.all().pairs().sink("known", to_known);
     Ok(ctx)
 }
 
@@ -230,7 +239,7 @@ fn counts_of(text: &str) -> Counts {
 /// Every batch is there, once, with the results of its lines and of its window's; every line that was sent
 /// is in one batch, once. Returns the number of batches.
 fn check(dir: &Path, sent: usize) -> usize {
-    let [lines, counts, windows, totals] = OUTPUTS.map(|output| batches(&dir.join(output)));
+    let [lines, counts, windows, totals, known] = OUTPUTS.map(|output| batches(&dir.join(output)));
     let mut window: VecDeque<&str> = VecDeque::new();
     let mut seen = BTreeSet::new();
     let mut before = None;
@@ -258,6 +267,11 @@ fn check(dir: &Path, sent: usize) -> usize {
             *total.entry(word).or_default() += count;
         }
         assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
+        let mut wanted = total.clone();
+        for (word, count) in KNOWN {
+            *wanted.entry(word.to_owned()).or_default() += count;
+        }
+        assert_eq!(counts_of(&known[at]), wanted, "known at {at}");
         for line in of_batch {
             let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(seen.insert(number), "line {number} is there twice");

@@ -1,0 +1,193 @@
+//! States in the plan: what is taken in, and the plans of those who read it.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::{Compiler, Plan, apply, results};
+use crate::error::{Operator, Result};
+use crate::plan::aggregate::Aggregation;
+use crate::plan::datasets::Slot;
+use crate::plan::held::Views;
+use crate::plan::node::internal;
+use crate::plan::route::split_by_route;
+use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
+use crate::stream::agg::{AggPlan, Function, Part};
+use crate::stream::graph::{Node, NodeId, Op, View};
+use crate::stream::initial::Initial;
+
+impl Compiler<'_> {
+    /// The plan that reads a state; its steps are made once.
+    pub(super) fn state_of(&mut self, id: NodeId) -> Result<Plan> {
+        if let Some(plan) = self.held.get(&id) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = match &self.graph.node(id).op {
+            Op::Window {
+                keys,
+                plan,
+                batches,
+            } => self.window(id, *keys, plan, *batches)?,
+            Op::Running { keys, plan, .. } => self.running(id, *keys, plan)?,
+            Op::Tracked {
+                keys,
+                timeout_ms,
+                tracker,
+                initial,
+                ..
+            } => {
+                let initial = initial.as_ref();
+                let update = Update::Tracked {
+                    tracker: Arc::clone(tracker),
+                    timeout_ms: *timeout_ms,
+                    initial: self.initial(initial, *keys)?,
+                };
+                let node = self.graph.node(id);
+                let held = Arc::clone(&node.schema);
+                let events = self.shared(node.inputs[0])?;
+                self.keyed(id, *keys, events, held, update)?
+            }
+            _ => return Ok(internal(format!("{id:?} is no state"))?),
+        };
+        self.held.insert(id, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// The rows that a state begins with, by partition.
+    fn initial(&self, initial: Option<&Initial>, keys: usize) -> Result<Vec<Vec<RecordBatch>>> {
+        let mut split = vec![Vec::new(); self.parts];
+        if let Some(Initial { rows, .. }) = initial {
+            let Route::Hash { keys, .. } = self.by_keys(&rows.schema(), keys) else {
+                return Ok(internal("keys that have no route".into())?);
+            };
+            split_by_route(rows, &keys, &mut split)?;
+        }
+        Ok(split)
+    }
+
+    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<Plan> {
+        let input = self.graph.node(id).inputs[0];
+        let before = Arc::clone(&self.graph.node(input).schema);
+        let aggregation = Aggregation {
+            keys,
+            plan,
+            input: before,
+        };
+        let partial = aggregation.partial(self.shared(input)?)?;
+        let held = partial.schema();
+        self.keyed(id, keys, partial, held, Update::Running(plan.clone()))
+    }
+
+    /// A state of columns `schema` that takes in the rows of `plan` by their keys.
+    fn keyed(
+        &mut self,
+        id: NodeId,
+        keys: usize,
+        plan: Plan,
+        schema: SchemaRef,
+        update: Update,
+    ) -> Result<Plan> {
+        let node = self.graph.node(id);
+        let route = self.by_keys(&plan.schema(), keys);
+        let (from, parts) = self.stage(plan, route, node.inputs[0]);
+        let views = self.views(id, &schema, &update);
+        self.views.insert(id, views.clone());
+        let spec = KeyedSpec {
+            name: node.op.state_name().unwrap_or_default().to_owned(),
+            keys,
+            views,
+            schema,
+            results: Arc::clone(&node.schema),
+            update,
+            every_ms: self.graph.node(node.inputs[0]).slide_ms,
+        };
+        Ok(self.take_in(id, from, parts, StateSpec::Keyed(Arc::new(spec))))
+    }
+
+    /// What the readers of a state of columns `schema` want of it.
+    fn views(&self, id: NodeId, schema: &SchemaRef, update: &Update) -> Views {
+        let view = |node: &Node| match node.op {
+            Op::Held(view) if node.inputs == [id] => Some(view),
+            _ => None,
+        };
+        let views = self.graph.nodes.iter().filter_map(view);
+        let mapped = match update {
+            Update::Running(_) => None,
+            Update::Tracked { tracker, .. } => tracker.mapped(),
+        };
+        Views::new(views, Arc::clone(schema), mapped)
+    }
+
+    /// The step by which a state takes in the rows of a slot; returns the plan that reads it.
+    fn take_in(&mut self, id: NodeId, from: Slot, parts: usize, spec: StateSpec) -> Plan {
+        let node = self.graph.node(id);
+        let (into, dataset) = (self.slot(), spec.dataset());
+        self.steps.push(Step::State(StateStep {
+            state: self.states.len(),
+            from,
+            into,
+            slide_ms: node.slide_ms,
+            operator: node.operator.clone(),
+        }));
+        self.states.push(spec);
+        self.scan(into, dataset, parts)
+    }
+
+    /// What a reader of a state gets.
+    pub(super) fn held(
+        &mut self,
+        view: View,
+        state: NodeId,
+        schema: SchemaRef,
+        operator: &Operator,
+    ) -> Result<Plan> {
+        let mut plan = self.state_of(state)?;
+        if let Some(pick) = self.views.get(&state).and_then(|views| views.pick(view)) {
+            let columns = Arc::clone(&pick.schema);
+            plan = apply(plan, Arc::new(pick), columns, operator);
+        }
+        Ok(match &self.graph.node(state).op {
+            Op::Running {
+                keys, plan: parts, ..
+            } => results(plan, *keys, parts, schema, operator),
+            _ => plan,
+        })
+    }
+
+    fn window(&mut self, id: NodeId, keys: usize, plan: &AggPlan, batches: usize) -> Result<Plan> {
+        let node = self.graph.node(id);
+        let input_node = self.graph.node(node.inputs[0]);
+        // A key leaves with its last record, so records are counted, asked for or not.
+        let mut held = plan.clone();
+        let counts = |part: &Part| part.function == Function::Count && part.column.is_none();
+        let count = held.parts.iter().position(counts).unwrap_or_else(|| {
+            held.parts.push(Part {
+                function: Function::Count,
+                column: None,
+            });
+            held.parts.len() - 1
+        });
+        let input = self.shared(node.inputs[0])?;
+        let aggregation = Aggregation {
+            keys,
+            plan: &held,
+            input: Arc::clone(&input_node.schema),
+        };
+        let partial = aggregation.partial(input)?;
+        let schema = partial.schema();
+        let route = self.by_keys(&schema, keys);
+        let (from, parts) = self.stage(partial, route, node.inputs[0]);
+        let spec = WindowSpec {
+            keys,
+            schema,
+            plan: held,
+            count,
+            length_ms: input_node.slide_ms * batches as u64,
+            every_ms: input_node.slide_ms,
+        };
+        let state = self.take_in(id, from, parts, StateSpec::Window(Arc::new(spec)));
+        let schema = Arc::clone(&node.schema);
+        Ok(results(state, keys, plan, schema, &node.operator))
+    }
+}

@@ -1,0 +1,94 @@
+//! A batch that another process took in is read here as there.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use dstreams_control::BatchTime;
+
+use super::KeyedState;
+use crate::plan::{KeyedSpec, Update, Views};
+use crate::state::bytes::Reader;
+use crate::stream::graph::View;
+use crate::stream::key_state::KeyState;
+use crate::stream::record::{Out, Record, batch_of};
+use crate::stream::track::MapWithState;
+
+type Pair = (i64, i64);
+
+fn spec() -> Arc<KeyedSpec> {
+    let map = MapWithState::<i64, i64, _, _>::new(
+        |key: i64, value: Option<i64>, state: &mut KeyState<i64>, out: &mut Out<'_, Pair>| {
+            let before = state.remove().unwrap_or(-1);
+            out.push((key, before));
+            if let Some(value) = value.filter(|value| value % 5 != 0) {
+                state.set(before * 3 + value);
+            }
+        },
+    );
+    let tracker = map.settings.tracker;
+    let schema = <(i64, i64)>::schema();
+    let views = [View::Changes, View::All, View::TimedOut, View::Mapped];
+    let initial = batch_of((0..9i64).map(|key| (key, 100 + key))).unwrap();
+    Arc::new(KeyedSpec {
+        name: "seen".into(),
+        keys: 1,
+        views: Views::new(views, schema.clone(), tracker.mapped()),
+        results: schema.clone(),
+        schema,
+        update: Update::Tracked {
+            tracker,
+            timeout_ms: Some(200),
+            initial: vec![vec![initial]],
+        },
+        every_ms: 100,
+    })
+}
+
+fn moved(state: &KeyedState) -> KeyedState {
+    let mut bytes = Vec::new();
+    state.export(&mut bytes).unwrap();
+    KeyedState::import(spec(), 0, &mut Reader(&bytes)).unwrap()
+}
+
+fn read(state: &KeyedState) -> RecordBatch {
+    let rows = state.read().unwrap();
+    concat_batches(&state.spec.dataset(), &rows).unwrap()
+}
+
+#[test]
+fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
+    let mut state = KeyedState::new(spec(), 0).unwrap();
+    let mut made = 0;
+    for batch in 1..40u64 {
+        // Keys that come again within a batch, come back just when their time is out, or stay away.
+        let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
+        let rows = rows.chain((batch % 2 == 0).then_some((20, batch as i64)));
+        let rows = [batch_of(rows).unwrap()];
+        let time = BatchTime(100 * batch);
+        let before = moved(&state);
+        state.install(time, &rows).unwrap();
+        let here = read(&state);
+        let mut there = moved(&state);
+        assert!(there.read().is_err(), "it does not have what closures made");
+        // The batch runs again, there.
+        there.install(time, &rows).unwrap();
+        assert_eq!(read(&there), here, "batch {batch}");
+        // And where the state is that of the batch before.
+        let mut there = before;
+        there.install(time, &rows).unwrap();
+        assert_eq!(read(&there), here, "batch {batch}");
+        // Again here, it changes nothing.
+        state.install(time, &rows).unwrap();
+        assert_eq!(read(&state), here, "batch {batch}");
+        made += state
+            .made
+            .as_ref()
+            .unwrap()
+            .timed_out
+            .iter()
+            .map(RecordBatch::num_rows)
+            .sum::<usize>();
+    }
+    assert!(made > 30, "{made}");
+}

@@ -1,0 +1,100 @@
+//! What closures over states get: the state of one key ([`KeyState`]), its values of a batch ([`Values`]).
+
+use super::record::{Columns, Record};
+
+/// The state of one key, in the hands of the closure of
+/// [`Keyed::map_with_state`](crate::Keyed::map_with_state).
+pub struct KeyState<S> {
+    state: Option<S>,
+    timing_out: bool,
+    set: bool,
+}
+
+impl<S> KeyState<S> {
+    pub(crate) fn of(state: Option<S>) -> Self {
+        KeyState {
+            state,
+            timing_out: false,
+            set: false,
+        }
+    }
+
+    pub(crate) fn timing_out(state: S) -> Self {
+        KeyState {
+            state: Some(state),
+            timing_out: true,
+            set: false,
+        }
+    }
+
+    pub(crate) fn into_state(self) -> Option<S> {
+        self.state
+    }
+
+    pub(crate) fn was_set(&self) -> bool {
+        self.set
+    }
+
+    /// The state; none where the key is new, or was removed by an event before.
+    pub fn get(&self) -> Option<&S> {
+        self.state.as_ref()
+    }
+
+    /// Gives the key this state.
+    ///
+    /// A key whose time is out leaves: to set its state then fails the batch.
+    pub fn set(&mut self, state: S) {
+        self.state = Some(state);
+        self.set = true;
+    }
+
+    /// Takes the state out: unless another one is set, the key is removed.
+    pub fn remove(&mut self) -> Option<S> {
+        self.state.take()
+    }
+
+    /// Whether this is the last call for the key, since its time is out: it has no value then.
+    pub fn is_timing_out(&self) -> bool {
+        self.timing_out
+    }
+}
+
+/// The values of one key in a batch, in order of arrival: one at least.
+pub struct Values<'a, V: Record> {
+    columns: &'a [V::Cols],
+    places: std::slice::Iter<'a, (u32, u32)>,
+}
+
+impl<'a, V: Record> Values<'a, V> {
+    pub(crate) fn new(columns: &'a [V::Cols], places: &'a [(u32, u32)]) -> Self {
+        Values {
+            columns,
+            places: places.iter(),
+        }
+    }
+}
+
+impl<V: Record> Clone for Values<'_, V> {
+    fn clone(&self) -> Self {
+        Values {
+            columns: self.columns,
+            places: self.places.clone(),
+        }
+    }
+}
+
+impl<'a, V: Record> Iterator for Values<'a, V> {
+    type Item = V::Ref<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<V::Ref<'a>> {
+        let (batch, row) = self.places.next()?;
+        Some(self.columns[*batch as usize].get(*row as usize))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
+}
+
+impl<V: Record> ExactSizeIterator for Values<'_, V> {}

@@ -1,0 +1,223 @@
+//! What the states of closures are made of: a batch's events and what becomes of their keys' states.
+//!
+//! The engine sees a [`Tracker`] only: one call for each partition of a batch. [`EachEvent`] calls a
+//! closure for each event, [`EachKey`] for each key of the batch; both keep the states of the batch's
+//! keys as owned values while it runs.
+
+use std::marker::PhantomData;
+
+use datafusion::arrow::array::{BooleanArray, RecordBatch};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
+
+use super::key_state::{KeyState, Values};
+use super::record::{
+    Builder, ColumnReader, Columns, Key, Out, Record, batch_of, columns_of, finish_batch,
+    records_of,
+};
+use super::rows::Op;
+use crate::error::Result;
+
+/// Closures over Arrow batches.
+pub(crate) trait Tracker: Send + Sync {
+    /// Applies the events of a batch, in their order, to the states of their keys.
+    fn apply(&self, events: &Events<'_>) -> Result<Applied>;
+
+    /// Columns of what the closures make beside states, if they do.
+    fn mapped(&self) -> Option<SchemaRef> {
+        None
+    }
+}
+
+/// The events of a batch, and the states of their keys.
+pub(crate) struct Events<'a> {
+    /// Whether each key has a state.
+    pub there: &'a BooleanArray,
+    /// The states of those that have, in the order of the keys.
+    pub states: RecordBatch,
+    /// Keys and values of the events, in order of arrival.
+    pub rows: &'a [RecordBatch],
+    /// The key of each row, by its place among the keys.
+    pub key_of: &'a [Vec<usize>],
+    /// Columns of keys.
+    pub skip: usize,
+    /// Keys and states of those whose time is out with this batch: their states are not among the others.
+    pub timed_out: &'a [RecordBatch],
+}
+
+/// What became of the keys of a batch; those that have a state no more are not among them.
+pub(crate) struct Applied {
+    /// The keys that have a state now, by their place, in order.
+    pub kept: Vec<u32>,
+    /// Their states.
+    pub states: RecordBatch,
+    /// What the closures made, in the order of the calls.
+    pub mapped: Option<RecordBatch>,
+}
+
+impl Events<'_> {
+    /// The state of each key.
+    fn held<S: Record>(&self) -> Result<impl Iterator<Item = Option<S>>> {
+        let mut held = records_of::<S>(&self.states)?.into_iter();
+        let there = self.there.values().iter();
+        Ok(there.map(move |there| there.then(|| held.next()).flatten()))
+    }
+}
+
+impl Applied {
+    fn of<S: Record>(states: impl Iterator<Item = Option<S>>) -> Result<Self> {
+        let mut kept = Vec::new();
+        let states = states.zip(0u32..).filter_map(|(state, key)| {
+            kept.extend(state.is_some().then_some(key));
+            state
+        });
+        let states = batch_of(states)?;
+        Ok(Applied {
+            kept,
+            states,
+            mapped: None,
+        })
+    }
+}
+
+/// The types of a tracker's closure: key, value, state, what it makes.
+pub(crate) type Types<K, V, S, M> = PhantomData<fn() -> (K, V, S, M)>;
+
+/// A closure for each event, and for each key whose time is out.
+pub(crate) struct EachEvent<K, V, S, M, F> {
+    call: F,
+    /// Whether it makes records, and is called for keys whose time is out.
+    maps: bool,
+    types: Types<K, V, S, M>,
+}
+
+impl<K, V, S, M, F> EachEvent<K, V, S, M, F>
+where
+    K: Key,
+    V: Record,
+    S: Record,
+    M: Record,
+    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
+{
+    pub fn new(maps: bool, call: F) -> Self {
+        EachEvent {
+            call,
+            maps,
+            types: PhantomData,
+        }
+    }
+
+    fn last_calls(&self, rows: &RecordBatch, skip: usize, made: &mut M::Builder) -> Result<()> {
+        let keys = columns_of::<K>(rows)?;
+        let states = S::Cols::try_new(&mut ColumnReader::new(&rows.columns()[skip..]))?;
+        for row in 0..rows.num_rows() {
+            let mut state = KeyState::timing_out(S::own(states.get(row)));
+            (self.call)(keys.get(row), None, &mut state, &mut Out::new(made));
+            if state.was_set() {
+                let message = "a key whose time is out leaves, and was given a new state, which would be \
+                               lost; ask `is_timing_out` before `set`";
+                return Err(DataFusionError::Execution(message.into()).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K, V, S, M, F> Tracker for EachEvent<K, V, S, M, F>
+where
+    K: Key,
+    V: Record,
+    S: Record,
+    M: Record,
+    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
+{
+    fn apply(&self, events: &Events<'_>) -> Result<Applied> {
+        let mut made = M::Builder::default();
+        if self.maps {
+            for rows in events.timed_out {
+                self.last_calls(rows, events.skip, &mut made)?;
+            }
+        }
+        let mut states: Vec<KeyState<S>> = events.held()?.map(KeyState::of).collect();
+        for (rows, key_of) in events.rows.iter().zip(events.key_of) {
+            let keys = columns_of::<K>(rows)?;
+            let values = V::Cols::try_new(&mut ColumnReader::new(&rows.columns()[events.skip..]))?;
+            for (row, key) in key_of.iter().enumerate() {
+                let (of, value) = (keys.get(row), values.get(row));
+                (self.call)(of, Some(value), &mut states[*key], &mut Out::new(&mut made));
+            }
+        }
+        let mut applied = Applied::of(states.into_iter().map(KeyState::into_state))?;
+        if self.maps {
+            applied.mapped = Some(finish_batch(&M::schema(), &mut made)?);
+        }
+        debug_assert!(made.is_empty());
+        Ok(applied)
+    }
+
+    fn mapped(&self) -> Option<SchemaRef> {
+        self.maps.then(M::schema)
+    }
+}
+
+/// A closure for each key of a batch, with all its values.
+pub(crate) struct EachKey<K, V, S, F> {
+    call: F,
+    types: Types<K, V, S, ()>,
+}
+
+impl<K, V, S, F> EachKey<K, V, S, F> {
+    pub fn new(call: F) -> Self {
+        EachKey {
+            call,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<K, V, S, F> Tracker for EachKey<K, V, S, F>
+where
+    K: Key,
+    V: Record,
+    S: Record,
+    F: for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Op,
+{
+    fn apply(&self, events: &Events<'_>) -> Result<Applied> {
+        let keys = events.rows.iter().map(columns_of::<K>);
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let values = events.rows.iter().map(|rows| {
+            let columns = &rows.columns()[events.skip..];
+            V::Cols::try_new(&mut ColumnReader::new(columns))
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let (places, ends) = by_key(events.key_of, events.there.len());
+        let mut from = 0;
+        let states = events.held::<S>()?.zip(ends).map(|(state, end)| {
+            let places = &places[std::mem::replace(&mut from, end)..end];
+            // Keys are those of the events, so each has one.
+            let (batch, row) = places.first()?;
+            let key = keys[*batch as usize].get(*row as usize);
+            (self.call)(key, Values::new(&values, places), state)
+        });
+        Applied::of(states)
+    }
+}
+
+/// The places (batch, row) of all rows, those of a key side by side and in their order; and where those of
+/// each key end.
+fn by_key(key_of: &[Vec<usize>], keys: usize) -> (Vec<(u32, u32)>, Vec<usize>) {
+    let mut ends = vec![0; keys];
+    key_of.iter().flatten().for_each(|key| ends[*key] += 1);
+    let mut sum = 0;
+    for end in &mut ends {
+        sum += std::mem::replace(end, sum);
+    }
+    let mut places = vec![(0, 0); sum];
+    for (keys, batch) in key_of.iter().zip(0..) {
+        for (key, row) in keys.iter().zip(0..) {
+            places[ends[*key]] = (batch, row);
+            ends[*key] += 1;
+        }
+    }
+    (places, ends)
+}

@@ -1,0 +1,273 @@
+//! States of closures equal a map that takes one event after the other: what they hold, change, make, leave.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dstreams::{KeyState, MapWithState, StreamContext, Track};
+use proptest::prelude::*;
+
+use crate::program::{Batches, INTERVAL, Interval, Program, block_on, cases, intervals, run};
+use crate::program::{settings, small, text};
+
+type Event = (String, i64);
+
+fn event() -> impl Strategy<Value = Event> {
+    (text(), -20..20i64)
+}
+
+/// Events since the key began, and a digest of their order.
+type Seen = (i64, i64);
+
+/// Some values drop their key.
+fn next(state: Option<Seen>, value: i64) -> Option<Seen> {
+    let (count, digest) = state.unwrap_or_default();
+    let next = (count + 1, digest.wrapping_mul(31).wrapping_add(value));
+    (value % 7 != 3).then_some(next)
+}
+
+/// Timeout in intervals.
+const TIMEOUT: u64 = 3;
+
+/// Some keys that will come, and some that will not.
+fn initial() -> Vec<(String, Seen)> {
+    let keys = ["a", "b", "aa", "ßä", "nobody", "a key that never comes"];
+    let rows = keys.into_iter().zip(1..);
+    rows.map(|(key, n)| (key.to_owned(), (n, -n))).collect()
+}
+
+fn mapping() -> MapWithState<String, i64, Seen, String> {
+    let map = MapWithState::new(
+        |key,
+         value: Option<i64>,
+         state: &mut KeyState<Seen>,
+         out: &mut dstreams::Out<'_, String>| {
+            let before = state.get().copied();
+            let Some(value) = value else {
+                assert!(state.is_timing_out());
+                return out.push(format!("{key} leaves {before:?}"));
+            };
+            assert!(!state.is_timing_out());
+            // Nothing for some values, two records for others.
+            for n in 0..value.rem_euclid(3) {
+                out.push(format!("{key} {before:?} {value} {n}"));
+            }
+            match next(before, value) {
+                Some(next) => state.set(next),
+                None => assert_eq!(state.remove(), before),
+            }
+        },
+    );
+    map.timeout(INTERVAL * TIMEOUT as u32).initial(initial())
+}
+
+/// What a batch gives, sorted.
+#[derive(Debug, Default, PartialEq)]
+struct Given {
+    mapped: Vec<String>,
+    changes: Vec<(String, Seen)>,
+    all: Vec<(String, Seen)>,
+    timed_out: Vec<(String, Seen)>,
+}
+
+/// What `mapping` gives with each interval: one event after the other.
+fn by_hand(input: &[Interval<Event>]) -> Vec<Given> {
+    let held = initial().into_iter();
+    let mut held: BTreeMap<String, (Seen, u64)> = held.map(|(k, s)| (k, (s, 0))).collect();
+    let mut batches = Vec::new();
+    for (now, interval) in (1u64..).zip(input) {
+        let mut given = Given::default();
+        held.retain(|key, (state, last)| {
+            let stays = *last + TIMEOUT > now;
+            if !stays {
+                given.timed_out.push((key.clone(), *state));
+                given
+                    .mapped
+                    .push(format!("{key} leaves {:?}", Some(*state)));
+            }
+            stays
+        });
+        let mut touched = BTreeSet::new();
+        for (key, value) in interval.concat() {
+            let before = held.remove(&key).map(|(state, _)| state);
+            for n in 0..value.rem_euclid(3) {
+                given.mapped.push(format!("{key} {before:?} {value} {n}"));
+            }
+            if let Some(state) = next(before, value) {
+                held.insert(key.clone(), (state, now));
+            }
+            touched.insert(key);
+        }
+        let all = held.iter().map(|(key, (state, _))| (key.clone(), *state));
+        given.all = all.collect();
+        let changes = given.all.iter().filter(|(key, _)| touched.contains(key));
+        given.changes = changes.cloned().collect();
+        given.mapped.sort();
+        batches.push(given);
+    }
+    batches
+}
+
+fn only<U: Ord>(batches: Batches<U>) -> Vec<Vec<U>> {
+    let sorted = batches.into_iter().map(|(_, mut rows)| {
+        rows.sort();
+        rows
+    });
+    sorted.collect()
+}
+
+/// All that one program gives, its readers beside each other.
+fn together(config: &dstreams::Config, input: &[Interval<Event>]) -> Vec<Given> {
+    block_on(async {
+        let mut program = Program::new(config.clone());
+        let (queue, events) = program.ctx.queue::<Event>("in");
+        let (mapped, state) = events.by_key().map_with_state("seen", mapping()).unwrap();
+        let mut mapped = mapped.collect();
+        let mut views =
+            [state.changes(), state.all(), state.timed_out()].map(|view| view.pairs().collect());
+        let mut live = program.start().await;
+        let mut batches = Vec::new();
+        for interval in input {
+            for block in interval {
+                queue.push(block.iter().cloned()).await.unwrap();
+            }
+            live.batch().await;
+            let mut made = mapped.try_recv().unwrap().collect().unwrap();
+            made.sort();
+            let [changes, all, timed_out] = views.each_mut().map(|view| {
+                let mut rows = view.try_recv().unwrap().collect().unwrap();
+                rows.sort();
+                rows
+            });
+            batches.push(Given {
+                mapped: made,
+                changes,
+                all,
+                timed_out,
+            });
+        }
+        live.running.stop(true, None).await.unwrap();
+        batches
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(16))]
+
+    #[test]
+    fn mapped_with_state(config in settings(), input in intervals(event(), 12)) {
+        prop_assert_eq!(together(&config, &input), by_hand(&input));
+    }
+
+    #[test]
+    fn one_reader_alone_gets_the_same(config in settings(), input in intervals(event(), 9)) {
+        let wanted = by_hand(&input);
+        let mapped = run(&config, &input, |_, events| {
+            events.by_key().map_with_state("seen", mapping()).unwrap().0
+        });
+        let timed_out = run(&config, &input, |_, events| {
+            events.by_key().map_with_state("seen", mapping()).unwrap().1.timed_out().pairs()
+        });
+        let [mapped, timed_out] = [only(mapped), only(timed_out).into_iter().map(|rows| {
+            rows.into_iter().map(|(key, state)| format!("{key} {state:?}")).collect()
+        }).collect::<Vec<_>>()];
+        let text = |given: &Given| given.timed_out.iter().map(|(key, state)| format!("{key} {state:?}")).collect::<Vec<_>>();
+        prop_assert_eq!(timed_out, wanted.iter().map(text).collect::<Vec<_>>());
+        prop_assert_eq!(mapped, wanted.into_iter().map(|given| given.mapped).collect::<Vec<_>>());
+    }
+
+    /// All values of a key in a batch at once, in their order; keys without any are left alone.
+    #[test]
+    fn updated_by_batches(config in settings(), input in intervals(event(), 9), timeout in any::<bool>()) {
+        let update = |_: &str, values: dstreams::Values<'_, i64>, state: Option<Seen>| {
+            assert!(values.len() > 0 && values.clone().count() == values.len());
+            // Drops the key if the batch ends so.
+            values.fold(state, next)
+        };
+        let found = run(&config, &input, |_, events| {
+            let track = Track::by_batch(update).initial(initial());
+            match timeout {
+                true => events.by_key().track("seen", track.timeout(INTERVAL * TIMEOUT as u32)).unwrap(),
+                false => events.by_key().track("seen", track).unwrap(),
+            }.all().pairs()
+        });
+        let found = only(found);
+        let mut held: BTreeMap<_, _> = initial().into_iter().map(|(k, s)| (k, (s, 0))).collect();
+        for ((now, interval), found) in (1u64..).zip(&input).zip(found) {
+            held.retain(|_, (_, last)| !timeout || *last + TIMEOUT > now);
+            for (key, value) in interval.concat() {
+                let before = held.remove(&key).map(|(state, _)| state);
+                if let Some(state) = next(before, value) {
+                    held.insert(key, (state, now));
+                }
+            }
+            let all: Vec<_> = held.iter().map(|(key, (state, _))| (key.clone(), *state)).collect();
+            prop_assert_eq!(found, all);
+        }
+    }
+}
+
+#[test]
+fn update_state_by_key_is_called_for_keys_with_values_only() {
+    let input = [["a", "b", "a"].to_vec(), vec![], vec!["b"]];
+    let input = input.map(|words| vec![words.into_iter().map(|w| (w.to_owned(), 1)).collect()]);
+    let found = run(
+        &small(2, 1, 2),
+        &input,
+        |_, events: &dstreams::DStream<Event>| {
+            let state =
+                events
+                    .by_key()
+                    .update_state_by_key("calls", |_, values, state: Option<Seen>| {
+                        let (calls, sum) = state.unwrap_or_default();
+                        Some((calls + 1, sum + values.sum::<i64>()))
+                    });
+            state.unwrap().all().pairs()
+        },
+    );
+    let row = |key: &str, state| (key.to_owned(), state);
+    let first = vec![row("a", (1, 2)), row("b", (1, 1))];
+    let last = vec![row("a", (1, 2)), row("b", (2, 2))];
+    assert_eq!(only(found), [first.clone(), first, last]);
+}
+
+#[test]
+fn an_initial_key_twice_is_refused_by_name() {
+    let mut ctx = StreamContext::new(INTERVAL).unwrap();
+    let (_, events) = ctx.queue::<Event>("events");
+    let twice = ["a", "b", "a"].map(|key| (key.to_owned(), (1, 1)));
+    let track = Track::new(|_, value| (1, value), |_, _: Seen, value| Some((2, value)));
+    let error = events
+        .by_key()
+        .track("seen", track.initial(twice))
+        .err()
+        .unwrap();
+    let message = error.to_string();
+    for part in ["track", "initial", "`a`"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+/// A key whose time is out leaves: a state given to it then would be lost.
+#[test]
+fn a_state_for_a_key_that_leaves_is_refused() {
+    block_on(async {
+        let mut program = Program::new(small(2, 1, 2));
+        let (queue, events) = program.ctx.queue::<Event>("in");
+        let careless = MapWithState::new(
+            |_, value: Option<i64>, state: &mut KeyState<i64>, _: &mut dstreams::Out<'_, i64>| {
+                state.set(value.unwrap_or_default());
+            },
+        );
+        let mapped = events
+            .by_key()
+            .map_with_state("careless", careless.timeout(INTERVAL));
+        let mut output = mapped.unwrap().0.collect();
+        let mut live = program.start().await;
+        queue.push([("a".to_owned(), 1)]).await.unwrap();
+        live.batch().await;
+        assert!(output.try_recv().is_some());
+        let error = live.try_batch().await.unwrap_err().to_string();
+        for part in ["map_with_state", "is_timing_out"] {
+            assert!(error.contains(part), "{error}");
+        }
+    });
+}
