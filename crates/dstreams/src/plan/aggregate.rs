@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::numeric::div;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Float64Type, SchemaRef, UInt64Type};
 use datafusion::common::ScalarValue;
-use datafusion::functions_aggregate::{count, min_max, sum};
+use datafusion::functions_aggregate::{count, min_max, sum, variance};
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_plan::aggregates::{
@@ -41,8 +41,26 @@ impl Aggregation<'_> {
     pub fn single(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         match self.combined(&input)? {
             Some(combined) => self.exec(AggregateMode::Final, combined),
+            // Moments are results as they are held, not the variance that they end in.
+            None if self.has_moments() => {
+                let partial = self.exec(AggregateMode::Partial, input)?;
+                self.exec(AggregateMode::PartialReduce, partial)
+            }
             None => self.exec(AggregateMode::Single, input),
         }
+    }
+
+    /// The results of partial ones, of those of each partition.
+    pub fn last(&self, partial: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        match self.has_moments() {
+            true => self.exec(AggregateMode::PartialReduce, partial),
+            false => self.exec(AggregateMode::FinalPartitioned, partial),
+        }
+    }
+
+    fn has_moments(&self) -> bool {
+        let mut parts = self.plan.parts.iter();
+        parts.any(|part| part.function == Function::Moments)
     }
 
     /// Counts of texts are combined before they are grouped.
@@ -59,7 +77,7 @@ impl Aggregation<'_> {
     }
 
     /// The aggregation in one of its modes: over records, or over partial results.
-    pub fn exec(
+    fn exec(
         &self,
         mode: AggregateMode,
         input: Arc<dyn ExecutionPlan>,
@@ -85,6 +103,7 @@ impl Aggregation<'_> {
             Function::Sum => sum::sum_udaf(),
             Function::Min => min_max::min_udaf(),
             Function::Max => min_max::max_udaf(),
+            Function::Moments => variance::var_samp_udaf(),
         };
         let argument: Arc<dyn PhysicalExpr> = match &part.column {
             Some(name) => column(name, self.input.index_of(name)?),
@@ -92,6 +111,7 @@ impl Aggregation<'_> {
         };
         let argument = match part.function {
             Function::Sum => widened(argument, &self.input)?,
+            Function::Moments => cast_to(argument, &self.input, DataType::Float64)?,
             _ => argument,
         };
         let part = AggregateExprBuilder::new(function, vec![argument])
@@ -109,9 +129,16 @@ fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dy
         kind if kind.is_unsigned_integer() => DataType::UInt64,
         _ => DataType::Float64,
     };
-    Ok(datafusion::physical_expr::expressions::cast(
-        argument, schema, wide,
-    )?)
+    cast_to(argument, schema, wide)
+}
+
+fn cast_to(
+    argument: Arc<dyn PhysicalExpr>,
+    schema: &SchemaRef,
+    kind: DataType,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let cast = datafusion::physical_expr::expressions::cast;
+    Ok(cast(argument, schema, kind)?)
 }
 
 pub(super) fn column(name: &str, at: usize) -> Arc<dyn PhysicalExpr> {
@@ -141,6 +168,23 @@ impl RowsTask for Results {
                 Finish::Ratio(over, under) => {
                     let float = |part| cast(rows.column(self.keys + part), &DataType::Float64);
                     div(&float(over)?, &float(under)?)?
+                }
+                Finish::Variance {
+                    moments,
+                    sample,
+                    root,
+                } => {
+                    let [count, _, squares] = [0, 1, 2].map(|at| self.keys + moments + at);
+                    let count = rows.column(count).as_primitive::<UInt64Type>().values();
+                    let squares = rows.column(squares).as_primitive::<Float64Type>().values();
+                    let variance = |(count, squares): (&u64, &f64)| {
+                        let count = count - u64::from(*sample && *count > 0);
+                        let variance = squares / count as f64;
+                        let result = if *root { variance.sqrt() } else { variance };
+                        (count > 0).then_some(result)
+                    };
+                    let rows = count.iter().zip(squares);
+                    Arc::new(rows.map(variance).collect::<Float64Array>())
                 }
             });
         }

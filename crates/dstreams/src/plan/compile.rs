@@ -9,7 +9,6 @@ use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::aggregates::AggregateMode;
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::union::UnionExec;
@@ -242,11 +241,11 @@ impl Compiler<'_> {
         let partial = aggregation.partial(input)?;
         if keys == 0 {
             let gathered = self.exchange(partial, Route::Gather, id);
-            return aggregation.exec(AggregateMode::Final, gathered);
+            return aggregation.last(gathered);
         }
         let route = self.by_keys(&partial.schema(), keys);
         let split = self.exchange(partial, route, id);
-        aggregation.exec(AggregateMode::FinalPartitioned, split)
+        aggregation.last(split)
     }
 
     fn query(&mut self, id: NodeId, query: &Query) -> Result<Plan> {

@@ -187,10 +187,10 @@ impl KeyedSpec {
 #[derive(Clone)]
 pub struct WindowSpec {
     pub keys: usize,
-    /// Keys, then one column for each part of the aggregate.
+    /// Keys, then the columns of each part of the aggregate.
     pub schema: SchemaRef,
     pub(crate) plan: AggPlan,
-    /// Which part counts the records of a key.
+    /// Which column of the parts counts the records of a key.
     pub count: usize,
     pub length_ms: u64,
     /// Time between two RDDs of the window's input, in milliseconds.

@@ -1,18 +1,22 @@
-//! The values of a window: one column of 64-bit numbers for each part of its aggregate.
+//! The values of a window or a running aggregate: columns of 64-bit numbers, one or more for each part.
 //!
 //! Counts and sums of integers add and subtract (wrapping, as the sums themselves). Sums of
 //! floating-point numbers do not subtract exactly, and least and greatest values not at all: these
 //! combine only.
+//!
+//! Moments are three columns: the number of values, their mean, and the sum of their squared differences
+//! from it. They combine by Chan, Golub and LeVeque's formula, which loses no digits where the mean is
+//! large and the differences are small; the new value of a column follows from the ones before it too.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, UInt64Type};
 
 use crate::error::{Error, Result};
-use crate::stream::agg::Function;
+use crate::stream::agg::{AggPlan, Function};
 
 /// How values of a column combine. Values are kept as the bits of 64-bit numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,15 @@ pub(super) enum Combine {
     AddFloat,
     Min(Kind),
     Max(Kind),
+    Moment(Moment),
+}
+
+/// The columns of moments, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    Count,
+    Mean,
+    Squares,
 }
 
 /// Kind of number.
@@ -48,13 +61,29 @@ impl Kind {
 }
 
 impl Combine {
-    pub fn new(function: Function, kind: &DataType) -> Result<Self> {
+    /// How the columns of the parts of an aggregate combine.
+    pub fn of_plan(plan: &AggPlan, fields: &[FieldRef]) -> Result<Vec<Self>> {
+        let mut all = Vec::with_capacity(fields.len());
+        for (part, columns) in plan.columns() {
+            for (place, field) in fields[columns].iter().enumerate() {
+                all.push(Combine::new(part.function, place, field.data_type())?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn new(function: Function, place: usize, kind: &DataType) -> Result<Self> {
         let number = Kind::of(kind)?;
         Ok(match function {
             Function::Count | Function::Sum if number != Kind::Float => Combine::Add,
             Function::Count | Function::Sum => Combine::AddFloat,
             Function::Min => Combine::Min(number),
             Function::Max => Combine::Max(number),
+            Function::Moments => Combine::Moment(match place {
+                0 => Moment::Count,
+                1 => Moment::Mean,
+                _ => Moment::Squares,
+            }),
         })
     }
 
@@ -62,10 +91,17 @@ impl Combine {
         self == Combine::Add
     }
 
-    /// Combines an earlier value with a later one.
+    /// Combines an earlier row with a later one: the value of this column. A row is asked for the value so
+    /// many columns before this one; so where the earlier row is replaced, the last column goes first.
     #[inline]
-    pub fn apply(self, earlier: u64, later: u64) -> u64 {
+    pub fn apply(
+        self,
+        earlier_row: impl Fn(usize) -> u64,
+        later_row: impl Fn(usize) -> u64,
+    ) -> u64 {
+        let (earlier, later) = (earlier_row(0), later_row(0));
         match self {
+            Combine::Moment(moment) => moment.apply(earlier_row, later_row),
             Combine::Add => earlier.wrapping_add(later),
             Combine::AddFloat => (f64::from_bits(earlier) + f64::from_bits(later)).to_bits(),
             Combine::Min(kind) => {
@@ -83,6 +119,29 @@ impl Combine {
                 }
             }
         }
+    }
+}
+
+impl Moment {
+    fn apply(self, earlier: impl Fn(usize) -> u64, later: impl Fn(usize) -> u64) -> u64 {
+        let place = self as usize;
+        let counts = [earlier(place), later(place)];
+        let count = counts[0].wrapping_add(counts[1]);
+        if self == Moment::Count || count == 0 {
+            return count;
+        }
+        let means = [earlier(place - 1), later(place - 1)].map(f64::from_bits);
+        let apart = means[1] - means[0];
+        // The later values' share of all.
+        let share = counts[1] as f64 / count as f64;
+        let value = match self {
+            Moment::Squares => {
+                let squares = f64::from_bits(earlier(0)) + f64::from_bits(later(0));
+                squares + apart * apart * counts[0] as f64 * share
+            }
+            _ => means[0] + apart * share,
+        };
+        value.to_bits()
     }
 }
 

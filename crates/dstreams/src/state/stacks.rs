@@ -140,21 +140,21 @@ impl Stacks {
             }
             let key = &mut self.keys[*slot];
             let again = !key.is_empty() && key.newest >= pane;
-            for (column, combine) in self.combine.iter().enumerate() {
-                let value = columns[column][row];
-                let back = &mut self.back[column][*slot];
-                *back = if key.has_back() {
-                    combine.apply(*back, value)
+            for (column, combine) in self.combine.iter().enumerate().rev() {
+                let value = |before: usize| columns[column - before][row];
+                self.back[column][*slot] = if key.has_back() {
+                    combine.apply(|before| self.back[column - before][*slot], value)
                 } else {
-                    value
+                    value(0)
                 };
-                let values = &mut self.entries.values[column];
+                let values = &mut self.entries.values;
                 match again {
                     true => {
-                        let own = &mut values[(key.newest - self.entries.first) as usize];
-                        *own = combine.apply(*own, value);
+                        let at = (key.newest - self.entries.first) as usize;
+                        let own = |before: usize| values[column - before][at];
+                        values[column][at] = combine.apply(own, value);
                     }
-                    false => values.push_back(value),
+                    false => values[column].push_back(value(0)),
                 }
             }
             if !again {
@@ -201,15 +201,16 @@ impl Stacks {
         let mut after = key.newest;
         while entry != key.oldest {
             entry = self.entries.earlier[self.entries.at(entry)];
-            for (column, combine) in self.combine.iter().enumerate() {
+            for (column, combine) in self.combine.iter().enumerate().rev() {
+                let values = &self.entries.values;
                 // A front entry holds the rest of the front already: the back is what follows.
-                let follows = match entry >= key.front_end {
-                    true => self.entries.values[column][self.entries.at(after)],
-                    false => self.back[column][slot],
+                let follows = |before: usize| match entry >= key.front_end {
+                    true => values[column - before][self.entries.at(after)],
+                    false => self.back[column - before][slot],
                 };
                 let at = self.entries.at(entry);
-                let own = &mut self.entries.values[column][at];
-                *own = combine.apply(*own, follows);
+                let value = combine.apply(|before| values[column - before][at], follows);
+                self.entries.values[column][at] = value;
             }
             after = entry;
         }
@@ -219,11 +220,13 @@ impl Stacks {
     /// The window's value of a key that has entries.
     pub fn value(&self, slot: usize, column: usize) -> u64 {
         let key = self.keys[slot];
-        let front = || self.entries.values[column][self.entries.at(key.oldest)];
+        let values = &self.entries.values;
+        let front = |before: usize| values[column - before][self.entries.at(key.oldest)];
+        let back = |before: usize| self.back[column - before][slot];
         match (key.has_front(), key.has_back()) {
-            (true, true) => self.combine[column].apply(front(), self.back[column][slot]),
-            (true, false) => front(),
-            (false, true) => self.back[column][slot],
+            (true, true) => self.combine[column].apply(front, back),
+            (true, false) => front(0),
+            (false, true) => back(0),
             (false, false) => 0,
         }
     }

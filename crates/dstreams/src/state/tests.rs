@@ -45,8 +45,17 @@ fn part(number: usize) -> (Function, DataType) {
         (Min, DataType::Float32),
         (Max, DataType::Float64),
         (Max, DataType::Timestamp(TimeUnit::Millisecond, None)),
+        (Moments, DataType::Float64),
     ];
     parts[number].clone()
+}
+
+/// Types of the columns of a part.
+fn columns_of(number: usize) -> Vec<DataType> {
+    match part(number) {
+        (Function::Moments, float) => vec![DataType::UInt64, float.clone(), float],
+        (_, kind) => vec![kind],
+    }
 }
 
 fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
@@ -54,10 +63,10 @@ fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
     let key_fields = keys.iter().enumerate();
     let key_fields =
         key_fields.map(|(at, (kind, nulls))| Field::new(format!("key{at}"), kind.clone(), *nulls));
-    let part_fields = parts.iter().enumerate();
-    let part_fields =
-        part_fields.map(|(at, number)| Field::new(format!("part{at}"), part(*number).1, false));
-    let plan = AggPlan {
+    let part_kinds = parts.iter().flat_map(|number| columns_of(*number));
+    let part_fields = part_kinds.enumerate();
+    let part_fields = part_fields.map(|(at, kind)| Field::new(format!("part{at}"), kind, false));
+    let mut plan = AggPlan {
         parts: parts
             .iter()
             .map(|number| Part {
@@ -67,13 +76,17 @@ fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
             .collect(),
         finish: Vec::new(),
     };
+    let count = plan.column_of(Part {
+        function: Function::Count,
+        column: None,
+    });
     WindowSpec {
         keys: keys.len(),
         schema: Arc::new(Schema::new(
             key_fields.chain(part_fields).collect::<Vec<_>>(),
         )),
         plan,
-        count: parts.iter().position(|number| *number == 0).unwrap(),
+        count,
         length_ms: panes * every_ms,
         every_ms,
     }
@@ -112,6 +125,19 @@ fn key_column(kind: &DataType, nulls: bool, rows: &[Row]) -> ArrayRef {
     }
 }
 
+fn part_columns(number: usize, rows: &[Row]) -> Vec<ArrayRef> {
+    match part(number).0 {
+        Function::Moments => {
+            // Of as many values as there are records, their mean the number they have.
+            let counts = cast(&part_column(0, rows), &DataType::UInt64).unwrap();
+            let squares = rows.iter().map(|row| f64::from(row.1) / 7.0);
+            let squares = Arc::new(Float64Array::from_iter_values(squares));
+            vec![counts, part_column(3, rows), squares]
+        }
+        _ => vec![part_column(number, rows)],
+    }
+}
+
 fn part_column(number: usize, rows: &[Row]) -> ArrayRef {
     let kind = part(number).1;
     let values: ArrayRef = match (number, &kind) {
@@ -137,7 +163,7 @@ fn delta(spec: &WindowSpec, keys: usize, parts: &[usize], rows: &[Row]) -> Recor
     let keys = keys
         .iter()
         .map(|(kind, nulls)| key_column(kind, *nulls, rows));
-    let parts = parts.iter().map(|number| part_column(*number, rows));
+    let parts = parts.iter().flat_map(|number| part_columns(*number, rows));
     RecordBatch::try_new(Arc::clone(&spec.schema), keys.chain(parts).collect()).unwrap()
 }
 
@@ -192,7 +218,7 @@ impl Program {
 }
 
 fn shapes() -> impl Strategy<Value = Vec<Shape>> {
-    let parts = prop::collection::vec(1..9usize, 0..5)
+    let parts = prop::collection::vec(1..10usize, 0..5)
         .prop_flat_map(|others| (0..=others.len(), Just(others)))
         .prop_map(|(at, mut parts)| {
             parts.insert(at, 0);

@@ -45,10 +45,7 @@ pub(super) struct WindowPartition {
 
 impl WindowPartition {
     pub fn new(spec: Arc<WindowSpec>) -> Result<Self> {
-        let fields = &spec.schema.fields()[spec.keys..];
-        let parts = spec.plan.parts.iter().zip(fields);
-        let combine = parts.map(|(part, field)| Combine::new(part.function, field.data_type()));
-        let combine = combine.collect::<Result<Vec<_>>>()?;
+        let combine = Combine::of_plan(&spec.plan, &spec.schema.fields()[spec.keys..])?;
         let others: Vec<_> = combine
             .iter()
             .copied()

@@ -1,14 +1,28 @@
 //! Aggregates: what `agg` and `window_agg` compute for each key.
 //!
-//! An aggregate is a list of parts (counts, sums, least and greatest values: DataFusion's
-//! vectorised ones) and how its results follow from them. The parts are what partial results and
-//! windows hold. Columns must be without nulls: filter or replace nulls before.
+//! An aggregate is a list of parts (counts, sums, least and greatest values, moments: DataFusion's
+//! vectorised ones) and how its results follow from them. The parts are what partial results,
+//! windows and states hold. Columns must be without nulls: filter or replace nulls before.
+//!
+//! All are of fixed size for each key, so that they can be held for ever. What keeps every value that
+//! it saw (a median, a list, a count of distinct values) is no aggregate here: within a batch it is
+//! a query ([`DStream::sql`](crate::DStream::sql)), and [`by_name`] refuses it by name.
+
+mod by_name;
+mod variance;
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 
 use super::record::{Leaf, Record, field_name};
+
+pub use by_name::{ByName, by_name};
+pub use variance::{
+    Variance, stddev_pop, stddev_pop_of, stddev_samp, stddev_samp_of, var_pop, var_pop_of,
+    var_samp, var_samp_of,
+};
 
 /// A part of an aggregate.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,15 +39,35 @@ pub(crate) enum Function {
     Sum,
     Min,
     Max,
+    /// Number, mean, and sum of squared differences from the mean.
+    Moments,
 }
 
-/// How a result column follows from the parts.
+impl Function {
+    /// Columns of the part.
+    pub fn columns(self) -> usize {
+        match self {
+            Function::Moments => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// How a result column follows from the columns of the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
-    /// It is the part.
+    /// It is that column.
     Part(usize),
-    /// One part divided by another, as floating-point numbers.
+    /// One column divided by another, as floating-point numbers.
     Ratio(usize, usize),
+    /// The variance by moments, whose first column this is.
+    Variance {
+        moments: usize,
+        /// That of what the values are a sample of: nothing where there is one value only.
+        sample: bool,
+        /// Its square root.
+        root: bool,
+    },
 }
 
 /// An aggregate, resolved against the columns it reads.
@@ -41,6 +75,29 @@ pub(crate) enum Finish {
 pub(crate) struct AggPlan {
     pub parts: Vec<Part>,
     pub finish: Vec<Finish>,
+}
+
+impl AggPlan {
+    /// The parts and their columns.
+    pub fn columns(&self) -> impl Iterator<Item = (&Part, Range<usize>)> {
+        let mut end = 0;
+        self.parts.iter().map(move |part| {
+            let start = end;
+            end += part.function.columns();
+            (part, start..end)
+        })
+    }
+
+    /// The first column of a part, which is added if it is not there.
+    pub fn column_of(&mut self, part: Part) -> usize {
+        let known = self.columns().find(|(known, _)| **known == part);
+        if let Some((_, columns)) = known {
+            return columns.start;
+        }
+        let next = self.parts.iter().map(|part| part.function.columns()).sum();
+        self.parts.push(part);
+        next
+    }
 }
 
 /// Collects the parts of an aggregate.
@@ -67,48 +124,65 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// The first column of a part.
     fn part(&mut self, function: Function, column: Option<String>) -> usize {
-        let part = Part { function, column };
-        if let Some(known) = self.plan.parts.iter().position(|p| *p == part) {
-            return known;
-        }
-        self.plan.parts.push(part);
-        self.plan.parts.len() - 1
+        self.plan.column_of(Part { function, column })
     }
 
     /// The column of the value called `name` ("" for a single value), if it is an `N`.
     fn column<N: Record>(&mut self, name: &str, function: &str) -> String {
-        let column = match name {
-            "" => "value".to_owned(),
-            name => field_name("value", name),
-        };
         let mut wanted = Vec::<Field>::new();
         N::fields("", &mut wanted);
         let wanted = wanted.first().map(|f| f.data_type().clone());
         let wanted = wanted.unwrap_or(DataType::Null);
-        let problem = match self.schema.field_with_name(&column) {
-            Err(_) => Some("there is no such column".to_owned()),
-            Ok(field) if *field.data_type() != wanted => {
-                Some(format!("it is {}, not {wanted}", field.data_type()))
-            }
-            Ok(field) if field.is_nullable() => {
-                Some("it may hold nulls; filter or replace them before".to_owned())
-            }
-            Ok(_) => None,
+        let (column, _) = self.column_that(name, function, |found| match *found == wanted {
+            true => Ok(()),
+            false => Err(format!("it is {found}, not {wanted}")),
+        });
+        column
+    }
+
+    /// The column of the value called `name`, and its type, if `fits` says that it can be used.
+    fn column_that(
+        &mut self,
+        name: &str,
+        function: &str,
+        fits: impl Fn(&DataType) -> Result<(), String>,
+    ) -> (String, DataType) {
+        let column = match name {
+            "" => "value".to_owned(),
+            name => field_name("value", name),
         };
-        if let Some(problem) = problem {
+        let (kind, problem) = match self.schema.field_with_name(&column) {
+            Err(_) => (DataType::Null, Err("there is no such column".to_owned())),
+            Ok(field) => {
+                let kind = field.data_type();
+                let nulls = match field.is_nullable() {
+                    true => Err("it may hold nulls; filter or replace them before".to_owned()),
+                    false => Ok(()),
+                };
+                (kind.clone(), fits(kind).and(nulls))
+            }
+        };
+        if let Err(problem) = problem {
             let names: Vec<_> = self.schema.fields().iter().map(|f| f.name()).collect();
             let error = format!("{function} of column `{column}`: {problem}; columns: {names:?}");
-            self.error.get_or_insert(error);
+            self.refuse(error);
         }
-        column
+        (column, kind)
+    }
+
+    /// The first refusal is the error.
+    fn refuse(&mut self, error: String) {
+        self.error.get_or_insert(error);
     }
 }
 
 /// An aggregate over values of type `V`.
 ///
-/// Made by [`count`], [`sum`], [`min`], [`max`], [`avg`] and their `_of` forms for a named column;
-/// a tuple of aggregates computes several at once.
+/// Made by [`count`], [`sum`], [`min`], [`max`], [`avg`], [`var_samp`], [`var_pop`], [`stddev_samp`],
+/// [`stddev_pop`] and their `_of` forms for a named column, or [`by_name`]; a tuple of aggregates computes
+/// several at once.
 pub trait Agg<V: Record>: Send + Sync + 'static {
     /// Type of the result.
     type Out: Record;

@@ -86,8 +86,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
     ///
     /// An RDD exists at the batch times that are multiples of `slide`; it reflects the batch times
     /// in `(t - len, t]`. Counts, and sums and means of integers, are invertible: a batch costs
-    /// O(keys of the new batch + keys of the expiring one). Least and greatest values, and sums and
-    /// means of floating-point numbers (which do not subtract exactly), cost amortised O(1)
+    /// O(keys of the new batch + keys of the expiring one). Least and greatest values, variances, and sums
+    /// and means of floating-point numbers (which do not subtract exactly), cost amortised O(1)
     /// combinations for each new or expiring key. Neither grows with `len`. A key leaves with its
     /// last record. Reading the whole RDD costs O(keys in the window); memory is O(keys of each
     /// batch, over the window). Paper: section 3.2, `reduceByWindow`.

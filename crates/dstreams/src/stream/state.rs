@@ -85,7 +85,8 @@ impl<K: Key, S: Record> State<K, S> {
 }
 
 impl<K: Key, V: Record> Keyed<K, V> {
-    /// Aggregates the values of each key over all batches so far: the paper's `runningReduce`.
+    /// Aggregates the values of each key over all batches so far: the paper's `runningReduce`. Any of
+    /// [`agg`](crate::agg), several at once as a tuple; all are of fixed size for each key.
     ///
     /// `name` names the state: in checkpoints, in messages. A batch costs O(its keys), however many are
     /// held. State is never dropped: see [`Keyed::track`] for one with a timeout.

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dstreams::agg::{avg_of, count, max, max_of, min_of, sum, sum_of};
+use dstreams::agg::{
+    avg_of, count, max, max_of, min_of, stddev_pop_of, sum, sum_of, var_pop, var_samp, var_samp_of,
+};
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
@@ -81,6 +83,12 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
             .unwrap()
             .pairs(),
     );
+    let spread = (
+        var_samp_of::<f64>("_3"),
+        stddev_pop_of::<i64>("_2"),
+        count(),
+    );
+    watch.on("agg of variances", &keyed.agg(spread).unwrap().pairs());
     watch.on("reduce", &floats.reduce(|a, b| a + b).pairs());
     watch.on("top", &floats.top(3));
     watch.on(
@@ -97,6 +105,10 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
         .unwrap();
     watch.on("window of floats", &floats_window.pairs());
+    let variances = floats.window_agg(three, one, (max::<f64>(), var_samp::<f64>()));
+    watch.on("window of variances", &variances.unwrap().pairs());
+    let variances = floats.running_agg("variances", (var_samp::<f64>(), var_pop::<f64>()));
+    watch.on("variances", &variances.unwrap().changes().pairs());
     let totals = floats.running_agg("totals", (count(), sum::<f64>()));
     watch.on("running_agg", &totals.unwrap().changes().pairs());
     let first = Track::new(

@@ -26,4 +26,5 @@ mod sinks;
 mod state_closures;
 mod stopping;
 mod tidy;
+mod variance;
 mod windows;

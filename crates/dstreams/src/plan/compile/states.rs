@@ -160,13 +160,9 @@ impl Compiler<'_> {
         let input_node = self.graph.node(node.inputs[0]);
         // A key leaves with its last record, so records are counted, asked for or not.
         let mut held = plan.clone();
-        let counts = |part: &Part| part.function == Function::Count && part.column.is_none();
-        let count = held.parts.iter().position(counts).unwrap_or_else(|| {
-            held.parts.push(Part {
-                function: Function::Count,
-                column: None,
-            });
-            held.parts.len() - 1
+        let count = held.column_of(Part {
+            function: Function::Count,
+            column: None,
         });
         let input = self.shared(node.inputs[0])?;
         let aggregation = Aggregation {

@@ -20,28 +20,34 @@ impl KeyedState {
         plan: &AggPlan,
     ) -> Result<Delta> {
         let fields = &self.spec.schema.fields()[self.spec.keys..];
-        let parts = plan.parts.iter().zip(fields);
-        let combine = parts.map(|(part, field)| Combine::new(part.function, field.data_type()));
-        let combine = combine.collect::<Result<Vec<_>>>()?;
+        let combine = Combine::of_plan(plan, fields)?;
         let (keys, key_columns, key_of) = self.keys_of(rows)?;
         let found = self.partition.latest(&key_columns)?;
         let mut columns = key_columns.clone();
-        for (at, combine) in combine.iter().enumerate() {
-            let held = bits_of(&found.value(at)?)?;
-            let mut values: Vec<u64> = held.to_vec();
+        for (_, part) in plan.columns() {
+            let held = part
+                .clone()
+                .map(|at| Ok(bits_of(&found.value(at)?)?.to_vec()));
+            let mut held = held.collect::<Result<Vec<Vec<u64>>>>()?;
             let mut has: Vec<bool> = (0..keys.len()).map(|key| found.is_there(key)).collect();
             for (rows, key_of) in rows.iter().zip(&key_of) {
-                let bits = bits_of(rows.column(self.spec.keys + at))?;
-                for (key, bits) in key_of.iter().zip(bits.iter()) {
-                    values[*key] = match has[*key] {
-                        true => combine.apply(values[*key], *bits),
-                        false => *bits,
-                    };
+                let bits = &rows.columns()[self.spec.keys..][part.clone()];
+                let bits = bits.iter().map(bits_of).collect::<Result<Vec<_>>>()?;
+                for (row, key) in key_of.iter().enumerate() {
+                    for (at, combine) in combine[part.clone()].iter().enumerate().rev() {
+                        let later = |before: usize| bits[at - before][row];
+                        held[at][*key] = match has[*key] {
+                            true => combine.apply(|before| held[at - before][*key], later),
+                            false => later(0),
+                        };
+                    }
                     has[*key] = true;
                 }
             }
-            let kind = self.spec.schema.field(self.spec.keys + at).data_type();
-            columns.push(column_of(values, kind)?);
+            for (at, values) in part.zip(held) {
+                let kind = self.spec.schema.field(self.spec.keys + at).data_type();
+                columns.push(column_of(values, kind)?);
+            }
         }
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
         Delta::new(&self.shape, batch, &rows, None, &[])

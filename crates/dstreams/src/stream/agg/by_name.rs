@@ -1,0 +1,161 @@
+//! [`by_name`]: an aggregate by the name that it has in SQL.
+
+use std::marker::PhantomData;
+
+use datafusion::arrow::datatypes::{DataType, Field};
+
+use super::{Agg, Finish, Function, Parts};
+use crate::stream::record::Record;
+
+/// What there is.
+const KNOWN: &str =
+    "count, sum, min, max, avg, mean, var, var_samp, var_pop, stddev, stddev_samp, stddev_pop";
+
+/// Functions of DataFusion whose state grows with the values that a key has.
+const UNBOUNDED: [&str; 9] = [
+    "array_agg",
+    "count_distinct",
+    "listagg",
+    "median",
+    "mode",
+    "percentile_cont",
+    "quantile_cont",
+    "string_agg",
+    "sum_distinct",
+];
+
+/// An aggregate by name: see [`by_name`].
+pub struct ByName<O> {
+    function: String,
+    column: String,
+    out: PhantomData<fn() -> O>,
+}
+
+/// The aggregate that DataFusion calls `function`, of the column `column` of the values ("" for single
+/// values): for programs that are told what to compute. `O` is the type of the result.
+///
+/// Sums are `i64`, `u64` or `f64`; `var_samp` and `stddev_samp` are `Option<f64>`.
+///
+/// A function whose state has no bound (a median, a list, a count of distinct values) is refused by name
+/// when the graph is built, within batches too: there it is a query ([`DStream::sql`](crate::DStream::sql)).
+///
+/// ```
+/// use dstreams::{StreamContext, agg::by_name};
+/// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+/// # let (_, prices) = ctx.queue::<(String, f64)>("prices");
+/// let prices = prices.by_key();
+/// let spread = prices.running_agg("spread", by_name::<f64>("stddev_pop", ""))?;
+/// let refused = prices.running_agg("middle", by_name::<f64>("median", "")).err().unwrap();
+/// assert!(refused.to_string().contains("`median` keeps every value"));
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+pub fn by_name<O: Record>(function: &str, column: &str) -> ByName<O> {
+    ByName {
+        function: function.to_owned(),
+        column: column.to_owned(),
+        out: PhantomData,
+    }
+}
+
+impl<O: Record> ByName<O> {
+    /// Adds the part; the result's type, and whether it may be null.
+    fn resolve(&self, name: &str, parts: &mut Parts<'_>) -> Option<(DataType, bool)> {
+        let number = |kind: &DataType| match kind.is_integer() || kind.is_floating() {
+            true => Ok(()),
+            false => Err(format!("it is {kind}, not a number")),
+        };
+        let mut number = |function| {
+            let (column, kind) = parts.column_that(&self.column, name, number);
+            (parts.part(function, Some(column)), kind)
+        };
+        let (finish, kind) = match name {
+            "count" => {
+                if !self.column.is_empty() {
+                    parts.column_that(&self.column, name, |_| Ok(()));
+                }
+                let count = parts.part(Function::Count, None);
+                (Finish::Part(count), DataType::Int64)
+            }
+            "sum" => {
+                let (sum, kind) = number(Function::Sum);
+                let kind = match kind {
+                    kind if kind.is_signed_integer() => DataType::Int64,
+                    kind if kind.is_unsigned_integer() => DataType::UInt64,
+                    _ => DataType::Float64,
+                };
+                (Finish::Part(sum), kind)
+            }
+            "min" | "max" => {
+                let (column, kind) = parts.column_that(&self.column, name, |_| Ok(()));
+                let function = match name {
+                    "min" => Function::Min,
+                    _ => Function::Max,
+                };
+                (Finish::Part(parts.part(function, Some(column))), kind)
+            }
+            "avg" | "mean" => {
+                let (sum, _) = number(Function::Sum);
+                let count = parts.part(Function::Count, None);
+                (Finish::Ratio(sum, count), DataType::Float64)
+            }
+            _ => {
+                let (sample, root) = match name {
+                    "var" | "var_samp" | "var_sample" => (true, false),
+                    "var_pop" | "var_population" => (false, false),
+                    "stddev" | "stddev_samp" => (true, true),
+                    "stddev_pop" => (false, true),
+                    _ => return None,
+                };
+                let (moments, _) = number(Function::Moments);
+                let finish = Finish::Variance {
+                    moments,
+                    sample,
+                    root,
+                };
+                (finish, DataType::Float64)
+            }
+        };
+        parts.plan.finish.push(finish);
+        Some((
+            kind,
+            matches!(finish, Finish::Variance { sample: true, .. }),
+        ))
+    }
+}
+
+impl<V: Record, O: Record> Agg<V> for ByName<O> {
+    type Out = O;
+    fn add_to(&self, parts: &mut Parts<'_>) {
+        let name = self.function.trim().to_lowercase();
+        let distinct = name
+            .split(|c: char| !c.is_alphanumeric())
+            .any(|word| word == "distinct");
+        if distinct || UNBOUNDED.contains(&&*name) {
+            return parts.refuse(format!(
+                "`{name}` keeps every value that a key has had, so that its state has no bound; within \
+                 a batch it is a query (`sql`), over batches `track` keeps what the program bounds; \
+                 there is: {KNOWN}"
+            ));
+        }
+        let Some((kind, nulls)) = self.resolve(&name, parts) else {
+            return parts.refuse(format!("there is no aggregate `{name}`; there is: {KNOWN}"));
+        };
+        let mut out = Vec::<Field>::new();
+        O::fields("", &mut out);
+        let fits = |field: &Field| *field.data_type() == kind && field.is_nullable() == nulls;
+        if out.len() != 1 || !out.iter().all(fits) {
+            let found = out.iter().map(|field| match field.is_nullable() {
+                true => format!("{} with nulls", field.data_type()),
+                false => field.data_type().to_string(),
+            });
+            let (found, with) = (
+                found.collect::<Vec<_>>(),
+                if nulls { " with nulls" } else { "" },
+            );
+            parts.refuse(format!(
+                "the result of {name} is {kind}{with}, not {}",
+                found.join(", ")
+            ));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Variances and standard deviations, as DataFusion names them.
+//!
+//! They follow from moments (the number of values, their mean, the sum of squared differences from it),
+//! which are merged and not subtracted. So a result is as exact as one of DataFusion over all values at
+//! once: of `n` values with variance `v` and mean `m` it is off by about `n * 2e-16 * sqrt(1 + m * m / v)`
+//! of itself. The same batches give the same bits.
+
+use std::marker::PhantomData;
+
+use super::{Agg, Finish, Function, Number, Parts};
+use crate::stream::record::Record;
+
+/// A variance or a standard deviation: made by [`var_samp`], [`var_pop`], [`stddev_samp`], [`stddev_pop`] and
+/// their `_of` forms.
+pub struct Variance<N, O> {
+    column: String,
+    name: &'static str,
+    sample: bool,
+    root: bool,
+    types: PhantomData<fn() -> (N, O)>,
+}
+
+impl<V: Record, N: Number, O: Record> Agg<V> for Variance<N, O> {
+    type Out = O;
+    fn add_to(&self, parts: &mut Parts<'_>) {
+        let column = parts.column::<N>(&self.column, self.name);
+        let moments = parts.part(Function::Moments, Some(column));
+        let (sample, root) = (self.sample, self.root);
+        parts.plan.finish.push(Finish::Variance {
+            moments,
+            sample,
+            root,
+        });
+    }
+}
+
+macro_rules! variance {
+    ($of:ident, $whole:ident, $out:ty, $sample:literal, $root:literal, $doc:literal) => {
+        #[doc = concat!($doc, " of the column `column` of the values, which holds `N`.")]
+        pub fn $of<N: Number>(column: &str) -> Variance<N, $out> {
+            Variance {
+                column: column.to_owned(),
+                name: stringify!($whole),
+                sample: $sample,
+                root: $root,
+                types: PhantomData,
+            }
+        }
+        #[doc = concat!($doc, " of the values, which are single numbers.")]
+        pub fn $whole<N: Number>() -> Variance<N, $out> {
+            $of("")
+        }
+    };
+}
+
+variance!(
+    var_samp_of,
+    var_samp,
+    Option<f64>,
+    true,
+    false,
+    "Variance of what the values are a sample of (over `n - 1`; none of one value),"
+);
+variance!(
+    var_pop_of,
+    var_pop,
+    f64,
+    false,
+    false,
+    "Variance (over `n`)"
+);
+variance!(
+    stddev_samp_of,
+    stddev_samp,
+    Option<f64>,
+    true,
+    true,
+    "Standard deviation of what the values are a sample of (over `n - 1`; none of one value),"
+);
+variance!(
+    stddev_pop_of,
+    stddev_pop,
+    f64,
+    false,
+    true,
+    "Standard deviation (over `n`)"
+);
