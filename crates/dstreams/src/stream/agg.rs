@@ -258,7 +258,8 @@ pub struct Avg<N> {
     number: PhantomData<fn() -> N>,
 }
 
-/// Mean of the column `column` of the values, which holds `N`.
+/// Mean of the column `column` of the values, which holds `N`: their sum, which of integers is exact as long as
+/// it fits 64 bits and wraps around beyond, by their number.
 pub fn avg_of<N: Number>(column: &str) -> Avg<N> {
     Avg {
         column: column.to_owned(),

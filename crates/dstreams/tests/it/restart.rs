@@ -70,8 +70,10 @@ impl Sink for Files {
 }
 
 /// What the program puts out, by directory of its output.
-const OUTPUTS: [&str; 5] = ["lines", "counts", "windows", "totals", "known"];
-/// What one of its states begins with: a word that comes, and one that does not.
+const OUTPUTS: [&str; 6] = ["lines", "counts", "windows", "totals", "known", "left"];
+/// One of its states forgets a word after so many intervals without it.
+const SILENT: u32 = 2;
+/// What that state begins with: a word that comes, and one that does not.
 const KNOWN: [(&str, i64); 2] = [("a", 1000), ("never", 7)];
 
 fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
@@ -84,7 +86,14 @@ fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
     let counted = lines
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
         .keyed();
-    let [to_lines, to_counts, to_windows, to_totals, to_known] = OUTPUTS.map(|output| {
+    let [
+        to_lines,
+        to_counts,
+        to_windows,
+        to_totals,
+        to_known,
+        to_left,
+    ] = OUTPUTS.map(|output| {
         let dir = dir.join(output);
         std::fs::create_dir_all(&dir).unwrap();
         Files(dir)
@@ -99,8 +108,10 @@ fn program(dir: &Path, clients: &str) -> dstreams::Result<StreamContext> {
         Some(count.unwrap_or(0) + values.len() as i64)
     });
     let known = known.initial(KNOWN.map(|(word, count)| (word.to_owned(), count)));
+    let known = known.timeout(INTERVAL * SILENT);
     let known = counted.track("known", known)?;
     known.all().pairs().sink("known", to_known);
+    known.timed_out().pairs().sink("left", to_left);
     Ok(ctx)
 }
 
@@ -239,11 +250,17 @@ fn counts_of(text: &str) -> Counts {
 /// Every batch is there, once, with the results of its lines and of its window's; every line that was sent
 /// is in one batch, once. Returns the number of batches.
 fn check(dir: &Path, sent: usize) -> usize {
-    let [lines, counts, windows, totals, known] = OUTPUTS.map(|output| batches(&dir.join(output)));
+    let [lines, counts, windows, totals, known, left] =
+        OUTPUTS.map(|output| batches(&dir.join(output)));
     let mut window: VecDeque<&str> = VecDeque::new();
     let mut seen = BTreeSet::new();
     let mut before = None;
     let mut total = Counts::new();
+    let mut held: BTreeMap<String, (i64, u64)> = BTreeMap::new();
+    if let Some(first) = lines.keys().next() {
+        let begin = KNOWN.map(|(word, count)| (word.to_owned(), (count, first - 100)));
+        held.extend(begin);
+    }
     for (at, text) in &lines {
         assert!(
             before.is_none_or(|before| before + 100 == *at),
@@ -267,11 +284,21 @@ fn check(dir: &Path, sent: usize) -> usize {
             *total.entry(word).or_default() += count;
         }
         assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
-        let mut wanted = total.clone();
-        for (word, count) in KNOWN {
-            *wanted.entry(word.to_owned()).or_default() += count;
+        let counts = |(word, (count, _)): (&String, &(i64, u64))| (word.clone(), *count);
+        let silent = |last: u64| last + 100 * u64::from(SILENT) <= *at;
+        let leave = held.iter().filter(|(_, (_, last))| silent(*last));
+        assert_eq!(
+            counts_of(&left[at]),
+            leave.map(counts).collect(),
+            "left at {at}"
+        );
+        held.retain(|_, (_, last)| !silent(*last));
+        for (word, count) in count_words(of_batch.iter().copied()) {
+            let (held, last) = held.entry(word).or_default();
+            (*held, *last) = (*held + count, *at);
         }
-        assert_eq!(counts_of(&known[at]), wanted, "known at {at}");
+        let all: Counts = held.iter().map(counts).collect();
+        assert_eq!(counts_of(&known[at]), all, "known at {at}");
         for line in of_batch {
             let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(seen.insert(number), "line {number} is there twice");
