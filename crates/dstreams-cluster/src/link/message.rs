@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use dstreams::cluster::{PartAt, WrittenFile};
 use dstreams_control::cluster::{Mark, StoredBlock};
+use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,6 +65,8 @@ pub enum ToMaster {
     },
     /// A partition of state could not be had from its holder.
     StateCopyFailed { partition: u32, copy: u64 },
+    /// A partition of state could not be made from a checkpoint.
+    RestoreFailed { partition: u32, message: String },
     /// What a batch added to a partition of state could not be had from its holder.
     InstallFailed { partition: u32, batch: BatchTime },
     /// A source listens there.
@@ -71,6 +75,13 @@ pub enum ToMaster {
     SourceFailed { input: u32, message: String },
     /// What it holds, now and then.
     Holds(Holds),
+    /// The state for a checkpoint was taken: what is installed later is not in it.
+    Taken { checkpoint: u64 },
+    /// It is on disk, or why not.
+    Written {
+        checkpoint: u64,
+        written: Result<Option<WrittenFile>, String>,
+    },
 }
 
 /// A block that a worker holds: its size, and for each producer of records in it (by input and
@@ -118,6 +129,8 @@ pub enum ToWorker {
         partitions: usize,
         /// Port of the engine's scheduler, at the master's host.
         engine: String,
+        /// Which process of the program the master is, where that is kept in a directory.
+        incarnation: Option<u64>,
     },
     /// Receive an input here.
     Receive { input: u32, receiver: ReceiverId },
@@ -164,6 +177,23 @@ pub enum ToWorker {
     },
     /// The batch has taken effect: nothing that was kept for it is read again.
     Forget { batch: BatchTime },
+    /// Make a partition of state from a checkpoint.
+    Restore {
+        partition: u32,
+        batch: BatchTime,
+        /// By state.
+        sources: Vec<Vec<PartAt>>,
+        copy: u64,
+    },
+    /// Take the state for a checkpoint, and write it to a file of this name.
+    Checkpoint {
+        checkpoint: u64,
+        file: String,
+        /// Partitions, and by state the version that the last checkpoint has.
+        since: Vec<(u32, Vec<Option<BatchTime>>)>,
+    },
+    /// A checkpoint of this batch is there, with these blocks.
+    Covered { batch: BatchTime, blocks: Covered },
     /// The program has ended.
     End,
 }

@@ -114,6 +114,7 @@ impl MasterCalls {
                         link.say(&ToWorker::Begin {
                             partitions: remote.plans.tasks,
                             engine: remote.engine.address.to_string(),
+                            incarnation: remote.incarnation,
                         });
                     }
                     continue;

@@ -1,16 +1,17 @@
 //! [`Hub`]: who is there, and what is said to whom.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dstreams::cluster::{Intake, Mailbox, Parts, Place};
+use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Place, Restored, Ticket};
 use dstreams_control::cluster::{
     Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
 };
 use dstreams_control::{BatchTime, Event, ReceiverId};
 use tokio::sync::watch;
 
-use crate::link::{Holds, Sender, ToMaster, ToWorker};
+use super::checkpoint::Checkpoints;
+use crate::link::{Holds, Sender, ToWorker};
 
 /// See the module.
 pub struct Hub {
@@ -19,6 +20,9 @@ pub struct Hub {
     state: Mutex<State>,
     /// Counts changes: of who is there, who holds what, what is installed.
     changes: watch::Sender<u64>,
+    /// Where the program is kept.
+    pub(super) durable: OnceLock<Arc<Durable>>,
+    pub checkpoints: Checkpoints,
 }
 
 /// An input of the program.
@@ -29,22 +33,38 @@ pub struct InputOf {
     pub clients: bool,
 }
 
-struct State {
-    cluster: Cluster,
-    workers: BTreeMap<WorkerId, Worker>,
-    next_worker: u32,
-    claims: HashMap<u64, (WorkerId, u64)>,
-    next_claim: u64,
+pub(super) struct State {
+    pub(super) cluster: Cluster,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) next_worker: u32,
+    pub(super) claims: HashMap<u64, (WorkerId, u64)>,
+    pub(super) next_claim: u64,
     /// The newest version of a partition that a worker has told, and the copy it began with.
-    installed: HashMap<(WorkerId, u32), (BatchTime, u64)>,
+    pub(super) installed: HashMap<(WorkerId, u32), (BatchTime, u64)>,
     /// Standbys that missed an install.
-    behind: HashSet<(WorkerId, u32)>,
-    listening: BTreeMap<u32, String>,
-    failed_sources: Vec<(u32, String)>,
-    state_lost: Option<u32>,
-    losses: u64,
+    pub(super) behind: HashSet<(WorkerId, u32)>,
+    pub(super) listening: BTreeMap<u32, String>,
+    pub(super) failed_sources: Vec<(u32, String)>,
+    pub(super) state_lost: Option<u32>,
+    pub(super) losses: u64,
     /// The program has ended: nothing is decided any more.
-    ended: bool,
+    pub(super) ended: bool,
+    /// Inputs of receivers that are not of a worker: of this process, or of earlier ones.
+    pub(super) own: HashMap<ReceiverId, u32>,
+    /// Receivers of each worker.
+    pub(super) receivers: HashMap<WorkerId, BTreeSet<ReceiverId>>,
+    /// Partitions that are not made from the checkpoint yet.
+    pub(super) restoring: BTreeMap<u32, Restoring>,
+    pub(super) restore_failed: Option<String>,
+    /// Where the journal says that receivers were lost: no producer goes on elsewhere before it is on disk.
+    pub(super) gone: Option<Ticket>,
+}
+
+/// What a partition is made from.
+pub(super) struct Restoring {
+    pub(super) batch: BatchTime,
+    pub(super) sources: Vec<Vec<PartAt>>,
+    pub(super) copy: u64,
 }
 
 /// A worker that is there.
@@ -102,25 +122,59 @@ impl Hub {
                 state_lost: None,
                 losses: 0,
                 ended: false,
+                own: HashMap::new(),
+                receivers: HashMap::new(),
+                restoring: BTreeMap::new(),
+                restore_failed: None,
+                gone: None,
             }),
             changes: watch::Sender::new(0),
+            durable: OnceLock::new(),
+            checkpoints: Checkpoints::default(),
         }
     }
 
-    /// Fixes the number of partitions of state: before any worker has joined.
-    pub fn begin(&self, copies: usize, partitions: usize) {
+    /// Fixes the number of partitions of state, and what an earlier process left: before any worker has joined.
+    pub fn begin(
+        &self,
+        copies: usize,
+        partitions: usize,
+        kept: Option<(&Arc<Durable>, &Restored)>,
+    ) {
         let kinds = self.inputs.iter().map(|input| input.kind).collect();
         let mut config = ClusterConfig::new(kinds, partitions as u32);
         config.copies = copies;
-        self.lock().cluster = Cluster::new(config);
+        let mut state = self.lock();
+        if let Some((durable, restored)) = kept {
+            let _ = self.durable.set(Arc::clone(durable));
+            config.first_receiver = restored.first_receiver() + self.inputs.len() as u32;
+            config.known = restored.known().collect();
+            config.restored = restored.batch();
+            state.own = restored.receivers().collect();
+            if let Some(batch) = restored.batch() {
+                let restoring = |partition| Restoring {
+                    batch,
+                    sources: restored.sources(partition as usize),
+                    copy: 1,
+                };
+                let partitions = 0..partitions as u32;
+                state.restoring = partitions.map(|at| (at, restoring(at))).collect();
+            }
+        }
+        state.cluster = Cluster::new(config);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// The master itself receives an input.
+    pub fn is_own(&self, receiver: ReceiverId, input: u32) {
+        self.lock().own.insert(receiver, input);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells those who wait that something has changed.
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -166,11 +220,16 @@ impl Hub {
             state.claims.retain(|_, (worker, _)| *worker != id);
             state.installed.retain(|(worker, _), _| *worker != id);
             state.behind.retain(|(worker, _)| *worker != id);
+            if let Some(durable) = self.durable.get() {
+                let receivers = state.receivers.remove(&id).unwrap_or_default();
+                durable.worker_ended(id.0, receivers);
+            }
             state
                 .workers
                 .remove(&id)
                 .is_some_and(|worker| worker.joined)
         };
+        self.checkpoints.lost(id);
         if joined {
             self.step(ClusterEvent::Lost { worker: id });
         }
@@ -199,6 +258,7 @@ impl Hub {
                 receiver,
             } => {
                 state.say(worker, &ToWorker::Receive { input, receiver });
+                state.receivers.entry(worker).or_default().insert(receiver);
                 self.mailbox.send(Event::Joined { receiver });
             }
             ClusterCommand::Peer { worker, to } => {
@@ -209,6 +269,9 @@ impl Hub {
                 state.say(at, &ToWorker::Fence { lost: lost.0 });
             }
             ClusterCommand::Gone { receiver, blocks } => {
+                if let Some(durable) = self.durable.get() {
+                    state.gone = Some(durable.gone(receiver, &blocks));
+                }
                 self.mailbox.send(Event::Left { receiver, blocks });
             }
             ClusterCommand::Copy { block, from, to } => {
@@ -228,7 +291,7 @@ impl Hub {
                 last,
             } => {
                 if let Some((_, token)) = state.claims.remove(&token) {
-                    state.say(worker, &ToWorker::Grant { token, last });
+                    self.grant(state, worker, ToWorker::Grant { token, last });
                 }
             }
             ClusterCommand::Revoke {
@@ -248,7 +311,18 @@ impl Hub {
                 partition,
                 holder,
                 standby,
-            } => tracing::debug!(partition, %holder, ?standby, "partition assigned"),
+            } => {
+                tracing::debug!(partition, %holder, ?standby, "partition assigned");
+                if let Some(restoring) = state.restoring.get(&partition) {
+                    let restore = ToWorker::Restore {
+                        partition,
+                        batch: restoring.batch,
+                        sources: restoring.sources.clone(),
+                        copy: restoring.copy,
+                    };
+                    state.say(holder, &restore);
+                }
+            }
             ClusterCommand::CopyState {
                 partition,
                 from,
@@ -263,125 +337,14 @@ impl Hub {
                 };
                 state.say(to, &copy_state);
             }
-            ClusterCommand::StateLost { partition, .. } => state.state_lost = Some(partition),
+            ClusterCommand::StateLost { partition, copy } => {
+                match state.restoring.get_mut(&partition) {
+                    Some(restoring) => restoring.copy = copy,
+                    None => state.state_lost = Some(partition),
+                }
+            }
             ClusterCommand::Drained { worker } => tracing::info!(%worker, "drained"),
         }
-    }
-
-    /// What a worker that has joined says.
-    pub fn hear(&self, id: WorkerId, message: ToMaster) {
-        match message {
-            ToMaster::Stored { blocks } => {
-                let blocks = blocks.into_iter().map(Into::into).collect();
-                self.step(ClusterEvent::Stored { worker: id, blocks });
-            }
-            ToMaster::Hear { number } => self.say(id, &ToWorker::Heard { number }),
-            ToMaster::Reported {
-                batch,
-                receiver,
-                blocks,
-            } => self.mailbox.send(Event::Reported {
-                batch,
-                receiver,
-                blocks,
-            }),
-            ToMaster::Fenced { lost, blocks } => self.step(ClusterEvent::Fenced {
-                worker: id,
-                lost: WorkerId(lost),
-                blocks: blocks.into_iter().map(Into::into).collect(),
-            }),
-            ToMaster::CopyFailed { block, to } => self.step(ClusterEvent::CopyFailed {
-                block,
-                to: WorkerId(to),
-            }),
-            ToMaster::Claim {
-                input,
-                producer,
-                token,
-            } => {
-                let token = {
-                    let mut state = self.lock();
-                    state.next_claim += 1;
-                    let number = state.next_claim;
-                    state.claims.insert(number, (id, token));
-                    number
-                };
-                self.step(ClusterEvent::Claim {
-                    input,
-                    producer: producer.into(),
-                    worker: id,
-                    token,
-                });
-            }
-            ToMaster::Revoked {
-                input,
-                producer,
-                grant,
-                last,
-            } => self.step(ClusterEvent::Revoked {
-                worker: id,
-                input,
-                producer: producer.into(),
-                token: grant,
-                last,
-            }),
-            ToMaster::Installed {
-                partition,
-                version,
-                copy,
-            } => self.installed(id, partition, version, Some(copy)),
-            ToMaster::StateCopyFailed { partition, copy } => {
-                self.step(ClusterEvent::StateCopyFailed {
-                    partition,
-                    to: id,
-                    copy,
-                });
-            }
-            ToMaster::InstallFailed { partition, batch } => {
-                // It is behind from now on, until its state is copied anew; unless it has become
-                // the holder, and has run the batch itself.
-                if self.version(id, partition) < Some(batch) {
-                    self.lock().behind.insert((id, partition));
-                    self.changed();
-                }
-            }
-            ToMaster::Listening { input, address } => {
-                self.lock().listening.insert(input, address);
-                self.changed();
-            }
-            ToMaster::SourceFailed { input, message } => {
-                tracing::error!(worker = %id, input, message, "source failed");
-                self.lock().failed_sources.push((input, message));
-            }
-            ToMaster::Holds(holds) => {
-                if let Some(worker) = self.lock().workers.get_mut(&id) {
-                    worker.holds = holds;
-                }
-            }
-            ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
-        }
-    }
-
-    /// A worker holds a partition of state as of a batch. The holder, which has run its tasks, began
-    /// with what it told last.
-    pub fn installed(&self, id: WorkerId, partition: u32, version: BatchTime, copy: Option<u64>) {
-        let copy = {
-            let mut state = self.lock();
-            let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
-            // A new copy lacks nothing, nor does one that tasks of the batch have run on.
-            if copy.is_none() || copy != known {
-                state.behind.remove(&(id, partition));
-            }
-            let copy = copy.or(known).unwrap_or_default();
-            state.installed.insert((id, partition), (version, copy));
-            copy
-        };
-        self.step(ClusterEvent::Installed {
-            worker: id,
-            partition,
-            version,
-            copy,
-        });
     }
 
     /// The newest version of a partition that a worker has told.
@@ -428,6 +391,11 @@ impl Hub {
         (state.losses, state.state_lost)
     }
 
+    /// Why state could not be made from the checkpoint.
+    pub fn restore_failed(&self) -> Option<String> {
+        self.lock().restore_failed.clone()
+    }
+
     /// Where sources listen, by input.
     pub fn listening(&self) -> BTreeMap<u32, String> {
         self.lock().listening.clone()
@@ -457,7 +425,7 @@ impl Hub {
 }
 
 impl State {
-    fn say(&self, id: WorkerId, message: &ToWorker) {
+    pub(super) fn say(&self, id: WorkerId, message: &ToWorker) {
         if let Some(worker) = self.workers.get(&id) {
             worker.link.say(message);
         }
@@ -468,9 +436,8 @@ impl State {
     }
 
     fn input_of(&self, receiver: ReceiverId) -> u32 {
-        self.cluster.input_of(receiver).unwrap_or(receiver.0)
+        let own = self.own.get(&receiver).copied();
+        own.or_else(|| self.cluster.input_of(receiver))
+            .unwrap_or(receiver.0)
     }
 }
-
-/// Receivers of the master itself.
-pub type Own = Vec<(u32, Arc<Intake>)>;

@@ -5,8 +5,11 @@
 //! a worker whose link breaks is given up at once; a batch that needed it runs again.
 
 mod calls;
+mod checkpoint;
+mod hear;
 mod hub;
 mod options;
+mod own;
 mod rows;
 mod run;
 mod start;

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dstreams::cluster::{BlockStore, Held, Partitions, Plans, Workers, tasks_for};
+use dstreams::cluster::{
+    BlockStore, CheckpointPlan, Held, Partitions, Plans, Workers, Writing, tasks_for,
+};
 use dstreams::{Closing, Result};
 use dstreams_control::cluster::ClusterEvent;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
-use tokio_util::task::TaskTracker;
+use dstreams_control::durable::Covered;
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
-use super::hub::{Hub, Own};
+use super::hub::Hub;
+use super::own::Own;
 use super::state::{Snapshot, states};
 use crate::data::Peers;
 use crate::execute::{Engine, retryable, session_config};
@@ -30,10 +33,11 @@ pub struct Remote {
     pub own: Own,
     pub store: Arc<BlockStore>,
     pub closing: Closing,
-    pub sources: TaskTracker,
     pub shapes: Shapes,
     /// The newest batch that has taken effect: what installed more can run again on less.
     pub committed: Mutex<Option<BatchTime>>,
+    /// Which process of the program this is, where it is kept.
+    pub incarnation: Option<u64>,
 }
 
 impl Remote {
@@ -151,36 +155,23 @@ impl Remote {
         }
         Ok(outputs)
     }
-
-    fn seal_own(&self, batch: BatchTime, last: bool) {
-        for (receiver, intake) in &self.own {
-            self.hub.mailbox.send(Event::Reported {
-                batch,
-                receiver: ReceiverId(*receiver),
-                blocks: self.store.seal(intake, last),
-            });
-        }
-    }
 }
 
 #[async_trait]
 impl Workers for Remote {
     fn receivers(&self) -> Vec<ReceiverId> {
-        self.own
-            .iter()
-            .map(|(receiver, _)| ReceiverId(*receiver))
-            .collect()
+        self.own.receivers()
     }
 
     fn seal(self: Arc<Self>, batch: BatchTime) {
         let last = self.closing.is_requested();
         self.hub.say_all(&ToWorker::Seal { batch, last });
         if !last {
-            return self.seal_own(batch, false);
+            return self.own.seal(batch, false);
         }
         tokio::spawn(async move {
-            self.sources.wait().await;
-            self.seal_own(batch, true);
+            self.own.closed().await;
+            self.own.seal(batch, true);
         });
     }
 
@@ -209,15 +200,17 @@ impl Workers for Remote {
                 return None;
             }
             let (now, state) = hub.losses();
-            let state = state.or_else(|| self.stuck(hub));
-            (now > losses || state.is_some()).then_some(state)
+            if let Some(partition) = state.or_else(|| self.stuck(hub)) {
+                return Some(lost_state(partition));
+            }
+            if let Some(message) = hub.restore_failed() {
+                return Some(not_restored(message));
+            }
+            (now > losses).then(|| retryable("a worker that held state was lost"))
         });
         tokio::select! {
             done = self.run_here(batch, after, attempt, blocks) => done,
-            state = lost => Err(match state {
-                Some(partition) => lost_state(partition),
-                None => retryable("a worker that held state was lost"),
-            }),
+            error = lost => Err(error),
         }
     }
 
@@ -231,10 +224,24 @@ impl Workers for Remote {
         self.store.forget(blocks);
     }
 
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Option<Writing>> {
+        let partitions = if self.has_state() {
+            self.plans.tasks
+        } else {
+            0
+        };
+        self.hub.checkpoint(plan, partitions)?;
+        let hub = Arc::clone(&self.hub);
+        Ok(Some(Box::pin(async move { hub.checkpointed().await })))
+    }
+
+    fn covered(&self, batch: BatchTime, blocks: &Covered) {
+        let blocks = blocks.clone();
+        self.hub.say_all(&ToWorker::Covered { batch, blocks });
+    }
+
     async fn end(&self) {
-        self.own
-            .iter()
-            .for_each(|(_, intake)| drop(intake.seal(true)));
+        self.own.end().await;
         self.store.clear();
         self.hub.end();
     }
@@ -252,6 +259,13 @@ impl Workers for Remote {
             }
         }
         held
+    }
+}
+
+fn not_restored(message: String) -> dstreams::Error {
+    dstreams::Error::Config {
+        setting: "checkpoint directory",
+        message: format!("state could not be made from it: {message}"),
     }
 }
 

@@ -1,18 +1,15 @@
 //! [`Master`]: from a listening master to a running program.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use dstreams::cluster::{
-    Budget, DeadLetters, Inbox, Intake, Parts, open_source, run_on, run_source,
-};
-use dstreams::{Closing, Ingest, Result, Running, StreamContext};
-use dstreams_control::ReceiverId;
+use dstreams::cluster::{BlockStore, DirLock, Inbox, Parts, replay, run_on};
+use dstreams::{Closing, Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
-use super::calls::{MasterCalls, is_own};
-use super::hub::{Hub, Own};
+use super::calls::MasterCalls;
+use super::hub::Hub;
 use super::options::MasterOptions;
+use super::own::Own;
 use super::run::Remote;
 use super::status::{ClusterStatus, Watch};
 use crate::data::{Peers, Token, listen, serve};
@@ -22,6 +19,8 @@ use crate::plan::Codec;
 /// A master that listens. [`Master::start`] begins the program, once enough workers are there.
 pub struct Master {
     parts: Parts,
+    /// The directory that the program is kept in.
+    lock: Option<DirLock>,
     options: MasterOptions,
     inbox: Inbox,
     calls: Arc<MasterCalls>,
@@ -50,14 +49,7 @@ impl Master {
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
         let mut parts = Parts::of(context)?;
-        if parts.is_kept() {
-            return Err(dstreams::Error::Config {
-                setting: "checkpoint directory",
-                message: "a cluster keeps no journal and no checkpoints yet; run the program in one process, \
-                          or build it without `restore_or_new`"
-                    .into(),
-            });
-        }
+        let lock = parts.lock()?;
         // What cannot be planned is told before anybody waits for workers.
         parts.plans(options.partitions.unwrap_or(2))?;
         let watch = Arc::new(Watch::default());
@@ -85,6 +77,7 @@ impl Master {
         serve(listener, Arc::clone(&calls) as _, token, stop.clone());
         Ok(Master {
             parts,
+            lock,
             options,
             inbox,
             calls,
@@ -116,17 +109,29 @@ impl Master {
             })
             .await;
         let partitions = self.options.partitions.unwrap_or(cores.clamp(2, 128));
+        let kept = match self.lock.take() {
+            Some(lock) => Some(self.parts.restore(lock, partitions).await?),
+            None => None,
+        };
+        let of_kept = kept.as_ref().map(|(durable, restored)| (durable, restored));
+        let partitions = of_kept
+            .and_then(|(_, restored)| restored.partitions)
+            .unwrap_or(partitions);
         let plans = Arc::new(self.parts.plans(partitions)?);
         let state = if plans.states.is_empty() {
             0
         } else {
             partitions
         };
-        hub.begin(self.options.copies, state);
+        hub.begin(self.options.copies, state, of_kept);
         let codec = Codec::master(Arc::clone(&plans));
         let engine = Engine::start(&self.host, codec, partitions).await?;
         let closing = Closing::default();
-        let (own, sources) = self.receive(&closing).await?;
+        let store = Arc::<BlockStore>::default();
+        for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
+            store.insert(Arc::clone(&block.1));
+        }
+        let own = Own::begin(&mut self.parts, &hub, &store, &closing, of_kept).await?;
         let remote = Arc::new(Remote {
             hub: Arc::clone(&hub),
             engine,
@@ -135,11 +140,11 @@ impl Master {
             rows_per_task: self.parts.config.rows_per_task,
             address: self.address.clone(),
             own,
-            store: Arc::default(),
+            store,
             closing,
-            sources,
             shapes: Default::default(),
-            committed: Default::default(),
+            committed: Mutex::new(of_kept.and_then(|(_, restored)| restored.batch())),
+            incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
         hub.until(|hub| {
@@ -147,37 +152,18 @@ impl Master {
             (joined.count() >= wanted).then_some(())
         })
         .await;
-        let running = run_on(self.parts, remote, self.inbox, Default::default())?;
+        let kept = match kept {
+            Some((durable, restored)) => {
+                let controller = replay(&*remote, &durable, restored).await?;
+                Some((durable, controller))
+            }
+            None => None,
+        };
+        let running = run_on(self.parts, remote, self.inbox, Default::default(), kept)?;
         Ok(RunningCluster {
             running,
             calls: self.calls,
             _serving: self.serving,
         })
-    }
-
-    /// Opens the inputs that this process receives.
-    async fn receive(&mut self, closing: &Closing) -> Result<(Own, TaskTracker)> {
-        let budget = Budget::new(self.parts.config.block_memory);
-        let (mut own, running) = (Vec::new(), TaskTracker::new());
-        let sources = std::mem::take(&mut self.parts.sources);
-        let inputs = self.parts.inputs().into_iter().zip(sources);
-        for ((at, (name, schema)), mut source) in
-            (0u32..).zip(inputs).map(|(at, (i, s))| ((at, i), s))
-        {
-            if !is_own(self.calls.hub.inputs[at as usize].kind) {
-                continue;
-            }
-            let (budget, dead) = (budget.clone(), DeadLetters::default());
-            let config = &self.parts.config;
-            let intake = Intake::new(ReceiverId(at), &name, schema, config, budget, dead);
-            let intake = Arc::new(intake);
-            open_source(source.as_mut(), &intake).await?;
-            let ingest = Ingest::of(Arc::clone(&intake));
-            let listeners = self.parts.listeners.clone();
-            running.spawn(run_source(source, ingest, closing.clone(), listeners));
-            own.push((at, intake));
-        }
-        running.close();
-        Ok((own, running))
     }
 }

@@ -68,7 +68,11 @@ impl Remote {
     ) -> bool {
         let all_there = |hub: &Hub| {
             let mut all = (0..).zip(holders);
-            self.committed() >= after && all.all(|(p, of)| hub.version(of.holder, p) >= after)
+            // A checkpoint has the state as of the batch before, and not more.
+            let stays = !hub.checkpoints.is_taking();
+            stays
+                && self.committed() >= after
+                && all.all(|(p, of)| hub.version(of.holder, p) >= after)
         };
         if all_there(&self.hub) {
             gate.open();

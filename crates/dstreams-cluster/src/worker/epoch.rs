@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::lane::{self, held};
 use super::memory::Memory;
+use super::on_disk::{OnDisk, Since};
 use super::state::Standbys;
 use crate::data::{CLIENT_MESSAGE, CopyHeader, Received};
 use crate::execute::Site;
@@ -45,6 +46,9 @@ pub struct Epoch {
     /// How often the master was asked whether it hears.
     asked: AtomicU64,
     heard: watch::Sender<u64>,
+    pub on_disk: Option<Arc<OnDisk>>,
+    /// What could not be written, for which this worker ends.
+    pub failed: watch::Sender<Option<dstreams::Error>>,
 }
 
 /// Claims that the master has not granted.
@@ -74,12 +78,14 @@ impl Epoch {
         mut parts: Parts,
         site: Arc<Site>,
         link: Sender<ToMaster>,
+        on_disk: Option<Arc<OnDisk>>,
     ) -> Arc<Self> {
+        let checkpoints = on_disk.as_ref().map(|it| it.checkpoints.clone());
         let config = parts.config.clone();
         let sources = std::mem::take(&mut parts.sources);
         Arc::new(Epoch {
             worker,
-            states: Standbys::new(Arc::clone(&site), link.clone()),
+            states: Standbys::new(Arc::clone(&site), link.clone(), checkpoints),
             site,
             link,
             peer: watch::Sender::new(None),
@@ -97,6 +103,8 @@ impl Epoch {
             copies: Mutex::default(),
             asked: AtomicU64::new(0),
             heard: watch::Sender::new(0),
+            on_disk,
+            failed: watch::Sender::new(None),
         })
     }
 
@@ -140,12 +148,46 @@ impl Epoch {
                 grant,
             } => self.revoke(input, producer, grant),
             ToWorker::Forget { batch } => self.site.kept.forget_to(batch),
-            ToWorker::CopyState { .. } | ToWorker::Install { .. } => self.states.take(message),
+            ToWorker::CopyState { .. } | ToWorker::Install { .. } | ToWorker::Restore { .. } => {
+                self.states.take(message);
+            }
+            ToWorker::Checkpoint {
+                checkpoint,
+                file,
+                since,
+            } => self.checkpoint((checkpoint, file), since),
+            ToWorker::Covered { batch, blocks } => {
+                if let Some(on_disk) = &self.on_disk {
+                    on_disk.covered(&self.site, batch, &blocks);
+                }
+            }
             ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
             | ToWorker::Begin { .. }
             | ToWorker::End => {}
         }
+    }
+
+    fn checkpoint(self: &Arc<Self>, of: (u64, String), since: Since) {
+        let epoch = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(on_disk) = &epoch.on_disk {
+                on_disk
+                    .checkpoint(&epoch.site, &epoch.link, of, since)
+                    .await;
+            }
+        });
+    }
+
+    /// Nothing more can be made safe here.
+    pub async fn fail(&self, error: dstreams::Error) {
+        self.failed.send_replace(Some(error));
+        std::future::pending().await
+    }
+
+    /// The columns of an input.
+    pub fn schema(&self, input: u32) -> Option<&dstreams::arrow::datatypes::SchemaRef> {
+        self.inputs.get(input as usize).map(|(_, schema)| schema)
     }
 
     /// Waits until the master knows what was said so far. Never, when it has given this worker up.

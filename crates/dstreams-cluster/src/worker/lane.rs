@@ -114,16 +114,19 @@ fn report(epoch: &Epoch, intake: &Intake, seal: Seal, sealed: &mut Sealed) {
     });
 }
 
-/// Holds the blocks, has a peer hold them, and tells the master.
+/// Holds the blocks, has a peer hold them, writes them where the program is kept, and tells the master.
 async fn replicate(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
     for block in blocks {
         epoch.hold(Arc::clone(block)).await;
     }
     point("replicate:held");
     let alone = AtomicBool::new(false);
-    futures::stream::iter(blocks)
-        .for_each_concurrent(COPYING, |block| copy(epoch, block, &alone))
-        .await;
+    let copies = async {
+        futures::stream::iter(blocks)
+            .for_each_concurrent(COPYING, |block| copy(epoch, block, &alone))
+            .await;
+    };
+    tokio::join!(copies, write(epoch, input, blocks));
     point("replicate:copied");
     let blocks = blocks.iter().map(|block| held(input, block));
     epoch.link.say(&ToMaster::Stored {
@@ -133,6 +136,20 @@ async fn replicate(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
         // A peer refuses what comes after this worker was given up. Without one it is the master who
         // must not have done so.
         epoch.heard().await;
+    }
+}
+
+/// Returns when the blocks are on disk, if they are to be.
+async fn write(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
+    let (Some(on_disk), Some(schema)) = (&epoch.on_disk, epoch.schema(input)) else {
+        return;
+    };
+    let written = match on_disk.blocks(input, blocks, schema) {
+        Ok(ticket) => on_disk.synced(ticket).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        epoch.fail(error).await;
     }
 }
 

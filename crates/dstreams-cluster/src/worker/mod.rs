@@ -9,6 +9,7 @@ mod epoch;
 mod executor;
 mod lane;
 mod memory;
+mod on_disk;
 mod run;
 mod state;
 

@@ -14,6 +14,7 @@ use super::calls::WorkerCalls;
 use super::epoch::Epoch;
 use super::executor::{self, WorkDir};
 use super::memory::Memory;
+use super::on_disk::OnDisk;
 use crate::data::{Peers, Token, listen, serve};
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
@@ -176,9 +177,13 @@ async fn epoch(
     let _serving = stop.drop_guard();
     welcome();
     joined(worker, &address.to_string());
-    let (partitions, engine) = loop {
+    let (partitions, engine, incarnation) = loop {
         match next(&mut heard).await {
-            Ok(ToWorker::Begin { partitions, engine }) => break (partitions, engine),
+            Ok(ToWorker::Begin {
+                partitions,
+                engine,
+                incarnation,
+            }) => break (partitions, engine, incarnation),
             Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
             Ok(ToWorker::End) => return Ok(End::Program),
             Ok(_) => {}
@@ -199,7 +204,8 @@ async fn epoch(
     })?;
     let site = Site::new(plans, rows_per_batch, peers, address.to_string(), store)?;
     let site = Arc::new(site);
-    let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone());
+    let on_disk = OnDisk::begin(&parts, incarnation, worker)?;
+    let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);
     let _ = calls.epoch.set(Arc::clone(&epoch));
     let engine = engine_at(&options.master, &engine);
     let host = address.ip().to_string();
@@ -215,8 +221,13 @@ async fn epoch(
             }
         }
     };
+    let mut failed = epoch.failed.subscribe();
     tokio::select! {
         end = heeding => Ok(end),
+        Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {
+            Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.was_taken()) => Err(error),
+            _ => Ok(End::Link("another master has taken its journal".into())),
+        },
         ended = executor => match ended {
             Ok(()) => Ok(End::Link("the executor was stopped".into())),
             Err(error) => Ok(End::Link(error.to_string())),

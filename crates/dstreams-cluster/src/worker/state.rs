@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::Installs;
+use dstreams::cluster::{Installs, PartAt, Store, load};
 use dstreams_control::BatchTime;
 use tokio::sync::mpsc;
 
+use super::on_disk::on_disk;
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker};
 use crate::plan::{KeptId, Source};
@@ -25,21 +26,26 @@ const PATIENCE: Duration = Duration::from_secs(12);
 pub struct Standbys {
     site: Arc<Site>,
     link: Sender<ToMaster>,
+    /// Where checkpoints are.
+    checkpoints: Option<Store>,
     partitions: Mutex<BTreeMap<u32, mpsc::UnboundedSender<ToWorker>>>,
 }
 
 impl Standbys {
-    pub fn new(site: Arc<Site>, link: Sender<ToMaster>) -> Self {
+    pub fn new(site: Arc<Site>, link: Sender<ToMaster>, checkpoints: Option<Store>) -> Self {
         Standbys {
             site,
             link,
+            checkpoints,
             partitions: Mutex::default(),
         }
     }
 
     /// Takes what the master says of a partition.
     pub fn take(&self, message: ToWorker) {
-        let (ToWorker::CopyState { partition, .. } | ToWorker::Install { partition, .. }) = message
+        let (ToWorker::CopyState { partition, .. }
+        | ToWorker::Install { partition, .. }
+        | ToWorker::Restore { partition, .. }) = message
         else {
             return;
         };
@@ -50,7 +56,7 @@ impl Standbys {
         let queue = partitions.entry(partition).or_insert_with(|| {
             let (queue, messages) = mpsc::unbounded_channel();
             let (site, link) = (Arc::clone(&self.site), self.link.clone());
-            tokio::spawn(run(site, link, messages));
+            tokio::spawn(run(site, link, self.checkpoints.clone(), messages));
             queue
         });
         let _ = queue.send(message);
@@ -60,6 +66,7 @@ impl Standbys {
 async fn run(
     site: Arc<Site>,
     link: Sender<ToMaster>,
+    checkpoints: Option<Store>,
     mut messages: mpsc::UnboundedReceiver<ToWorker>,
 ) {
     // The copy that the state of this partition began with.
@@ -83,6 +90,25 @@ async fn run(
                     tracing::warn!(partition, from, %error, "state was not copied");
                     tokio::time::sleep(AGAIN).await;
                     link.say(&ToMaster::StateCopyFailed { partition, copy });
+                }
+            },
+            ToWorker::Restore {
+                partition,
+                batch,
+                sources,
+                copy,
+            } => match restore(&site, checkpoints.as_ref(), partition, sources).await {
+                Ok(()) => {
+                    began = copy;
+                    link.say(&ToMaster::Installed {
+                        partition,
+                        version: batch,
+                        copy,
+                    });
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    link.say(&ToMaster::RestoreFailed { partition, message });
                 }
             },
             ToWorker::Install {
@@ -117,6 +143,22 @@ async fn run(
             _ => {}
         }
     }
+}
+
+/// Makes a partition of state from a checkpoint.
+async fn restore(
+    site: &Arc<Site>,
+    checkpoints: Option<&Store>,
+    partition: u32,
+    sources: Vec<Vec<PartAt>>,
+) -> dstreams::Result<()> {
+    let store = checkpoints.ok_or(dstreams::Error::NotRunning)?.clone();
+    let (site, partition) = (Arc::clone(site), partition as usize);
+    on_disk(async move {
+        site.states.clear(partition)?;
+        load(&store, &site.states, partition, &sources).await
+    })
+    .await
 }
 
 /// Gets the whole state of a partition from its holder.

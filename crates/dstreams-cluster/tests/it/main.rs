@@ -4,6 +4,9 @@
 
 #[path = "../../../dstreams/tests/it/every_operator.rs"]
 mod every_operator;
+#[path = "../../../dstreams/tests/it/killed.rs"]
+#[allow(dead_code)] // as here
+mod killed;
 #[path = "../../../dstreams/tests/it/program.rs"]
 #[allow(dead_code)] // the local engine's tests use more of it
 mod program;
@@ -21,5 +24,6 @@ mod namespaces;
 mod pipeline;
 mod ports;
 mod process;
+mod restart;
 mod scene;
 mod workers;

@@ -26,6 +26,8 @@ pub struct How {
     pub token: Option<String>,
     pub memory: Option<usize>,
     pub spill: Option<PathBuf>,
+    /// A variable of its environment: what the test it runs needs to know.
+    pub place: Option<(&'static str, String)>,
 }
 
 /// A worker in a process of its own.
@@ -62,6 +64,9 @@ impl Process {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
+        }
+        if let Some((name, place)) = &how.place {
+            command.env(name, place);
         }
         Process(command.spawn().unwrap())
     }

@@ -73,7 +73,7 @@ impl ThisProcess {
         let dead_letters = DeadLetters::default();
         let names = parts.inputs();
         // Receivers of each process have names of their own: their blocks may be in one batch.
-        let first = restored.map_or(0, |restored| restored.incarnation) as u32 * names.len() as u32;
+        let first = restored.map_or(0, Restored::first_receiver);
         let intakes = names.into_iter().enumerate();
         let intakes = intakes.map(|(at, (name, schema))| {
             let (budget, dead) = (budget.clone(), dead_letters.clone());

@@ -116,10 +116,12 @@ impl Master {
             };
             self.step(event);
         }
-        self.workers.end().await;
-        if let Some(durable) = self.durable.take() {
+        if let Some(durable) = &self.durable {
+            // While those who write it are there.
             durable.close().await;
         }
+        self.workers.end().await;
+        self.durable = None;
         let mut totals = self
             .watched
             .totals
@@ -224,8 +226,8 @@ impl Master {
             }
             Command::Forget { batch, blocks } => {
                 self.state.cuts.remove(&batch);
-                self.workers.forget(batch, &blocks);
                 self.keep(batch, &blocks);
+                self.workers.forget(batch, &blocks);
             }
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
             Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),

@@ -63,9 +63,9 @@ pub trait Workers: Send + Sync + 'static {
         })
     }
 
-    /// Takes the state as of the last batch that was forgotten, and has it written. Called between two batches:
-    /// nothing is installed before this returns; what is returned may take longer. None where checkpoints are
-    /// not kept.
+    /// Takes the state as of a batch that has taken effect, and has it written. Called before that one is
+    /// forgotten: a later one must not be installed before the state is taken, writing it may take longer. None
+    /// where checkpoints are not kept.
     fn capture(&self, _plan: &CheckpointPlan) -> Result<Option<Writing>> {
         Ok(None)
     }

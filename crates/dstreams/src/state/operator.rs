@@ -222,7 +222,9 @@ impl KeyedState {
         }
         let mut state = KeyedState::new(spec, number)?;
         state.partition = KeyedPartition::import(Arc::clone(&state.shape), from.bytes()?)?;
-        if let Some(version) = state.partition.version() {
+        // What was made as a whole does not say what its last batch changed, and nobody asks: it has taken effect.
+        let (version, low) = (state.partition.version(), state.partition.low());
+        if let Some(version) = version.filter(|_| version > low) {
             state.changed = state.partition.changes(version)?.rows()?;
         }
         Ok(state)

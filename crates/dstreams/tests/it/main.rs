@@ -13,6 +13,7 @@ mod files_source;
 mod graph;
 mod kept;
 mod keyed_state;
+mod killed;
 mod lifecycle;
 mod operators;
 mod program;

@@ -8,8 +8,9 @@ use dstreams::agg::count;
 use dstreams::files::{Files, Format};
 use dstreams::{Config, StreamContext};
 
+use crate::killed::new_dir;
 use crate::program::{block_on, soon};
-use crate::restart::{PLACE, Process, be_the_program, new_dir};
+use crate::restart::{PLACE, Process, be_the_program};
 
 const FILES: usize = 40;
 const LINES: usize = 60;

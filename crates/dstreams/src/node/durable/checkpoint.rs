@@ -1,7 +1,5 @@
 //! Writing a checkpoint: the bytes of what changed, then the manifest that makes them one; and reading it.
 
-use std::sync::Arc;
-
 use dstreams_control::BatchTime;
 use dstreams_control::durable::Covered;
 use futures::future::BoxFuture;
@@ -185,7 +183,7 @@ pub struct PartAt {
 /// Takes a partition of all states from a checkpoint; they must be empty. Blocks.
 pub async fn load(
     store: &Store,
-    states: &Arc<States>,
+    states: &States,
     partition: usize,
     sources: &[Vec<PartAt>],
 ) -> Result<()> {

@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use self::checkpoint::{CheckpointPlan, Writing};
 use self::manifest::Manifest;
 use self::marks::Marks;
-use self::received::Ended;
+use self::received::{Ended, dir_of};
 use self::store::Store;
 use super::journal::{DirLock, Entry, Journal, Ticket};
 use super::workers::Workers;
@@ -38,6 +38,7 @@ use crate::receive::Block;
 
 /// See the module.
 pub struct Durable {
+    dir: PathBuf,
     store: Store,
     _lock: DirLock,
     journal: Journal,
@@ -102,7 +103,8 @@ impl Durable {
     }
 
     /// A worker with these receivers is no more.
-    pub fn worker_ended(&self, journal: PathBuf, receivers: BTreeSet<ReceiverId>) {
+    pub fn worker_ended(&self, worker: u32, receivers: BTreeSet<ReceiverId>) {
+        let journal = dir_of(&self.dir, self.incarnation, worker);
         lock(&self.ended).add(journal, receivers);
     }
 

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::cluster::Mark;
 use dstreams_control::durable::{self, Covered, Marks as ByProducer, Needs, Replay};
-use dstreams_control::{BatchTime, BlockMeta};
+use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
 
+use super::checkpoint::PartAt;
 use super::fit::StateChanges;
 use super::manifest::{Manifest, Program, StateId, StateParts};
 use super::marks::Marks;
@@ -17,6 +19,9 @@ use super::{Durable, Tickets};
 use crate::error::{Error, Result};
 use crate::node::journal::{DirLock, Entry, Journal, Ticket, read};
 use crate::receive::Block;
+
+/// Bits of a receiver's id for its number in its process.
+const RECEIVER_BITS: u32 = 16;
 
 /// What an earlier process left.
 #[derive(Default)]
@@ -164,6 +169,11 @@ impl Durable {
             ended.add(journal, receivers);
         }
         let restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
+        if restart.incarnation >> (32 - RECEIVER_BITS) > 0 {
+            return Err(wrong(
+                "its program was started too often; begin anew in an empty directory".into(),
+            ));
+        }
         let journal = Journal::open(dir, found.last)?;
         let opened = journal.append(Entry::Opened {
             incarnation: restart.incarnation,
@@ -187,6 +197,7 @@ impl Durable {
             marks: restart.marks,
         };
         let durable = Durable {
+            dir: dir.clone(),
             store,
             _lock: lock,
             journal,
@@ -203,9 +214,35 @@ impl Durable {
 
 impl Restored {
     /// By input and producer: what was taken.
-    pub fn known(&self) -> impl Iterator<Item = (u32, &str, u64)> {
+    pub fn known(&self) -> impl Iterator<Item = Mark> {
         let marks = self.marks.iter();
-        marks.map(|((input, producer), last)| (*input, producer.as_str(), *last))
+        marks.map(|((input, producer), last)| Mark {
+            input: *input,
+            producer: Arc::from(producer.as_str()),
+            last: *last,
+        })
+    }
+
+    /// The batch of the checkpoint.
+    pub fn batch(&self) -> Option<BatchTime> {
+        self.state.as_ref().map(|(manifest, _)| manifest.batch())
+    }
+
+    /// What a partition is made from, by state.
+    pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
+        let state = self.state.as_ref();
+        state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
+    }
+
+    /// Receivers of earlier processes that there are blocks of, and their inputs.
+    pub fn receivers(&self) -> impl Iterator<Item = (ReceiverId, u32)> {
+        let blocks = self.blocks.iter();
+        blocks.map(|(input, block)| (block.meta.id.receiver, *input))
+    }
+
+    /// Receivers of each process have ids of their own, from here on: blocks of several may be in one batch.
+    pub fn first_receiver(&self) -> u32 {
+        (self.incarnation as u32) << RECEIVER_BITS
     }
 
     /// What was taken of an input, by producer.

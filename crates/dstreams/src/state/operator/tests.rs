@@ -9,6 +9,7 @@ use dstreams_control::BatchTime;
 use super::KeyedState;
 use crate::plan::{KeyedSpec, Update, Views};
 use crate::state::bytes::Reader;
+use crate::state::captured::Captured;
 use crate::stream::graph::View;
 use crate::stream::key_state::KeyState;
 use crate::stream::record::{Out, Record, batch_of};
@@ -91,4 +92,52 @@ fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
             .sum::<usize>();
     }
     assert!(made > 30, "{made}");
+}
+
+/// What a checkpoint has of a state gives it again, and from there it goes on as it would have, also when it is
+/// moved to another worker at once.
+#[test]
+fn a_captured_state_goes_on() {
+    let mut state = KeyedState::new(spec(), 0).unwrap();
+    let mut captured: Vec<Vec<u8>> = Vec::new();
+    let mut since = None;
+    for batch in 1..60u64 {
+        let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
+        let rows = [batch_of(rows).unwrap()];
+        let time = BatchTime(100 * batch);
+        state.install(time, &rows).unwrap();
+        if batch % 5 > 0 {
+            continue;
+        }
+        let (on, content) = state.capture(since).unwrap();
+        assert_eq!(on, since.filter(|_| batch != 30), "batch {batch}");
+        if on.is_none() {
+            captured.clear();
+        }
+        let captured_now = Captured {
+            state: 0,
+            version: time,
+            on,
+            content,
+        };
+        captured.push(captured_now.into_bytes().unwrap());
+        state.covered(time);
+        // Once, as if the last checkpoint were not known.
+        since = Some(time).filter(|_| batch != 25);
+        let mut restored = KeyedState::new(spec(), 0).unwrap();
+        for bytes in &captured {
+            restored.restore(bytes).unwrap();
+        }
+        let table = |of: &KeyedState| {
+            let rows = of.table(time).unwrap();
+            concat_batches(&spec().results, &rows).unwrap()
+        };
+        assert_eq!(table(&restored), table(&state), "batch {batch}");
+        let mut there = moved(&restored);
+        let mut here = moved(&state);
+        let next = BatchTime(time.0 + 100);
+        here.install(next, &rows).unwrap();
+        there.install(next, &rows).unwrap();
+        assert_eq!(read(&there), read(&here), "after batch {batch}");
+    }
 }

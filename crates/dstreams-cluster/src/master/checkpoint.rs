@@ -1,0 +1,122 @@
+//! [`Checkpoints`]: a checkpoint that the workers are asked for.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dstreams::Result;
+use dstreams::cluster::{CheckpointPlan, WrittenFile, state_file};
+use dstreams_control::cluster::WorkerId;
+
+use super::hub::Hub;
+use crate::execute::retryable;
+use crate::link::ToWorker;
+
+/// See the module. There is one at a time.
+#[derive(Default)]
+pub struct Checkpoints(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    number: u64,
+    /// Who has not taken the state yet: nothing may be installed until then.
+    taking: BTreeSet<WorkerId>,
+    /// Who has not written it.
+    writing: BTreeSet<WorkerId>,
+    written: Vec<WrittenFile>,
+    failure: Option<String>,
+}
+
+impl Checkpoints {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, number: u64, workers: impl Iterator<Item = WorkerId> + Clone) {
+        *self.lock() = State {
+            number,
+            taking: workers.clone().collect(),
+            writing: workers.collect(),
+            ..State::default()
+        };
+    }
+
+    /// A worker has taken its part of the state.
+    pub fn taken(&self, worker: WorkerId, number: u64) {
+        let mut state = self.lock();
+        if state.number == number {
+            state.taking.remove(&worker);
+        }
+    }
+
+    /// A worker has written its part, or failed to.
+    pub fn written(
+        &self,
+        worker: WorkerId,
+        number: u64,
+        written: Result<Option<WrittenFile>, String>,
+    ) {
+        let mut state = self.lock();
+        if state.number != number || !state.writing.remove(&worker) {
+            return;
+        }
+        match written {
+            Ok(written) => state.written.extend(written),
+            Err(error) => state.failure = Some(format!("worker {worker}: {error}")),
+        }
+    }
+
+    /// A worker is gone.
+    pub fn lost(&self, worker: WorkerId) {
+        let mut state = self.lock();
+        state.taking.remove(&worker);
+        if state.writing.remove(&worker) {
+            state.failure = Some(format!("worker {worker} was lost"));
+        }
+    }
+
+    /// Whether the state is being taken: until it is, it must stay as it is.
+    pub fn is_taking(&self) -> bool {
+        !self.lock().taking.is_empty()
+    }
+
+    /// What was written, when all have; an error once one has failed.
+    fn done(&self) -> Option<Result<Vec<WrittenFile>>> {
+        let state = self.lock();
+        match &state.failure {
+            Some(failure) => Some(Err(retryable(failure.clone()))),
+            None => (state.writing.is_empty()).then(|| Ok(state.written.clone())),
+        }
+    }
+}
+
+impl Hub {
+    /// Has the holders of so many partitions take the state for a checkpoint.
+    pub fn checkpoint(&self, plan: &CheckpointPlan, partitions: usize) -> Result<()> {
+        let holders: Option<Vec<_>> = self.holders(partitions).into_iter().collect();
+        let holders = holders.ok_or_else(|| retryable("a partition has no holder"))?;
+        let workers: BTreeSet<WorkerId> = holders.iter().map(|of| of.holder).collect();
+        self.checkpoints.begin(plan.number, workers.iter().copied());
+        for worker in workers {
+            let held = (0u32..).zip(&holders).zip(&plan.since);
+            let held = held.filter(|((_, of), _)| of.holder == worker);
+            let process = format!("{}-{}", plan.incarnation, worker.0);
+            let order = ToWorker::Checkpoint {
+                checkpoint: plan.number,
+                file: state_file(plan.number, &process),
+                since: held
+                    .map(|((partition, _), since)| (partition, since.clone()))
+                    .collect(),
+            };
+            self.say(worker, &order);
+            if !self.workers().contains_key(&worker) {
+                self.checkpoints.lost(worker);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the checkpoint that was begun last is written.
+    pub async fn checkpointed(&self) -> Result<Vec<WrittenFile>> {
+        self.until(|hub| hub.checkpoints.done()).await
+    }
+}

@@ -1,0 +1,113 @@
+//! [`OnDisk`]: what of a worker is on disk, where a program is kept in a directory: the blocks it received, and its
+//! part of checkpoints.
+
+use std::sync::Arc;
+
+use dstreams::Result;
+use dstreams::cluster::{Block, BlockJournal, Captured, Parts, Store, Ticket, dir_of, write};
+use dstreams_control::BatchTime;
+use dstreams_control::durable::Covered;
+
+use crate::execute::Site;
+use crate::link::{Sender, ToMaster};
+
+/// See the module.
+pub struct OnDisk {
+    pub checkpoints: Store,
+    journal: BlockJournal,
+}
+
+/// Partitions, and by state the version that the last checkpoint has.
+pub type Since = Vec<(u32, Vec<Option<BatchTime>>)>;
+
+impl OnDisk {
+    /// Begins what this worker of the n-th process of a program writes; none where the program is kept nowhere.
+    pub fn begin(
+        parts: &Parts,
+        incarnation: Option<u64>,
+        worker: u32,
+    ) -> Result<Option<Arc<Self>>> {
+        let (Some(kept), Some(incarnation)) = (parts.kept(), incarnation) else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(OnDisk {
+            checkpoints: kept.store(),
+            journal: BlockJournal::begin(dir_of(&kept.dir, incarnation, worker))?,
+        })))
+    }
+
+    /// Writes blocks that were received; returns the last one's ticket.
+    pub fn blocks(
+        &self,
+        input: u32,
+        blocks: &[Arc<Block>],
+        schema: &dstreams::arrow::datatypes::SchemaRef,
+    ) -> Result<Option<Ticket>> {
+        let mut last = None;
+        for block in blocks {
+            last = Some(self.journal.block(input, block, schema)?);
+        }
+        Ok(last)
+    }
+
+    /// Waits until blocks are on disk.
+    pub async fn synced(&self, ticket: Option<Ticket>) -> Result<()> {
+        match ticket {
+            Some(ticket) => self.journal.synced(ticket).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether another master has taken the journal away.
+    pub fn was_taken(&self) -> bool {
+        self.journal.was_taken()
+    }
+
+    /// A checkpoint of this batch is there, with these blocks.
+    pub fn covered(&self, site: &Site, batch: BatchTime, blocks: &Covered) {
+        self.journal.covered(batch, blocks);
+        for partition in 0..site.plans.tasks {
+            site.states.covered(partition, batch);
+        }
+    }
+
+    /// Takes the state of partitions for a checkpoint, says so, and writes it.
+    pub async fn checkpoint(
+        &self,
+        site: &Site,
+        link: &Sender<ToMaster>,
+        (checkpoint, file): (u64, String),
+        since: Since,
+    ) {
+        let captured = capture(site, since);
+        link.say(&ToMaster::Taken { checkpoint });
+        let store = self.checkpoints.clone();
+        let written = match captured {
+            Ok(captured) => on_disk(async move { write(&store, file, captured).await }).await,
+            Err(error) => Err(error),
+        };
+        link.say(&ToMaster::Written {
+            checkpoint,
+            written: written.map_err(|error| error.to_string()),
+        });
+    }
+}
+
+fn capture(site: &Site, since: Since) -> Result<Vec<(usize, Captured)>> {
+    let mut all = Vec::new();
+    for (partition, since) in since {
+        let partition = partition as usize;
+        let captured = site.states.capture(partition, &since)?;
+        all.extend(captured.into_iter().map(|captured| (partition, captured)));
+    }
+    Ok(all)
+}
+
+/// Runs what waits for a disk where that is allowed.
+pub async fn on_disk<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
+    done.unwrap_or(Err(dstreams::Error::NotRunning))
+}

@@ -1,0 +1,294 @@
+//! A program on a cluster, kept in a directory: its master, its workers, or all of them are killed at any moment and
+//! started again, and its batches are those of one that never was.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dstreams::StreamContext;
+use dstreams_cluster::{Master, MasterOptions};
+
+use crate::killed::{batches_more, check, free_address, new_dir, program, send};
+use crate::process::{How, Process, be_worker};
+use crate::program::{block_on, soon};
+use crate::rng::Rng;
+
+/// Tells a test process the directory of the program, and where the master listens.
+const PLACE: &str = "DSTREAMS_TEST_KEPT";
+const WORKERS: usize = 3;
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Clients of a worker connect where the worker listens.
+const ANYWHERE: &str = "127.0.0.1:0";
+
+fn kept(dir: &Path) -> dstreams::Result<StreamContext> {
+    StreamContext::restore_or_new(dir.join("state"), || program(dir, ANYWHERE, INTERVAL))
+}
+
+/// Not a test: the master, until it is killed or told to end.
+#[test]
+#[ignore = "a process of other tests"]
+fn the_master() {
+    let Ok(place) = std::env::var(PLACE) else {
+        return;
+    };
+    let (dir, listen) = place.split_once('|').unwrap();
+    let ended = block_on(async {
+        dstreams_cluster::logs::to_stderr();
+        let mut options = MasterOptions::default();
+        options.listen = listen.into();
+        options.workers = WORKERS;
+        options.partitions = Some(3);
+        let master = Master::listen(kept(Path::new(dir))?, options).await?;
+        let cluster = master.start().await?;
+        cluster
+            .running
+            .run_until_signal(Duration::from_secs(30))
+            .await
+    });
+    if let Err(error) = ended {
+        eprintln!("the master: {error}");
+        std::process::exit(3);
+    }
+}
+
+/// Not a test: a worker.
+#[test]
+#[ignore = "a process of other tests"]
+fn a_worker() {
+    let place = std::env::var(PLACE).unwrap_or_default();
+    be_worker(|| kept(Path::new(&place)).unwrap());
+}
+
+/// A master and its workers.
+struct Cluster<'a> {
+    dir: &'a Path,
+    address: String,
+    master: Child,
+    workers: Vec<Process>,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(dir: &'a Path, address: String) -> Self {
+        let mut cluster = Cluster {
+            dir,
+            master: master(dir, &address, None),
+            address,
+            workers: Vec::new(),
+        };
+        cluster.add_workers();
+        cluster
+    }
+
+    fn add_workers(&mut self) {
+        while self.workers.len() < WORKERS {
+            self.add_worker(None);
+        }
+    }
+
+    fn add_worker(&mut self, crash_at: Option<&str>) {
+        let how = How {
+            place: Some((PLACE, self.dir.display().to_string())),
+            crash_at: crash_at.map(|point| format!("{point}@{}", self.crashed().display())),
+            ..How::default()
+        };
+        let worker = Process::start("restart::a_worker", &self.address, &how);
+        self.workers.push(worker);
+    }
+
+    fn crashed(&self) -> PathBuf {
+        self.dir.join("crashed")
+    }
+
+    /// Waits until the master has ended at the point that was planned.
+    async fn master_crashed(&mut self) {
+        let wait = async {
+            while self.master.try_wait().unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("the crash of the master", wait).await;
+        std::fs::remove_file(self.crashed()).expect("the planned crash");
+    }
+
+    /// Waits until the worker that came last has ended at the point that was planned.
+    async fn worker_crashed(&mut self) {
+        let worker = self.workers.last_mut().unwrap();
+        let wait = async {
+            while !worker.has_ended() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("the crash of a worker", wait).await;
+        self.workers.pop();
+        std::fs::remove_file(self.crashed()).expect("the planned crash");
+    }
+
+    fn kill_master(&mut self) {
+        let _ = self.master.kill();
+        self.master.wait().unwrap();
+    }
+
+    fn start_master(&mut self, crash_at: Option<&str>) {
+        self.master = master(self.dir, &self.address, crash_at);
+    }
+
+    /// State that was lost with its workers ends the program; it goes on from its directory.
+    async fn batches_more(&mut self, more: usize) {
+        let dir = self.dir;
+        let mut wait = Box::pin(batches_more(dir, more));
+        loop {
+            let tick = tokio::time::sleep(Duration::from_millis(20));
+            tokio::select! {
+                () = &mut wait => return,
+                () = tick => {
+                    if let Some(status) = self.master.try_wait().unwrap() {
+                        println!("the master has ended with {status}");
+                        self.add_workers();
+                        self.start_master(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop(mut self) {
+        let told = Command::new("kill")
+            .arg(self.master.id().to_string())
+            .status();
+        assert!(told.unwrap().success());
+        assert!(self.master.wait().unwrap().success(), "it ended badly");
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        self.kill_master();
+    }
+}
+
+fn master(dir: &Path, address: &str, crash_at: Option<&str>) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "--exact",
+            "restart::the_master",
+            "--nocapture",
+            "--include-ignored",
+        ])
+        .env(PLACE, format!("{}|{address}", dir.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if let Some(point) = crash_at {
+        let plan = format!("{point}@{}", dir.join("crashed").display());
+        command.env("DSTREAMS_CRASH_AT", plan);
+    }
+    command.spawn().unwrap()
+}
+
+/// Runs the program and a client while `trouble` kills parts of it; then checks what there is.
+async fn with_trouble(trouble: impl AsyncFnOnce(&mut Cluster<'_>)) {
+    let (dir, address) = (new_dir(), free_address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = tokio::spawn(send(address.clone(), Arc::clone(&stop)));
+    let mut cluster = Cluster::start(&dir, address);
+    trouble(&mut cluster).await;
+    // It listens to signals by then.
+    cluster.batches_more(1).await;
+    stop.store(true, Ordering::SeqCst);
+    let sent = soon("the client", client).await.unwrap();
+    cluster.stop();
+    let batches = check(&dir, sent, INTERVAL);
+    println!("{batches} batches, {sent} lines");
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+#[test]
+fn a_cluster_that_is_stopped_goes_on() {
+    block_on(with_trouble(async |cluster| {
+        cluster.batches_more(8).await;
+        cluster.kill_master();
+        cluster.start_master(None);
+        cluster.batches_more(8).await;
+        // Nothing in memory is left.
+        cluster.kill_master();
+        cluster.workers.clear();
+        cluster.start_master(None);
+        cluster.add_workers();
+        cluster.batches_more(8).await;
+    }));
+}
+
+/// The master ends at each point of what it writes and does, and a worker at those of its own.
+#[test]
+fn a_cluster_that_crashes_at_any_point_goes_on() {
+    block_on(with_trouble(async |cluster| {
+        cluster.batches_more(2).await;
+        for point in [
+            "batch:cut#2",
+            "commit:begins#2",
+            "commit:half#3",
+            "commit:done#3",
+            "checkpoint:written#1",
+            "checkpoint:visible#1",
+            "restore:replayed#1",
+            "journal:let-go#1",
+        ] {
+            cluster.kill_master();
+            cluster.start_master(Some(point));
+            cluster.master_crashed().await;
+            cluster.start_master(None);
+            cluster.batches_more(1).await;
+        }
+        for point in [
+            "journal:written#20",
+            "journal:synced#20",
+            "replicate:told#20",
+        ] {
+            cluster.workers.pop();
+            cluster.add_worker(Some(point));
+            cluster.worker_crashed().await;
+            cluster.add_workers();
+            cluster.batches_more(2).await;
+        }
+    }));
+}
+
+/// `DSTREAMS_SEED=n` runs that seed, `DSTREAMS_KILLS=n` kills so often.
+#[test]
+fn a_cluster_that_is_killed_goes_on() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let kills = number("DSTREAMS_KILLS").unwrap_or(8);
+    let seed = number("DSTREAMS_SEED").unwrap_or(u64::from(std::process::id()));
+    println!("DSTREAMS_SEED={seed}");
+    let mut random = Rng::new(seed);
+    block_on(with_trouble(async |cluster| {
+        for kill in 0..kills {
+            cluster.batches_more(random.below(6) as usize).await;
+            let moment = Duration::from_millis(random.below(400));
+            tokio::time::sleep(moment).await;
+            let whom = random.below(3);
+            println!(
+                "kill {kill}: {}",
+                ["the master", "a worker", "all"][whom as usize]
+            );
+            match whom {
+                0 => cluster.kill_master(),
+                1 => drop(
+                    cluster
+                        .workers
+                        .remove(random.below(WORKERS as u64) as usize),
+                ),
+                _ => {
+                    cluster.kill_master();
+                    cluster.workers.clear();
+                }
+            }
+            cluster.add_workers();
+            if whom != 1 {
+                cluster.start_master(None);
+            }
+        }
+    }));
+}

@@ -1,0 +1,260 @@
+//! A program whose outputs are files, a file for each batch, and a check of all it put out: what is common to tests
+//! that kill it, in one process or on a cluster.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use dstreams::agg::count;
+use dstreams::arrow::array::RecordBatch;
+use dstreams::record::records_of;
+use dstreams::text::words;
+use dstreams::{
+    BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, Track, Values,
+    async_trait,
+};
+use dstreams_client::{Client, Options};
+
+use crate::program::{send_numbered, soon};
+
+/// Intervals of the window.
+const WINDOW: usize = 4;
+/// Interval of the program in one process.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+
+type Counts = BTreeMap<String, i64>;
+
+/// A file for each batch, which is there as a whole or not at all.
+struct Files(PathBuf);
+
+#[async_trait]
+impl Sink for Files {
+    async fn prepare(
+        &self,
+        _: BatchTime,
+        _: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        let mut lines = Vec::new();
+        for rows in rows {
+            if rows.num_columns() == 1 {
+                lines.extend(records_of::<String>(rows)?);
+            } else {
+                let counts = records_of::<(String, i64)>(rows)?.into_iter();
+                lines.extend(counts.map(|(word, count)| format!("{word}={count}")));
+            }
+        }
+        Ok(Prepared(lines.join("\n").into_bytes()))
+    }
+
+    async fn commit(&self, batch: BatchTime, parts: Vec<Prepared>) -> Result<(), BoxError> {
+        let parts: Vec<_> = parts.into_iter().map(|part| part.0).collect();
+        let bytes = parts.join(&b"\n"[..]);
+        let path = self.0.join(format!("{}", batch.0));
+        if let Ok(there) = std::fs::read(&path) {
+            assert!(there == bytes, "{} would change", path.display());
+            return Ok(());
+        }
+        let hidden = self.0.join(format!(".{}", batch.0));
+        std::fs::write(&hidden, bytes)?;
+        std::fs::rename(hidden, path)?;
+        Ok(())
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+/// What the program puts out, by directory of its output.
+const OUTPUTS: [&str; 6] = ["lines", "counts", "windows", "totals", "known", "left"];
+/// One of its states forgets a word after so many intervals without it.
+const SILENT: u32 = 2;
+/// What that state begins with: a word that comes, and one that does not.
+const KNOWN: [(&str, i64); 2] = [("a", 1000), ("never", 7)];
+
+pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Result<StreamContext> {
+    let mut config = Config::new(interval);
+    config.threads = 2;
+    config.rows_per_task = 8;
+    config.checkpoint_every = 3;
+    let mut ctx = StreamContext::with_config(config)?;
+    let lines = ctx.clients::<String>("lines", &Clients::listen(clients));
+    let counted = lines
+        .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+        .keyed();
+    let [
+        to_lines,
+        to_counts,
+        to_windows,
+        to_totals,
+        to_known,
+        to_left,
+    ] = OUTPUTS.map(|output| {
+        let dir = dir.join(output);
+        std::fs::create_dir_all(&dir).unwrap();
+        Files(dir)
+    });
+    lines.sink("lines", to_lines);
+    counted.agg(count())?.pairs().sink("counts", to_counts);
+    let window = counted.window_agg(interval * WINDOW as u32, interval, count())?;
+    window.pairs().sink("windows", to_windows);
+    let totals = counted.running_agg("totals", count())?;
+    totals.all().pairs().sink("totals", to_totals);
+    let known = Track::by_batch(|_: &str, values: Values<'_, ()>, count: Option<i64>| {
+        Some(count.unwrap_or(0) + values.len() as i64)
+    });
+    let known = known.initial(KNOWN.map(|(word, count)| (word.to_owned(), count)));
+    let known = known.timeout(interval * SILENT);
+    let known = counted.track("known", known)?;
+    known.all().pairs().sink("known", to_known);
+    known.timed_out().pairs().sink("left", to_left);
+    Ok(ctx)
+}
+
+/// Sends lines until told to stop; returns how many, all acknowledged.
+pub async fn send(address: String, stop: Arc<AtomicBool>) -> usize {
+    let mut options = Options::default();
+    options.retry.tries = u32::MAX;
+    options.retry.longest_pause = Duration::from_millis(200);
+    let client = loop {
+        match Client::connect(address.clone(), options.clone()).await {
+            Ok(client) => break client,
+            // It does not listen yet.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    send_numbered(client, Duration::from_millis(3), &stop, |_| ()).await
+}
+
+/// The files of an output, by batch; nothing else may be there.
+pub fn batches(dir: &Path) -> BTreeMap<u64, String> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with('.') {
+            continue; // hidden: being written when the process was killed
+        }
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        all.insert(name.parse().unwrap(), text);
+    }
+    all
+}
+
+fn count_words<'a>(lines: impl IntoIterator<Item = &'a str>) -> Counts {
+    let mut counts = Counts::new();
+    for word in lines.into_iter().flat_map(|line| line.split(' ')) {
+        *counts.entry(word.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn counts_of(text: &str) -> Counts {
+    let counts = text.lines().filter(|line| !line.is_empty());
+    let count = |line: &str| {
+        let (word, count) = line.split_once('=').unwrap();
+        (word.to_owned(), count.parse().unwrap())
+    };
+    counts.map(count).collect()
+}
+
+/// Every batch is there, once, with the results of its lines and of its window's; every line that was sent
+/// is in one batch, once. Returns the number of batches.
+pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
+    let interval = interval.as_millis() as u64;
+    let [lines, counts, windows, totals, known, left] =
+        OUTPUTS.map(|output| batches(&dir.join(output)));
+    let mut window: VecDeque<&str> = VecDeque::new();
+    let mut seen = BTreeSet::new();
+    let mut before = None;
+    let mut total = Counts::new();
+    let mut held: BTreeMap<String, (i64, u64)> = BTreeMap::new();
+    if let Some(first) = lines.keys().next() {
+        let begin = KNOWN.map(|(word, count)| (word.to_owned(), (count, first - interval)));
+        held.extend(begin);
+    }
+    for (at, text) in &lines {
+        assert!(
+            before.is_none_or(|before| before + interval == *at),
+            "a batch before {at} is missing"
+        );
+        before = Some(*at);
+        let of_batch: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(
+            counts_of(&counts[at]),
+            count_words(of_batch.iter().copied()),
+            "batch {at}"
+        );
+        window.push_back(text);
+        if window.len() > WINDOW {
+            window.pop_front();
+        }
+        let all = window.iter().flat_map(|text| text.lines());
+        let wanted = count_words(all.filter(|line| !line.is_empty()));
+        assert_eq!(counts_of(&windows[at]), wanted, "window at {at}");
+        for (word, count) in count_words(of_batch.iter().copied()) {
+            *total.entry(word).or_default() += count;
+        }
+        assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
+        let counts = |(word, (count, _)): (&String, &(i64, u64))| (word.clone(), *count);
+        let silent = |last: u64| last + interval * u64::from(SILENT) <= *at;
+        let leave = held.iter().filter(|(_, (_, last))| silent(*last));
+        assert_eq!(
+            counts_of(&left[at]),
+            leave.map(counts).collect(),
+            "left at {at}"
+        );
+        held.retain(|_, (_, last)| !silent(*last));
+        for (word, count) in count_words(of_batch.iter().copied()) {
+            let (held, last) = held.entry(word).or_default();
+            (*held, *last) = (*held + count, *at);
+        }
+        let all: Counts = held.iter().map(counts).collect();
+        assert_eq!(counts_of(&known[at]), all, "known at {at}");
+        for line in of_batch {
+            let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+            assert!(seen.insert(number), "line {number} is there twice");
+        }
+    }
+    assert!(
+        seen.iter().copied().eq(0..sent),
+        "of {sent} lines {} are there",
+        seen.len()
+    );
+    lines.len()
+}
+
+/// A directory of its own.
+pub fn new_dir() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let dir =
+        std::env::temp_dir().join(format!("dstreams-restart-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// An address that is free now, and that no connection takes while its program is away: below the ports
+/// that the system gives to those.
+pub fn free_address() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() * 61 + NUMBER.fetch_add(1, Ordering::Relaxed) * 997;
+    let address = |at: u32| format!("127.0.0.1:{}", 10_000 + (first + at) % 20_000);
+    let mut addresses = (0..20_000).map(address);
+    let free = addresses.find(|address| std::net::TcpListener::bind(address).is_ok());
+    free.unwrap()
+}
+
+/// Waits until so many more batches have taken effect.
+pub async fn batches_more(dir: &Path, more: usize) {
+    let there = batches(&dir.join("totals")).len();
+    let wait = async {
+        while batches(&dir.join("totals")).len() < there + more {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    soon("batches", wait).await;
+}
