@@ -1,0 +1,26 @@
+//! Batches take effect one interval after the other, across processes.
+
+use dstreams_control::BatchTime;
+
+use super::{Invariant, Scene, Verdict, ensure};
+use crate::ledger::Fact;
+use crate::plan::INTERVAL_MS;
+
+pub struct Contiguous;
+
+impl Invariant for Contiguous {
+    fn name(&self) -> &'static str {
+        "contiguous"
+    }
+
+    fn check(&self, scene: &Scene, fact: &Fact) -> Verdict {
+        let Fact::Effect(effect) = fact else {
+            return Ok(());
+        };
+        let (batch, outputs) = (effect.batch, &scene.ledger.outputs);
+        let all = (effect.output, BatchTime(0))..=(effect.output, BatchTime(u64::MAX));
+        let last = outputs.range(all).next_back().map(|((_, last), _)| *last);
+        let follows = last.is_none_or(|last| batch <= last || batch.0 == last.0 + INTERVAL_MS);
+        ensure(follows, || format!("{batch} takes effect after {last:?}"))
+    }
+}

@@ -1,0 +1,184 @@
+//! What is kept of batches that took effect: their commit, the state in a checkpoint; and what is let go then.
+
+use dstreams_control::durable::{Covered, Entry, Point};
+use dstreams_control::{BatchTime, BlockId};
+
+use super::members::Told;
+use super::{Item, MASTERS, World};
+use crate::disk::Checkpoint;
+use crate::ledger::Fact;
+use crate::sabotage::Fault;
+
+impl World {
+    /// A batch has taken effect.
+    pub(super) fn forget(&mut self, batch: BatchTime, blocks: &[BlockId]) {
+        self.mark(blocks);
+        self.append_entry(MASTERS, Entry::Committed { batch });
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        master.cuts.remove(&batch);
+        for block in blocks {
+            master.heard.remove(block);
+        }
+        master.since += 1;
+        if master.since >= self.plan.every && master.writing.is_none() {
+            master.since = 0;
+            self.begin_checkpoint(batch);
+        }
+    }
+
+    /// These blocks are in the state now.
+    pub(super) fn mark(&mut self, blocks: &[BlockId]) {
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        for block in blocks
+            .iter()
+            .filter_map(|id| self.judge.ledger.blocks.get(id))
+        {
+            for (client, number) in &block.records {
+                let key = (block.input, client.to_string());
+                let known = master.marks_of_state.entry(key).or_default();
+                *known = (*number).max(*known);
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self, batch: BatchTime) {
+        let states = self.states();
+        let ahead = self.faults.on(Fault::MarksAhead);
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let mut marks = master.marks_of_state.clone();
+        for block in self.judge.ledger.blocks.values().filter(|_| ahead) {
+            for (client, number) in &block.records {
+                let known = marks.entry((block.input, client.to_string())).or_default();
+                *known = (*number).max(*known);
+            }
+        }
+        // One journal needs it not.
+        let covered = if self.plan.cluster {
+            master.needs.covered(batch)
+        } else {
+            Covered::default()
+        };
+        let incarnation = master.incarnation;
+        let point = Point {
+            batch,
+            incarnation,
+            marks,
+            covered,
+        };
+        master.writing = Some(Checkpoint {
+            point,
+            states,
+            durable: false,
+        });
+        let life = master.life;
+        let after = self.takes();
+        self.push(after, Item::CheckpointVisible(life));
+    }
+
+    /// The checkpoint under way can be seen, as a whole, unless it failed.
+    pub(super) fn checkpoint_visible(&mut self) {
+        let states = self.states();
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let life = master.life;
+        if self.rng.chance(self.rates.checkpoint_fails) {
+            self.tally.add("checkpoint failed");
+            master.writing = None;
+            master.since = self.plan.every;
+            return;
+        }
+        let Some(mut checkpoint) = master.writing.clone() else {
+            return;
+        };
+        if self.faults.on(Fault::StateExportedLate) {
+            checkpoint.states = states;
+        }
+        if self.faults.on(Fault::CoveredNotKept) {
+            checkpoint.point.covered = Covered::default();
+        }
+        self.fact(Fact::Checkpoint(&checkpoint));
+        self.checkpoints.push(checkpoint);
+        if self.faults.on(Fault::LetGoTooEarly) {
+            self.let_go();
+        }
+        let after = self.takes();
+        self.push(after, Item::CheckpointDurable(life));
+    }
+
+    pub(super) fn checkpoint_durable(&mut self) {
+        self.tally.add("checkpoint written");
+        if let Some(newest) = self.checkpoints.last_mut() {
+            newest.durable = true;
+        }
+        let before = self.checkpoints.len() - 1;
+        self.checkpoints.drain(..before);
+        if !self.faults.on(Fault::NothingLetGo) {
+            self.let_go();
+        }
+        if let Some(master) = &mut self.master {
+            master.writing = None;
+        }
+    }
+
+    /// What the checkpoint has may go, from all journals.
+    fn let_go(&mut self) {
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let Some(checkpoint) = &master.writing else {
+            return;
+        };
+        let batch = checkpoint.point.batch;
+        let covered = if self.faults.on(Fault::CoveredNotUsed) {
+            Covered::default()
+        } else if self.plan.cluster {
+            checkpoint.point.covered.clone()
+        } else {
+            master.needs.covered(batch)
+        };
+        let first = master.needs.let_go(batch, &covered);
+        for (journal, needs) in &mut master.old {
+            let first = needs.let_go(batch, &covered).unwrap_or(u64::MAX);
+            self.journals[*journal].let_go_before(first, &mut self.rng);
+        }
+        let first = if self.faults.on(Fault::AllLetGo) {
+            None
+        } else {
+            first
+        };
+        let members: Vec<_> = master.members.iter().copied().collect();
+        // As what was appended before is synced first.
+        self.sync(MASTERS);
+        self.journals[MASTERS].let_go_before(first.unwrap_or(u64::MAX), &mut self.rng);
+        self.fact(Fact::LetGo);
+        for receiver in members {
+            let worker = self.receivers.get(&receiver).and_then(|it| it.worker);
+            if let Some(worker) = worker {
+                if self.rng.chance(self.rates.lost) {
+                    self.tally.add("worker not told what is covered");
+                    continue;
+                }
+                let covered = covered.clone();
+                let told = Told::LetGo { batch, covered };
+                self.link(worker, false, Item::ToWorker(worker, told));
+            }
+        }
+    }
+
+    /// A worker is told what a checkpoint has.
+    pub(super) fn worker_lets_go(&mut self, at: usize, batch: BatchTime, covered: &Covered) {
+        let worker = &mut self.workers[at];
+        let first = worker.needs.let_go(batch, covered).unwrap_or(u64::MAX);
+        let journal = worker.journal;
+        if self.journals[journal].let_go_before(first, &mut self.rng) {
+            self.fact(Fact::LetGo);
+        }
+    }
+}
