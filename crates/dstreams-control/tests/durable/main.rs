@@ -33,6 +33,7 @@
 //! | a restart forgets batches that were pending, or the last cut | contiguous |
 //! | a restart cuts pending batches anew | batch-fixed |
 //! | what a restart read is not synced | safe-synced |
+//! | a worker lives on and writes to a journal that was read | record-once |
 //! | a repeated commit adds its output once more; it differs | output-once |
 //! | a worker that was lost is still heard | acked-kept |
 //! | a commit that waits for its cut is forgotten | liveness |

@@ -86,6 +86,9 @@ impl World {
         for worker in 0..self.workers.len() {
             if self.workers[worker].alive {
                 self.tally.add("worker lived until its journal was read");
+                if self.faults.on(Fault::WrittenWhenRead) {
+                    continue;
+                }
                 self.end_worker(worker, false);
             }
         }
