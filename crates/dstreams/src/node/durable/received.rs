@@ -1,8 +1,9 @@
 //! [`BlockJournal`]: the blocks that one worker of a cluster received, on disk.
 //!
 //! Each life of a worker has a journal in a directory of its own, below that of the program. A master that goes on
-//! takes these away before it reads them: see [`Journal::fenced`]. It removes them when checkpoints have all that
-//! counts of them.
+//! takes these away before it reads them: see [`Journal::fenced`]. What it reads are copies: the worker may live on and
+//! write to its files, which would then have more when they are read once more, or be damaged where their end was cut.
+//! It removes them when checkpoints have all that counts of them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,11 @@ use crate::error::{Error, Result};
 use crate::node::journal::{Entry, Journal, Ticket};
 use crate::receive::Block;
 
-/// What the names of directories that are written begin with, and those that were taken away.
+/// What the names of directories begin with: those that are written, those that were taken away from who writes, copies
+/// that are made of these, and those that are whole.
 const WRITTEN: &str = "received-";
+const FENCED: &str = "fenced-";
+const COPYING: &str = ".taken-";
 const TAKEN: &str = "taken-";
 
 /// See the module.
@@ -71,25 +75,66 @@ pub fn dir_of(program: &Path, incarnation: u64, worker: u32) -> PathBuf {
 
 /// Takes away the journals of all workers of earlier processes; those of interrupted restarts are among them.
 pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
-    let mut taken = Vec::new();
+    for (of, path) in named(program, WRITTEN)? {
+        rename(&path, &program.join(format!("{FENCED}{of}")))?;
+    }
+    sync(program)?;
+    for (of, fenced) in named(program, FENCED)? {
+        let (copy, taken) = (
+            program.join(format!("{COPYING}{of}")),
+            program.join(format!("{TAKEN}{of}")),
+        );
+        if !taken.exists() {
+            copy_files(&fenced, &copy)?;
+            rename(&copy, &taken)?;
+            sync(program)?;
+        }
+        std::fs::remove_dir_all(&fenced).map_err(|error| Error::file("remove", &fenced, error))?;
+    }
+    let taken = named(program, TAKEN)?.into_iter();
+    Ok(taken.map(|(_, path)| path).collect())
+}
+
+/// The directories with names that begin so, in order, with the rest of their names.
+fn named(program: &Path, prefix: &str) -> Result<Vec<(String, PathBuf)>> {
     let failed = |error| Error::file("read", program, error);
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(program).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        if let Some(of) = name.strip_prefix(WRITTEN) {
-            let to = program.join(format!("{TAKEN}{of}"));
-            std::fs::rename(&path, &to).map_err(|error| Error::file("rename", &path, error))?;
-            taken.push(to);
-        } else if name.starts_with(TAKEN) {
-            taken.push(path);
-        }
+        let name = path.file_name().and_then(|name| name.to_str());
+        let of = name.and_then(|name| name.strip_prefix(prefix));
+        found.extend(of.map(str::to_owned).map(|of| (of, path)));
     }
-    let synced = std::fs::File::open(program).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| Error::file("sync", program, error))?;
-    taken.sort();
-    Ok(taken)
+    found.sort();
+    Ok(found)
+}
+
+/// Copies the files of a directory; they are on disk when this returns.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    let copy = || {
+        if to.exists() {
+            std::fs::remove_dir_all(to)?;
+        }
+        std::fs::create_dir(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            let path = to.join(entry.file_name());
+            std::fs::copy(entry.path(), &path)?;
+            let file = std::fs::File::options().write(true).open(&path)?;
+            file.sync_all()?;
+        }
+        std::fs::File::open(to)?.sync_all()
+    };
+    copy().map_err(|error| Error::file("copy", from, error))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|error| Error::file("rename", from, error))
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| Error::file("sync", dir, error))
 }
 
 /// Journals that nobody writes to any more, each with the receivers it has blocks of.
@@ -115,5 +160,50 @@ impl Ended {
                 _ => false,
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::journal::read;
+
+    fn committed(batch: u64) -> Entry {
+        let batch = BatchTime(batch);
+        Entry::Committed { batch }
+    }
+
+    /// What is found is the same when a master reads it again, whatever its worker went on to write.
+    #[test]
+    fn who_lives_on_does_not_change_what_was_taken() {
+        let program = std::env::temp_dir().join(format!("dstreams-taken-{}", std::process::id()));
+        let journal = Journal::fenced(&dir_of(&program, 3, 1)).unwrap();
+        let on = |ticket| futures::executor::block_on(journal.synced(ticket));
+        on(journal.append(committed(1))).unwrap();
+        for batch in 2..5 {
+            let taken = take_all(&program).unwrap();
+            assert_eq!(taken, [program.join("taken-3-1")]);
+            let found = read(&taken[0]).unwrap().entries;
+            let found: Vec<_> = found.into_iter().map(|(_, entry)| entry).collect();
+            assert_eq!(found, [committed(1)]);
+            assert!(on(journal.append(committed(batch))).is_err());
+        }
+        std::fs::remove_dir_all(&program).unwrap();
+    }
+
+    /// A restart that was interrupted left a copy that is not whole.
+    #[test]
+    fn half_a_copy_is_made_anew() {
+        let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
+        let journal = Journal::fenced(&dir_of(&program, 3, 1)).unwrap();
+        let ticket = journal.append(committed(1));
+        futures::executor::block_on(journal.synced(ticket)).unwrap();
+        rename(&dir_of(&program, 3, 1), &program.join("fenced-3-1")).unwrap();
+        std::fs::create_dir(program.join(".taken-3-1")).unwrap();
+        std::fs::write(program.join(".taken-3-1/journal-0000000001.log"), b"half").unwrap();
+        let taken = take_all(&program).unwrap();
+        assert_eq!(read(&taken[0]).unwrap().entries.len(), 1);
+        assert!(!program.join("fenced-3-1").exists());
+        std::fs::remove_dir_all(&program).unwrap();
     }
 }
