@@ -221,11 +221,10 @@ impl StreamContext {
     #[track_caller]
     pub fn files<T: Record>(&mut self, name: &str, files: Files) -> Result<DStream<T>> {
         let operator = Operator::new("files", Location::caller());
-        if let Some(message) = files.refuses(&T::schema()) {
-            return Err(Error::Graph { operator, message });
+        match files.source::<T>() {
+            Ok(source) => Ok(self.input(name, Box::new(source), operator)),
+            Err(message) => Err(Error::Graph { operator, message }),
         }
-        let source = files.source(T::schema());
-        Ok(self.input(name, Box::new(source), operator))
     }
 
     /// Records from programs that use the client library `dstreams-client`: the engine listens

@@ -15,6 +15,10 @@ use crate::error::BoxError;
 /// a file that is not there) fails the start. Then [`Source::run`] runs as a task of its own until
 /// it returns or the context stops.
 ///
+/// A source that can read again what it has read goes on after a restart, each record once: with
+/// [`Ingest::push_at`] it says how far it has come, and begins at [`Ingest::positions`].
+/// [`contract::source`](crate::contract::source()) holds it to that in a test.
+///
 /// ```
 /// use std::sync::Arc;
 /// use dstreams::{BoxError, Closing, Ingest, Record, Source, StreamContext, record::batch_of};

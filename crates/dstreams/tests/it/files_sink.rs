@@ -357,7 +357,7 @@ fn the_contract_finds_what_a_sink_does_wrong() {
     for (fault, promise, step) in faults {
         let broken = check(fault).unwrap_err();
         assert_eq!(
-            (broken.promise, broken.step),
+            (broken.promise, broken.step.as_str()),
             (promise, step),
             "{fault:?}: {broken}"
         );

@@ -18,15 +18,15 @@ use crate::program::{Live, Program, block_on, cases, small, soon, text, until};
 use crate::receive_tcp::take;
 
 #[derive(Debug, Clone, PartialEq, Record)]
-struct Row {
-    text: String,
-    number: i64,
-    maybe: Option<f64>,
-    flag: bool,
+pub struct Row {
+    pub text: String,
+    pub number: i64,
+    pub maybe: Option<f64>,
+    pub flag: bool,
 }
 
 /// Writes a file with Arrow's own writers, under a name that is passed over, and renames it.
-fn write(path: &Path, format: Format, rows: &[RecordBatch]) {
+pub fn write(path: &Path, format: Format, rows: &[RecordBatch]) {
     let hidden = path.with_file_name(".hidden");
     let file = File::create(&hidden).unwrap();
     match format {

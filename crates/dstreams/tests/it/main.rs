@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod contract;
+mod contract_source;
 mod determinism;
 mod every_operator;
 mod files_sink;

@@ -25,6 +25,7 @@ use super::ingest::Ingest;
 use super::source::{Closing, Place, Source};
 use crate::error::{BoxError, Result};
 use crate::stream::format::Format;
+use crate::stream::record::Record;
 
 /// Pause between two looks at the directory: short for a person, long against a listing.
 const EVERY: Duration = Duration::from_millis(500);
@@ -110,9 +111,24 @@ impl Files {
         self
     }
 
+    /// The source of their records: for a source of your own that has more to do, or a test of it.
+    /// [`StreamContext::files`](crate::StreamContext::files) is all that a program needs.
+    ///
+    /// The error says why the format has no place for a column.
+    pub fn source<T: Record>(self) -> Result<impl Source, String> {
+        let schema = T::schema();
+        match self.refuses(&schema) {
+            Some(why) => Err(why),
+            None => Ok(FileSource {
+                files: self,
+                schema,
+            }),
+        }
+    }
+
     /// Why records with these columns cannot be read, if they cannot.
-    pub(crate) fn refuses(&self, columns: &SchemaRef) -> Option<String> {
-        let text = <String as crate::stream::record::Record>::schema();
+    fn refuses(&self, columns: &SchemaRef) -> Option<String> {
+        let text = String::schema();
         match self.format {
             Format::Text if columns.fields() != text.fields() => {
                 Some("files of text are a stream of `String`; use another format".into())
@@ -120,18 +136,10 @@ impl Files {
             format => format.refuses(columns),
         }
     }
-
-    /// The source of records with these columns.
-    pub(crate) fn source(self, schema: SchemaRef) -> FileSource {
-        FileSource {
-            files: self,
-            schema,
-        }
-    }
 }
 
 /// Reads the files of a [`Files`].
-pub(crate) struct FileSource {
+struct FileSource {
     files: Files,
     schema: SchemaRef,
 }

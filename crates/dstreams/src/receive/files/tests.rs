@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Config;
 use crate::receive::{Block, Budget, DeadLetters, Intake};
-use crate::stream::record::{Record, records_of};
+use crate::stream::record::records_of;
 
 type Positions = BTreeMap<String, u64>;
 
@@ -30,7 +30,7 @@ fn read<T: Record>(files: &Files, positions: Positions) -> (Vec<Arc<Block>>, Pos
         dead.clone(),
     );
     let intake = Arc::new(intake.with_positions(positions));
-    let source = Box::new(files.clone().once().source(T::schema()));
+    let source = Box::new(files.clone().once().source::<T>().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
     let run = source.run(Ingest(Arc::clone(&intake)), Closing::default());

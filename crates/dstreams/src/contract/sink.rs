@@ -1,7 +1,7 @@
-//! Checks for your own tests: does a [`Sink`] keep its promise, whatever fails?
+//! [`sink()`]: is what a [`Sink`] commits visible once, and whole?
 //!
-//! [`sink()`] plays the engine: it prepares and commits batches, ends the process between and inside
-//! calls, comes again, and looks at what is visible after each step.
+//! It prepares and commits batches, ends the process between and inside calls, comes again, and looks at what
+//! is visible after each step.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,24 +11,10 @@ use std::task::Poll;
 
 use dstreams_control::BatchTime;
 
+use super::{Broken, sorted};
 use crate::error::BoxError;
 use crate::stream::output::{Guarantee, Prepared, Sink};
 use crate::stream::record::{Record, batch_of};
-
-/// A promise that was not kept.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{promise} (batch {batch}, {step}): {found}")]
-#[non_exhaustive]
-pub struct Broken {
-    /// The promise.
-    pub promise: &'static str,
-    /// The batch that was written.
-    pub batch: BatchTime,
-    /// What had just been done.
-    pub step: &'static str,
-    /// What is wrong.
-    pub found: String,
-}
 
 /// Nothing of a batch is visible before its commit.
 pub const HIDDEN: &str = "what is prepared is not visible before its commit";
@@ -321,7 +307,7 @@ where
     fn add(&mut self) {
         let partitions = 0..SIZES.len();
         let records = partitions.flat_map(|partition| self.records(self.last, partition));
-        let records = sorted(records.collect());
+        let records = sorted(records);
         self.visible.insert(time(self.last), records);
     }
 
@@ -347,8 +333,8 @@ where
     fn broken(&self, promise: &'static str, step: &'static str, found: String) -> Broken {
         Broken {
             promise,
-            batch: time(self.last),
-            step,
+            batch: Some(time(self.last)),
+            step: step.to_owned(),
             found,
         }
     }
@@ -356,12 +342,6 @@ where
 
 fn time(number: u64) -> BatchTime {
     BatchTime(FIRST + number * EVERY)
-}
-
-fn sorted<T: Debug>(records: Vec<T>) -> Vec<String> {
-    let mut records: Vec<_> = records.iter().map(|record| format!("{record:?}")).collect();
-    records.sort();
-    records
 }
 
 /// The first batch that is not as it has to be.

@@ -1,0 +1,189 @@
+//! A source that runs for [`source()`](super::source()), and what of its blocks outlives it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dstreams_control::ReceiverId;
+use tokio::task::{JoinError, JoinHandle};
+
+use super::{Broken, GROWS, RUNS};
+use crate::config::Config;
+use crate::error::BoxError;
+use crate::receive::{Block, Budget, Closing, DeadLetters, Ingest, Intake, Source};
+use crate::stream::record::{Record, records_of};
+use crate::stream::relational::describe;
+
+/// What outlived the processes so far.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// As text.
+    pub records: Vec<String>,
+    pub positions: BTreeMap<String, u64>,
+    /// Those that the process which runs has said.
+    said: BTreeMap<Arc<str>, u64>,
+}
+
+/// How a source ended.
+pub(super) type End = Result<Result<(), BoxError>, JoinError>;
+
+/// A source that runs.
+pub(super) struct Process {
+    pub intake: Arc<Intake>,
+    budget: Budget,
+    closing: Closing,
+    pub run: JoinHandle<Result<(), BoxError>>,
+    ended: Option<End>,
+    /// Blocks that were taken from it.
+    pub taken: u64,
+}
+
+/// What a source did next.
+pub(super) enum Next {
+    Blocks(Vec<Arc<Block>>),
+    Ended(End),
+    Nothing,
+}
+
+impl Kept {
+    /// These blocks outlive their process.
+    pub fn take<T: Record + Debug>(
+        &mut self,
+        blocks: &[Arc<Block>],
+        step: &str,
+    ) -> Result<(), Broken> {
+        for (key, done) in blocks.iter().flat_map(|block| &block.marks) {
+            if let Some(said) = self.said.insert(Arc::clone(key), *done)
+                && said > *done
+            {
+                let found = format!("`{key}` had come to {said}, and is at {done} now");
+                return Err(broken(GROWS, step, found));
+            }
+            let known = self.positions.entry(key.to_string()).or_default();
+            *known = (*known).max(*done);
+        }
+        for rows in blocks.iter().flat_map(|block| &block.batches) {
+            let records = records_of::<T>(rows).map_err(|error| broken(RUNS, step, error))?;
+            let texts = records.iter().map(|record| format!("{record:?}"));
+            self.records.extend(texts);
+        }
+        Ok(())
+    }
+
+    /// Says what differs from the records that were to come.
+    pub fn differs(&self, all: &[String], promise: &'static str, step: &str) -> Broken {
+        let (wanted, found) = (counts(all), counts(&self.records));
+        let records = wanted.keys().chain(found.keys());
+        let times = |of: &BTreeMap<&str, usize>, record| of.get(record).copied().unwrap_or(0);
+        let mut records =
+            records.filter(|record| times(&wanted, *record) != times(&found, *record));
+        let found = match records.next() {
+            Some(record) => format!(
+                "{record} came {} times, expected {}; {} records in all, expected {}",
+                times(&found, record),
+                times(&wanted, record),
+                self.records.len(),
+                all.len(),
+            ),
+            None => "it waits for something".into(),
+        };
+        broken(promise, step, found)
+    }
+}
+
+fn counts(records: &[String]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        *counts.entry(record.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+impl Process {
+    /// Begins a source with what was kept. Each push is a block, and returns when that is said to be safe.
+    pub async fn begin<T: Record>(
+        mut source: impl Source,
+        kept: &mut Kept,
+        budget: &Budget,
+    ) -> Result<Self, Broken> {
+        kept.said.clear();
+        let (schema, found) = (T::schema(), source.schema());
+        if found.fields() != schema.fields() {
+            let (wanted, found) = (describe(&schema), describe(&found));
+            let found = format!("its columns are {found}, expected {wanted}");
+            return Err(broken(RUNS, "made", found));
+        }
+        let mut config = Config::new(Duration::from_secs(1));
+        config.block_bytes = 1;
+        let (receiver, dead) = (ReceiverId(0), DeadLetters::default());
+        let intake = Intake::new(receiver, "contract", schema, &config, budget.clone(), dead);
+        let intake = Arc::new(intake.with_copies().with_positions(kept.positions.clone()));
+        let (ingest, closing) = (Ingest::of(Arc::clone(&intake)), Closing::default());
+        source.connect(&ingest);
+        let opened = source.open().await;
+        opened.map_err(|error| broken(RUNS, "opened", error))?;
+        Ok(Process {
+            run: tokio::spawn(Box::new(source).run(ingest, closing.clone())),
+            ended: None,
+            intake,
+            budget: budget.clone(),
+            closing,
+            taken: 0,
+        })
+    }
+
+    /// What comes next.
+    pub async fn next(&mut self, patience: Duration) -> Next {
+        loop {
+            let blocks = self.seal();
+            if !blocks.is_empty() {
+                return Next::Blocks(blocks);
+            }
+            if let Some(ended) = self.ended.take() {
+                return Next::Ended(ended);
+            }
+            tokio::select! {
+                biased;
+                () = self.intake.fresh() => {}
+                // What it has pushed comes first.
+                ended = &mut self.run => self.ended = Some(ended),
+                () = tokio::time::sleep(patience) => return Next::Nothing,
+            }
+        }
+    }
+
+    /// The blocks that have come.
+    pub fn seal(&mut self) -> Vec<Arc<Block>> {
+        let blocks = self.intake.seal(false);
+        self.taken += blocks.len() as u64;
+        blocks
+    }
+
+    /// Those that were taken are safe.
+    pub fn say_safe(&self) {
+        self.intake.set_safe(self.taken);
+    }
+
+    pub fn ask_to_end(&self) {
+        self.budget.lift();
+        self.closing.request();
+    }
+}
+
+/// A source that is not waited for does not go on.
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.run.abort();
+        drop(self.intake.seal(true));
+    }
+}
+
+pub(super) fn broken(promise: &'static str, step: &str, found: impl ToString) -> Broken {
+    Broken {
+        promise,
+        batch: None,
+        step: step.to_owned(),
+        found: found.to_string(),
+    }
+}
