@@ -52,6 +52,8 @@ pub struct StreamContext {
     pub(crate) dead_letter_input: Option<usize>,
     /// Where it is kept.
     pub(crate) kept: Option<Kept>,
+    /// Stops by itself.
+    pub(crate) stops_at_the_end: bool,
 }
 
 impl StreamContext {
@@ -71,6 +73,7 @@ impl StreamContext {
             sources: Vec::new(),
             dead_letter_input: None,
             kept: None,
+            stops_at_the_end: false,
             config,
         })
     }
@@ -164,6 +167,37 @@ impl StreamContext {
     /// Takes the time from `clock` instead of the wall clock.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
+    }
+
+    /// Has the program stop by itself when all its sources have brought what they have: "all there is, then
+    /// stop", which other engines call an available-now trigger. With [`Files::once`](Files::once) the program
+    /// of a stream is a batch job too.
+    ///
+    /// It stops gracefully: what was received is run and committed, in a last batch that does not wait for its
+    /// interval to end; then [`Running::await_termination`](crate::Running::await_termination) and
+    /// [`Running::run_until_signal`](crate::Running::run_until_signal) return. Where a source failed they return
+    /// its error, when the others have ended and all that came is committed: a job says it is done when it is.
+    ///
+    /// With [`StreamContext::restore_or_new`], one that was killed in the middle goes on where it was, and one
+    /// that is started again after its end takes what has come since.
+    ///
+    /// Sources without an end (queues, clients, TCP) keep the program running. One process only: a cluster
+    /// refuses it.
+    ///
+    /// ```no_run
+    /// # async fn run() -> dstreams::Result<()> {
+    /// use dstreams::{StreamContext, files::{Files, Format}};
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.files::<String>("lines", Files::dir("/var/log/app", Format::Text).once())?;
+    /// lines.count()?.print(1);
+    /// ctx.stop_when_sources_end();
+    /// let summary = ctx.start().await?.await_termination(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop_when_sources_end(&mut self) {
+        self.stops_at_the_end = true;
     }
 
     /// Tells `listener` about batches.

@@ -35,6 +35,8 @@ pub(super) enum Message {
         outputs: Vec<PreparedBatch>,
         result: Result<()>,
     },
+    /// All sources have, by themselves or with an error.
+    SourcesEnded(Option<Error>),
 }
 
 pub(super) struct Master {
@@ -145,6 +147,13 @@ impl Master {
     fn event_of(&mut self, message: Message) -> Event {
         match message {
             Message::Event(event) => event,
+            Message::SourcesEnded(error) => {
+                self.state.failure = error;
+                Event::Stop {
+                    graceful: true,
+                    deadline: None,
+                }
+            }
             Message::Ran {
                 batch,
                 attempt,

@@ -14,6 +14,7 @@ mod local;
 mod master;
 mod parts;
 mod running;
+mod sources_end;
 mod start;
 mod workers;
 

@@ -33,6 +33,8 @@ pub struct Parts {
     pub dead_letter_input: Option<usize>,
     /// Where it is kept.
     pub(crate) kept: Option<Kept>,
+    /// Stops by itself when its sources have ended.
+    pub stops_at_the_end: bool,
 }
 
 impl Parts {
@@ -46,6 +48,7 @@ impl Parts {
             sources,
             dead_letter_input,
             kept,
+            stops_at_the_end,
         } = context;
         if graph.lock().outputs.is_empty() {
             return Err(Error::Graph {
@@ -74,6 +77,7 @@ impl Parts {
             sources,
             dead_letter_input,
             kept,
+            stops_at_the_end,
         })
     }
 

@@ -1,7 +1,7 @@
 //! A program that is killed at any moment, and started again: its batches are those of one that never was.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use dstreams::StreamContext;
 
 use crate::killed::{INTERVAL, batches_more, check, free_address, new_dir, program, send};
-use crate::program::{block_on, soon};
+use crate::program::{block_on, soon, until};
 
 /// Tells a test process to be the program, in this directory, and where clients send.
 pub const PLACE: &str = "DSTREAMS_TEST_RESTART";
@@ -62,14 +62,19 @@ impl Process {
         Process(command.spawn().unwrap())
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
     /// Waits until it has ended by itself.
+    pub async fn end(&mut self) -> ExitStatus {
+        until("the end of the process", || self.ended().is_some()).await;
+        self.0.wait().unwrap()
+    }
+
     async fn crashed(&mut self, dir: &Path) {
-        let wait = async {
-            while self.0.try_wait().unwrap().is_none() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        soon("the crash", wait).await;
+        self.end().await;
         let file = dir.join("crashed");
         assert!(file.exists(), "the crash was not the planned one");
         std::fs::remove_file(file).unwrap();
@@ -77,7 +82,7 @@ impl Process {
 
     /// Kill -9; it must have been there.
     pub fn kill(&mut self) {
-        let ended = self.0.try_wait().unwrap();
+        let ended = self.ended();
         assert!(ended.is_none(), "it had ended by itself: {ended:?}");
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -228,19 +233,7 @@ fn a_full_disk_ends_the_program_and_loses_nothing() {
                 return process;
             };
             let mut full = Process::start(dir, clients, None);
-            let mut status = None;
-            let wait = async {
-                while status.is_none() {
-                    status = full.0.try_wait().unwrap();
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            soon("the full disk", wait).await;
-            assert_eq!(
-                status.and_then(|status| status.code()),
-                Some(3),
-                "how it ended"
-            );
+            assert_eq!(full.end().await.code(), Some(3), "how it ended");
             disk.grow();
             let process = Process::start(dir, clients, None);
             batches_more(dir, 3).await;

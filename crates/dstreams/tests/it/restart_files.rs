@@ -9,13 +9,14 @@ use dstreams::files::{Files, Format};
 use dstreams::{Config, StreamContext};
 
 use crate::killed::new_dir;
-use crate::program::{block_on, soon};
+use crate::program::{block_on, soon, until};
 use crate::restart::{PLACE, Process, be_the_program};
 
 const FILES: usize = 40;
 const LINES: usize = 60;
 
-fn program(dir: &Path) -> dstreams::Result<StreamContext> {
+/// All there is, then stop, if `once`.
+fn program(dir: &Path, once: bool) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(Duration::from_millis(50));
     config.threads = 2;
     config.rows_per_task = 16;
@@ -24,7 +25,11 @@ fn program(dir: &Path) -> dstreams::Result<StreamContext> {
     let files = Files::dir(dir.join("in"), Format::Text);
     // Small pieces: a file is read in several, and killed between them.
     let files = files.every(Duration::from_millis(10)).piece_bytes(200);
+    let files = if once { files.once() } else { files };
     let lines = ctx.files::<String>("lines", files)?;
+    if once {
+        ctx.stop_when_sources_end();
+    }
     lines.write_files(dir.join("lines"), Format::JsonLines)?;
     let kinds = lines.key_by::<String>(|line, key| key.push(&line[..1]));
     let totals = kinds.running_agg("totals", count())?;
@@ -42,8 +47,11 @@ fn the_program() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
-    let dir = Path::new(&place);
-    be_the_program(dir, || program(dir));
+    let (once, dir) = match place.strip_prefix("once|") {
+        Some(dir) => (true, Path::new(dir)),
+        None => (false, Path::new(&place)),
+    };
+    be_the_program(dir, || program(dir, once));
 }
 
 /// The lines of each batch, partition after partition.
@@ -115,6 +123,12 @@ fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
         soon("all lines", wait).await;
         process.stop();
     });
+    check(&dir, FILES);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Each line of so many files is in one batch, once, and the totals of each batch are those of all lines so far.
+fn check(dir: &Path, files: usize) {
     let text = |json: &String| {
         let value: serde_json::Value = serde_json::from_str(json).unwrap();
         value["value"].as_str().unwrap().to_owned()
@@ -122,12 +136,11 @@ fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
     let lines = batches(&dir.join("lines"));
     let mut all: Vec<String> = lines.values().flatten().map(text).collect();
     all.sort();
-    let wanted = (0..FILES).flat_map(|file| (0..LINES).map(move |at| line(file, at)));
+    let wanted = (0..files).flat_map(|file| (0..LINES).map(move |at| line(file, at)));
     let mut wanted: Vec<_> = wanted.collect();
     wanted.sort();
     assert_eq!(all, wanted);
 
-    // The totals of each batch are those of all lines so far.
     let totals = batches(&dir.join("totals"));
     assert!(totals.keys().eq(lines.keys()));
     let mut so_far = BTreeMap::<String, i64>::new();
@@ -145,5 +158,43 @@ fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
         });
         assert_eq!(found.collect::<BTreeMap<_, _>>(), changed, "{batch}");
     }
+}
+
+/// The same program over the files that are there: it stops by itself when each line is in a batch, once, also
+/// when it was killed before; begun again, it takes what has come since.
+#[test]
+fn a_program_over_what_there_is_stops_by_itself_whenever_it_is_killed() {
+    let dir = new_dir();
+    std::fs::create_dir_all(dir.join("in")).unwrap();
+    (0..FILES).for_each(|file| put(&dir.join("in"), file));
+    let place = format!("once|{}", dir.display());
+    let start = || Process::start_as("restart_files::the_program", &dir, &place, None);
+    let found = || batches(&dir.join("lines")).into_values().flatten().count();
+    block_on(async {
+        let mut kills = 0;
+        loop {
+            let (mut process, there) = (start(), found());
+            until("more lines", || {
+                found() > there || process.ended().is_some()
+            })
+            .await;
+            if kills < 5 && process.ended().is_none() {
+                process.kill();
+                kills += 1;
+            } else {
+                assert!(process.end().await.success(), "it ended badly");
+                break;
+            }
+        }
+        assert!(kills > 1, "killed {kills} times before its end");
+        check(&dir, FILES);
+        let batch = |dir: &Path| batches(&dir.join("lines")).len();
+        let before = batch(&dir);
+        assert!(start().end().await.success());
+        assert_eq!(batch(&dir), before, "there was nothing new");
+        put(&dir.join("in"), FILES);
+        assert!(start().end().await.success());
+    });
+    check(&dir, FILES + 1);
     std::fs::remove_dir_all(dir).unwrap();
 }

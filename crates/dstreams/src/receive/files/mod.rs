@@ -96,9 +96,10 @@ impl Files {
         self
     }
 
-    /// Reads the files that are there, then ends: the same program over what there is. Listeners are
-    /// told of the end ([`Listener::source_ended`](crate::Listener::source_ended)); stop the context
-    /// then.
+    /// Reads the files that are there, then ends: the same program over what there is. With
+    /// [`StreamContext::stop_when_sources_end`](crate::StreamContext::stop_when_sources_end) the program stops
+    /// by itself then; listeners are told of the end
+    /// ([`Listener::source_ended`](crate::Listener::source_ended)).
     pub fn once(mut self) -> Self {
         self.once = true;
         self

@@ -1,0 +1,51 @@
+//! [`SourcesEnd`]: stops a program when all its sources have ended.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::listener::Listener;
+use super::master::Message;
+use super::workers::Mailbox;
+use crate::error::Error;
+
+/// Counts the ends of sources, and tells the master's loop of the last.
+pub(super) struct SourcesEnd {
+    left: Mutex<Left>,
+    mailbox: Mailbox,
+}
+
+struct Left {
+    sources: usize,
+    /// The first one that ended a source.
+    error: Option<Error>,
+}
+
+impl SourcesEnd {
+    pub fn new(sources: usize, mailbox: Mailbox) -> Self {
+        let left = Mutex::new(Left {
+            sources,
+            error: None,
+        });
+        SourcesEnd { left, mailbox }
+    }
+
+    fn one_less(&self, error: Option<&Error>) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.sources = left.sources.saturating_sub(1);
+        left.error = left.error.take().or_else(|| error.cloned());
+        if left.sources == 0 {
+            let ended = Message::SourcesEnded(left.error.take());
+            // If nobody listens it has stopped already.
+            let _ = self.mailbox.0.send(ended);
+        }
+    }
+}
+
+impl Listener for SourcesEnd {
+    fn source_ended(&self, _stream: &str) {
+        self.one_less(None);
+    }
+
+    fn source_failed(&self, _stream: &str, error: &Error) {
+        self.one_less(Some(error));
+    }
+}
