@@ -202,7 +202,10 @@ impl Master {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::WakeAt(at) => self.state.wake = Some(at),
+            Command::WakeAt(at) => {
+                self.warn_of_the_clock(at);
+                self.state.wake = Some(at);
+            }
             Command::Seal { batch } => Arc::clone(&self.workers).seal(batch),
             Command::CloseReceivers => self.workers.close(),
             Command::Cut { batch, blocks } => {
@@ -240,6 +243,22 @@ impl Master {
             }
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
             Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),
+        }
+    }
+
+    /// Batches follow the clock, and none comes twice: one that was set back, or is behind that of an earlier
+    /// process, has to come to the next interval first.
+    fn warn_of_the_clock(&self, next: Timestamp) {
+        let interval = Timestamp::from_millis(self.controller.config().interval_ms).0;
+        let wait = next.0.saturating_sub(self.clock.now().0);
+        if self.controller.state() == dstreams_control::State::Running
+            && wait > interval.saturating_mul(2)
+        {
+            let seconds = wait / 1_000_000;
+            tracing::warn!(
+                seconds,
+                "the clock is behind the batches: the next one comes when it has caught up"
+            );
         }
     }
 

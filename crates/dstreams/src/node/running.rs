@@ -26,6 +26,8 @@ pub struct Running {
     pub(super) end: watch::Receiver<Option<Result<Summary>>>,
     pub(super) clock: Clock,
     pub(super) watched: Arc<Watched>,
+    /// The last batch that took effect in an earlier process.
+    pub(super) restored: Option<BatchTime>,
 }
 
 /// What a finished program did.
@@ -110,7 +112,8 @@ impl Running {
         let mut tries = 0;
         let tables = loop {
             tries += 1;
-            let last = self.last_batch().unwrap_or(BatchTime(0));
+            let last = self.last_batch().or(self.restored);
+            let last = last.unwrap_or(BatchTime(0));
             match self.watched.workers.tables(last) {
                 // Batches have followed each other meanwhile.
                 Err(Error::Version { .. }) if tries < TRIES => {}

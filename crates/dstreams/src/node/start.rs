@@ -123,6 +123,7 @@ pub fn run_on(
     settings.max_running = workers.max_running();
     let (durable, restored) = kept.unzip();
     let restored = restored.unwrap_or_default();
+    let last = restored.last_committed;
     let mut state = State::default();
     for (batch, blocks) in &restored.pending {
         state.add(*batch, blocks.clone(), None);
@@ -146,5 +147,6 @@ pub fn run_on(
         end,
         clock,
         watched,
+        restored: last,
     })
 }

@@ -41,6 +41,11 @@ impl DeadLetters {
         *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Some(intake);
     }
 
+    fn intake(&self) -> Option<Arc<Intake>> {
+        let intake = self.0.intake.lock();
+        intake.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Number of dead letters of each stream.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.0
@@ -52,17 +57,36 @@ impl DeadLetters {
 
     /// Counts one and passes it on, waiting for memory as every record does.
     pub async fn add(&self, stream: &str, producer: &str, bytes: &[u8], length: u64, reason: &str) {
+        self.add_at(stream, producer, bytes, length, reason, None)
+            .await
+    }
+
+    /// The same, of something that is read again after a restart: `mark` says which part of the stream has come
+    /// how far with it. What an earlier process has passed on already is not again.
+    pub async fn add_at(
+        &self,
+        stream: &str,
+        producer: &str,
+        bytes: &[u8],
+        length: u64,
+        reason: &str,
+        mark: Option<(&str, u64)>,
+    ) {
+        let intake = self.intake();
+        let mark = mark.map(|(key, at)| (Arc::<str>::from(format!("{stream}/{key}")), at));
+        if let (Some(intake), Some((key, at))) = (&intake, &mark)
+            && intake
+                .positions()
+                .get(&**key)
+                .is_some_and(|known| known >= at)
+        {
+            return;
+        }
         tracing::warn!(stream, producer, length, reason, "dead letter");
         {
             let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
             *counts.entry(stream.to_owned()).or_default() += 1;
         }
-        let intake = self
-            .0
-            .intake
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         let Some(intake) = intake else { return };
         let letter = DeadLetter {
             stream: stream.to_owned(),
@@ -72,7 +96,10 @@ impl DeadLetters {
             length,
         };
         let pushed = match batch_of([letter]) {
-            Ok(batch) => intake.push(batch).await,
+            Ok(batch) => {
+                let mark = mark.as_ref().map(|(key, at)| (key, *at));
+                intake.push_marked(batch, mark).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = pushed {

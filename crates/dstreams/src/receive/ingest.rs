@@ -48,7 +48,7 @@ impl Ingest {
     /// after a restart. Empty when the program starts for the first time, and as long as the context
     /// keeps no journal.
     pub fn positions(&self) -> &BTreeMap<String, u64> {
-        &self.0.positions
+        self.0.positions()
     }
 
     /// Keeps something that is no record as a dead letter. `producer` says who sent it.
@@ -150,6 +150,11 @@ impl Intake {
         self
     }
 
+    /// See [`Ingest::positions`].
+    pub(crate) fn positions(&self) -> &BTreeMap<String, u64> {
+        &self.positions
+    }
+
     /// Records are safe once [`Intake::set_safe`] has said so of their block.
     pub fn with_copies(mut self) -> Self {
         self.copies = Some(Copies {
@@ -197,7 +202,12 @@ impl Intake {
         self.push_marked(records, None).await
     }
 
-    async fn push_marked(&self, records: RecordBatch, mark: Option<Mark<'_>>) -> Result<()> {
+    /// See [`Ingest::push_at`].
+    pub(crate) async fn push_marked(
+        &self,
+        records: RecordBatch,
+        mark: Option<Mark<'_>>,
+    ) -> Result<()> {
         let records = self.fit(records)?;
         if records.num_rows() == 0 {
             if let Some((key, done)) = mark {

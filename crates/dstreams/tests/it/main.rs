@@ -5,12 +5,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_files;
+mod clock;
 mod contract;
 mod contract_source;
 mod determinism;
 mod every_operator;
 mod files_sink;
 mod files_source;
+mod full_disk;
 mod graph;
 mod kept;
 mod keyed_state;

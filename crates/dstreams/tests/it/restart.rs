@@ -189,12 +189,12 @@ fn a_program_that_crashes_at_any_point_goes_on() {
     }));
 }
 
-/// A file system of its own at a directory, unmounted at the end.
-struct Disk(PathBuf);
+/// A small file system of its own at a directory, unmounted at the end.
+pub struct Disk(pub PathBuf);
 
 impl Disk {
     /// None where that is not allowed.
-    fn mount(at: &Path) -> Option<Self> {
+    pub fn mount(at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
         mount

@@ -31,6 +31,9 @@ fn program(dir: &Path, once: bool) -> dstreams::Result<StreamContext> {
         ctx.stop_when_sources_end();
     }
     lines.write_files(dir.join("lines"), Format::JsonLines)?;
+    let dead = ctx.dead_letters();
+    let dead = dead.map(|letter| format!("{} {}", letter.producer, letter.reason));
+    dead.write_files(dir.join("dead"), Format::JsonLines)?;
     let kinds = lines.key_by::<String>(|line, key| key.push(&line[..1]));
     let totals = kinds.running_agg("totals", count())?;
     totals
@@ -82,9 +85,18 @@ fn line(file: usize, line: usize) -> String {
     )
 }
 
-/// Writes a file under a name that is passed over, and renames it.
+/// Writes a file under a name that is passed over, and renames it. Two more lines are none, in the middle and at
+/// the end.
 fn put(dir: &Path, file: usize) {
-    let lines: String = (0..LINES).map(|at| line(file, at) + "\n").collect();
+    let lines = |of: std::ops::Range<usize>| of.map(|at| line(file, at) + "\n").collect::<String>();
+    let (half, bad) = (LINES / 2, b"\xff\n");
+    let lines = [
+        lines(0..half).as_bytes(),
+        bad,
+        lines(half..LINES).as_bytes(),
+        bad,
+    ]
+    .concat();
     let hidden = dir.join(format!(".{file:03}"));
     std::fs::write(&hidden, lines).unwrap();
     std::fs::rename(hidden, dir.join(format!("{file:03}.txt"))).unwrap();
@@ -140,6 +152,19 @@ fn check(dir: &Path, files: usize) {
     let mut wanted: Vec<_> = wanted.collect();
     wanted.sort();
     assert_eq!(all, wanted);
+    let dead = batches(&dir.join("dead"));
+    let mut dead: Vec<String> = dead.values().flatten().map(text).collect();
+    dead.sort();
+    let wanted = (0..files).flat_map(|file| {
+        let of = |line| {
+            format!(
+                "{}/in/{file:03}.txt line {line}: no valid UTF-8 at byte 0 of the line",
+                dir.display()
+            )
+        };
+        [of(LINES / 2 + 1), of(LINES + 2)]
+    });
+    assert_eq!(dead, wanted.collect::<Vec<_>>());
 
     let totals = batches(&dir.join("totals"));
     assert!(totals.keys().eq(lines.keys()));

@@ -233,6 +233,7 @@ fn bury(chunk: &mut Chunk, record: Span, reason: String) {
     let bytes = chunk.bytes[record.start..record.end].to_vec();
     let length = bytes.len() as u64;
     let bad = Bad {
+        at: None,
         bytes,
         length,
         reason,

@@ -6,16 +6,24 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Names of files below `directory`, with `/` between the parts, in order.
-pub(super) fn look(directory: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
+/// What a look has found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Names of files below the directory, with `/` between the parts, in order.
+    pub files: Vec<String>,
+    /// Directories below it that cannot be looked into, with `/` at the end.
+    pub closed: Vec<(String, Error)>,
+}
+
+pub(super) fn look(directory: &Path) -> Result<Found> {
+    let mut found = Found::default();
     collect(directory, "", &mut found)
         .map_err(|source| Error::file("look into", directory, source))?;
-    found.sort();
+    found.files.sort();
     Ok(found)
 }
 
-fn collect(directory: &Path, prefix: &str, found: &mut Vec<String>) -> io::Result<()> {
+fn collect(directory: &Path, prefix: &str, found: &mut Found) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -27,20 +35,30 @@ fn collect(directory: &Path, prefix: &str, found: &mut Vec<String>) -> io::Resul
         let name = format!("{prefix}{name}");
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            // Directories come and go.
-            match collect(&path, &format!("{name}/"), found) {
+            let name = format!("{name}/");
+            match collect(&path, &name, found) {
+                Ok(()) => {}
+                // Directories come and go.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                done => done?,
+                Err(error) => {
+                    let error = Error::file("look into", &path, error);
+                    found.closed.push((name, error));
+                }
             }
         } else if kind.is_file() || leads_to_a_file(kind, &path) {
-            found.push(name);
+            found.files.push(name);
         }
     }
     Ok(())
 }
 
+/// Or to what cannot be read: whoever opens it is told why. One that leads nowhere may do so later.
 fn leads_to_a_file(kind: FileType, path: &Path) -> bool {
-    kind.is_symlink() && fs::metadata(path).is_ok_and(|found| found.is_file())
+    kind.is_symlink()
+        && match fs::metadata(path) {
+            Ok(found) => found.is_file(),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
 }
 
 /// Files that are not whole yet, and what others keep next to theirs.

@@ -12,14 +12,14 @@ mod split;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
-use self::look::look;
+use self::look::{Found, look};
 use self::read::{Bad, Reading};
 use super::ingest::Ingest;
 use super::source::{Closing, Place, Source};
@@ -45,8 +45,10 @@ const DONE: u64 = u64::MAX;
 /// **Promised.** Each file is read once; what is done to it later does not count, also when another
 /// takes its name. Files that are found at the same look are read one after the other, in the order
 /// of their paths, and the records of a file stay in order. A line that is no record is a dead letter
-/// with the path, the number of the line and the reason, and the others count. So does the rest of
-/// the files when one cannot be read or is gone: that is a dead letter with its path. Memory: some
+/// with the path, the number of the line and the reason, and the others count. So do, of a damaged Parquet file,
+/// the rows of the row groups that are whole. So does the rest of the files when one cannot be read, is gone, or
+/// becomes shorter while it is read: that is a dead letter with its path, which comes again after a restart, when
+/// what can be read of it then is read. Memory: some
 /// pieces of 256 KiB, one record at most as long as
 /// [`Config::line_bytes`](crate::Config::line_bytes), what
 /// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file read.
@@ -173,10 +175,16 @@ impl Source for FileSource {
                 Err(error) if self.files.once => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(stream = ingest.stream(), %error, "looking again later");
-                    Vec::new()
+                    Found::default()
                 }
             };
-            for name in found {
+            for (name, error) in found.closed {
+                if seen.insert(name.clone()) {
+                    self.bury(&name, Bad::rest(error.to_string()), &ingest)
+                        .await;
+                }
+            }
+            for name in found.files {
                 if closing.is_requested() {
                     return Ok(());
                 }
@@ -214,7 +222,7 @@ impl FileSource {
         let (mut pieces, thread) = reading.start();
         while let Some(piece) = pieces.recv().await {
             for bad in piece.bad {
-                bury(&path, bad, ingest).await;
+                self.bury(name, bad, ingest).await;
             }
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
@@ -228,20 +236,19 @@ impl FileSource {
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("the reader broke: {panic}"),
         };
-        let whole = Bad {
-            bytes: Vec::new(),
-            length: 0,
-            reason: format!("given up: {failed}"),
-        };
-        bury(&path, whole, ingest).await;
+        self.bury(name, Bad::rest(failed), ingest).await;
         Ok(())
     }
-}
 
-async fn bury(path: &Path, bad: Bad, ingest: &Ingest) {
-    let (dead, path) = (&ingest.0.dead_letters, path.display().to_string());
-    dead.add(ingest.stream(), &path, &bad.bytes, bad.length, &bad.reason)
-        .await
+    /// What is of a line or a row is told once, also after a restart; that a file cannot be read, again.
+    async fn bury(&self, name: &str, bad: Bad, ingest: &Ingest) {
+        let path = self.files.directory.join(name).display().to_string();
+        let mark = bad.at.map(|at| (name, at));
+        let dead = &ingest.0.dead_letters;
+        let (bytes, reason) = (&bad.bytes, &bad.reason);
+        dead.add_at(ingest.stream(), &path, bytes, bad.length, reason, mark)
+            .await
+    }
 }
 
 #[cfg(test)]

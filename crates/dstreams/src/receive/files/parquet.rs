@@ -1,5 +1,6 @@
 //! Parquet files to Arrow batches with the columns of the record.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -7,41 +8,116 @@ use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::{cast, filter_record_batch};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 
-use super::read::{Bad, Piece, Pieces, Reading};
+use super::read::{Bad, Piece, Pieces, Reading, cut_short};
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
 /// Rows that are read at once.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// Reads the rows after the first `reading.done`.
+/// Reads the rows after the first `reading.done`. Damage costs the rest of its row group.
 pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
-    let failed = |error: &dyn std::fmt::Display| Error::Bytes {
-        what: "a Parquet file".into(),
-        message: error.to_string(),
+    let file = reading.open()?;
+    let bytes = size(&file);
+    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
+    let footer = footer.map_err(|error| damaged(&error))?;
+    let places = places(&reading.schema, footer.schema())?;
+    let mut rest = Rest {
+        mask: ProjectionMask::roots(footer.parquet_schema(), places),
+        footer,
+        file,
+        reading,
+        done: reading.done,
     };
-    let file = ParquetRecordBatchReaderBuilder::try_new(reading.open()?);
-    let file = file.map_err(|error| failed(&error))?;
-    let wanted = &reading.schema;
-    let places = places(wanted, file.schema())?;
-    let mask = ProjectionMask::roots(file.parquet_schema(), places);
-    let offset = usize::try_from(reading.done).unwrap_or(usize::MAX);
-    let rows = file.with_projection(mask).with_offset(offset);
-    let rows = rows.with_batch_size(ROWS_AT_ONCE).build();
-    let mut done = reading.done;
-    for batch in rows.map_err(|error| failed(&error))? {
-        let batch = batch.map_err(|error| failed(&error))?;
-        let before = done;
-        done += batch.num_rows() as u64;
-        let (rows, bad) = complete(wanted, &batch, before)?;
-        let rows = Some(rows).filter(|rows| rows.num_rows() > 0);
-        if !pieces.push(Piece { rows, bad, done }) {
-            break;
+    let groups = rest.footer.metadata().row_groups().iter();
+    let rows: Vec<u64> = groups.map(|group| group.num_rows() as u64).collect();
+    let mut end = 0;
+    for (group, rows) in rows.into_iter().enumerate() {
+        let begin = end;
+        end += rows;
+        if end <= rest.done {
+            continue;
+        }
+        match rest.group(group, begin, pieces) {
+            Ok(true) if rest.done >= end => {}
+            Ok(true) => rest.give_up(end, "there are fewer", pieces),
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                let now = size(&rest.file);
+                if now < bytes {
+                    return Err(Error::file("read", &reading.path, cut_short(bytes, now)));
+                }
+                rest.give_up(end, &error.to_string(), pieces);
+            }
         }
     }
-    Ok(())
+    reading.has_all_from_before(end, "rows")
+}
+
+fn size(file: &File) -> u64 {
+    file.metadata().map_or(0, |found| found.len())
+}
+
+fn damaged(error: &dyn std::fmt::Display) -> Error {
+    Error::Bytes {
+        what: "a Parquet file".into(),
+        message: error.to_string(),
+    }
+}
+
+/// What is not read yet of a file.
+struct Rest<'a> {
+    reading: &'a Reading,
+    file: File,
+    footer: ArrowReaderMetadata,
+    mask: ProjectionMask,
+    /// Rows that were read, or given up.
+    done: u64,
+}
+
+impl Rest<'_> {
+    /// Reads a row group that begins after the first `begin` rows. `false` when nobody takes its rows any more.
+    fn group(&mut self, group: usize, begin: u64, pieces: &mut Pieces) -> Result<bool> {
+        self.done = self.done.max(begin);
+        let offset = usize::try_from(self.done - begin).unwrap_or(usize::MAX);
+        let file = self.file.try_clone();
+        let file = file.map_err(|error| Error::file("read", &self.reading.path, error))?;
+        let rows = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+            .with_row_groups(vec![group])
+            .with_projection(self.mask.clone())
+            .with_offset(offset)
+            .with_batch_size(ROWS_AT_ONCE)
+            .build();
+        for batch in rows.map_err(|error| damaged(&error))? {
+            let batch = batch.map_err(|error| damaged(&error))?;
+            let (rows, bad) = complete(&self.reading.schema, &batch, self.done)?;
+            self.done += batch.num_rows() as u64;
+            let rows = Some(rows).filter(|rows| rows.num_rows() > 0);
+            let done = self.done;
+            if !pieces.push(Piece { rows, bad, done }) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The rows up to the end of a group are dead letters, as one.
+    fn give_up(&mut self, end: u64, why: &str, pieces: &mut Pieces) {
+        let bad = Bad {
+            at: Some(end),
+            bytes: Vec::new(),
+            length: 0,
+            reason: format!("rows {} to {end}: {why}", self.done + 1),
+        };
+        self.done = end;
+        let (rows, bad, done) = (None, vec![bad], end);
+        // Whoever reads on finds out when nobody takes it.
+        let _ = pieces.push(Piece { rows, bad, done });
+    }
 }
 
 /// Where the columns of the record are in the file.
@@ -98,6 +174,7 @@ fn complete(
                 missing.find(|(field, column)| !field.is_nullable() && column.is_null(row));
             let missing = missing.map_or("", |(field, _)| field.name());
             bad.push(Bad {
+                at: Some(before + row as u64 + 1),
                 bytes: Vec::new(),
                 length: 0,
                 reason: format!(

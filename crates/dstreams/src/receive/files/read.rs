@@ -1,6 +1,7 @@
 //! [`Reading`]: one file, piece by piece, on a thread that may block.
 
 use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
 
 use datafusion::arrow::array::RecordBatch;
@@ -17,9 +18,23 @@ use crate::stream::format::Format;
 /// What could not become a record.
 #[derive(Debug)]
 pub(super) struct Bad {
+    /// The line, or row, it ends with; none where it is the rest of the file.
+    pub at: Option<u64>,
     pub bytes: Vec<u8>,
     pub length: u64,
     pub reason: String,
+}
+
+impl Bad {
+    /// A file, or what was not read of it.
+    pub fn rest(why: String) -> Self {
+        Bad {
+            at: None,
+            bytes: Vec::new(),
+            length: 0,
+            reason: format!("given up: {why}"),
+        }
+    }
 }
 
 /// Some records of a file.
@@ -93,14 +108,17 @@ impl Reading {
     }
 
     fn read_text(&self, pieces: &mut Pieces) -> Result<()> {
-        let mut splitter = Splitter::new(self.open()?, self.format, self.piece, self.line_bytes);
+        let file = Whole::of(self.open()?).map_err(|error| self.unreadable(error))?;
+        let mut splitter = Splitter::new(file, self.format, self.piece, self.line_bytes);
         let mut decoder = Decoder::new(self.format, self.schema.clone());
-        let failed = |source| Error::file("read", &self.path, source);
-        while let Some(mut chunk) = splitter.next().map_err(failed)? {
+        let mut lines = 0;
+        while let Some(mut chunk) = splitter.next().map_err(|error| self.unreadable(error))? {
+            lines = chunk.last;
             decoder.take_header(&mut chunk)?;
             chunk.skip(self.done);
             let rows = decoder.decode(&mut chunk)?;
             let bad = chunk.bad.into_iter().map(|(line, bad)| Bad {
+                at: Some(line),
                 reason: format!("line {line}: {}", bad.reason),
                 ..bad
             });
@@ -110,9 +128,60 @@ impl Reading {
                 done: chunk.last.max(self.done),
             };
             if !pieces.push(piece) {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        self.has_all_from_before(lines, "lines")
     }
+
+    /// The file must not have become shorter while no process was there.
+    pub fn has_all_from_before(&self, found: u64, what: &str) -> Result<()> {
+        if found >= self.done {
+            return Ok(());
+        }
+        let message = format!(
+            "{} of its {what} were read before, and it has {found} now",
+            self.done
+        );
+        Err(self.unreadable(io::Error::new(ErrorKind::UnexpectedEof, message)))
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        Error::file("read", &self.path, source)
+    }
+}
+
+/// A file that must not end before the place where it ended when it was opened: half a line would be a record.
+struct Whole {
+    file: File,
+    bytes: u64,
+    read: u64,
+}
+
+impl Whole {
+    fn of(file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        let read = 0;
+        Ok(Whole { file, bytes, read })
+    }
+}
+
+impl Read for Whole {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(to)?;
+        self.read += read as u64;
+        if read == 0 && !to.is_empty() && self.read < self.bytes {
+            return Err(cut_short(self.bytes, self.read));
+        }
+        Ok(read)
+    }
+}
+
+/// A file had so many bytes when it was opened, and has fewer now.
+pub(super) fn cut_short(opened: u64, now: u64) -> io::Error {
+    let message = format!(
+        "it had {opened} bytes when it was opened, and has {now} now; \
+         write a file under another name and rename it when it is whole"
+    );
+    io::Error::new(ErrorKind::UnexpectedEof, message)
 }

@@ -50,6 +50,8 @@ pub(super) struct Splitter<R> {
     /// A line over the limit, whose end was not seen yet.
     skipped: Option<Bad>,
     ended: bool,
+    /// Nothing more can be read.
+    failed: Option<io::Error>,
 }
 
 impl<R: Read> Splitter<R> {
@@ -63,16 +65,21 @@ impl<R: Read> Splitter<R> {
             line: 1,
             skipped: None,
             ended: false,
+            failed: None,
         }
     }
 
-    /// The next records; none at the end of the file.
+    /// The next records; none at the end of the file. An error comes after the records that were read whole
+    /// before it.
     pub fn next(&mut self) -> io::Result<Option<Chunk>> {
         loop {
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if self.ended && self.rest.is_empty() && self.skipped.is_none() {
                 return Ok(None);
             }
-            self.fill()?;
+            self.fill();
             let chunk = self.split();
             if !chunk.records.is_empty() || !chunk.bad.is_empty() {
                 return Ok(Some(chunk));
@@ -81,18 +88,17 @@ impl<R: Read> Splitter<R> {
     }
 
     /// Reads about a piece more.
-    fn fill(&mut self) -> io::Result<()> {
+    fn fill(&mut self) {
         let mut left = self.piece;
-        while left > 0 && !self.ended {
+        while left > 0 && !self.ended && self.failed.is_none() {
             let mut more = (&mut self.from).take(left as u64);
             match more.read_to_end(&mut self.rest) {
                 Ok(0) => self.ended = true,
                 Ok(read) => left -= read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => self.failed = Some(error),
             }
         }
-        Ok(())
     }
 
     fn split(&mut self) -> Chunk {
@@ -156,6 +162,7 @@ impl<R: Read> Splitter<R> {
         let end = memchr::memchr(b'\n', rest);
         let line = &rest[..end.unwrap_or(rest.len())];
         let bad = Bad {
+            at: None,
             bytes: line[..line.len().min(KEPT)].to_vec(),
             length: line.len() as u64,
             reason: String::new(),

@@ -171,3 +171,13 @@ fn a_file_without_records_at_its_end_is_done_with_the_next_records() {
     let done = ["a", "b", "c"].map(|name| (name.to_owned(), DONE));
     assert_eq!(marks, Positions::from(done));
 }
+
+#[test]
+fn a_file_that_became_shorter_since_it_was_read_is_a_dead_letter() {
+    let dir = Dir::new(&[("a".into(), b"1\n2\n".to_vec())]);
+    let files = Files::dir(&dir.0, Format::Text);
+    for (before, told) in [(2, 0), (3, 1)] {
+        let (blocks, _, dead) = read::<String>(&files, Positions::from([("a".into(), before)]));
+        assert_eq!((blocks.len(), dead), (0, told), "{before}");
+    }
+}

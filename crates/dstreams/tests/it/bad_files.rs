@@ -1,0 +1,185 @@
+//! Files that cannot be read, or not as a whole: what the user is told, and that nothing else is lost.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+
+use dstreams::files::{Files, Format};
+use dstreams::{DeadLetter, Record};
+
+use crate::files_sink::Dir;
+use crate::files_source::{Reader, large, put, read_all, tight};
+use crate::program::{block_on, small, until};
+
+/// Exactly these dead letters: the end of the path and parts of the reason.
+#[track_caller]
+fn are(dead: &[DeadLetter], wanted: &[(&str, &[&str])]) {
+    assert_eq!(dead.len(), wanted.len(), "{dead:#?}");
+    for (letter, (file, parts)) in dead.iter().zip(wanted) {
+        assert!(letter.producer.ends_with(file), "{letter:#?}");
+        for part in *parts {
+            let reason = &letter.reason;
+            assert!(reason.contains(part), "`{part}` is not in: {reason}");
+        }
+    }
+}
+
+/// A program that reads `a`, which is larger than its memory, and found what else there is; `change` happens then.
+fn while_it_reads<T: Record>(
+    dir: &Dir,
+    format: Format,
+    change: impl FnOnce(),
+) -> (Vec<T>, Vec<DeadLetter>) {
+    block_on(async {
+        let files = Files::dir(&dir.0, format).piece_bytes(16 << 10).once();
+        let reader = Reader::<T>::start(tight(), files).await;
+        let used = || reader.live.running.status().block_memory;
+        until("memory to be taken", || used() > 30 << 10).await;
+        change();
+        assert!(used() <= 64 << 10);
+        reader.all().await
+    })
+}
+
+#[test]
+fn files_that_go_while_others_are_read_are_dead_letters() {
+    let dir = Dir::new();
+    put(&dir, "a", large(5000));
+    put(&dir, "b", "gone");
+    put(&dir, "c", "a directory soon");
+    put(&dir, "d", "there");
+    let (all, dead) = while_it_reads::<String>(&dir, Format::Text, || {
+        fs::remove_file(dir.0.join("b")).unwrap();
+        fs::remove_file(dir.0.join("c")).unwrap();
+        fs::create_dir(dir.0.join("c")).unwrap();
+    });
+    assert_eq!((all.len(), all[5000].as_str()), (5001, "there"));
+    let gone = ["given up: cannot open", "/b", "No such file"];
+    let directory = ["given up: cannot read", "/c", "Is a directory"];
+    are(&dead, &[("/b", &gone), ("/c", &directory)]);
+}
+
+/// The whole lines count, and half a line is none.
+#[test]
+fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
+    let dir = Dir::new();
+    let text = large(5000);
+    put(&dir, "a", &text);
+    put(&dir, "b", "there");
+    let whole = text[..300_000].lines().count() - 1;
+    let (mut all, dead) = while_it_reads::<String>(&dir, Format::Text, || {
+        let file = File::options().write(true).open(dir.0.join("a")).unwrap();
+        file.set_len(300_000).unwrap();
+    });
+    assert_eq!(all.pop().unwrap(), "there");
+    assert!(text.lines().take(whole).eq(all.iter().map(String::as_str)));
+    let (before, parts) = (
+        format!("had {} bytes", text.len()),
+        ["has 300000 now", "rename it"],
+    );
+    are(&dead, &[("/a", &["given up", &before, parts[0], parts[1]])]);
+}
+
+#[test]
+fn what_cannot_be_opened_is_told_once_and_the_rest_is_read() {
+    let dir = Dir::new();
+    put(&dir, "a", "first");
+    symlink(dir.0.join("loop"), dir.0.join("loop")).unwrap();
+    symlink(dir.0.join("later"), dir.0.join("nowhere yet")).unwrap();
+    // A path that is too long: a directory that nobody can look into, not even root.
+    let (mut deep, long) = (dir.0.join("deep"), "x".repeat(200));
+    while deep.as_os_str().len() < 3800 {
+        deep.push(&long);
+    }
+    fs::create_dir_all(&deep).unwrap();
+    let inner = dir.0.join("_inner");
+    fs::create_dir_all(inner.join(&long).join(&long)).unwrap();
+    fs::rename(inner, deep.join("more")).unwrap();
+    put(&dir, "z", "last");
+    let files = Files::dir(&dir.0, Format::Text);
+    let (found, dead) = read_all::<String>(small(2, 4, 3), files.clone());
+    assert_eq!(found, ["first", "last"]);
+    let closed = ["given up: cannot look into", "File name too long"];
+    let open = ["given up: cannot open", "/loop", "symbolic links"];
+    are(&dead, &[("x/", &closed), ("/loop", &open)]);
+    // It is looked at again and again.
+    block_on(async {
+        let files = files.every(std::time::Duration::from_millis(1));
+        let mut reader = Reader::<String>::start(small(2, 4, 3), files).await;
+        assert_eq!(reader.receive(2, 2).await.1.len(), 2);
+        put(&dir, "later", "third");
+        let (mut found, dead) = reader.receive(2, 0).await;
+        found.sort();
+        assert_eq!(
+            (found, dead),
+            (vec!["third".into(), "third".into()], vec![])
+        );
+    });
+}
+
+#[cfg(feature = "parquet")]
+mod parquet {
+    use super::*;
+    use crate::files_source::write_groups;
+    use dstreams::record::batch_of;
+
+    /// Texts that no encoding makes small, and their numbers.
+    fn rows(rows: std::ops::Range<i64>) -> Vec<(String, i64)> {
+        let text = |n: i64| {
+            (0..6)
+                .map(|k| format!("{:016x}", (n + 1).wrapping_mul((k + 7) * 0x9E37_79B9_7F4A)))
+                .collect()
+        };
+        rows.map(|n| (text(n), n)).collect()
+    }
+
+    #[test]
+    fn damage_costs_the_rows_of_its_row_group() {
+        let dir = Dir::new();
+        let path = dir.0.join("a");
+        write_groups(&path, 100, &batch_of(rows(0..500)).unwrap());
+        let bytes = fs::read(&path).unwrap();
+        // The length of a text of the third group.
+        let mut torn = bytes.clone();
+        let text = &rows(230..231)[0].0;
+        let at = torn
+            .windows(text.len())
+            .position(|found| found == text.as_bytes());
+        let at = at.unwrap();
+        torn[at - 4..at].fill(0xff);
+        put(&dir, "a", torn);
+        // The names of the columns are at the end.
+        put(&dir, "b", &bytes[..bytes.len() - 20]);
+        fs::write(dir.0.join("c"), bytes).unwrap();
+        let files = Files::dir(&dir.0, Format::Parquet);
+        let (found, dead) = read_all::<(String, i64)>(small(2, 50, 30), files);
+        let wanted = [rows(0..200), rows(300..500), rows(0..500)].concat();
+        assert_eq!(found, wanted);
+        are(
+            &dead,
+            &[
+                ("/a", &["rows 201 to 300: bytes of a Parquet file"]),
+                ("/b", &["given up"]),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
+        let dir = Dir::new();
+        write_groups(&dir.0.join("a"), 1000, &batch_of(rows(0..6000)).unwrap());
+        write_groups(&dir.0.join("b"), 1000, &batch_of(rows(0..1)).unwrap());
+        let length = fs::metadata(dir.0.join("a")).unwrap().len();
+        let (mut all, dead) = while_it_reads::<(String, i64)>(&dir, Format::Parquet, || {
+            let file = File::options().write(true).open(dir.0.join("a")).unwrap();
+            file.set_len(length / 3 * 2).unwrap();
+        });
+        assert_eq!(all.pop().unwrap(), rows(0..1)[0]);
+        assert!(
+            all.len() < 6000 && all == rows(0..all.len() as i64),
+            "{}",
+            all.len()
+        );
+        let had = format!("had {length} bytes");
+        are(&dead, &[("/a", &["given up", &had])]);
+    }
+}
