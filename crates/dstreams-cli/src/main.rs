@@ -19,7 +19,7 @@ mod workers;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dstreams_cluster::app::{self, StatusArgs, WorkerArgs};
+use dstreams_cluster::app::{self, DrainArgs, StatusArgs, WorkerArgs};
 
 use crate::error::Error;
 
@@ -43,6 +43,7 @@ enum Command {
     Master(master::Args),
     Worker(WorkerArgs),
     Status(StatusArgs),
+    Drain(DrainArgs),
     Checkpoint(checkpoint::Args),
 }
 
@@ -74,6 +75,7 @@ fn run(command: Command) -> Result<(), Error> {
             Command::Wordcount(args) => wordcount::run(args).await,
             Command::Master(args) => master::run(args).await,
             Command::Status(args) => Ok(app::print_status(&args).await?),
+            Command::Drain(args) => Ok(app::drain(&args).await?),
             Command::Checkpoint(args) => checkpoint::run(args),
             Command::Worker(_) => Ok(()),
         }

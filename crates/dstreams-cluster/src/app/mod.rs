@@ -1,11 +1,12 @@
 //! Roles: one program, described once, runs on this machine alone, as master or as worker.
 //!
-//! [`main`] gives a program the subcommands `local`, `master`, `worker` and `status`. Programs with
+//! [`main`] gives a program the subcommands `local`, `master`, `worker`, `status` and `drain`. Programs with
 //! a command line of their own put its parts together: arguments for clap, what runs a role, and
 //! what is printed.
 
 mod arguments;
 mod attend;
+mod drain;
 mod error;
 mod local;
 mod master;
@@ -22,6 +23,7 @@ use dstreams::{Result, StreamContext};
 
 pub use arguments::{ClusterArgs, MasterArgs, Secret, WorkerArgs, address, duration};
 pub use attend::{DRAIN, dismiss, gather};
+pub use drain::{DrainArgs, drain};
 pub use error::Error;
 pub use members::{Change, Members};
 pub use signals::Signals;
@@ -41,6 +43,7 @@ enum Role {
     Master(master::Args),
     Worker(WorkerArgs),
     Status(StatusArgs),
+    Drain(DrainArgs),
 }
 
 /// The `main` of a program: it runs as what its command line says.
@@ -51,6 +54,7 @@ enum Role {
 /// | `master --listen HOST:PORT [-- ARGS]` | decides and commits; waits for workers first |
 /// | `worker --master HOST:PORT` | receives and runs tasks, until the program ends |
 /// | `status --master HOST:PORT [--json]` | says how a cluster is doing |
+/// | `drain --master HOST:PORT WORKER` | has a worker leave without a loss |
 ///
 /// `app` describes the program from the arguments behind `--`, which workers get from the master. It
 /// must build the same graph in every process: what differs is refused when a worker joins.
@@ -86,6 +90,7 @@ pub fn main(app: impl Fn(&[String]) -> Result<StreamContext>) -> ExitCode {
         Role::Local(args) => on_threads(local::run(&args, &app)),
         Role::Master(args) => on_threads(master::run(args, &app)),
         Role::Status(args) => on_threads(print_status(&args)),
+        Role::Drain(args) => on_threads(drain(&args)),
     };
     match ended {
         Err(error) if !error.is_closed_output() => {

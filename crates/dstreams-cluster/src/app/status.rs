@@ -41,6 +41,20 @@ pub async fn print_status(args: &StatusArgs) -> Result<(), Error> {
 
 /// Asks a master how its cluster is doing.
 pub async fn ask(master: &str, token: Option<String>) -> Result<ClusterStatus, Error> {
+    let answer = call(master, token, Action::new("status", ""), ANSWER).await?;
+    serde_json::from_slice(&answer).map_err(|error| Error::NoMaster {
+        address: master.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Has a master do something; returns what it answers.
+pub(super) async fn call(
+    master: &str,
+    token: Option<String>,
+    action: Action,
+    patience: Duration,
+) -> Result<Vec<u8>, Error> {
     let no_answer = |reason: String| Error::NoAnswer {
         address: master.to_owned(),
         reason,
@@ -52,10 +66,14 @@ pub async fn ask(master: &str, token: Option<String>) -> Result<ClusterStatus, E
     let peers = Peers::new(Token::new(token));
     let asked = async {
         let mut client = peers.client(master)?;
-        let action = peers.request(Action::new("status", ""));
-        client.do_action(action).await?.into_inner().message().await
+        client
+            .do_action(peers.request(action))
+            .await?
+            .into_inner()
+            .message()
+            .await
     };
-    let answer = match tokio::time::timeout(ANSWER, asked).await {
+    let answer = match tokio::time::timeout(patience, asked).await {
         Ok(Ok(answer)) => answer.unwrap_or_default(),
         Ok(Err(status)) => {
             let said = status.message().to_owned();
@@ -64,9 +82,9 @@ pub async fn ask(master: &str, token: Option<String>) -> Result<ClusterStatus, E
                 _ => no_answer(said),
             });
         }
-        Err(_) => return Err(no_answer(format!("it said nothing for {ANSWER:?}"))),
+        Err(_) => return Err(no_answer(format!("it said nothing for {patience:?}"))),
     };
-    serde_json::from_slice(&answer.body).map_err(|error| no_master(error.to_string()))
+    Ok(answer.body.to_vec())
 }
 
 /// For people.

@@ -103,6 +103,9 @@ pub trait Calls: Send + Sync + 'static {
 
     /// Somebody asks how things are.
     async fn status(&self) -> Result<Vec<u8>, Status>;
+
+    /// Somebody wants a worker to leave; returns when it may.
+    async fn drain(&self, worker: u32) -> Result<(), Status>;
 }
 
 /// See the module.
@@ -173,14 +176,20 @@ impl FlightService for Service {
         request: Request<Action>,
     ) -> Result<Response<Self::DoActionStream>, Status> {
         self.token.check(&request)?;
-        match request.into_inner().r#type.as_str() {
-            "status" => {
-                let body = self.calls.status().await?.into();
-                let answer = futures::stream::iter([Ok(arrow_flight::Result { body })]);
-                Ok(Response::new(Box::pin(answer)))
+        let action = request.into_inner();
+        let body = match action.r#type.as_str() {
+            "status" => self.calls.status().await?,
+            "drain" => {
+                let worker = serde_json::from_slice(&action.body);
+                let worker = worker.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                self.calls.drain(worker).await?;
+                Vec::new()
             }
-            _ => not_spoken(),
-        }
+            _ => return not_spoken(),
+        };
+        let answer = arrow_flight::Result { body: body.into() };
+        let answer = futures::stream::iter([Ok(answer)]);
+        Ok(Response::new(Box::pin(answer)))
     }
 
     async fn handshake(

@@ -225,6 +225,10 @@ impl Calls for MasterCalls {
         }
     }
 
+    async fn drain(&self, worker: u32) -> Result<(), Status> {
+        self.hub.drain(WorkerId(worker)).await
+    }
+
     async fn status(&self) -> Result<Vec<u8>, Status> {
         let mut status = self.watch.status(&self.hub);
         status.jobs = self

@@ -51,6 +51,9 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// Inputs of receivers that are not of a worker: of this process, or of earlier ones.
     pub(super) own: HashMap<ReceiverId, u32>,
+    /// Workers that have nothing any more that others do not have, and leave.
+    pub(super) drained: BTreeSet<WorkerId>,
+    pub(super) draining: BTreeSet<WorkerId>,
     /// Receivers of each worker.
     pub(super) receivers: HashMap<WorkerId, BTreeSet<ReceiverId>>,
     /// Partitions that are not made from the checkpoint yet.
@@ -123,6 +126,8 @@ impl Hub {
                 losses: 0,
                 ended: false,
                 own: HashMap::new(),
+                drained: BTreeSet::new(),
+                draining: BTreeSet::new(),
                 receivers: HashMap::new(),
                 restoring: BTreeMap::new(),
                 restore_failed: None,
@@ -220,6 +225,8 @@ impl Hub {
             state.claims.retain(|_, (worker, _)| *worker != id);
             state.installed.retain(|(worker, _), _| *worker != id);
             state.behind.retain(|(worker, _)| *worker != id);
+            state.drained.remove(&id);
+            state.draining.remove(&id);
             if let Some(durable) = self.durable.get() {
                 let receivers = state.receivers.remove(&id).unwrap_or_default();
                 durable.worker_ended(id.0, receivers);
@@ -343,7 +350,10 @@ impl Hub {
                     None => state.state_lost = Some(partition),
                 }
             }
-            ClusterCommand::Drained { worker } => tracing::info!(%worker, "drained"),
+            ClusterCommand::Drained { worker } => {
+                tracing::info!(%worker, "drained");
+                state.drained.insert(worker);
+            }
         }
     }
 

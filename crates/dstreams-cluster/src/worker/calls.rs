@@ -76,6 +76,10 @@ impl Calls for WorkerCalls {
         Err(Status::unimplemented("this worker takes records itself"))
     }
 
+    async fn drain(&self, _: u32) -> Result<(), Status> {
+        Err(Status::unimplemented("this is a worker, not a master"))
+    }
+
     async fn status(&self) -> Result<Vec<u8>, Status> {
         let holds = self.epoch()?.holds();
         serde_json::to_vec(&holds).map_err(|error| Status::internal(error.to_string()))

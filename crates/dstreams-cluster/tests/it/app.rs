@@ -13,7 +13,7 @@ use dstreams_cluster::{Master, MasterOptions, WorkerOptions, run_worker};
 use crate::program::block_on;
 
 /// The example, built with these tests.
-fn example() -> PathBuf {
+pub fn example() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let built = tests
         .ancestors()

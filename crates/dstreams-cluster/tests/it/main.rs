@@ -17,6 +17,7 @@ mod rng;
 mod alone;
 mod app;
 mod bad_input;
+mod drain;
 mod engines;
 mod faults;
 mod full_disk;
