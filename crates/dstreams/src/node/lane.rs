@@ -85,12 +85,8 @@ impl Lane {
     fn keep(&self, blocks: &[Arc<Block>]) -> Option<(Ticket, u64)> {
         let mut written = None;
         for block in blocks {
-            match self.durable.block(self.input, block, &self.intake.schema) {
-                Ok(ticket) => written = Some((ticket, block.meta.id.seq + 1)),
-                Err(error) => {
-                    tracing::error!(block = %block.meta.id, %error, "a block cannot be written");
-                }
-            }
+            let ticket = self.durable.block(self.input, block, &self.intake.schema);
+            written = Some((ticket, block.meta.id.seq + 1));
             self.store.insert(Arc::clone(block));
         }
         written

@@ -69,14 +69,21 @@ impl Durable {
         lock(&self.tickets)
     }
 
-    /// A block was received. It is safe when its ticket is synced.
-    pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
-        let bytes = block.to_bytes(schema)?;
+    /// A block was received. It is safe when its ticket is synced; never, and no batch takes effect any more, where
+    /// it cannot be written.
+    pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Ticket {
+        let bytes = block.to_bytes(schema);
         lock(&self.marks).received(input, block);
         let mut tickets = self.lock();
-        let ticket = self.journal.append(Entry::Block { input, bytes });
+        let ticket = match bytes {
+            Ok(bytes) => self.journal.append(Entry::Block { input, bytes }),
+            Err(error) => {
+                self.journal.fail(error);
+                Ticket::END
+            }
+        };
         tickets.needs.block(block.meta.id, ticket);
-        Ok(ticket)
+        ticket
     }
 
     /// The n-th process of this directory.

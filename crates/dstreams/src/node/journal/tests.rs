@@ -283,3 +283,15 @@ fn a_journal_that_is_taken_away_fails() {
     let found: Vec<Entry> = found.map(|(_, entry)| entry).collect();
     assert_eq!(found.first(), Some(&entry(1)));
 }
+
+/// What came before is on disk, what comes later is not said to be.
+#[test]
+fn a_journal_that_lacks_an_entry_fails() {
+    let dir = Dir::new();
+    let journal = Journal::open(&dir.0, None).unwrap();
+    let before = journal.append(Entry::Opened { incarnation: 1 });
+    journal.fail(Error::NotRunning);
+    let later = journal.append(Entry::Opened { incarnation: 2 });
+    assert!(on(journal.synced(later)).is_err());
+    on(journal.synced(before)).unwrap();
+}

@@ -44,6 +44,8 @@ struct Queue {
 
 enum Order {
     Append(Entry),
+    /// What should have been appended could not be.
+    Fail(Error),
     /// Nothing before this entry is needed.
     LetGo(Ticket),
 }
@@ -102,6 +104,14 @@ impl Journal {
             let _ = orders.send(Order::Append(entry));
         }
         Ticket(queue.next)
+    }
+
+    /// What should be appended cannot be: nothing that comes later is said to be on disk.
+    pub fn fail(&self, error: Error) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(orders) = &queue.orders {
+            let _ = orders.send(Order::Fail(error));
+        }
     }
 
     /// Waits until the entry, and all before it, are on disk.
@@ -234,6 +244,10 @@ impl Writer {
                     });
                     entries += 1;
                     self.appended += 1;
+                }
+                Order::Fail(error) => {
+                    self.flush(&mut bytes, &mut entries)?;
+                    return Err(error);
                 }
                 Order::LetGo(before) => {
                     self.flush(&mut bytes, &mut entries)?;
