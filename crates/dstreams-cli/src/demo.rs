@@ -92,7 +92,7 @@ struct Ended {
 /// Starts the program; returns it with where clients send lines.
 async fn start(args: &Args, program: &Program) -> Result<(Shown, String), Error> {
     let Some(count) = args.workers else {
-        let program = WordCount::start(program, None).await?;
+        let program = WordCount::start(program).await?;
         let address = program.address(LINES)?.to_string();
         let workers = None;
         return Ok((Shown { program, workers }, address));

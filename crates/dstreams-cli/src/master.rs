@@ -1,5 +1,7 @@
 //! `dstreams master`: the word count's master, for workers that others start.
 
+use std::path::PathBuf;
+
 use dstreams_cluster::app::{MasterArgs, Signals};
 use dstreams_cluster::logs;
 
@@ -19,6 +21,10 @@ pub struct Args {
     master: MasterArgs,
     #[command(flatten)]
     times: Times,
+    /// Keep the program in this directory, which workers reach by the same path: killed at any moment and started again,
+    /// it goes on where it was
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -32,7 +38,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         json,
         ..
     } = args.master;
-    let program = Program::of_clients(&args.times)?;
+    let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
     let report = Report::new(json, args.times.interval);
     let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
     report.master(gathering.address())?;

@@ -5,7 +5,6 @@ mod found;
 mod graph;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,13 +62,9 @@ pub fn describe_with_results(program: &Program) -> dstreams::Result<(StreamConte
 }
 
 impl WordCount {
-    /// Starts it in this process; kept in the directory `state`, where there is one.
-    pub async fn start(program: &Program, state: Option<&Path>) -> Result<Self, Error> {
+    /// Starts it in this process.
+    pub async fn start(program: &Program) -> Result<Self, Error> {
         let (ctx, found) = describe_with_results(program)?;
-        let ctx = match state {
-            Some(state) => StreamContext::restore_or_new(state, || Ok(ctx))?,
-            None => ctx,
-        };
         let engine = Arc::new(Engine::Local(ctx.start().await?));
         Ok(WordCount { engine, found })
     }

@@ -31,8 +31,9 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", value_parser = address,
           conflicts_with_all = ["workers", "master"])]
     clients: Option<String>,
-    /// Keep the program in this directory: killed at any moment and started again, it goes on where it was
-    #[arg(long, value_name = "DIR", requires = "listen")]
+    /// Keep the program in this directory: killed at any moment and started again, it goes on where it was; workers must
+    /// reach it by the same path
+    #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Count on so many worker processes, which are started and ended with this one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -63,14 +64,15 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let report = Report::new(args.json, args.times.interval);
     if let Some(text) = &args.listen {
         let program = Program::new(&args.times, Some(text.clone()), args.clients.clone())?;
-        let program = WordCount::start(&program, args.state.as_deref()).await?;
+        let program = program.kept_in(args.state.as_deref())?;
+        let program = WordCount::start(&program).await?;
         let clients = args.clients.is_some().then(|| program.address(LINES));
         report.listening(program.address(TEXT)?, clients.transpose()?)?;
         return count(program, None, report, args.batches, signals).await;
     }
 
     logs::to_stderr();
-    let program = Program::of_clients(&args.times)?;
+    let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
     let gathering = match (args.workers, &args.master) {
         (None, Some(listen)) => {
             let wanted = args.min_workers;

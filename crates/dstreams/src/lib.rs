@@ -57,8 +57,8 @@ pub use batch::{Clock, ManualClock};
 pub use commit::RddReceiver;
 pub use config::Config;
 pub use error::{BoxError, Cause, Error, Operator, Result};
+pub use node::{BatchLineage, Lineage, Listener, Named, Running, Status, StreamContext, Summary};
 pub use node::{CheckpointInfo, Inspection, JournalInfo, inspect};
-pub use node::{Listener, Named, Running, Status, StreamContext, Summary};
 pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
 pub use stream::dstream::DStream;
 pub use stream::key_state::{KeyState, Values};
@@ -73,6 +73,7 @@ pub use stream::{agg, text};
 #[doc(hidden)]
 pub mod cluster {
     pub use crate::batch::tasks_for;
+    pub use crate::commit::{Dataset, Outputs};
     pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{

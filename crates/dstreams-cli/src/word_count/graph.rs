@@ -1,5 +1,6 @@
 //! The graph of the word count: the same in this process alone, on a master and on its workers.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dstreams::{Clients, Result, StreamContext, agg, text};
@@ -30,6 +31,9 @@ pub struct Program {
     /// Where clients send lines, if they do. On a cluster they send them to the workers.
     #[arg(long)]
     lines: Option<String>,
+    /// The directory it is kept in, if it is.
+    #[arg(long)]
+    state: Option<PathBuf>,
 }
 
 impl Program {
@@ -40,7 +44,15 @@ impl Program {
             window: times.window()?,
             text,
             lines,
+            state: None,
         })
+    }
+
+    /// The same, kept in a directory. On a cluster all processes reach it by this path.
+    pub fn kept_in(mut self, state: Option<&Path>) -> Result<Self, Error> {
+        let state = state.map(std::path::absolute).transpose();
+        self.state = state.map_err(|error| Error::Usage(format!("--state: {error}")))?;
+        Ok(self)
     }
 
     /// A program whose lines are sent by clients alone.
@@ -71,11 +83,21 @@ impl Program {
                 arguments.extend([name.to_owned(), address.clone()]);
             }
         }
+        if let Some(state) = &self.state {
+            arguments.extend(["--state".to_owned(), state.display().to_string()]);
+        }
         arguments
     }
 
     /// Describes the program. What batches find comes to `found` in the process that commits them.
     pub fn describe(&self, found: Sender) -> Result<StreamContext> {
+        match &self.state {
+            Some(state) => StreamContext::restore_or_new(state, || self.graph(found)),
+            None => self.graph(found),
+        }
+    }
+
+    fn graph(&self, found: Sender) -> Result<StreamContext> {
         let mut ctx = StreamContext::new(self.interval)?;
         let text = self
             .text

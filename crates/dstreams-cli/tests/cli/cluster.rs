@@ -170,7 +170,7 @@ fn a_worker_that_is_killed_loses_nothing_that_was_acknowledged() {
     let to = format!("{},{master}", victim["ingest"].as_str().unwrap());
 
     let input = text(3, 12_000);
-    let arguments = ["send", &to, "--stream", "lines", "--rate", "2500"];
+    let arguments = ["send", &to, "--stream", "lines", "--rate", "1000"];
     let sent = std::thread::scope(|scope| {
         let sending = scope.spawn(|| run(&arguments, input.as_bytes()));
         program.wait_for_some(1);

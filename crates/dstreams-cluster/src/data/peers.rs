@@ -8,17 +8,17 @@ use std::time::Duration;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use datafusion::arrow::array::RecordBatch;
-use dstreams::Result;
 use dstreams::cluster::Block;
+use dstreams::{BoxError, Error, Prepared, Result};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::copy::{CopyHeader, decode, encode};
 use super::service::{COPY_HEADER, Token};
 use crate::execute::retryable;
-use crate::plan::Source;
+use crate::plan::{KeptId, Source};
 
 /// The largest message taken from a peer: what is sent is cut into much smaller ones.
 const MESSAGE: usize = 64 << 20;
@@ -34,6 +34,8 @@ pub enum Ask {
     Rows(Source),
     /// The state of a partition.
     State { partition: u32 },
+    /// Have an output's sink prepare a partition that is held there.
+    Prepare { output: usize, kept: KeptId },
 }
 
 impl Ask {
@@ -150,6 +152,31 @@ impl Peers {
                 "state of partition {partition} from {holder}: {said}"
             ))
         })
+    }
+
+    /// Has an output's sink prepare a partition where it is held; `name` is the output's.
+    pub async fn prepare(
+        &self,
+        (output, name): (usize, &str),
+        kept: KeptId,
+        holder: &str,
+    ) -> Result<Prepared> {
+        let prepared = async {
+            let ask = Ask::Prepare { output, kept };
+            let message = self.get(&ask, holder).await?.message().await?;
+            Ok(Prepared(
+                message.map(|it| it.data_body.to_vec()).unwrap_or_default(),
+            ))
+        };
+        prepared
+            .await
+            .map_err(|status: Status| match status.code() {
+                Code::Internal => Error::Sink {
+                    output: name.to_owned(),
+                    cause: BoxError::from(status.message()).into(),
+                },
+                _ => retryable(format!("output {name} at {holder}: {}", status.message())),
+            })
     }
 
     /// Has the worker at `address` hold a copy of a block; returns when it does.

@@ -1,7 +1,10 @@
 //! The rows that a batch reads and gives: which task reads which, and how the master gets them.
 
+use std::sync::Arc;
+
 use dstreams::Result;
 use dstreams::arrow::array::RecordBatch;
+use dstreams::cluster::Dataset;
 use dstreams_control::{BatchTime, BlockMeta};
 
 use super::run::Remote;
@@ -24,23 +27,32 @@ impl Remote {
         of.iter().map(|blocks| split(blocks, tasks)).collect()
     }
 
-    /// Fetches the partitions of a dataset.
-    pub async fn fetch(
+    /// The partitions of an output's dataset: prepared where they are, for a sink; else their rows.
+    pub async fn dataset(
         &self,
         (batch, attempt): (BatchTime, u32),
-        slot: usize,
+        (output, slot): (usize, usize),
         parts: &[(usize, &String)],
-    ) -> Result<Vec<Vec<RecordBatch>>> {
+    ) -> Result<Dataset> {
+        let kept = |partition| KeptId {
+            batch,
+            attempt,
+            slot,
+            partition,
+        };
+        if let Some(Some(name)) = self.sinks.get(output) {
+            let prepare = parts
+                .iter()
+                .map(|(partition, at)| self.peers.prepare((output, name), kept(*partition), at));
+            let prepared = futures::future::try_join_all(prepare).await?;
+            return Ok(Dataset::Prepared(prepared));
+        }
         let fetches = parts.iter().map(|(partition, at)| async move {
-            let source = Source::Kept(KeptId {
-                batch,
-                attempt,
-                slot,
-                partition: *partition,
-            });
+            let source = Source::Kept(kept(*partition));
             self.peers.fetch(&source, std::iter::once(*at)).await
         });
-        futures::future::try_join_all(fetches).await
+        let rows = futures::future::try_join_all(fetches).await?;
+        Ok(Dataset::Rows(Arc::new(rows)))
     }
 
     /// Fetches blocks, for an output that is an input.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{
-    BlockStore, CheckpointPlan, Held, Partitions, Plans, Workers, Writing, tasks_for,
+    BlockStore, CheckpointPlan, Dataset, Held, Plans, Workers, Writing, tasks_for,
 };
 use dstreams::{Closing, Result};
 use dstreams_control::cluster::ClusterEvent;
@@ -36,6 +36,8 @@ pub struct Remote {
     pub shapes: Shapes,
     /// The newest batch that has taken effect: what installed more can run again on less.
     pub committed: Mutex<Option<BatchTime>>,
+    /// The names of outputs that workers prepare, by output.
+    pub sinks: Vec<Option<String>>,
     /// Which process of the program this is, where it is kept.
     pub incarnation: Option<u64>,
 }
@@ -61,7 +63,7 @@ impl Remote {
         after: Option<BatchTime>,
         attempt: u32,
         blocks: &[BlockMeta],
-    ) -> Result<Vec<Option<Partitions>>> {
+    ) -> Result<Vec<Option<Dataset>>> {
         loop {
             let snapshot = self.snapshot().await;
             let gate = Gate::default();
@@ -85,7 +87,7 @@ impl Remote {
         blocks: &[BlockMeta],
         snapshot: &Snapshot,
         gate: &Gate,
-    ) -> Result<Vec<Option<Partitions>>> {
+    ) -> Result<Vec<Option<Dataset>>> {
         let rows = blocks.iter().map(|block| block.rows).sum();
         let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
         let template = self.plans.of(many);
@@ -137,21 +139,23 @@ impl Remote {
             self.install(batch, attempt, &due, snapshot).await;
         }
         let mut outputs = Vec::new();
-        for (slot, slide) in &template.outputs {
+        for (at, (slot, slide)) in template.outputs.iter().enumerate() {
             if !batch.0.is_multiple_of(*slide) {
                 outputs.push(None);
                 continue;
             }
-            let rows = match (shape.ways[slot.0], inputs.get(slot.0)) {
-                (Some(Way::Input), Some(input)) => self.blocks(input).await?,
+            let dataset = match (shape.ways[slot.0], inputs.get(slot.0)) {
+                (Some(Way::Input), Some(input)) => {
+                    Dataset::Rows(Arc::new(self.blocks(input).await?))
+                }
                 _ => {
                     let parts = kept.iter().filter(|((of, _), _)| *of == slot.0);
                     let mut parts: Vec<_> = parts.map(|((_, p), at)| (*p, at)).collect();
                     parts.sort_by_key(|(partition, _)| *partition);
-                    self.fetch((batch, attempt), slot.0, &parts).await?
+                    self.dataset((batch, attempt), (at, slot.0), &parts).await?
                 }
             };
-            outputs.push(Some(Arc::new(rows)));
+            outputs.push(Some(dataset));
         }
         Ok(outputs)
     }
@@ -193,7 +197,7 @@ impl Workers for Remote {
         after: Option<BatchTime>,
         attempt: u32,
         blocks: &[BlockMeta],
-    ) -> Result<Vec<Option<Partitions>>> {
+    ) -> Result<Vec<Option<Dataset>>> {
         let (losses, _) = self.hub.losses();
         let lost = self.hub.until(|hub| {
             if !self.has_state() {

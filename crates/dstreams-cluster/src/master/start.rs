@@ -152,6 +152,7 @@ impl Master {
             closing,
             shapes: Default::default(),
             committed: Mutex::new(of_kept.and_then(|(_, restored)| restored.batch())),
+            sinks: self.parts.sinks(),
             incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));

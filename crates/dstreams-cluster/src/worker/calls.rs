@@ -51,6 +51,19 @@ impl Calls for WorkerCalls {
                 }
                 None => Err(Status::not_found(format!("{source:?} is not held here"))),
             },
+            Ask::Prepare { output, kept } => {
+                let Some(rows) = epoch.site.kept.get(&kept) else {
+                    return Err(Status::not_found(format!("{kept:?} is not held here")));
+                };
+                let (batch, partition) = (kept.batch, kept.partition);
+                let prepared = epoch.outputs.prepare_one(output, batch, partition, &rows);
+                let data_body = prepared.await.map_err(cause)?.0.into();
+                let message = FlightData {
+                    data_body,
+                    ..FlightData::default()
+                };
+                Ok(Box::pin(futures::stream::iter([Ok(message)])))
+            }
             Ask::State { partition } => {
                 let state = epoch.site.states.export(partition as usize);
                 let state = state.map_err(internal)?;
@@ -83,6 +96,14 @@ impl Calls for WorkerCalls {
     async fn status(&self) -> Result<Vec<u8>, Status> {
         let holds = self.epoch()?.holds();
         serde_json::to_vec(&holds).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// What a sink said, without its name, which the master knows.
+fn cause(error: dstreams::Error) -> Status {
+    match error {
+        dstreams::Error::Sink { cause, .. } => Status::internal(cause.to_string()),
+        error => internal(error),
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{
-    Block, Claims, DeadLetters, Embedded, Intake, Parts, Place, Seal, open_source, run_source,
+    Block, Claims, DeadLetters, Embedded, Intake, Outputs, Parts, Place, Seal, open_source,
+    run_source,
 };
 use dstreams::{Clients, Closing, Ingest, Listener, Result, Source};
 use dstreams_control::{BlockId, ReceiverId};
@@ -47,6 +48,7 @@ pub struct Epoch {
     asked: AtomicU64,
     heard: watch::Sender<u64>,
     pub on_disk: Option<Arc<OnDisk>>,
+    pub outputs: Outputs,
     /// What could not be written, for which this worker ends.
     pub failed: watch::Sender<Option<dstreams::Error>>,
 }
@@ -104,6 +106,7 @@ impl Epoch {
             asked: AtomicU64::new(0),
             heard: watch::Sender::new(0),
             on_disk,
+            outputs: parts.take_outputs(),
             failed: watch::Sender::new(None),
         })
     }

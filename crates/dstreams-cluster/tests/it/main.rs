@@ -27,4 +27,5 @@ mod ports;
 mod process;
 mod restart;
 mod scene;
+mod sinks;
 mod workers;

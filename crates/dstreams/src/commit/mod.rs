@@ -11,4 +11,5 @@ mod prepare;
 
 pub use files::FileSink;
 pub use outputs::RddReceiver;
-pub(crate) use prepare::{Outputs, PreparedBatch, commit};
+pub use prepare::{Dataset, Outputs};
+pub(crate) use prepare::{PreparedBatch, commit};

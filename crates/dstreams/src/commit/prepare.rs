@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 use futures::FutureExt;
@@ -21,12 +22,21 @@ pub(crate) struct PreparedBatch {
     parts: Vec<Prepared>,
 }
 
+/// What a batch gave for an output.
+#[derive(Debug, Clone)]
+pub enum Dataset {
+    /// Its rows, by partition.
+    Rows(Partitions),
+    /// What its sink has prepared of each partition, where that is.
+    Prepared(Vec<Prepared>),
+}
+
 /// The outputs of a program, in the order in which it built them.
-pub(crate) struct Outputs(Vec<(Output, Operator, SchemaRef)>);
+pub struct Outputs(Vec<(Output, Operator, SchemaRef)>);
 
 impl Outputs {
     /// Takes the outputs out of the graph.
-    pub fn take(graph: &mut Graph) -> Self {
+    pub(crate) fn take(graph: &mut Graph) -> Self {
         let outputs = std::mem::take(&mut graph.outputs).into_iter();
         let outputs = outputs.map(|output| {
             let schema = Arc::clone(&graph.node(output.node).schema);
@@ -36,29 +46,65 @@ impl Outputs {
     }
 
     /// Prepares the dataset of each output, where there is one; nothing is visible yet.
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         batch: BatchTime,
-        datasets: Vec<Option<Partitions>>,
+        datasets: Vec<Option<Dataset>>,
     ) -> Result<Vec<PreparedBatch>> {
         let mut prepared = Vec::new();
-        for ((output, operator, schema), partitions) in self.0.iter().zip(datasets) {
-            let Some(partitions) = partitions else {
-                continue;
+        for ((output, operator, schema), dataset) in self.0.iter().zip(datasets) {
+            let (partitions, parts) = match dataset {
+                None => continue,
+                Some(Dataset::Rows(partitions)) => (partitions, None),
+                Some(Dataset::Prepared(parts)) => (Partitions::default(), Some(parts)),
             };
             let rows = Rows {
                 batch,
                 schema: Arc::clone(schema),
                 partitions,
             };
-            prepared.push(prepare(output, operator, rows).await?);
+            let parts = match parts {
+                Some(parts) => parts,
+                None => prepare(output, operator, &rows).await?,
+            };
+            prepared.push(PreparedBatch {
+                output: output.clone(),
+                operator: operator.clone(),
+                rows,
+                parts,
+            });
         }
         Ok(prepared)
+    }
+
+    /// The names of outputs whose partitions can be prepared where they are; none for others.
+    pub(crate) fn sinks(graph: &Graph) -> Vec<Option<String>> {
+        let outputs = graph.outputs.iter().map(|output| match output.output {
+            Output::Sink(_) => Some(output.operator.to_string()),
+            Output::Rdd(_) => None,
+        });
+        outputs.collect()
+    }
+
+    /// Prepares one partition of one output.
+    pub async fn prepare_one(
+        &self,
+        output: usize,
+        batch: BatchTime,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared> {
+        match self.0.get(output) {
+            Some((Output::Sink(sink), operator, _)) => {
+                guard(operator, sink.prepare(batch, partition, rows)).await
+            }
+            _ => Err(Error::NotRunning),
+        }
     }
 }
 
 /// Prepares all partitions of one output.
-async fn prepare(output: &Output, operator: &Operator, rows: Rows) -> Result<PreparedBatch> {
+async fn prepare(output: &Output, operator: &Operator, rows: &Rows) -> Result<Vec<Prepared>> {
     let mut parts = Vec::new();
     if let Output::Sink(sink) = output {
         for (partition, batches) in rows.partitions.iter().enumerate() {
@@ -66,12 +112,7 @@ async fn prepare(output: &Output, operator: &Operator, rows: Rows) -> Result<Pre
             parts.push(guard(operator, part).await?);
         }
     }
-    Ok(PreparedBatch {
-        output: output.clone(),
-        operator: operator.clone(),
-        rows,
-        parts,
-    })
+    Ok(parts)
 }
 
 /// What a sink did; its errors and panics name it.

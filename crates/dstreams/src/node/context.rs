@@ -92,9 +92,13 @@ impl StreamContext {
     /// inputs may be added behind those that there were. Other changes are refused with the difference:
     /// [`StreamContext::drop_state`], [`StreamContext::rename_state`].
     ///
-    /// Refused too: a directory that another process uses; another batch interval; damage to what is there. Not promised: anything about records that were received and not
-    /// acknowledged; records of sources that acknowledge nothing (TCP text) are safe a few milliseconds after
-    /// they were read.
+    /// Refused too: a directory that another process uses; another batch interval; damage to what is there. Not
+    /// promised: anything about records that were received and not acknowledged; records of sources that
+    /// acknowledge nothing (TCP text) are safe a few milliseconds after they were read. The order of what a
+    /// restart does is in ARCHITECTURE.md.
+    ///
+    /// On a cluster every process builds the program, and must reach `dir` by the same path: workers write what they
+    /// receive and their part of checkpoints there themselves.
     ///
     /// ```no_run
     /// use std::time::Duration;

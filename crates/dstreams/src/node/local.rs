@@ -22,9 +22,10 @@ use super::listener::Listener;
 use super::parts::Parts;
 use super::workers::{Held, Mailbox, Workers};
 use crate::batch::{split, tasks_for};
+use crate::commit::Dataset;
 use crate::error::{BoxError, Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
-use crate::plan::{Partitions, Plans};
+use crate::plan::Plans;
 use crate::receive::{Block, Budget, Closing, DeadLetters, Ingest, Intake, Source};
 use crate::replicate::BlockStore;
 use crate::state::{StateTable, States};
@@ -194,7 +195,7 @@ impl Workers for ThisProcess {
         _after: Option<BatchTime>,
         _attempt: u32,
         blocks: &[BlockMeta],
-    ) -> Result<Vec<Option<Partitions>>> {
+    ) -> Result<Vec<Option<Dataset>>> {
         let rows = blocks.iter().map(|block| block.rows).sum();
         let tasks = tasks_for(rows, self.rows_per_task, self.plans.tasks);
         let template = Arc::clone(self.plans.of(tasks > 1));
@@ -213,7 +214,8 @@ impl Workers for ThisProcess {
             template,
             installs: Arc::clone(&self.states) as Arc<dyn Installs>,
         };
-        Ok(self.engine.run(job).await?.0)
+        let outputs = self.engine.run(job).await?.0.into_iter();
+        Ok(outputs.map(|rows| rows.map(Dataset::Rows)).collect())
     }
 
     fn forget(&self, _batch: BatchTime, blocks: &[BlockId]) {

@@ -20,6 +20,7 @@ mod workers;
 
 pub use context::{Named, StreamContext};
 pub use durable::inspect::{CheckpointInfo, Inspection, JournalInfo, inspect};
+pub use durable::lineage::{BatchLineage, Lineage};
 pub use listener::Listener;
 pub use running::{Running, Status, Summary};
 

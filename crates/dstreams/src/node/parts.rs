@@ -11,6 +11,7 @@ use super::durable::restore::{Kept, Restored};
 use super::journal::DirLock;
 use super::listener::Listener;
 use crate::batch::Clock;
+use crate::commit::Outputs;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
 use crate::plan::Plans;
@@ -112,6 +113,16 @@ impl Parts {
             &schemas.collect::<Vec<_>>(),
         )
         .await
+    }
+
+    /// The names of outputs that are prepared where their partitions are, by output.
+    pub fn sinks(&self) -> Vec<Option<String>> {
+        Outputs::sinks(&self.graph.lock())
+    }
+
+    /// The outputs, for a process that has planned the graph.
+    pub fn take_outputs(&self) -> Outputs {
+        Outputs::take(&mut self.graph.lock())
     }
 
     /// The graph as templates for batches that run as one task or as `tasks` of them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use datafusion::dataframe::DataFrame;
@@ -11,6 +11,8 @@ use datafusion::prelude::SessionContext;
 use dstreams_control::{BatchReport, BatchTime, Event};
 use tokio::sync::{mpsc, watch};
 
+use super::durable::Durable;
+use super::durable::lineage::Lineage;
 use super::master::Message;
 use super::workers::Workers;
 use crate::batch::Clock;
@@ -64,6 +66,8 @@ pub struct Status {
 pub(super) struct Watched {
     pub totals: Mutex<(Summary, Option<BatchReport>)>,
     pub workers: Arc<dyn Workers>,
+    /// Where the program is kept, if it is; not for longer than it runs.
+    pub durable: Weak<Durable>,
 }
 
 impl Running {
@@ -93,6 +97,21 @@ impl Running {
     /// The newest batch that took effect.
     pub fn last_batch(&self) -> Option<BatchTime> {
         self.status().last.map(|report| report.batch)
+    }
+
+    /// Where the program is kept, what the newest state can be made from again: the newest checkpoint, and the batches
+    /// after it. None where it is kept nowhere.
+    ///
+    /// ```no_run
+    /// # fn explain(running: &dstreams::Running) {
+    /// if let Some(lineage) = running.lineage() {
+    ///     println!("{lineage}");
+    /// }
+    /// # }
+    /// ```
+    pub fn lineage(&self) -> Option<Lineage> {
+        let durable = self.watched.durable.upgrade()?;
+        Some(durable.lineage())
     }
 
     /// A session with a table for each named state, all as of the last batch that took effect: for any

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use dstreams_control::{Controller, Restored};
 use tokio::sync::{mpsc, watch};
@@ -111,6 +111,9 @@ pub fn run_on(
     let watched = Arc::new(Watched {
         totals: Mutex::new((empty, None)),
         workers: Arc::clone(&workers),
+        durable: kept
+            .as_ref()
+            .map_or_else(Weak::new, |(durable, _)| Arc::downgrade(durable)),
     });
     let mut settings =
         dstreams_control::Config::new(config.interval.as_millis() as u64).map_err(|error| {

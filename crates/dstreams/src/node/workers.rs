@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::durable::checkpoint::{CheckpointPlan, Writing};
 use super::master::Message;
+use crate::commit::Dataset;
 use crate::error::{Error, Result};
-use crate::plan::Partitions;
 use crate::state::StateTable;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out what the
@@ -42,7 +42,7 @@ pub trait Workers: Send + Sync + 'static {
         after: Option<BatchTime>,
         attempt: u32,
         blocks: &[BlockMeta],
-    ) -> Result<Vec<Option<Partitions>>>;
+    ) -> Result<Vec<Option<Dataset>>>;
 
     /// The batch has taken effect: its blocks may go.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);

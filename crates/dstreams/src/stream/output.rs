@@ -103,6 +103,9 @@ pub enum Guarantee {
 /// with what one successful `prepare` of each partition returned, in order of partitions. When a
 /// commit fails or its outcome is unknown, it is repeated with the same batch time.
 ///
+/// On a cluster `prepare` runs in the process of a worker and `commit` in that of the master: only what `prepare` returns
+/// goes from one to the other, and what it wrote must be where the master reaches it.
+///
 /// A sink that makes nothing visible before `commit`, and whose `commit` is atomic and does
 /// nothing for a batch time it has seen, is exactly-once. The next batch may be prepared before this one
 /// is committed. [`contract::sink`](crate::contract::sink) holds a sink to all this in a test.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dstreams::agg::{count, sum};
 use dstreams::datafusion::object_store::memory::InMemory;
 use dstreams::datafusion::object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use dstreams::{Queue, StreamContext};
+use dstreams::{BatchTime, Queue, StreamContext};
 
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 
@@ -71,6 +71,23 @@ fn the_directory_of_a_program_can_be_inspected() {
             queue.push([word.to_owned()]).await.unwrap();
             live.batch().await;
         }
+        let lineage = live.running.lineage().unwrap();
+        let batches = |from: u64| (from..=300).step_by(100).map(BatchTime).collect::<Vec<_>>();
+        // The checkpoint of the second batch is there, or is being written.
+        let after = lineage.checkpoint.map_or(100, |batch| batch.0 + 100);
+        let known: Vec<_> = lineage.batches.keys().copied().collect();
+        assert_eq!(known, batches(after), "{lineage}");
+        let records = lineage
+            .batches
+            .values()
+            .map(|of| (of.records, of.committed));
+        assert!(records.into_iter().all(|of| of == (1, true)), "{lineage}");
+        assert!(
+            lineage
+                .to_string()
+                .contains("+ batch 300 ms: 1 block(s), 1 record(s)"),
+            "{lineage}"
+        );
         let taken = dstreams::inspect(dir).unwrap();
         // The last batch is in no checkpoint; those before may be, by now.
         assert!((1..=3).contains(&taken.journal.blocks), "{taken:?}");

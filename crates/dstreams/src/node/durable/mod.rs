@@ -9,6 +9,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod fit;
 pub(super) mod inspect;
+pub(super) mod lineage;
 pub(crate) mod manifest;
 mod marks;
 pub(crate) mod received;
@@ -26,6 +27,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use tokio::task::JoinHandle;
 
 use self::checkpoint::{CheckpointPlan, Writing};
+use self::lineage::Lineage;
 use self::manifest::Manifest;
 use self::marks::Marks;
 use self::received::{Ended, dir_of};
@@ -49,6 +51,7 @@ pub struct Durable {
     newest: Mutex<Manifest>,
     tickets: Mutex<Tickets>,
     marks: Mutex<Marks>,
+    lineage: Mutex<Lineage>,
     /// Of a cluster: what workers wrote that are no more.
     ended: Mutex<Ended>,
 }
@@ -86,6 +89,11 @@ impl Durable {
         ticket
     }
 
+    /// What the newest state can be made from again.
+    pub fn lineage(&self) -> Lineage {
+        lock(&self.lineage).clone()
+    }
+
     /// The n-th process of this directory.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
@@ -117,6 +125,7 @@ impl Durable {
 
     /// A batch has these blocks. It may take effect when its ticket is synced.
     pub fn cut(&self, batch: BatchTime, blocks: &[BlockMeta]) -> Ticket {
+        lock(&self.lineage).cut(batch, blocks, false);
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
         let mut tickets = self.lock();
         let ticket = self.journal.append(Entry::Cut {
@@ -136,6 +145,7 @@ impl Durable {
     pub fn committed(&self, batch: BatchTime, blocks: &[BlockId]) -> Option<CheckpointPlan> {
         self.journal.append(Entry::Committed { batch });
         lock(&self.marks).committed(blocks);
+        lock(&self.lineage).committed(batch);
         let mut tickets = self.lock();
         tickets.since += 1;
         let idle = tickets.writing.as_ref().is_none_or(JoinHandle::is_finished);
@@ -177,6 +187,7 @@ impl Durable {
                 Ok(()) => {
                     let before = tickets.needs.let_go(batch, &plan.covered);
                     drop(tickets);
+                    lock(&this.lineage).covered(batch);
                     workers.covered(batch, &plan.covered);
                     lock(&this.ended).remove(&plan.covered);
                     this.journal.let_go_before(before.unwrap_or(Ticket::END));

@@ -11,6 +11,7 @@ use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
 
 use super::checkpoint::PartAt;
 use super::fit::StateChanges;
+use super::lineage::Lineage;
 use super::manifest::{Manifest, Program, StateId, StateParts};
 use super::marks::Marks;
 use super::received::{self, Ended};
@@ -187,6 +188,16 @@ impl Durable {
         for (input, block) in &blocks {
             marks.received(*input, block);
         }
+        let mut lineage = Lineage {
+            checkpoint: state.as_ref().map(|(manifest, _)| manifest.batch()),
+            ..Lineage::default()
+        };
+        for (batch, blocks) in &restart.committed {
+            lineage.cut(*batch, blocks, true);
+        }
+        for (batch, blocks) in &restart.controller.pending {
+            lineage.cut(*batch, blocks, false);
+        }
         let restored = Restored {
             incarnation: restart.incarnation,
             partitions: state.is_some().then_some(newest.program.partitions),
@@ -206,6 +217,7 @@ impl Durable {
             newest: Mutex::new(newest),
             tickets: Mutex::new(tickets),
             marks: Mutex::new(marks),
+            lineage: Mutex::new(lineage),
             ended: Mutex::new(ended),
         };
         Ok((Arc::new(durable), restored))
