@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dstreams_control::BlockId;
+use dstreams_control::{BlockId, ReceiverId};
 use dstreams_control::durable::Marks as ByProducer;
 
 use crate::receive::Block;
@@ -35,6 +35,12 @@ impl Marks {
 
     pub fn stored(&mut self, block: BlockId, marks: impl Iterator<Item = (Of, u64)>) {
         self.blocks.entry(block).or_insert_with(|| marks.collect());
+    }
+
+    /// Of this receiver, these blocks will be in a batch and no others.
+    pub fn gone(&mut self, receiver: ReceiverId, blocks: &[BlockId]) {
+        self.blocks
+            .retain(|id, _| id.receiver != receiver || blocks.contains(id));
     }
 
     pub fn committed(&mut self, blocks: &[BlockId]) {

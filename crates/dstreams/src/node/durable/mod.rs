@@ -108,6 +108,7 @@ impl Durable {
     /// elsewhere of what it may have taken before the ticket is synced.
     pub fn gone(&self, receiver: ReceiverId, blocks: &[BlockMeta]) -> Ticket {
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
+        lock(&self.marks).gone(receiver, &blocks);
         let mut tickets = self.lock();
         let ticket = self.journal.append(Entry::Gone {
             receiver,
