@@ -120,6 +120,25 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// Adds the counts of `batch`, and puts the sums in their place there.
+    pub fn run(&mut self, batch: &mut Self) {
+        for entry in &mut batch.0 {
+            match self
+                .0
+                .find_mut(entry.hash, |e| e.word.bytes() == entry.word.bytes())
+            {
+                Some(found) => {
+                    found.count += entry.count;
+                    entry.count = found.count;
+                }
+                None => {
+                    self.0
+                        .insert_unique(entry.hash, entry.clone(), |entry| entry.hash);
+                }
+            }
+        }
+    }
+
     /// Takes counts away; a word without any leaves.
     pub fn subtract(&mut self, entry: &Entry<K>) {
         if let Ok(mut found) = self

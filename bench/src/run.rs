@@ -41,6 +41,7 @@ pub fn run(flags: impl Iterator<Item = String>) -> Outcome<()> {
         match args.work {
             Work::Grep => grep(&args, &input, batches).await,
             Work::WordCount => word_count(&args, &input, batches).await,
+            Work::Running => running(&args, &input, batches).await,
             Work::Window => window(&args, &input, batches).await,
             Work::TopK => top(&args, &input, batches).await,
             Work::Small => small(&args, &input, batches).await,
@@ -192,6 +193,24 @@ async fn grep(args: &Args, input: &Input, batches: Vec<RecordBatch>) -> Outcome<
 async fn word_count(args: &Args, input: &Input, batches: Vec<RecordBatch>) -> Outcome<String> {
     let program = Program::new(args)?;
     let results = program.counts(args)?.collect();
+    let mut rdds = Vec::new();
+    let (time, _) = drive(program, results, batches, |_, rdd| {
+        rdds.push(rdd);
+        Ok(())
+    })
+    .await?;
+    let counts: Vec<Words> = rdds.iter().map(words_of).collect();
+    input.expected.check_words(&counts)?;
+    Ok(throughput(args, time))
+}
+
+async fn running(args: &Args, input: &Input, batches: Vec<RecordBatch>) -> Outcome<String> {
+    let program = Program::new(args)?;
+    let counts = program
+        .words(args)?
+        .keyed()
+        .running_agg("counts", count())?;
+    let results = counts.changes().collect();
     let mut rdds = Vec::new();
     let (time, _) = drive(program, results, batches, |_, rdd| {
         rdds.push(rdd);

@@ -3,7 +3,7 @@
 use crate::SMALL_LINES;
 
 /// The flags, for a program's usage line.
-pub const USAGE: &str = "--work grep|wordcount|window|topk|small [--lines N] [--batches N] [--threads N] [--seed N] [--variant V]";
+pub const USAGE: &str = "--work grep|wordcount|running|window|topk|small [--lines N] [--batches N] [--threads N] [--seed N] [--variant V]";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Work {
     Grep,
     /// Per batch, the count of every word.
     WordCount,
+    /// Per batch, the count so far, over all batches, of every word of the batch.
+    Running,
     /// After each batch, the count of every word over the last ten batches.
     Window,
     /// After each batch, the ten most frequent words of that window.
@@ -22,9 +24,10 @@ pub enum Work {
 
 impl Work {
     /// All of them, in the order they are run and shown.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Grep,
         Self::WordCount,
+        Self::Running,
         Self::Window,
         Self::TopK,
         Self::Small,
@@ -35,6 +38,7 @@ impl Work {
         match self {
             Self::Grep => "grep",
             Self::WordCount => "wordcount",
+            Self::Running => "running",
             Self::Window => "window",
             Self::TopK => "topk",
             Self::Small => "small",
@@ -45,7 +49,7 @@ impl Work {
     pub fn parse(name: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|work| work.name() == name);
         known.ok_or_else(|| {
-            format!("unknown work {name:?}: one of grep, wordcount, window, topk, small")
+            format!("unknown work {name:?}: one of grep, wordcount, running, window, topk, small")
         })
     }
 }

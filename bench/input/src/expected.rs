@@ -52,7 +52,7 @@ pub type Ranked = (String, u64);
 pub struct Expected {
     /// `grep`: lines that contain the needle.
     pub grep: Vec<u64>,
-    /// `wordcount` and `small`: the words of the batch.
+    /// `wordcount` and `small`: the words of the batch; `running`: these with their counts so far.
     pub words: Vec<Words>,
     /// `window`: the words of the last [`WINDOW`] batches.
     pub window: Vec<Words>,
@@ -85,6 +85,17 @@ impl Expected {
                         .collect()
                 };
                 expected.words = written.iter().map(words).collect();
+            }
+            Work::Running => {
+                let mut counts = vec![0u64; vocabulary.words().len()];
+                for batch in written {
+                    let so_far = batch.counts.iter().map(|(rank, n)| {
+                        let (rank, n) = (*rank as usize, u64::from(*n));
+                        counts[rank] += n;
+                        (vocabulary.words()[rank].as_bytes(), counts[rank])
+                    });
+                    expected.words.push(so_far.collect());
+                }
             }
             Work::Window | Work::TopK => {
                 let mut counts = vec![0u64; vocabulary.words().len()];
@@ -129,7 +140,7 @@ impl Expected {
         same("grep", &self.grep, got)
     }
 
-    /// Compares the answers of `wordcount` or `small`, one map per batch.
+    /// Compares the answers of `wordcount`, `running` or `small`, one map per batch.
     pub fn check_words(&self, got: &[Words]) -> Result<(), String> {
         same("words", &self.words, got)
     }

@@ -160,6 +160,15 @@ mod tests {
             .collect();
         text.expected.check_words(&words).unwrap();
 
+        let running = Input::generate(&args("running"));
+        let so_far: Vec<Words> = (0..12)
+            .map(|at| {
+                let totals = count(&text.batches[..=at].iter().collect::<Vec<_>>());
+                counts[at].keys().map(|w| (*w, totals[w])).collect()
+            })
+            .collect();
+        running.expected.check_words(&so_far).unwrap();
+
         let grep = Input::generate(&args("grep"));
         let has = |line: &&[u8]| std::str::from_utf8(line).unwrap().contains(crate::NEEDLE);
         let found: Vec<u64> = grep

@@ -148,6 +148,24 @@ impl<'a, K: Key<'a>> Counts<'a> for Table<K> {
         other.0.iter().map(|entry| u64::from(entry.count)).sum()
     }
 
+    fn run(&mut self, other: &mut Self) {
+        for entry in &mut other.0 {
+            match self
+                .0
+                .find_mut(entry.hash, |e| e.word.bytes() == entry.word.bytes())
+            {
+                Some(found) => {
+                    found.count += entry.count;
+                    entry.count = found.count;
+                }
+                None => {
+                    self.0
+                        .insert_unique(entry.hash, entry.clone(), |entry| entry.hash);
+                }
+            }
+        }
+    }
+
     fn subtract(&mut self, other: &Self) -> u64 {
         let mut sum = 0;
         for entry in &other.0 {

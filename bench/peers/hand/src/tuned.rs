@@ -126,12 +126,14 @@ impl Table<'_> {
         &mut self.slots[at]
     }
 
+    /// Adds to the count of a key; returns what it is then.
     #[inline(always)]
-    fn bump(&mut self, key: Key, hash: u64, count: u64) {
+    fn bump(&mut self, key: Key, hash: u64, count: u64) -> u64 {
         let slot = self.slot(key, hash);
         let (new, dead) = (slot.key.low == 0, slot.count == 0);
         slot.key = key;
         slot.count += count;
+        let sum = slot.count;
         self.live += usize::from(dead);
         if new {
             self.used += 1;
@@ -139,6 +141,7 @@ impl Table<'_> {
                 self.grow();
             }
         }
+        sum
     }
 
     #[cold]
@@ -164,14 +167,25 @@ impl Table<'_> {
                 group
                     .drain()
                     .iter()
-                    .for_each(|(key, hash, count)| self.bump(*key, *hash, *count));
+                    .for_each(|(key, hash, count)| drop(self.bump(*key, *hash, *count)));
             }
         }
         group
             .drain()
             .iter()
-            .for_each(|(key, hash, count)| self.bump(*key, *hash, *count));
+            .for_each(|(key, hash, count)| drop(self.bump(*key, *hash, *count)));
         sum
+    }
+
+    /// Adds the inline words of another table, and puts the sums in their place there.
+    fn run_inline(&mut self, other: &mut Table<'_>) {
+        for slots in other.slots.chunks_mut(GROUP) {
+            let live = slots.iter().filter(|slot| slot.count > 0);
+            live.for_each(|slot| self.prefetch(slot.key.hash()));
+            for slot in slots.iter_mut().filter(|slot| slot.count > 0) {
+                slot.count = self.bump(slot.key, slot.key.hash(), slot.count);
+            }
+        }
     }
 
     fn take(&mut self, words: &[(Key, u64, u64)]) {
@@ -291,6 +305,11 @@ impl<'a> Counts<'a> for Table<'a> {
 
     fn add(&mut self, other: &Self) -> u64 {
         self.add_inline(other) + self.long.add(&other.long)
+    }
+
+    fn run(&mut self, other: &mut Self) {
+        self.run_inline(other);
+        self.long.run(&mut other.long);
     }
 
     fn subtract(&mut self, other: &Self) -> u64 {

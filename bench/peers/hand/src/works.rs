@@ -15,6 +15,8 @@ pub trait Counts<'a>: Send + Sized {
     fn merge(&mut self, other: &mut Self);
     /// Adds the counts of `other`; returns their sum.
     fn add(&mut self, other: &Self) -> u64;
+    /// Adds the counts of `other`, and puts the sums in their place there.
+    fn run(&mut self, other: &mut Self);
     /// Subtracts the counts of `other` and drops words without any; returns the sum of what was subtracted.
     fn subtract(&mut self, other: &Self) -> u64;
     fn each(&self, f: impl FnMut(&[u8], u64));
@@ -102,7 +104,7 @@ fn run_typed<'i, 'a, T: Counts<'i>>(
         words
     };
     match args.work {
-        Work::WordCount => {
+        Work::WordCount | Work::Running => {
             let all: Vec<Words> = (0..args.batches)
                 .map(|b| words(&mut parts.iter().map(|part| &part.tables[b])))
                 .collect();
@@ -176,9 +178,14 @@ impl<'i, T: Counts<'i>> Shared<'_, 'i, T> {
         };
         let (mut window, mut total, mut last) = (VecDeque::new(), 0, 1024);
         for batch in 0..self.args.batches {
-            let table = self.batch(me, batch, &mut local, last);
+            let mut table = self.batch(me, batch, &mut local, last);
             last = table.len();
             if self.args.work == Work::WordCount {
+                results.tables.push(table);
+                continue;
+            }
+            if self.args.work == Work::Running {
+                results.state.run(&mut table);
                 results.tables.push(table);
                 continue;
             }

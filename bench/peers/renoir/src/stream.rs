@@ -180,6 +180,7 @@ fn words(
     });
     let mut open: BTreeMap<i64, Table<Word>> = BTreeMap::new();
     let mut window = Window::new();
+    let mut state: Table<Word> = Table::with_capacity(1024);
     let mut then = Vec::new();
     let mut size = 1024;
     counts
@@ -204,11 +205,15 @@ fn words(
                             && *first.key() <= end
                         {
                             let batch = *first.key() as usize;
-                            let table = first.remove();
+                            let mut table = first.remove();
                             size = table.0.len();
                             let mut give =
                                 |partial| then.push(StreamElement::Item((batch, partial)));
                             match work {
+                                Work::Running => {
+                                    state.run(&mut table);
+                                    give(Partial::Counts(table));
+                                }
                                 Work::Window => give(Partial::Size(window.slide(table))),
                                 Work::TopK => {
                                     window.slide(table);
@@ -270,7 +275,7 @@ fn verify(args: &Args, data: &Input, partials: Vec<Vec<Partial>>) -> Result<(), 
                 .collect();
             data.expected.check_grep(&sums)
         }
-        Work::WordCount | Work::Small => data.expected.check_words(
+        Work::WordCount | Work::Running | Work::Small => data.expected.check_words(
             &partials
                 .iter()
                 .map(|batch| counts_of(batch))

@@ -104,7 +104,7 @@ public final class Bench {
     private static long[] run(SparkContext spark, String work, boolean tuned, int threads, int batches)
             throws Exception {
         StreamingContext context = new StreamingContext(spark, new Duration(Batches.INTERVAL_MS));
-        if (work.equals("window") || work.equals("topk")) {
+        if (work.equals("running") || work.equals("window") || work.equals("topk")) {
             context.checkpoint(folder.resolve("checkpoint").toString());
         }
         Works.define(context, work, tuned, threads);
@@ -143,7 +143,7 @@ public final class Bench {
         for (int batch = 0; batch < Data.batches; batch++) {
             switch (work) {
                 case "grep" -> same("grep", batch, Data.grep.get(batch), Works.grep.get(batch));
-                case "wordcount" -> same("words", batch, Data.words.get(batch), Works.wordsOf(batch));
+                case "wordcount", "running" -> same("words", batch, Data.words.get(batch), Works.wordsOf(batch));
                 case "window" -> {
                     Data.Words words = Data.words.get(batch);
                     List<Long> size = Arrays.stream(Works.sizes.get(batch)).boxed().collect(Collectors.toList());

@@ -9,8 +9,12 @@ import java.util.concurrent.LinkedBlockingQueue;
 import org.apache.spark.HashPartitioner;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaPairRDD;
+import org.apache.spark.api.java.Optional;
+import org.apache.spark.api.java.function.Function3;
 import org.apache.spark.storage.StorageLevel;
 import org.apache.spark.streaming.Duration;
+import org.apache.spark.streaming.State;
+import org.apache.spark.streaming.StateSpec;
 import org.apache.spark.streaming.StreamingContext;
 import org.apache.spark.streaming.Time;
 import org.apache.spark.streaming.api.java.JavaDStream;
@@ -66,6 +70,10 @@ final class Works {
                 keep(rdd, Batches.index(time));
                 complete(time);
             });
+            case "running" -> running(counts(pairs, tuned, partitions), partitions).foreachRDD((rdd, time) -> {
+                keep(rdd, Batches.index(time));
+                complete(time);
+            });
             case "window" -> window(pairs, tuned, partitions).foreachRDD((rdd, time) -> {
                 sizes.add(rdd.values().aggregate(new long[2], Works::size, Works::sum));
                 if (Batches.index(time) + 1 == Data.batches) {
@@ -87,6 +95,15 @@ final class Works {
         }
         // Each word comes once per partition already: Spark need not combine before the shuffle.
         return pairs.combineByKey(count -> count, Long::sum, Long::sum, new HashPartitioner(partitions), false);
+    }
+
+    private static JavaPairDStream<String, Long> running(JavaPairDStream<String, Long> counts, int partitions) {
+        Function3<String, Optional<Long>, State<Long>, Tuple2<String, Long>> add = (word, count, state) -> {
+            long sum = count.orElse(0L) + (state.exists() ? state.get() : 0L);
+            state.update(sum);
+            return new Tuple2<>(word, sum);
+        };
+        return counts.mapWithState(StateSpec.function(add).numPartitions(partitions)).mapToPair(entry -> entry);
     }
 
     private static JavaPairDStream<String, Long> window(JavaPairDStream<String, Long> pairs, boolean tuned, int partitions) {

@@ -40,6 +40,8 @@ struct Text(Block);
 struct Results<K> {
     grep: Vec<u64>,
     tables: Vec<Table<K>>,
+    /// The counts of all words so far.
+    state: Table<K>,
     window: Window<K>,
     sizes: Vec<(u64, u64)>,
     tops: Vec<Top>,
@@ -50,10 +52,16 @@ impl<K: Key> Results<K> {
         Self {
             grep: Vec::new(),
             tables: Vec::new(),
+            state: Table::with_capacity(1024),
             window: Window::new(),
             sizes: Vec::new(),
             tops: Vec::new(),
         }
+    }
+
+    fn run(&mut self, mut table: Table<K>) {
+        self.state.run(&mut table);
+        self.tables.push(table);
     }
 
     fn slide(&mut self, table: Table<K>) {
@@ -240,6 +248,7 @@ fn words<K: Key>(
                         last = table.0.len();
                         let mut results = complete.borrow_mut();
                         match work {
+                            Work::Running => results.run(table),
                             Work::Window => results.slide(table),
                             Work::TopK => {
                                 results.slide(table);
@@ -321,7 +330,7 @@ fn verify<K: Key>(args: &Args, input: &Input, workers: &[&Results<K>]) -> Result
     match args.work {
         Work::Small => Ok(()),
         Work::Grep => input.expected.check_grep(&workers[0].grep),
-        Work::WordCount => {
+        Work::WordCount | Work::Running => {
             let short = workers.iter().any(|w| w.tables.len() != args.batches);
             let batches = if short { 0 } else { args.batches };
             let all: Vec<Words> = (0..batches)
