@@ -4,6 +4,7 @@
 //! `bench run` is the program `dstreams` itself, with the flags that every peer understands (`bench/peers/README.md`).
 //! `bench cluster` measures a master and its workers in processes of their own.
 
+mod alloc;
 mod child;
 mod cluster;
 mod compare;
@@ -15,16 +16,17 @@ mod summary;
 
 use std::error::Error;
 
-/// As in the `dstreams` command and the hand-written program.
 #[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static GLOBAL: alloc::Counting = alloc::Counting;
 
 const USAGE: &str = "\
 bench compare [--quick] [--rounds N] [--only NAME[:VARIANT],...] [--works WORK,...] [--lines N] [--batches N]
               [--small-lines N] [--threads N] [--seed N] [--no-build] [--out DIR]
 bench run --work WORK [--lines N] [--batches N] [--threads N] [--seed N] [--variant V]
 bench tcp [--lines N] [--rounds N] [--interval-ms N]
-bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N]
+bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N] [--durable DIR]
+bench keyed [--few N] [--many N] [--changed N] [--batches N] [--rounds N] [--only core|engine|restart,...] [--dir DIR]
+bench durable [--lines N] [--seconds N] [--rounds N] [--interval-ms N] [--kinds journal|checkpoints|files,...] [--dir DIR]
 bench windows [--keys N] [--rows N] [--rounds N]
 bench cluster [--quick] [--only small|tick|throughput|acks|bulk|master|soak,...] [--rounds N] [--out DIR]
 bench worker MASTER [--cores N]";
@@ -36,6 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("run") => run::run(words),
         Some("tcp") => own::tcp(&words.collect::<Vec<_>>()),
         Some("tick") => own::tick(&words.collect::<Vec<_>>()),
+        Some("keyed") => own::keyed(&words.collect::<Vec<_>>()),
+        Some("durable") => own::durable(&words.collect::<Vec<_>>()),
         Some("windows") => own::windows(&words.collect::<Vec<_>>()),
         Some("cluster") => cluster::cluster(&cluster::Options::parse(words)?),
         Some("worker") => cluster::worker(&words.collect::<Vec<_>>()),

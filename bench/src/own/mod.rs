@@ -1,10 +1,15 @@
 //! Works of `dstreams` alone, each beside what it is measured against in the same run: one line of
 //! JSON for each measurement, on standard output.
 
+mod durable;
+mod keyed;
 mod tcp;
 mod tick;
+mod watch;
 mod windows;
 
+pub use durable::durable;
+pub use keyed::keyed;
 pub use tcp::tcp;
 pub use tick::tick;
 pub use windows::windows;

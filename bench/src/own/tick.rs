@@ -1,49 +1,62 @@
 //! A short interval under load: does the delay stay, and how does it compare with a bare timer?
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bench_input::{Args, Input};
 use dstreams::agg::count;
+use dstreams::files::Format;
 use dstreams::text::words;
-use dstreams::{BatchReport, Config, Generator, Listener, StreamContext};
+use dstreams::{BatchReport, Config, Generator, StreamContext};
 
+use super::watch::{Place, Reports};
 use super::{Outcome, flag, percentiles};
 
-#[derive(Clone, Default)]
-struct Reports(Arc<Mutex<Vec<BatchReport>>>);
-
-impl Listener for Reports {
-    fn batch_completed(&self, report: &BatchReport) {
-        let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reports.push(report.clone());
-    }
-}
-
-/// `bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N]`: word count over lines of 100
-/// bytes, and beside it a timer that sleeps until each boundary.
+/// `bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N] [--durable DIR]`: word count over lines of 100
+/// bytes, and beside it a timer that sleeps until each boundary. In a directory it counts with totals, and has a
+/// journal, checkpoints, and each batch's changes in files.
 pub fn tick(flags: &[String]) -> Outcome<()> {
     let every = flag(flags, "--interval-ms", 10u64)?;
     let rate = flag(flags, "--rate", 100_000u64)?;
     let seconds = flag(flags, "--seconds", 120u64)?;
+    let durable: String = flag(flags, "--durable", String::new())?;
     let flags = ["--work", "grep", "--lines", "100000", "--batches", "1"];
     let input = Input::generate(&Args::parse(flags.map(str::to_owned))?);
     let text: Vec<String> = String::from_utf8(input.batches.concat())?
         .lines()
         .map(str::to_owned)
         .collect();
-    let mut config = Config::new(Duration::from_millis(every));
-    config.threads = 2;
-    let mut ctx = StreamContext::with_config(config)?;
     let make = move |n: u64| text[n as usize % text.len()].clone();
-    let lines = ctx.generator("lines", Generator::new(rate, make));
-    let counts = lines
-        .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
-        .keyed()
-        .agg(count())?;
-    counts.for_each_rdd(|_| ());
     let reports = Reports::default();
-    ctx.add_listener(reports.clone());
+    let describe = |files: Option<&Path>| {
+        let mut config = Config::new(Duration::from_millis(every));
+        config.threads = 2;
+        let mut ctx = StreamContext::with_config(config)?;
+        let lines = ctx.generator("lines", Generator::new(rate, make));
+        let words = lines
+            .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+            .keyed();
+        match files {
+            None => words.agg(count())?.for_each_rdd(|_| ()),
+            Some(files) => {
+                let counts = words.running_agg("counts", count())?;
+                counts.changes().write_files(files, Format::Csv)?;
+            }
+        }
+        ctx.add_listener(reports.clone());
+        Ok(ctx)
+    };
+    let place = match durable.as_str() {
+        "" => None,
+        below => Some(Place::new(below, "tick")?),
+    };
+    let ctx = match &place {
+        None => describe(None)?,
+        Some(Place(place)) => {
+            let files = place.join("files");
+            StreamContext::restore_or_new(place.join("program"), || describe(Some(&files)))?
+        }
+    };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build()?;
     let jitter = runtime.block_on(async {
@@ -52,7 +65,7 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
         running.stop(true, None).await?;
         Ok::<_, dstreams::Error>(jitter)
     })?;
-    let reports = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let reports = reports.all();
     let records: u64 = reports.iter().map(|report| report.records).sum();
     let total =
         |reports: &[BatchReport]| percentiles(reports.iter().map(|r| r.total_delay()).collect());
@@ -60,7 +73,7 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
     println!(
         "{}",
         serde_json::json!({
-            "work": "tick", "interval_ms": every, "rate": rate, "seconds": seconds,
+            "work": "tick", "interval_ms": every, "rate": rate, "seconds": seconds, "durable": place.is_some(),
             "batches": reports.len(), "records": records,
             "processing_ms": percentiles(reports.iter().map(|r| r.processing_time()).collect()),
             "scheduling_ms": percentiles(reports.iter().map(|r| r.scheduling_delay()).collect()),

@@ -9,7 +9,7 @@
 
 use dstreams_control::BatchTime;
 
-use super::partition::{KeyedPartition, Reads};
+use super::partition::{AT_ONCE, KeyedPartition, Reads};
 use super::piece::{Piece, owned};
 use super::read::copy_rows;
 use super::segment::{NONE, SLOTS, Segment, number, place};
@@ -221,8 +221,11 @@ impl KeyedPartition {
         let hashes = joined.piece.keys.hashes();
         // The first one's place among the ages is that of the joined one now.
         let slot = self.place_segment(joined);
-        for ((row, hash), (source, old)) in hashes.into_iter().enumerate().zip(at) {
-            self.repoint(hash, number(run[source], old), Some(number(slot, row)));
+        for (from, hashes) in (0..).step_by(AT_ONCE).zip(hashes.chunks(AT_ONCE)) {
+            self.index.fetch(hashes);
+            for ((row, hash), (source, old)) in (from..).zip(hashes).zip(&at[from..]) {
+                self.repoint(*hash, number(run[*source], *old), Some(number(slot, row)));
+            }
         }
         run.iter().for_each(|slot| self.remove_segment(*slot));
         self.ages.insert(age, slot);

@@ -44,7 +44,9 @@ impl KeyedPartition {
         };
         // The source of each segment, one more: the first is that of keys that are not there.
         let mut source_of = vec![0; self.segments.len()];
-        for newest in self.newest(&keys, &keys.hashes()) {
+        let mut newest = Vec::with_capacity(keys.len());
+        self.newest(&keys, 0, &keys.hashes(), &mut newest);
+        for newest in newest {
             let Some((slot, at)) = self.visible(newest, version) else {
                 found.at.push((0, 0));
                 continue;

@@ -15,6 +15,9 @@ use super::shape::Shape;
 use super::work::{Counters, Work};
 use crate::error::{Error, Result};
 
+/// Keys whose rows are looked up, and then changed, at once: what that touches stays in the nearer caches.
+pub(super) const AT_ONCE: usize = 512;
+
 /// Sizes that tests make small.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
@@ -236,23 +239,26 @@ impl KeyedPartition {
             segment.rows() * (segment.key_bytes + segment.value_bytes),
         );
         let slot = self.place_segment(segment);
-        let before = self.newest(&keys, hashes);
+        let mut before = Vec::with_capacity(hashes.len());
         let reads = Reads::default();
-        for (row, (hash, old)) in hashes.iter().zip(&before).enumerate() {
-            let new = number(slot, row);
-            if *old == NONE {
-                let segments = &self.segments;
-                self.index
-                    .insert(*hash, new, |row| reads.hash(segments, row));
-            } else {
-                self.index.replace(*hash, *old, Some(new));
+        // Not more at once than what was looked at stays near.
+        for hashes in hashes.chunks(AT_ONCE) {
+            let from = before.len();
+            self.newest(&keys, from, hashes, &mut before);
+            for (row, (hash, old)) in (from..).zip(hashes.iter().zip(&before[from..])) {
+                let new = number(slot, row);
+                if *old == NONE {
+                    let segments = &self.segments;
+                    self.index
+                        .insert(*hash, new, |row| reads.hash(segments, row));
+                } else {
+                    self.index.replace(*hash, *old, Some(new));
+                    self.live -= usize::from(self.supersede(*old));
+                }
             }
         }
         self.work.rehashed(reads.rows.get(), reads.bytes.get());
         self.live += if deleted { 0 } else { hashes.len() };
-        for old in before.iter().filter(|old| **old != NONE) {
-            self.live -= usize::from(self.supersede(*old));
-        }
         if delta.whole {
             // There is no version before it.
             self.touched.push_back(slot);
@@ -264,22 +270,22 @@ impl KeyedPartition {
         }
     }
 
-    /// The newest row of each key, or [`NONE`].
+    /// Appends the newest row of each key, from the one at `from` on, or [`NONE`].
     ///
     /// In passes, each of which waits for the memory of several keys at once: where the state is
     /// much larger than the processor's caches, this takes half the time.
-    pub(super) fn newest(&self, keys: &Keys, hashes: &[u64]) -> Vec<u32> {
+    pub(super) fn newest(&self, keys: &Keys, from: usize, hashes: &[u64], newest: &mut Vec<u32>) {
         let reads = Reads::default();
+        let first = newest.len();
         let guesses = hashes.iter().map(|hash| self.index.guess(*hash));
-        let mut newest: Vec<u32> = guesses.map(|guess| guess.unwrap_or(NONE)).collect();
-        for (row, found) in newest.iter_mut().enumerate() {
+        newest.extend(guesses.map(|guess| guess.unwrap_or(NONE)));
+        for ((row, hash), found) in (from..).zip(hashes).zip(&mut newest[first..]) {
             if *found != NONE && !reads.equal(&self.segments, *found, keys, row) {
                 let same = |old| reads.equal(&self.segments, old, keys, row);
-                *found = self.index.find(hashes[row], same).unwrap_or(NONE);
+                *found = self.index.find(*hash, same).unwrap_or(NONE);
             }
         }
         self.work.read(reads.rows.get(), reads.bytes.get());
-        newest
     }
 
     /// Whether the row was one with values.
