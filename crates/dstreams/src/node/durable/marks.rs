@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use dstreams_control::{BlockId, ReceiverId};
 use dstreams_control::durable::Marks as ByProducer;
+use dstreams_control::{BlockId, ReceiverId};
 
 use crate::receive::Block;
 
