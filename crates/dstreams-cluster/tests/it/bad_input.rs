@@ -174,7 +174,7 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
         assert!(answer.contains("a link begins with a greeting"), "{answer}");
         // Further on with what the master tells of itself.
         let hello = |build: &str| {
-            format!(r#"{{"Hello":{{"version":1,"build":"{build}","pid":1,"cores":1}}}}"#)
+            format!(r#"{{"Hello":{{"version":2,"build":"{build}","pid":1,"cores":1}}}}"#)
         };
         let answer = link(&master, &[&hello("another")]).await;
         let build = answer.split("the master build ").nth(1);
