@@ -120,17 +120,11 @@ impl<'a> Cluster<'a> {
     async fn worker_crashed(&mut self) {
         let workers = &mut self.workers;
         let wait = async {
-            loop {
-                let ended = workers.iter_mut().position(Process::has_ended);
-                match ended {
-                    Some(ended) => return ended,
-                    None => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
+            while !workers.iter_mut().any(Process::has_ended) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let ended = soon("the crash of a worker", wait).await;
-        self.workers.remove(ended);
-        std::fs::remove_file(self.crashed()).expect("the planned crash");
+        soon("the crash of a worker", wait).await;
     }
 
     fn kill_master(&mut self) {
@@ -262,7 +256,12 @@ fn a_cluster_that_crashes_at_any_point_goes_on() {
             }
             cluster.start_master(None);
             cluster.worker_crashed().await;
+            // The others have the same plan.
+            cluster.kill_master();
+            cluster.workers.clear();
+            std::fs::remove_file(cluster.crashed()).expect("the planned crash");
             cluster.add_workers();
+            cluster.start_master(None);
             cluster.batches_more(1).await;
         }
     }));

@@ -6,7 +6,7 @@
 //!
 //! All are of fixed size for each key, so that they can be held for ever. What keeps every value that
 //! it saw (a median, a list, a count of distinct values) is no aggregate here: within a batch it is
-//! a query ([`DStream::sql`](crate::DStream::sql)), and [`by_name`] refuses it by name.
+//! a query ([`DStream::sql`](crate::DStream::sql)), and [`by_name()`] refuses it by name.
 
 mod by_name;
 mod variance;
@@ -181,7 +181,7 @@ impl<'a> Parts<'a> {
 /// An aggregate over values of type `V`.
 ///
 /// Made by [`count`], [`sum`], [`min`], [`max`], [`avg`], [`var_samp`], [`var_pop`], [`stddev_samp`],
-/// [`stddev_pop`] and their `_of` forms for a named column, or [`by_name`]; a tuple of aggregates computes
+/// [`stddev_pop`] and their `_of` forms for a named column, or [`by_name()`]; a tuple of aggregates computes
 /// several at once.
 pub trait Agg<V: Record>: Send + Sync + 'static {
     /// Type of the result.

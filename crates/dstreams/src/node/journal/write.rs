@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Bytes after which a new file is begun.
 const FILE_BYTES: u64 = 64 << 20;
 
-/// An entry that was appended: what [`Journal::synced`] waits for.
+/// An entry that was appended: what `Journal::synced` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
