@@ -336,7 +336,7 @@ impl World {
             | ClusterCommand::Grant { worker, .. }
             | ClusterCommand::Revoke { worker, .. }
             | ClusterCommand::Drained { worker } => cost.message(worker),
-            ClusterCommand::BlockLost { .. } => {}
+            ClusterCommand::SurvivorsUnknown { .. } | ClusterCommand::BlockLost { .. } => {}
         }
     }
 

@@ -58,6 +58,12 @@ pub enum ClusterCommand {
         /// The blocks, sorted.
         blocks: Vec<BlockId>,
     },
+    /// Another worker that could have told what survives of this one was lost before it answered: blocks that were
+    /// acknowledged may be gone that nobody has heard of. Said before the `Gone` of any of its receivers.
+    SurvivorsUnknown {
+        /// Whose blocks.
+        lost: WorkerId,
+    },
     /// No copy of the block is left. If it is in no batch yet, it never will be.
     BlockLost {
         /// The block.

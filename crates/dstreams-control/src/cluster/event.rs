@@ -37,7 +37,8 @@ pub enum ClusterEvent {
         /// The blocks, in any order.
         blocks: Vec<StoredBlock>,
     },
-    /// The answer to `Fence`: from now on the worker takes no block from `lost`.
+    /// The answer to `Fence`: from now on the worker takes no block from `lost`, and of its own blocks none is
+    /// acknowledged because `lost` has it unless the master has heard that it is stored.
     Fenced {
         /// Who answers.
         worker: WorkerId,

@@ -24,11 +24,11 @@ impl Fences {
         }
     }
 
-    /// No answer will come from `worker`.
-    pub(super) fn lose(&mut self, worker: WorkerId) {
-        for silent in self.open.values_mut() {
-            silent.remove(&worker);
-        }
+    /// No answer will come from `worker`. Returns those lost of which it has not told.
+    pub(super) fn lose(&mut self, worker: WorkerId) -> Vec<WorkerId> {
+        let open = self.open.iter_mut();
+        open.filter_map(|(&lost, silent)| silent.remove(&worker).then_some(lost))
+            .collect()
     }
 
     /// A lost worker that everyone refuses, each once.

@@ -154,7 +154,9 @@ impl Cluster {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
         self.roster.tell_peers(out);
-        self.fences.lose(worker);
+        for lost in self.fences.lose(worker) {
+            out.push(ClusterCommand::SurvivorsUnknown { lost });
+        }
         self.fences.begin(worker, asked);
         self.receivers.lose(worker);
         self.producers.lose(worker);

@@ -61,6 +61,10 @@
 //! * The number of copies is restored, as fast as the bound on copies under way allows.
 //! * A partition's holder has all of its state that is committed, or `StateLost` was said.
 //!
+//! If more are lost, it is told: `BlockLost` of a block that is known, `SurvivorsUnknown` where one may be gone that is
+//! not, `StateLost`; all of them before the `Gone` that leaves it out. A master whose workers keep journals ends then and
+//! carries out nothing more: the next one finds in them what was acknowledged.
+//!
 //! Whatever is lost: no command is for a lost worker, no receiver id is used twice, what is forgotten is dropped by all
 //! who hold it.
 //!

@@ -36,6 +36,9 @@ pub struct Ledger {
     pub left: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
     /// Who has not answered for a lost worker.
     pub fences: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
+    /// Lost workers of which one that was lost before it answered could have told more; and those it was said of.
+    pub untold: BTreeSet<WorkerId>,
+    pub unknown: BTreeSet<WorkerId>,
     /// Who said to hold a block.
     pub held: BTreeMap<BlockId, BTreeSet<WorkerId>>,
     pub forgotten: BTreeSet<BlockId>,
@@ -76,6 +79,8 @@ impl Ledger {
             receivers: BTreeMap::new(),
             left: BTreeMap::new(),
             fences: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             held: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -240,8 +245,10 @@ impl Ledger {
                 part.copying = false;
             }
         }
-        for silent in self.fences.values_mut() {
-            silent.remove(&worker);
+        for (lost, silent) in &mut self.fences {
+            if silent.remove(&worker) {
+                self.untold.insert(*lost);
+            }
         }
         self.fences.insert(worker, self.live.clone());
         self.finish_fences();
@@ -367,6 +374,7 @@ impl Ledger {
                 self.to_remake.insert(*partition, *copy);
             }
             ClusterCommand::Drained { worker } => drop(self.drained.replace(*worker)),
+            ClusterCommand::SurvivorsUnknown { lost } => drop(self.unknown.insert(*lost)),
             ClusterCommand::Fence { .. }
             | ClusterCommand::Drop { .. }
             | ClusterCommand::Revoke { .. } => {}

@@ -11,6 +11,7 @@
 //! | sabotage | found by |
 //! |---|---|
 //! | a fence is not awaited; a survivor is dropped, or invented; a receiver is gone twice | survivors |
+//! | that survivors are unknown is not told, or told for nothing | losses-told |
 //! | what the fence finds is ignored; a block is lost for nothing, or twice | block-lost |
 //! | a `Revoke` is not awaited | one-owner |
 //! | a claim is granted twice; an older one is | newest-claim |
@@ -88,6 +89,7 @@ const MUST_HAPPEN: &[&str] = &[
     "standby took over",
     "state copy failed",
     "state lost",
+    "survivors unknown",
     "worker died",
     "worker drained",
     "worker was given up and lived on",

@@ -37,6 +37,8 @@ pub enum Fault {
     ForgottenIgnored,
     BlockLostForNothing,
     BlockLostTwice,
+    UnknownHidden,
+    UnknownForNothing,
     PeerIsItself,
     PeerToldAgain,
     PeerForgotten,
@@ -76,6 +78,8 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::ForgottenIgnored, "nothing-leaks"),
     (Fault::BlockLostForNothing, "block-lost"),
     (Fault::BlockLostTwice, "block-lost"),
+    (Fault::UnknownHidden, "losses-told"),
+    (Fault::UnknownForNothing, "losses-told"),
     (Fault::PeerIsItself, "ring"),
     (Fault::PeerToldAgain, "ring"),
     (Fault::PeerForgotten, "ring"),
@@ -294,6 +298,7 @@ impl Sabotaged {
             | (Fault::DropForgotten, ClusterCommand::Drop { .. })
             | (Fault::PeerForgotten, ClusterCommand::Peer { .. })
             | (Fault::AssignForgotten, ClusterCommand::Assign { .. })
+            | (Fault::UnknownHidden, ClusterCommand::SurvivorsUnknown { .. })
             | (Fault::StateLossHidden, ClusterCommand::StateLost { .. })
             | (Fault::DrainedForgotten, ClusterCommand::Drained { .. }) => Some(vec![]),
             (Fault::ReceiverForgotten, ClusterCommand::Receive { input, .. })
@@ -396,6 +401,10 @@ impl Sabotaged {
             {
                 let block = blocks.first()?.meta.id;
                 Some(ClusterCommand::BlockLost { block })
+            }
+            (Fault::UnknownForNothing, ClusterEvent::Lost { worker }) => {
+                let lost = *worker;
+                Some(ClusterCommand::SurvivorsUnknown { lost })
             }
             (Fault::StateLostForNothing, ClusterEvent::Committed { .. }) => {
                 self.inner.holder(0)?;

@@ -43,6 +43,7 @@ fn named(command: &ClusterCommand) -> Vec<WorkerId> {
             holder, standby, ..
         } => [*holder].into_iter().chain(*standby).collect(),
         ClusterCommand::Gone { .. }
+        | ClusterCommand::SurvivorsUnknown { .. }
         | ClusterCommand::BlockLost { .. }
         | ClusterCommand::StateLost { .. } => vec![],
     }

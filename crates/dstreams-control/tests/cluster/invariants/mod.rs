@@ -11,6 +11,7 @@ mod copies_restored;
 mod drained;
 mod inputs_covered;
 mod known_last;
+mod losses_told;
 mod lost_left_alone;
 mod newest_claim;
 mod nothing_leaks;
@@ -92,6 +93,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &ring::Ring,
         &drained::Drained,
         &block_lost::BlockLost,
+        &losses_told::LossesTold,
         &survivors::Survivors,
         &nothing_leaks::NothingLeaks,
         &copies_restored::CopiesRestored,

@@ -144,6 +144,7 @@ impl World<'_> {
             }
             ClusterCommand::Drop { worker, blocks } => self.order(worker, Letter::Drop(blocks)),
             ClusterCommand::BlockLost { .. } => self.tally.add("block lost"),
+            ClusterCommand::SurvivorsUnknown { .. } => self.tally.add("survivors unknown"),
             ClusterCommand::Grant {
                 token,
                 worker,

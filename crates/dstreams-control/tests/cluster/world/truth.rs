@@ -59,6 +59,8 @@ pub struct Truth {
     pub blocks: BTreeMap<BlockId, Rc<Block>>,
     /// Those that were stored as they should be, so that their records were acknowledged.
     pub safe: BTreeSet<BlockId>,
+    /// Those of them that a peer had.
+    pub copied: BTreeSet<BlockId>,
     /// Those whose loss is excused.
     pub excused: BTreeSet<BlockId>,
     /// The committed changes of each partition.

@@ -104,8 +104,11 @@ impl Worker {
             Letter::Seal(batch) => self.seal_all(batch, truth, &mut out, rng),
             Letter::Push(block) => self.pushed_here(from, block, truth, &mut out),
             Letter::Pushed(block) => {
-                if from == self.peer.map_or(End::Master, End::Worker) {
+                // What a worker has that is refused counts no more.
+                let peer = self.peer.filter(|peer| !self.refused.contains(peer));
+                if from == peer.map_or(End::Master, End::Worker) {
                     self.copied.insert(block);
+                    truth.copied.insert(block);
                 }
                 while let Some(&first) = self
                     .unsafe_blocks
