@@ -77,9 +77,9 @@ pub mod cluster {
     pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{
-        BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Lane, Mailbox, PartAt,
-        Parts, Restored, Seal, Store, Ticket, Workers, Writing, WrittenFile, dir_of, load,
-        open_source, replay, run_on, run_source, state_file, write,
+        BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, PartAt,
+        Parts, Receivers, Restored, Seal, Store, Ticket, Workers, Writing, WrittenFile, dir_of,
+        load, open_source, replay, run_on, run_source, state_file, write,
     };
     pub use crate::plan::{
         Datasets, Partitions, Plans, Read, Route, Slot, Stage, StateSpec, StateStep, Step,

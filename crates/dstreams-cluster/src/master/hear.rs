@@ -117,7 +117,11 @@ impl Hub {
             }
             ToMaster::RestoreFailed { partition, message } => {
                 tracing::error!(worker = %id, partition, message, "state was not restored");
-                self.lock().restore_failed = Some(message);
+                let error = dstreams::Error::Config {
+                    setting: "checkpoint directory",
+                    message: format!("state could not be made from it: {message}"),
+                };
+                self.break_off(&mut self.lock(), error);
                 self.changed();
             }
             ToMaster::Taken { checkpoint } => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use dstreams::Error;
 use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Place, Restored, Ticket};
 use dstreams_control::cluster::{
     Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
@@ -45,10 +46,11 @@ pub(super) struct State {
     pub(super) behind: HashSet<(WorkerId, u32)>,
     pub(super) listening: BTreeMap<u32, String>,
     pub(super) failed_sources: Vec<(u32, String)>,
-    pub(super) state_lost: Option<u32>,
     pub(super) losses: u64,
     /// The program has ended: nothing is decided any more.
     pub(super) ended: bool,
+    /// Why it has to.
+    broken: Option<Error>,
     /// Inputs of receivers that are not of a worker: of this process, or of earlier ones.
     pub(super) own: HashMap<ReceiverId, u32>,
     /// Workers that have nothing any more that others do not have, and leave.
@@ -58,7 +60,6 @@ pub(super) struct State {
     pub(super) receivers: HashMap<WorkerId, BTreeSet<ReceiverId>>,
     /// Partitions that are not made from the checkpoint yet.
     pub(super) restoring: BTreeMap<u32, Restoring>,
-    pub(super) restore_failed: Option<String>,
     /// Where the journal says that receivers were lost: no producer goes on elsewhere before it is on disk.
     pub(super) gone: Option<Ticket>,
 }
@@ -122,15 +123,14 @@ impl Hub {
                 behind: HashSet::new(),
                 listening: BTreeMap::new(),
                 failed_sources: Vec::new(),
-                state_lost: None,
                 losses: 0,
                 ended: false,
+                broken: None,
                 own: HashMap::new(),
                 drained: BTreeSet::new(),
                 draining: BTreeSet::new(),
                 receivers: HashMap::new(),
                 restoring: BTreeMap::new(),
-                restore_failed: None,
                 gone: None,
             }),
             changes: watch::Sender::new(0),
@@ -170,7 +170,7 @@ impl Hub {
     }
 
     /// The master itself receives an input.
-    pub fn is_own(&self, receiver: ReceiverId, input: u32) {
+    pub fn receives(&self, receiver: ReceiverId, input: u32) {
         self.lock().own.insert(receiver, input);
     }
 
@@ -252,6 +252,9 @@ impl Hub {
         let commands = state.cluster.step(event);
         for command in commands {
             self.carry_out(&mut state, command);
+            if state.ended {
+                break;
+            }
         }
         drop(state);
         self.changed();
@@ -291,6 +294,10 @@ impl Hub {
             }
             ClusterCommand::BlockLost { block } => {
                 tracing::error!(%block, "no worker holds the block any more");
+                self.lost_more(state, || format!("block {block} is"));
+            }
+            ClusterCommand::SurvivorsUnknown { lost } => {
+                self.lost_more(state, || format!("blocks of worker {lost} may be"));
             }
             ClusterCommand::Grant {
                 token,
@@ -347,7 +354,7 @@ impl Hub {
             ClusterCommand::StateLost { partition, copy } => {
                 match state.restoring.get_mut(&partition) {
                     Some(restoring) => restoring.copy = copy,
-                    None => state.state_lost = Some(partition),
+                    None => self.break_off(state, lost_state(partition)),
                 }
             }
             ClusterCommand::Drained { worker } => {
@@ -395,15 +402,37 @@ impl Hub {
         (state.input_of(block.receiver), addresses.collect())
     }
 
-    /// How many workers were lost so far, and whether state was.
-    pub fn losses(&self) -> (u64, Option<u32>) {
-        let state = self.lock();
-        (state.losses, state.state_lost)
+    /// How many workers were lost so far.
+    pub fn losses(&self) -> u64 {
+        self.lock().losses
     }
 
-    /// Why state could not be made from the checkpoint.
-    pub fn restore_failed(&self) -> Option<String> {
-        self.lock().restore_failed.clone()
+    /// Why the program cannot go on in this process.
+    pub fn broken(&self) -> Option<Error> {
+        self.lock().broken.clone()
+    }
+
+    /// The program cannot go on in this process.
+    pub(super) fn break_off(&self, state: &mut State, error: Error) {
+        state.ended = true;
+        self.mailbox.stop(false, Some(error.clone()));
+        state.broken.get_or_insert(error);
+    }
+
+    /// Blocks are gone with all who held them. Where the program is kept they are in the journals of these workers,
+    /// and the next process reads them: this one must not say, nor write down, that they are not there.
+    fn lost_more(&self, state: &mut State, what: impl FnOnce() -> String) {
+        if self.durable.get().is_some() {
+            let what = what();
+            let error = Error::Config {
+                setting: "copies",
+                message: format!(
+                    "{what} gone with the workers that held them: more were lost at once than the copies bear; \
+                     start the master again, it goes on with what they wrote to the directory of the program"
+                ),
+            };
+            self.break_off(state, error);
+        }
     }
 
     /// Where sources listen, by input.
@@ -419,10 +448,13 @@ impl Hub {
         }
     }
 
-    /// Says something to everybody with a link.
-    pub fn end(&self) {
+    /// Decides nothing any more. Workers end too, unless the program `goes_on` in another process.
+    pub fn end(&self, goes_on: bool) {
         let mut state = self.lock();
         state.ended = true;
+        if goes_on {
+            return;
+        }
         for worker in state.workers.values() {
             worker.link.say(&ToWorker::End);
         }
@@ -449,5 +481,15 @@ impl State {
         let own = self.own.get(&receiver).copied();
         own.or_else(|| self.cluster.input_of(receiver))
             .unwrap_or(receiver.0)
+    }
+}
+
+pub(super) fn lost_state(partition: u32) -> Error {
+    Error::Config {
+        setting: "copies",
+        message: format!(
+            "the state of partition {partition} is gone with the workers that held it: \
+             the holder and its standby were lost before another one had a copy"
+        ),
     }
 }

@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::cluster::{
-    BlockStore, CheckpointPlan, Dataset, Held, Plans, Workers, Writing, tasks_for,
+    BlockStore, CheckpointPlan, Dataset, Held, Plans, Receivers, Workers, Writing, tasks_for,
 };
 use dstreams::{Closing, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
-use super::hub::Hub;
-use super::own::Own;
+use super::hub::{Hub, lost_state};
 use super::state::{Snapshot, states};
 use crate::data::Peers;
 use crate::execute::{Engine, retryable, session_config};
@@ -30,7 +29,7 @@ pub struct Remote {
     pub rows_per_task: usize,
     /// Where this process serves blocks of its own.
     pub address: String,
-    pub own: Own,
+    pub own: Receivers,
     pub store: Arc<BlockStore>,
     pub closing: Closing,
     pub shapes: Shapes,
@@ -164,7 +163,7 @@ impl Remote {
 #[async_trait]
 impl Workers for Remote {
     fn receivers(&self) -> Vec<ReceiverId> {
-        self.own.receivers()
+        self.own.ids()
     }
 
     fn seal(self: Arc<Self>, batch: BatchTime) {
@@ -198,19 +197,15 @@ impl Workers for Remote {
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
-        let (losses, _) = self.hub.losses();
+        let losses = self.hub.losses();
         let lost = self.hub.until(|hub| {
             if !self.has_state() {
-                return None;
+                return hub.broken();
             }
-            let (now, state) = hub.losses();
-            if let Some(partition) = state.or_else(|| self.stuck(hub)) {
-                return Some(lost_state(partition));
-            }
-            if let Some(message) = hub.restore_failed() {
-                return Some(not_restored(message));
-            }
-            (now > losses).then(|| retryable("a worker that held state was lost"))
+            let stuck = || Some(lost_state(self.stuck(hub)?));
+            let fewer = hub.losses() > losses;
+            let again = || fewer.then(|| retryable("a worker that held state was lost"));
+            hub.broken().or_else(stuck).or_else(again)
         });
         tokio::select! {
             done = self.run_here(batch, after, attempt, blocks) => done,
@@ -244,10 +239,11 @@ impl Workers for Remote {
         self.hub.say_all(&ToWorker::Covered { batch, blocks });
     }
 
-    async fn end(&self) {
+    async fn end(&self, failed: bool) {
         self.own.end().await;
         self.store.clear();
-        self.hub.end();
+        // Where the program is kept, workers wait for the process that goes on with it.
+        self.hub.end(failed && self.incarnation.is_some());
     }
 
     fn held(&self) -> Held {
@@ -263,22 +259,5 @@ impl Workers for Remote {
             }
         }
         held
-    }
-}
-
-fn not_restored(message: String) -> dstreams::Error {
-    dstreams::Error::Config {
-        setting: "checkpoint directory",
-        message: format!("state could not be made from it: {message}"),
-    }
-}
-
-fn lost_state(partition: u32) -> dstreams::Error {
-    dstreams::Error::Config {
-        setting: "copies",
-        message: format!(
-            "the state of partition {partition} is gone with the workers that held it: \
-             the holder and its standby were lost before another one had a copy"
-        ),
     }
 }

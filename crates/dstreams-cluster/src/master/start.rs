@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::calls::MasterCalls;
 use super::hub::Hub;
 use super::options::MasterOptions;
-use super::own::Own;
+use super::own;
 use super::run::Remote;
 use super::status::{ClusterStatus, Watch};
 use crate::data::{Peers, Token, listen, serve};
@@ -139,7 +139,7 @@ impl Master {
         for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
             store.insert(Arc::clone(&block.1));
         }
-        let own = Own::begin(&mut self.parts, &hub, &store, &closing, of_kept).await?;
+        let own = own::begin(&mut self.parts, &hub, &store, &closing, of_kept).await?;
         let remote = Arc::new(Remote {
             hub: Arc::clone(&hub),
             engine,
@@ -156,14 +156,16 @@ impl Master {
             incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
-        hub.until(|hub| {
+        let joined = hub.until(|hub| {
             let joined = hub.workers().into_values().filter(|worker| worker.joined);
-            (joined.count() >= wanted).then_some(())
-        })
-        .await;
+            let enough = (joined.count() >= wanted).then_some(Ok(()));
+            hub.broken().map(Err).or(enough)
+        });
+        joined.await?;
         let kept = match kept {
             Some((durable, restored)) => {
-                let controller = replay(&*remote, &durable, restored).await?;
+                let controller =
+                    replay(&*remote, &durable, restored, self.parts.config.attempts).await?;
                 Some((durable, controller))
             }
             None => None,

@@ -35,8 +35,11 @@ pub(super) enum Message {
         outputs: Vec<PreparedBatch>,
         result: Result<()>,
     },
-    /// All sources have, by themselves or with an error.
-    SourcesEnded(Option<Error>),
+    /// The program is to stop, if there is a `failure` with that.
+    Stop {
+        graceful: bool,
+        failure: Option<Error>,
+    },
 }
 
 pub(super) struct Master {
@@ -122,7 +125,7 @@ impl Master {
             // While those who write it are there.
             durable.close().await;
         }
-        self.workers.end().await;
+        self.workers.end(self.state.failure.is_some()).await;
         self.durable = None;
         let mut totals = self
             .watched
@@ -147,10 +150,10 @@ impl Master {
     fn event_of(&mut self, message: Message) -> Event {
         match message {
             Message::Event(event) => event,
-            Message::SourcesEnded(error) => {
-                self.state.failure = error;
+            Message::Stop { graceful, failure } => {
+                self.state.failure = self.state.failure.take().or(failure);
                 Event::Stop {
-                    graceful: true,
+                    graceful,
                     deadline: None,
                 }
             }
@@ -345,7 +348,7 @@ impl Master {
     }
 }
 
-async fn pause_before(attempt: u32) {
+pub(super) async fn pause_before(attempt: u32) {
     if attempt > 1 {
         tokio::time::sleep(RETRY_PAUSE * 2u32.saturating_pow(attempt - 2)).await;
     }

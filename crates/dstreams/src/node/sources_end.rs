@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::listener::Listener;
-use super::master::Message;
 use super::workers::Mailbox;
 use crate::error::Error;
 
@@ -33,9 +32,7 @@ impl SourcesEnd {
         left.sources = left.sources.saturating_sub(1);
         left.error = left.error.take().or_else(|| error.cloned());
         if left.sources == 0 {
-            let ended = Message::SourcesEnded(left.error.take());
-            // If nobody listens it has stopped already.
-            let _ = self.mailbox.0.send(ended);
+            self.mailbox.stop(true, left.error.take());
         }
     }
 }

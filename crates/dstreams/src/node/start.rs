@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
 use dstreams_control::{Controller, Restored};
 use tokio::sync::{mpsc, watch};
@@ -10,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::context::StreamContext;
 use super::durable::{Durable, restore};
 use super::local::ThisProcess;
-use super::master::{Master, Message, State};
+use super::master::{Master, Message, State, pause_before};
 use super::parts::Parts;
 use super::running::{Running, Summary, Watched};
 use super::sources_end::SourcesEnd;
@@ -38,28 +39,46 @@ impl StreamContext {
             return run_on(parts, Arc::new(workers), inbox, addresses, None);
         };
         let (durable, restored) = parts.restore(lock, parts.config.threads).await?;
-        let kept = Some((Arc::clone(&durable), &restored));
+        let kept = Some((&durable, &restored));
         let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
         let workers = Arc::new(workers);
-        let controller = replay(&*workers, &durable, restored).await?;
+        let controller = replay(&*workers, &durable, restored, parts.config.attempts).await?;
         let kept = Some((durable, controller));
         run_on(parts, workers, inbox, addresses, kept)
     }
 }
 
-/// Runs the batches that took effect after the checkpoint, for their state alone. Returns where the controller
-/// goes on.
+/// Runs the batches that took effect after the checkpoint, for their state alone; each so often at most as others
+/// are. Returns where the controller goes on.
 pub async fn replay(
     workers: &dyn Workers,
     durable: &Durable,
     restored: restore::Restored,
+    attempts: u32,
 ) -> Result<Restored> {
+    let begun = Instant::now();
     for (batch, blocks) in &restored.committed {
-        workers.run(*batch, None, 1, blocks).await?;
+        let mut attempt = 1;
+        while let Err(error) = workers.run(*batch, None, attempt, blocks).await {
+            if !error.is_retryable() || attempt >= attempts {
+                return Err(error);
+            }
+            tracing::warn!(%batch, attempt, %error, "batch failed that is run again for its state");
+            attempt += 1;
+            pause_before(attempt).await;
+        }
         let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
         workers.forget(*batch, &ids);
         durable.replayed(&ids);
         crate::crash::point("restore:replayed");
+    }
+    if !restored.committed.is_empty() {
+        let (batches, took) = (restored.committed.len(), begun.elapsed());
+        tracing::info!(
+            batches,
+            ?took,
+            "batches since the checkpoint were run again for their state"
+        );
     }
     Ok(restored.controller)
 }

@@ -47,8 +47,8 @@ pub trait Workers: Send + Sync + 'static {
     /// The batch has taken effect: its blocks may go.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);
 
-    /// The program has stopped: everything may go. Returns when nothing is written any more.
-    async fn end(&self);
+    /// The program has stopped, or has `failed`: everything may go. Returns when nothing is written any more.
+    async fn end(&self, failed: bool);
 
     /// What is held now.
     fn held(&self) -> Held;
@@ -93,5 +93,10 @@ impl Mailbox {
     /// Sends an event; without effect once the loop has ended.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(Message::Event(event));
+    }
+
+    /// Has the program stop, and if there is a `failure`, end with it.
+    pub fn stop(&self, graceful: bool, failure: Option<Error>) {
+        let _ = self.0.send(Message::Stop { graceful, failure });
     }
 }

@@ -1,0 +1,136 @@
+//! [`Receivers`]: the receivers of one process.
+
+use std::sync::Arc;
+
+use dstreams_control::{BatchTime, Event, ReceiverId};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::durable::Durable;
+use super::durable::restore::Restored;
+use super::lane::{Lane, Seal};
+use super::listener::Listener;
+use super::parts::Parts;
+use super::source::run_source;
+use super::workers::Mailbox;
+use crate::receive::{Budget, Closing, DeadLetters, Ingest, Intake, Source};
+use crate::replicate::BlockStore;
+
+/// See the module.
+pub struct Receivers {
+    intakes: Vec<Arc<Intake>>,
+    store: Arc<BlockStore>,
+    mailbox: Mailbox,
+    /// Where the program is kept: what makes its blocks safe.
+    lanes: Vec<mpsc::UnboundedSender<Seal>>,
+    running_lanes: TaskTracker,
+    sources: TaskTracker,
+}
+
+impl Receivers {
+    /// None yet.
+    pub fn new(store: &Arc<BlockStore>, mailbox: &Mailbox) -> Self {
+        Receivers {
+            intakes: Vec::new(),
+            store: Arc::clone(store),
+            mailbox: mailbox.clone(),
+            lanes: Vec::new(),
+            running_lanes: TaskTracker::new(),
+            sources: TaskTracker::new(),
+        }
+    }
+
+    /// Adds the receiver of an input; with a lane, and what an earlier process left, where the program is kept.
+    pub fn add(
+        &mut self,
+        input: u32,
+        parts: &Parts,
+        (budget, dead): (&Budget, &DeadLetters),
+        kept: Option<(&Arc<Durable>, &Restored)>,
+    ) -> Arc<Intake> {
+        let (name, schema) = parts.inputs().swap_remove(input as usize);
+        // Receivers of each process have names of their own: their blocks may be in one batch.
+        let first = kept.map_or(0, |(_, restored)| restored.first_receiver());
+        let receiver = ReceiverId(first + input);
+        let (budget, dead) = (budget.clone(), dead.clone());
+        let intake = Intake::new(receiver, &name, schema, &parts.config, budget, dead);
+        let intake = Arc::new(match kept {
+            Some((_, restored)) => intake
+                .with_copies()
+                .with_positions(restored.positions(input)),
+            None => intake,
+        });
+        if let Some((durable, _)) = kept {
+            let lane = Lane {
+                input,
+                intake: Arc::clone(&intake),
+                store: Arc::clone(&self.store),
+                durable: Arc::clone(durable),
+                mailbox: self.mailbox.clone(),
+            };
+            let (seals, asked) = mpsc::unbounded_channel();
+            self.running_lanes.spawn(lane.run(asked));
+            self.lanes.push(seals);
+        }
+        self.intakes.push(Arc::clone(&intake));
+        intake
+    }
+
+    /// Runs the source that pushes to a receiver.
+    pub fn run(
+        &self,
+        source: Box<dyn Source>,
+        intake: &Arc<Intake>,
+        closing: &Closing,
+        listeners: &[Arc<dyn Listener>],
+    ) {
+        let ingest = Ingest(Arc::clone(intake));
+        let (closing, listeners) = (closing.clone(), listeners.to_vec());
+        self.sources
+            .spawn(run_source(source, ingest, closing, listeners));
+    }
+
+    /// Their names.
+    pub fn ids(&self) -> Vec<ReceiverId> {
+        let ids = self.intakes.iter().map(|intake| intake.receiver());
+        ids.collect()
+    }
+
+    /// Has every receiver seal what it has, and answer: its lane where there is one.
+    pub fn seal(&self, batch: BatchTime, last: bool) {
+        if !self.lanes.is_empty() {
+            return self.seal_lanes(batch, last);
+        }
+        for intake in &self.intakes {
+            self.mailbox.send(Event::Reported {
+                batch,
+                receiver: intake.receiver(),
+                blocks: self.store.seal(intake, last),
+            });
+        }
+    }
+
+    fn seal_lanes(&self, batch: BatchTime, last: bool) {
+        for seals in &self.lanes {
+            // A lane ends with its last seal.
+            let _ = seals.send(Seal { batch, last });
+        }
+    }
+
+    /// Waits until the sources have pushed what they had.
+    pub async fn closed(&self) {
+        self.sources.close();
+        self.sources.wait().await;
+    }
+
+    /// What no batch will take gives its memory back, and whoever pushes is told; where the program is kept,
+    /// the next process has it.
+    pub async fn end(&self) {
+        self.seal_lanes(BatchTime(u64::MAX), true);
+        self.running_lanes.close();
+        self.running_lanes.wait().await;
+        self.intakes
+            .iter()
+            .for_each(|intake| drop(intake.seal(true)));
+    }
+}
