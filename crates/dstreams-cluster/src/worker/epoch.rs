@@ -360,6 +360,11 @@ impl Epoch {
         self.site.peers.copy(&header, block, address).await
     }
 
+    /// Whether the master has given this worker up, and has been told what is held of it.
+    pub fn refuses(&self, worker: u32) -> bool {
+        lock(&self.copies).lost.contains(&worker)
+    }
+
     fn drop_blocks(&self, blocks: &[BlockId]) {
         self.site.store.forget(blocks);
         let mut copies = lock(&self.copies);

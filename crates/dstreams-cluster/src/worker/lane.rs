@@ -1,7 +1,6 @@
 //! The way of one receiver's blocks, from sealed to safe: its lane.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dstreams::cluster::{Block, Intake, LINGER, Seal, point};
@@ -120,21 +119,19 @@ async fn replicate(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
         epoch.hold(Arc::clone(block)).await;
     }
     point("replicate:held");
-    let alone = AtomicBool::new(false);
-    let copies = async {
-        futures::stream::iter(blocks)
-            .for_each_concurrent(COPYING, |block| copy(epoch, block, &alone))
-            .await;
-    };
-    tokio::join!(copies, write(epoch, input, blocks));
+    let copies: Vec<_> = blocks.iter().map(|block| copy(epoch, block)).collect();
+    let copies = futures::stream::iter(copies).buffer_unordered(COPYING);
+    let copies = copies.collect::<Vec<_>>();
+    let (peers, ()) = tokio::join!(copies, write(epoch, input, blocks));
     point("replicate:copied");
     let blocks = blocks.iter().map(|block| held(input, block));
     epoch.link.say(&ToMaster::Stored {
         blocks: blocks.collect(),
     });
-    if alone.into_inner() {
-        // A peer refuses what comes after this worker was given up. Without one it is the master who
-        // must not have done so.
+    // A peer refuses what comes after this worker was given up, and the master asks it. Without one, or with one
+    // that the master has given up and asks no more, it must have heard of the blocks itself.
+    let unsure = |peer: &Option<u32>| peer.is_none_or(|peer| epoch.refuses(peer));
+    if peers.iter().any(unsure) {
         epoch.heard().await;
     }
 }
@@ -153,15 +150,12 @@ async fn write(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
     }
 }
 
-/// Returns when the peer holds the block, or when there is no peer: then `alone` is set.
-async fn copy(epoch: &Epoch, block: &Arc<Block>, alone: &AtomicBool) {
+/// Returns the peer, when it holds the block; none when there is no peer.
+async fn copy(epoch: &Epoch, block: &Arc<Block>) -> Option<u32> {
     loop {
-        let peer = epoch.peer.borrow().clone();
-        let Some((peer, address)) = peer else {
-            return alone.store(true, Ordering::Relaxed);
-        };
+        let (peer, address) = epoch.peer.borrow().clone()?;
         match epoch.send_copy(block, &address).await {
-            Ok(()) => return,
+            Ok(()) => return Some(peer),
             Err(status) => {
                 let block = block.meta.id;
                 tracing::debug!(%block, peer, %status, "not copied yet");

@@ -2,7 +2,7 @@
 //! started again, and its batches are those of one that never was.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::rng::Rng;
 /// Tells a test process the directory of the program, and where the master listens.
 const PLACE: &str = "DSTREAMS_TEST_KEPT";
 const WORKERS: usize = 3;
+/// How the master's process ends when the program has failed.
+const FAILED: i32 = 3;
 /// Long enough for a debug build to catch up with the intervals in which nobody was there.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Clients of a worker connect where the worker listens.
@@ -53,7 +55,7 @@ fn the_master() {
     });
     if let Err(error) = ended {
         eprintln!("the master: {error}");
-        std::process::exit(3);
+        std::process::exit(FAILED);
     }
 }
 
@@ -87,28 +89,52 @@ impl<'a> Cluster<'a> {
 
     fn add_workers(&mut self) {
         while self.workers.len() < WORKERS {
-            let how = How {
-                place: Some((PLACE, self.dir.display().to_string())),
-                ..How::default()
-            };
-            let worker = Process::start("restart::a_worker", &self.address, &how);
-            self.workers.push(worker);
+            self.add_worker(None);
         }
+    }
+
+    fn add_worker(&mut self, crash_at: Option<&str>) {
+        let how = How {
+            place: Some((PLACE, self.dir.display().to_string())),
+            crash_at: crash_at.map(|point| format!("{point}@{}", self.crashed().display())),
+            ..How::default()
+        };
+        let worker = Process::start("restart::a_worker", &self.address, &how);
+        self.workers.push(worker);
     }
 
     fn crashed(&self) -> PathBuf {
         self.dir.join("crashed")
     }
 
-    /// Waits until the master has ended at the point that was planned.
-    async fn master_crashed(&mut self) {
+    /// Waits until the master has ended by itself.
+    async fn master_ended(&mut self) -> ExitStatus {
         let wait = async {
-            while self.master.try_wait().unwrap().is_none() {
+            loop {
+                if let Some(status) = self.master.try_wait().unwrap() {
+                    return status;
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        soon("the crash of the master", wait).await;
+        soon("the end of the master", wait).await
+    }
+
+    /// Waits until the master has ended at the point that was planned.
+    async fn master_crashed(&mut self) {
+        self.master_ended().await;
         std::fs::remove_file(self.crashed()).expect("the planned crash");
+    }
+
+    /// Waits until a worker has ended at the point that was planned.
+    async fn worker_crashed(&mut self) {
+        let workers = &mut self.workers;
+        let wait = async {
+            while !workers.iter_mut().any(Process::has_ended) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("the crash of a worker", wait).await;
     }
 
     fn kill_master(&mut self) {
@@ -206,7 +232,22 @@ fn a_cluster_that_is_stopped_goes_on() {
     }));
 }
 
-/// The master ends at each point of what it writes and does.
+/// State that is gone with two workers ends the program: the worker that is left waits for the next master, which
+/// makes the state from the checkpoint.
+#[test]
+fn a_cluster_that_lost_state_goes_on_with_the_worker_that_is_left() {
+    block_on(with_trouble(async |cluster| {
+        cluster.batches_more(3).await;
+        cluster.workers.truncate(1);
+        assert_eq!(cluster.master_ended().await.code(), Some(FAILED));
+        cluster.start_master(None);
+        cluster.add_workers();
+        cluster.batches_more(3).await;
+        assert!(!cluster.workers[0].has_ended());
+    }));
+}
+
+/// The master ends at each point of what it writes and does, and a worker at those of its own.
 #[test]
 fn a_cluster_that_crashes_at_any_point_goes_on() {
     block_on(with_trouble(async |cluster| {
@@ -224,6 +265,27 @@ fn a_cluster_that_crashes_at_any_point_goes_on() {
             cluster.kill_master();
             cluster.start_master(Some(point));
             cluster.master_crashed().await;
+            cluster.start_master(None);
+            cluster.batches_more(1).await;
+        }
+        for point in [
+            "journal:written#20",
+            "journal:synced#20",
+            "replicate:told#20",
+        ] {
+            // Whichever of them the client sends to.
+            cluster.kill_master();
+            cluster.workers.clear();
+            for _ in 0..WORKERS {
+                cluster.add_worker(Some(point));
+            }
+            cluster.start_master(None);
+            cluster.worker_crashed().await;
+            // The others have the same plan.
+            cluster.kill_master();
+            cluster.workers.clear();
+            std::fs::remove_file(cluster.crashed()).expect("the planned crash");
+            cluster.add_workers();
             cluster.start_master(None);
             cluster.batches_more(1).await;
         }
