@@ -10,9 +10,12 @@ use arrow_flight::{FlightData, FlightDescriptor};
 use datafusion::arrow::array::RecordBatch;
 use dstreams::cluster::{Block, Budget, compact};
 use dstreams_control::BlockMeta;
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tonic::{Status, Streaming};
+
+use super::Replies;
+use crate::plan::{Part, Source};
 
 /// The largest message of Arrow data, in bytes, below what services take.
 const MESSAGE: usize = 60 << 20;
@@ -54,18 +57,41 @@ pub struct Received {
 
 /// Rows as Flight messages; the first one has `descriptor`.
 pub fn encode(
-    rows: Vec<RecordBatch>,
+    rows: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static,
     descriptor: Option<FlightDescriptor>,
 ) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
-    let mut encoder = FlightDataEncoderBuilder::new().with_max_flight_data_size(MESSAGE);
-    if let Some(first) = rows.first() {
-        encoder = encoder.with_schema(first.schema());
-    }
+    let pieces = rows.map_ok(|rows| {
+        let pieces = pieces(rows).into_iter();
+        futures::stream::iter(pieces.map(|piece| piece.map_err(outside)))
+    });
+    let encoder = FlightDataEncoderBuilder::new().with_max_flight_data_size(MESSAGE);
     let encoder = encoder.with_flight_descriptor(descriptor);
-    let pieces = rows.into_iter().flat_map(pieces);
-    let pieces =
-        pieces.map(|piece| piece.map_err(|error| FlightError::ExternalError(error.into())));
-    encoder.build(futures::stream::iter(pieces))
+    encoder.build(pieces.try_flatten())
+}
+
+/// The answer to who asks for parts of what is held `here`.
+pub fn serve_parts<H>(
+    parts: Vec<Part>,
+    here: impl Fn(Source) -> H + Send + 'static,
+) -> Replies<FlightData>
+where
+    H: Future<Output = dstreams::Result<Option<Vec<RecordBatch>>>> + Send + 'static,
+{
+    let rows = futures::stream::iter(parts).then(move |part| {
+        let held = here(part.source.clone());
+        async move {
+            let Some(held) = held.await.map_err(outside)? else {
+                let missing = Status::not_found(format!("{:?} is not held here", part.source));
+                return Err(FlightError::from(missing));
+            };
+            Ok(futures::stream::iter(part.cut(held)).map(Ok))
+        }
+    });
+    Box::pin(encode(rows.try_flatten(), None).map_err(Status::from))
+}
+
+fn outside(error: dstreams::Error) -> FlightError {
+    FlightError::ExternalError(error.into())
 }
 
 /// The rows in pieces that fit into a message. Texts of a piece get a buffer of their own: a view would
@@ -104,7 +130,7 @@ pub async fn decode_copy(
         .map_err(|error| invalid(&format!("no header of a copy of a block: {error}")))?;
     let memory = budget.take(header.meta.bytes as usize).await;
     let all = futures::stream::once(async move { Ok(first) });
-    let all = futures::StreamExt::chain(all, messages);
+    let all = all.chain(messages);
     let rows = decode(all).await.map_err(|e| invalid(&e))?;
     let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
     if count as u64 != header.meta.rows {
@@ -132,8 +158,10 @@ mod tests {
         let text = |n: usize| format!("{n} {}", "x".repeat(1 << 20));
         let texts: StringViewArray = (0..70).map(|n| Some(text(n))).collect();
         let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
-        let messages: Vec<FlightData> =
-            futures::executor::block_on(encode(vec![rows], None).try_collect()).unwrap();
+        let messages: Vec<FlightData> = futures::executor::block_on(
+            encode(futures::stream::iter([Ok(rows)]), None).try_collect(),
+        )
+        .unwrap();
         let sizes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).collect();
         assert!(sizes.iter().all(|size| *size < MESSAGE), "{sizes:?}");
         assert!(sizes.iter().sum::<usize>() < 80 << 20, "{sizes:?}");

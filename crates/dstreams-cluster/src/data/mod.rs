@@ -8,6 +8,6 @@ mod copy;
 mod peers;
 mod service;
 
-pub use copy::{CopyHeader, Received, decode_copy, encode};
+pub use copy::{CopyHeader, Received, decode_copy, serve_parts};
 pub use peers::{Ask, Peers};
 pub use service::{CLIENT_MESSAGE, Calls, Replies, Token, listen, serve};

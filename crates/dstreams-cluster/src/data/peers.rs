@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status, Streaming};
 use super::copy::{CopyHeader, decode, encode};
 use super::service::{COPY_HEADER, Token};
 use crate::execute::retryable;
-use crate::plan::{KeptId, Source};
+use crate::plan::{KeptId, Part, Slice};
 
 /// The largest message taken from a peer: what is sent is cut into much smaller ones.
 const MESSAGE: usize = 64 << 20;
@@ -30,8 +30,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// What is asked of a holder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Rows that it holds.
-    Rows(Source),
+    /// Rows that it holds, in this order.
+    Rows(Vec<Part>),
     /// The state of a partition.
     State { partition: u32 },
     /// Have an output's sink prepare a partition that is held there.
@@ -102,28 +102,53 @@ impl Peers {
         channels.remove(address);
     }
 
-    /// Rows from the first of `holders` that has them.
+    /// The rows of all slices, in their order. Of those that are not `held` here, a run with the same holders is one
+    /// call.
+    pub async fn read(
+        &self,
+        slices: &[Slice],
+        held: Vec<Option<Vec<RecordBatch>>>,
+    ) -> Result<Vec<RecordBatch>> {
+        let all: Vec<_> = slices.iter().zip(held).collect();
+        let together = |(a, a_held): &(&Slice, Option<_>), (b, b_held): &(&Slice, Option<_>)| {
+            a_held.is_none() && b_held.is_none() && a.at == b.at
+        };
+        let runs = all.chunk_by(together).map(async |run| match run {
+            [(slice, Some(held))] => Ok(slice.part.cut(held.clone())),
+            _ => {
+                let parts: Vec<_> = run.iter().map(|(slice, _)| slice.part.clone()).collect();
+                self.fetch(&parts, run[0].0.at.iter()).await
+            }
+        });
+        let rows = futures::future::try_join_all(runs).await?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// Rows from the first of `holders` that has them all.
     pub async fn fetch(
         &self,
-        source: &Source,
+        parts: &[Part],
         holders: impl Iterator<Item = &String>,
     ) -> Result<Vec<RecordBatch>> {
         let mut said = Vec::new();
         for holder in holders {
-            match self.fetch_from(source, holder).await {
+            match self.fetch_from(parts, holder).await {
                 Ok(rows) => return Ok(rows),
                 Err(status) => {
-                    tracing::debug!(?source, holder, %status, "not fetched");
+                    tracing::debug!(?parts, holder, %status, "not fetched");
                     said.push(format!("{holder}: {}", status.message()));
                 }
             }
         }
         let said = said.join("; ");
-        Err(retryable(format!("{source:?} could not be read: {said}")))
+        let (first, more) = (parts.first(), parts.len().saturating_sub(1));
+        Err(retryable(format!(
+            "{first:?} and {more} more could not be read: {said}"
+        )))
     }
 
-    async fn fetch_from(&self, source: &Source, holder: &str) -> Result<Vec<RecordBatch>, Status> {
-        let answer = self.get(&Ask::Rows(source.clone()), holder).await?;
+    async fn fetch_from(&self, parts: &[Part], holder: &str) -> Result<Vec<RecordBatch>, Status> {
+        let answer = self.get(&Ask::Rows(parts.to_vec()), holder).await?;
         let rows = decode(answer).await;
         rows.map_err(|error| Status::data_loss(error.to_string()))
     }
@@ -189,7 +214,8 @@ impl Peers {
         let header = serde_json::to_vec(header);
         let header = header.map_err(|error| Status::internal(error.to_string()))?;
         let descriptor = FlightDescriptor::new_cmd(header);
-        let messages = encode(block.batches.clone(), Some(descriptor));
+        let rows = futures::stream::iter(block.batches.clone()).map(Ok);
+        let messages = encode(rows, Some(descriptor));
         // An encoder fails on rows it cannot encode only; the receiver counts the rows.
         let messages = messages.filter_map(|message| futures::future::ready(message.ok()));
         let mut request = self.request(messages);

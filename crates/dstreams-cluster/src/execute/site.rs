@@ -22,7 +22,7 @@ use super::kept::KeptStore;
 use super::told::for_engine;
 use crate::data::Peers;
 use crate::plan::lane::{in_order, lanes, tag};
-use crate::plan::{Exit, KeptId, Slice, Source, StepHeader, TaskSpec, Wire, Work, into};
+use crate::plan::{Exit, KeptId, Source, StepHeader, TaskSpec, Wire, Work, into};
 
 /// The plans, blocks and state of a worker.
 pub struct Site {
@@ -107,10 +107,12 @@ impl Site {
             datasets.add(wire.slot, partition, rows);
         }
         for read in &spec.reads {
-            let mut rows = Vec::new();
+            let mut held = Vec::with_capacity(read.slices.len());
             for slice in &read.slices {
-                rows.extend(self.read(slice).await.map_err(for_engine)?);
+                held.push(self.here(&slice.part.source).await.map_err(for_engine)?);
             }
+            let rows = self.peers.read(&read.slices, held).await;
+            let rows = rows.map_err(for_engine)?;
             datasets.add(read.slot, read.partition, rows);
         }
         let output = match (header.work, step) {
@@ -217,18 +219,6 @@ impl Site {
         let rows = rows.iter().map(compact).collect::<Result<Vec<_>>>()?;
         self.kept.insert(id, rows);
         Ok(())
-    }
-
-    /// Rows that a worker holds, this one if it does.
-    pub async fn read(&self, slice: &Slice) -> dstreams::Result<Vec<RecordBatch>> {
-        let rows = match self.here(&slice.source).await? {
-            Some(rows) => rows,
-            None => {
-                let others = slice.at.iter().filter(|at| **at != self.address);
-                self.peers.fetch(&slice.source, others).await?
-            }
-        };
-        Ok(slice.cut(rows))
     }
 
     /// What is held here.

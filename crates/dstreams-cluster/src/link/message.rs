@@ -9,7 +9,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,15 +7,14 @@ use arrow_flight::{
 };
 use async_trait::async_trait;
 use dstreams_control::cluster::{InputKind, WorkerId};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use tonic::{Request, Status, Streaming};
 
 use super::hub::{Hub, Worker};
 use super::run::Remote;
 use super::status::Watch;
-use crate::data::{Ask, Calls, Replies, encode};
+use crate::data::{Ask, Calls, Replies, serve_parts};
 use crate::link::{Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
-use crate::plan::Source;
 use crate::worker::engine_name;
 
 /// What links need to know.
@@ -163,15 +162,11 @@ impl Calls for MasterCalls {
 
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
         let remote = self.begun.borrow().clone();
-        let (Some(remote), Ask::Rows(Source::Block(id))) = (remote, Ask::parse(&ticket)?) else {
+        let (Some(remote), Ask::Rows(parts)) = (remote, Ask::parse(&ticket)?) else {
             return Err(Status::not_found("a master holds its own blocks only"));
         };
-        let block = remote.store.get(id);
-        let block =
-            block.ok_or_else(|| Status::not_found(format!("block {id} is not held here")))?;
-        Ok(Box::pin(
-            encode(block.batches.clone(), None).map_err(Status::from),
-        ))
+        let here = move |source| std::future::ready(Ok(remote.here(&source)));
+        Ok(serve_parts(parts, here))
     }
 
     async fn link(

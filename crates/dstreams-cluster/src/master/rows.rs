@@ -2,29 +2,35 @@
 
 use std::sync::Arc;
 
-use dstreams::Result;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::cluster::Dataset;
+use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 
 use super::run::Remote;
-use crate::plan::{KeptId, Slice, Source};
+use crate::execute::retryable;
+use crate::plan::{KeptId, Part, Slice, Source};
 
 impl Remote {
     /// The rows of each task, for each input: as on one machine, by row counts alone.
-    pub fn inputs(&self, blocks: &[BlockMeta], tasks: usize) -> Vec<Vec<Vec<Slice>>> {
+    ///
+    /// Fails where nobody holds a block, or its receiver is not known any more: it was lost.
+    pub fn inputs(&self, blocks: &[BlockMeta], tasks: usize) -> Result<Vec<Vec<Vec<Slice>>>> {
         let inputs = self.hub.inputs.len();
         let mut of: Vec<Vec<(BlockMeta, Vec<String>)>> = vec![Vec::new(); inputs];
         for meta in blocks {
             let (input, mut at) = self.hub.block(meta.id);
-            if at.is_empty() && self.store.get(meta.id).is_some() {
+            let lost = Error::LostBlock { block: meta.id };
+            if self.store.get(meta.id).is_some() {
                 at.push(self.address.clone());
             }
-            if let Some(of) = of.get_mut(input as usize) {
-                of.push((*meta, at));
+            if at.is_empty() {
+                // Or a worker that was lost just now left it to one that has not said so yet.
+                return Err(retryable(lost.to_string()));
             }
+            of.get_mut(input as usize).ok_or(lost)?.push((*meta, at));
         }
-        of.iter().map(|blocks| split(blocks, tasks)).collect()
+        Ok(of.iter().map(|blocks| split(blocks, tasks)).collect())
     }
 
     /// The partitions of an output's dataset: prepared where they are, for a sink; else their rows.
@@ -48,8 +54,8 @@ impl Remote {
             return Ok(Dataset::Prepared(prepared));
         }
         let fetches = parts.iter().map(|(partition, at)| async move {
-            let source = Source::Kept(kept(*partition));
-            self.peers.fetch(&source, std::iter::once(*at)).await
+            let part = Source::Kept(kept(*partition)).into();
+            self.peers.fetch(&[part], std::iter::once(*at)).await
         });
         let rows = futures::future::try_join_all(fetches).await?;
         Ok(Dataset::Rows(Arc::new(rows)))
@@ -59,25 +65,18 @@ impl Remote {
     pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
         let mut parts = Vec::new();
         for slices in tasks {
-            let mut rows = Vec::new();
-            for slice in slices {
-                rows.extend(self.read(slice).await?);
-            }
-            parts.push(rows);
+            let held = slices.iter().map(|slice| self.here(&slice.part.source));
+            parts.push(self.peers.read(slices, held.collect()).await?);
         }
         Ok(parts)
     }
 
-    async fn read(&self, slice: &Slice) -> Result<Vec<RecordBatch>> {
-        let own = match &slice.source {
+    /// What this process holds.
+    pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
+        match source {
             Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
             Source::Kept(_) => None,
-        };
-        let rows = match own {
-            Some(rows) => rows,
-            None => self.peers.fetch(&slice.source, slice.at.iter()).await?,
-        };
-        Ok(slice.cut(rows))
+        }
     }
 }
 
@@ -99,12 +98,13 @@ fn split(blocks: &[(BlockMeta, Vec<String>)], tasks: usize) -> Vec<Vec<Slice>> {
                 true => left.min(end_of(task) - before),
                 false => left,
             };
-            parts[task].push(Slice {
+            let part = Part {
                 source: Source::Block(meta.id),
                 from,
                 rows: Some(rows),
-                at: at.clone(),
-            });
+            };
+            let at = at.clone();
+            parts[task].push(Slice { part, at });
             from += rows;
             before += rows;
         }

@@ -90,7 +90,7 @@ impl Remote {
         let rows = blocks.iter().map(|block| block.rows).sum();
         let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
         let template = self.plans.of(many);
-        let inputs = self.inputs(blocks, if many { self.plans.tasks } else { 1 });
+        let inputs = self.inputs(blocks, if many { self.plans.tasks } else { 1 })?;
         let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
         let holders: Vec<_> = snapshot
             .holders

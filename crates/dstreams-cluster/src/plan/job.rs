@@ -177,15 +177,14 @@ impl Builder<'_> {
 
     fn kept_slice(&self, slot: usize, partition: usize) -> Option<Slice> {
         let kept = self.binding.kept.get(&(slot, partition))?;
+        let source = Source::Kept(KeptId {
+            batch: self.binding.batch,
+            attempt: self.binding.attempt,
+            slot,
+            partition,
+        });
         Some(Slice {
-            source: Source::Kept(KeptId {
-                batch: self.binding.batch,
-                attempt: self.binding.attempt,
-                slot,
-                partition,
-            }),
-            from: 0,
-            rows: None,
+            part: source.into(),
             at: vec![kept.clone()],
         })
     }

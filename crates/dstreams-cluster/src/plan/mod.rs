@@ -18,4 +18,4 @@ pub use codec::Codec;
 pub use job::{Binding, Job};
 pub use shape::{Shape, Shapes, Way, into};
 pub use step::{Exit, Gate, Place, StepExec, StepHeader, Wire, Work};
-pub use task::{KeptId, Slice, Source, TaskSpec};
+pub use task::{KeptId, Part, Slice, Source, TaskSpec};

@@ -28,18 +28,34 @@ pub struct KeptId {
 
 /// Some rows of what a worker holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Slice {
+pub struct Part {
     /// Where they are in.
     pub source: Source,
     /// The first row.
     pub from: u64,
     /// How many; all of them if none.
     pub rows: Option<u64>,
+}
+
+/// Some rows, and who holds them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The rows.
+    #[serde(flatten)]
+    pub part: Part,
     /// Addresses of those who hold it.
     pub at: Vec<String>,
 }
 
-impl Slice {
+impl From<Source> for Part {
+    /// All of it.
+    fn from(source: Source) -> Self {
+        let (from, rows) = (0, None);
+        Part { source, from, rows }
+    }
+}
+
+impl Part {
     /// Its rows of all that are there.
     pub fn cut(&self, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
         let Some(rows) = self.rows else {

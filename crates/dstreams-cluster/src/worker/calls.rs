@@ -4,11 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use tonic::{Request, Status, Streaming};
 
 use super::epoch::Epoch;
-use crate::data::{Ask, Calls, Replies, decode_copy, encode};
+use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
 
 /// See the module.
 #[derive(Default)]
@@ -44,13 +43,13 @@ impl Calls for WorkerCalls {
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
         let epoch = self.epoch()?;
         match Ask::parse(&ticket)? {
-            Ask::Rows(source) => match epoch.site.here(&source).await.map_err(internal)? {
-                Some(rows) => {
-                    let messages = encode(rows, None);
-                    Ok(Box::pin(messages.map_err(Status::from)))
-                }
-                None => Err(Status::not_found(format!("{source:?} is not held here"))),
-            },
+            Ask::Rows(parts) => {
+                let site = Arc::clone(&epoch.site);
+                Ok(serve_parts(parts, move |source| {
+                    let site = Arc::clone(&site);
+                    async move { site.here(&source).await }
+                }))
+            }
             Ask::Prepare { output, kept } => {
                 let Some(rows) = epoch.site.kept.get(&kept) else {
                     return Err(Status::not_found(format!("{kept:?} is not held here")));

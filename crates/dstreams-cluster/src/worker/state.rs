@@ -189,7 +189,10 @@ async fn install(
             slot: *slot,
             partition: partition as usize,
         });
-        let rows = site.peers.fetch(&delta, std::iter::once(&from)).await?;
+        let rows = site
+            .peers
+            .fetch(&[delta.into()], std::iter::once(&from))
+            .await?;
         site.states
             .install(*state, partition as usize, batch, &rows)?;
         dstreams::cluster::point("state:standby");

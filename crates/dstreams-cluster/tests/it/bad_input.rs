@@ -173,15 +173,14 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
         let answer = link(&master, &["\"Ready\""]).await;
         assert!(answer.contains("a link begins with a greeting"), "{answer}");
         // Further on with what the master tells of itself.
-        let hello = |build: &str| {
-            format!(r#"{{"Hello":{{"version":2,"build":"{build}","pid":1,"cores":1}}}}"#)
+        let hello = |build: &str, version: &str| {
+            format!(r#"{{"Hello":{{"version":{version},"build":"{build}","pid":1,"cores":1}}}}"#)
         };
-        let answer = link(&master, &[&hello("another")]).await;
-        let build = answer.split("the master build ").nth(1);
-        let build = build
-            .and_then(|rest| rest.split(' ').next())
-            .expect(&answer);
-        let answer = link(&master, &[&hello(build), "{garbage"]).await;
+        let answer = link(&master, &[&hello("another", "0")]).await;
+        let ours = answer.split("the master build ").nth(1).expect(&answer);
+        let (build, version) = ours.split_once(" (protocol ").expect(&answer);
+        let version = version.split(')').next().expect(&answer);
+        let answer = link(&master, &[&hello(build, version), "{garbage"]).await;
         assert!(answer.contains("Welcome"), "{answer}");
         assert!(answer.contains("no message of this cluster"), "{answer}");
 
