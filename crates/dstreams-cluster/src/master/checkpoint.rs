@@ -7,7 +7,7 @@ use dstreams::Result;
 use dstreams::cluster::{CheckpointPlan, WrittenFile, state_file};
 use dstreams_control::cluster::WorkerId;
 
-use super::hub::Hub;
+use super::hub::{Holders, Hub};
 use crate::execute::retryable;
 use crate::link::ToWorker;
 
@@ -90,10 +90,23 @@ impl Checkpoints {
 }
 
 impl Hub {
-    /// Has the holders of so many partitions take the state for a checkpoint.
+    /// Has the holders of so many partitions take the state for a checkpoint. Fails where one has another version than
+    /// the checkpoint's: it got the partition just now, or after it was lost.
     pub fn checkpoint(&self, plan: &CheckpointPlan, partitions: usize) -> Result<()> {
+        if let Some(error) = self.broken() {
+            return Err(error);
+        }
         let holders: Option<Vec<_>> = self.holders(partitions).into_iter().collect();
         let holders = holders.ok_or_else(|| retryable("a partition has no holder"))?;
+        for (partition, Holders { holder, .. }) in (0u32..).zip(&holders) {
+            let version = self.version(*holder, partition);
+            if version != Some(plan.batch) {
+                let batch = plan.batch;
+                return Err(retryable(format!(
+                    "worker {holder} has partition {partition} as of {version:?}, not of {batch} yet"
+                )));
+            }
+        }
         let workers: BTreeSet<WorkerId> = holders.iter().map(|of| of.holder).collect();
         self.checkpoints.begin(plan.number, workers.iter().copied());
         for worker in workers {

@@ -9,8 +9,15 @@ use crate::link::ToWorker;
 impl Hub {
     /// Gives away what a worker has, and then has it end. Returns when that is so; by then it may be lost too.
     ///
-    /// Fails where there is no such worker, or no other one that stays.
+    /// Fails where there is no such worker, or no other one that stays, or each block is on one worker only: then what it
+    /// acknowledges last would go with it.
     pub async fn drain(&self, worker: WorkerId) -> Result<(), Status> {
+        if self.copies < 2 {
+            return Err(Status::failed_precondition(
+                "this cluster keeps one copy of each block, and those that a worker takes in last would go with it; \
+                 stop the program, or begin it with two copies",
+            ));
+        }
         {
             let mut state = self.lock();
             let there = |id: &WorkerId| state.workers.get(id).is_some_and(|it| it.joined);

@@ -18,6 +18,8 @@ use crate::link::{Holds, Sender, ToWorker};
 pub struct Hub {
     pub mailbox: Mailbox,
     pub inputs: Vec<InputOf>,
+    /// Workers that hold each block.
+    pub copies: usize,
     state: Mutex<State>,
     /// Counts changes: of who is there, who holds what, what is installed.
     changes: watch::Sender<u64>,
@@ -113,6 +115,7 @@ impl Hub {
         Hub {
             mailbox,
             inputs,
+            copies,
             state: Mutex::new(State {
                 cluster: Cluster::new(config),
                 workers: BTreeMap::new(),

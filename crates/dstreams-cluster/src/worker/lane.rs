@@ -113,16 +113,17 @@ fn report(epoch: &Epoch, intake: &Intake, seal: Seal, sealed: &mut Sealed) {
     });
 }
 
-/// Holds the blocks, has a peer hold them, writes them where the program is kept, and tells the master.
+/// Holds the blocks, writes them where the program is kept, has a peer hold them, and tells the master.
 async fn replicate(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
     for block in blocks {
         epoch.hold(Arc::clone(block)).await;
     }
     point("replicate:held");
+    // Not both at once: what a peer holds counts when this worker is lost, and must be on disk then.
+    write(epoch, input, blocks).await;
     let copies: Vec<_> = blocks.iter().map(|block| copy(epoch, block)).collect();
     let copies = futures::stream::iter(copies).buffer_unordered(COPYING);
-    let copies = copies.collect::<Vec<_>>();
-    let (peers, ()) = tokio::join!(copies, write(epoch, input, blocks));
+    let peers = copies.collect::<Vec<_>>().await;
     point("replicate:copied");
     let blocks = blocks.iter().map(|block| held(input, block));
     epoch.link.say(&ToMaster::Stored {

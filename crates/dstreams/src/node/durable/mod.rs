@@ -60,6 +60,8 @@ pub struct Durable {
 struct Tickets {
     needs: Needs<Ticket>,
     since: u64,
+    /// The number of the checkpoint that was tried last: each try has files and answers of its own.
+    tried: u64,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -150,11 +152,15 @@ impl Durable {
         let mut tickets = self.lock();
         tickets.since += 1;
         let idle = tickets.writing.as_ref().is_none_or(JoinHandle::is_finished);
+        if tickets.since < self.every || !idle {
+            return None;
+        }
         let newest = lock(&self.newest);
-        (tickets.since >= self.every && idle).then(|| CheckpointPlan {
+        tickets.tried = tickets.tried.max(newest.number) + 1;
+        Some(CheckpointPlan {
             batch,
             covered: tickets.needs.covered(batch),
-            number: newest.number + 1,
+            number: tickets.tried,
             incarnation: self.incarnation,
             store: self.store.clone(),
             since: newest.since(newest.program.partitions),
@@ -241,6 +247,7 @@ impl Tickets {
         Tickets {
             needs,
             since: 0,
+            tried: 0,
             writing: None,
         }
     }

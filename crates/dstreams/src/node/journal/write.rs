@@ -70,6 +70,11 @@ impl Journal {
     /// anybody was told of.
     pub fn fenced(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|error| Error::file("make", dir, error))?;
+        if let Some(parent) = dir.parent() {
+            // The directory's name; those of its files are synced with them.
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(|error| Error::file("sync", parent, error))?;
+        }
         Journal::begin(dir, 1, 0, true)
     }
 
