@@ -11,10 +11,10 @@ use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
 
 /// Bytes of memory for records in each worker; the blocks of half of it stay there.
 const MEMORY: usize = 4 * SMALLEST_MEMORY;
-/// Bytes of the disk: less than one worker wants to write.
-const DISK: usize = SMALLEST_MEMORY;
+/// Bytes of the disk: less than one worker wants to write, and not two whole blocks.
+const DISK: usize = SMALLEST_MEMORY * 3 / 2;
 /// Lines of each client that floods a worker, and bytes of each.
-const LINES: usize = 4000;
+const LINES: usize = 8000;
 const LINE: usize = 1000;
 
 /// A disk that is full at once, where this process may mount one; else a directory that can be taken
@@ -43,7 +43,7 @@ impl Disk {
         }
     }
 
-    /// Whether not one more block fits.
+    /// Whether not one more whole block fits.
     fn is_full(&self) -> bool {
         if !self.mounted {
             return true;
@@ -52,7 +52,7 @@ impl Disk {
         let stat = stat.args(["-f", "-c", "%a %S"]).arg(&self.path);
         let said = String::from_utf8(stat.output().unwrap().stdout).unwrap();
         let mut free = said.split_whitespace().map(|n| n.parse::<usize>().unwrap());
-        free.next().unwrap() * free.next().unwrap() < SMALLEST_MEMORY / 4
+        free.next().unwrap() * free.next().unwrap() < SMALLEST_MEMORY
     }
 }
 
