@@ -1,5 +1,6 @@
 //! Settings of a context, each with its unit, default and reason.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -37,6 +38,13 @@ pub struct Config {
     /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Default: 10: a restart runs
     /// about as many again.
     pub checkpoint_every: u32,
+    /// Bytes that keyed states may take in memory, in each process. Beyond it the rows that were changed longest ago are
+    /// in files; where a key's row is stays in memory, some 12 bytes a key, and so do the rows of the newest
+    /// batches. Default: none, all state is in memory.
+    pub state_memory: Option<usize>,
+    /// The directory for state beyond `state_memory`. Default: the system's for temporary files, which may
+    /// itself be in memory.
+    pub spill_dir: PathBuf,
     /// For tests that closures are deterministic: runs the tasks of each stage in an order that
     /// follows from this seed, and one of them twice. Results must not change. Default: none.
     pub shuffle_tasks: Option<u64>,
@@ -55,6 +63,8 @@ impl Config {
             rows_per_task: 4096,
             attempts: 4,
             checkpoint_every: 10,
+            state_memory: None,
+            spill_dir: std::env::temp_dir(),
             shuffle_tasks: None,
         }
     }

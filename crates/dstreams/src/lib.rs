@@ -87,7 +87,7 @@ pub mod cluster {
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
-    pub use crate::state::{Captured, States, keyed};
+    pub use crate::state::{Captured, Room, States, keyed};
 }
 
 /// Files: read from a directory as they appear, and written batch by batch.

@@ -49,10 +49,9 @@ impl Site {
         rows_per_batch: usize,
         peers: Peers,
         address: String,
-        store: BlockStore,
-    ) -> dstreams::Result<Self> {
-        let states = States::new(plans.states.clone(), plans.tasks)?;
-        Ok(Site {
+        (states, store): (States, BlockStore),
+    ) -> Self {
+        Site {
             plans,
             states,
             store: Arc::new(store),
@@ -61,7 +60,7 @@ impl Site {
             address,
             config: SessionConfig::new().with_batch_size(rows_per_batch),
             resources: Arc::default(),
-        })
+        }
     }
 
     /// The rows of one task of a step.

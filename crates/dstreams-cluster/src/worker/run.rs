@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::FlightData;
-use dstreams::cluster::{BlockStore, Bounds, Parts};
+use dstreams::cluster::{BlockStore, Bounds, Parts, Room, States};
 use dstreams::{Error, Result, StreamContext};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -40,7 +40,7 @@ pub struct WorkerOptions {
     pub memory: Option<usize>,
     /// The secret of the cluster; needed beyond loopback.
     pub token: Option<String>,
-    /// Where blocks go that memory has no room for. Default: the system's directory for temporary
+    /// Where blocks and state go that memory has no room for. Default: the system's directory for temporary
     /// files.
     pub spill: Option<PathBuf>,
     /// How long a block is kept at most; an older one is let go, and a batch that still needs it
@@ -197,12 +197,16 @@ async fn epoch(
         Some(spill) => spill.join(format!("worker-{}-{worker}", std::process::id())),
         None => work_dir.spill(),
     };
+    let state_dir = options.spill.as_ref().unwrap_or(&parts.config.spill_dir);
+    let room = Room::of(&parts.config, state_dir.clone())?;
     let store = BlockStore::open(Bounds {
         spill: Some(spill_dir),
         memory: Memory::stored(&parts.config),
         age: options.history,
     })?;
-    let site = Site::new(plans, rows_per_batch, peers, address.to_string(), store)?;
+    let states = States::new(plans.states.clone(), plans.tasks, room)?;
+    let held = (states, store);
+    let site = Site::new(plans, rows_per_batch, peers, address.to_string(), held);
     let site = Arc::new(site);
     let on_disk = OnDisk::begin(&parts, incarnation, worker)?;
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);

@@ -25,7 +25,7 @@ use crate::execute::{Installs, Job, LocalEngine};
 use crate::plan::Plans;
 use crate::receive::{Block, Budget, Closing, DeadLetters, Intake};
 use crate::replicate::BlockStore;
-use crate::state::{StateTable, States};
+use crate::state::{Room, StateTable, States};
 
 /// Receivers, blocks and tasks of one process.
 pub(super) struct ThisProcess {
@@ -55,7 +55,8 @@ impl ThisProcess {
         let partitions = restored.and_then(|restored| restored.partitions);
         let partitions = partitions.unwrap_or(config.threads);
         let plans = parts.plans(partitions)?;
-        let states = States::new(plans.states.clone(), partitions)?;
+        let room = Room::of(config, config.spill_dir.clone())?;
+        let states = States::new(plans.states.clone(), partitions, room)?;
         let states = Arc::new(states);
         if let Some((manifest, store)) = restored.and_then(|restored| restored.state.as_ref()) {
             load_all(store, manifest, &states).await?;

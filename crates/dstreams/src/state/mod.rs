@@ -4,7 +4,8 @@
 //! **Promise**: installing is the only mutation, and idempotent: a delta that was installed is
 //! ignored. The cost of installing follows the keys of the new and of the expiring batch, not what
 //! is held. Exported and imported again, a partition goes on as it would have, bit by bit.
-//! [`keyed`] is the state of keyed operators, version by version.
+//! [`keyed`] is the state of keyed operators, version by version; beyond a bound on memory ([`Room`]) its rows are in
+//! files.
 //! **On failure**: a delta after a gap is refused; so are bytes that are damaged or of other windows,
 //! and then nothing changes.
 
@@ -15,6 +16,7 @@ mod columns;
 pub mod keyed;
 mod keys;
 mod operator;
+mod room;
 mod stacks;
 mod states;
 mod window;
@@ -23,4 +25,5 @@ mod window;
 mod tests;
 
 pub use captured::Captured;
+pub use room::Room;
 pub use states::{StateTable, States};

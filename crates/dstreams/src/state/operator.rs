@@ -17,6 +17,7 @@ use super::captured::Content;
 use super::changes::Changes;
 use super::keyed::{Delta, KeyedPartition, Shape};
 use super::keys::{Keys, key_schema};
+use super::room::{Room, Share};
 use crate::error::Result;
 use crate::plan::{KeyedSpec, Update};
 use crate::stream::graph::View;
@@ -40,6 +41,8 @@ pub(super) struct KeyedState {
     changes: Changes<Delta>,
     /// What it made beside that; none where this process did not run it: no bytes have it.
     made: Option<Made>,
+    /// Where memory is bounded.
+    share: Option<Share>,
 }
 
 /// What a batch gives that is not in the state.
@@ -53,7 +56,7 @@ struct Made {
 
 impl KeyedState {
     /// Partition `number` of a state before its first batch.
-    pub fn new(spec: Arc<KeyedSpec>, number: usize) -> Result<Self> {
+    pub fn new(spec: Arc<KeyedSpec>, number: usize, room: Option<&Arc<Room>>) -> Result<Self> {
         let shape = Shape::new(Arc::clone(&spec.schema), spec.keys)?;
         Ok(KeyedState {
             partition: KeyedPartition::new(Arc::clone(&shape)),
@@ -61,6 +64,7 @@ impl KeyedState {
             changed: Vec::new(),
             changes: Changes::default(),
             made: None,
+            share: room.map(Share::of),
             shape,
             spec,
         })
@@ -92,7 +96,14 @@ impl KeyedState {
         let budget = COMPACT_LEAST + COMPACT * (changed + deleted);
         // The version before can be read still, and what this batch changed is in an export.
         self.partition.compact(self.before(batch), budget)?;
+        self.fit();
         Ok(())
+    }
+
+    fn fit(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.fit(&mut self.partition);
+        }
     }
 
     /// The batch before.
@@ -202,6 +213,7 @@ impl KeyedState {
     pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
         let delta = Delta::from_bytes(&self.shape, bytes)?;
         self.partition.install(&delta)?;
+        self.fit();
         Ok(())
     }
 
@@ -212,21 +224,21 @@ impl KeyedState {
         Ok(())
     }
 
-    /// The partition that was exported.
-    pub fn import(spec: Arc<KeyedSpec>, number: usize, from: &mut Reader<'_>) -> Result<Self> {
-        let (theirs, ours) = (from.text()?.to_owned(), spec.describe());
+    /// This empty state with what was exported.
+    pub fn filled(mut self, from: &mut Reader<'_>) -> Result<Self> {
+        let (theirs, ours) = (from.text()?.to_owned(), self.spec.describe());
         if theirs != ours {
             return Err(wrong(format!(
                 "they are of {theirs}, this program has {ours}"
             )));
         }
-        let mut state = KeyedState::new(spec, number)?;
-        state.partition = KeyedPartition::import(Arc::clone(&state.shape), from.bytes()?)?;
+        self.partition = KeyedPartition::import(Arc::clone(&self.shape), from.bytes()?)?;
         // What was made as a whole does not say what its last batch changed, and nobody asks: it has taken effect.
-        let (version, low) = (state.partition.version(), state.partition.low());
+        let (version, low) = (self.partition.version(), self.partition.low());
         if let Some(version) = version.filter(|_| version > low) {
-            state.changed = state.partition.changes(version)?.rows()?;
+            self.changed = self.partition.changes(version)?.rows()?;
         }
-        Ok(state)
+        self.fit();
+        Ok(self)
     }
 }

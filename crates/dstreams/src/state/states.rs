@@ -9,13 +9,18 @@ use dstreams_control::BatchTime;
 use super::bytes::{Reader, STATE, put_number, wrong};
 use super::captured::{Captured, Content};
 use super::operator::KeyedState;
+use super::room::Room;
 use super::window::WindowPartition;
 use crate::error::{Error, Result};
 use crate::execute::Installs;
 use crate::plan::StateSpec;
 
 /// The states of a context, by number and partition.
-pub struct States(Vec<Vec<Mutex<Partition>>>);
+pub struct States {
+    all: Vec<Vec<Mutex<Partition>>>,
+    /// Where memory is bounded.
+    room: Option<Arc<Room>>,
+}
 
 /// One partition of a state.
 enum Partition {
@@ -25,10 +30,10 @@ enum Partition {
 
 impl Partition {
     /// Partition `number` of a state.
-    fn new(spec: StateSpec, number: usize) -> Result<Self> {
+    fn new(spec: StateSpec, number: usize, room: Option<&Arc<Room>>) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
-            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec, number)?),
+            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec, number, room)?),
         })
     }
 
@@ -106,25 +111,35 @@ impl Partition {
         }
     }
 
-    fn import(spec: StateSpec, number: usize, from: &mut Reader<'_>) -> Result<Self> {
+    fn import(
+        spec: StateSpec,
+        number: usize,
+        room: Option<&Arc<Room>>,
+        from: &mut Reader<'_>,
+    ) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
-            StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::import(spec, number, from)?),
+            StateSpec::Keyed(spec) => {
+                Partition::Keyed(KeyedState::new(spec, number, room)?.filled(from)?)
+            }
         })
     }
 }
 
 impl States {
-    pub fn new(specs: Vec<StateSpec>, partitions: usize) -> Result<Self> {
+    pub fn new(specs: Vec<StateSpec>, partitions: usize, room: Option<Arc<Room>>) -> Result<Self> {
         let states = specs.into_iter().map(|spec| {
-            let partition = |number| Ok(Mutex::new(Partition::new(spec.clone(), number)?));
-            (0..partitions).map(partition).collect()
+            let partition = |number| Partition::new(spec.clone(), number, room.as_ref());
+            (0..partitions)
+                .map(|number| Ok(Mutex::new(partition(number)?)))
+                .collect()
         });
-        Ok(States(states.collect::<Result<_>>()?))
+        let all = states.collect::<Result<_>>()?;
+        Ok(States { all, room })
     }
 
     fn lock(&self, state: usize, partition: usize) -> MutexGuard<'_, Partition> {
-        lock(&self.0[state][partition])
+        lock(&self.all[state][partition])
     }
 }
 
@@ -140,7 +155,7 @@ impl States {
     /// two more batches were taken in meanwhile.
     pub fn tables(&self, batch: BatchTime) -> Result<Vec<StateTable>> {
         let mut tables = Vec::new();
-        for state in &self.0 {
+        for state in &self.all {
             let Some(StateSpec::Keyed(spec)) =
                 state.first().map(|partition| lock(partition).spec())
             else {
@@ -170,7 +185,7 @@ impl States {
     /// windows that are written as a whole.
     pub fn capture(&self, partition: usize, since: &[Option<BatchTime>]) -> Result<Vec<Captured>> {
         let mut captured = Vec::new();
-        for (number, state) in self.0.iter().enumerate() {
+        for (number, state) in self.all.iter().enumerate() {
             let mut state = lock(state.get(partition).ok_or_else(|| absent(partition))?);
             let since = since.get(number).copied().flatten();
             if let (Some((on, content)), Some(version)) = (state.capture(since)?, state.version()) {
@@ -187,7 +202,7 @@ impl States {
 
     /// A checkpoint of `batch` is there: what it has of a partition is kept no longer for the next one.
     pub fn covered(&self, partition: usize, batch: BatchTime) {
-        let partitions = self.0.iter().filter_map(|state| state.get(partition));
+        let partitions = self.all.iter().filter_map(|state| state.get(partition));
         partitions.for_each(|state| lock(state).covered(batch));
     }
 
@@ -207,8 +222,8 @@ impl States {
     pub fn export(&self, partition: usize) -> Result<Vec<u8>> {
         let mut bytes = STATE.begin(0);
         put_number(&mut bytes, partition as u64);
-        put_number(&mut bytes, self.0.len() as u64);
-        for state in &self.0 {
+        put_number(&mut bytes, self.all.len() as u64);
+        for state in &self.all {
             put_number(&mut bytes, state.len() as u64);
             let partition = state.get(partition).ok_or_else(|| absent(partition))?;
             lock(partition).export(&mut bytes)?;
@@ -229,14 +244,14 @@ impl States {
                 "they are partition {theirs}, not {partition}"
             )));
         }
-        if windows != self.0.len() as u64 {
-            let ours = self.0.len();
+        if windows != self.all.len() as u64 {
+            let ours = self.all.len();
             return Err(wrong(format!(
                 "they have {windows} window(s), this program {ours}"
             )));
         }
-        let mut imported = Vec::with_capacity(self.0.len());
-        for window in &self.0 {
+        let mut imported = Vec::with_capacity(self.all.len());
+        for window in &self.all {
             let partitions = from.number()?;
             if partitions != window.len() as u64 {
                 let ours = window.len();
@@ -246,7 +261,10 @@ impl States {
             }
             let state = window.get(partition).ok_or_else(|| absent(partition))?;
             let spec = lock(state).spec();
-            imported.push((state, Partition::import(spec, partition, &mut from)?));
+            imported.push((
+                state,
+                Partition::import(spec, partition, self.room.as_ref(), &mut from)?,
+            ));
         }
         from.end()?;
         for (state, imported) in imported {
@@ -258,7 +276,7 @@ impl States {
     /// The batch that each state has of a partition, by number of state; none where nothing was
     /// installed.
     pub fn versions(&self, partition: usize) -> Vec<Option<BatchTime>> {
-        let states = self.0.iter().map(|state| state.get(partition));
+        let states = self.all.iter().map(|state| state.get(partition));
         states.map(|partition| lock(partition?).version()).collect()
     }
 
@@ -274,9 +292,9 @@ impl States {
 
     /// Lets a partition go in all states.
     pub fn clear(&self, partition: usize) -> Result<()> {
-        for state in self.0.iter().filter_map(|window| window.get(partition)) {
+        for state in self.all.iter().filter_map(|window| window.get(partition)) {
             let mut state = lock(state);
-            *state = Partition::new(state.spec(), partition)?;
+            *state = Partition::new(state.spec(), partition, self.room.as_ref())?;
         }
         Ok(())
     }
@@ -292,7 +310,7 @@ fn absent(partition: usize) -> Error {
 
 impl Installs for States {
     fn partitions(&self, state: usize) -> usize {
-        self.0[state].len()
+        self.all[state].len()
     }
 
     fn install(

@@ -190,7 +190,7 @@ impl Program {
             .iter()
             .map(|(_, spec)| StateSpec::Window(Arc::new(spec.clone())))
             .collect();
-        States::new(specs, PARTITIONS).unwrap()
+        States::new(specs, PARTITIONS, None).unwrap()
     }
 
     /// Installs batch `at` (from 1).
@@ -423,7 +423,7 @@ fn state_of_other_windows_is_refused_with_what_differs() {
             .0
             .into_iter()
             .map(|(_, spec)| StateSpec::Window(Arc::new(spec)));
-        let windows = States::new(specs.collect(), partitions).unwrap();
+        let windows = States::new(specs.collect(), partitions, None).unwrap();
         windows.export(PARTITION).unwrap()
     };
     let ours = Program::new(std::slice::from_ref(&shape)).windows();

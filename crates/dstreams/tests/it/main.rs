@@ -29,6 +29,7 @@ mod restart;
 mod restart_files;
 mod sinks;
 mod state_closures;
+mod state_memory;
 mod stopping;
 mod tidy;
 mod variance;

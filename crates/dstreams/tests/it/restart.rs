@@ -206,7 +206,7 @@ impl Disk {
             .then(|| Disk(at.to_owned()))
     }
 
-    fn grow(&self) {
+    pub fn grow(&self) {
         let mut mount = Command::new("mount");
         let grown = mount.args(["-o", "remount,size=64m"]).arg(&self.0).status();
         assert!(grown.unwrap().success());

@@ -12,6 +12,7 @@
 //! | `piece`, `delta` | rows in columns; what a batch changed |
 //! | `segment`, `index` | rows that never change, and where a key's newest row is |
 //! | `partition`, `found`, `read`, `compact` | what can be done with them |
+//! | `spill` | rows in files instead of memory |
 //! | `merge` | what is written of a state while it goes on |
 //! | `transfer` | bytes |
 
@@ -26,6 +27,7 @@ mod piece;
 mod read;
 mod segment;
 mod shape;
+mod spill;
 mod transfer;
 mod work;
 

@@ -147,7 +147,7 @@ impl KeyedPartition {
         self.work.total()
     }
 
-    /// Bytes of memory: columns, caches and index. Looks at each segment, not at rows.
+    /// Bytes of memory: columns that are not in files, caches and index. Looks at each segment, not at rows.
     ///
     /// A column whose buffers others share (a delta that is kept) counts in full.
     pub fn memory(&self) -> usize {

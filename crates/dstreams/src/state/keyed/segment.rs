@@ -70,6 +70,8 @@ pub(super) struct Segment {
     /// Its place among segments, by age; the rows of a segment are by age too.
     pub age: u64,
     pub piece: Piece,
+    /// Whether the rows are in a file.
+    pub spilled: bool,
     /// Whether the rows are keys that were deleted.
     pub deleted: bool,
     /// The row that each took the place of, or [`NONE`]; nothing any more once no version before
@@ -107,6 +109,7 @@ impl Segment {
             order: order_of(&piece.last, rows),
             next: 0,
             piece,
+            spilled: false,
         }
     }
 
@@ -175,7 +178,11 @@ impl Segment {
         let before = self.before.as_ref().map_or(0, |rows| 4 * rows.capacity());
         let order = self.order.as_ref().map_or(0, |rows| 2 * rows.len());
         let sets = self.superseded.bytes() + self.gone.bytes();
-        self.piece.key_bytes() + self.piece.value_bytes() + before + order + sets
+        let rows = match self.spilled {
+            true => 0,
+            false => self.piece.key_bytes() + self.piece.value_bytes(),
+        };
+        rows + before + order + sets
     }
 }
 

@@ -46,10 +46,14 @@ fn spec() -> Arc<KeyedSpec> {
     })
 }
 
+fn empty() -> KeyedState {
+    KeyedState::new(spec(), 0, None).unwrap()
+}
+
 fn moved(state: &KeyedState) -> KeyedState {
     let mut bytes = Vec::new();
     state.export(&mut bytes).unwrap();
-    KeyedState::import(spec(), 0, &mut Reader(&bytes)).unwrap()
+    empty().filled(&mut Reader(&bytes)).unwrap()
 }
 
 fn read(state: &KeyedState) -> RecordBatch {
@@ -59,7 +63,7 @@ fn read(state: &KeyedState) -> RecordBatch {
 
 #[test]
 fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
-    let mut state = KeyedState::new(spec(), 0).unwrap();
+    let mut state = empty();
     let mut made = 0;
     for batch in 1..40u64 {
         // Keys that come again within a batch, come back just when their time is out, or stay away.
@@ -98,7 +102,7 @@ fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
 /// moved to another worker at once.
 #[test]
 fn a_captured_state_goes_on() {
-    let mut state = KeyedState::new(spec(), 0).unwrap();
+    let mut state = empty();
     let mut captured: Vec<Vec<u8>> = Vec::new();
     let mut since = None;
     for batch in 1..60u64 {
@@ -124,7 +128,7 @@ fn a_captured_state_goes_on() {
         state.covered(time);
         // Once, as if the last checkpoint were not known.
         since = Some(time).filter(|_| batch != 25);
-        let mut restored = KeyedState::new(spec(), 0).unwrap();
+        let mut restored = empty();
         for bytes in &captured {
             restored.restore(bytes).unwrap();
         }

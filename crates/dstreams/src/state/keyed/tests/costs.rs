@@ -1,5 +1,6 @@
 //! What it costs, in rows and bytes that are counted: as much as there are changes, whatever is held.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt64Array};
@@ -349,4 +350,48 @@ fn an_index_finds_what_was_put_whatever_the_hashes() {
         }
         assert_eq!(index.len(), 0);
     }
+}
+
+/// Rows go to files until there is room, those that were changed longest ago first; the index and small segments stay.
+#[test]
+fn rows_without_room_are_in_files() {
+    let dir = std::env::temp_dir();
+    let mut counts = Counts::of(200_000);
+    counts.compact();
+    let before = counts.state.memory();
+    let less = counts.state.spill(&dir, before / 4).unwrap();
+    let segment = before / counts.segments();
+    assert!(
+        (before / 4..before / 4 + segment).contains(&less),
+        "{less} of {before}"
+    );
+    let spilled = |counts: &Counts| {
+        let by_age = counts.state.ages.values();
+        let segments = by_age.map(|slot| counts.state.segment(*slot).unwrap());
+        let large = segments.filter(|segment| segment.rows() >= 8_192);
+        large.map(|segment| segment.spilled).collect::<Vec<_>>()
+    };
+    assert!(spilled(&counts).is_sorted_by(|older, newer| older >= newer));
+    counts.state.spill(&dir, usize::MAX).unwrap();
+    assert!(spilled(&counts).iter().all(|spilled| *spilled));
+    // Keys and values are 16 bytes, the index at most 12.5, and two bits.
+    let held = counts.state.memory();
+    assert!(held <= 200_000 * 13 + 200_000, "{held} bytes");
+    assert!(held + 190_000 * 16 <= before, "{held} of {before} bytes");
+    assert_eq!(counts.state.spill(&dir, usize::MAX).unwrap(), 0);
+}
+
+#[test]
+fn state_stays_in_memory_where_a_file_cannot_be_written() {
+    let mut counts = Counts::of(50_000);
+    counts.compact();
+    let before = counts.state.memory();
+    let error = counts.state.spill(Path::new("/proc/nothing"), usize::MAX);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("/proc/nothing"), "{error}");
+    assert_eq!(counts.state.memory(), before);
+    assert_eq!(
+        counts.state.latest(&[column(0..50_000)]).unwrap().there(),
+        50_000
+    );
 }

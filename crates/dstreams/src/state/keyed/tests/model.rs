@@ -33,6 +33,8 @@ enum Step {
         budget: usize,
     },
     Settle,
+    /// All rows that may be in files.
+    Spill,
     Import,
     /// From a snapshot of an older version and the deltas since.
     Restore {
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Repeat),
         4 => (0..6u64, 0..60usize).prop_map(|(back, budget)| Step::Compact { back, budget }),
         1 => Just(Step::Settle),
+        2 => Just(Step::Spill),
         1 => Just(Step::Import),
         1 => (0..5u64).prop_map(|back| Step::Restore { back }),
         2 => (0..6usize).prop_map(|back| Step::Checkpoint { back }),
@@ -213,6 +216,14 @@ impl Model {
                 }
             }
             Step::Settle => self.settle(),
+            Step::Spill => {
+                let before = self.state.memory();
+                let less = self.state.spill(&std::env::temp_dir(), usize::MAX).unwrap();
+                assert_eq!(self.state.memory(), before - less);
+                let full = self.sizes.segment / 2;
+                let mut segments = self.state.segments.iter().flatten();
+                assert!(segments.all(|it| it.spilled || it.before.is_some() || it.rows() < full));
+            }
             Step::Import => {
                 let bytes = self.state.export().unwrap();
                 let empty = KeyedPartition::with_sizes(self.kind.shape(), self.sizes);
