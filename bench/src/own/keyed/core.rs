@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dstreams::BatchTime;
 use dstreams::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use dstreams::arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use dstreams::cluster::keyed::{Delta, KeyedPartition, Shape, Work};
+use dstreams::cluster::keyed::{KeyedPartition, Shape, Work};
 use serde_json::{Value, json};
 
 use super::{Draw, Options, Outcome, key};
@@ -49,8 +49,8 @@ impl Counts {
         self.batch += 1;
         let schema = Arc::clone(self.state.shape().schema());
         let rows = RecordBatch::try_new(schema, vec![keys, sums])?;
-        let delta = Delta::new(self.state.shape(), BatchTime(self.batch), &rows, None, &[])?;
-        self.state.install(&delta)?;
+        let (delta, newest) = found.delta(BatchTime(self.batch), &rows)?;
+        self.state.install_found(&delta, &newest)?;
         self.state
             .compact(BatchTime(self.batch - 1), 4096 + 8 * changed)?;
         Ok(())

@@ -15,7 +15,7 @@ use dstreams_control::BatchTime;
 use super::bytes::{Reader, put_bytes, wrong};
 use super::captured::Content;
 use super::changes::Changes;
-use super::keyed::{Delta, KeyedPartition, Shape};
+use super::keyed::{Delta, KeyedPartition, Newest, Shape};
 use super::keys::{Keys, key_schema};
 use super::room::{Room, Share};
 use crate::error::Result;
@@ -86,11 +86,14 @@ impl KeyedState {
         if self.partition.version().is_none() {
             self.begin(self.before(batch))?;
         }
-        let (delta, made) = self.outcome(batch, rows)?;
+        let (delta, made, newest) = self.outcome(batch, rows)?;
         self.changed = delta.rows()?;
         self.made = Some(made);
         let (changed, deleted) = delta.len();
-        self.partition.install(&delta)?;
+        match newest {
+            Some(newest) => self.partition.install_found(&delta, &newest)?,
+            None => self.partition.install(&delta)?,
+        };
         let held = self.partition.len();
         self.changes.add(batch, changed + deleted, held, delta);
         let budget = COMPACT_LEAST + COMPACT * (changed + deleted);
@@ -126,15 +129,25 @@ impl KeyedState {
         Ok(())
     }
 
-    /// What a batch does to this version.
-    fn outcome(&self, batch: BatchTime, rows: &[RecordBatch]) -> Result<(Delta, Made)> {
+    /// What a batch does to this version; with where the keys are that it changes, if it changes all it looked up.
+    fn outcome(
+        &self,
+        batch: BatchTime,
+        rows: &[RecordBatch],
+    ) -> Result<(Delta, Made, Option<Newest>)> {
         match &self.spec.update {
-            Update::Running(plan) => Ok((self.combined(batch, rows, plan)?, Made::default())),
+            Update::Running(plan) => {
+                let (delta, newest) = self.combined(batch, rows, plan)?;
+                Ok((delta, Made::default(), Some(newest)))
+            }
             Update::Tracked {
                 tracker,
                 timeout_ms,
                 ..
-            } => self.tracked(batch, rows, &**tracker, *timeout_ms),
+            } => {
+                let (delta, made) = self.tracked(batch, rows, &**tracker, *timeout_ms)?;
+                Ok((delta, made, None))
+            }
         }
     }
 

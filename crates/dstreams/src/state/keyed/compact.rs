@@ -37,6 +37,7 @@ impl KeyedPartition {
             return Ok(false);
         };
         self.low = self.low.max(Some(low.min(version)));
+        self.edits += 1;
         let mut done = 0;
         while done < budget {
             if let Some(slot) = self.settles_next() {

@@ -63,6 +63,27 @@ impl Delta {
         Delta::of_pieces(shape, batch, changed, keys)
     }
 
+    /// What `batch` changed, where each key is known to be there once and its hash is known.
+    pub(super) fn of_distinct(
+        shape: &Arc<Shape>,
+        batch: BatchTime,
+        rows: &RecordBatch,
+        hashes: Vec<u64>,
+    ) -> Result<Self> {
+        let rows = shape.rows(rows.columns().to_vec())?;
+        let there = rows.num_rows() > 0;
+        let piece = there.then(|| Piece::new(shape, &rows, Last::Same(batch)));
+        Ok(Delta {
+            shape: Arc::clone(shape),
+            batch,
+            on: None,
+            whole: false,
+            changed: piece.into_iter().collect::<Result<_>>()?,
+            deleted: Vec::new(),
+            hashes: there.then_some(hashes).into_iter().collect(),
+        })
+    }
+
     pub(super) fn of_pieces(
         shape: &Arc<Shape>,
         batch: BatchTime,

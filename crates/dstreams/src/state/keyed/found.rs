@@ -1,10 +1,13 @@
 //! Looking up the keys of a batch.
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array, new_null_array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array, new_null_array,
+};
 use datafusion::arrow::compute::interleave;
 use datafusion::arrow::datatypes::DataType;
 use dstreams_control::BatchTime;
 
+use super::delta::Delta;
 use super::partition::KeyedPartition;
 use super::segment::{NONE, Segment, place};
 use crate::error::{Error, Result};
@@ -36,18 +39,24 @@ impl KeyedPartition {
 
     fn look_up(&self, keys: &[ArrayRef], version: BatchTime) -> Result<Found<'_>> {
         let keys = self.shape.keys(keys)?;
+        let hashes = keys.hashes();
+        let mut newest = Vec::with_capacity(keys.len());
+        self.newest(&keys, 0, &hashes, &mut newest);
         let mut found = Found {
             partition: self,
             at: Vec::with_capacity(keys.len()),
             sources: Vec::new(),
             there: 0,
+            hashes,
+            newest: Newest {
+                edits: self.edits,
+                rows: newest,
+            },
         };
         // The source of each segment, one more: the first is that of keys that are not there.
         let mut source_of = vec![0; self.segments.len()];
-        let mut newest = Vec::with_capacity(keys.len());
-        self.newest(&keys, 0, &keys.hashes(), &mut newest);
-        for newest in newest {
-            let Some((slot, at)) = self.visible(newest, version) else {
+        for newest in &found.newest.rows {
+            let Some((slot, at)) = self.visible(*newest, version) else {
                 found.at.push((0, 0));
                 continue;
             };
@@ -98,9 +107,43 @@ pub struct Found<'a> {
     /// Slots.
     sources: Vec<u32>,
     there: usize,
+    hashes: Vec<u64>,
+    newest: Newest,
+}
+
+/// Where the newest rows of keys are, as long as the partition is not changed.
+pub struct Newest {
+    edits: u64,
+    rows: Vec<u32>,
+}
+
+impl Newest {
+    /// The rows, if the partition is as it was.
+    pub(super) fn rows(&self, edits: u64) -> Option<&[u32]> {
+        (self.edits == edits).then_some(&self.rows)
+    }
 }
 
 impl Found<'_> {
+    /// What a batch makes of all these keys: `rows` have the state's columns and these keys in this order, each once,
+    /// which is not looked at. So nothing is hashed again, nor looked up where it is installed with what is returned
+    /// ([`KeyedPartition::install_found`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`] where the columns are not those of the state.
+    pub fn delta(self, batch: BatchTime, rows: &RecordBatch) -> Result<(Delta, Newest)> {
+        if rows.num_rows() != self.len() {
+            return Err(Error::Schema {
+                what: format!("changes of batch {batch} in a state"),
+                expected: format!("{} rows, as many as keys were looked up", self.len()),
+                found: rows.num_rows().to_string(),
+            });
+        }
+        let delta = Delta::of_distinct(&self.partition.shape, batch, rows, self.hashes)?;
+        Ok((delta, self.newest))
+    }
+
     /// Number of keys that were asked for.
     pub fn len(&self) -> usize {
         self.at.len()

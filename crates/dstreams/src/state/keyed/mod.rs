@@ -35,7 +35,7 @@ mod work;
 mod tests;
 
 pub use delta::Delta;
-pub use found::Found;
+pub use found::{Found, Newest};
 pub use merge::{Frozen, merged};
 pub use partition::KeyedPartition;
 pub use shape::Shape;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dstreams_control::BatchTime;
 
 use super::delta::Delta;
+use super::found::Newest;
 use super::index::Index;
 use super::keys::Keys;
 use super::piece::Piece;
@@ -70,6 +71,8 @@ pub struct KeyedPartition {
     /// Slots that compaction is to look at.
     pub(super) touched: VecDeque<u32>,
     pub(super) live: usize,
+    /// Counts what moved rows.
+    pub(super) edits: u64,
     pub(super) work: Counters,
 }
 
@@ -94,27 +97,9 @@ impl KeyedPartition {
             unsettled: VecDeque::new(),
             touched: VecDeque::new(),
             live: 0,
+            edits: 0,
             work: Counters::default(),
         }
-    }
-
-    /// The state that deltas lead to, installed in their order: a whole one first, or all from the
-    /// beginning. Deltas that came before are ignored.
-    ///
-    /// Costs as much as the deltas have rows.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`KeyedPartition::install`].
-    pub fn restore(
-        shape: Arc<Shape>,
-        deltas: impl IntoIterator<Item = Result<Delta>>,
-    ) -> Result<Self> {
-        let mut partition = KeyedPartition::new(shape);
-        for delta in deltas {
-            partition.install(&delta?)?;
-        }
-        Ok(partition)
     }
 
     /// The columns.
@@ -173,6 +158,19 @@ impl KeyedPartition {
     /// there are too many segments (260,000, each of a batch above the low watermark). Then nothing
     /// is changed.
     pub fn install(&mut self, delta: &Delta) -> Result<bool> {
+        self.install_at(delta, None)
+    }
+
+    /// The same, without looking the keys up again where nothing has changed since ([`Found::delta`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KeyedPartition::install`].
+    pub fn install_found(&mut self, delta: &Delta, newest: &Newest) -> Result<bool> {
+        self.install_at(delta, newest.rows(self.edits))
+    }
+
+    fn install_at(&mut self, delta: &Delta, newest: Option<&[u32]>) -> Result<bool> {
         if self.version.is_some_and(|version| delta.batch <= version) {
             return Ok(false);
         }
@@ -200,8 +198,18 @@ impl KeyedPartition {
                 found: entries.len().to_string(),
             });
         }
+        self.edits += 1;
+        let mut from = 0;
         for (piece, deleted, hashes) in entries {
-            self.enter(delta, piece, deleted, hashes);
+            let to = from + hashes.len();
+            self.enter(
+                delta,
+                piece,
+                deleted,
+                hashes,
+                newest.map(|rows| &rows[from..to]),
+            );
+            from = to;
         }
         self.version = Some(delta.batch);
         if delta.whole {
@@ -229,7 +237,15 @@ impl KeyedPartition {
         Ok(entries)
     }
 
-    fn enter(&mut self, delta: &Delta, piece: Piece, deleted: bool, hashes: &[u64]) {
+    /// `known` are the newest rows of the keys, where these were looked up.
+    fn enter(
+        &mut self,
+        delta: &Delta,
+        piece: Piece,
+        deleted: bool,
+        hashes: &[u64],
+        known: Option<&[u32]>,
+    ) {
         let keys = piece.keys.clone();
         let age = self.next_age;
         self.next_age += 1;
@@ -244,7 +260,10 @@ impl KeyedPartition {
         // Not more at once than what was looked at stays near.
         for hashes in hashes.chunks(AT_ONCE) {
             let from = before.len();
-            self.newest(&keys, from, hashes, &mut before);
+            match known {
+                Some(rows) => before.extend(&rows[from..from + hashes.len()]),
+                None => self.newest(&keys, from, hashes, &mut before),
+            }
             for (row, (hash, old)) in (from..).zip(hashes.iter().zip(&before[from..])) {
                 let new = number(slot, row);
                 if *old == NONE {

@@ -33,7 +33,7 @@ impl KeyedPartition {
             .collect()
     }
 
-    /// All rows at a version, as a delta to begin with: what a checkpoint writes now and then.
+    /// All rows at a version, as a delta to begin with: what an export begins with.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use dstreams_control::BatchTime;
 use super::KeyedState;
 use crate::error::Result;
 use crate::state::columns::{Combine, bits_of, column_of};
-use crate::state::keyed::Delta;
+use crate::state::keyed::{Delta, Newest};
 use crate::stream::agg::AggPlan;
 
 impl KeyedState {
@@ -18,7 +18,7 @@ impl KeyedState {
         batch: BatchTime,
         rows: &[RecordBatch],
         plan: &AggPlan,
-    ) -> Result<Delta> {
+    ) -> Result<(Delta, Newest)> {
         let fields = &self.spec.schema.fields()[self.spec.keys..];
         let combine = Combine::of_plan(plan, fields)?;
         let (keys, key_columns, key_of) = self.keys_of(rows)?;
@@ -50,6 +50,6 @@ impl KeyedState {
             }
         }
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
-        Delta::new(&self.shape, batch, &rows, None, &[])
+        found.delta(batch, &rows)
     }
 }

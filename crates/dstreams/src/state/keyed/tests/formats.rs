@@ -1,5 +1,7 @@
 //! Bytes: what is damaged or made up is an error, and what an older program wrote can be read.
 
+use std::sync::Arc;
+
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
@@ -196,8 +198,11 @@ fn a_partition_is_restored_from_deltas() {
         delta(KIND, 500, &[], &[]),
     ]
     .map(|delta| delta.to_bytes().unwrap());
-    let deltas = bytes.iter().map(|bytes| Delta::from_bytes(&shape, bytes));
-    let restored = KeyedPartition::restore(shape.clone(), deltas).unwrap();
+    let mut restored = KeyedPartition::new(Arc::clone(&shape));
+    for bytes in &bytes {
+        let delta = Delta::from_bytes(&shape, bytes).unwrap();
+        restored.install(&delta).unwrap();
+    }
     assert_eq!(all(&restored), all(&state));
     assert_eq!(restored.low(), Some(BatchTime(300)));
     assert!(restored.read(BatchTime(299)).is_err());
