@@ -1,6 +1,6 @@
 //! The `dstreams` command: see the engine at work, feed a running program, count words.
 //!
-//! One file for each subcommand (`demo`, `send`, `wordcount`, `master`, `checkpoint`; `worker` and `status` are of
+//! One file for each subcommand (`demo`, `send`, `wordcount`, `master`, `checkpoint`; `worker`, `status` and `drain` are of
 //! `dstreams_cluster`); `word_count` is the program that they run. Exit codes: 0 done, 1 failed,
 //! 2 wrong use.
 

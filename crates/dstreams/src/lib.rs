@@ -79,14 +79,14 @@ pub mod cluster {
     pub use crate::node::{
         BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, PartAt,
         Parts, Receivers, Restored, Seal, Store, Ticket, Workers, Writing, WrittenFile, dir_of,
-        load, open_source, replay, run_on, run_source, state_file, write,
+        load, on_disk, open_source, replay, run_on, run_source, state_file, write,
     };
     pub use crate::plan::{
         Datasets, Partitions, Plans, Read, Route, Slot, Stage, StateSpec, StateStep, Step,
         Template, split_by_route,
     };
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
-    pub use crate::replicate::{BlockStore, Bounds, Holdings, compact};
+    pub use crate::replicate::{BlockStore, Bounds, compact};
     pub use crate::state::{Captured, Room, States, keyed};
 }
 

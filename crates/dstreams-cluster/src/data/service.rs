@@ -89,7 +89,7 @@ pub trait Calls: Send + Sync + 'static {
     /// A worker sends a copy of a block.
     async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status>;
 
-    /// Somebody asks for rows, or for state.
+    /// Somebody asks for rows, for state, or to have an output's partition prepared.
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status>;
 
     /// A worker opens its link.

@@ -31,15 +31,13 @@ pub struct Site {
     pub store: Arc<BlockStore>,
     pub kept: KeptStore,
     pub peers: Peers,
-    /// Where this worker serves what it holds.
-    pub address: String,
     config: SessionConfig,
     resources: Arc<RuntimeEnv>,
 }
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Site({})", self.address)
+        f.write_str("Site")
     }
 }
 
@@ -48,7 +46,6 @@ impl Site {
         plans: Arc<Plans>,
         rows_per_batch: usize,
         peers: Peers,
-        address: String,
         (states, store): (States, BlockStore),
     ) -> Self {
         Site {
@@ -57,7 +54,6 @@ impl Site {
             store: Arc::new(store),
             kept: KeptStore::default(),
             peers,
-            address,
             config: SessionConfig::new().with_batch_size(rows_per_batch),
             resources: Arc::default(),
         }

@@ -6,7 +6,7 @@ use arrow_flight::{
     FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Location, PutResult, Ticket,
 };
 use async_trait::async_trait;
-use dstreams_control::cluster::{InputKind, WorkerId};
+use dstreams_control::cluster::WorkerId;
 use futures::StreamExt;
 use tonic::{Request, Status, Streaming};
 
@@ -233,9 +233,4 @@ impl Calls for MasterCalls {
             .map_or(0, |remote| remote.engine.jobs());
         serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))
     }
-}
-
-/// Whether an input has a receiver in this process.
-pub fn is_own(kind: InputKind) -> bool {
-    kind == InputKind::Master
 }

@@ -108,14 +108,14 @@ impl Hub {
             }
         }
         let workers: BTreeSet<WorkerId> = holders.iter().map(|of| of.holder).collect();
-        self.checkpoints.begin(plan.number, workers.iter().copied());
+        self.checkpoints.begin(plan.tried, workers.iter().copied());
         for worker in workers {
             let held = (0u32..).zip(&holders).zip(&plan.since);
             let held = held.filter(|((_, of), _)| of.holder == worker);
             let process = format!("{}-{}", plan.incarnation, worker.0);
             let order = ToWorker::Checkpoint {
-                checkpoint: plan.number,
-                file: state_file(plan.number, &process),
+                checkpoint: plan.tried,
+                file: state_file(plan.tried, &process),
                 since: held
                     .map(|((partition, _), since)| (partition, since.clone()))
                     .collect(),

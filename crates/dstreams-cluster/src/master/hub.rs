@@ -109,9 +109,7 @@ impl Hub {
             }
         });
         let inputs: Vec<_> = inputs.collect();
-        let kinds = inputs.iter().map(|input| input.kind).collect();
-        let mut config = ClusterConfig::new(kinds, 0);
-        config.copies = copies;
+        let config = config(&inputs, copies, 0);
         Hub {
             mailbox,
             inputs,
@@ -143,15 +141,8 @@ impl Hub {
     }
 
     /// Fixes the number of partitions of state, and what an earlier process left: before any worker has joined.
-    pub fn begin(
-        &self,
-        copies: usize,
-        partitions: usize,
-        kept: Option<(&Arc<Durable>, &Restored)>,
-    ) {
-        let kinds = self.inputs.iter().map(|input| input.kind).collect();
-        let mut config = ClusterConfig::new(kinds, partitions as u32);
-        config.copies = copies;
+    pub fn begin(&self, partitions: usize, kept: Option<(&Arc<Durable>, &Restored)>) {
+        let mut config = config(&self.inputs, self.copies, partitions as u32);
         let mut state = self.lock();
         if let Some((durable, restored)) = kept {
             let _ = self.durable.set(Arc::clone(durable));
@@ -485,6 +476,13 @@ impl State {
         own.or_else(|| self.cluster.input_of(receiver))
             .unwrap_or(receiver.0)
     }
+}
+
+fn config(inputs: &[InputOf], copies: usize, partitions: u32) -> ClusterConfig {
+    let kinds = inputs.iter().map(|input| input.kind).collect();
+    let mut config = ClusterConfig::new(kinds, partitions);
+    config.copies = copies;
+    config
 }
 
 pub(super) fn lost_state(partition: u32) -> Error {

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use dstreams::cluster::{
-    BlockStore, Budget, DeadLetters, Durable, Parts, Receivers, Restored, open_source,
-};
-use dstreams::{Closing, Result};
+use dstreams::Result;
+use dstreams::cluster::{BlockStore, Durable, Parts, Receivers, Restored, open_source};
+use dstreams_control::cluster::InputKind;
 
-use super::calls::is_own;
 use super::hub::Hub;
 
 /// Opens the inputs and runs them, after an earlier process where one left something.
@@ -15,21 +13,18 @@ pub async fn begin(
     parts: &mut Parts,
     hub: &Hub,
     store: &Arc<BlockStore>,
-    closing: &Closing,
     kept: Option<(&Arc<Durable>, &Restored)>,
 ) -> Result<Receivers> {
-    let budget = Budget::new(parts.config.block_memory);
-    let mut receivers = Receivers::new(store, &hub.mailbox);
+    let mut receivers = Receivers::new(store, &hub.mailbox, parts.config.block_memory);
     let sources = std::mem::take(&mut parts.sources);
     for (at, mut source) in (0u32..).zip(sources) {
-        if !is_own(hub.inputs[at as usize].kind) {
+        if hub.inputs[at as usize].kind != InputKind::Master {
             continue;
         }
-        let dead = DeadLetters::default();
-        let intake = receivers.add(at, parts, (&budget, &dead), kept);
+        let intake = receivers.add(at, parts, kept);
         hub.receives(intake.receiver(), at);
         open_source(source.as_mut(), &intake).await?;
-        receivers.run(source, &intake, closing, &parts.listeners);
+        receivers.run(source, &intake, &parts.listeners);
     }
     Ok(receivers)
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use dstreams::Result;
 use dstreams::cluster::{
     BlockStore, CheckpointPlan, Dataset, Held, Plans, Receivers, Workers, Writing, tasks_for,
 };
-use dstreams::{Closing, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
@@ -29,9 +29,8 @@ pub struct Remote {
     pub rows_per_task: usize,
     /// Where this process serves blocks of its own.
     pub address: String,
-    pub own: Receivers,
+    pub own: Arc<Receivers>,
     pub store: Arc<BlockStore>,
-    pub closing: Closing,
     pub shapes: Shapes,
     /// The newest batch that has taken effect: what installed more can run again on less.
     pub committed: Mutex<Option<BatchTime>>,
@@ -166,20 +165,14 @@ impl Workers for Remote {
         self.own.ids()
     }
 
-    fn seal(self: Arc<Self>, batch: BatchTime) {
-        let last = self.closing.is_requested();
+    fn seal(&self, batch: BatchTime) {
+        let last = self.own.is_closing();
         self.hub.say_all(&ToWorker::Seal { batch, last });
-        if !last {
-            return self.own.seal(batch, false);
-        }
-        tokio::spawn(async move {
-            self.own.closed().await;
-            self.own.seal(batch, true);
-        });
+        self.own.seal(batch);
     }
 
     fn close(&self) {
-        self.closing.request();
+        self.own.close();
         self.hub.say_all(&ToWorker::Close);
     }
 
@@ -223,7 +216,7 @@ impl Workers for Remote {
         self.store.forget(blocks);
     }
 
-    fn capture(&self, plan: &CheckpointPlan) -> Result<Option<Writing>> {
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {
         let partitions = if self.has_state() {
             self.plans.tasks
         } else {
@@ -231,7 +224,7 @@ impl Workers for Remote {
         };
         self.hub.checkpoint(plan, partitions)?;
         let hub = Arc::clone(&self.hub);
-        Ok(Some(Box::pin(async move { hub.checkpointed().await })))
+        Ok(Box::pin(async move { hub.checkpointed().await }))
     }
 
     fn covered(&self, batch: BatchTime, blocks: &Covered) {
@@ -247,10 +240,7 @@ impl Workers for Remote {
     }
 
     fn held(&self) -> Held {
-        let mut held = Held {
-            blocks: self.store.len(),
-            ..Held::default()
-        };
+        let mut held = self.own.held();
         for worker in self.hub.workers().into_values() {
             held.blocks += worker.holds.blocks;
             held.block_memory += worker.holds.block_memory;

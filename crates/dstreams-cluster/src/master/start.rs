@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use dstreams::cluster::{BlockStore, DirLock, Inbox, Parts, replay, run_on};
-use dstreams::{Closing, Result, Running, StreamContext};
+use dstreams::{Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::calls::MasterCalls;
@@ -123,7 +123,7 @@ impl Master {
         };
         let of_kept = kept.as_ref().map(|(durable, restored)| (durable, restored));
         let partitions = of_kept
-            .and_then(|(_, restored)| restored.partitions)
+            .and_then(|(_, restored)| restored.partitions())
             .unwrap_or(partitions);
         let plans = Arc::new(self.parts.plans(partitions)?);
         let state = if plans.states.is_empty() {
@@ -131,15 +131,14 @@ impl Master {
         } else {
             partitions
         };
-        hub.begin(self.options.copies, state, of_kept);
+        hub.begin(state, of_kept);
         let codec = Codec::master(Arc::clone(&plans));
         let engine = Engine::start(&self.host, codec, partitions).await?;
-        let closing = Closing::default();
         let store = Arc::<BlockStore>::default();
         for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
             store.insert(Arc::clone(&block.1));
         }
-        let own = own::begin(&mut self.parts, &hub, &store, &closing, of_kept).await?;
+        let own = own::begin(&mut self.parts, &hub, &store, of_kept).await?;
         let remote = Arc::new(Remote {
             hub: Arc::clone(&hub),
             engine,
@@ -147,9 +146,8 @@ impl Master {
             peers: Peers::new(Token::new(self.options.token.clone())),
             rows_per_task: self.parts.config.rows_per_task,
             address: self.address.clone(),
-            own,
+            own: Arc::new(own),
             store,
-            closing,
             shapes: Default::default(),
             committed: Mutex::new(of_kept.and_then(|(_, restored)| restored.batch())),
             sinks: self.parts.sinks(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dstreams::Result;
-use dstreams::cluster::{Block, BlockJournal, Captured, Parts, Store, Ticket, dir_of, write};
+use dstreams::cluster::{Block, BlockJournal, Parts, Store, Ticket, dir_of, on_disk, write};
 use dstreams_control::BatchTime;
 use dstreams_control::durable::Covered;
 
@@ -66,9 +66,7 @@ impl OnDisk {
     /// A checkpoint of this batch is there, with these blocks.
     pub fn covered(&self, site: &Site, batch: BatchTime, blocks: &Covered) {
         self.journal.covered(batch, blocks);
-        for partition in 0..site.plans.tasks {
-            site.states.covered(partition, batch);
-        }
+        site.states.covered(batch);
     }
 
     /// Takes the state of partitions for a checkpoint, says so, and writes it.
@@ -79,7 +77,9 @@ impl OnDisk {
         (checkpoint, file): (u64, String),
         since: Since,
     ) {
-        let captured = capture(site, since);
+        let since = since.iter();
+        let since = since.map(|(partition, since)| (*partition as usize, since));
+        let captured = site.states.capture(since);
         link.say(&ToMaster::Taken { checkpoint });
         let store = self.checkpoints.clone();
         let written = match captured {
@@ -91,23 +91,4 @@ impl OnDisk {
             written: written.map_err(|error| error.to_string()),
         });
     }
-}
-
-fn capture(site: &Site, since: Since) -> Result<Vec<(usize, Captured)>> {
-    let mut all = Vec::new();
-    for (partition, since) in since {
-        let partition = partition as usize;
-        let captured = site.states.capture(partition, &since)?;
-        all.extend(captured.into_iter().map(|captured| (partition, captured)));
-    }
-    Ok(all)
-}
-
-/// Runs what waits for a disk where that is allowed.
-pub async fn on_disk<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let runtime = tokio::runtime::Handle::current();
-    let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
-    done.unwrap_or(Err(dstreams::Error::NotRunning))
 }

@@ -206,7 +206,7 @@ async fn epoch(
     })?;
     let states = States::new(plans.states.clone(), plans.tasks, room)?;
     let held = (states, store);
-    let site = Site::new(plans, rows_per_batch, peers, address.to_string(), held);
+    let site = Site::new(plans, rows_per_batch, peers, held);
     let site = Arc::new(site);
     let on_disk = OnDisk::begin(&parts, incarnation, worker)?;
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);

@@ -1,4 +1,5 @@
-//! [`Standbys`]: partitions of state on this worker, as their standby.
+//! [`Standbys`]: what this worker gets of partitions of state: as a standby from their holder, as the first holder from a
+//! checkpoint.
 //!
 //! What is done to one partition is done in the order in which the master says it.
 
@@ -6,11 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::{Installs, PartAt, Store, load};
+use dstreams::cluster::{Installs, PartAt, Store, load, on_disk};
 use dstreams_control::BatchTime;
 use tokio::sync::mpsc;
 
-use super::on_disk::on_disk;
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker};
 use crate::plan::{KeptId, Source};

@@ -12,8 +12,8 @@ pub enum InputKind {
     Everywhere,
     /// One receiver on one worker; a new one on another when that worker is lost.
     One,
-    /// The master itself, under the receiver id that is the input's number. No `Receive` is given for it and it never
-    /// leaves; its blocks are tracked as any.
+    /// The master itself. No `Receive` is given for it and it never leaves. Its blocks are the master's own affair, unless
+    /// it tells `Stored` of them, under the receiver id that is the input's number.
     Master,
 }
 

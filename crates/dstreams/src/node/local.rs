@@ -10,7 +10,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::FutureExt;
 
 use super::durable::Durable;
-use super::durable::checkpoint::{self, CheckpointPlan, Writing};
+use super::durable::checkpoint::{self, CheckpointPlan, Writing, on_disk};
 use super::durable::manifest::{Manifest, state_file};
 use super::durable::restore::Restored;
 use super::durable::store::Store;
@@ -23,17 +23,14 @@ use crate::commit::Dataset;
 use crate::error::{Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
 use crate::plan::Plans;
-use crate::receive::{Block, Budget, Closing, DeadLetters, Intake};
+use crate::receive::{Block, Intake};
 use crate::replicate::BlockStore;
 use crate::state::{Room, StateTable, States};
 
 /// Receivers, blocks and tasks of one process.
 pub(super) struct ThisProcess {
-    receivers: Receivers,
+    receivers: Arc<Receivers>,
     store: Arc<BlockStore>,
-    budget: Budget,
-    dead_letters: DeadLetters,
-    closing: Closing,
     engine: Arc<LocalEngine>,
     plans: Plans,
     states: Arc<States>,
@@ -52,7 +49,7 @@ impl ThisProcess {
     ) -> Result<(Self, BTreeMap<String, SocketAddr>)> {
         let restored = kept.map(|(_, restored)| restored);
         let config = &parts.config;
-        let partitions = restored.and_then(|restored| restored.partitions);
+        let partitions = restored.and_then(Restored::partitions);
         let partitions = partitions.unwrap_or(config.threads);
         let plans = parts.plans(partitions)?;
         let room = Room::of(config, config.spill_dir.clone())?;
@@ -62,13 +59,10 @@ impl ThisProcess {
             load_all(store, manifest, &states).await?;
         }
         let engine = Arc::new(LocalEngine::new(config)?);
-        let budget = Budget::new(config.block_memory);
-        let dead_letters = DeadLetters::default();
         let store = Arc::new(BlockStore::default());
-        let mut receivers = Receivers::new(&store, &mailbox);
+        let mut receivers = Receivers::new(&store, &mailbox, config.block_memory);
         let inputs = 0..parts.sources.len() as u32;
-        let intakes =
-            inputs.map(|input| receivers.add(input, parts, (&budget, &dead_letters), kept));
+        let intakes = inputs.map(|input| receivers.add(input, parts, kept));
         let intakes: Vec<Arc<Intake>> = intakes.collect();
         let of = |(at, intake): (usize, &Arc<Intake>)| (intake.receiver(), at);
         let mut inputs: HashMap<_, _> = intakes.iter().enumerate().map(of).collect();
@@ -77,7 +71,7 @@ impl ThisProcess {
             store.insert(Arc::clone(block));
         }
         if let Some(at) = parts.dead_letter_input {
-            dead_letters.connect(Arc::clone(&intakes[at]));
+            receivers.take_dead_letters(&intakes[at]);
         }
         let mut addresses = BTreeMap::new();
         let mut sources = std::mem::take(&mut parts.sources);
@@ -85,17 +79,13 @@ impl ThisProcess {
             let address = open_source(source.as_mut(), intake).await?;
             addresses.extend(address.map(|address| (intake.stream.clone(), address)));
         }
-        let closing = Closing::default();
         for (source, intake) in sources.into_iter().zip(&intakes) {
-            receivers.run(source, intake, &closing, &parts.listeners);
+            receivers.run(source, intake, &parts.listeners);
         }
         let workers = ThisProcess {
-            receivers,
+            receivers: Arc::new(receivers),
             store,
             inputs,
-            budget,
-            dead_letters,
-            closing,
             engine,
             plans,
             states,
@@ -111,14 +101,9 @@ async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> R
     let loads = partitions.map(|partition| {
         let (store, states) = (store.clone(), Arc::clone(states));
         let sources = manifest.sources(partition);
-        let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
-            runtime.block_on(checkpoint::load(&store, &states, partition, &sources))
-        })
+        on_disk(async move { checkpoint::load(&store, &states, partition, &sources).await })
     });
-    for load in loads.collect::<Vec<_>>() {
-        load.await.map_err(|_| Error::NotRunning)??;
-    }
+    futures::future::try_join_all(loads).await?;
     Ok(())
 }
 
@@ -128,20 +113,12 @@ impl Workers for ThisProcess {
         self.receivers.ids()
     }
 
-    /// When receivers are closing, once they have pushed what they had.
-    fn seal(self: Arc<Self>, batch: BatchTime) {
-        if !self.closing.is_requested() {
-            return self.receivers.seal(batch, false);
-        }
-        tokio::spawn(async move {
-            self.receivers.closed().await;
-            self.receivers.seal(batch, true);
-        });
+    fn seal(&self, batch: BatchTime) {
+        self.receivers.seal(batch);
     }
 
     fn close(&self) {
-        self.budget.lift();
-        self.closing.request();
+        self.receivers.close();
     }
 
     async fn run(
@@ -181,24 +158,19 @@ impl Workers for ThisProcess {
         self.states.tables(batch)
     }
 
-    fn capture(&self, plan: &CheckpointPlan) -> Result<Option<Writing>> {
-        let mut captured = Vec::new();
-        for (partition, since) in plan.since.iter().enumerate() {
-            let of = self.states.capture(partition, since)?;
-            captured.extend(of.into_iter().map(|captured| (partition, captured)));
-        }
-        let name = state_file(plan.number, &plan.incarnation.to_string());
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {
+        let captured = self.states.capture(plan.since.iter().enumerate())?;
+        let name = state_file(plan.tried, &plan.incarnation.to_string());
         let store = plan.store.clone();
         let write = async move {
             let written = checkpoint::write(&store, name, captured).await?;
             Ok(written.into_iter().collect())
         };
-        Ok(Some(write.boxed()))
+        Ok(write.boxed())
     }
 
     fn covered(&self, batch: BatchTime, _blocks: &Covered) {
-        let partitions = 0..self.plans.tasks;
-        partitions.for_each(|partition| self.states.covered(partition, batch));
+        self.states.covered(batch);
     }
 
     async fn end(&self, _failed: bool) {
@@ -207,10 +179,6 @@ impl Workers for ThisProcess {
     }
 
     fn held(&self) -> Held {
-        Held {
-            block_memory: self.budget.used(),
-            blocks: self.store.len(),
-            dead_letters: self.dead_letters.counts(),
-        }
+        self.receivers.held()
     }
 }

@@ -35,7 +35,7 @@ pub(super) enum Message {
         outputs: Vec<PreparedBatch>,
         result: Result<()>,
     },
-    /// The program is to stop, if there is a `failure` with that.
+    /// The program is to stop; with the `failure`, if there is one.
     Stop {
         graceful: bool,
         failure: Option<Error>,
@@ -209,7 +209,7 @@ impl Master {
                 self.warn_of_the_clock(at);
                 self.state.wake = Some(at);
             }
-            Command::Seal { batch } => Arc::clone(&self.workers).seal(batch),
+            Command::Seal { batch } => self.workers.seal(batch),
             Command::CloseReceivers => self.workers.close(),
             Command::Cut { batch, blocks } => {
                 let records = blocks.iter().map(|block| block.rows).sum();
@@ -272,8 +272,7 @@ impl Master {
             return;
         };
         match self.workers.capture(&plan) {
-            Ok(Some(states)) => durable.checkpoint(plan, states, Arc::clone(&self.workers)),
-            Ok(None) => {}
+            Ok(states) => durable.checkpoint(plan, states, Arc::clone(&self.workers)),
             Err(error) => tracing::error!(%batch, %error, "no checkpoint was made"),
         }
     }

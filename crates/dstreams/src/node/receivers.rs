@@ -1,4 +1,4 @@
-//! [`Receivers`]: the receivers of one process.
+//! [`Receivers`]: the receivers of one process, from the first record to the last.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::lane::{Lane, Seal};
 use super::listener::Listener;
 use super::parts::Parts;
 use super::source::run_source;
-use super::workers::Mailbox;
+use super::workers::{Held, Mailbox};
 use crate::receive::{Budget, Closing, DeadLetters, Ingest, Intake, Source};
 use crate::replicate::BlockStore;
 
@@ -25,11 +25,14 @@ pub struct Receivers {
     lanes: Vec<mpsc::UnboundedSender<Seal>>,
     running_lanes: TaskTracker,
     sources: TaskTracker,
+    budget: Budget,
+    dead_letters: DeadLetters,
+    closing: Closing,
 }
 
 impl Receivers {
-    /// None yet.
-    pub fn new(store: &Arc<BlockStore>, mailbox: &Mailbox) -> Self {
+    /// None yet; so many bytes is what they may hold.
+    pub fn new(store: &Arc<BlockStore>, mailbox: &Mailbox, bytes: usize) -> Self {
         Receivers {
             intakes: Vec::new(),
             store: Arc::clone(store),
@@ -37,6 +40,9 @@ impl Receivers {
             lanes: Vec::new(),
             running_lanes: TaskTracker::new(),
             sources: TaskTracker::new(),
+            budget: Budget::new(bytes),
+            dead_letters: DeadLetters::default(),
+            closing: Closing::default(),
         }
     }
 
@@ -45,14 +51,13 @@ impl Receivers {
         &mut self,
         input: u32,
         parts: &Parts,
-        (budget, dead): (&Budget, &DeadLetters),
         kept: Option<(&Arc<Durable>, &Restored)>,
     ) -> Arc<Intake> {
         let (name, schema) = parts.inputs().swap_remove(input as usize);
         // Receivers of each process have names of their own: their blocks may be in one batch.
         let first = kept.map_or(0, |(_, restored)| restored.first_receiver());
         let receiver = ReceiverId(first + input);
-        let (budget, dead) = (budget.clone(), dead.clone());
+        let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
         let intake = Intake::new(receiver, &name, schema, &parts.config, budget, dead);
         let intake = Arc::new(match kept {
             Some((_, restored)) => intake
@@ -76,16 +81,20 @@ impl Receivers {
         intake
     }
 
+    /// Dead letters go to this receiver from now on.
+    pub fn take_dead_letters(&self, intake: &Arc<Intake>) {
+        self.dead_letters.connect(Arc::clone(intake));
+    }
+
     /// Runs the source that pushes to a receiver.
     pub fn run(
         &self,
         source: Box<dyn Source>,
         intake: &Arc<Intake>,
-        closing: &Closing,
         listeners: &[Arc<dyn Listener>],
     ) {
         let ingest = Ingest(Arc::clone(intake));
-        let (closing, listeners) = (closing.clone(), listeners.to_vec());
+        let (closing, listeners) = (self.closing.clone(), listeners.to_vec());
         self.sources
             .spawn(run_source(source, ingest, closing, listeners));
     }
@@ -96,8 +105,33 @@ impl Receivers {
         ids.collect()
     }
 
-    /// Has every receiver seal what it has, and answer: its lane where there is one.
-    pub fn seal(&self, batch: BatchTime, last: bool) {
+    /// Takes in nothing more than sources have already; they must not wait for room any more.
+    pub fn close(&self) {
+        self.budget.lift();
+        self.closing.request();
+    }
+
+    /// Whether nothing more is taken in.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_requested()
+    }
+
+    /// Has every receiver seal what it has, and answer. When they are closing, once the sources have pushed what they
+    /// had.
+    pub fn seal(self: &Arc<Self>, batch: BatchTime) {
+        if !self.is_closing() {
+            return self.seal_all(batch, false);
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            this.sources.close();
+            this.sources.wait().await;
+            this.seal_all(batch, true);
+        });
+    }
+
+    /// Its lane does that where there is one.
+    fn seal_all(&self, batch: BatchTime, last: bool) {
         if !self.lanes.is_empty() {
             return self.seal_lanes(batch, last);
         }
@@ -117,10 +151,13 @@ impl Receivers {
         }
     }
 
-    /// Waits until the sources have pushed what they had.
-    pub async fn closed(&self) {
-        self.sources.close();
-        self.sources.wait().await;
+    /// What they hold, and their dead letters.
+    pub fn held(&self) -> Held {
+        Held {
+            block_memory: self.budget.used(),
+            blocks: self.store.len(),
+            dead_letters: self.dead_letters.counts(),
+        }
     }
 
     /// What no batch will take gives its memory back, and whoever pushes is told; where the program is kept,

@@ -1,7 +1,6 @@
 //! [`Workers`]: where receivers and tasks are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use dstreams_control::durable::Covered;
@@ -22,7 +21,7 @@ pub trait Workers: Send + Sync + 'static {
     fn receivers(&self) -> Vec<ReceiverId>;
 
     /// Has every receiver seal what it has, and answer with [`Event::Reported`].
-    fn seal(self: Arc<Self>, batch: BatchTime);
+    fn seal(&self, batch: BatchTime);
 
     /// Takes in nothing more.
     fn close(&self);
@@ -64,14 +63,11 @@ pub trait Workers: Send + Sync + 'static {
     }
 
     /// Takes the state as of a batch that has taken effect, and has it written. Called before that one is
-    /// forgotten: a later one must not be installed before the state is taken, writing it may take longer. None
-    /// where checkpoints are not kept.
-    fn capture(&self, _plan: &CheckpointPlan) -> Result<Option<Writing>> {
-        Ok(None)
-    }
+    /// forgotten: a later one must not be installed before the state is taken, writing it may take longer.
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Writing>;
 
     /// A checkpoint of this batch is there, with these blocks.
-    fn covered(&self, _batch: BatchTime, _blocks: &Covered) {}
+    fn covered(&self, batch: BatchTime, blocks: &Covered);
 }
 
 /// What receivers hold.

@@ -28,8 +28,8 @@ impl Ingest {
         Ingest(intake)
     }
 
-    /// Adds records to the current interval; returns when they are safe (on one machine: held in
-    /// memory), so that a producer may be told.
+    /// Adds records to the current interval; returns when they are safe, so that a producer may be told: held in
+    /// memory; on disk where the program is kept in a directory; held by another worker too on a cluster.
     ///
     /// Waits while the memory for received records is full. Fails if the columns are not those of
     /// the stream, or if the context has stopped: then the records are in no batch.
@@ -44,7 +44,7 @@ impl Ingest {
         self.0.push_marked(records, Some((&key.into(), done))).await
     }
 
-    /// How far each input had come, by the marks of records that are in a batch already: where to go on
+    /// How far each input had come, by the marks of records that are in a batch, or will be: where to go on
     /// after a restart. Empty when the program starts for the first time, and as long as the context
     /// keeps no journal.
     pub fn positions(&self) -> &BTreeMap<String, u64> {
@@ -96,7 +96,7 @@ pub struct Intake {
     positions: BTreeMap<String, u64>,
 }
 
-/// Blocks of a receiver whose records are safe only when another worker holds them too.
+/// Blocks of a receiver whose records are safe only when somebody says so: another worker has them, or they are on disk.
 struct Copies {
     /// Told when there are records in the open block.
     fresh: Notify,

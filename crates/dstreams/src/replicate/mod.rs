@@ -14,7 +14,6 @@ mod spill;
 mod store;
 
 pub(crate) use frame::Format;
-pub use held::Holdings;
 pub use ipc::compact;
 pub(crate) use ipc::{columns, compact_column, read_batches, write_batches};
 pub use store::{BlockStore, Bounds};

@@ -177,32 +177,40 @@ impl States {
 
 /// What checkpoints need.
 impl States {
-    /// What is to be written of a partition, by state: what came after the version that the last checkpoint has
+    /// What is to be written of partitions, of each by state: what came after the version that the last checkpoint has
     /// of it, or all there is where there is no such, or that is not known any more. Nothing of a state that did
     /// not change.
     ///
     /// Called between two batches. Takes little time where states are keyed, a copy of them where they are
     /// windows that are written as a whole.
-    pub fn capture(&self, partition: usize, since: &[Option<BatchTime>]) -> Result<Vec<Captured>> {
-        let mut captured = Vec::new();
-        for (number, state) in self.all.iter().enumerate() {
-            let mut state = lock(state.get(partition).ok_or_else(|| absent(partition))?);
-            let since = since.get(number).copied().flatten();
-            if let (Some((on, content)), Some(version)) = (state.capture(since)?, state.version()) {
-                captured.push(Captured {
-                    state: number,
-                    version,
-                    on,
-                    content,
-                });
+    pub fn capture<'a>(
+        &self,
+        since: impl Iterator<Item = (usize, &'a Vec<Option<BatchTime>>)>,
+    ) -> Result<Vec<(usize, Captured)>> {
+        let mut all = Vec::new();
+        for (partition, since) in since {
+            for (number, state) in self.all.iter().enumerate() {
+                let mut state = lock(state.get(partition).ok_or_else(|| absent(partition))?);
+                let since = since.get(number).copied().flatten();
+                if let (Some((on, content)), Some(version)) =
+                    (state.capture(since)?, state.version())
+                {
+                    let captured = Captured {
+                        state: number,
+                        version,
+                        on,
+                        content,
+                    };
+                    all.push((partition, captured));
+                }
             }
         }
-        Ok(captured)
+        Ok(all)
     }
 
-    /// A checkpoint of `batch` is there: what it has of a partition is kept no longer for the next one.
-    pub fn covered(&self, partition: usize, batch: BatchTime) {
-        let partitions = self.all.iter().filter_map(|state| state.get(partition));
+    /// A checkpoint of `batch` is there: what it has is kept no longer for the next one.
+    pub fn covered(&self, batch: BatchTime) {
+        let partitions = self.all.iter().flatten();
         partitions.for_each(|state| lock(state).covered(batch));
     }
 

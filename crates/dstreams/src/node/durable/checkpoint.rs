@@ -22,6 +22,8 @@ pub struct CheckpointPlan {
     pub covered: Covered,
     /// Its number.
     pub number: u64,
+    /// The number of this try to write it: each has files of its own.
+    pub tried: u64,
     pub incarnation: u64,
     pub store: Store,
     /// By partition and state: the version that the last checkpoint has, where it is to go on from that.
@@ -180,6 +182,15 @@ pub struct PartAt {
     pub part: Part,
 }
 
+/// Runs what waits for a disk where that is allowed.
+pub async fn on_disk<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
+    done.unwrap_or(Err(Error::NotRunning))
+}
+
 /// Takes a partition of all states from a checkpoint; they must be empty. Blocks.
 pub async fn load(
     store: &Store,
@@ -189,10 +200,7 @@ pub async fn load(
 ) -> Result<()> {
     for (state, parts) in sources.iter().enumerate() {
         for PartAt { file, part } in parts {
-            let bytes = store.read(file, Some((part.from, part.bytes))).await?;
-            if xxh3_64(&bytes) != part.xxh3 {
-                return Err(damaged(store, file, "it is not what was written"));
-            }
+            let bytes = part.read(store, file).await?;
             states
                 .restore(state, partition, part.whole, &bytes)
                 .map_err(|error| damaged(store, file, &error.to_string()))?;

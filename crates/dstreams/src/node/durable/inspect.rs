@@ -5,9 +5,8 @@ use std::path::Path;
 
 use dstreams_control::BatchTime;
 use serde::Serialize;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::manifest::{Manifest, StateParts, damaged};
+use super::manifest::{Manifest, StateParts};
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::node::journal::{Entry, look};
@@ -83,10 +82,7 @@ impl StateInfo {
 async fn check(manifest: &Manifest, store: &Store) -> Result<()> {
     for part in manifest.parts() {
         let file = &manifest.files[part.file];
-        let bytes = store.read(file, Some((part.from, part.bytes))).await?;
-        if xxh3_64(&bytes) != part.xxh3 {
-            return Err(damaged(store, file, "it is not what was written"));
-        }
+        part.read(store, file).await?;
     }
     Ok(())
 }
@@ -110,7 +106,8 @@ pub struct JournalInfo {
 }
 
 /// Reads what is in the directory of a program ([`StreamContext::restore_or_new`]), and checks it as a restart
-/// would: damage is an error that names file and place. Changes nothing, and may be called while the program
+/// would: damage is an error that names file and place. Of a cluster, the checkpoint and the master's journal, not those
+/// of its workers. Changes nothing, and may be called while the program
 /// runs; what is written meanwhile may then look torn.
 ///
 /// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new

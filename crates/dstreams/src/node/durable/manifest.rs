@@ -1,8 +1,10 @@
 //! [`Manifest`]: what a checkpoint is of, and where its bytes are.
 
+use bytes::Bytes;
 use dstreams_control::BatchTime;
 use dstreams_control::durable::{Covered, Point};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::store::Store;
 use crate::error::{Error, Result};
@@ -72,6 +74,17 @@ pub struct Part {
     /// The version it leads to.
     pub version: u64,
     pub whole: bool,
+}
+
+impl Part {
+    /// Its bytes, which must be those that were written.
+    pub async fn read(&self, store: &Store, file: &str) -> Result<Bytes> {
+        let bytes = store.read(file, Some((self.from, self.bytes))).await?;
+        match xxh3_64(&bytes) == self.xxh3 {
+            true => Ok(bytes),
+            false => Err(damaged(store, file, "it is not what was written")),
+        }
+    }
 }
 
 impl Manifest {

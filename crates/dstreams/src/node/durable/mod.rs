@@ -160,7 +160,8 @@ impl Durable {
         Some(CheckpointPlan {
             batch,
             covered: tickets.needs.covered(batch),
-            number: tickets.tried,
+            number: newest.number + 1,
+            tried: tickets.tried,
             incarnation: self.incarnation,
             store: self.store.clone(),
             since: newest.since(newest.program.partitions),

@@ -14,7 +14,7 @@ use dstreams_control::durable::{Covered, Needs};
 use dstreams_control::{BatchTime, ReceiverId};
 
 use crate::error::{Error, Result};
-use crate::node::journal::{Entry, Journal, Ticket};
+use crate::node::journal::{Entry, Journal, Ticket, sync_dir};
 use crate::receive::Block;
 
 /// What the names of directories begin with: those that are written, those that were taken away from who writes, copies
@@ -78,7 +78,7 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     for (of, path) in named(program, WRITTEN)? {
         rename(&path, &program.join(format!("{FENCED}{of}")))?;
     }
-    sync(program)?;
+    sync_dir(program)?;
     for (of, fenced) in named(program, FENCED)? {
         let (copy, taken) = (
             program.join(format!("{COPYING}{of}")),
@@ -87,7 +87,7 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
         if !taken.exists() {
             copy_files(&fenced, &copy)?;
             rename(&copy, &taken)?;
-            sync(program)?;
+            sync_dir(program)?;
         }
         std::fs::remove_dir_all(&fenced).map_err(|error| Error::file("remove", &fenced, error))?;
     }
@@ -130,11 +130,6 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).map_err(|error| Error::file("rename", from, error))
-}
-
-fn sync(dir: &Path) -> Result<()> {
-    let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| Error::file("sync", dir, error))
 }
 
 /// Journals that nobody writes to any more, each with the receivers it has blocks of.

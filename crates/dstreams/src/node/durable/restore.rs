@@ -25,12 +25,9 @@ use crate::receive::Block;
 const RECEIVER_BITS: u32 = 16;
 
 /// What an earlier process left.
-#[derive(Default)]
 pub struct Restored {
     /// The n-th process of this directory, from 0.
     pub incarnation: u64,
-    /// Partitions of keyed data, if there was a process before.
-    pub partitions: Option<usize>,
     /// The checkpoint, and where it is.
     pub state: Option<(Manifest, Store)>,
     /// Blocks that the state does not have, with their inputs.
@@ -200,7 +197,6 @@ impl Durable {
         }
         let restored = Restored {
             incarnation: restart.incarnation,
-            partitions: state.is_some().then_some(newest.program.partitions),
             state,
             blocks,
             committed: restart.committed,
@@ -212,7 +208,7 @@ impl Durable {
             store,
             _lock: lock,
             journal,
-            every: every.max(1),
+            every,
             incarnation: restored.incarnation,
             newest: Mutex::new(newest),
             tickets: Mutex::new(tickets),
@@ -225,6 +221,12 @@ impl Durable {
 }
 
 impl Restored {
+    /// The partitions of its states, where there is a checkpoint.
+    pub fn partitions(&self) -> Option<usize> {
+        let (manifest, _) = self.state.as_ref()?;
+        Some(manifest.program.partitions)
+    }
+
     /// By input and producer: what was taken.
     pub fn known(&self) -> impl Iterator<Item = Mark> {
         let marks = self.marks.iter();

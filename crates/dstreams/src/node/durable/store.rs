@@ -17,6 +17,7 @@ use datafusion::object_store::{
 use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
+use crate::node::journal::sync_dir;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -78,8 +79,7 @@ impl Store {
                 crate::crash::point("checkpoint:written");
                 std::fs::rename(&hidden, &whole)
                     .map_err(|error| Error::file("rename", &hidden, error))?;
-                let synced = File::open(dir).and_then(|dir| dir.sync_all());
-                synced.map_err(|error| Error::file("sync", dir, error))?;
+                sync_dir(dir)?;
                 Ok(true)
             }
             Store::Objects(store, at) => {

@@ -18,6 +18,7 @@ mod entry;
 mod lock;
 mod read;
 mod segment;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -25,5 +26,6 @@ mod write;
 pub(crate) use entry::Entry;
 pub use lock::DirLock;
 pub(crate) use read::{look, read};
+pub(crate) use sync::sync_dir;
 pub(crate) use write::Journal;
 pub use write::Ticket;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::entry::Entry;
 use super::read::files;
 use super::segment;
+use super::sync::sync_dir;
 use crate::crash::point;
 use crate::error::{Error, Result};
 
@@ -72,8 +73,7 @@ impl Journal {
         std::fs::create_dir_all(dir).map_err(|error| Error::file("make", dir, error))?;
         if let Some(parent) = dir.parent() {
             // The directory's name; those of its files are synced with them.
-            let synced = File::open(parent).and_then(|parent| parent.sync_all());
-            synced.map_err(|error| Error::file("sync", parent, error))?;
+            sync_dir(parent)?;
         }
         Journal::begin(dir, 1, 0, true)
     }
