@@ -161,7 +161,7 @@ impl KeyedPartition {
         self.install_at(delta, None)
     }
 
-    /// The same, without looking the keys up again where nothing has changed since ([`Found::delta`]).
+    /// The same, without looking the keys up again where nothing has changed since ([`Found::delta`](super::Found::delta)).
     ///
     /// # Errors
     ///
