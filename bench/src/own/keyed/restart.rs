@@ -79,7 +79,7 @@ pub fn restarted(flags: &[String]) -> Outcome<()> {
         let started = start.elapsed();
         feed.reports.first().await;
         let first = start.elapsed();
-        let session = running.session()?;
+        let session = running.session().await?;
         let answer = session.sql("select count(*), sum(value) from counts");
         let answer = answer.await?.collect().await?;
         let number = |column: usize| answer[0].column(column).as_primitive::<Int64Type>();

@@ -224,6 +224,11 @@ impl Site {
                 block.map(|block| block.batches.clone())
             }
             Source::Kept(id) => self.kept.get(id).map(|rows| rows.to_vec()),
+            Source::State {
+                state,
+                partition,
+                batch,
+            } => Some(self.states.table(*state, *partition, *batch)?),
         })
     }
 }

@@ -8,8 +8,10 @@ use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 
 use super::run::Remote;
+use super::state::Snapshot;
 use crate::execute::retryable;
 use crate::plan::{KeptId, Part, Slice, Source};
+use crate::worker::engine_name;
 
 impl Remote {
     /// The rows of each task, for each input: as on one machine, by row counts alone.
@@ -61,6 +63,26 @@ impl Remote {
         Ok(Dataset::Rows(Arc::new(rows)))
     }
 
+    /// Fetches the partitions of a state as of a batch.
+    pub async fn state(
+        &self,
+        state: usize,
+        batch: BatchTime,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let fetches = snapshot.holders.iter().enumerate();
+        let fetches = fetches.map(|(partition, of)| async move {
+            let part = Source::State {
+                state,
+                partition,
+                batch,
+            };
+            let at = snapshot.addresses.get(&engine_name(of.holder.0));
+            self.peers.fetch(&[part.into()], at.into_iter()).await
+        });
+        futures::future::try_join_all(fetches).await
+    }
+
     /// Fetches blocks, for an output that is an input.
     pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
         let mut parts = Vec::new();
@@ -75,7 +97,7 @@ impl Remote {
     pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
         match source {
             Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
-            Source::Kept(_) => None,
+            Source::Kept(_) | Source::State { .. } => None,
         }
     }
 }

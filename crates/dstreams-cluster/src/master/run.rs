@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dstreams::Result;
+use dstreams::arrow::array::RecordBatch;
 use dstreams::cluster::{
     BlockStore, CheckpointPlan, Dataset, Held, Plans, Receivers, Workers, Writing, tasks_for,
 };
@@ -161,6 +162,10 @@ impl Remote {
 
 #[async_trait]
 impl Workers for Remote {
+    fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
     fn receivers(&self) -> Vec<ReceiverId> {
         self.own.ids()
     }
@@ -214,6 +219,16 @@ impl Workers for Remote {
         });
         self.hub.say_all(&ToWorker::Forget { batch });
         self.store.forget(blocks);
+    }
+
+    /// From the holders. What one of them has that holds it no more may not be what the batch left.
+    async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let snapshot = self.snapshot().await;
+        let rows = self.state(state, batch, &snapshot).await?;
+        match self.hub.holders(snapshot.holders.len()) {
+            now if now.iter().flatten().eq(&snapshot.holders) => Ok(rows),
+            _ => Err(retryable("a partition of the state has moved")),
+        }
     }
 
     fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {

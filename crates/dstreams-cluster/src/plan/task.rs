@@ -11,6 +11,15 @@ pub enum Source {
     Block(BlockId),
     /// A partition that a job of this batch left on a worker.
     Kept(KeptId),
+    /// A partition of a named state, as of a batch that took effect.
+    State {
+        /// The number of the state.
+        state: usize,
+        /// Its partition.
+        partition: usize,
+        /// The batch.
+        batch: BatchTime,
+    },
 }
 
 /// Name of a partition that a task left on its worker.

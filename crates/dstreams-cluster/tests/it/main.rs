@@ -16,6 +16,7 @@ mod rng;
 
 mod alone;
 mod app;
+mod ask;
 mod bad_input;
 mod drain;
 mod engines;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dstreams::record::records_of;
 use dstreams::{Clients, StreamContext, agg::count, text::words};
 use dstreams_client::{Client, Options};
 use dstreams_cluster::{ClusterStatus, Master, MasterOptions, RunningCluster, WorkerStatus};
@@ -34,7 +35,7 @@ pub struct Found {
     windows: BTreeMap<u64, Counts>,
 }
 
-/// Counts words of lines, in each batch and in a window.
+/// Counts words of lines: in each batch, in a window, and of all batches; and all lines.
 pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
@@ -69,6 +70,13 @@ pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
             .windows
             .insert(at, rows.into_iter().collect());
     });
+    let counts = counted.running_agg("counts", count()).unwrap();
+    counts.changes().for_each_rdd(|_| ());
+    let totals = lines
+        .filter(|line| !line.starts_with(OTHER))
+        .key_by::<String>(|_, key| key.push("lines"))
+        .running_agg("totals", count());
+    totals.unwrap().changes().for_each_rdd(|_| ());
     ctx
 }
 
@@ -234,6 +242,42 @@ impl Scene {
         };
         until("a whole cluster", whole).await;
         self.batches(3).await;
+    }
+
+    /// Asks again and again, until so many more batches have taken effect.
+    pub async fn ask_for(&self, batches: u64) {
+        let running = &self.cluster.running;
+        let wanted = running.status().batches + batches;
+        while running.status().batches < wanted {
+            self.ask().await;
+        }
+    }
+
+    /// Asks both states, and checks that they are as of one and the same batch: the newest when they were asked, or a
+    /// newer one.
+    async fn ask(&self) {
+        let running = &self.cluster.running;
+        let newest = running.last_batch().unwrap().0;
+        let session = soon("a session", running.session()).await.unwrap();
+        let rows = async |table| {
+            let rows = session.table(table).await.unwrap().collect().await.unwrap();
+            rows.iter()
+                .flat_map(|rows| records_of::<(String, i64)>(rows).unwrap())
+                .collect::<Counts>()
+        };
+        let (counts, totals) = (rows("counts").await, rows("totals").await);
+        let found = self.found.lock().unwrap();
+        let (mut all, mut lines) = (Counts::new(), 0);
+        let mut batches = found.counts.iter().filter(|(at, of_batch)| {
+            for (word, count) in *of_batch {
+                *all.entry(word.clone()).or_default() += count;
+            }
+            let of_batch = found.lines[at].iter();
+            lines += of_batch.filter(|line| !line.starts_with(OTHER)).count() as i64;
+            **at >= newest && all == counts
+        });
+        assert!(batches.next().is_some(), "{counts:?} after {newest}");
+        assert_eq!(totals["lines"], lines);
     }
 
     /// Lines with [`OTHER`] in batches so far.

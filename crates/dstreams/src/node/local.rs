@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::FutureExt;
@@ -25,7 +26,7 @@ use crate::execute::{Installs, Job, LocalEngine};
 use crate::plan::Plans;
 use crate::receive::{Block, Intake};
 use crate::replicate::BlockStore;
-use crate::state::{Room, StateTable, States};
+use crate::state::{Room, States};
 
 /// Receivers, blocks and tasks of one process.
 pub(super) struct ThisProcess {
@@ -109,6 +110,10 @@ async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> R
 
 #[async_trait]
 impl Workers for ThisProcess {
+    fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
     fn receivers(&self) -> Vec<ReceiverId> {
         self.receivers.ids()
     }
@@ -154,8 +159,10 @@ impl Workers for ThisProcess {
         self.store.forget(blocks);
     }
 
-    fn tables(&self, batch: BatchTime) -> Result<Vec<StateTable>> {
-        self.states.tables(batch)
+    async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let partitions = 0..self.plans.tasks;
+        let rows = partitions.map(|partition| self.states.table(state, partition, batch));
+        rows.collect()
     }
 
     fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {

@@ -119,37 +119,45 @@ impl Running {
     ///
     /// ```no_run
     /// # async fn ask(running: &dstreams::Running) -> Result<(), Box<dyn std::error::Error>> {
-    /// let session = running.session()?;
+    /// let session = running.session().await?;
     /// session.sql("select count(*), max(value) from counts").await?.show().await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// Fails on a cluster, where this is not there yet, and while batches follow each other faster than the
-    /// states can be read.
-    pub fn session(&self) -> Result<SessionContext> {
+    /// On a cluster the rows come here from the workers that hold them. Fails while batches follow each other faster
+    /// than the states can be read.
+    pub async fn session(&self) -> Result<SessionContext> {
+        let workers = &self.watched.workers;
+        let states = workers.plans().states.iter().enumerate();
+        let tables: Vec<_> = states
+            .filter_map(|(state, spec)| Some((state, spec.table()?)))
+            .collect();
         let mut tries = 0;
-        let tables = loop {
+        let rows = loop {
             tries += 1;
             let last = self.last_batch().or(self.restored);
             let last = last.unwrap_or(BatchTime(0));
-            match self.watched.workers.tables(last) {
-                // Batches have followed each other meanwhile.
-                Err(Error::Version { .. }) if tries < TRIES => {}
-                tables => break tables?,
+            let reads = tables.iter().map(|(state, _)| workers.table(*state, last));
+            match futures::future::try_join_all(reads).await {
+                // Batches have followed each other meanwhile, or a worker was lost.
+                Err(error) if tries < TRIES && passes(&error) => {
+                    tracing::debug!(%error, "states are read once more");
+                }
+                rows => break rows?,
             }
         };
         let session = SessionContext::new();
-        for table in tables {
-            let rows = MemTable::try_new(table.schema, table.partitions)?;
-            session.register_table(table.name, Arc::new(rows))?;
+        for ((_, (name, schema)), partitions) in tables.into_iter().zip(rows) {
+            let rows = MemTable::try_new(Arc::clone(schema), partitions)?;
+            session.register_table(name, Arc::new(rows))?;
         }
         Ok(session)
     }
 
     /// The state `name` as of the last batch that took effect: see [`Running::session`].
     pub async fn table(&self, name: &str) -> Result<DataFrame> {
-        Ok(self.session()?.table(name).await?)
+        Ok(self.session().await?.table(name).await?)
     }
 
     /// Stops the program; returns when it has stopped.
@@ -221,6 +229,11 @@ impl Running {
             }
         }
     }
+}
+
+/// Whether states may be read when they are asked for once more.
+fn passes(error: &Error) -> bool {
+    matches!(error, Error::Version { .. }) || error.is_retryable()
 }
 
 /// SIGTERM and Ctrl-C; without signals a program ends by itself only.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio::sync::mpsc;
@@ -11,12 +12,15 @@ use super::durable::checkpoint::{CheckpointPlan, Writing};
 use super::master::Message;
 use crate::commit::Dataset;
 use crate::error::{Error, Result};
-use crate::state::StateTable;
+use crate::plan::Plans;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out what the
 /// master's controller decides; what takes time is started, and its end comes back as an event.
 #[async_trait]
 pub trait Workers: Send + Sync + 'static {
+    /// The plans that it runs.
+    fn plans(&self) -> &Plans;
+
     /// The receivers that are there at the start.
     fn receivers(&self) -> Vec<ReceiverId>;
 
@@ -52,15 +56,9 @@ pub trait Workers: Send + Sync + 'static {
     /// What is held now.
     fn held(&self) -> Held;
 
-    /// The named states as of a batch that took effect: see [`States::tables`](crate::state::States::tables).
-    fn tables(&self, _batch: BatchTime) -> Result<Vec<StateTable>> {
-        Err(Error::Config {
-            setting: "engine",
-            message:
-                "states can be asked where a program runs in one process, not yet on a cluster"
-                    .into(),
-        })
-    }
+    /// The rows of a state as of a batch that took effect, by partition; fails where one of these has that version no
+    /// more: see [`States::table`](crate::state::States::table).
+    async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>>;
 
     /// Takes the state as of a batch that has taken effect, and has it written. Called before that one is
     /// forgotten: a later one must not be installed before the state is taken, writing it may take longer.

@@ -104,6 +104,14 @@ impl StateSpec {
         }
     }
 
+    /// What a program can ask while it runs: the name that it gave the state, and the columns.
+    pub fn table(&self) -> Option<(&str, &SchemaRef)> {
+        match self {
+            StateSpec::Window(_) => None,
+            StateSpec::Keyed(keyed) => Some((&keyed.name, &keyed.results)),
+        }
+    }
+
     /// What it holds, in words.
     pub(crate) fn holds(&self) -> String {
         match self {

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
 use super::bytes::{Reader, STATE, put_number, wrong};
@@ -143,35 +142,20 @@ impl States {
     }
 }
 
-/// A named state as of a batch, by partition.
-pub struct StateTable {
-    pub name: String,
-    pub schema: SchemaRef,
-    pub partitions: Vec<Vec<RecordBatch>>,
-}
-
 impl States {
-    /// The named states as of a batch that took effect. Fails with [`Error::Version`] when it is let go: when
-    /// two more batches were taken in meanwhile.
-    pub fn tables(&self, batch: BatchTime) -> Result<Vec<StateTable>> {
-        let mut tables = Vec::new();
-        for state in &self.all {
-            let Some(StateSpec::Keyed(spec)) =
-                state.first().map(|partition| lock(partition).spec())
-            else {
-                continue;
-            };
-            let read = |partition: &Mutex<Partition>| match &*lock(partition) {
-                Partition::Keyed(keyed) => keyed.table(batch),
-                Partition::Window(_) => Ok(Vec::new()),
-            };
-            tables.push(StateTable {
-                name: spec.name.clone(),
-                schema: Arc::clone(&spec.results),
-                partitions: state.iter().map(read).collect::<Result<_>>()?,
-            });
+    /// A partition of a named state as of a batch that took effect. Fails with [`Error::Version`] when it is let go:
+    /// when two more batches were taken in meanwhile.
+    pub fn table(
+        &self,
+        state: usize,
+        partition: usize,
+        batch: BatchTime,
+    ) -> Result<Vec<RecordBatch>> {
+        let partitions = self.all.get(state).ok_or_else(|| absent(partition))?;
+        match &*lock(partitions.get(partition).ok_or_else(|| absent(partition))?) {
+            Partition::Keyed(keyed) => keyed.table(batch),
+            Partition::Window(_) => Ok(Vec::new()),
         }
-        Ok(tables)
     }
 }
 

@@ -212,7 +212,7 @@ async fn run(
         live.batch().await;
         dir.1.set(dir.1.get() + 1);
     }
-    let session = live.running.session().unwrap();
+    let session = live.running.session().await.unwrap();
     let tables = session
         .sql("select * from counts order by 1")
         .await

@@ -183,7 +183,7 @@ fn states_can_be_asked_while_the_program_runs() {
         counts.changes().pairs().for_each_rdd(|_| ());
         let mut live = program.start().await;
         let ask = async |running: &dstreams::Running, query: &str| {
-            let frame = running.session().unwrap().sql(query).await.unwrap();
+            let frame = running.session().await.unwrap().sql(query).await.unwrap();
             let rows = frame.collect().await.unwrap();
             dstreams::arrow::util::pretty::pretty_format_batches(&rows)
                 .unwrap()
