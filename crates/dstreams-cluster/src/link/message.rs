@@ -9,7 +9,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,8 +71,8 @@ pub enum ToMaster {
     InstallFailed { partition: u32, batch: BatchTime },
     /// A source listens there.
     Listening { input: u32, address: String },
-    /// A source has ended with an error.
-    SourceFailed { input: u32, message: String },
+    /// A source has ended: by itself, or with an error.
+    SourceEnded { input: u32, failure: Option<String> },
     /// What it holds, now and then.
     Holds(Holds),
     /// The state for a checkpoint was taken: what is installed later is not in it.

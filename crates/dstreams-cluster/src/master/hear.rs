@@ -139,10 +139,7 @@ impl Hub {
                 self.lock().listening.insert(input, address);
                 self.changed();
             }
-            ToMaster::SourceFailed { input, message } => {
-                tracing::error!(worker = %id, input, message, "source failed");
-                self.lock().failed_sources.push((input, message));
-            }
+            ToMaster::SourceEnded { input, failure } => self.source_ended(id, input, failure),
             ToMaster::Holds(holds) => {
                 if let Some(worker) = self.lock().workers.get_mut(&id) {
                     worker.holds = holds;
@@ -150,6 +147,25 @@ impl Hub {
             }
             ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
         }
+    }
+
+    /// A source that ran on a worker has ended.
+    fn source_ended(&self, worker: WorkerId, input: u32, failure: Option<String>) {
+        let Some(input) = self.inputs.get(input as usize) else {
+            return;
+        };
+        let stream = &input.name;
+        let Some(failure) = failure else {
+            return self.listeners.iter().for_each(|l| l.source_ended(stream));
+        };
+        tracing::error!(%worker, stream, failure, "source ended");
+        let error = dstreams::Error::Source {
+            stream: stream.clone(),
+            cause: dstreams::BoxError::from(failure).into(),
+        };
+        self.listeners
+            .iter()
+            .for_each(|l| l.source_failed(stream, &error));
     }
 
     /// A worker holds a partition of state as of a batch. The holder, which has run its tasks, began

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dstreams::Error;
 use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Place, Restored, Ticket};
+use dstreams::{Error, Listener};
 use dstreams_control::cluster::{
     Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
 };
@@ -18,6 +18,8 @@ use crate::link::{Holds, Sender, ToWorker};
 pub struct Hub {
     pub mailbox: Mailbox,
     pub inputs: Vec<InputOf>,
+    /// Who is told how sources end.
+    pub(super) listeners: Vec<Arc<dyn Listener>>,
     /// Workers that hold each block.
     pub copies: usize,
     state: Mutex<State>,
@@ -47,7 +49,6 @@ pub(super) struct State {
     /// Standbys that missed an install.
     pub(super) behind: HashSet<(WorkerId, u32)>,
     pub(super) listening: BTreeMap<u32, String>,
-    pub(super) failed_sources: Vec<(u32, String)>,
     pub(super) losses: u64,
     /// The program has ended: nothing is decided any more.
     pub(super) ended: bool,
@@ -113,6 +114,7 @@ impl Hub {
         Hub {
             mailbox,
             inputs,
+            listeners: parts.listeners.clone(),
             copies,
             state: Mutex::new(State {
                 cluster: Cluster::new(config),
@@ -123,7 +125,6 @@ impl Hub {
                 installed: HashMap::new(),
                 behind: HashSet::new(),
                 listening: BTreeMap::new(),
-                failed_sources: Vec::new(),
                 losses: 0,
                 ended: false,
                 broken: None,

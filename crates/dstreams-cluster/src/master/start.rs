@@ -49,20 +49,13 @@ impl Master {
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
         let mut parts = Parts::of(context)?;
-        if parts.stops_at_the_end {
-            return Err(dstreams::Error::Config {
-                setting: "stop_when_sources_end",
-                message: "a cluster does not know when its sources have ended; run the program in one process, \
-                          or stop it yourself"
-                    .into(),
-            });
-        }
         let lock = parts.lock()?;
         // What cannot be planned is told before anybody waits for workers.
         parts.plans(options.partitions.unwrap_or(2))?;
         let watch = Arc::new(Watch::default());
         parts.listeners.push(Arc::clone(&watch) as _);
         let inbox = Inbox::new();
+        parts.listen_for_the_end(&inbox.mailbox());
         let hub = Arc::new(Hub::new(&parts, options.copies, inbox.mailbox()));
         let listener = listen(&options.listen).await?;
         let address = listener

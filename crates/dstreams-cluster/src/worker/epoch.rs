@@ -116,8 +116,8 @@ impl Epoch {
         match message {
             ToWorker::Receive { input, receiver } => {
                 if let Err(error) = self.receive(input, receiver) {
-                    let message = error.to_string();
-                    self.link.say(&ToMaster::SourceFailed { input, message });
+                    let failure = Some(error.to_string());
+                    self.link.say(&ToMaster::SourceEnded { input, failure });
                 }
             }
             ToWorker::Peer { to } => {
@@ -457,11 +457,24 @@ struct Told {
     link: Sender<ToMaster>,
 }
 
+impl Told {
+    fn tell(&self, failure: Option<String>) {
+        let input = self.input;
+        self.link.say(&ToMaster::SourceEnded { input, failure });
+    }
+}
+
 impl Listener for Told {
+    fn source_ended(&self, _stream: &str) {
+        self.tell(None);
+    }
+
     fn source_failed(&self, _stream: &str, error: &dstreams::Error) {
-        self.link.say(&ToMaster::SourceFailed {
-            input: self.input,
-            message: error.to_string(),
-        });
+        // The stream is named where it is told.
+        let cause = match error {
+            dstreams::Error::Source { cause, .. } => cause.to_string(),
+            error => error.to_string(),
+        };
+        self.tell(Some(cause));
     }
 }

@@ -13,6 +13,8 @@ mod program;
 #[path = "../../../dstreams-control/tests/shared/rng.rs"]
 #[allow(dead_code)] // the simulations use more of it
 mod rng;
+#[path = "../../../dstreams/tests/it/sources_that_end.rs"]
+mod sources_that_end;
 
 mod alone;
 mod app;
@@ -29,4 +31,5 @@ mod process;
 mod restart;
 mod scene;
 mod sinks;
+mod sources_end;
 mod workers;

@@ -185,8 +185,8 @@ impl StreamContext {
     /// With [`StreamContext::restore_or_new`], one that was killed in the middle goes on where it was, and one
     /// that is started again after its end takes what has come since.
     ///
-    /// Sources without an end (queues, clients, TCP) keep the program running. One process only: a cluster
-    /// refuses it.
+    /// Sources without an end (queues, clients, TCP) keep the program running. On a cluster, too, the program stops
+    /// when the last source has ended, wherever it runs.
     ///
     /// ```no_run
     /// # async fn run() -> dstreams::Result<()> {

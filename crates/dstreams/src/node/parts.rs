@@ -10,6 +10,8 @@ use super::durable::manifest::{Program, StateId};
 use super::durable::restore::{Kept, Restored};
 use super::journal::DirLock;
 use super::listener::Listener;
+use super::sources_end::SourcesEnd;
+use super::workers::Mailbox;
 use crate::batch::Clock;
 use crate::commit::Outputs;
 use crate::config::Config;
@@ -35,7 +37,7 @@ pub struct Parts {
     /// Where it is kept.
     pub(crate) kept: Option<Kept>,
     /// Stops by itself when its sources have ended.
-    pub stops_at_the_end: bool,
+    stops_at_the_end: bool,
 }
 
 impl Parts {
@@ -80,6 +82,18 @@ impl Parts {
             kept,
             stops_at_the_end,
         })
+    }
+
+    /// Has the program stop when its sources have ended, where it is to: before they run.
+    pub fn listen_for_the_end(&mut self, mailbox: &Mailbox) {
+        if !self.stops_at_the_end {
+            return;
+        }
+        let streams = self.inputs().into_iter().enumerate();
+        let streams = streams.filter(|(at, _)| self.dead_letter_input != Some(*at));
+        let streams = streams.map(|(_, (name, _))| name);
+        let ends = SourcesEnd::new(streams, mailbox.clone());
+        self.listeners.push(Arc::new(ends));
     }
 
     /// Takes the directory it is kept in, if it is.

@@ -1,48 +1,62 @@
 //! [`SourcesEnd`]: stops a program when all its sources have ended.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::listener::Listener;
 use super::workers::Mailbox;
 use crate::error::Error;
 
-/// Counts the ends of sources, and tells the master's loop of the last.
+/// Listens for the ends of sources, and tells the master's loop of the last.
 pub(super) struct SourcesEnd {
     left: Mutex<Left>,
     mailbox: Mailbox,
 }
 
 struct Left {
-    sources: usize,
-    /// The first one that ended a source.
+    /// Those that have not ended, by stream: one whose worker was lost after it had ended ends again.
+    streams: BTreeMap<String, usize>,
+    /// The first error that ended one.
     error: Option<Error>,
 }
 
 impl SourcesEnd {
-    pub fn new(sources: usize, mailbox: Mailbox) -> Self {
-        let left = Mutex::new(Left {
-            sources,
+    pub fn new(streams: impl Iterator<Item = String>, mailbox: Mailbox) -> Self {
+        let mut left = Left {
+            streams: BTreeMap::new(),
             error: None,
-        });
-        SourcesEnd { left, mailbox }
+        };
+        for stream in streams {
+            *left.streams.entry(stream).or_default() += 1;
+        }
+        SourcesEnd {
+            left: Mutex::new(left),
+            mailbox,
+        }
     }
 
-    fn one_less(&self, error: Option<&Error>) {
+    fn ended(&self, stream: &str, error: Option<&Error>) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.sources = left.sources.saturating_sub(1);
         left.error = left.error.take().or_else(|| error.cloned());
-        if left.sources == 0 {
+        let Some(running) = left.streams.get_mut(stream) else {
+            return;
+        };
+        *running -= 1;
+        if *running == 0 {
+            left.streams.remove(stream);
+        }
+        if left.streams.is_empty() {
             self.mailbox.stop(true, left.error.take());
         }
     }
 }
 
 impl Listener for SourcesEnd {
-    fn source_ended(&self, _stream: &str) {
-        self.one_less(None);
+    fn source_ended(&self, stream: &str) {
+        self.ended(stream, None);
     }
 
-    fn source_failed(&self, _stream: &str, error: &Error) {
-        self.one_less(Some(error));
+    fn source_failed(&self, stream: &str, error: &Error) {
+        self.ended(stream, Some(error));
     }
 }

@@ -14,7 +14,6 @@ use super::local::ThisProcess;
 use super::master::{Master, Message, State, pause_before};
 use super::parts::Parts;
 use super::running::{Running, Summary, Watched};
-use super::sources_end::SourcesEnd;
 use super::workers::{Mailbox, Workers};
 use crate::commit::Outputs;
 use crate::error::{Error, Result};
@@ -28,11 +27,7 @@ impl StreamContext {
     pub async fn start(self) -> Result<Running> {
         let mut parts = Parts::of(self)?;
         let inbox = Inbox::new();
-        if parts.stops_at_the_end {
-            let sources = parts.sources.len() - usize::from(parts.dead_letter_input.is_some());
-            let ends = SourcesEnd::new(sources, inbox.mailbox());
-            parts.listeners.push(Arc::new(ends));
-        }
+        parts.listen_for_the_end(&inbox.mailbox());
         let Some(lock) = parts.lock()? else {
             let (workers, addresses) =
                 ThisProcess::start(&mut parts, inbox.mailbox(), None).await?;

@@ -28,6 +28,7 @@ mod relational;
 mod restart;
 mod restart_files;
 mod sinks;
+mod sources_that_end;
 mod state_closures;
 mod state_memory;
 mod stopping;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
-use dstreams::{BoxError, Closing, Error, Generator, Ingest, Record, Source};
+use dstreams::{Error, Generator};
 
 use crate::program::{INTERVAL, Program, block_on, small, soon, until};
+use crate::sources_that_end::{sources_that_end, they_have_ended};
 
 #[test]
 fn a_graceful_stop_drains_what_was_received() {
@@ -227,20 +227,6 @@ fn awaiting_the_end_times_out() {
     });
 }
 
-/// Brings some records, then fails.
-struct Fails;
-
-#[dstreams::async_trait]
-impl Source for Fails {
-    fn schema(&self) -> SchemaRef {
-        i64::schema()
-    }
-    async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
-        ingest.push(batch_of(0..3i64)?).await?;
-        Err("the line is dead".into())
-    }
-}
-
 /// All that the sources brought is committed, and the clock need not move. A source that failed is no end that
 /// is well; those without an end keep the program running.
 #[test]
@@ -248,37 +234,10 @@ fn a_program_stops_by_itself_when_its_sources_have_ended() {
     block_on(async {
         for fails in [false, true] {
             let mut program = Program::new(small(2, 4, 4));
-            let ctx = &mut program.ctx;
-            let many = Generator::new(1_000_000, |n| n as i64).limit(500);
-            let mut all = ctx.generator("many", many).collect();
-            if fails {
-                let few = ctx.source::<i64>("few", Fails).unwrap();
-                few.for_each_rdd(|_| {});
-            }
-            ctx.dead_letters().for_each_rdd(|_| {});
-            ctx.stop_when_sources_end();
+            let all = sources_that_end(&mut program.ctx, fails);
             let live = program.start().await;
             let ended = soon("the end", live.running.await_termination(None)).await;
-            match ended {
-                Ok(summary) => {
-                    let summary = summary.unwrap();
-                    assert_eq!(
-                        (fails, summary.records, summary.unfinished),
-                        (false, 500, 0)
-                    );
-                }
-                Err(error) => {
-                    assert!(fails, "{error}");
-                    let text = "source of stream `few` failed: the line is dead";
-                    assert_eq!(error.to_string(), text);
-                    assert_eq!(live.running.status().records, 503);
-                }
-            }
-            let mut got = Vec::new();
-            while let Some(rdd) = all.try_recv() {
-                got.extend(rdd.collect().unwrap());
-            }
-            assert_eq!(got, (0..500).collect::<Vec<_>>());
+            they_have_ended(ended, &live.running, all, fails);
         }
     });
 }
