@@ -13,6 +13,7 @@ mod own;
 mod programs;
 mod run;
 mod summary;
+mod system;
 
 use std::error::Error;
 

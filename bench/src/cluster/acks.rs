@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::program::{Spec, build};
 use super::sender::usual_linger;
 use super::start::Cluster;
-use super::system::cpu;
 use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag};
+use crate::system::cpu;
 
 /// `bench part acks [--clients N] [--rate LINES_PER_S] [--seconds N] [--every-ms N] [--linger-ms N]`: paced
 /// sends while a count runs every 100 ms.

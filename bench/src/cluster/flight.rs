@@ -22,8 +22,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::processes::{Process, guard};
 use super::runtime;
 use super::sender::{batches_of, text};
-use super::system::cpu;
 use crate::own::{Outcome, flag};
+use crate::system::cpu;
 
 /// As the workers' server.
 const CALL_WINDOW: u32 = 4 << 20;

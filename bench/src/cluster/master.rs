@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::program::{Spec, build};
 use super::start::Cluster;
-use super::system::cpu;
 use super::watch::Watch;
 use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag, percentiles};
+use crate::system::cpu;
 
 /// What is left out at the beginning and at the end of the sending.
 const EDGE: Duration = Duration::from_secs(2);

@@ -17,7 +17,6 @@ mod small;
 mod soak;
 mod start;
 mod summary;
-mod system;
 mod throughput;
 mod tick;
 mod watch;

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use super::processes::guard;
-use super::system::cpu;
 use crate::own::{Outcome, flag, percentiles};
+use crate::system::cpu;
 
 /// How often it is looked whether a send is due and what was acknowledged.
 const GLANCE: Duration = Duration::from_micros(250);

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::program::{Spec, WINDOW, build};
 use super::start::Cluster;
-use super::system::{exchanged, open_files, resident_mb, threads};
 use super::watch::Watch;
 use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag, percentiles};
+use crate::system::{exchanged, open_files, resident_mb, threads};
 
 /// The columns of batch reports as raw rows.
 pub const DELAYS: [&str; 7] = [

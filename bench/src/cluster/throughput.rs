@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::program::{Answers, Program, Spec, build};
 use super::small::{next, open};
 use super::start::Cluster;
-use super::system::{cpu, loopback, written};
 use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag};
 use crate::run::words_of;
+use crate::system::{cpu, loopback, written};
 
 /// Rows of a batch from which on it runs as two tasks: the library's default.
 const ROWS_PER_TASK: usize = 4_096;

@@ -1,4 +1,4 @@
-//! What safety costs: a word count with totals at full throughput, plain and kept in a directory, in turns.
+//! What safety costs: counts per word of all batches at full throughput, without it and with it, in turns.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use tokio::sync::Semaphore;
 use super::watch::{Files, Place, Reports};
 use super::{Outcome, flag, percentiles};
 use crate::run;
+use crate::system::cpu;
 
 /// Lines that are pushed at once, and by how many at the same time: who pushes waits until records are safe.
 const LINES: u64 = 10_000;
-const FEEDS: u64 = 8;
+const FEEDS: u64 = 16;
 /// Batches that wait, beside the one that is pushed.
 const AHEAD: u64 = 2;
 /// Batches that are not measured: the first ones, in which all words are new.
@@ -40,6 +41,14 @@ enum Kind {
 }
 
 impl Kind {
+    /// What it is compared with.
+    fn base(self) -> Kind {
+        match self {
+            Kind::Checkpoints => Kind::Journal,
+            _ => Kind::Plain,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Kind::Plain => "plain",
@@ -50,16 +59,18 @@ impl Kind {
     }
 }
 
-/// `bench durable [--lines N] [--seconds N] [--rounds N] [--interval-ms N] [--kinds KIND,...] [--dir DIR]`: pairs of a
-/// plain program and one that is kept (`journal`, `checkpoints` every 10 batches, `files`), each for so many seconds.
+/// `bench durable [--lines N] [--seconds N] [--rounds N] [--interval-ms N] [--kinds KIND,...] [--dir DIR]`: pairs of
+/// programs, each for so many seconds: one with a `journal` and a plain one; one with `checkpoints` every 10 batches and
+/// one with a journal alone; one with journal, checkpoints and `files` and a plain one.
 ///
-/// There are `lines` lines in a batch: more than an interval is enough for. While a batch runs, others are pushed.
+/// There are `lines` lines in a batch: more than an interval is enough for. While a batch runs, others are pushed. The
+/// lines are those of `bench compare --works running`.
 pub fn durable(flags: &[String]) -> Outcome<()> {
-    let lines: u64 = flag(flags, "--lines", 2_000_000)?;
+    let lines: u64 = flag(flags, "--lines", 3_000_000)?;
     let seconds = Duration::from_secs(flag(flags, "--seconds", 20)?);
     let rounds: usize = flag(flags, "--rounds", 10)?;
     let interval = Duration::from_millis(flag(flags, "--interval-ms", 500)?);
-    let kinds: String = flag(flags, "--kinds", "checkpoints,files".into())?;
+    let kinds: String = flag(flags, "--kinds", "journal,checkpoints,files".into())?;
     let below: String = flag(flags, "--dir", String::new())?;
     let all = [Kind::Journal, Kind::Checkpoints, Kind::Files];
     let kind = |name: &str| all.into_iter().find(|kind| kind.name() == name);
@@ -67,7 +78,14 @@ pub fn durable(flags: &[String]) -> Outcome<()> {
         .split(',')
         .map(|name| kind(name).ok_or(format!("no kind {name:?}: journal, checkpoints, files")))
         .collect::<Result<_, _>>()?;
-    let words = ["--work", "grep", "--lines", "1000000", "--batches", "100"];
+    let words = [
+        "--work",
+        "running",
+        "--lines",
+        "1000000",
+        "--batches",
+        "100",
+    ];
     let input = Input::generate(&Args::parse(words.map(str::to_owned))?);
     let batches = input.batches.into_iter().map(run::lines);
     let batches: Vec<RecordBatch> = batches.collect::<Outcome<_>>()?;
@@ -82,25 +100,29 @@ pub fn durable(flags: &[String]) -> Outcome<()> {
                 Ok(result)
             };
             // Neither is always first.
-            let (plain, kept) = match round % 2 {
-                0 => (once(Kind::Plain)?, once(*kind)?),
+            let (base, kept) = match round % 2 {
+                0 => (once(kind.base())?, once(*kind)?),
                 _ => {
                     let kept = once(*kind)?;
-                    (once(Kind::Plain)?, kept)
+                    (once(kind.base())?, kept)
                 }
             };
-            let rate = |result: &Value| result["lines_per_s"].as_f64().unwrap_or_default();
-            let ratio = rate(&kept) / rate(&plain);
-            ratios.push(ratio);
+            let of = |result: &Value, what: &str| result[what].as_f64().unwrap_or_default();
+            let ratio = of(&kept, "lines_per_s") / of(&base, "lines_per_s");
+            let cpu = of(&kept, "cpu_ns_per_line") / of(&base, "cpu_ns_per_line");
+            ratios.push((ratio, cpu));
             let pair = json!({
-                "work": "durable", "pair": kind.name(), "round": round, "ratio": ratio,
+                "work": "durable", "pair": kind.name(), "base": kind.base().name(), "round": round, "ratio": ratio,
+                "cpu_ratio": cpu,
             });
             println!("{pair}");
         }
     }
     for (kind, ratios) in kinds.into_iter().zip(ratios) {
+        let (rates, cpu): (Vec<_>, Vec<_>) = ratios.into_iter().unzip();
         let pairs = json!({
-            "work": "durable", "pair": kind.name(), "pairs": ratios.len(), "ratio": spread(ratios),
+            "work": "durable", "pair": kind.name(), "base": kind.base().name(), "pairs": rates.len(),
+            "ratio": spread(rates), "cpu_ratio": spread(cpu),
         });
         println!("{pairs}");
     }
@@ -190,6 +212,7 @@ fn measure(
     let (reports, changed) = (Reports::default(), Arc::new(AtomicU64::new(0)));
     let (ctx, queue) = program(kind, interval, &reports, &changed, place)?;
     let files = Files::watch(&place.join("program"), false);
+    let used = cpu(std::process::id());
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build()?;
     let (pushed, summary) = runtime.block_on(async {
@@ -223,6 +246,7 @@ fn measure(
         let summary = running.stop(true, None).await?;
         Ok::<_, dstreams::Error>((next.load(Relaxed) * LINES, summary))
     })?;
+    let used = cpu(std::process::id()) - used;
     let [state, manifest, journal] = files.end(["state-", "manifest-", "journal-"])?;
     if summary.records != pushed {
         return Err(format!("batches had {} records, not {pushed}", summary.records).into());
@@ -239,6 +263,7 @@ fn measure(
         "work": "durable", "kind": kind.name(), "interval_ms": interval.as_millis() as u64,
         "checked": true, "batches": rest.len(), "lines": lines,
         "lines_per_s": (lines as f64 * 1e6 / micros as f64).round(),
+        "cpu_ns_per_line": (used.as_nanos() as f64 / pushed as f64).round(),
         "processing_ms": percentiles(rest.iter().map(|r| r.processing_time()).collect()),
         "total_delay_ms": percentiles(rest.iter().map(|r| r.total_delay()).collect()),
     });

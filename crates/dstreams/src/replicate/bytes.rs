@@ -12,8 +12,9 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BlockId, ReceiverId};
 
+use super::Pieces;
 use super::frame::Format;
-use super::ipc::{read_batches, write_batches};
+use super::ipc::{encode_batches, read_batches};
 use crate::error::Result;
 use crate::receive::{Block, Share};
 
@@ -23,17 +24,21 @@ const BLOCK: Format = Format {
     version: 1,
 };
 
-/// Room that is taken at first for a block's bytes, at most: what a block says of its size may come
-/// from elsewhere.
-const MUCH: u64 = 8 << 20;
+/// Bytes before the marks.
+const HEAD: usize = 4 + 3 * 8 + 4;
 /// Bytes of a block that are believed: more than any machine's memory.
 const MOST: u64 = 1 << 48;
 
 impl Block {
     /// The bytes of a block of a stream with columns `schema`. Of the buffers that its texts point
-    /// into they hold nothing but the texts.
+    /// into they hold hardly more than the texts.
     pub fn to_bytes(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
-        let mut bytes = BLOCK.begin(self.meta.bytes.min(MUCH) as usize);
+        Ok(self.to_pieces(schema)?.whole().into_owned())
+    }
+
+    /// The same, where they lie.
+    pub(crate) fn to_pieces(&self, schema: &SchemaRef) -> Result<Pieces> {
+        let mut bytes = BLOCK.begin(HEAD);
         bytes.put_u32_le(self.meta.id.receiver.0);
         for number in [self.meta.id.seq, self.meta.rows, self.meta.bytes] {
             bytes.put_u64_le(number);
@@ -44,8 +49,10 @@ impl Block {
             bytes.put_slice(producer.as_bytes());
             bytes.put_u64_le(*last);
         }
-        write_batches(&mut bytes, schema, &self.batches)?;
-        Ok(BLOCK.seal(bytes))
+        let mut pieces = Pieces::from(bytes);
+        encode_batches(&mut pieces, schema, &self.batches)?;
+        BLOCK.seal_pieces(&mut pieces);
+        Ok(pieces)
     }
 
     /// The block of such bytes, which must have the columns of `schema`; it holds `memory` from

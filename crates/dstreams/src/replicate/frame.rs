@@ -4,8 +4,9 @@
 //! A magic of 8 bytes, the version as a `u32`, the body, and `xxh3_64` of all before it. Numbers are
 //! little-endian, here and in the bodies.
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::Pieces;
 use crate::error::{Error, Result};
 
 /// Bytes before the body.
@@ -34,6 +35,13 @@ impl Format {
     pub fn seal(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.extend(xxh3_64(&bytes).to_le_bytes());
         bytes
+    }
+
+    /// The same where the bytes lie in pieces.
+    pub fn seal_pieces(&self, pieces: &mut Pieces) {
+        let mut sum = Xxh3::new();
+        pieces.iter().for_each(|piece| sum.update(piece));
+        pieces.push(sum.digest().to_le_bytes().to_vec());
     }
 
     /// The body of sealed bytes.

@@ -6,28 +6,49 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, RecordBatchOptions, make_array,
+    Array, ArrayRef, AsArray, GenericByteViewArray, MutableArrayData, RecordBatch,
+    RecordBatchOptions, make_array,
 };
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{ByteViewType, DataType, Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::reader::RecordBatchDecoder;
 use datafusion::arrow::ipc::root_as_message;
-use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::arrow::ipc::writer::StreamEncoder;
 
+use super::Pieces;
 use crate::error::{Error, Result};
 
-/// Appends batches of columns `schema`, with nothing but what their rows need.
+/// Of the bytes that texts hold, one in so many may be of no use to them.
+const SLACK: usize = 8;
+
+/// Appends batches of columns `schema`, with hardly more than what their rows need.
+pub(crate) fn encode_batches(
+    to: &mut Pieces,
+    schema: &Schema,
+    batches: &[RecordBatch],
+) -> Result<()> {
+    let mut encoder = StreamEncoder::try_new(schema)?;
+    for batch in batches {
+        let buffers = encoder.encode(&compact(batch)?)?.into_iter();
+        buffers.for_each(|buffer| to.push(buffer));
+    }
+    let buffers = encoder.finish()?.into_iter();
+    buffers.for_each(|buffer| to.push(buffer));
+    Ok(())
+}
+
+/// The same, in one place.
 pub(crate) fn write_batches(
     to: &mut Vec<u8>,
     schema: &Schema,
     batches: &[RecordBatch],
 ) -> Result<()> {
-    let mut writer = StreamWriter::try_new(to, schema)?;
-    for batch in batches {
-        writer.write(&compact(batch)?)?;
-    }
-    Ok(writer.finish()?)
+    let mut pieces = Pieces::default();
+    encode_batches(&mut pieces, schema, batches)?;
+    to.reserve(pieces.len());
+    pieces.iter().for_each(|piece| to.extend(piece));
+    Ok(())
 }
 
 /// The batches in `bytes`, which must have the columns of `schema`, in types and nulls too.
@@ -127,7 +148,7 @@ pub(crate) fn columns(schema: &Schema) -> String {
     format!("({})", fields.collect::<Vec<_>>().join(", "))
 }
 
-/// The same rows without what they do not use of the buffers they point into.
+/// The same rows without what they do not use of the buffers they point into, where that is much.
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(compact_column);
     let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -139,11 +160,15 @@ pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     )?)
 }
 
-/// The same rows without what they do not use of the buffers that texts and lists point into.
+/// The same rows without what they do not use of the buffers that texts and lists point into, where that is much.
 pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        DataType::Utf8View if is_loose(column.as_string_view()) => {
+            Arc::new(column.as_string_view().gc())
+        }
+        DataType::BinaryView if is_loose(column.as_binary_view()) => {
+            Arc::new(column.as_binary_view().gc())
+        }
         kind if kind.is_nested() => {
             // The rows alone: a slice of lists has all items of the whole.
             let data = column.to_data();
@@ -158,4 +183,10 @@ pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
         }
         _ => Arc::clone(column),
     })
+}
+
+/// Whether the texts use so little of their buffers that a copy of them pays.
+fn is_loose<T: ByteViewType>(texts: &GenericByteViewArray<T>) -> bool {
+    let held: usize = texts.data_buffers().iter().map(Buffer::len).sum();
+    held > 0 && held - held / SLACK > texts.total_buffer_bytes_used()
 }

@@ -10,10 +10,12 @@ mod bytes;
 mod frame;
 mod held;
 mod ipc;
+mod pieces;
 mod spill;
 mod store;
 
 pub(crate) use frame::Format;
 pub use ipc::compact;
 pub(crate) use ipc::{columns, compact_column, read_batches, write_batches};
+pub(crate) use pieces::Pieces;
 pub use store::{BlockStore, Bounds};

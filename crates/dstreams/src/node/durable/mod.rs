@@ -77,7 +77,7 @@ impl Durable {
     /// A block was received. It is safe when its ticket is synced; never, and no batch takes effect any more, where
     /// it cannot be written.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Ticket {
-        let bytes = block.to_bytes(schema);
+        let bytes = block.to_pieces(schema);
         lock(&self.marks).received(input, block);
         let mut tickets = self.lock();
         let ticket = match bytes {

@@ -43,7 +43,7 @@ impl BlockJournal {
 
     /// Writes a block that was received, or had been before what was asked. It is safe when its ticket is synced.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
-        let bytes = block.to_bytes(schema)?;
+        let bytes = block.to_pieces(schema)?;
         let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
         let ticket = self.journal.append(Entry::Block { input, bytes });
         needs.block(block.meta.id, ticket);

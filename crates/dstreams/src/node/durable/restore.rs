@@ -50,7 +50,7 @@ fn without_records(
             let schema = schemas
                 .get(input as usize)
                 .ok_or_else(|| wrong(format!("a block is of input {input}, and there is none")))?;
-            let block = Block::from_bytes(&bytes, schema, Vec::new())?;
+            let block = Block::from_bytes(&bytes.whole(), schema, Vec::new())?;
             let marks = block.marks.iter();
             let entry = durable::Entry::Block {
                 input,

@@ -3,6 +3,7 @@
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
 use crate::error::{Error, Result};
+use crate::replicate::Pieces;
 
 /// What is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(crate) enum Entry {
     /// A process began to write: the n-th of this directory.
     Opened { incarnation: u64 },
     /// A block was received, of an input; its bytes are those of `Block::to_bytes`.
-    Block { input: u32, bytes: Vec<u8> },
+    Block { input: u32, bytes: Pieces },
     /// A batch has these blocks.
     Cut {
         batch: BatchTime,
@@ -32,8 +33,9 @@ const COMMITTED: u8 = 4;
 const GONE: u8 = 5;
 
 impl Entry {
-    /// Appends its bytes.
-    pub fn put(&self, to: &mut Vec<u8>) {
+    /// Its bytes.
+    pub fn to_pieces(&self) -> Pieces {
+        let mut to = Vec::new();
         match self {
             Entry::Opened { incarnation } => {
                 to.push(OPENED);
@@ -42,12 +44,14 @@ impl Entry {
             Entry::Block { input, bytes } => {
                 to.push(BLOCK);
                 to.extend(input.to_le_bytes());
-                to.extend(bytes);
+                let mut pieces = Pieces::from(to);
+                pieces.append(bytes.clone());
+                return pieces;
             }
             Entry::Cut { batch, blocks } => {
                 to.push(CUT);
                 to.extend(batch.0.to_le_bytes());
-                put_ids(blocks, to);
+                put_ids(blocks, &mut to);
             }
             Entry::Committed { batch } => {
                 to.push(COMMITTED);
@@ -56,9 +60,10 @@ impl Entry {
             Entry::Gone { receiver, blocks } => {
                 to.push(GONE);
                 to.extend(receiver.0.to_le_bytes());
-                put_ids(blocks, to);
+                put_ids(blocks, &mut to);
             }
         }
+        Pieces::from(to)
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
@@ -73,7 +78,7 @@ impl Entry {
                     .ok_or_else(|| wrong("it ends too early"))?;
                 Entry::Block {
                     input: u32::from_le_bytes(*input),
-                    bytes: bytes.to_vec(),
+                    bytes: bytes.to_vec().into(),
                 }
             }
             CUT => {

@@ -16,6 +16,7 @@
 
 mod entry;
 mod lock;
+mod output;
 mod read;
 mod segment;
 mod sync;

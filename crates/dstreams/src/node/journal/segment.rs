@@ -7,7 +7,7 @@
 use memchr::memmem;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::replicate::Format;
+use crate::replicate::{Format, Pieces};
 
 const HEADER: Format = Format {
     what: "a journal",
@@ -46,32 +46,20 @@ pub(super) fn open(bytes: &[u8]) -> crate::Result<(u64, u64)> {
     Ok((u64_of(number), u64_of(before)))
 }
 
-/// Appends an entry, whose bytes `body` appends, to what will be written at `at`.
-pub(super) fn put(
-    to: &mut Vec<u8>,
-    number: u64,
-    at: u64,
-    synced: u64,
-    body: impl FnOnce(&mut Vec<u8>),
-) {
-    let head = to.len();
-    to.resize(head + HEAD, 0);
-    body(to);
-    let (_, entry) = to.split_at_mut(head);
-    let (head, body) = entry.split_at_mut(HEAD);
+/// What is before an entry with these bytes that will be written at `at`.
+pub(super) fn head(number: u64, at: u64, synced: u64, body: &Pieces) -> Vec<u8> {
     let length = (body.len() as u32).to_le_bytes();
     let (synced, place) = (synced.to_le_bytes(), at.to_le_bytes());
-    let sum = checksum(number, &length, &synced, &place, body);
+    let sum = checksum(number, [&length, &synced, &place], body.iter());
     let parts: [&[u8]; 5] = [&MAGIC, &length, &synced, &place, &sum.to_le_bytes()];
-    head.copy_from_slice(&parts.concat());
+    parts.concat()
 }
 
-fn checksum(number: u64, length: &[u8], synced: &[u8], place: &[u8], body: &[u8]) -> u64 {
+fn checksum<'a>(number: u64, head: [&[u8]; 3], body: impl Iterator<Item = &'a [u8]>) -> u64 {
     let mut sum = Xxh3::new();
     sum.update(&number.to_le_bytes());
-    [length, synced, place, body]
-        .iter()
-        .for_each(|part| sum.update(part));
+    head.iter().for_each(|part| sum.update(part));
+    body.for_each(|part| sum.update(part));
     sum.digest()
 }
 
@@ -89,7 +77,7 @@ fn entry(bytes: &[u8], number: u64, at: usize) -> Option<At<'_>> {
     let end = at + HEAD + u32::from_le_bytes(length.try_into().ok()?) as usize;
     let body = bytes.get(at + HEAD..end)?;
     let (synced, place) = (head.get(8..16)?, head.get(16..24)?);
-    let sum = checksum(number, length, synced, place, body);
+    let sum = checksum(number, [length, synced, place], std::iter::once(body));
     let right = head.starts_with(&MAGIC) && u64_of(&head[24..]) == sum;
     (right && u64_of(place) == at as u64).then(|| At {
         body,

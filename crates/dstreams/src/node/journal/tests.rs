@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Error;
+use crate::replicate::Pieces;
 
 /// A directory of its own, removed at the end.
 struct Dir(PathBuf);
@@ -37,7 +38,10 @@ fn entry() -> impl Strategy<Value = Entry> {
     let bytes = prop::collection::vec(any::<u8>(), 0..40);
     prop_oneof![
         any::<u64>().prop_map(|incarnation| Entry::Opened { incarnation }),
-        (0..3u32, bytes).prop_map(|(input, bytes)| Entry::Block { input, bytes }),
+        (0..3u32, bytes).prop_map(|(input, bytes)| Entry::Block {
+            input,
+            bytes: bytes.into()
+        }),
         (any::<u64>(), ids.clone()).prop_map(|(batch, blocks)| Entry::Cut {
             batch: BatchTime(batch),
             blocks,
@@ -142,6 +146,28 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Blocks that are written in several runs, some of them straight to the disk.
+    #[test]
+    fn large_blocks_are_read(
+        groups in prop::collection::vec(prop::collection::vec((any::<u8>(), 0..1_500_000usize), 1..3), 1..4),
+    ) {
+        let dir = Dir::new();
+        let block = |(salt, length): &(u8, usize)| {
+            let bytes = (0..*length).map(|at| (at / 7) as u8 ^ salt).collect::<Vec<u8>>();
+            let (first, rest) = bytes.split_at(length / 3);
+            let mut pieces = Pieces::from(first.to_vec());
+            pieces.push(rest.to_vec());
+            Entry::Block { input: 1, bytes: pieces }
+        };
+        let groups: Vec<Vec<_>> = groups.iter().map(|group| group.iter().map(block).collect()).collect();
+        write(&dir.0, &groups);
+        prop_assert_eq!(entries(&dir.0).unwrap(), groups.concat());
+    }
+}
+
 fn committed(batch: u64) -> Entry {
     Entry::Committed {
         batch: BatchTime(batch),
@@ -235,7 +261,7 @@ fn fixture() -> Vec<Entry> {
         Entry::Opened { incarnation: 2 },
         Entry::Block {
             input: 1,
-            bytes: b"some block".to_vec(),
+            bytes: b"some block".to_vec().into(),
         },
         Entry::Cut {
             batch: BatchTime(1_000),

@@ -2,18 +2,19 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use tokio::sync::watch;
 
 use super::entry::Entry;
+use super::output::Output;
 use super::read::files;
 use super::segment;
 use super::sync::sync_dir;
 use crate::crash::point;
 use crate::error::{Error, Result};
+use crate::replicate::Pieces;
 
 /// Bytes after which a new file is begun.
 const FILE_BYTES: u64 = 64 << 20;
@@ -155,48 +156,55 @@ impl Drop for Journal {
 /// The file that is written.
 struct Segment {
     path: PathBuf,
-    file: File,
+    output: Output,
     number: u64,
-    written: u64,
     synced: u64,
 }
 
 impl Segment {
     fn create(dir: &Path, number: u64, before: u64) -> Result<Self> {
         let path = dir.join(segment::name(number));
-        let header = segment::header(number, before);
         let make = || {
-            let mut file = File::create_new(&path)?;
-            file.write_all(&header)?;
-            file.sync_all()?;
+            let mut output = Output::create(&path)?;
+            output.put(&segment::header(number, before))?;
+            output.flush()?;
+            output.sync()?;
             File::open(dir)?.sync_all()?; // its name
-            Ok(file)
+            Ok(output)
         };
-        let file = make().map_err(|error| Error::file("make", &path, error))?;
-        let length = header.len() as u64;
+        let output = make().map_err(|error| Error::file("make", &path, error))?;
         Ok(Segment {
-            file,
             number,
-            written: length,
-            synced: length,
+            synced: output.length(),
+            output,
             path,
         })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let done = self.file.write_all(bytes);
-        done.map_err(|error| Error::file("write", &self.path, error))?;
-        self.written += bytes.len() as u64;
+    fn put(&mut self, entry: &Pieces) -> Result<()> {
+        let head = segment::head(self.number, self.length(), self.synced, entry);
+        let mut parts = std::iter::once(&*head).chain(entry.iter());
+        let done = parts.try_for_each(|part| self.output.put(part));
+        done.map_err(|error| Error::file("write", &self.path, error))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let done = self.output.flush();
+        done.map_err(|error| Error::file("write", &self.path, error))
+    }
+
+    /// After a flush.
+    fn sync(&mut self) -> Result<()> {
+        if self.synced < self.length() {
+            let done = self.output.sync();
+            done.map_err(|error| Error::file("sync", &self.path, error))?;
+            self.synced = self.length();
+        }
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<()> {
-        if self.synced < self.written {
-            let done = self.file.sync_data();
-            done.map_err(|error| Error::file("sync", &self.path, error))?;
-            self.synced = self.written;
-        }
-        Ok(())
+    fn length(&self) -> u64 {
+        self.output.length()
     }
 }
 
@@ -239,49 +247,43 @@ impl Writer {
 
     /// All that waits: written first, then synced once.
     fn carry_out(&mut self, orders: &mut VecDeque<Order>) -> Result<()> {
-        let (mut bytes, mut entries) = (Vec::new(), 0);
+        let mut entries = 0;
         while let Some(order) = orders.pop_front() {
             match order {
                 Order::Append(entry) => {
-                    let at = self.file.written + bytes.len() as u64;
-                    segment::put(&mut bytes, self.file.number, at, self.file.synced, |to| {
-                        entry.put(to);
-                    });
+                    self.file.put(&entry.to_pieces())?;
                     entries += 1;
                     self.appended += 1;
                 }
                 Order::Fail(error) => {
-                    self.flush(&mut bytes, &mut entries)?;
+                    self.flush(&mut entries)?;
                     return Err(error);
                 }
                 Order::LetGo(before) => {
-                    self.flush(&mut bytes, &mut entries)?;
+                    self.flush(&mut entries)?;
                     self.let_go(before)?;
                 }
             }
         }
-        self.flush(&mut bytes, &mut entries)?;
-        if self.file.written >= FILE_BYTES {
+        self.flush(&mut entries)?;
+        if self.file.length() >= FILE_BYTES {
             self.roll()?;
         }
         Ok(())
     }
 
-    fn flush(&mut self, bytes: &mut Vec<u8>, entries: &mut u64) -> Result<()> {
-        self.file.write(bytes)?;
+    fn flush(&mut self, entries: &mut u64) -> Result<()> {
+        self.file.flush()?;
         point("journal:written");
         self.file.sync()?;
         self.check_ours()?;
         point("journal:synced");
-        bytes.clear();
         let entries = std::mem::take(entries);
         if entries > 0 {
             self.tell.send_modify(|done| done.entries += entries);
             // An empty entry, synced with the next: so that even now there is one that says how much was.
-            let (at, number) = (self.file.written, self.file.number);
-            segment::put(bytes, number, at, self.file.synced, |_| {});
-            self.file.write(bytes)?;
-            bytes.clear();
+            self.file.put(&Pieces::default())?;
+            self.file.flush()?;
         }
         Ok(())
     }
@@ -297,7 +299,7 @@ impl Writer {
 
     fn roll(&mut self) -> Result<()> {
         self.file.sync()?;
-        self.file = Segment::create(&self.dir, self.file.number + 1, self.file.written)?;
+        self.file = Segment::create(&self.dir, self.file.number + 1, self.file.length())?;
         let first = Ticket(self.appended + 1);
         self.firsts.push((self.file.number, first));
         Ok(())
@@ -305,7 +307,7 @@ impl Writer {
 
     /// Also begins a new file: what comes from now on is apart from what the next call lets go.
     fn let_go(&mut self, before: Ticket) -> Result<()> {
-        if self.file.written > segment::HEADER_BYTES {
+        if self.file.length() > segment::HEADER_BYTES {
             self.roll()?;
         }
         // The last file that has nothing before it: those below it may go.

@@ -12,6 +12,7 @@ use datafusion::arrow::ipc::CompressionType;
 use datafusion::arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use proptest::prelude::*;
 
+use super::super::ipc::write_batches;
 use super::*;
 use crate::receive::Budget;
 

@@ -1,0 +1,53 @@
+//! [`Pieces`]: bytes that lie in several places.
+
+use std::borrow::Cow;
+
+use datafusion::arrow::buffer::Buffer;
+
+/// Bytes in pieces, shared with those they are of: the columns of a block are written from where they are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pieces(Vec<Buffer>);
+
+impl Pieces {
+    /// Appends some bytes.
+    pub fn push(&mut self, piece: impl Into<Buffer>) {
+        self.0.push(piece.into());
+    }
+
+    /// Appends these after it.
+    pub fn append(&mut self, mut more: Pieces) {
+        self.0.append(&mut more.0);
+    }
+
+    /// How many bytes these are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Buffer::len).sum()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Buffer::as_slice)
+    }
+
+    /// All of them in one place.
+    pub fn whole(&self) -> Cow<'_, [u8]> {
+        match self.0.as_slice() {
+            [one] => Cow::Borrowed(one),
+            _ => Cow::Owned(self.iter().collect::<Vec<_>>().concat()),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Pieces {
+    fn from(bytes: Vec<u8>) -> Self {
+        Pieces(vec![bytes.into()])
+    }
+}
+
+/// The same bytes, however they are cut.
+impl PartialEq for Pieces {
+    fn eq(&self, other: &Self) -> bool {
+        self.whole() == other.whole()
+    }
+}
+
+impl Eq for Pieces {}
