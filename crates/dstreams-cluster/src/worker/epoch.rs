@@ -1,7 +1,7 @@
 //! [`Epoch`]: a worker between its welcome and the end of its link.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -51,6 +51,8 @@ pub struct Epoch {
     pub outputs: Outputs,
     /// What could not be written, for which this worker ends.
     pub failed: watch::Sender<Option<dstreams::Error>>,
+    /// Whether the last block that was to leave memory could not.
+    no_room: AtomicBool,
 }
 
 /// Claims that the master has not granted.
@@ -108,6 +110,7 @@ impl Epoch {
             on_disk,
             outputs: parts.take_outputs(),
             failed: watch::Sender::new(None),
+            no_room: AtomicBool::new(false),
         })
     }
 
@@ -328,8 +331,13 @@ impl Epoch {
 
     /// A block that cannot be written to a file stays in memory: receiving waits when that is full.
     async fn make_room(&self) {
-        if let Err(error) = self.site.store.make_room().await {
-            tracing::warn!(%error, "blocks stay in memory");
+        let made = self.site.store.make_room().await;
+        let stayed = self.no_room.swap(made.is_err(), Ordering::Relaxed);
+        match made {
+            // Once, and not for each block.
+            Err(error) if !stayed => tracing::warn!(%error, "blocks stay in memory"),
+            Ok(()) if stayed => tracing::info!("blocks leave memory again"),
+            _ => {}
         }
     }
 

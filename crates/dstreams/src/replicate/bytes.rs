@@ -33,10 +33,10 @@ impl Block {
     /// The bytes of a block of a stream with columns `schema`. Of the buffers that its texts point
     /// into they hold hardly more than the texts.
     pub fn to_bytes(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
-        Ok(self.to_pieces(schema)?.whole().into_owned())
+        Ok(BLOCK.seal(self.to_pieces(schema)?.whole().into_owned()))
     }
 
-    /// The same, where they lie.
+    /// The same where they lie, without a checksum.
     pub(crate) fn to_pieces(&self, schema: &SchemaRef) -> Result<Pieces> {
         let mut bytes = BLOCK.begin(HEAD);
         bytes.put_u32_le(self.meta.id.receiver.0);
@@ -51,7 +51,6 @@ impl Block {
         }
         let mut pieces = Pieces::from(bytes);
         encode_batches(&mut pieces, schema, &self.batches)?;
-        BLOCK.seal_pieces(&mut pieces);
         Ok(pieces)
     }
 
@@ -60,7 +59,15 @@ impl Block {
     ///
     /// Any other bytes are an error: damaged, of another format, made up.
     pub fn from_bytes(bytes: &[u8], schema: &SchemaRef, memory: Vec<Share>) -> Result<Block> {
-        let mut from = BLOCK.open(bytes)?;
+        Block::from_body(BLOCK.open(bytes)?, schema, memory)
+    }
+
+    /// The block of bytes without a checksum: somebody has checked that they are what was written.
+    pub(crate) fn from_unsealed(bytes: &[u8], schema: &SchemaRef) -> Result<Block> {
+        Block::from_body(BLOCK.open_unsealed(bytes)?, schema, Vec::new())
+    }
+
+    fn from_body(mut from: &[u8], schema: &SchemaRef, memory: Vec<Share>) -> Result<Block> {
         let (id, rows, size, marks) = head(&mut from)?;
         if size > MOST {
             return Err(BLOCK.wrong(format!("{size} bytes of memory are said to be in a block")));

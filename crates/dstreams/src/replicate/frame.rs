@@ -4,9 +4,8 @@
 //! A magic of 8 bytes, the version as a `u32`, the body, and `xxh3_64` of all before it. Numbers are
 //! little-endian, here and in the bodies.
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::Pieces;
 use crate::error::{Error, Result};
 
 /// Bytes before the body.
@@ -37,34 +36,37 @@ impl Format {
         bytes
     }
 
-    /// The same where the bytes lie in pieces.
-    pub fn seal_pieces(&self, pieces: &mut Pieces) {
-        let mut sum = Xxh3::new();
-        pieces.iter().for_each(|piece| sum.update(piece));
-        pieces.push(sum.digest().to_le_bytes().to_vec());
-    }
-
     /// The body of sealed bytes.
     pub fn open<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+        // What they are comes first: of others nothing is known of the end.
+        self.open_unsealed(bytes)?;
+        match bytes.split_last_chunk() {
+            Some((sealed, sum))
+                if sealed.len() >= HEAD && xxh3_64(sealed) == u64::from_le_bytes(*sum) =>
+            {
+                Ok(&sealed[HEAD..])
+            }
+            _ => Err(self.wrong("they are damaged: their checksum does not match")),
+        }
+    }
+
+    /// The body of bytes that are not sealed.
+    pub fn open_unsealed<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let Some(rest) = bytes.strip_prefix(&self.magic) else {
             return Err(self.wrong("they do not begin as such bytes do"));
         };
-        let (Some((version, rest)), Some((sealed, sum))) =
-            (rest.split_first_chunk(), bytes.split_last_chunk())
-        else {
+        let Some((version, body)) = rest.split_first_chunk() else {
             return Err(self.wrong("they end too early"));
         };
-        let version = u32::from_le_bytes(*version);
-        if version != self.version {
-            let ours = self.version;
-            return Err(self.wrong(format!(
-                "they have format {version}, and this program reads format {ours}"
-            )));
+        match u32::from_le_bytes(*version) {
+            version if version == self.version => Ok(body),
+            version => {
+                let ours = self.version;
+                Err(self.wrong(format!(
+                    "they have format {version}, and this program reads format {ours}"
+                )))
+            }
         }
-        if xxh3_64(sealed) != u64::from_le_bytes(*sum) || rest.len() < TAIL {
-            return Err(self.wrong("they are damaged: their checksum does not match"));
-        }
-        Ok(&sealed[HEAD..])
     }
 
     /// An error about these bytes.

@@ -135,7 +135,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     for (_, entry) in found.entries {
         match entry {
             Entry::Opened { .. } => journal.processes += 1,
-            Entry::Block { bytes, .. } => {
+            Entry::Block { bytes, .. } | Entry::SealedBlock { bytes, .. } => {
                 journal.blocks += 1;
                 journal.block_bytes += bytes.len() as u64;
             }

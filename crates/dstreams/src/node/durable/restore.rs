@@ -46,11 +46,15 @@ fn without_records(
 ) -> Result<(durable::Entry, Option<Arc<Block>>)> {
     let entry = match entry {
         Entry::Opened { incarnation } => durable::Entry::Opened { incarnation },
-        Entry::Block { input, bytes } => {
+        Entry::Block { input, ref bytes } | Entry::SealedBlock { input, ref bytes } => {
             let schema = schemas
                 .get(input as usize)
                 .ok_or_else(|| wrong(format!("a block is of input {input}, and there is none")))?;
-            let block = Block::from_bytes(&bytes.whole(), schema, Vec::new())?;
+            let bytes = bytes.whole();
+            let block = match &entry {
+                Entry::Block { .. } => Block::from_unsealed(&bytes, schema)?,
+                _ => Block::from_bytes(&bytes, schema, Vec::new())?,
+            };
             let marks = block.marks.iter();
             let entry = durable::Entry::Block {
                 input,

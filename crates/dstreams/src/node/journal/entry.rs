@@ -10,8 +10,10 @@ use crate::replicate::Pieces;
 pub(crate) enum Entry {
     /// A process began to write: the n-th of this directory.
     Opened { incarnation: u64 },
-    /// A block was received, of an input; its bytes are those of `Block::to_bytes`.
+    /// A block was received, of an input; its bytes are those of `Block::to_pieces`: the entry's checksum is theirs.
     Block { input: u32, bytes: Pieces },
+    /// The same with a checksum of its own (`Block::to_bytes`): earlier programs wrote it.
+    SealedBlock { input: u32, bytes: Pieces },
     /// A batch has these blocks.
     Cut {
         batch: BatchTime,
@@ -27,10 +29,11 @@ pub(crate) enum Entry {
 }
 
 const OPENED: u8 = 1;
-const BLOCK: u8 = 2;
+const SEALED_BLOCK: u8 = 2;
 const CUT: u8 = 3;
 const COMMITTED: u8 = 4;
 const GONE: u8 = 5;
+const BLOCK: u8 = 6;
 
 impl Entry {
     /// Its bytes.
@@ -41,8 +44,11 @@ impl Entry {
                 to.push(OPENED);
                 to.extend(incarnation.to_le_bytes());
             }
-            Entry::Block { input, bytes } => {
-                to.push(BLOCK);
+            Entry::Block { input, bytes } | Entry::SealedBlock { input, bytes } => {
+                to.push(match self {
+                    Entry::Block { .. } => BLOCK,
+                    _ => SEALED_BLOCK,
+                });
                 to.extend(input.to_le_bytes());
                 let mut pieces = Pieces::from(to);
                 pieces.append(bytes.clone());
@@ -72,13 +78,14 @@ impl Entry {
             OPENED => Entry::Opened {
                 incarnation: number(rest)?.0,
             },
-            BLOCK => {
+            BLOCK | SEALED_BLOCK => {
                 let (input, bytes) = rest
                     .split_first_chunk()
                     .ok_or_else(|| wrong("it ends too early"))?;
-                Entry::Block {
-                    input: u32::from_le_bytes(*input),
-                    bytes: bytes.to_vec().into(),
+                let (input, bytes) = (u32::from_le_bytes(*input), bytes.to_vec().into());
+                match *kind {
+                    BLOCK => Entry::Block { input, bytes },
+                    _ => Entry::SealedBlock { input, bytes },
                 }
             }
             CUT => {

@@ -239,11 +239,13 @@ fn two_processes_do_not_share_a_directory() {
 /// Bytes written by earlier versions of this code: they must be read for ever.
 #[test]
 fn old_bytes_are_read() {
-    let files: [&[u8]; 2] = [
+    let files: [&[u8]; 3] = [
         include_bytes!("fixtures/journal-1.log"),
         include_bytes!("fixtures/journal-1-gone.log"),
+        include_bytes!("fixtures/journal-1-block.log"),
     ];
-    for (bytes, expected) in files.into_iter().zip([fixture(), gone_fixture()]) {
+    let expected = [fixture(), gone_fixture(), block_fixture()];
+    for (bytes, expected) in files.into_iter().zip(expected) {
         let dir = Dir::new();
         std::fs::write(dir.0.join(segment::name(1)), bytes).unwrap();
         assert_eq!(entries(&dir.0).unwrap(), expected);
@@ -259,7 +261,7 @@ const BLOCK: BlockId = BlockId {
 fn fixture() -> Vec<Entry> {
     vec![
         Entry::Opened { incarnation: 2 },
-        Entry::Block {
+        Entry::SealedBlock {
             input: 1,
             bytes: b"some block".to_vec().into(),
         },
@@ -269,6 +271,14 @@ fn fixture() -> Vec<Entry> {
         },
         committed(1_000),
     ]
+}
+
+/// A kind that came later.
+fn block_fixture() -> Vec<Entry> {
+    vec![Entry::Block {
+        input: 1,
+        bytes: b"some block".to_vec().into(),
+    }]
 }
 
 /// A kind that came later.
@@ -289,8 +299,8 @@ fn gone_fixture() -> Vec<Entry> {
 #[ignore = "writes a fixture"]
 fn write_fixture() {
     let dir = Dir::new();
-    write(&dir.0, &[gone_fixture()]);
-    let to = "src/node/journal/fixtures/journal-1-gone.log";
+    write(&dir.0, &[block_fixture()]);
+    let to = "src/node/journal/fixtures/journal-1-block.log";
     std::fs::copy(last_file(&dir.0), to).unwrap();
 }
 
