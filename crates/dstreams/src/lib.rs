@@ -90,7 +90,7 @@ pub mod cluster {
     pub use crate::state::{Captured, Room, States, keyed};
 }
 
-/// Files: read from a directory as they appear, and written batch by batch.
+/// Files: read from a directory or an object store as they appear, and written batch by batch.
 pub mod files {
     pub use crate::commit::FileSink;
     pub use crate::receive::Files;

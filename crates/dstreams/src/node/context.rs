@@ -253,7 +253,7 @@ impl StreamContext {
         self.input(name, Box::new(TcpText::new(address)), operator)
     }
 
-    /// Records of the files in a directory, those that are there and those that appear: see [`Files`].
+    /// Records of the files in a directory or an object store, those that are there and those that appear: see [`Files`].
     ///
     /// Fails if the format has no place for a column.
     #[track_caller]

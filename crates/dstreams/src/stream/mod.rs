@@ -11,6 +11,7 @@ pub(crate) mod graph;
 pub(crate) mod initial;
 pub(crate) mod key_state;
 pub(crate) mod keyed;
+pub(crate) mod object_url;
 pub(crate) mod output;
 pub mod record;
 pub(crate) mod relational;

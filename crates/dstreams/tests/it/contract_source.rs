@@ -34,12 +34,13 @@ fn files_of_all_formats_keep_the_contract() {
             );
             all.extend(rows);
         }
-        let files = Files::dir(&dir.0, format)
-            .every(Duration::from_millis(1))
-            .piece_bytes(8 << 10);
-        for files in [files.clone(), files.once()] {
-            let make = async || files.clone().source::<Row>().unwrap();
-            block_on(contract::source(make, all.clone(), PATIENCE)).unwrap();
+        let url = format!("file://{}", dir.0.display());
+        for files in [Files::dir(&dir.0, format), Files::url(&url, format)] {
+            let files = files.every(Duration::from_millis(1)).piece_bytes(8 << 10);
+            for files in [files.clone(), files.once()] {
+                let make = async || files.clone().source::<Row>().unwrap();
+                block_on(contract::source(make, all.clone(), PATIENCE)).unwrap();
+            }
         }
     }
 }

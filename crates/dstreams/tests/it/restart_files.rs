@@ -15,14 +15,17 @@ use crate::restart::{PLACE, Process, be_the_program};
 const FILES: usize = 40;
 const LINES: usize = 60;
 
-/// All there is, then stop, if `once`.
-fn program(dir: &Path, once: bool) -> dstreams::Result<StreamContext> {
+/// All there is, then stop, if `once`; out of an object store, if `url`.
+fn program(dir: &Path, once: bool, url: bool) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(Duration::from_millis(50));
     config.threads = 2;
     config.rows_per_task = 16;
     config.checkpoint_every = 3;
     let mut ctx = StreamContext::with_config(config)?;
-    let files = Files::dir(dir.join("in"), Format::Text);
+    let files = match url {
+        true => Files::url(&format!("file://{}/in", dir.display()), Format::Text),
+        false => Files::dir(dir.join("in"), Format::Text),
+    };
     // Small pieces: a file is read in several, and killed between them.
     let files = files.every(Duration::from_millis(10)).piece_bytes(200);
     let files = if once { files.once() } else { files };
@@ -50,11 +53,10 @@ fn the_program() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
-    let (once, dir) = match place.strip_prefix("once|") {
-        Some(dir) => (true, Path::new(dir)),
-        None => (false, Path::new(&place)),
-    };
-    be_the_program(dir, || program(dir, once));
+    let (kind, dir) = place.split_once('|').unwrap();
+    let dir = Path::new(dir);
+    let (once, url) = (kind.contains("once"), kind.contains("url"));
+    be_the_program(dir, || program(dir, once, url));
 }
 
 /// The lines of each batch, partition after partition.
@@ -104,9 +106,18 @@ fn put(dir: &Path, file: usize) {
 
 #[test]
 fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
+    lines_are_in_one_batch_whenever_it_is_killed("dir");
+}
+
+#[test]
+fn each_line_of_an_object_is_in_one_batch_whenever_the_program_is_killed() {
+    lines_are_in_one_batch_whenever_it_is_killed("url");
+}
+
+fn lines_are_in_one_batch_whenever_it_is_killed(kind: &str) {
     let dir = new_dir();
     std::fs::create_dir_all(dir.join("in")).unwrap();
-    let place = dir.display().to_string();
+    let place = format!("{kind}|{}", dir.display());
     let start = || Process::start_as("restart_files::the_program", &dir, &place, None);
     let found = || batches(&dir.join("lines")).into_values().flatten().count();
     block_on(async {
@@ -135,12 +146,12 @@ fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
         soon("all lines", wait).await;
         process.stop();
     });
-    check(&dir, FILES);
+    check(&dir, kind, FILES);
     std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// Each line of so many files is in one batch, once, and the totals of each batch are those of all lines so far.
-fn check(dir: &Path, files: usize) {
+fn check(dir: &Path, kind: &str, files: usize) {
     let text = |json: &String| {
         let value: serde_json::Value = serde_json::from_str(json).unwrap();
         value["value"].as_str().unwrap().to_owned()
@@ -156,11 +167,15 @@ fn check(dir: &Path, files: usize) {
     let mut dead: Vec<String> = dead.values().flatten().map(text).collect();
     dead.sort();
     let wanted = (0..files).flat_map(|file| {
+        let root = dir.to_str().unwrap();
+        // Paths in an object store begin without it.
+        let root = if kind.contains("url") {
+            &root[1..]
+        } else {
+            root
+        };
         let of = |line| {
-            format!(
-                "{}/in/{file:03}.txt line {line}: no valid UTF-8 at byte 0 of the line",
-                dir.display()
-            )
+            format!("{root}/in/{file:03}.txt line {line}: no valid UTF-8 at byte 0 of the line")
         };
         [of(LINES / 2 + 1), of(LINES + 2)]
     });
@@ -189,10 +204,19 @@ fn check(dir: &Path, files: usize) {
 /// when it was killed before; begun again, it takes what has come since.
 #[test]
 fn a_program_over_what_there_is_stops_by_itself_whenever_it_is_killed() {
+    all_there_is_whenever_it_is_killed("once");
+}
+
+#[test]
+fn a_program_over_the_objects_there_are_stops_by_itself_whenever_it_is_killed() {
+    all_there_is_whenever_it_is_killed("once-url");
+}
+
+fn all_there_is_whenever_it_is_killed(kind: &str) {
     let dir = new_dir();
     std::fs::create_dir_all(dir.join("in")).unwrap();
     (0..FILES).for_each(|file| put(&dir.join("in"), file));
-    let place = format!("once|{}", dir.display());
+    let place = format!("{kind}|{}", dir.display());
     let start = || Process::start_as("restart_files::the_program", &dir, &place, None);
     let found = || batches(&dir.join("lines")).into_values().flatten().count();
     block_on(async {
@@ -212,7 +236,7 @@ fn a_program_over_what_there_is_stops_by_itself_whenever_it_is_killed() {
             }
         }
         assert!(kills > 1, "killed {kills} times before its end");
-        check(&dir, FILES);
+        check(&dir, kind, FILES);
         let batch = |dir: &Path| batches(&dir.join("lines")).len();
         let before = batch(&dir);
         assert!(start().end().await.success());
@@ -220,6 +244,6 @@ fn a_program_over_what_there_is_stops_by_itself_whenever_it_is_killed() {
         put(&dir.join("in"), FILES);
         assert!(start().end().await.success());
     });
-    check(&dir, FILES + 1);
+    check(&dir, kind, FILES + 1);
     std::fs::remove_dir_all(dir).unwrap();
 }

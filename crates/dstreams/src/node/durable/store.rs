@@ -3,7 +3,6 @@
 //! Both have the same files, without directories: `state-…` with bytes that manifests refer to, and `manifest-…`,
 //! each of which is there as a whole or not at all.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
 use crate::node::journal::sync_dir;
+use crate::stream::object_url::store_at;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -29,20 +29,10 @@ pub enum Store {
 }
 
 impl Store {
-    /// The place that a URL names, with what the environment says about it (keys, regions).
-    ///
-    /// `file:` and `memory:` are always understood; `s3:`, `gs:`, `az:` and others where the program is built with the
-    /// feature of the crate `object_store` for it.
+    /// The place that a URL names.
     pub fn at(url: &str) -> Result<Self> {
-        let wrong = |error: &dyn fmt::Display| Error::Config {
-            setting: "checkpoints",
-            message: format!("`{url}` names no place for them: {error}"),
-        };
-        let parsed = url::Url::parse(url).map_err(|error| wrong(&error))?;
-        let options = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
-        let (store, path) =
-            object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(&error))?;
-        Ok(Store::Objects(Arc::from(store), path))
+        let (store, path) = store_at("checkpoints", url)?;
+        Ok(Store::Objects(store, path))
     }
 
     /// The whole name of a file, for messages.

@@ -1,8 +1,12 @@
-//! What is in a directory: the files to read, by their paths below it.
+//! What is in a directory, or below a path of an object store: the files to read, by their paths below it.
 
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
 use std::path::Path;
+
+use datafusion::object_store::path::Path as At;
+use datafusion::object_store::{ObjectMeta, ObjectStore};
+use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
 
@@ -15,12 +19,37 @@ pub(super) struct Found {
     pub closed: Vec<(String, Error)>,
 }
 
-pub(super) fn look(directory: &Path) -> Result<Found> {
+pub(super) fn directory(directory: &Path) -> Result<Found> {
     let mut found = Found::default();
     collect(directory, "", &mut found)
         .map_err(|source| Error::file("look into", directory, source))?;
     found.files.sort();
     Ok(found)
+}
+
+pub(super) async fn objects(store: &dyn ObjectStore, at: &At) -> Result<Found> {
+    let mut found = Found::default();
+    let mut listed = store.list(Some(at));
+    let failed = |error: datafusion::object_store::Error| {
+        Error::file("list", Path::new(at.as_ref()), error.into())
+    };
+    while let Some(object) = listed.try_next().await.map_err(failed)? {
+        found.files.extend(name_below(at, &object));
+    }
+    found.files.sort();
+    Ok(found)
+}
+
+/// The name of an object that is to be read.
+fn name_below(at: &At, object: &ObjectMeta) -> Option<String> {
+    // What has no bytes has no records; some tools show folders by it.
+    if object.size == 0 {
+        return None;
+    }
+    let parts: Vec<_> = object.location.prefix_match(at)?.collect();
+    let parts: Vec<_> = parts.iter().map(AsRef::as_ref).collect();
+    let read = !parts.is_empty() && !parts.iter().any(|part| is_passed_over(part));
+    read.then(|| parts.join("/"))
 }
 
 fn collect(directory: &Path, prefix: &str, found: &mut Found) -> io::Result<()> {

@@ -1,46 +1,58 @@
-//! [`Files`]: the records of the files that appear in a directory.
+//! [`Files`]: the records of the files that appear in a directory or an object store.
 //!
 //! `look.rs` finds them, `split.rs` cuts text into records, `decode.rs` and `parquet.rs` make Arrow
-//! batches; `read.rs` goes through one file on a thread that may block.
+//! batches; `read.rs` goes through one file on a thread that may block. Where the files are is known to `root.rs`
+//! alone; `object.rs` reads an object.
 
+#[cfg(feature = "parquet")]
+mod chunks;
 mod decode;
 mod look;
+mod object;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod read;
+mod root;
 mod split;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::object_store::ObjectStore;
 
-use self::look::{Found, look};
+use self::look::Found;
 use self::read::{Bad, Reading};
+use self::root::Root;
 use super::ingest::Ingest;
 use super::source::{Closing, Place, Source};
 use crate::error::{BoxError, Result};
 use crate::stream::format::Format;
+use crate::stream::object_url::store_at;
 use crate::stream::record::Record;
 
 /// Pause between two looks at the directory: short for a person, long against a listing.
 const EVERY: Duration = Duration::from_millis(500);
+/// The same for an object store, where listings are paid for.
+const EVERY_OF_OBJECTS: Duration = Duration::from_secs(5);
 /// Bytes of text that become one Arrow batch.
 const PIECE: usize = 256 << 10;
 /// The mark of a file that is done.
 const DONE: u64 = u64::MAX;
 
-/// The records of the files in a directory and the directories below it: those that are there, and
-/// those that appear.
+/// The records of the files in a directory and the directories below it, or of the objects below a path of an object
+/// store: those that are there, and those that appear.
 ///
 /// A file is read when its name is first seen, so it must be whole by then: write it under a name
 /// that is passed over (one that begins with `.` or `_` or ends in `.tmp`), then rename it. Names
 /// below a directory that is passed over are, too. So what a [`FileSink`](crate::files::FileSink)
-/// writes can be read while it is written.
+/// writes can be read while it is written. An object is whole when it appears; the same names are passed over, by any
+/// part of the path, and so are objects without bytes.
 ///
 /// **Promised.** Each file is read once; what is done to it later does not count, also when another
 /// takes its name. Files that are found at the same look are read one after the other, in the order
@@ -48,14 +60,19 @@ const DONE: u64 = u64::MAX;
 /// with the path, the number of the line and the reason, and the others count. So do, of a damaged Parquet file,
 /// the rows of the row groups that are whole. So does the rest of the files when one cannot be read, is gone, or
 /// becomes shorter while it is read: that is a dead letter with its path, which comes again after a restart, when
-/// what can be read of it then is read. Memory: some
+/// what can be read of it then is read. All that is read of an object, until it is done or the program ends, is of one
+/// version: one that is overwritten meanwhile is given up in the same way, where the store has entity tags or the size or
+/// time of the object has changed. Memory: some
 /// pieces of 256 KiB, one record at most as long as
 /// [`Config::line_bytes`](crate::Config::line_bytes), what
-/// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file read.
+/// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file read; of an object 4 MiB of
+/// text, or for each column of Parquet 1 MiB or a page where that is more.
 ///
 /// **Not promised.** Links to directories are not followed. What a graceful stop finds of a file
 /// that is being read is left. On a cluster the master reads, and needs to
-/// reach the directory; dead letters of files are logged there, and not in the stream of dead letters.
+/// reach the directory or the store; dead letters of files are logged there, and not in the stream of dead letters.
+/// Nothing is asked of an object store ahead of what is read, and only its own retries are made: a request that fails
+/// after them gives the object up.
 ///
 /// Columns are found by name: members of JSON objects, the first line of CSV, columns of Parquet;
 /// others are passed over. Blank lines of JSON and CSV are no records; those of text are.
@@ -69,11 +86,13 @@ const DONE: u64 = u64::MAX;
 /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
 /// let views = ctx.files::<View>("views", Files::dir("/srv/views", Format::JsonLines))?;
 /// let lines = ctx.files::<String>("lines", Files::dir("/var/log/app", Format::Text).once())?;
+/// let more = ctx.files::<View>("more", Files::url("s3://bucket/views", Format::JsonLines))?;
 /// # Ok::<(), dstreams::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Files {
-    directory: PathBuf,
+    /// Or why there is no such place, which the start tells.
+    root: Result<Root>,
     format: Format,
     every: Duration,
     once: bool,
@@ -83,16 +102,38 @@ pub struct Files {
 impl Files {
     /// The files in `directory`, which must be there when the context starts.
     pub fn dir(directory: impl Into<PathBuf>, format: Format) -> Self {
+        Files::below(Ok(Root::Directory(directory.into())), EVERY, format)
+    }
+
+    /// The objects below a URL as the crate `object_store` takes it: `s3://bucket/path` and the like where the program
+    /// is built with the feature of that crate for it, with keys and regions from the environment; `file:///path`
+    /// always.
+    ///
+    /// The start fails where the URL names no such place, or the objects below it cannot be listed. That there are
+    /// none is no failure.
+    pub fn url(url: &str, format: Format) -> Self {
+        let root = store_at("Files::url", url).map(|(store, path)| Root::Objects(store, path));
+        Files::below(root, EVERY_OF_OBJECTS, format)
+    }
+
+    /// The objects in a store that the program has made, below `path`; all of them where it is empty.
+    pub fn store(store: Arc<dyn ObjectStore>, path: &str, format: Format) -> Self {
+        let root = Root::Objects(store, path.into());
+        Files::below(Ok(root), EVERY_OF_OBJECTS, format)
+    }
+
+    fn below(root: Result<Root>, every: Duration, format: Format) -> Self {
         Files {
-            directory: directory.into(),
+            root,
             format,
-            every: EVERY,
+            every,
             once: false,
             piece: PIECE,
         }
     }
 
-    /// Looks at the directory so often; default: every half second.
+    /// Looks for new files so often; default: every half second in a directory, every five seconds in an object
+    /// store, where each look is a request for every thousand objects that there are.
     pub fn every(mut self, pause: Duration) -> Self {
         self.every = pause;
         self
@@ -154,8 +195,7 @@ impl Source for FileSource {
     }
 
     async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
-        let directory = self.files.directory.clone();
-        tokio::task::spawn_blocking(move || look(&directory)).await??;
+        self.files.root.clone()?.look().await?;
         Ok(None)
     }
 
@@ -165,11 +205,14 @@ impl Source for FileSource {
     }
 
     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+        let root = self.files.root.clone()?;
         let mut seen = HashSet::new();
         let positions = ingest.positions().clone();
         loop {
-            let directory = self.files.directory.clone();
-            let found = tokio::task::spawn_blocking(move || look(&directory)).await?;
+            let found = tokio::select! {
+                () = closing.requested() => return Ok(()),
+                found = root.look() => found,
+            };
             let found = match found {
                 Ok(found) => found,
                 Err(error) if self.files.once => return Err(error.into()),
@@ -180,8 +223,8 @@ impl Source for FileSource {
             };
             for (name, error) in found.closed {
                 if seen.insert(name.clone()) {
-                    self.bury(&name, Bad::rest(error.to_string()), &ingest)
-                        .await;
+                    let bad = Bad::rest(error.to_string());
+                    bury(&root, &name, bad, &ingest).await;
                 }
             }
             for name in found.files {
@@ -193,7 +236,7 @@ impl Source for FileSource {
                 }
                 let done = positions.get(&name).copied().unwrap_or_default();
                 if done != DONE {
-                    self.read(&name, done, &ingest, &closing).await?;
+                    self.read(&root, &name, done, &ingest, &closing).await?;
                 }
             }
             if self.files.once {
@@ -209,10 +252,17 @@ impl Source for FileSource {
 
 impl FileSource {
     /// Pushes the records of one file after the first `done` lines, until the context closes.
-    async fn read(&self, name: &str, done: u64, ingest: &Ingest, closing: &Closing) -> Result<()> {
-        let path = self.files.directory.join(name);
+    async fn read(
+        &self,
+        root: &Root,
+        name: &str,
+        done: u64,
+        ingest: &Ingest,
+        closing: &Closing,
+    ) -> Result<()> {
         let reading = Reading {
-            path: path.clone(),
+            root: root.clone(),
+            name: name.to_owned(),
             format: self.files.format,
             schema: self.schema.clone(),
             piece: self.files.piece,
@@ -220,35 +270,39 @@ impl FileSource {
             done,
         };
         let (mut pieces, thread) = reading.start();
-        while let Some(piece) = pieces.recv().await {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                // A store may let one wait. The thread ends when nobody takes its pieces.
+                () = closing.requested() => return Ok(()),
+                piece = pieces.recv() => piece,
+            };
+            let Some(piece) = piece else { break };
             for bad in piece.bad {
-                self.bury(name, bad, ingest).await;
+                bury(root, name, bad, ingest).await;
             }
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
             ingest.push_at(rows, name, piece.done).await?;
-            if closing.is_requested() {
-                return Ok(()); // the thread ends when nobody takes its pieces
-            }
         }
         let failed = match thread.await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("the reader broke: {panic}"),
         };
-        self.bury(name, Bad::rest(failed), ingest).await;
+        bury(root, name, Bad::rest(failed), ingest).await;
         Ok(())
     }
+}
 
-    /// What is of a line or a row is told once, also after a restart; that a file cannot be read, again.
-    async fn bury(&self, name: &str, bad: Bad, ingest: &Ingest) {
-        let path = self.files.directory.join(name).display().to_string();
-        let mark = bad.at.map(|at| (name, at));
-        let dead = &ingest.0.dead_letters;
-        let (bytes, reason) = (&bad.bytes, &bad.reason);
-        dead.add_at(ingest.stream(), &path, bytes, bad.length, reason, mark)
-            .await
-    }
+/// What is of a line or a row is told once, also after a restart; that a file cannot be read, again.
+async fn bury(root: &Root, name: &str, bad: Bad, ingest: &Ingest) {
+    let path = root.path(name).display().to_string();
+    let mark = bad.at.map(|at| (name, at));
+    let dead = &ingest.0.dead_letters;
+    let (bytes, reason) = (&bad.bytes, &bad.reason);
+    dead.add_at(ingest.stream(), &path, bytes, bad.length, reason, mark)
+        .await
 }
 
 #[cfg(test)]

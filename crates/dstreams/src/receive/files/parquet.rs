@@ -1,6 +1,5 @@
 //! Parquet files to Arrow batches with the columns of the record.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -12,7 +11,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 
-use super::read::{Bad, Piece, Pieces, Reading, cut_short};
+use super::chunks::{AHEAD, Chunks};
+use super::read::{Bad, Piece, Pieces, Reading};
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
@@ -21,13 +21,18 @@ const ROWS_AT_ONCE: usize = 4096;
 
 /// Reads the rows after the first `reading.done`. Damage costs the rest of its row group.
 pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
-    let file = reading.open()?;
-    let bytes = size(&file);
+    let file = Chunks::of(reading.open(AHEAD, pieces)?);
     let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
-    let footer = footer.map_err(|error| damaged(&error))?;
+    let footer = footer.map_err(|error| match file.lost() {
+        Some(lost) => reading.unreadable(lost),
+        None => damaged(&error),
+    })?;
     let places = places(&reading.schema, footer.schema())?;
+    let mask = ProjectionMask::roots(footer.parquet_schema(), places);
+    let columns = 0..footer.parquet_schema().num_columns();
+    file.are_read_at(columns.filter(|column| mask.leaf_included(*column)).count());
     let mut rest = Rest {
-        mask: ProjectionMask::roots(footer.parquet_schema(), places),
+        mask,
         footer,
         file,
         reading,
@@ -47,19 +52,14 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
             Ok(true) => rest.give_up(end, "there are fewer", pieces),
             Ok(false) => return Ok(()),
             Err(error) => {
-                let now = size(&rest.file);
-                if now < bytes {
-                    return Err(Error::file("read", &reading.path, cut_short(bytes, now)));
+                if let Some(lost) = rest.file.lost() {
+                    return Err(reading.unreadable(lost));
                 }
                 rest.give_up(end, &error.to_string(), pieces);
             }
         }
     }
     reading.has_all_from_before(end, "rows")
-}
-
-fn size(file: &File) -> u64 {
-    file.metadata().map_or(0, |found| found.len())
 }
 
 fn damaged(error: &dyn std::fmt::Display) -> Error {
@@ -72,7 +72,7 @@ fn damaged(error: &dyn std::fmt::Display) -> Error {
 /// What is not read yet of a file.
 struct Rest<'a> {
     reading: &'a Reading,
-    file: File,
+    file: Chunks,
     footer: ArrowReaderMetadata,
     mask: ProjectionMask,
     /// Rows that were read, or given up.
@@ -84,9 +84,8 @@ impl Rest<'_> {
     fn group(&mut self, group: usize, begin: u64, pieces: &mut Pieces) -> Result<bool> {
         self.done = self.done.max(begin);
         let offset = usize::try_from(self.done - begin).unwrap_or(usize::MAX);
-        let file = self.file.try_clone();
-        let file = file.map_err(|error| Error::file("read", &self.reading.path, error))?;
-        let rows = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+        let (file, footer) = (self.file.clone(), self.footer.clone());
+        let rows = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
             .with_row_groups(vec![group])
             .with_projection(self.mask.clone())
             .with_offset(offset)

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -11,9 +12,13 @@ use tokio::task::JoinHandle;
 
 use super::DONE;
 use super::decode::Decoder;
+use super::root::{Input, Root};
 use super::split::Splitter;
 use crate::error::{Error, Result};
 use crate::stream::format::Format;
+
+/// Bytes of text that are fetched at once from an object store: long against the wait for an answer.
+const AHEAD: u64 = 4 << 20;
 
 /// What could not become a record.
 #[derive(Debug)]
@@ -47,7 +52,8 @@ pub(super) struct Piece {
 
 /// A file that is to be read.
 pub(super) struct Reading {
-    pub path: PathBuf,
+    pub root: Root,
+    pub name: String,
     pub format: Format,
     pub schema: SchemaRef,
     pub piece: usize,
@@ -103,13 +109,21 @@ impl Reading {
         (pieces, thread)
     }
 
-    pub fn open(&self) -> Result<File> {
-        File::open(&self.path).map_err(|source| Error::file("open", &self.path, source))
+    pub fn path(&self) -> PathBuf {
+        self.root.path(&self.name)
+    }
+
+    /// Opens it; of an object at least `ahead` bytes are fetched at once.
+    pub fn open(&self, ahead: u64, pieces: &Pieces) -> Result<Input> {
+        self.root.open(&self.name, ahead, &pieces.to)
     }
 
     fn read_text(&self, pieces: &mut Pieces) -> Result<()> {
-        let file = Whole::of(self.open()?).map_err(|error| self.unreadable(error))?;
-        let mut splitter = Splitter::new(file, self.format, self.piece, self.line_bytes);
+        let from: Box<dyn Read> = match self.open(AHEAD, pieces)? {
+            Input::File(file) => Box::new(Whole::of(file).map_err(|error| self.unreadable(error))?),
+            Input::Object(object) => Box::new(Arc::new(object).reader(0)),
+        };
+        let mut splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
         let mut decoder = Decoder::new(self.format, self.schema.clone());
         let mut lines = 0;
         while let Some(mut chunk) = splitter.next().map_err(|error| self.unreadable(error))? {
@@ -146,8 +160,8 @@ impl Reading {
         Err(self.unreadable(io::Error::new(ErrorKind::UnexpectedEof, message)))
     }
 
-    fn unreadable(&self, source: io::Error) -> Error {
-        Error::file("read", &self.path, source)
+    pub fn unreadable(&self, source: io::Error) -> Error {
+        Error::file("read", &self.path(), source)
     }
 }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use datafusion::object_store::ObjectStoreExt;
+use datafusion::object_store::memory::InMemory;
 use dstreams_control::ReceiverId;
 use proptest::prelude::*;
 
@@ -142,6 +144,30 @@ proptest! {
     }
 }
 
+/// The same in an object store.
+fn objects(files: &[(&str, Vec<u8>)]) -> Arc<dyn ObjectStore> {
+    let store = InMemory::new();
+    for (name, bytes) in files {
+        let location = (*name).into();
+        let put = store.put(&location, bytes.clone().into());
+        futures::executor::block_on(put).unwrap();
+    }
+    Arc::new(store)
+}
+
+#[test]
+fn a_restart_goes_on_in_objects() {
+    let text = |lines: std::ops::Range<u32>| lines.map(|n| format!("{n}\n")).collect::<String>();
+    let lines = objects(&[("a/b", text(0..30).into()), ("c", text(30..40).into())]);
+    for piece in [1, 7, 1000] {
+        let files = Files::store(Arc::clone(&lines), "", Format::Text);
+        goes_on::<String>(&files.piece_bytes(piece)).unwrap();
+    }
+    let csv = objects(&[("at/a", ("value\n".to_owned() + &text(0..20)).into())]);
+    let files = Files::store(csv, "at", Format::Csv).piece_bytes(7);
+    goes_on::<i64>(&files).unwrap();
+}
+
 #[cfg(feature = "parquet")]
 #[test]
 fn a_restart_goes_on_in_parquet() {
@@ -152,6 +178,8 @@ fn a_restart_goes_on_in_parquet() {
     let mut writer = writer.unwrap();
     writer.write(&rows).unwrap();
     writer.close().unwrap();
+    let store = objects(&[("a", bytes.clone()), ("b", bytes.clone())]);
+    goes_on::<i64>(&Files::store(store, "", Format::Parquet)).unwrap();
     let dir = Dir::new(&[("a".into(), bytes.clone()), ("b".into(), bytes)]);
     let files = Files::dir(&dir.0, Format::Parquet);
     goes_on::<i64>(&files).unwrap();

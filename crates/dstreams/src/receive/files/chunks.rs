@@ -1,0 +1,92 @@
+//! [`Chunks`]: what the reader of Parquet reads from: a file, or ranges of an object.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::errors::Result;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::object::Object;
+use super::read::cut_short;
+use super::root::Input;
+
+/// Bytes that are fetched at once from an object store, for each column: some pages.
+pub(super) const AHEAD: u64 = 1 << 20;
+/// Bytes at the end of an object that are fetched first: enough for most footers, and for the whole of a small one.
+const FOOTER: u64 = 64 << 10;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub(super) enum Chunks {
+    /// With the bytes it had when it was opened.
+    File(Arc<File>, u64),
+    Object(Arc<Object>),
+}
+
+impl Chunks {
+    pub fn of(input: Input) -> Self {
+        match input {
+            Input::File(file) => {
+                let bytes = Length::len(&file);
+                Chunks::File(Arc::new(file), bytes)
+            }
+            Input::Object(object) => {
+                let length = object.size().min(FOOTER);
+                // What fails comes again when the footer is read.
+                let _ = object.range(object.size() - length, length);
+                Chunks::Object(Arc::new(object))
+            }
+        }
+    }
+
+    /// So many columns are read side by side.
+    pub fn are_read_at(&self, columns: usize) {
+        if let Chunks::Object(object) = self {
+            object.keep(columns);
+        }
+    }
+
+    /// Why it is not there any more as it was when it was opened, if it is not: then nothing was wrong with its bytes.
+    pub fn lost(&self) -> Option<io::Error> {
+        match self {
+            Chunks::File(file, opened) => {
+                let now = Length::len(file.as_ref());
+                (now < *opened).then(|| cut_short(*opened, now))
+            }
+            Chunks::Object(object) => object.failed(),
+        }
+    }
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        match self {
+            Chunks::File(file, _) => Length::len(file.as_ref()),
+            Chunks::Object(object) => object.size(),
+        }
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Box<dyn Read>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        Ok(match self {
+            Chunks::File(file, _) => Box::new(file.get_read(start)?),
+            Chunks::Object(object) => Box::new(object.reader(start)),
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        match self {
+            Chunks::File(file, _) => file.get_bytes(start, length),
+            // A copy: a page that is kept must not keep what was fetched with it.
+            Chunks::Object(object) => {
+                let bytes = object.range(start, length as u64)?;
+                Ok(Bytes::copy_from_slice(&bytes[..length]))
+            }
+        }
+    }
+}

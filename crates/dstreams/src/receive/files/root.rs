@@ -1,0 +1,81 @@
+//! [`Root`]: where the files are: a directory, or a place in an object store.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::object_store::ObjectStore;
+use datafusion::object_store::path::Path as At;
+use tokio::sync::mpsc;
+
+use super::look::{self, Found};
+use super::object::Object;
+use super::read::Piece;
+use crate::error::{Error, Result};
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub(super) enum Root {
+    Directory(PathBuf),
+    /// What is below a path, with `/` between the parts of names.
+    Objects(Arc<dyn ObjectStore>, At),
+}
+
+/// A file that is open.
+pub(super) enum Input {
+    File(File),
+    Object(Object),
+}
+
+impl Root {
+    /// The files below it.
+    pub async fn look(&self) -> Result<Found> {
+        match self {
+            Root::Directory(directory) => {
+                let looked = directory.clone();
+                let found = tokio::task::spawn_blocking(move || look::directory(&looked)).await;
+                found.map_err(|panic| Error::file("look into", directory, panic.into()))?
+            }
+            Root::Objects(store, at) => look::objects(store.as_ref(), at).await,
+        }
+    }
+
+    /// The whole name of a file, for messages.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Root::Directory(directory) => directory.join(name),
+            Root::Objects(_, at) => Path::new(at.as_ref()).join(name),
+        }
+    }
+
+    /// Opens a file, on a thread that may block. Of an object at least `ahead` bytes are fetched at once, and no more
+    /// when nobody takes what `to` is sent.
+    pub fn open(&self, name: &str, ahead: u64, to: &mpsc::Sender<Piece>) -> Result<Input> {
+        let opened = match self {
+            Root::Directory(directory) => File::open(directory.join(name)).map(Input::File),
+            Root::Objects(store, at) => {
+                // The name is as the store has listed it: nothing in it is to be encoded again.
+                let location = match at.as_ref() {
+                    "" => At::parse(name),
+                    at => At::parse(format!("{at}/{name}")),
+                };
+                let location = location.map_err(std::io::Error::other);
+                location
+                    .and_then(|location| Object::open(store, &location, ahead, to))
+                    .map(Input::Object)
+            }
+        };
+        opened.map_err(|source| Error::file("open", &self.path(name), source))
+    }
+}
+
+/// A store is shown by its name: how it is reached is nobody else's.
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Root::Directory(directory) => write!(f, "{directory:?}"),
+            Root::Objects(store, at) => write!(f, "{store} {at:?}"),
+        }
+    }
+}
