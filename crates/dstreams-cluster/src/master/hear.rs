@@ -151,6 +151,7 @@ impl Hub {
 
     /// A source that ran on a worker has ended.
     fn source_ended(&self, worker: WorkerId, input: u32, failure: Option<String>) {
+        self.step(ClusterEvent::SourceEnded { input });
         let Some(input) = self.inputs.get(input as usize) else {
             return;
         };

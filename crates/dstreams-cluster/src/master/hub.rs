@@ -447,12 +447,18 @@ impl Hub {
     pub fn end(&self, goes_on: bool) {
         let mut state = self.lock();
         state.ended = true;
+        self.changed();
         if goes_on {
             return;
         }
         for worker in state.workers.values() {
             worker.link.say(&ToWorker::End);
         }
+    }
+
+    /// Whether nothing is decided any more.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// Says something to one worker.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dstreams::Result;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::cluster::{
     BlockStore, CheckpointPlan, Dataset, Held, Plans, Receivers, Workers, Writing, tasks_for,
 };
+use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
@@ -56,6 +56,18 @@ impl Remote {
         *self.committed_mut()
     }
 
+    /// From the holders. What one has that holds its partition no more may not be what the batch left.
+    async fn read_state(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let snapshot = self.snapshot(Some(batch)).await;
+        let rows = self.state(state, batch, &snapshot).await?;
+        let now = self.hub.holders(snapshot.holders.len());
+        let mut all = snapshot.holders.iter().zip(now);
+        match all.all(|(then, now)| now.is_some_and(|now| now.holder == then.holder)) {
+            true => Ok(rows),
+            false => Err(retryable("a partition of the state has moved")),
+        }
+    }
+
     async fn run_here(
         &self,
         batch: BatchTime,
@@ -64,7 +76,7 @@ impl Remote {
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
         loop {
-            let snapshot = self.snapshot().await;
+            let snapshot = self.snapshot(None).await;
             let gate = Gate::default();
             let run = self.run_jobs((batch, attempt), blocks, &snapshot, &gate);
             tokio::pin!(run);
@@ -221,13 +233,14 @@ impl Workers for Remote {
         self.store.forget(blocks);
     }
 
-    /// From the holders. What one of them has that holds it no more may not be what the batch left.
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let snapshot = self.snapshot().await;
-        let rows = self.state(state, batch, &snapshot).await?;
-        match self.hub.holders(snapshot.holders.len()) {
-            now if now.iter().flatten().eq(&snapshot.holders) => Ok(rows),
-            _ => Err(retryable("a partition of the state has moved")),
+        let over = |hub: &Hub| {
+            hub.broken()
+                .or(hub.has_ended().then_some(Error::NotRunning))
+        };
+        tokio::select! {
+            rows = self.read_state(state, batch) => rows,
+            error = self.hub.until(over) => Err(error),
         }
     }
 

@@ -22,8 +22,11 @@ pub struct Snapshot {
 }
 
 impl Remote {
-    /// Waits for workers, one at least, and for a holder of each partition.
-    pub async fn snapshot(&self) -> Snapshot {
+    /// Waits for workers, one at least, and for a holder of each partition, with what has taken effect and the state as
+    /// of `batch`.
+    pub async fn snapshot(&self, batch: Option<BatchTime>) -> Snapshot {
+        // Before the first batch there is none.
+        let batch = batch.filter(|batch| batch.0 > 0);
         let partitions = if self.has_state() {
             self.plans.tasks
         } else {
@@ -38,10 +41,9 @@ impl Remote {
                 let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
                 let holders = holders?;
                 // One that took over has what was committed before it goes on.
-                let committed = self.committed();
-                let up_to_date = |(partition, of): (u32, &Holders)| {
-                    hub.version(of.holder, partition) >= committed
-                };
+                let wanted = self.committed().max(batch);
+                let up_to_date =
+                    |(partition, of): (u32, &Holders)| hub.version(of.holder, partition) >= wanted;
                 if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
                     return None;
                 }

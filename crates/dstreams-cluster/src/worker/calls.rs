@@ -4,10 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
 use async_trait::async_trait;
+use dstreams::cluster::on_disk;
 use tonic::{Request, Status, Streaming};
 
 use super::epoch::Epoch;
 use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
+use crate::plan::Source;
 
 /// See the module.
 #[derive(Default)]
@@ -47,7 +49,15 @@ impl Calls for WorkerCalls {
                 let site = Arc::clone(&epoch.site);
                 Ok(serve_parts(parts, move |source| {
                     let site = Arc::clone(&site);
-                    async move { site.here(&source).await }
+                    async move {
+                        match source {
+                            // Looks at all its rows, some of which may be in files.
+                            Source::State { .. } => {
+                                on_disk(async move { site.here(&source).await }).await
+                            }
+                            _ => site.here(&source).await,
+                        }
+                    }
                 }))
             }
             Ask::Prepare { output, kept } => {

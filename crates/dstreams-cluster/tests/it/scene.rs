@@ -301,6 +301,8 @@ impl Scene {
         let stopped = self.cluster.running.stop(true, None);
         let summary = soon("the stop", stopped).await.unwrap();
         assert_eq!(summary.unfinished, 0);
+        let asked = soon("an answer", self.cluster.running.session()).await;
+        assert!(asked.is_err(), "nobody holds the states any more");
         let found = std::mem::take(&mut *self.found.lock().unwrap());
         assert!(sent > 100, "only {sent} lines were sent");
         check(&found, sent, sent);

@@ -60,6 +60,11 @@ pub enum ClusterEvent {
         /// The blocks.
         blocks: Vec<BlockId>,
     },
+    /// The source of an input has ended where it ran, and what it brought is safe: it runs nowhere else.
+    SourceEnded {
+        /// The input.
+        input: u32,
+    },
     /// A client with this producer name connected to this worker, which takes nothing of it before `Grant`.
     Claim {
         /// The input.

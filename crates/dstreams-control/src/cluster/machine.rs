@@ -90,6 +90,7 @@ impl Cluster {
             ClusterEvent::Forgotten { blocks } => {
                 blocks.into_iter().for_each(|block| self.forget(block));
             }
+            ClusterEvent::SourceEnded { input } => self.receivers.source_ended(input),
             ClusterEvent::Claim {
                 input,
                 producer,

@@ -3,7 +3,7 @@
 //! A receiver is open, then its worker is lost and the others are asked (fencing), then it is gone. It is remembered
 //! until the last of its blocks is forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ClusterCommand, ClusterConfig, InputKind, WorkerId};
 use crate::seq_set::SeqSet;
@@ -58,6 +58,8 @@ pub(super) struct Receivers {
     of_worker: BTreeMap<WorkerId, Vec<ReceiverId>>,
     /// Inputs of one receiver that have none.
     unplaced: Vec<u32>,
+    /// Inputs that have no source any more.
+    ended: BTreeSet<u32>,
     /// The first id of a worker's receiver, and the next; `None` when there are no more.
     first: u32,
     next: Option<u32>,
@@ -75,6 +77,7 @@ impl Receivers {
             all: of(InputKind::Master).map(master).collect(),
             of_worker: BTreeMap::new(),
             unplaced: of(InputKind::One).collect(),
+            ended: BTreeSet::new(),
             first,
             next: Some(first),
         }
@@ -96,11 +99,21 @@ impl Receivers {
         out: &mut Vec<ClusterCommand>,
     ) {
         for input in std::mem::take(&mut self.unplaced) {
+            if self.ended.contains(&input) {
+                continue;
+            }
             let load = |worker: &WorkerId| self.of_worker.get(worker).map_or(0, Vec::len);
             match workers.clone().min_by_key(load) {
                 Some(worker) => self.open(worker, input, out),
                 None => self.unplaced.push(input),
             }
+        }
+    }
+
+    /// An input needs no receiver any more, once the one that it has is gone.
+    pub(super) fn source_ended(&mut self, input: u32) {
+        if kind_of(&self.inputs, input) == Some(InputKind::One) {
+            self.ended.insert(input);
         }
     }
 

@@ -68,6 +68,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
             .prop_map(|(worker, lost, blocks)| ClusterEvent::Fenced { worker, lost, blocks }),
         2 => (block(), worker()).prop_map(|(block, to)| ClusterEvent::CopyFailed { block, to }),
         2 => blocks.prop_map(|blocks| ClusterEvent::Forgotten { blocks }),
+        1 => small().prop_map(|input| ClusterEvent::SourceEnded { input }),
         4 => (small(), producer(), worker(), number())
             .prop_map(|(input, producer, worker, token)| ClusterEvent::Claim { input, producer, worker, token }),
         4 => (worker(), small(), producer(), number(), number()).prop_map(

@@ -219,7 +219,7 @@ impl Ledger {
                 }
             }
             ClusterEvent::Committed { batch } => self.committed = self.committed.max(Some(*batch)),
-            ClusterEvent::Drain { .. } => {}
+            ClusterEvent::Drain { .. } | ClusterEvent::SourceEnded { .. } => {}
         }
     }
 

@@ -160,9 +160,13 @@ impl Workers for ThisProcess {
     }
 
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let partitions = 0..self.plans.tasks;
-        let rows = partitions.map(|partition| self.states.table(state, partition, batch));
-        rows.collect()
+        let (partitions, states) = (0..self.plans.tasks, Arc::clone(&self.states));
+        // Looks at all rows, some of which may be in files.
+        on_disk(async move {
+            let rows = partitions.map(|partition| states.table(state, partition, batch));
+            rows.collect()
+        })
+        .await
     }
 
     fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {

@@ -89,10 +89,8 @@ impl Parts {
         if !self.stops_at_the_end {
             return;
         }
-        let streams = self.inputs().into_iter().enumerate();
-        let streams = streams.filter(|(at, _)| self.dead_letter_input != Some(*at));
-        let streams = streams.map(|(_, (name, _))| name);
-        let ends = SourcesEnd::new(streams, mailbox.clone());
+        let sources = self.sources.len() - usize::from(self.dead_letter_input.is_some());
+        let ends = SourcesEnd::new(sources, mailbox.clone());
         self.listeners.push(Arc::new(ends));
     }
 

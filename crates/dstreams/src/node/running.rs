@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
@@ -18,8 +18,10 @@ use super::workers::Workers;
 use crate::batch::Clock;
 use crate::error::{Error, Result};
 
-/// How often states are read that change meanwhile.
-const TRIES: u32 = 10;
+/// How long states that cannot be read now are asked for.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest pause between two tries.
+const LONG: Duration = Duration::from_millis(50);
 
 /// A program that runs. Dropping it does not stop the program.
 pub struct Running {
@@ -125,24 +127,25 @@ impl Running {
     /// # }
     /// ```
     ///
-    /// On a cluster the rows come here from the workers that hold them. Fails while batches follow each other faster
-    /// than the states can be read.
+    /// On a cluster the rows come here from the workers that hold them. Fails where batches follow each other faster
+    /// than the states can be read, or workers are lost and nobody has taken over, for 15 seconds.
     pub async fn session(&self) -> Result<SessionContext> {
         let workers = &self.watched.workers;
         let states = workers.plans().states.iter().enumerate();
         let tables: Vec<_> = states
             .filter_map(|(state, spec)| Some((state, spec.table()?)))
             .collect();
-        let mut tries = 0;
+        let (begun, mut pause) = (Instant::now(), Duration::ZERO);
         let rows = loop {
-            tries += 1;
             let last = self.last_batch().or(self.restored);
             let last = last.unwrap_or(BatchTime(0));
             let reads = tables.iter().map(|(state, _)| workers.table(*state, last));
             match futures::future::try_join_all(reads).await {
                 // Batches have followed each other meanwhile, or a worker was lost.
-                Err(error) if tries < TRIES && passes(&error) => {
+                Err(error) if passes(&error) && begun.elapsed() < PATIENCE => {
                     tracing::debug!(%error, "states are read once more");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).clamp(Duration::from_millis(1), LONG);
                 }
                 rows => break rows?,
             }

@@ -33,7 +33,7 @@ impl Block {
     /// The bytes of a block of a stream with columns `schema`. Of the buffers that its texts point
     /// into they hold hardly more than the texts.
     pub fn to_bytes(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
-        Ok(BLOCK.seal(self.to_pieces(schema)?.whole().into_owned()))
+        Ok(BLOCK.seal_pieces(&self.to_pieces(schema)?))
     }
 
     /// The same where they lie, without a checksum.

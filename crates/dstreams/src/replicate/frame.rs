@@ -6,6 +6,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Pieces;
 use crate::error::{Error, Result};
 
 /// Bytes before the body.
@@ -34,6 +35,13 @@ impl Format {
     pub fn seal(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.extend(xxh3_64(&bytes).to_le_bytes());
         bytes
+    }
+
+    /// The same where they lie in pieces.
+    pub fn seal_pieces(&self, pieces: &Pieces) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(pieces.len() + TAIL);
+        pieces.iter().for_each(|piece| bytes.extend(piece));
+        self.seal(bytes)
     }
 
     /// The body of sealed bytes.

@@ -30,7 +30,11 @@ pub(crate) fn encode_batches(
 ) -> Result<()> {
     let mut encoder = StreamEncoder::try_new(schema)?;
     for batch in batches {
-        let buffers = encoder.encode(&compact(batch)?)?.into_iter();
+        let rows = match batch.columns().iter().all(is_dense) {
+            true => batch.clone(),
+            false => compact(batch)?,
+        };
+        let buffers = encoder.encode(&rows)?.into_iter();
         buffers.for_each(|buffer| to.push(buffer));
     }
     let buffers = encoder.finish()?.into_iter();
@@ -148,7 +152,7 @@ pub(crate) fn columns(schema: &Schema) -> String {
     format!("({})", fields.collect::<Vec<_>>().join(", "))
 }
 
-/// The same rows without what they do not use of the buffers they point into, where that is much.
+/// The same rows without what they do not use of the buffers they point into.
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(compact_column);
     let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -160,15 +164,11 @@ pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     )?)
 }
 
-/// The same rows without what they do not use of the buffers that texts and lists point into, where that is much.
+/// The same rows without what they do not use of the buffers that texts and lists point into.
 pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
-        DataType::Utf8View if is_loose(column.as_string_view()) => {
-            Arc::new(column.as_string_view().gc())
-        }
-        DataType::BinaryView if is_loose(column.as_binary_view()) => {
-            Arc::new(column.as_binary_view().gc())
-        }
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
         kind if kind.is_nested() => {
             // The rows alone: a slice of lists has all items of the whole.
             let data = column.to_data();
@@ -185,8 +185,16 @@ pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// Whether the texts use so little of their buffers that a copy of them pays.
-fn is_loose<T: ByteViewType>(texts: &GenericByteViewArray<T>) -> bool {
+/// Whether a column uses nearly all of the buffers it points into, so that it is written as it is.
+fn is_dense(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Utf8View => are_dense(column.as_string_view()),
+        DataType::BinaryView => are_dense(column.as_binary_view()),
+        kind => !kind.is_nested(),
+    }
+}
+
+fn are_dense<T: ByteViewType>(texts: &GenericByteViewArray<T>) -> bool {
     let held: usize = texts.data_buffers().iter().map(Buffer::len).sum();
-    held > 0 && held - held / SLACK > texts.total_buffer_bytes_used()
+    held - held / SLACK <= texts.total_buffer_bytes_used()
 }

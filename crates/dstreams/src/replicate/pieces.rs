@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use datafusion::arrow::buffer::Buffer;
 
-/// Bytes in pieces, shared with those they are of: the columns of a block are written from where they are.
+/// Bytes in pieces, shared with those they are of: so a block is bytes without a copy of its columns.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pieces(Vec<Buffer>);
 

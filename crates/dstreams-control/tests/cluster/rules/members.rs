@@ -50,6 +50,19 @@ fn inputs_are_received_where_their_kind_says() {
 }
 
 #[test]
+fn a_source_that_has_ended_runs_nowhere_else() {
+    let inputs = vec![InputKind::One, InputKind::One];
+    let mut it = Cluster::new(ClusterConfig::new(inputs, 0));
+    let first = it.step(join(W1));
+    assert_eq!(first, [receive(W1, 0, 2), receive(W1, 1, 3)]);
+    it.step(join(W2));
+    assert_eq!(it.step(ClusterEvent::SourceEnded { input: 0 }), []);
+    it.step(lost(W1));
+    let moved = it.step(fenced(W2, W1, &[]));
+    assert_eq!(moved, [gone(2, &[]), gone(3, &[]), receive(W2, 1, 4)]);
+}
+
+#[test]
 fn the_ring_follows_who_is_there() {
     let mut it = cluster(3, 0);
     assert_eq!(it.workers().collect::<Vec<_>>(), [W1, W2, W3]);

@@ -271,3 +271,43 @@ impl Restored {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Record, batch_of};
+    use dstreams_control::{BlockId, ReceiverId};
+
+    /// Also blocks as earlier programs wrote them.
+    #[test]
+    fn blocks_are_what_they_were() {
+        let texts = ["a", "a text that is long enough for a buffer"].map(str::to_owned);
+        let rows = batch_of(texts.clone()).unwrap();
+        let id = BlockId {
+            receiver: ReceiverId(3),
+            seq: 5,
+        };
+        let marks = [(Arc::from("producer"), 7)].into_iter().collect();
+        let block = Block::new(id, vec![rows.clone()], 100, Vec::new()).with_marks(marks);
+        let schema = String::schema();
+        let entries = [
+            Entry::Block {
+                input: 0,
+                bytes: block.to_pieces(&schema).unwrap(),
+            },
+            Entry::SealedBlock {
+                input: 0,
+                bytes: block.to_bytes(&schema).unwrap().into(),
+            },
+        ];
+        for entry in entries {
+            let bytes = entry.to_pieces();
+            let read = Entry::from_bytes(&bytes.whole()).unwrap();
+            assert_eq!(read, entry);
+            let (_, found) = without_records(read, &[Arc::clone(&schema)]).unwrap();
+            let found = found.unwrap();
+            assert_eq!((found.meta, &found.marks), (block.meta, &block.marks));
+            assert_eq!(found.batches, [rows.clone()]);
+        }
+    }
+}

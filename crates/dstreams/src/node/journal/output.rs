@@ -1,11 +1,11 @@
 //! [`Output`]: appends bytes to a file; many at once without a copy of them in the system's cache.
 //!
-//! Nobody reads a journal while it is written: what comes in large runs goes straight from here to the disk, where the
+//! A journal is hardly read while it is written: what comes in large runs goes straight from here to the disk, where the
 //! file system can do that. It must be whole pages, in memory and in the file; what is before and after them is
 //! written the usual way.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Result, Seek, SeekFrom, Write};
+use std::io::{Result, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// What is written straight to the disk begins and ends at multiples of this.
@@ -73,20 +73,18 @@ impl Output {
         let (before, rest) = bytes.split_at(before.min(bytes.len()));
         let (pages, after) = rest.split_at(rest.len() / PAGE * PAGE);
         let at_pages = at + before.len() as u64;
-        match &mut self.direct {
-            Some(direct) if pages.len() >= LARGE => {
+        match self.direct.as_mut().filter(|_| pages.len() >= LARGE) {
+            Some(direct) => {
                 write(&mut self.file, before, at)?;
-                match write(direct, pages, at_pages) {
-                    // Larger pages are wanted, or it was promised and cannot be done.
-                    Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                        self.direct = None;
-                        write(&mut self.file, pages, at_pages)?;
-                    }
-                    done => done?,
+                if let Err(error) = write(direct, pages, at_pages) {
+                    // It may be that this was promised and cannot be done; if not, this one fails too.
+                    tracing::debug!(%error, "writes go through the system's cache");
+                    self.direct = None;
+                    write(&mut self.file, pages, at_pages)?;
                 }
                 write(&mut self.file, after, at_pages + pages.len() as u64)?;
             }
-            _ => write(&mut self.file, bytes, at)?,
+            None => write(&mut self.file, bytes, at)?,
         }
         self.written += self.waiting as u64;
         self.waiting = 0;
@@ -124,4 +122,52 @@ fn direct(path: &Path) -> Option<File> {
 #[cfg(not(target_os = "linux"))]
 fn direct(_path: &Path) -> Option<File> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes runs of any length, each flushed, and looks at the file; `spoil` changes the output after the first.
+    /// Whether pages went straight to the disk in the beginning, and in the end.
+    fn written(spoil: impl Fn(&mut Output)) -> (bool, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut output = Output::create(&path).unwrap();
+        let possible = output.direct.is_some();
+        let mut wanted = Vec::new();
+        for (run, length) in RUNS.iter().enumerate() {
+            let bytes: Vec<u8> = (0..*length).map(|at| (at / 5 + run) as u8).collect();
+            // In parts, as entries come.
+            let (first, rest) = bytes.split_at(length / 3);
+            output.put(first).unwrap();
+            output.put(rest).unwrap();
+            wanted.extend(bytes);
+            assert_eq!(output.length(), wanted.len() as u64);
+            output.flush().unwrap();
+            assert!(std::fs::read(&path).unwrap() == wanted, "run {run}");
+            if run == 0 {
+                spoil(&mut output);
+            }
+        }
+        output.sync().unwrap();
+        (possible, output.direct.is_some())
+    }
+
+    const RUNS: [usize; 7] = [36, 3 * ROOM + 17, LARGE - 1, 5, 4060, 2 * LARGE, ROOM];
+
+    #[test]
+    fn runs_of_any_length_are_there_after_a_flush() {
+        let (possible, done) = written(|_| {});
+        assert_eq!(done, possible);
+    }
+
+    /// A file system that promises what it cannot do.
+    #[test]
+    fn what_cannot_go_straight_to_the_disk_goes_the_usual_way() {
+        // A file that nothing can be written to.
+        let spoil = |output: &mut Output| output.direct = Some(File::open("/dev/zero").unwrap());
+        let (_, done) = written(spoil);
+        assert!(!done);
+    }
 }

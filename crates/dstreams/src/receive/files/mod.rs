@@ -68,7 +68,7 @@ const DONE: u64 = u64::MAX;
 /// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file read; of an object 4 MiB of
 /// text, or for each column of Parquet 1 MiB or a page where that is more.
 ///
-/// **Not promised.** Links to directories are not followed. What a graceful stop finds of a file
+/// **Not promised.** Links to directories are not followed by [`Files::dir`]. What a graceful stop finds of a file
 /// that is being read is left. On a cluster the master reads, and needs to
 /// reach the directory or the store; dead letters of files are logged there, and not in the stream of dead letters.
 /// Nothing is asked of an object store ahead of what is read, and only its own retries are made: a request that fails
@@ -107,7 +107,8 @@ impl Files {
 
     /// The objects below a URL as the crate `object_store` takes it: `s3://bucket/path` and the like where the program
     /// is built with the feature of that crate for it, with keys and regions from the environment; `file:///path`
-    /// always.
+    /// always. Of a directory that is named so, links are followed and what cannot be looked into fails the whole look:
+    /// [`Files::dir`] does better there.
     ///
     /// The start fails where the URL names no such place, or the objects below it cannot be listed. That there are
     /// none is no failure.

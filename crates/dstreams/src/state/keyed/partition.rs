@@ -261,7 +261,10 @@ impl KeyedPartition {
         for hashes in hashes.chunks(AT_ONCE) {
             let from = before.len();
             match known {
-                Some(rows) => before.extend(&rows[from..from + hashes.len()]),
+                Some(rows) => {
+                    self.index.fetch(hashes);
+                    before.extend(&rows[from..from + hashes.len()]);
+                }
                 None => self.newest(&keys, from, hashes, &mut before),
             }
             for (row, (hash, old)) in (from..).zip(hashes.iter().zip(&before[from..])) {
