@@ -81,10 +81,7 @@ pub mod cluster {
         Parts, Receivers, Restored, Seal, Store, Ticket, Workers, Writing, WrittenFile, dir_of,
         load, on_disk, open_source, replay, run_on, run_source, state_file, write,
     };
-    pub use crate::plan::{
-        Datasets, Partitions, Plans, Read, Route, Slot, Stage, StateSpec, StateStep, Step,
-        Template, split_by_route,
-    };
+    pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
     pub use crate::replicate::{BlockStore, Bounds, compact};
     pub use crate::state::{Captured, Room, States, keyed};

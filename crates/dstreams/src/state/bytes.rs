@@ -10,7 +10,7 @@ use crate::replicate::Format;
 
 /// The bytes of a partition's state.
 pub(super) const STATE: Format = Format {
-    what: "a partition's windows",
+    what: "a partition's states",
     magic: *b"dstr-win",
     version: 1,
 };

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::AsArray;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take};
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::bytes::{Reader, put_bytes, wrong};
 use crate::error::Result;
-use crate::replicate::{read_batches, write_batches};
+use crate::replicate::{compact_column, read_batches, write_batches};
 
 /// Finds the slot of a key; new keys get the next one.
 pub(super) struct Keys {
@@ -57,7 +56,9 @@ impl Keys {
         }
         self.slots += fresh.len();
         let fresh = UInt32Array::from(fresh);
-        let columns = keys.iter().map(|key| owned(&take(key, &fresh, None)?));
+        let columns = keys
+            .iter()
+            .map(|key| compact_column(&take(key, &fresh, None)?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         self.segments
             .push(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
@@ -111,7 +112,7 @@ impl Keys {
         let columns = all
             .columns()
             .iter()
-            .map(|key| owned(&take(key, live, None)?));
+            .map(|key| compact_column(&take(key, live, None)?));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let mut kept = Keys::new(Arc::clone(&self.schema))?;
         let mut slots = Vec::new();
@@ -121,15 +122,6 @@ impl Keys {
     }
 }
 
-/// Text in buffers of its own: a view would keep the whole buffer it points into.
-fn owned(column: &ArrayRef) -> Result<ArrayRef> {
-    Ok(match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    })
-}
-
 /// The first `keys` columns.
 pub(super) fn key_schema(schema: &Schema, keys: usize) -> SchemaRef {
     Arc::new(Schema::new(schema.fields()[..keys].to_vec()))
@@ -137,8 +129,8 @@ pub(super) fn key_schema(schema: &Schema, keys: usize) -> SchemaRef {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::array::Int64Array;
-    use datafusion::arrow::datatypes::{Field, Int64Type};
+    use datafusion::arrow::array::{AsArray, Int64Array};
+    use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
     use datafusion::logical_expr::EmitTo;
 
     use super::*;

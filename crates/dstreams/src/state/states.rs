@@ -230,28 +230,28 @@ impl States {
     /// partitions, or of other states than this program's; that error says what differs.
     pub fn import(&self, partition: usize, bytes: &[u8]) -> Result<()> {
         let mut from = Reader(STATE.open(bytes)?);
-        let (theirs, windows) = (from.number()?, from.number()?);
+        let (theirs, states) = (from.number()?, from.number()?);
         if theirs != partition as u64 {
             return Err(wrong(format!(
                 "they are partition {theirs}, not {partition}"
             )));
         }
-        if windows != self.all.len() as u64 {
+        if states != self.all.len() as u64 {
             let ours = self.all.len();
             return Err(wrong(format!(
-                "they have {windows} window(s), this program {ours}"
+                "they have {states} states, this program {ours}"
             )));
         }
         let mut imported = Vec::with_capacity(self.all.len());
-        for window in &self.all {
+        for state in &self.all {
             let partitions = from.number()?;
-            if partitions != window.len() as u64 {
-                let ours = window.len();
+            if partitions != state.len() as u64 {
+                let ours = state.len();
                 return Err(wrong(format!(
                     "they have {partitions} partitions, this program {ours}"
                 )));
             }
-            let state = window.get(partition).ok_or_else(|| absent(partition))?;
+            let state = state.get(partition).ok_or_else(|| absent(partition))?;
             let spec = lock(state).spec();
             imported.push((
                 state,
@@ -284,7 +284,7 @@ impl States {
 
     /// Lets a partition go in all states.
     pub fn clear(&self, partition: usize) -> Result<()> {
-        for state in self.all.iter().filter_map(|window| window.get(partition)) {
+        for state in self.all.iter().filter_map(|state| state.get(partition)) {
             let mut state = lock(state);
             *state = Partition::new(state.spec(), partition, self.room.as_ref())?;
         }

@@ -453,7 +453,7 @@ fn state_of_other_windows_is_refused_with_what_differs() {
     let error = refusal(&bytes(&[(0, vec![0, 1], 4, 1)], PARTITIONS));
     assert!(!error.contains("key0"), "what is the same: {error}");
     let error = refusal(&bytes(&[shape.clone(), shape.clone()], PARTITIONS));
-    assert!(error.contains("2 window(s), this program 1"), "{error}");
+    assert!(error.contains("2 states, this program 1"), "{error}");
     let error = refusal(&bytes(&[shape], 2));
     assert!(error.contains("2 partitions, this program 3"), "{error}");
 }
