@@ -10,6 +10,7 @@ use dstreams::datafusion::object_store::{ObjectStore, ObjectStoreExt, PutPayload
 use dstreams::{BatchTime, Queue, StreamContext};
 
 use crate::program::{INTERVAL, Live, Program, block_on, small};
+use crate::watched::{Answer, Asked, Watched};
 
 /// The newest file whose name begins like that.
 fn file_of(dir: &Path, prefix: &str) -> PathBuf {
@@ -332,6 +333,40 @@ fn checkpoints_may_be_in_an_object_store() {
         store.delete(&next.as_str().into()).await.unwrap();
         let found = Kept::new(&dir, "counts", false, to_store).run("c", 1).await;
         assert_eq!(found, counted(&[("a", 5), ("b", 2), ("c", 3)]));
+    });
+}
+
+/// A checkpoint that is there, though the store said that it failed, is followed by the next ones.
+#[test]
+fn a_checkpoint_that_was_said_to_have_failed_is_followed() {
+    let dir = Dir::new("doubtful");
+    let second = |name: &str| name.contains("manifest-") && name.ends_with('2');
+    let store = Watched::new(move |asked, _| match asked {
+        Asked::Put(name) if second(name) => Answer::Fail,
+        _ => Answer::Give,
+    });
+    let to_store = |ctx: &mut StreamContext| {
+        ctx.checkpoint_to_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "a/program");
+    };
+    block_on(async {
+        let live = Kept::new(&dir, "counts", false, to_store);
+        let (mut running, words) = (live.program.start().await, live.words);
+        let mut written = 0i64;
+        let fourth = |name: &String| name.contains("manifest-") && name.ends_with('4');
+        while !names(&store.objects).await.iter().any(fourth) {
+            words.push([("a".to_owned(), 1)]).await.unwrap();
+            running.batch().await;
+            written += 1;
+            assert!(written < 1_000, "{:?}", names(&store.objects).await);
+        }
+        dir.1.set(dir.1.get() + written as u32);
+        let found = run(&dir, running, &words, "b", 1).await;
+        assert_eq!(found, counted(&[("a", written), ("b", 1)]));
+        let asked = store.asked();
+        let put = |name: &Asked| matches!(name, Asked::Put(name) if second(name));
+        assert_eq!(asked.iter().filter(|asked| put(asked)).count(), 1);
+        let found = Kept::new(&dir, "counts", false, to_store).run("c", 1).await;
+        assert_eq!(found, counted(&[("a", written), ("b", 1), ("c", 1)]));
     });
 }
 

@@ -19,6 +19,8 @@ pub enum Asked {
     List,
     Head(String),
     Get(String, Range<u64>),
+    /// An object is there; it may be said to have failed.
+    Put(String),
 }
 
 /// What it answers.
@@ -112,6 +114,7 @@ impl ObjectStore for Watched {
         let asked = match (&options.range, options.head) {
             (None, true) => Asked::Head(name),
             (Some(GetRange::Bounded(range)), false) => Asked::Get(name, range.clone()),
+            (None, false) => Asked::Get(name, 0..u64::MAX),
             other => panic!("{other:?}"),
         };
         self.answer(asked).await?;
@@ -129,8 +132,10 @@ impl ObjectStore for Watched {
         }
     }
 
-    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
-        unimplemented!("a source only reads")
+    async fn put_opts(&self, at: &Path, put: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let done = self.objects.put_opts(at, put, options).await?;
+        self.answer(Asked::Put(at.to_string())).await?;
+        Ok(done)
     }
 
     async fn put_multipart_opts(
@@ -138,21 +143,21 @@ impl ObjectStore for Watched {
         _: &Path,
         _: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        unimplemented!("a source only reads")
+        unimplemented!("nobody does that")
     }
 
     fn delete_stream(
         &self,
-        _: BoxStream<'static, Result<Path>>,
+        names: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        unimplemented!("a source only reads")
+        self.objects.delete_stream(names)
     }
 
     async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
-        unimplemented!("a source reads all below")
+        unimplemented!("nobody does that")
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        unimplemented!("a source only reads")
+        unimplemented!("nobody does that")
     }
 }

@@ -49,6 +49,8 @@ pub struct Durable {
     incarnation: u64,
     /// The checkpoint that is there, or one of nothing.
     newest: Mutex<Manifest>,
+    /// One that could not be written, or so it was said.
+    doubtful: Mutex<Option<Manifest>>,
     tickets: Mutex<Tickets>,
     marks: Mutex<Marks>,
     lineage: Mutex<Lineage>,
@@ -218,19 +220,37 @@ impl Durable {
         let mut next = lock(&self.newest).clone().next(plan, written)?;
         next.marks = marks;
         next.covered = plan.covered.clone();
-        if !self.store.publish(&next.name(), next.to_bytes()?).await? {
-            let path = self.store.path(&next.name());
-            return Err(Error::Config {
-                setting: "checkpoints",
-                message: format!(
-                    "{} is there already: another program writes its checkpoints to the same place",
-                    path.display()
-                ),
-            });
+        match self.store.publish(&next.name(), next.to_bytes()?).await {
+            Ok(true) => point("checkpoint:visible"),
+            Ok(false) => return self.follow(&next.name()).await,
+            Err(error) => {
+                // It may be there nevertheless: the next one with this number finds it then.
+                *lock(&self.doubtful) = Some(next);
+                return Err(error);
+            }
         }
-        point("checkpoint:visible");
         *lock(&self.newest) = next.clone();
         next.remove_others(&self.store).await
+    }
+
+    /// A checkpoint of this name is there. One of ours that was said to have failed is followed by the next try.
+    async fn follow(&self, name: &str) -> Result<()> {
+        let ours = lock(&self.doubtful).clone();
+        let there = self.store.read(name, None).await?;
+        let path = self.store.path(name).display().to_string();
+        let message = match ours {
+            Some(ours) if ours.name() == name && ours.to_bytes()? == there => {
+                *lock(&self.newest) = ours;
+                format!("{path} is there, though writing it failed; the next one follows it")
+            }
+            _ => format!(
+                "{path} is there already: another program writes its checkpoints to the same place"
+            ),
+        };
+        Err(Error::Config {
+            setting: "checkpoints",
+            message,
+        })
     }
 
     /// Waits for a checkpoint that is being written. The directory is free when all else that has a part in

@@ -215,6 +215,7 @@ impl Durable {
             every,
             incarnation: restored.incarnation,
             newest: Mutex::new(newest),
+            doubtful: Mutex::default(),
             tickets: Mutex::new(tickets),
             marks: Mutex::new(marks),
             lineage: Mutex::new(lineage),
@@ -307,7 +308,7 @@ mod tests {
             let (_, found) = without_records(read, &[Arc::clone(&schema)]).unwrap();
             let found = found.unwrap();
             assert_eq!((found.meta, &found.marks), (block.meta, &block.marks));
-            assert_eq!(found.batches, [rows.clone()]);
+            assert_eq!(found.batches, std::slice::from_ref(&rows));
         }
     }
 }
