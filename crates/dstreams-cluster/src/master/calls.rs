@@ -183,7 +183,7 @@ impl Calls for MasterCalls {
 
     async fn info(&self, of: FlightDescriptor) -> Result<FlightInfo, Status> {
         let name = of.path.first().map(String::as_str).unwrap_or_default();
-        let takes = |input: &&super::hub::InputOf| input.clients;
+        let takes = |input: &&super::inputs::InputOf| input.clients;
         if !self
             .hub
             .inputs

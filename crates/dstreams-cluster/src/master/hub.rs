@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Place, Restored, Ticket};
+use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Restored, Ticket};
 use dstreams::{Error, Listener};
-use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
-};
+use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId};
 use dstreams_control::{BatchTime, Event, ReceiverId};
 use tokio::sync::watch;
 
 use super::checkpoint::Checkpoints;
+use super::inputs::{InputOf, config, inputs_of};
 use crate::link::{Holds, Sender, ToWorker};
 
 /// See the module.
@@ -28,14 +27,6 @@ pub struct Hub {
     /// Where the program is kept.
     pub(super) durable: OnceLock<Arc<Durable>>,
     pub checkpoints: Checkpoints,
-}
-
-/// An input of the program.
-pub struct InputOf {
-    pub name: String,
-    pub kind: InputKind,
-    /// Whether clients send it.
-    pub clients: bool,
 }
 
 pub(super) struct State {
@@ -95,21 +86,7 @@ pub struct Holders {
 
 impl Hub {
     pub fn new(parts: &Parts, copies: usize, mailbox: Mailbox) -> Self {
-        let inputs = parts.inputs().into_iter().zip(&parts.sources).enumerate();
-        let inputs = inputs.map(|(at, ((name, _), source))| {
-            let (kind, clients) = match source.place() {
-                _ if parts.dead_letter_input == Some(at) => (InputKind::Everywhere, false),
-                Place::OneWorker => (InputKind::One, false),
-                Place::Everywhere(_) => (InputKind::Everywhere, true),
-                Place::Master => (InputKind::Master, false),
-            };
-            InputOf {
-                name,
-                kind,
-                clients,
-            }
-        });
-        let inputs: Vec<_> = inputs.collect();
+        let inputs = inputs_of(parts);
         let config = config(&inputs, copies, 0);
         Hub {
             mailbox,
@@ -483,13 +460,6 @@ impl State {
         own.or_else(|| self.cluster.input_of(receiver))
             .unwrap_or(receiver.0)
     }
-}
-
-fn config(inputs: &[InputOf], copies: usize, partitions: u32) -> ClusterConfig {
-    let kinds = inputs.iter().map(|input| input.kind).collect();
-    let mut config = ClusterConfig::new(kinds, partitions);
-    config.copies = copies;
-    config
 }
 
 pub(super) fn lost_state(partition: u32) -> Error {

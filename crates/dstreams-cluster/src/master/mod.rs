@@ -9,6 +9,7 @@ mod checkpoint;
 mod drain;
 mod hear;
 mod hub;
+mod inputs;
 mod options;
 mod own;
 mod rows;
