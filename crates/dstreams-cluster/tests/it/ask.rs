@@ -7,7 +7,9 @@ use crate::scene::{Scene, Setup};
 #[test]
 fn what_is_asked_is_of_one_batch() {
     block_on(async {
-        let mut scene = Scene::open(Setup::local()).await;
+        let mut setup = Setup::local();
+        setup.asked = true;
+        let mut scene = Scene::open(setup).await;
         scene.is_whole(3).await;
         scene.ask_for(6).await;
         let held = |scene: &Scene| {

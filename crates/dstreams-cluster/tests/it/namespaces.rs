@@ -86,6 +86,7 @@ impl Network {
             listen: format!("{}.1:0", self.prefix),
             workers: (0..self.machines).map(worker).collect(),
             token: token.clone(),
+            asked: false,
             aimed: true,
         }
     }

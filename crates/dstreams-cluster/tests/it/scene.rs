@@ -35,8 +35,13 @@ pub struct Found {
     windows: BTreeMap<u64, Counts>,
 }
 
-/// Counts words of lines: in each batch, in a window, and of all batches; and all lines.
+/// Counts words of lines, in each batch and in a window.
 pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
+    described(found, false)
+}
+
+/// The same; with `asked`, words and lines of all batches too.
+fn described(found: &Arc<Mutex<Found>>, asked: bool) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
     config.block_bytes = SMALLEST_MEMORY;
@@ -70,13 +75,15 @@ pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
             .windows
             .insert(at, rows.into_iter().collect());
     });
-    let counts = counted.running_agg("counts", count()).unwrap();
-    counts.changes().for_each_rdd(|_| ());
-    let totals = lines
-        .filter(|line| !line.starts_with(OTHER))
-        .key_by::<String>(|_, key| key.push("lines"))
-        .running_agg("totals", count());
-    totals.unwrap().changes().for_each_rdd(|_| ());
+    if asked {
+        let counts = counted.running_agg("counts", count()).unwrap();
+        counts.changes().for_each_rdd(|_| ());
+        let totals = lines
+            .filter(|line| !line.starts_with(OTHER))
+            .key_by::<String>(|_, key| key.push("lines"))
+            .running_agg("totals", count());
+        totals.unwrap().changes().for_each_rdd(|_| ());
+    }
     ctx
 }
 
@@ -126,6 +133,8 @@ pub struct Setup {
     pub token: Option<String>,
     /// The workers that are there from the beginning.
     pub workers: Vec<How>,
+    /// Whether there are states to ask: see [`Scene::ask_for`].
+    pub asked: bool,
     /// Whether the client sends to the first worker, for as long as that answers; else to one that
     /// the master names.
     pub aimed: bool,
@@ -138,6 +147,7 @@ impl Setup {
             listen: "127.0.0.1:0".into(),
             token: None,
             workers: vec![How::default(); 3],
+            asked: false,
             aimed: false,
         }
     }
@@ -158,6 +168,7 @@ pub struct Scene {
     pub cluster: RunningCluster,
     pub workers: Vec<Process>,
     pub master: String,
+    asked: bool,
     found: Arc<Mutex<Found>>,
     client: Sending,
 }
@@ -171,9 +182,10 @@ impl Scene {
         options.token = setup.token.clone();
         options.workers = setup.workers.len();
         options.partitions = Some(PARTITIONS);
-        let master = Master::listen(program(&found), options).await.unwrap();
+        let program = described(&found, setup.asked);
+        let master = Master::listen(program, options).await.unwrap();
         let address = master.address().to_owned();
-        let start = |how: &How| Process::start("scene::a_worker", &address, how);
+        let start = |how: &How| Process::start(worker(setup.asked), &address, how);
         let workers: Vec<_> = setup.workers.iter().map(start).collect();
         let cluster = soon("the workers", master.start()).await.unwrap();
         let aim = cluster.status().workers.into_iter();
@@ -187,6 +199,7 @@ impl Scene {
             cluster,
             workers,
             master: address,
+            asked: setup.asked,
             found,
             client,
         }
@@ -209,7 +222,7 @@ impl Scene {
 
     /// Starts one more worker; returns its process.
     pub fn add(&mut self, how: &How) -> u32 {
-        let worker = Process::start("scene::a_worker", &self.master, how);
+        let worker = Process::start(worker(self.asked), &self.master, how);
         let pid = worker.pid();
         self.workers.push(worker);
         pid
@@ -302,10 +315,18 @@ impl Scene {
         let summary = soon("the stop", stopped).await.unwrap();
         assert_eq!(summary.unfinished, 0);
         let asked = soon("an answer", self.cluster.running.session()).await;
-        assert!(asked.is_err(), "nobody holds the states any more");
+        assert_eq!(asked.is_err(), self.asked, "nobody holds states any more");
         let found = std::mem::take(&mut *self.found.lock().unwrap());
         assert!(sent > 100, "only {sent} lines were sent");
         check(&found, sent, sent);
+    }
+}
+
+/// The test that is a worker.
+fn worker(asked: bool) -> &'static str {
+    match asked {
+        true => "scene::a_worker_that_is_asked",
+        false => "scene::a_worker",
     }
 }
 
@@ -361,4 +382,11 @@ async fn send(
 #[ignore = "a worker process of other tests"]
 fn a_worker() {
     be_worker(|| program(&Arc::default()));
+}
+
+/// Not a test, as that.
+#[test]
+#[ignore = "a worker process of other tests"]
+fn a_worker_that_is_asked() {
+    be_worker(|| described(&Arc::default(), true));
 }
