@@ -12,14 +12,8 @@ fn what_is_asked_is_of_one_batch() {
         let mut scene = Scene::open(setup).await;
         scene.is_whole(3).await;
         scene.ask_for(6).await;
-        let held = |scene: &Scene| {
-            scene
-                .status()
-                .workers
-                .into_iter()
-                .find(|w| !w.holds.is_empty())
-        };
-        let holder = held(&scene).unwrap();
+        let mut workers = scene.status().workers.into_iter();
+        let holder = workers.find(|worker| !worker.holds.is_empty()).unwrap();
         scene.process(holder.pid).kill();
         scene.ask_for(4).await;
         scene.add(&How::default());

@@ -35,13 +35,8 @@ pub struct Found {
     windows: BTreeMap<u64, Counts>,
 }
 
-/// Counts words of lines, in each batch and in a window.
-pub fn program(found: &Arc<Mutex<Found>>) -> StreamContext {
-    described(found, false)
-}
-
-/// The same; with `asked`, words and lines of all batches too.
-fn described(found: &Arc<Mutex<Found>>, asked: bool) -> StreamContext {
+/// Counts words of lines, in each batch and in a window; with `asked`, words and lines of all batches too.
+fn program(found: &Arc<Mutex<Found>>, asked: bool) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
     config.block_bytes = SMALLEST_MEMORY;
@@ -182,7 +177,7 @@ impl Scene {
         options.token = setup.token.clone();
         options.workers = setup.workers.len();
         options.partitions = Some(PARTITIONS);
-        let program = described(&found, setup.asked);
+        let program = program(&found, setup.asked);
         let master = Master::listen(program, options).await.unwrap();
         let address = master.address().to_owned();
         let start = |how: &How| Process::start(worker(setup.asked), &address, how);
@@ -381,12 +376,12 @@ async fn send(
 #[test]
 #[ignore = "a worker process of other tests"]
 fn a_worker() {
-    be_worker(|| program(&Arc::default()));
+    be_worker(|| program(&Arc::default(), false));
 }
 
 /// Not a test, as that.
 #[test]
 #[ignore = "a worker process of other tests"]
 fn a_worker_that_is_asked() {
-    be_worker(|| described(&Arc::default(), true));
+    be_worker(|| program(&Arc::default(), true));
 }

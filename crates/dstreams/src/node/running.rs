@@ -127,8 +127,9 @@ impl Running {
     /// # }
     /// ```
     ///
-    /// On a cluster the rows come here from the workers that hold them. Fails where batches follow each other faster
-    /// than the states can be read, or workers are lost and nobody has taken over, for 15 seconds.
+    /// On a cluster the rows come here from the workers that hold them. Waits while a partition has no holder. Fails
+    /// when states could not be read for 15 seconds, since batches followed each other faster or workers were lost
+    /// again and again, and at once where a cluster's program has ended.
     pub async fn session(&self) -> Result<SessionContext> {
         let workers = &self.watched.workers;
         let states = workers.plans().states.iter().enumerate();
