@@ -119,6 +119,12 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("changes of a track", &first.changes().pairs());
     watch.on("top of a track", &first.all().top(4));
     watch.on("what a track leaves", &first.timed_out().pairs());
+    let known = Track::new(
+        |_: &str, _| (),
+        |_: &str, (), x: f64| (x > -5e8).then_some(()),
+    );
+    let known = floats.track("known", known.timeout(ms(200))).unwrap();
+    watch.on("a state without columns", &known.changes().pairs());
     let highest = floats.update_state_by_key("highest", |_: &str, values, state: Option<f64>| {
         Some(values.fold(state.unwrap_or(f64::MIN), f64::max))
     });

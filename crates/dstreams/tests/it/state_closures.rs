@@ -271,3 +271,52 @@ fn a_state_for_a_key_that_leaves_is_refused() {
         }
     });
 }
+
+/// A state that says no more than that a key was there.
+#[test]
+fn a_state_may_be_nothing_but_its_keys() {
+    let words = |words: &[&str]| vec![words.iter().map(|w| ((*w).to_owned(), 1)).collect()];
+    let input = [words(&["a", "b", "a"]), words(&[]), words(&["c", "b", "d"])];
+    let key = |key: &str| (key.to_owned(), ());
+    let all = [vec![key("a"), key("b")], vec![key("a"), key("b")]];
+    let last = ["a", "b", "c", "d"].map(key).to_vec();
+    let wanted = [&all[..], &[last]].concat();
+    for threads in [1, 3] {
+        let config = small(threads, 1, 2);
+        let tracked = run(&config, &input, |_, events: &dstreams::DStream<Event>| {
+            let known = Track::new(|_, _| (), |_, (), _| Some(()));
+            events.by_key().track("known", known).unwrap().all().pairs()
+        });
+        assert_eq!(only(tracked), wanted);
+        let updated = run(&config, &input, |_, events: &dstreams::DStream<Event>| {
+            let known = events
+                .by_key()
+                .update_state_by_key("known", |_, _, state: Option<()>| state.or(Some(())));
+            known.unwrap().all().pairs()
+        });
+        assert_eq!(only(updated), wanted);
+        // What it makes has no columns either, and some keys have left.
+        let first = run(&config, &input, |_, events: &dstreams::DStream<Event>| {
+            let map = MapWithState::new(
+                |_,
+                 value: Option<i64>,
+                 known: &mut KeyState<()>,
+                 out: &mut dstreams::Out<'_, ()>| {
+                    if value.is_none() || known.get().is_none() {
+                        out.push(());
+                    }
+                    if value.is_some() {
+                        known.set(());
+                    }
+                },
+            );
+            let map = map.timeout(INTERVAL * 2).initial([("z".to_owned(), ())]);
+            let (first, state) = events.by_key().map_with_state("known", map).unwrap();
+            let ends = state.timed_out().pairs().map(|_| ());
+            first.union(&ends).unwrap()
+        });
+        // `a` and `b` are new; `z` leaves, told twice; `c`, `d` and `b`, which left, are new, and `a` and `b` leave.
+        let counts: Vec<usize> = first.iter().map(|(_, rows)| rows.len()).collect();
+        assert_eq!(counts, [2, 2, 3 + 2 * 2]);
+    }
+}

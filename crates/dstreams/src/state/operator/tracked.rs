@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array,
+};
 use datafusion::arrow::compute::{concat_batches, filter, filter_record_batch, take};
 use datafusion::arrow::datatypes::Schema;
 use dstreams_control::BatchTime;
@@ -53,9 +55,12 @@ impl KeyedState {
         let of_value = Schema::new(self.spec.schema.fields()[self.spec.keys..].to_vec());
         let states = values.iter().map(|column| filter(column, &there));
         let states = states.collect::<Result<Vec<_>, _>>()?;
+        // A state may have no columns: its rows are counted.
+        let rows_there = RecordBatchOptions::new().with_row_count(Some(there.true_count()));
+        let states = RecordBatch::try_new_with_options(Arc::new(of_value), states, &rows_there)?;
         let applied = tracker.apply(&Events {
             there: &there,
-            states: RecordBatch::try_new(Arc::new(of_value), states)?,
+            states,
             rows,
             key_of: &key_of,
             skip: self.spec.keys,
