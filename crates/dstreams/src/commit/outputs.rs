@@ -21,7 +21,19 @@ impl<T: Record> DStream<T> {
     /// Calls `f` with each RDD, in order of batch times, when the batch has been computed.
     ///
     /// At least once: a batch whose commit is repeated calls it again. The next batch's effects
-    /// wait for it.
+    /// wait for it. It is called on a thread that may block, of the runtime that the program was started on: it
+    /// may use clients that block, and wait for futures.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// lines.for_each_rdd(|rdd| {
+    ///     let runtime = tokio::runtime::Handle::current();
+    ///     let sorted = rdd.dataframe().unwrap().sort_by(vec![dstreams::datafusion::prelude::col("value")]);
+    ///     println!("{:?}", runtime.block_on(sorted.unwrap().collect()));
+    /// });
+    /// ```
     #[track_caller]
     pub fn for_each_rdd(&self, f: impl Fn(Rdd<T>) + Op) {
         let operator = Operator::new("for_each_rdd", Location::caller());

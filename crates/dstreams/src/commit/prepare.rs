@@ -7,6 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 use futures::FutureExt;
+use tokio::runtime::Handle;
 
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::plan::Partitions;
@@ -136,13 +137,16 @@ async fn guard<T>(
 ///
 /// When it is called again after a failure, outputs that were committed are committed again with
 /// the same batch time: see [`crate::Sink`].
-pub(crate) async fn commit(batch: BatchTime, outputs: &[PreparedBatch]) -> Result<()> {
+///
+/// For a thread that may block: closures are called on it directly, outside of any future, so that they may
+/// block, and wait for futures of their own on `runtime`.
+pub(crate) fn commit(runtime: &Handle, batch: BatchTime, outputs: &[PreparedBatch]) -> Result<()> {
     for prepared in outputs {
         match &prepared.output {
             Output::Rdd(call) => call.call(prepared.rows.clone())?,
             Output::Sink(sink) => {
                 let done = sink.commit(batch, prepared.parts.clone());
-                guard(&prepared.operator, done).await?;
+                runtime.block_on(guard(&prepared.operator, done))?;
                 crate::crash::point("commit:half");
             }
         }

@@ -1,10 +1,14 @@
 //! Listeners: programs that watch batches.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use dstreams_control::{BatchReport, BatchTime};
 
 use crate::error::Error;
+use crate::stream::rows::panic_message;
 
-/// Is told about batches. Called from the context's own task: return soon.
+/// Is told about batches. Called from the context's own task: return soon, and do not block. A panic is logged, and
+/// changes nothing else.
 pub trait Listener: Send + Sync + 'static {
     /// A batch was cut: it has `records` records.
     fn batch_submitted(&self, _batch: BatchTime, _records: u64) {}
@@ -18,4 +22,12 @@ pub trait Listener: Send + Sync + 'static {
     fn source_ended(&self, _stream: &str) {}
     /// A source ended with an error; the others go on.
     fn source_failed(&self, _stream: &str, _error: &Error) {}
+}
+
+/// Calls a listener: what it does wrong is no reason to end a program.
+pub(super) fn tell(listener: &dyn Listener, what: impl Fn(&dyn Listener)) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(listener))) {
+        let message = panic_message(&*panic);
+        tracing::error!(message, "a listener panicked");
+    }
 }

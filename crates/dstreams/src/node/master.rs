@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::durable::Durable;
 use super::journal::Ticket;
-use super::listener::Listener;
+use super::listener::{Listener, tell};
 use super::running::{Summary, Watched};
 use super::workers::Workers;
 use crate::batch::Clock;
@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 /// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
 /// a database) may need some time, and the first retry should not wait long.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause: what failed outside and is well again should not be waited for much longer, however many
+/// attempts a program asks for ([`Config::attempts`](crate::Config::attempts)).
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What comes back to the loop.
 pub(super) enum Message {
@@ -278,7 +281,9 @@ impl Master {
     }
 
     fn tell(&self, what: impl Fn(&dyn Listener)) {
-        self.listeners.iter().for_each(|listener| what(&**listener));
+        self.listeners
+            .iter()
+            .for_each(|listener| tell(&**listener, &what));
     }
 
     fn run_batch(&mut self, batch: BatchTime, attempt: u32) {
@@ -316,13 +321,17 @@ impl Master {
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
-            let result = runtime.block_on(async {
+            let ready = runtime.block_on(async {
                 pause_before(attempt).await;
-                if let Some((durable, ticket)) = written {
-                    durable.synced(ticket).await?;
+                match written {
+                    Some((durable, ticket)) => durable.synced(ticket).await,
+                    None => Ok(()),
                 }
+            });
+            // Outside of `block_on`: an output may wait for futures of its own.
+            let result = ready.and_then(|()| {
                 point("commit:begins");
-                commit(batch, &outputs).await
+                commit(&runtime, batch, &outputs)
             });
             let _ = messages.send(Message::Committed {
                 batch,
@@ -349,6 +358,23 @@ impl Master {
 
 pub(super) async fn pause_before(attempt: u32) {
     if attempt > 1 {
-        tokio::time::sleep(RETRY_PAUSE * 2u32.saturating_pow(attempt - 2)).await;
+        tokio::time::sleep(pause(attempt)).await;
+    }
+}
+
+/// The pause before an attempt, from the second one on.
+fn pause(attempt: u32) -> Duration {
+    let pause = RETRY_PAUSE.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(2)));
+    pause.min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_between_attempts_double_up_to_a_bound() {
+        let millis = [2, 3, 4, 9, 10, 30, u32::MAX].map(|attempt| pause(attempt).as_millis());
+        assert_eq!(millis, [50, 100, 200, 6_400, 10_000, 10_000, 10_000]);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
-use super::listener::Listener;
+use super::listener::{Listener, tell};
 use crate::error::{BoxError, Error, Result};
 use crate::receive::{Closing, Ingest, Intake, Source};
 use crate::stream::rows::panic_message;
@@ -43,10 +43,10 @@ pub async fn run_source(
     if let Err(error) = ended {
         let error = source_error(&stream, error);
         tracing::error!(%error, "source ended");
-        listeners
-            .iter()
-            .for_each(|l| l.source_failed(&stream, &error));
+        let failed = |l: &dyn Listener| l.source_failed(&stream, &error);
+        listeners.iter().for_each(|l| tell(&**l, failed));
     } else if !closing.is_requested() {
-        listeners.iter().for_each(|l| l.source_ended(&stream));
+        let ended = |l: &dyn Listener| l.source_ended(&stream);
+        listeners.iter().for_each(|l| tell(&**l, ended));
     }
 }

@@ -380,3 +380,59 @@ fn the_wall_clock_works() {
             .unwrap();
     });
 }
+
+/// What outputs call may wait: for threads, for futures, for a query over the RDD.
+#[test]
+fn an_output_may_block_on_futures() {
+    block_on(async {
+        let mut program = Program::new(small(2, 1, 2));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let counts = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&counts);
+        numbers.for_each_rdd(move |rdd| {
+            let runtime = tokio::runtime::Handle::current();
+            runtime.block_on(tokio::time::sleep(Duration::from_millis(1)));
+            let count = runtime.block_on(rdd.dataframe().unwrap().count());
+            // As clients do that have a runtime of their own.
+            let own = tokio::runtime::Runtime::new().unwrap();
+            seen.lock()
+                .unwrap()
+                .push(own.block_on(async { count.unwrap() }));
+        });
+        let mut all = numbers.collect();
+        let mut live = program.start().await;
+        for batch in [0..3, 0..0, 0..70] {
+            queue.push(batch).await.unwrap();
+            live.batch().await;
+            assert!(all.try_recv().is_some());
+        }
+        live.running.stop(true, None).await.unwrap();
+        assert_eq!(counts.lock().unwrap()[..3], [3, 0, 70]);
+    });
+}
+
+/// A listener that panics is no reason to end a program.
+#[test]
+fn a_listener_that_panics_is_left_alone() {
+    struct Careless;
+    impl Listener for Careless {
+        fn batch_completed(&self, _: &BatchReport) {
+            tokio::runtime::Handle::current().block_on(async {});
+        }
+    }
+    block_on(async {
+        let mut program = Program::new(small(2, 4, 4));
+        program.ctx.add_listener(Careless);
+        let log = Log::default();
+        program.ctx.add_listener(log.clone());
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        numbers.for_each_rdd(|_| {});
+        let mut live = program.start().await;
+        queue.push(0..7).await.unwrap();
+        live.batch().await;
+        queue.push(0..2).await.unwrap();
+        live.batch().await;
+        assert!(log.all().contains(&"completed 200 ms: 2".to_owned()));
+        live.running.stop(true, None).await.unwrap();
+    });
+}
