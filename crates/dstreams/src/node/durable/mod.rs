@@ -16,6 +16,8 @@ pub(crate) mod received;
 #[allow(missing_docs)] // public to `cluster` only
 pub(crate) mod restore;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -195,12 +197,13 @@ impl Durable {
             let mut tickets = this.lock();
             match written {
                 Ok(()) => {
-                    let before = tickets.needs.let_go(batch, &plan.covered);
+                    let first = tickets.needs.let_go(batch, &plan.covered);
+                    // Before anybody appends what is needed from now on.
+                    this.journal.let_go_before(first);
                     drop(tickets);
                     lock(&this.lineage).covered(batch);
                     workers.covered(batch, &plan.covered);
                     lock(&this.ended).remove(&plan.covered);
-                    this.journal.let_go_before(before.unwrap_or(Ticket::END));
                 }
                 Err(error) => {
                     tickets.since = this.every;

@@ -180,14 +180,14 @@ fn files_that_are_not_needed_go() {
     write(&dir.0, &[vec![committed(1)]]);
     let journal = Journal::open(&dir.0, read(&dir.0).unwrap().last).unwrap();
     let two = journal.append(committed(2));
-    journal.let_go_before(Ticket::EARLIER);
+    journal.let_go_before(Some(Ticket::EARLIER));
     on(journal.synced(two)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(1), committed(2)]);
-    journal.let_go_before(two);
+    journal.let_go_before(Some(two));
     let three = journal.append(committed(3));
     on(journal.synced(three)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(2), committed(3)]);
-    journal.let_go_before(Ticket::END);
+    journal.let_go_before(None);
     on(journal.synced(journal.append(committed(4)))).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(4)]);
 }
@@ -218,7 +218,7 @@ fn a_failed_write_ends_the_journal() {
     on(journal.synced(journal.append(committed(1)))).unwrap();
     // The next file cannot be made: its directory is gone.
     std::fs::remove_dir_all(&dir.0).unwrap();
-    journal.let_go_before(Ticket::END);
+    journal.let_go_before(None);
     for batch in 2..4 {
         let after = on(journal.synced(journal.append(committed(batch))));
         let is_known = matches!(&after, Err(Error::File { action: "make", .. }));

@@ -132,12 +132,17 @@ impl Journal {
         }
     }
 
-    /// Entries before this one are not needed any more: files that have no others are removed, once
-    /// what was appended before this call is synced. Entries of earlier processes come before all.
-    pub fn let_go_before(&self, ticket: Ticket) {
+    /// Entries before this one are not needed any more, or none that was appended before this call: files that have
+    /// no others are removed, once what was appended before this call is synced. Entries of earlier processes come
+    /// before all.
+    ///
+    /// Whoever decides what is needed must let nobody append in between: an entry that comes later may be in the file
+    /// that is removed.
+    pub fn let_go_before(&self, first: Option<Ticket>) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(orders) = &queue.orders {
-            let _ = orders.send(Order::LetGo(ticket));
+            let first = first.unwrap_or(Ticket(queue.next + 1));
+            let _ = orders.send(Order::LetGo(first));
         }
     }
 }

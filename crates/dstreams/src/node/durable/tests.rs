@@ -1,0 +1,117 @@
+//! What the journal still has while checkpoints are written and entries are let go of.
+
+use std::sync::OnceLock;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use dstreams_control::durable::Covered;
+use futures::FutureExt;
+
+use super::manifest::Program;
+use super::restore::Kept;
+use super::*;
+use crate::commit::Dataset;
+use crate::node::journal::read;
+use crate::node::workers::Held;
+use crate::plan::Plans;
+use crate::record::{Record, batch_of};
+
+/// A directory of its own, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let name = format!("dstreams-durable-{}-{name}", std::process::id());
+        Dir(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn open(dir: &Dir) -> Arc<Durable> {
+    let program = Program {
+        interval_ms: 100,
+        partitions: 1,
+        inputs: vec!["texts".into()],
+    };
+    let (lock, kept) = (DirLock::take(&dir.0).unwrap(), Kept::at(dir.0.clone()));
+    let opened = Durable::open(lock, &kept, 1, program, Vec::new(), &[String::schema()]).await;
+    opened.unwrap().0
+}
+
+fn block(seq: u64) -> Block {
+    let receiver = ReceiverId(0);
+    let rows = batch_of([format!("record {seq}")]).unwrap();
+    Block::new(BlockId { receiver, seq }, vec![rows], 10, Vec::new())
+}
+
+/// Receives and journals a block while a checkpoint lets go of what came before.
+#[derive(Default)]
+struct Meanwhile {
+    durable: OnceLock<Arc<Durable>>,
+}
+
+#[async_trait]
+impl Workers for Meanwhile {
+    fn plans(&self) -> &Plans {
+        unreachable!()
+    }
+    fn receivers(&self) -> Vec<ReceiverId> {
+        Vec::new()
+    }
+    fn seal(&self, _: BatchTime) {}
+    fn close(&self) {}
+    async fn run(
+        &self,
+        _: BatchTime,
+        _: Option<BatchTime>,
+        _: u32,
+        _: &[BlockMeta],
+    ) -> Result<Vec<Option<Dataset>>> {
+        Ok(Vec::new())
+    }
+    fn forget(&self, _: BatchTime, _: &[BlockId]) {}
+    async fn end(&self, _: bool) {}
+    fn held(&self) -> Held {
+        Held::default()
+    }
+    async fn table(&self, _: usize, _: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        Ok(Vec::new())
+    }
+    fn capture(&self, _: &CheckpointPlan) -> Result<Writing> {
+        Ok(async { Ok(Vec::new()) }.boxed())
+    }
+    fn covered(&self, _: BatchTime, _: &Covered) {
+        let durable = self.durable.get().unwrap();
+        let ticket = durable.block(0, &block(7), &String::schema());
+        let cut = durable.cut(BatchTime(200), &[block(7).meta]);
+        assert!(ticket < cut);
+        // Its producer has been told now.
+        futures::executor::block_on(durable.synced(cut)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_received_while_a_checkpoint_lets_go_stays() {
+    let dir = Dir::new("meanwhile");
+    let durable = open(&dir).await;
+    let workers = Arc::new(Meanwhile::default());
+    assert!(workers.durable.set(Arc::clone(&durable)).is_ok());
+    durable.cut(BatchTime(100), &[]);
+    let plan = durable.committed(BatchTime(100), &[]).unwrap();
+    let states = workers.capture(&plan).unwrap();
+    durable.checkpoint(plan, states, Arc::clone(&workers) as Arc<dyn Workers>);
+    durable.close().await;
+    drop((workers, durable));
+    let entries = read(&dir.0).unwrap().entries;
+    let kinds: Vec<_> = entries.iter().map(|(_, entry)| entry).collect();
+    let is_there = matches!(
+        kinds[..],
+        [Entry::Block { .. }, Entry::Cut { batch: BatchTime(200), .. }]
+    );
+    assert!(is_there, "{kinds:?}");
+}
