@@ -9,7 +9,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,7 +133,12 @@ pub enum ToWorker {
         incarnation: Option<u64>,
     },
     /// Receive an input here.
-    Receive { input: u32, receiver: ReceiverId },
+    Receive {
+        input: u32,
+        receiver: ReceiverId,
+        /// How far each part of the source had come, where it ran before.
+        positions: BTreeMap<String, u64>,
+    },
     /// Where copies of new blocks go.
     Peer { to: Option<(u32, String)> },
     /// Seal what was received.

@@ -238,8 +238,15 @@ impl Hub {
                 worker,
                 input,
                 receiver,
+                positions,
             } => {
-                state.say(worker, &ToWorker::Receive { input, receiver });
+                let positions = positions.iter().map(|(part, at)| (part.to_string(), *at));
+                let receive = ToWorker::Receive {
+                    input,
+                    receiver,
+                    positions: positions.collect(),
+                };
+                state.say(worker, &receive);
                 state.receivers.entry(worker).or_default().insert(receiver);
                 self.mailbox.send(Event::Joined { receiver });
             }

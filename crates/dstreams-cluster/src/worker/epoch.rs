@@ -117,8 +117,12 @@ impl Epoch {
     /// Does what the master says. The end of the program is not for here.
     pub fn heed(self: &Arc<Self>, message: ToWorker) {
         match message {
-            ToWorker::Receive { input, receiver } => {
-                if let Err(error) = self.receive(input, receiver) {
+            ToWorker::Receive {
+                input,
+                receiver,
+                positions,
+            } => {
+                if let Err(error) = self.receive(input, receiver, positions) {
                     let failure = Some(error.to_string());
                     self.link.say(&ToMaster::SourceEnded { input, failure });
                 }
@@ -209,7 +213,12 @@ impl Epoch {
     }
 
     /// Runs the receiver of an input here.
-    fn receive(self: &Arc<Self>, input: u32, receiver: ReceiverId) -> Result<()> {
+    fn receive(
+        self: &Arc<Self>,
+        input: u32,
+        receiver: ReceiverId,
+        positions: BTreeMap<String, u64>,
+    ) -> Result<()> {
         let at = input as usize;
         let (Some((name, schema)), Some(source)) = (
             self.inputs.get(at).cloned(),
@@ -219,7 +228,7 @@ impl Epoch {
         };
         let (budget, dead) = (self.memory.received.clone(), self.dead_letters.clone());
         let intake = Intake::new(receiver, &name, schema, &self.config, budget, dead);
-        let intake = Arc::new(intake.with_copies());
+        let intake = Arc::new(intake.with_copies().with_positions(positions));
         if self.dead_letter_input == Some(at) {
             self.dead_letters.connect(Arc::clone(&intake));
         }

@@ -25,6 +25,7 @@ mod engines;
 mod faults;
 mod full_disk;
 mod namespaces;
+mod own_source;
 mod pipeline;
 mod ports;
 mod process;

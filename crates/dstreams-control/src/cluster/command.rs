@@ -18,6 +18,9 @@ pub enum ClusterCommand {
         input: u32,
         /// Under this id, which is new.
         receiver: ReceiverId,
+        /// How far each part of the source had come, where the input has one receiver: the greatest number that is safe.
+        /// It goes on from there, since what is not safe was in no batch and never will be.
+        positions: Vec<(Arc<str>, u64)>,
     },
     /// Where the worker copies the blocks it receives; given when that changes, none at first. Copies name whom they
     /// are for, so that a worker that came back under a new id refuses those meant for the old one.

@@ -10,7 +10,7 @@ use crate::BatchTime;
 pub enum InputKind {
     /// One receiver on each worker (clients, which connect to any).
     Everywhere,
-    /// One receiver on one worker; a new one on another when that worker is lost.
+    /// One receiver on one worker; a new one on another when that worker is lost, which goes on where that had come.
     One,
     /// The master itself. No `Receive` is given for it and it never leaves. Its blocks are the master's own affair, unless
     /// it tells `Stored` of them, under the receiver id that is the input's number.
@@ -39,7 +39,8 @@ pub struct ClusterConfig {
     /// keep some links busy, without starving the batches.
     pub max_copying: usize,
     /// Producers without a live owner whose numbers are remembered, some 200 bytes each. Default 100 000. One that
-    /// was forgotten starts anew: what it sends again may be taken twice.
+    /// was forgotten starts anew: what it sends again may be taken twice. Parts of a source that one worker receives are
+    /// not among them: they are remembered whatever their number.
     pub max_producers: usize,
     /// Committed batches that a standby may be behind before its state is copied anew. Default 8: news of an install
     /// that is on its way must not cost a copy of the whole state.

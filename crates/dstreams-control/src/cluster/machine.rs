@@ -37,7 +37,7 @@ impl Cluster {
         if let Some(batch) = config.restored {
             partitions.restore(batch);
         }
-        let mut producers = Producers::new(config.max_producers);
+        let mut producers = Producers::new(config.max_producers, &config.inputs);
         producers.know(&config.known);
         Self {
             roster: Roster::new(config.copies),
@@ -170,8 +170,7 @@ impl Cluster {
     }
 
     fn roster_changed(&mut self, out: &mut Vec<ClusterCommand>) {
-        let open = self.roster.open().iter().copied();
-        self.receivers.place(open, out);
+        self.place(out);
         self.blocks.roster_changed(&self.roster);
         self.partitions.roster_changed();
     }
@@ -252,8 +251,22 @@ impl Cluster {
             }
             let known = (&self.roster, &self.receivers);
             self.producers.fenced(lost, known, out);
-            let open = self.roster.open().iter().copied();
-            self.receivers.place(open, out);
+            self.place(out);
+        }
+    }
+
+    /// Opens the receivers of inputs that have none, each where the one before had come to.
+    fn place(&mut self, out: &mut Vec<ClusterCommand>) {
+        let before = out.len();
+        let open = self.roster.open().iter().copied();
+        self.receivers.place(open, out);
+        for command in out.iter_mut().skip(before) {
+            if let ClusterCommand::Receive {
+                input, positions, ..
+            } = command
+            {
+                *positions = self.producers.positions(*input, &self.receivers);
+            }
         }
     }
 

@@ -28,7 +28,7 @@
 //!
 //! let mut cluster = Cluster::new(ClusterConfig::new(vec![InputKind::Everywhere], 0));
 //! let [one, two] = [WorkerId(1), WorkerId(2)];
-//! let receive = |worker, receiver| ClusterCommand::Receive { worker, input: 0, receiver: ReceiverId(receiver) };
+//! let receive = |worker, receiver| ClusterCommand::Receive { worker, input: 0, receiver: ReceiverId(receiver), positions: vec![] };
 //! let peer = |worker, to| ClusterCommand::Peer { worker, to };
 //!
 //! assert_eq!(cluster.step(ClusterEvent::Joined { worker: one }), [receive(one, 1)]);

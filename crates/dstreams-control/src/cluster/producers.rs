@@ -1,14 +1,15 @@
 //! [`Producers`]: which worker takes the records of which producer, and up to which number they are safe.
 //!
 //! One worker owns a producer at most. Before another may, the owner has given it up, or is lost and everyone refuses
-//! it; what is known to be safe by then is what the next owner goes on from.
+//! it; what is known to be safe by then is what the next owner goes on from. The parts of a source that runs on one worker
+//! are producers too, without owners: its receiver is what moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::receivers::Receivers;
 use super::roster::Roster;
-use super::{ClusterCommand, Mark, WorkerId};
+use super::{ClusterCommand, InputKind, Mark, WorkerId};
 use crate::BlockId;
 
 /// Input and name.
@@ -49,6 +50,10 @@ struct Producer {
 #[derive(Debug)]
 pub(super) struct Producers {
     max: usize,
+    /// Inputs whose producers are the parts of one source.
+    of_sources: BTreeSet<u32>,
+    /// How many of all are: they are never forgotten, since the source would begin again.
+    parts: usize,
     all: BTreeMap<Key, Producer>,
     of_worker: BTreeMap<WorkerId, BTreeSet<Key>>,
     /// Those that nobody owns or waits for, by turn.
@@ -57,9 +62,13 @@ pub(super) struct Producers {
 }
 
 impl Producers {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, inputs: &[InputKind]) -> Self {
+        let inputs = (0..).zip(inputs);
+        let one = inputs.filter(|(_, kind)| **kind == InputKind::One);
         Self {
             max: max.max(1),
+            of_sources: one.map(|(input, _)| input).collect(),
+            parts: 0,
             all: BTreeMap::new(),
             of_worker: BTreeMap::new(),
             idle: BTreeSet::new(),
@@ -200,6 +209,17 @@ impl Producers {
         }
     }
 
+    /// How far each part of an input's source is safe, by name.
+    pub(super) fn positions(&self, input: u32, receivers: &Receivers) -> Vec<(Arc<str>, u64)> {
+        let first = (input, Arc::from(""));
+        let of_input = self
+            .all
+            .range(first..)
+            .take_while(|((of, _), _)| *of == input);
+        let positions = of_input.map(|((_, part), it)| (Arc::clone(part), it.last(receivers)));
+        positions.filter(|(_, last)| *last > 0).collect()
+    }
+
     /// How many are remembered.
     pub(super) fn len(&self) -> usize {
         self.all.len()
@@ -213,16 +233,20 @@ impl Producers {
     /// The producer; one that is new is idle.
     fn producer(&mut self, key: &Key) -> &mut Producer {
         let turn = self.next_turn();
-        let idle = &mut self.idle;
+        let (idle, parts) = (&mut self.idle, &mut self.parts);
+        let of_source = self.of_sources.contains(&key.0);
         self.all.entry(key.clone()).or_insert_with(|| {
-            idle.insert((turn, key.clone()));
+            match of_source {
+                true => *parts += 1,
+                false => drop(idle.insert((turn, key.clone()))),
+            }
             Producer::new(turn)
         })
     }
 
     /// Forgets those that were claimed longest ago, if there are too many.
     fn trim(&mut self) {
-        while self.all.len() > self.max {
+        while self.all.len() - self.parts > self.max {
             let Some((_, key)) = self.idle.pop_first() else {
                 return;
             };
@@ -248,13 +272,6 @@ impl Producer {
         let Some(claim) = self.waiting.take() else {
             return;
         };
-        let follows = |&(&block, _): &(&BlockId, _)| receivers.follows(block);
-        let held = self
-            .held
-            .iter()
-            .filter(follows)
-            .map(|(_, &last)| last)
-            .max();
         self.owner = Owner::Granted {
             claim,
             revoked: false,
@@ -262,8 +279,15 @@ impl Producer {
         out.push(ClusterCommand::Grant {
             token: claim.token,
             worker: claim.worker,
-            last: self.settled.max(held.unwrap_or_default()),
+            last: self.last(receivers),
         });
+    }
+
+    /// The greatest number that is safe.
+    fn last(&self, receivers: &Receivers) -> u64 {
+        let follows = |&(&block, _): &(&BlockId, _)| receivers.follows(block);
+        let held = self.held.iter().filter(follows).map(|(_, &last)| last);
+        self.settled.max(held.max().unwrap_or_default())
     }
 
     const fn owner_at(&self) -> Option<WorkerId> {

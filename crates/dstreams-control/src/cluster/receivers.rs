@@ -130,6 +130,7 @@ impl Receivers {
             worker,
             input,
             receiver,
+            positions: Vec::new(),
         });
     }
 

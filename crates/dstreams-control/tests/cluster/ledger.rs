@@ -313,6 +313,7 @@ impl Ledger {
                 worker,
                 input,
                 receiver,
+                ..
             } => drop(self.receivers.insert(*receiver, (*worker, *input))),
             ClusterCommand::Peer { worker, to } => drop(self.peers.insert(*worker, *to)),
             ClusterCommand::Gone { receiver, blocks } => {

@@ -21,6 +21,7 @@
 //! | a copy is not made | copies-restored |
 //! | a copy goes backwards; there are too many at once | copies-bounded |
 //! | a receiver is not opened; one is opened twice | inputs-covered |
+//! | a source begins again | known-last; in the end producer-once |
 //! | blocks are not dropped, or too early; `Forgotten` is not heard | nothing-leaks |
 //! | a peer is wrong; is told again; is not told | ring |
 //! | holder and standby are one; who they are is told again, or not told | two-parts |
@@ -86,6 +87,7 @@ const MUST_HAPPEN: &[&str] = &[
     "producer revoked",
     "run failed",
     "run without a block",
+    "source went on elsewhere",
     "standby took over",
     "state copy failed",
     "state lost",

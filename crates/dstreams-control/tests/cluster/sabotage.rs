@@ -32,6 +32,7 @@ pub enum Fault {
     CopiesUnbounded,
     ReceiverForgotten,
     ReceiverTwice,
+    SourceBeginsAgain,
     DropForgotten,
     DropTooEarly,
     ForgottenIgnored,
@@ -73,6 +74,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::CopiesUnbounded, "copies-bounded"),
     (Fault::ReceiverForgotten, "inputs-covered"),
     (Fault::ReceiverTwice, "inputs-covered"),
+    (Fault::SourceBeginsAgain, "known-last"),
     (Fault::DropForgotten, "nothing-leaks"),
     (Fault::DropTooEarly, "nothing-leaks"),
     (Fault::ForgottenIgnored, "nothing-leaks"),
@@ -102,6 +104,7 @@ pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::SurvivorDropped, "acked-once"),
     (Fault::DropTooEarly, "acked-once"),
     (Fault::MarksIgnored, "producer-once"),
+    (Fault::SourceBeginsAgain, "producer-once"),
     (Fault::RevokeNotAwaited, "producer-once"),
     (Fault::FenceNotAwaited, "acked-once"),
     (Fault::ForgottenIgnored, "nothing-leaks"),
@@ -334,6 +337,7 @@ impl Sabotaged {
                     worker,
                     input,
                     receiver,
+                    positions,
                 },
             ) => {
                 let receiver = ReceiverId(receiver.0 + 10_000);
@@ -341,9 +345,24 @@ impl Sabotaged {
                     worker,
                     input,
                     receiver,
+                    positions,
                 };
                 Some(vec![said.clone(), again])
             }
+            (
+                Fault::SourceBeginsAgain,
+                ClusterCommand::Receive {
+                    worker,
+                    input,
+                    receiver,
+                    positions,
+                },
+            ) if !positions.is_empty() => Some(vec![ClusterCommand::Receive {
+                worker,
+                input,
+                receiver,
+                positions: Vec::new(),
+            }]),
             (Fault::PeerIsItself, ClusterCommand::Peer { worker, .. }) => {
                 let to = Some(worker);
                 Some(vec![ClusterCommand::Peer { worker, to }])

@@ -14,8 +14,13 @@ use crate::stream::record::{Record, batch_of};
 /// Pause between two pushes: short against any interval, long against the cost of one.
 const PUSH_EVERY: Duration = Duration::from_millis(5);
 
+/// Name of the position of what was made.
+const MADE: &str = "made";
+
 /// Makes records from their number: record `n` is the same in every run; which batch it falls
 /// into follows the clock.
+///
+/// After a restart, or on another worker of a cluster, it goes on with the number after the last one that is in a batch.
 pub struct Generator<T> {
     make: Box<dyn Fn(u64) -> T + Send>,
     per_second: u64,
@@ -48,10 +53,11 @@ impl<T: Record> Source for Generator<T> {
     }
 
     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+        let begun = ingest.positions().get(MADE).copied().unwrap_or_default();
         let start = Instant::now();
         let mut ticks = tokio::time::interval(PUSH_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut made = 0u64;
+        let mut made = begun;
         while made < self.limit {
             tokio::select! {
                 () = closing.requested() => break,
@@ -60,10 +66,13 @@ impl<T: Record> Source for Generator<T> {
             let nanos = start.elapsed().as_nanos();
             let due = (nanos * u128::from(self.per_second) / 1_000_000_000) as u64;
             // At most a tenth of a second's records at a time: after a stall they come in pieces.
-            let most = made + (self.per_second / 10).max(1);
-            let until = due.min(self.limit).min(most);
+            let most = made.saturating_add((self.per_second / 10).max(1));
+            let until = begun.saturating_add(due).min(self.limit).min(most);
+            if until == made {
+                continue;
+            }
             let records = batch_of((made..until).map(&self.make))?;
-            ingest.push(records).await?;
+            ingest.push_at(records, MADE, until).await?;
             made = until;
         }
         Ok(())

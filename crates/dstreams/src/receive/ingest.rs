@@ -45,8 +45,8 @@ impl Ingest {
     }
 
     /// How far each input had come, by the marks of records that are in a batch, or will be: where to go on
-    /// after a restart. Empty when the program starts for the first time, and as long as the context
-    /// keeps no journal.
+    /// after a restart, and on a cluster when the worker was lost that the source ran on before. Empty when the
+    /// program starts for the first time, and at each start of one that keeps no journal.
     pub fn positions(&self) -> &BTreeMap<String, u64> {
         self.0.positions()
     }

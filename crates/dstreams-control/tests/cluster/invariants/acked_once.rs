@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::world::SOURCE;
+
 use super::{Calm, Invariant, Scene, Verdict, ensure};
 
 pub struct AckedOnce;
@@ -27,8 +29,22 @@ impl Invariant for AckedOnce {
                 *lost |= excused && scene.truth.safe.contains(id);
             }
         }
-        for (producer, client) in scene.clients.iter().enumerate() {
-            for number in 1..=client.acked {
+        // A source knows by itself how far it came; its pushes have returned up to there.
+        let safe = scene.truth.blocks.values();
+        let safe = safe.filter(|block| scene.truth.safe.contains(&block.meta.id));
+        let of_source = safe
+            .flat_map(|block| block.records())
+            .filter(|(of, _)| *of == SOURCE);
+        let source = (
+            SOURCE,
+            of_source
+                .map(|(_, number)| number)
+                .max()
+                .unwrap_or_default(),
+        );
+        let clients = scene.clients.iter().map(|client| client.acked);
+        for (producer, acked) in clients.enumerate().chain([source]) {
+            for number in 1..=acked {
                 let (count, lost) = cuts.get(&(producer, number)).copied().unwrap_or_default();
                 ensure(count == 1 || (count == 0 && lost), || {
                     format!("batch {number} of producer {producer} is in {count} cuts")

@@ -1,7 +1,10 @@
 //! A producer goes on after the greatest number that is in a block that is held, with all before it, or was forgotten, or
-//! that its owner gave up with. What is lost does not count.
+//! that its owner gave up with; so does the source of an input of one receiver. What is lost does not count.
 
-use dstreams_control::cluster::ClusterCommand;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dstreams_control::cluster::{ClusterCommand, Mark};
 
 use super::{Invariant, Scene, Verdict, ensure};
 
@@ -13,16 +16,26 @@ impl Invariant for KnownLast {
     }
 
     fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
+        let ledger = scene.ledger;
+        let follow = ledger.marks.iter().filter(|(id, _)| ledger.follows(**id));
+        let marks = || follow.clone().flat_map(|(_, marks)| marks);
+        if let ClusterCommand::Receive {
+            input, positions, ..
+        } = command
+        {
+            return sources_go_on(
+                scene,
+                marks().filter(|mark| mark.input == *input),
+                positions,
+            );
+        }
         let ClusterCommand::Grant { token, last, .. } = command else {
             return Ok(());
         };
-        let ledger = scene.ledger;
         let Some((producer, _)) = ledger.claims.get(token) else {
             return Ok(());
         };
-        let follow = ledger.marks.iter().filter(|(id, _)| ledger.follows(**id));
-        let marks = follow.flat_map(|(_, marks)| marks);
-        let of_producer = marks.filter(|mark| mark.producer == *producer);
+        let of_producer = marks().filter(|mark| mark.producer == *producer);
         let in_blocks = of_producer.map(|mark| mark.last).max().unwrap_or_default();
         let revoked = ledger.revoked.get(producer).copied().unwrap_or_default();
         ensure(*last == in_blocks.max(revoked), || {
@@ -31,4 +44,21 @@ impl Invariant for KnownLast {
             )
         })
     }
+}
+
+/// A receiver on each worker begins with nothing: clients say how far they are.
+fn sources_go_on<'a>(
+    scene: &Scene,
+    marks: impl Iterator<Item = &'a Mark>,
+    positions: &[(Arc<str>, u64)],
+) -> Verdict {
+    let mut wanted = BTreeMap::<Arc<str>, u64>::new();
+    for mark in marks.filter(|mark| mark.input != scene.truth.clients()) {
+        let last = wanted.entry(Arc::clone(&mark.producer)).or_default();
+        *last = (*last).max(mark.last);
+    }
+    ensure(
+        wanted.clone().into_iter().eq(positions.iter().cloned()),
+        || format!("a source goes on at {positions:?}, and {wanted:?} is in blocks"),
+    )
 }

@@ -1,6 +1,6 @@
 //! Only what is over is dropped, and all of it: after a stop nobody holds anything.
 
-use dstreams_control::cluster::ClusterCommand;
+use dstreams_control::cluster::{ClusterCommand, InputKind};
 
 use super::{Calm, Invariant, Scene, Verdict, ensure};
 
@@ -40,7 +40,9 @@ impl Invariant for NothingLeaks {
             scene.machine.held_blocks(),
             scene.machine.remembered_producers(),
         );
-        ensure(blocks == 0 && producers <= scene.clients.len(), || {
+        let sources = scene.truth.inputs_of(InputKind::One).count();
+        let most = scene.clients.len() + sources;
+        ensure(blocks == 0 && producers <= most, || {
             format!("the machine holds {blocks} blocks and {producers} producers")
         })?;
         let known = |receiver| scene.machine.input_of(receiver).is_some();

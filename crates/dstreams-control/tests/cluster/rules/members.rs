@@ -1,19 +1,50 @@
 //! Who is there, who receives, to whom new blocks are copied,
 //! and what is gone with whom.
 
+use std::sync::Arc;
+
 use ClusterCommand::{Drained, Fence, Peer, Receive};
 use dstreams_control::ReceiverId;
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, StoredBlock, WorkerId,
 };
 
-use super::{W1, W2, W3, cluster, copy, dropped, fenced, gone, join, joined, lost, plain, stored};
+use super::{
+    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, gone, join, joined, lost, meta, plain,
+    stored,
+};
+
+fn mark(input: u32, producer: &str, last: u64) -> Mark {
+    let producer = Arc::from(producer);
+    Mark {
+        input,
+        producer,
+        last,
+    }
+}
 
 fn receive(worker: WorkerId, input: u32, receiver: u32) -> ClusterCommand {
     Receive {
         worker,
         input,
         receiver: ReceiverId(receiver),
+        positions: Vec::new(),
+    }
+}
+
+/// Of a source that goes on.
+fn goes_on(
+    (worker, input, receiver): (WorkerId, u32, u32),
+    positions: &[(&str, u64)],
+) -> ClusterCommand {
+    let positions = positions.iter();
+    Receive {
+        worker,
+        input,
+        receiver: ReceiverId(receiver),
+        positions: positions
+            .map(|(part, at)| (Arc::from(*part), *at))
+            .collect(),
     }
 }
 
@@ -47,6 +78,44 @@ fn inputs_are_received_where_their_kind_says() {
     assert_eq!(moved, [gone(3, &[]), gone(4, &[]), receive(W2, 2, 6)]);
     assert_eq!(it.step(join(W1)), [], "an id is never used again");
     assert_eq!(it.input_of(ReceiverId(4)), None);
+}
+
+/// What is in a block that survives, or was forgotten, is not read again; what follows a gap is.
+#[test]
+fn a_source_goes_on_where_it_is_safe() {
+    let mut config = ClusterConfig::new(vec![InputKind::One, InputKind::Everywhere], 0);
+    config.max_producers = 1;
+    config.known = vec![
+        mark(0, "left", 70),
+        mark(1, "a client", 9),
+        mark(1, "a client of before", 9),
+    ];
+    let mut it = Cluster::new(config);
+    let first = goes_on((W1, 0, 3), &[("left", 70)]);
+    assert_eq!(it.step(join(W1)), [receive(W1, 1, 2), first]);
+    it.step(join(W2));
+    let of_source = |seq, part, last| StoredBlock {
+        meta: meta((3, seq)),
+        marks: vec![mark(0, part, last)],
+    };
+    it.step(ClusterEvent::Stored {
+        worker: W1,
+        blocks: vec![of_source(0, "a", 3)],
+    });
+    it.step(forgotten(&[(3, 0)]));
+    it.step(ClusterEvent::Stored {
+        worker: W2,
+        blocks: vec![of_source(1, "b", 5), of_source(3, "b", 9)],
+    });
+    it.step(lost(W1));
+    let moved = it.step(fenced(W2, W1, &[]));
+    let again = goes_on((W2, 0, 5), &[("a", 3), ("b", 5), ("left", 70)]);
+    assert!(moved.contains(&again), "{moved:?}");
+    assert_eq!(
+        it.remembered_producers(),
+        4,
+        "parts of a source do not count"
+    );
 }
 
 #[test]

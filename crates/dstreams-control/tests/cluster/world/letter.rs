@@ -39,6 +39,8 @@ pub enum Letter {
     Receive {
         receiver: ReceiverId,
         input: u32,
+        /// How far its source had come.
+        position: u64,
     },
     Seal(BatchTime),
     /// A block that the master received.

@@ -10,7 +10,7 @@ use dstreams_control::cluster::{ClusterCommand, ClusterEvent, InputKind, WorkerI
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Event, ReceiverId};
 
 use super::letter::name;
-use super::truth::NOBODY;
+use super::truth::{NOBODY, SOURCE};
 use super::{Block, End, Item, Letter, World};
 use crate::judge::Violation;
 
@@ -119,9 +119,22 @@ impl World<'_> {
                 worker,
                 input,
                 receiver,
+                positions,
             } => {
                 self.todo.push_back(Do::Control(Event::Joined { receiver }));
-                self.order(worker, Letter::Receive { receiver, input });
+                let position = positions.first().map_or(0, |(_, last)| *last);
+                if position > 0 {
+                    self.tally.add("source went on elsewhere");
+                    let lost = &self.judge.ledger.lost_blocks;
+                    self.truth
+                        .is_granted((SOURCE, position), lost, &self.workers);
+                }
+                let receive = Letter::Receive {
+                    receiver,
+                    input,
+                    position,
+                };
+                self.order(worker, receive);
             }
             ClusterCommand::Peer { worker, to } => self.order(worker, Letter::Peer(to)),
             ClusterCommand::Fence { at, lost } => self.order(at, Letter::Fence(lost)),

@@ -21,7 +21,7 @@ use dstreams_control::{Controller, Timestamp};
 pub use client::Client;
 pub use letter::{End, Letter};
 use master::{Do, Master};
-pub use truth::{Block, Truth};
+pub use truth::{Block, SOURCE, Truth};
 pub use worker::Worker;
 
 use crate::judge::{Judge, Violation};

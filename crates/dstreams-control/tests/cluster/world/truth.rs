@@ -14,6 +14,8 @@ use super::letter::name;
 
 /// The producer of records that no client sent.
 pub const NOBODY: usize = usize::MAX;
+/// The source of an input of one receiver, which numbers its records; there is one such input at most.
+pub const SOURCE: usize = usize::MAX - 1;
 
 /// A block and what is in it.
 #[derive(Clone, Debug)]

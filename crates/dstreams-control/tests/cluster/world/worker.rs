@@ -10,7 +10,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::letter::name;
 use super::state::States;
-use super::truth::NOBODY;
+use super::truth::SOURCE;
 use super::{Block, End, Letter, Truth};
 use crate::rng::Rng;
 
@@ -22,6 +22,8 @@ pub struct Held {
 
 struct Receiver {
     input: u32,
+    /// The last number that its source brought.
+    brought: u64,
     /// The records of the block that is not sealed.
     open: Vec<(usize, u64)>,
     made: Vec<Rc<Block>>,
@@ -90,10 +92,15 @@ impl Worker {
     pub fn take(&mut self, from: End, letter: Letter, truth: &mut Truth, rng: &mut Rng) -> Letters {
         let mut out = Vec::new();
         match letter {
-            Letter::Receive { receiver, input } => {
+            Letter::Receive {
+                receiver,
+                input,
+                position,
+            } => {
                 let (open, made) = (Vec::new(), Vec::new());
                 let receiver_of = Receiver {
                     input,
+                    brought: position,
                     open,
                     made,
                     reported: 0,
@@ -283,7 +290,8 @@ impl Worker {
         for id in ids {
             let flows = truth.flows(self.receivers[&id].input) && rng.chance(500);
             if let Some(receiver) = self.receivers.get_mut(&id).filter(|_| flows) {
-                receiver.open.push((NOBODY, 0));
+                receiver.brought += 1;
+                receiver.open.push((SOURCE, receiver.brought));
             }
             self.seal(id, truth, out);
             self.seals.push((batch, id, self.receivers[&id].made.len()));
