@@ -147,13 +147,17 @@ impl StreamContext {
         self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
     }
 
-    /// Lets go on purpose of state that an earlier version of the program had, by the name that
-    /// [`inspect`](crate::inspect) gives it. Without effect where there is none of that name.
+    /// Drops state that an earlier version of the program had, by the name that [`inspect`](crate::inspect) gives it,
+    /// and logs that. Without effect where there is none of that name.
+    ///
+    /// The call may stay in the program: checkpoints say what was dropped, and state that the program has under this name
+    /// later is not dropped by the same call unless it holds something else.
     pub fn drop_state(&mut self, name: &str) {
         self.kept_mut().changes.dropped.push(name.to_owned());
     }
 
-    /// What an earlier version of the program had as state `from` is `to` now.
+    /// What an earlier version of the program had as state `from` is `to` now. The call may stay in the program, also
+    /// with new state of the name `from`.
     pub fn rename_state(&mut self, from: &str, to: &str) {
         let renamed = (from.to_owned(), to.to_owned());
         self.kept_mut().changes.renamed.push(renamed);

@@ -1,21 +1,47 @@
 //! Whether a program can go on from a checkpoint of another one.
 
+use serde::{Deserialize, Serialize};
+
 use super::manifest::{Manifest, Program, StateId, StateParts};
 use crate::error::{Error, Result};
 
-/// What a program says about state that it does not have under its old name any more.
-#[derive(Debug, Clone, Default)]
+/// What a program says about states of earlier versions of it. Each takes effect once: it has been done where the
+/// program that wrote the checkpoint said it too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChanges {
-    /// Let go on purpose.
+    /// Names.
     pub dropped: Vec<String>,
     /// From, to.
     pub renamed: Vec<(String, String)>,
 }
 
-impl StateChanges {
-    fn name_of<'a>(&'a self, written: &'a str) -> &'a str {
-        let renamed = self.renamed.iter().find(|(from, _)| from == written);
-        renamed.map_or(written, |(_, to)| to)
+/// What of a checkpoint's states has to be changed.
+struct Due<'a> {
+    changes: &'a StateChanges,
+    /// What the program that wrote the checkpoint said. Earlier formats do not tell: then what fits is kept.
+    done: Option<StateChanges>,
+    written: &'a [StateParts],
+    states: &'a [StateId],
+}
+
+impl Due<'_> {
+    /// The name that a state has now.
+    fn name_of(&self, written: &StateId) -> String {
+        let renamed = self.changes.renamed.iter();
+        let mut renamed = renamed.filter(|(from, _)| *from == written.name);
+        let due = |(from, to): &&(String, String)| match &self.done {
+            Some(done) => !done.renamed.iter().any(|it| (&it.0, &it.1) == (from, to)),
+            None => !self.written.iter().any(|state| state.state.name == *to),
+        };
+        let to = renamed.find(due).map(|(_, to)| to);
+        to.unwrap_or(&written.name).clone()
+    }
+
+    fn is_dropped(&self, written: &StateId) -> bool {
+        let names = |changes: &StateChanges| changes.dropped.contains(&written.name);
+        let name = self.name_of(written);
+        let fits = || (self.states.iter()).any(|it| it.name == name && it.holds == written.holds);
+        names(self.changes) && (self.done.as_ref().is_some_and(|done| !names(done)) || !fits())
     }
 }
 
@@ -51,9 +77,21 @@ impl Manifest {
         }
         let partitions = then.partitions;
         let mut kept: Vec<Option<StateParts>> = vec![None; states.len()];
-        for written in self.states {
-            let name = changes.name_of(&written.state.name).to_owned();
-            if changes.dropped.contains(&written.state.name) {
+        let due = Due {
+            changes,
+            done: self.changes.take(),
+            written: &self.states,
+            states,
+        };
+        for written in &self.states {
+            let name = due.name_of(&written.state);
+            if due.is_dropped(&written.state) {
+                let bytes: u64 = written.parts().map(|part| part.bytes).sum();
+                tracing::warn!(
+                    state = written.state.name,
+                    bytes,
+                    "state is dropped, as `drop_state` says"
+                );
                 continue;
             }
             let place = states.iter().position(|state| state.name == name);
@@ -72,7 +110,15 @@ impl Manifest {
                      `drop_state`"
                 )));
             }
-            kept[place] = Some(written);
+            if name != written.state.name {
+                tracing::info!(from = written.state.name, to = name, "state is renamed");
+            }
+            if let Some(other) = kept[place].replace(written.clone()) {
+                return Err(refused(format!(
+                    "its states {} and {} would both be {name} now; drop one of them on purpose with `drop_state`",
+                    other.state.name, written.state.name
+                )));
+            }
         }
         let kept = kept
             .into_iter()
@@ -83,6 +129,7 @@ impl Manifest {
                     .map_or_else(|| vec![Vec::new(); partitions], |kept| kept.partitions),
             });
         self.states = kept.collect();
+        self.changes = Some(changes.clone());
         self.program = Program {
             partitions,
             ..program.clone()
@@ -95,5 +142,140 @@ fn refused(why: String) -> Error {
     Error::Config {
         setting: "checkpoint directory",
         message: format!("it is of another program: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::Part;
+    use super::*;
+
+    fn id(name: &str, holds: &str) -> StateId {
+        StateId {
+            name: name.into(),
+            holds: holds.into(),
+        }
+    }
+
+    fn ids(states: &[(&str, &str)]) -> Vec<StateId> {
+        states.iter().map(|(name, holds)| id(name, holds)).collect()
+    }
+
+    fn changes(dropped: &[&str], renamed: &[(&str, &str)]) -> StateChanges {
+        let renamed = renamed
+            .iter()
+            .map(|(from, to)| ((*from).into(), (*to).into()));
+        StateChanges {
+            dropped: dropped.iter().map(|name| (*name).into()).collect(),
+            renamed: renamed.collect(),
+        }
+    }
+
+    fn program() -> Program {
+        Program {
+            interval_ms: 100,
+            partitions: 1,
+            inputs: Vec::new(),
+        }
+    }
+
+    /// A checkpoint with these states, each with one part; its place says which it was.
+    fn written(states: &[(&str, &str)], said: Option<StateChanges>) -> Manifest {
+        let mut manifest = Manifest::of_nothing(program(), ids(states), &StateChanges::default());
+        manifest.changes = said;
+        for (at, state) in manifest.states.iter_mut().enumerate() {
+            state.partitions[0].push(Part {
+                file: 0,
+                from: at as u64,
+                bytes: 1,
+                xxh3: 0,
+                version: 100,
+                whole: true,
+            });
+        }
+        manifest
+    }
+
+    /// By state of the program: which of those that were written it has.
+    fn fit(
+        written: &Manifest,
+        states: &[(&str, &str)],
+        changes: &StateChanges,
+    ) -> Result<(Vec<Option<u64>>, Manifest)> {
+        let fit = written.clone().fit(&program(), &ids(states), changes)?;
+        let from = |state: &StateParts| state.parts().next().map(|part| part.from);
+        Ok((fit.states.iter().map(from).collect(), fit))
+    }
+
+    /// Code stays as it is when a program restarts, and so do the changes it names.
+    #[test]
+    fn a_change_takes_effect_once() {
+        let drop = changes(&["a"], &[]);
+        let (had, next) = fit(
+            &written(&[("a", "count")], Some(StateChanges::default())),
+            &[("a", "sum")],
+            &drop,
+        )
+        .unwrap();
+        assert_eq!((had, &next.changes), (vec![None], &Some(drop.clone())));
+        let again = written(&[("a", "sum")], next.changes);
+        assert_eq!(fit(&again, &[("a", "sum")], &drop).unwrap().0, [Some(0)]);
+        // Said again for another change of the same state.
+        assert_eq!(fit(&again, &[("a", "max")], &drop).unwrap().0, [None]);
+        // Left out once, it may be said again.
+        let (_, without) = fit(&again, &[("a", "sum")], &changes(&[], &[])).unwrap();
+        assert_eq!(fit(&without, &[("a", "sum")], &drop).unwrap().0, [None]);
+
+        let rename = changes(&[], &[("a", "b")]);
+        let first = written(&[("a", "count")], Some(StateChanges::default()));
+        let (had, next) = fit(&first, &[("b", "count"), ("a", "sum")], &rename).unwrap();
+        assert_eq!(had, [Some(0), None]);
+        let both = [("b", "count"), ("a", "sum")];
+        let again = written(&both, next.changes);
+        assert_eq!(fit(&again, &both, &rename).unwrap().0, [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn names_may_be_exchanged() {
+        let both = [("a", "count"), ("b", "count")];
+        let exchanged = changes(&[], &[("a", "b"), ("b", "a")]);
+        let first = written(&both, Some(StateChanges::default()));
+        let (had, next) = fit(&first, &both, &exchanged).unwrap();
+        assert_eq!(had, [Some(1), Some(0)]);
+        let again = written(&both, next.changes);
+        assert_eq!(
+            fit(&again, &both, &exchanged).unwrap().0,
+            [Some(0), Some(1)]
+        );
+    }
+
+    /// Checkpoints of earlier programs do not say what was done: what fits is kept.
+    #[test]
+    fn without_a_record_what_fits_is_kept() {
+        let both = [("a", "sum"), ("b", "count")];
+        let said = changes(&["a"], &[("a", "b")]);
+        let (had, next) = fit(&written(&both, None), &both, &said).unwrap();
+        assert_eq!((had, next.changes), (vec![Some(0), Some(1)], Some(said)));
+        let drop = changes(&["a"], &[]);
+        let other = written(&[("a", "count")], None);
+        assert_eq!(fit(&other, &[("a", "sum")], &drop).unwrap().0, [None]);
+        let rename = changes(&[], &[("a", "b")]);
+        assert_eq!(
+            fit(&other, &[("b", "count")], &rename).unwrap().0,
+            [Some(0)]
+        );
+    }
+
+    #[test]
+    fn two_states_of_one_name_are_refused() {
+        let both = written(
+            &[("a", "count"), ("b", "count")],
+            Some(StateChanges::default()),
+        );
+        let rename = changes(&[], &[("a", "b")]);
+        let refused = fit(&both, &[("b", "count")], &rename)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("a and b would both be b"), "{refused}");
     }
 }

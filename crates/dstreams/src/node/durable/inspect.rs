@@ -63,9 +63,8 @@ pub struct StateInfo {
 
 impl StateInfo {
     fn of(state: &StateParts) -> Self {
-        let parts = || state.partitions.iter().flatten();
         let bytes = |whole| {
-            let parts = parts().filter(|part| part.whole == whole);
+            let parts = state.parts().filter(|part| part.whole == whole);
             parts.map(|part| part.bytes).sum()
         };
         StateInfo {
@@ -73,7 +72,7 @@ impl StateInfo {
             holds: state.state.holds.clone(),
             whole_bytes: bytes(true),
             changed_bytes: bytes(false),
-            parts: parts().count(),
+            parts: state.parts().count(),
         }
     }
 }

@@ -6,6 +6,7 @@ use dstreams_control::durable::{Covered, Point};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::fit::StateChanges;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::replicate::Format;
@@ -34,6 +35,9 @@ pub struct Manifest {
     /// Names of files.
     pub files: Vec<String>,
     pub states: Vec<StateParts>,
+    /// What the program that wrote it said of earlier states: it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<StateChanges>,
 }
 
 /// What of a program its checkpoints depend on.
@@ -61,6 +65,13 @@ pub struct StateParts {
     pub state: StateId,
     /// By partition: all there was, then what came after, in order. None where nothing was ever installed.
     pub partitions: Vec<Vec<Part>>,
+}
+
+impl StateParts {
+    /// Of all partitions.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.partitions.iter().flatten()
+    }
 }
 
 /// A part of a file: all of a partition, or what batches changed in it.
@@ -141,8 +152,7 @@ impl Manifest {
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        let partitions = self.states.iter().flat_map(|state| &state.partitions);
-        partitions.flatten()
+        self.states.iter().flat_map(StateParts::parts)
     }
 
     /// Removes what is of no checkpoint any more, now that this one is there, and what was unfinished.
@@ -214,6 +224,7 @@ mod tests {
                 },
                 partitions: vec![vec![part(0, 600, true), part(1, 700, false)], vec![]],
             }],
+            changes: None,
         }
     }
 

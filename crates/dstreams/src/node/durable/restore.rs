@@ -105,7 +105,11 @@ impl Kept {
 
 impl Manifest {
     /// Before the first checkpoint.
-    fn of_nothing(program: Program, states: Vec<StateId>) -> Self {
+    pub(super) fn of_nothing(
+        program: Program,
+        states: Vec<StateId>,
+        changes: &StateChanges,
+    ) -> Self {
         let partitions = vec![Vec::new(); program.partitions];
         let states = states.into_iter().map(|state| StateParts {
             state,
@@ -120,6 +124,7 @@ impl Manifest {
             files: Vec::new(),
             states: states.collect(),
             program,
+            changes: Some(changes.clone()),
         }
     }
 }
@@ -145,7 +150,7 @@ impl Durable {
                 state = Some((manifest.clone(), store.clone()));
                 manifest
             }
-            None => Manifest::of_nothing(program, states),
+            None => Manifest::of_nothing(program, states, &kept.changes),
         };
         newest.remove_others(&store).await?;
         let found = read(dir)?;
