@@ -45,7 +45,8 @@ impl Controller {
     #[must_use]
     pub fn restored(config: Config, restored: Restored) -> Self {
         let mut it = Self::new(config);
-        it.intake.go_on_after(restored.last_cut, restored.uncut);
+        it.intake
+            .go_on_after(restored.last_cut, restored.begin_after, restored.uncut);
         it.pipeline.go_on_after(restored.last_committed);
         for (batch, blocks) in restored.pending {
             // When it was cut, the journal does not say; not before its interval ended.

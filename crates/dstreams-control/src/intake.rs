@@ -31,6 +31,8 @@ pub(crate) struct Intake {
     gone: SeqSet,
     /// The next boundary; `None` before the start and at the end of time.
     next: Option<BatchTime>,
+    /// The first boundary comes after this one.
+    begin_after: Option<BatchTime>,
     open: Option<Open>,
     /// Blocks reported and not yet in a cut.
     fresh: Vec<BlockMeta>,
@@ -53,6 +55,7 @@ impl Intake {
             receivers: BTreeMap::new(),
             gone: SeqSet::default(),
             next: None,
+            begin_after: None,
             open: None,
             fresh: Vec::new(),
             owed: BTreeSet::new(),
@@ -61,8 +64,14 @@ impl Intake {
     }
 
     /// An earlier controller has cut up to this batch, and not these blocks.
-    pub(crate) fn go_on_after(&mut self, cut: Option<BatchTime>, uncut: Vec<BlockMeta>) {
+    pub(crate) fn go_on_after(
+        &mut self,
+        cut: Option<BatchTime>,
+        begin_after: Option<BatchTime>,
+        uncut: Vec<BlockMeta>,
+    ) {
         self.next = cut.and_then(|cut| cut.next(self.interval_ms));
+        self.begin_after = begin_after;
         self.fresh = uncut;
     }
 
@@ -72,7 +81,10 @@ impl Intake {
             self.joined(receiver);
         }
         if self.next.is_none() {
-            self.next = BatchTime::first_after(now, self.interval_ms);
+            let after = self
+                .begin_after
+                .map_or(now, |batch| now.max(batch.timestamp()));
+            self.next = BatchTime::first_after(after, self.interval_ms);
         }
     }
 

@@ -8,6 +8,9 @@ pub struct Restored {
     /// The last batch that was cut. The next one follows it, however long ago that was: intervals in which nobody
     /// was there have batches too, with what is in `uncut` first.
     pub last_cut: Option<BatchTime>,
+    /// Batch times begin after this one, where no batch was cut: outputs have it already, so that another batch of
+    /// its name would be taken for committed.
+    pub begin_after: Option<BatchTime>,
     /// The last batch that took effect.
     pub last_committed: Option<BatchTime>,
     /// The batches that were cut and did not take effect, in order, with their blocks.

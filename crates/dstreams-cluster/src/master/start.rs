@@ -110,6 +110,7 @@ impl Master {
             })
             .await;
         let partitions = self.options.partitions.unwrap_or(cores.clamp(2, 128));
+        self.parts.open_sinks().await?;
         let kept = match self.lock.take() {
             Some(lock) => Some(self.parts.restore(lock, partitions).await?),
             None => None,
@@ -161,7 +162,7 @@ impl Master {
             }
             None => None,
         };
-        let running = run_on(self.parts, remote, self.inbox, Default::default(), kept)?;
+        let running = run_on(self.parts, remote, self.inbox, Default::default(), kept).await?;
         Ok(RunningCluster {
             running,
             calls: self.calls,

@@ -110,6 +110,10 @@ struct Where {
 
 #[async_trait]
 impl Sink for Where {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
+
     async fn prepare(
         &self,
         _: BatchTime,

@@ -117,6 +117,7 @@ impl Replay {
         self.keep_what_counts(&covered, &cut);
         let (ended, gone) = self.receivers(&covered);
         let mut controller = Restored {
+            begin_after: None,
             last_cut: later.keys().next_back().copied().or(state),
             last_committed: self.committed.max(state),
             pending: Vec::new(),

@@ -6,10 +6,12 @@
 //! context stops and names the output.
 
 mod files;
+mod opened;
 mod outputs;
 mod prepare;
 
 pub use files::FileSink;
+pub use opened::Opened;
 pub use outputs::RddReceiver;
 pub use prepare::{Dataset, Outputs};
 pub(crate) use prepare::{PreparedBatch, commit};

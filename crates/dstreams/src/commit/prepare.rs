@@ -117,7 +117,7 @@ async fn prepare(output: &Output, operator: &Operator, rows: &Rows) -> Result<Ve
 }
 
 /// What a sink did; its errors and panics name it.
-async fn guard<T>(
+pub(super) async fn guard<T>(
     operator: &Operator,
     work: impl Future<Output = Result<T, BoxError>>,
 ) -> Result<T> {

@@ -12,7 +12,7 @@ use std::fmt::Debug;
 
 use dstreams_control::BatchTime;
 
-pub use sink::{ATOMIC, HIDDEN, ONCE, SAYS_SO, WHOLE, WORKS, sink};
+pub use sink::{ATOMIC, HIDDEN, ONCE, REMEMBERS, SAYS_SO, WHOLE, WORKS, sink};
 pub use source::{CLOSES, FAILS, GIVES, GOES_ON, GROWS, RUNS, WAITS, source};
 
 /// A promise that was not kept.

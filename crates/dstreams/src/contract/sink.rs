@@ -29,6 +29,9 @@ pub const WORKS: &str = "prepare and commit work when they are tried again";
 /// The sink says that it is exactly-once.
 pub const SAYS_SO: &str = "the sink says that it is exactly-once";
 
+/// The next run begins after what is there.
+pub const REMEMBERS: &str = "a sink that is opened says which batch is its newest";
+
 /// Records of each partition of a batch.
 const SIZES: [u64; 4] = [3, 0, 1, 2];
 /// Time of the first batch, and between two.
@@ -87,7 +90,8 @@ pub async fn sink<S: Sink, T: Record + Debug>(
     suite.ended_before_commit().await?;
     suite.ended_in_commit().await?;
     suite.without_records().await?;
-    suite.old_batches().await
+    suite.old_batches().await?;
+    suite.opened().await
 }
 
 struct Suite<M, R, W> {
@@ -265,6 +269,21 @@ where
             self.see(ONCE, "an old batch committed again").await?;
         }
         Ok(())
+    }
+
+    /// The process that goes on asks which batches there are.
+    async fn opened(&mut self) -> Result<(), Broken> {
+        let sink = (self.make)().await;
+        let newest = self.works("opened", sink.open().await)?;
+        sink.close();
+        let wanted = self.visible.keys().next_back().copied();
+        match newest == wanted {
+            true => Ok(()),
+            false => {
+                let found = format!("{newest:?}, expected {wanted:?}");
+                Err(self.broken(REMEMBERS, "opened", found))
+            }
+        }
     }
 
     /// The records of a partition.

@@ -14,7 +14,7 @@ use super::listener::{Listener, tell};
 use super::running::{Summary, Watched};
 use super::workers::Workers;
 use crate::batch::Clock;
-use crate::commit::{Outputs, PreparedBatch, commit};
+use crate::commit::{Opened, Outputs, PreparedBatch, commit};
 use crate::crash::point;
 use crate::error::{Error, Result};
 
@@ -50,6 +50,8 @@ pub(super) struct Master {
     pub clock: Clock,
     pub workers: Arc<dyn Workers>,
     pub outputs: Arc<Outputs>,
+    /// Closed when no commit is under way any more.
+    pub opened: Arc<Opened>,
     pub durable: Option<Arc<Durable>>,
     pub listeners: Vec<Arc<dyn Listener>>,
     pub messages: mpsc::UnboundedSender<Message>,
@@ -130,6 +132,7 @@ impl Master {
         }
         self.workers.end(self.state.failure.is_some()).await;
         self.durable = None;
+        self.opened = Arc::default();
         let mut totals = self
             .watched
             .totals
@@ -318,6 +321,7 @@ impl Master {
             .map(|cut| (std::mem::take(&mut cut.prepared), cut.ticket))
             .unwrap_or_default();
         let written = self.durable.clone().zip(ticket);
+        let opened = Arc::clone(&self.opened);
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -333,6 +337,7 @@ impl Master {
                 point("commit:begins");
                 commit(&runtime, batch, &outputs)
             });
+            drop(opened);
             let _ = messages.send(Message::Committed {
                 batch,
                 outputs,

@@ -13,7 +13,7 @@ use super::listener::Listener;
 use super::sources_end::SourcesEnd;
 use super::workers::Mailbox;
 use crate::batch::Clock;
-use crate::commit::Outputs;
+use crate::commit::{Opened, Outputs};
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
 use crate::plan::Plans;
@@ -38,6 +38,8 @@ pub struct Parts {
     pub(crate) kept: Option<Kept>,
     /// Stops by itself when its sources have ended.
     stops_at_the_end: bool,
+    /// Its sinks, once they are opened.
+    opened: Opened,
 }
 
 impl Parts {
@@ -81,6 +83,7 @@ impl Parts {
             dead_letter_input,
             kept,
             stops_at_the_end,
+            opened: Opened::default(),
         })
     }
 
@@ -125,6 +128,17 @@ impl Parts {
             &schemas.collect::<Vec<_>>(),
         )
         .await
+    }
+
+    /// Opens the sinks, in the process that commits, before anything is received.
+    pub async fn open_sinks(&mut self) -> Result<()> {
+        self.opened = Opened::all(&self.graph).await?;
+        Ok(())
+    }
+
+    /// The sinks that were opened.
+    pub(super) fn take_opened(&mut self) -> Opened {
+        std::mem::take(&mut self.opened)
     }
 
     /// The names of outputs that are prepared where their partitions are, by output.

@@ -167,7 +167,8 @@ impl Running {
     /// Stops the program; returns when it has stopped.
     ///
     /// `graceful` takes in nothing more, and runs and commits what was received, until `deadline`
-    /// at most; otherwise the batch that runs is dropped. A second call may shorten the first,
+    /// at most; otherwise the batch that runs is dropped. The last batch of a graceful stop has the end of
+    /// the interval for its name, and does not wait for it: see [`Sink`](crate::Sink). A second call may shorten the first,
     /// never lengthen it.
     pub async fn stop(&self, graceful: bool, deadline: Option<Duration>) -> Result<Summary> {
         self.request_stop(graceful, deadline);

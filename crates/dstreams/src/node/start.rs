@@ -28,18 +28,21 @@ impl StreamContext {
         let mut parts = Parts::of(self)?;
         let inbox = Inbox::new();
         parts.listen_for_the_end(&inbox.mailbox());
-        let Some(lock) = parts.lock()? else {
+        let lock = parts.lock()?;
+        parts.open_sinks().await?;
+        let Some(lock) = lock else {
             let (workers, addresses) =
                 ThisProcess::start(&mut parts, inbox.mailbox(), None).await?;
-            return run_on(parts, Arc::new(workers), inbox, addresses, None);
+            return run_on(parts, Arc::new(workers), inbox, addresses, None).await;
         };
         let (durable, restored) = parts.restore(lock, parts.config.threads).await?;
         let kept = Some((&durable, &restored));
         let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
         let workers = Arc::new(workers);
-        let controller = replay(&*workers, &durable, restored, parts.config.attempts).await?;
+        let replayed = replay(&*workers, &durable, restored, parts.config.attempts).await;
+        let controller = end_if_failed(&*workers, replayed).await?;
         let kept = Some((durable, controller));
-        run_on(parts, workers, inbox, addresses, kept)
+        run_on(parts, workers, inbox, addresses, kept).await
     }
 }
 
@@ -98,14 +101,35 @@ impl Inbox {
     }
 }
 
+/// Sources that run already must not outlive a start that failed: they hold addresses, and acknowledge.
+async fn end_if_failed<T>(workers: &dyn Workers, started: Result<T>) -> Result<T> {
+    if started.is_err() {
+        workers.close();
+        workers.end(true).await;
+    }
+    started
+}
+
 /// Starts the master's loop over workers that are there; after an earlier process where one left something.
-pub fn run_on(
+pub async fn run_on(
     parts: Parts,
     workers: Arc<dyn Workers>,
     inbox: Inbox,
     addresses: BTreeMap<String, SocketAddr>,
     kept: Option<(Arc<Durable>, Restored)>,
 ) -> Result<Running> {
+    let running = begin(parts, Arc::clone(&workers), inbox, addresses, kept);
+    end_if_failed(&*workers, running).await
+}
+
+fn begin(
+    mut parts: Parts,
+    workers: Arc<dyn Workers>,
+    inbox: Inbox,
+    addresses: BTreeMap<String, SocketAddr>,
+    kept: Option<(Arc<Durable>, Restored)>,
+) -> Result<Running> {
+    let opened = parts.take_opened();
     let Parts {
         graph,
         config,
@@ -139,7 +163,9 @@ pub fn run_on(
     settings.max_attempts = config.attempts;
     settings.max_running = workers.max_running();
     let (durable, restored) = kept.unzip();
-    let restored = restored.unwrap_or_default();
+    let mut restored = restored.unwrap_or_default();
+    restored.begin_after =
+        opened.begin_after(&restored, clock.now(), config.interval.as_millis() as u64)?;
     let last = restored.last_committed;
     let mut state = State::default();
     for (batch, blocks) in &restored.pending {
@@ -151,6 +177,7 @@ pub fn run_on(
         clock: clock.clone(),
         workers,
         outputs: Arc::new(outputs),
+        opened: Arc::new(opened),
         listeners,
         messages: messages.clone(),
         watched: Arc::clone(&watched),

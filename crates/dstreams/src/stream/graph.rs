@@ -3,6 +3,7 @@
 //! Building it does no I/O; whatever can be checked without data is checked here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -151,6 +152,8 @@ pub(crate) struct Graph {
     pub nodes: Vec<Node>,
     pub inputs: Vec<Input>,
     pub outputs: Vec<OutputNode>,
+    /// Directories of outputs, each of one.
+    pub directories: BTreeMap<PathBuf, Operator>,
     pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
     pub functions: Vec<Arc<ScalarUDF>>,
 }

@@ -110,6 +110,16 @@ pub enum Guarantee {
 /// nothing for a batch time it has seen, is exactly-once. The next batch may be prepared before this one
 /// is committed. [`contract::sink`](crate::contract::sink) holds a sink to all this in a test.
 ///
+/// # Batch times and the next run
+///
+/// A graceful stop does not wait for the end of its interval: it commits its last batch at once, under a batch time that is
+/// ahead of the clock. A program that starts within that interval must not use this time again, or an exactly-once sink
+/// takes its first batch for committed. A program that is kept in a directory ([`StreamContext::restore_or_new`]) remembers
+/// its batch times. For others the sink does: it returns its newest batch from [`Sink::open`], and batch times begin after
+/// that one.
+///
+/// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
+///
 /// ```
 /// use std::sync::Mutex;
 /// use dstreams::{BatchTime, BoxError, Guarantee, Prepared, Sink, arrow::array::RecordBatch};
@@ -119,6 +129,9 @@ pub enum Guarantee {
 ///
 /// #[dstreams::async_trait]
 /// impl Sink for RowCount {
+///     async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+///         Ok(self.0.lock().unwrap().last().map(|(batch, _)| *batch))
+///     }
 ///     async fn prepare(
 ///         &self, _: BatchTime, _: usize, rows: &[RecordBatch],
 ///     ) -> Result<Prepared, BoxError> {
@@ -140,6 +153,17 @@ pub enum Guarantee {
 /// ```
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
+    /// Called once before the first batch, in the process that commits. Claims what no other program may write to, and
+    /// returns the newest batch that was committed, by whichever process; none if there is none, or where batches may
+    /// take effect twice. The first batch of a program that is kept nowhere is later than that.
+    ///
+    /// An error fails the start, as does a newest batch that is more than a minute and more than an interval ahead of the
+    /// clock, or later than any that the program's own directory knows of.
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError>;
+
+    /// Called once when no commit follows any more, and none is under way. Gives back what [`Sink::open`] has claimed.
+    fn close(&self) {}
+
     /// Writes one partition so that it can be committed, without making it visible.
     async fn prepare(
         &self,

@@ -244,6 +244,9 @@ impl Recorder {
 
 #[dstreams::async_trait]
 impl Sink for Recorder {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        Ok(self.visible.lock().unwrap().keys().next_back().copied())
+    }
     async fn prepare(
         &self,
         batch: BatchTime,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use dstreams::agg::count;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::arrow::{csv, json};
-use dstreams::contract::{self, ATOMIC, HIDDEN, ONCE, SAYS_SO, WHOLE, WORKS};
+use dstreams::contract::{self, ATOMIC, HIDDEN, ONCE, REMEMBERS, SAYS_SO, WHOLE, WORKS};
 use dstreams::files::{FileSink, Format};
 use dstreams::record::records_of;
 use dstreams::{BatchTime, BoxError, Error, Guarantee, Prepared, Record, Sink};
@@ -147,18 +147,17 @@ fn a_program_writes_what_it_collects() {
 #[test]
 fn a_batch_whose_target_cannot_be_written_stops_the_context() {
     let dir = Dir::new();
-    fs::write(dir.0.join("file"), b"").unwrap();
     block_on(async {
         let mut program = Program::new(small(2, 1, 2));
         let (queue, words) = program.ctx.queue::<String>("words");
-        words
-            .write_files(dir.0.join("file/words"), Format::Csv)
-            .unwrap();
+        words.write_files(dir.0.join("words"), Format::Csv).unwrap();
         let mut live = program.start().await;
+        fs::remove_dir_all(dir.0.join("words")).unwrap();
+        fs::write(dir.0.join("words"), b"").unwrap();
         queue.push(["a".to_owned()]).await.unwrap();
         let error = live.try_batch().await.unwrap_err();
         let text = error.to_string();
-        for part in ["4 attempt(s)", "`write_files`", "/file: ", "choose a path"] {
+        for part in ["4 attempt(s)", "`write_files`", "/words", "choose a path"] {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
         // Typed to the end.
@@ -202,6 +201,7 @@ enum Fault {
     FailsAfterACrash,
     ForgetsWhatIsEarly,
     SaysAtLeastOnce,
+    OpensAsEmpty,
 }
 
 /// What outlives the process.
@@ -248,6 +248,11 @@ impl Model {
 
 #[dstreams::async_trait]
 impl Sink for Model {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        let last = self.world.lock().unwrap().last;
+        Ok(last.filter(|_| self.fault != Fault::OpensAsEmpty))
+    }
+
     async fn prepare(
         &self,
         batch: BatchTime,
@@ -353,6 +358,7 @@ fn the_contract_finds_what_a_sink_does_wrong() {
             "committed, two batches were prepared",
         ),
         (Fault::SaysAtLeastOnce, SAYS_SO, "nothing"),
+        (Fault::OpensAsEmpty, REMEMBERS, "opened"),
     ];
     for (fault, promise, step) in faults {
         let broken = check(fault).unwrap_err();

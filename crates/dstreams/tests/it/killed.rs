@@ -31,6 +31,16 @@ struct Files(PathBuf);
 
 #[async_trait]
 impl Sink for Files {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        let mut newest = None;
+        for entry in std::fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            let batch = name.to_str().and_then(|name| name.parse().ok());
+            newest = newest.max(batch.map(BatchTime));
+        }
+        Ok(newest)
+    }
+
     async fn prepare(
         &self,
         _: BatchTime,

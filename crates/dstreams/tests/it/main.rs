@@ -21,6 +21,7 @@ mod kept;
 mod keyed_state;
 mod killed;
 mod lifecycle;
+mod next_run;
 mod operators;
 mod program;
 mod receive_memory;

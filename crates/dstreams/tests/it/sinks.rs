@@ -42,6 +42,9 @@ impl Unreliable {
 
 #[dstreams::async_trait]
 impl Sink for Unreliable {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
     async fn prepare(
         &self,
         batch: BatchTime,

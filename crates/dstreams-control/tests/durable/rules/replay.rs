@@ -28,6 +28,7 @@ fn without_a_checkpoint_all_batches_are_run_again() {
     assert_eq!(restart.committed, [(B1, vec![meta(0, 0)])]);
     let controller = Restored {
         last_cut: Some(B3),
+        begin_after: None,
         last_committed: Some(B1),
         pending: vec![(B2, vec![meta(0, 1)]), (B3, vec![])],
         uncut: vec![meta(0, 2)],

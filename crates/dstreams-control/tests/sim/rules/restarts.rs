@@ -10,6 +10,7 @@ const B3: BatchTime = BatchTime(300);
 fn restored() -> Controller {
     let restored = Restored {
         last_cut: Some(B2),
+        begin_after: None,
         last_committed: None,
         pending: vec![(B1, vec![block(0, 0)]), (B2, vec![])],
         uncut: vec![block(0, 7)],
@@ -54,4 +55,23 @@ fn a_clock_behind_the_last_cut_is_waited_for() {
     let receivers = vec![];
     let commands = it.step(Event::Start { receivers }, at(10));
     assert_eq!(commands.last(), Some(&WakeAt(at(300))));
+}
+
+/// Outputs have a batch that an earlier program made ahead of the clock.
+#[test]
+fn the_first_batch_comes_after_what_outputs_have() {
+    for (after, first) in [
+        (B1, B2),
+        (BatchTime(150), B2),
+        (BatchTime(20), B1),
+        (B2, B3),
+    ] {
+        let restored = Restored {
+            begin_after: Some(after),
+            ..Restored::default()
+        };
+        let mut it = Controller::restored(Config::new(100).unwrap(), restored);
+        let commands = it.step(Event::Start { receivers: vec![] }, at(30));
+        assert_eq!(commands, [WakeAt(first.timestamp())], "after {after}");
+    }
 }

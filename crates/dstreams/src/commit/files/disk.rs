@@ -1,6 +1,6 @@
 //! [`Disk`]: the steps on the file system that a sink takes. Tests end a process between any two.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -71,6 +71,25 @@ impl Disk {
     /// A new file; none of this name may be there.
     pub fn create(&self, path: &Path) -> Result<File> {
         self.step("make", path, || File::create_new(path))
+    }
+
+    /// A file that this process alone has locked, as long as it is open; `None` if another one has it.
+    pub fn lock(&self, path: &Path) -> Result<Option<File>> {
+        self.step("lock", path, || {
+            let mut options = File::options();
+            let file = options.create(true).truncate(false).write(true);
+            let file = file.open(path)?;
+            match file.try_lock() {
+                Ok(()) => Ok(Some(file)),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                    let path = path.display();
+                    tracing::warn!(%path, "files cannot be locked here: nothing keeps a second program away");
+                    Ok(Some(file))
+                }
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        })
     }
 
     pub fn write(&self, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {

@@ -40,12 +40,15 @@ use crate::stream::record::{Key, Record};
 /// partition after partition. An older batch than the newest directory is taken as committed, so the
 /// newest directory must stay where it is; others may be moved away or removed at any time.
 ///
-/// **Not promised.** Nothing says that a batch had no records: it has no directory. Two programs must
-/// not write to one directory. Object stores have no rename: this is for file systems, which must
+/// **Refused.** A directory that another output writes to, of this program or of another process: it is locked while
+/// the program runs. One whose newest batch is more than a minute, and more than an interval, ahead of the clock. The first
+/// batch of a program is later than the newest one that is there: see [`Sink`].
+///
+/// **Not promised.** Nothing says that a batch had no records: it has no directory. Object stores have no rename: this is for file systems, which must
 /// rename a directory atomically (local ones and NFS do).
 ///
 /// Files that wait for their commit are in `.attempts` below the target. What a crash left there goes
-/// when its batch, or a later one, commits. The target is listed once, at the first commit.
+/// when its batch, or a later one, commits. The target is made and listed once, when the program starts.
 ///
 /// A full disk or a directory that cannot be written is an [`Error::File`] with the path; the batch is
 /// tried again as often as [`Config::attempts`](crate::Config::attempts) says, and nothing of it is
@@ -64,7 +67,7 @@ use crate::stream::record::{Key, Record};
 pub struct FileSink(Arc<Target>);
 
 impl FileSink {
-    /// Writes to `directory`, which is made when the first batch is written.
+    /// Writes to `directory`, which is made when the program starts.
     pub fn new(directory: impl Into<PathBuf>, format: Format) -> Self {
         FileSink(Arc::new(Target::new(directory.into(), format)))
     }
@@ -81,6 +84,14 @@ impl FileSink {
 
 #[async_trait]
 impl Sink for FileSink {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        self.blocking(Target::open).await
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+
     async fn prepare(
         &self,
         batch: BatchTime,
@@ -109,15 +120,29 @@ impl Sink for FileSink {
 impl<T: Record> DStream<T> {
     /// Writes each RDD as a directory of files below `directory`, exactly once: see [`FileSink`].
     ///
-    /// Fails if the format has no place for a column. O(records of the batch).
+    /// Fails if the format has no place for a column, or if another output of this program writes to `directory`.
+    /// O(records of the batch).
     #[track_caller]
     pub fn write_files(&self, directory: impl Into<PathBuf>, format: Format) -> Result<()> {
+        let directory = directory.into();
         let operator = Operator::new("write_files", Location::caller());
         let refused = match format {
             Format::Text => Some("text is to read only; use JSON lines or CSV".to_owned()),
             format => format.refuses(&T::schema()),
         };
         if let Some(message) = refused {
+            return Err(Error::Graph { operator, message });
+        }
+        let place = std::path::absolute(&directory).unwrap_or_else(|_| directory.clone());
+        let place = place.components().collect();
+        if let Some(first) = self
+            .graph
+            .lock()
+            .directories
+            .insert(place, operator.clone())
+        {
+            let directory = directory.display();
+            let message = format!("{first} writes to {directory} too; give each output its own");
             return Err(Error::Graph { operator, message });
         }
         let sink = Arc::new(FileSink::new(directory, format));

@@ -5,12 +5,13 @@
 //! so that a commit which is repeated goes on where it was, and one with other attempts begins anew.
 //! Then one rename makes that `batch=<batch>`. A directory that is there and not empty cannot be
 //! renamed to, so a batch appears once. Attempts at batches up to the newest that appeared, and no
-//! others, are removed: nobody can need them.
+//! others, are removed: nobody can need them. The process that commits holds a lock, `.attempts/lock`.
 
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
@@ -24,6 +25,8 @@ use crate::stream::output::Prepared;
 
 /// Where files wait for their commit; hidden from whoever reads the target.
 const ATTEMPTS: &str = ".attempts";
+/// Among them; its name is no attempt's.
+const LOCK: &str = "lock";
 /// What names of committed batches begin with.
 const BATCH: &str = "batch=";
 
@@ -34,6 +37,8 @@ pub(super) struct Target {
     process: u64,
     attempts: AtomicU64,
     newest: Mutex<Newest>,
+    /// Held from the opening to the end.
+    lock: Mutex<Option<File>>,
     pub(super) disk: Disk,
 }
 
@@ -53,8 +58,45 @@ impl Target {
             process: RandomState::new().hash_one(std::process::id()),
             attempts: AtomicU64::new(0),
             newest: Mutex::new(Newest::Unknown),
+            lock: Mutex::default(),
             disk: Disk::default(),
         }
+    }
+
+    /// Takes the target for this process, and looks at what is there.
+    pub fn open(&self) -> Result<Option<BatchTime>> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempts = self.directory.join(ATTEMPTS);
+        self.disk.make_dir(&attempts)?;
+        let free = lock.is_none();
+        let taken = match free {
+            true => self.disk.lock(&attempts.join(LOCK))?,
+            false => None,
+        };
+        let Some(file) = taken else {
+            let directory = self.directory.display();
+            return Err(Error::Config {
+                setting: "output directory",
+                message: format!(
+                    "{directory} is written to by another output, of this program or of another process; give each a \
+                     directory of its own"
+                ),
+            });
+        };
+        let known = self.look()?;
+        *self.newest() = Newest::Known(known);
+        *lock = Some(file);
+        Ok(known)
+    }
+
+    /// Another process may have it.
+    pub fn close(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.newest() = Newest::Unknown;
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Newest> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the rows of a partition to a file of its own; returns its name.
@@ -88,7 +130,7 @@ impl Target {
 
     /// Makes a batch visible, unless it is.
     pub fn commit(&self, batch: BatchTime, prepared: &[Prepared]) -> Result<()> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest();
         let known = match *newest {
             Newest::Known(known) => known,
             Newest::Unknown => self.look()?,

@@ -1,0 +1,145 @@
+//! [`Opened`]: the sinks of a program that runs, and the batches that they have from earlier runs.
+//!
+//! A graceful stop commits its last batch ahead of the clock. The next run must not use that batch time again: its sinks
+//! would take the batch for committed. A journal remembers batch times, else sinks do ([`Sink::open`]).
+
+use std::sync::Arc;
+
+use dstreams_control::{BatchTime, Restored, Timestamp};
+
+use super::prepare::guard;
+use crate::error::{Error, Result};
+use crate::stream::graph::Graph;
+use crate::stream::output::{Output, Sink};
+
+/// How far a batch may be ahead of the clock when a program starts, beside an interval: a clock that was set meanwhile
+/// is off by seconds; more is a wrong clock or a wrong place, and nobody should wait for it.
+const AHEAD: Timestamp = Timestamp(60_000_000);
+
+/// The sinks that were opened; closed when this is dropped.
+#[derive(Default)]
+pub struct Opened {
+    sinks: Vec<Arc<dyn Sink>>,
+    /// The newest batch that one has, and its name.
+    newest: Option<(BatchTime, String)>,
+}
+
+impl Opened {
+    /// Opens all sinks of a graph.
+    pub(crate) async fn all(graph: &crate::stream::graph::GraphRef) -> Result<Self> {
+        let sinks = sinks(&graph.lock());
+        let mut opened = Opened::default();
+        for (sink, operator) in sinks {
+            let newest = guard(&operator, sink.open()).await?;
+            opened.sinks.push(sink);
+            let named = newest.map(|batch| (batch, operator.to_string()));
+            opened.newest = opened.newest.take().max(named);
+        }
+        Ok(opened)
+    }
+
+    /// The batch that the first one of a run comes after. Fails if outputs have
+    /// batches that this program cannot have made.
+    pub(crate) fn begin_after(
+        &self,
+        restored: &Restored,
+        now: Timestamp,
+        interval_ms: u64,
+    ) -> Result<Option<BatchTime>> {
+        let newest = self.newest.as_ref();
+        if let Some(cut) = restored.last_cut {
+            // A batch is in the journal before it takes effect.
+            return match newest {
+                Some((batch, output)) if *batch > cut => Err(foreign(
+                    output,
+                    format!(
+                        "it has batch {batch}, and the last batch of this program is {cut}: what comes up to that one \
+                         would be taken for committed. Another program has written to it, or the directory of this \
+                         one is an old copy: give the output another place"
+                    ),
+                )),
+                _ => Ok(None),
+            };
+        }
+        let ahead = AHEAD.max(Timestamp::from_millis(interval_ms));
+        if let Some((batch, output)) = newest
+            && batch.timestamp().0.saturating_sub(now.0) > ahead.0
+        {
+            let seconds = batch.timestamp().since(now).as_secs();
+            return Err(foreign(
+                output,
+                format!(
+                    "its newest batch, {batch}, is {seconds} seconds ahead of the clock: what comes until then would be \
+                     taken for committed. Set the clock right, or give the output another place"
+                ),
+            ));
+        }
+        Ok(newest.map(|(batch, _)| *batch))
+    }
+}
+
+fn foreign(output: &str, message: String) -> Error {
+    Error::Sink {
+        output: output.to_owned(),
+        cause: Arc::from(crate::error::BoxError::from(message)),
+    }
+}
+
+fn sinks(graph: &Graph) -> Vec<(Arc<dyn Sink>, crate::error::Operator)> {
+    let outputs = graph.outputs.iter();
+    let sinks = outputs.filter_map(|output| match &output.output {
+        Output::Sink(sink) => Some((Arc::clone(sink), output.operator.clone())),
+        Output::Rdd(_) => None,
+    });
+    sinks.collect()
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.sinks.iter().for_each(|sink| sink.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000_500);
+
+    fn opened(newest: Option<u64>) -> Opened {
+        Opened {
+            sinks: Vec::new(),
+            newest: newest.map(|batch| (BatchTime(batch), "files".to_owned())),
+        }
+    }
+
+    fn after(opened: &Opened, last_cut: Option<u64>) -> Result<Option<u64>> {
+        let restored = Restored {
+            last_cut: last_cut.map(BatchTime),
+            ..Restored::default()
+        };
+        let after = opened.begin_after(&restored, NOW, 100)?;
+        Ok(after.map(|batch| batch.0))
+    }
+
+    #[test]
+    fn batch_times_begin_after_what_is_there() {
+        for newest in [None, Some(900_000), Some(1_000_100), Some(1_060_000)] {
+            assert_eq!(after(&opened(newest), None).unwrap(), newest);
+        }
+    }
+
+    #[test]
+    fn what_is_far_ahead_of_the_clock_or_of_the_journal_is_refused() {
+        let error = after(&opened(Some(1_060_100)), None).unwrap_err();
+        assert!(error.to_string().contains("60 seconds ahead"), "{error}");
+        let error = after(&opened(Some(900_100)), Some(900_000)).unwrap_err();
+        let told = error.to_string();
+        assert!(
+            told.contains("last batch of this program is 900000 ms"),
+            "{told}"
+        );
+        let found = after(&opened(Some(900_000)), Some(900_000)).unwrap();
+        assert_eq!(found, None, "the journal goes on after its last cut");
+    }
+}
