@@ -116,6 +116,22 @@ fn what_cannot_be_opened_is_told_once_and_the_rest_is_read() {
     });
 }
 
+/// A reader that follows it on the stack ends the process, and the one that is started after it.
+#[test]
+fn a_line_that_is_nested_too_deep_is_a_dead_letter() {
+    let dir = Dir::new();
+    let deep = ["[".repeat(100_000), "]".repeat(100_000)].concat();
+    let line = |member: &str| format!("{{\"key\":\"a\",\"{member}\":{deep}}}\n");
+    let text = line("value") + &line("more") + "{\"key\":\"b\",\"value\":2}\n";
+    put(&dir, "a", text);
+    let files = Files::dir(&dir.0, Format::JsonLines);
+    let (found, dead) = read_all::<(String, i64)>(small(2, 4, 3), files);
+    assert_eq!(found, [("b".to_owned(), 2)]);
+    let wanted = [&["line 1: ", "128 levels"], &["line 2: ", "128 levels"]];
+    are(&dead, &wanted.map(|words| ("/a", words.as_slice())));
+    assert!(dead.iter().all(|letter| letter.bytes.len() == 64 << 10));
+}
+
 #[cfg(feature = "parquet")]
 mod parquet {
     use super::*;

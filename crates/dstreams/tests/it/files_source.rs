@@ -245,14 +245,14 @@ fn bad_lines_of_json_are_dead_letters_and_their_neighbours_are_kept() {
         are(
             &dead[..8],
             &[
-                bad(2, "not exactly one JSON object"),
+                bad(2, "there should be a value, at byte 19 of the line"),
                 bad(3, "no JSON object"),
-                bad(5, "Int64"),
-                bad(6, "value"),
+                bad(5, "column `value`: it is a text, and not a number"),
+                bad(6, "column `value`: no member has this name"),
                 bad(8, "no JSON object"),
                 bad(9, "no JSON object"),
-                bad(10, "not exactly one JSON object"),
-                bad(11, "value"),
+                bad(10, "something follows the object"),
+                bad(11, "column `value`: it is null"),
             ],
         );
         assert!(dead[8].producer.ends_with("b.jsonl") && dead[8].reason.starts_with("line 1: "));
@@ -276,8 +276,8 @@ fn bad_records_of_csv_are_dead_letters_and_their_neighbours_are_kept() {
             &[
                 ("a.csv", 3, "fields", ",2"),
                 ("a.csv", 4, "fields", ",3,c,d"),
-                ("a.csv", 6, "column `value` is empty", ",,e"),
-                ("a.csv", 7, "Error while parsing value 'x'", ",x,f"),
+                ("a.csv", 6, "column `value`: it is empty", ",,e"),
+                ("a.csv", 7, "column `value`: it is no number", ",x,f"),
                 ("a.csv", 11, "quote", ",9,\"open"),
             ],
         );
@@ -285,7 +285,7 @@ fn bad_records_of_csv_are_dead_letters_and_their_neighbours_are_kept() {
         let [.., last] = &dead[..] else { panic!() };
         assert_eq!((dead.len(), last.bytes.len()), (6, 0));
         assert!(last.producer.ends_with("b.csv"));
-        for part in ["given up", "value: Int64", "key,walue"] {
+        for part in ["given up", "value: Int64", "\"key\", \"walue\""] {
             assert!(
                 last.reason.contains(part),
                 "`{part}` is not in: {}",

@@ -1,242 +1,349 @@
 //! [`Decoder`]: records of a text file to Arrow batches, with what is wrong with those that are bad.
 //!
-//! All records of a chunk are decoded at once, which nearly always works; if not, each on its own.
+//! Each record is read once, whether its neighbours are good or bad. Reasons are short and do not repeat what the record
+//! says.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::compute::concat_batches;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::arrow::error::ArrowError;
-use datafusion::arrow::{csv, json};
+use datafusion::arrow::datatypes::SchemaRef;
 
+use super::column::{Cell, Rows};
+use super::csv::Fields;
+use super::json::{self, Kind, Value};
 use super::read::Bad;
-use super::split::{Chunk, Span};
+use super::split::{Chunk, KEPT, Span};
 use crate::error::{Error, Result};
 use crate::stream::format::Format;
 use crate::stream::record::{trusted_views, view_at};
 use crate::stream::relational::describe;
 
-pub(super) struct Decoder {
-    format: Format,
-    schema: SchemaRef,
-    /// Of CSV, once the first line was seen.
-    header: Option<Header>,
-}
+/// Bytes of names of columns that a reason shows.
+const NAMES_SHOWN: usize = 300;
+/// Characters of one of them.
+const NAME_SHOWN: usize = 60;
 
-/// The columns of a CSV file.
-struct Header {
-    /// All columns of the file; those that no record has are texts.
-    columns: SchemaRef,
-    /// Where the columns of the record are.
-    places: Vec<usize>,
+/// See the module.
+pub(super) enum Decoder {
+    /// Lines as they are.
+    Text(SchemaRef),
+    Json(Json),
+    Csv(Csv),
 }
 
 impl Decoder {
-    pub fn new(format: Format, schema: SchemaRef) -> Self {
-        Decoder {
-            format,
-            schema,
-            header: None,
+    pub fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
+        if format == Format::Text {
+            return Ok(Decoder::Text(Arc::clone(schema)));
         }
+        let rows = Rows::new(schema).map_err(|field| Error::Schema {
+            what: "columns of lines".into(),
+            expected: "numbers, texts, true or false, and lists of them".into(),
+            found: format!("{}: {}", field.name(), field.data_type()),
+        })?;
+        Ok(match format {
+            Format::Csv => Decoder::Csv(Csv {
+                schema: Arc::clone(schema),
+                rows,
+                header: None,
+                fields: Fields::default(),
+            }),
+            _ => Decoder::Json(Json::new(schema, rows)),
+        })
     }
 
-    /// Takes the first line of CSV, which names the columns.
+    /// Takes the first line of CSV that is not blank, which names the columns.
     pub fn take_header(&mut self, chunk: &mut Chunk) -> Result<()> {
-        if self.format != Format::Csv || self.header.is_some() || chunk.records.is_empty() {
-            return Ok(());
+        match self {
+            Decoder::Csv(csv) if csv.header.is_none() => csv.take_header(chunk),
+            _ => Ok(()),
         }
-        let line = chunk.records.remove(0);
-        let line = &chunk.bytes[line.start..line.end];
-        let names = csv::reader::Format::default().with_header(true);
-        let (names, _) = names.infer_schema(line, Some(0))?;
-        let place = |field: &Arc<Field>| {
-            names.index_of(field.name()).map_err(|_| Error::Schema {
-                what: "columns in the first line".into(),
-                expected: describe(&self.schema),
-                found: names
-                    .fields()
-                    .iter()
-                    .map(|f| f.name().as_str())
-                    .collect::<Vec<_>>()
-                    .join(","),
-            })
-        };
-        let places: Vec<usize> = self
-            .schema
-            .fields()
-            .iter()
-            .map(place)
-            .collect::<Result<_>>()?;
-        let columns = names.fields().iter().map(|field| {
-            let ours = self.schema.field_with_name(field.name());
-            let kind = ours.map_or(DataType::Utf8View, |ours| ours.data_type().clone());
-            Field::new(field.name(), kind, true)
-        });
-        let columns = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
-        self.header = Some(Header { columns, places });
-        Ok(())
     }
 
     /// The records of a chunk; bad ones are added to those of the chunk, in the order of lines.
     pub fn decode(&mut self, chunk: &mut Chunk) -> Result<Option<RecordBatch>> {
-        if self.format == Format::Text {
-            return self.text(chunk);
+        let (bytes, records) = (
+            std::mem::take(&mut chunk.bytes),
+            std::mem::take(&mut chunk.records),
+        );
+        let mut lines = Lines {
+            text: simdutf8::basic::from_utf8(&bytes).ok(),
+            bytes: &bytes,
+            bad: &mut chunk.bad,
+        };
+        let rows = match self {
+            Decoder::Text(schema) => {
+                let views = text(&mut lines, records);
+                text_rows(schema, views, bytes)?
+            }
+            Decoder::Json(json) => json.decode(&mut lines, records)?,
+            Decoder::Csv(csv) => csv.decode(&mut lines, records)?,
+        };
+        chunk.bad.sort_by_key(|(line, _)| *line);
+        Ok(rows)
+    }
+}
+
+/// The bytes of a chunk as text.
+struct Lines<'a, 'b> {
+    bytes: &'a [u8],
+    /// All of them, where they are UTF-8: nearly always.
+    text: Option<&'a str>,
+    bad: &'b mut Vec<(u64, Bad)>,
+}
+
+impl<'a> Lines<'a, '_> {
+    /// A record as text. One that is none is a bad one.
+    #[inline]
+    fn get(&mut self, record: Span) -> Option<&'a str> {
+        if let Some(text) = self.text {
+            return text.get(record.start..record.end);
         }
-        let blank = |span: &Span| chunk.bytes[span.start..span.end].trim_ascii().is_empty();
-        let records: Vec<Span> = chunk
+        match std::str::from_utf8(&self.bytes[record.start..record.end]) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let at = error.valid_up_to();
+                self.bury(record, format!("no valid UTF-8 at byte {at} of the line"));
+                None
+            }
+        }
+    }
+
+    /// The same, unless it is blank.
+    fn get_unless_blank(&mut self, record: Span) -> Option<&'a str> {
+        let text = self.get(record)?;
+        (!is_blank(text.as_bytes())).then_some(text)
+    }
+
+    fn bury(&mut self, record: Span, reason: String) {
+        let bytes = &self.bytes[record.start..record.end];
+        let bad = Bad {
+            at: None,
+            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+            length: bytes.len() as u64,
+            reason,
+        };
+        self.bad.push((record.line, bad));
+    }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii_start().is_empty()
+}
+
+/// Views of those that are text.
+fn text(lines: &mut Lines<'_, '_>, records: Vec<Span>) -> Vec<u128> {
+    let mut views = Vec::with_capacity(records.len());
+    for record in records {
+        if let Some(line) = lines.get(record) {
+            views.push(view_at(lines.bytes, record.start, line.len(), 0));
+        }
+    }
+    views
+}
+
+/// Views into the bytes of a chunk, which are theirs from now on.
+fn text_rows(schema: &SchemaRef, views: Vec<u128>, bytes: Vec<u8>) -> Result<Option<RecordBatch>> {
+    if views.is_empty() {
+        return Ok(None);
+    }
+    let lines = trusted_views(views, vec![Buffer::from(bytes)]);
+    let rows = RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(lines)])?;
+    Ok(Some(rows))
+}
+
+/// Lines of JSON.
+pub(super) struct Json {
+    rows: Rows,
+    /// The columns in order, and where each is.
+    names: Vec<String>,
+    places: HashMap<String, usize>,
+    /// A name without its escapes.
+    unescaped: String,
+}
+
+impl Json {
+    fn new(schema: &SchemaRef, rows: Rows) -> Self {
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        let names: Vec<_> = names.collect();
+        let places = names.iter().cloned().zip(0..).collect();
+        Json {
+            rows,
+            names,
+            places,
+            unescaped: String::new(),
+        }
+    }
+
+    fn decode(
+        &mut self,
+        lines: &mut Lines<'_, '_>,
+        records: Vec<Span>,
+    ) -> Result<Option<RecordBatch>> {
+        let mut cells = vec![Cell::Missing; self.names.len()];
+        for record in records {
+            let Some(line) = lines.get_unless_blank(record) else {
+                continue;
+            };
+            cells.fill(Cell::Missing);
+            // Most writers write members in one order.
+            let mut next = 0;
+            let scanned = json::object(line, |name, value| {
+                let Some(place) = self.place(name, next) else {
+                    return;
+                };
+                next = place + 1;
+                cells[place] = match cells[place] {
+                    Cell::Missing => Cell::Json(value),
+                    _ => Cell::Twice,
+                };
+            });
+            let added = match scanned {
+                Ok(()) => self.rows.add(|place| cells[place]),
+                Err(json::Fault { at, what }) => Err(format!("{what}, at byte {at} of the line")),
+            };
+            if let Err(reason) = added {
+                lines.bury(record, reason);
+            }
+        }
+        self.rows.finish()
+    }
+
+    /// The column of a name, if there is one; `next` is tried first.
+    #[inline]
+    fn place(&mut self, name: Value<'_>, next: usize) -> Option<usize> {
+        let name = match name.kind {
+            Kind::Text(true) => {
+                self.unescaped.clear();
+                json::unescape(name.text, &mut self.unescaped).ok()?;
+                &self.unescaped
+            }
+            _ => name.text,
+        };
+        match self.names.get(next) {
+            Some(expected) if expected == name => Some(next),
+            _ => self.places.get(name).copied(),
+        }
+    }
+}
+
+/// Records of CSV.
+pub(super) struct Csv {
+    schema: SchemaRef,
+    rows: Rows,
+    /// Once the first line was seen.
+    header: Option<Header>,
+    fields: Fields,
+}
+
+/// The columns of a file.
+struct Header {
+    columns: usize,
+    /// Where those of the record are.
+    places: Vec<usize>,
+}
+
+impl Csv {
+    fn take_header(&mut self, chunk: &mut Chunk) -> Result<()> {
+        let blank = |record: &Span| is_blank(&chunk.bytes[record.start..record.end]);
+        let blanks = chunk
             .records
             .iter()
-            .filter(|s| !blank(s))
-            .copied()
-            .collect();
-        if records.is_empty() {
-            return Ok(None);
+            .take_while(|record| blank(record))
+            .count();
+        let first = chunk.records.get(blanks).copied();
+        let before = first.map_or(u64::MAX, |first| first.line);
+        if let Some((line, bad)) = chunk.bad.first().filter(|(line, _)| *line < before) {
+            return Err(Error::Bytes {
+                what: format!("line {line}, which names the columns"),
+                message: bad.reason.clone(),
+            });
         }
-        if let Ok(rows) = self.rows(&chunk.bytes, &records) {
-            return Ok(Some(rows));
-        }
-        let mut good = Vec::new();
-        for record in records {
-            match self.rows(&chunk.bytes, &[record]) {
-                Ok(row) => good.push(row),
-                Err(error) => {
-                    // The decoder counts lines from where it began.
-                    let reason = error.to_string();
-                    let reason = reason.replace(" for line 1", "").replace(" at line 0", "");
-                    bury(chunk, record, reason);
-                }
-            }
-        }
-        chunk.bad.sort_by_key(|(line, _)| *line);
-        match good.is_empty() {
-            true => Ok(None),
-            false => Ok(Some(concat_batches(&self.schema, &good)?)),
-        }
+        chunk.records.drain(..chunk.records.len().min(blanks + 1));
+        let Some(first) = first else { return Ok(()) };
+        // A name that is asked for is text; others need not be.
+        let line = String::from_utf8_lossy(&chunk.bytes[first.start..first.end]);
+        self.header = Some(self.header_of(&line)?);
+        Ok(())
     }
 
-    /// Lines as views into the bytes of the chunk, which is theirs from now on.
-    fn text(&self, chunk: &mut Chunk) -> Result<Option<RecordBatch>> {
-        let valid = simdutf8::basic::from_utf8(&chunk.bytes).is_ok();
-        let mut views = Vec::with_capacity(chunk.records.len());
-        for record in std::mem::take(&mut chunk.records) {
-            let line = &chunk.bytes[record.start..record.end];
-            let checked = match valid {
-                true => Ok(()),
-                false => std::str::from_utf8(line).map(drop),
+    fn header_of(&mut self, line: &str) -> Result<Header> {
+        let columns = self.fields.split(line);
+        let names: Vec<_> = (0..columns).map(|n| self.fields.get(line, n)).collect();
+        let wrong = |what: &str| Error::Schema {
+            what: what.into(),
+            expected: describe(&self.schema),
+            found: shown(&names),
+        };
+        let mut places = Vec::new();
+        for field in self.schema.fields() {
+            let mut found = (0..columns).filter(|place| names[*place] == field.name());
+            match (found.next(), found.next()) {
+                (Some(place), None) => places.push(place),
+                (Some(_), Some(_)) => {
+                    let what =
+                        format!("column {:?} is there twice in the first line", field.name());
+                    return Err(wrong(&what));
+                }
+                (None, _) => return Err(wrong("columns in the first line")),
+            }
+        }
+        Ok(Header { columns, places })
+    }
+
+    fn decode(
+        &mut self,
+        lines: &mut Lines<'_, '_>,
+        records: Vec<Span>,
+    ) -> Result<Option<RecordBatch>> {
+        let Some(header) = &self.header else {
+            return Ok(None);
+        };
+        for record in records {
+            let Some(line) = lines.get_unless_blank(record) else {
+                continue;
             };
-            match checked {
-                Ok(()) => views.push(view_at(&chunk.bytes, record.start, line.len(), 0)),
-                Err(error) => {
-                    let at = error.valid_up_to();
-                    bury(
-                        chunk,
-                        record,
-                        format!("no valid UTF-8 at byte {at} of the line"),
-                    );
+            let found = self.fields.split(line);
+            let fields = &self.fields;
+            let added = match found == header.columns {
+                false => Err(format!(
+                    "it has {found} fields, and the first line has {}",
+                    header.columns
+                )),
+                true if fields.are_cut(line) => {
+                    Err("it has a carriage return outside of quotes".into())
                 }
+                true => self
+                    .rows
+                    .add(|place| Cell::Csv(fields.get(line, header.places[place]))),
+            };
+            if let Err(reason) = added {
+                lines.bury(record, reason);
             }
         }
-        chunk.bad.sort_by_key(|(line, _)| *line);
-        if views.is_empty() {
-            return Ok(None);
-        }
-        let buffer = Buffer::from(std::mem::take(&mut chunk.bytes));
-        let lines = trusted_views(views, vec![buffer]);
-        Ok(Some(RecordBatch::try_new(
-            Arc::clone(&self.schema),
-            vec![Arc::new(lines)],
-        )?))
-    }
-
-    /// Exactly one row for each record, or what is wrong.
-    fn rows(&self, bytes: &[u8], records: &[Span]) -> Result<RecordBatch, ArrowError> {
-        match &self.header {
-            Some(header) => self.csv(header, bytes, records),
-            None => self.json(bytes, records),
-        }
-    }
-
-    fn json(&self, bytes: &[u8], records: &[Span]) -> Result<RecordBatch, ArrowError> {
-        let decoder = json::ReaderBuilder::new(Arc::clone(&self.schema));
-        let mut decoder = decoder.with_batch_size(records.len() + 1).build_decoder()?;
-        for (before, record) in records.iter().enumerate() {
-            let line = &bytes[record.start..record.end];
-            if !line.trim_ascii().starts_with(b"{") {
-                return Err(ArrowError::JsonError("it is no JSON object".into()));
-            }
-            let taken = decoder.decode(line)?;
-            if taken < line.len() || decoder.has_partial_record() || decoder.len() != before + 1 {
-                let message = "it is not exactly one JSON object on one line";
-                return Err(ArrowError::JsonError(message.into()));
-            }
-        }
-        exactly(decoder.flush()?, records.len())
-    }
-
-    fn csv(
-        &self,
-        header: &Header,
-        bytes: &[u8],
-        records: &[Span],
-    ) -> Result<RecordBatch, ArrowError> {
-        let decoder = csv::ReaderBuilder::new(Arc::clone(&header.columns))
-            .with_projection(header.places.clone());
-        let mut decoder = decoder.with_batch_size(records.len() + 1).build_decoder();
-        for record in records {
-            for bytes in [&bytes[record.start..record.end], b"\n"] {
-                let mut left = bytes;
-                while !left.is_empty() {
-                    let taken = decoder.decode(left)?;
-                    if taken == 0 {
-                        let message = "there is more than one record";
-                        return Err(ArrowError::CsvError(message.into()));
-                    }
-                    left = &left[taken..];
-                }
-            }
-        }
-        let rows = exactly(decoder.flush()?, records.len())?;
-        let columns = rows.columns().iter().zip(self.schema.fields());
-        let columns = columns.map(|(column, field)| without_nulls(column, field));
-        RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_, _>>()?)
+        self.rows.finish()
     }
 }
 
-/// An empty field is an empty text where there are no nulls.
-fn without_nulls(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
-    if field.is_nullable() || column.null_count() == 0 {
-        return Ok(Arc::clone(column));
-    }
-    match column.as_any().downcast_ref::<StringViewArray>() {
-        Some(texts) => Ok(Arc::new(StringViewArray::from_iter_values(
-            texts.iter().map(Option::unwrap_or_default),
-        ))),
-        None => {
-            let message = format!("column `{}` is empty", field.name());
-            Err(ArrowError::CsvError(message))
+/// Names so that blanks and the like can be seen, at most so many bytes of them.
+fn shown(names: &[&str]) -> String {
+    let mut shown = String::new();
+    for (before, name) in names.iter().enumerate() {
+        if shown.len() > NAMES_SHOWN {
+            return format!("{shown} and {} more", names.len() - before);
         }
+        let cut = name.char_indices().nth(NAME_SHOWN);
+        let name = match cut {
+            Some((end, _)) => format!("{:?}..", &name[..end]),
+            None => format!("{name:?}"),
+        };
+        let comma = if before == 0 { "" } else { ", " };
+        shown = shown + comma + &name;
     }
+    shown
 }
 
-fn exactly(rows: Option<RecordBatch>, wanted: usize) -> Result<RecordBatch, ArrowError> {
-    match rows {
-        Some(rows) if rows.num_rows() == wanted => Ok(rows),
-        _ => Err(ArrowError::ParseError(
-            "it is not exactly one record".into(),
-        )),
-    }
-}
-
-fn bury(chunk: &mut Chunk, record: Span, reason: String) {
-    let bytes = chunk.bytes[record.start..record.end].to_vec();
-    let length = bytes.len() as u64;
-    let bad = Bad {
-        at: None,
-        bytes,
-        length,
-        reason,
-    };
-    chunk.bad.push((record.line, bad));
-}
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,17 @@
 //! [`Files`]: the records of the files that appear in a directory or an object store.
 //!
-//! `look.rs` finds them, `split.rs` cuts text into records, `decode.rs` and `parquet.rs` make Arrow
-//! batches; `read.rs` goes through one file on a thread that may block. Where the files are is known to `root.rs`
+//! `look.rs` finds them, `split.rs` cuts text into records, `decode.rs` (with `json.rs`, `csv.rs`, `number.rs` and
+//! `column.rs`) and `parquet.rs` make Arrow batches; `read.rs` goes through one file on a thread that may block. Where the files are is known to `root.rs`
 //! alone; `object.rs` reads an object.
 
 #[cfg(feature = "parquet")]
 mod chunks;
+mod column;
+mod csv;
 mod decode;
+mod json;
 mod look;
+mod number;
 mod object;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -26,6 +30,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::object_store::ObjectStore;
 
+use self::column::Rows;
 use self::look::Found;
 use self::read::{Bad, Reading};
 use self::root::Root;
@@ -74,8 +79,13 @@ const DONE: u64 = u64::MAX;
 /// Nothing is asked of an object store ahead of what is read, and only its own retries are made: a request that fails
 /// after them gives the object up.
 ///
-/// Columns are found by name: members of JSON objects, the first line of CSV, columns of Parquet;
+/// Columns are found by name: members of JSON objects, the first line of CSV that is not blank, columns of Parquet;
 /// others are passed over. Blank lines of JSON and CSV are no records; those of text are.
+///
+/// A line of JSON is one object by the letter of RFC 8259, at most 128 levels deep. A value has the type of its column:
+/// numbers are not written as texts, whole ones are exact (`1e3` is 1000, `19.99` and what is out of range are not
+/// rounded), and a column has one member. A record of CSV has as many fields as the first line, and a column one name
+/// there; blanks around numbers do not count. All else is a dead letter, whose reason does not repeat what it says.
 ///
 /// ```
 /// use dstreams::{Record, StreamContext, files::{Files, Format}};
@@ -178,7 +188,15 @@ impl Files {
             Format::Text if columns.fields() != text.fields() => {
                 Some("files of text are a stream of `String`; use another format".into())
             }
-            format => format.refuses(columns),
+            #[cfg(feature = "parquet")]
+            Format::Parquet => None,
+            format => format.refuses(columns).or_else(|| {
+                let field = Rows::new(columns).err()?;
+                let (name, kind) = (field.name(), field.data_type());
+                Some(format!(
+                    "lines have no place for column `{name}`, which is {kind}"
+                ))
+            }),
         }
     }
 }

@@ -124,7 +124,7 @@ impl Reading {
             Input::Object(object) => Box::new(Arc::new(object).reader(0)),
         };
         let mut splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
-        let mut decoder = Decoder::new(self.format, self.schema.clone());
+        let mut decoder = Decoder::new(self.format, &self.schema)?;
         let mut lines = 0;
         while let Some(mut chunk) = splitter.next().map_err(|error| self.unreadable(error))? {
             lines = chunk.last;

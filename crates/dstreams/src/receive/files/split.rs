@@ -10,7 +10,7 @@ use super::read::Bad;
 use crate::stream::format::Format;
 
 /// Bytes kept of a line over the limit.
-const KEPT: usize = 64 << 10;
+pub(super) const KEPT: usize = 64 << 10;
 
 /// Where a record is in its chunk, without the line feed at its end, and the line it begins at.
 #[derive(Debug, Clone, Copy)]

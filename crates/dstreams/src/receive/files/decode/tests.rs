@@ -1,0 +1,329 @@
+//! Lines to records: what becomes of each, good or bad, against serde_json and by hand.
+
+use datafusion::arrow::datatypes::SchemaRef;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::super::split::Splitter;
+use super::*;
+use crate::stream::record::{Record, records_of};
+
+/// What a file has: records, and bad lines with their reasons.
+type Found<T> = (Vec<T>, Vec<(u64, String)>);
+
+fn decode<T: Record>(format: Format, bytes: &[u8], piece: usize) -> Result<Found<T>> {
+    let schema: SchemaRef = T::schema();
+    let mut splitter = Splitter::new(bytes, format, piece, 1 << 20);
+    let mut decoder = Decoder::new(format, &schema)?;
+    let mut found = (Vec::new(), Vec::new());
+    while let Some(mut chunk) = splitter.next().unwrap() {
+        decoder.take_header(&mut chunk)?;
+        if let Some(rows) = decoder.decode(&mut chunk)? {
+            assert_eq!(rows.schema(), schema);
+            found.0.extend(records_of::<T>(&rows)?);
+        }
+        found.1.extend(chunk.bad.into_iter().map(|(line, bad)| {
+            assert!(bad.reason.len() < 300 && bad.length > 0, "{bad:?}");
+            (line, bad.reason)
+        }));
+    }
+    Ok(found)
+}
+
+fn json<T: Record>(text: &str) -> Found<T> {
+    decode(Format::JsonLines, text.as_bytes(), 1000).unwrap()
+}
+
+/// The one bad line of a text has a reason with these words.
+#[track_caller]
+fn is_bad<T: Record + std::fmt::Debug>(text: &str, words: &str) {
+    let (good, bad) = json::<T>(text);
+    let [(1, reason)] = &bad[..] else {
+        panic!("{text}: {good:?} {bad:?}")
+    };
+    assert!(
+        good.is_empty() && reason.contains(words),
+        "{text}: {reason}"
+    );
+}
+
+#[test]
+fn values_that_do_not_fit_their_column_are_no_records() {
+    type Row = (String, i64);
+    let wrong = [
+        (
+            "19.99",
+            "`value`: it has a fraction, and the column is Int64",
+        ),
+        ("-9223372036854775809", "out of range"),
+        ("\"42\"", "it is a text, and not a number"),
+        ("\" 5\"", "a text"),
+        ("\"NaN\"", "a text"),
+        ("true", "true or false, and not a number"),
+        ("[1]", "a list"),
+        ("{}", "an object"),
+        ("null", "it is null"),
+        ("1,\"value\":2", "two members have this name"),
+        ("1,\"value\":null", "two members"),
+        ("1,\"valu\\u0065\":1", "two members"),
+        ("1,", "name in quotes"),
+        ("01", "begins with 0"),
+    ];
+    for (value, words) in wrong {
+        is_bad::<Row>(&format!("{{\"key\":\"a\",\"value\":{value}}}"), words);
+    }
+    is_bad::<Row>("{\"key\":\"a\"}", "column `value`: no member has this name");
+    is_bad::<Row>(
+        "{\"key\":1,\"value\":1}",
+        "column `key`: it is a number, and not a text",
+    );
+    is_bad::<Row>("{\"key\":\"\\ud800\",\"value\":1}", "surrogate");
+    is_bad::<Row>("{\"key\":\"a\" \"value\":1}", "comma");
+    is_bad::<(String, f64)>("{\"key\":\"a\",\"value\":1e400}", "out of range");
+    is_bad::<Vec<Vec<u8>>>(
+        "{\"value\":[[1],[2,256]]}",
+        "an item of the list: an item of the list: it is out of range",
+    );
+    is_bad::<Vec<u8>>("{\"value\":[1,null]}", "an item of the list: it is null");
+    is_bad::<bool>("{\"value\":1}", "a number, and not true or false");
+    let right = [
+        ("9007199254740993.0", 9007199254740993),
+        ("1e3", 1000),
+        ("-0", 0),
+    ];
+    for (value, wanted) in right {
+        let found = json::<Row>(&format!("{{\"\\u006bey\":\"\\u0061\",\"value\":{value}}}"));
+        assert_eq!(found, (vec![("a".into(), wanted)], vec![]));
+    }
+    let lists = json::<Vec<i8>>("{\"value\":[1 , -3 ]}\n{\"value\":[5,300]}\n{\"value\":[]}");
+    assert_eq!(lists.0, [vec![1, -3], vec![]]);
+    assert_eq!(lists.1[0].0, 2);
+}
+
+#[test]
+fn nesting_that_is_too_deep_is_a_bad_line() {
+    let deep = ["[".repeat(100_000), "]".repeat(100_000)].concat();
+    for member in ["value", "other"] {
+        let text = format!("{{\"key\":\"a\",\"{member}\":{deep}}}\n{{\"key\":\"b\",\"value\":2}}");
+        let (good, bad) = json::<(String, i64)>(&text);
+        assert_eq!(good, [("b".to_owned(), 2)]);
+        assert!(bad[0].0 == 1 && bad[0].1.contains("128 levels"), "{bad:?}");
+    }
+    // Levels within the bound that no column has a place for.
+    let text = format!("{{\"value\":{}1{}}}", "[".repeat(120), "]".repeat(120));
+    is_bad::<i64>(&text, "a list, and not a number");
+    is_bad::<String>(&text, "a list, and not a text");
+    is_bad::<Vec<i64>>(&text, "an item of the list: it is a list, and not a number");
+}
+
+#[test]
+fn a_reason_does_not_repeat_what_it_is_about() {
+    let long = "x".repeat(900_000);
+    is_bad::<(String, i64)>(
+        &format!("{{\"key\":\"a\",\"value\":\"{long}\"}}"),
+        "a text, and not a number",
+    );
+    is_bad::<i64>(
+        &format!("{{\"value\":{}}}", "9".repeat(900_000)),
+        "out of range",
+    );
+    is_bad::<i64>(&format!("{{\"{long}"), "no end");
+    let csv = |text: &str| decode::<i64>(Format::Csv, text.as_bytes(), 1 << 20);
+    let (_, bad) = csv(&format!("value\n{long}\n{},\n", "1,".repeat(9000))).unwrap();
+    assert_eq!(
+        bad[0],
+        (
+            2,
+            "column `value`: it is no number, and the column is Int64".into()
+        )
+    );
+    assert_eq!(
+        bad[1],
+        (3, "it has 9002 fields, and the first line has 1".into())
+    );
+    for header in [long, "no,".repeat(100_000)] {
+        let reason = csv(&header).unwrap_err().to_string();
+        assert!(
+            reason.len() < 600 && reason.contains("value: Int64"),
+            "{reason}"
+        );
+    }
+}
+
+/// So many records are read, and one in each four is bad; a decoder that began again for each would not end.
+#[test]
+fn bad_lines_cost_no_more_than_good_ones() {
+    let line = |n: i64| match n % 4 {
+        0 => "{\"key\":\"a\",\"value\":1.5}\n".to_owned(),
+        _ => format!("{{\"value\":{n},\"key\":\"{n}\"}}\n"),
+    };
+    let text: String = (0..40_000).map(line).collect();
+    let (good, bad) = decode::<(String, i64)>(Format::JsonLines, text.as_bytes(), 1 << 20).unwrap();
+    let wanted = (0..40_000)
+        .filter(|n| n % 4 > 0)
+        .map(|n| (n.to_string(), n));
+    assert!(good.into_iter().eq(wanted));
+    assert!(
+        bad.iter()
+            .map(|(line, _)| *line)
+            .eq((1..=40_000).step_by(4))
+    );
+}
+
+#[test]
+fn csv_is_read_as_it_is_written() {
+    let csv = |text: &str| decode::<(String, Option<f64>)>(Format::Csv, text.as_bytes(), 7);
+    let row = |key: &str, value| (key.to_owned(), value);
+    let text = "\r\n \n value,value,more,key\r\n 1,2,3,4\n1,-1.5e3,,\"a,\"\"b\"\"\"\r\n1,,\"\n\",\n1, 7 ,,c\n1,NaN,x\n1,inf,,d\n";
+    let (good, bad) = csv(text).unwrap();
+    let wanted = [
+        row("4", Some(2.0)),
+        row("a,\"b\"", Some(-1500.0)),
+        row("", None),
+        row("c", Some(7.0)),
+        row("d", Some(f64::INFINITY)),
+    ];
+    assert_eq!(good, wanted);
+    assert_eq!(
+        bad,
+        [(9, "it has 3 fields, and the first line has 4".into())]
+    );
+    let cut = csv("key,value\na\rb,1\n\"a\rb\",2\n").unwrap();
+    assert_eq!(cut.0, [row("a\rb", Some(2.0))]);
+    assert!(cut.1[0].1.contains("carriage return"), "{cut:?}");
+}
+
+#[test]
+fn a_first_line_that_names_no_columns_costs_the_file() {
+    let refused = |text: &str| {
+        let found = decode::<(String, i64)>(Format::Csv, text.as_bytes(), 5);
+        found.unwrap_err().to_string()
+    };
+    let twice = refused("key,value,value\na,1,2\n");
+    for words in [
+        "\"value\" is there twice",
+        "\"key\", \"value\", \"value\"",
+        "value: Int64",
+    ] {
+        assert!(twice.contains(words), "{twice}");
+    }
+    let blanks = refused(" key , Value\na,1\n");
+    assert!(blanks.contains("found \" key \", \" Value\""), "{blanks}");
+    // The next line is not taken for it.
+    let open = refused("\"key,value\nkey,value\na,1\n");
+    assert!(
+        open.contains("line 1, which names the columns: a quote is not closed"),
+        "{open}"
+    );
+    // A name that nobody asks for is nobody's concern.
+    let other = decode::<i64>(Format::Csv, b"x,x,,\xff,value\n1,2,3,4,5\n", 9).unwrap();
+    assert_eq!(other, (vec![5], vec![]));
+}
+
+#[test]
+fn what_is_no_utf_8_costs_its_record() {
+    let latin = b"key,value\nZ\xfcrich,1\nBern,2\n\"Gen\xe8ve\n\",3\nBasel,4\n";
+    let (good, bad) = decode::<(String, i64)>(Format::Csv, latin, 1000).unwrap();
+    assert_eq!(good, [("Bern".to_owned(), 2), ("Basel".to_owned(), 4)]);
+    let reasons = [
+        (2, "no valid UTF-8 at byte 1 of the line"),
+        (4, "no valid UTF-8 at byte 4 of the line"),
+    ];
+    assert_eq!(bad, reasons.map(|(line, why)| (line, why.to_owned())));
+}
+
+type Row = (Option<String>, (i32, (Option<f64>, Vec<bool>)));
+
+/// Its columns, and one that it does not have.
+const NAMES: [&str; 5] = [
+    "key",
+    "value_key",
+    "value_value_key",
+    "value_value_value",
+    "more",
+];
+
+/// The record of a line, if it is one, as serde_json reads it.
+fn record_of(line: &str) -> Option<Row> {
+    let value = serde_json::from_str::<Value>(line).ok()?;
+    let of = |n: usize| value.get(NAMES[n - 1]);
+    let null = |value: Option<&Value>| value.is_none_or(Value::is_null);
+    let number = |value: &Value| {
+        let number = value.as_f64().filter(|n| n.fract() == 0.0)?;
+        (f64::from(i32::MIN)..=f64::from(i32::MAX))
+            .contains(&number)
+            .then_some(number as i32)
+    };
+    let text = (!null(of(1))).then(|| of(1)?.as_str().map(str::to_owned));
+    let float = (!null(of(3))).then(|| of(3)?.as_f64());
+    let bools = of(4)?.as_array()?.iter().map(Value::as_bool);
+    let (text, float) = (
+        text.map_or(Some(None), |t| t.map(Some))?,
+        float.map_or(Some(None), |f| f.map(Some))?,
+    );
+    Some((
+        text,
+        (number(of(2)?)?, (float, bools.collect::<Option<_>>()?)),
+    ))
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        Just("null".to_owned()),
+        "(true|false|1e2|-7|0\\.5|\"\"|\"a\\\\n\"|\\[\\]|\\[true\\]|\\[true, false\\]|\\[null\\]|\\{\\}|2147483648|1e999)",
+        any::<i32>().prop_map(|n| n.to_string()),
+    ];
+    let member = (1..6usize, value).prop_map(|(n, value)| format!("\"{}\":{value}", NAMES[n - 1]));
+    let good =
+        "\"key\":\"[a-zä]{0,20}\",\"value_key\":-?[1-9][0-9]{0,9},\"value_value_value\":\\[\\]";
+    let members = prop_oneof![
+        good.prop_map(|all| vec![all]),
+        prop::collection::vec(member, 0..6)
+    ];
+    let change = (
+        any::<prop::sample::Index>(),
+        prop::sample::select(vec!["", ",", "\"", "}", " ", "0", "\u{feff}"]),
+    );
+    (members, prop::option::weighted(0.3, change)).prop_map(|(members, change)| {
+        let mut line = format!("{{{}}}", members.join(","));
+        if let Some((at, with)) = change {
+            let at = at.index(line.len());
+            if line.is_char_boundary(at) && line.is_char_boundary(at + 1) {
+                line.replace_range(at..at + 1, with);
+            }
+        }
+        line
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn records_are_those_of_serde_json(lines in prop::collection::vec(line(), 1..12), piece in 1..200usize) {
+        let twice = |line: &str| { NAMES }.iter().any(|name| line.matches(&format!("\"{name}\":")).count() > 1);
+        let lines: Vec<_> = lines.into_iter().filter(|line| !twice(line)).collect();
+        let (good, bad) = decode::<Row>(Format::JsonLines, lines.join("\n").as_bytes(), piece).unwrap();
+        let wanted: Vec<_> = lines.iter().filter_map(|line| record_of(line)).collect();
+        prop_assert_eq!(good, wanted, "{:#?} {:#?}", &lines, &bad);
+        let none = (1..).zip(&lines).filter(|(_, line)| record_of(line).is_none() && !line.trim().is_empty());
+        let none: Vec<u64> = none.map(|(line, _)| line).collect();
+        prop_assert_eq!(bad.into_iter().map(|(line, _)| line).collect::<Vec<_>>(), none);
+    }
+
+    /// Nothing panics, and every line that is not blank is a record or a bad one.
+    #[test]
+    fn any_bytes_are_records_or_bad(bytes in prop::collection::vec(prop_oneof![
+        prop::sample::select(b"\n\n\r\",:{}[]0123e.-\"key\"value".to_vec()), any::<u8>()], 0..300), piece in 1..90usize) {
+        let lines = |bytes: &[u8]| {
+            let lines = bytes.split(|byte| *byte == b'\n');
+            { lines }.filter(|line| !line.trim_ascii().is_empty()).count()
+        };
+        let (good, bad) = decode::<(Option<String>, Option<i64>)>(Format::JsonLines, &bytes, piece).unwrap();
+        prop_assert_eq!(good.len() + bad.len(), lines(&bytes));
+        decode::<String>(Format::Text, &bytes, piece).unwrap();
+        let csv = [b"key,value\n".as_slice(), &bytes].concat();
+        decode::<(Option<String>, Option<i64>)>(Format::Csv, &csv, piece).unwrap();
+        let _ = decode::<(Option<String>, Option<i64>)>(Format::Csv, &bytes, piece);
+    }
+}

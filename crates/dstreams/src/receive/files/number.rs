@@ -1,0 +1,202 @@
+//! [`Number`]: a text to a number of exactly that value, or why it is none of its type.
+
+use std::fmt;
+
+use datafusion::arrow::datatypes::DataType;
+
+/// Why a text is no number of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// Of no type.
+    NoNumber,
+    /// It has a fraction, and the type has none.
+    Fraction,
+    /// It is beyond the least or the greatest one.
+    OutOfRange,
+}
+
+/// Said of texts that are of no type.
+pub(super) const NO_NUMBER: &str = "it is no number";
+
+impl Wrong {
+    pub fn describe(self, of: &DataType) -> String {
+        let what: &dyn fmt::Display = match self {
+            Wrong::NoNumber => &NO_NUMBER,
+            Wrong::Fraction => &"it has a fraction",
+            Wrong::OutOfRange => &"it is out of range",
+        };
+        format!("{what}, and the column is {of}")
+    }
+}
+
+/// A type of numbers. Texts are as JSON or Rust write them.
+pub(super) trait Number: Sized {
+    fn read(text: &str) -> Result<Self, Wrong>;
+}
+
+macro_rules! integer {
+    ($($of:ty),*) => {$(
+        impl Number for $of {
+            #[inline]
+            fn read(text: &str) -> Result<Self, Wrong> {
+                match text.parse() {
+                    Ok(number) => Ok(number),
+                    Err(_) => Self::try_from(whole(text)?).map_err(|_| Wrong::OutOfRange),
+                }
+            }
+        }
+    )*};
+}
+integer!(i8, i16, i32, i64, u8, u16, u32, u64);
+
+macro_rules! float {
+    ($($of:ty),*) => {$(
+        impl Number for $of {
+            #[inline]
+            fn read(text: &str) -> Result<Self, Wrong> {
+                let number: $of = text.parse().map_err(|_| Wrong::NoNumber)?;
+                // An infinity has a name; all else that comes out as one was too large.
+                let named = || !text.bytes().any(|byte| byte.is_ascii_digit());
+                match number.is_infinite() && !named() {
+                    true => Err(Wrong::OutOfRange),
+                    false => Ok(number),
+                }
+            }
+        }
+    )*};
+}
+float!(f32, f64);
+
+/// The whole number that a text such as `1e3`, `-20.0` or `12` stands for.
+fn whole(text: &str) -> Result<i128, Wrong> {
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let end = digits.iter().position(|byte| matches!(byte, b'e' | b'E'));
+    let (digits, exponent) = digits.split_at(end.unwrap_or(digits.len()));
+    let exponent = match exponent {
+        [] => 0,
+        [_, exponent @ ..] => exponent_of(exponent)?,
+    };
+    let point = digits.iter().position(|byte| *byte == b'.');
+    let (before, after) = digits.split_at(point.unwrap_or(digits.len()));
+    let after = after.get(1..).unwrap_or_default();
+    let all = || before.iter().chain(after);
+    if all().next().is_none() || !all().all(u8::is_ascii_digit) {
+        return Err(Wrong::NoNumber);
+    }
+    // Zeros at the ends say nothing; what is left is a number times ten to the `shift`.
+    let Some(first) = all().position(|digit| *digit != b'0') else {
+        return Ok(0);
+    };
+    let zeros = all().rev().take_while(|digit| **digit == b'0').count();
+    let shift = exponent
+        .saturating_sub(after.len() as i64)
+        .saturating_add(zeros as i64);
+    let significant = before.len() + after.len() - zeros - first;
+    if shift < 0 {
+        return Err(Wrong::Fraction);
+    }
+    // More digits than any of the types has.
+    if shift.saturating_add(significant as i64) > 20 {
+        return Err(Wrong::OutOfRange);
+    }
+    let value = all().skip(first).take(significant);
+    let value = value.fold(0, |value, digit| value * 10 + i128::from(digit - b'0'));
+    let value = (0..shift).fold(value, |value, _| value * 10);
+    Ok(if negative { -value } else { value })
+}
+
+/// One that is too large for any number is the largest.
+fn exponent_of(text: &[u8]) -> Result<i64, Wrong> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Wrong::NoNumber);
+    }
+    let add = |sum: i64, digit: &u8| {
+        sum.saturating_mul(10)
+            .saturating_add(i64::from(digit - b'0'))
+    };
+    let exponent = digits.iter().fold(0, add).min(1 << 40);
+    Ok(if negative { -exponent } else { exponent })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_exact_or_refused() {
+        let right = [
+            ("0", 0),
+            ("-0", 0),
+            ("-0.0e-7", 0),
+            ("0e99999999999999999999", 0),
+            ("1e3", 1000),
+            ("1E+3", 1000),
+            ("120e-1", 12),
+            ("1.50e1", 15),
+            ("9007199254740993.0", 9_007_199_254_740_993),
+            ("9223372036854775807", i64::MAX),
+            ("9.223372036854775807e18", i64::MAX),
+            ("-9223372036854775808.000", i64::MIN),
+        ];
+        for (text, value) in right {
+            assert_eq!(i64::read(text), Ok(value), "{text}");
+        }
+        let wrong = [
+            ("19.99", Wrong::Fraction),
+            ("1e-1", Wrong::Fraction),
+            ("1e-99999999999999999999", Wrong::Fraction),
+            ("-9223372036854775809", Wrong::OutOfRange),
+            ("9223372036854775808", Wrong::OutOfRange),
+            ("1e19", Wrong::OutOfRange),
+            ("1e99999999999999999999", Wrong::OutOfRange),
+            ("", Wrong::NoNumber),
+            ("-", Wrong::NoNumber),
+            (".", Wrong::NoNumber),
+            ("e1", Wrong::NoNumber),
+            ("1e", Wrong::NoNumber),
+            ("1.2.3", Wrong::NoNumber),
+            ("NaN", Wrong::NoNumber),
+            ("0x1", Wrong::NoNumber),
+        ];
+        for (text, why) in wrong {
+            assert_eq!(i64::read(text), Err(why), "{text}");
+        }
+        assert_eq!(u64::read("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(u64::read("-1"), Err(Wrong::OutOfRange));
+        assert_eq!(u8::read("25.6e1"), Err(Wrong::OutOfRange));
+        assert_eq!(u8::read("25.5e1"), Ok(255));
+        assert_eq!(i8::read("-128.0"), Ok(-128));
+        assert_eq!(f64::read("1e400"), Err(Wrong::OutOfRange));
+        assert_eq!(f32::read("1e39"), Err(Wrong::OutOfRange));
+        assert_eq!(f64::read("-inf"), Ok(f64::NEG_INFINITY));
+        assert_eq!(f64::read("0.1"), Ok(0.1));
+        assert_eq!(f64::read("1e-400"), Ok(0.0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+
+        /// Against whole numbers of any length, written in another way.
+        #[test]
+        fn shifted_points_change_nothing(number in any::<i64>(), shift in 0..25usize, zeros in 0..4usize) {
+            let digits = format!("{:0>30}", number.unsigned_abs());
+            let (before, after) = digits.split_at(30 - shift);
+            let sign = if number < 0 { "-" } else { "" };
+            let text = format!("{sign}{before}.{after}{}e{shift}", "0".repeat(zeros));
+            prop_assert_eq!(i64::read(&text), Ok(number), "{}", text);
+            let less = format!("{sign}{before}.{after}5e{shift}");
+            prop_assert_eq!(i64::read(&less), Err(Wrong::Fraction), "{}", less);
+        }
+    }
+}
