@@ -77,11 +77,12 @@ pub struct Worker {
     pub joined: bool,
 }
 
-/// Who holds a partition of state, and who would take over.
+/// Who holds a partition of state, who would take over, and who is sent it to become that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holders {
     pub holder: WorkerId,
     pub standby: Option<WorkerId>,
+    pub next: Option<WorkerId>,
 }
 
 impl Hub {
@@ -304,8 +305,9 @@ impl Hub {
                 partition,
                 holder,
                 standby,
+                next,
             } => {
-                tracing::debug!(partition, %holder, ?standby, "partition assigned");
+                tracing::debug!(partition, %holder, ?standby, ?next, "partition assigned");
                 if let Some(restoring) = state.restoring.get(&partition) {
                     let restore = ToWorker::Restore {
                         partition,
@@ -367,8 +369,11 @@ impl Hub {
         let state = self.lock();
         let of = |partition| {
             let holder = state.cluster.holder(partition)?;
-            let standby = state.cluster.standby(partition);
-            Some(Holders { holder, standby })
+            Some(Holders {
+                holder,
+                standby: state.cluster.standby(partition),
+                next: state.cluster.next(partition),
+            })
         };
         (0..partitions as u32).map(of).collect()
     }

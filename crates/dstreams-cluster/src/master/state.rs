@@ -116,7 +116,8 @@ impl Remote {
             let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
                 continue;
             };
-            let others = [Some(now.holder), now.standby].into_iter().flatten();
+            let others = [Some(now.holder), now.standby, now.next];
+            let others = others.into_iter().flatten();
             for other in others.filter(|other| *other != ran.holder) {
                 let install = ToWorker::Install {
                     batch,

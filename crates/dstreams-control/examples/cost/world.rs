@@ -318,7 +318,11 @@ impl World {
                 partition,
                 holder,
                 standby,
-            } => self.assign(partition, holder, standby, cost),
+                next,
+            } => {
+                let parts = [Some(holder), standby, next].into_iter().flatten();
+                self.assign(partition, holder, parts.collect(), cost);
+            }
             ClusterCommand::CopyState {
                 partition,
                 to,
@@ -345,15 +349,15 @@ impl World {
         &mut self,
         partition: u32,
         holder: WorkerId,
-        standby: Option<WorkerId>,
+        assigned: Vec<WorkerId>,
         cost: &mut Cost,
     ) {
         let parts = self.parts.entry(partition).or_default();
         parts.keys().for_each(|&worker| cost.message(worker));
-        parts.retain(|&worker, _| worker == holder || Some(worker) == standby);
+        parts.retain(|worker, _| assigned.contains(worker));
         self.copying
             .retain(|(copied, to, _)| *copied != partition || parts.contains_key(to));
-        for worker in [Some(holder), standby].into_iter().flatten() {
+        for worker in assigned {
             if parts
                 .insert(worker, parts.get(&worker).copied().unwrap_or(0))
                 .is_none()

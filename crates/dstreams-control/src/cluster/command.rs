@@ -94,8 +94,8 @@ pub enum ClusterCommand {
         /// The token of the grant.
         token: u64,
     },
-    /// Who holds a partition of state, and who holds it as standby; given when that changes. Installs go to both from
-    /// now on; who had a part in it and has none now may let its state go.
+    /// Who holds a partition of state, and who holds it as standby; given when that changes. Installs go to all of them
+    /// from now on; who had a part in it and has none now may let its state go.
     Assign {
         /// The partition.
         partition: u32,
@@ -103,15 +103,17 @@ pub enum ClusterCommand {
         holder: WorkerId,
         /// Takes over when the holder is lost.
         standby: Option<WorkerId>,
+        /// Is sent the state, and becomes the standby when it has all of it: until then the present one stays.
+        next: Option<WorkerId>,
     },
-    /// Copy the whole state of a partition to its standby, replacing what it has of it; it may be empty. Answered by `Installed` or
-    /// `StateCopyFailed`.
+    /// Copy the whole state of a partition to its next standby, replacing what it has of it; it may be empty. Answered
+    /// by `Installed` or `StateCopyFailed`.
     CopyState {
         /// The partition.
         partition: u32,
         /// Its holder.
         from: WorkerId,
-        /// Its standby.
+        /// Its next standby.
         to: WorkerId,
         /// Names this copy; grows, from 1.
         copy: u64,

@@ -76,7 +76,7 @@ impl Copies {
             return None;
         }
         // Another source with each failure, too.
-        let from = *holders.get((turn + attempts.failed.len()) % holders.len())?;
+        let from = *holders.get(turn.wrapping_add(attempts.failed.len()) % holders.len())?;
         let free: Vec<_> = roster
             .after(from)
             .filter(|to| !holders.contains(to) && !attempts.to.contains(to))

@@ -29,11 +29,6 @@ impl<K: Ord> Groups<K> {
         }
     }
 
-    /// The first of a group.
-    pub(super) fn first(&self, worker: WorkerId, key: &K) -> Option<u32> {
-        self.0.get(&worker)?.get(key)?.first().copied()
-    }
-
     /// The groups of a worker; none is empty.
     pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = (&K, &BTreeSet<u32>)> {
         self.0.get(&worker).into_iter().flatten()

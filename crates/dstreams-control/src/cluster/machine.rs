@@ -304,6 +304,12 @@ impl Cluster {
         self.partitions.holder(partition)
     }
 
+    /// Who is being sent the state of the partition, to become its standby.
+    #[must_use]
+    pub fn next(&self, partition: u32) -> Option<WorkerId> {
+        self.partitions.next(partition)
+    }
+
     /// Who is the standby of the partition, complete or not.
     #[must_use]
     pub fn standby(&self, partition: u32) -> Option<WorkerId> {

@@ -1,7 +1,8 @@
 //! [`Partitions`]: who holds which partition of state, who is its standby, and as of which batch.
 //!
-//! A standby is complete when it has the newest version that is committed; only then does it take over. Who should
-//! hold what is decided in [`spread`](super::spread).
+//! A standby is complete when it has the newest version that is committed; only then does it take over. A worker that
+//! is to become standby is the next one until it is complete: only then does the standby before it leave, so that a
+//! copy under way costs no safety. Who should hold what is decided in [`spread`](super::spread).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,9 +28,10 @@ pub(super) struct Part {
 #[derive(Default, Debug)]
 pub(super) struct Partition {
     pub holder: Option<Part>,
+    /// Takes over when the holder is lost.
     pub standby: Option<Part>,
-    /// The standby is being sent the state.
-    pub copying: bool,
+    /// Is being sent the state; becomes the standby when it has all of it.
+    pub next: Option<Part>,
     /// The standby has missed something: send it the state again.
     pub stale: bool,
     /// The state was lost, and is made anew under this number: until the holder has the newest version again, there
@@ -44,8 +46,11 @@ pub(super) struct Partition {
     /// Where a state copy failed.
     pub failed: BTreeSet<WorkerId>,
     /// What was said last.
-    assigned: Option<(WorkerId, Option<WorkerId>)>,
+    assigned: Option<Assigned>,
 }
+
+/// Holder, standby and next.
+type Assigned = (WorkerId, Option<WorkerId>, Option<WorkerId>);
 
 #[derive(Debug)]
 pub(super) struct Partitions {
@@ -58,7 +63,7 @@ pub(super) struct Partitions {
     commits: u64,
     /// Versions that are not committed.
     pending: BTreeMap<BatchTime, BTreeSet<u32>>,
-    /// Standbys that are behind, since which commit.
+    /// Partitions whose standby, or next one after its copy, is behind: since which commit it has come no further.
     lagging: BTreeMap<u32, u64>,
     /// Something changed that may let partitions move.
     unsettled: bool,
@@ -108,27 +113,33 @@ impl Partitions {
         for (&partition, it) in &mut self.all {
             it.before.remove(&worker);
             it.failed.remove(&worker);
-            if it.standby.is_some_and(|standby| standby.worker == worker) {
-                it.standby = None;
-                (it.copying, it.stale) = (false, false);
+            if it.standby.take_if(|part| part.worker == worker).is_some() {
+                it.stale = false;
+                self.lagging.remove(&partition);
+            }
+            if it.next.take_if(|part| part.worker == worker).is_some() {
                 self.lagging.remove(&partition);
             }
             if it.holder.is_none_or(|holder| holder.worker != worker) {
                 continue;
             }
-            if !it.is_complete() && !it.is_untouched() {
+            if it.is_complete() || it.is_untouched() {
+                it.holder = it.standby.take();
+            } else {
                 self.copies = self.copies.saturating_add(1);
                 let copy = self.copies;
                 it.to_remake = Some(copy);
-                it.standby = it.standby.map(|part| Part {
+                let heir = it.standby.take().or_else(|| it.next.take());
+                it.holder = heir.map(|part| Part {
                     copy,
                     version: None,
                     ..part
                 });
                 out.push(ClusterCommand::StateLost { partition, copy });
             }
-            it.holder = it.standby.take();
-            (it.copying, it.stale) = (false, false);
+            // What it was being sent came from the lost one.
+            it.before.extend(it.next.take().map(|part| part.worker));
+            it.stale = false;
             it.assigned = None;
             self.lagging.remove(&partition);
         }
@@ -144,16 +155,17 @@ impl Partitions {
         let Some(it) = self.all.get_mut(&partition) else {
             return;
         };
-        let was_complete = it.is_complete();
+        let could_move = it.can_move();
         let is_from = |part: &&mut Part| (part.worker, part.copy) == (worker, copy);
         let part = if let Some(holder) = it.holder.as_mut().filter(is_from) {
             let made = it.to_remake.take_if(|_| Some(version) >= it.newest);
             self.unsettled |= made.is_some();
             holder
         } else if let Some(standby) = it.standby.as_mut().filter(is_from) {
-            self.unsettled |= std::mem::take(&mut it.copying);
-            it.failed.clear();
             standby
+        } else if let Some(next) = it.next.as_mut().filter(is_from) {
+            it.failed.clear();
+            next
         } else {
             return;
         };
@@ -169,8 +181,19 @@ impl Partitions {
         } else {
             self.pending.entry(version).or_default().insert(partition);
         }
-        let becomes_complete = self.watch(partition) && !was_complete;
-        self.unsettled |= self.restless && becomes_complete;
+        if let Some(next) = it
+            .next
+            .take_if(|part| part.version >= it.newest.max(Some(EMPTY)))
+        {
+            // Now the one before may leave.
+            let leaver = it.standby.replace(next);
+            it.before.extend(leaver.map(|part| part.worker));
+            it.stale = false;
+            self.unsettled = true;
+        }
+        // It has come further.
+        self.lagging.remove(&partition);
+        self.unsettled |= self.watch(partition) && self.restless && !could_move;
     }
 
     pub(super) fn copy_failed(&mut self, partition: u32, to: WorkerId, copy: u64) {
@@ -178,10 +201,10 @@ impl Partitions {
             return;
         };
         let fits = |part: &mut Part| (part.worker, part.copy) == (to, copy);
-        if it.copying && it.standby.take_if(|part| fits(part)).is_some() {
-            it.copying = false;
-            it.before.insert(to);
-            it.failed.insert(to);
+        // One that came once has got all that was sent.
+        let sent = it.next.take_if(|part| part.version.is_none() && fits(part));
+        if sent.is_some() {
+            it.give_up_next(to);
             self.lagging.remove(&partition);
             self.unsettled = true;
         }
@@ -214,24 +237,33 @@ impl Partitions {
         for partition in overdue {
             self.lagging.remove(&partition);
             if let Some(it) = self.all.get_mut(&partition) {
-                it.stale = true;
+                match it.next.take() {
+                    Some(next) => it.give_up_next(next.worker),
+                    None => it.stale = !it.is_complete(),
+                }
                 self.unsettled = true;
             }
         }
     }
 
-    /// Notes since when the standby is behind, if it is; whether it is complete.
+    /// Notes since when the standby, or the next one, is behind, if it is; whether the standby can change places with
+    /// the holder.
     fn watch(&mut self, partition: u32) -> bool {
         let Some(it) = self.all.get_mut(&partition) else {
             return false;
         };
         it.stale &= it.standby.is_none_or(|part| part.version < it.newest);
-        if it.standby.is_some() && !it.copying && !it.stale && !it.is_complete() {
+        let behind = match it.next {
+            // However long a copy takes, it ends.
+            Some(next) => next.version.is_some(),
+            None => it.standby.is_some() && !it.stale && !it.is_complete(),
+        };
+        if behind {
             self.lagging.entry(partition).or_insert(self.commits);
         } else {
             self.lagging.remove(&partition);
         }
-        it.is_complete()
+        it.can_move()
     }
 
     /// Spreads the partitions over the open workers, if something changed, and says what is new.
@@ -241,24 +273,26 @@ impl Partitions {
         }
         let (mut copies, even) = super::spread::spread(self, roster);
         self.restless = !even;
+        let worker = |part: Option<Part>| part.map(|part| part.worker);
         for (&partition, it) in &mut self.all {
-            let standby = it.standby.map(|part| part.worker);
-            let now = it.holder.map(|part| (part.worker, standby));
-            if let Some((holder, standby)) = now.filter(|_| now != it.assigned) {
+            let (standby, next) = (worker(it.standby), worker(it.next));
+            let now = it.holder.map(|part| (part.worker, standby, next));
+            if let Some((holder, standby, next)) = now.filter(|_| now != it.assigned) {
                 it.assigned = now;
                 out.push(ClusterCommand::Assign {
                     partition,
                     holder,
                     standby,
+                    next,
                 });
             }
         }
         copies.sort_unstable();
         for partition in copies {
-            let Some(it) = self.all.get(&partition).filter(|it| it.copying) else {
+            let Some(it) = self.all.get(&partition) else {
                 continue;
             };
-            if let (Some(from), Some(to)) = (it.holder, it.standby) {
+            if let (Some(from), Some(to)) = (it.holder, it.next) {
                 out.push(ClusterCommand::CopyState {
                     partition,
                     from: from.worker,
@@ -268,8 +302,7 @@ impl Partitions {
             }
             self.lagging.remove(&partition);
         }
-        let parts =
-            |it: &Partition| [it.holder, it.standby].map(|part| part.map(|part| part.worker));
+        let parts = |it: &Partition| [it.holder, it.standby, it.next].map(worker);
         self.busy = self.all.values().flat_map(parts).flatten().collect();
     }
 
@@ -289,21 +322,35 @@ impl Partitions {
     pub(super) fn standby(&self, partition: u32) -> Option<WorkerId> {
         Some(self.all.get(&partition)?.standby?.worker)
     }
+
+    pub(super) fn next(&self, partition: u32) -> Option<WorkerId> {
+        Some(self.all.get(&partition)?.next?.worker)
+    }
 }
 
 impl Partition {
     /// Whether nobody can have anything of it.
     fn is_untouched(&self) -> bool {
-        let given = self.installed || self.copying || self.to_remake.is_some();
+        let given = self.installed || self.next.is_some() || self.to_remake.is_some();
         !given && self.before.is_empty()
     }
 
     /// Whether the standby may take over.
     pub(super) fn is_complete(&self) -> bool {
         let has_newest = |part: Part| part.version >= self.newest;
-        !self.copying
-            && !self.stale
-            && self.to_remake.is_none()
-            && self.standby.is_some_and(has_newest)
+        !self.stale && self.to_remake.is_none() && self.standby.is_some_and(has_newest)
+    }
+
+    /// Whether the standby may change places with the holder: it lacks nothing of a batch either that is about to be
+    /// committed because the holder has it.
+    pub(super) fn can_move(&self) -> bool {
+        let held = self.holder.and_then(|holder| holder.version);
+        self.is_complete() && self.standby.is_some_and(|part| part.version >= held)
+    }
+
+    /// The copy to this worker came to nothing.
+    fn give_up_next(&mut self, worker: WorkerId) {
+        self.before.insert(worker);
+        self.failed.insert(worker);
     }
 }

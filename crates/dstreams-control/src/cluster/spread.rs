@@ -1,8 +1,8 @@
 //! Who should hold which partition of state: as even as it can be, by as few moves as that takes.
 //!
-//! A move goes by way of the standby: the state is copied to where it should be, which is then the standby, and when
-//! that is complete the two change places. So the first thing is that everything has a standby, then that holders are
-//! spread evenly, then that standbys are. A standby is only replaced when the copy to the new one can begin.
+//! A move goes by way of the standby: the state is copied to where it should be, which becomes the standby when it has
+//! all of it, and then the two change places. So the first thing is that everything has a standby, then that holders are
+//! spread evenly, then that standbys are. Until the copy is there the standby before stays.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,8 @@ use super::roster::Roster;
 /// Decides all that can be decided now; returns the partitions whose standby must be sent the state, and whether
 /// holders are where they should be.
 pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>, bool) {
-    let under_way = partitions.all.values().filter(|it| it.copying).count();
+    let under_way = partitions.all.values().filter(|it| it.next.is_some());
+    let under_way = under_way.count();
     let mut spread = Spread {
         free: partitions.max_copying.saturating_sub(under_way),
         partitions,
@@ -36,7 +37,7 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
             break;
         }
     }
-    let even = uneven(&spread.load(|holder, _| holder)).is_none() && spread.holders_are_open();
+    let even = uneven(&spread.load(|it| it.holder)).is_none() && spread.holders_are_open();
     (spread.copies, even)
 }
 
@@ -58,7 +59,7 @@ impl Spread<'_> {
         if !self.roster.any_drains() && all_held() {
             return;
         }
-        let mut load = self.load(|holder, _| holder);
+        let mut load = self.load(|it| it.holder);
         for it in self.partitions.all.values_mut() {
             let standby_open = it
                 .standby
@@ -67,7 +68,7 @@ impl Spread<'_> {
                 .holder
                 .is_some_and(|part| !self.roster.is_open(part.worker))
                 && standby_open
-                && it.is_complete()
+                && it.can_move()
             {
                 std::mem::swap(&mut it.holder, &mut it.standby);
             } else if it.holder.is_none() {
@@ -88,16 +89,18 @@ impl Spread<'_> {
     /// An open standby for each partition, if there is a worker for it.
     fn give_standbys(&mut self) {
         // Mostly few, even while much moves.
+        let is_open = |part: Option<Part>| part.is_some_and(|it| self.roster.is_open(it.worker));
         let wanting = |it: &Partition| {
-            let open = |part: Part| self.roster.is_open(part.worker);
-            it.to_remake.is_none() && (it.stale || !it.standby.is_some_and(open))
+            it.to_remake.is_none() && !is_open(it.next) && (it.stale || !is_open(it.standby))
         };
-        let wanting = self.partitions.all.iter().filter(|(_, it)| wanting(it));
+        let gone = |it: &Partition| it.next.is_some() && !is_open(it.next);
+        let wanting = |&(_, it): &(&u32, &Partition)| wanting(it) || gone(it);
+        let wanting = self.partitions.all.iter().filter(wanting);
         let wanting: Vec<u32> = wanting.map(|(&partition, _)| partition).collect();
         if wanting.is_empty() {
             return;
         }
-        let mut load = self.load(|_, standby| standby);
+        let mut load = self.load(going);
         for partition in wanting {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
@@ -105,6 +108,12 @@ impl Spread<'_> {
             let Some(holder) = it.holder else {
                 continue;
             };
+            // The next one drains.
+            if let Some(next) = it.next.take() {
+                it.before.insert(next.worker);
+                self.free += 1;
+                self.freed = true;
+            }
             let open = it.standby.filter(|part| self.roster.is_open(part.worker));
             if let Some(standby) = open {
                 if it.stale {
@@ -119,10 +128,6 @@ impl Spread<'_> {
                     && let Some(leaver) = it.standby.take()
                 {
                     it.before.insert(leaver.worker);
-                    if std::mem::take(&mut it.copying) {
-                        self.free += 1;
-                        self.freed = true;
-                    }
                     it.stale = false;
                 }
                 continue;
@@ -142,11 +147,11 @@ impl Spread<'_> {
 
     /// From those that hold most to those that hold least, while that makes it more even.
     fn move_holders(&mut self) {
-        let mut load = self.load(|holder, _| holder);
+        let mut load = self.load(|it| it.holder);
         if uneven(&load).is_none() {
             return;
         }
-        let mut standbys = self.load(|_, standby| standby);
+        let mut standbys = self.load(going);
         // By where each is, or is on its way to.
         let mut at = Groups::new();
         for (&partition, it) in &self.partitions.all {
@@ -169,10 +174,10 @@ impl Spread<'_> {
             };
             at.remove(from, &before, partition);
             at.insert(to, after, partition);
-            if let Some(count) = before.standby.and_then(|worker| standbys.get_mut(&worker)) {
+            if let Some(count) = before.going().and_then(|worker| standbys.get_mut(&worker)) {
                 *count -= 1;
             }
-            if let Some(count) = after.standby.and_then(|worker| standbys.get_mut(&worker)) {
+            if let Some(count) = after.going().and_then(|worker| standbys.get_mut(&worker)) {
                 *count += 1;
             }
             *load.entry(from).or_default() -= 1;
@@ -189,16 +194,17 @@ impl Spread<'_> {
         from: WorkerId,
         to: WorkerId,
     ) -> Option<u32> {
-        let there = |complete: bool| {
-            let standby = Some(to);
-            at.first(from, &Kind { standby, complete })
+        let to = Some(to);
+        let there = |(kind, group): (&Kind, &BTreeSet<u32>)| {
+            let (at_once, on_its_way) = (kind.standby == to && kind.moves, kind.going() == to);
+            (at_once || on_its_way).then_some((!at_once, *group.first()?))
         };
-        if let Some(partition) = there(true).or_else(|| there(false)) {
+        if let Some((_, partition)) = at.of(from).filter_map(there).min() {
             return Some(partition);
         }
         let movable = |partition: &&u32| {
             let it = self.partitions.all.get(partition);
-            it.is_some_and(|it| !it.copying && it.to_remake.is_none())
+            it.is_some_and(|it| it.next.is_none() && it.to_remake.is_none())
         };
         let cheapest = |(kind, group): (&Kind, &BTreeSet<u32>)| {
             let spare = kind.standby.and_then(|worker| standbys.get(&worker));
@@ -211,13 +217,16 @@ impl Spread<'_> {
 
     /// Moves a partition at once, or waits for its copy, or starts one. Whether it can.
     fn move_one(&mut self, partition: u32, to: WorkerId) -> bool {
-        let is_there = |it: &Partition| it.standby.is_some_and(|part| part.worker == to);
-        let there = self.partitions.all.get(&partition).is_some_and(is_there);
-        if !there && !self.replace_standby(partition, to) {
+        let is = |part: Option<Part>| part.is_some_and(|part| part.worker == to);
+        let there = |it: &Partition| is(it.standby) || is(it.next);
+        if !self.partitions.all.get(&partition).is_some_and(there)
+            && !self.replace_standby(partition, to)
+        {
             return false;
         }
         if let Some(it) = self.partitions.all.get_mut(&partition)
-            && it.is_complete()
+            && is(it.standby)
+            && it.can_move()
         {
             std::mem::swap(&mut it.holder, &mut it.standby);
         }
@@ -230,11 +239,11 @@ impl Spread<'_> {
             .partitions
             .all
             .values()
-            .any(|it| it.copying || it.standby.is_none())
+            .any(|it| it.next.is_some() || it.standby.is_none())
         {
             return;
         }
-        let mut load = self.load(|_, standby| standby);
+        let mut load = self.load(going);
         if uneven(&load).is_none() {
             return;
         }
@@ -250,7 +259,7 @@ impl Spread<'_> {
                 return;
             }
             at.remove(from, &holder, partition);
-            let copying = |it: &Partition| it.copying;
+            let copying = |it: &Partition| it.next.is_some();
             if !self.partitions.all.get(&partition).is_some_and(copying) {
                 at.insert(to, holder, partition);
             }
@@ -259,38 +268,34 @@ impl Spread<'_> {
         }
     }
 
-    /// Makes a worker the standby, and has it sent the state if there is any; if that can begin now.
+    /// Has a worker sent the state, to become the standby then; if that can begin now. At once where there is no state.
     fn replace_standby(&mut self, partition: u32, worker: WorkerId) -> bool {
         let Some(it) = self.partitions.all.get_mut(&partition) else {
             return false;
         };
         let version = it.holder.and_then(|holder| holder.version).or(it.newest);
         let state = version.is_some() || it.stale || it.before.contains(&worker);
-        if state && (self.free == 0 || it.copying) {
+        if state && (self.free == 0 || it.next.is_some()) {
             return false;
         }
-        it.before.extend(
-            it.standby
-                .map(|part| part.worker)
-                .filter(|&before| before != worker),
-        );
-        it.stale = false;
-        if std::mem::replace(&mut it.copying, state) {
-            self.free += 1;
-            self.freed = true;
-        }
-        let mut copy = 0;
+        let mut part = Part {
+            worker,
+            copy: 0,
+            version: None,
+        };
+        // One that is sent the state again has nothing from now on.
+        let again = it.standby.take_if(|part| part.worker == worker);
         if state {
             self.free -= 1;
             self.partitions.copies = self.partitions.copies.saturating_add(1);
-            copy = self.partitions.copies;
+            part.copy = self.partitions.copies;
+            it.next = Some(part);
             self.copies.push(partition);
+        } else {
+            let leaver = it.standby.replace(part);
+            it.before.extend(leaver.map(|part| part.worker));
         }
-        it.standby = Some(Part {
-            worker,
-            copy,
-            version: None,
-        });
+        it.stale &= again.is_none();
         true
     }
 
@@ -301,19 +306,11 @@ impl Spread<'_> {
     }
 
     /// How many partitions each open worker has, in the part that `of` picks.
-    fn load(
-        &self,
-        of: impl Fn(Option<WorkerId>, Option<WorkerId>) -> Option<WorkerId>,
-    ) -> BTreeMap<WorkerId, usize> {
-        let mut load: BTreeMap<_, _> = self
-            .roster
-            .open()
-            .iter()
-            .map(|&worker| (worker, 0))
-            .collect();
+    fn load(&self, of: impl Fn(&Partition) -> Option<Part>) -> BTreeMap<WorkerId, usize> {
+        let open = self.roster.open().iter();
+        let mut load: BTreeMap<_, _> = open.map(|&worker| (worker, 0)).collect();
         for it in self.partitions.all.values() {
-            let worker = |part: Option<Part>| part.map(|part| part.worker);
-            let picked = of(worker(it.holder), worker(it.standby));
+            let picked = of(it).map(|part| part.worker);
             if let Some(count) = picked.and_then(|worker| load.get_mut(&worker)) {
                 *count += 1;
             }
@@ -322,19 +319,33 @@ impl Spread<'_> {
     }
 }
 
+/// The standby, or who is to become that.
+fn going(it: &Partition) -> Option<Part> {
+    it.next.or(it.standby)
+}
+
 /// What decides how a partition can move, and what that costs.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
 struct Kind {
     standby: Option<WorkerId>,
+    next: Option<WorkerId>,
     complete: bool,
+    /// Standby and holder can change places.
+    moves: bool,
 }
 
 impl Kind {
     fn of(it: &Partition) -> Self {
         Self {
             standby: it.standby.map(|part| part.worker),
+            next: it.next.map(|part| part.worker),
             complete: it.is_complete(),
+            moves: it.can_move(),
         }
+    }
+
+    fn going(&self) -> Option<WorkerId> {
+        self.next.or(self.standby)
     }
 }
 

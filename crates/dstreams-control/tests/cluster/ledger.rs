@@ -18,7 +18,7 @@ pub struct Part {
     pub copy: u64,
     /// The copy is under way.
     pub copying: bool,
-    /// The copy broke off when its source was lost.
+    /// The copy failed, or broke off when its source was lost.
     pub broken: bool,
     pub version: Option<BatchTime>,
 }
@@ -52,7 +52,10 @@ pub struct Ledger {
     pub lost_blocks: BTreeSet<BlockId>,
     /// Copies under way, by who gets them, with who gives them.
     pub copying: BTreeMap<(WorkerId, BlockId), WorkerId>,
+    /// Holder and standby.
     pub assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
+    /// Who is sent the state to become the standby.
+    pub next: BTreeMap<u32, WorkerId>,
     pub parts: BTreeMap<(u32, WorkerId), Part>,
     pub committed: Option<BatchTime>,
     /// Versions of each partition that were installed somewhere.
@@ -89,6 +92,7 @@ impl Ledger {
             lost_blocks: BTreeSet::new(),
             copying: BTreeMap::new(),
             assigned: BTreeMap::new(),
+            next: BTreeMap::new(),
             parts: BTreeMap::new(),
             committed: None,
             versions: BTreeMap::new(),
@@ -122,6 +126,23 @@ impl Ledger {
     pub fn newest(&self, partition: u32) -> Option<BatchTime> {
         let versions = self.versions.get(&partition)?;
         versions.range(..=self.committed?).next_back().copied()
+    }
+
+    /// Who has a part in a partition.
+    pub fn parts_of(&self, partition: u32) -> impl Iterator<Item = WorkerId> {
+        let assigned = self.assigned.get(&partition).copied();
+        let [holder, standby] =
+            assigned.map_or([None; 2], |(holder, standby)| [Some(holder), standby]);
+        let next = self.next.get(&partition).copied();
+        [holder, standby, next].into_iter().flatten()
+    }
+
+    /// Whether a worker is there that has told to have all of a partition that is committed.
+    pub fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
+        let part = self.parts.get(&(partition, worker));
+        let newest = self.newest(partition);
+        self.live.contains(&worker)
+            && part.is_some_and(|it| !it.copying && !it.broken && it.version >= newest)
     }
 
     /// Whether the standby may take over, by what was told.
@@ -215,7 +236,8 @@ impl Ledger {
                 copy,
             } => {
                 if let Some(part) = self.parts.get_mut(&(*partition, *to)) {
-                    part.copying &= part.copy != *copy;
+                    part.broken |= part.copying && part.copy == *copy;
+                    part.copying &= !part.broken;
                 }
             }
             ClusterEvent::Committed { batch } => self.committed = self.committed.max(Some(*batch)),
@@ -236,10 +258,10 @@ impl Ledger {
         self.copying
             .retain(|&(to, _), from| to != worker && *from != worker);
         self.parts.retain(|&(_, with), _| with != worker);
-        for (partition, (holder, standby)) in &self.assigned {
+        for (partition, (holder, _)) in &self.assigned {
             if *holder == worker
-                && let Some(part) =
-                    standby.and_then(|standby| self.parts.get_mut(&(*partition, standby)))
+                && let Some(next) = self.next.get(partition)
+                && let Some(part) = self.parts.get_mut(&(*partition, *next))
             {
                 part.broken |= part.copying;
                 part.copying = false;
@@ -287,11 +309,11 @@ impl Ledger {
     }
 
     fn installed(&mut self, worker: WorkerId, partition: u32, version: BatchTime, copy: u64) {
-        let Some((holder, standby)) = self.assigned.get(&partition).copied() else {
+        let Some((holder, _)) = self.assigned.get(&partition).copied() else {
             return;
         };
+        let has_part = self.parts_of(partition).any(|with| with == worker);
         let part = self.parts.entry((partition, worker)).or_default();
-        let has_part = holder == worker || standby == Some(worker);
         let counts = self.live.contains(&worker) && has_part && part.copy == copy;
         if !counts {
             return;
@@ -343,8 +365,11 @@ impl Ledger {
                 partition,
                 holder,
                 standby,
+                next,
             } => {
                 let before = self.assigned.insert(*partition, (*holder, *standby));
+                self.next.remove(partition);
+                self.next.extend(next.map(|next| (*partition, next)));
                 if let Some(&copy) = self.to_remake.get(partition)
                     && before.is_none_or(|(before, _)| before != *holder)
                 {
@@ -354,7 +379,7 @@ impl Ledger {
                         ..Part::default()
                     };
                 }
-                let has = |worker: WorkerId| worker == *holder || Some(worker) == *standby;
+                let has = |worker| [Some(*holder), *standby, *next].contains(&Some(worker));
                 self.parts
                     .retain(|&(of, worker), _| of != *partition || has(worker));
             }

@@ -44,6 +44,7 @@ pub enum Fault {
     PeerToldAgain,
     PeerForgotten,
     StandbyIsHolder,
+    StandbyLeavesEarly,
     AssignedAgain,
     AssignForgotten,
     IncompletePromoted,
@@ -86,6 +87,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::PeerToldAgain, "ring"),
     (Fault::PeerForgotten, "ring"),
     (Fault::StandbyIsHolder, "two-parts"),
+    (Fault::StandbyLeavesEarly, "two-copies"),
     (Fault::AssignedAgain, "two-parts"),
     (Fault::AssignForgotten, "two-parts"),
     (Fault::IncompletePromoted, "complete-standby"),
@@ -373,13 +375,28 @@ impl Sabotaged {
                     partition, holder, ..
                 },
             ) => {
-                let standby = Some(holder);
+                let (standby, next) = (Some(holder), None);
                 Some(vec![ClusterCommand::Assign {
                     partition,
                     holder,
                     standby,
+                    next,
                 }])
             }
+            (
+                Fault::StandbyLeavesEarly,
+                ClusterCommand::Assign {
+                    partition,
+                    holder,
+                    next: Some(next),
+                    ..
+                },
+            ) => Some(vec![ClusterCommand::Assign {
+                partition,
+                holder,
+                standby: Some(next),
+                next: None,
+            }]),
             (
                 Fault::IncompletePromoted,
                 ClusterCommand::CopyState {

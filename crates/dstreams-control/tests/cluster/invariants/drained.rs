@@ -20,10 +20,8 @@ impl Invariant for Drained {
         ensure(asked, || {
             format!("{worker} may leave, nobody asked, or again")
         })?;
-        let part = ledger
-            .assigned
-            .iter()
-            .find(|(_, (holder, standby))| holder == worker || *standby == Some(*worker));
+        let mut all = ledger.assigned.keys();
+        let part = all.find(|&&partition| ledger.parts_of(partition).any(|with| with == *worker));
         ensure(part.is_none(), || {
             format!("{worker} may leave and has a part in {part:?}")
         })?;

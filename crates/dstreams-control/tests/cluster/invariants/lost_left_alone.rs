@@ -40,8 +40,14 @@ fn named(command: &ClusterCommand) -> Vec<WorkerId> {
             vec![*from, *to]
         }
         ClusterCommand::Assign {
-            holder, standby, ..
-        } => [*holder].into_iter().chain(*standby).collect(),
+            holder,
+            standby,
+            next,
+            ..
+        } => [Some(*holder), *standby, *next]
+            .into_iter()
+            .flatten()
+            .collect(),
         ClusterCommand::Gone { .. }
         | ClusterCommand::SurvivorsUnknown { .. }
         | ClusterCommand::BlockLost { .. }

@@ -21,6 +21,7 @@ mod ring;
 mod spread;
 mod state_lost;
 mod survivors;
+mod two_copies;
 mod two_parts;
 
 use std::collections::BTreeMap;
@@ -86,6 +87,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &one_owner::OneOwner,
         &newest_claim::NewestClaim,
         &known_last::KnownLast,
+        &two_copies::TwoCopies,
         &two_parts::TwoParts,
         &complete_standby::CompleteStandby,
         &state_lost::StateLost,

@@ -47,6 +47,10 @@ impl Invariant for Spread {
             ensure(standby_has || (open.len() < 2 && standby.is_none()), || {
                 format!("{standby:?} is standby of {partition}, of {open:?}, with {states:?}")
             })?;
+            let next = ledger.next.get(&partition);
+            ensure(next.is_none(), || {
+                format!("{next:?} is still sent the state of {partition}")
+            })?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Holder and standby of a partition differ, both are there, and who has which part is said when it changes, and only
+//! Holder and standby of a partition differ, and who is to become standby is a third one; they are there, and who has which part is said when it changes, and only
 //! then.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
@@ -18,13 +18,19 @@ impl Invariant for TwoParts {
                 partition,
                 holder,
                 standby,
+                next,
             } => {
-                ensure(Some(*holder) != *standby, || {
-                    format!("{holder} is holder and standby of {partition}")
+                let distinct = Some(*holder) != *standby
+                    && Some(*holder) != *next
+                    && (next.is_none() || standby != next);
+                ensure(distinct, || {
+                    format!("{holder}, {standby:?}, {next:?} have two parts in {partition}")
                 })?;
                 let now = (*holder, *standby);
-                ensure(scene.ledger.assigned.get(partition) != Some(&now), || {
-                    format!("{partition} was assigned so before: {now:?}")
+                let said = scene.ledger.assigned.get(partition) == Some(&now)
+                    && scene.ledger.next.get(partition) == next.as_ref();
+                ensure(!said, || {
+                    format!("{partition} was assigned so before: {now:?}, {next:?}")
                 })
             }
             ClusterCommand::CopyState {
@@ -33,9 +39,14 @@ impl Invariant for TwoParts {
                 to,
                 ..
             } => {
-                let parts = scene.ledger.assigned.get(partition);
-                ensure(parts == Some(&(*from, Some(*to))), || {
-                    format!("state of {partition} is copied from {from} to {to}, but {parts:?}")
+                let holder = scene
+                    .ledger
+                    .assigned
+                    .get(partition)
+                    .map(|(holder, _)| holder);
+                let next = scene.ledger.next.get(partition);
+                ensure((holder, next) == (Some(from), Some(to)), || {
+                    format!("{partition} is copied from {from} to {to}, not {holder:?} to {next:?}")
                 })
             }
             _ => Ok(()),
@@ -57,10 +68,18 @@ impl Invariant for TwoParts {
             ensure(holder.map(|holder| (holder, standby)) == assigned, || {
                 format!("{partition} is held by {holder:?}, {standby:?}; said was {assigned:?}")
             })?;
-            ensure(
-                standby.is_none_or(|it| scene.ledger.live.contains(&it)),
-                || format!("{standby:?} is standby of {partition} and lost"),
-            )?;
+            let next = scene.machine.next(partition);
+            let lost = [standby, next].into_iter().flatten();
+            let lost = lost.filter(|it| !scene.ledger.live.contains(it)).next();
+            ensure(lost.is_none(), || {
+                format!("{lost:?} has a part in {partition} and is lost")
+            })?;
+            if assigned.is_some() {
+                let said = scene.ledger.next.get(&partition).copied();
+                ensure(next == said, || {
+                    format!("{next:?} is sent {partition}; said was {said:?}")
+                })?;
+            }
         }
         Ok(())
     }

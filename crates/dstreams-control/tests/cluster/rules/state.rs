@@ -16,6 +16,22 @@ fn assign(
         partition,
         holder,
         standby: standby.into(),
+        next: None,
+    }
+}
+
+/// With one that is sent the state to become the standby.
+fn assign_next(
+    partition: u32,
+    holder: WorkerId,
+    standby: impl Into<Option<WorkerId>>,
+    next: WorkerId,
+) -> ClusterCommand {
+    Assign {
+        partition,
+        holder,
+        standby: standby.into(),
+        next: Some(next),
     }
 }
 
@@ -59,6 +75,64 @@ fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
 }
 
 #[test]
+fn one_loss_during_a_move_loses_no_state() {
+    let mut it = cluster(2, 4);
+    batch(&mut it, 4, 100);
+    let moved = step(&mut it, join(W3));
+    let copies = moved.iter().filter(|it| matches!(it, CopyState { .. }));
+    assert!(copies.count() > 0, "{moved:?}");
+    for lost_one in [W1, W2] {
+        let mut it = cluster(2, 4);
+        batch(&mut it, 4, 100);
+        step(&mut it, join(W3));
+        let commands = step(&mut it, lost(lost_one));
+        let gone = commands.iter().find(|it| matches!(it, StateLost { .. }));
+        assert_eq!(gone, None, "of {lost_one}");
+    }
+}
+
+#[test]
+fn a_standby_leaves_when_the_next_one_has_all() {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    step(&mut it, join(W3));
+    let drain = ClusterEvent::Drain { worker: standby };
+    assert_eq!(
+        step(&mut it, drain),
+        [
+            assign_next(0, holder, standby, W3),
+            copy_state(0, holder, W3, 1)
+        ]
+    );
+    // What it was sent is of before the newest batch.
+    it.step(installed(holder, 0, 200, 0));
+    it.step(committed(200));
+    assert_eq!(it.step(installed(W3, 0, 100, 1)), []);
+    let drained = ClusterCommand::Drained { worker: standby };
+    assert_eq!(
+        it.step(installed(W3, 0, 200, 1)),
+        [assign(0, holder, W3), drained]
+    );
+}
+
+/// A batch is committed when the holder has it: nobody becomes holder who has not.
+#[test]
+fn a_standby_changes_places_when_it_has_what_the_holder_has() {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    it.step(installed(holder, 0, 200, 0));
+    let drain = ClusterEvent::Drain { worker: holder };
+    assert_eq!(step(&mut it, drain), []);
+    assert_eq!(
+        step(&mut it, installed(standby, 0, 200, 0)),
+        [assign(0, standby, None)],
+        "the one before drains"
+    );
+}
+
+#[test]
 fn the_first_holds_all_and_the_second_half() {
     let mut it = cluster(0, 4);
     let all: Vec<_> = (0..4)
@@ -84,15 +158,15 @@ fn a_newcomer_holds_what_it_has_a_copy_of() {
     assert_eq!(
         step(&mut it, join(W2)),
         [
-            assign(0, W1, W2),
-            assign(1, W1, W2),
+            assign_next(0, W1, None, W2),
+            assign_next(1, W1, None, W2),
             copy_state(0, W1, W2, 1),
             copy_state(1, W1, W2, 2)
         ]
     );
     assert_eq!(step(&mut it, installed(W2, 0, 100, 9)), [], "no such copy");
     assert_eq!(step(&mut it, installed(W2, 0, 100, 1)), [assign(0, W2, W1)]);
-    assert_eq!(step(&mut it, installed(W2, 1, 100, 2)), []);
+    assert_eq!(step(&mut it, installed(W2, 1, 100, 2)), [assign(1, W1, W2)]);
 }
 
 #[test]
@@ -105,13 +179,13 @@ fn copies_of_state_are_bounded() {
     batch(&mut it, 2, 100);
     assert_eq!(
         step(&mut it, join(W2)),
-        [assign(0, W1, W2), copy_state(0, W1, W2, 1)]
+        [assign_next(0, W1, None, W2), copy_state(0, W1, W2, 1)]
     );
     assert_eq!(
         step(&mut it, installed(W2, 0, 100, 1)),
         [
             assign(0, W2, W1),
-            assign(1, W1, W2),
+            assign_next(1, W1, None, W2),
             copy_state(1, W1, W2, 2)
         ]
     );
@@ -128,7 +202,10 @@ fn a_complete_standby_takes_over() {
         .unwrap();
     assert_eq!(
         step(&mut it, lost(holder)),
-        [assign(0, standby, third), copy_state(0, standby, third, 1)]
+        [
+            assign_next(0, standby, None, third),
+            copy_state(0, standby, third, 1)
+        ]
     );
     assert_eq!(
         step(&mut it, lost(standby)),
@@ -173,7 +250,10 @@ fn a_standby_that_misses_batches_is_sent_the_state_again() {
     }
     assert_eq!(
         step(&mut it, committed(400)),
-        [copy_state(0, holder, standby, 1)]
+        [
+            assign_next(0, holder, None, standby),
+            copy_state(0, holder, standby, 1)
+        ]
     );
     assert_eq!(
         step(&mut it, installed(standby, 0, 300, 0)),
@@ -190,7 +270,7 @@ fn a_copy_of_state_that_fails_goes_elsewhere() {
     batch(&mut it, 1, 100);
     assert_eq!(
         step(&mut it, join(W2)),
-        [assign(0, W1, W2), copy_state(0, W1, W2, 1)]
+        [assign_next(0, W1, None, W2), copy_state(0, W1, W2, 1)]
     );
     assert_eq!(
         step(&mut it, copy_failed(0, W2, 1)),
@@ -201,7 +281,7 @@ fn a_copy_of_state_that_fails_goes_elsewhere() {
     step(&mut it, join(W3));
     assert_eq!(
         step(&mut it, copy_failed(0, W2, 2)),
-        [assign(0, W1, W3), copy_state(0, W1, W3, 3)]
+        [assign_next(0, W1, None, W3), copy_state(0, W1, W3, 3)]
     );
 }
 
@@ -222,7 +302,7 @@ fn what_nobody_has_is_made_anew() {
     assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), [], "of before");
     assert_eq!(
         step(&mut it, installed(W3, 0, 100, 2)),
-        [assign(0, W3, w4), copy_state(0, W3, w4, 3)]
+        [assign_next(0, W3, None, w4), copy_state(0, W3, w4, 3)]
     );
 }
 
@@ -268,7 +348,10 @@ fn restored_state_is_made_on_its_holder_first() {
         "it began empty"
     );
     let made = step(&mut it, installed(W1, 0, 300, 1));
-    assert_eq!(made, [assign(0, W1, W2), copy_state(0, W1, W2, 2)]);
+    assert_eq!(
+        made,
+        [assign_next(0, W1, None, W2), copy_state(0, W1, W2, 2)]
+    );
     assert_eq!(step(&mut it, installed(W2, 0, 300, 2)), [assign(0, W2, W1)]);
 
     // Lost before it was made: the next one makes it, under another number.

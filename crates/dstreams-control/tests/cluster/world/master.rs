@@ -39,7 +39,8 @@ pub(super) struct Master {
     wakes: u64,
     cuts: BTreeMap<BatchTime, Vec<BlockMeta>>,
     job: Option<Job>,
-    assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
+    /// Who has a part in each partition, the holder first.
+    assigned: BTreeMap<u32, Vec<WorkerId>>,
     /// Partitions that the next holder gets made anew.
     to_remake: BTreeMap<u32, u64>,
     /// What a batch that is committed changed, until the cluster machine is told.
@@ -189,7 +190,11 @@ impl World<'_> {
                 partition,
                 holder,
                 standby,
-            } => self.assign(partition, holder, standby),
+                next,
+            } => {
+                let parts = [Some(holder), standby, next].into_iter().flatten();
+                self.assign(partition, holder, parts.collect());
+            }
             ClusterCommand::CopyState {
                 partition,
                 from,
@@ -215,11 +220,10 @@ impl World<'_> {
         }
     }
 
-    fn assign(&mut self, partition: u32, holder: WorkerId, standby: Option<WorkerId>) {
-        let before = self.master.assigned.insert(partition, (holder, standby));
-        let parts = before.map(|(holder, standby)| [Some(holder), standby]);
-        for worker in parts.into_iter().flatten().flatten() {
-            if worker != holder && Some(worker) != standby {
+    fn assign(&mut self, partition: u32, holder: WorkerId, parts: Vec<WorkerId>) {
+        let before = self.master.assigned.insert(partition, parts.clone());
+        for worker in before.into_iter().flatten() {
+            if !parts.contains(&worker) {
                 self.order(worker, Letter::Release { partition });
             }
         }
@@ -239,13 +243,14 @@ impl World<'_> {
 
     /// Sends the running batch's change of a partition to who has a part in it.
     fn install(&mut self, partition: u32) {
-        let (Some(job), Some(&(holder, standby))) =
-            (&self.master.job, self.master.assigned.get(&partition))
-        else {
+        let (Some(job), Some(parts)) = (
+            &self.master.job,
+            self.master.assigned.get(&partition).cloned(),
+        ) else {
             return;
         };
         let (before, version) = (self.truth.states[&partition].last().copied(), job.batch);
-        for worker in [Some(holder), standby].into_iter().flatten() {
+        for worker in parts {
             let install = Letter::Install {
                 partition,
                 before,
