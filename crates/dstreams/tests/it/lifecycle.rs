@@ -432,7 +432,8 @@ fn a_listener_that_panics_is_left_alone() {
         live.batch().await;
         queue.push(0..2).await.unwrap();
         live.batch().await;
-        assert!(log.all().contains(&"completed 200 ms: 2".to_owned()));
+        let completed = "completed 200 ms: 2".to_owned();
+        until("the next listener", || log.all().contains(&completed)).await;
         live.running.stop(true, None).await.unwrap();
     });
 }
