@@ -67,6 +67,7 @@ pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::record::{Key, Out, Record};
 pub use stream::state::State;
 pub use stream::track::{MapWithState, Track};
+pub use stream::tried::Tried;
 pub use stream::{agg, text};
 
 /// What the crate `dstreams-cluster` builds on. Not for programs: it changes without notice.

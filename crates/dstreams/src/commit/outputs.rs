@@ -9,7 +9,7 @@ use std::time::Duration;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use tokio::sync::mpsc;
 
-use crate::error::{Error, Operator, Result};
+use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
 use crate::stream::graph::OutputNode;
 use crate::stream::keyed::Keyed;
@@ -37,8 +37,31 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn for_each_rdd(&self, f: impl Fn(Rdd<T>) + Op) {
         let operator = Operator::new("for_each_rdd", Location::caller());
+        self.each(operator, move |rdd| {
+            f(rdd);
+            Ok(())
+        });
+    }
+
+    /// [`DStream::for_each_rdd`] for what can fail: an error is tried again as a sink's commit is
+    /// ([`Config::attempts`](crate::Config::attempts)), with all outputs of the batch; then it ends the program.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// # let path = std::env::temp_dir().join("newest");
+    /// lines.try_for_each_rdd(move |rdd| std::fs::write(&path, rdd.num_rows().to_string()));
+    /// ```
+    #[track_caller]
+    pub fn try_for_each_rdd<E: Into<BoxError>>(&self, f: impl Fn(Rdd<T>) -> Result<(), E> + Op) {
+        let operator = Operator::new("try_for_each_rdd", Location::caller());
+        self.each(operator, move |rdd| f(rdd).map_err(Into::into));
+    }
+
+    fn each(&self, operator: Operator, call: impl Fn(Rdd<T>) -> Result<(), BoxError> + Op) {
         let call = Arc::new(ForEach {
-            call: f,
+            call,
             operator: operator.clone(),
             record: PhantomData::<fn() -> T>,
         });
@@ -87,6 +110,15 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.pairs().for_each_rdd(f)
     }
 
+    /// [`DStream::try_for_each_rdd`] of the pairs.
+    #[track_caller]
+    pub fn try_for_each_rdd<E: Into<BoxError>>(
+        &self,
+        f: impl Fn(Rdd<(K, V)>) -> Result<(), E> + Op,
+    ) {
+        self.pairs().try_for_each_rdd(f)
+    }
+
     /// [`DStream::print`] of the pairs.
     #[track_caller]
     pub fn print(&self, limit: usize) {
@@ -106,14 +138,18 @@ struct ForEach<T, F> {
     record: PhantomData<fn() -> T>,
 }
 
-impl<T: Record, F: Fn(Rdd<T>) + Op> RddFn for ForEach<T, F> {
+impl<T: Record, F: Fn(Rdd<T>) -> Result<(), BoxError> + Op> RddFn for ForEach<T, F> {
     fn call(&self, rows: Rows) -> Result<()> {
-        catch_unwind(AssertUnwindSafe(|| (self.call)(Rdd::new(rows)))).map_err(|panic| {
-            Error::Panic {
+        match catch_unwind(AssertUnwindSafe(|| (self.call)(Rdd::new(rows)))) {
+            Ok(done) => done.map_err(|cause| Error::Sink {
+                output: self.operator.to_string(),
+                cause: cause.into(),
+            }),
+            Err(panic) => Err(Error::Panic {
                 operator: self.operator.clone(),
                 message: panic_message(&*panic),
-            }
-        })
+            }),
+        }
     }
 }
 

@@ -66,7 +66,6 @@ pub(super) struct State {
     /// Batches that did not take effect.
     cuts: HashMap<BatchTime, Cut>,
     last_cut: Option<BatchTime>,
-    commits: u32,
     failure: Option<Error>,
     stopped: Option<u64>,
 }
@@ -80,6 +79,8 @@ struct Cut {
     ticket: Option<Ticket>,
     running: Option<AbortHandle>,
     prepared: Vec<PreparedBatch>,
+    /// How often it was committed.
+    commits: u32,
     last_error: Option<Error>,
 }
 
@@ -92,6 +93,7 @@ impl State {
             ticket,
             running: None,
             prepared: Vec::new(),
+            commits: 0,
             last_error: None,
         };
         self.cuts.insert(batch, cut);
@@ -235,7 +237,6 @@ impl Master {
             }
             Command::Commit { batch, .. } => self.commit(batch),
             Command::Completed(report) => {
-                self.state.commits = 0;
                 {
                     let totals = &self.watched.totals;
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,12 +315,11 @@ impl Master {
 
     /// Commits on a thread that may block: outputs are programs of users.
     fn commit(&mut self, batch: BatchTime) {
-        self.state.commits += 1;
-        let attempt = self.state.commits;
-        let cut = self.state.cuts.get_mut(&batch);
-        let (outputs, ticket) = cut
-            .map(|cut| (std::mem::take(&mut cut.prepared), cut.ticket))
-            .unwrap_or_default();
+        let cut = self.state.cuts.get_mut(&batch).map(|cut| {
+            cut.commits += 1;
+            (std::mem::take(&mut cut.prepared), cut.ticket, cut.commits)
+        });
+        let (outputs, ticket, attempt) = cut.unwrap_or_default();
         let written = self.durable.clone().zip(ticket);
         let opened = Arc::clone(&self.opened);
         let messages = self.messages.clone();
@@ -348,6 +348,8 @@ impl Master {
 
     fn fail(&mut self, batch: BatchTime, attempts: u32) {
         let cut = self.state.cuts.get_mut(&batch);
+        let commits = cut.as_ref().map_or(0, |cut| cut.commits);
+        let attempts = attempts.max(commits);
         let cause = cut.and_then(|cut| cut.last_error.take());
         let cause = cause.unwrap_or(Error::NotRunning);
         let error = Error::Batch {

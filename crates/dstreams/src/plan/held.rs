@@ -7,16 +7,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt8Array, new_null_array,
-};
-use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt8Array, new_null_array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::node::internal;
 use crate::error::Result;
 use crate::stream::graph::View;
-use crate::stream::rows::{RowsFn, RowsTask};
+use crate::stream::rows::Pick;
 
 /// Name of the column that says of which view a row is.
 const VIEW: &str = "$view";
@@ -131,40 +127,9 @@ impl Views {
     /// Takes the rows of a view out of the dataset, where it has others too.
     pub(super) fn pick(&self, view: View) -> Option<Pick> {
         (self.views.len() > 1).then(|| Pick {
-            view,
+            view: view as u8,
             columns: self.columns(view),
             schema: Arc::clone(self.of(view)),
         })
-    }
-}
-
-/// Keeps the rows of one view, without the columns that are not theirs.
-#[derive(Clone)]
-pub(super) struct Pick {
-    view: View,
-    columns: Range<usize>,
-    pub schema: SchemaRef,
-}
-
-impl RowsFn for Pick {
-    fn start(&self) -> Box<dyn RowsTask> {
-        Box::new(self.clone())
-    }
-}
-
-impl RowsTask for Pick {
-    fn run(&mut self, input: &RecordBatch, from: usize, _: usize) -> Result<(RecordBatch, usize)> {
-        let rows = input.slice(from, input.num_rows() - from);
-        let Some(views) = rows.columns().last() else {
-            return Ok(internal("rows of a state without their view".into())?);
-        };
-        let views = views.as_primitive::<UInt8Type>().values().iter();
-        let wanted: BooleanArray = views.map(|view| Some(*view == self.view as u8)).collect();
-        let columns: Vec<usize> = self.columns.clone().collect();
-        let rows = filter_record_batch(&rows.project(&columns)?, &wanted)?;
-        let options = RecordBatchOptions::new().with_row_count(Some(wanted.true_count()));
-        let columns = rows.columns().to_vec();
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        Ok((rows, input.num_rows()))
     }
 }

@@ -208,16 +208,27 @@ pub(crate) fn relational<U: Record>(
     operator: Operator,
     query: Query,
 ) -> Result<DStream<U>> {
+    let node = relational_as(graph, inputs, operator, query, U::schema())?;
+    Ok(DStream::at(graph, node))
+}
+
+/// Adds a query over `inputs` whose result has the columns of `result`.
+pub(super) fn relational_as(
+    graph: &GraphRef,
+    inputs: Vec<NodeId>,
+    operator: Operator,
+    query: Query,
+    result: SchemaRef,
+) -> Result<NodeId> {
     let query = {
         let graph = graph.lock();
         let schemas: Vec<_> = inputs
             .iter()
             .map(|id| graph.node(*id).schema.clone())
             .collect();
-        query.check::<U>(&graph, &schemas, &operator)?
+        query.check(&graph, &schemas, &result, &operator)?
     };
-    let node = graph.add(NodeOp::Query(query), inputs, U::schema(), operator)?;
-    Ok(DStream::at(graph, node))
+    graph.add(NodeOp::Query(query), inputs, result, operator)
 }
 
 impl<T: Key> DStream<T> {

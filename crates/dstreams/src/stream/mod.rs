@@ -14,12 +14,14 @@ pub(crate) mod keyed;
 pub(crate) mod object_url;
 pub(crate) mod output;
 pub mod record;
+pub(crate) mod rejects;
 pub(crate) mod relational;
 pub(crate) mod rows;
 pub(crate) mod state;
 pub mod text;
 pub(crate) mod track;
 pub(crate) mod tracker;
+pub(crate) mod tried;
 mod window;
 
 use crate::error::{Error, Operator, Result};

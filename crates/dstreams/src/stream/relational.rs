@@ -15,7 +15,6 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, Volatility, ident};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::graph::Graph;
-use super::record::Record;
 use crate::error::{Error, Operator, Result};
 
 type Build = dyn Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Send + Sync;
@@ -77,14 +76,15 @@ impl Query {
         }
     }
 
-    /// Checks the query against inputs with `schemas` and results of type `U`.
-    pub fn check<U: Record>(
+    /// Checks the query against inputs with `schemas` and results with the columns of `result`.
+    pub fn check(
         mut self,
         graph: &Graph,
         schemas: &[SchemaRef],
+        result: &SchemaRef,
         operator: &Operator,
     ) -> Result<Self> {
-        self.result = U::schema();
+        self.result = Arc::clone(result);
         let tables = schemas.iter();
         let tables = tables.map(|s| Arc::new(EmptyTable::new(Arc::clone(s))) as _);
         let frame = self.frame(graph, 1, tables.collect());

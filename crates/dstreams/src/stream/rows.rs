@@ -4,14 +4,16 @@
 //! again for each closure, and the closure itself is inlined into a loop over rows.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray,
+    ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray,
 };
 use datafusion::arrow::buffer::{BooleanBuffer, Buffer};
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{SchemaRef, UInt8Type};
+use datafusion::error::DataFusionError;
 
 use super::record::{Builder, Columns, Out, Record, columns_of, finish_batch};
 use crate::error::Result;
@@ -184,6 +186,43 @@ impl RowsTask for Rename {
     }
 }
 
+/// The rows of one kind, of a dataset that has several: without the columns that are not theirs. The last column says
+/// of which kind a row is.
+#[derive(Clone)]
+pub(crate) struct Pick {
+    pub view: u8,
+    pub columns: Range<usize>,
+    pub schema: SchemaRef,
+}
+
+impl RowsFn for Pick {
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(self.clone())
+    }
+}
+
+impl RowsTask for Pick {
+    fn run(&mut self, input: &RecordBatch, from: usize, _: usize) -> Result<(RecordBatch, usize)> {
+        let mut rows = input.slice(from, input.num_rows() - from);
+        let Some(views) = rows.columns().last() else {
+            let message = "rows of several kinds without the column that says which";
+            return Err(DataFusionError::Internal(message.into()).into());
+        };
+        let views = views.as_primitive::<UInt8Type>().values();
+        let wanted = BooleanBuffer::collect_bool(views.len(), |row| views[row] == self.view);
+        let count = wanted.count_set_bits();
+        let columns: Vec<usize> = self.columns.clone().collect();
+        rows = rows.project(&columns)?;
+        if count < rows.num_rows() {
+            rows = filter_record_batch(&rows, &BooleanArray::new(wanted, None))?;
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let columns = rows.columns().to_vec();
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        Ok((rows, input.num_rows()))
+    }
+}
+
 /// The message of a caught panic.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -192,7 +231,7 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// The data buffers of all text columns.
-fn text_buffers(batch: &RecordBatch) -> Vec<Buffer> {
+pub(super) fn text_buffers(batch: &RecordBatch) -> Vec<Buffer> {
     let texts = batch.columns().iter();
     let texts = texts.filter_map(|c| c.as_any().downcast_ref::<StringViewArray>());
     texts.flat_map(|t| t.data_buffers().to_vec()).collect()

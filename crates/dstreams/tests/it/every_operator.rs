@@ -195,6 +195,20 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         let query = format!("select coalesce(value, '-') as t, coalesce(_3, 0.5) as x from {join}");
         watch.on(name, &sql(&query));
     }
+    let tried = rows.try_flat_map::<(String, i64), String>(|(text, n, x), out| {
+        text.split(' ').for_each(|word| out.push((word, n)));
+        assert!(x < 9e8, "too much");
+        match n {
+            3 => Err(format!("{text} has three")),
+            _ => Ok(()),
+        }
+    });
+    watch.on("tried", &tried.ok());
+    watch.on("rejected", &tried.rejected());
+    let tried = "select _1, nullif(_2, 1), case when _3 > 0 then 1.5 end from this";
+    let tried = rows.try_sql::<Row>(tried).unwrap();
+    watch.on("tried sql", &tried.ok());
+    watch.on("rejected by sql", &tried.rejected());
     let two = [("a", rows), ("b", &rows.filter(|(_, n, _)| n % 2 == 0))];
     let two = [
         (two[0].0, two[0].1 as &dyn dstreams::Named),

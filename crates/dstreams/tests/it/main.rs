@@ -36,6 +36,7 @@ mod state_closures;
 mod state_memory;
 mod stopping;
 mod tidy;
+mod tried;
 mod variance;
 mod watched;
 mod windows;

@@ -1,0 +1,391 @@
+//! Rows of two kinds in one dataset: what an operator made, and the records that it rejected.
+//!
+//! The columns of what was made come first, then the reason, then the rejected record, then which kind the row is.
+//! Each row has nulls in the columns of the other kind. Where nothing is rejected, those are slices of one array.
+
+use std::fmt::{self, Display, Write};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, StringViewArray, UInt8Array, UInt32Array,
+    new_null_array,
+};
+use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::compute::{concat, filter, filter_record_batch, take};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::json::WriterBuilder;
+use datafusion::arrow::json::writer::LineDelimited;
+
+use super::record::{Builder, Columns, Out, Record, columns_of};
+use super::rows::{Op, RowsFn, RowsTask, panic_message, text_buffers};
+use crate::error::Result;
+
+/// Kind of a row that was made.
+pub(super) const OK: u8 = 0;
+/// Kind of a row that was rejected.
+pub(super) const REJECTED: u8 = 1;
+/// Bytes of a reason: a message of an error may have the whole record in it.
+const REASON: usize = 1024;
+
+/// The text of an error, cut off behind [`REASON`] bytes; no more than that is ever in memory.
+pub(super) fn bounded(error: &impl Display) -> String {
+    struct Bounded {
+        text: String,
+        beyond: usize,
+    }
+    impl Write for Bounded {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            let room = match self.beyond {
+                0 => REASON - self.text.len(),
+                _ => 0,
+            };
+            let end = part.floor_char_boundary(room);
+            self.text.push_str(&part[..end]);
+            self.beyond += part.len() - end;
+            Ok(())
+        }
+    }
+    let mut reason = Bounded {
+        text: String::new(),
+        beyond: 0,
+    };
+    if write!(reason, "{error}").is_err() {
+        reason.text.push_str(" (an error that has no text)");
+    }
+    if reason.beyond > 0 {
+        reason.text += &format!(" .. and {} bytes more", reason.beyond);
+    }
+    reason.text
+}
+
+/// The columns of both kinds.
+#[derive(Clone)]
+pub(super) struct Both {
+    schema: SchemaRef,
+    /// Number of columns of what is made.
+    made: usize,
+}
+
+impl Both {
+    /// Of what is made, and of the records that may be rejected.
+    pub fn new(made: &Schema, record: &Schema) -> Self {
+        let reason = Field::new("", DataType::Utf8View, true);
+        let made_fields = made.fields().iter().map(|field| field.as_ref());
+        let of_record = record.fields().iter().map(|field| field.as_ref());
+        let all = made_fields.chain([&reason]).chain(of_record);
+        let all = all.enumerate().map(|(at, field)| {
+            let name = format!("${at}");
+            field.clone().with_name(name).with_nullable(true)
+        });
+        let mut all: Vec<Field> = all.collect();
+        all.push(Field::new("$view", DataType::UInt8, false));
+        Both {
+            schema: Arc::new(Schema::new(all)),
+            made: made.fields().len(),
+        }
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Where the columns of a kind are: of what was rejected the reason, then the record.
+    pub fn columns(&self, kind: u8) -> Range<usize> {
+        match kind {
+            OK => 0..self.made,
+            _ => self.made..self.schema.fields().len() - 1,
+        }
+    }
+}
+
+/// One task's rows of both kinds.
+struct Joining {
+    both: Both,
+    /// The columns of the other kind for rows that were made, and the kind itself: as long as the longest batch was.
+    absent: Vec<ArrayRef>,
+    read: Arc<AtomicBool>,
+    operator: String,
+    /// How many were rejected, and the first reason.
+    rejected: usize,
+    first: Option<String>,
+}
+
+impl Joining {
+    fn new(both: &Both, read: &Arc<AtomicBool>, operator: &str) -> Self {
+        Joining {
+            both: both.clone(),
+            absent: Vec::new(),
+            read: Arc::clone(read),
+            operator: operator.to_owned(),
+            rejected: 0,
+            first: None,
+        }
+    }
+
+    /// The rows: `made` of these columns, and then those rejected, each with its reason.
+    fn join(
+        &mut self,
+        made: (usize, Vec<ArrayRef>),
+        reasons: Vec<String>,
+        records: impl FnOnce() -> Result<Vec<ArrayRef>>,
+    ) -> Result<RecordBatch> {
+        let (rows, mut columns) = made;
+        columns.extend(self.absent(rows));
+        let schema = self.both.schema();
+        if reasons.is_empty() {
+            return Ok(RecordBatch::try_new(schema, columns)?);
+        }
+        self.rejected += reasons.len();
+        self.first = self.first.take().or_else(|| reasons.first().cloned());
+        let count = reasons.len();
+        let fields = schema.fields()[..self.both.made].iter();
+        let mut others: Vec<ArrayRef> = fields
+            .map(|field| new_null_array(field.data_type(), count))
+            .collect();
+        others.push(Arc::new(StringViewArray::from_iter_values(reasons)));
+        others.extend(records()?);
+        others.push(Arc::new(UInt8Array::from(vec![REJECTED; count])));
+        let both = columns.iter().zip(&others);
+        let both = both.map(|(made, other)| concat(&[made.as_ref(), other.as_ref()]));
+        Ok(RecordBatch::try_new(
+            schema,
+            both.collect::<Result<_, _>>()?,
+        )?)
+    }
+
+    fn absent(&mut self, rows: usize) -> Vec<ArrayRef> {
+        if self.absent.first().is_none_or(|column| column.len() < rows) {
+            let fields = &self.both.schema.fields()[self.both.columns(REJECTED)];
+            let absent = fields.iter().map(|f| new_null_array(f.data_type(), rows));
+            self.absent = absent.collect();
+            (self.absent).push(Arc::new(UInt8Array::from(vec![OK; rows])));
+        }
+        let columns = self.absent.iter();
+        columns.map(|column| column.slice(0, rows)).collect()
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        if let Some(first) = self
+            .first
+            .take()
+            .filter(|_| !self.read.load(Ordering::Relaxed))
+        {
+            let (operator, rejected) = (&self.operator, self.rejected);
+            tracing::warn!(%operator, rejected, first, "records were rejected, and nothing reads them");
+        }
+    }
+}
+
+/// A closure that makes records of a record, or says why it cannot.
+pub(super) struct Attempt<T, U, F> {
+    call: Arc<F>,
+    both: Both,
+    read: Arc<AtomicBool>,
+    operator: String,
+    types: PhantomData<fn() -> (T, U)>,
+}
+
+impl<T, U, F> Attempt<T, U, F> {
+    pub fn new(call: F, both: Both, read: Arc<AtomicBool>, operator: String) -> Self {
+        Attempt {
+            call: Arc::new(call),
+            both,
+            read,
+            operator,
+            types: PhantomData,
+        }
+    }
+}
+
+struct AttemptTask<T: Record, U: Record, F> {
+    call: Arc<F>,
+    builder: U::Builder,
+    joining: Joining,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T, U, F> RowsFn for Attempt<T, U, F>
+where
+    T: Record,
+    U: Record,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Op,
+{
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(AttemptTask::<T, U, F> {
+            call: Arc::clone(&self.call),
+            builder: U::Builder::default(),
+            joining: Joining::new(&self.both, &self.read, &self.operator),
+            record: PhantomData,
+        })
+    }
+}
+
+impl<T, U, F> RowsTask for AttemptTask<T, U, F>
+where
+    T: Record,
+    U: Record,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Op,
+{
+    fn run(
+        &mut self,
+        input: &RecordBatch,
+        from: usize,
+        target: usize,
+    ) -> Result<(RecordBatch, usize)> {
+        let columns = columns_of::<T>(input)?;
+        let (builder, call) = (&mut self.builder, &self.call);
+        builder.attach(&text_buffers(input));
+        let (mut rejected, mut reasons) = (Vec::new(), Vec::new());
+        // What failing calls had pushed.
+        let mut back: Vec<Range<usize>> = Vec::new();
+        let (mut row, mut before) = (from, 0);
+        while row < input.num_rows() && builder.len() < target {
+            // One for all rows: a panic ends it, and the row is known.
+            let calls = catch_unwind(AssertUnwindSafe(|| {
+                while row < input.num_rows() && builder.len() < target {
+                    before = builder.len();
+                    call(columns.get(row), &mut Out::new(builder))?;
+                    row += 1;
+                }
+                Ok(())
+            }));
+            let reason = match calls {
+                Ok(Ok(())) => break,
+                Ok(Err(reason)) => reason,
+                Err(panic) => bounded(&format_args!("panic: {}", panic_message(&*panic))),
+            };
+            rejected.push(row as u32);
+            reasons.push(reason);
+            if builder.len() > before {
+                back.push(before..builder.len());
+            }
+            row += 1;
+        }
+        let rows = builder.len();
+        let mut made = Vec::new();
+        builder.finish(&mut made)?;
+        let made = without(rows, made, &back)?;
+        let records = || {
+            let rows = UInt32Array::from(rejected);
+            let columns = input.columns().iter();
+            let taken = columns.map(|column| take(column, &rows, None));
+            Ok(taken.collect::<Result<Vec<_>, _>>()?)
+        };
+        Ok((self.joining.join(made, reasons, records)?, row))
+    }
+}
+
+/// Columns without some of their rows, and how many rows there are then.
+fn without(
+    rows: usize,
+    columns: Vec<ArrayRef>,
+    back: &[Range<usize>],
+) -> Result<(usize, Vec<ArrayRef>)> {
+    if back.is_empty() {
+        return Ok((rows, columns));
+    }
+    let mut stays = vec![true; rows];
+    back.iter().for_each(|rows| stays[rows.clone()].fill(false));
+    let stays = BooleanArray::from(stays);
+    let columns = columns.iter().map(|column| filter(column, &stays));
+    Ok((stays.true_count(), columns.collect::<Result<_, _>>()?))
+}
+
+/// Rejects the rows that have a null where the record has none.
+#[derive(Clone)]
+pub(super) struct NoNulls {
+    record: SchemaRef,
+    both: Both,
+    read: Arc<AtomicBool>,
+    operator: String,
+}
+
+impl NoNulls {
+    pub fn new(record: SchemaRef, both: Both, read: Arc<AtomicBool>, operator: String) -> Self {
+        NoNulls {
+            record,
+            both,
+            read,
+            operator,
+        }
+    }
+}
+
+struct NoNullsTask {
+    record: SchemaRef,
+    joining: Joining,
+}
+
+impl RowsFn for NoNulls {
+    fn start(&self) -> Box<dyn RowsTask> {
+        Box::new(NoNullsTask {
+            record: Arc::clone(&self.record),
+            joining: Joining::new(&self.both, &self.read, &self.operator),
+        })
+    }
+}
+
+impl RowsTask for NoNullsTask {
+    fn run(&mut self, input: &RecordBatch, from: usize, _: usize) -> Result<(RecordBatch, usize)> {
+        let rows = input.slice(from, input.num_rows() - from);
+        let fits = fits(&self.record, &rows);
+        let next = input.num_rows();
+        if fits.count_set_bits() == rows.num_rows() {
+            let made = (rows.num_rows(), rows.columns().to_vec());
+            let none = || Ok(Vec::new());
+            return Ok((self.joining.join(made, Vec::new(), none)?, next));
+        }
+        let others = filter_record_batch(&rows, &BooleanArray::new(!&fits, None))?;
+        let made = filter_record_batch(&rows, &BooleanArray::new(fits, None))?;
+        let reasons = (0..others.num_rows()).map(|row| nulls_of(&self.record, &others, row));
+        let reasons = reasons.map(|reason| bounded(&reason)).collect();
+        let made = (made.num_rows(), made.columns().to_vec());
+        let lines = || {
+            let lines = json_lines(&others)?;
+            let lines = StringViewArray::from_iter_values(lines.lines());
+            Ok(vec![Arc::new(lines) as ArrayRef])
+        };
+        Ok((self.joining.join(made, reasons, lines)?, next))
+    }
+}
+
+/// Which rows have no null where the columns of `record` have none.
+fn fits(record: &Schema, rows: &RecordBatch) -> BooleanBuffer {
+    let columns = record.fields().iter().zip(rows.columns());
+    let columns = columns.filter(|(field, _)| !field.is_nullable());
+    let nulls = columns.filter_map(|(_, column)| column.logical_nulls());
+    let all = BooleanBuffer::new_set(rows.num_rows());
+    nulls.fold(all, |fits, nulls| &fits & nulls.inner())
+}
+
+/// The columns of a row that are null and must not be, as text; nothing where there are none.
+pub(crate) fn nulls_of(record: &Schema, rows: &RecordBatch, row: usize) -> String {
+    let columns = record.fields().iter().zip(rows.columns());
+    let nulls = columns.filter(|(field, column)| {
+        let nulls = || column.logical_nulls();
+        !field.is_nullable() && nulls().is_some_and(|nulls| nulls.is_null(row))
+    });
+    let names: Vec<_> = nulls
+        .map(|(field, _)| format!("`{}`", field.name()))
+        .collect();
+    match names.len() {
+        0 => String::new(),
+        1 => format!("column {} is null", names[0]),
+        _ => format!("columns {} are null", names.join(", ")),
+    }
+}
+
+/// Rows as lines of JSON, nulls included.
+pub(crate) fn json_lines(rows: &RecordBatch) -> Result<String> {
+    let builder = WriterBuilder::new().with_explicit_nulls(true);
+    let mut lines = builder.build::<_, LineDelimited>(Vec::new());
+    lines.write(rows)?;
+    lines.finish()?;
+    Ok(String::from_utf8_lossy(&lines.into_inner()).into_owned())
+}

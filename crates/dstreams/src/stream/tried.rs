@@ -1,0 +1,187 @@
+//! [`Tried`]: what an operator made of records, and the records that it could make nothing of.
+//!
+//! Both are one computation: a node whose rows are of either kind ([`Rejecting`]), and a node for each reader that
+//! picks those of one kind.
+
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+
+use super::dstream::{DStream, relational_as};
+use super::graph::{GraphRef, NodeId, Op as NodeOp};
+use super::record::{Out, Record};
+use super::rejects::{Attempt, Both, NoNulls, OK, REJECTED, bounded};
+use super::relational::Query;
+use super::rows::{Op, Pick, RowsFn};
+use crate::error::{Operator, Result};
+
+/// What an operator that may fail for single records gives: see [`DStream::try_map`].
+///
+/// Rejected records that nothing reads are gone: then each task logs how many there were, and the first reason.
+#[must_use = "read `ok`, and `rejected` too: what nothing reads is gone"]
+pub struct Tried<T, U> {
+    graph: GraphRef,
+    /// The rows of both kinds.
+    node: NodeId,
+    both: Both,
+    operator: Operator,
+    /// Whether something reads what was rejected.
+    read: Arc<AtomicBool>,
+    types: PhantomData<fn() -> (T, U)>,
+}
+
+impl<T: Record, U: Record> Tried<T, U> {
+    fn new(
+        graph: &GraphRef,
+        input: NodeId,
+        operator: Operator,
+        rows: impl FnOnce(Both, Arc<AtomicBool>) -> Arc<dyn RowsFn>,
+    ) -> Self {
+        let both = Both::new(&U::schema(), &T::schema());
+        let read = Arc::new(AtomicBool::new(false));
+        let op = NodeOp::Rows(rows(both.clone(), Arc::clone(&read)));
+        let node = graph.add_to(input, op, both.schema(), operator.clone());
+        Tried {
+            graph: graph.clone(),
+            node,
+            both,
+            operator,
+            read,
+            types: PhantomData,
+        }
+    }
+
+    /// What was made, in the order of the records.
+    pub fn ok(&self) -> DStream<U> {
+        self.pick(OK, U::schema())
+    }
+
+    /// Why a record was rejected, and the record as it came; in the order of the records.
+    ///
+    /// A reason has up to 1,024 bytes; what is longer is cut off, and says so.
+    pub fn rejected(&self) -> DStream<(String, T)> {
+        self.read.store(true, Ordering::Relaxed);
+        self.pick(REJECTED, <(String, T)>::schema())
+    }
+
+    fn pick<R>(&self, view: u8, schema: SchemaRef) -> DStream<R> {
+        let pick = Pick {
+            view,
+            columns: self.both.columns(view),
+            schema: Arc::clone(&schema),
+        };
+        let op = NodeOp::Rows(Arc::new(pick));
+        let node = (self.graph).add_to(self.node, op, schema, self.operator.clone());
+        DStream::at(&self.graph, node)
+    }
+}
+
+impl<T: Record> DStream<T> {
+    /// One record for each, or the reason why not: one bad record does not end the program. O(records of the batch).
+    ///
+    /// The closure is called once for each record, however many read the results. One that panics rejects the
+    /// record too, with the message of the panic as the reason. It must be deterministic, errors included.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let numbers = lines.try_map(|line| line.trim().parse::<i64>());
+    /// numbers.ok().map(|n| n * 2).print(10);
+    /// numbers.rejected().print(10); // "invalid digit found in string", and the line
+    /// ```
+    #[track_caller]
+    pub fn try_map<U: Record, E: Display>(
+        &self,
+        f: impl for<'a> Fn(T::Ref<'a>) -> Result<U, E> + Op,
+    ) -> Tried<T, U> {
+        let operator = Operator::new("try_map", Location::caller());
+        self.attempt(operator, move |row: T::Ref<'_>, out: &mut Out<'_, U>| {
+            let made = f(row).map_err(|error| bounded(&error))?;
+            out.append(made);
+            Ok(())
+        })
+    }
+
+    /// Any number of records for each, or the reason why not: see [`DStream::try_map`].
+    ///
+    /// A closure that fails pushes nothing: what it had pushed for that record is taken back.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let fields = lines.try_flat_map::<(String, f64), _>(|line, out| {
+    ///     for field in line.split(';') {
+    ///         let (name, value) = field.split_once('=').ok_or("a field without `=`")?;
+    ///         out.push((name, value.parse::<f64>().map_err(|_| "no number")?));
+    ///     }
+    ///     Ok::<(), &str>(())
+    /// });
+    /// fields.ok().by_key().print(10);
+    /// fields.rejected().map(|(why, line)| format!("{why}: {line}")).print(10);
+    /// ```
+    #[track_caller]
+    pub fn try_flat_map<U: Record, E: Display>(
+        &self,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), E> + Op,
+    ) -> Tried<T, U> {
+        let operator = Operator::new("try_flat_map", Location::caller());
+        self.attempt(operator, move |row: T::Ref<'_>, out: &mut Out<'_, U>| {
+            f(row, out).map_err(|error| bounded(&error))
+        })
+    }
+
+    fn attempt<U: Record>(
+        &self,
+        operator: Operator,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Op,
+    ) -> Tried<T, U> {
+        let name = operator.to_string();
+        Tried::new(&self.graph, self.node, operator, |both, read| {
+            Arc::new(Attempt::<T, U, _>::new(f, both, read, name))
+        })
+    }
+
+    /// A query as [`DStream::sql`] takes it, of which single rows may be none: those with a null where `U` has no
+    /// `Option` are rejected with the names of the columns, and as a line of JSON.
+    ///
+    /// An expression that fails (a cast, a division by zero) fails the batch still: `try_cast` and `nullif` give
+    /// nulls instead.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let numbers = lines.try_sql::<(String, i64)>(
+    ///     "select value as key, try_cast(value as bigint) as value from this",
+    /// )?;
+    /// numbers.ok().by_key().print(10);
+    /// numbers.rejected().print(10); // "column `value` is null", {"key":"seven","value":null}
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn try_sql<U: Record>(&self, query: &str) -> Result<Tried<String, U>> {
+        let operator = Operator::new("try_sql", Location::caller());
+        let query = Query::sql(vec!["this".to_owned()], query);
+        let fields = U::schema();
+        let fields = fields.fields().iter();
+        let nullable = fields.map(|field| field.as_ref().clone().with_nullable(true));
+        let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+        let node = relational_as(
+            &self.graph,
+            vec![self.node],
+            operator.clone(),
+            query,
+            nullable,
+        )?;
+        let name = operator.to_string();
+        Ok(Tried::new(&self.graph, node, operator, |both, read| {
+            Arc::new(NoNulls::new(U::schema(), both, read, name))
+        }))
+    }
+}
