@@ -65,12 +65,13 @@ impl<T: Clone> Changes<T> {
         };
     }
 
-    /// A checkpoint of `batch` is there: what it has is needed no more. `newest` is the newest version.
+    /// A checkpoint of `batch` is there: what it has is needed no more. `newest` is the newest version, which is before
+    /// `batch` where the state changes more rarely than there are batches: the next checkpoint goes on from that then.
     pub fn covered(&mut self, batch: BatchTime, newest: BatchTime) {
         if self.from.is_none() && newest > batch {
             return; // what came in between was not kept
         }
-        self.from = self.from.max(Some(batch));
+        self.from = self.from.max(Some(batch.min(newest)));
         while let Some((first, rows, _)) = self.batches.front()
             && *first <= batch
         {
@@ -107,6 +108,21 @@ mod tests {
         changes.covered(BatchTime(9), BatchTime(3));
         assert_eq!(since(&changes, 9), Some(vec![]));
         assert_eq!(changes.rows, 0);
+    }
+
+    #[test]
+    fn a_state_that_changes_more_rarely_than_checkpoints_come_goes_on_from_its_version() {
+        let mut changes = Changes::default();
+        changes.begin(BatchTime(3));
+        for batch in [4, 7, 9] {
+            changes.covered(BatchTime(batch), BatchTime(3));
+            assert_eq!(since(&changes, 3), Some(vec![]));
+        }
+        changes.add(BatchTime(10), 1, 100, 10);
+        changes.covered(BatchTime(9), BatchTime(10));
+        assert_eq!(since(&changes, 9), Some(vec![10]));
+        changes.covered(BatchTime(14), BatchTime(10));
+        assert_eq!((since(&changes, 10), since(&changes, 9)), (Some(vec![]), None));
     }
 
     #[test]
