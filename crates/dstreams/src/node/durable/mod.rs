@@ -203,7 +203,10 @@ impl Durable {
                     drop(tickets);
                     lock(&this.lineage).covered(batch);
                     workers.covered(batch, &plan.covered);
-                    lock(&this.ended).remove(&plan.covered);
+                    lock(&this.marks).covered(&plan.covered);
+                    let ended = lock(&this.ended).covered(&plan.covered);
+                    let left = ended.remove();
+                    lock(&this.ended).append(left);
                 }
                 Err(error) => {
                     tickets.since = this.every;

@@ -141,20 +141,30 @@ impl Ended {
         self.0.push((journal, receivers));
     }
 
-    /// Removes those of which checkpoints have all that counts.
-    pub fn remove(&mut self, covered: &Covered) {
-        self.0.retain(|(journal, receivers)| {
-            if !receivers.iter().all(|receiver| covered.is_closed(*receiver)) {
-                return true;
+    /// Takes out those of which checkpoints have all that counts.
+    pub fn covered(&mut self, covered: &Covered) -> Ended {
+        let done = |(_, receivers): &mut (PathBuf, BTreeSet<ReceiverId>)| {
+            receivers.iter().all(|receiver| covered.is_closed(*receiver))
+        };
+        Ended(self.0.extract_if(.., done).collect())
+    }
+
+    /// Removes them; returns those that could not be, to be tried again. A shared disk may take long: no lock is to be
+    /// held meanwhile.
+    pub fn remove(mut self) -> Ended {
+        self.0.retain(|(journal, _)| match std::fs::remove_dir_all(journal) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(journal = %journal.display(), %error, "a journal was not removed");
+                true
             }
-            match std::fs::remove_dir_all(journal) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(journal = %journal.display(), %error, "a journal was not removed");
-                    true
-                }
-                _ => false,
-            }
+            _ => false,
         });
+        self
+    }
+
+    /// Puts back what was taken out.
+    pub fn append(&mut self, mut others: Ended) {
+        self.0.append(&mut others.0);
     }
 }
 
