@@ -92,7 +92,8 @@ impl StreamContext {
     /// inputs may be added behind those that there were. Other changes are refused with the difference:
     /// [`StreamContext::drop_state`], [`StreamContext::rename_state`].
     ///
-    /// Refused too: a directory that another process uses; another batch interval; damage to what is there. Not
+    /// Refused too: a directory that another process uses; another batch interval or other inputs, from the first
+    /// process on; checkpoints that are not where they were, or are of another directory; damage to what is there. Not
     /// promised: anything about records that were received and not acknowledged; records of sources that
     /// acknowledge nothing (TCP text) are safe a few milliseconds after they were read. The order of what a
     /// restart does is in ARCHITECTURE.md.

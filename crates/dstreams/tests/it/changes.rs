@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use dstreams::agg::{count, sum};
-use dstreams::{Queue, StreamContext};
+use dstreams::{Config, Queue, StreamContext};
 
-use crate::program::{Live, Program, block_on, small};
+use crate::program::{INTERVAL, Live, Program, block_on, small};
 
 type Words = Queue<(String, i64)>;
 
@@ -20,10 +20,18 @@ impl Dir {
         Dir(dir, 0)
     }
 
-    /// A version of the program.
+    /// A version of the program, with a checkpoint of each batch.
     fn version(&self, app: impl FnOnce(&mut StreamContext) -> Words) -> (Program, Words) {
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 1;
+        self.with(config, app)
+    }
+
+    fn with(
+        &self,
+        config: Config,
+        app: impl FnOnce(&mut StreamContext) -> Words,
+    ) -> (Program, Words) {
         let mut program = Program::after(self.1, config);
         let words = app(&mut program.ctx);
         let app = program.ctx;
@@ -129,5 +137,110 @@ fn a_change_of_state_may_stay_in_the_program() {
         assert_eq!(found, pairs(&[("k", 2), ("k", 3)]));
         let found = dir.run(second, ("k", 4), all).await;
         assert_eq!(found, pairs(&[("k", 3), ("k", 7)]));
+    });
+}
+
+/// From the first second on a directory knows the program it is of: no checkpoint is needed to refuse another one.
+#[test]
+fn another_program_is_refused_before_the_first_checkpoint() {
+    let two = |ctx: &mut StreamContext, names: [&str; 2]| {
+        let [first, second] = names.map(|name| ctx.queue::<(String, i64)>(name));
+        for stream in [&first.1, &second.1] {
+            stream.for_each_rdd(|_| ());
+        }
+        let state = first.1.by_key().running_agg("counts", count()).unwrap();
+        state.changes().pairs().for_each_rdd(|_| ());
+        first.0
+    };
+    block_on(async {
+        let mut dir = Dir::new("first");
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 1_000;
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            let (program, words) = dir.with(config.clone(), |ctx| two(ctx, ["words", "more"]));
+            let mut live = program.start().await;
+            words.push([("a".to_owned(), 1)]).await.unwrap();
+            live.batch().await;
+            found = ask(&live, "select * from counts").await;
+            live.running.stop(true, None).await.unwrap();
+            dir.1 += 2;
+
+            let mut other = config.clone();
+            other.interval = INTERVAL * 3 / 2;
+            let (program, _) = dir.with(other, |ctx| two(ctx, ["words", "more"]));
+            let refused = program.ctx.start().await.err().unwrap().to_string();
+            assert!(
+                refused.contains("100 ms") && refused.contains("150 ms"),
+                "{refused}"
+            );
+            for names in [["more", "words"], ["words", "less"]] {
+                let (program, _) = dir.with(config.clone(), |ctx| two(ctx, names));
+                let refused = program.ctx.start().await.err().unwrap().to_string();
+                assert!(
+                    refused.contains("inputs") && refused.contains("of its own"),
+                    "{refused}"
+                );
+            }
+        }
+        assert_eq!(found, pairs(&[("a", 2)]));
+    });
+}
+
+/// A journal that goes on from a checkpoint needs that one: without it the state would begin empty.
+#[test]
+fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
+    let app = |ctx: &mut StreamContext| states(ctx, &[("counts", false)]);
+    let all = "select * from counts order by 1";
+    block_on(async {
+        let (mut dir, mut other) = (Dir::new("elsewhere"), Dir::new("another"));
+        dir.run(app, ("a", 1), all).await;
+        other.run(app, ("b", 1), all).await;
+        other.run(app, ("b", 1), all).await;
+        let place = dir.0.join("place");
+        std::fs::create_dir(&place).unwrap();
+        let at = |place: &PathBuf| {
+            let url = format!("file://{}", place.display());
+            move |ctx: &mut StreamContext| {
+                ctx.checkpoint_to(&url).unwrap();
+                app(ctx)
+            }
+        };
+        let refused = dir.refused(at(&place)).await;
+        let was = dir.0.display().to_string();
+        assert!(
+            refused.contains("none") && refused.contains(&was),
+            "{refused}"
+        );
+        // There are some, and newer ones, of another directory.
+        let refused = dir.refused(at(&other.0)).await;
+        assert!(refused.contains("of another directory"), "{refused}");
+        assert_eq!(dir.run(app, ("a", 1), all).await, pairs(&[("a", 2)]));
+
+        // Where they were copied to they are found; those that stayed behind are too old then.
+        for entry in std::fs::read_dir(&dir.0).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if name.starts_with("state-") || name.starts_with("manifest-") {
+                std::fs::copy(&path, place.join(name)).unwrap();
+            }
+        }
+        assert_eq!(dir.run(at(&place), ("a", 1), all).await, pairs(&[("a", 3)]));
+        let refused = dir.refused(app).await;
+        assert!(refused.contains("place"), "{refused}");
+
+        for entry in std::fs::read_dir(&place).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        let refused = dir.refused(at(&place)).await;
+        assert!(refused.contains("none"), "{refused}");
+        // The journal was lost, and checkpoints were not: they are what there is.
+        for entry in std::fs::read_dir(&other.0).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_str().unwrap().contains("journal-") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        other.run(app, ("c", 1), all).await;
     });
 }

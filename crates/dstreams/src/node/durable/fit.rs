@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Manifest, Program, StateId, StateParts};
+use super::store::Store;
 use crate::error::{Error, Result};
+use crate::node::journal::Found;
 
 /// What a program says about states of earlier versions of it. Each takes effect once: it has been done where the
 /// program that wrote the checkpoint said it too.
@@ -45,6 +47,82 @@ impl Due<'_> {
     }
 }
 
+impl Program {
+    /// Refuses what a program with another interval wrote, or one with inputs that this one does not begin with.
+    fn goes_on(&self, interval_ms: u64, inputs: &[String]) -> Result<()> {
+        let differs = |what: &str, then: &str, now: &str| {
+            refused(format!(
+                "its {what} were [{then}], this program's are [{now}]; start the program that wrote it, or give this \
+                 one a directory of its own"
+            ))
+        };
+        if interval_ms != self.interval_ms {
+            let ms = |interval: u64| format!("{interval} ms");
+            return Err(differs(
+                "batch intervals",
+                &ms(interval_ms),
+                &ms(self.interval_ms),
+            ));
+        }
+        if !self.inputs.starts_with(inputs) {
+            return Err(differs(
+                "inputs",
+                &inputs.join(", "),
+                &self.inputs.join(", "),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a journal that this program with this checkpoint cannot go on after.
+    pub(super) fn goes_on_after(
+        &self,
+        journal: &Found,
+        newest: Option<&Manifest>,
+        store: &Store,
+    ) -> Result<()> {
+        let opening = journal.opening();
+        if let Some(opening) = opening {
+            self.goes_on(opening.interval_ms, &opening.inputs)?;
+        }
+        let there = store.place();
+        let of = opening.map(|opening| &opening.directory);
+        let theirs = newest.and_then(|newest| newest.directory.as_ref());
+        if let (Some(of), Some(theirs)) = (of, theirs)
+            && of != theirs
+        {
+            return Err(not_ours(format!(
+                "those at {there} are of another directory; have those of this program there, or give it an empty \
+                 directory and a place of its own"
+            )));
+        }
+        let needed = match opening {
+            Some(opening) => opening.checkpoint,
+            // Earlier programs did not say; but a file that is gone is in some checkpoint.
+            None => journal.first.filter(|first| *first > 1).map(|_| 1),
+        };
+        let found = newest.map(|newest| newest.number);
+        if found >= needed {
+            return Ok(());
+        }
+        let found = found.map_or_else(|| "none".to_owned(), |found| format!("number {found}"));
+        let needed = needed.unwrap_or_default();
+        let place = opening.map(|opening| format!(", which was at {}", opening.checkpoints));
+        Err(not_ours(format!(
+            "the journal goes on from number {needed}{}; at {there} is {found}; name the place where they are, copy \
+             them there, or begin in an empty directory",
+            place.unwrap_or_default()
+        )))
+    }
+}
+
+fn not_ours(message: String) -> Error {
+    Error::Config {
+        setting: "checkpoints",
+        message,
+    }
+}
+
 impl Manifest {
     /// The manifest for a program with these states, with the parts of those that it has kept. State of the
     /// program that was not there before begins empty.
@@ -57,25 +135,8 @@ impl Manifest {
         states: &[StateId],
         changes: &StateChanges,
     ) -> Result<Self> {
-        let (then, now) = (&self.program, program);
-        let differs = |what: &str, then: &str, now: &str| {
-            refused(format!(
-                "its {what} were [{then}], this program's are [{now}]; start the program that wrote it, or give this \
-                 one a directory of its own"
-            ))
-        };
-        if then.interval_ms != now.interval_ms {
-            let ms = |program: &Program| format!("{} ms", program.interval_ms);
-            return Err(differs("batch intervals", &ms(then), &ms(now)));
-        }
-        if !now.inputs.starts_with(&then.inputs) {
-            return Err(differs(
-                "inputs",
-                &then.inputs.join(", "),
-                &now.inputs.join(", "),
-            ));
-        }
-        let partitions = then.partitions;
+        program.goes_on(self.program.interval_ms, &self.program.inputs)?;
+        let partitions = self.program.partitions;
         let mut kept: Vec<Option<StateParts>> = vec![None; states.len()];
         let due = Due {
             changes,

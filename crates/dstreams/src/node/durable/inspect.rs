@@ -131,9 +131,11 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
         ..JournalInfo::default()
     };
     let (mut cut, mut committed) = (BTreeSet::new(), BTreeSet::new());
+    let mut processes = BTreeSet::new();
     for (_, entry) in found.entries {
         match entry {
-            Entry::Opened { .. } => journal.processes += 1,
+            Entry::Opening(opening) => drop(processes.insert(opening.incarnation)),
+            Entry::Opened { incarnation } => drop(processes.insert(incarnation)),
             Entry::Block { bytes, .. } | Entry::SealedBlock { bytes, .. } => {
                 journal.blocks += 1;
                 journal.block_bytes += bytes.len() as u64;
@@ -143,6 +145,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
             Entry::Gone { .. } => {}
         }
     }
+    journal.processes = processes.len();
     let later = |batch: &&BatchTime| Some(**batch) > state;
     journal.cut = cut.iter().filter(later).map(|batch| batch.0).collect();
     journal.committed = committed.iter().filter(later).count();

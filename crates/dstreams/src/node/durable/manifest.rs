@@ -28,6 +28,9 @@ pub struct Manifest {
     /// The process that wrote it: the n-th of this directory.
     pub incarnation: u64,
     pub program: Program,
+    /// The random name of the directory whose program wrote it; earlier programs gave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// By input and producer (or part of a source): the last that is in a batch up to this one.
     pub marks: Vec<(u32, String, u64)>,
     /// The blocks of these batches.
@@ -211,6 +214,7 @@ mod tests {
                 partitions: 2,
                 inputs: vec!["lines [value Utf8View]".into()],
             },
+            directory: None,
             marks: vec![(0, "a producer".into(), u64::MAX - 1)],
             covered: serde_json::from_str(
                 r#"{"closed":{"ranges":{"0":4}},"open":{"7":{"ranges":{"0":11}}}}"#,

@@ -199,7 +199,8 @@ impl Durable {
                 Ok(()) => {
                     let first = tickets.needs.let_go(batch, &plan.covered);
                     // Before anybody appends what is needed from now on.
-                    this.journal.let_go_before(first);
+                    let number = lock(&this.newest).number;
+                    this.journal.let_go_before(first, Some(number));
                     drop(tickets);
                     lock(&this.lineage).covered(batch);
                     workers.covered(batch, &plan.covered);

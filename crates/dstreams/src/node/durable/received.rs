@@ -59,7 +59,7 @@ impl BlockJournal {
     pub fn covered(&self, batch: BatchTime, blocks: &Covered) {
         let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
         let first = needs.let_go(batch, blocks);
-        self.journal.let_go_before(first);
+        self.journal.let_go_before(first, None);
     }
 
     /// Whether a master has taken it away: this worker is of no cluster any more.

@@ -1,6 +1,7 @@
 //! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,7 @@ use super::received::{self, Ended};
 use super::store::Store;
 use super::{Durable, Tickets};
 use crate::error::{Error, Result};
-use crate::node::journal::{DirLock, Entry, Journal, Ticket, read};
+use crate::node::journal::{DirLock, Entry, Journal, Opening, Ticket, read};
 use crate::receive::Block;
 
 /// Bits of a receiver's id for its number in its process.
@@ -45,6 +46,9 @@ fn without_records(
     schemas: &[SchemaRef],
 ) -> Result<(durable::Entry, Option<Arc<Block>>)> {
     let entry = match entry {
+        Entry::Opening(opening) => durable::Entry::Opened {
+            incarnation: opening.incarnation,
+        },
         Entry::Opened { incarnation } => durable::Entry::Opened { incarnation },
         Entry::Block { input, ref bytes } | Entry::SealedBlock { input, ref bytes } => {
             let schema = schemas
@@ -68,6 +72,13 @@ fn without_records(
         Entry::Gone { receiver, blocks } => durable::Entry::Gone { receiver, blocks },
     };
     Ok((entry, None))
+}
+
+/// A name that no other directory has.
+fn random_name() -> String {
+    // The keys of a RandomState come from the operating system's randomness.
+    let half = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", half(), half())
 }
 
 fn wrong(message: String) -> Error {
@@ -121,6 +132,7 @@ impl Manifest {
             incarnation: 0,
             marks: Vec::new(),
             covered: Covered::default(),
+            directory: None,
             files: Vec::new(),
             states: states.collect(),
             program,
@@ -143,7 +155,21 @@ impl Durable {
         let dir = &kept.dir;
         let store = kept.store();
         let (mut point, mut state) = (None, None);
-        let newest = match Manifest::newest(&store).await? {
+        let found = read(dir)?;
+        let newest = Manifest::newest(&store).await?;
+        program.goes_on_after(&found, newest.as_ref(), &store)?;
+        let of_journal = found.opening().map(|opening| opening.directory.clone());
+        let of_newest = || newest.as_ref().and_then(|newest| newest.directory.clone());
+        let directory = of_journal.or_else(of_newest).unwrap_or_else(random_name);
+        let begins = Opening {
+            incarnation: 0,
+            directory: directory.clone(),
+            interval_ms: program.interval_ms,
+            inputs: program.inputs.clone(),
+            checkpoints: store.place(),
+            checkpoint: newest.as_ref().map(|newest| newest.number),
+        };
+        let mut newest = match newest {
             Some(written) => {
                 let manifest = written.fit(&program, &states, &kept.changes)?;
                 point = Some(manifest.point());
@@ -152,13 +178,13 @@ impl Durable {
             }
             None => Manifest::of_nothing(program, states, &kept.changes),
         };
-        newest.remove_others(&store).await?;
-        let found = read(dir)?;
+        newest.directory = Some(directory);
         if found.torn > 0 {
             let bytes = found.torn;
             tracing::info!(bytes, "the journal's end was never synced, and is cut");
         }
         let (mut replay, mut blocks) = (Replay::new(point), HashMap::new());
+        let next = found.next();
         for (_, entry) in found.entries {
             let (entry, block) = without_records(entry, schemas)?;
             replay.take(entry);
@@ -181,12 +207,24 @@ impl Durable {
                 "its program was started too often; begin anew in an empty directory".into(),
             ));
         }
-        let journal = Journal::open(dir, found.last)?;
-        let opened = journal.append(Entry::Opened {
-            incarnation: restart.incarnation,
-        });
+        if let Some(last) = restart.controller.last_cut
+            && last.0 % newest.program.interval_ms != 0
+        {
+            return Err(wrong(format!(
+                "its last batch, {last}, is none of a program with an interval of {} ms; start the program that wrote it",
+                newest.program.interval_ms
+            )));
+        }
+        // Nothing is removed, or begun, before it is known that this program can go on here.
+        if state.is_some() {
+            newest.remove_others(&store).await?;
+        }
         // Before another journal has a block of this process.
-        journal.synced(opened).await?;
+        let opening = Opening {
+            incarnation: restart.incarnation,
+            ..begins
+        };
+        let journal = Journal::open(dir, next, Some(opening))?;
         let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
         let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
         let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();

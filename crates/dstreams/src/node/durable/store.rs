@@ -35,6 +35,14 @@ impl Store {
         Ok(Store::Objects(store, path))
     }
 
+    /// What it is, for messages.
+    pub fn place(&self) -> String {
+        match self {
+            Store::Dir(dir) => dir.display().to_string(),
+            Store::Objects(store, at) => format!("{store}/{at}"),
+        }
+    }
+
     /// The whole name of a file, for messages.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {

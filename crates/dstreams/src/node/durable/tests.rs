@@ -111,7 +111,14 @@ async fn what_is_received_while_a_checkpoint_lets_go_stays() {
     let kinds: Vec<_> = entries.iter().map(|(_, entry)| entry).collect();
     let is_there = matches!(
         kinds[..],
-        [Entry::Block { .. }, Entry::Cut { batch: BatchTime(200), .. }]
+        [
+            Entry::Opening(_),
+            Entry::Block { .. },
+            Entry::Cut {
+                batch: BatchTime(200),
+                ..
+            }
+        ]
     );
     assert!(is_there, "{kinds:?}");
 }

@@ -1,6 +1,7 @@
 //! [`Entry`]: what a journal has entries of, and its bytes.
 
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::replicate::Pieces;
@@ -8,7 +9,9 @@ use crate::replicate::Pieces;
 /// What is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// A process began to write: the n-th of this directory.
+    /// What each file of a program's journal begins with.
+    Opening(Box<Opening>),
+    /// A process began to write: the n-th of this directory. Earlier programs wrote it, in place of an `Opening`.
     Opened { incarnation: u64 },
     /// A block was received, of an input; its bytes are those of `Block::to_pieces`: the entry's checksum is theirs.
     Block { input: u32, bytes: Pieces },
@@ -28,18 +31,41 @@ pub(crate) enum Entry {
     },
 }
 
+/// Which process writes a file, and what another one needs to go on after it: without that it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Opening {
+    /// The process is the n-th of this directory.
+    pub incarnation: u64,
+    /// A random name of this directory; its checkpoints have it too.
+    pub directory: String,
+    /// The batch interval.
+    pub interval_ms: u64,
+    /// Name and columns of each input.
+    pub inputs: Vec<String>,
+    /// Where checkpoints are, for messages.
+    pub checkpoints: String,
+    /// The number of the checkpoint that has all that is not in this journal any more; none where it has all there was.
+    pub checkpoint: Option<u64>,
+}
+
 const OPENED: u8 = 1;
 const SEALED_BLOCK: u8 = 2;
 const CUT: u8 = 3;
 const COMMITTED: u8 = 4;
 const GONE: u8 = 5;
 const BLOCK: u8 = 6;
+const OPENING: u8 = 7;
 
 impl Entry {
     /// Its bytes.
     pub fn to_pieces(&self) -> Pieces {
         let mut to = Vec::new();
         match self {
+            Entry::Opening(opening) => {
+                to.push(OPENING);
+                // Numbers and texts are always JSON; bytes that were not would be refused by who reads them.
+                to.extend(serde_json::to_vec(opening).unwrap_or_default());
+            }
             Entry::Opened { incarnation } => {
                 to.push(OPENED);
                 to.extend(incarnation.to_le_bytes());
@@ -75,6 +101,9 @@ impl Entry {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (kind, rest) = bytes.split_first().ok_or_else(|| wrong("it is empty"))?;
         Ok(match *kind {
+            OPENING => Entry::Opening(
+                serde_json::from_slice(rest).map_err(|error| wrong(error.to_string()))?,
+            ),
             OPENED => Entry::Opened {
                 incarnation: number(rest)?.0,
             },

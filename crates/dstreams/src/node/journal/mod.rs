@@ -7,7 +7,7 @@
 //! good: nothing after it is ever promised, and the program stops.
 //!
 //! A directory has one journal, of files `journal-<number>.log` of some 64 MiB: a header, then entries
-//! ([`segment`]). A file is let go when all it has is in a checkpoint. An entry that was not synced may be
+//! ([`segment`]), the first of which says which program it is of ([`Opening`]). A file is let go when all it has is in a checkpoint. An entry that was not synced may be
 //! missing or torn after a crash: the end of the last file is cut there. Damage before that is an error that
 //! names file and place: each entry says how much was synced before it, so the two can be told apart.
 //!
@@ -24,9 +24,11 @@ mod sync;
 mod tests;
 mod write;
 
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entry, Opening};
 pub use lock::DirLock;
-pub(crate) use read::{look, read};
+#[cfg(test)]
+use read::Next;
+pub(crate) use read::{Found, look, read};
 pub(crate) use sync::sync_dir;
 pub(crate) use write::Journal;
 pub use write::Ticket;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::entry::Entry;
+use super::entry::{Entry, Opening};
 use super::segment::{self, End};
 use crate::error::{Error, Result};
 
@@ -12,10 +12,72 @@ use crate::error::{Error, Result};
 pub(crate) struct Found {
     /// The entries, in order, each with the number of its file.
     pub entries: Vec<(u64, Entry)>,
+    /// The number of the first file.
+    pub first: Option<u64>,
     /// The number of the last file, and its length.
     pub last: Option<(u64, u64)>,
+    /// The length of the file before the last.
+    pub before_last: u64,
     /// Bytes at the end that were never synced, and are gone now.
     pub torn: u64,
+}
+
+/// Bytes of a last file that is written again rather than followed by another one.
+const SHORT: u64 = 1 << 20;
+
+impl Found {
+    /// What the newest file begins with; none where earlier programs wrote it.
+    pub fn opening(&self) -> Option<&Opening> {
+        let mut entries = self.entries.iter().rev();
+        entries.find_map(|(_, entry)| match entry {
+            Entry::Opening(opening) => Some(&**opening),
+            _ => None,
+        })
+    }
+
+    /// Where the journal goes on. A last file that is short is written again: so processes that end soon leave no file
+    /// each.
+    pub fn next(&self) -> Next {
+        let Some((last, length)) = self.last else {
+            return Next::default();
+        };
+        if length > SHORT {
+            return Next {
+                number: last + 1,
+                before: length,
+                again: None,
+            };
+        }
+        let begins = |entry: &Entry| matches!(entry, Entry::Opening(_));
+        let of_last = self.entries.iter().filter(|(file, _)| *file == last);
+        let entries = of_last.map(|(_, entry)| entry);
+        Next {
+            number: last,
+            before: self.before_last,
+            again: Some(entries.filter(|entry| !begins(entry)).cloned().collect()),
+        }
+    }
+}
+
+/// The file in which a journal goes on.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(super) number: u64,
+    /// The length of the file before it.
+    pub(super) before: u64,
+    /// What is in the file of this number that it replaces.
+    pub(super) again: Option<Vec<Entry>>,
+}
+
+impl Default for Next {
+    /// The first of a directory.
+    fn default() -> Self {
+        Next {
+            number: 1,
+            before: 0,
+            again: None,
+        }
+    }
 }
 
 /// Reads the journal of a directory, which may have none, and cuts a torn end off. What is left is on disk when this
@@ -82,6 +144,8 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
                 return Err(damaged(&path, at, "an entry does not match its checksum"));
             }
         };
+        found.first.get_or_insert(number);
+        found.before_last = before;
         found.last = Some((number, length));
     }
     Ok(found)

@@ -62,8 +62,7 @@ fn on<T>(future: impl Future<Output = T>) -> T {
 
 /// Appends the entries, group by group; each group is synced before the next.
 fn write(dir: &Path, groups: &[Vec<Entry>]) {
-    let found = read(dir).unwrap();
-    let journal = Journal::open(dir, found.last).unwrap();
+    let journal = Journal::open(dir, read(dir).unwrap().next(), None).unwrap();
     for group in groups {
         let tickets: Vec<_> = group
             .iter()
@@ -174,20 +173,80 @@ fn committed(batch: u64) -> Entry {
     }
 }
 
+/// So large that the next process begins another file.
+fn large(input: u32) -> Entry {
+    Entry::Block {
+        input,
+        bytes: vec![7; 1 << 20].into(),
+    }
+}
+
+fn opening(incarnation: u64) -> Opening {
+    Opening {
+        incarnation,
+        directory: "a random name".into(),
+        interval_ms: 100,
+        inputs: vec!["lines [value]".into()],
+        checkpoints: "file:///there".into(),
+        checkpoint: None,
+    }
+}
+
+#[test]
+fn processes_that_end_soon_leave_no_file_each() {
+    let dir = Dir::new();
+    write(&dir.0, &[vec![large(1)]]);
+    std::fs::write(
+        dir.0.join(".journal-0000000002.log.tmp"),
+        "of one that was killed",
+    )
+    .unwrap();
+    let mut all = vec![large(1)];
+    for number in 0..20 {
+        let found = read(&dir.0).unwrap();
+        let journal = Journal::open(&dir.0, found.next(), Some(opening(number))).unwrap();
+        all.retain(|entry| !matches!(entry, Entry::Opening(_)));
+        all.insert(1, Entry::Opening(Box::new(opening(number))));
+        if number % 4 == 1 {
+            on(journal.synced(journal.append(committed(number)))).unwrap();
+            all.push(committed(number));
+        }
+        drop(journal);
+        assert_eq!(entries(&dir.0).unwrap(), all);
+        let files = super::read::files(&dir.0).unwrap();
+        assert_eq!(files.len(), 2, "{files:?}");
+    }
+}
+
+/// Also when nothing else was written since the last call.
+#[test]
+fn a_file_says_on_which_checkpoint_the_journal_stands() {
+    let dir = Dir::new();
+    let first = read(&dir.0).unwrap().next();
+    let journal = Journal::open(&dir.0, first, Some(opening(0))).unwrap();
+    for checkpoint in 1..4 {
+        journal.let_go_before(None, Some(checkpoint));
+        on(journal.synced(journal.append(committed(checkpoint)))).unwrap();
+        let found = read(&dir.0).unwrap();
+        assert_eq!(found.opening().unwrap().checkpoint, Some(checkpoint));
+        assert_eq!(found.entries.len(), 2, "{found:?}");
+    }
+}
+
 #[test]
 fn files_that_are_not_needed_go() {
     let dir = Dir::new();
-    write(&dir.0, &[vec![committed(1)]]);
-    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().last).unwrap();
+    write(&dir.0, &[vec![large(1)]]);
+    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None).unwrap();
     let two = journal.append(committed(2));
-    journal.let_go_before(Some(Ticket::EARLIER));
+    journal.let_go_before(Some(Ticket::EARLIER), None);
     on(journal.synced(two)).unwrap();
-    assert_eq!(entries(&dir.0).unwrap(), [committed(1), committed(2)]);
-    journal.let_go_before(Some(two));
+    assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
+    journal.let_go_before(Some(two), None);
     let three = journal.append(committed(3));
     on(journal.synced(three)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(2), committed(3)]);
-    journal.let_go_before(None);
+    journal.let_go_before(None, None);
     on(journal.synced(journal.append(committed(4)))).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(4)]);
 }
@@ -197,7 +256,7 @@ fn a_file_that_is_missing_or_shortened_in_the_middle_is_found() {
     for remove in [true, false] {
         let dir = Dir::new();
         for batch in 1..4 {
-            write(&dir.0, &[vec![committed(batch)]]);
+            write(&dir.0, &[vec![large(batch)]]);
         }
         let path = dir.0.join(segment::name(2));
         if remove {
@@ -214,11 +273,11 @@ fn a_file_that_is_missing_or_shortened_in_the_middle_is_found() {
 #[test]
 fn a_failed_write_ends_the_journal() {
     let dir = Dir::new();
-    let journal = Journal::open(&dir.0, None).unwrap();
+    let journal = Journal::open(&dir.0, Next::default(), None).unwrap();
     on(journal.synced(journal.append(committed(1)))).unwrap();
     // The next file cannot be made: its directory is gone.
     std::fs::remove_dir_all(&dir.0).unwrap();
-    journal.let_go_before(None);
+    journal.let_go_before(None, None);
     for batch in 2..4 {
         let after = on(journal.synced(journal.append(committed(batch))));
         let is_known = matches!(&after, Err(Error::File { action: "make", .. }));
@@ -239,12 +298,18 @@ fn two_processes_do_not_share_a_directory() {
 /// Bytes written by earlier versions of this code: they must be read for ever.
 #[test]
 fn old_bytes_are_read() {
-    let files: [&[u8]; 3] = [
+    let files: [&[u8]; 4] = [
         include_bytes!("fixtures/journal-1.log"),
         include_bytes!("fixtures/journal-1-gone.log"),
         include_bytes!("fixtures/journal-1-block.log"),
+        include_bytes!("fixtures/journal-1-opening.log"),
     ];
-    let expected = [fixture(), gone_fixture(), block_fixture()];
+    let expected = [
+        fixture(),
+        gone_fixture(),
+        block_fixture(),
+        vec![Entry::Opening(Box::new(opening(7)))],
+    ];
     for (bytes, expected) in files.into_iter().zip(expected) {
         let dir = Dir::new();
         std::fs::write(dir.0.join(segment::name(1)), bytes).unwrap();
@@ -299,8 +364,8 @@ fn gone_fixture() -> Vec<Entry> {
 #[ignore = "writes a fixture"]
 fn write_fixture() {
     let dir = Dir::new();
-    write(&dir.0, &[block_fixture()]);
-    let to = "src/node/journal/fixtures/journal-1-block.log";
+    drop(Journal::open(&dir.0, Next::default(), Some(opening(7))).unwrap());
+    let to = "src/node/journal/fixtures/journal-1-opening.log";
     std::fs::copy(last_file(&dir.0), to).unwrap();
 }
 
@@ -324,7 +389,7 @@ fn a_journal_that_is_taken_away_fails() {
 #[test]
 fn a_journal_that_lacks_an_entry_fails() {
     let dir = Dir::new();
-    let journal = Journal::open(&dir.0, None).unwrap();
+    let journal = Journal::open(&dir.0, Next::default(), None).unwrap();
     let before = journal.append(Entry::Opened { incarnation: 1 });
     journal.fail(Error::NotRunning);
     let later = journal.append(Entry::Opened { incarnation: 2 });

@@ -1,15 +1,14 @@
 //! [`Journal`]: appends entries, and syncs many at once.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use tokio::sync::watch;
 
-use super::entry::Entry;
+use super::entry::{Entry, Opening};
 use super::output::Output;
-use super::read::files;
+use super::read::{Next, files};
 use super::segment;
 use super::sync::sync_dir;
 use crate::crash::point;
@@ -48,8 +47,8 @@ enum Order {
     Append(Entry),
     /// What should have been appended could not be.
     Fail(Error),
-    /// Nothing before this entry is needed.
-    LetGo(Ticket),
+    /// Nothing before this entry is needed; of what goes, the checkpoint of this number has all.
+    LetGo(Ticket, Option<u64>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,11 +59,14 @@ struct Done {
 }
 
 impl Journal {
-    /// Goes on after what was found in the directory, in a new file. The directory is the caller's:
+    /// Goes on after what was found in the directory. Each file begins with `opening`. The directory is the caller's:
     /// see [`super::DirLock`].
-    pub fn open(dir: &Path, last: Option<(u64, u64)>) -> Result<Self> {
-        let (number, before) = last.map_or((1, 0), |(number, length)| (number + 1, length));
-        Journal::begin(dir, number, before, false)
+    pub fn open(dir: &Path, next: Next, opening: Option<Opening>) -> Result<Self> {
+        let file = match &next.again {
+            Some(again) => Segment::replace(dir, &next, opening.as_ref(), again)?,
+            None => Segment::create(dir, next.number, next.before, opening.as_ref())?,
+        };
+        Journal::begin(dir, file, opening, false)
     }
 
     /// A journal in a directory of its own, which another process may take away by renaming it: what is synced
@@ -76,17 +78,27 @@ impl Journal {
             // The directory's name; those of its files are synced with them.
             sync_dir(parent)?;
         }
-        Journal::begin(dir, 1, 0, true)
+        Journal::begin(dir, Segment::create(dir, 1, 0, None)?, None, true)
     }
 
-    fn begin(dir: &Path, number: u64, before: u64, fenced: bool) -> Result<Self> {
-        let file = Segment::create(dir, number, before)?;
+    fn begin(dir: &Path, file: Segment, opening: Option<Opening>, fenced: bool) -> Result<Self> {
         let (orders, queue) = mpsc::channel();
         let (tell, done) = watch::channel(Done::default());
         let dir = dir.to_owned();
         let thread = std::thread::Builder::new()
             .name("dstreams-journal".into())
-            .spawn(move || Writer::new(dir, fenced, file, tell).run(&queue))
+            .spawn(move || {
+                let writer = Writer {
+                    firsts: vec![(file.number, Ticket(1))],
+                    appended: 0,
+                    dir,
+                    file,
+                    opening,
+                    tell,
+                    fenced,
+                };
+                writer.run(&queue);
+            })
             .map_err(|error| Error::Config {
                 setting: "threads",
                 message: format!("the journal's thread cannot be started: {error}"),
@@ -134,15 +146,15 @@ impl Journal {
 
     /// Entries before this one are not needed any more, or none that was appended before this call: files that have
     /// no others are removed, once what was appended before this call is synced. Entries of earlier processes come
-    /// before all.
+    /// before all. Of what goes, the `checkpoint` of this number has all that counts: the files that stay say so.
     ///
     /// Whoever decides what is needed must let nobody append in between: an entry that comes later may be in the file
     /// that is removed.
-    pub fn let_go_before(&self, first: Option<Ticket>) {
+    pub fn let_go_before(&self, first: Option<Ticket>, checkpoint: Option<u64>) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(orders) = &queue.orders {
             let first = first.unwrap_or(Ticket(queue.next + 1));
-            let _ = orders.send(Order::LetGo(first));
+            let _ = orders.send(Order::LetGo(first, checkpoint));
         }
     }
 }
@@ -164,26 +176,64 @@ struct Segment {
     output: Output,
     number: u64,
     synced: u64,
+    /// What every file begins with ends here.
+    begun: u64,
 }
 
 impl Segment {
-    fn create(dir: &Path, number: u64, before: u64) -> Result<Self> {
+    fn create(dir: &Path, number: u64, before: u64, opening: Option<&Opening>) -> Result<Self> {
         let path = dir.join(segment::name(number));
-        let make = || {
-            let mut output = Output::create(&path)?;
-            output.put(&segment::header(number, before))?;
-            output.flush()?;
-            output.sync()?;
-            File::open(dir)?.sync_all()?; // its name
-            Ok(output)
-        };
-        let output = make().map_err(|error| Error::file("make", &path, error))?;
-        Ok(Segment {
+        let mut made = Segment::at(&path, number, before, opening)?;
+        made.sync()?;
+        sync_dir(dir)?; // its name
+        Ok(made)
+    }
+
+    /// The same in place of the file of this number, with these entries again. At any time one of the two is there.
+    fn replace(
+        dir: &Path,
+        next: &Next,
+        opening: Option<&Opening>,
+        again: &[Entry],
+    ) -> Result<Self> {
+        let name = segment::name(next.number);
+        let (hidden, path) = (dir.join(format!(".{name}.tmp")), dir.join(name));
+        // Of a process that ended here.
+        if let Err(error) = std::fs::remove_file(&hidden)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Error::file("remove", &hidden, error));
+        }
+        let mut made = Segment::at(&hidden, next.number, next.before, opening)?;
+        for entry in again {
+            made.put(&entry.to_pieces())?;
+        }
+        made.flush()?;
+        made.sync()?;
+        std::fs::rename(&hidden, &path).map_err(|error| Error::file("rename", &hidden, error))?;
+        sync_dir(dir)?;
+        made.path = path;
+        Ok(made)
+    }
+
+    /// A file that begins with a header and what the journal is of; neither is synced.
+    fn at(path: &Path, number: u64, before: u64, opening: Option<&Opening>) -> Result<Self> {
+        let output = Output::create(path).map_err(|error| Error::file("make", path, error))?;
+        let mut made = Segment {
             number,
-            synced: output.length(),
+            synced: 0,
+            begun: 0,
             output,
-            path,
-        })
+            path: path.to_owned(),
+        };
+        let done = made.output.put(&segment::header(number, before));
+        done.map_err(|error| Error::file("write", path, error))?;
+        if let Some(opening) = opening {
+            made.put(&Entry::Opening(Box::new(opening.clone())).to_pieces())?;
+        }
+        made.flush()?;
+        made.begun = made.length();
+        Ok(made)
     }
 
     fn put(&mut self, entry: &Pieces) -> Result<()> {
@@ -220,23 +270,14 @@ struct Writer {
     /// The first entry of each file of this process.
     firsts: Vec<(u64, Ticket)>,
     appended: u64,
+    /// What the next file begins with.
+    opening: Option<Opening>,
     tell: watch::Sender<Done>,
     /// Whether the directory may be taken away.
     fenced: bool,
 }
 
 impl Writer {
-    fn new(dir: PathBuf, fenced: bool, file: Segment, tell: watch::Sender<Done>) -> Self {
-        Writer {
-            firsts: vec![(file.number, Ticket(1))],
-            appended: 0,
-            fenced,
-            dir,
-            file,
-            tell,
-        }
-    }
-
     fn run(mut self, queue: &mpsc::Receiver<Order>) {
         let mut orders = VecDeque::new();
         while let Ok(first) = queue.recv() {
@@ -264,8 +305,11 @@ impl Writer {
                     self.flush(&mut entries)?;
                     return Err(error);
                 }
-                Order::LetGo(before) => {
+                Order::LetGo(before, checkpoint) => {
                     self.flush(&mut entries)?;
+                    if let Some(opening) = &mut self.opening {
+                        opening.checkpoint = checkpoint;
+                    }
                     self.let_go(before)?;
                 }
             }
@@ -304,15 +348,17 @@ impl Writer {
 
     fn roll(&mut self) -> Result<()> {
         self.file.sync()?;
-        self.file = Segment::create(&self.dir, self.file.number + 1, self.file.length())?;
+        let (number, before) = (self.file.number + 1, self.file.length());
+        self.file = Segment::create(&self.dir, number, before, self.opening.as_ref())?;
         let first = Ticket(self.appended + 1);
         self.firsts.push((self.file.number, first));
         Ok(())
     }
 
-    /// Also begins a new file: what comes from now on is apart from what the next call lets go.
+    /// Also begins a new file, which says on which checkpoint the journal stands now: what comes from now on is apart
+    /// from what the next call lets go.
     fn let_go(&mut self, before: Ticket) -> Result<()> {
-        if self.file.length() > segment::HEADER_BYTES {
+        if self.opening.is_some() || self.file.length() > self.file.begun {
             self.roll()?;
         }
         // The last file that has nothing before it: those below it may go.
@@ -325,6 +371,8 @@ impl Writer {
         for (number, path) in files(&self.dir)? {
             if number < below {
                 std::fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
+                // Before the next: files that are left follow each other, whatever order a power loss leaves them in.
+                sync_dir(&self.dir)?;
                 point("journal:let-go");
             }
         }
