@@ -13,6 +13,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use memchr::memchr_iter;
 
 use super::budget::Share;
+use super::first::{First, HEAD};
 use crate::error::Result;
 use crate::stream::record::{trusted_views, view_at};
 
@@ -42,6 +43,17 @@ pub(crate) struct Lines {
     searched: usize,
     /// Bytes thrown away of a line over the limit, once it is one.
     skipped: Option<Skipped>,
+    begin: Begin,
+}
+
+/// The first bytes, which say what all of them are.
+#[derive(PartialEq)]
+enum Begin {
+    /// There are too few to know.
+    Unknown,
+    Text,
+    /// No text in UTF-8: what still comes is thrown away.
+    Refused,
 }
 
 /// A line over the limit.
@@ -64,6 +76,7 @@ impl Lines {
             line: 0,
             searched: 0,
             skipped: None,
+            begin: Begin::Unknown,
         }
     }
 
@@ -115,6 +128,9 @@ impl Lines {
 
     /// Finds the lines in what was read.
     pub fn scan(&mut self, bad: &mut Vec<BadLine>) {
+        if self.begin != Begin::Text && !self.is_text(false, bad) {
+            return;
+        }
         let (start, from) = (self.line, self.searched);
         let Some(last) = memchr::memrchr(b'\n', &self.chunk[from..]).map(|at| from + at) else {
             self.searched = self.chunk.len();
@@ -130,6 +146,38 @@ impl Lines {
         self.chunk = chunk;
         self.searched = self.chunk.len();
         self.check_limit();
+    }
+
+    /// Whether there are lines to find: looks at the first bytes, as soon as there are enough or no more come.
+    fn is_text(&mut self, ended: bool, bad: &mut Vec<BadLine>) -> bool {
+        if self.begin == Begin::Unknown {
+            let head = &self.chunk[self.line..];
+            if !ended && head.len() < HEAD && !head.contains(&b'\n') {
+                return false;
+            }
+            match First::of(&head[..head.len().min(HEAD)]) {
+                First::Text(mark) => {
+                    self.begin = Begin::Text;
+                    self.line += mark;
+                    self.searched = self.searched.max(self.line);
+                    return true;
+                }
+                other => {
+                    self.begin = Begin::Refused;
+                    let why = other.refuses().unwrap_or_default();
+                    bad.push(BadLine {
+                        bytes: head[..head.len().min(HEAD)].to_vec(),
+                        length: head.len() as u64,
+                        reason: format!("{why}; nothing of this connection is read"),
+                    });
+                }
+            }
+        }
+        if self.begin == Begin::Refused {
+            self.chunk.truncate(self.line);
+            self.searched = self.line;
+        }
+        self.begin == Begin::Text
     }
 
     /// The current line ends before `end`.
@@ -232,6 +280,9 @@ impl Lines {
     /// The producer has closed: its last line, if it did not end with a line feed, counts when the
     /// connection was closed cleanly and is a dead letter otherwise.
     pub fn finish(&mut self, clean: bool, bad: &mut Vec<BadLine>) {
+        if self.begin != Begin::Text && !self.is_text(true, bad) {
+            return;
+        }
         let (start, end) = (self.line, self.chunk.len());
         if self.skipped.is_some() {
             let chunk = std::mem::take(&mut self.chunk);
@@ -249,7 +300,7 @@ impl Lines {
                 reason: "the connection broke before the end of the line".into(),
             }),
         }
-        self.line = end;
+        (self.line, self.searched) = (end, end);
         self.chunk = chunk;
     }
 }

@@ -11,6 +11,7 @@ mod budget;
 pub(crate) mod client;
 mod dead_letter;
 mod files;
+mod first;
 mod generator;
 mod ingest;
 mod lines;

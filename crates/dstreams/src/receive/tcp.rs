@@ -31,7 +31,9 @@ const DRAIN_LIMIT: usize = 32 << 20;
 /// A line ends with a line feed; a carriage return before it is dropped. An empty line is a record.
 /// The last line of a producer that closes its connection cleanly counts without a line feed; if
 /// the connection breaks, it is a dead letter, as are invalid UTF-8 and lines over
-/// [`Config::line_bytes`](crate::Config::line_bytes). Lines of one connection keep their order.
+/// [`Config::line_bytes`](crate::Config::line_bytes). Lines of one connection keep their order. A byte order mark at
+/// its beginning is no part of the first line; a connection that begins as UTF-16, UTF-32 or packed bytes (gzip and the
+/// like) do is one dead letter, and nothing of it is read.
 ///
 /// A record is an Arrow view into the buffer that the bytes were received into: nothing is copied
 /// for each line. When the memory for received records is full, the sockets are not read, so that

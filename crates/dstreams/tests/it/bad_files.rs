@@ -132,6 +132,76 @@ fn a_line_that_is_nested_too_deep_is_a_dead_letter() {
     assert!(dead.iter().all(|letter| letter.bytes.len() == 64 << 10));
 }
 
+/// Beside one that is read: bytes that are packed, or text in another encoding, are one dead letter and no record.
+#[test]
+fn bytes_that_are_no_text_in_utf_8_cost_their_file_and_are_named() {
+    let text: String = (0..3000).map(|n| format!("{{\"value\":{n}}}\n")).collect();
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let marked = [b"\xff\xfe".as_slice(), &wide].concat();
+    // Packed bytes have line feeds, and what is between them may be UTF-8.
+    let gzip = [b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), text.as_bytes()].concat();
+    let zstd = [b"\x28\xb5\x2f\xfd\x04".as_slice(), text.as_bytes()].concat();
+    let mut formats = vec![Format::Text, Format::JsonLines, Format::Csv];
+    #[cfg(feature = "parquet")]
+    formats.push(Format::Parquet);
+    for format in formats {
+        let dir = Dir::new();
+        put(&dir, "a.gz", &gzip);
+        put(&dir, "b", &zstd);
+        let mut wanted = vec![
+            ("/a.gz", ["given up", "gzip"]),
+            ("/b", ["given up", "Zstandard"]),
+        ];
+        let is_text = format == Format::Text;
+        if format.extension() != "parquet" {
+            put(&dir, "c", &wide);
+            put(&dir, "d", &marked);
+            wanted.extend([
+                ("/c", ["given up", "UTF-16"]),
+                ("/d", ["given up", "UTF-16"]),
+            ]);
+        }
+        let files = Files::dir(&dir.0, format);
+        let dead = match is_text {
+            true => read_none(read_all::<String>(small(2, 4, 3), files)),
+            false => read_none(read_all::<i64>(small(2, 4, 3), files)),
+        };
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|(name, words)| (*name, words.as_slice()))
+            .collect();
+        are(&dead, &wanted);
+    }
+}
+
+#[track_caller]
+fn read_none<T: std::fmt::Debug>((found, dead): (Vec<T>, Vec<DeadLetter>)) -> Vec<DeadLetter> {
+    assert!(found.is_empty(), "{found:?}");
+    dead
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_record() {
+    let read = |format, text: &str| {
+        let dir = Dir::new();
+        put(&dir, "a", format!("\u{feff}{text}"));
+        (Files::dir(&dir.0, format), dir)
+    };
+    let one = vec![("a".to_owned(), 1)];
+    let pairs = |format, text| {
+        let (files, _dir) = read(format, text);
+        read_all::<(String, i64)>(small(2, 4, 3), files.piece_bytes(2))
+    };
+    assert_eq!(
+        pairs(Format::JsonLines, "{\"key\":\"a\",\"value\":1}"),
+        (one.clone(), vec![])
+    );
+    assert_eq!(pairs(Format::Csv, "\r\nkey,value\r\na,1"), (one, vec![]));
+    let (files, _dir) = read(Format::Text, "a\n\u{feff}b");
+    let lines = vec!["a".to_owned(), "\u{feff}b".to_owned()];
+    assert_eq!(read_all::<String>(small(2, 4, 3), files), (lines, vec![]));
+}
+
 #[cfg(feature = "parquet")]
 mod parquet {
     use super::*;

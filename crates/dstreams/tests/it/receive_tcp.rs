@@ -206,6 +206,54 @@ fn a_line_without_an_end_counts_if_the_connection_is_closed_cleanly() {
 }
 
 #[test]
+fn the_first_bytes_of_a_connection_say_what_it_sends() {
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let sent: [(Vec<u8>, &[&str], &str); 5] = [
+        (
+            "\u{feff}one\n\u{feff}two".into(),
+            &["one", "\u{feff}two"],
+            "",
+        ),
+        ("\u{feff}".into(), &[], ""),
+        ("x".into(), &["x"], ""),
+        (wide("to be\nor not\n"), &[], "UTF-16"),
+        (
+            [b"\x1f\x8b\x08\0".as_slice(), &b"packed\n".repeat(9000)].concat(),
+            &[],
+            "gzip",
+        ),
+    ];
+    block_on(async {
+        let mut server = serve(settings(4 << 20, 1000)).await;
+        for (seed, most) in [(1, 1 << 20), (2, 2)] {
+            for (bytes, wanted, words) in &sent {
+                let (address, bytes) = (server.address, bytes.clone());
+                let most = most.max(bytes.len() / 1000);
+                let sends = std::thread::spawn(move || {
+                    let mut socket = TcpStream::connect(address).unwrap();
+                    socket.set_nodelay(true).unwrap();
+                    send(&mut socket, &bytes, &mut Random(seed), most);
+                });
+                let dead = usize::from(!words.is_empty());
+                let (lines, letters) = server.receive(wanted.len(), dead).await;
+                sends.join().unwrap();
+                assert!(lines.iter().eq(wanted.iter()), "{lines:?}");
+                assert_eq!(letters.len(), dead);
+                assert!(
+                    letters.iter().all(|letter| letter.reason.contains(words)),
+                    "{letters:?}"
+                );
+            }
+        }
+        let (lines, letters) = server.stop().await;
+        assert!(
+            lines.is_empty() && letters.is_empty(),
+            "{lines:?} {letters:?}"
+        );
+    });
+}
+
+#[test]
 fn bad_lines_are_dead_letters_and_their_neighbours_are_kept() {
     let just = "j".repeat(50);
     let over = "o".repeat(51);

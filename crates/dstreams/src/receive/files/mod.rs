@@ -85,7 +85,8 @@ const DONE: u64 = u64::MAX;
 /// A line of JSON is one object by the letter of RFC 8259, at most 128 levels deep. A value has the type of its column:
 /// numbers are not written as texts, whole ones are exact (`1e3` is 1000, `19.99` and what is out of range are not
 /// rounded), and a column has one member. A record of CSV has as many fields as the first line, and a column one name
-/// there; blanks around numbers do not count. All else is a dead letter, whose reason does not repeat what it says.
+/// there; blanks around numbers do not count. Text is UTF-8, and a byte order mark is no part of it. All else is a dead letter, whose reason does not repeat what it says. A file
+/// whose first bytes are those of gzip, Zstandard and the like, or of UTF-16 or UTF-32, is one dead letter that names it.
 ///
 /// ```
 /// use dstreams::{Record, StreamContext, files::{Files, Format}};

@@ -10,10 +10,12 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
+use parquet::file::reader::{ChunkReader, Length};
 
 use super::chunks::{AHEAD, Chunks};
-use super::read::{Bad, Piece, Pieces, Reading};
+use super::read::{Bad, Piece, Pieces, Reading, not_read};
 use crate::error::{Error, Result};
+use crate::receive::first::{First, HEAD};
 use crate::stream::relational::describe;
 
 /// Rows that are read at once.
@@ -25,7 +27,7 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
     let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
     let footer = footer.map_err(|error| match file.lost() {
         Some(lost) => reading.unreadable(lost),
-        None => damaged(&error),
+        None => packed(&file).unwrap_or_else(|| damaged(&error)),
     })?;
     let places = places(&reading.schema, footer.schema())?;
     let mask = ProjectionMask::roots(footer.parquet_schema(), places);
@@ -60,6 +62,15 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
         }
     }
     reading.has_all_from_before(end, "rows")
+}
+
+/// What a file without a footer is, if its first bytes say so.
+fn packed(file: &Chunks) -> Option<Error> {
+    let length = file.len().min(HEAD as u64) as usize;
+    match First::of(&file.get_bytes(0, length).ok()?) {
+        other @ First::Packed(name) if name != "Parquet" => Some(not_read(other)),
+        _ => None,
+    }
 }
 
 fn damaged(error: &dyn std::fmt::Display) -> Error {

@@ -15,6 +15,7 @@ use super::decode::Decoder;
 use super::root::{Input, Root};
 use super::split::Splitter;
 use crate::error::{Error, Result};
+use crate::receive::first::{First, HEAD};
 use crate::stream::format::Format;
 
 /// Bytes of text that are fetched at once from an object store: long against the wait for an answer.
@@ -119,10 +120,18 @@ impl Reading {
     }
 
     fn read_text(&self, pieces: &mut Pieces) -> Result<()> {
-        let from: Box<dyn Read> = match self.open(AHEAD, pieces)? {
+        let mut from: Box<dyn Read> = match self.open(AHEAD, pieces)? {
             Input::File(file) => Box::new(Whole::of(file).map_err(|error| self.unreadable(error))?),
             Input::Object(object) => Box::new(Arc::new(object).reader(0)),
         };
+        let mut head = Vec::with_capacity(HEAD);
+        let read = (&mut from).take(HEAD as u64).read_to_end(&mut head);
+        read.map_err(|error| self.unreadable(error))?;
+        let mark = match First::of(&head) {
+            First::Text(mark) => mark,
+            other => return Err(not_read(other)),
+        };
+        let from = head[mark..].chain(from);
         let mut splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
         let mut decoder = Decoder::new(self.format, &self.schema)?;
         let mut lines = 0;
@@ -162,6 +171,14 @@ impl Reading {
 
     pub fn unreadable(&self, source: io::Error) -> Error {
         Error::file("read", &self.path(), source)
+    }
+}
+
+/// Nothing of it becomes a record.
+pub(super) fn not_read(first: First) -> Error {
+    Error::Bytes {
+        what: "a file".into(),
+        message: first.refuses().unwrap_or_default(),
     }
 }
 
