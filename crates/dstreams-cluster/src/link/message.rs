@@ -159,6 +159,8 @@ pub enum ToWorker {
     Drop { blocks: Vec<BlockId> },
     /// A claim is granted: batches up to `last` were taken.
     Grant { token: u64, last: u64 },
+    /// A claim is not granted: its producer has connected elsewhere since.
+    Refuse { token: u64 },
     /// Take no more batches of this producer, on this grant or an earlier one.
     Revoke {
         input: u32,

@@ -69,19 +69,20 @@ impl Hub {
                 producer,
                 token,
             } => {
-                let token = {
-                    let mut state = self.lock();
-                    state.next_claim += 1;
-                    let number = state.next_claim;
-                    state.claims.insert(number, (id, token));
-                    number
-                };
-                self.step(ClusterEvent::Claim {
+                let mut state = self.lock();
+                state.next_claim += 1;
+                let number = state.next_claim;
+                state.claims.insert(number, (id, token));
+                let claim = ClusterEvent::Claim {
                     input,
                     producer: producer.into(),
                     worker: id,
-                    token,
-                });
+                    token: number,
+                };
+                // The order of the numbers is the order of the claims.
+                self.step_in(&mut state, claim);
+                drop(state);
+                self.changed();
             }
             ToMaster::Revoked {
                 input,

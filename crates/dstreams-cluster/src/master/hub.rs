@@ -218,19 +218,21 @@ impl Hub {
 
     /// Has the cluster machine decide, and says what it decides.
     pub fn step(&self, event: ClusterEvent) {
-        let mut state = self.lock();
+        self.step_in(&mut self.lock(), event);
+        self.changed();
+    }
+
+    /// The same, by who has the lock.
+    pub(super) fn step_in(&self, state: &mut State, event: ClusterEvent) {
         if state.ended {
             return;
         }
-        let commands = state.cluster.step(event);
-        for command in commands {
-            self.carry_out(&mut state, command);
+        for command in state.cluster.step(event) {
+            self.carry_out(state, command);
             if state.ended {
                 break;
             }
         }
-        drop(state);
-        self.changed();
     }
 
     fn carry_out(&self, state: &mut State, command: ClusterCommand) {
@@ -286,6 +288,11 @@ impl Hub {
             } => {
                 if let Some((_, token)) = state.claims.remove(&token) {
                     self.grant(state, worker, ToWorker::Grant { token, last });
+                }
+            }
+            ClusterCommand::Refuse { token, worker } => {
+                if let Some((_, token)) = state.claims.remove(&token) {
+                    state.say(worker, &ToWorker::Refuse { token });
                 }
             }
             ClusterCommand::Revoke {

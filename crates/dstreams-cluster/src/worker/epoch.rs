@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use dstreams::cluster::{
-    Block, Claims, DeadLetters, Embedded, Intake, Outputs, Parts, Place, Seal, open_source,
-    run_source,
+    Block, DeadLetters, Embedded, Intake, Outputs, Parts, Place, Seal, open_source, run_source,
 };
 use dstreams::{Clients, Closing, Ingest, Listener, Result, Source};
 use dstreams_control::{BlockId, ReceiverId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use super::claims::{ClaimsOf, Waiting, superseded};
 use super::lane::{self, held};
 use super::memory::Memory;
 use super::on_disk::{OnDisk, Since};
@@ -35,13 +34,13 @@ pub struct Epoch {
     dead_letters: DeadLetters,
     config: dstreams::Config,
     dead_letter_input: Option<usize>,
-    inputs: Vec<(String, dstreams::arrow::datatypes::SchemaRef)>,
+    pub(super) inputs: Vec<(String, dstreams::arrow::datatypes::SchemaRef)>,
     sources: Mutex<Vec<Option<Box<dyn Source>>>>,
     clients: Mutex<Option<Arc<Embedded>>>,
     closing: Closing,
     running: TaskTracker,
     lanes: Mutex<BTreeMap<ReceiverId, mpsc::UnboundedSender<Seal>>>,
-    claims: Mutex<Waiting>,
+    pub(super) claims: Waiting,
     copies: Mutex<Copies>,
     states: Standbys,
     /// How often the master was asked whether it hears.
@@ -53,13 +52,6 @@ pub struct Epoch {
     pub failed: watch::Sender<Option<dstreams::Error>>,
     /// Whether the last block that was to leave memory could not.
     no_room: AtomicBool,
-}
-
-/// Claims that the master has not granted.
-#[derive(Default)]
-struct Waiting {
-    next: u64,
-    claims: HashMap<u64, oneshot::Sender<u64>>,
 }
 
 /// Blocks that other workers received.
@@ -103,7 +95,7 @@ impl Epoch {
             closing: Closing::default(),
             running: TaskTracker::new(),
             lanes: Mutex::default(),
-            claims: Mutex::default(),
+            claims: Waiting::default(),
             copies: Mutex::default(),
             asked: AtomicU64::new(0),
             heard: watch::Sender::new(0),
@@ -147,11 +139,8 @@ impl Epoch {
             }
             ToWorker::Copy { block, to, address } => self.copy(block, to, address),
             ToWorker::Drop { blocks } => self.drop_blocks(&blocks),
-            ToWorker::Grant { token, last } => {
-                if let Some(claim) = lock(&self.claims).claims.remove(&token) {
-                    let _ = claim.send(last);
-                }
-            }
+            ToWorker::Grant { token, last } => self.claims.answer(token, Ok(last)),
+            ToWorker::Refuse { token } => self.claims.answer(token, Err(superseded())),
             ToWorker::Revoke {
                 input,
                 producer,
@@ -262,7 +251,7 @@ impl Epoch {
             }),
             Some(_) => Ok(()),
             None => {
-                let claims = Arc::new(ClaimsOf(Arc::downgrade(self)));
+                let claims = Arc::new(ClaimsOf::new(self));
                 *embedded = Some(Arc::new(clients.embed(claims, CLIENT_MESSAGE)));
                 Ok(())
             }
@@ -438,34 +427,6 @@ fn resident_memory() -> u64 {
         .nth(1)
         .and_then(|n| n.parse::<u64>().ok());
     pages.unwrap_or_default() * 4096
-}
-
-/// Claims of producers, granted by the master.
-struct ClaimsOf(std::sync::Weak<Epoch>);
-
-#[async_trait]
-impl Claims for ClaimsOf {
-    async fn claim(&self, stream: &str, producer: &str) -> Result<u64, Status> {
-        let gone = || Status::unavailable("this worker has left its cluster");
-        let epoch = self.0.upgrade().ok_or_else(gone)?;
-        let input = epoch.inputs.iter().position(|(name, _)| name == stream);
-        let input = input.ok_or_else(|| Status::not_found(format!("no stream `{stream}`")))?;
-        let (granted, grant) = oneshot::channel();
-        let token = {
-            let mut claims = lock(&epoch.claims);
-            claims.next += 1;
-            let token = claims.next;
-            claims.claims.insert(token, granted);
-            token
-        };
-        epoch.link.say(&ToMaster::Claim {
-            input: input as u32,
-            producer: producer.to_owned(),
-            token,
-        });
-        drop(epoch);
-        grant.await.map_err(|_| gone())
-    }
 }
 
 /// Tells the master how a source ends.

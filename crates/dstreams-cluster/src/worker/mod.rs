@@ -5,6 +5,7 @@
 //! breaks it forgets everything and joins again, as another worker.
 
 mod calls;
+mod claims;
 mod epoch;
 mod executor;
 mod lane;

@@ -338,6 +338,7 @@ impl World {
             }
             ClusterCommand::Drop { worker, .. }
             | ClusterCommand::Grant { worker, .. }
+            | ClusterCommand::Refuse { worker, .. }
             | ClusterCommand::Revoke { worker, .. }
             | ClusterCommand::Drained { worker } => cost.message(worker),
             ClusterCommand::SurvivorsUnknown { .. } | ClusterCommand::BlockLost { .. } => {}

@@ -82,6 +82,14 @@ pub enum ClusterCommand {
         /// Everything up to this number is safe; 0 if nothing is known.
         last: u64,
     },
+    /// The claim will never be granted: a newer one of the same producer has taken its place, or clients do not send to this
+    /// input.
+    Refuse {
+        /// Which claim.
+        token: u64,
+        /// Where.
+        worker: WorkerId,
+    },
     /// Take nothing more of the producer on this grant or an earlier one. Answered by `Revoked`, even if the grant has
     /// not arrived.
     Revoke {

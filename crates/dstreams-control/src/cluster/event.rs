@@ -65,7 +65,8 @@ pub enum ClusterEvent {
         /// The input.
         input: u32,
     },
-    /// A client with this producer name connected to this worker, which takes nothing of it before `Grant`.
+    /// A client with this producer name connected to this worker, which takes nothing of it before `Grant`. Each claim is
+    /// answered, by `Grant` or `Refuse`, unless the worker is lost.
     Claim {
         /// The input.
         input: u32,

@@ -99,7 +99,10 @@ impl Cluster {
             } => {
                 if self.roster.is_live(worker) && self.receivers.is_at_workers(input) {
                     let (key, claim) = ((input, producer), (worker, token));
-                    self.producers.claim(key, claim, &self.receivers, out);
+                    let known = (&self.roster, &self.receivers);
+                    self.producers.claim(key, claim, known, out);
+                } else if self.roster.is_live(worker) {
+                    out.push(ClusterCommand::Refuse { token, worker });
                 }
             }
             ClusterEvent::Revoked {

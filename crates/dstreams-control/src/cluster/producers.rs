@@ -90,18 +90,28 @@ impl Producers {
         &mut self,
         key: Key,
         (worker, token): (WorkerId, u64),
-        receivers: &Receivers,
+        (roster, receivers): (&Roster, &Receivers),
         out: &mut Vec<ClusterCommand>,
     ) {
-        let past = |it: &Producer| it.newest.is_some_and(|newest| token <= newest);
-        if self.all.get(&key).is_some_and(past) {
+        let newest = self.all.get(&key).and_then(|it| it.newest);
+        if newest.is_some_and(|newest| token <= newest) {
+            if newest != Some(token) {
+                out.push(ClusterCommand::Refuse { token, worker });
+            }
             return;
         }
         let turn = self.next_turn();
         let it = self.producer(&key);
         let before = std::mem::replace(&mut it.turn, turn);
         it.newest = Some(token);
-        it.waiting = Some(Claim { worker, token });
+        if let Some(older) = it.waiting.replace(Claim { worker, token })
+            && roster.is_live(older.worker)
+        {
+            out.push(ClusterCommand::Refuse {
+                token: older.token,
+                worker: older.worker,
+            });
+        }
         match &mut it.owner {
             Owner::Lost | Owner::Granted { revoked: true, .. } => {}
             Owner::Granted { claim, revoked } if claim.worker != worker => {

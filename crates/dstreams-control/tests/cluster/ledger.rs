@@ -66,6 +66,7 @@ pub struct Ledger {
     pub claims: BTreeMap<u64, (Arc<str>, WorkerId)>,
     pub newest_claims: BTreeMap<Arc<str>, u64>,
     pub granted: BTreeSet<u64>,
+    pub refused: BTreeSet<u64>,
     pub owners: BTreeMap<Arc<str>, (WorkerId, u64)>,
     pub cuts: BTreeMap<BlockId, BatchTime>,
 }
@@ -100,6 +101,7 @@ impl Ledger {
             claims: BTreeMap::new(),
             newest_claims: BTreeMap::new(),
             granted: BTreeSet::new(),
+            refused: BTreeSet::new(),
             owners: BTreeMap::new(),
             cuts: BTreeMap::new(),
         }
@@ -361,6 +363,7 @@ impl Ledger {
                     self.owners.insert(Arc::clone(producer), (*worker, *token));
                 }
             }
+            ClusterCommand::Refuse { token, .. } => drop(self.refused.insert(*token)),
             ClusterCommand::Assign {
                 partition,
                 holder,

@@ -14,7 +14,7 @@
 //! | that survivors are unknown is not told, or told for nothing | losses-told |
 //! | what the fence finds is ignored; a block is lost for nothing, or twice | block-lost |
 //! | a `Revoke` is not awaited | one-owner |
-//! | a claim is granted twice; an older one is | newest-claim |
+//! | a claim is granted twice; an older one is, or is never refused | newest-claim |
 //! | a claim is never granted | liveness |
 //! | marks are ignored, or too high | known-last; in the end producer-once, acked-once |
 //! | a block counts without those before it | known-last; in the end survivors, acked-once |
@@ -74,6 +74,7 @@ const MUST_HAPPEN: &[&str] = &[
     "block survived that was not acknowledged",
     "block that only the fence found",
     "blocks held in the calm",
+    "claim refused",
     "claim while the owner is fenced",
     "client broke off",
     "client went on elsewhere",

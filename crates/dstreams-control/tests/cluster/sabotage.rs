@@ -23,6 +23,7 @@ pub enum Fault {
     GrantTwice,
     GrantForgotten,
     OldClaimGranted,
+    RefusalForgotten,
     MarksIgnored,
     MarksInflated,
     GapsIgnored,
@@ -66,6 +67,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::GrantTwice, "newest-claim"),
     (Fault::GrantForgotten, "liveness"),
     (Fault::OldClaimGranted, "newest-claim"),
+    (Fault::RefusalForgotten, "newest-claim"),
     (Fault::MarksIgnored, "known-last"),
     (Fault::MarksInflated, "known-last"),
     (Fault::GapsIgnored, "known-last"),
@@ -299,6 +301,7 @@ impl Sabotaged {
             | (Fault::PeerToldAgain, ClusterCommand::Peer { .. })
             | (Fault::AssignedAgain, ClusterCommand::Assign { .. }) => twice(),
             (Fault::GrantForgotten, ClusterCommand::Grant { .. })
+            | (Fault::RefusalForgotten, ClusterCommand::Refuse { .. })
             | (Fault::CopyForgotten, ClusterCommand::Copy { .. })
             | (Fault::DropForgotten, ClusterCommand::Drop { .. })
             | (Fault::PeerForgotten, ClusterCommand::Peer { .. })

@@ -32,6 +32,7 @@ fn named(command: &ClusterCommand) -> Vec<WorkerId> {
         ClusterCommand::Receive { worker, .. }
         | ClusterCommand::Drop { worker, .. }
         | ClusterCommand::Grant { worker, .. }
+        | ClusterCommand::Refuse { worker, .. }
         | ClusterCommand::Revoke { worker, .. }
         | ClusterCommand::Drained { worker } => vec![*worker],
         ClusterCommand::Peer { worker, to } => [*worker].into_iter().chain(*to).collect(),

@@ -1,4 +1,5 @@
-//! Only the newest claim of a producer is granted, where it was made, and once. In the calm, it was.
+//! Only the newest claim of a producer is granted, where it was made, and once. An older one is refused, and in the calm
+//! none waits.
 
 use dstreams_control::cluster::ClusterCommand;
 
@@ -12,10 +13,18 @@ impl Invariant for NewestClaim {
     }
 
     fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
+        let ledger = scene.ledger;
+        if let ClusterCommand::Refuse { token, worker } = command {
+            let claim = ledger.claims.get(token);
+            let at = claim.is_none_or(|(_, claimant)| claimant == worker);
+            let newest = claim.and_then(|(producer, _)| ledger.newest_claims.get(producer));
+            return ensure(at && newest != Some(token), || {
+                format!("token {token} is refused at {worker}; the newest is {newest:?}")
+            });
+        }
         let ClusterCommand::Grant { token, worker, .. } = command else {
             return Ok(());
         };
-        let ledger = scene.ledger;
         let Some((producer, claimant)) = ledger.claims.get(token) else {
             return Err(format!("token {token} is granted, nobody claimed it"));
         };
@@ -33,13 +42,12 @@ impl Invariant for NewestClaim {
 
     fn calm(&self, scene: &Scene, _: Calm) -> Verdict {
         let ledger = scene.ledger;
-        let waits = ledger.newest_claims.values().find(|&token| {
-            let claim = ledger.claims.get(token);
-            let lives = claim.is_some_and(|(_, worker)| ledger.live.contains(worker));
-            lives && !ledger.granted.contains(token)
+        let waits = ledger.claims.iter().find(|(token, (_, worker))| {
+            let answered = ledger.granted.contains(token) || ledger.refused.contains(token);
+            ledger.live.contains(worker) && !answered
         });
         ensure(waits.is_none(), || {
-            format!("claim {waits:?} is not granted")
+            format!("claim {waits:?} is not answered")
         })
     }
 }

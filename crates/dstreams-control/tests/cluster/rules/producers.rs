@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ClusterCommand::{Grant, Revoke};
+use ClusterCommand::{Grant, Refuse, Revoke};
 use dstreams_control::cluster::{
     Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, WorkerId,
 };
@@ -68,6 +68,21 @@ fn a_claim_goes_on_from_what_is_safe() {
 }
 
 #[test]
+fn a_claim_that_comes_late_or_nowhere_is_refused() {
+    let mut it = cluster(2, 0);
+    let refused = |token, worker| [Refuse { token, worker }];
+    it.step(claim(W1, 5));
+    assert_eq!(it.step(claim(W2, 4)), refused(4, W2), "a newer one is here");
+    let elsewhere = ClusterEvent::Claim {
+        input: 7,
+        producer: Arc::from("p"),
+        worker: W1,
+        token: 6,
+    };
+    assert_eq!(it.step(elsewhere), refused(6, W1), "no such input");
+}
+
+#[test]
 fn what_comes_after_a_gap_is_not_safe_yet() {
     let mut it = cluster(2, 0);
     it.step(claim(W1, 1));
@@ -83,7 +98,11 @@ fn another_owner_gives_up_first() {
     let mut it = cluster(3, 0);
     it.step(claim(W1, 1));
     assert_eq!(it.step(claim(W2, 2)), [revoke(W1, 1)]);
-    assert_eq!(it.step(claim(W3, 3)), [], "replaces the waiting one");
+    let replaced = [Refuse {
+        token: 2,
+        worker: W2,
+    }];
+    assert_eq!(it.step(claim(W3, 3)), replaced, "it waits no more");
     assert_eq!(it.step(revoked(W2, 1, 4)), [], "does not own it");
     assert_eq!(it.step(revoked(W1, 1, 4)), [grant(3, W3, 4)]);
     assert_eq!(it.step(revoked(W1, 1, 9)), [], "a second time");

@@ -32,6 +32,11 @@ pub enum Letter {
         token: u64,
         last: u64,
     },
+    /// A claim that will not be granted.
+    Refuse {
+        producer: usize,
+        connection: u64,
+    },
     Revoke {
         producer: usize,
         token: u64,

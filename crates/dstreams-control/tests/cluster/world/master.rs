@@ -176,6 +176,16 @@ impl World<'_> {
                     self.order(worker, grant);
                 }
             }
+            ClusterCommand::Refuse { token, worker } => {
+                self.tally.add("claim refused");
+                if let Some((producer, connection)) = self.master.claims.remove(&token) {
+                    let refuse = Letter::Refuse {
+                        producer,
+                        connection,
+                    };
+                    self.order(worker, refuse);
+                }
+            }
             ClusterCommand::Revoke {
                 worker,
                 producer,

@@ -156,6 +156,10 @@ impl Worker {
                 token,
                 last,
             } => self.granted(producer, connection, token, last, &mut out),
+            Letter::Refuse {
+                producer,
+                connection,
+            } => out.push((End::Client(producer), Letter::Closed { connection })),
             Letter::Batch { connection, number } => {
                 if let End::Client(producer) = from {
                     self.batch(producer, connection, number, truth, &mut out, rng);

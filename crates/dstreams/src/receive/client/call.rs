@@ -50,8 +50,17 @@ impl Call {
             most: self.most,
             taken,
         };
+        // Whatever it waits for (memory, another worker, its producer's lock): a client that is gone ends it, so that
+        // the producer is free for its next call. A batch is taken, and counted as taken, without a wait in between.
+        let receiving = async {
+            tokio::select! {
+                biased;
+                () = self.say.unheard() => Err(Status::cancelled("the client is gone")),
+                received = receiving.run() => received,
+            }
+        };
         let acknowledging = acknowledge(&self.say, &ingest, waiting);
-        match tokio::join!(receiving.run(), acknowledging).0 {
+        match tokio::join!(receiving, acknowledging).0 {
             Ok(()) => tracing::debug!(stream, producer, "a client has finished"),
             Err(status) => {
                 let (code, reason) = (status.code(), status.message());
@@ -103,7 +112,6 @@ impl Receiving<'_> {
                 () = self.closing.requested() => {
                     return Err(Status::unavailable("the program takes in nothing more"));
                 }
-                () = self.say.unheard() => return Err(Status::cancelled("the client is gone")),
                 message = self.messages.message() => message?,
             };
             let Some(message) = message else {

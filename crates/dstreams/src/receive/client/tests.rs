@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod claims;
 mod cuts;
 
 use std::sync::Arc;
