@@ -8,6 +8,7 @@ use arrow_flight::{
 use async_trait::async_trait;
 use dstreams_control::cluster::WorkerId;
 use futures::StreamExt;
+use tokio::task::JoinHandle;
 use tonic::{Request, Status, Streaming};
 
 use super::hub::{Hub, Worker};
@@ -82,8 +83,14 @@ impl MasterCalls {
             joined: false,
         };
         self.hub.add(id, worker);
-        if let Err(reason) = self.attend(id, &link, &mut heard).await {
+        let mut joining = None;
+        if let Err(reason) = self.attend(id, &link, &mut heard, &mut joining).await {
             tracing::info!(worker = %id, reason, "worker lost");
+        }
+        if let Some(joining) = joining {
+            // It has joined by now or never does: what follows takes back all that it was given.
+            joining.abort();
+            let _ = joining.await;
         }
         let remote = self.begun.borrow().clone();
         if let Some(remote) = remote {
@@ -101,6 +108,7 @@ impl MasterCalls {
         id: WorkerId,
         link: &Sender<ToWorker>,
         heard: &mut Streaming<FlightData>,
+        joining: &mut Option<JoinHandle<()>>,
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
         let mut told = false;
@@ -121,7 +129,9 @@ impl MasterCalls {
                 message = hear(heard) => message,
             };
             match message {
-                Ok(Some(ToMaster::Ready)) => self.join_when_registered(id),
+                Ok(Some(ToMaster::Ready)) => {
+                    joining.get_or_insert_with(|| self.join_when_registered(id));
+                }
                 Ok(Some(message)) => self.hub.hear(id, message),
                 Ok(None) => return Err("it has closed its link".into()),
                 Err(status) => return Err(status.message().to_owned()),
@@ -130,7 +140,7 @@ impl MasterCalls {
     }
 
     /// The worker joins once the engine knows its executor.
-    fn join_when_registered(&self, id: WorkerId) {
+    fn join_when_registered(&self, id: WorkerId) -> JoinHandle<()> {
         let (hub, remote) = (Arc::clone(&self.hub), self.begun.borrow().clone());
         tokio::spawn(async move {
             let Some(remote) = remote else { return };
@@ -141,7 +151,7 @@ impl MasterCalls {
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
-        });
+        })
     }
 }
 

@@ -182,12 +182,16 @@ impl Hub {
         self.changed();
     }
 
-    /// A worker can run tasks, and becomes part of the cluster.
+    /// A worker can run tasks, and becomes part of the cluster, unless it is gone by now.
     pub fn join(&self, id: WorkerId) {
-        if let Some(worker) = self.lock().workers.get_mut(&id) {
-            worker.joined = true;
-        }
-        self.step(ClusterEvent::Joined { worker: id });
+        let mut state = self.lock();
+        let Some(worker) = state.workers.get_mut(&id) else {
+            return;
+        };
+        worker.joined = true;
+        self.step_in(&mut state, ClusterEvent::Joined { worker: id });
+        drop(state);
+        self.changed();
     }
 
     /// A worker is gone.
@@ -488,5 +492,53 @@ pub(super) fn lost_state(partition: u32) -> Error {
             "the state of partition {partition} is gone with the workers that held it: \
              the holder and its standby were lost before another one had a copy"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use dstreams::StreamContext;
+    use dstreams::cluster::Inbox;
+
+    use super::*;
+    use crate::link::channel;
+
+    fn hub() -> (Hub, Inbox) {
+        let mut ctx = StreamContext::new(Duration::from_secs(1)).unwrap();
+        let (_, lines) = ctx.queue::<String>("lines");
+        lines.for_each_rdd(|_| ());
+        let inbox = Inbox::new();
+        let hub = Hub::new(&Parts::of(ctx).unwrap(), 2, inbox.mailbox());
+        (hub, inbox)
+    }
+
+    fn worker() -> Worker {
+        Worker {
+            link: channel().0,
+            address: String::new(),
+            pid: 0,
+            cores: 1,
+            holds: Holds::default(),
+            joined: false,
+        }
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_does_not_join() {
+        let (hub, _inbox) = hub();
+        let [gone, there] = [hub.number(), hub.number()];
+        hub.add(gone, worker());
+        hub.lose(gone);
+        hub.join(gone);
+        assert_eq!(hub.lock().cluster.workers().count(), 0);
+        hub.add(there, worker());
+        hub.join(there);
+        assert_eq!(hub.lock().cluster.workers().collect::<Vec<_>>(), [there]);
+        hub.lose(there);
+        assert_eq!(hub.lock().cluster.workers().count(), 0);
     }
 }
