@@ -17,7 +17,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::copy::{CopyHeader, decode, encode};
 use super::service::{COPY_HEADER, Token};
-use crate::execute::retryable;
+use crate::execute::{TaskName, TaskState, retryable};
 use crate::plan::{KeptId, Part, Slice};
 
 /// The largest message taken from a peer: what is sent is cut into much smaller ones.
@@ -26,6 +26,8 @@ const MESSAGE: usize = 64 << 20;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How often an idle connection is probed, and how long that may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a short question may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What is asked of a holder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub enum Ask {
     State { partition: u32 },
     /// Have an output's sink prepare a partition that is held there.
     Prepare { output: usize, kept: KeptId },
+    /// Whether these tasks of the engine run there, or ran.
+    Tasks(Vec<TaskName>),
 }
 
 impl Ask {
@@ -177,6 +181,27 @@ impl Peers {
                 "state of partition {partition} from {holder}: {said}"
             ))
         })
+    }
+
+    /// What a worker knows of tasks, in their order.
+    pub async fn tasks(
+        &self,
+        tasks: Vec<TaskName>,
+        worker: &str,
+    ) -> Result<Vec<TaskState>, Status> {
+        let asked = async {
+            let message = self
+                .get(&Ask::Tasks(tasks), worker)
+                .await?
+                .message()
+                .await?;
+            let states = message.map(|it| it.data_body).unwrap_or_default();
+            serde_json::from_slice(&states).map_err(|error| Status::data_loss(error.to_string()))
+        };
+        let late = || Status::deadline_exceeded("no answer");
+        tokio::time::timeout(ANSWER, asked)
+            .await
+            .map_err(|_| late())?
     }
 
     /// Has an output's sink prepare a partition where it is held; `name` is the output's.

@@ -1,21 +1,24 @@
 //! [`Engine`]: Ballista's scheduler inside the master.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ballista_core::JobId;
 use ballista_core::config::{
-    BALLISTA_CLIENT_IO_RETRIES_TIMES, BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, TaskSchedulingPolicy,
+    BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, BALLISTA_CLIENT_IO_RETRIES_TIMES,
+    BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, TaskSchedulingPolicy,
 };
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::protobuf::job_status::Status as JobState;
 use ballista_core::serde::protobuf::scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer};
 use ballista_core::serde::protobuf::{ExecutorStoppedParams, JobStatus, UpdateTaskStatusParams};
+use ballista_core::serde::{BallistaCodec, BallistaLogicalExtensionCodec};
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
-use ballista_scheduler::scheduler_process::create_scheduler;
+use ballista_scheduler::metrics::default_metrics_collector;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
@@ -25,37 +28,49 @@ use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use super::front::{Admitted, Failures, Front};
+use super::launch::{Launcher, MESSAGE};
 use super::policy::Placement;
-use super::told::Told;
+use super::tasks::{TaskName, TaskState};
+use super::told::clip;
+use super::watch::{LOOK, Watch};
+use crate::data::Peers;
 use crate::plan::Codec;
 
-type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+pub type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// Seconds without a heartbeat after which the engine gives a worker up by itself. Our own link to
-/// the worker breaks much sooner.
-const SILENT_SECONDS: u64 = 30;
+/// Seconds without a heartbeat after which the engine gives a worker up by itself: never. It goes by the wall clock, so
+/// a clock that is set forward would be the loss of all workers. Our own links say who is lost, by probes.
+const SILENT_SECONDS: u64 = 365 * 24 * 3600;
 /// Seconds for which what is left of a finished job stays.
 const FINISHED_SECONDS: u64 = 2;
 /// Tries to fetch what an exchange carries, and milliseconds between them.
 const FETCHES: u64 = 2;
 const FETCH_AGAIN_MS: u64 = 20;
-/// More tasks than any worker ever runs.
-const ENDLESS: u32 = 1 << 30;
-/// Statuses of a job that may wait.
+/// Statuses of a job that may wait: one more is dropped, and what it said is found at the next look.
 const STATUSES: usize = 16;
+/// Looks at a job that the engine does not know before it is given up: it may not have come to it yet.
+const UNKNOWN: u32 = 10;
+/// Pause between two tries to cancel a job, at first and at most.
+const CANCEL: Duration = Duration::from_millis(20);
+const CANCEL_MOST: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Engine {
-    scheduler: Scheduler,
+    pub scheduler: Scheduler,
     context: Arc<SessionContext>,
     /// Where workers' executors connect.
     pub address: SocketAddr,
     placement: Placement,
+    peers: Peers,
+    failures: Arc<Failures>,
+    admitted: Arc<Admitted>,
     jobs: AtomicU64,
     serving: CancellationToken,
 }
@@ -78,6 +93,7 @@ pub fn session_config(partitions: usize) -> SessionConfig {
         // Who holds what an exchange carries is there or lost: waiting longer helps nobody.
         .set_u64(BALLISTA_CLIENT_IO_RETRIES_TIMES, FETCHES)
         .set_u64(BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, FETCH_AGAIN_MS)
+        .set_usize(BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, MESSAGE)
 }
 
 fn failed(what: impl ToString) -> Error {
@@ -86,7 +102,7 @@ fn failed(what: impl ToString) -> Error {
 
 impl Engine {
     /// Starts the scheduler; workers connect to a free port of `host`.
-    pub async fn start(host: &str, codec: Codec, partitions: usize) -> Result<Self> {
+    pub async fn start(host: &str, codec: Codec, partitions: usize, peers: Peers) -> Result<Self> {
         let address = format!("{host}:0");
         let listener = TcpListener::bind(&address).await;
         let listener = listener.map_err(|source| Error::Listen {
@@ -101,20 +117,44 @@ impl Engine {
             external_host: host.to_owned(),
             scheduling_policy: TaskSchedulingPolicy::PushStaged,
             executor_timeout_seconds: SILENT_SECONDS,
+            // A job whose workers are all away waits for others: a batch does not end for that.
+            no_executors_grace_period_seconds: SILENT_SECONDS,
             finished_job_data_clean_up_interval_seconds: FINISHED_SECONDS,
             finished_job_state_clean_up_interval_seconds: FINISHED_SECONDS,
             task_distribution: TaskDistributionPolicy::Custom(Arc::new(placement.clone())),
             override_config_producer: Some(Arc::new(move || session_config(partitions))),
-            override_physical_codec: Some(Arc::new(codec)),
             ..Default::default()
         });
         let cluster = BallistaCluster::new_from_config(&config).await;
         let cluster = cluster.map_err(failed)?;
-        let scheduler: Scheduler = create_scheduler(cluster, config).await.map_err(failed)?;
+        let failures = Arc::<Failures>::default();
+        let admitted = Arc::<Admitted>::default();
+        let launcher = Launcher {
+            endpoint: config.scheduler_endpoint(),
+            failures: Arc::clone(&failures),
+        };
+        let logical = Arc::new(BallistaLogicalExtensionCodec::default());
+        let mut scheduler: Scheduler = SchedulerServer::new_with_task_launcher(
+            config.scheduler_endpoint(),
+            cluster,
+            BallistaCodec::new(logical, Arc::new(codec)),
+            config,
+            default_metrics_collector().map_err(failed)?,
+            Arc::new(launcher),
+        );
+        scheduler.init().await.map_err(failed)?;
         let serving = CancellationToken::new();
+        let front = Front {
+            scheduler: scheduler.clone(),
+            failures: Arc::clone(&failures),
+            admitted: Arc::clone(&admitted),
+        };
+        let front = SchedulerGrpcServer::new(front)
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE);
         let server = Server::builder()
             .tcp_nodelay(true)
-            .add_service(SchedulerGrpcServer::new(scheduler.clone()))
+            .add_service(front)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 serving.clone().cancelled_owned(),
@@ -129,6 +169,9 @@ impl Engine {
             context: Arc::new(SessionContext::new_with_config(session_config(partitions))),
             address,
             placement,
+            peers,
+            failures,
+            admitted,
             jobs: AtomicU64::new(0),
             serving,
         })
@@ -137,41 +180,74 @@ impl Engine {
     /// Runs a plan for a batch, before those of later batches; dropping the future cancels the job.
     pub async fn run(&self, batch: BatchTime, plan: Arc<dyn ExecutionPlan>) -> Result<Done> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
-        let (sender, mut statuses) = mpsc::channel(STATUSES);
+        let (sender, statuses) = mpsc::channel(STATUSES);
         let name = format!("{:020}-{number:020}", batch.0);
         let context = Arc::clone(&self.context);
         let submitted = self
             .scheduler
             .submit_physical_plan(&name, context, plan, Some(sender));
         let job = submitted.await.map_err(failed)?;
-        let mut cancel = Cancel {
+        let mut running = RunningJob {
             scheduler: self.scheduler.clone(),
-            job: Some(job),
+            job: job.clone(),
+            statuses: Some(statuses),
+            serving: self.serving.clone(),
         };
-        while let Some(JobStatus { status, .. }) = statuses.recv().await {
-            match status {
-                Some(JobState::Successful(done)) => {
-                    cancel.job = None;
-                    let places = done.partition_location.into_iter().filter_map(|location| {
-                        let partition = location.partition_id?.partition_id as usize;
-                        Some((partition, location.executor_meta?.id))
-                    });
-                    return Ok(Done {
-                        workers: places.collect(),
-                    });
+        let ended = self.wait(&job, &mut running).await;
+        let failure = self.failures.take(job.as_str());
+        if let Ok(ended) = &ended {
+            running.statuses = None;
+            if let JobState::Failed(failed) = ended {
+                return Err(match failure {
+                    Some(told) => told.into_error(),
+                    // No task said what the program did wrong: the engine lost workers, or what they held.
+                    None => retryable(clip(&failed.error)),
+                });
+            }
+        }
+        let JobState::Successful(done) = ended? else {
+            return Err(failed("the engine ended a job in no known way"));
+        };
+        let places = done.partition_location.into_iter().filter_map(|location| {
+            let partition = location.partition_id?.partition_id as usize;
+            Some((partition, location.executor_meta?.id))
+        });
+        Ok(Done {
+            workers: places.collect(),
+        })
+    }
+
+    /// Waits until the job has ended; looks after it meanwhile.
+    async fn wait(&self, job: &JobId, running: &mut RunningJob) -> Result<JobState> {
+        let mut watch = Watch::new();
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unknown = 0;
+        loop {
+            let said = tokio::select! {
+                biased;
+                Some(said) = next(&mut running.statuses) => Some(said),
+                _ = looks.tick() => {
+                    watch.look(self, job).await?;
+                    let state = self.scheduler.state.task_manager.get_job_status(job).await;
+                    let state = state.map_err(failed)?;
+                    unknown = if state.is_some() { 0 } else { unknown + 1 };
+                    if unknown == UNKNOWN {
+                        return Err(retryable("the engine does not know a job any more"));
+                    }
+                    state
                 }
-                Some(JobState::Failed(failure)) => {
-                    cancel.job = None;
-                    return Err(error_of(&failure.error));
-                }
+            };
+            match said.and_then(|said| said.status) {
+                Some(ended @ (JobState::Successful(_) | JobState::Failed(_))) => return Ok(ended),
                 _ => {}
             }
         }
-        Err(failed("the engine said nothing of a job"))
     }
 
     /// A worker is gone: what it ran is run elsewhere.
     pub async fn lost(&self, worker: &str) {
+        self.admitted.remove(worker);
         self.placement.remove(worker);
         let stopped = ExecutorStoppedParams {
             executor_id: worker.to_owned(),
@@ -183,36 +259,59 @@ impl Engine {
         }
     }
 
+    /// From now on the worker's executor may register.
+    pub fn admit(&self, worker: &str) {
+        self.admitted.add(worker);
+    }
+
     /// Makes a worker part of the engine, once its executor has registered; whether it has.
-    pub async fn add(&self, worker: &str, cores: usize) -> bool {
-        let executors = &self.scheduler.state.executor_manager;
-        let known = executors.get_executors_state().await.unwrap_or_default();
-        if !known.iter().any(|(meta, ..)| meta.id == worker) {
+    pub async fn add(&self, worker: &str, cores: usize, address: &str) -> bool {
+        if !self.registered().await.contains(worker) {
             return false;
         }
-        self.placement.add(worker, cores);
-        // The placement counts who has room; the engine's count must not be in its way.
-        let room = vec![(worker.to_owned(), ENDLESS)];
-        if let Err(error) = executors.unbind_tasks(room).await {
-            tracing::warn!(worker, %error, "the engine has no room for tasks");
-        }
+        self.placement.add(worker, cores, address);
         true
+    }
+
+    async fn registered(&self) -> HashSet<String> {
+        let known = self
+            .scheduler
+            .state
+            .executor_manager
+            .get_executors_state()
+            .await;
+        let known = known.unwrap_or_default().into_iter();
+        // One that is removed just now has no heartbeat any more.
+        let known = known.filter(|(_, heartbeat, _)| heartbeat.is_some());
+        known.map(|(executor, ..)| executor.id).collect()
+    }
+
+    /// The workers that are part of the engine.
+    pub fn workers(&self) -> Vec<String> {
+        self.placement.workers()
     }
 
     /// Has tasks that wait looked at again: a gate has opened.
     pub async fn wake(&self) {
-        for executor_id in self.placement.workers() {
-            // An empty report of a live worker makes the scheduler offer what is free.
-            let nothing = UpdateTaskStatusParams {
-                executor_id,
-                task_status: Vec::new(),
-            };
-            let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
-            match told.await {
-                Ok(_) => return,
-                Err(error) => tracing::warn!(%error, "the engine was not woken"),
-            }
+        // An empty report makes the scheduler offer what is free, if it is of an executor that it knows. When it knows
+        // none, or that one is removed meanwhile, the next one that registers makes it do so.
+        let Some(executor_id) = self.registered().await.into_iter().next() else {
+            return;
+        };
+        let nothing = UpdateTaskStatusParams {
+            executor_id,
+            task_status: Vec::new(),
+        };
+        let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "the engine was not woken");
         }
+    }
+
+    /// What a worker knows of tasks, in their order, if it answers.
+    pub async fn ask(&self, worker: &str, tasks: Vec<TaskName>) -> Option<Vec<TaskState>> {
+        let address = self.placement.address(worker)?;
+        self.peers.tasks(tasks, &address).await.ok()
     }
 
     /// Jobs that are running or waiting.
@@ -227,36 +326,63 @@ impl Drop for Engine {
     }
 }
 
-/// What a task said, if it is in the engine's text.
-fn error_of(text: &str) -> Error {
-    match Told::find(text) {
-        Some(told) if told.retryable => retryable(text),
-        Some(told) => told.into_error().unwrap_or_else(|| failed(text)),
-        None => failed(text),
-    }
-}
-
 /// A failure that another run of the batch may mend.
 pub fn retryable(what: impl ToString) -> Error {
     let cause = std::io::Error::other(what.to_string());
     Error::Engine(Arc::new(DataFusionError::IoError(cause)))
 }
 
-/// Cancels a job whose future was dropped.
-struct Cancel {
-    scheduler: Scheduler,
-    job: Option<JobId>,
+async fn next(statuses: &mut Option<mpsc::Receiver<JobStatus>>) -> Option<JobStatus> {
+    statuses.as_mut()?.recv().await
 }
 
-impl Drop for Cancel {
+/// Cancels a job whose future was dropped before its end.
+struct RunningJob {
+    scheduler: Scheduler,
+    job: JobId,
+    /// None when it has ended.
+    statuses: Option<mpsc::Receiver<JobStatus>>,
+    serving: CancellationToken,
+}
+
+impl Drop for RunningJob {
     fn drop(&mut self) {
-        if let Some(job) = self.job.take() {
-            let scheduler = self.scheduler.clone();
-            tokio::spawn(async move {
-                if let Err(error) = scheduler.cancel_job(job).await {
-                    tracing::warn!(%error, "a job was not cancelled");
-                }
-            });
-        }
+        let Some(statuses) = self.statuses.take() else {
+            return;
+        };
+        let (scheduler, job) = (self.scheduler.clone(), self.job.clone());
+        let cancel = self
+            .serving
+            .clone()
+            .run_until_cancelled_owned(cancel(scheduler, job, statuses));
+        tokio::spawn(cancel);
     }
+}
+
+/// Cancels a job until it has ended: the engine passes over a job that it still plans, and then runs it. It holds the
+/// other end of `statuses` for as long as it has the job.
+async fn cancel(scheduler: Scheduler, job: JobId, mut statuses: mpsc::Receiver<JobStatus>) {
+    let mut pause = CANCEL;
+    let ended = async |statuses: &mut mpsc::Receiver<JobStatus>| {
+        while let Some(JobStatus { status, .. }) = statuses.recv().await {
+            if let Some(JobState::Successful(_) | JobState::Failed(_)) = status {
+                return;
+            }
+        }
+    };
+    loop {
+        if let Err(error) = scheduler.cancel_job(job.clone()).await {
+            tracing::warn!(%job, %error, "a job was not cancelled");
+        }
+        if tokio::time::timeout(pause, ended(&mut statuses))
+            .await
+            .is_ok()
+        {
+            break;
+        }
+        pause = (pause * 2).min(CANCEL_MOST);
+    }
+    // A task that was cancelled may have written after its files were removed.
+    tokio::time::sleep(Duration::from_secs(FINISHED_SECONDS)).await;
+    scheduler.state.executor_manager.clean_up_job_data(job);
 }

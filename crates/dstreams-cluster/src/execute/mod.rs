@@ -2,14 +2,23 @@
 //!
 //! **In**: plans of [`StepExec`](crate::plan::StepExec)s. **Out**: datasets that are kept by workers.
 //! **Promise**: tasks give the same rows wherever, whenever and however often they run. **On
-//! failure**: rows that cannot be fetched are worth another try; what a closure did wrong is told
-//! with its operator, and is not.
+//! failure**: what a machine or the engine did not manage is worth another try; what a closure did
+//! wrong arrives with its operator, and is not. A report or a task that was lost is found.
 
 mod engine;
+mod front;
 mod kept;
+mod launch;
 mod policy;
+mod pool;
 mod site;
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod told;
+mod watch;
 
 pub use engine::{Engine, retryable, session_config};
+pub use launch::MESSAGE;
 pub use site::Site;
+pub use tasks::{TaskName, TaskState, Tasks};

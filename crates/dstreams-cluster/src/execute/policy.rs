@@ -8,7 +8,7 @@
 //! right after a loss: tasks of a stage that is rolled back are never given back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use ballista_core::JobId;
@@ -28,27 +28,36 @@ use crate::plan::{Place, StepExec};
 /// See the module.
 #[derive(Debug, Default, Clone)]
 pub struct Placement {
-    /// How many tasks each worker runs at once, by its name for the engine.
-    cores: Arc<Mutex<HashMap<String, usize>>>,
+    /// How many tasks each worker runs at once, and its address, by its name for the engine.
+    workers: Arc<Mutex<Workers>>,
 }
 
+type Workers = HashMap<String, (usize, String)>;
+
 impl Placement {
+    fn lock(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A worker that runs so many tasks at once.
-    pub fn add(&self, worker: &str, cores: usize) {
-        let mut all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(worker.to_owned(), cores);
+    pub fn add(&self, worker: &str, cores: usize, address: &str) {
+        self.lock()
+            .insert(worker.to_owned(), (cores, address.to_owned()));
+    }
+
+    /// Where a worker is.
+    pub fn address(&self, worker: &str) -> Option<String> {
+        self.lock().get(worker).map(|(_, address)| address.clone())
     }
 
     /// The workers that are there.
     pub fn workers(&self) -> Vec<String> {
-        let all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
-        all.keys().cloned().collect()
+        self.lock().keys().cloned().collect()
     }
 
     /// A worker that is gone.
     pub fn remove(&self, worker: &str) {
-        let mut all = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(worker);
+        self.lock().remove(worker);
     }
 }
 
@@ -73,8 +82,8 @@ impl DistributionPolicy for Placement {
         }
         ordered.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut rooms = {
-            let cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = |budget| room(budget, &cores, &running);
+            let workers = self.lock();
+            let room = |budget| room(budget, &workers, &running);
             budgets.into_iter().map(room).collect::<Vec<_>>()
         };
         rooms.sort_by(|a, b| a.budget.executor_id.cmp(&b.budget.executor_id));
@@ -114,12 +123,12 @@ async fn count(info: &JobInfoCache, running: &mut HashMap<String, usize>) -> Str
 
 fn room<'b>(
     budget: &'b mut AvailableVcores,
-    cores: &HashMap<String, usize>,
+    workers: &Workers,
     running: &HashMap<String, usize>,
 ) -> Room<'b> {
-    let of = |all: &HashMap<String, usize>| all.get(&budget.executor_id).copied();
-    let tasks = of(cores).unwrap_or_default();
-    let tasks = tasks.saturating_sub(of(running).unwrap_or_default());
+    let worker = &budget.executor_id;
+    let cores = workers.get(worker).map_or(0, |(cores, _)| *cores);
+    let tasks = cores.saturating_sub(running.get(worker).copied().unwrap_or_default());
     Room { budget, tasks }
 }
 

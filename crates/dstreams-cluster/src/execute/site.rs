@@ -19,7 +19,7 @@ use dstreams::cluster::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::kept::KeptStore;
-use super::told::for_engine;
+use super::tasks::TaskLog;
 use crate::data::Peers;
 use crate::plan::lane::{in_order, lanes, tag};
 use crate::plan::{Exit, KeptId, Source, StepHeader, TaskSpec, Wire, Work, into};
@@ -31,6 +31,8 @@ pub struct Site {
     pub store: Arc<BlockStore>,
     pub kept: KeptStore,
     pub peers: Peers,
+    /// The tasks of the engine that run here, and those that have ended.
+    pub tasks: Arc<TaskLog>,
     config: SessionConfig,
     resources: Arc<RuntimeEnv>,
 }
@@ -54,6 +56,7 @@ impl Site {
             store: Arc::new(store),
             kept: KeptStore::default(),
             peers,
+            tasks: Arc::default(),
             config: SessionConfig::new().with_batch_size(rows_per_batch),
             resources: Arc::default(),
         }
@@ -104,10 +107,9 @@ impl Site {
         for read in &spec.reads {
             let mut held = Vec::with_capacity(read.slices.len());
             for slice in &read.slices {
-                held.push(self.here(&slice.part.source).await.map_err(for_engine)?);
+                held.push(self.here(&slice.part.source).await?);
             }
-            let rows = self.peers.read(&read.slices, held).await;
-            let rows = rows.map_err(for_engine)?;
+            let rows = self.peers.read(&read.slices, held).await?;
             datasets.add(read.slot, read.partition, rows);
         }
         let output = match (header.work, step) {
@@ -117,12 +119,10 @@ impl Site {
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
                 let (at, due) = (window.state, header.batch.0.is_multiple_of(window.slide_ms));
-                self.states
-                    .install(at, spec.task, header.batch, &delta)
-                    .map_err(for_engine)?;
+                self.states.install(at, spec.task, header.batch, &delta)?;
                 point("state:installed");
                 match due {
-                    true => vec![self.states.read(at, spec.task).map_err(for_engine)?],
+                    true => vec![self.states.read(at, spec.task)?],
                     false => vec![Vec::new()],
                 }
             }
@@ -160,11 +160,12 @@ impl Site {
         let run = run_task(plan, task, Arc::new(context), stage.route.clone());
         let run = std::panic::AssertUnwindSafe(run);
         match futures::FutureExt::catch_unwind(run).await {
-            Ok(rows) => rows.map_err(|error| for_engine(error.of(&stage.operator))),
-            Err(panic) => Err(for_engine(dstreams::Error::Panic {
+            Ok(rows) => Ok(rows.map_err(|error| error.of(&stage.operator))?),
+            Err(panic) => Err(dstreams::Error::Panic {
                 operator: stage.operator.clone(),
                 message: panic_message(&*panic),
-            })),
+            }
+            .into()),
         }
     }
 
@@ -299,7 +300,8 @@ pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
         (Some(text), _) => text.clone(),
         (None, Some(text)) => (*text).to_owned(),

@@ -1,23 +1,28 @@
-//! [`Told`]: an error of a task as text that the master can read again.
+//! [`Told`]: an error of a task on its way to the master.
 //!
-//! The engine passes on errors of tasks as text. What our nodes say is marked in it, so that the
-//! operator, the place in the program and whether a retry may help arrive as they were.
+//! The engine has one text for the error of a task, which it quotes and wraps on the way. So the worker writes what is
+//! known of the error into that text as hexadecimal digits, which no quoting changes, and of bounded size. The master
+//! reads it from the task's own report, before the engine makes the text of a failed job of it.
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use dstreams::{Error, Operator};
 use serde::{Deserialize, Serialize};
 
-const BEGIN: &str = "<dstreams-error ";
-const END: &str = "/>";
+/// What comes before the digits.
+const MARK: &str = "dstreams-error:";
+/// Bytes of a message: a panic can say anything, at any length, and reports of tasks are messages of bounded size.
+const LONGEST: usize = 16 << 10;
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     kind: Kind,
     operator: Option<(String, String)>,
     message: String,
+    /// Whether the same work may succeed when it is done again.
     pub retryable: bool,
 }
 
@@ -25,6 +30,8 @@ pub struct Told {
 enum Kind {
     Panic,
     Record,
+    /// The query engine said no to an operator.
+    Operator,
     Other,
 }
 
@@ -33,73 +40,181 @@ impl Told {
         let (kind, operator, message) = match error {
             Error::Panic { operator, message } => (Kind::Panic, Some(operator), message.clone()),
             Error::Record { operator, message } => (Kind::Record, Some(operator), message.clone()),
-            Error::Operator { operator, cause } => {
-                (Kind::Record, Some(operator), cause.to_string())
-            }
+            Error::Operator { operator, cause } => (Kind::Operator, Some(operator), said(cause)),
+            Error::Engine(cause) => (Kind::Other, None, said(cause)),
             other => (Kind::Other, None, other.to_string()),
         };
         Told {
             kind,
-            operator: operator.map(|o| (o.name.clone(), o.at.clone())),
-            message,
+            operator: operator.map(|o| (clip(&o.name), clip(&o.at))),
+            message: clip(&message),
             retryable: error.is_retryable(),
         }
     }
 
-    /// The marked error in a text of the engine, if there is one.
-    pub fn find(text: &str) -> Option<Self> {
-        let from = text.find(BEGIN)? + BEGIN.len();
-        let mut values = serde_json::Deserializer::from_str(&text[from..]).into_iter();
-        values.next()?.ok()
+    /// What the engine or the machine did not manage: worth another try.
+    pub fn of_the_machine(message: &str) -> Self {
+        Told {
+            kind: Kind::Other,
+            operator: None,
+            message: clip(message),
+            retryable: true,
+        }
     }
 
-    pub fn into_error(self) -> Option<Error> {
-        let operator = self.operator.map(|(name, at)| Operator { name, at })?;
+    /// The error in a text of the engine, if there is one.
+    pub fn find(text: &str) -> Option<Self> {
+        let from = text.find(MARK)? + MARK.len();
+        let digits = text[from..]
+            .bytes()
+            .map_while(|digit| (digit as char).to_digit(16));
+        let digits: Vec<u8> = digits.map(|digit| digit as u8).collect();
+        let bytes = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]);
+        serde_json::from_slice(&bytes.collect::<Vec<_>>()).ok()
+    }
+
+    /// The error that it was.
+    pub fn into_error(self) -> Error {
         let message = self.message;
-        Some(match self.kind {
+        let engine = |message: String| match self.retryable {
+            true => DataFusionError::IoError(std::io::Error::other(message)),
+            false => DataFusionError::Execution(message),
+        };
+        let Some((name, at)) = self.operator else {
+            return Error::Engine(Arc::new(engine(message)));
+        };
+        let operator = Operator { name, at };
+        match self.kind {
             Kind::Panic => Error::Panic { operator, message },
-            Kind::Record | Kind::Other => Error::Record { operator, message },
-        })
+            Kind::Record => Error::Record { operator, message },
+            Kind::Operator | Kind::Other => Error::Operator {
+                operator,
+                cause: Arc::new(engine(message)),
+            },
+        }
+    }
+
+    /// The error for the engine, which tries again by itself what looks like an I/O error to it.
+    pub fn for_engine(self) -> DataFusionError {
+        match self.retryable {
+            true => DataFusionError::IoError(std::io::Error::other(self)),
+            false => DataFusionError::External(Box::new(self)),
+        }
     }
 }
 
+/// What the engine said, without what [`Told::into_error`] puts before it.
+fn said(cause: &DataFusionError) -> String {
+    match cause {
+        DataFusionError::Execution(message) => message.clone(),
+        DataFusionError::IoError(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The beginning of a message that is too long.
+pub fn clip(message: &str) -> String {
+    match message.len() > LONGEST {
+        true => {
+            let end = message.floor_char_boundary(LONGEST);
+            format!("{} ... ({} bytes in all)", &message[..end], message.len())
+        }
+        false => message.to_owned(),
+    }
+}
+
+/// For people.
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
-        write!(f, "{BEGIN}{json}{END}")
+        if let Some((name, at)) = &self.operator {
+            write!(f, "`{name}` at {at}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// For the engine, which writes errors in this form.
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_vec(self).map_err(|_| fmt::Error)?;
+        f.write_str(MARK)?;
+        json.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_char(';')
     }
 }
 
 impl std::error::Error for Told {}
 
-/// An error of a task for the engine. One that another try may mend has the form that the engine
-/// tries again for: an I/O error.
-pub fn for_engine(error: Error) -> DataFusionError {
-    let told = Told::of(&error);
-    match told.retryable {
-        true => DataFusionError::IoError(std::io::Error::other(told)),
-        false => DataFusionError::External(Box::new(told)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use ballista_core::error::BallistaError;
+    use ballista_core::serde::protobuf::FailedTask;
+
     use super::*;
 
-    #[test]
-    fn an_error_is_found_again_in_the_text_around_it() {
-        let operator = Operator {
+    fn operator() -> Operator {
+        Operator {
             name: "map".into(),
             at: "src/main.rs:7".into(),
-        };
-        let error = Error::Panic {
-            operator,
-            message: "no \"thirteen\" /> please".into(),
-        };
-        let text = format!("Job failed: Execution({}), more", for_engine(error.clone()));
-        let found = Told::find(&text).unwrap();
-        assert!(!found.retryable);
-        assert_eq!(found.into_error().unwrap().to_string(), error.to_string());
+        }
+    }
+
+    /// As the engine makes a report of it, and of the report the text of a failed job.
+    fn reported(error: &Error) -> (FailedTask, String) {
+        let report = FailedTask::from(BallistaError::from(Told::of(error).for_engine()));
+        let text = format!("Job failed due to stage 1 failed: {:?}\n", report.error);
+        (report, format!("{text:?}"))
+    }
+
+    #[test]
+    fn an_error_is_found_again_in_what_the_engine_makes_of_it() {
+        let engine = |cause| Arc::new(cause);
+        let io = || DataFusionError::IoError(std::io::Error::other("gone"));
+        for error in [
+            Error::Panic {
+                operator: operator(),
+                message: "no \"thirteen\" /> \\ please\u{7}\n".into(),
+            },
+            Error::Record {
+                operator: operator(),
+                message: "äöü\0".into(),
+            },
+            Error::Operator {
+                operator: operator(),
+                cause: engine(DataFusionError::Execution("divided by zero".into())),
+            },
+            Error::Operator {
+                operator: operator(),
+                cause: engine(io()),
+            },
+            Error::Engine(engine(io())),
+        ] {
+            let (report, text) = reported(&error);
+            assert_eq!(report.retryable, error.is_retryable());
+            for text in [&report.error, &text] {
+                let found = Told::find(text).unwrap().into_error();
+                assert_eq!(found.to_string(), error.to_string());
+                assert_eq!(
+                    std::mem::discriminant(&found),
+                    std::mem::discriminant(&error)
+                );
+                assert_eq!(found.is_retryable(), error.is_retryable());
+            }
+        }
         assert_eq!(Told::find("nothing of ours"), None);
+        assert_eq!(Told::find("dstreams-error:7b"), None);
+    }
+
+    #[test]
+    fn a_report_is_small_whatever_a_panic_says() {
+        let error = Error::Panic {
+            operator: operator(),
+            message: "\u{1}".repeat(900_000),
+        };
+        let (report, _) = reported(&error);
+        // Each control character is 6 bytes of JSON, each of these 2 digits.
+        assert!(report.error.len() < 13 * LONGEST, "{}", report.error.len());
+        let found = Told::find(&report.error).unwrap().into_error().to_string();
+        assert!(found.ends_with("(900000 bytes in all)"), "{found}");
     }
 }

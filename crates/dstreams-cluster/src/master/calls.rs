@@ -118,6 +118,7 @@ impl MasterCalls {
                     told = true;
                     let Ok(remote) = begun.map(|remote| remote.clone()) else { return Ok(()) };
                     if let Some(remote) = remote {
+                        remote.engine.admit(&engine_name(id.0));
                         link.say(&ToWorker::Begin {
                             partitions: remote.plans.tasks,
                             engine: remote.engine.address.to_string(),
@@ -146,7 +147,8 @@ impl MasterCalls {
             let Some(remote) = remote else { return };
             let name = engine_name(id.0);
             while let Some(worker) = hub.workers().get(&id) {
-                if remote.engine.add(&name, worker.cores).await {
+                let (cores, address) = (worker.cores, &worker.address);
+                if remote.engine.add(&name, cores, address).await {
                     return hub.join(id);
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;

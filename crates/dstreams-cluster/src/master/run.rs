@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dstreams::arrow::array::RecordBatch;
@@ -20,6 +21,13 @@ use crate::execute::{Engine, retryable, session_config};
 use crate::link::ToWorker;
 use crate::plan::{Binding, Gate, Job, Shapes, Way, check};
 use crate::worker::engine_name;
+
+/// How long failures of machines and of the engine are mended here, by running the batch again, before they cost it an
+/// attempt: longer than a loss goes unnoticed.
+const MEND: Duration = Duration::from_secs(30);
+/// The pause before it runs again, at first and at most.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MOST: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Remote {
@@ -75,19 +83,27 @@ impl Remote {
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
+        let (began, mut pause) = (Instant::now(), PAUSE);
         loop {
             let snapshot = self.snapshot(None).await;
             let gate = Gate::default();
             let run = self.run_jobs((batch, attempt), blocks, &snapshot, &gate);
             tokio::pin!(run);
-            tokio::select! {
+            let done = tokio::select! {
                 biased;
-                opened = self.open_gate(&gate, after, &snapshot.holders) => {
-                    if opened {
-                        return run.await;
-                    }
+                opened = self.open_gate(&gate, after, &snapshot.holders) => match opened {
+                    true => run.await,
+                    false => continue,
+                },
+                done = &mut run => done,
+            };
+            match done {
+                Err(error) if of_machines(&error) && began.elapsed() < MEND => {
+                    tracing::warn!(%batch, %error, ?pause, "a batch runs again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MOST);
                 }
-                done = &mut run => return done,
+                done => return done,
             }
         }
     }
@@ -170,6 +186,11 @@ impl Remote {
         }
         Ok(outputs)
     }
+}
+
+/// Whether machines or the engine failed, and neither the program nor a sink.
+fn of_machines(error: &Error) -> bool {
+    error.is_retryable() && matches!(error, Error::Engine(_) | Error::Operator { .. })
 }
 
 #[async_trait]

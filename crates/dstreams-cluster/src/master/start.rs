@@ -127,7 +127,8 @@ impl Master {
         };
         hub.begin(state, of_kept);
         let codec = Codec::master(Arc::clone(&plans));
-        let engine = Engine::start(&self.host, codec, partitions).await?;
+        let peers = Peers::new(Token::new(self.options.token.clone()));
+        let engine = Engine::start(&self.host, codec, partitions, peers.clone()).await?;
         let store = Arc::<BlockStore>::default();
         for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
             store.insert(Arc::clone(&block.1));
@@ -137,7 +138,7 @@ impl Master {
             hub: Arc::clone(&hub),
             engine,
             plans,
-            peers: Peers::new(Token::new(self.options.token.clone())),
+            peers,
             rows_per_task: self.parts.config.rows_per_task,
             address: self.address.clone(),
             own: Arc::new(own),

@@ -73,6 +73,17 @@ impl Calls for WorkerCalls {
                 };
                 Ok(Box::pin(futures::stream::iter([Ok(message)])))
             }
+            Ask::Tasks(tasks) => {
+                let states = tasks.iter().map(|task| epoch.site.tasks.state(task));
+                let states = serde_json::to_vec(&states.collect::<Vec<_>>());
+                let message = FlightData {
+                    data_body: states
+                        .map_err(|error| Status::internal(error.to_string()))?
+                        .into(),
+                    ..FlightData::default()
+                };
+                Ok(Box::pin(futures::stream::iter([Ok(message)])))
+            }
             Ask::State { partition } => {
                 let state = epoch.site.states.export(partition as usize);
                 let state = state.map_err(internal)?;

@@ -16,13 +16,11 @@ use dstreams::{Error, Result};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use crate::execute::{Site, session_config};
+use crate::execute::{MESSAGE, Site, Tasks, session_config};
 use crate::plan::Codec;
 
 /// Seconds between signs of life to the engine. Our own link notices a loss much sooner.
 const HEARTBEAT: u64 = 5;
-/// Bytes of a message between executors, at most.
-const MESSAGE: usize = 16 << 20;
 /// Seconds an executor waits for the scheduler to answer.
 const CONNECT: u16 = 10;
 
@@ -157,6 +155,9 @@ pub async fn run(
         vcores: cores,
         task_scheduling_policy: TaskSchedulingPolicy::PushStaged,
         executor_heartbeat_interval_seconds: HEARTBEAT,
+        grpc_max_decoding_message_size: MESSAGE as u32,
+        grpc_max_encoding_message_size: MESSAGE as u32,
+        override_execution_engine: Some(Arc::new(Tasks::new(Arc::clone(&site.tasks)))),
         work_dir: Some(work_dir.0.display().to_string()),
         memory_pool_size: Some(0),
         override_physical_codec: Some(Arc::new(Codec::worker(site))),

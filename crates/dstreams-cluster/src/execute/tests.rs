@@ -1,0 +1,92 @@
+//! The engine with what goes wrong between it and its executors.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::datatypes::Schema;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use dstreams::cluster::Parts;
+use dstreams::{BatchTime, Queue, StreamContext};
+
+use super::Engine;
+use super::front::LOSE;
+use crate::data::{Peers, Token};
+use crate::plan::Codec;
+use crate::{Master, MasterOptions, WorkerOptions, run_worker};
+
+type Found = Arc<Mutex<Vec<i64>>>;
+
+fn program(found: &Found) -> (StreamContext, Queue<i64>) {
+    let mut ctx = StreamContext::new(Duration::from_millis(50)).unwrap();
+    let (queue, numbers) = ctx.queue::<i64>("numbers");
+    let log = Arc::clone(found);
+    numbers
+        .map::<i64>(|number| number + 1)
+        .for_each_rdd(move |rdd| {
+            log.lock().unwrap().extend(rdd.collect().unwrap());
+        });
+    (ctx, queue)
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "waited for {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_report_is_lost_runs_again() {
+    let found = Found::default();
+    let (ctx, queue) = program(&found);
+    let master = Master::listen(ctx, MasterOptions::default()).await.unwrap();
+    let mut options = WorkerOptions::new(master.address());
+    options.cores = 1;
+    let build = |_: &[String]| Ok(program(&Found::default()).0);
+    let worker = std::thread::spawn(move || run_worker(&options, &build, &|_, _| {}));
+    let cluster = master.start().await.unwrap();
+    for (lost, number) in [(0, 1), (2, 2), (0, 3)] {
+        LOSE.store(lost, Ordering::SeqCst);
+        queue.push([number]).await.unwrap();
+        until("the batch", || {
+            found.lock().unwrap().len() == number as usize
+        })
+        .await;
+        assert_eq!(LOSE.load(Ordering::SeqCst), 0, "reports were lost");
+    }
+    assert_eq!(*found.lock().unwrap(), [2, 3, 4]);
+    cluster.running.stop(true, None).await.unwrap();
+    drop(cluster);
+    tokio::task::spawn_blocking(|| worker.join())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}
+
+/// The engine passes over a job that is cancelled while it plans it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_at_any_time_is_gone() {
+    let (ctx, _queue) = program(&Found::default());
+    let plans = Arc::new(Parts::of(ctx).unwrap().plans(2).unwrap());
+    let peers = Peers::new(Token::default());
+    let codec = Codec::master(plans);
+    let engine = Engine::start("127.0.0.1", codec, 2, peers).await.unwrap();
+    let plan: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::empty())));
+    let mut ran = 0;
+    for micros in 0..200 {
+        // Nobody runs it.
+        let run = engine.run(BatchTime(micros), Arc::clone(&plan));
+        let run = tokio::time::timeout(Duration::from_micros(micros * 20), run).await;
+        assert!(run.is_err());
+        ran = ran.max(engine.jobs());
+    }
+    assert!(ran > 0, "none of them came to the engine");
+    until("no jobs", || engine.jobs() == 0).await;
+}
