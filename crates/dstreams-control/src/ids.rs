@@ -5,13 +5,25 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The receiver of one input stream.
+/// The receiver of one input stream. No two of a program have the same, also of different processes: those of the n-th
+/// process (from 0) are n·2³² and on.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
-pub struct ReceiverId(pub u32);
+pub struct ReceiverId(pub u64);
 
 impl fmt::Display for ReceiverId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        match (self.0 >> 32, self.0 & u64::from(u32::MAX)) {
+            (0, number) => write!(f, "{number}"),
+            (process, number) => write!(f, "{process}:{number}"),
+        }
+    }
+}
+
+impl ReceiverId {
+    /// The first of the n-th process, from 0.
+    #[must_use]
+    pub const fn first_of(process: u32) -> Self {
+        Self((process as u64) << 32)
     }
 }
 
@@ -56,5 +68,10 @@ mod tests {
         assert!(id(0, 9) < id(1, 0));
         assert!(id(1, 0) < id(1, 1));
         assert_eq!(id(1, 7).to_string(), "1/7");
+        let of_third = BlockId {
+            receiver: ReceiverId(ReceiverId::first_of(2).0 + 1),
+            seq: 7,
+        };
+        assert_eq!(of_third.to_string(), "2:1/7");
     }
 }

@@ -90,14 +90,14 @@ impl Intake {
 
     /// Takes in a receiver, unless it has left: the next `Seal` asks it too.
     pub(crate) fn joined(&mut self, receiver: ReceiverId) {
-        if !self.gone.contains(u64::from(receiver.0)) {
+        if !self.gone.contains(receiver.0) {
             self.receivers.entry(receiver).or_default();
         }
     }
 
     /// Lets a receiver go, once: of what is in no cut, exactly `blocks` remain.
     pub(crate) fn left(&mut self, receiver: ReceiverId, blocks: Vec<BlockMeta>) {
-        if self.is_done() || !self.gone.insert(u64::from(receiver.0)) {
+        if self.is_done() || !self.gone.insert(receiver.0) {
             return;
         }
         let mut seen = self.receivers.remove(&receiver).unwrap_or_default();

@@ -29,6 +29,18 @@ impl SeqSet {
         self.ranges.insert(0, last);
     }
 
+    /// Adds every number from `first` to `last`.
+    pub(crate) fn insert_range(&mut self, mut first: u64, mut last: u64) {
+        self.ranges.retain(|&from, &mut to| {
+            let touches = from <= last.saturating_add(1) && first <= to.saturating_add(1);
+            if touches {
+                (first, last) = (first.min(from), last.max(to));
+            }
+            !touches
+        });
+        self.ranges.insert(first, last);
+    }
+
     /// The least number that is not in it.
     pub(crate) fn end(&self) -> u64 {
         let first = self.ranges.first_key_value();
@@ -111,8 +123,15 @@ mod tests {
         }
 
         #[test]
-        fn behaves_as_a_set(seqs in prop::collection::vec(0u64..40, 0..80)) {
+        fn behaves_as_a_set(
+            seqs in prop::collection::vec(0u64..40, 0..80),
+            runs in prop::collection::vec((0u64..40, 0u64..6), 0..4),
+        ) {
             let (mut set, mut model) = (SeqSet::default(), BTreeSet::new());
+            for (first, more) in runs {
+                set.insert_range(first, first + more);
+                model.extend(first..=first + more);
+            }
             for seq in seqs {
                 prop_assert_eq!(set.contains(seq), model.contains(&seq));
                 prop_assert_eq!(set.insert(seq), model.insert(seq));
@@ -120,6 +139,8 @@ mod tests {
             }
             let inside: Vec<u64> = set.ranges.iter().flat_map(|(&first, &last)| first..=last).collect();
             prop_assert_eq!(inside, model.into_iter().collect::<Vec<_>>());
+            let apart = set.ranges.iter().zip(set.ranges.iter().skip(1));
+            prop_assert!(apart.into_iter().all(|((_, last), (first, _))| last + 1 < *first));
         }
     }
 }

@@ -125,7 +125,7 @@ impl Hub {
         let mut state = self.lock();
         if let Some((durable, restored)) = kept {
             let _ = self.durable.set(Arc::clone(durable));
-            config.first_receiver = restored.first_receiver() + self.inputs.len() as u32;
+            config.first_receiver = restored.first_receiver() + self.inputs.len() as u64;
             config.known = restored.known().collect();
             config.restored = restored.batch();
             state.own = restored.receivers().collect();
@@ -481,7 +481,7 @@ impl State {
     fn input_of(&self, receiver: ReceiverId) -> u32 {
         let own = self.own.get(&receiver).copied();
         own.or_else(|| self.cluster.input_of(receiver))
-            .unwrap_or(receiver.0)
+            .unwrap_or_else(|| u32::try_from(receiver.0).unwrap_or_default())
     }
 }
 

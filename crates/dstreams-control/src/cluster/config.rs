@@ -29,7 +29,7 @@ pub struct ClusterConfig {
     pub inputs: Vec<InputKind>,
     /// The first id that `Receive` uses, if not below the number of inputs. Default 0; a master that goes on where
     /// another stopped begins above every id that one gave.
-    pub first_receiver: u32,
+    pub first_receiver: u64,
     /// The batch as of which an earlier master left the state: each partition is to be made as of it, on the first
     /// worker that is assigned to it, which says `Installed` with copy 1 then.
     pub restored: Option<BatchTime>,

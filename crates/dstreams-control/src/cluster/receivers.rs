@@ -61,17 +61,17 @@ pub(super) struct Receivers {
     /// Inputs that have no source any more.
     ended: BTreeSet<u32>,
     /// The first id of a worker's receiver, and the next; `None` when there are no more.
-    first: u32,
-    next: Option<u32>,
+    first: u64,
+    next: Option<u64>,
 }
 
 impl Receivers {
     pub(super) fn new(config: &ClusterConfig) -> Self {
         let inputs = u32::try_from(config.inputs.len()).unwrap_or(u32::MAX);
-        let first = config.first_receiver.max(inputs);
+        let first = config.first_receiver.max(u64::from(inputs));
         let of =
             |kind| (0..inputs).filter(move |&input| kind_of(&config.inputs, input) == Some(kind));
-        let master = |input| (ReceiverId(input), Receiver::new(None, input));
+        let master = |input| (ReceiverId(u64::from(input)), Receiver::new(None, input));
         Self {
             inputs: config.inputs.clone(),
             all: of(InputKind::Master).map(master).collect(),

@@ -4,7 +4,7 @@
 //! which blocks it has: a range for each receiver, and receivers of which nothing more counts as ranges too, so that it
 //! stays small.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ impl Covered {
     /// Whether that goes for all blocks of the receiver.
     #[must_use]
     pub fn is_closed(&self, receiver: ReceiverId) -> bool {
-        self.closed.contains(u64::from(receiver.0))
+        self.closed.contains(receiver.0)
     }
 
     /// Adds a block.
@@ -47,7 +47,24 @@ impl Covered {
     /// Adds all blocks of a receiver.
     pub(super) fn close(&mut self, receiver: ReceiverId) {
         self.open.remove(&receiver);
-        self.closed.insert(u64::from(receiver.0));
+        self.closed.insert(receiver.0);
+    }
+
+    /// Adds all receivers before `first` but these: nothing of them is anywhere, and nothing ever will be. So however
+    /// many processes there were, they are few ranges.
+    pub fn close_before<'a>(
+        &mut self,
+        first: ReceiverId,
+        but: impl Iterator<Item = &'a ReceiverId>,
+    ) {
+        let but: BTreeSet<ReceiverId> = but.copied().chain(self.open()).collect();
+        let mut from = 0;
+        for ReceiverId(open) in but.into_iter().filter(|it| *it < first).chain([first]) {
+            if from < open {
+                self.closed.insert_range(from, open - 1);
+            }
+            from = open + 1;
+        }
     }
 
     /// The receivers with blocks in it that are not closed.
@@ -60,7 +77,7 @@ impl Covered {
 mod tests {
     use super::*;
 
-    fn id(receiver: u32, seq: u64) -> BlockId {
+    fn id(receiver: u64, seq: u64) -> BlockId {
         BlockId {
             receiver: ReceiverId(receiver),
             seq,
@@ -76,6 +93,30 @@ mod tests {
         covered.insert(id(3, 7));
         assert!(covered.contains(id(3, 1)) && covered.is_closed(ReceiverId(3)));
         assert!(!covered.contains(id(2, 0)) && covered.open().count() == 0);
+    }
+
+    #[test]
+    fn processes_that_are_over_are_one_range() {
+        let mut covered = Covered::default();
+        for process in 0..70_000 {
+            let first = ReceiverId::first_of(process);
+            covered.insert(id(first.0 + 1, 0));
+            let ended = [ReceiverId(first.0 + 1), ReceiverId(first.0 + 2)];
+            let next = ReceiverId::first_of(process + 1);
+            covered.close_before(next, ended.iter());
+            assert!(covered.is_closed(first) && covered.is_closed(ReceiverId(next.0 - 1)));
+            assert!(!covered.is_closed(next));
+            for receiver in ended {
+                assert!(!covered.is_closed(receiver) && !covered.contains(id(receiver.0, 9)));
+                covered.close(receiver);
+            }
+        }
+        let json = serde_json::to_string(&covered).unwrap();
+        assert_eq!(
+            json,
+            r#"{"closed":{"ranges":{"0":300647710719999}},"open":{}}"#
+        );
+        assert_eq!(ReceiverId::first_of(70_000).0 - 1, 300_647_710_719_999);
     }
 
     /// The bytes are in checkpoints.

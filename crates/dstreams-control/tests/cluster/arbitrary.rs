@@ -24,7 +24,7 @@ fn small() -> impl Strategy<Value = u32> {
 }
 
 fn block() -> impl Strategy<Value = BlockId> {
-    let receiver = prop_oneof![20 => 0u32..12, 1 => any::<u32>()];
+    let receiver = prop_oneof![20 => 0u64..12, 1 => any::<u64>()];
     (receiver, number()).prop_map(|(receiver, seq)| BlockId {
         receiver: ReceiverId(receiver),
         seq,
@@ -88,7 +88,7 @@ fn config() -> impl Strategy<Value = ClusterConfig> {
         Just(InputKind::Master)
     ];
     let bounds = (0usize..4, 0usize..3, 0usize..3, 0u64..3);
-    let first = prop_oneof![8 => 0u32..3, 1 => Just(u32::MAX - 1), 1 => Just(u32::MAX)];
+    let first = prop_oneof![8 => 0u64..3, 1 => Just(u64::MAX - 1), 1 => Just(u64::MAX)];
     (prop::collection::vec(kind, 0..4), 0u32..4, first, bounds).prop_map(
         |(inputs, partitions, first_receiver, bounds)| {
             let (copies, max_copying, max_producers, max_standby_lag) = bounds;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::judge::Judge;
 use crate::ledger::Ledger;
 
-const RECEIVERS: u32 = 2;
+const RECEIVERS: u64 = 2;
 
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -85,7 +85,7 @@ struct Choice {
     kind: u8,
     misfit: u8,
     retryable: bool,
-    blocks: Vec<(u32, u64)>,
+    blocks: Vec<(u64, u64)>,
     clock_us: i64,
 }
 
@@ -117,7 +117,7 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
         choice.misfit == 0,
         choice.retryable.then_some(Timestamp(ledger.now.0 + 30_000)),
     );
-    let block = |&(receiver, seq): &(u32, u64)| {
+    let block = |&(receiver, seq): &(u64, u64)| {
         let id = BlockId {
             receiver: ReceiverId(receiver),
             seq,
@@ -132,7 +132,7 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
         0..10 => Event::Tick,
         10..24 => Event::Reported {
             batch: BatchTime(open.saturating_sub(10 * misfit)),
-            receiver: ReceiverId(u32::from(choice.kind) % RECEIVERS + u32::from(choice.misfit) / 4),
+            receiver: ReceiverId(u64::from(choice.kind) % RECEIVERS + u64::from(choice.misfit) / 4),
             blocks: choice.blocks.iter().map(block).collect(),
         },
         24..30 => Event::Finished {
@@ -150,10 +150,10 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
             retryable: choice.misfit < 4,
         },
         40 | 41 => Event::Joined {
-            receiver: ReceiverId(u32::from(choice.misfit)),
+            receiver: ReceiverId(u64::from(choice.misfit)),
         },
         42 => Event::Left {
-            receiver: ReceiverId(u32::from(choice.misfit)),
+            receiver: ReceiverId(u64::from(choice.misfit)),
             blocks: choice.blocks.iter().map(block).collect(),
         },
         38 if choice.blocks.is_empty() => Event::Stop { graceful, deadline },

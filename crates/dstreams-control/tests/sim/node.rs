@@ -32,7 +32,7 @@ pub struct Node {
     interval_us: u64,
     receivers: Vec<Receiver>,
     /// The next to join.
-    next_receiver: u32,
+    next_receiver: u64,
     /// The controller was told that they have left.
     gone: BTreeSet<ReceiverId>,
     /// Receivers take in blocks: from the start until they are closed.
@@ -59,7 +59,7 @@ impl Node {
         let receivers: Vec<_> = plan.receivers.iter().map(|&id| Receiver::new(id)).collect();
         Self {
             interval_us: plan.config.interval_ms * 1_000,
-            next_receiver: u32::try_from(receivers.len()).unwrap(),
+            next_receiver: u64::try_from(receivers.len()).unwrap(),
             receivers,
             gone: BTreeSet::new(),
             open: false,

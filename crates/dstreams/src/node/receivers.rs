@@ -56,7 +56,7 @@ impl Receivers {
         let (name, schema) = parts.inputs().swap_remove(input as usize);
         // Receivers of each process have names of their own: their blocks may be in one batch.
         let first = kept.map_or(0, |(_, restored)| restored.first_receiver());
-        let receiver = ReceiverId(first + input);
+        let receiver = ReceiverId(first + u64::from(input));
         let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
         let intake = Intake::new(receiver, &name, schema, &parts.config, budget, dead);
         let intake = Arc::new(match kept {

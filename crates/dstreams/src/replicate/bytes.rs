@@ -1,6 +1,6 @@
 //! A block as bytes, and back.
 //!
-//! The receiver (`u32`), the block's number, its records and its bytes of memory (`u64` each); the
+//! The receiver (`u64`; `u32` in format 1), the block's number, its records and its bytes of memory (`u64` each); the
 //! marks: how many (`u32`), and for each its name's length (`u32`), its name and its number (`u64`);
 //! then an Arrow IPC stream to the end. The frame is that of [`Format`].
 
@@ -21,11 +21,16 @@ use crate::receive::{Block, Share};
 const BLOCK: Format = Format {
     what: "a block",
     magic: *b"dstr-blk",
+    version: 2,
+};
+/// Earlier programs wrote it.
+const BLOCK_1: Format = Format {
     version: 1,
+    ..BLOCK
 };
 
 /// Bytes before the marks.
-const HEAD: usize = 4 + 3 * 8 + 4;
+const HEAD: usize = 4 * 8 + 4;
 /// Bytes of a block that are believed: more than any machine's memory.
 const MOST: u64 = 1 << 48;
 
@@ -39,8 +44,8 @@ impl Block {
     /// The same where they lie, without a checksum.
     pub(crate) fn to_pieces(&self, schema: &SchemaRef) -> Result<Pieces> {
         let mut bytes = BLOCK.begin(HEAD);
-        bytes.put_u32_le(self.meta.id.receiver.0);
-        for number in [self.meta.id.seq, self.meta.rows, self.meta.bytes] {
+        let BlockId { receiver, seq } = self.meta.id;
+        for number in [receiver.0, seq, self.meta.rows, self.meta.bytes] {
             bytes.put_u64_le(number);
         }
         bytes.put_u32_le(self.marks.len() as u32);
@@ -59,16 +64,29 @@ impl Block {
     ///
     /// Any other bytes are an error: damaged, of another format, made up.
     pub fn from_bytes(bytes: &[u8], schema: &SchemaRef, memory: Vec<Share>) -> Result<Block> {
-        Block::from_body(BLOCK.open(bytes)?, schema, memory)
+        let (is_wide, body) = match BLOCK_1.open_unsealed(bytes) {
+            Ok(_) => (false, BLOCK_1.open(bytes)?),
+            Err(_) => (true, BLOCK.open(bytes)?),
+        };
+        Block::from_body(is_wide, body, schema, memory)
     }
 
     /// The block of bytes without a checksum: somebody has checked that they are what was written.
     pub(crate) fn from_unsealed(bytes: &[u8], schema: &SchemaRef) -> Result<Block> {
-        Block::from_body(BLOCK.open_unsealed(bytes)?, schema, Vec::new())
+        let (is_wide, body) = match BLOCK_1.open_unsealed(bytes) {
+            Ok(body) => (false, body),
+            Err(_) => (true, BLOCK.open_unsealed(bytes)?),
+        };
+        Block::from_body(is_wide, body, schema, Vec::new())
     }
 
-    fn from_body(mut from: &[u8], schema: &SchemaRef, memory: Vec<Share>) -> Result<Block> {
-        let (id, rows, size, marks) = head(&mut from)?;
+    fn from_body(
+        is_wide: bool,
+        mut from: &[u8],
+        schema: &SchemaRef,
+        memory: Vec<Share>,
+    ) -> Result<Block> {
+        let (id, rows, size, marks) = head(is_wide, &mut from)?;
         if size > MOST {
             return Err(BLOCK.wrong(format!("{size} bytes of memory are said to be in a block")));
         }
@@ -84,9 +102,13 @@ impl Block {
 type Marks = BTreeMap<Arc<str>, u64>;
 
 /// What is before the records: name, records, bytes of memory, marks.
-fn head(from: &mut &[u8]) -> Result<(BlockId, u64, u64, Marks)> {
+fn head(is_wide: bool, from: &mut &[u8]) -> Result<(BlockId, u64, u64, Marks)> {
     let short = |error: TryGetError| BLOCK.wrong(error.to_string());
-    let receiver = ReceiverId(from.try_get_u32_le().map_err(short)?);
+    let receiver = match is_wide {
+        true => from.try_get_u64_le(),
+        false => from.try_get_u32_le().map(u64::from),
+    };
+    let receiver = ReceiverId(receiver.map_err(short)?);
     let seq = from.try_get_u64_le().map_err(short)?;
     let rows = from.try_get_u64_le().map_err(short)?;
     let size = from.try_get_u64_le().map_err(short)?;

@@ -123,7 +123,7 @@ impl Drop for SpillFile {
 }
 
 fn name_of(id: BlockId, made: u64) -> String {
-    format!("dstreams-block-{}-{}-{made}.spill", id.receiver, id.seq)
+    format!("dstreams-block-{}-{}-{made}.spill", id.receiver.0, id.seq)
 }
 
 /// The block whose file has this name.

@@ -23,7 +23,7 @@ fn mark(input: u32, producer: &str, last: u64) -> Mark {
     }
 }
 
-fn receive(worker: WorkerId, input: u32, receiver: u32) -> ClusterCommand {
+fn receive(worker: WorkerId, input: u32, receiver: u64) -> ClusterCommand {
     Receive {
         worker,
         input,
@@ -34,7 +34,7 @@ fn receive(worker: WorkerId, input: u32, receiver: u32) -> ClusterCommand {
 
 /// Of a source that goes on.
 fn goes_on(
-    (worker, input, receiver): (WorkerId, u32, u32),
+    (worker, input, receiver): (WorkerId, u32, u64),
     positions: &[(&str, u64)],
 ) -> ClusterCommand {
     let positions = positions.iter();

@@ -43,7 +43,7 @@ fn lost(worker: WorkerId) -> ClusterEvent {
 }
 
 fn id((receiver, seq): (u32, u64)) -> BlockId {
-    let receiver = ReceiverId(receiver);
+    let receiver = ReceiverId(u64::from(receiver));
     BlockId { receiver, seq }
 }
 
@@ -99,7 +99,7 @@ fn copy(block: (u32, u64), from: WorkerId, to: WorkerId) -> ClusterCommand {
     ClusterCommand::Copy { block, from, to }
 }
 
-fn gone(receiver: u32, blocks: &[(u32, u64)]) -> ClusterCommand {
+fn gone(receiver: u64, blocks: &[(u32, u64)]) -> ClusterCommand {
     ClusterCommand::Gone {
         receiver: ReceiverId(receiver),
         blocks: blocks.iter().copied().map(meta).collect(),

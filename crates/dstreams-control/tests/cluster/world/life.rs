@@ -21,7 +21,8 @@ impl World<'_> {
         let receivers = self
             .truth
             .inputs_of(dstreams_control::cluster::InputKind::Master);
-        let receivers = receivers.map(dstreams_control::ReceiverId).collect();
+        let receivers = receivers.map(|input| dstreams_control::ReceiverId(u64::from(input)));
+        let receivers = receivers.collect();
         self.todo.push_back(Do::Control(Event::Start { receivers }));
         for _ in 0..self.plan.workers {
             self.turn(Turn::Join);

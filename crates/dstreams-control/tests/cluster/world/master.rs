@@ -341,7 +341,7 @@ impl World<'_> {
         }
         let inputs: Vec<_> = self.truth.inputs_of(InputKind::Master).collect();
         for input in inputs {
-            let receiver = ReceiverId(input);
+            let receiver = ReceiverId(u64::from(input));
             let mut blocks = Vec::new();
             if self.truth.flows(input) && self.rng.chance(500) {
                 let made = self.master.made.entry(receiver).or_default();

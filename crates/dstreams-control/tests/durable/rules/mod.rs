@@ -10,14 +10,14 @@ const B1: BatchTime = BatchTime(100);
 const B2: BatchTime = BatchTime(200);
 const B3: BatchTime = BatchTime(300);
 
-fn id(receiver: u32, seq: u64) -> BlockId {
+fn id(receiver: u64, seq: u64) -> BlockId {
     BlockId {
         receiver: ReceiverId(receiver),
         seq,
     }
 }
 
-fn meta(receiver: u32, seq: u64) -> BlockMeta {
+fn meta(receiver: u64, seq: u64) -> BlockMeta {
     BlockMeta {
         id: id(receiver, seq),
         rows: 10,
@@ -26,7 +26,7 @@ fn meta(receiver: u32, seq: u64) -> BlockMeta {
 }
 
 /// A block with records of producer `p` up to `last`.
-fn block(receiver: u32, seq: u64, last: u64) -> Entry {
+fn block(receiver: u64, seq: u64, last: u64) -> Entry {
     Entry::Block {
         input: 4,
         meta: meta(receiver, seq),
@@ -43,7 +43,7 @@ fn committed(batch: BatchTime) -> Entry {
     Entry::Committed { batch }
 }
 
-fn gone(receiver: u32, blocks: &[BlockId]) -> Entry {
+fn gone(receiver: u64, blocks: &[BlockId]) -> Entry {
     Entry::Gone {
         receiver: ReceiverId(receiver),
         blocks: blocks.to_vec(),

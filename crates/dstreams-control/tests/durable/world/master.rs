@@ -59,7 +59,7 @@ pub struct Master {
     pub heard: BTreeMap<BlockId, BlockMeta>,
     /// Who receives.
     pub members: BTreeSet<ReceiverId>,
-    pub next_receiver: u32,
+    pub next_receiver: u64,
     /// Where each producer sends, or did.
     pub owners: BTreeMap<usize, ReceiverId>,
     /// Those that are asked of their receiver.

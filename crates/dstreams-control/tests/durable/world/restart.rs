@@ -221,7 +221,7 @@ impl World {
                 .collect(),
             heard: BTreeMap::new(),
             members: BTreeSet::new(),
-            next_receiver: incarnation * inputs,
+            next_receiver: u64::from(incarnation * inputs),
             owners: BTreeMap::new(),
             revoking: BTreeSet::new(),
             claims: BTreeMap::new(),

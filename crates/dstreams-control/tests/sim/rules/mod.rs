@@ -17,7 +17,7 @@ fn at(ms: u64) -> Timestamp {
     Timestamp::from_millis(ms)
 }
 
-fn block(receiver: u32, seq: u64) -> BlockMeta {
+fn block(receiver: u64, seq: u64) -> BlockMeta {
     BlockMeta {
         id: BlockId {
             receiver: ReceiverId(receiver),
@@ -28,7 +28,7 @@ fn block(receiver: u32, seq: u64) -> BlockMeta {
     }
 }
 
-fn reported(batch: BatchTime, receiver: u32, blocks: &[BlockMeta]) -> Event {
+fn reported(batch: BatchTime, receiver: u64, blocks: &[BlockMeta]) -> Event {
     Event::Reported {
         batch,
         receiver: ReceiverId(receiver),
@@ -36,12 +36,12 @@ fn reported(batch: BatchTime, receiver: u32, blocks: &[BlockMeta]) -> Event {
     }
 }
 
-fn joined(receiver: u32) -> Event {
+fn joined(receiver: u64) -> Event {
     let receiver = ReceiverId(receiver);
     Event::Joined { receiver }
 }
 
-fn left(receiver: u32, blocks: &[BlockMeta]) -> Event {
+fn left(receiver: u64, blocks: &[BlockMeta]) -> Event {
     Event::Left {
         receiver: ReceiverId(receiver),
         blocks: blocks.to_vec(),
@@ -63,7 +63,7 @@ fn started(receivers: u32) -> Controller {
         ..Config::new(100).unwrap()
     };
     let mut controller = Controller::new(config);
-    let receivers = (0..receivers).map(ReceiverId).collect();
+    let receivers = (0..u64::from(receivers)).map(ReceiverId).collect();
     assert_eq!(
         controller.step(Event::Start { receivers }, at(30)),
         [WakeAt(at(100))]

@@ -70,7 +70,7 @@ impl Marks {
 mod tests {
     use super::*;
 
-    fn id(receiver: u32, seq: u64) -> BlockId {
+    fn id(receiver: u64, seq: u64) -> BlockId {
         BlockId {
             receiver: ReceiverId(receiver),
             seq,

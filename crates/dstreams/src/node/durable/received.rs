@@ -144,7 +144,9 @@ impl Ended {
     /// Takes out those of which checkpoints have all that counts.
     pub fn covered(&mut self, covered: &Covered) -> Ended {
         let done = |(_, receivers): &mut (PathBuf, BTreeSet<ReceiverId>)| {
-            receivers.iter().all(|receiver| covered.is_closed(*receiver))
+            receivers
+                .iter()
+                .all(|receiver| covered.is_closed(*receiver))
         };
         Ended(self.0.extract_if(.., done).collect())
     }

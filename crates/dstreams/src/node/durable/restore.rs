@@ -22,13 +22,11 @@ use crate::error::{Error, Result};
 use crate::node::journal::{DirLock, Entry, Journal, Opening, Ticket, read};
 use crate::receive::Block;
 
-/// Bits of a receiver's id for its number in its process.
-const RECEIVER_BITS: u32 = 16;
-
 /// What an earlier process left.
 pub struct Restored {
     /// The n-th process of this directory, from 0.
     pub incarnation: u64,
+    first_receiver: ReceiverId,
     /// The checkpoint, and where it is.
     pub state: Option<(Manifest, Store)>,
     /// Blocks that the state does not have, with their inputs.
@@ -201,12 +199,13 @@ impl Durable {
             }
             ended.add(journal, receivers);
         }
-        let restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
-        if restart.incarnation >> (32 - RECEIVER_BITS) > 0 {
-            return Err(wrong(
-                "its program was started too often; begin anew in an empty directory".into(),
-            ));
-        }
+        let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
+        let process = u32::try_from(restart.incarnation).map_err(|_| {
+            wrong("its program was started too often; begin anew in an empty directory".into())
+        })?;
+        let first_receiver = ReceiverId::first_of(process);
+        let open = restart.ended.keys().chain(restart.gone.keys());
+        restart.covered.close_before(first_receiver, open);
         if let Some(last) = restart.controller.last_cut
             && last.0 % newest.program.interval_ms != 0
         {
@@ -244,6 +243,7 @@ impl Durable {
         }
         let restored = Restored {
             incarnation: restart.incarnation,
+            first_receiver,
             state,
             blocks,
             committed: restart.committed,
@@ -303,8 +303,8 @@ impl Restored {
     }
 
     /// Receivers of each process have ids of their own, from here on: blocks of several may be in one batch.
-    pub fn first_receiver(&self) -> u32 {
-        (self.incarnation as u32) << RECEIVER_BITS
+    pub fn first_receiver(&self) -> u64 {
+        self.first_receiver.0
     }
 
     /// What was taken of an input, by producer.

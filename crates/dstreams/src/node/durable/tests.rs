@@ -8,10 +8,10 @@ use dstreams_control::durable::Covered;
 use futures::FutureExt;
 
 use super::manifest::Program;
-use super::restore::Kept;
+use super::restore::{Kept, Restored};
 use super::*;
 use crate::commit::Dataset;
-use crate::node::journal::read;
+use crate::node::journal::{Opening, read};
 use crate::node::workers::Held;
 use crate::plan::Plans;
 use crate::record::{Record, batch_of};
@@ -33,6 +33,10 @@ impl Drop for Dir {
 }
 
 async fn open(dir: &Dir) -> Arc<Durable> {
+    open_both(dir).await.0
+}
+
+async fn open_both(dir: &Dir) -> (Arc<Durable>, Restored) {
     let program = Program {
         interval_ms: 100,
         partitions: 1,
@@ -40,7 +44,7 @@ async fn open(dir: &Dir) -> Arc<Durable> {
     };
     let (lock, kept) = (DirLock::take(&dir.0).unwrap(), Kept::at(dir.0.clone()));
     let opened = Durable::open(lock, &kept, 1, program, Vec::new(), &[String::schema()]).await;
-    opened.unwrap().0
+    opened.unwrap()
 }
 
 fn block(seq: u64) -> Block {
@@ -121,4 +125,42 @@ async fn what_is_received_while_a_checkpoint_lets_go_stays() {
         ]
     );
     assert!(is_there, "{kinds:?}");
+}
+
+fn files(dir: &Dir, of: &str) -> usize {
+    let entries = std::fs::read_dir(&dir.0).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(of)).count()
+}
+
+/// However often a program is started: no start leaves a file, and none has the receivers of another one.
+#[tokio::test]
+async fn a_directory_is_opened_again_and_again() {
+    let dir = Dir::new("again");
+    let mut receivers = std::collections::BTreeSet::new();
+    for start in 0..150 {
+        let (durable, restored) = open_both(&dir).await;
+        let first = restored.first_receiver();
+        assert!(receivers.insert(first), "{first} again");
+        // The blocks of starts that took some; a restart has them all.
+        assert_eq!(restored.blocks.len(), start / 50);
+        if start % 50 == 49 {
+            let receiver = ReceiverId(first);
+            let rows = batch_of([format!("of start {start}")]).unwrap();
+            let block = Block::new(BlockId { receiver, seq: 0 }, vec![rows], 10, Vec::new());
+            let ticket = durable.block(0, &block, &String::schema());
+            durable.synced(ticket).await.unwrap();
+        }
+        drop(durable);
+        assert_eq!(files(&dir, "journal-"), 1);
+    }
+    // As if it had been started as often as a supervisor does in a day.
+    let started = Opening {
+        incarnation: 70_000,
+        ..read(&dir.0).unwrap().opening().unwrap().clone()
+    };
+    drop(Journal::open(&dir.0, read(&dir.0).unwrap().next(), Some(started)).unwrap());
+    let (_, restored) = open_both(&dir).await;
+    assert_eq!(restored.first_receiver(), ReceiverId::first_of(70_001).0);
+    assert_eq!(restored.blocks.len(), 3);
 }

@@ -50,11 +50,14 @@ pub(crate) struct Opening {
 
 const OPENED: u8 = 1;
 const SEALED_BLOCK: u8 = 2;
-const CUT: u8 = 3;
+/// With receivers of 32 bits, as that in `GONE_1`: earlier programs wrote them.
+const CUT_1: u8 = 3;
 const COMMITTED: u8 = 4;
-const GONE: u8 = 5;
+const GONE_1: u8 = 5;
 const BLOCK: u8 = 6;
 const OPENING: u8 = 7;
+const CUT: u8 = 8;
+const GONE: u8 = 9;
 
 impl Entry {
     /// Its bytes.
@@ -117,24 +120,20 @@ impl Entry {
                     _ => Entry::SealedBlock { input, bytes },
                 }
             }
-            CUT => {
+            CUT | CUT_1 => {
                 let (batch, rest) = number(rest)?;
                 Entry::Cut {
                     batch: BatchTime(batch),
-                    blocks: block_ids(rest)?,
+                    blocks: block_ids(rest, *kind == CUT)?,
                 }
             }
             COMMITTED => Entry::Committed {
                 batch: BatchTime(number(rest)?.0),
             },
-            GONE => {
-                let (receiver, rest) = rest
-                    .split_first_chunk()
-                    .ok_or_else(|| wrong("it ends too early"))?;
-                Entry::Gone {
-                    receiver: ReceiverId(u32::from_le_bytes(*receiver)),
-                    blocks: block_ids(rest)?,
-                }
+            GONE | GONE_1 => {
+                let (receiver, rest) = receiver(rest, *kind == GONE)?;
+                let blocks = block_ids(rest, *kind == GONE)?;
+                Entry::Gone { receiver, blocks }
             }
             other => {
                 return Err(wrong(format!(
@@ -152,21 +151,26 @@ fn put_ids(blocks: &[BlockId], to: &mut Vec<u8>) {
     }
 }
 
-fn block_ids(bytes: &[u8]) -> Result<Vec<BlockId>> {
-    let (ids, rest) = bytes.as_chunks::<12>();
-    if !rest.is_empty() {
-        return Err(wrong("it ends within a block's name"));
+fn block_ids(mut bytes: &[u8], is_wide: bool) -> Result<Vec<BlockId>> {
+    let mut ids = Vec::with_capacity(bytes.len() / 12);
+    while !bytes.is_empty() {
+        let (receiver, rest) = receiver(bytes, is_wide)?;
+        let (seq, rest) = number(rest)?;
+        ids.push(BlockId { receiver, seq });
+        bytes = rest;
     }
-    let id = |id: &[u8; 12]| {
-        let (mut receiver, mut seq) = ([0; 4], [0; 8]);
-        receiver.copy_from_slice(&id[..4]);
-        seq.copy_from_slice(&id[4..]);
-        BlockId {
-            receiver: ReceiverId(u32::from_le_bytes(receiver)),
-            seq: u64::from_le_bytes(seq),
-        }
-    };
-    Ok(ids.iter().map(id).collect())
+    Ok(ids)
+}
+
+fn receiver(bytes: &[u8], is_wide: bool) -> Result<(ReceiverId, &[u8])> {
+    if is_wide {
+        let (receiver, rest) = number(bytes)?;
+        return Ok((ReceiverId(receiver), rest));
+    }
+    let split = bytes.split_first_chunk();
+    let (receiver, rest) = split.ok_or_else(|| wrong("it ends too early"))?;
+    let receiver = u64::from(u32::from_le_bytes(*receiver));
+    Ok((ReceiverId(receiver), rest))
 }
 
 fn number(bytes: &[u8]) -> Result<(u64, &[u8])> {

@@ -30,7 +30,7 @@ impl Drop for Dir {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let id = (0..4u32, 0..9u64).prop_map(|(receiver, seq)| BlockId {
+    let id = (any::<u64>(), 0..9u64).prop_map(|(receiver, seq)| BlockId {
         receiver: ReceiverId(receiver),
         seq,
     });
@@ -46,7 +46,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             batch: BatchTime(batch),
             blocks,
         }),
-        (any::<u32>(), ids).prop_map(|(receiver, blocks)| Entry::Gone {
+        (any::<u64>(), ids).prop_map(|(receiver, blocks)| Entry::Gone {
             receiver: ReceiverId(receiver),
             blocks,
         }),
@@ -298,17 +298,19 @@ fn two_processes_do_not_share_a_directory() {
 /// Bytes written by earlier versions of this code: they must be read for ever.
 #[test]
 fn old_bytes_are_read() {
-    let files: [&[u8]; 4] = [
+    let files: [&[u8]; 5] = [
         include_bytes!("fixtures/journal-1.log"),
         include_bytes!("fixtures/journal-1-gone.log"),
         include_bytes!("fixtures/journal-1-block.log"),
         include_bytes!("fixtures/journal-1-opening.log"),
+        include_bytes!("fixtures/journal-1-wide.log"),
     ];
     let expected = [
         fixture(),
         gone_fixture(),
         block_fixture(),
         vec![Entry::Opening(Box::new(opening(7)))],
+        wide_fixture(),
     ];
     for (bytes, expected) in files.into_iter().zip(expected) {
         let dir = Dir::new();
@@ -346,6 +348,19 @@ fn block_fixture() -> Vec<Entry> {
     }]
 }
 
+/// Receivers of more than 32 bits.
+fn wide_fixture() -> Vec<Entry> {
+    let receiver = ReceiverId(ReceiverId::first_of(70_000).0 + 3);
+    let blocks = vec![BLOCK, BlockId { receiver, seq: 5 }];
+    vec![
+        Entry::Cut {
+            batch: BatchTime(1_000),
+            blocks: blocks.clone(),
+        },
+        Entry::Gone { receiver, blocks },
+    ]
+}
+
 /// A kind that came later.
 fn gone_fixture() -> Vec<Entry> {
     let receiver = BLOCK.receiver;
@@ -364,8 +379,8 @@ fn gone_fixture() -> Vec<Entry> {
 #[ignore = "writes a fixture"]
 fn write_fixture() {
     let dir = Dir::new();
-    drop(Journal::open(&dir.0, Next::default(), Some(opening(7))).unwrap());
-    let to = "src/node/journal/fixtures/journal-1-opening.log";
+    write(&dir.0, &[wide_fixture()]);
+    let to = "src/node/journal/fixtures/journal-1-wide.log";
     std::fs::copy(last_file(&dir.0), to).unwrap();
 }
 

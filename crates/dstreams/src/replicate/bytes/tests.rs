@@ -80,7 +80,7 @@ fn batch_of(rows: &[Row]) -> RecordBatch {
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-fn id(receiver: u32, seq: u64) -> BlockId {
+fn id(receiver: u64, seq: u64) -> BlockId {
     BlockId {
         receiver: ReceiverId(receiver),
         seq,
@@ -113,7 +113,7 @@ proptest! {
     #[test]
     fn a_block_comes_back_as_it_was(
         batches in batches(),
-        (receiver, seq, size) in (any::<u32>(), any::<u64>(), any::<u32>()),
+        (receiver, seq, size) in (any::<u64>(), any::<u64>(), any::<u32>()),
         marks in prop::collection::btree_map(text(), any::<u64>(), 0..4),
         flip in any::<prop::sample::Index>(),
     ) {
@@ -131,6 +131,23 @@ proptest! {
         let bit = flip.index(8 * bytes.len());
         bytes[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(Block::from_bytes(&bytes, &schema(), vec![]).is_err());
+    }
+}
+
+/// Receivers had 32 bits in format 1.
+#[test]
+fn blocks_of_earlier_programs_are_read() {
+    let block = example();
+    let bytes = block.to_bytes(&schema()).unwrap();
+    let body = BLOCK.open(&bytes).unwrap();
+    let mut old = BLOCK_1.begin(0);
+    old.extend([&body[..4], &body[8..]].concat());
+    let unsealed = old.clone();
+    let sealed = Block::from_bytes(&BLOCK_1.seal(old), &schema(), vec![]).unwrap();
+    let unsealed = Block::from_unsealed(&unsealed, &schema()).unwrap();
+    for back in [sealed, unsealed] {
+        assert_eq!((back.meta, &back.marks), (block.meta, &block.marks));
+        assert_eq!(back.to_bytes(&schema()).unwrap(), bytes);
     }
 }
 
@@ -291,16 +308,16 @@ fn sizes_that_are_not_as_said_are_refused() {
     let bytes = block.to_bytes(&schema()).unwrap();
     let mut lie = bytes[..bytes.len() - 8].to_vec();
     // After the frame's head: receiver, number, records.
-    assert_eq!(lie[24..32], 2u64.to_le_bytes());
-    lie[24] = 3;
+    assert_eq!(lie[28..36], 2u64.to_le_bytes());
+    lie[28] = 3;
     let error = Block::from_bytes(&BLOCK.seal(lie.clone()), &schema(), vec![])
         .err()
         .unwrap();
     assert!(error.to_string().contains("2 records where 3"), "{error}");
     // And after these its bytes of memory, which others add up.
-    assert_eq!(lie[32..40], 4321u64.to_le_bytes());
-    lie[24] = 2;
-    lie[39] = 0xff;
+    assert_eq!(lie[36..44], 4321u64.to_le_bytes());
+    lie[28] = 2;
+    lie[43] = 0xff;
     let error = Block::from_bytes(&BLOCK.seal(lie), &schema(), vec![]);
     let error = error.err().unwrap().to_string();
     assert!(error.contains("bytes of memory"), "{error}");
