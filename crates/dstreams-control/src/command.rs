@@ -15,6 +15,12 @@ pub enum Command {
         /// The batch the sealed blocks go into.
         batch: BatchTime,
     },
+    /// Sources have had their time to end after the last `Seal`: every receiver that has not answered it seals what it
+    /// has now, without waiting for its source, and answers. Given once at most.
+    Hurry {
+        /// The batch of the last `Seal`.
+        batch: BatchTime,
+    },
     /// Take in nothing more. Given once, with a stop or a failure.
     CloseReceivers,
     /// The batch is fixed now: journal it.
@@ -64,7 +70,8 @@ pub enum Command {
     },
     /// The last command ever.
     Stopped {
-        /// Batches sealed or cut, but not committed.
+        /// Batches sealed or cut, but not committed; and one more if the last cut of a graceful stop was made without
+        /// all reports, since blocks may have been received that are in no batch.
         unfinished: u64,
     },
 }

@@ -20,7 +20,11 @@ pub struct Config {
     /// (at least 1): a silent receiver delays batches, but never so that they fall further and further behind.
     /// A report that comes later is not lost, its blocks go into the next cut.
     pub report_timeout_ms: u64,
-    /// How long the last cut of a graceful stop waits for reports, milliseconds since its `Seal`; not less than
+    /// How long sources may take to end in a graceful stop without a deadline, milliseconds since the last `Seal`; with
+    /// one, half the time that is left. Then `Hurry` is given. Default 30 000: as long as the long polls of brokers, and
+    /// no source holds up a stop for ever.
+    pub source_timeout_ms: u64,
+    /// How long the last cut of a graceful stop waits for reports after that, milliseconds; not less than
     /// `report_timeout_ms`. Default 10 000: there is no next cut to take a late report, so patience here is what
     /// keeps its blocks, yet a receiver that died silently must not hold up the stop for ever.
     pub final_report_timeout_ms: u64,
@@ -54,6 +58,7 @@ impl Config {
             max_attempts: 4,
             max_running: 1,
             report_timeout_ms: if half == 0 { 1 } else { half },
+            source_timeout_ms: 30_000,
             final_report_timeout_ms: 10_000,
             max_owed_reports: 1_024,
         })

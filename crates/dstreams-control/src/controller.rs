@@ -131,6 +131,9 @@ impl Controller {
         if self.state == State::Halting {
             self.pipeline.abort(out);
         }
+        if let Some(deadline) = self.deadline {
+            self.intake.shorten(self.elapsed.passed(), deadline);
+        }
         self.close_receivers(out);
     }
 
@@ -150,6 +153,8 @@ impl Controller {
                     // At once where there are no receivers; then one boundary per step, or a stall makes a long list.
                     self.cut(now, out);
                 }
+                let late = self.intake.hurry(self.elapsed.passed());
+                out.extend(late.map(|batch| Command::Hurry { batch }));
                 self.pipeline.start_next(now, out);
                 if self.intake.is_done() && self.pipeline.len() == 0 {
                     self.finish(out);
@@ -171,7 +176,7 @@ impl Controller {
     fn seal(&mut self, now: Timestamp, out: &mut Vec<Command>) -> bool {
         let passed = self.elapsed.passed();
         let sealed = match self.state {
-            State::Draining => self.intake.seal_last(passed),
+            State::Draining => self.intake.seal_last(passed, self.deadline),
             _ => self.intake.seal_due(now, passed),
         };
         out.extend(sealed.map(|batch| Command::Seal { batch }));
@@ -213,10 +218,7 @@ impl Controller {
         let deadline = self
             .deadline
             .map(|deadline| self.elapsed.clock_at(deadline));
-        let cut = self
-            .intake
-            .cut_until()
-            .map(|until| self.elapsed.clock_at(until));
+        let cut = self.intake.due().map(|until| self.elapsed.clock_at(until));
         let boundary = self.intake.next().map(BatchTime::timestamp);
         let intake = match self.state {
             State::Running => cut.or(boundary),
@@ -231,8 +233,9 @@ impl Controller {
     }
 
     fn unfinished(&self) -> u64 {
-        let sealed = usize::from(self.intake.is_sealing());
-        u64::try_from(self.pipeline.len().saturating_add(sealed)).unwrap_or(u64::MAX)
+        let lacking = self.intake.is_done() && self.intake.owed() > 0;
+        let intake = usize::from(self.intake.is_sealing() || lacking);
+        u64::try_from(self.pipeline.len().saturating_add(intake)).unwrap_or(u64::MAX)
     }
 
     /// The settings.

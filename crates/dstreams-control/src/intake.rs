@@ -14,6 +14,10 @@ struct Open {
     batch: BatchTime,
     /// Who has not reported for it.
     silent: BTreeSet<ReceiverId>,
+    /// Of the last batch: the receivers are hurried then, if they were not (elapsed microseconds).
+    hurry: Option<u64>,
+    /// Cut so long after that, or after the `Seal`, at the latest (microseconds).
+    patience: u64,
     /// Cut then at the latest (elapsed microseconds).
     until: u64,
 }
@@ -23,6 +27,7 @@ struct Open {
 pub(crate) struct Intake {
     interval_ms: u64,
     report_timeout_us: u64,
+    source_timeout_us: u64,
     final_timeout_us: u64,
     max_owed: usize,
     /// The receivers that are there, each with the numbers of all blocks taken from it.
@@ -48,6 +53,7 @@ impl Intake {
         Self {
             interval_ms: config.interval_ms.max(1),
             report_timeout_us,
+            source_timeout_us: Timestamp::from_millis(config.source_timeout_ms).0,
             final_timeout_us: Timestamp::from_millis(config.final_report_timeout_ms)
                 .0
                 .max(report_timeout_us),
@@ -145,28 +151,53 @@ impl Intake {
     pub(crate) fn seal_due(&mut self, now: Timestamp, passed: u64) -> Option<BatchTime> {
         let due = self.open.is_none() && self.next.is_some_and(|next| next.timestamp() <= now);
         if due && !self.last_sealed {
-            self.seal(passed.saturating_add(self.report_timeout_us))
+            self.seal(passed, self.report_timeout_us)
         } else {
             None
         }
     }
 
-    /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding.
-    pub(crate) fn seal_last(&mut self, passed: u64) -> Option<BatchTime> {
+    /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding. Its name is
+    /// used up for whoever starts next: see [`Restored::begin_after`](crate::Restored::begin_after).
+    pub(crate) fn seal_last(&mut self, passed: u64, deadline: Option<u64>) -> Option<BatchTime> {
         if self.last_sealed || self.open.is_some() {
             return None;
         }
         self.last_sealed = true;
-        self.seal(passed.saturating_add(self.final_timeout_us))
+        let sealed = self.seal(passed, self.final_timeout_us);
+        let timeout = self.source_timeout_us;
+        let hurry = deadline.map_or(timeout, |deadline| deadline.saturating_sub(passed) / 2);
+        if let Some(open) = &mut self.open {
+            open.hurry_at(passed.saturating_add(hurry));
+        }
+        sealed
     }
 
-    fn seal(&mut self, until: u64) -> Option<BatchTime> {
+    /// There is a deadline now, or an earlier one.
+    pub(crate) fn shorten(&mut self, passed: u64, deadline: u64) {
+        let hurry = passed.saturating_add(deadline.saturating_sub(passed) / 2);
+        let open = self.open.as_mut();
+        if let Some(open) = open.filter(|open| open.hurry.is_some_and(|at| hurry < at)) {
+            open.hurry_at(hurry);
+        }
+    }
+
+    /// Whether the receivers are to answer the last `Seal` without waiting for their sources any longer; once.
+    pub(crate) fn hurry(&mut self, passed: u64) -> Option<BatchTime> {
+        let open = self.open.as_mut()?;
+        open.hurry.take_if(|at| *at <= passed)?;
+        Some(open.batch)
+    }
+
+    fn seal(&mut self, passed: u64, patience: u64) -> Option<BatchTime> {
         let batch = self.next?;
         self.next = batch.next(self.interval_ms);
         self.open = Some(Open {
             batch,
             silent: self.receivers.keys().copied().collect(),
-            until,
+            hurry: None,
+            patience,
+            until: passed.saturating_add(patience),
         });
         Some(batch)
     }
@@ -201,9 +232,10 @@ impl Intake {
         self.last_sealed && self.open.is_none()
     }
 
-    /// When the outstanding `Seal` is waited for no longer (elapsed microseconds).
-    pub(crate) fn cut_until(&self) -> Option<u64> {
-        self.open.as_ref().map(|open| open.until)
+    /// When something is due for the outstanding `Seal` (elapsed microseconds).
+    pub(crate) fn due(&self) -> Option<u64> {
+        let open = self.open.as_ref()?;
+        Some(open.hurry.unwrap_or(open.until))
     }
 
     /// The boundary that is sealed next.
@@ -214,5 +246,12 @@ impl Intake {
     /// How many reports did not come in time and are still missing.
     pub(crate) fn owed(&self) -> usize {
         self.owed.len()
+    }
+}
+
+impl Open {
+    fn hurry_at(&mut self, at: u64) {
+        self.hurry = Some(at);
+        self.until = at.saturating_add(self.patience);
     }
 }

@@ -15,14 +15,14 @@
 //! | command | answer |
 //! |---|---|
 //! | `WakeAt` | `Tick` at that time or later; a newer `WakeAt` replaces it |
-//! | `Seal` | `Reported` or `Left`, one per receiver |
+//! | `Seal` | `Reported` or `Left`, one per receiver; the last one when its source has ended, or at `Hurry` |
 //! | `Run` | `Finished` or `Failed`, with the same batch and attempt |
 //! | `Commit` | `Committed` or `CommitFailed` |
 //!
 //! Receivers may come (`Joined`) and go (`Left`, with all its blocks that survive) at any time; a receiver that left
 //! is answered for.
 //!
-//! The others (`Cut`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
+//! The others (`Cut`, `Hurry`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
 //!
 //! A batch goes `Seal`, `Cut`, `Run`, `Commit`, `Completed`, `Forget`:
 //!

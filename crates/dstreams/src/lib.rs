@@ -79,8 +79,8 @@ pub mod cluster {
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{
         BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, PartAt,
-        Parts, Receivers, Restored, Seal, Store, Ticket, Workers, Writing, WrittenFile, dir_of,
-        load, on_disk, open_source, replay, run_on, run_source, state_file, write,
+        Parts, Receivers, Restored, Seal, Sources, Store, Ticket, Workers, Writing, WrittenFile,
+        dir_of, load, on_disk, open_source, replay, run_on, run_source, state_file, write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};

@@ -147,6 +147,8 @@ pub enum ToWorker {
     Heard { number: u64 },
     /// Take in nothing more.
     Close,
+    /// Sources have had their time: answer the last `Seal`.
+    Hurry,
     /// Refuse copies of this worker, and say which are held.
     Fence { lost: u32 },
     /// Copy a block.

@@ -214,6 +214,11 @@ impl Workers for Remote {
         self.hub.say_all(&ToWorker::Close);
     }
 
+    fn hurry(&self) {
+        self.own.hurry();
+        self.hub.say_all(&ToWorker::Hurry);
+    }
+
     /// The first stages of a batch run while the one before finishes.
     fn max_running(&self) -> usize {
         2

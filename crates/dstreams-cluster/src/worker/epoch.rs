@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dstreams::cluster::{
-    Block, DeadLetters, Embedded, Intake, Outputs, Parts, Place, Seal, open_source, run_source,
+    Block, DeadLetters, Embedded, Intake, Outputs, Parts, Place, Seal, Sources, open_source,
+    run_source,
 };
 use dstreams::{Clients, Closing, Ingest, Listener, Result, Source};
 use dstreams_control::{BlockId, ReceiverId};
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::claims::{ClaimsOf, Waiting, superseded};
@@ -38,7 +38,7 @@ pub struct Epoch {
     sources: Mutex<Vec<Option<Box<dyn Source>>>>,
     clients: Mutex<Option<Arc<Embedded>>>,
     closing: Closing,
-    running: TaskTracker,
+    running: Sources,
     lanes: Mutex<BTreeMap<ReceiverId, mpsc::UnboundedSender<Seal>>>,
     pub(super) claims: Waiting,
     copies: Mutex<Copies>,
@@ -93,7 +93,7 @@ impl Epoch {
             sources: Mutex::new(sources.into_iter().map(Some).collect()),
             clients: Mutex::default(),
             closing: Closing::default(),
-            running: TaskTracker::new(),
+            running: Sources::default(),
             lanes: Mutex::default(),
             claims: Waiting::default(),
             copies: Mutex::default(),
@@ -126,6 +126,7 @@ impl Epoch {
                 self.heard.send_replace(number);
             }
             ToWorker::Seal { batch, last } => self.seal(batch, last),
+            ToWorker::Hurry => self.running.hurry(),
             ToWorker::Close => {
                 self.memory.lift();
                 self.closing.request();
@@ -234,8 +235,9 @@ impl Epoch {
         let epoch = Arc::clone(self);
         tokio::spawn(lane::run(epoch, input, Arc::clone(&intake), asked));
         let epoch = Arc::clone(self);
-        self.running
-            .spawn(async move { epoch.run_source(input, source, intake).await });
+        self.running.spawn(&Arc::clone(&intake), async move {
+            epoch.run_source(input, source, intake).await
+        });
         Ok(())
     }
 
@@ -275,22 +277,21 @@ impl Epoch {
         }
     }
 
-    /// Has every lane seal; for the last time once the sources have pushed what they had.
+    /// Has every lane seal; for the last time once its source has pushed what it had, that of dead letters once all have.
     fn seal(self: &Arc<Self>, batch: dstreams::BatchTime, last: bool) {
-        let ask = move |epoch: &Epoch| {
-            lock(&epoch.lanes)
-                .values()
-                .for_each(|lane| drop(lane.send(Seal { batch, last })));
-        };
-        if !last {
-            return ask(self);
+        for (receiver, lane) in lock(&self.lanes).clone() {
+            if !last {
+                let _ = lane.send(Seal { batch, last });
+                continue;
+            }
+            let epoch = Arc::clone(self);
+            tokio::spawn(async move {
+                let of_all = epoch.dead_letters.receiver() == Some(receiver);
+                let receiver = Some(receiver).filter(|_| !of_all);
+                epoch.running.ended(receiver).await;
+                let _ = lane.send(Seal { batch, last });
+            });
         }
-        let epoch = Arc::clone(self);
-        tokio::spawn(async move {
-            epoch.running.close();
-            epoch.running.wait().await;
-            ask(&epoch);
-        });
     }
 
     /// Holds a copy of another worker's block, which `sender` sent.
@@ -391,8 +392,10 @@ impl Epoch {
                 .map(|(name, _)| name.as_str());
             let last = match (clients, name) {
                 (Some(clients), Some(name)) => clients.revoke(name, &producer).await,
-                _ => 0,
+                _ => Ok(0),
             };
+            // Without an answer the master keeps to what it knows; this worker ends.
+            let Ok(last) = last else { return };
             epoch.link.say(&ToMaster::Revoked {
                 input,
                 producer,

@@ -74,6 +74,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             max_running,
             report_timeout_ms,
             final_report_timeout_ms,
+            source_timeout_ms: final_report_timeout_ms / 2,
             max_owed_reports,
         },
     )

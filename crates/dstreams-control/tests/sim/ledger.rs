@@ -17,6 +17,10 @@ pub struct Open {
     pub sealed: u64,
     /// Given after a graceful stop.
     pub last: bool,
+    /// The ledger's `forward` when the receivers are to be hurried.
+    pub hurry: u64,
+    /// They were.
+    pub hurried: bool,
 }
 
 pub struct Cut {
@@ -167,12 +171,11 @@ impl Ledger {
     /// The `forward` at which the outstanding `Seal` is waited for no longer.
     pub fn cut_until(&self, open: Open) -> u64 {
         let config = &self.config;
-        let patience = if open.last {
-            config.final_report_timeout_ms
-        } else {
-            0
+        let (since, patience) = match open.last {
+            true => (open.hurry, config.final_report_timeout_ms),
+            false => (open.sealed, 0),
         };
-        open.sealed + Timestamp::from_millis(config.report_timeout_ms.max(patience)).0
+        since + Timestamp::from_millis(config.report_timeout_ms.max(patience)).0
     }
 
     /// Records an event; call it before its commands are recorded.
@@ -283,6 +286,16 @@ impl Ledger {
                 stop.deadline = [stop.deadline, deadline].into_iter().flatten().min();
             }
         }
+        let half = self.half_of_the_deadline();
+        if let (Some(half), Some(open)) = (half, self.open.as_mut().filter(|open| open.last)) {
+            open.hurry = open.hurry.min(half);
+        }
+    }
+
+    /// The `forward` in the middle between now and the deadline.
+    fn half_of_the_deadline(&self) -> Option<u64> {
+        let deadline = self.stop.as_ref()?.deadline?;
+        Some(self.forward + deadline.saturating_sub(self.forward) / 2)
     }
 
     /// Records a command; call it after the invariants have judged it.
@@ -295,6 +308,10 @@ impl Ledger {
                     batch: *batch,
                     sealed: self.forward,
                     last: self.last_sealed,
+                    hurry: self.half_of_the_deadline().unwrap_or(
+                        self.forward + Timestamp::from_millis(self.config.source_timeout_ms).0,
+                    ),
+                    hurried: false,
                 });
                 self.expected = self
                     .expected
@@ -338,6 +355,11 @@ impl Ledger {
             Command::Completed(_) => self.completed += 1,
             Command::Forget { batch, .. } => self.forgotten.push(*batch),
             Command::Fail { batch, .. } => self.failed = Some(*batch),
+            Command::Hurry { .. } => {
+                if let Some(open) = &mut self.open {
+                    open.hurried = true;
+                }
+            }
             Command::CloseReceivers => self.closed += 1,
             Command::Stopped { unfinished } => self.stopped = Some(*unfinished),
             Command::WakeAt(at) => self.timer = Some(*at),

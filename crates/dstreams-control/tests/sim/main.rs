@@ -26,7 +26,7 @@
 //! | listeners are told a wrong count | completed |
 //! | a run after `Fail`; a batch is given up before its turn | failed |
 //! | a command after `Stopped`; receivers are not closed | stopped |
-//! | no abort; a seal after an abrupt stop; a stop is ignored | stopping |
+//! | no abort; a seal after an abrupt stop; a stop is ignored; sources are not hurried | stopping |
 //! | a `WakeAt` is never given; is too late | wakes |
 //! | a retry is never run | liveness |
 //!
@@ -89,6 +89,7 @@ const MUST_HAPPEN: &[&str] = &[
     "report after its cut",
     "report of one that has left",
     "several stops",
+    "sources were hurried",
     "stop abrupt",
     "stop abrupt during a commit",
     "stop graceful",

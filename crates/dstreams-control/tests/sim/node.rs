@@ -43,6 +43,8 @@ pub struct Node {
     on_their_way: BTreeMap<ReceiverId, usize>,
     /// Of those, how many at the latest cut.
     pub behind_last_cut: usize,
+    /// Answers to the last `Seal` of receivers whose sources do not end.
+    stuck: Vec<Sent>,
     /// Answers given, to make noise of.
     said: Vec<Event>,
 }
@@ -66,6 +68,7 @@ impl Node {
             received: BTreeSet::new(),
             on_their_way: BTreeMap::new(),
             behind_last_cut: 0,
+            stuck: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -131,6 +134,7 @@ impl Node {
     pub fn carry_out(&mut self, command: Command, rates: &Rates, rng: &mut Rng) -> Vec<Sent> {
         let sent = match command {
             Command::Seal { batch } => self.seal(batch, rates, rng),
+            Command::Hurry { .. } => std::mem::take(&mut self.stuck),
             Command::CloseReceivers => {
                 self.take_in(rng);
                 self.open = false;
@@ -192,7 +196,14 @@ impl Node {
                 again: false,
             }
         };
-        self.receivers.iter_mut().map(report).collect()
+        let reports = self.receivers.iter_mut().map(report);
+        let reports: Vec<_> = reports.collect();
+        if self.open {
+            return reports;
+        }
+        let (stuck, reports) = reports.into_iter().partition(|_| rng.chance(200));
+        self.stuck = stuck;
+        reports
     }
 
     fn run(&self, batch: BatchTime, attempt: u32, rates: &Rates, rng: &mut Rng) -> Sent {
@@ -390,6 +401,7 @@ impl Node {
                     tally.add("Abort of several");
                 }
             }
+            Command::Hurry { .. } => tally.add("sources were hurried"),
             Command::Fail { .. } => tally.add("Fail given"),
             Command::Stopped { .. } if ledger.deadline_passed() => tally.add("deadline passed"),
             _ => {}

@@ -72,6 +72,7 @@ impl Plan {
             max_attempts: 1 + u32::try_from(rng.below(4)).unwrap(),
             max_running: rng.pick(&[0, 1, 2, 2, 3]),
             report_timeout_ms: rng.pick(&[1, interval_ms / 2, interval_ms * 2]).max(1),
+            source_timeout_ms: rng.pick(&[0, interval_ms * 4]),
             final_report_timeout_ms: rng.pick(&[0, interval_ms * 8]),
             ..Config::new(interval_ms).unwrap()
         };

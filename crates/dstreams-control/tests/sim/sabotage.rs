@@ -36,6 +36,7 @@ pub enum Fault {
     LostBlockCut,
     LeaverBlockCutAgain,
     JoinerNotAsked,
+    HurryForgotten,
 }
 
 pub const FAULTS: &[(Fault, &str)] = &[
@@ -67,6 +68,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::LostBlockCut, "block-once"),
     (Fault::LeaverBlockCutAgain, "block-once"),
     (Fault::JoinerNotAsked, "cut-waits"),
+    (Fault::HurryForgotten, "stopping"),
 ];
 
 pub struct Sabotaged {
@@ -161,6 +163,7 @@ impl Sabotaged {
             (Fault::SealAfterAbruptStop, Command::Abort { batch, .. }) => {
                 with(Command::Seal { batch })
             }
+            (Fault::HurryForgotten, Command::Hurry { .. }) => Some(Vec::new()),
             (Fault::WakeForgotten, Command::WakeAt(_)) => Some(Vec::new()),
             (Fault::WakeLate, Command::WakeAt(at)) => {
                 Some(vec![Command::WakeAt(Timestamp(at.0 + 1))])

@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 use futures::FutureExt;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::plan::Partitions;
@@ -140,8 +141,18 @@ pub(super) async fn guard<T>(
 ///
 /// For a thread that may block: closures are called on it directly, outside of any future, so that they may
 /// block, and wait for futures of their own on `runtime`.
-pub(crate) fn commit(runtime: &Handle, batch: BatchTime, outputs: &[PreparedBatch]) -> Result<()> {
+///
+/// Once the program is `over` no further output is called; one that is at work is left to end, since it cannot be ended.
+pub(crate) fn commit(
+    runtime: &Handle,
+    batch: BatchTime,
+    outputs: &[PreparedBatch],
+    over: &CancellationToken,
+) -> Result<()> {
     for prepared in outputs {
+        if over.is_cancelled() {
+            return Err(Error::NotRunning);
+        }
         match &prepared.output {
             Output::Rdd(call) => call.call(prepared.rows.clone())?,
             Output::Sink(sink) => {

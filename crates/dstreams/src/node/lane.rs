@@ -52,7 +52,10 @@ impl Lane {
                     match synced {
                         Ok(()) => self.intake.set_safe(safe),
                         // Nothing is acknowledged any more; the next commit ends the program.
-                        Err(_) => return self.report_only(seals, unreported).await,
+                        Err(error) => {
+                            self.intake.fail(error);
+                            return self.report_only(seals, unreported).await;
+                        }
                     }
                     continue;
                 }
@@ -71,10 +74,11 @@ impl Lane {
                 self.report(batch, std::mem::take(&mut unreported));
             }
             if last {
-                if let Some((ticket, safe)) = writing
-                    && self.durable.synced(ticket).await.is_ok()
-                {
-                    self.intake.set_safe(safe);
+                if let Some((ticket, safe)) = writing {
+                    match self.durable.synced(ticket).await {
+                        Ok(()) => self.intake.set_safe(safe),
+                        Err(error) => self.intake.fail(error),
+                    }
                 }
                 return;
             }

@@ -126,6 +126,10 @@ impl Workers for ThisProcess {
         self.receivers.close();
     }
 
+    fn hurry(&self) {
+        self.receivers.hurry();
+    }
+
     async fn run(
         &self,
         batch: BatchTime,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Event, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
 use super::journal::Ticket;
@@ -24,6 +26,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause: what failed outside and is well again should not be waited for much longer, however many
 /// attempts a program asks for ([`Config::attempts`](crate::Config::attempts)).
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a program may take beyond the deadline of its stop to put away what it holds: mostly it takes less than a
+/// hundredth of that.
+const LAST_STEPS: Duration = Duration::from_secs(1);
 
 /// What comes back to the loop.
 pub(super) enum Message {
@@ -52,6 +58,8 @@ pub(super) struct Master {
     pub outputs: Arc<Outputs>,
     /// Closed when no commit is under way any more.
     pub opened: Arc<Opened>,
+    /// The program has stopped: no further output is called.
+    pub over: CancellationToken,
     pub durable: Option<Arc<Durable>>,
     pub listeners: Vec<Arc<dyn Listener>>,
     pub messages: mpsc::UnboundedSender<Message>,
@@ -68,6 +76,8 @@ pub(super) struct State {
     last_cut: Option<BatchTime>,
     failure: Option<Error>,
     stopped: Option<u64>,
+    /// When the program is to have ended, if a stop said so.
+    until: Option<Instant>,
 }
 
 /// A batch that was cut.
@@ -128,13 +138,8 @@ impl Master {
             };
             self.step(event);
         }
-        if let Some(durable) = &self.durable {
-            // While those who write it are there.
-            durable.close().await;
-        }
-        self.workers.end(self.state.failure.is_some()).await;
-        self.durable = None;
-        self.opened = Arc::default();
+        self.over.cancel();
+        self.end().await;
         let mut totals = self
             .watched
             .totals
@@ -149,7 +154,41 @@ impl Master {
         ended.send_replace(Some(result));
     }
 
+    /// Lets go of all that is held outside. What is not done soon after a deadline is done later.
+    async fn end(&mut self) {
+        let (durable, opened) = (self.durable.take(), std::mem::take(&mut self.opened));
+        let (workers, failed) = (Arc::clone(&self.workers), self.state.failure.is_some());
+        let ending = tokio::spawn(async move {
+            if let Some(durable) = &durable {
+                // While those who write it are there.
+                durable.close().await;
+            }
+            workers.end(failed).await;
+            drop((durable, opened));
+        });
+        match self.state.until {
+            None => drop(ending.await),
+            Some(until) => {
+                let until = until.max(Instant::now()) + LAST_STEPS;
+                if tokio::time::timeout_at(until, ending).await.is_err() {
+                    tracing::warn!(
+                        "the program has stopped at its deadline; its directory, its outputs and its addresses are \
+                         free when what it was writing is written"
+                    );
+                }
+            }
+        }
+    }
+
     fn step(&mut self, event: Event) {
+        if let Event::Stop {
+            deadline: Some(deadline),
+            ..
+        } = &event
+        {
+            let until = Instant::now() + deadline.since(self.clock.now());
+            self.state.until = Some(self.state.until.map_or(until, |known| known.min(until)));
+        }
         for command in self.controller.step(event, self.clock.now()) {
             self.carry_out(command);
         }
@@ -218,6 +257,7 @@ impl Master {
                 self.state.wake = Some(at);
             }
             Command::Seal { batch } => self.workers.seal(batch),
+            Command::Hurry { .. } => self.workers.hurry(),
             Command::CloseReceivers => self.workers.close(),
             Command::Cut { batch, blocks } => {
                 let records = blocks.iter().map(|block| block.rows).sum();
@@ -321,21 +361,25 @@ impl Master {
         });
         let (outputs, ticket, attempt) = cut.unwrap_or_default();
         let written = self.durable.clone().zip(ticket);
-        let opened = Arc::clone(&self.opened);
+        let (opened, over) = (Arc::clone(&self.opened), self.over.clone());
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let ready = runtime.block_on(async {
-                pause_before(attempt).await;
-                match written {
-                    Some((durable, ticket)) => durable.synced(ticket).await,
-                    None => Ok(()),
-                }
+                let ready = async {
+                    pause_before(attempt).await;
+                    match written {
+                        Some((durable, ticket)) => durable.synced(ticket).await,
+                        None => Ok(()),
+                    }
+                };
+                let ready = over.run_until_cancelled(ready).await;
+                ready.unwrap_or(Err(Error::NotRunning))
             });
             // Outside of `block_on`: an output may wait for futures of its own.
             let result = ready.and_then(|()| {
                 point("commit:begins");
-                commit(&runtime, batch, &outputs)
+                commit(&runtime, batch, &outputs, &over)
             });
             drop(opened);
             let _ = messages.send(Message::Committed {

@@ -36,6 +36,6 @@ pub use journal::{DirLock, Ticket};
 pub use lane::{LINGER, Seal};
 pub use parts::Parts;
 pub use receivers::Receivers;
-pub use source::{open_source, run_source};
+pub use source::{Sources, open_source, run_source};
 pub use start::{Inbox, replay, run_on};
 pub use workers::{Held, Mailbox, Workers};

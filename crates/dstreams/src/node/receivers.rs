@@ -1,6 +1,7 @@
 //! [`Receivers`]: the receivers of one process, from the first record to the last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dstreams_control::{BatchTime, Event, ReceiverId};
 use tokio::sync::mpsc;
@@ -11,10 +12,14 @@ use super::durable::restore::Restored;
 use super::lane::{Lane, Seal};
 use super::listener::Listener;
 use super::parts::Parts;
-use super::source::run_source;
+use super::source::{Sources, run_source};
 use super::workers::{Held, Mailbox};
+use crate::error::Error;
 use crate::receive::{Budget, Closing, DeadLetters, Ingest, Intake, Source};
 use crate::replicate::BlockStore;
+
+/// How long the last blocks may take to the disk when the program has ended.
+const LAST_SYNC: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Receivers {
@@ -24,7 +29,7 @@ pub struct Receivers {
     /// Where the program is kept: what makes its blocks safe.
     lanes: Vec<mpsc::UnboundedSender<Seal>>,
     running_lanes: TaskTracker,
-    sources: TaskTracker,
+    sources: Sources,
     budget: Budget,
     dead_letters: DeadLetters,
     closing: Closing,
@@ -39,7 +44,7 @@ impl Receivers {
             mailbox: mailbox.clone(),
             lanes: Vec::new(),
             running_lanes: TaskTracker::new(),
-            sources: TaskTracker::new(),
+            sources: Sources::default(),
             budget: Budget::new(bytes),
             dead_letters: DeadLetters::default(),
             closing: Closing::default(),
@@ -95,8 +100,8 @@ impl Receivers {
     ) {
         let ingest = Ingest(Arc::clone(intake));
         let (closing, listeners) = (self.closing.clone(), listeners.to_vec());
-        self.sources
-            .spawn(run_source(source, ingest, closing, listeners));
+        let run = run_source(source, ingest, closing, listeners);
+        self.sources.spawn(intake, run);
     }
 
     /// Their names.
@@ -116,39 +121,42 @@ impl Receivers {
         self.closing.is_requested()
     }
 
-    /// Has every receiver seal what it has, and answer. When they are closing, once the sources have pushed what they
-    /// had.
+    /// Has every receiver seal what it has, and answer. When they are closing, each once its source has ended: it has
+    /// pushed what it had. That of dead letters is last, when all have.
     pub fn seal(self: &Arc<Self>, batch: BatchTime) {
-        if !self.is_closing() {
-            return self.seal_all(batch, false);
-        }
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            this.sources.close();
-            this.sources.wait().await;
-            this.seal_all(batch, true);
-        });
-    }
-
-    /// Its lane does that where there is one.
-    fn seal_all(&self, batch: BatchTime, last: bool) {
-        if !self.lanes.is_empty() {
-            return self.seal_lanes(batch, last);
-        }
-        for intake in &self.intakes {
-            self.mailbox.send(Event::Reported {
-                batch,
-                receiver: intake.receiver(),
-                blocks: self.store.seal(intake, last),
+        for at in 0..self.intakes.len() {
+            if !self.is_closing() {
+                self.seal_one(at, batch, false);
+                continue;
+            }
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                let receiver = this.intakes[at].receiver();
+                let of_all = this.dead_letters.receiver() == Some(receiver);
+                this.sources.ended(Some(receiver).filter(|_| !of_all)).await;
+                this.seal_one(at, batch, true);
             });
         }
     }
 
-    fn seal_lanes(&self, batch: BatchTime, last: bool) {
-        for seals in &self.lanes {
+    /// Sources that have not ended are waited for no longer: what they have pushed is sealed, and they can push no more.
+    pub fn hurry(&self) {
+        self.sources.hurry();
+    }
+
+    /// Its lane does that where there is one.
+    fn seal_one(&self, at: usize, batch: BatchTime, last: bool) {
+        if let Some(lane) = self.lanes.get(at) {
             // A lane ends with its last seal.
-            let _ = seals.send(Seal { batch, last });
+            let _ = lane.send(Seal { batch, last });
+            return;
         }
+        let intake = &self.intakes[at];
+        self.mailbox.send(Event::Reported {
+            batch,
+            receiver: intake.receiver(),
+            blocks: self.store.seal(intake, last),
+        });
     }
 
     /// What they hold, and their dead letters.
@@ -160,14 +168,22 @@ impl Receivers {
         }
     }
 
-    /// What no batch will take gives its memory back, and whoever pushes is told; where the program is kept,
-    /// the next process has it.
+    /// What no batch will take gives its memory back, and whoever pushes gets an error; where the program is kept,
+    /// the next process has it. Sources end.
     pub async fn end(&self) {
-        self.seal_lanes(BatchTime(u64::MAX), true);
+        for lane in &self.lanes {
+            let _ = lane.send(Seal {
+                batch: BatchTime(u64::MAX),
+                last: true,
+            });
+        }
         self.running_lanes.close();
-        self.running_lanes.wait().await;
-        self.intakes
-            .iter()
-            .for_each(|intake| drop(intake.seal(true)));
+        // The disk may take no more; then nothing is acknowledged.
+        let _ = tokio::time::timeout(LAST_SYNC, self.running_lanes.wait()).await;
+        for intake in &self.intakes {
+            drop(intake.seal(true));
+            intake.fail(Error::NotRunning);
+        }
+        self.sources.end().await;
     }
 }

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest pause between two tries.
 const LONG: Duration = Duration::from_millis(50);
 
+/// How long after its deadline a stop is waited for that is not answered.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
 /// A program that runs. Dropping it does not stop the program.
 pub struct Running {
     pub(super) addresses: BTreeMap<String, SocketAddr>,
@@ -42,7 +45,8 @@ pub struct Summary {
     pub batches: u64,
     /// Records in them.
     pub records: u64,
-    /// Batches that were begun and did not take effect: of an abrupt stop, or past a deadline.
+    /// Batches that were begun and did not take effect: of an abrupt stop, or past a deadline. The last one of a graceful
+    /// stop counts as such when a receiver did not say what it had.
     pub unfinished: u64,
 }
 
@@ -166,16 +170,31 @@ impl Running {
 
     /// Stops the program; returns when it has stopped.
     ///
-    /// `graceful` takes in nothing more, and runs and commits what was received, until `deadline`
-    /// at most; otherwise the batch that runs is dropped. The last batch of a graceful stop has the end of
-    /// the interval for its name, and does not wait for it: see [`Sink`](crate::Sink). A second call may shorten the first,
-    /// never lengthen it.
+    /// `graceful` takes in nothing more, and runs and commits what was received; otherwise the batch that runs is dropped.
+    /// A second call may shorten the first, never lengthen it. The last batch of a graceful stop has the end of the
+    /// interval for its name, and does not wait for it: see [`Sink`](crate::Sink).
+    ///
+    /// `deadline` bounds all of it, up to a second: what is not done by then is counted in
+    /// [`Summary::unfinished`]. Sources may take half of that time to end, or 30 seconds where there is no deadline;
+    /// after that, what they have pushed is in the last batch, and what they push is refused. No output is called once
+    /// this has returned; one that is at work goes on to its end, and holds what it has claimed until then.
     pub async fn stop(&self, graceful: bool, deadline: Option<Duration>) -> Result<Summary> {
         self.request_stop(graceful, deadline);
-        match self.await_termination(None).await? {
+        let most = deadline.map(|deadline| deadline.saturating_add(UNANSWERED));
+        match self.await_termination(most).await? {
             Some(summary) => Ok(summary),
+            None if most.is_some() => Ok(self.does_not_answer()),
             None => Err(Error::NotRunning),
         }
+    }
+
+    /// A listener blocks the master's loop.
+    fn does_not_answer(&self) -> Summary {
+        tracing::error!("the program does not stop: a listener does not return");
+        let totals = self.watched.totals.lock();
+        let mut summary = totals.unwrap_or_else(PoisonError::into_inner).0;
+        summary.unfinished = summary.unfinished.max(1);
+        summary
     }
 
     /// Asks the program to stop, as [`Running::stop`] does, without waiting for it.

@@ -1,10 +1,16 @@
-//! Sources: opened, and run to their end.
+//! Sources: opened, and run to their end. [`Sources`] are those of a process.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use dstreams_control::ReceiverId;
 use futures::FutureExt;
+use futures::future::join_all;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::listener::{Listener, tell};
 use crate::error::{BoxError, Error, Result};
@@ -48,5 +54,84 @@ pub async fn run_source(
     } else if !closing.is_requested() {
         let ended = |l: &dyn Listener| l.source_ended(&stream);
         listeners.iter().for_each(|l| tell(&**l, ended));
+    }
+}
+
+/// How long sources may take to end when the program has ended: for the last answers to clients.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// The sources that run in a process, by receiver.
+#[derive(Default)]
+pub struct Sources {
+    running: Mutex<BTreeMap<ReceiverId, Started>>,
+    /// None of them is waited for any longer.
+    hurried: CancellationToken,
+}
+
+/// A source that was started.
+struct Started {
+    stream: String,
+    ended: CancellationToken,
+    task: AbortHandle,
+}
+
+impl Sources {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ReceiverId, Started>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the source of a receiver; it has ended when `run` has, or is dropped.
+    pub fn spawn(&self, intake: &Intake, run: impl Future<Output = ()> + Send + 'static) {
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            run.await
+        });
+        let source = Started {
+            stream: intake.stream.clone(),
+            ended,
+            task: task.abort_handle(),
+        };
+        self.lock().insert(intake.receiver(), source);
+    }
+
+    /// Waits until the source of this receiver has ended, or all where none is given; not after [`Sources::hurry`].
+    pub async fn ended(&self, receiver: Option<ReceiverId>) {
+        let waits: Vec<_> = {
+            let running = self.lock();
+            let asked = |of: &ReceiverId| receiver.is_none_or(|receiver| receiver == *of);
+            let asked = running.iter().filter(|(of, _)| asked(of));
+            asked
+                .map(|(_, source)| source.ended.clone().cancelled_owned())
+                .collect()
+        };
+        tokio::select! {
+            _ = join_all(waits) => {}
+            () = self.hurried.cancelled() => {}
+        }
+    }
+
+    /// They have had their time to end.
+    pub fn hurry(&self) {
+        self.hurried.cancel();
+        self.lock().retain(|_, source| !source.ended.is_cancelled());
+        for source in self.lock().values() {
+            let stream = &source.stream;
+            tracing::warn!(
+                stream,
+                "the source does not end: what it pushes from now on is refused"
+            );
+        }
+    }
+
+    /// The program has ended: sources that do not end by themselves are dropped, with the addresses that they hold.
+    pub async fn end(&self) {
+        let running = std::mem::take(&mut *self.lock());
+        if !self.hurried.is_cancelled() {
+            let all = join_all(running.values().map(|source| source.ended.cancelled()));
+            let _ = tokio::time::timeout(ENDING, all).await;
+        }
+        running.values().for_each(|source| source.task.abort());
     }
 }

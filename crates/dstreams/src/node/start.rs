@@ -178,6 +178,7 @@ fn begin(
         workers,
         outputs: Arc::new(outputs),
         opened: Arc::new(opened),
+        over: Default::default(),
         listeners,
         messages: messages.clone(),
         watched: Arc::clone(&watched),

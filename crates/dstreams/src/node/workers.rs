@@ -30,6 +30,9 @@ pub trait Workers: Send + Sync + 'static {
     /// Takes in nothing more.
     fn close(&self);
 
+    /// Has every receiver answer the last seal now, though its source has not ended.
+    fn hurry(&self);
+
     /// Batches that run at once. With more than one, a batch is run while those before it may still
     /// run, and waits by itself for the state that it begins with.
     fn max_running(&self) -> usize {

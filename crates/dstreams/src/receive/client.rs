@@ -97,8 +97,8 @@ impl Embedded {
     }
 
     /// Takes no more batches of this producer here; returns the number of the last one, once it is
-    /// safe.
-    pub async fn revoke(&self, stream: &str, producer: &str) -> u64 {
+    /// safe. Fails if it will not be.
+    pub async fn revoke(&self, stream: &str, producer: &str) -> crate::error::Result<u64> {
         self.0.revoke(stream, producer).await
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dstreams_control::ReceiverId;
+
 use super::ingest::Intake;
 use crate::stream::record::batch_of;
 
@@ -44,6 +46,11 @@ impl DeadLetters {
     fn intake(&self) -> Option<Arc<Intake>> {
         let intake = self.0.intake.lock();
         intake.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The receiver that they are passed on to, if there is one.
+    pub fn receiver(&self) -> Option<ReceiverId> {
+        self.intake().map(|intake| intake.receiver())
     }
 
     /// Number of dead letters of each stream.

@@ -32,7 +32,8 @@ impl Ingest {
     /// memory; on disk where the program is kept in a directory; held by another worker too on a cluster.
     ///
     /// Waits while the memory for received records is full. Fails if the columns are not those of
-    /// the stream, or if the context has stopped: then the records are in no batch.
+    /// the stream, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
+    /// safe, since the disk is full or the context stops before that: then they may be in a batch, or not.
     pub async fn push(&self, records: RecordBatch) -> Result<()> {
         self.0.push(records).await
     }
@@ -100,8 +101,16 @@ pub struct Intake {
 struct Copies {
     /// Told when there are records in the open block.
     fresh: Notify,
-    /// Number of blocks that are safe: all below it.
-    safe: watch::Sender<u64>,
+    safe: watch::Sender<Safe>,
+}
+
+/// Which blocks are safe.
+#[derive(Default)]
+struct Safe {
+    /// Number of blocks that are: all below it.
+    blocks: u64,
+    /// Why no others will be.
+    failed: Option<Error>,
 }
 
 /// The last record of a producer that is in a block, by the producer's own number.
@@ -118,6 +127,8 @@ struct Open {
     buffers: Vec<Weak<dyn OpenBuffer>>,
     /// Nothing more is taken: the last block was sealed.
     ended: bool,
+    /// Nothing more is taken for this reason.
+    failed: Option<Error>,
 }
 
 impl Intake {
@@ -159,7 +170,7 @@ impl Intake {
     pub fn with_copies(mut self) -> Self {
         self.copies = Some(Copies {
             fresh: Notify::new(),
-            safe: watch::Sender::new(0),
+            safe: watch::Sender::default(),
         });
         self
     }
@@ -175,16 +186,32 @@ impl Intake {
     /// All blocks with numbers below `blocks` are safe.
     pub fn set_safe(&self, blocks: u64) {
         if let Some(copies) = &self.copies {
-            copies.safe.send_replace(blocks);
+            copies.safe.send_modify(|safe| safe.blocks = blocks);
         }
     }
 
-    /// Waits until the block of this number is safe.
-    pub(crate) async fn safe(&self, block: u64) {
+    /// No more blocks will be safe: whoever waits for one gets the error, and nothing more is taken.
+    pub fn fail(&self, error: Error) {
+        self.lock().failed.get_or_insert_with(|| error.clone());
         if let Some(copies) = &self.copies {
-            let mut safe = copies.safe.subscribe();
+            copies.safe.send_modify(|safe| {
+                safe.failed.get_or_insert(error);
+            });
+        }
+    }
+
+    /// Waits until the block of this number is safe; fails when it will not be.
+    pub(crate) async fn safe(&self, block: u64) -> Result<()> {
+        let Some(copies) = &self.copies else {
+            return Ok(());
+        };
+        let mut safe = copies.safe.subscribe();
+        let known = |safe: &Safe| safe.blocks > block || safe.failed.is_some();
+        match safe.wait_for(known).await {
+            Ok(safe) if safe.blocks > block => Ok(()),
+            Ok(safe) => Err(safe.failed.clone().unwrap_or(Error::NotRunning)),
             // The sender is ours: it is not dropped meanwhile.
-            let _ = safe.wait_for(|blocks| *blocks > block).await;
+            Err(_) => Err(Error::NotRunning),
         }
     }
 
@@ -218,8 +245,7 @@ impl Intake {
         let bytes = memory_size(&records);
         let memory = self.budget.take(bytes).await;
         let block = self.add(records, bytes, memory, mark)?;
-        self.safe(block).await;
-        Ok(())
+        self.safe(block).await
     }
 
     /// Adds records whose memory is accounted for; returns the number of their block.
@@ -231,6 +257,9 @@ impl Intake {
         mark: Option<Mark<'_>>,
     ) -> Result<u64> {
         let mut open = self.lock();
+        if let Some(error) = &open.failed {
+            return Err(error.clone());
+        }
         if open.ended {
             return Err(Error::NotRunning);
         }

@@ -1,4 +1,4 @@
-//! A full disk under what is not the journal: checkpoints, and the files of a sink.
+//! A full disk under checkpoints, the files of a sink, and the journal.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,8 @@ use std::path::Path;
 
 use dstreams::agg::count;
 use dstreams::files::Format;
-use dstreams::{Config, Queue, StreamContext};
+use dstreams::{Clients, Config, Queue, StreamContext};
+use dstreams_client::{Client, Options, Retry};
 
 use crate::files_sink::{Dir, names};
 use crate::program::{Live, Program, block_on, small, soon};
@@ -206,4 +207,61 @@ fn a_full_disk_under_a_file_sink_ends_the_program_and_loses_nothing() {
             .map(|word| format!("{{\"value\":\"{word}\"}}"));
         assert_eq!(lines, wanted.collect::<Vec<_>>(), "{name}");
     }
+}
+
+/// Whoever waits for an acknowledgement hears that there will be none, the program ends, and its port is free.
+#[test]
+fn a_full_disk_under_the_journal_ends_every_wait() {
+    let place = Dir::new();
+    let Some(disk) = Disk::mount(&place.0) else {
+        return println!("skipped: this user may not mount a file system");
+    };
+    block_on(async {
+        let mut program = Program::new(small(1, 4, 4));
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let clients = Clients::listen("127.0.0.1:0");
+        let lines = program.ctx.clients::<String>("lines", &clients);
+        words.union(&lines).unwrap().for_each_rdd(|_| {});
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&disk.0, || Ok(app)).unwrap();
+        let mut live = program.start().await;
+        let address = live.running.address("lines").unwrap();
+        let retry = Retry {
+            tries: 2,
+            ..Retry::default()
+        };
+        let options = Options {
+            retry,
+            ..Options::default()
+        };
+        let client = Client::connect(address, options).await.unwrap();
+        let mut sender = client.lines("lines").await.unwrap();
+        queue.push(["there is room".to_owned()]).await.unwrap();
+        sender.send("there is room").await.unwrap();
+        sender.flush().await.unwrap();
+
+        let filler = Filler::fill(&disk);
+        let large = "x".repeat(50_000);
+        let flushes = async {
+            sender.send(&large).await.unwrap();
+            sender.flush().await.unwrap_err()
+        };
+        let pushes = queue.push([large.clone()]);
+        let both = soon("both", futures::future::join(pushes, flushes)).await;
+        let refused = both.0.unwrap_err().to_string();
+        assert!(refused.contains("No space left"), "{refused}");
+        let told = both.1.to_string();
+        assert!(told.contains("No space left"), "{told}");
+        assert_eq!(sender.acknowledged(), 1);
+
+        live.try_batch().await.unwrap_err();
+        let ended = soon("the end", live.running.await_termination(None)).await;
+        let ended = ended.unwrap_err().to_string();
+        assert!(ended.contains("No space left"), "{ended}");
+        soon("a later push", queue.push(["late".to_owned()]))
+            .await
+            .unwrap_err();
+        std::net::TcpListener::bind(address).unwrap();
+        drop(filler);
+    });
 }

@@ -3,8 +3,14 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use dstreams::arrow::array::RecordBatch;
+use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
-use dstreams::{Error, Generator};
+use dstreams::{
+    BatchTime, BoxError, Closing, Error, Generator, Guarantee, Ingest, Prepared, Record, Sink,
+    Source,
+};
+use tokio::sync::oneshot;
 
 use crate::program::{INTERVAL, Program, block_on, small, soon, until};
 use crate::sources_that_end::{sources_that_end, they_have_ended};
@@ -260,4 +266,116 @@ fn a_source_without_an_end_keeps_the_program_running() {
         assert_eq!(live.batch().await.records, 3);
         assert_eq!(live.running.stop(true, None).await.unwrap().records, 8);
     });
+}
+
+/// Pushes two numbers, and does not end; pushes another one when it is told to, and says what came of it.
+struct Endless(oneshot::Receiver<()>, oneshot::Sender<dstreams::Result<()>>);
+
+#[dstreams::async_trait]
+impl Source for Endless {
+    fn schema(&self) -> SchemaRef {
+        i64::schema()
+    }
+
+    async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
+        ingest.push(batch_of([1i64, 2])?).await?;
+        if self.0.await.is_ok() {
+            let _ = self.1.send(ingest.push(batch_of([9i64])?).await);
+        }
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_source_that_does_not_end_costs_nobody_a_record() {
+    for deadline in [None, Some(Duration::from_secs(60))] {
+        block_on(async {
+            let (late, goes_on) = oneshot::channel();
+            let (pushed, refused) = oneshot::channel();
+            let mut program = Program::new(small(2, 4, 4));
+            let endless = Endless(goes_on, pushed);
+            let endless = program.ctx.source::<i64>("endless", endless).unwrap();
+            let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+            let mut all = endless.union(&numbers).unwrap().collect();
+            let dead = program.ctx.dead_letters();
+            dead.for_each_rdd(|_| {});
+            let live = program.start().await;
+            until("the source", || live.running.status().block_memory > 0).await;
+            queue.push([3, 4, 5]).await.unwrap();
+            let stop = live.running.stop(true, deadline);
+            tokio::pin!(stop);
+            let early = tokio::time::timeout(Duration::from_millis(20), &mut stop).await;
+            assert!(early.is_err(), "the source has its time to end");
+            live.clock.advance(Duration::from_secs(30));
+            let summary = soon("the stop", &mut stop).await.unwrap();
+            assert_eq!((summary.records, summary.unfinished), (5, 0));
+            let got = all.try_recv().unwrap().collect().unwrap();
+            assert_eq!(got, [1, 2, 3, 4, 5]);
+            // It was dropped, or what it pushes is refused.
+            let _ = late.send(());
+            assert!(!matches!(refused.await, Ok(Ok(()))));
+        });
+    }
+}
+
+/// Tells when it is closed.
+struct Closes(mpsc::Sender<()>);
+
+#[dstreams::async_trait]
+impl Sink for Closes {
+    async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
+    async fn prepare(
+        &self,
+        _: BatchTime,
+        _: usize,
+        _: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        Ok(Prepared::default())
+    }
+    async fn commit(&self, _: BatchTime, _: Vec<Prepared>) -> Result<(), BoxError> {
+        Ok(())
+    }
+    fn close(&self) {
+        self.0.send(()).unwrap();
+    }
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+}
+
+#[test]
+fn no_output_is_called_after_the_deadline() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (closed, is_closed) = mpsc::channel();
+    let called = Arc::new(Mutex::new(Vec::new()));
+    block_on(async {
+        let mut program = Program::new(small(1, 4, 4));
+        let (queue, numbers) = program.ctx.queue::<i64>("numbers");
+        let calls = Arc::clone(&called);
+        numbers.for_each_rdd(move |_| {
+            calls.lock().unwrap().push("first");
+            let _ = blocked.lock().unwrap().recv();
+        });
+        let calls = Arc::clone(&called);
+        numbers.for_each_rdd(move |_| calls.lock().unwrap().push("second"));
+        numbers.sink("closes", Closes(closed));
+        let live = program.start().await;
+        queue.push([1]).await.unwrap();
+        live.clock.advance(INTERVAL);
+        until("the commit", || !called.lock().unwrap().is_empty()).await;
+        let stop = live.running.stop(true, Some(Duration::from_secs(5)));
+        tokio::pin!(stop);
+        let early = tokio::time::timeout(Duration::from_millis(1), &mut stop).await;
+        assert!(early.is_err(), "it cannot have stopped");
+        live.clock.advance(Duration::from_secs(6));
+        let summary = soon("the stop", stop).await.unwrap();
+        assert_eq!((summary.batches, summary.unfinished), (0, 2));
+        assert!(is_closed.try_recv().is_err(), "an effect is under way");
+        release.send(()).unwrap();
+    });
+    is_closed.recv_timeout(crate::program::PATIENCE).unwrap();
+    assert_eq!(*called.lock().unwrap(), ["first"]);
 }

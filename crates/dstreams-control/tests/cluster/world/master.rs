@@ -323,7 +323,7 @@ impl World<'_> {
                     .push_back(Do::Cluster(ClusterEvent::Forgotten { blocks }));
             }
             Command::Stopped { .. } => self.master.stopped = true,
-            Command::CloseReceivers | Command::Completed(_) => {}
+            Command::CloseReceivers | Command::Hurry { .. } | Command::Completed(_) => {}
             Command::Abort { .. } | Command::Fail { .. } => panic!("{command:?}"),
         }
     }

@@ -291,7 +291,10 @@ impl World {
                     .broken("liveness", format!("{batch} was given up"));
             }
             Command::Stopped { .. } => self.stopped(),
-            Command::Completed(_) | Command::Abort { .. } | Command::CloseReceivers => {}
+            Command::Completed(_)
+            | Command::Abort { .. }
+            | Command::CloseReceivers
+            | Command::Hurry { .. } => {}
         }
     }
 

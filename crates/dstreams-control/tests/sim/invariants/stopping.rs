@@ -1,11 +1,11 @@
 //! A stop does what it says. Graceful: one more seal, at once after the outstanding one, then `Stopped` when all is
-//! committed. Abrupt, or at the deadline: the running attempts are aborted, nothing new begins, and only a commit that
+//! committed; receivers that are silent are hurried when sources have had their time. Abrupt, or at the deadline: the running attempts are aborted, nothing new begins, and only a commit that
 //! was given is waited for, until the deadline at most.
 
 use dstreams_control::Command;
 
 use super::{Invariant, Verdict, ensure};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Open};
 
 pub struct Stopping;
 
@@ -20,6 +20,17 @@ impl Invariant for Stopping {
             Command::Seal { .. } => ensure(!over && !ledger.last_sealed, || {
                 format!("{command:?} after the last seal or a stop")
             }),
+            Command::Hurry { batch } => {
+                let due = |open: &Open| {
+                    open.last
+                        && !open.hurried
+                        && open.batch == *batch
+                        && open.hurry <= ledger.forward
+                };
+                ensure(!over && ledger.open.as_ref().is_some_and(due), || {
+                    format!("{command:?} that is not due")
+                })
+            }
             Command::Cut { .. } | Command::Run { .. } => ensure(!over, || {
                 format!("{command:?} after an abrupt stop or the deadline")
             }),
@@ -68,6 +79,9 @@ impl Invariant for Stopping {
         ensure(!is_finished(ledger), || {
             "nothing is left to wait for".to_owned()
         })?;
+        let late = |open: &Open| open.last && !open.hurried && open.hurry <= ledger.forward;
+        let late = !ledger.stop_is_abrupt() && ledger.open.as_ref().is_some_and(late);
+        ensure(!late, || "sources are not hurried".to_owned())?;
         let sealing = ledger.last_sealed || ledger.open.is_some() || ledger.stop_is_abrupt();
         ensure(sealing, || {
             "the last batch is not sealed at once".to_owned()

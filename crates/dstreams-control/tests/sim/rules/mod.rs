@@ -1,5 +1,5 @@
-//! The rules one by one, as written-out schedules. The interval is 100 ms, a report is waited for 50 ms, the last ones
-//! 1 s, a batch is tried twice.
+//! The rules one by one, as written-out schedules. The interval is 100 ms, a report is waited for 50 ms, sources that are
+//! to end for 500 ms, the last reports 1 s after that, a batch is tried twice.
 
 mod batches;
 mod restarts;
@@ -59,6 +59,7 @@ fn cut(batch: BatchTime, blocks: &[BlockMeta]) -> Command {
 fn started(receivers: u32) -> Controller {
     let config = Config {
         max_attempts: 2,
+        source_timeout_ms: 500,
         final_report_timeout_ms: 1_000,
         ..Config::new(100).unwrap()
     };

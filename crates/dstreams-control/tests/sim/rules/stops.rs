@@ -1,7 +1,7 @@
 //! Every way to stop:
 //! graceful, abrupt, at a deadline, twice, before the start.
 
-use Command::{Abort, CloseReceivers, Completed, Cut, Forget, Run, Seal, Stopped, WakeAt};
+use Command::{Abort, CloseReceivers, Completed, Cut, Forget, Hurry, Run, Seal, Stopped, WakeAt};
 use dstreams_control::{Command, Config, Controller, Event, State};
 
 use super::{B1, B2, at, block, reported, running, started, step};
@@ -20,7 +20,7 @@ fn a_graceful_stop_takes_what_was_received() {
     let mut it = running();
     assert_eq!(
         it.step(GRACEFUL, at(110)),
-        [CloseReceivers, Seal { batch: B2 }, WakeAt(at(1_110))]
+        [CloseReceivers, Seal { batch: B2 }, WakeAt(at(610))]
     );
     assert_eq!(it.state(), State::Draining);
     let cut = Cut {
@@ -75,9 +75,9 @@ fn a_graceful_stop_waits_for_the_outstanding_seal_and_overdue_reports() {
         ]
     );
     assert_eq!(step(&mut it, reported(B2, 0, &[block(0, 1)]), 151), []);
-    assert_eq!(step(&mut it, Event::Tick, 1_149), []);
+    assert_eq!(step(&mut it, Event::Tick, 649), []);
     assert_eq!(
-        step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_149),
+        step(&mut it, reported(B1, 0, &[block(0, 0)]), 649),
         [cut(B2, vec![block(0, 0), block(0, 1)])]
     );
 }
@@ -89,9 +89,12 @@ fn the_last_cut_does_not_wait_for_ever() {
         step(&mut it, GRACEFUL, 40),
         [CloseReceivers, Seal { batch: B1 }]
     );
-    assert_eq!(step(&mut it, Event::Tick, 1_039), []);
+    assert_eq!(step(&mut it, Event::Tick, 539), []);
+    let hurry = Hurry { batch: B1 };
+    assert_eq!(step(&mut it, Event::Tick, 540), [hurry]);
+    assert_eq!(step(&mut it, Event::Tick, 1_539), []);
     assert_eq!(
-        step(&mut it, Event::Tick, 1_040),
+        step(&mut it, Event::Tick, 1_540),
         [
             Cut {
                 batch: B1,
@@ -103,8 +106,46 @@ fn the_last_cut_does_not_wait_for_ever() {
             }
         ]
     );
-    assert_eq!(step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_041), []);
+    assert_eq!(step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_541), []);
     assert_eq!(it.owed_reports(), 1);
+    // What that receiver had is in no batch: the program does not end as if it were.
+    step(
+        &mut it,
+        Event::Finished {
+            batch: B1,
+            attempt: 1,
+        },
+        1_542,
+    );
+    let commands = step(&mut it, Event::Committed { batch: B1 }, 1_543);
+    assert_eq!(commands.last(), Some(&Stopped { unfinished: 1 }));
+}
+
+#[test]
+fn sources_have_half_of_the_time_until_the_deadline() {
+    let stop = |deadline| Event::Stop {
+        graceful: true,
+        deadline: Some(at(deadline)),
+    };
+    let mut it = started(1);
+    let sealed = [CloseReceivers, Seal { batch: B1 }, WakeAt(at(5_040))];
+    assert_eq!(it.step(stop(10_040), at(40)), sealed);
+    assert_eq!(
+        it.step(stop(8_040), at(50)),
+        [WakeAt(at(4_045))],
+        "a second stop shortens it"
+    );
+    assert_eq!(it.step(stop(20_000), at(60)), []);
+    let hurried = [Hurry { batch: B1 }, WakeAt(at(5_045))];
+    assert_eq!(it.step(Event::Tick, at(4_045)), hurried);
+    let cut = Cut {
+        batch: B1,
+        blocks: vec![block(0, 0)],
+    };
+    assert_eq!(
+        step(&mut it, reported(B1, 0, &[block(0, 0)]), 4_060)[0],
+        cut
+    );
 }
 
 #[test]
@@ -150,7 +191,7 @@ fn nothing_begins_at_the_deadline() {
     let commands = it.step(stop(true), at(110));
     assert_eq!(
         commands,
-        [CloseReceivers, Seal { batch: B2 }, WakeAt(at(180))]
+        [CloseReceivers, Seal { batch: B2 }, WakeAt(at(145))]
     );
     let over = [
         Abort {
@@ -196,7 +237,7 @@ fn a_second_stop_only_shortens() {
     it.step(stop(Some(at(180))), at(110));
     assert_eq!(it.step(stop(Some(at(500))), at(111)), []);
     assert_eq!(it.step(stop(None), at(111)), []);
-    assert_eq!(it.step(stop(Some(at(170))), at(112)), [WakeAt(at(170))]);
+    assert_eq!(it.step(stop(Some(at(170))), at(112)), [WakeAt(at(141))]);
     assert_eq!(
         step(&mut it, ABRUPT, 113),
         [

@@ -61,6 +61,8 @@ struct Meanwhile {
 
 #[async_trait]
 impl Workers for Meanwhile {
+    fn hurry(&self) {}
+
     fn plans(&self) -> &Plans {
         unreachable!()
     }

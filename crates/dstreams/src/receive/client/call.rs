@@ -12,6 +12,7 @@ use super::Claims;
 use super::answers::Say;
 use super::columns::Columns;
 use super::producers::{Producer, Shared};
+use crate::error::Error;
 use crate::receive::{Closing, Ingest};
 
 /// Batches that wait for their acknowledgement, on one call; then nothing more is read from it.
@@ -60,7 +61,8 @@ impl Call {
             }
         };
         let acknowledging = acknowledge(&self.say, &ingest, waiting);
-        match tokio::join!(receiving, acknowledging).0 {
+        let (received, acknowledged) = tokio::join!(receiving, acknowledging);
+        match received.and(acknowledged) {
             Ok(()) => tracing::debug!(stream, producer, "a client has finished"),
             Err(status) => {
                 let (code, reason) = (status.code(), status.message());
@@ -77,17 +79,27 @@ struct Taken {
     block: Option<u64>,
 }
 
-/// Acknowledges batches once their blocks are safe, until nothing more is taken or heard.
-async fn acknowledge(say: &Say, ingest: &Ingest, mut waiting: mpsc::Receiver<Taken>) {
+/// Acknowledges batches once their blocks are safe, until nothing more is taken or heard. Fails if they will not be.
+async fn acknowledge(
+    say: &Say,
+    ingest: &Ingest,
+    mut waiting: mpsc::Receiver<Taken>,
+) -> Result<(), Status> {
     while let Some(Taken { seq, block }) = waiting.recv().await {
         if let Some(block) = block {
             tokio::select! {
-                () = say.unheard() => return,
-                () = say.alive_during(ingest.0.safe(block)) => {}
+                () = say.unheard() => return Ok(()),
+                safe = say.alive_during(ingest.0.safe(block)) => safe.map_err(not_stored)?,
             }
         }
         say.ack(seq);
     }
+    Ok(())
+}
+
+/// What is not stored here may be elsewhere, or later: the client tries again.
+fn not_stored(error: Error) -> Status {
+    Status::unavailable(format!("the batch was not stored: {error}"))
 }
 
 struct Receiving<'a> {
@@ -105,13 +117,19 @@ struct Receiving<'a> {
 
 impl Receiving<'_> {
     async fn run(self) -> Result<(), Status> {
-        let connection = self.take_over().await?;
+        let end = || Status::unavailable("the program takes in nothing more");
+        let connection = tokio::select! {
+            biased;
+            connection = self.take_over() => connection?,
+            // What it waits for may never come then.
+            () = self.closing.requested() => return Err(end()),
+        };
         loop {
             let message = tokio::select! {
                 biased;
-                () = self.closing.requested() => {
-                    return Err(Status::unavailable("the program takes in nothing more"));
-                }
+                () = self.closing.requested() => return Err(end()),
+                // It says why.
+                () = self.taken.closed() => return Ok(()),
                 message = self.messages.message() => message?,
             };
             let Some(message) = message else {
@@ -148,7 +166,7 @@ impl Receiving<'_> {
         producer.connection += 1;
         let (connection, last) = (producer.connection, producer.sequence.last());
         let safe = producer.safe(&self.ingest.0);
-        self.say.alive_during(safe).await;
+        self.say.alive_during(safe).await.map_err(not_stored)?;
         self.say.ack(last);
         Ok(connection)
     }
@@ -208,8 +226,6 @@ impl Receiving<'_> {
         let memory = intake.budget.take(bytes).await;
         let mark = self.name.map(|name| (name, seq));
         let added = intake.add(records, bytes, memory, mark);
-        let block = added
-            .map_err(|error| Status::internal(format!("the batch was not stored: {error}")))?;
-        Ok(Some(block))
+        Ok(Some(added.map_err(not_stored)?))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dstreams_client::protocol::Sequence;
 
+use crate::error::Result;
 use crate::receive::Intake;
 
 /// Producers remembered that are not connected. With their names some 2 MB at most; a producer may
@@ -48,10 +49,11 @@ impl Producer {
         }
     }
 
-    /// Waits until all that was taken is safe.
-    pub async fn safe(&self, intake: &Intake) {
-        if let Some(block) = self.block {
-            intake.safe(block).await;
+    /// Waits until all that was taken is safe; fails if it will not be.
+    pub async fn safe(&self, intake: &Intake) -> Result<()> {
+        match self.block {
+            Some(block) => intake.safe(block).await,
+            None => Ok(()),
         }
     }
 }

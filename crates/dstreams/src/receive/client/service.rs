@@ -85,18 +85,18 @@ impl Service {
 
 impl Service {
     /// See [`super::Embedded::revoke`].
-    pub async fn revoke(&self, stream: &str, producer: &str) -> u64 {
+    pub async fn revoke(&self, stream: &str, producer: &str) -> crate::error::Result<u64> {
         let Ok(stream) = self.find(stream) else {
-            return 0;
+            return Ok(0);
         };
         let producer = stream.producers.get(Some(producer));
         let mut producer = producer.lock().await;
         producer.owned = false;
         producer.connection += 1;
         if let Some(ingest) = stream.ingest.get() {
-            producer.safe(&ingest.0).await;
+            producer.safe(&ingest.0).await?;
         }
-        producer.sequence.last()
+        Ok(producer.sequence.last())
     }
 }
 
