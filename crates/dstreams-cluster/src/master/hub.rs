@@ -21,6 +21,8 @@ pub struct Hub {
     pub(super) listeners: Vec<Arc<dyn Listener>>,
     /// Workers that hold each block.
     pub copies: usize,
+    /// Producers to remember that are nobody's, of all streams together.
+    producers: usize,
     state: Mutex<State>,
     /// Counts changes: of who is there, who holds what, what is installed.
     changes: watch::Sender<u64>,
@@ -94,6 +96,7 @@ impl Hub {
             inputs,
             listeners: parts.listeners.clone(),
             copies,
+            producers: parts.config.producers,
             state: Mutex::new(State {
                 cluster: Cluster::new(config),
                 workers: BTreeMap::new(),
@@ -123,6 +126,7 @@ impl Hub {
     pub fn begin(&self, partitions: usize, kept: Option<(&Arc<Durable>, &Restored)>) {
         let mut config = config(&self.inputs, self.copies, partitions as u32);
         let mut state = self.lock();
+        config.max_producers = self.producers;
         if let Some((durable, restored)) = kept {
             let _ = self.durable.set(Arc::clone(durable));
             config.first_receiver = restored.first_receiver() + self.inputs.len() as u64;
@@ -167,6 +171,11 @@ impl Hub {
             // The sender is ours.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Producers that were forgotten because there were too many.
+    pub fn forgotten_producers(&self) -> u64 {
+        self.lock().cluster.forgotten_producers()
     }
 
     /// A worker that has been greeted; its number is never used again.

@@ -33,7 +33,7 @@ pub struct ClusterConfig {
     /// The batch as of which an earlier master left the state: each partition is to be made as of it, on the first
     /// worker that is assigned to it, which says `Installed` with copy 1 then.
     pub restored: Option<BatchTime>,
-    /// By input and producer: the last record that an earlier master left safe.
+    /// By input and producer: the last record that an earlier master left safe; of those that sent longest ago first.
     pub known: Vec<Mark>,
     /// Copies of blocks under way at once, and copies of partitions' states apart from them. Default 16: enough to
     /// keep some links busy, without starving the batches.

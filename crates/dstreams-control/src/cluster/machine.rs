@@ -343,6 +343,12 @@ impl Cluster {
         self.blocks.len()
     }
 
+    /// How many producers were forgotten because there were too many.
+    #[must_use]
+    pub const fn forgotten_producers(&self) -> u64 {
+        self.producers.forgotten()
+    }
+
     /// How many producers are remembered.
     #[must_use]
     pub fn remembered_producers(&self) -> usize {

@@ -59,6 +59,8 @@ pub(super) struct Producers {
     /// Those that nobody owns or waits for, by turn.
     idle: BTreeSet<(u64, Key)>,
     turns: u64,
+    /// How many were forgotten.
+    forgotten: u64,
 }
 
 impl Producers {
@@ -73,10 +75,16 @@ impl Producers {
             of_worker: BTreeMap::new(),
             idle: BTreeSet::new(),
             turns: 0,
+            forgotten: 0,
         }
     }
 
-    /// What an earlier master left safe.
+    /// How many were forgotten because there were too many.
+    pub(super) const fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// What an earlier master left safe; of those that sent longest ago first.
     pub(super) fn know(&mut self, marks: &[Mark]) {
         for mark in marks {
             let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
@@ -261,6 +269,7 @@ impl Producers {
                 return;
             };
             self.all.remove(&key);
+            self.forgotten = self.forgotten.saturating_add(1);
         }
     }
 }

@@ -64,6 +64,10 @@ impl Lane {
                     None
                 }
             };
+            let gone = self.intake.take_gone();
+            if !gone.is_empty() {
+                self.durable.forget(self.input, &gone);
+            }
             let last = seal.as_ref().is_some_and(|seal| seal.last);
             let blocks = self.intake.seal(last);
             if let Some(written) = self.keep(&blocks) {

@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use super::context::StreamContext;
 use super::durable::Durable;
 use super::durable::manifest::{Program, StateId};
+use super::durable::marks::Bound;
 use super::durable::restore::{Kept, Restored};
 use super::journal::DirLock;
 use super::listener::Listener;
@@ -17,7 +18,7 @@ use crate::commit::{Opened, Outputs};
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
 use crate::plan::Plans;
-use crate::receive::Source;
+use crate::receive::{Place, Source};
 use crate::stream::graph::GraphRef;
 
 /// What a program described with a [`StreamContext`].
@@ -119,6 +120,11 @@ impl Parts {
         let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
         let every = u64::from(self.config.checkpoint_every);
         let (program, states) = self.program(partitions)?;
+        let of_clients = |source: &Box<dyn Source>| matches!(source.place(), Place::Everywhere(_));
+        let bound = Bound {
+            most: self.config.producers,
+            inputs: self.sources.iter().map(of_clients).collect(),
+        };
         Durable::open(
             lock,
             kept,
@@ -126,6 +132,7 @@ impl Parts {
             program,
             states,
             &schemas.collect::<Vec<_>>(),
+            bound,
         )
         .await
     }

@@ -165,6 +165,7 @@ impl Receivers {
             block_memory: self.budget.used(),
             blocks: self.store.len(),
             dead_letters: self.dead_letters.counts(),
+            forgotten_producers: self.intakes.iter().map(|intake| intake.forgotten()).sum(),
         }
     }
 

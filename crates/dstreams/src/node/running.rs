@@ -66,6 +66,8 @@ pub struct Status {
     pub blocks: usize,
     /// Dead letters of each stream.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Producers that were forgotten because there were more than [`Config::producers`](crate::Config::producers).
+    pub forgotten_producers: u64,
 }
 
 /// What a status is made from.
@@ -85,6 +87,8 @@ impl Running {
     /// How the program is doing now.
     pub fn status(&self) -> Status {
         let held = self.watched.workers.held();
+        let durable = self.watched.durable.upgrade();
+        let durable = durable.map(|durable| durable.forgotten_producers());
         let totals = self
             .watched
             .totals
@@ -97,6 +101,8 @@ impl Running {
             block_memory: held.block_memory,
             blocks: held.blocks,
             dead_letters: held.dead_letters,
+            // Checkpoints forget those that the receivers have forgotten, sooner or later.
+            forgotten_producers: held.forgotten_producers.max(durable.unwrap_or_default()),
         }
     }
 

@@ -67,7 +67,7 @@ pub async fn replay(
         }
         let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
         workers.forget(*batch, &ids);
-        durable.replayed(&ids);
+        durable.replayed(*batch, &ids);
         crate::crash::point("restore:replayed");
     }
     if !restored.committed.is_empty() {

@@ -80,6 +80,8 @@ pub struct Held {
     pub blocks: usize,
     /// Dead letters of each stream.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Producers that were forgotten because there were too many.
+    pub forgotten_producers: u64,
 }
 
 /// Where workers send events to: the inbox of the master's loop.

@@ -54,8 +54,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// with [`StreamContext::clients`](crate::StreamContext::clients).
 ///
 /// An acknowledged record is held as [`Ingest::push`] promises. Each record of a client is taken
-/// once, also when its connection broke and it sent again, as long as this program lives and has not
-/// forgotten the producer: it keeps the last 10 000 of each stream that are not connected.
+/// once, also when its connection broke and it sent again, as long as this program lives (or is restarted in its
+/// directory) and has not forgotten the producer. It remembers those that are connected and, of each stream, the
+/// [`Config::producers`](crate::Config::producers) others that sent last; how many were forgotten is logged, and in
+/// [`Status::forgotten_producers`](crate::Status::forgotten_producers).
 ///
 /// Refused, with what is expected and what came: unknown streams (the known ones are named), columns
 /// of other names or types, nulls where the stream has none, messages over
@@ -274,8 +276,12 @@ impl Source for ClientSource {
     }
 
     fn connect(&mut self, ingest: &Ingest) {
-        for (producer, last) in ingest.positions() {
-            self.stream.producers.restore(producer, *last);
+        let (most, forgotten) = ingest.0.bound();
+        self.stream.producers.bound(most, forgotten);
+        for producer in ingest.0.oldest_first() {
+            let last = ingest.positions().get(producer);
+            let last = last.copied().unwrap_or_default();
+            self.stream.producers.restore(producer, last);
         }
         let _ = self.stream.ingest.set(ingest.clone());
     }

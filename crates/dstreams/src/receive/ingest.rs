@@ -1,6 +1,7 @@
 //! Intake of one input stream: the open block, and how it is sealed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use datafusion::arrow::array::{Array, RecordBatch};
@@ -52,6 +53,13 @@ impl Ingest {
         self.0.positions()
     }
 
+    /// Drops the offset of an input that is no more (see [`Ingest::push_at`]): checkpoints have it no longer. Only for
+    /// one that never comes again under this name: the next restart would begin with it at the beginning, or, where it
+    /// is killed soon after this call, where the old one had come.
+    pub fn forget(&self, key: &str) {
+        self.0.forget(key)
+    }
+
     /// Keeps something that is no record as a dead letter. `producer` says who sent it.
     pub async fn dead_letter(&self, producer: &str, bytes: &[u8], reason: &str) {
         let intake = &self.0;
@@ -95,6 +103,13 @@ pub struct Intake {
     open: Mutex<Open>,
     copies: Option<Copies>,
     positions: BTreeMap<String, u64>,
+    /// The names of these; of those that were used longest ago first.
+    oldest_first: Vec<String>,
+    /// Producers to remember that are not connected, and how many were forgotten.
+    producers: usize,
+    forgotten: Arc<AtomicU64>,
+    /// Parts of the source that are no more.
+    gone: Mutex<Vec<Arc<str>>>,
 }
 
 /// Blocks of a receiver whose records are safe only when somebody says so: another worker has them, or they are on disk.
@@ -152,13 +167,49 @@ impl Intake {
             open: Mutex::default(),
             copies: None,
             positions: BTreeMap::new(),
+            oldest_first: Vec::new(),
+            producers: config.producers,
+            forgotten: Arc::default(),
+            gone: Mutex::default(),
         }
     }
 
-    /// What was received before a restart: see [`Ingest::positions`].
-    pub fn with_positions(mut self, positions: BTreeMap<String, u64>) -> Self {
-        self.positions = positions;
+    /// What was received before a restart (see [`Ingest::positions`]), of what was used longest ago first.
+    pub fn with_positions(mut self, positions: impl IntoIterator<Item = (String, u64)>) -> Self {
+        for (name, last) in positions {
+            self.oldest_first.push(name.clone());
+            self.positions.insert(name, last);
+        }
         self
+    }
+
+    /// The names of the positions, of what was used longest ago first.
+    pub(crate) fn oldest_first(&self) -> &[String] {
+        &self.oldest_first
+    }
+
+    /// How many producers to remember that are not connected, and where those are counted that are forgotten.
+    pub(crate) fn bound(&self) -> (usize, Arc<AtomicU64>) {
+        (self.producers, Arc::clone(&self.forgotten))
+    }
+
+    /// Producers that were forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// A part of the source is no more: see [`Ingest::forget`].
+    pub(crate) fn forget(&self, part: &str) {
+        if self.copies.is_some() {
+            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            gone.push(part.into());
+        }
+    }
+
+    /// The parts that were forgotten since the last call.
+    pub fn take_gone(&self) -> Vec<Arc<str>> {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut gone)
     }
 
     /// See [`Ingest::positions`].

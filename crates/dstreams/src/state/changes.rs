@@ -122,7 +122,10 @@ mod tests {
         changes.covered(BatchTime(9), BatchTime(10));
         assert_eq!(since(&changes, 9), Some(vec![10]));
         changes.covered(BatchTime(14), BatchTime(10));
-        assert_eq!((since(&changes, 10), since(&changes, 9)), (Some(vec![]), None));
+        assert_eq!(
+            (since(&changes, 10), since(&changes, 9)),
+            (Some(vec![]), None)
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::manifest::{Manifest, Part, StateParts, damaged};
+use super::manifest::{Manifest, Part, StateParts, damaged, state_file};
+use super::marks;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::state::{Captured, States};
@@ -49,6 +50,29 @@ pub struct WrittenPart {
     pub whole: bool,
 }
 
+impl WrittenPart {
+    /// The part, in the file of this place in its manifest.
+    fn in_file(self, file: usize) -> Part {
+        Part {
+            file,
+            from: self.from,
+            bytes: self.bytes,
+            xxh3: self.xxh3,
+            version: self.version,
+            whole: self.whole,
+        }
+    }
+}
+
+/// The version that the next checkpoint goes on from, where these parts stay.
+fn goes_on(parts: &[Part]) -> Option<BatchTime> {
+    let (first, later) = parts.split_first()?;
+    let changes: u64 = later.iter().map(|part| part.bytes).sum();
+    let last = parts.last()?;
+    let small = changes < first.bytes && parts.len() < MOST_PARTS;
+    small.then_some(BatchTime(last.version))
+}
+
 /// The state was taken, and is being written.
 pub type Writing = BoxFuture<'static, Result<Vec<WrittenFile>>>;
 
@@ -86,19 +110,37 @@ pub async fn write(
     Ok(Some(WrittenFile { name, parts }))
 }
 
+/// Writes a file with offsets; none where nothing changed.
+pub(super) async fn write_offsets(
+    plan: &CheckpointPlan,
+    offsets: &[marks::Written],
+    whole: bool,
+) -> Result<Option<WrittenFile>> {
+    if offsets.is_empty() && !whole {
+        return Ok(None);
+    }
+    let name = state_file(plan.tried, &format!("{}-offsets", plan.incarnation));
+    let bytes = marks::to_bytes(offsets)?;
+    let part = WrittenPart {
+        partition: 0,
+        state: 0,
+        from: 0,
+        bytes: bytes.len() as u64,
+        xxh3: xxh3_64(&bytes),
+        version: plan.batch.0,
+        whole,
+    };
+    plan.store.put(&name, bytes).await?;
+    let parts = vec![part];
+    Ok(Some(WrittenFile { name, parts }))
+}
+
 impl Manifest {
     /// What the next checkpoint goes on from: of a partition whose changes have become more than it itself, or
     /// have come in many parts, all is written again. So in the long run not much more is written than twice
     /// what changed.
     pub fn since(&self, partitions: usize) -> Vec<Vec<Option<BatchTime>>> {
-        let of = |state: &StateParts, partition: usize| {
-            let parts = state.partitions.get(partition)?;
-            let (first, later) = parts.split_first()?;
-            let changes: u64 = later.iter().map(|part| part.bytes).sum();
-            let last = parts.last()?;
-            let small = changes < first.bytes && parts.len() < MOST_PARTS;
-            small.then_some(BatchTime(last.version))
-        };
+        let of = |state: &StateParts, partition: usize| goes_on(state.partitions.get(partition)?);
         let states = |partition| {
             self.states
                 .iter()
@@ -106,6 +148,25 @@ impl Manifest {
                 .collect()
         };
         (0..partitions).map(states).collect()
+    }
+
+    /// Whether the next checkpoint goes on from the offsets of this one, in the same way.
+    pub fn goes_on_with_offsets(&self) -> bool {
+        goes_on(&self.offsets).is_some()
+    }
+
+    /// Adds a file with offsets.
+    pub fn add_offsets(&mut self, written: WrittenFile) {
+        let file = self.files.len();
+        self.files.push(written.name);
+        for part in written.parts {
+            if part.whole {
+                self.offsets.clear();
+                self.marks.clear();
+            }
+            self.offsets.push(part.in_file(file));
+        }
+        self.forget_files();
     }
 
     /// The manifest after this one, with what was written.
@@ -126,14 +187,7 @@ impl Manifest {
                 if part.whole {
                     at.clear();
                 }
-                at.push(Part {
-                    file,
-                    from: part.from,
-                    bytes: part.bytes,
-                    xxh3: part.xxh3,
-                    version: part.version,
-                    whole: part.whole,
-                });
+                at.push(part.in_file(file));
             }
         }
         self.forget_files();
@@ -156,9 +210,8 @@ impl Manifest {
             .states
             .iter_mut()
             .flat_map(|state| &mut state.partitions);
-        partitions
-            .flatten()
-            .for_each(|part| part.file = places[part.file]);
+        let parts = partitions.flatten().chain(&mut self.offsets);
+        parts.for_each(|part| part.file = places[part.file]);
     }
 
     /// What a partition is restored from.

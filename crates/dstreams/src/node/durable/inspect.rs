@@ -77,13 +77,13 @@ impl StateInfo {
     }
 }
 
-/// Reads all parts, as a restart would.
-async fn check(manifest: &Manifest, store: &Store) -> Result<()> {
+/// Reads all parts, as a restart would; returns how many offsets there are.
+async fn check(manifest: &Manifest, store: &Store) -> Result<usize> {
     for part in manifest.parts() {
         let file = &manifest.files[part.file];
         part.read(store, file).await?;
     }
-    Ok(())
+    Ok(manifest.offsets(store).await?.len())
 }
 
 /// A journal: what came after the checkpoint, and some of what came before.
@@ -115,8 +115,9 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     let store = Store::Dir(dir.to_owned());
     // Nothing of a directory is waited for.
     let newest = futures::executor::block_on(Manifest::newest(&store))?;
+    let mut producers = 0;
     if let Some(manifest) = &newest {
-        futures::executor::block_on(check(manifest, &store))?;
+        producers = futures::executor::block_on(check(manifest, &store))?;
     }
     let state = newest.as_ref().map(Manifest::batch);
     let found = look(dir)?;
@@ -154,8 +155,13 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
         incarnation: manifest.incarnation,
         interval_ms: manifest.program.interval_ms,
         partitions: manifest.program.partitions,
-        producers: manifest.marks.len(),
-        bytes: manifest.parts().map(|part| part.bytes).sum(),
+        producers,
+        bytes: manifest
+            .states
+            .iter()
+            .flat_map(StateParts::parts)
+            .map(|part| part.bytes)
+            .sum(),
         files: manifest.files.len(),
         states: manifest.states.iter().map(StateInfo::of).collect(),
         inputs: manifest.program.inputs,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::fit::StateChanges;
+use super::marks::{self, Offset, Offsets};
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::replicate::Format;
@@ -14,7 +15,12 @@ use crate::replicate::Format;
 const MANIFEST: Format = Format {
     what: "the manifest of a checkpoint",
     magic: *b"dstr-chk",
+    version: 3,
+};
+/// Without offsets in parts.
+const VERSION_2: Format = Format {
     version: 2,
+    ..MANIFEST
 };
 const PREFIX: &str = "manifest-";
 
@@ -31,8 +37,12 @@ pub struct Manifest {
     /// The random name of the directory whose program wrote it; earlier programs gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// By input and producer (or part of a source): the last that is in a batch up to this one.
+    /// By input and producer (or part of a source): the last that is in a batch up to this one. Format 2 had them here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<(u32, String, u64)>,
+    /// The same: all there were, then what changed, in order.
+    #[serde(default)]
+    pub offsets: Vec<Part>,
     /// The blocks of these batches.
     pub covered: Covered,
     /// Names of files.
@@ -106,14 +116,33 @@ impl Manifest {
         BatchTime(self.batch)
     }
 
-    /// What a restart has to know of it, beside the state.
-    pub fn point(&self) -> Point {
+    /// How far producers and sources have come.
+    pub(super) async fn offsets(&self, store: &Store) -> Result<Offsets> {
         let marks = self.marks.iter();
+        let offset = |last: u64| Offset {
+            last,
+            batch: self.batch,
+        };
+        let mut offsets: Offsets = marks
+            .map(|(input, name, last)| ((*input, name.clone()), offset(*last)))
+            .collect();
+        for part in &self.offsets {
+            let file = &self.files[part.file];
+            let bytes = part.read(store, file).await?;
+            marks::add(&mut offsets, &bytes)
+                .map_err(|error| damaged(store, file, &error.to_string()))?;
+        }
+        Ok(offsets)
+    }
+
+    /// What a restart has to know of it, beside the state.
+    pub(super) fn point(&self, offsets: &Offsets) -> Point {
+        let marks = offsets.iter();
         Point {
             batch: self.batch(),
             incarnation: self.incarnation,
             marks: marks
-                .map(|(input, name, last)| ((*input, name.clone()), *last))
+                .map(|(of, offset)| (of.clone(), offset.last))
                 .collect(),
             covered: self.covered.clone(),
         }
@@ -144,8 +173,9 @@ impl Manifest {
     }
 
     fn open(bytes: &[u8]) -> Result<Self> {
-        let manifest: Manifest = serde_json::from_slice(MANIFEST.open(bytes)?)
-            .map_err(|error| MANIFEST.wrong(error.to_string()))?;
+        let body = VERSION_2.open(bytes).or_else(|_| MANIFEST.open(bytes))?;
+        let manifest: Manifest =
+            serde_json::from_slice(body).map_err(|error| MANIFEST.wrong(error.to_string()))?;
         let parts = manifest.parts().map(|part| part.file);
         let files = manifest.files.len();
         match parts.max().is_some_and(|file| file >= files) {
@@ -155,7 +185,8 @@ impl Manifest {
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.states.iter().flat_map(StateParts::parts)
+        let states = self.states.iter().flat_map(StateParts::parts);
+        states.chain(&self.offsets)
     }
 
     /// Removes what is of no checkpoint any more, now that this one is there, and what was unfinished.
@@ -193,8 +224,16 @@ pub fn damaged(store: &Store, name: &str, what: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// Written by the first program that wrote format 2; it must be readable for ever.
-    const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-2");
+    /// Written by the first programs that wrote these formats; they must be readable for ever.
+    const FIXTURE_2: &[u8] = include_bytes!("fixtures/manifest-2");
+    const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-3");
+
+    #[test]
+    #[ignore = "writes a fixture"]
+    fn write_fixture() {
+        let path = "src/node/durable/fixtures/manifest-3";
+        std::fs::write(path, example().to_bytes().unwrap()).unwrap();
+    }
 
     fn example() -> Manifest {
         let part = |file, version, whole| Part {
@@ -215,7 +254,8 @@ mod tests {
                 inputs: vec!["lines [value Utf8View]".into()],
             },
             directory: None,
-            marks: vec![(0, "a producer".into(), u64::MAX - 1)],
+            marks: Vec::new(),
+            offsets: vec![part(1, 700, true)],
             covered: serde_json::from_str(
                 r#"{"closed":{"ranges":{"0":4}},"open":{"7":{"ranges":{"0":11}}}}"#,
             )
@@ -234,6 +274,12 @@ mod tests {
 
     #[test]
     fn what_the_first_program_wrote_is_read() {
+        let old = Manifest {
+            marks: vec![(0, "a producer".into(), u64::MAX - 1)],
+            offsets: Vec::new(),
+            ..example()
+        };
+        assert_eq!(Manifest::open(FIXTURE_2).unwrap(), old);
         assert_eq!(Manifest::open(FIXTURE).unwrap(), example());
         assert_eq!(example().to_bytes().unwrap(), FIXTURE);
     }

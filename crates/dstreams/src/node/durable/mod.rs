@@ -11,7 +11,7 @@ pub(crate) mod fit;
 pub(super) mod inspect;
 pub(super) mod lineage;
 pub(crate) mod manifest;
-mod marks;
+pub(crate) mod marks;
 pub(crate) mod received;
 #[allow(missing_docs)] // public to `cluster` only
 pub(crate) mod restore;
@@ -151,7 +151,7 @@ impl Durable {
     /// A batch with these blocks has taken effect: what a checkpoint of it is to have, if one is due.
     pub fn committed(&self, batch: BatchTime, blocks: &[BlockId]) -> Option<CheckpointPlan> {
         self.journal.append(Entry::Committed { batch });
-        lock(&self.marks).committed(blocks);
+        lock(&self.marks).committed(batch, blocks);
         lock(&self.lineage).committed(batch);
         let mut tickets = self.lock();
         tickets.since += 1;
@@ -173,8 +173,8 @@ impl Durable {
     }
 
     /// A batch with these blocks, which took effect in an earlier process, has its state again.
-    pub fn replayed(&self, blocks: &[BlockId]) {
-        lock(&self.marks).committed(blocks);
+    pub fn replayed(&self, batch: BatchTime, blocks: &[BlockId]) {
+        lock(&self.marks).committed(batch, blocks);
     }
 
     /// Has a checkpoint written, in the background. What fails is logged, and tried again with the next batch:
@@ -185,7 +185,8 @@ impl Durable {
         states: Writing,
         workers: Arc<dyn Workers>,
     ) {
-        let marks = lock(&self.marks).committed_ones();
+        let whole = !lock(&self.newest).goes_on_with_offsets();
+        let offsets = lock(&self.marks).capture(whole);
         let this = Arc::clone(self);
         let runtime = tokio::runtime::Handle::current();
         let mut tickets = self.lock();
@@ -193,7 +194,8 @@ impl Durable {
         // Files are written by calls that block.
         tickets.writing = Some(tokio::task::spawn_blocking(move || {
             let batch = plan.batch;
-            let written = runtime.block_on(this.write(&plan, marks, states));
+            let written = runtime.block_on(this.write(&plan, (offsets, whole), states));
+            lock(&this.marks).captured(written.is_ok());
             let mut tickets = this.lock();
             match written {
                 Ok(()) => {
@@ -220,12 +222,13 @@ impl Durable {
     async fn write(
         &self,
         plan: &CheckpointPlan,
-        marks: Vec<(u32, String, u64)>,
+        (offsets, whole): (Vec<marks::Written>, bool),
         states: Writing,
     ) -> Result<()> {
         let written = states.await?;
+        let offsets = checkpoint::write_offsets(plan, &offsets, whole).await?;
         let mut next = lock(&self.newest).clone().next(plan, written)?;
-        next.marks = marks;
+        offsets.into_iter().for_each(|file| next.add_offsets(file));
         next.covered = plan.covered.clone();
         match self.store.publish(&next.name(), next.to_bytes()?).await {
             Ok(true) => point("checkpoint:visible"),
@@ -258,6 +261,16 @@ impl Durable {
             setting: "checkpoints",
             message,
         })
+    }
+
+    /// Parts of a source are no more, and never come again.
+    pub fn forget(&self, input: u32, parts: &[Arc<str>]) {
+        lock(&self.marks).forget(input, parts);
+    }
+
+    /// Producers that were forgotten because there were too many.
+    pub fn forgotten_producers(&self) -> u64 {
+        lock(&self.marks).forgotten()
     }
 
     /// Waits for a checkpoint that is being written. The directory is free when all else that has a part in

@@ -1,20 +1,20 @@
 //! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::cluster::Mark;
-use dstreams_control::durable::{self, Covered, Marks as ByProducer, Needs, Replay};
+use dstreams_control::durable::{self, Covered, Needs, Replay};
 use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
 
 use super::checkpoint::PartAt;
 use super::fit::StateChanges;
 use super::lineage::Lineage;
 use super::manifest::{Manifest, Program, StateId, StateParts};
-use super::marks::Marks;
+use super::marks::{Bound, Marks, Offset, Offsets};
 use super::received::{self, Ended};
 use super::store::Store;
 use super::{Durable, Tickets};
@@ -35,7 +35,7 @@ pub struct Restored {
     pub committed: Vec<(BatchTime, Vec<BlockMeta>)>,
     pub controller: dstreams_control::Restored,
     /// By input: the last of each producer that is in the state or in a block.
-    pub marks: ByProducer,
+    offsets: Offsets,
 }
 
 /// An entry without its records, and the block that has them.
@@ -129,6 +129,7 @@ impl Manifest {
             batch: 0,
             incarnation: 0,
             marks: Vec::new(),
+            offsets: Vec::new(),
             covered: Covered::default(),
             directory: None,
             files: Vec::new(),
@@ -149,10 +150,11 @@ impl Durable {
         program: Program,
         states: Vec<StateId>,
         schemas: &[SchemaRef],
+        bound: Bound,
     ) -> Result<(Arc<Self>, Restored)> {
         let dir = &kept.dir;
         let store = kept.store();
-        let (mut point, mut state) = (None, None);
+        let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
         let found = read(dir)?;
         let newest = Manifest::newest(&store).await?;
         program.goes_on_after(&found, newest.as_ref(), &store)?;
@@ -170,7 +172,8 @@ impl Durable {
         let mut newest = match newest {
             Some(written) => {
                 let manifest = written.fit(&program, &states, &kept.changes)?;
-                point = Some(manifest.point());
+                offsets = manifest.offsets(&store).await?;
+                point = Some(manifest.point(&offsets));
                 state = Some((manifest.clone(), store.clone()));
                 manifest
             }
@@ -227,7 +230,7 @@ impl Durable {
         let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
         let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
         let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
-        let mut marks = Marks::of(restart.marks_of_state);
+        let mut marks = Marks::of(offsets.clone(), bound);
         for (input, block) in &blocks {
             marks.received(*input, block);
         }
@@ -248,7 +251,7 @@ impl Durable {
             blocks,
             committed: restart.committed,
             controller: restart.controller,
-            marks: restart.marks,
+            offsets: newest_offsets(restart.marks, &offsets),
         };
         let durable = Durable {
             dir: dir.clone(),
@@ -268,6 +271,16 @@ impl Durable {
     }
 }
 
+/// What is in the state or in a block, where these are in the state. Others are of batches after it.
+fn newest_offsets(marks: durable::Marks, of_state: &Offsets) -> Offsets {
+    let offset = |(of, last): ((u32, String), u64)| {
+        let known = of_state.get(&of).filter(|known| known.last == last);
+        let batch = known.map_or(u64::MAX, |known| known.batch);
+        (of, Offset { last, batch })
+    };
+    marks.into_iter().map(offset).collect()
+}
+
 impl Restored {
     /// The partitions of its states, where there is a checkpoint.
     pub fn partitions(&self) -> Option<usize> {
@@ -275,13 +288,15 @@ impl Restored {
         Some(manifest.program.partitions)
     }
 
-    /// By input and producer: what was taken.
+    /// By input and producer: what was taken; of those that sent longest ago first.
     pub fn known(&self) -> impl Iterator<Item = Mark> {
-        let marks = self.marks.iter();
-        marks.map(|((input, producer), last)| Mark {
+        let mut offsets: Vec<_> = self.offsets.iter().collect();
+        offsets.sort_by_key(|(_, offset)| offset.batch);
+        let offsets = offsets.into_iter();
+        offsets.map(|((input, producer), offset)| Mark {
             input: *input,
             producer: Arc::from(producer.as_str()),
-            last: *last,
+            last: offset.last,
         })
     }
 
@@ -307,11 +322,14 @@ impl Restored {
         self.first_receiver.0
     }
 
-    /// What was taken of an input, by producer.
-    pub fn positions(&self, input: u32) -> BTreeMap<String, u64> {
-        let marks = self.marks.iter().filter(|((of, _), _)| *of == input);
-        marks
-            .map(|((_, producer), last)| (producer.clone(), *last))
+    /// What was taken of an input, by producer; of those that sent longest ago first.
+    pub fn positions(&self, input: u32) -> Vec<(String, u64)> {
+        let offsets = self.offsets.iter().filter(|((of, _), _)| *of == input);
+        let mut offsets: Vec<_> = offsets.collect();
+        offsets.sort_by_key(|(_, offset)| offset.batch);
+        let offsets = offsets.into_iter();
+        offsets
+            .map(|((_, producer), offset)| (producer.clone(), offset.last))
             .collect()
     }
 }

@@ -8,13 +8,14 @@ use dstreams_control::durable::Covered;
 use futures::FutureExt;
 
 use super::manifest::Program;
+use super::marks::Bound;
 use super::restore::{Kept, Restored};
 use super::*;
 use crate::commit::Dataset;
 use crate::node::journal::{Opening, read};
 use crate::node::workers::Held;
 use crate::plan::Plans;
-use crate::record::{Record, batch_of};
+use crate::stream::record::{Record, batch_of};
 
 /// A directory of its own, removed at the end.
 struct Dir(PathBuf);
@@ -43,7 +44,16 @@ async fn open_both(dir: &Dir) -> (Arc<Durable>, Restored) {
         inputs: vec!["texts".into()],
     };
     let (lock, kept) = (DirLock::take(&dir.0).unwrap(), Kept::at(dir.0.clone()));
-    let opened = Durable::open(lock, &kept, 1, program, Vec::new(), &[String::schema()]).await;
+    let opened = Durable::open(
+        lock,
+        &kept,
+        1,
+        program,
+        Vec::new(),
+        &[String::schema()],
+        Bound::default(),
+    )
+    .await;
     opened.unwrap()
 }
 

@@ -2,16 +2,13 @@
 //! is the newest.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dstreams_client::protocol::Sequence;
 
 use crate::error::Result;
 use crate::receive::Intake;
-
-/// Producers remembered that are not connected. With their names some 2 MB at most; a producer may
-/// be forgotten once that many others came after it.
-const REMEMBERED: usize = 10_000;
 
 /// One producer, locked while a batch of it is stored: a newer connection waits for that, and then
 /// knows what was taken.
@@ -64,19 +61,40 @@ pub(super) type Shared = Arc<tokio::sync::Mutex<Producer>>;
 #[derive(Default)]
 pub(super) struct Producers(Mutex<Known>);
 
-#[derive(Default)]
 struct Known {
     /// With the time each was last asked for, counted in calls.
     producers: HashMap<String, (Shared, u64)>,
     calls: u64,
+    /// So many are remembered that are not connected.
+    most: usize,
+    forgotten: Arc<AtomicU64>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Known {
+            producers: HashMap::new(),
+            calls: 0,
+            most: usize::MAX,
+            forgotten: Arc::default(),
+        }
+    }
 }
 
 impl Producers {
-    /// A producer that an earlier process knew.
+    /// How many are remembered that are not connected, and where those are counted that are forgotten.
+    pub fn bound(&self, most: usize, forgotten: Arc<AtomicU64>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.most, known.forgotten) = (most, forgotten);
+    }
+
+    /// A producer that an earlier process knew; of those that were used longest ago first.
     pub fn restore(&self, name: &str, last: u64) {
         let producer = Arc::new(tokio::sync::Mutex::new(Producer::restored(last)));
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.producers.insert(name.to_owned(), (producer, 0));
+        known.calls += 1;
+        let asked = known.calls;
+        known.producers.insert(name.to_owned(), (producer, asked));
     }
 
     /// The producer of this name; a new one if it has none.
@@ -91,7 +109,8 @@ impl Producers {
             *asked = now;
             return Arc::clone(producer);
         }
-        if known.producers.len() >= REMEMBERED {
+        // Now and then, so that it costs little for each.
+        if known.producers.len() > known.most.saturating_add(known.most / 4) {
             known.forget();
         }
         let producer = Shared::default();
@@ -103,7 +122,7 @@ impl Producers {
 }
 
 impl Known {
-    /// Forgets the older half of those that are not connected.
+    /// Forgets those that were used longest ago, of those that are not connected.
     fn forget(&mut self) {
         let away = |producer: &Shared| Arc::strong_count(producer) == 1;
         let all = self.producers.values();
@@ -111,13 +130,17 @@ impl Known {
             .filter(|(p, _)| away(p))
             .map(|(_, asked)| *asked)
             .collect();
-        if asked.is_empty() {
+        let Some(many @ 1..) = asked.len().checked_sub(self.most) else {
             return;
-        }
-        let half = asked.len() / 2;
-        let (_, &mut last, _) = asked.select_nth_unstable(half);
+        };
+        let (_, &mut last, _) = asked.select_nth_unstable(many - 1);
         self.producers
             .retain(|_, (producer, asked)| !away(producer) || *asked > last);
+        self.forgotten.fetch_add(many as u64, Ordering::Relaxed);
+        tracing::warn!(
+            many,
+            "producers that sent longest ago are forgotten: what they send again is taken again"
+        );
     }
 }
 
@@ -134,12 +157,24 @@ mod tests {
             .last()
     }
 
+    const MOST: usize = 1000;
+
+    fn bounded() -> (Producers, Arc<AtomicU64>) {
+        let (producers, forgotten) = (Producers::default(), Arc::<AtomicU64>::default());
+        producers.bound(MOST, Arc::clone(&forgotten));
+        (producers, forgotten)
+    }
+
+    fn len(producers: &Producers) -> usize {
+        producers.0.lock().unwrap().producers.len()
+    }
+
     #[test]
     fn the_longest_gone_are_forgotten_and_the_connected_never() {
-        let producers = Producers::default();
+        let (producers, forgotten) = bounded();
         let connected = producers.get(Some("connected"));
         connected.try_lock().unwrap().sequence.taken(7);
-        for number in 0..2 * REMEMBERED {
+        for number in 0..2 * MOST {
             let name = number.to_string();
             producers
                 .get(Some(&name))
@@ -148,10 +183,27 @@ mod tests {
                 .sequence
                 .taken(1);
         }
-        assert!(producers.0.lock().unwrap().producers.len() <= REMEMBERED);
+        assert!(len(&producers) <= MOST + MOST / 4 + 1);
+        let gone = forgotten.load(Ordering::Relaxed) as usize;
+        assert_eq!(gone + len(&producers), 2 * MOST + 1);
         assert_eq!(last(&producers, "connected"), 7);
-        assert_eq!(last(&producers, &(2 * REMEMBERED - 1).to_string()), 1);
+        assert_eq!(last(&producers, &MOST.to_string()), 1, "the last so many");
         assert_eq!(last(&producers, "0"), 0, "it was forgotten");
+    }
+
+    /// Nobody has connected yet when the first new one does.
+    #[test]
+    fn after_a_restart_those_that_sent_last_are_known() {
+        let (producers, forgotten) = bounded();
+        for number in (0..2 * MOST).rev() {
+            producers.restore(&number.to_string(), 7);
+        }
+        assert_eq!(last(&producers, "new"), 0);
+        assert_eq!(forgotten.load(Ordering::Relaxed), MOST as u64);
+        for number in [0, MOST - 1] {
+            assert_eq!(last(&producers, &number.to_string()), 7, "{number}");
+        }
+        assert_eq!(last(&producers, &MOST.to_string()), 0);
     }
 
     #[test]
