@@ -186,5 +186,6 @@ impl Receivers {
             intake.fail(Error::NotRunning);
         }
         self.sources.end().await;
+        self.dead_letters.end();
     }
 }

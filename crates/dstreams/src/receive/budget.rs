@@ -13,6 +13,8 @@ pub struct Budget {
     total: usize,
     lifted: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
+    /// Bytes of long lines that are not whole: see [`Budget::unfinished`].
+    unfinished: Arc<AtomicUsize>,
 }
 
 /// Bytes more than any program takes.
@@ -30,7 +32,17 @@ impl Budget {
             total,
             lifted: Arc::default(),
             waiting: Arc::default(),
+            unfinished: Arc::default(),
         }
+    }
+
+    /// Room for the beginning of a long line, beside the budget, while its producer sends nothing: if such lines held
+    /// the budget itself, they could hold it for ever. Half as much as the budget in all; `None` if that is full.
+    pub fn unfinished(&self, bytes: usize) -> Option<Unfinished> {
+        let most = self.total / 2;
+        let held = self.unfinished.fetch_add(bytes, Ordering::Relaxed);
+        let it = Unfinished(Arc::clone(&self.unfinished), bytes);
+        (held + bytes <= most || self.lifted.load(Ordering::Relaxed)).then_some(it)
     }
 
     /// Lifts the bound, for the end of a program: what was received must go through, and the memory
@@ -65,6 +77,15 @@ impl Budget {
         let lifted = self.lifted.load(Ordering::Relaxed);
         let total = self.total + if lifted { ENDLESS } else { 0 };
         total.saturating_sub(free)
+    }
+}
+
+/// Bytes of a line that is not whole; given back when dropped.
+pub struct Unfinished(Arc<AtomicUsize>, usize);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dstreams_control::ReceiverId;
 
 use super::ingest::Intake;
+use crate::error::Result;
 use crate::stream::record::batch_of;
 
 /// Bytes kept of one dead letter, so that a flood of huge ones stays small.
-const KEPT: usize = 64 << 10;
+pub(crate) const KEPT: usize = 64 << 10;
+/// Bytes kept of a reason: what is wrong, and not the whole of what it is wrong with.
+const REASON: usize = 400;
+const SECOND: Duration = Duration::from_secs(1);
+/// Dead letters of a stream that are logged each second, each by itself; of the others, how many there were.
+const LOGGED: u32 = 5;
 
 /// Something received that could not become a record. A record itself: see
 /// [`StreamContext::dead_letters`](crate::StreamContext::dead_letters).
@@ -19,7 +26,7 @@ pub struct DeadLetter {
     pub stream: String,
     /// Who sent it, such as the address of the producer.
     pub producer: String,
-    /// Why it is no record.
+    /// Why it is no record: 400 bytes at most.
     pub reason: String,
     /// The raw bytes: the first 64 KiB.
     pub bytes: Vec<u8>,
@@ -33,7 +40,7 @@ pub struct DeadLetters(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    counts: Mutex<BTreeMap<String, u64>>,
+    counts: Mutex<BTreeMap<String, Count>>,
     intake: Mutex<Option<Arc<Intake>>>,
 }
 
@@ -59,58 +66,210 @@ impl DeadLetters {
             .counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .iter()
+            .map(|(stream, count)| (stream.clone(), count.all))
+            .collect()
     }
 
-    /// Counts one and passes it on, waiting for memory as every record does.
-    pub async fn add(&self, stream: &str, producer: &str, bytes: &[u8], length: u64, reason: &str) {
-        self.add_at(stream, producer, bytes, length, reason, None)
-            .await
-    }
-
-    /// The same, of something that is read again after a restart: `mark` says which part of the stream has come
-    /// how far with it. What an earlier process has passed on already is not again.
-    pub async fn add_at(
+    /// Counts some of one producer and passes them on together, waiting for memory as every record does. Returns the
+    /// number of their block: see [`DeadLetters::safe`].
+    ///
+    /// Those of something that is read again after a restart say which part of the stream, `key`, has come how far
+    /// with them: what an earlier process has passed on already is not again.
+    pub async fn add(
         &self,
         stream: &str,
         producer: &str,
-        bytes: &[u8],
-        length: u64,
-        reason: &str,
-        mark: Option<(&str, u64)>,
-    ) {
+        key: Option<&str>,
+        mut letters: Vec<Letter>,
+    ) -> Option<u64> {
         let intake = self.intake();
-        let mark = mark.map(|(key, at)| (Arc::<str>::from(format!("{stream}/{key}")), at));
-        if let (Some(intake), Some((key, at))) = (&intake, &mark)
-            && intake
-                .positions()
-                .get(&**key)
-                .is_some_and(|known| known >= at)
-        {
-            return;
+        let key = key.map(|key| Arc::<str>::from(format!("{stream}/{key}")));
+        if let (Some(intake), Some(key)) = (&intake, &key) {
+            let known = intake.positions().get(&**key).copied();
+            letters.retain(|letter| {
+                letter
+                    .at
+                    .is_none_or(|at| known.is_none_or(|known| known < at))
+            });
         }
-        tracing::warn!(stream, producer, length, reason, "dead letter");
-        {
-            let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            *counts.entry(stream.to_owned()).or_default() += 1;
+        for letter in &mut letters {
+            shorten(&mut letter.reason);
+            letter.bytes.truncate(KEPT);
         }
-        let Some(intake) = intake else { return };
-        let letter = DeadLetter {
+        self.count(stream, producer, &letters);
+        let intake = intake.filter(|_| !letters.is_empty())?;
+        let last = letters.iter().filter_map(|letter| letter.at).max();
+        let letters = letters.into_iter().map(|letter| DeadLetter {
             stream: stream.to_owned(),
             producer: producer.to_owned(),
-            reason: reason.to_owned(),
-            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
-            length,
-        };
-        let pushed = match batch_of([letter]) {
-            Ok(batch) => {
-                let mark = mark.as_ref().map(|(key, at)| (key, *at));
-                intake.push_marked(batch, mark).await
-            }
+            reason: letter.reason,
+            bytes: letter.bytes,
+            length: letter.length,
+        });
+        let pushed = match batch_of(letters) {
+            Ok(batch) => intake.take_in(batch, key.as_ref().zip(last)).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = pushed {
-            tracing::error!(stream, %error, "dead letter not kept");
+        not_kept(stream, pushed).flatten()
+    }
+
+    /// Waits until dead letters that were added are as safe as records are.
+    pub async fn safe(&self, added: Option<u64>) {
+        if let (Some(block), Some(intake)) = (added, self.intake()) {
+            not_kept(&intake.stream, intake.safe(block).await);
         }
+    }
+
+    /// There will be no more: says how many were not logged, and lets go of the receiver.
+    pub fn end(&self) {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stream, count) in counts.iter_mut().filter(|(_, count)| count.others > 0) {
+            let others = std::mem::take(&mut count.others);
+            tracing::warn!(stream, others, "and so many other dead letters");
+        }
+        *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn count(&self, stream: &str, producer: &str, letters: &[Letter]) {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(stream.to_owned()).or_default();
+        for letter in letters {
+            count.all += 1;
+            let Some(others) = count.log(Instant::now()) else {
+                continue;
+            };
+            if others > 0 {
+                tracing::warn!(stream, others, "and so many other dead letters");
+            }
+            let (length, reason) = (letter.length, &letter.reason);
+            tracing::warn!(stream, producer, length, reason, "dead letter");
+        }
+    }
+}
+
+/// Something that is no record.
+pub struct Letter {
+    /// Its beginning.
+    pub bytes: Vec<u8>,
+    /// Number of bytes it had.
+    pub length: u64,
+    /// Why it is no record.
+    pub reason: String,
+    /// How far its part of the stream has come with it.
+    pub at: Option<u64>,
+}
+
+/// Dead letters of one stream.
+#[derive(Default)]
+struct Count {
+    all: u64,
+    /// When the second began in which so many were logged.
+    second: Option<Instant>,
+    logged: u32,
+    /// And so many not.
+    others: u64,
+}
+
+impl Count {
+    /// Whether to log the next one, and how many others there were before it.
+    fn log(&mut self, now: Instant) -> Option<u64> {
+        let second = self
+            .second
+            .is_some_and(|at| now.duration_since(at) < SECOND);
+        if !second {
+            self.second = Some(now);
+            self.logged = 0;
+        }
+        if self.logged == LOGGED {
+            self.others += 1;
+            return None;
+        }
+        self.logged += 1;
+        Some(std::mem::take(&mut self.others))
+    }
+}
+
+fn not_kept<T>(stream: &str, done: Result<T>) -> Option<T> {
+    let failed = |error| tracing::error!(stream, %error, "dead letters not kept");
+    done.map_err(failed).ok()
+}
+
+/// Cuts a reason, which may have all of a value in it.
+fn shorten(reason: &mut String) {
+    if reason.len() > REASON {
+        // What is wrong is said at the beginning, or at the end.
+        let end = reason.split_off(reason.ceil_char_boundary(reason.len() - REASON / 3));
+        reason.truncate(reason.floor_char_boundary(REASON - 5 - end.len()));
+        reason.push_str(" ... ");
+        reason.push_str(&end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dstreams_control::ReceiverId;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::receive::Budget;
+    use crate::stream::record::{Record, records_of};
+
+    fn letter(reason: &str, at: u64) -> Letter {
+        Letter {
+            bytes: vec![b'x'; 100_000],
+            length: 100_000,
+            reason: reason.to_owned(),
+            at: Some(at),
+        }
+    }
+
+    /// Where nothing is ever on disk.
+    #[tokio::test]
+    async fn those_of_a_piece_wait_for_the_disk_once_and_are_small() {
+        let (dead, config) = (DeadLetters::default(), Config::new(SECOND));
+        let (budget, columns) = (Budget::new(1 << 30), DeadLetter::schema());
+        let intake = Intake::new(
+            ReceiverId(7),
+            "dead",
+            columns,
+            &config,
+            budget,
+            dead.clone(),
+        );
+        let intake = Arc::new(intake.with_copies());
+        dead.connect(Arc::clone(&intake));
+        let letters = (0..3).map(|at| letter(&"ä".repeat(50_000), at)).collect();
+        let added = dead.add("lines", "someone", Some("file"), letters).await;
+        assert_eq!(added, Some(0));
+        let blocks = intake.seal(false);
+        let found = blocks[0].batches.iter().map(|batch| batch.num_rows());
+        assert_eq!(found.collect::<Vec<_>>(), [3], "one batch for all");
+        let letters: Vec<DeadLetter> = records_of(&blocks[0].batches[0]).unwrap();
+        assert!(
+            letters
+                .iter()
+                .all(|it| it.bytes.len() == KEPT && it.length == 100_000)
+        );
+        let reasons = letters.iter().map(|it| it.reason.len());
+        assert!(
+            reasons.clone().all(|bytes| (300..=REASON).contains(&bytes)),
+            "{reasons:?}"
+        );
+        assert_eq!(blocks[0].marks.get("lines/file"), Some(&2));
+        assert_eq!(dead.counts(), [("lines".to_owned(), 3)].into());
+        intake.fail(crate::Error::NotRunning);
+        dead.safe(added).await;
+    }
+
+    #[test]
+    fn a_flood_of_them_is_not_a_flood_of_lines_in_the_log() {
+        let (mut count, begun) = (Count::default(), Instant::now());
+        let logged = (0..10_000)
+            .filter_map(|_| count.log(begun))
+            .collect::<Vec<_>>();
+        assert_eq!(logged, [0; LOGGED as usize]);
+        assert_eq!(count.log(begun + SECOND), Some(10_000 - u64::from(LOGGED)));
+        assert_eq!(count.log(begun + SECOND), Some(0));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
@@ -11,9 +12,13 @@ use tokio::sync::{Notify, watch};
 
 use super::block::Block;
 use super::budget::{Budget, Share};
-use super::dead_letter::DeadLetters;
+use super::dead_letter::{DeadLetters, KEPT, Letter};
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
+
+/// How often the buffers of all producers are visited, where others wait for memory: a seal may come each millisecond, and
+/// there may be thousands.
+const VISIT_EVERY: Duration = Duration::from_millis(20);
 
 /// What a source pushes records into.
 ///
@@ -63,10 +68,15 @@ impl Ingest {
     /// Keeps something that is no record as a dead letter. `producer` says who sent it.
     pub async fn dead_letter(&self, producer: &str, bytes: &[u8], reason: &str) {
         let intake = &self.0;
-        let length = bytes.len() as u64;
+        let letter = Letter {
+            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+            length: bytes.len() as u64,
+            reason: reason.to_owned(),
+            at: None,
+        };
         let dead = &intake.dead_letters;
-        dead.add(&intake.stream, producer, bytes, length, reason)
-            .await
+        let added = dead.add(&intake.stream, producer, None, vec![letter]).await;
+        dead.safe(added).await
     }
 
     /// Name of the stream.
@@ -140,6 +150,12 @@ struct Open {
     next_block: u64,
     sealed: Vec<Arc<Block>>,
     buffers: Vec<Weak<dyn OpenBuffer>>,
+    /// So many buffers are there when those that are gone are forgotten.
+    tidy_at: usize,
+    /// Those of them that have records.
+    filled: Vec<Weak<dyn OpenBuffer>>,
+    /// When all were emptied last.
+    visited: Option<Instant>,
     /// Nothing more is taken: the last block was sealed.
     ended: bool,
     /// Nothing more is taken for this reason.
@@ -286,17 +302,29 @@ impl Intake {
         records: RecordBatch,
         mark: Option<Mark<'_>>,
     ) -> Result<()> {
+        match self.take_in(records, mark).await? {
+            Some(block) => self.safe(block).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Intake::push_marked`], and does not wait until they are safe: returns the number of their block, if there
+    /// are any.
+    pub(crate) async fn take_in(
+        &self,
+        records: RecordBatch,
+        mark: Option<Mark<'_>>,
+    ) -> Result<Option<u64>> {
         let records = self.fit(records)?;
         if records.num_rows() == 0 {
             if let Some((key, done)) = mark {
                 self.lock().marks.insert(Arc::clone(key), done);
             }
-            return Ok(());
+            return Ok(None);
         }
         let bytes = memory_size(&records);
         let memory = self.budget.take(bytes).await;
-        let block = self.add(records, bytes, memory, mark)?;
-        self.safe(block).await
+        self.add(records, bytes, memory, mark).map(Some)
     }
 
     /// Adds records whose memory is accounted for; returns the number of their block.
@@ -356,26 +384,44 @@ impl Intake {
     /// Has `buffer` emptied whenever a block is sealed, for as long as it lives.
     pub(crate) fn register(&self, buffer: Weak<dyn OpenBuffer>) {
         let mut open = self.lock();
-        open.buffers.retain(|known| known.strong_count() > 0);
+        // Now and then, so that many producers do not cost the square of their number.
+        if open.buffers.len() >= open.tidy_at {
+            open.buffers.retain(|known| known.strong_count() > 0);
+            open.tidy_at = 2 * open.buffers.len() + 16;
+        }
         open.buffers.push(buffer);
+    }
+
+    /// There are whole records in this buffer.
+    pub(crate) fn has_records(&self, buffer: Weak<dyn OpenBuffer>) {
+        self.lock().filled.push(buffer);
+        if let Some(copies) = &self.copies {
+            copies.fresh.notify_one();
+        }
     }
 
     /// Seals what there is: all blocks that no earlier call returned, in order. After the `last` time
     /// what comes is refused, so that its producer knows.
     pub fn seal(&self, last: bool) -> Vec<Arc<Block>> {
-        self.flush();
+        self.flush(last);
         let mut open = self.lock();
         open.ended |= last;
         open.take(self)
     }
 
-    fn flush(&self) {
-        let buffers: Vec<_> = self
-            .lock()
-            .buffers
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
+    /// Empties the buffers that have records; now and then all, if others wait for the memory that they hold.
+    fn flush(&self, last: bool) {
+        let buffers: Vec<_> = {
+            let mut open = self.lock();
+            let filled = std::mem::take(&mut open.filled);
+            let visited = open.visited.is_some_and(|at| at.elapsed() < VISIT_EVERY);
+            let all = last || self.budget.is_waited_for() && !visited;
+            if all {
+                open.visited = Some(Instant::now());
+            }
+            let buffers = if all { &open.buffers } else { &filled };
+            buffers.iter().filter_map(Weak::upgrade).collect()
+        };
         for buffer in buffers {
             if let Err(error) = buffer.flush(self) {
                 tracing::error!(stream = self.stream, %error, "received bytes were not taken");

@@ -12,13 +12,18 @@ use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::SchemaRef;
 use memchr::memchr_iter;
 
-use super::budget::Share;
+use super::budget::{Budget, Share, Unfinished};
+use super::dead_letter::KEPT;
 use super::first::{First, HEAD};
 use crate::error::Result;
 use crate::stream::record::{trusted_views, view_at};
 
 /// First size of a chunk, in bytes: small, since there may be many idle producers.
 const FIRST_CHUNK: usize = 16 << 10;
+/// Bytes of a line that is not whole for which no room is asked: as many as the first chunk of an idle producer.
+const SHORT: usize = FIRST_CHUNK;
+/// Bytes kept of a line that was given up since there was no room for it.
+const SAMPLE: usize = 1 << 10;
 /// Largest chunk, in bytes: large, since a chunk is an Arrow batch.
 const LARGEST_CHUNK: usize = 1 << 20;
 
@@ -35,6 +40,10 @@ pub(crate) struct Lines {
     limit: usize,
     chunk: BytesMut,
     memory: Option<Share>,
+    /// For a long line that is not whole, while there is no memory.
+    unfinished: Option<Unfinished>,
+    /// The receiver knows that there are lines.
+    told: bool,
     next_chunk: usize,
     views: Vec<u128>,
     /// Where the line that is not whole yet begins in the chunk.
@@ -56,8 +65,9 @@ enum Begin {
     Refused,
 }
 
-/// A line over the limit.
+/// A line over the limit, or without room.
 struct Skipped {
+    no_room: bool,
     bytes: Vec<u8>,
     length: u64,
     /// The last byte so far, which does not count if a line feed follows.
@@ -71,6 +81,8 @@ impl Lines {
             limit,
             chunk: BytesMut::new(),
             memory: None,
+            unfinished: None,
+            told: false,
             next_chunk: FIRST_CHUNK,
             views: Vec::new(),
             line: 0,
@@ -101,14 +113,41 @@ impl Lines {
     /// Takes a fresh chunk, whose memory is accounted for. The lines so far were taken before.
     pub fn grow(&mut self, bytes: usize, memory: Share) {
         self.memory = Some(memory);
+        self.unfinished = None;
         let partial = self.chunk.len() - self.line;
         self.move_rest(bytes.max(partial + 1));
     }
 
-    /// Gives the memory back for as long as there is nothing to read into. The line that is not
-    /// whole is not accounted for then: if it were, many such lines could wait for each other.
+    /// Gives all memory back for as long as there is nothing to read into. The line that is not whole is not accounted for
+    /// then: if it were, many such lines could wait for each other.
     pub fn release(&mut self) {
         self.memory = None;
+    }
+
+    /// The same while nothing comes that could be read, which may be for ever: a long line that is not whole has its
+    /// room beside the budget, or is given up.
+    pub fn pause(&mut self, budget: &Budget) {
+        self.memory = None;
+        let partial = self.chunk.len() - self.line;
+        if partial <= SHORT || self.unfinished.is_some() {
+            return;
+        }
+        self.unfinished = budget.unfinished(partial);
+        if self.unfinished.is_none() {
+            let line = Skipped {
+                no_room: true,
+                bytes: self.chunk[self.line..][..SAMPLE].to_vec(),
+                length: 0,
+                is_return: false,
+            };
+            self.skip(line);
+            self.move_rest(0);
+        }
+    }
+
+    /// Whether lines were found that the receiver does not know of; it does from now on, until it takes them.
+    pub fn found(&mut self) -> bool {
+        !self.views.is_empty() && !std::mem::replace(&mut self.told, true)
     }
 
     /// Moves what is not a whole line yet into a chunk of its own.
@@ -192,7 +231,7 @@ impl Lines {
         match check_line(bytes, self.limit, valid) {
             Ok(()) => self.views.push(view_at(chunk, start, bytes.len(), 0)),
             Err(reason) => bad.push(BadLine {
-                bytes: bytes.to_vec(),
+                bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
                 length: bytes.len() as u64,
                 reason,
             }),
@@ -209,7 +248,13 @@ impl Lines {
         bad.push(BadLine {
             bytes: line.bytes,
             length,
-            reason: too_long(length, self.limit),
+            reason: match line.no_room {
+                true => format!(
+                    "the line has {length} bytes, its producer paused in it, and unfinished lines of others left no room \
+                     for it; raise `block_memory`"
+                ),
+                false => too_long(length, self.limit),
+            },
         });
     }
 
@@ -220,22 +265,33 @@ impl Lines {
         if partial <= self.limit + 1 && self.skipped.is_none() {
             return;
         }
-        let bytes = &self.chunk[self.line..];
-        let line = self.skipped.get_or_insert_with(|| Skipped {
-            bytes: bytes.to_vec(),
-            length: 0,
-            is_return: false,
+        let line = self.skipped.take().unwrap_or_else(|| {
+            let bytes = &self.chunk[self.line..];
+            Skipped {
+                no_room: false,
+                bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+                length: 0,
+                is_return: false,
+            }
         });
+        self.skip(line);
+    }
+
+    /// Throws what is there of the unfinished line away.
+    fn skip(&mut self, mut line: Skipped) {
+        let bytes = &self.chunk[self.line..];
         line.length += bytes.len() as u64;
         line.is_return = bytes.last().map_or(line.is_return, |last| *last == b'\r');
+        self.skipped = Some(line);
         self.chunk.truncate(self.line);
         self.searched = self.line;
     }
 
     /// The lines found so far. The rest of the chunk stays to go on with, unless it is to be given
-    /// up because others wait for memory.
+    /// up because others wait for memory; then [`Lines::release`] or [`Lines::pause`] follows.
     pub fn take(&mut self, give_up: bool) -> Result<Option<(RecordBatch, usize, Share)>> {
         let used = self.line;
+        self.told = false;
         let mut lines = None;
         if !self.views.is_empty() {
             let done = self.chunk.split_to(used);
@@ -253,11 +309,7 @@ impl Lines {
         if give_up && self.chunk.capacity() > 0 {
             let partial = self.chunk.len() - self.line;
             self.move_rest(partial);
-            let kept = match &mut self.memory {
-                Some(memory) if partial > 0 => memory.split(partial),
-                _ => None,
-            };
-            let rest = std::mem::replace(&mut self.memory, kept);
+            let rest = self.memory.take();
             // The lines hold on to the whole chunk.
             if let (Some((_, _, memory)), Some(rest)) = (&mut taken, rest) {
                 memory.merge(rest);
@@ -295,7 +347,7 @@ impl Lines {
         match clean {
             true => self.end_line(&chunk, end, false, bad),
             false => bad.push(BadLine {
-                bytes: chunk[start..end].to_vec(),
+                bytes: chunk[start..end.min(start + KEPT)].to_vec(),
                 length: (end - start) as u64,
                 reason: "the connection broke before the end of the line".into(),
             }),

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::budget::Share;
+use super::dead_letter::Letter;
 use super::ingest::{Ingest, Intake, OpenBuffer};
 use super::lines::{BadLine, Lines};
 use super::source::{Closing, Source};
@@ -138,7 +139,11 @@ impl Shared {
 impl OpenBuffer for Shared {
     fn flush(&self, intake: &Intake) -> Result<()> {
         let mut lines = self.lock();
-        let taken = lines.take(intake.budget.is_waited_for())?;
+        let give_up = intake.budget.is_waited_for();
+        let taken = lines.take(give_up)?;
+        if give_up {
+            lines.pause(&intake.budget);
+        }
         add(intake, taken)
     }
 }
@@ -216,7 +221,7 @@ impl Connection {
                 },
             }
             self.make_room().await?;
-            let read = {
+            let (read, found) = {
                 let mut lines = self.lines.lock();
                 if !lines.has_room() {
                     continue;
@@ -225,8 +230,11 @@ impl Connection {
                 if matches!(read, Ok(1..)) {
                     lines.scan(&mut bad);
                 }
-                read
+                (read, lines.found())
             };
+            if found {
+                self.has_lines();
+            }
             match read {
                 Ok(0) => return Ok(Some(End::Closed)),
                 Ok(_) => {}
@@ -266,6 +274,9 @@ impl Connection {
                     lines.room().put_slice(&buffer[..read]);
                     lines.scan(&mut bad);
                 }
+                if lines.found() {
+                    self.has_lines();
+                }
                 read
             };
             match read {
@@ -289,21 +300,34 @@ impl Connection {
         // Nothing so far must hold the memory that is waited for.
         {
             let mut lines = self.lines.lock();
-            add(&self.intake, lines.take(true)?)?;
+            let taken = lines.take(true)?;
             lines.release();
+            add(&self.intake, taken)?;
         }
         let memory = self.intake.budget.take(bytes).await;
         self.lines.lock().grow(bytes, memory);
         Ok(())
     }
 
+    /// The receiver takes them with its next block.
+    fn has_lines(&self) {
+        let buffer: Weak<Shared> = Arc::downgrade(&self.lines);
+        self.intake.has_records(buffer);
+    }
+
+    /// Nothing is acknowledged here, so nobody waits until they are safe.
     async fn bury(&self, bad: Vec<BadLine>) {
-        let dead = &self.intake.dead_letters;
-        for line in bad {
-            let producer = self.peer.to_string();
-            let stream = self.ingest.stream();
-            dead.add(stream, &producer, &line.bytes, line.length, &line.reason)
-                .await;
+        if bad.is_empty() {
+            return;
         }
+        let letters = bad.into_iter().map(|line| Letter {
+            bytes: line.bytes,
+            length: line.length,
+            reason: line.reason,
+            at: None,
+        });
+        let (stream, producer) = (self.ingest.stream(), self.peer.to_string());
+        let dead = &self.intake.dead_letters;
+        dead.add(stream, &producer, None, letters.collect()).await;
     }
 }

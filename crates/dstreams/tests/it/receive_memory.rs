@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::program::{block_on, soon, until};
+use dstreams::StreamContext;
+
+use crate::files_sink::Dir;
+use crate::program::{Program, block_on, soon, until};
 use crate::receive_tcp::{serve, settings, take};
 
 /// Numbered lines, written without blocking until `stop`; returns how many bytes were accepted.
@@ -171,5 +174,108 @@ fn a_graceful_stop_with_full_memory_ends_and_loses_nothing() {
         let (lines, _) = server.stop().await;
         let sent = accepted / 1000;
         assert!(lines.len() >= sent, "{} of {sent} lines", lines.len());
+    });
+}
+
+/// Producers that pause in the middle of long lines hold no memory that others wait for, and not more than has a bound.
+#[test]
+fn half_lines_hold_up_nobody() {
+    const HALF: usize = 40 << 10;
+    block_on(async {
+        let mut server = serve(settings(256 << 10, 64 << 10)).await;
+        let mut idle: Vec<_> = (0..16)
+            .map(|_| {
+                let mut socket = TcpStream::connect(server.address).unwrap();
+                socket.write_all(&[b'x'; HALF]).unwrap();
+                socket
+            })
+            .collect();
+        let mut honest = TcpStream::connect(server.address).unwrap();
+        let sends = std::thread::spawn(move || {
+            for n in 0..5_000 {
+                writeln!(honest, "line {n} {}", "of some length".repeat(5)).unwrap();
+            }
+        });
+        let (lines, dead) = server.receive(5_000, 0).await;
+        assert!(lines.iter().all(|line| line.starts_with("line ")) && dead.is_empty());
+        sends.join().unwrap();
+        for socket in &mut idle {
+            socket.write_all(b"\n").unwrap();
+        }
+        // There is room for three of them beside the memory. The others are told.
+        let both = async {
+            let (mut lines, mut dead) = (Vec::new(), Vec::new());
+            while lines.len() + dead.len() < 16 {
+                server.live.batch().await;
+                take(&mut server.lines, &mut lines);
+                take(&mut server.dead, &mut dead);
+            }
+            (lines, dead)
+        };
+        let (lines, dead) = soon("the half lines", both).await;
+        assert!(lines.len() >= 3 && lines.iter().all(|line| line.len() == HALF));
+        for letter in dead {
+            assert!(letter.reason.contains("no room"), "{}", letter.reason);
+            assert_eq!(letter.length, HALF as u64);
+        }
+        server.stop().await;
+    });
+}
+
+#[test]
+fn half_a_line_does_not_keep_the_whole_memory_from_others() {
+    block_on(async {
+        let memory = 256 << 10;
+        let mut program = Program::new(settings(memory, memory));
+        let mut lines = program.ctx.tcp_text("lines", "127.0.0.1:0").collect();
+        let (queue, pushed) = program.ctx.queue::<String>("pushed");
+        let mut all = pushed.collect();
+        let mut live = program.start().await;
+        let address = live.running.address("lines").unwrap();
+        let mut idle = TcpStream::connect(address).unwrap();
+        idle.write_all(b"abc").unwrap();
+        until("its bytes", || live.running.status().block_memory > 0).await;
+        let long = std::thread::spawn(move || {
+            let mut socket = TcpStream::connect(address).unwrap();
+            let line = [&[b'x'; 150 << 10][..], b"\n"].concat();
+            socket.write_all(&line).unwrap();
+        });
+        let large = tokio::spawn(async move { queue.push(["y".repeat(2 * memory)]).await });
+        let (mut got, mut rows) = (Vec::new(), Vec::new());
+        let both = async {
+            while got.is_empty() || rows.is_empty() {
+                live.batch().await;
+                take(&mut lines, &mut got);
+                take(&mut all, &mut rows);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon("both", both).await;
+        assert_eq!((got[0].len(), rows[0].len()), (150 << 10, 2 * memory));
+        large.await.unwrap().unwrap();
+        long.join().unwrap();
+        live.running.stop(true, None).await.unwrap();
+    });
+}
+
+/// Where a program is kept, lines are on disk when they were read, and not at the end of the interval.
+#[test]
+fn lines_are_in_the_journal_while_their_producer_pauses() {
+    let dir = Dir::new();
+    block_on(async {
+        let mut program = Program::new(settings(1 << 20, 1000));
+        program.ctx.tcp_text("lines", "127.0.0.1:0").print(0);
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        let live = program.start().await;
+        let address = live.running.address("lines").unwrap();
+        let mut socket = TcpStream::connect(address).unwrap();
+        for n in 1..4 {
+            writeln!(socket, "line {n}").unwrap();
+            let blocks = || dstreams::inspect(&dir.0).unwrap().journal.blocks;
+            until("a block", || blocks() == n).await;
+        }
+        let summary = live.running.stop(true, None).await.unwrap();
+        assert_eq!(summary.records, 3);
     });
 }

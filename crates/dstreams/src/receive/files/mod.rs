@@ -34,6 +34,7 @@ use self::column::Rows;
 use self::look::Found;
 use self::read::{Bad, Reading};
 use self::root::Root;
+use super::dead_letter::Letter;
 use super::ingest::Ingest;
 use super::source::{Closing, Place, Source};
 use crate::error::{BoxError, Result};
@@ -244,7 +245,7 @@ impl Source for FileSource {
             for (name, error) in found.closed {
                 if seen.insert(name.clone()) {
                     let bad = Bad::rest(error.to_string());
-                    bury(&root, &name, bad, &ingest).await;
+                    bury(&root, &name, vec![bad], &ingest).await;
                 }
             }
             for name in found.files {
@@ -298,9 +299,7 @@ impl FileSource {
                 piece = pieces.recv() => piece,
             };
             let Some(piece) = piece else { break };
-            for bad in piece.bad {
-                bury(root, name, bad, ingest).await;
-            }
+            bury(root, name, piece.bad, ingest).await;
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
             ingest.push_at(rows, name, piece.done).await?;
@@ -310,19 +309,28 @@ impl FileSource {
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("the reader broke: {panic}"),
         };
-        bury(root, name, Bad::rest(failed), ingest).await;
+        bury(root, name, vec![Bad::rest(failed)], ingest).await;
         Ok(())
     }
 }
 
-/// What is of a line or a row is told once, also after a restart; that a file cannot be read, again.
-async fn bury(root: &Root, name: &str, bad: Bad, ingest: &Ingest) {
+/// What is of a line or a row is told once, also after a restart; that a file cannot be read, again. Returns when all are
+/// safe: the piece that they are of is not read again then.
+async fn bury(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) {
+    if bad.is_empty() {
+        return;
+    }
     let path = root.path(name).display().to_string();
-    let mark = bad.at.map(|at| (name, at));
+    let letters = bad.into_iter().map(|bad| Letter {
+        bytes: bad.bytes,
+        length: bad.length,
+        reason: bad.reason,
+        at: bad.at,
+    });
     let dead = &ingest.0.dead_letters;
-    let (bytes, reason) = (&bad.bytes, &bad.reason);
-    dead.add_at(ingest.stream(), &path, bytes, bad.length, reason, mark)
-        .await
+    let letters = letters.collect();
+    let added = dead.add(ingest.stream(), &path, Some(name), letters).await;
+    dead.safe(added).await
 }
 
 #[cfg(test)]
