@@ -44,6 +44,15 @@ pub enum Command {
         /// The attempt that was running.
         attempt: u32,
     },
+    /// Set the records of a batch aside, durably, with the reason why it failed, and undo what its attempts did to the
+    /// state. Given when all batches before it took effect. Answered by `SetAside` or `SetAsideFailed`; after the
+    /// former its next `Run` is one without records. Must be idempotent.
+    SetAside {
+        /// The batch.
+        batch: BatchTime,
+        /// How many times it was run.
+        attempts: u32,
+    },
     /// Make the outputs take effect; given in the order of the batches. Must be idempotent. Answered by `Committed` or `CommitFailed`; after the latter
     /// it may be given again, for the same attempt.
     Commit {

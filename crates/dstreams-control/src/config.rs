@@ -13,6 +13,10 @@ pub struct Config {
     /// Tries of one batch: runs, and apart from them commits of the run that finished. Default 4, as many as
     /// Spark gives a task: three in a row is no longer bad luck with one worker.
     pub max_attempts: u32,
+    /// Batches that may be set aside when they failed for good, those of earlier processes included; the next one that
+    /// fails is given up. Default 0, none. Where it is not 0, one bad record does not end the program; the bound is for
+    /// the program that fails on every batch.
+    pub max_set_aside: u32,
     /// Batches that run at once. Default 1. They take effect in their order all the same; with 2, what a batch does
     /// before it needs the state of the one before is done while that finishes.
     pub max_running: usize,
@@ -56,6 +60,7 @@ impl Config {
         Ok(Self {
             interval_ms,
             max_attempts: 4,
+            max_set_aside: 0,
             max_running: 1,
             report_timeout_ms: if half == 0 { 1 } else { half },
             source_timeout_ms: 30_000,

@@ -31,7 +31,7 @@ impl Controller {
             state: State::New,
             elapsed: Elapsed::new(),
             intake: Intake::new(&config),
-            pipeline: Pipeline::new(config.max_attempts, config.max_running),
+            pipeline: Pipeline::new(&config),
             config,
             deadline: None,
             receivers_closed: false,
@@ -47,10 +47,14 @@ impl Controller {
         let mut it = Self::new(config);
         it.intake
             .go_on_after(restored.last_cut, restored.begin_after, restored.uncut);
-        it.pipeline.go_on_after(restored.last_committed);
+        it.pipeline
+            .go_on_after(restored.last_committed, restored.set_aside_before);
         for (batch, blocks) in restored.pending {
             // When it was cut, the journal does not say; not before its interval ended.
             it.pipeline.push(batch, blocks, batch.timestamp());
+            let (set_aside, committing) = (&restored.set_aside, &restored.committing);
+            it.pipeline
+                .last_was(set_aside.contains(&batch), committing.contains(&batch));
         }
         it
     }
@@ -96,6 +100,8 @@ impl Controller {
             } => {
                 self.pipeline.failed((batch, attempt), retryable, now, out);
             }
+            Event::SetAside { batch } => self.pipeline.set_aside(batch, now, out),
+            Event::SetAsideFailed { batch } => self.pipeline.set_aside_failed(batch, out),
             Event::Committed { batch } => self.pipeline.committed(batch, now, out),
             Event::CommitFailed { batch, retryable } => {
                 self.pipeline.commit_failed(batch, retryable, out)

@@ -58,6 +58,16 @@ pub enum Event {
         /// Whether another attempt may succeed.
         retryable: bool,
     },
+    /// The records of the batch are set aside, and it will stay so after a restart.
+    SetAside {
+        /// The batch of the `SetAside`.
+        batch: BatchTime,
+    },
+    /// They could not be set aside.
+    SetAsideFailed {
+        /// The batch of the `SetAside`.
+        batch: BatchTime,
+    },
     /// All outputs of the batch took effect.
     Committed {
         /// The batch of the `Commit`.

@@ -17,7 +17,10 @@
 //! | `WakeAt` | `Tick` at that time or later; a newer `WakeAt` replaces it |
 //! | `Seal` | `Reported` or `Left`, one per receiver; the last one when its source has ended, or at `Hurry` |
 //! | `Run` | `Finished` or `Failed`, with the same batch and attempt |
+//! | `SetAside` | `SetAside` or `SetAsideFailed` |
 //! | `Commit` | `Committed` or `CommitFailed` |
+//!
+//! `SetAside` comes in place of `Fail` where [`Config::max_set_aside`] allows it.
 //!
 //! Receivers may come (`Joined`) and go (`Left`, with all its blocks that survive) at any time; a receiver that left
 //! is answered for.

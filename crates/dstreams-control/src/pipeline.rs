@@ -1,12 +1,12 @@
 //! [`Pipeline`]: batches that are cut and not committed. The first few run at once, the others wait in order.
 //!
 //! A batch is first run, as often as needed, then committed, when all before it are; once a `Commit` was given it is
-//! never run again, since its effect may be visible. A batch that is lost is given up when its turn to commit comes:
-//! what is before it does not suffer.
+//! never run again, since its effect may be visible. A batch that is lost is set aside or given up when its turn to commit
+//! comes: what is before it does not suffer. One that was set aside is run once more, without its records.
 
 use std::collections::VecDeque;
 
-use crate::{BatchReport, BatchTime, BlockMeta, Command, Timestamp};
+use crate::{BatchReport, BatchTime, BlockMeta, Command, Config, Timestamp};
 
 /// A batch that was cut.
 #[derive(Debug)]
@@ -14,6 +14,10 @@ struct Pending {
     batch: BatchTime,
     blocks: Vec<BlockMeta>,
     cut_at: Timestamp,
+    /// Its records are set aside: it takes effect without them.
+    set_aside: bool,
+    /// An earlier process may have committed it: it cannot be set aside.
+    committing: bool,
 }
 
 /// What an active batch waits for.
@@ -23,8 +27,10 @@ enum Stage {
     Running,
     /// The commits of those before it.
     Finished { at: Timestamp },
-    /// The same, to be given up then.
+    /// The same, to be set aside or given up then.
     Lost,
+    /// `SetAside` or `SetAsideFailed`.
+    SettingAside,
     /// `Committed` or `CommitFailed`.
     Committing { tries: u32, finished_at: Timestamp },
     /// Nothing: it was aborted or given up.
@@ -36,6 +42,8 @@ enum Stage {
 struct Active {
     pending: Pending,
     attempt: u32,
+    /// Attempts before it was set aside; they do not count for those after.
+    attempts_before: u32,
     first_started_at: Timestamp,
     started_at: Timestamp,
     stage: Stage,
@@ -46,6 +54,9 @@ struct Active {
 pub(crate) struct Pipeline {
     max_attempts: u32,
     max_running: usize,
+    max_set_aside: u32,
+    /// Batches that were set aside.
+    set_aside: u32,
     /// In their order.
     active: VecDeque<Active>,
     /// Without bound here: the memory of blocks is bounded where they are received.
@@ -54,19 +65,22 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn new(max_attempts: u32, max_running: usize) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            max_attempts,
-            max_running: max_running.max(1),
+            max_attempts: config.max_attempts,
+            max_running: config.max_running.max(1),
+            max_set_aside: config.max_set_aside,
+            set_aside: 0,
             active: VecDeque::new(),
             waiting: VecDeque::new(),
             last_committed: None,
         }
     }
 
-    /// An earlier controller committed up to this batch.
-    pub(crate) const fn go_on_after(&mut self, committed: Option<BatchTime>) {
+    /// An earlier controller committed up to this batch, and so many were set aside.
+    pub(crate) const fn go_on_after(&mut self, committed: Option<BatchTime>, set_aside: u32) {
         self.last_committed = committed;
+        self.set_aside = set_aside;
     }
 
     /// Takes a batch that was cut.
@@ -75,7 +89,16 @@ impl Pipeline {
             batch,
             blocks,
             cut_at: now,
+            set_aside: false,
+            committing: false,
         });
+    }
+
+    /// What an earlier process did with the batch that was taken last.
+    pub(crate) fn last_was(&mut self, set_aside: bool, committing: bool) {
+        if let Some(last) = self.waiting.back_mut() {
+            (last.set_aside, last.committing) = (set_aside, committing);
+        }
     }
 
     /// Starts what waits, as far as there is room.
@@ -90,6 +113,7 @@ impl Pipeline {
             self.active.push_back(Active {
                 pending,
                 attempt: 1,
+                attempts_before: 0,
                 first_started_at: now,
                 started_at: now,
                 stage: Stage::Running,
@@ -116,7 +140,7 @@ impl Pipeline {
         let Some(active) = self.running(batch, attempt) else {
             return;
         };
-        if retryable && attempt < max_attempts {
+        if retryable && attempt - active.attempts_before < max_attempts {
             active.attempt += 1;
             active.started_at = now;
             out.push(Command::Run {
@@ -142,15 +166,49 @@ impl Pipeline {
                 };
                 out.push(Command::Commit { batch, attempt });
             }
-            Stage::Lost => {
-                first.stage = Stage::Over;
-                out.push(Command::Fail {
+            Stage::Lost
+                if first.pending.may_be_set_aside() && self.set_aside < self.max_set_aside =>
+            {
+                first.stage = Stage::SettingAside;
+                out.push(Command::SetAside {
                     batch,
                     attempts: attempt,
                 });
             }
-            Stage::Running | Stage::Committing { .. } | Stage::Over => {}
+            Stage::Lost => first.give_up(out),
+            Stage::Running | Stage::SettingAside | Stage::Committing { .. } | Stage::Over => {}
         }
+    }
+
+    /// The records of the first batch are set aside, if its `SetAside` was given: run it without.
+    pub(crate) fn set_aside(&mut self, batch: BatchTime, now: Timestamp, out: &mut Vec<Command>) {
+        let Some(first) = self.setting_aside(batch) else {
+            return;
+        };
+        first.pending.set_aside = true;
+        first.attempts_before = first.attempt;
+        first.attempt += 1;
+        first.started_at = now;
+        first.stage = Stage::Running;
+        out.push(Command::Run {
+            batch,
+            attempt: first.attempt,
+        });
+        self.set_aside += 1;
+    }
+
+    /// They could not be: the batch is given up.
+    pub(crate) fn set_aside_failed(&mut self, batch: BatchTime, out: &mut Vec<Command>) {
+        if let Some(first) = self.setting_aside(batch) {
+            first.give_up(out);
+        }
+    }
+
+    fn setting_aside(&mut self, batch: BatchTime) -> Option<&mut Active> {
+        let first = self.active.front_mut();
+        first.filter(|first| {
+            first.pending.batch == batch && matches!(first.stage, Stage::SettingAside)
+        })
     }
 
     /// The outputs took effect: the batch is done, if its `Commit` was given.
@@ -167,10 +225,16 @@ impl Pipeline {
         let blocks = active.pending.blocks;
         let sum = |of: fn(&BlockMeta) -> u64| blocks.iter().map(of).fold(0, u64::saturating_add);
         self.last_committed = Some(batch);
+        let records = sum(|block| block.rows);
+        let (records, set_aside) = match active.pending.set_aside {
+            false => (records, 0),
+            true => (0, records),
+        };
         out.push(Command::Completed(BatchReport {
             batch,
             attempts: active.attempt,
-            records: sum(|block| block.rows),
+            records,
+            set_aside,
             bytes: sum(|block| block.bytes),
             cut_at: active.pending.cut_at,
             first_started_at: active.first_started_at,
@@ -205,13 +269,7 @@ impl Pipeline {
                 *tries += 1;
                 out.push(Command::Commit { batch, attempt });
             }
-            stage => {
-                *stage = Stage::Over;
-                out.push(Command::Fail {
-                    batch,
-                    attempts: attempt,
-                });
-            }
+            _ => active.give_up(out),
         }
     }
 
@@ -226,7 +284,9 @@ impl Pipeline {
                         attempt: active.attempt,
                     });
                 }
-                Stage::Finished { .. } | Stage::Lost => active.stage = Stage::Over,
+                Stage::Finished { .. } | Stage::Lost | Stage::SettingAside => {
+                    active.stage = Stage::Over;
+                }
                 Stage::Committing { .. } | Stage::Over => {}
             }
         }
@@ -272,7 +332,21 @@ impl Pipeline {
     }
 }
 
+impl Pending {
+    fn may_be_set_aside(&self) -> bool {
+        !self.set_aside && !self.committing
+    }
+}
+
 impl Active {
+    fn give_up(&mut self, out: &mut Vec<Command>) {
+        self.stage = Stage::Over;
+        out.push(Command::Fail {
+            batch: self.pending.batch,
+            attempts: self.attempt,
+        });
+    }
+
     fn is_committing(&self, batch: BatchTime) -> bool {
         matches!(self.stage, Stage::Committing { .. }) && self.pending.batch == batch
     }

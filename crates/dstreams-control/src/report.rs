@@ -15,8 +15,10 @@ pub struct BatchReport {
     pub batch: BatchTime,
     /// How many times it was run.
     pub attempts: u32,
-    /// Records in its blocks.
+    /// Records in its blocks; none if they were set aside.
     pub records: u64,
+    /// Records that were set aside, all of them or none: see [`Command::SetAside`](crate::Command::SetAside).
+    pub set_aside: u64,
     /// Bytes of its blocks in memory.
     pub bytes: u64,
     /// When its blocks were fixed.
@@ -61,6 +63,7 @@ mod tests {
             batch: BatchTime(1_000),
             attempts: 2,
             records: 0,
+            set_aside: 0,
             bytes: 0,
             cut_at: Timestamp::from_millis(1_001),
             first_started_at: Timestamp::from_millis(1_002),

@@ -33,6 +33,18 @@ pub enum Entry {
         /// Its blocks.
         blocks: Vec<BlockId>,
     },
+    /// The records of a batch that failed for good were set aside: it takes effect without them, now and whenever it is
+    /// run again. The offsets of its blocks count.
+    SetAside {
+        /// The batch.
+        batch: BatchTime,
+    },
+    /// A batch is about to take effect: from here on its records may be visible, and are not set aside any more. Needed
+    /// only where batches may be set aside.
+    Committing {
+        /// The batch.
+        batch: BatchTime,
+    },
     /// A batch has taken effect, and so have all before it.
     Committed {
         /// The batch.

@@ -21,6 +21,8 @@ pub struct Replay {
     cuts: BTreeMap<BatchTime, Vec<BlockId>>,
     cut_twice: Option<BatchTime>,
     committed: Option<BatchTime>,
+    set_aside: BTreeSet<BatchTime>,
+    committing: BTreeSet<BatchTime>,
     gone: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
 }
 
@@ -84,6 +86,12 @@ impl Replay {
                 }
                 self.cuts.insert(batch, blocks);
             }
+            Entry::SetAside { batch } => {
+                self.set_aside.insert(batch);
+            }
+            Entry::Committing { batch } => {
+                self.committing.insert(batch);
+            }
             Entry::Committed { batch } => self.committed = self.committed.max(Some(batch)),
             Entry::Gone { receiver, blocks } => {
                 self.gone.insert(receiver, blocks.into_iter().collect());
@@ -121,14 +129,23 @@ impl Replay {
             last_cut: later.keys().next_back().copied().or(state),
             last_committed: self.committed.max(state),
             pending: Vec::new(),
+            set_aside: BTreeSet::new(),
+            committing: BTreeSet::new(),
+            set_aside_before: 0,
             uncut: self.uncut(&cut),
         };
         let mut committed = Vec::new();
+        let set_aside = later.keys().filter(|batch| self.set_aside.contains(batch));
+        controller.set_aside = set_aside.copied().collect();
+
         for (batch, ids) in later {
             let blocks = self.metas(batch, &ids)?;
             if Some(batch) <= controller.last_committed {
                 committed.push((batch, blocks));
             } else {
+                if self.committing.contains(&batch) {
+                    controller.committing.insert(batch);
+                }
                 controller.pending.push((batch, blocks));
             }
         }

@@ -20,6 +20,11 @@ pub enum Fact<'a> {
     Told { producer: usize, last: u64 },
     /// The controller has cut a batch.
     Cut(BatchTime),
+    /// The records of a batch were set aside.
+    SetAside {
+        batch: BatchTime,
+        records: Vec<(usize, u64)>,
+    },
     /// An output of a batch takes effect.
     Effect(Effect<'a>),
     /// A checkpoint can be seen.
@@ -66,7 +71,9 @@ pub struct Ledger {
     /// Records in blocks that were synced.
     pub synced_records: BTreeSet<(usize, u64)>,
     pub visible: BTreeMap<BatchTime, Visible>,
-    /// Of records in these.
+    /// Batches whose records were set aside.
+    pub set_aside: BTreeSet<BatchTime>,
+    /// Of records in these, and of those that were set aside.
     pub records: BTreeMap<(usize, u64), BatchTime>,
     /// The sinks.
     pub outputs: BTreeMap<(usize, BatchTime), u64>,
@@ -132,6 +139,11 @@ impl Ledger {
         match fact {
             Fact::Written(block) => drop(self.blocks.insert(block.meta.id, Rc::clone(block))),
             Fact::Told { producer, last } => self.told[producer] = self.told[producer].max(last),
+            Fact::SetAside { batch, records } => {
+                self.records
+                    .extend(records.into_iter().map(|record| (record, batch)));
+                self.set_aside.insert(batch);
+            }
             Fact::Effect(effect) => {
                 let key = (effect.output, effect.batch);
                 self.outputs.entry(key).or_insert(effect.content);

@@ -26,6 +26,8 @@
 //! | it never lets go; what is covered is not looked at | nothing-leaks |
 //! | a repeated install counts; one is left out | state-folds |
 //! | the state goes into a checkpoint while the next batch changes it | state-folds |
+//! | a batch is set aside before that is synced; takes effect before `Committing` is | set-aside-stays |
+//! | what a batch that is set aside installed is not undone; a restart forgets that it was | state-folds |
 //! | a batch is not replayed; is replayed twice | state-folds |
 //! | a restart forgets how far producers came; a repeated record is taken | record-once |
 //! | a checkpoint says they came as far as was received | safe-synced |
@@ -68,6 +70,7 @@ use crate::tally::Tally;
 
 /// Everything that must have happened somewhere in ten thousand seeds.
 const MUST_HAPPEN: &[&str] = &[
+    "batch set aside",
     "batch waited for the one before",
     "blocks survived their worker",
     "checkpoint failed",
@@ -80,6 +83,8 @@ const MUST_HAPPEN: &[&str] = &[
     "entries lost with the power",
     "install came after the next",
     "install came again",
+    "install of what was set aside",
+    "install undone",
     "master killed",
     "master killed before it went on",
     "master killed between two outputs",
@@ -97,6 +102,7 @@ const MUST_HAPPEN: &[&str] = &[
     "restart from a checkpoint",
     "restart with a Gone",
     "restart with a batch that took effect unknown to it",
+    "restart with a batch that was set aside",
     "restart with batches to replay",
     "restart with pending batches",
     "restart with uncut blocks",

@@ -26,6 +26,8 @@ pub struct Rates {
     pub slow_master: u64,
     pub slow_sync: u64,
     pub run_fails: u64,
+    /// An attempt fails for good.
+    pub run_fails_for_good: u64,
     pub commit_fails: u64,
     pub checkpoint_fails: u64,
     /// The master is killed, before anything that happens.
@@ -74,6 +76,7 @@ impl Plan {
         let workers = if cluster { rng.pick(&[1, 2, 3, 3]) } else { 0 };
         let control = Config {
             max_attempts: 1_000,
+            max_set_aside: u32::MAX,
             max_running: if cluster { rng.pick(&[1, 2]) } else { 1 },
             ..Config::new(INTERVAL_MS).unwrap()
         };
@@ -126,6 +129,7 @@ fn rates(rng: &mut Rng) -> Rates {
         slow_master: rate(1_000),
         slow_sync: rate(900),
         run_fails: rate(400),
+        run_fails_for_good: rate(40),
         commit_fails: rate(400),
         checkpoint_fails: rate(400),
         killed: rate(25),

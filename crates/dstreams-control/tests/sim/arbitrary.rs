@@ -50,6 +50,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => (batch(), attempt()).prop_map(|(batch, attempt)| Event::Finished { batch, attempt }),
         1 => (batch(), attempt(), any::<bool>())
             .prop_map(|(batch, attempt, retryable)| Event::Failed { batch, attempt, retryable }),
+        1 => batch().prop_map(|batch| Event::SetAside { batch }),
+        1 => batch().prop_map(|batch| Event::SetAsideFailed { batch }),
         2 => batch().prop_map(|batch| Event::Committed { batch }),
         1 => (batch(), any::<bool>()).prop_map(|(batch, retryable)| Event::CommitFailed { batch, retryable }),
         1 => (prop::bool::weighted(0.9), prop::option::of(number().prop_map(Timestamp)))
@@ -60,24 +62,36 @@ fn any_event() -> impl Strategy<Value = Event> {
 fn any_config() -> impl Strategy<Value = Config> {
     let attempts = prop_oneof![0u32..4, Just(u32::MAX)];
     let running = prop_oneof![0usize..4, Just(usize::MAX)];
-    (number(), attempts, running, number(), number(), 0usize..3).prop_map(
-        |(
-            interval_ms,
-            max_attempts,
-            max_running,
-            report_timeout_ms,
-            final_report_timeout_ms,
-            max_owed_reports,
-        )| Config {
-            interval_ms,
-            max_attempts,
-            max_running,
-            report_timeout_ms,
-            final_report_timeout_ms,
-            source_timeout_ms: final_report_timeout_ms / 2,
-            max_owed_reports,
-        },
+    let set_aside = prop_oneof![Just(0u32), 1u32..3, Just(u32::MAX)];
+    (
+        number(),
+        attempts,
+        set_aside,
+        running,
+        number(),
+        number(),
+        0usize..3,
     )
+        .prop_map(
+            |(
+                interval_ms,
+                max_attempts,
+                max_set_aside,
+                max_running,
+                report_timeout_ms,
+                final_report_timeout_ms,
+                max_owed_reports,
+            )| Config {
+                interval_ms,
+                max_attempts,
+                max_set_aside,
+                max_running,
+                report_timeout_ms,
+                final_report_timeout_ms,
+                source_timeout_ms: final_report_timeout_ms / 2,
+                max_owed_reports,
+            },
+        )
 }
 
 /// An event relative to what the controller waits for: which one, how well it fits, and how the clock moved.

@@ -43,6 +43,8 @@ pub struct Attempt {
     pub first_started_at: Timestamp,
     pub started_at: Timestamp,
     pub outcome: Option<Outcome>,
+    /// Its records are set aside, after so many attempts.
+    pub set_aside: Option<u32>,
 }
 
 /// The commit under way.
@@ -84,6 +86,10 @@ pub struct Ledger {
     /// Of the batches that were started and did not take effect.
     pub attempts: BTreeMap<BatchTime, Attempt>,
     pub commit: Option<Commit>,
+    /// The `SetAside` that was given and has had no good answer; whether it had a bad one.
+    pub setting_aside: Option<(BatchTime, bool)>,
+    /// Batches that are set aside.
+    pub set_aside: u32,
     /// The batches that took effect, in order, each with its last attempt.
     pub committed: Vec<(Attempt, Timestamp)>,
     pub completed: u64,
@@ -94,6 +100,18 @@ pub struct Ledger {
     pub failed: Option<BatchTime>,
     pub closed: u64,
     pub stopped: Option<u64>,
+}
+
+impl Attempt {
+    /// The attempts that count for the bound.
+    pub fn tries(&self) -> u32 {
+        self.attempt - self.set_aside.unwrap_or(0)
+    }
+
+    /// It was set aside and not run since.
+    pub fn waits_for_its_run(&self) -> bool {
+        self.set_aside == Some(self.attempt)
+    }
 }
 
 impl Ledger {
@@ -114,6 +132,8 @@ impl Ledger {
             cuts: Vec::new(),
             attempts: BTreeMap::new(),
             commit: None,
+            setting_aside: None,
+            set_aside: 0,
             committed: Vec::new(),
             completed: 0,
             forgotten: Vec::new(),
@@ -134,6 +154,22 @@ impl Ledger {
     pub fn first_attempt(&self) -> Option<Attempt> {
         let first = self.first_pending()?.batch;
         self.attempts.get(&first).copied()
+    }
+
+    /// The batch that takes effect next, if its attempts failed for good.
+    pub fn lost(&self) -> Option<Attempt> {
+        let most = self.config.max_attempts;
+        let attempt = self.first_attempt()?;
+        let lost = match attempt.outcome {
+            Some(Outcome::Failed { retryable }) => !retryable || attempt.tries() >= most,
+            _ => false,
+        };
+        (lost && !attempt.waits_for_its_run()).then_some(attempt)
+    }
+
+    /// Whether a batch that is lost is set aside, and not given up.
+    pub fn may_be_set_aside(&self, lost: &Attempt) -> bool {
+        lost.set_aside.is_none() && self.set_aside < self.config.max_set_aside
     }
 
     /// The first batch that is cut and was not started.
@@ -215,6 +251,24 @@ impl Ledger {
                         retryable: *retryable,
                     },
                 );
+            }
+            Event::SetAside { batch } => {
+                let asked = self
+                    .setting_aside
+                    .take_if(|asked| *asked == (*batch, false));
+                if let Some(attempt) = self.attempts.get_mut(batch).filter(|_| asked.is_some()) {
+                    attempt.set_aside = Some(attempt.attempt);
+                    self.set_aside += 1;
+                }
+            }
+            Event::SetAsideFailed { batch } => {
+                if let Some(asked) = self
+                    .setting_aside
+                    .as_mut()
+                    .filter(|asked| asked.0 == *batch)
+                {
+                    asked.1 = true;
+                }
             }
             Event::Committed { batch } => {
                 if self
@@ -339,6 +393,7 @@ impl Ledger {
                     first_started_at: before.map_or(self.now, |before| before.first_started_at),
                     started_at: self.now,
                     outcome: None,
+                    set_aside: before.and_then(|before| before.set_aside),
                 };
                 self.attempts.insert(*batch, now);
             }
@@ -351,6 +406,7 @@ impl Ledger {
                     failed: None,
                 });
             }
+            Command::SetAside { batch, .. } => self.setting_aside = Some((*batch, false)),
             Command::Abort { batch, .. } => drop(self.attempts.remove(batch)),
             Command::Completed(_) => self.completed += 1,
             Command::Forget { batch, .. } => self.forgotten.push(*batch),

@@ -25,6 +25,8 @@
 //! | input is forgotten before `Committed`; twice | forget |
 //! | listeners are told a wrong count | completed |
 //! | a run after `Fail`; a batch is given up before its turn | failed |
+//! | a batch is set aside beyond the bound; is not run then | set-aside |
+//! | one that may be set aside is given up | failed |
 //! | a command after `Stopped`; receivers are not closed | stopped |
 //! | no abort; a seal after an abrupt stop; a stop is ignored; sources are not hurried | stopping |
 //! | a `WakeAt` is never given; is too late | wakes |
@@ -71,6 +73,7 @@ const MUST_HAPPEN: &[&str] = &[
     "Fail given",
     "Failed for good",
     "Failed retryable",
+    "SetAside given",
     "clock stepped back",
     "cut of no blocks",
     "cut without all reports",
@@ -88,6 +91,7 @@ const MUST_HAPPEN: &[&str] = &[
     "receiver left with unreported blocks",
     "report after its cut",
     "report of one that has left",
+    "run of what was set aside",
     "several stops",
     "sources were hurried",
     "stop abrupt",

@@ -141,6 +141,7 @@ impl Node {
                 Vec::new()
             }
             Command::Run { batch, attempt } => vec![self.run(batch, attempt, rates, rng)],
+            Command::SetAside { batch, .. } => vec![self.set_aside(batch, rates, rng)],
             Command::Commit { batch, .. } => vec![self.commit(batch, rates, rng)],
             _ => Vec::new(),
         };
@@ -234,6 +235,18 @@ impl Node {
         }
     }
 
+    fn set_aside(&self, batch: BatchTime, rates: &Rates, rng: &mut Rng) -> Sent {
+        let event = match rng.chance(rates.set_aside_fails) {
+            true => Event::SetAsideFailed { batch },
+            false => Event::SetAside { batch },
+        };
+        Sent {
+            event,
+            after: rng.below(self.interval_us),
+            again: false,
+        }
+    }
+
     fn commit(&self, batch: BatchTime, rates: &Rates, rng: &mut Rng) -> Sent {
         let event = if rng.chance(rates.commit_fails_for_good) {
             Event::CommitFailed {
@@ -267,7 +280,7 @@ impl Node {
             rows: 1,
             bytes: 1,
         };
-        match rng.below(10) {
+        match rng.below(12) {
             0 => Event::Tick,
             1 => Event::Start {
                 receivers: vec![foreign],
@@ -299,6 +312,8 @@ impl Node {
                 },
                 None => Event::Tick,
             },
+            8 => Event::SetAside { batch: never },
+            9 => Event::SetAsideFailed { batch: never },
             _ => self.said_long_ago(rng).unwrap_or(Event::Tick),
         }
     }
@@ -402,6 +417,15 @@ impl Node {
                 }
             }
             Command::Hurry { .. } => tally.add("sources were hurried"),
+            Command::SetAside { .. } => tally.add("SetAside given"),
+            Command::Run { batch, .. }
+                if ledger
+                    .attempts
+                    .get(batch)
+                    .is_some_and(|it| it.set_aside.is_some()) =>
+            {
+                tally.add("run of what was set aside");
+            }
             Command::Fail { .. } => tally.add("Fail given"),
             Command::Stopped { .. } if ledger.deadline_passed() => tally.add("deadline passed"),
             _ => {}

@@ -19,6 +19,8 @@ pub struct Rates {
     pub run_fails: u64,
     /// An attempt fails for good.
     pub run_fails_for_good: u64,
+    /// A batch cannot be set aside.
+    pub set_aside_fails: u64,
     /// A commit fails and may be repeated.
     pub commit_fails: u64,
     /// A commit fails for good.
@@ -70,6 +72,7 @@ impl Plan {
         let interval_ms = rng.pick(&[1, 10, 250, 1_000]);
         let config = Config {
             max_attempts: 1 + u32::try_from(rng.below(4)).unwrap(),
+            max_set_aside: rng.pick(&[0, 0, 1, 2, 100]),
             max_running: rng.pick(&[0, 1, 2, 2, 3]),
             report_timeout_ms: rng.pick(&[1, interval_ms / 2, interval_ms * 2]).max(1),
             source_timeout_ms: rng.pick(&[0, interval_ms * 4]),
@@ -117,6 +120,7 @@ fn rates(rng: &mut Rng) -> Rates {
         duplicate: rate(400),
         run_fails: rate(500),
         run_fails_for_good: rate(30),
+        set_aside_fails: rate(400),
         commit_fails: rate(400),
         commit_fails_for_good: rate(30),
         noise: rate(300),

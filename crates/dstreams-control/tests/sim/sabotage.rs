@@ -24,6 +24,9 @@ pub enum Fault {
     ForgetTwice,
     ReportMiscounts,
     FailThenRun,
+    SetAsideBeyondTheBound,
+    SetAsideNeverRun,
+    FailInsteadOfSetAside,
     SpeaksAfterStopped,
     CloseForgotten,
     AbortForgotten,
@@ -56,6 +59,9 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::ForgetTwice, "forget"),
     (Fault::ReportMiscounts, "completed"),
     (Fault::FailThenRun, "failed"),
+    (Fault::SetAsideBeyondTheBound, "set-aside"),
+    (Fault::SetAsideNeverRun, "set-aside"),
+    (Fault::FailInsteadOfSetAside, "failed"),
     (Fault::SpeaksAfterStopped, "stopped"),
     (Fault::CloseForgotten, "stopped"),
     (Fault::AbortForgotten, "stopping"),
@@ -76,6 +82,8 @@ pub struct Sabotaged {
     interval_ms: u64,
     fault: Fault,
     last_cut: Option<(BatchTime, Vec<BlockMeta>)>,
+    /// The batch that was set aside last.
+    set_aside: Option<BatchTime>,
     /// Every block that a report named.
     reported: Vec<BlockMeta>,
     /// A block that was cut before its receiver left.
@@ -93,6 +101,7 @@ impl Sabotaged {
             interval_ms,
             fault,
             last_cut: None,
+            set_aside: None,
             reported: Vec::new(),
             cut_before: None,
             stopped: false,
@@ -135,7 +144,26 @@ impl Sabotaged {
                 batch: BatchTime(batch.0 + self.interval_ms),
                 attempt: 1,
             }),
-            (Fault::RetryNeverRun, Command::Run { attempt: 2.., .. }) => Some(Vec::new()),
+            (
+                Fault::SetAsideNeverRun,
+                Command::Run {
+                    batch,
+                    attempt: 2..,
+                },
+            ) if self.set_aside == Some(batch) => Some(Vec::new()),
+            (
+                Fault::RetryNeverRun,
+                Command::Run {
+                    batch,
+                    attempt: 2..,
+                },
+            ) if self.set_aside != Some(batch) => Some(Vec::new()),
+            (Fault::SetAsideBeyondTheBound, Command::Fail { batch, attempts }) => {
+                Some(vec![Command::SetAside { batch, attempts }])
+            }
+            (Fault::FailInsteadOfSetAside, Command::SetAside { batch, attempts }) => {
+                Some(vec![Command::Fail { batch, attempts }])
+            }
             (Fault::CommitTwice, Command::Commit { .. }) => with(said.clone()),
             (Fault::CommitUnfinished, Command::Run { batch, attempt }) => {
                 with(Command::Commit { batch, attempt })
@@ -233,6 +261,7 @@ impl Sabotaged {
     fn note(&mut self, command: &Command) {
         match command {
             Command::Cut { batch, blocks } => self.last_cut = Some((*batch, blocks.clone())),
+            Command::SetAside { batch, .. } => self.set_aside = Some(*batch),
             Command::Stopped { .. } => self.stopped = true,
             _ => {}
         }

@@ -324,7 +324,9 @@ impl World<'_> {
             }
             Command::Stopped { .. } => self.master.stopped = true,
             Command::CloseReceivers | Command::Hurry { .. } | Command::Completed(_) => {}
-            Command::Abort { .. } | Command::Fail { .. } => panic!("{command:?}"),
+            Command::Abort { .. } | Command::Fail { .. } | Command::SetAside { .. } => {
+                panic!("{command:?}")
+            }
         }
     }
 

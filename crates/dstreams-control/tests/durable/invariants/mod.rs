@@ -14,6 +14,7 @@ mod output_once;
 mod record_once;
 mod restart_possible;
 mod safe_synced;
+mod set_aside_stays;
 mod state_folds;
 
 use crate::disk::{Checkpoint, Journal};
@@ -47,6 +48,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &batch_fixed::BatchFixed,
         &contiguous::Contiguous,
         &record_once::RecordOnce,
+        &set_aside_stays::SetAsideStays,
         &state_folds::StateFolds,
         &output_once::OutputOnce,
         &needs_kept::NeedsKept,

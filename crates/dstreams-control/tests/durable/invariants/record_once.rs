@@ -1,4 +1,4 @@
-//! A record is in one batch at most, once.
+//! A record is in one batch at most, once, in effect or set aside.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,13 @@ impl Invariant for RecordOnce {
     }
 
     fn check(&self, scene: &Scene, fact: &Fact) -> Verdict {
-        let Fact::Effect(effect) = fact else {
-            return Ok(());
+        let (batch, records) = match fact {
+            Fact::Effect(effect) => (effect.batch, &effect.records),
+            Fact::SetAside { batch, records } => (*batch, records),
+            _ => return Ok(()),
         };
         let mut here = BTreeSet::new();
-        for record in &effect.records {
-            let batch = effect.batch;
+        for record in records {
             ensure(here.insert(record), || {
                 format!("record {record:?} is in {batch} twice")
             })?;

@@ -32,6 +32,7 @@ fn without_a_checkpoint_all_batches_are_run_again() {
         last_committed: Some(B1),
         pending: vec![(B2, vec![meta(0, 1)]), (B3, vec![])],
         uncut: vec![meta(0, 2)],
+        ..Restored::default()
     };
     assert_eq!(restart.controller, controller);
     assert_eq!(restart.marks, mark(9));
@@ -40,6 +41,27 @@ fn without_a_checkpoint_all_batches_are_run_again() {
         restart.blocks,
         [(id(0, 0), 4), (id(0, 1), 4), (id(0, 2), 4)].into()
     );
+}
+
+/// The offsets of its blocks count all the same: nothing of it comes again.
+#[test]
+fn what_was_set_aside_stays_so_and_its_offsets_count() {
+    let blocks = [block(0, 0, 3), block(0, 1, 8)];
+    let cuts = [cut(B1, &[id(0, 0)]), cut(B2, &[id(0, 1)])];
+    let set_aside = [B1, B2].map(|batch| Entry::SetAside { batch });
+    let entries = [
+        &blocks[..],
+        &cuts,
+        &set_aside,
+        &[committed(B1), Entry::Committing { batch: B2 }],
+    ]
+    .concat();
+    let restart = decided(None, &entries);
+    assert_eq!(restart.committed, [(B1, vec![meta(0, 0)])]);
+    assert_eq!(restart.controller.pending, [(B2, vec![meta(0, 1)])]);
+    assert_eq!(restart.controller.set_aside, [B1, B2].into());
+    assert_eq!(restart.controller.committing, [B2].into());
+    assert_eq!(restart.marks, mark(8));
 }
 
 #[test]

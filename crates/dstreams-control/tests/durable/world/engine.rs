@@ -3,9 +3,10 @@
 
 use std::rc::Rc;
 
+use dstreams_control::durable::Entry;
 use dstreams_control::{BatchTime, Event};
 
-use super::{Item, World};
+use super::{Item, MASTERS, World};
 use crate::ledger::{Effect, Fact, States, fold};
 use crate::plan::{INTERVAL_US, OUTPUTS, PARTITIONS};
 use crate::sabotage::Fault;
@@ -46,8 +47,16 @@ impl World {
             self.tally.add("batch waited for the one before");
             return self.push(INTERVAL_US / 10, Item::Compute(life, batch, attempt));
         }
-        let records = Rc::new(self.judge.ledger.records_of(&cut.blocks));
-        let fails = self.rng.chance(self.rates.run_fails);
+        let records = match cut.set_aside {
+            Some(_) => Vec::new(),
+            None => self.judge.ledger.records_of(&cut.blocks),
+        };
+        // One that may have taken effect is a sink's to bear: it fails for a time only.
+        let for_good = cut.set_aside.is_none()
+            && !cut.committing
+            && self.rng.chance(self.rates.run_fails_for_good);
+        let records = Rc::new(records);
+        let fails = for_good || self.rng.chance(self.rates.run_fails);
         for partition in 0..PARTITIONS {
             if fails && self.rng.chance(500) {
                 continue;
@@ -71,7 +80,7 @@ impl World {
             let event = Event::Failed {
                 batch,
                 attempt,
-                retryable: true,
+                retryable: !for_good,
             };
             let after = self.rng.below(INTERVAL_US / 10);
             self.tell_controller(after, event);
@@ -88,6 +97,10 @@ impl World {
             attempt,
             records,
         } = install;
+        let set_aside = master.cuts.get(&batch).and_then(|cut| cut.set_aside);
+        if set_aside >= Some(attempt) {
+            return self.tally.add("install of what was set aside");
+        }
         let partition = &mut master.partitions[at];
         if partition.version < Some(batch) {
             if self.faults.on(Fault::InstallForgotten) {
@@ -113,6 +126,39 @@ impl World {
         }
     }
 
+    /// The records of a batch are set aside, and the state is as it was before.
+    pub(super) fn set_aside(&mut self, batch: BatchTime, attempt: u32) {
+        let ledger = &self.judge.ledger;
+        let before = ledger.states_before(batch);
+        let version = ledger.visible.range(..batch).next_back();
+        let version = version.map(|(batch, _)| *batch);
+        let Some(cut) = self.master.as_ref().and_then(|it| it.cuts.get(&batch)) else {
+            return;
+        };
+        let records = self.judge.ledger.records_of(&cut.blocks);
+        self.append_entry(MASTERS, Entry::SetAside { batch });
+        if !self.faults.on(Fault::SetAsideNotSynced) {
+            self.sync(MASTERS);
+        }
+        self.fact(Fact::SetAside { batch, records });
+        self.tally.add("batch set aside");
+        let undo = !self.faults.on(Fault::SetAsideNotUndone);
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        if let Some(cut) = master.cuts.get_mut(&batch) {
+            cut.set_aside = Some(attempt);
+        }
+        for (at, partition) in master.partitions.iter_mut().enumerate() {
+            if undo && partition.version == Some(batch) {
+                partition.version = version;
+                partition.state = before[at];
+                self.tally.add("install undone");
+            }
+        }
+        self.tell_controller(0, Event::SetAside { batch });
+    }
+
     pub(super) fn states(&self) -> States {
         let partitions = self.master.as_ref().map(|master| master.partitions);
         partitions.map_or(States::default(), |of| of.map(|partition| partition.state))
@@ -133,6 +179,10 @@ impl World {
             return self.tell_controller(0, failed);
         }
         let blocks = cut.blocks.clone();
+        let records = match cut.set_aside {
+            Some(_) => Vec::new(),
+            None => self.judge.ledger.records_of(&blocks),
+        };
         let there = self.judge.ledger.outputs.contains_key(&(output, batch));
         if there {
             self.tally.add("output committed again");
@@ -145,7 +195,7 @@ impl World {
         let effect = Effect {
             output,
             batch,
-            records: self.judge.ledger.records_of(&blocks),
+            records,
             blocks: &blocks,
             content,
             states,

@@ -80,6 +80,10 @@ pub struct Cut {
     pub attempt: u32,
     /// To be committed when the cut is synced.
     pub waits: bool,
+    /// Its records are set aside, and what attempts up to this one do is of no account.
+    pub set_aside: Option<u32>,
+    /// An earlier process may have committed it.
+    pub committing: bool,
 }
 
 impl World {
@@ -272,9 +276,21 @@ impl World {
                     self.push(after, Item::Compute(life, batch, attempt));
                 }
             }
+            Command::SetAside { batch, attempts } => {
+                let after = self.takes();
+                self.push(after, Item::SetAside(life, batch, attempts));
+            }
             Command::Commit { batch, .. } => {
+                let entry = Entry::Committing { batch };
+                let at = self.append_entry(MASTERS, entry);
+                let Some(master) = &mut self.master else {
+                    return;
+                };
                 if let Some(cut) = master.cuts.get_mut(&batch) {
                     cut.waits = true;
+                    if !self.faults.on(Fault::CommittingNotSynced) {
+                        cut.at = Some(at);
+                    }
                     let hasty = self.faults.on(Fault::EffectBeforeSynced);
                     if hasty || cut.at.is_none_or(|at| self.journals[MASTERS].is_synced(at)) {
                         cut.waits = false;
@@ -315,6 +331,8 @@ impl World {
             at: Some(at),
             attempt: 0,
             waits: false,
+            set_aside: None,
+            committing: false,
         };
         master.cuts.insert(batch, cut);
     }

@@ -53,6 +53,8 @@ enum Item {
     /// A task of an attempt runs; the same, it installs what it has.
     Compute(u64, BatchTime, u32),
     Install(u64, engine::Install),
+    /// The records of a batch are to be set aside.
+    SetAside(u64, BatchTime, u32),
     /// An output takes effect.
     Effect(u64, BatchTime, usize),
     /// The checkpoint under way can be seen; is durable.
@@ -167,6 +169,9 @@ impl World {
             Item::Sync(journal, writer) => self.end_sync(journal, writer),
             Item::Compute(life, batch, attempt) if self.lives(life) => self.compute(batch, attempt),
             Item::Install(life, install) if self.lives(life) => self.install(install),
+            Item::SetAside(life, batch, attempt) if self.lives(life) => {
+                self.set_aside(batch, attempt)
+            }
             Item::Effect(life, batch, output) if self.lives(life) => self.effect(batch, output),
             Item::CheckpointVisible(life) if self.lives(life) => self.checkpoint_visible(),
             Item::CheckpointDurable(life) if self.lives(life) => self.checkpoint_durable(),

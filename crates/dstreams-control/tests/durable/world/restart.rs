@@ -140,6 +140,10 @@ impl World {
                 "restart with uncut blocks",
                 !restart.controller.uncut.is_empty(),
             ),
+            (
+                "restart with a batch that was set aside",
+                !restart.controller.set_aside.is_empty(),
+            ),
             ("restart with a Gone", !restart.gone.is_empty()),
         ];
         for (what, _) in happened.into_iter().filter(|(_, happened)| *happened) {
@@ -177,6 +181,9 @@ impl World {
         }
         if self.faults.on(Fault::LastCutForgotten) {
             controller.last_cut = None;
+        }
+        if self.faults.on(Fault::SetAsideForgotten) {
+            controller.set_aside.clear();
         }
         if !restart.committed.is_empty() && self.faults.on(Fault::BatchNotReplayed) {
             restart.committed.remove(0);
@@ -240,7 +247,10 @@ impl World {
         let Some((batch, blocks)) = master.replaying.pop_front() else {
             return self.go_on();
         };
-        let records = self.judge.ledger.records_of(&blocks);
+        let records = match master.restored.set_aside.contains(&batch) {
+            true => Vec::new(),
+            false => self.judge.ledger.records_of(&blocks),
+        };
         let times = if self.faults.on(Fault::BatchReplayedTwice) {
             2
         } else {
@@ -269,6 +279,8 @@ impl World {
                 at: None,
                 attempt: 0,
                 waits: false,
+                set_aside: restored.set_aside.contains(batch).then_some(0),
+                committing: restored.committing.contains(batch),
             };
             master.cuts.insert(*batch, cut);
         }

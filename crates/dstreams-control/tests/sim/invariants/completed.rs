@@ -42,10 +42,16 @@ fn expected(ledger: &Ledger) -> Option<BatchReport> {
     let Some(Outcome::Finished { at }) = attempt.outcome else {
         return None;
     };
+    let rows = cut.blocks.iter().map(|block| block.rows).sum();
+    let (records, set_aside) = match attempt.set_aside {
+        Some(_) => (0, rows),
+        None => (rows, 0),
+    };
     Some(BatchReport {
         batch: cut.batch,
         attempts: attempt.attempt,
-        records: cut.blocks.iter().map(|block| block.rows).sum(),
+        records,
+        set_aside,
         bytes: cut.blocks.iter().map(|block| block.bytes).sum(),
         cut_at: cut.at,
         first_started_at: attempt.first_started_at,

@@ -1,11 +1,11 @@
-//! A batch is given up after a failure that is not retryable or the last try, when all before it took effect, and
-//! only then; with it everything stops:
+//! A batch that is not set aside is given up after a failure that is not retryable or the last try, when all before it
+//! took effect, and only then; with it everything stops:
 //! no later seal, cut, run or commit.
 
 use dstreams_control::{BatchTime, Command};
 
 use super::{Invariant, Verdict, ensure};
-use crate::ledger::{Ledger, Outcome};
+use crate::ledger::Ledger;
 
 pub struct Failed;
 
@@ -30,6 +30,7 @@ impl Invariant for Failed {
             Command::Seal { .. }
             | Command::Cut { .. }
             | Command::Run { .. }
+            | Command::SetAside { .. }
             | Command::Commit { .. } => ensure(ledger.failed.is_none(), || {
                 format!("{command:?} after Fail")
             }),
@@ -50,10 +51,10 @@ impl Invariant for Failed {
 fn lost(ledger: &Ledger) -> Option<(BatchTime, u32)> {
     let most = ledger.config.max_attempts;
     let attempt = ledger.first_attempt()?;
-    let run_lost = match attempt.outcome {
-        Some(Outcome::Failed { retryable }) => !retryable || attempt.attempt >= most,
-        _ => false,
-    };
+    let refused = ledger.setting_aside == Some((attempt.batch, true));
+    let run_lost = ledger
+        .lost()
+        .is_some_and(|lost| refused || !ledger.may_be_set_aside(&lost));
     let commit_lost = ledger.commit.is_some_and(|commit| {
         commit
             .failed

@@ -12,6 +12,7 @@ mod failed;
 mod forget;
 mod nothing_left_out;
 mod runs;
+mod set_aside;
 mod stopped;
 mod stopping;
 mod wakes;
@@ -64,6 +65,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &block_once::BlockOnce,
         &nothing_left_out::NothingLeftOut,
         &runs::Runs,
+        &set_aside::SetAside,
         &commit_once::CommitOnce,
         &completed::Completed,
         &forget::Forget,

@@ -1,5 +1,6 @@
 //! The first batches that are cut and not committed run, as many as may at once; each is started once, in order.
-//! Attempts count from 1; the next follows a retryable failure of the current one, up to the bound. No batch waits
+//! Attempts count from 1; the next follows a retryable failure of the current one, up to the bound, or that the batch was
+//! set aside, from which on the bound counts again. No batch waits
 //! while there is room.
 
 use dstreams_control::Command;
@@ -33,9 +34,12 @@ impl Invariant for Runs {
         let failed = Some(Outcome::Failed { retryable: true });
         let repeats = current.is_some_and(|now| {
             let commits = ledger.commit.is_some_and(|commit| commit.batch == *batch);
-            (now.attempt + 1, now.outcome) == (*attempt, failed) && !commits
+            let failed = now.outcome == failed || now.waits_for_its_run();
+            now.attempt + 1 == *attempt && failed && !commits
         });
-        ensure(repeats && *attempt <= ledger.config.max_attempts, || {
+        let before = current.and_then(|now| now.set_aside).unwrap_or(0);
+        let tries = *attempt - before;
+        ensure(repeats && tries <= ledger.config.max_attempts, || {
             format!("attempt {attempt} of {batch} is run after {current:?}")
         })
     }

@@ -31,9 +31,11 @@ impl Invariant for Stopping {
                     format!("{command:?} that is not due")
                 })
             }
-            Command::Cut { .. } | Command::Run { .. } => ensure(!over, || {
-                format!("{command:?} after an abrupt stop or the deadline")
-            }),
+            Command::Cut { .. } | Command::Run { .. } | Command::SetAside { .. } => {
+                ensure(!over, || {
+                    format!("{command:?} after an abrupt stop or the deadline")
+                })
+            }
             Command::Commit { .. } => {
                 let repeats = ledger.commit.is_some() && !ledger.deadline_passed();
                 ensure(!over || repeats, || {

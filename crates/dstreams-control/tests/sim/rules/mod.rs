@@ -3,6 +3,7 @@
 
 mod batches;
 mod restarts;
+mod set_aside;
 mod stops;
 
 use Command::WakeAt;

@@ -14,6 +14,7 @@ fn restored() -> Controller {
         last_committed: None,
         pending: vec![(B1, vec![block(0, 0)]), (B2, vec![])],
         uncut: vec![block(0, 7)],
+        ..Restored::default()
     };
     Controller::restored(Config::new(100).unwrap(), restored)
 }
