@@ -34,6 +34,12 @@ pub struct Config {
     pub rows_per_task: usize,
     /// How often a batch is tried before the context stops. Default: 4, as in Spark.
     pub attempts: u32,
+    /// What becomes of a batch that failed for good. Default: the program stops.
+    pub on_failure: OnFailure,
+    /// Batches that may be set aside in a directory ([`OnFailure::SetAside`]); with the next one that fails the program
+    /// stops. Default: 16: a bad record now and then, not a program that fails on every batch. Moving a batch out of the
+    /// directory makes room for another at the next start.
+    pub set_aside_batches: u32,
     /// Batches between two checkpoints, where there is a directory for them
     /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Default: 10: a restart runs
     /// about as many again.
@@ -54,6 +60,27 @@ pub struct Config {
     pub shuffle_tasks: Option<u64>,
 }
 
+/// What becomes of a batch that failed for good: a closure panics on one of its records, a query fails on it, or a sink
+/// cannot prepare it as often as [`Config::attempts`] allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// The program stops with the error. Kept in a directory, it runs the same batch again when it is started again.
+    #[default]
+    Stop,
+    /// The records of the batch are set aside, in `failed/batch=<milliseconds>/` of the directory with the reason, and
+    /// it takes effect without them. Each record is in effect once or set aside once, whatever fails meanwhile.
+    /// [`StreamContext::replay`](crate::StreamContext::replay) runs such a batch alone.
+    ///
+    /// Needs [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new), and one machine. Costs one more
+    /// sync of the journal before each batch takes effect. Where the program has state, setting a batch aside makes the
+    /// state again from the newest checkpoint and the batches since, which takes twice the memory for that time.
+    ///
+    /// A commit that fails for good still stops the program, since it may have taken effect. So does a batch that an
+    /// earlier process began to commit.
+    SetAside,
+}
+
 impl Config {
     /// The defaults, with this batch interval.
     pub fn new(interval: Duration) -> Self {
@@ -66,6 +93,8 @@ impl Config {
             rows_per_batch: 2048,
             rows_per_task: 4096,
             attempts: 4,
+            on_failure: OnFailure::Stop,
+            set_aside_batches: 16,
             checkpoint_every: 10,
             producers: 100_000,
             state_memory: None,
@@ -94,6 +123,7 @@ impl Config {
             ("rows_per_batch", self.rows_per_batch),
             ("rows_per_task", self.rows_per_task),
             ("attempts", self.attempts as usize),
+            ("set_aside_batches", self.set_aside_batches as usize),
             ("checkpoint_every", self.checkpoint_every as usize),
             ("producers", self.producers),
         ];

@@ -55,7 +55,7 @@ pub use dstreams_derive::Record;
 
 pub use batch::{Clock, ManualClock};
 pub use commit::RddReceiver;
-pub use config::Config;
+pub use config::{Config, OnFailure};
 pub use error::{BoxError, Cause, Error, Operator, Result};
 pub use node::{BatchLineage, Lineage, Listener, Named, Running, Status, StreamContext, Summary};
 pub use node::{CheckpointInfo, Inspection, JournalInfo, inspect};

@@ -49,6 +49,7 @@ impl Master {
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
         let mut parts = Parts::of(context)?;
+        parts.may_not_set_aside()?;
         let lock = parts.lock()?;
         // What cannot be planned is told before anybody waits for workers.
         parts.plans(options.partitions.unwrap_or(2))?;

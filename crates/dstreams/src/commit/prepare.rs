@@ -79,6 +79,20 @@ impl Outputs {
         Ok(prepared)
     }
 
+    /// Calls the closures of outputs with the dataset of each; sinks are left out. For a thread that may block.
+    pub(crate) fn call(&self, batch: BatchTime, datasets: Vec<Option<Dataset>>) -> Result<()> {
+        for ((output, _, schema), dataset) in self.0.iter().zip(datasets) {
+            if let (Output::Rdd(call), Some(Dataset::Rows(partitions))) = (output, dataset) {
+                call.call(Rows {
+                    batch,
+                    schema: Arc::clone(schema),
+                    partitions,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The names of outputs whose partitions can be prepared where they are; none for others.
     pub(crate) fn sinks(graph: &Graph) -> Vec<Option<String>> {
         let outputs = graph.outputs.iter().map(|output| match output.output {

@@ -16,6 +16,8 @@ pub trait Listener: Send + Sync + 'static {
     fn batch_started(&self, _batch: BatchTime, _attempt: u32) {}
     /// A batch took effect.
     fn batch_completed(&self, _report: &BatchReport) {}
+    /// The records of a batch were set aside: see [`OnFailure::SetAside`](crate::OnFailure::SetAside).
+    fn batch_set_aside(&self, _batch: BatchTime, _error: &Error) {}
     /// A batch was given up, and the context stops.
     fn batch_failed(&self, _batch: BatchTime, _error: &Error) {}
     /// A source has brought all its records and ended by itself.

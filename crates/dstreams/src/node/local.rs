@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
@@ -14,6 +15,7 @@ use super::durable::Durable;
 use super::durable::checkpoint::{self, CheckpointPlan, Writing, on_disk};
 use super::durable::manifest::{Manifest, state_file};
 use super::durable::restore::Restored;
+use super::durable::set_aside::{Blocks, Earlier};
 use super::durable::store::Store;
 use super::parts::Parts;
 use super::receivers::Receivers;
@@ -21,9 +23,10 @@ use super::source::open_source;
 use super::workers::{Held, Mailbox, Workers};
 use crate::batch::{split, tasks_for};
 use crate::commit::Dataset;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
-use crate::plan::Plans;
+use crate::plan::{Partitions, Plans};
 use crate::receive::{Block, Intake};
 use crate::replicate::BlockStore;
 use crate::state::{Room, States};
@@ -34,8 +37,9 @@ pub(super) struct ThisProcess {
     store: Arc<BlockStore>,
     engine: Arc<LocalEngine>,
     plans: Plans,
-    states: Arc<States>,
-    rows_per_task: usize,
+    /// Replaced where they are made again.
+    states: Mutex<Arc<States>>,
+    config: Config,
     /// The input of each receiver, those of earlier processes included.
     inputs: HashMap<ReceiverId, usize>,
 }
@@ -53,9 +57,7 @@ impl ThisProcess {
         let partitions = restored.and_then(Restored::partitions);
         let partitions = partitions.unwrap_or(config.threads);
         let plans = parts.plans(partitions)?;
-        let room = Room::of(config, config.spill_dir.clone())?;
-        let states = States::new(plans.states.clone(), partitions, room)?;
-        let states = Arc::new(states);
+        let states = new_states(&plans, config, partitions)?;
         if let Some((manifest, store)) = restored.and_then(|restored| restored.state.as_ref()) {
             load_all(store, manifest, &states).await?;
         }
@@ -89,11 +91,60 @@ impl ThisProcess {
             inputs,
             engine,
             plans,
-            states,
-            rows_per_task: parts.config.rows_per_task,
+            states: Mutex::new(states),
+            config: parts.config.clone(),
         };
         Ok((workers, addresses))
     }
+}
+
+impl ThisProcess {
+    fn states(&self) -> Arc<States> {
+        Arc::clone(&self.states.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn blocks_of(&self, blocks: &[BlockMeta]) -> Result<Blocks> {
+        let of = |meta: &BlockMeta| {
+            let input = self.inputs.get(&meta.id.receiver).copied();
+            let block = self.store.get(meta.id);
+            let block = block.ok_or(Error::LostBlock { block: meta.id })?;
+            Ok((input.unwrap_or_default() as u32, block))
+        };
+        blocks.iter().map(of).collect()
+    }
+}
+
+/// States that nothing was installed in.
+pub(super) fn new_states(plans: &Plans, config: &Config, partitions: usize) -> Result<Arc<States>> {
+    let room = Room::of(config, config.spill_dir.clone())?;
+    let states = States::new(plans.states.clone(), partitions, room)?;
+    Ok(Arc::new(states))
+}
+
+/// Runs a batch with these blocks over states: the rows of each output.
+pub(super) async fn run_on(
+    engine: &Arc<LocalEngine>,
+    plans: &Plans,
+    config: &Config,
+    states: &Arc<States>,
+    batch: BatchTime,
+    blocks: &Blocks,
+) -> Result<Vec<Option<Partitions>>> {
+    let rows = blocks.iter().map(|(_, block)| block.meta.rows).sum();
+    let tasks = tasks_for(rows, config.rows_per_task, plans.tasks);
+    let template = Arc::clone(plans.of(tasks > 1));
+    let mut inputs: Vec<Vec<Arc<Block>>> = vec![Vec::new(); template.inputs.len()];
+    for (input, block) in blocks {
+        inputs[*input as usize].push(Arc::clone(block));
+    }
+    let inputs = inputs.iter().map(|blocks| Arc::new(split(blocks, tasks)));
+    let job = Job {
+        batch,
+        inputs: inputs.collect(),
+        template,
+        installs: Arc::clone(states) as Arc<dyn Installs>,
+    };
+    Ok(engine.run(job).await?.0)
 }
 
 /// Takes all partitions from a checkpoint, several at once.
@@ -137,26 +188,48 @@ impl Workers for ThisProcess {
         _attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
-        let rows = blocks.iter().map(|block| block.rows).sum();
-        let tasks = tasks_for(rows, self.rows_per_task, self.plans.tasks);
-        let template = Arc::clone(self.plans.of(tasks > 1));
-        let mut inputs: Vec<Vec<Arc<Block>>> = vec![Vec::new(); template.inputs.len()];
-        for meta in blocks {
-            let Some(block) = self.store.get(meta.id) else {
-                return Err(Error::LostBlock { block: meta.id });
-            };
-            let input = self.inputs.get(&meta.id.receiver).copied();
-            inputs[input.unwrap_or_default()].push(block);
-        }
-        let inputs = inputs.iter().map(|blocks| Arc::new(split(blocks, tasks)));
-        let job = Job {
+        let blocks = self.blocks_of(blocks)?;
+        let outputs = run_on(
+            &self.engine,
+            &self.plans,
+            &self.config,
+            &self.states(),
             batch,
-            inputs: inputs.collect(),
-            template,
-            installs: Arc::clone(&self.states) as Arc<dyn Installs>,
-        };
-        let outputs = self.engine.run(job).await?.0.into_iter();
-        Ok(outputs.map(|rows| rows.map(Dataset::Rows)).collect())
+            &blocks,
+        )
+        .await?;
+        Ok(outputs
+            .into_iter()
+            .map(|rows| rows.map(Dataset::Rows))
+            .collect())
+    }
+
+    async fn blocks(&self, blocks: &[BlockMeta]) -> Result<Blocks> {
+        self.blocks_of(blocks)
+    }
+
+    async fn make_state_again(&self, from: Earlier) -> Result<()> {
+        let begun = Instant::now();
+        let states = new_states(&self.plans, &self.config, self.plans.tasks)?;
+        if let Some((manifest, store)) = &from.state {
+            load_all(store, manifest, &states).await?;
+        }
+        for (batch, blocks) in &from.batches {
+            run_on(
+                &self.engine,
+                &self.plans,
+                &self.config,
+                &states,
+                *batch,
+                blocks,
+            )
+            .await?;
+        }
+        // What is left of attempts that failed installs into those from before.
+        *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
+        let (batches, took) = (from.batches.len(), begun.elapsed());
+        tracing::info!(batches, ?took, "the state was made again");
+        Ok(())
     }
 
     fn forget(&self, _batch: BatchTime, blocks: &[BlockId]) {
@@ -164,7 +237,7 @@ impl Workers for ThisProcess {
     }
 
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let (partitions, states) = (0..self.plans.tasks, Arc::clone(&self.states));
+        let (partitions, states) = (0..self.plans.tasks, self.states());
         // Looks at all rows, some of which may be in files.
         on_disk(async move {
             let rows = partitions.map(|partition| states.table(state, partition, batch));
@@ -174,7 +247,7 @@ impl Workers for ThisProcess {
     }
 
     fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {
-        let captured = self.states.capture(plan.since.iter().enumerate())?;
+        let captured = self.states().capture(plan.since.iter().enumerate())?;
         let name = state_file(plan.tried, &plan.incarnation.to_string());
         let store = plan.store.clone();
         let write = async move {
@@ -185,7 +258,7 @@ impl Workers for ThisProcess {
     }
 
     fn covered(&self, batch: BatchTime, _blocks: &Covered) {
-        self.states.covered(batch);
+        self.states().covered(batch);
     }
 
     async fn end(&self, _failed: bool) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Event, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -44,6 +45,11 @@ pub(super) enum Message {
         outputs: Vec<PreparedBatch>,
         result: Result<()>,
     },
+    /// The records of a batch are set aside, or could not be.
+    SetAside {
+        batch: BatchTime,
+        result: Result<()>,
+    },
     /// The program is to stop; with the `failure`, if there is one.
     Stop {
         graceful: bool,
@@ -61,6 +67,8 @@ pub(super) struct Master {
     /// The program has stopped: no further output is called.
     pub over: CancellationToken,
     pub durable: Option<Arc<Durable>>,
+    /// The columns of each input.
+    pub schemas: Vec<SchemaRef>,
     pub listeners: Vec<Arc<dyn Listener>>,
     pub messages: mpsc::UnboundedSender<Message>,
     pub watched: Arc<Watched>,
@@ -72,7 +80,7 @@ pub(super) struct Master {
 pub(super) struct State {
     wake: Option<Timestamp>,
     /// Batches that did not take effect.
-    cuts: HashMap<BatchTime, Cut>,
+    pub cuts: HashMap<BatchTime, Cut>,
     last_cut: Option<BatchTime>,
     failure: Option<Error>,
     stopped: Option<u64>,
@@ -81,8 +89,10 @@ pub(super) struct State {
 }
 
 /// A batch that was cut.
-struct Cut {
-    blocks: Vec<BlockMeta>,
+pub(super) struct Cut {
+    pub blocks: Vec<BlockMeta>,
+    /// Its records are set aside: it is run without.
+    pub set_aside: bool,
     /// The batch before it.
     after: Option<BatchTime>,
     /// Where the journal has it.
@@ -91,7 +101,7 @@ struct Cut {
     prepared: Vec<PreparedBatch>,
     /// How often it was committed.
     commits: u32,
-    last_error: Option<Error>,
+    pub last_error: Option<Error>,
 }
 
 impl State {
@@ -99,6 +109,7 @@ impl State {
     pub fn add(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, ticket: Option<Ticket>) {
         let cut = Cut {
             blocks,
+            set_aside: false,
             after: self.last_cut.replace(batch),
             ticket,
             running: None,
@@ -107,6 +118,13 @@ impl State {
             last_error: None,
         };
         self.cuts.insert(batch, cut);
+    }
+
+    /// The records of a batch that was cut are set aside.
+    pub fn is_set_aside(&mut self, batch: BatchTime) {
+        if let Some(cut) = self.cuts.get_mut(&batch) {
+            cut.set_aside = true;
+        }
     }
 }
 
@@ -228,6 +246,7 @@ impl Master {
                     }
                 }
             },
+            Message::SetAside { batch, result } => self.was_set_aside(batch, result),
             Message::Committed {
                 batch,
                 outputs,
@@ -275,6 +294,7 @@ impl Master {
                     running.abort();
                 }
             }
+            Command::SetAside { batch, attempts } => self.set_aside(batch, attempts),
             Command::Commit { batch, .. } => self.commit(batch),
             Command::Completed(report) => {
                 {
@@ -282,6 +302,7 @@ impl Master {
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                     totals.0.batches += 1;
                     totals.0.records += report.records;
+                    totals.0.set_aside += report.set_aside;
                     totals.1 = Some(report.clone());
                 }
                 self.tell(|listener| listener.batch_completed(&report));
@@ -324,7 +345,7 @@ impl Master {
         }
     }
 
-    fn tell(&self, what: impl Fn(&dyn Listener)) {
+    pub(super) fn tell(&self, what: impl Fn(&dyn Listener)) {
         self.listeners
             .iter()
             .for_each(|listener| tell(&**listener, &what));
@@ -335,7 +356,11 @@ impl Master {
         let Some(cut) = self.state.cuts.get_mut(&batch) else {
             return; // what runs was cut
         };
-        let (blocks, after) = (cut.blocks.clone(), cut.after);
+        let blocks = match cut.set_aside {
+            true => Vec::new(),
+            false => cut.blocks.clone(),
+        };
+        let after = cut.after;
         let (workers, outputs) = (Arc::clone(&self.workers), Arc::clone(&self.outputs));
         let messages = self.messages.clone();
         let task = tokio::spawn(async move {
@@ -360,7 +385,11 @@ impl Master {
             (std::mem::take(&mut cut.prepared), cut.ticket, cut.commits)
         });
         let (outputs, ticket, attempt) = cut.unwrap_or_default();
-        let written = self.durable.clone().zip(ticket);
+        let durable = self.durable.as_ref();
+        let committing = durable.filter(|_| self.controller.config().max_set_aside > 0);
+        let committing = committing.map(|durable| durable.committing(batch));
+        // A later entry is synced after the earlier ones.
+        let written = durable.cloned().zip(committing.or(ticket));
         let (opened, over) = (Arc::clone(&self.opened), self.over.clone());
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -390,18 +419,22 @@ impl Master {
         });
     }
 
-    fn fail(&mut self, batch: BatchTime, attempts: u32) {
-        let cut = self.state.cuts.get_mut(&batch);
-        let commits = cut.as_ref().map_or(0, |cut| cut.commits);
-        let attempts = attempts.max(commits);
-        let cause = cut.and_then(|cut| cut.last_error.take());
+    /// Why a batch failed.
+    pub(super) fn error_of(&self, batch: BatchTime, attempts: u32) -> Error {
+        let cut = self.state.cuts.get(&batch);
+        let commits = cut.map_or(0, |cut| cut.commits);
+        let cause = cut.and_then(|cut| cut.last_error.clone());
         let cause = cause.unwrap_or(Error::NotRunning);
-        let error = Error::Batch {
+        Error::Batch {
             batch,
-            attempts,
+            attempts: attempts.max(commits),
             stage: cause.place(),
             cause: Arc::new(cause),
-        };
+        }
+    }
+
+    fn fail(&mut self, batch: BatchTime, attempts: u32) {
+        let error = self.error_of(batch, attempts);
         self.tell(|listener| listener.batch_failed(batch, &error));
         self.state.failure = Some(error);
     }

@@ -15,7 +15,7 @@ use super::sources_end::SourcesEnd;
 use super::workers::Mailbox;
 use crate::batch::Clock;
 use crate::commit::{Opened, Outputs};
-use crate::config::Config;
+use crate::config::{Config, OnFailure};
 use crate::error::{Error, Operator, Result};
 use crate::plan::Plans;
 use crate::receive::{Place, Source};
@@ -86,6 +86,32 @@ impl Parts {
             stops_at_the_end,
             opened: Opened::default(),
         })
+    }
+
+    /// Fails if batches are to be set aside and there is nowhere to.
+    pub fn may_set_aside(&self) -> Result<()> {
+        if self.config.on_failure == OnFailure::SetAside && self.kept.is_none() {
+            return Err(Error::Config {
+                setting: "on_failure",
+                message: "batches are set aside in a directory: make the program with \
+                          `StreamContext::restore_or_new`, or have it stop"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Fails if batches are to be set aside: a cluster cannot.
+    pub fn may_not_set_aside(&self) -> Result<()> {
+        match self.config.on_failure {
+            OnFailure::Stop => Ok(()),
+            OnFailure::SetAside => Err(Error::Config {
+                setting: "on_failure",
+                message: "a cluster cannot set batches aside yet; use `OnFailure::Stop`, and \
+                          `try_map` and the like for records that may fail"
+                    .into(),
+            }),
+        }
     }
 
     /// Has the program stop when its sources have ended, where it is to: before they run.

@@ -45,6 +45,8 @@ pub struct Summary {
     pub batches: u64,
     /// Records in them.
     pub records: u64,
+    /// Records that were set aside: see [`OnFailure::SetAside`](crate::OnFailure::SetAside).
+    pub set_aside: u64,
     /// Batches that were begun and did not take effect: of an abrupt stop, or past a deadline. The last one of a graceful
     /// stop counts as such when a receiver did not say what it had.
     pub unfinished: u64,
@@ -58,6 +60,8 @@ pub struct Status {
     pub batches: u64,
     /// Records in them.
     pub records: u64,
+    /// Records that were set aside: see [`OnFailure::SetAside`](crate::OnFailure::SetAside).
+    pub set_aside: u64,
     /// The newest batch that took effect.
     pub last: Option<BatchReport>,
     /// Bytes that received records hold, of [`Config::block_memory`](crate::Config::block_memory).
@@ -97,6 +101,7 @@ impl Running {
         Status {
             batches: totals.0.batches,
             records: totals.0.records,
+            set_aside: totals.0.set_aside,
             last: totals.1.clone(),
             block_memory: held.block_memory,
             blocks: held.blocks,

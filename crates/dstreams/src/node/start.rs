@@ -16,6 +16,7 @@ use super::parts::Parts;
 use super::running::{Running, Summary, Watched};
 use super::workers::{Mailbox, Workers};
 use crate::commit::Outputs;
+use crate::config::OnFailure;
 use crate::error::{Error, Result};
 
 impl StreamContext {
@@ -26,6 +27,7 @@ impl StreamContext {
     /// Fails if there is no output, if an address is in use, or if the graph cannot be planned.
     pub async fn start(self) -> Result<Running> {
         let mut parts = Parts::of(self)?;
+        parts.may_set_aside()?;
         let inbox = Inbox::new();
         parts.listen_for_the_end(&inbox.mailbox());
         let lock = parts.lock()?;
@@ -57,7 +59,9 @@ pub async fn replay(
     let begun = Instant::now();
     for (batch, blocks) in &restored.committed {
         let mut attempt = 1;
-        while let Err(error) = workers.run(*batch, None, attempt, blocks).await {
+        let set_aside = restored.controller.set_aside.contains(batch);
+        let records: &[_] = if set_aside { &[] } else { blocks };
+        while let Err(error) = workers.run(*batch, None, attempt, records).await {
             if !error.is_retryable() || attempt >= attempts {
                 return Err(error);
             }
@@ -130,6 +134,11 @@ fn begin(
     kept: Option<(Arc<Durable>, Restored)>,
 ) -> Result<Running> {
     let opened = parts.take_opened();
+    let schemas = parts
+        .inputs()
+        .into_iter()
+        .map(|(_, schema)| schema)
+        .collect();
     let Parts {
         graph,
         config,
@@ -144,6 +153,7 @@ fn begin(
     let empty = Summary {
         batches: 0,
         records: 0,
+        set_aside: 0,
         unfinished: 0,
     };
     let watched = Arc::new(Watched {
@@ -162,6 +172,9 @@ fn begin(
         })?;
     settings.max_attempts = config.attempts;
     settings.max_running = workers.max_running();
+    if config.on_failure == OnFailure::SetAside {
+        settings.max_set_aside = config.set_aside_batches;
+    }
     let (durable, restored) = kept.unzip();
     let mut restored = restored.unwrap_or_default();
     restored.begin_after =
@@ -170,10 +183,14 @@ fn begin(
     let mut state = State::default();
     for (batch, blocks) in &restored.pending {
         state.add(*batch, blocks.clone(), None);
+        if restored.set_aside.contains(batch) {
+            state.is_set_aside(*batch);
+        }
     }
     let mut master = Master {
         controller: Controller::restored(settings, restored),
         durable,
+        schemas,
         clock: clock.clone(),
         workers,
         outputs: Arc::new(outputs),

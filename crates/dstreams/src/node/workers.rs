@@ -9,6 +9,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio::sync::mpsc;
 
 use super::durable::checkpoint::{CheckpointPlan, Writing};
+use super::durable::set_aside::{Blocks, Earlier};
 use super::master::Message;
 use crate::commit::Dataset;
 use crate::error::{Error, Result};
@@ -49,6 +50,17 @@ pub trait Workers: Send + Sync + 'static {
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>>;
+
+    /// The blocks of a batch that has not taken effect. Only where batches may be set aside.
+    async fn blocks(&self, _blocks: &[BlockMeta]) -> Result<Blocks> {
+        Err(Error::NotRunning)
+    }
+
+    /// Makes the state as of the last batch that took effect again, whatever was installed since. No batch runs
+    /// meanwhile. Only where batches may be set aside.
+    async fn make_state_again(&self, _from: Earlier) -> Result<()> {
+        Err(Error::NotRunning)
+    }
 
     /// The batch has taken effect: its blocks may go.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);

@@ -31,6 +31,7 @@ mod records;
 mod relational;
 mod restart;
 mod restart_files;
+mod set_aside;
 mod sinks;
 mod sources_that_end;
 mod state_closures;

@@ -7,6 +7,7 @@ use dstreams_control::BatchTime;
 use serde::Serialize;
 
 use super::manifest::{Manifest, StateParts};
+use super::set_aside;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::node::journal::{Entry, look};
@@ -19,6 +20,8 @@ pub struct Inspection {
     pub checkpoint: Option<CheckpointInfo>,
     /// The journal.
     pub journal: JournalInfo,
+    /// Batches that are set aside, in milliseconds since the epoch.
+    pub set_aside: Vec<u64>,
 }
 
 /// A checkpoint.
@@ -143,7 +146,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
             }
             Entry::Cut { batch, .. } => drop(cut.insert(batch)),
             Entry::Committed { batch } => drop(committed.insert(batch)),
-            Entry::Gone { .. } => {}
+            Entry::SetAside { .. } | Entry::Committing { .. } | Entry::Gone { .. } => {}
         }
     }
     journal.processes = processes.len();
@@ -169,5 +172,6 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     Ok(Inspection {
         checkpoint,
         journal,
+        set_aside: set_aside::list(dir)?,
     })
 }

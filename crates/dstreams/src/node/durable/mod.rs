@@ -15,6 +15,8 @@ pub(crate) mod marks;
 pub(crate) mod received;
 #[allow(missing_docs)] // public to `cluster` only
 pub(crate) mod restore;
+#[allow(missing_docs)] // public to `cluster` only
+pub(crate) mod set_aside;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;

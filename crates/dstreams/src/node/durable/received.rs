@@ -91,6 +91,11 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
         }
         std::fs::remove_dir_all(&fenced).map_err(|error| Error::file("remove", &fenced, error))?;
     }
+    taken(program)
+}
+
+/// Those that were taken away.
+pub(super) fn taken(program: &Path) -> Result<Vec<PathBuf>> {
     let taken = named(program, TAKEN)?.into_iter();
     Ok(taken.map(|(_, path)| path).collect())
 }

@@ -16,6 +16,7 @@ use super::lineage::Lineage;
 use super::manifest::{Manifest, Program, StateId, StateParts};
 use super::marks::{Bound, Marks, Offset, Offsets};
 use super::received::{self, Ended};
+use super::set_aside;
 use super::store::Store;
 use super::{Durable, Tickets};
 use crate::error::{Error, Result};
@@ -39,7 +40,7 @@ pub struct Restored {
 }
 
 /// An entry without its records, and the block that has them.
-fn without_records(
+pub(super) fn without_records(
     entry: Entry,
     schemas: &[SchemaRef],
 ) -> Result<(durable::Entry, Option<Arc<Block>>)> {
@@ -66,6 +67,8 @@ fn without_records(
             return Ok((entry, Some(Arc::new(block))));
         }
         Entry::Cut { batch, blocks } => durable::Entry::Cut { batch, blocks },
+        Entry::SetAside { batch } => durable::Entry::SetAside { batch },
+        Entry::Committing { batch } => durable::Entry::Committing { batch },
         Entry::Committed { batch } => durable::Entry::Committed { batch },
         Entry::Gone { receiver, blocks } => durable::Entry::Gone { receiver, blocks },
     };
@@ -209,6 +212,8 @@ impl Durable {
         let first_receiver = ReceiverId::first_of(process);
         let open = restart.ended.keys().chain(restart.gone.keys());
         restart.covered.close_before(first_receiver, open);
+        restart.controller.set_aside_before =
+            u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
         if let Some(last) = restart.controller.last_cut
             && last.0 % newest.program.interval_ms != 0
         {

@@ -22,6 +22,10 @@ pub(crate) enum Entry {
         batch: BatchTime,
         blocks: Vec<BlockId>,
     },
+    /// The records of a batch are set aside: it takes effect without them.
+    SetAside { batch: BatchTime },
+    /// A batch is about to take effect.
+    Committing { batch: BatchTime },
     /// A batch has taken effect.
     Committed { batch: BatchTime },
     /// A receiver was lost with its worker: these blocks of it survive.
@@ -58,6 +62,8 @@ const BLOCK: u8 = 6;
 const OPENING: u8 = 7;
 const CUT: u8 = 8;
 const GONE: u8 = 9;
+const SET_ASIDE: u8 = 10;
+const COMMITTING: u8 = 11;
 
 impl Entry {
     /// Its bytes.
@@ -88,8 +94,14 @@ impl Entry {
                 to.extend(batch.0.to_le_bytes());
                 put_ids(blocks, &mut to);
             }
-            Entry::Committed { batch } => {
-                to.push(COMMITTED);
+            Entry::SetAside { batch }
+            | Entry::Committing { batch }
+            | Entry::Committed { batch } => {
+                to.push(match self {
+                    Entry::SetAside { .. } => SET_ASIDE,
+                    Entry::Committing { .. } => COMMITTING,
+                    _ => COMMITTED,
+                });
                 to.extend(batch.0.to_le_bytes());
             }
             Entry::Gone { receiver, blocks } => {
@@ -127,6 +139,12 @@ impl Entry {
                     blocks: block_ids(rest, *kind == CUT)?,
                 }
             }
+            SET_ASIDE => Entry::SetAside {
+                batch: BatchTime(number(rest)?.0),
+            },
+            COMMITTING => Entry::Committing {
+                batch: BatchTime(number(rest)?.0),
+            },
             COMMITTED => Entry::Committed {
                 batch: BatchTime(number(rest)?.0),
             },

@@ -50,6 +50,12 @@ fn entry() -> impl Strategy<Value = Entry> {
             receiver: ReceiverId(receiver),
             blocks,
         }),
+        any::<u64>().prop_map(|batch| Entry::SetAside {
+            batch: BatchTime(batch)
+        }),
+        any::<u64>().prop_map(|batch| Entry::Committing {
+            batch: BatchTime(batch)
+        }),
         any::<u64>().prop_map(|batch| Entry::Committed {
             batch: BatchTime(batch)
         }),

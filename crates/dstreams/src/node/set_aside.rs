@@ -1,0 +1,61 @@
+//! Batches that fail for good are set aside, where the program wants that: [`OnFailure::SetAside`](crate::OnFailure).
+//!
+//! The records go to files, a journal entry makes that count, the state is made again as it was before the batch, and
+//! the controller has the batch run without its records.
+
+use std::sync::Arc;
+
+use dstreams_control::{BatchTime, Event};
+
+use super::master::{Master, Message};
+use crate::crash::point;
+use crate::error::{Error, Result};
+
+impl Master {
+    /// Sets the records of a batch aside, in the background: no other batch runs meanwhile.
+    pub(super) fn set_aside(&mut self, batch: BatchTime, attempts: u32) {
+        let error = self.error_of(batch, attempts);
+        let cut = self.state.cuts.get(&batch);
+        let metas = cut.map(|cut| cut.blocks.clone()).unwrap_or_default();
+        let (durable, workers) = (self.durable.clone(), Arc::clone(&self.workers));
+        let (schemas, messages) = (self.schemas.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            let done = async {
+                let durable = durable.ok_or(Error::NotRunning)?;
+                let blocks = workers.blocks(&metas).await?;
+                point("aside:begins");
+                let path = durable
+                    .set_aside(batch, blocks, schemas.clone(), &error)
+                    .await?;
+                point("aside:written");
+                tracing::error!(%batch, %error, path = %path.display(), "the records of a batch are set aside");
+                if !workers.plans().states.is_empty() {
+                    let from = durable.earlier(schemas).await?;
+                    workers.make_state_again(from).await?;
+                }
+                Ok(())
+            };
+            let result = done.await;
+            let _ = messages.send(Message::SetAside { batch, result });
+        });
+    }
+
+    pub(super) fn was_set_aside(&mut self, batch: BatchTime, result: Result<()>) -> Event {
+        match result {
+            Ok(()) => {
+                let cut = self.state.cuts.get_mut(&batch);
+                let error = cut.and_then(|cut| {
+                    cut.set_aside = true;
+                    cut.last_error.take()
+                });
+                let error = error.unwrap_or(Error::NotRunning);
+                self.tell(|listener| listener.batch_set_aside(batch, &error));
+                Event::SetAside { batch }
+            }
+            Err(error) => {
+                tracing::error!(%batch, %error, "the records of a batch could not be set aside");
+                Event::SetAsideFailed { batch }
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A batch that fails for good is set aside with its records, and the program goes on as if they had not come.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use dstreams::agg::{count, sum};
+use dstreams::{
+    BatchTime, Config, DStream, Error, Listener, OnFailure, Queue, RddReceiver, StreamContext,
+};
+
+use crate::program::{INTERVAL, Live, Program, block_on, small};
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        Dir(dir)
+    }
+
+    fn set_aside(&self, batch: u64) -> PathBuf {
+        self.0.join(format!("failed/batch={batch}"))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Pair = (String, i64);
+type Pairs = RddReceiver<Pair>;
+
+/// Where the word `bad` makes a closure panic: before any state has the batch, or when all of them have it.
+#[derive(Clone, Copy, PartialEq)]
+enum Bad {
+    Early,
+    Late,
+    Never,
+}
+
+/// A window, a running total of it, and another total: states over states.
+fn build(ctx: &mut StreamContext, bad: Bad) -> (Queue<String>, Pairs, Pairs) {
+    let (queue, words) = ctx.queue::<String>("words");
+    let check = |stream: &DStream<Pair>, is: bool| {
+        stream.map::<Pair>(move |(word, n)| {
+            assert!(!is || word != "bad", "a bad word");
+            (word.to_owned(), n)
+        })
+    };
+    let pairs = words.map::<Pair>(|word| (word.to_owned(), 1));
+    let pairs = check(&pairs, bad == Bad::Early);
+    let window = pairs
+        .by_key()
+        .window_agg(INTERVAL * 2, INTERVAL, sum::<i64>());
+    let window = window.unwrap();
+    let totals = window.running_agg("totals", sum::<i64>()).unwrap();
+    let counts = pairs.by_key().running_agg("counts", count()).unwrap();
+    let totals = check(&totals.all().pairs(), false);
+    let counts = check(&counts.all().pairs(), bad == Bad::Late);
+    (queue, totals.collect(), counts.collect())
+}
+
+fn config(threads: usize, every: u32) -> Config {
+    let mut config = small(threads, 2, 4);
+    config.checkpoint_every = every;
+    config.on_failure = OnFailure::SetAside;
+    config
+}
+
+async fn start(
+    dir: &Path,
+    after: u32,
+    config: Config,
+    bad: Bad,
+) -> (Live, Queue<String>, Pairs, Pairs) {
+    let mut program = Program::after(after, config);
+    let (queue, totals, counts) = build(&mut program.ctx, bad);
+    let app = program.ctx;
+    program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+    (program.start().await, queue, totals, counts)
+}
+
+async fn push(queue: &Queue<String>, words: &str) {
+    for word in words.split_whitespace() {
+        queue.push([word.to_owned()]).await.unwrap();
+    }
+}
+
+fn drain(output: &mut Pairs) -> Vec<(u64, Vec<Pair>)> {
+    let mut batches = Vec::new();
+    while let Some(rdd) = output.try_recv() {
+        let mut rows = rdd.collect().unwrap();
+        rows.sort();
+        batches.push((rdd.batch_time().0, rows));
+    }
+    batches
+}
+
+const INPUT: [&str; 6] = ["a b", "a", "a bad c", "b", "", "c a"];
+
+/// What a program gives to which the words of the third batch never came.
+async fn without_them(threads: usize) -> [Vec<(u64, Vec<Pair>)>; 2] {
+    let mut program = Program::new(small(threads, 2, 4));
+    let (queue, mut totals, mut counts) = build(&mut program.ctx, Bad::Late);
+    let mut live = program.start().await;
+    for words in INPUT {
+        let words = if words.contains("bad") { "" } else { words };
+        push(&queue, words).await;
+        live.batch().await;
+    }
+    live.running.stop(true, None).await.unwrap();
+    let mut both = [drain(&mut totals), drain(&mut counts)];
+    both.iter_mut()
+        .for_each(|batches| batches.truncate(INPUT.len()));
+    both
+}
+
+#[test]
+fn everything_is_as_if_its_records_had_not_come() {
+    for (threads, every, bad) in [
+        (1, 100, Bad::Late),
+        (4, 100, Bad::Late),
+        (2, 1, Bad::Late),
+        (2, 2, Bad::Late),
+        (2, 100, Bad::Early),
+    ] {
+        block_on(async {
+            let dir = Dir::new("aside");
+            let (mut live, queue, mut totals, mut counts) =
+                start(&dir.0, 0, config(threads, every), bad).await;
+            let mut reports = Vec::new();
+            for words in INPUT {
+                push(&queue, words).await;
+                reports.push(live.batch().await);
+            }
+            let expected = without_them(threads).await;
+            let found = [drain(&mut totals), drain(&mut counts)];
+            assert_eq!(
+                found, expected,
+                "{threads} threads, a checkpoint every {every}"
+            );
+            let (records, aside): (Vec<_>, Vec<_>) =
+                reports.iter().map(|it| (it.records, it.set_aside)).unzip();
+            assert_eq!(records, [2, 1, 0, 1, 0, 2]);
+            assert_eq!(aside, [0, 0, 3, 0, 0, 0]);
+            let summary = live.running.stop(true, None).await.unwrap();
+            assert_eq!((summary.records, summary.set_aside), (6, 3));
+            assert_eq!(dstreams::inspect(&dir.0).unwrap().set_aside, [300]);
+            let reason = std::fs::read_to_string(dir.set_aside(300).join("error.txt")).unwrap();
+            assert!(
+                reason.contains("a bad word") && reason.contains("set_aside.rs"),
+                "{reason}"
+            );
+        });
+    }
+}
+
+/// With no checkpoint after it the batch is run again, and without its records again.
+#[test]
+fn it_stays_so_after_a_restart() {
+    block_on(async {
+        let dir = Dir::new("aside-restart");
+        let expected = without_them(2).await;
+        let mut found = [Vec::new(), Vec::new()];
+        for (at, words) in INPUT.iter().enumerate() {
+            let (mut live, queue, mut totals, mut counts) =
+                start(&dir.0, at as u32, config(2, 100), Bad::Late).await;
+            push(&queue, words).await;
+            live.batch().await;
+            // Dropped without a checkpoint; a graceful stop would add a batch.
+            live.running.stop(false, None).await.unwrap();
+            found[0].extend(drain(&mut totals));
+            found[1].extend(drain(&mut counts));
+        }
+        assert_eq!(found, expected);
+    });
+}
+
+#[test]
+fn it_can_be_run_alone_to_find_out_why() {
+    block_on(async {
+        let dir = Dir::new("aside-replay");
+        let (mut live, queue, ..) = start(&dir.0, 0, config(2, 100), Bad::Late).await;
+        push(&queue, "a bad a").await;
+        live.batch().await;
+        live.running.stop(true, None).await.unwrap();
+        let mut program = Program::new(small(2, 2, 4));
+        let (_, mut totals, _) = build(&mut program.ctx, Bad::Late);
+        let error = program
+            .ctx
+            .replay(&dir.0, BatchTime(100))
+            .await
+            .unwrap_err();
+        let Error::Batch { batch, cause, .. } = &error else {
+            panic!("{error}");
+        };
+        let cause = cause.downcast_ref::<Error>();
+        assert!(matches!(cause, Some(Error::Panic { .. })), "{error}");
+        assert_eq!(*batch, BatchTime(100));
+        assert!(totals.try_recv().is_none());
+        let mut fixed = Program::new(small(2, 2, 4));
+        let (_, _, mut counts) = build(&mut fixed.ctx, Bad::Never);
+        assert_eq!(fixed.ctx.replay(&dir.0, BatchTime(100)).await.unwrap(), 3);
+        let expected = [("a".to_owned(), 2), ("bad".to_owned(), 1)];
+        assert_eq!(drain(&mut counts), [(100, expected.to_vec())]);
+        let mut other = Program::new(small(2, 2, 4));
+        let (_, _, _unread) = build(&mut other.ctx, Bad::Never);
+        let error = other.ctx.replay(&dir.0, BatchTime(200)).await.unwrap_err();
+        assert!(error.to_string().contains("batch=200"), "{error}");
+    });
+}
+
+struct Seen(Arc<Mutex<Vec<(u64, String)>>>);
+
+impl Listener for Seen {
+    fn batch_set_aside(&self, batch: BatchTime, error: &Error) {
+        self.0.lock().unwrap().push((batch.0, error.to_string()));
+    }
+}
+
+/// The next one after the bound stops the program; where one was taken out of the way, it is set aside at the next
+/// start. What a process that was killed left of it does not matter.
+#[test]
+fn only_so_many_are_set_aside() {
+    block_on(async {
+        let dir = Dir::new("aside-bound");
+        let mut config = config(2, 100);
+        config.set_aside_batches = 1;
+        let (mut live, queue, ..) = start(&dir.0, 0, config.clone(), Bad::Late).await;
+        push(&queue, "bad").await;
+        live.batch().await;
+        push(&queue, "bad too").await;
+        let error = live.try_batch().await.unwrap_err();
+        assert!(error.to_string().contains("a bad word"), "{error}");
+        live.running.await_termination(None).await.unwrap_err();
+        std::fs::rename(dir.set_aside(100), dir.0.join("looked-at")).unwrap();
+        std::fs::create_dir_all(dir.set_aside(200)).unwrap();
+        std::fs::remove_dir(dir.set_aside(200)).unwrap();
+        std::fs::create_dir_all(dir.0.join("failed/.batch=200/half")).unwrap();
+        let seen = Seen(Arc::default());
+        let log = Arc::clone(&seen.0);
+        let mut program = Program::after(2, config);
+        let (queue, _, mut counts) = build(&mut program.ctx, Bad::Late);
+        program.ctx.add_listener(seen);
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        let mut live = program.start().await;
+        assert_eq!(live.report().await.unwrap().set_aside, 2);
+        push(&queue, "good").await;
+        live.batch().await;
+        assert_eq!(
+            drain(&mut counts).last().unwrap().1,
+            [("good".to_owned(), 1)]
+        );
+        let log = log.lock().unwrap().clone();
+        assert!(
+            log.len() == 1 && log[0].0 == 200 && log[0].1.contains("a bad word"),
+            "{log:?}"
+        );
+        live.running.stop(true, None).await.unwrap();
+    });
+}
+
+#[test]
+fn without_a_directory_it_is_refused() {
+    block_on(async {
+        let mut program = Program::new(config(2, 100));
+        let (_queue, _totals, _counts) = build(&mut program.ctx, Bad::Late);
+        let error = program.ctx.start().await.err().unwrap();
+        assert!(error.to_string().contains("restore_or_new"), "{error}");
+    });
+}
