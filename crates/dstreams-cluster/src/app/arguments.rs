@@ -86,7 +86,7 @@ impl ClusterArgs {
             partitions: self.partitions.map(usize::from),
             copies: usize::from(self.copies),
             token: self.secret.read()?,
-            arguments: Vec::new(),
+            ..MasterOptions::default()
         })
     }
 

@@ -10,4 +10,4 @@ mod service;
 
 pub use copy::{CopyHeader, Received, decode_copy, serve_parts};
 pub use peers::{Ask, Peers};
-pub use service::{CLIENT_MESSAGE, Calls, Replies, Token, listen, serve};
+pub use service::{CLIENT_MESSAGE, Calls, KEEP_ALIVE, PAUSE, Replies, Token, listen, serve};

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::copy::{CopyHeader, decode, encode};
-use super::service::{COPY_HEADER, Token};
+use super::service::{COPY_HEADER, KEEP_ALIVE, Token};
 use crate::execute::{TaskName, TaskState, retryable};
 use crate::plan::{KeptId, Part, Slice};
 
@@ -24,8 +24,6 @@ use crate::plan::{KeptId, Part, Slice};
 const MESSAGE: usize = 64 << 20;
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How often an idle connection is probed, and how long that may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a short question may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -54,6 +52,8 @@ impl Ask {
 pub struct Peers {
     channels: Arc<Mutex<HashMap<String, Channel>>>,
     token: Token,
+    /// An address whose process may be silent for so long.
+    patient: Option<(Arc<str>, Duration)>,
 }
 
 impl fmt::Debug for Peers {
@@ -67,7 +67,21 @@ impl Peers {
         Peers {
             channels: Arc::default(),
             token,
+            patient: None,
         }
+    }
+
+    /// Connections to this address bear a silence: of a master that is stopped, or whose machine swaps.
+    pub fn patient(mut self, address: &str, silence: Duration) -> Self {
+        self.patient = Some((address.into(), silence));
+        self
+    }
+
+    /// How often a connection to this address is probed, and how long an answer may take.
+    fn probes(&self, address: &str) -> (Duration, Duration) {
+        let silence = self.patient.as_ref().filter(|(of, _)| **of == *address);
+        let silence = silence.map_or(KEEP_ALIVE, |(_, silence)| *silence);
+        (KEEP_ALIVE.min(silence), silence)
     }
 
     /// A connection to this address, opened when it is first used and again when it broke.
@@ -76,14 +90,15 @@ impl Peers {
         let channel = match channels.get(address) {
             Some(channel) => channel.clone(),
             None => {
+                let (every, silence) = self.probes(address);
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))
                     .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?
                     .connect_timeout(CONNECT)
                     .tcp_nodelay(true)
                     .initial_stream_window_size(8 << 20)
                     .initial_connection_window_size(16 << 20)
-                    .http2_keep_alive_interval(KEEP_ALIVE)
-                    .keep_alive_timeout(KEEP_ALIVE)
+                    .http2_keep_alive_interval(every)
+                    .keep_alive_timeout(silence)
                     .keep_alive_while_idle(true);
                 let channel = endpoint.connect_lazy();
                 channels.insert(address.to_owned(), channel.clone());

@@ -31,8 +31,11 @@ const CALL_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// The largest HTTP/2 frame taken.
 const FRAME: u32 = 256 << 10;
-/// How often an idle connection is probed, and how long that may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How often an idle connection is probed, and how long that may take between workers.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a process that works may stand still (stopped, swapped out, moved to another machine) before its connections to
+/// a master, or those of a master, are given up. What a process that is gone sends instead is noticed at once.
+pub const PAUSE: Duration = Duration::from_secs(60);
 
 /// A stream of answers.
 pub type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -237,8 +240,14 @@ pub async fn listen(address: &str) -> dstreams::Result<TcpListener> {
     })
 }
 
-/// Answers calls until `stop`.
-pub fn serve(listener: TcpListener, calls: Arc<dyn Calls>, token: Token, stop: CancellationToken) {
+/// Answers calls until `stop`. A connection that is silent for longer than `silence` is closed.
+pub fn serve(
+    listener: TcpListener,
+    calls: Arc<dyn Calls>,
+    token: Token,
+    silence: Duration,
+    stop: CancellationToken,
+) {
     let service = Service { calls, token };
     let service = FlightServiceServer::new(service).max_decoding_message_size(MESSAGE);
     let server = Server::builder()
@@ -246,7 +255,7 @@ pub fn serve(listener: TcpListener, calls: Arc<dyn Calls>, token: Token, stop: C
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(silence))
         .add_service(service)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

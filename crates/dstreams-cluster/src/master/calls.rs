@@ -1,6 +1,7 @@
 //! What a master answers: links of workers, clients that look for workers, who asks how things are.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arrow_flight::{
     FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Location, PutResult, Ticket,
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use dstreams_control::cluster::WorkerId;
 use futures::StreamExt;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tonic::{Request, Status, Streaming};
 
 use super::hub::{Hub, Worker};
@@ -18,11 +20,16 @@ use crate::data::{Ask, Calls, Replies, serve_parts};
 use crate::link::{Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
 use crate::worker::engine_name;
 
+/// Pieces in which the silence of a worker is counted.
+const PIECES: u32 = 10;
+
 /// What links need to know.
 pub struct MasterCalls {
     pub hub: Arc<Hub>,
     pub fingerprint: String,
     pub arguments: Vec<String>,
+    /// How long a worker may be silent.
+    pub silence: Duration,
     /// Set when the program has begun.
     pub begun: tokio::sync::watch::Sender<Option<Arc<Remote>>>,
     pub watch: Arc<Watch>,
@@ -112,8 +119,13 @@ impl MasterCalls {
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
         let mut told = false;
+        // In pieces of the time that this process runs: one in which it stood still is one piece, however long.
+        let mut silent = 0;
+        let mut pieces = tokio::time::interval(self.silence / PIECES);
+        pieces.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let message = tokio::select! {
+                biased;
                 begun = begun.wait_for(Option::is_some), if !told => {
                     told = true;
                     let Ok(remote) = begun.map(|remote| remote.clone()) else { return Ok(()) };
@@ -128,7 +140,16 @@ impl MasterCalls {
                     continue;
                 }
                 message = hear(heard) => message,
+                // Before it is ready it has nothing to say.
+                _ = pieces.tick(), if joining.is_some() => {
+                    silent += 1;
+                    if silent > PIECES {
+                        return Err(format!("it was silent for {:?}", self.silence));
+                    }
+                    continue;
+                }
             };
+            silent = 0;
             match message {
                 Ok(Some(ToMaster::Ready)) => {
                     joining.get_or_insert_with(|| self.join_when_registered(id));

@@ -1,6 +1,7 @@
 //! How a master works.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use dstreams::{Error, Result};
 
@@ -20,6 +21,9 @@ pub struct MasterOptions {
     pub copies: usize,
     /// The secret of the cluster; needed beyond loopback.
     pub token: Option<String>,
+    /// How long a worker may be silent before it is given up; one whose process ends is noticed at once. The time in which
+    /// the master itself stands still does not count. From 2 s to an hour. Default: 10 s.
+    pub silence: Duration,
     /// Arguments of the program, which workers get from here.
     pub arguments: Vec<String>,
 }
@@ -32,6 +36,7 @@ impl Default for MasterOptions {
             partitions: None,
             copies: 2,
             token: None,
+            silence: Duration::from_secs(10),
             arguments: Vec::new(),
         }
     }
@@ -57,6 +62,13 @@ impl MasterOptions {
             return wrong(
                 "partitions",
                 "it must be 1 to 128, the number of shards".into(),
+            );
+        }
+        if !(Duration::from_secs(2)..=Duration::from_secs(3600)).contains(&self.silence) {
+            let silence = self.silence;
+            return wrong(
+                "silence",
+                format!("{silence:?} does not fit; it must be 2 s to an hour"),
             );
         }
         check_exposed("master", &self.listen, self.token.as_deref())

@@ -12,7 +12,7 @@ use super::options::MasterOptions;
 use super::own;
 use super::run::Remote;
 use super::status::{ClusterStatus, Watch};
-use crate::data::{Peers, Token, listen, serve};
+use crate::data::{PAUSE, Peers, Token, listen, serve};
 use crate::execute::Engine;
 use crate::plan::Codec;
 
@@ -69,6 +69,7 @@ impl Master {
             hub,
             fingerprint: parts.fingerprint(),
             arguments: options.arguments.clone(),
+            silence: options.silence,
             begun: tokio::sync::watch::Sender::new(None),
             watch,
             this: OnceLock::new(),
@@ -76,7 +77,8 @@ impl Master {
         let _ = calls.this.set(Arc::downgrade(&calls));
         let stop = CancellationToken::new();
         let token = Token::new(options.token.clone());
-        serve(listener, Arc::clone(&calls) as _, token, stop.clone());
+        let served = Arc::clone(&calls) as _;
+        serve(listener, served, token, PAUSE, stop.clone());
         Ok(Master {
             parts,
             lock,

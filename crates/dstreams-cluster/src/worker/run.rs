@@ -15,7 +15,7 @@ use super::epoch::Epoch;
 use super::executor::{self, WorkDir};
 use super::memory::Memory;
 use super::on_disk::OnDisk;
-use crate::data::{Peers, Token, listen, serve};
+use crate::data::{KEEP_ALIVE, PAUSE, Peers, Token, listen, serve};
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
 
@@ -48,7 +48,15 @@ pub struct WorkerOptions {
     pub history: Option<Duration>,
     /// How long it tries to reach a master. Default: 30 s.
     pub retry: Duration,
+    /// How long its master may be silent: stopped, say, or on a machine that swaps. After that, or when the connection
+    /// breaks, it gives the master up, and with it the blocks and the state that it holds. At most a day. Default: 60 s.
+    pub patience: Duration,
 }
+
+/// The shortest patience: a master that works answers sooner.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// The longest patience: timers cannot count much further.
+const MOST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl WorkerOptions {
     /// The defaults, with this master.
@@ -62,6 +70,7 @@ impl WorkerOptions {
             spill: None,
             history: None,
             retry: Duration::from_secs(30),
+            patience: PAUSE,
         }
     }
 }
@@ -136,7 +145,8 @@ async fn epoch(
         address: options.listen.clone(),
         source: Arc::new(source),
     })?;
-    let peers = Peers::new(token.clone());
+    let patience = options.patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+    let peers = Peers::new(token.clone()).patient(&options.master, patience);
     let (link, said) = channel::<ToMaster>();
     link.say(&ToMaster::Hello {
         version: VERSION,
@@ -173,7 +183,8 @@ async fn epoch(
     });
     let stop = CancellationToken::new();
     let calls = Arc::new(WorkerCalls::default());
-    serve(listener, Arc::clone(&calls) as _, token, stop.clone());
+    let served = Arc::clone(&calls) as _;
+    serve(listener, served, token, KEEP_ALIVE, stop.clone());
     let _serving = stop.drop_guard();
     welcome();
     joined(worker, &address.to_string());

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use dstreams::StreamContext;
 use dstreams_cluster::{WorkerOptions, run_worker};
@@ -13,6 +14,7 @@ const LISTEN: &str = "DSTREAMS_TEST_LISTEN";
 const TOKEN: &str = "DSTREAMS_TEST_TOKEN";
 const MEMORY: &str = "DSTREAMS_TEST_MEMORY";
 const SPILL: &str = "DSTREAMS_TEST_SPILL";
+const PATIENCE: &str = "DSTREAMS_TEST_PATIENCE";
 
 /// How a worker is started; as [`WorkerOptions`] say where nothing is set.
 #[derive(Clone, Default)]
@@ -26,6 +28,8 @@ pub struct How {
     pub token: Option<String>,
     pub memory: Option<usize>,
     pub spill: Option<PathBuf>,
+    /// Seconds.
+    pub patience: Option<u64>,
     /// A variable of its environment: what the test it runs needs to know.
     pub place: Option<(&'static str, String)>,
 }
@@ -58,6 +62,7 @@ impl Process {
             (TOKEN, how.token.clone()),
             (MEMORY, how.memory.map(|bytes| bytes.to_string())),
             (SPILL, spill),
+            (PATIENCE, how.patience.map(|seconds| seconds.to_string())),
         ];
         for (name, value) in options {
             match value {
@@ -114,6 +119,9 @@ pub fn be_worker(build: impl Fn() -> StreamContext) -> bool {
     options.token = option(TOKEN);
     options.memory = option(MEMORY).map(|bytes| bytes.parse().unwrap());
     options.spill = option(SPILL).map(PathBuf::from);
+    if let Some(seconds) = option(PATIENCE) {
+        options.patience = Duration::from_secs(seconds.parse().unwrap());
+    }
     if let Err(error) = run_worker(&options, &|_| Ok(build()), &|_, _| {}) {
         eprintln!("worker {}: {error}", std::process::id());
     }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arrow_flight::Action;
+use arrow_flight::flight_service_client::FlightServiceClient;
 use dstreams::StreamContext;
-use dstreams_cluster::{Master, MasterOptions};
+use dstreams_cluster::{ClusterStatus, Master, MasterOptions};
 
 use crate::killed::{batches_more, check, free_address, new_dir, program, send};
 use crate::process::{How, Process, be_worker};
@@ -17,6 +19,8 @@ use crate::rng::Rng;
 
 /// Tells a test process the directory of the program, and where the master listens.
 const PLACE: &str = "DSTREAMS_TEST_KEPT";
+/// Seconds that a worker may be silent.
+const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
 const WORKERS: usize = 3;
 /// How the master's process ends when the program has failed.
 const FAILED: i32 = 3;
@@ -43,6 +47,9 @@ fn the_master() {
         options.listen = listen.into();
         options.workers = WORKERS;
         options.partitions = Some(3);
+        if let Ok(seconds) = std::env::var(SILENCE) {
+            options.silence = Duration::from_secs(seconds.parse().unwrap());
+        }
         let master = Master::listen(kept(Path::new(dir))?, options).await?;
         let cluster = master.start().await?;
         let running = &cluster.running;
@@ -73,15 +80,20 @@ struct Cluster<'a> {
     address: String,
     master: Child,
     workers: Vec<Process>,
+    /// How long the master waits for a worker that is silent, and workers for a silent master: seconds.
+    silence: Option<u64>,
+    patience: Option<u64>,
 }
 
 impl<'a> Cluster<'a> {
     fn start(dir: &'a Path, address: String) -> Self {
         let mut cluster = Cluster {
             dir,
-            master: master(dir, &address, None),
+            master: master((dir, &address), None, None),
             address,
             workers: Vec::new(),
+            silence: None,
+            patience: None,
         };
         cluster.add_workers();
         cluster
@@ -97,6 +109,7 @@ impl<'a> Cluster<'a> {
         let how = How {
             place: Some((PLACE, self.dir.display().to_string())),
             crash_at: crash_at.map(|point| format!("{point}@{}", self.crashed().display())),
+            patience: self.patience,
             ..How::default()
         };
         let worker = Process::start("restart::a_worker", &self.address, &how);
@@ -137,7 +150,26 @@ impl<'a> Cluster<'a> {
     }
 
     fn start_master(&mut self, crash_at: Option<&str>) {
-        self.master = master(self.dir, &self.address, crash_at);
+        self.master = master((self.dir, &self.address), self.silence, crash_at);
+    }
+
+    fn signal_master(&self, name: &str) {
+        let kill = Command::new("kill")
+            .args(["-s", name, &self.master.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// The master's process, and the numbers of its workers as it says.
+    async fn ask(&self) -> (u32, Vec<u32>) {
+        let address = format!("http://{}", self.address);
+        let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
+        let mut master = FlightServiceClient::new(channel.connect().await.unwrap());
+        let status = master.do_action(Action::new("status", "")).await.unwrap();
+        let status = status.into_inner().message().await.unwrap().unwrap();
+        let status: ClusterStatus = serde_json::from_slice(&status.body).unwrap();
+        let workers = status.workers.iter().map(|worker| worker.id);
+        (self.master.id(), workers.collect())
     }
 
     /// State that was lost with its workers ends the program; it goes on from its directory.
@@ -187,7 +219,7 @@ async fn ended(process: &mut Child) -> ExitStatus {
     soon("the end of the master", wait).await
 }
 
-fn master(dir: &Path, address: &str, crash_at: Option<&str>) -> Child {
+fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<&str>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([
@@ -199,6 +231,9 @@ fn master(dir: &Path, address: &str, crash_at: Option<&str>) -> Child {
         .env(PLACE, format!("{}|{address}", dir.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    if let Some(silence) = silence {
+        command.env(SILENCE, silence.to_string());
+    }
     if let Some(point) = crash_at {
         let plan = format!("{point}@{}", dir.join("crashed").display());
         command.env("DSTREAMS_CRASH_AT", plan);
@@ -251,6 +286,31 @@ fn a_cluster_that_lost_state_goes_on_with_the_worker_that_is_left() {
         cluster.add_workers();
         cluster.batches_more(3).await;
         assert!(!cluster.workers[0].has_ended());
+    }));
+}
+
+/// It takes longer than a worker may be silent, and less than a master may.
+#[test]
+fn a_master_that_stood_still_keeps_its_workers() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let (pause, patience) = (
+        number("DSTREAMS_PAUSE").unwrap_or(3),
+        number("DSTREAMS_PATIENCE"),
+    );
+    block_on(with_trouble(async |cluster| {
+        cluster.kill_master();
+        cluster.workers.clear();
+        cluster.silence = Some(2);
+        cluster.patience = Some(patience.unwrap_or(4 * pause));
+        cluster.start_master(None);
+        cluster.add_workers();
+        cluster.batches_more(3).await;
+        let before = cluster.ask().await;
+        cluster.signal_master("STOP");
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        cluster.signal_master("CONT");
+        cluster.batches_more(5).await;
+        assert_eq!(cluster.ask().await, before, "the master, and its workers");
     }));
 }
 
