@@ -61,8 +61,9 @@ pub enum ClusterCommand {
         /// The blocks, sorted.
         blocks: Vec<BlockId>,
     },
-    /// Another worker that could have told what survives of this one was lost before it answered: blocks that were
-    /// acknowledged may be gone that nobody has heard of. Said before the `Gone` of any of its receivers.
+    /// Another worker that could have told what survives of this one was lost before it answered, or this one was lost
+    /// before it answered for a peer: blocks that were acknowledged may be gone that nobody has heard of. Said before
+    /// the `Gone` of any of its receivers.
     SurvivorsUnknown {
         /// Whose blocks.
         lost: WorkerId,

@@ -42,8 +42,8 @@ pub struct ClusterConfig {
     /// was forgotten starts anew: what it sends again may be taken twice. Parts of a source that one worker receives are
     /// not among them: they are remembered whatever their number.
     pub max_producers: usize,
-    /// Committed batches that a standby may be behind before its state is copied anew. Default 8: news of an install
-    /// that is on its way must not cost a copy of the whole state.
+    /// Committed batches in which a standby that is behind may come no further before its state is copied anew. Default
+    /// 8: news of an install that is on its way must not cost a copy of the whole state.
     pub max_standby_lag: u64,
 }
 

@@ -158,7 +158,12 @@ impl Cluster {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
         self.roster.tell_peers(out);
-        for lost in self.fences.lose(worker) {
+        let mut unknown = self.fences.lose(worker);
+        if !unknown.is_empty() {
+            // What it acknowledged because one of those had it, nobody may have heard of.
+            unknown.push(worker);
+        }
+        for lost in unknown {
             out.push(ClusterCommand::SurvivorsUnknown { lost });
         }
         self.fences.begin(worker, asked);
@@ -323,6 +328,14 @@ impl Cluster {
     #[must_use]
     pub fn version(&self, partition: u32) -> Option<BatchTime> {
         self.partitions.version(partition)
+    }
+
+    /// What batches that are committed changed of partitions, and somebody with a part in them lacks: each partition, and
+    /// the version after which that is. Ask after [`ClusterEvent::Committed`]; the rest can be forgotten. What had to be
+    /// forgotten all the same (it is bounded) makes a standby stay behind, and be sent the whole state again.
+    #[must_use]
+    pub fn needs(&self) -> Vec<(u32, BatchTime)> {
+        self.partitions.needs()
     }
 
     /// The input of a receiver: from its `Receive` until it is gone and all its blocks are forgotten or lost.

@@ -25,13 +25,15 @@ pub(super) struct Part {
     pub version: Option<BatchTime>,
 }
 
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Partition {
     pub holder: Option<Part>,
     /// Takes over when the holder is lost.
     pub standby: Option<Part>,
     /// Is being sent the state; becomes the standby when it has all of it.
     pub next: Option<Part>,
+    /// The newest version that was committed when the copy to that one began: it will have that.
+    pub since: BatchTime,
     /// The standby has missed something: send it the state again.
     pub stale: bool,
     /// The state was lost, and is made anew under this number: until the holder has the newest version again, there
@@ -59,7 +61,7 @@ pub(super) struct Partitions {
     max_lag: u64,
     /// The number of the last state copy.
     pub(super) copies: u64,
-    committed: Option<BatchTime>,
+    pub(super) committed: Option<BatchTime>,
     commits: u64,
     /// Versions that are not committed.
     pending: BTreeMap<BatchTime, BTreeSet<u32>>,
@@ -77,7 +79,7 @@ impl Partitions {
     pub(super) fn new(count: u32, max_copying: usize, max_lag: u64) -> Self {
         Self {
             all: (0..count)
-                .map(|partition| (partition, Partition::default()))
+                .map(|partition| (partition, Partition::new()))
                 .collect(),
             max_copying: max_copying.max(1),
             max_lag: max_lag.max(1),
@@ -157,6 +159,7 @@ impl Partitions {
         };
         let could_move = it.can_move();
         let is_from = |part: &&mut Part| (part.worker, part.copy) == (worker, copy);
+        let follows = it.holder.is_none_or(|holder| holder.worker != worker);
         let part = if let Some(holder) = it.holder.as_mut().filter(is_from) {
             let made = it.to_remake.take_if(|_| Some(version) >= it.newest);
             self.unsettled |= made.is_some();
@@ -191,8 +194,10 @@ impl Partitions {
             it.stale = false;
             self.unsettled = true;
         }
-        // It has come further.
-        self.lagging.remove(&partition);
+        if follows {
+            // It has come further.
+            self.lagging.remove(&partition);
+        }
         self.unsettled |= self.watch(partition) && self.restless && !could_move;
     }
 
@@ -306,6 +311,13 @@ impl Partitions {
         self.busy = self.all.values().flat_map(parts).flatten().collect();
     }
 
+    /// Partitions of which a standby, or the next one, lacks something that is committed, and after which version.
+    pub(super) fn needs(&self) -> Vec<(u32, BatchTime)> {
+        let all = self.all.iter();
+        all.filter_map(|(&partition, it)| Some((partition, it.lacks_since()?)))
+            .collect()
+    }
+
     /// Whether the worker has no part in any.
     pub(super) fn gave_all(&self, worker: WorkerId) -> bool {
         !self.busy.contains(&worker)
@@ -329,6 +341,32 @@ impl Partitions {
 }
 
 impl Partition {
+    const fn new() -> Self {
+        Self {
+            holder: None,
+            standby: None,
+            next: None,
+            since: EMPTY,
+            stale: false,
+            to_remake: None,
+            installed: false,
+            newest: None,
+            before: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            assigned: None,
+        }
+    }
+
+    /// From which version on who has a part in it lacks what is committed.
+    fn lacks_since(&self) -> Option<BatchTime> {
+        let behind = |part: &Part| part.version < self.newest;
+        let standby = self.standby.filter(behind).filter(|_| !self.stale);
+        let standby = standby.map(|part| part.version.unwrap_or(EMPTY));
+        let next = self.next.filter(behind);
+        let next = next.map(|part| part.version.unwrap_or(self.since));
+        standby.into_iter().chain(next).min()
+    }
+
     /// Whether nobody can have anything of it.
     fn is_untouched(&self) -> bool {
         let given = self.installed || self.next.is_some() || self.to_remake.is_some();

@@ -11,6 +11,7 @@ use super::WorkerId;
 use super::groups::Groups;
 use super::partitions::{Part, Partition, Partitions};
 use super::roster::Roster;
+use crate::BatchTime;
 
 /// Decides all that can be decided now; returns the partitions whose standby must be sent the state, and whether
 /// holders are where they should be.
@@ -290,6 +291,7 @@ impl Spread<'_> {
             self.partitions.copies = self.partitions.copies.saturating_add(1);
             part.copy = self.partitions.copies;
             it.next = Some(part);
+            it.since = self.partitions.committed.unwrap_or(BatchTime(0));
             self.copies.push(partition);
         } else {
             let leaver = it.standby.replace(part);

@@ -36,7 +36,7 @@ pub struct Ledger {
     pub left: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
     /// Who has not answered for a lost worker.
     pub fences: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
-    /// Lost workers of which one that was lost before it answered could have told more; and those it was said of.
+    /// Lost workers of which one that was lost before it answered could have told more, and that one; and those it was said of.
     pub untold: BTreeSet<WorkerId>,
     pub unknown: BTreeSet<WorkerId>,
     /// Who said to hold a block.
@@ -139,12 +139,12 @@ impl Ledger {
         [holder, standby, next].into_iter().flatten()
     }
 
-    /// Whether a worker is there that has told to have all of a partition that is committed.
+    /// Whether a worker that has a part in a partition is there, and has told to have all of it that is committed.
     pub fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
-        let part = self.parts.get(&(partition, worker));
-        let newest = self.newest(partition);
-        self.live.contains(&worker)
-            && part.is_some_and(|it| !it.copying && !it.broken && it.version >= newest)
+        let part = self.parts.get(&(partition, worker)).copied();
+        let part = part.unwrap_or_default();
+        let whole = !part.copying && !part.broken && part.version >= self.newest(partition);
+        self.live.contains(&worker) && whole
     }
 
     /// Whether the standby may take over, by what was told.
@@ -271,7 +271,7 @@ impl Ledger {
         }
         for (lost, silent) in &mut self.fences {
             if silent.remove(&worker) {
-                self.untold.insert(*lost);
+                self.untold.extend([*lost, worker]);
             }
         }
         self.fences.insert(worker, self.live.clone());

@@ -2,6 +2,7 @@
 //!
 //! It is the cluster machine, or one that was tampered with.
 
+use dstreams_control::BatchTime;
 use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent};
 
 pub trait Machine {
@@ -9,6 +10,11 @@ pub trait Machine {
 
     /// To ask.
     fn state(&self) -> &Cluster;
+
+    /// Of which partitions changes are needed still, and from which version on.
+    fn needs(&self) -> Vec<(u32, BatchTime)> {
+        self.state().needs()
+    }
 }
 
 impl Machine for Cluster {

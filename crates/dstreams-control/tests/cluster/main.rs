@@ -28,7 +28,8 @@
 //! | a standby leaves before the next one has all of the state | two-copies |
 //! | a standby takes over before it is complete | complete-standby |
 //! | a state is lost for nothing; a lost state is not told | state-lost |
-//! | a state copy never ends | spread |
+//! | a state copy never ends | nothing-waits; in the end spread |
+//! | what batches changed is forgotten while a state copy is under way, or never | nothing-waits |
 //! | a worker may leave too early; is never told that it may | drained |
 //! | a lost worker is fenced at itself; a loss is not heard | lost-left-alone |
 //!
@@ -74,6 +75,7 @@ const MUST_HAPPEN: &[&str] = &[
     "block survived that was not acknowledged",
     "block that only the fence found",
     "blocks held in the calm",
+    "change let go of",
     "claim refused",
     "claim while the owner is fenced",
     "client broke off",

@@ -26,6 +26,8 @@ pub struct Rates {
     pub state_copy_fails: u64,
     /// An attempt fails and is repeated.
     pub run_fails: u64,
+    /// What a batch changed is not there any more when a standby asks for it.
+    pub lets_go: u64,
 }
 
 /// What will happen to the workers; the number picks one of those that are there.
@@ -44,6 +46,8 @@ pub struct Plan {
     pub cluster: ClusterConfig,
     pub control: Config,
     pub workers: u64,
+    /// How long a copy of a partition's state takes at least, microseconds: also when nothing goes wrong.
+    pub state_us: u64,
     /// How many numbered batches each producer sends.
     pub producers: Vec<u64>,
     /// How long trouble lasts, microseconds; the world is fair from then on.
@@ -82,6 +86,7 @@ impl Plan {
             cluster,
             control,
             workers: rng.pick(&[1, 2, 3, 3, 4, 5]),
+            state_us: rng.pick(&[0, 0, 0, INTERVAL_US / 2, 4 * INTERVAL_US]),
             producers,
             chaos_us,
             turns,
@@ -109,5 +114,6 @@ fn rates(rng: &mut Rng) -> Rates {
         copy_fails: rate(500),
         state_copy_fails: rate(500),
         run_fails: rate(300),
+        lets_go: rate(100),
     }
 }

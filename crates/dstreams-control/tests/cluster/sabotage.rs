@@ -51,6 +51,8 @@ pub enum Fault {
     IncompletePromoted,
     StateLostForNothing,
     StateLossHidden,
+    ChangesForgotten,
+    ChangesNeeded,
     DrainedTooEarly,
     DrainedForgotten,
     LossNotHeard,
@@ -70,8 +72,9 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::RefusalForgotten, "newest-claim"),
     (Fault::MarksIgnored, "known-last"),
     (Fault::MarksInflated, "known-last"),
-    (Fault::GapsIgnored, "known-last"),
-    (Fault::StateCopyIgnored, "spread"),
+    (Fault::StateCopyIgnored, "nothing-waits"),
+    (Fault::ChangesForgotten, "nothing-waits"),
+    (Fault::ChangesNeeded, "nothing-waits"),
     (Fault::CopyForgotten, "copies-restored"),
     (Fault::CopyBackwards, "copies-bounded"),
     (Fault::CopiesUnbounded, "copies-bounded"),
@@ -103,6 +106,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
 /// Faults with consequences: what they break in the end, if nobody looks at what is said on the way.
 pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::MarksInflated, "acked-once"),
+    (Fault::GapsIgnored, "known-last"),
     (Fault::GapsIgnored, "acked-once"),
     (Fault::GapsIgnored, "survivors"),
     (Fault::SurvivorDropped, "acked-once"),
@@ -114,6 +118,7 @@ pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::ForgottenIgnored, "nothing-leaks"),
     (Fault::FencedIgnored, "survivors"),
     (Fault::StateLossHidden, "complete-standby"),
+    (Fault::StateCopyIgnored, "spread"),
 ];
 
 pub struct Sabotaged {
@@ -134,6 +139,7 @@ impl Sabotaged {
     pub fn new(config: ClusterConfig, fault: Fault) -> Self {
         let mut config = config;
         let unbounded = fault == Fault::CopiesUnbounded;
+        let always = [Fault::ChangesForgotten, Fault::ChangesNeeded].contains(&fault);
         if unbounded {
             config.max_copying *= 100;
         }
@@ -149,7 +155,7 @@ impl Sabotaged {
             held: Vec::new(),
             newest: BatchTime(0),
             claims: Vec::new(),
-            fired: u64::from(unbounded),
+            fired: u64::from(unbounded || always),
         }
     }
 
@@ -486,5 +492,13 @@ impl Machine for Sabotaged {
 
     fn state(&self) -> &Cluster {
         &self.inner
+    }
+
+    fn needs(&self) -> Vec<(u32, BatchTime)> {
+        match self.fault {
+            Fault::ChangesForgotten => Vec::new(),
+            Fault::ChangesNeeded => vec![(0, BatchTime(0))],
+            _ => self.inner.needs(),
+        }
     }
 }

@@ -15,6 +15,7 @@ mod losses_told;
 mod lost_left_alone;
 mod newest_claim;
 mod nothing_leaks;
+mod nothing_waits;
 mod one_owner;
 mod producer_once;
 mod ring;
@@ -100,6 +101,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &nothing_leaks::NothingLeaks,
         &copies_restored::CopiesRestored,
         &inputs_covered::InputsCovered,
+        &nothing_waits::NothingWaits,
         &spread::Spread,
         &producer_once::ProducerOnce,
         &acked_once::AckedOnce,

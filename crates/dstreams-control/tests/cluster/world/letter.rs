@@ -16,6 +16,13 @@ pub enum End {
     Client(usize),
 }
 
+/// What a batch changes of a partition: from which version to which.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct Change {
+    pub before: Option<BatchTime>,
+    pub version: BatchTime,
+}
+
 #[derive(Clone, Debug)]
 pub enum Letter {
     // From the master to a worker.
@@ -55,10 +62,22 @@ pub enum Letter {
         from: WorkerId,
         copy: u64,
     },
+    /// The holder runs the batch's task of a partition.
+    Run {
+        partition: u32,
+        change: Change,
+    },
+    /// What the batch changed is to be had there.
     Install {
         partition: u32,
-        before: Option<BatchTime>,
         version: BatchTime,
+        from: WorkerId,
+    },
+    /// The batch is committed: what it and those before it changed is needed no more, but for these partitions after
+    /// these versions.
+    Forget {
+        batch: BatchTime,
+        but: Vec<(u32, BatchTime)>,
     },
     /// The state as it was made anew.
     Remade {
@@ -80,6 +99,10 @@ pub enum Letter {
     Connected {
         producer: usize,
         connection: u64,
+    },
+    InstallFailed {
+        partition: u32,
+        version: BatchTime,
     },
     // From the engine and the outputs to the master.
     Ran {
@@ -106,6 +129,20 @@ pub enum Letter {
     NoState {
         partition: u32,
         copy: u64,
+    },
+    WantChange {
+        partition: u32,
+        version: BatchTime,
+    },
+    HaveChange {
+        partition: u32,
+        change: Change,
+    },
+    NoChange {
+        partition: u32,
+        version: BatchTime,
+        /// Nobody answers there.
+        silent: bool,
     },
 
     // From a client to a worker.
@@ -136,6 +173,11 @@ impl Letter {
         match self {
             Self::Want(block) => Some(Self::HaveNot(block)),
             Self::WantState { partition, copy } => Some(Self::NoState { partition, copy }),
+            Self::WantChange { partition, version } => Some(Self::NoChange {
+                partition,
+                version,
+                silent: true,
+            }),
             Self::Hello { connection } | Self::Batch { connection, .. } => {
                 Some(Self::Closed { connection })
             }

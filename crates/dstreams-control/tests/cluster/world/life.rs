@@ -82,6 +82,15 @@ impl World<'_> {
             self.lively(until, "batches are not committed")?;
         }
         self.pass(9)?;
+        let until = self.time + 200 * INTERVAL_US;
+        // Copies take their time, and moves come after them.
+        let mut quiet = 0;
+        while quiet < 3 && self.time < until {
+            self.pass(1)?;
+            let ledger = &self.judge.ledger;
+            let rests = ledger.next.is_empty() && ledger.draining.is_subset(&ledger.drained);
+            quiet = if rests { quiet + 1 } else { 0 };
+        }
         self.judge_calm(Calm::EngineRuns)
     }
 
@@ -119,7 +128,10 @@ impl World<'_> {
 
     fn lively(&mut self, until: u64, complaint: &str) -> Result<(), Violation> {
         if self.time > until {
-            return self.judge.rule("liveness", Err(complaint.to_owned()));
+            let job = self.master.job();
+            return self
+                .judge
+                .rule("liveness", Err(format!("{complaint}: {job}")));
         }
         self.next()
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent, InputKind, WorkerId};
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Event, ReceiverId};
 
-use super::letter::name;
+use super::letter::{Change, name};
 use super::truth::{NOBODY, SOURCE};
 use super::{Block, End, Item, Letter, World};
 use crate::judge::Violation;
@@ -21,14 +21,22 @@ pub(super) enum Do {
 }
 
 /// A batch that runs, or is being committed.
+#[derive(Debug)]
 struct Job {
     batch: BatchTime,
     attempt: u32,
-    /// The tasks are done; the partitions they change are being installed.
+    /// The tasks are done but for those on state.
     ran: bool,
     finished: bool,
     committed: bool,
     changes: BTreeSet<u32>,
+    /// Who has run the task on state of each of them.
+    run_by: BTreeMap<u32, WorkerId>,
+    /// For whom the others were told so.
+    told: BTreeSet<(u32, WorkerId)>,
+    /// Standbys that had all before it, and are waited for, or were.
+    waits: BTreeSet<(u32, WorkerId)>,
+    waited: BTreeSet<(u32, WorkerId)>,
 }
 
 #[derive(Default)]
@@ -51,6 +59,13 @@ pub(super) struct Master {
     pub engine_stands: bool,
     held_back: Vec<(BatchTime, u32)>,
     pub stopped: bool,
+}
+
+impl Master {
+    /// The batch under way, for complaints.
+    pub fn job(&self) -> String {
+        format!("{:?}", self.job)
+    }
 }
 
 impl World<'_> {
@@ -82,6 +97,16 @@ impl World<'_> {
             }
             _ => {}
         }
+        let installed = match event {
+            ClusterEvent::Installed {
+                worker, partition, ..
+            } => Some((partition, worker)),
+            _ => None,
+        };
+        let committed = match event {
+            ClusterEvent::Committed { batch } => Some(batch),
+            _ => None,
+        };
         let commands = self.judge.step(
             self.machine,
             event,
@@ -90,6 +115,17 @@ impl World<'_> {
         )?;
         for command in commands {
             self.carry_out(command);
+        }
+        if let Some((partition, worker)) = installed {
+            self.has_installed(partition, worker);
+        }
+        if let Some(batch) = committed {
+            let but = self.machine.needs();
+            let there: Vec<_> = self.judge.ledger.live.iter().copied().collect();
+            for worker in there {
+                let but = but.clone();
+                self.order(worker, Letter::Forget { batch, but });
+            }
         }
         self.job_goes_on();
         Ok(())
@@ -237,7 +273,8 @@ impl World<'_> {
                 self.order(worker, Letter::Release { partition });
             }
         }
-        if let Some(copy) = self.master.to_remake.remove(&partition) {
+        let remade = self.master.to_remake.remove(&partition);
+        if let Some(copy) = remade {
             let remade = Letter::Remade {
                 partition,
                 copy,
@@ -245,28 +282,76 @@ impl World<'_> {
             };
             self.order(holder, remade);
         }
-        let changes = |job: &Job| job.ran && job.changes.contains(&partition);
-        if self.master.job.as_ref().is_some_and(changes) {
-            self.install(partition);
+        // What was prepared is not run again, but where only those had it that are lost: by another process, really.
+        let again = |job: &Job| {
+            let ran_there = job.run_by.get(&partition) == Some(&holder);
+            let alone = !job.waited.contains(&(partition, holder));
+            job.ran && job.changes.contains(&partition) && !ran_there && (!job.finished || alone)
+        };
+        let job = self.master.job.as_ref();
+        if job.is_some_and(again) || remade.is_some() && job.is_some_and(|job| job.ran) {
+            self.run(partition);
         }
     }
 
-    /// Sends the running batch's change of a partition to who has a part in it.
-    fn install(&mut self, partition: u32) {
-        let (Some(job), Some(parts)) = (
-            &self.master.job,
-            self.master.assigned.get(&partition).cloned(),
-        ) else {
+    /// Has the holder of a partition run the task of the batch.
+    fn run(&mut self, partition: u32) {
+        let parts = self.master.assigned.get(&partition);
+        let Some((job, &holder)) = self
+            .master
+            .job
+            .as_mut()
+            .zip(parts.and_then(|it| it.first()))
+        else {
             return;
         };
-        let (before, version) = (self.truth.states[&partition].last().copied(), job.batch);
-        for worker in parts {
+        if !job.changes.contains(&partition) {
+            return;
+        }
+        job.run_by.insert(partition, holder);
+        let change = Change {
+            before: self.truth.states[&partition].last().copied(),
+            version: job.batch,
+        };
+        self.order(holder, Letter::Run { partition, change });
+    }
+
+    /// Where the task has run, all others with a part in the partition are told to get what it changed.
+    fn has_installed(&mut self, partition: u32, worker: WorkerId) {
+        let (ledger, machine) = (&self.judge.ledger, self.machine.state());
+        let Some(job) = self.master.job.as_mut() else {
+            return;
+        };
+        let version = job.batch;
+        let part = ledger.parts.get(&(partition, worker));
+        if part.is_some_and(|part| part.version >= Some(version)) {
+            job.waits.remove(&(partition, worker));
+        }
+        let ran = job.run_by.get(&partition) == Some(&worker)
+            && machine.holder(partition) == Some(worker)
+            && machine.version(partition) >= Some(version);
+        if !ran || job.finished || !job.told.insert((partition, worker)) {
+            return;
+        }
+        let parts = self.master.assigned.get(&partition);
+        let others: Vec<_> = parts.into_iter().flatten().copied().collect();
+        let others: Vec<_> = others
+            .into_iter()
+            .filter(|other| *other != worker)
+            .collect();
+        let complete = others
+            .iter()
+            .filter(|other| ledger.has_all(partition, **other));
+        let complete: Vec<_> = complete.map(|other| (partition, *other)).collect();
+        job.waits.extend(complete.iter().copied());
+        job.waited.extend(complete);
+        for other in others {
             let install = Letter::Install {
                 partition,
-                before,
                 version,
+                from: worker,
             };
-            self.order(worker, install);
+            self.order(other, install);
         }
     }
 
@@ -278,7 +363,11 @@ impl World<'_> {
         let (batch, attempt) = (job.batch, job.attempt);
         let machine = self.machine.state();
         let has = |partition: &u32| machine.version(*partition) >= Some(batch);
-        if !job.changes.iter().all(has) {
+        let ledger = &self.judge.ledger;
+        let there = |&(partition, worker): &(u32, WorkerId)| {
+            ledger.parts_of(partition).any(|with| with == worker) && ledger.live.contains(&worker)
+        };
+        if !job.changes.iter().all(has) || (!job.finished && job.waits.iter().any(there)) {
             return;
         }
         if !std::mem::replace(&mut job.finished, true) {
@@ -313,6 +402,10 @@ impl World<'_> {
                     finished: false,
                     committed: false,
                     changes: BTreeSet::new(),
+                    run_by: BTreeMap::new(),
+                    told: BTreeSet::new(),
+                    waits: BTreeSet::new(),
+                    waited: BTreeSet::new(),
                 });
                 self.send(End::Master, End::Master, Letter::Ran { batch, attempt });
             }
@@ -417,6 +510,14 @@ impl World<'_> {
                     });
                 }
             }
+            Letter::InstallFailed { partition, version } => {
+                if let (End::Worker(worker), Some(job)) = (from, &mut self.master.job)
+                    && job.batch == version
+                {
+                    job.waits.remove(&(partition, worker));
+                    self.job_goes_on();
+                }
+            }
             Letter::Ran { batch, attempt } => self.ran(batch, attempt),
             Letter::Committed => {
                 if let Some(job) = &mut self.master.job {
@@ -461,7 +562,7 @@ impl World<'_> {
         }
         changes
             .into_iter()
-            .for_each(|partition| self.install(partition));
+            .for_each(|partition| self.run(partition));
         self.job_goes_on();
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What the master tells a worker arrives in order, and so does what two workers or a client and a worker tell each
 //! other (they are connections), but for copies of blocks. These, and what workers tell the master, come late and in
-//! any order; the latter also twice.
+//! any order; the latter also twice. Only the answer to a fence comes after what was acknowledged before.
 
 mod client;
 mod letter;
@@ -15,7 +15,7 @@ mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use dstreams_control::cluster::WorkerId;
+use dstreams_control::cluster::{ClusterEvent, StoredBlock, WorkerId};
 use dstreams_control::{Controller, Timestamp};
 
 pub use client::Client;
@@ -135,8 +135,24 @@ impl World<'_> {
         } else {
             INTERVAL_US / 20
         };
-        let after = 1 + self.rng.below(most);
+        let mut after = 1 + self.rng.below(most);
+        if matches!(letter, Letter::HaveState { .. }) {
+            after += self.plan.state_us;
+        }
         if to == End::Master {
+            // The answer to a fence says that all that was acknowledged before is known.
+            let told = self.lines.entry((from, to)).or_default();
+            let blocks = &self.truth.blocks;
+            let own = |it: &StoredBlock| blocks[&it.meta.id].origin.map(End::Worker) == Some(from);
+            match &letter {
+                Letter::Said(ClusterEvent::Stored { blocks, .. }) if blocks.iter().any(own) => {
+                    *told = (*told).max(self.time + after);
+                }
+                Letter::Said(ClusterEvent::Fenced { .. }) => {
+                    after = after.max(told.saturating_sub(self.time) + 1);
+                }
+                _ => {}
+            }
             if self.rng.chance(self.rates.duplicate) && letter.may_repeat() {
                 let later = after + self.rng.below(3 * INTERVAL_US);
                 let letter = letter.clone();
@@ -145,7 +161,8 @@ impl World<'_> {
             }
             return self.push(after, Item::Deliver { from, to, letter });
         }
-        if matches!(letter, Letter::Push(_)) {
+        // A copy of state takes its time, and holds up nothing else.
+        if matches!(letter, Letter::Push(_) | Letter::HaveState { .. }) {
             return self.push(after, Item::Deliver { from, to, letter });
         }
         let line = self.lines.entry((from, to)).or_default();
@@ -190,6 +207,18 @@ impl World<'_> {
             } if self.rng.chance(self.rates.state_copy_fails) => {
                 self.tally.add("state copy failed");
                 Letter::NoState { partition, copy }
+            }
+            // What is not committed is never let go of.
+            Letter::HaveChange { partition, change }
+                if Some(change.version) <= self.judge.ledger.committed
+                    && self.rng.chance(self.rates.lets_go) =>
+            {
+                self.tally.add("change let go of");
+                Letter::NoChange {
+                    partition,
+                    version: change.version,
+                    silent: false,
+                }
             }
             letter => letter,
         };

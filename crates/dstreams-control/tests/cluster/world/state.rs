@@ -1,39 +1,61 @@
 //! [`States`]: the partitions of state that a worker has, as the list of changes it has applied.
 //!
-//! A change is applied on top of the one before it or not at all, so a worker that misses one gets no further. While a
-//! copy of the state is on its way, changes wait for it.
+//! A change is applied on top of the one before it or not at all, so a worker that misses one gets no further. Who runs
+//! a batch's task has its change until it is forgotten; others are told where it is to be had, and ask for it when all
+//! they were told before is done: a copy of the whole state among it, which may take long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::{ClusterEvent, WorkerId};
 
+use super::letter::Change;
 use super::{End, Letter};
 
-enum State {
-    Has {
-        copy: u64,
-        versions: Vec<BatchTime>,
-    },
-    Waits {
-        copy: u64,
-        changes: Vec<(Option<BatchTime>, BatchTime)>,
-    },
+/// How often a worker is asked that does not answer: longer than a loss goes unnoticed.
+const PATIENCE: u32 = 2_000;
+
+/// What a worker was told to get.
+#[derive(Copy, Clone)]
+enum Order {
+    Copy { from: WorkerId, copy: u64 },
+    Install { from: WorkerId, version: BatchTime },
 }
 
 #[derive(Default)]
-pub struct States(BTreeMap<u32, State>);
+struct State {
+    /// The copy it began with.
+    copy: u64,
+    versions: Vec<BatchTime>,
+    /// The first is under way.
+    orders: VecDeque<Order>,
+    /// How often it was asked for in vain.
+    tries: u32,
+    /// A copy replaces what is here.
+    void: bool,
+}
+
+#[derive(Default)]
+pub struct States {
+    all: BTreeMap<u32, State>,
+    /// What tasks changed here.
+    kept: BTreeMap<(u32, BatchTime), Change>,
+}
 
 type Letters = Vec<(End, Letter)>;
 
 impl States {
     /// Whether the worker has all these changes.
     pub fn has(&self, partition: u32, wanted: &[BatchTime]) -> bool {
-        match self.0.get(&partition) {
-            Some(State::Has { versions, .. }) => versions.starts_with(wanted),
-            Some(State::Waits { .. }) => false,
+        match self.all.get(&partition) {
+            Some(state) => !state.void && state.versions.starts_with(wanted),
             None => wanted.is_empty(),
         }
+    }
+
+    /// How many changes of batches are held here.
+    pub fn changes(&self) -> usize {
+        self.kept.len()
     }
 
     pub fn take(&mut self, me: WorkerId, from: End, letter: Letter, out: &mut Letters) {
@@ -42,128 +64,181 @@ impl States {
                 partition,
                 from,
                 copy,
-            } => {
-                let changes = Vec::new();
-                self.0.insert(partition, State::Waits { copy, changes });
-                out.push((End::Worker(from), Letter::WantState { partition, copy }));
-            }
+            } => self.order(partition, Order::Copy { from, copy }, out),
+            Letter::Install {
+                partition,
+                version,
+                from,
+            } => self.order(partition, Order::Install { from, version }, out),
             Letter::WantState { partition, copy } => {
-                let versions = match self.0.get(&partition) {
-                    Some(State::Has { versions, .. }) => versions.clone(),
-                    Some(State::Waits { .. }) => {
-                        return out.push((from, Letter::NoState { partition, copy }));
+                let state = self.all.get(&partition);
+                out.push(match state.filter(|state| state.void) {
+                    Some(_) => (from, Letter::NoState { partition, copy }),
+                    None => {
+                        let versions = state.map(|state| state.versions.clone());
+                        let versions = versions.unwrap_or_default();
+                        let state = Letter::HaveState {
+                            partition,
+                            copy,
+                            versions,
+                        };
+                        (from, state)
                     }
-                    None => Vec::new(),
-                };
-                let state = Letter::HaveState {
-                    partition,
-                    copy,
-                    versions,
-                };
-                out.push((from, state));
+                });
             }
             Letter::HaveState {
                 partition,
                 copy,
                 versions,
-            } => self.arrived(me, partition, copy, versions, out),
+            } => {
+                if self.waits_for_copy(partition, copy) {
+                    let state = self.all.entry(partition).or_default();
+                    (state.copy, state.versions, state.void) = (copy, versions, false);
+                    out.push(installed(me, partition, state));
+                    self.done(partition, out);
+                }
+            }
             Letter::NoState { partition, copy } => {
-                if self.waits_for(partition, copy).is_some() {
-                    self.0.remove(&partition);
+                if self.waits_for_copy(partition, copy) {
                     let failed = ClusterEvent::StateCopyFailed {
                         partition,
                         to: me,
                         copy,
                     };
                     out.push((End::Master, Letter::Said(failed)));
+                    self.done(partition, out);
                 }
             }
-            Letter::Install {
+            Letter::WantChange { partition, version } => {
+                let letter = match self.kept.get(&(partition, version)) {
+                    Some(&change) => Letter::HaveChange { partition, change },
+                    None => Letter::NoChange {
+                        partition,
+                        version,
+                        silent: false,
+                    },
+                };
+                out.push((from, letter));
+            }
+            Letter::HaveChange { partition, change } => {
+                if self.waits_for_change(partition, change.version) {
+                    self.apply(me, partition, change, out);
+                    self.done(partition, out);
+                }
+            }
+            Letter::NoChange {
                 partition,
-                before,
                 version,
-            } => self.install(me, partition, (before, version), out),
+                silent,
+            } => {
+                if self.waits_for_change(partition, version) {
+                    let state = self.all.entry(partition).or_default();
+                    let over = state.orders.iter().skip(1).any(|order| match order {
+                        Order::Copy { .. } => true,
+                        Order::Install { version: of, .. } => *of == version,
+                    });
+                    state.tries += 1;
+                    // Nobody must believe that it is not to be had before the loss of who has it is seen.
+                    if silent && !over && state.tries < PATIENCE {
+                        return self.begin(partition, out);
+                    }
+                    self.miss(partition, version, out);
+                    self.done(partition, out);
+                }
+            }
+            Letter::Run { partition, change } => {
+                self.kept.insert((partition, change.version), change);
+                self.apply(me, partition, change, out);
+            }
+            Letter::Forget { batch, but } => self.kept.retain(|&(partition, version), _| {
+                let needed = but
+                    .iter()
+                    .any(|&(of, since)| of == partition && version > since);
+                version > batch || needed
+            }),
             Letter::Remade {
                 partition,
                 copy,
                 versions,
             } => {
-                let last = versions.last().copied().unwrap_or(BatchTime(0));
-                self.0.insert(partition, State::Has { copy, versions });
-                out.push(installed(me, partition, last, copy));
+                let state = State {
+                    copy,
+                    versions,
+                    ..State::default()
+                };
+                out.push(installed(me, partition, &state));
+                self.all.insert(partition, state);
             }
             Letter::Release { partition } => {
-                self.0.remove(&partition);
+                self.all.remove(&partition);
             }
             letter => panic!("{me} from {from:?}: {letter:?}"),
         }
     }
 
-    fn waits_for(
-        &mut self,
-        partition: u32,
-        number: u64,
-    ) -> Option<Vec<(Option<BatchTime>, BatchTime)>> {
-        match self.0.get_mut(&partition) {
-            Some(State::Waits { copy, changes }) if *copy == number => {
-                Some(std::mem::take(changes))
-            }
-            _ => None,
+    fn order(&mut self, partition: u32, order: Order, out: &mut Letters) {
+        let state = self.all.entry(partition).or_default();
+        state.orders.push_back(order);
+        if state.orders.len() == 1 {
+            self.begin(partition, out);
         }
     }
 
-    fn arrived(
-        &mut self,
-        me: WorkerId,
-        partition: u32,
-        copy: u64,
-        versions: Vec<BatchTime>,
-        out: &mut Letters,
-    ) {
-        let Some(changes) = self.waits_for(partition, copy) else {
-            return;
-        };
-        self.0.insert(partition, State::Has { copy, versions });
-        for change in changes {
-            self.install(me, partition, change, &mut Vec::new());
-        }
-        if let Some(State::Has { versions, .. }) = self.0.get(&partition) {
-            let last = versions.last().copied().unwrap_or(BatchTime(0));
-            out.push(installed(me, partition, last, copy));
-        }
+    /// Asks for what the first order is about.
+    fn begin(&mut self, partition: u32, out: &mut Letters) {
+        let state = self.all.entry(partition).or_default();
+        out.extend(state.orders.front().map(|&order| match order {
+            Order::Copy { from, copy } => {
+                state.void = true;
+                (End::Worker(from), Letter::WantState { partition, copy })
+            }
+            Order::Install { from, version } => {
+                (End::Worker(from), Letter::WantChange { partition, version })
+            }
+        }));
     }
 
-    fn install(
-        &mut self,
-        me: WorkerId,
-        partition: u32,
-        (before, version): (Option<BatchTime>, BatchTime),
-        out: &mut Letters,
-    ) {
-        let state = self.0.entry(partition).or_insert_with(|| State::Has {
-            copy: 0,
-            versions: Vec::new(),
-        });
-        match state {
-            State::Has { copy, versions } => {
-                if versions.last().copied() == before {
-                    versions.push(version);
-                }
-                if versions.last() == Some(&version) {
-                    out.push(installed(me, partition, version, *copy));
-                }
-            }
-            State::Waits { changes, .. } => changes.push((before, version)),
+    fn done(&mut self, partition: u32, out: &mut Letters) {
+        let state = self.all.entry(partition).or_default();
+        state.orders.pop_front();
+        state.tries = 0;
+        self.begin(partition, out);
+    }
+
+    fn first(&self, partition: u32) -> Option<Order> {
+        self.all.get(&partition)?.orders.front().copied()
+    }
+
+    fn waits_for_copy(&self, partition: u32, number: u64) -> bool {
+        matches!(self.first(partition), Some(Order::Copy { copy, .. }) if copy == number)
+    }
+
+    fn waits_for_change(&self, partition: u32, of: BatchTime) -> bool {
+        matches!(self.first(partition), Some(Order::Install { version, .. }) if version == of)
+    }
+
+    fn apply(&mut self, me: WorkerId, partition: u32, change: Change, out: &mut Letters) {
+        let state = self.all.entry(partition).or_default();
+        if !state.void && state.versions.last().copied() == change.before {
+            state.versions.push(change.version);
         }
+        if state.void || state.versions.last() < Some(&change.version) {
+            return self.miss(partition, change.version, out);
+        }
+        out.push(installed(me, partition, state));
+    }
+
+    fn miss(&self, partition: u32, version: BatchTime, out: &mut Letters) {
+        out.push((End::Master, Letter::InstallFailed { partition, version }));
     }
 }
 
-fn installed(worker: WorkerId, partition: u32, version: BatchTime, copy: u64) -> (End, Letter) {
+fn installed(worker: WorkerId, partition: u32, state: &State) -> (End, Letter) {
     let event = ClusterEvent::Installed {
         worker,
         partition,
-        version,
-        copy,
+        version: state.versions.last().copied().unwrap_or(BatchTime(0)),
+        copy: state.copy,
     };
     (End::Master, Letter::Said(event))
 }
