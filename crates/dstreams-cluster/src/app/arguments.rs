@@ -9,6 +9,7 @@ use clap::value_parser;
 use dstreams::StreamContext;
 
 use super::error::Error;
+use crate::data::check_reached;
 use crate::master::check_exposed;
 use crate::{Master, MasterOptions, WorkerOptions};
 
@@ -82,6 +83,7 @@ impl ClusterArgs {
     pub fn options(&self, listen: &str, workers: usize) -> Result<MasterOptions, Error> {
         Ok(MasterOptions {
             listen: listen.to_owned(),
+            advertise: None,
             workers,
             partitions: self.partitions.map(usize::from),
             copies: usize::from(self.copies),
@@ -102,6 +104,9 @@ pub struct MasterArgs {
     /// Where workers, clients and `status` connect; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
+    /// Where others reach it, if it listens on every address of the machine; port 0 for the port of --listen
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    pub advertise: Option<String>,
     /// Workers that must be there before the first batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
     pub workers: u16,
@@ -122,6 +127,7 @@ impl MasterArgs {
     ) -> Result<Master, Error> {
         let mut options = self.cluster.options(&self.listen, self.workers.into())?;
         options.arguments = arguments;
+        options.advertise = self.advertise.clone();
         Ok(Master::listen(context, options).await?)
     }
 }
@@ -138,12 +144,21 @@ pub struct WorkerArgs {
     /// Where clients and other workers connect [default: a free port, loopback if the master is there]
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<String>,
+    /// Where others reach it, if it listens on every address of the machine; port 0 for the port of --listen
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    advertise: Option<String>,
     /// Tasks that run at once [default: the cores of the machine]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     cores: Option<u16>,
     /// Received records that are held in memory, such as 512MiB [default: as the program says]
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     memory: Option<ByteSize>,
+    /// Directory for blocks and state that memory has no room for [default: that for temporary files]
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+    /// Directory for what tasks of a batch exchange [default: /dev/shm with 1 GiB free, else that for temporary files]
+    #[arg(long, value_name = "DIR")]
+    exchanges: Option<PathBuf>,
     /// How long to look for a master, at first and when the link to it broke
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
     retry: Duration,
@@ -163,7 +178,11 @@ impl WorkerArgs {
         options.retry = self.retry;
         options.memory = self.memory.map(|memory| memory.as_u64() as usize);
         options.cores = self.cores.map_or(options.cores, usize::from);
+        options.advertise = self.advertise.clone();
+        options.spill = self.spill.clone();
+        options.exchanges = self.exchanges.clone();
         check_exposed("worker", &options.listen, options.token.as_deref())?;
+        check_reached("worker", &options.listen, options.advertise.as_deref())?;
         Ok(options)
     }
 }

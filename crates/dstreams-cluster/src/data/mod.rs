@@ -6,8 +6,10 @@
 
 mod copy;
 mod peers;
+mod reached;
 mod service;
 
 pub use copy::{CopyHeader, Received, decode_copy, serve_parts};
 pub use peers::{Ask, Peers};
+pub use reached::{Reached, check_reached, host_of};
 pub use service::{CLIENT_MESSAGE, Calls, KEEP_ALIVE, PAUSE, Replies, Token, listen, serve};

@@ -1,7 +1,6 @@
 //! [`Engine`]: Ballista's scheduler inside the master.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,7 +65,7 @@ pub struct Engine {
     pub scheduler: Scheduler,
     context: Arc<SessionContext>,
     /// Where workers' executors connect.
-    pub address: SocketAddr,
+    pub address: String,
     placement: Placement,
     peers: Peers,
     failures: Arc<Failures>,
@@ -101,19 +100,24 @@ fn failed(what: impl ToString) -> Error {
 }
 
 impl Engine {
-    /// Starts the scheduler; workers connect to a free port of `host`.
-    pub async fn start(host: &str, codec: Codec, partitions: usize, peers: Peers) -> Result<Self> {
-        let address = format!("{host}:0");
+    /// Starts the scheduler at a free port of `bound`, which workers reach at `host`.
+    pub async fn start(
+        (bound, host): (&str, &str),
+        codec: Codec,
+        partitions: usize,
+        peers: Peers,
+    ) -> Result<Self> {
+        let address = format!("{bound}:0");
         let listener = TcpListener::bind(&address).await;
         let listener = listener.map_err(|source| Error::Listen {
             address,
             source: Arc::new(source),
         })?;
-        let address = listener.local_addr().map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
         let placement = Placement::default();
         let config = Arc::new(SchedulerConfig {
-            bind_host: host.to_owned(),
-            bind_port: address.port(),
+            bind_host: bound.to_owned(),
+            bind_port: port,
             external_host: host.to_owned(),
             scheduling_policy: TaskSchedulingPolicy::PushStaged,
             executor_timeout_seconds: SILENT_SECONDS,
@@ -167,7 +171,7 @@ impl Engine {
         Ok(Engine {
             scheduler,
             context: Arc::new(SessionContext::new_with_config(session_config(partitions))),
-            address,
+            address: format!("{host}:{port}"),
             placement,
             peers,
             failures,

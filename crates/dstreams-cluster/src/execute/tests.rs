@@ -77,7 +77,9 @@ async fn a_job_that_is_cancelled_at_any_time_is_gone() {
     let plans = Arc::new(Parts::of(ctx).unwrap().plans(2).unwrap());
     let peers = Peers::new(Token::default());
     let codec = Codec::master(plans);
-    let engine = Engine::start("127.0.0.1", codec, 2, peers).await.unwrap();
+    let engine = Engine::start(("127.0.0.1", "127.0.0.1"), codec, 2, peers)
+        .await
+        .unwrap();
     let plan: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::empty())));
     let mut ran = 0;
     for micros in 0..200 {

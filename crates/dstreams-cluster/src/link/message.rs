@@ -127,7 +127,7 @@ pub enum ToWorker {
     Begin {
         /// Partitions of keyed data, and tasks of a large batch.
         partitions: usize,
-        /// Port of the engine's scheduler, at the master's host.
+        /// Host and port of the engine's scheduler.
         engine: String,
         /// Which process of the program the master is, where that is kept in a directory.
         incarnation: Option<u64>,

@@ -133,7 +133,7 @@ impl MasterCalls {
                         remote.engine.admit(&engine_name(id.0));
                         link.say(&ToWorker::Begin {
                             partitions: remote.plans.tasks,
-                            engine: remote.engine.address.to_string(),
+                            engine: remote.engine.address.clone(),
                             incarnation: remote.incarnation,
                         });
                     }

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use dstreams::{Error, Result};
 
+use crate::data::check_reached;
+
 /// How a master works.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MasterOptions {
     /// Where it listens, for workers and clients; port 0 for a free one. Default: loopback.
     pub listen: String,
+    /// Where it is reached, if not at the address it listens on: needed where that is every address of the
+    /// machine. Port 0 for the one it listens on.
+    pub advertise: Option<String>,
     /// Workers that must be there before the first batch. Default: 1.
     pub workers: usize,
     /// Partitions of keyed data, and tasks of a large batch; the same for the life of the program.
@@ -32,6 +37,7 @@ impl Default for MasterOptions {
     fn default() -> Self {
         MasterOptions {
             listen: "127.0.0.1:0".into(),
+            advertise: None,
             workers: 1,
             partitions: None,
             copies: 2,
@@ -71,7 +77,8 @@ impl MasterOptions {
                 format!("{silence:?} does not fit; it must be 2 s to an hour"),
             );
         }
-        check_exposed("master", &self.listen, self.token.as_deref())
+        check_exposed("master", &self.listen, self.token.as_deref())?;
+        check_reached("master", &self.listen, self.advertise.as_deref())
     }
 }
 

@@ -12,7 +12,7 @@ use super::options::MasterOptions;
 use super::own;
 use super::run::Remote;
 use super::status::{ClusterStatus, Watch};
-use crate::data::{PAUSE, Peers, Token, listen, serve};
+use crate::data::{PAUSE, Peers, Reached, Token, host_of, listen, serve};
 use crate::execute::Engine;
 use crate::plan::Codec;
 
@@ -24,8 +24,9 @@ pub struct Master {
     options: MasterOptions,
     inbox: Inbox,
     calls: Arc<MasterCalls>,
-    address: String,
-    host: String,
+    /// The host that it listens at.
+    bound: String,
+    reached: Reached,
     serving: DropGuard,
 }
 
@@ -59,12 +60,13 @@ impl Master {
         parts.listen_for_the_end(&inbox.mailbox());
         let hub = Arc::new(Hub::new(&parts, options.copies, inbox.mailbox()));
         let listener = listen(&options.listen).await?;
-        let address = listener
+        let bound = listener
             .local_addr()
             .map_err(|source| dstreams::Error::Listen {
                 address: options.listen.clone(),
                 source: Arc::new(source),
             })?;
+        let reached = Reached::at(bound, options.advertise.as_deref());
         let calls = Arc::new(MasterCalls {
             hub,
             fingerprint: parts.fingerprint(),
@@ -85,15 +87,15 @@ impl Master {
             options,
             inbox,
             calls,
-            address: address.to_string(),
-            host: address.ip().to_string(),
+            bound: host_of(bound),
+            reached,
             serving: stop.drop_guard(),
         })
     }
 
     /// Where workers and clients connect.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.reached.address
     }
 
     /// How the cluster is doing now.
@@ -131,7 +133,13 @@ impl Master {
         hub.begin(state, of_kept);
         let codec = Codec::master(Arc::clone(&plans));
         let peers = Peers::new(Token::new(self.options.token.clone()));
-        let engine = Engine::start(&self.host, codec, partitions, peers.clone()).await?;
+        let engine = Engine::start(
+            (&self.bound, &self.reached.host),
+            codec,
+            partitions,
+            peers.clone(),
+        )
+        .await?;
         let store = Arc::<BlockStore>::default();
         for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
             store.insert(Arc::clone(&block.1));
@@ -143,7 +151,7 @@ impl Master {
             plans,
             peers,
             rows_per_task: self.parts.config.rows_per_task,
-            address: self.address.clone(),
+            address: self.reached.address.clone(),
             own: Arc::new(own),
             store,
             shapes: Default::default(),

@@ -1,7 +1,7 @@
 //! The engine's executor inside a worker: it runs tasks and serves what exchanges carry.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +16,7 @@ use dstreams::{Error, Result};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use super::scratch::Scratch;
 use crate::execute::{MESSAGE, Site, Tasks, session_config};
 use crate::plan::Codec;
 
@@ -24,61 +25,57 @@ const HEARTBEAT: u64 = 5;
 /// Seconds an executor waits for the scheduler to answer.
 const CONNECT: u16 = 10;
 
-/// The directory that exchanges go through, removed with this value.
-pub struct WorkDir(pub PathBuf);
+/// Bytes that must be free where exchanges are in memory: less is a container's, and soon full.
+const ROOM: u64 = 1 << 30;
+/// Seconds after which what is left of a job is removed, and how often that is looked for. The master has it removed
+/// when the job ends; this is for what it could not.
+const LEFT_OVER: u64 = 6 * 3600;
+const LOOK_FOR_IT: u64 = 600;
+
+/// The directories of a worker for what need not outlive it.
+pub struct WorkDir {
+    /// What exchanges carry.
+    pub exchanges: Scratch,
+    /// Blocks that memory has no room for.
+    pub spill: Scratch,
+}
 
 impl WorkDir {
-    /// In memory where the system has a place for that. Removes those of processes that are gone.
-    pub fn new() -> Result<Self> {
-        let shared = PathBuf::from("/dev/shm");
-        let root = if shared.is_dir() {
-            shared
-        } else {
-            std::env::temp_dir()
+    /// Exchanges go through memory, where the system has a place for that with room.
+    pub fn new(exchanges: Option<&Path>, spill: Option<&Path>) -> Result<Self> {
+        let temporary = std::env::temp_dir();
+        let failed = |setting, path: &Path, error| Error::Config {
+            setting,
+            message: format!(
+                "no directory can be made in {}: {error}; give another with --{setting}",
+                path.display()
+            ),
         };
-        remove_left_over(&root);
-        remove_left_over(&std::env::temp_dir());
-        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = root.join(format!("{PREFIX}{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).map_err(|error| Error::Config {
-            setting: "work directory",
-            message: format!("{} cannot be made: {error}", path.display()),
-        })?;
-        Ok(WorkDir(path))
-    }
-
-    /// Where blocks go that memory has no room for: not in memory.
-    pub fn spill(&self) -> PathBuf {
-        let name = self.0.file_name().unwrap_or_default();
-        std::env::temp_dir().join(name).join("blocks")
+        let make =
+            |setting, path: &Path| Scratch::new(path).map_err(|error| failed(setting, path, error));
+        let memory = Path::new("/dev/shm");
+        let exchanges = match exchanges {
+            Some(path) => make("exchanges", path)?,
+            None if free(memory) >= Some(ROOM) => {
+                Scratch::new(memory).or_else(|_| make("exchanges", &temporary))?
+            }
+            None => make("exchanges", &temporary)?,
+        };
+        if let Some(free) = free(&exchanges.path)
+            && free < ROOM
+        {
+            let (path, free) = (exchanges.path.display(), bytesize::ByteSize(free));
+            tracing::warn!(%path, %free, "little room for exchanges; give another directory with --exchanges");
+        }
+        let spill = make("spill", spill.unwrap_or(&temporary))?;
+        Ok(WorkDir { exchanges, spill })
     }
 }
 
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-        if let Some(spill) = self.spill().parent() {
-            let _ = std::fs::remove_dir_all(spill);
-        }
-    }
-}
-
-const PREFIX: &str = "dstreams-worker-";
-
-fn remove_left_over(root: &std::path::Path) {
-    let Ok(entries) = std::fs::read_dir(root) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let pid = pid.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        let gone = |pid: u32| !PathBuf::from(format!("/proc/{pid}")).exists();
-        if pid.is_some_and(gone) && PathBuf::from("/proc/self").exists() {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
+/// Bytes that are free in a file system.
+fn free(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Name of a worker for the engine.
@@ -124,17 +121,17 @@ fn free_port(host: &str) -> Result<u16> {
         })
 }
 
-/// Runs the executor; returns when it has ended.
+/// Runs the executor; returns when it has ended. It listens at `bound`, which others reach at `host`.
 pub async fn run(
     worker: u32,
     site: Arc<Site>,
-    host: &str,
+    (bound, host): (&str, &str),
     engine: (String, u16),
     cores: usize,
-    work_dir: &WorkDir,
+    exchanges_in: &Path,
 ) -> Result<()> {
     let partitions = site.plans.tasks;
-    let address = format!("{host}:0");
+    let address = format!("{bound}:0");
     let listener = TcpListener::bind(&address).map_err(|source| Error::Listen {
         address,
         source: Arc::new(source),
@@ -144,11 +141,11 @@ pub async fn run(
     TERMINATING.store(false, Ordering::Release);
     let config = ExecutorProcessConfig {
         executor_id: engine_name(worker),
-        bind_host: host.to_owned(),
+        bind_host: bound.to_owned(),
         external_host: Some(host.to_owned()),
         port,
         override_arrow_flight_service: Some(exchanges(listener)),
-        grpc_port: free_port(host)?,
+        grpc_port: free_port(bound)?,
         scheduler_host: engine.0,
         scheduler_port: engine.1,
         scheduler_connect_timeout_seconds: CONNECT,
@@ -158,7 +155,9 @@ pub async fn run(
         grpc_max_decoding_message_size: MESSAGE as u32,
         grpc_max_encoding_message_size: MESSAGE as u32,
         override_execution_engine: Some(Arc::new(Tasks::new(Arc::clone(&site.tasks)))),
-        work_dir: Some(work_dir.0.display().to_string()),
+        work_dir: Some(exchanges_in.display().to_string()),
+        job_data_ttl_seconds: LEFT_OVER,
+        job_data_clean_up_interval_seconds: LOOK_FOR_IT,
         memory_pool_size: Some(0),
         override_physical_codec: Some(Arc::new(Codec::worker(site))),
         override_config_producer: Some(Arc::new(move || session_config(partitions))),
@@ -169,4 +168,35 @@ pub async fn run(
         setting: "engine",
         message: format!("the executor ended: {error}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exchanges_are_in_memory_only_where_it_has_room() {
+        let work = WorkDir::new(None, None).unwrap();
+        let in_memory = work.exchanges.path.starts_with("/dev/shm");
+        // Other processes may take room meanwhile.
+        assert!(!in_memory || free(Path::new("/dev/shm")) > Some(ROOM / 2));
+        assert_eq!(free(Path::new("/no/such/place")), None);
+        let given = Scratch::new(&std::env::temp_dir()).unwrap();
+        let there = given.path.join("there");
+        let work = WorkDir::new(Some(&there), Some(&there)).unwrap();
+        assert!(work.exchanges.path.starts_with(&there) && work.spill.path.starts_with(&there));
+        assert_ne!(work.exchanges.path, work.spill.path);
+        let file = given.path.join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = WorkDir::new(Some(&file), None)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("--exchanges"), "{error}");
+        let error = WorkDir::new(None, Some(&file))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("--spill"), "{error}");
+    }
 }

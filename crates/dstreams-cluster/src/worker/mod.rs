@@ -12,6 +12,7 @@ mod lane;
 mod memory;
 mod on_disk;
 mod run;
+mod scratch;
 mod state;
 
 pub use executor::engine_name;

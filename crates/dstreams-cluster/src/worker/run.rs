@@ -15,7 +15,9 @@ use super::epoch::Epoch;
 use super::executor::{self, WorkDir};
 use super::memory::Memory;
 use super::on_disk::OnDisk;
-use crate::data::{KEEP_ALIVE, PAUSE, Peers, Token, listen, serve};
+use crate::data::{
+    KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_reached, host_of, listen, serve,
+};
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
 
@@ -40,9 +42,15 @@ pub struct WorkerOptions {
     pub memory: Option<usize>,
     /// The secret of the cluster; needed beyond loopback.
     pub token: Option<String>,
+    /// Where it is reached, if not at the address it listens on: needed where that is every address of the
+    /// machine. Port 0 for the one it listens on.
+    pub advertise: Option<String>,
     /// Where blocks and state go that memory has no room for. Default: the system's directory for temporary
     /// files.
     pub spill: Option<PathBuf>,
+    /// The directory that exchanges between tasks of a batch go through. Default: in memory, at /dev/shm, where that
+    /// has 1 GiB free, else the system's directory for temporary files.
+    pub exchanges: Option<PathBuf>,
     /// How long a block is kept at most; an older one is let go, and a batch that still needs it
     /// fails. Default: no bound.
     pub history: Option<Duration>,
@@ -67,7 +75,9 @@ impl WorkerOptions {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             memory: None,
             token: None,
+            advertise: None,
             spill: None,
+            exchanges: None,
             history: None,
             retry: Duration::from_secs(30),
             patience: PAUSE,
@@ -92,6 +102,7 @@ pub fn run(
     program: &Program<'_>,
     joined: &dyn Fn(u32, &str),
 ) -> Result<()> {
+    check_reached("worker", &options.listen, options.advertise.as_deref())?;
     let mut trying = Instant::now();
     let mut had_joined = false;
     loop {
@@ -141,10 +152,11 @@ async fn epoch(
 ) -> Result<End> {
     let token = Token::new(options.token.clone());
     let listener = listen(&options.listen).await?;
-    let address = listener.local_addr().map_err(|source| Error::Listen {
+    let bound = listener.local_addr().map_err(|source| Error::Listen {
         address: options.listen.clone(),
         source: Arc::new(source),
     })?;
+    let Reached { host, address } = Reached::at(bound, options.advertise.as_deref());
     let patience = options.patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
     let peers = Peers::new(token.clone()).patient(&options.master, patience);
     let (link, said) = channel::<ToMaster>();
@@ -179,7 +191,7 @@ async fn epoch(
     let parts = Parts::of(context)?;
     link.say(&ToMaster::Join {
         fingerprint: parts.fingerprint(),
-        address: address.to_string(),
+        address: address.clone(),
     });
     let stop = CancellationToken::new();
     let calls = Arc::new(WorkerCalls::default());
@@ -187,7 +199,7 @@ async fn epoch(
     serve(listener, served, token, KEEP_ALIVE, stop.clone());
     let _serving = stop.drop_guard();
     welcome();
-    joined(worker, &address.to_string());
+    joined(worker, &address);
     let (partitions, engine, incarnation) = loop {
         match next(&mut heard).await {
             Ok(ToWorker::Begin {
@@ -203,15 +215,11 @@ async fn epoch(
     };
     let plans = Arc::new(parts.plans(partitions)?);
     let rows_per_batch = parts.config.rows_per_batch;
-    let work_dir = WorkDir::new()?;
-    let spill_dir = match &options.spill {
-        Some(spill) => spill.join(format!("worker-{}-{worker}", std::process::id())),
-        None => work_dir.spill(),
-    };
+    let work_dir = WorkDir::new(options.exchanges.as_deref(), options.spill.as_deref())?;
     let state_dir = options.spill.as_ref().unwrap_or(&parts.config.spill_dir);
     let room = Room::of(&parts.config, state_dir.clone())?;
     let store = BlockStore::open(Bounds {
-        spill: Some(spill_dir),
+        spill: Some(work_dir.spill.path.join("blocks")),
         memory: Memory::stored(&parts.config),
         age: options.history,
     })?;
@@ -222,9 +230,11 @@ async fn epoch(
     let on_disk = OnDisk::begin(&parts, incarnation, worker)?;
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);
     let _ = calls.epoch.set(Arc::clone(&epoch));
-    let engine = engine_at(&options.master, &engine);
-    let host = address.ip().to_string();
-    let executor = executor::run(worker, site, &host, engine, options.cores, &work_dir);
+    let engine = engine_at(&engine);
+    let bound = host_of(bound);
+    let hosts = (bound.as_str(), host.as_str());
+    let exchanges = &work_dir.exchanges.path;
+    let executor = executor::run(worker, site, hosts, engine, options.cores, exchanges);
     tokio::spawn(tell_holds(Arc::clone(&epoch), link.clone()));
     link.say(&ToMaster::Ready);
     let heeding = async {
@@ -266,12 +276,9 @@ async fn next(heard: &mut Streaming<FlightData>) -> Result<ToWorker, End> {
     }
 }
 
-/// The scheduler's address: a port at the master's host.
-fn engine_at(master: &str, engine: &str) -> (String, u16) {
-    let host = master.rsplit_once(':').map_or(master, |(host, _)| host);
-    let (at, port) = engine.rsplit_once(':').unwrap_or(("", engine));
-    let anywhere = at.is_empty() || at == "0.0.0.0" || at == "[::]";
-    let host = if anywhere { host } else { at };
+/// The scheduler's host and port.
+fn engine_at(engine: &str) -> (String, u16) {
+    let (host, port) = engine.rsplit_once(':').unwrap_or((engine, ""));
     (host.to_owned(), port.parse().unwrap_or_default())
 }
 

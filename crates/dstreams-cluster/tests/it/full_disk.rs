@@ -1,13 +1,19 @@
 //! Little memory for records, and no room in files either: clients wait, and nothing is lost.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dstreams_client::{Client, Options};
+use dstreams_cluster::{Master, MasterOptions};
 
-use crate::process::How;
+use crate::process::{How, Process};
 use crate::program::{block_on, soon, until};
 use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
+use crate::stateless;
 
 /// Bytes of memory for records in each worker; the blocks of half of it stay there.
 const MEMORY: usize = 4 * SMALLEST_MEMORY;
@@ -26,7 +32,9 @@ struct Disk {
 
 impl Disk {
     fn new() -> Self {
-        let name = format!("dstreams-full-disk-{}", std::process::id());
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dstreams-full-disk-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         let size = format!("size={DISK}");
@@ -135,4 +143,42 @@ fn workers_with_little_memory_do_not_wait_for_each_other() {
 #[test]
 fn on_a_full_disk_clients_wait_and_nothing_is_lost() {
     flooded(Some(&Disk::new()));
+}
+
+#[test]
+fn a_batch_waits_for_room_for_its_exchanges() {
+    let disk = Disk::new();
+    if !disk.mounted {
+        let skipped = b"SKIPPED: no file system may be mounted on this machine\n";
+        return std::io::stderr().write_all(skipped).unwrap();
+    }
+    block_on(async {
+        let filler = disk.path.join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        let found = Arc::default();
+        let (ctx, queue) = stateless::program(&found);
+        let mut options = MasterOptions::default();
+        options.partitions = Some(2);
+        let master = Master::listen(ctx, options).await.unwrap();
+        let how = How {
+            exchanges: Some(disk.path.clone()),
+            ..How::default()
+        };
+        let _worker = Process::start(stateless::WORKER, master.address(), &how);
+        let cluster = soon("the worker", master.start()).await.unwrap();
+        queue.push(0..100).await.unwrap();
+        // Time for what must not happen: that it ends, or that the program does.
+        let ended = cluster
+            .running
+            .await_termination(Some(Duration::from_secs(1)));
+        assert!(ended.await.unwrap().is_none());
+        assert!(found.lock().unwrap().counts.is_empty());
+        drop(file);
+        std::fs::remove_file(&filler).unwrap();
+        until("the batch", || found.lock().unwrap().counts.len() == 100).await;
+        soon("the stop", cluster.running.stop(true, None))
+            .await
+            .unwrap();
+    });
 }

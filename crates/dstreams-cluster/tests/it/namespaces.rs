@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::process::How;
 use crate::program::block_on;
@@ -15,6 +16,19 @@ struct Network {
     /// What the addresses begin with: a part of 198.18.0.0/15, which is for tests.
     prefix: String,
     machines: usize,
+}
+
+/// A network of tests; none where this process may not make one, which is said.
+fn network(machines: usize) -> Option<Network> {
+    match Network::new(machines) {
+        Ok(network) => Some(network),
+        Err(reason) => {
+            // Not by a macro, which would be shown of tests that fail only.
+            let skipped = format!("SKIPPED: no network namespaces on this machine: {reason}\n");
+            std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+            None
+        }
+    }
 }
 
 fn ip(arguments: &str) -> Result<(), String> {
@@ -34,10 +48,12 @@ fn ip(arguments: &str) -> Result<(), String> {
 impl Network {
     /// The machines are numbered from 0; the error says what is not allowed here.
     fn new(machines: usize) -> Result<Self, String> {
-        let pid = std::process::id();
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        // Of two tests, at most: 198.18 and 198.19 are for tests.
+        let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let network = Network {
-            name: format!("ds{pid}"),
-            prefix: format!("198.18.{}", pid % 256),
+            name: format!("ds{pid}{number}"),
+            prefix: format!("198.{}.{}", 18 + number, pid % 256),
             machines,
         };
         // The switch is in a namespace too: the firewall of this machine has no say there.
@@ -84,6 +100,7 @@ impl Network {
         };
         Setup {
             listen: format!("{}.1:0", self.prefix),
+            advertise: None,
             workers: (0..self.machines).map(worker).collect(),
             token: token.clone(),
             asked: false,
@@ -106,15 +123,7 @@ impl Drop for Network {
 
 #[test]
 fn a_worker_that_is_cut_off_joins_as_another_one() {
-    let network = match Network::new(3) {
-        Ok(network) => network,
-        Err(reason) => {
-            // Not by a macro, which would be shown of tests that fail only.
-            let skipped = format!("SKIPPED: no network namespaces on this machine: {reason}\n");
-            std::io::stderr().write_all(skipped.as_bytes()).unwrap();
-            return;
-        }
-    };
+    let Some(network) = network(3) else { return };
     block_on(async {
         let mut scene = Scene::open(network.setup()).await;
         scene.batches(4).await;
@@ -132,6 +141,24 @@ fn a_worker_that_is_cut_off_joins_as_another_one() {
         let back = status.workers.iter().find(|worker| worker.pid == pid);
         let back = back.expect("the one that was cut off");
         assert!(!before.contains(&back.id), "{back:?} is a new one");
+        scene.close().await;
+    });
+}
+
+/// Each says where the others reach it.
+#[test]
+fn all_listen_on_every_address_of_their_machine() {
+    let Some(network) = network(2) else { return };
+    block_on(async {
+        let mut setup = network.setup();
+        let everywhere = |listen: &mut String| std::mem::replace(listen, "0.0.0.0:0".into());
+        setup.advertise = Some(everywhere(&mut setup.listen));
+        for how in &mut setup.workers {
+            how.advertise = how.listen.replace("0.0.0.0:0".into());
+        }
+        let scene = Scene::open(setup).await;
+        scene.batches(4).await;
+        scene.acknowledged(50).await;
         scene.close().await;
     });
 }

@@ -15,6 +15,8 @@ const TOKEN: &str = "DSTREAMS_TEST_TOKEN";
 const MEMORY: &str = "DSTREAMS_TEST_MEMORY";
 const SPILL: &str = "DSTREAMS_TEST_SPILL";
 const PATIENCE: &str = "DSTREAMS_TEST_PATIENCE";
+const ADVERTISE: &str = "DSTREAMS_TEST_ADVERTISE";
+const EXCHANGES: &str = "DSTREAMS_TEST_EXCHANGES";
 
 /// How a worker is started; as [`WorkerOptions`] say where nothing is set.
 #[derive(Clone, Default)]
@@ -25,11 +27,14 @@ pub struct How {
     pub namespace: Option<String>,
     /// Where it listens.
     pub listen: Option<String>,
+    /// Where it is reached, if not there.
+    pub advertise: Option<String>,
     pub token: Option<String>,
     pub memory: Option<usize>,
     pub spill: Option<PathBuf>,
     /// Seconds.
     pub patience: Option<u64>,
+    pub exchanges: Option<PathBuf>,
     /// A variable of its environment: what the test it runs needs to know.
     pub place: Option<(&'static str, String)>,
 }
@@ -55,14 +60,16 @@ impl Process {
             .env(MASTER, master)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let spill = how.spill.as_ref().map(|spill| spill.display().to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let options = [
             ("DSTREAMS_CRASH_AT", how.crash_at.clone()),
             (LISTEN, how.listen.clone()),
             (TOKEN, how.token.clone()),
             (MEMORY, how.memory.map(|bytes| bytes.to_string())),
-            (SPILL, spill),
             (PATIENCE, how.patience.map(|seconds| seconds.to_string())),
+            (SPILL, path(&how.spill)),
+            (EXCHANGES, path(&how.exchanges)),
+            (ADVERTISE, how.advertise.clone()),
         ];
         for (name, value) in options {
             match value {
@@ -122,6 +129,8 @@ pub fn be_worker(build: impl Fn() -> StreamContext) -> bool {
     if let Some(seconds) = option(PATIENCE) {
         options.patience = Duration::from_secs(seconds.parse().unwrap());
     }
+    options.exchanges = option(EXCHANGES).map(PathBuf::from);
+    options.advertise = option(ADVERTISE);
     if let Err(error) = run_worker(&options, &|_| Ok(build()), &|_, _| {}) {
         eprintln!("worker {}: {error}", std::process::id());
     }

@@ -124,6 +124,8 @@ fn check(found: &Found, sent: usize, acknowledged: usize) {
 pub struct Setup {
     /// Where the master listens.
     pub listen: String,
+    /// Where it is reached, if not there.
+    pub advertise: Option<String>,
     /// The secret of all.
     pub token: Option<String>,
     /// The workers that are there from the beginning.
@@ -140,6 +142,7 @@ impl Setup {
     pub fn local() -> Self {
         Setup {
             listen: "127.0.0.1:0".into(),
+            advertise: None,
             token: None,
             workers: vec![How::default(); 3],
             asked: false,
@@ -174,6 +177,7 @@ impl Scene {
         let found = Arc::new(Mutex::new(Found::default()));
         let mut options = MasterOptions::default();
         options.listen = setup.listen.clone();
+        options.advertise = setup.advertise.clone();
         options.token = setup.token.clone();
         options.workers = setup.workers.len();
         options.partitions = Some(PARTITIONS);

@@ -13,13 +13,13 @@ use crate::program::{block_on, soon, until};
 
 /// Numbers, and how many of them came.
 #[derive(Default)]
-struct Found {
-    counts: Vec<(i64, i64)>,
+pub struct Found {
+    pub counts: Vec<(i64, i64)>,
     even: i64,
 }
 
 /// One dataset has two readers: workers hold it between two jobs of the engine.
-fn program(found: &Arc<Mutex<Found>>) -> (StreamContext, Queue<i64>) {
+pub fn program(found: &Arc<Mutex<Found>>) -> (StreamContext, Queue<i64>) {
     let mut config = dstreams::Config::new(Duration::from_millis(100));
     config.rows_per_task = 2;
     let mut ctx = StreamContext::with_config(config).unwrap();
@@ -43,7 +43,8 @@ fn program(found: &Arc<Mutex<Found>>) -> (StreamContext, Queue<i64>) {
     (ctx, queue)
 }
 
-const WORKER: &str = "stateless::a_worker";
+/// The test that is a worker of it.
+pub const WORKER: &str = "stateless::a_worker";
 
 /// Pushes ten numbers, `more` times.
 async fn push(queue: &Queue<i64>, next: &mut i64, more: usize) {

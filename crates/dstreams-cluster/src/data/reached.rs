@@ -1,0 +1,107 @@
+//! [`Reached`]: where other processes reach one that listens.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use dstreams::{Error, Result};
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// Of the engine's ports too.
+    pub host: String,
+    pub address: String,
+}
+
+impl Reached {
+    /// As `advertise` says, whose port may be 0 for the one that is bound, or where it listens.
+    pub fn at(bound: SocketAddr, advertise: Option<&str>) -> Self {
+        let (host, port) = match advertise.and_then(|advertise| advertise.rsplit_once(':')) {
+            Some((host, port)) => (host.to_owned(), port.parse().unwrap_or_default()),
+            None => (host_of(bound), 0),
+        };
+        let port = if port == 0 { bound.port() } else { port };
+        let address = format!("{host}:{port}");
+        Reached { host, address }
+    }
+}
+
+/// The host of an address, as it is written before a port.
+pub fn host_of(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    }
+}
+
+/// Whether it is every address of a machine, and no address for others.
+fn is_any(address: &str) -> bool {
+    let resolved = address.to_socket_addrs();
+    resolved.is_ok_and(|mut all| all.any(|address| address.ip().is_unspecified()))
+}
+
+/// Who listens on every address of a machine must say at which one it is reached.
+pub fn check_reached(setting: &'static str, listen: &str, advertise: Option<&str>) -> Result<()> {
+    let wrong = |message| Err(Error::Config { setting, message });
+    match advertise {
+        None if is_any(listen) => wrong(format!(
+            "{listen} is every address of this machine, and other machines must be told one; add \
+             --advertise HOST:0 with the one they reach, or listen on that"
+        )),
+        Some(advertise) if is_any(advertise) => wrong(format!(
+            "{advertise} is no address that other machines reach; give --advertise HOST:PORT with \
+             one of this machine's"
+        )),
+        Some(advertise)
+            if !advertise
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
+        {
+            wrong(format!(
+                "{advertise} is no address; give --advertise HOST:PORT, with port 0 for the one it listens on"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_where_others_reach_it() {
+        let at = |bound: &str, advertise| Reached::at(bound.parse().unwrap(), advertise);
+        let reached = at("127.0.0.1:7077", None);
+        assert_eq!(
+            (&*reached.host, &*reached.address),
+            ("127.0.0.1", "127.0.0.1:7077")
+        );
+        let reached = at("[::1]:7077", None);
+        assert_eq!((&*reached.host, &*reached.address), ("[::1]", "[::1]:7077"));
+        let reached = at("0.0.0.0:7077", Some("master:0"));
+        assert_eq!(
+            (&*reached.host, &*reached.address),
+            ("master", "master:7077")
+        );
+        assert_eq!(
+            at("0.0.0.0:7077", Some("10.0.0.1:80")).address,
+            "10.0.0.1:80"
+        );
+    }
+
+    #[test]
+    fn every_address_of_a_machine_is_none_for_others() {
+        let check = |listen, advertise| check_reached("master", listen, advertise);
+        assert!(check("127.0.0.1:0", None).is_ok());
+        assert!(check("0.0.0.0:7077", Some("127.0.0.1:0")).is_ok());
+        for (listen, advertise) in [
+            ("0.0.0.0:7077", None),
+            ("[::]:7077", None),
+            ("127.0.0.1:0", Some("0.0.0.0:1")),
+            ("0.0.0.0:7077", Some("127.0.0.1")),
+        ] {
+            let error = check(listen, advertise).unwrap_err().to_string();
+            assert!(error.contains("--advertise HOST:"), "{error}");
+        }
+    }
+}
