@@ -249,14 +249,16 @@ fn remedy(source: &std::io::Error) -> &'static str {
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
-        // Errors of our own nodes travel through the engine as `External`: unwrap them.
-        match error.find_root() {
-            DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
-                Some(ours) => ours.clone(),
-                None => Error::Engine(Arc::new(error)),
-            },
-            _ => Error::Engine(Arc::new(error)),
+        // Errors of our own nodes travel through the engine as `External`: unwrap the outermost, which
+        // names its operator. The root may be what it was caused by.
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(cause) = next {
+            if let Some(ours) = cause.downcast_ref::<Error>() {
+                return ours.clone();
+            }
+            next = cause.source();
         }
+        Error::Engine(Arc::new(error))
     }
 }
 
