@@ -57,7 +57,10 @@ pub use batch::{Clock, ManualClock};
 pub use commit::RddReceiver;
 pub use config::{Config, OnFailure};
 pub use error::{BoxError, Cause, Error, Operator, Result};
-pub use node::{BatchLineage, Lineage, Listener, Named, Running, Status, StreamContext, Summary};
+pub use node::{
+    BatchLineage, CheckpointFailures, Lineage, Listener, Named, Running, Status, StreamContext,
+    Summary,
+};
 pub use node::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
 pub use stream::dstream::DStream;
@@ -78,9 +81,10 @@ pub mod cluster {
     pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{
-        BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, PartAt,
-        Parts, Receivers, Restored, Seal, Sources, Store, Ticket, Workers, Writing, WrittenFile,
-        dir_of, load, on_disk, open_source, replay, run_on, run_source, state_file, write,
+        BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, Owner,
+        PartAt, Parts, Receivers, Restored, Seal, Sources, Store, Ticket, Workers, Writing,
+        WrittenFile, dir_of, load, on_disk, open_source, replay, run_on, run_source, state_file,
+        write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};

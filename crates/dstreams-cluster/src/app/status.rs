@@ -103,6 +103,9 @@ fn table(master: &str, status: &ClusterStatus) -> String {
             last.attempts,
         );
     }
+    if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
+        let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");
+    }
     let streams = status.streams.iter().map(|stream| {
         let listening = stream.listening.clone();
         let listening = listening.unwrap_or_else(|| "every worker".to_owned());

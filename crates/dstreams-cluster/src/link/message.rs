@@ -8,8 +8,10 @@ use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use serde::{Deserialize, Serialize};
 
+use super::directory::Directory;
+
 /// Version of these messages.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +29,8 @@ pub enum ToMaster {
         fingerprint: String,
         /// Where it serves what it holds, and clients.
         address: String,
+        /// Where its program is persisted, if it is.
+        directory: Option<Directory>,
     },
     /// It can run tasks.
     Ready,

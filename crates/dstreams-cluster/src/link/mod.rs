@@ -3,6 +3,7 @@
 //! Messages arrive in order or the link breaks; a link that has broken is never used again: the
 //! worker joins anew, as another one.
 
+mod directory;
 mod message;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
 use xxhash_rust::xxh3::Xxh3;
 
+pub use directory::Directory;
 pub use message::{HeldBlock, Holds, ToMaster, ToWorker, VERSION};
 
 /// The sending end.

@@ -17,7 +17,7 @@ use super::hub::{Hub, Worker};
 use super::run::Remote;
 use super::status::Watch;
 use crate::data::{Ask, Calls, Replies, serve_parts};
-use crate::link::{Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
+use crate::link::{Directory, Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
 use crate::worker::engine_name;
 
 /// Pieces in which the silence of a worker is counted.
@@ -27,6 +27,8 @@ const PIECES: u32 = 10;
 pub struct MasterCalls {
     pub hub: Arc<Hub>,
     pub fingerprint: String,
+    /// Where the program is persisted, if it is.
+    pub directory: Option<Directory>,
     pub arguments: Vec<String>,
     /// How long a worker may be silent.
     pub silence: Duration,
@@ -68,12 +70,18 @@ impl MasterCalls {
             Ok(Some(ToMaster::Join {
                 fingerprint,
                 address,
+                directory,
             })) => {
                 if fingerprint != self.fingerprint {
                     let ours = &self.fingerprint;
                     return refuse(format!(
                         "its program is {fingerprint}, the master's {ours}: they build other graphs"
                     ));
+                }
+                let ours = self.directory.as_ref();
+                if let Some(why) = Directory::differs(ours, directory.as_ref()) {
+                    tracing::warn!(worker = %id, pid, why, "a worker is refused");
+                    return refuse(why);
                 }
                 address
             }

@@ -14,6 +14,7 @@ use super::run::Remote;
 use super::status::{ClusterStatus, Watch};
 use crate::data::{PAUSE, Peers, Reached, Token, host_of, listen, serve};
 use crate::execute::Engine;
+use crate::link::Directory;
 use crate::plan::Codec;
 
 /// A master that listens. [`Master::start`] begins the program, once enough workers are there.
@@ -70,6 +71,7 @@ impl Master {
         let calls = Arc::new(MasterCalls {
             hub,
             fingerprint: parts.fingerprint(),
+            directory: Directory::of(&parts),
             arguments: options.arguments.clone(),
             silence: options.silence,
             begun: tokio::sync::watch::Sender::new(None),

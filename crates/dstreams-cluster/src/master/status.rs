@@ -24,6 +24,9 @@ pub struct ClusterStatus {
     pub records: u64,
     /// The newest batch that took effect.
     pub last: Option<BatchReport>,
+    /// Checkpoints that could not be written since the last one that could, and why the last of them.
+    #[serde(default)]
+    pub checkpoint_failures: (u64, Option<String>),
 }
 
 /// How a worker is doing.
@@ -99,6 +102,11 @@ impl Watch {
                 stands_by: of(&|holders| holders.standby == Some(id)),
                 resident_memory: worker.holds.resident_memory,
             });
+        }
+        if let Some(durable) = hub.durable.get() {
+            let failed = durable.failures();
+            status.checkpoint_failures =
+                (failed.tries, failed.error.map(|error| error.to_string()));
         }
         let listening = hub.listening();
         for (at, input) in (0..).zip(&hub.inputs) {

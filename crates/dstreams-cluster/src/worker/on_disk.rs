@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use dstreams::Result;
-use dstreams::cluster::{Block, BlockJournal, Parts, Store, Ticket, dir_of, on_disk, write};
+use dstreams::cluster::{Block, BlockJournal, Owner, Parts, Store, Ticket, dir_of, on_disk, write};
 use dstreams_control::BatchTime;
 use dstreams_control::durable::Covered;
 
 use crate::execute::Site;
-use crate::link::{Sender, ToMaster};
+use crate::link::{Directory, Sender, ToMaster};
 
 /// See the module.
 pub struct OnDisk {
@@ -26,13 +26,17 @@ impl OnDisk {
         parts: &Parts,
         incarnation: Option<u64>,
         worker: u32,
+        directory: Option<Directory>,
     ) -> Result<Option<Arc<Self>>> {
         let (Some(kept), Some(incarnation)) = (parts.kept(), incarnation) else {
             return Ok(None);
         };
+        // The master that let it join: another one would have refused it.
+        let name = directory.and_then(|directory| directory.owner.ok());
+        let owner = Owner::new(&kept.dir, name.unwrap_or_default());
         Ok(Some(Arc::new(OnDisk {
             checkpoints: kept.store(),
-            journal: BlockJournal::begin(dir_of(&kept.dir, incarnation, worker))?,
+            journal: BlockJournal::begin(dir_of(&kept.dir, incarnation, worker), owner)?,
         })))
     }
 

@@ -19,7 +19,7 @@ use crate::data::{
     KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_reached, host_of, listen, serve,
 };
 use crate::execute::Site;
-use crate::link::{Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
+use crate::link::{Directory, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
 
 /// Pause between two tries to join.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -189,9 +189,11 @@ async fn epoch(
         context.set_block_memory(memory);
     }
     let parts = Parts::of(context)?;
+    let directory = Directory::of(&parts);
     link.say(&ToMaster::Join {
         fingerprint: parts.fingerprint(),
         address: address.clone(),
+        directory: directory.clone(),
     });
     let stop = CancellationToken::new();
     let calls = Arc::new(WorkerCalls::default());
@@ -227,7 +229,7 @@ async fn epoch(
     let held = (states, store);
     let site = Site::new(plans, rows_per_batch, peers, held);
     let site = Arc::new(site);
-    let on_disk = OnDisk::begin(&parts, incarnation, worker)?;
+    let on_disk = OnDisk::begin(&parts, incarnation, worker, directory)?;
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);
     let _ = calls.epoch.set(Arc::clone(&epoch));
     let engine = engine_at(&engine);

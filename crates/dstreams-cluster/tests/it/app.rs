@@ -177,3 +177,39 @@ fn a_worker_that_builds_another_graph_is_refused_with_both() {
     assert!(prints.len() == 2 && prints[0] != prints[1], "{error}");
     assert_eq!(master.status().workers.len(), 0);
 }
+
+/// What a worker acknowledges is in its journal: that must be where the master's next process reads it.
+#[test]
+fn a_worker_that_does_not_see_the_masters_directory_is_refused() {
+    let name = format!("dstreams-directory-{}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    let (ours, other) = (dir.join("ours"), dir.join("other"));
+    std::fs::create_dir_all(&other).unwrap();
+    let kept = |at: &std::path::Path| StreamContext::restore_or_new(at, || program(&[]));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listen = |ctx| runtime.block_on(Master::listen(ctx, MasterOptions::default()));
+    let refused = |master: &Master, worker: &dyn Fn() -> dstreams::Result<StreamContext>| {
+        let options = WorkerOptions::new(master.address());
+        let error = run_worker(&options, &|_: &[String]| worker(), &|_, _| {});
+        assert_eq!(master.status().workers.len(), 0);
+        error.unwrap_err().to_string()
+    };
+    let master = listen(kept(&ours).unwrap()).unwrap();
+    let nowhere = refused(&master, &|| program(&[]));
+    assert!(nowhere.contains("this worker's in none"), "{nowhere}");
+    for file in [None, Some("the name of another process")] {
+        if let Some(name) = file {
+            std::fs::write(other.join("lock"), name).unwrap();
+        }
+        let elsewhere = refused(&master, &|| kept(&other));
+        let (ours, other) = (ours.to_str().unwrap(), other.to_str().unwrap());
+        assert!(
+            elsewhere.contains(ours) && elsewhere.contains(other),
+            "{elsewhere}"
+        );
+    }
+    let master = listen(program(&[]).unwrap()).unwrap();
+    let alone = refused(&master, &|| kept(&ours));
+    assert!(alone.contains("the master's in none"), "{alone}");
+    let _ = std::fs::remove_dir_all(&dir);
+}

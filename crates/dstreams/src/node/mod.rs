@@ -23,6 +23,7 @@ mod start;
 mod workers;
 
 pub use context::{Named, StreamContext};
+pub use durable::CheckpointFailures;
 pub use durable::inspect::{CheckpointInfo, Inspection, JournalInfo, inspect};
 pub use durable::lineage::{BatchLineage, Lineage};
 pub use listener::Listener;
@@ -34,7 +35,7 @@ pub use durable::manifest::state_file;
 pub use durable::received::{BlockJournal, dir_of};
 pub use durable::restore::Restored;
 pub use durable::store::Store;
-pub use journal::{DirLock, Ticket};
+pub use journal::{DirLock, Owner, Ticket};
 pub use lane::{LINGER, Seal};
 pub use parts::Parts;
 pub use receivers::Receivers;

@@ -11,8 +11,8 @@ use datafusion::prelude::SessionContext;
 use dstreams_control::{BatchReport, BatchTime, Event};
 use tokio::sync::{mpsc, watch};
 
-use super::durable::Durable;
 use super::durable::lineage::Lineage;
+use super::durable::{CheckpointFailures, Durable};
 use super::master::Message;
 use super::workers::Workers;
 use crate::batch::Clock;
@@ -72,6 +72,8 @@ pub struct Status {
     pub dead_letters: BTreeMap<String, u64>,
     /// Producers that were forgotten because there were more than [`Config::producers`](crate::Config::producers).
     pub forgotten_producers: u64,
+    /// Checkpoints that could not be written since the last one that could: until there is one again, the journal grows.
+    pub checkpoint_failures: CheckpointFailures,
 }
 
 /// What a status is made from.
@@ -108,6 +110,11 @@ impl Running {
             dead_letters: held.dead_letters,
             // Checkpoints forget those that the receivers have forgotten, sooner or later.
             forgotten_producers: held.forgotten_producers.max(durable.unwrap_or_default()),
+            checkpoint_failures: self
+                .watched
+                .durable
+                .upgrade()
+                .map_or_else(CheckpointFailures::default, |durable| durable.failures()),
         }
     }
 

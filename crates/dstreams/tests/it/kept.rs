@@ -398,3 +398,80 @@ fn a_url_names_the_place_of_checkpoints() {
         }
     });
 }
+
+/// The directory of a program that runs is removed: it ends, and acknowledges nothing more.
+#[test]
+fn a_program_whose_directory_is_taken_away_ends() {
+    let dir = Dir::new("taken-away");
+    block_on(async {
+        let live = Kept::new(&dir, "counts", false, |_| ());
+        let (mut running, words) = (live.program.start().await, live.words);
+        words.push([("a".to_owned(), 2)]).await.unwrap();
+        running.batch().await;
+        let moved = dir.0.with_extension("moved");
+        std::fs::rename(&dir.0, &moved).unwrap();
+        let pushed = words.push([("b".to_owned(), 2)]);
+        running.clock.advance(INTERVAL);
+        let end = running.running.await_termination(None);
+        let ended = tokio::select! {
+            pushed = pushed => { pushed.unwrap_err(); None }
+            ended = end => Some(ended.unwrap_err().to_string()),
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => running
+                .running
+                .await_termination(None)
+                .await
+                .unwrap_err()
+                .to_string(),
+        };
+        assert!(ended.contains(dir.0.to_str().unwrap()), "{ended}");
+        drop(running);
+        // Put back, it goes on with what was acknowledged.
+        let _ = std::fs::remove_dir_all(&dir.0);
+        std::fs::rename(&moved, &dir.0).unwrap();
+        dir.1.set(dir.1.get() + 2);
+        let found = Kept::new(&dir, "counts", false, |_| ()).run("c", 1).await;
+        assert!(found.starts_with(&counted(&[("a", 1)])), "{found:?}");
+    });
+}
+
+/// Checkpoints that fail again and again are not only in the log.
+#[test]
+fn checkpoints_that_fail_are_in_the_status() {
+    let dir = Dir::new("failing");
+    let failing = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let fails = Arc::clone(&failing);
+    let store = Watched::new(move |asked, _| match asked {
+        Asked::Put(name)
+            if name.contains("manifest-") && fails.load(std::sync::atomic::Ordering::SeqCst) =>
+        {
+            Answer::Fail
+        }
+        _ => Answer::Give,
+    });
+    let to_store = |ctx: &mut StreamContext| {
+        ctx.checkpoint_to_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "a/program");
+    };
+    block_on(async {
+        let live = Kept::new(&dir, "counts", false, to_store);
+        let mut running = live.program.start().await;
+        for (fails, wanted) in [(true, 2..u64::MAX), (false, 0..1)] {
+            failing.store(fails, std::sync::atomic::Ordering::SeqCst);
+            let mut batches = 0;
+            loop {
+                let failures = running.running.status().checkpoint_failures;
+                assert_eq!(failures.tries > 0, failures.error.is_some());
+                if wanted.contains(&failures.tries) {
+                    break;
+                }
+                live.words.push([("a".to_owned(), 2)]).await.unwrap();
+                running.batch().await;
+                batches += 1;
+                assert!(batches < 1_000, "{failures:?}");
+            }
+        }
+        running.running.stop(true, None).await.unwrap();
+    });
+}

@@ -46,7 +46,7 @@ use crate::receive::Block;
 pub struct Durable {
     dir: PathBuf,
     store: Store,
-    _lock: DirLock,
+    held: DirLock,
     journal: Journal,
     /// Batches between two checkpoints.
     every: u64,
@@ -69,6 +69,18 @@ struct Tickets {
     /// The number of the checkpoint that was tried last: each try has files and answers of its own.
     tried: u64,
     writing: Option<JoinHandle<()>>,
+    /// Tries to write a checkpoint that failed since the last that did not.
+    failed: CheckpointFailures,
+}
+
+/// Tries to write a checkpoint that failed, one after another.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CheckpointFailures {
+    /// How many; 0 when the last one is there, or none was due yet.
+    pub tries: u64,
+    /// Why the last one failed.
+    pub error: Option<Error>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,6 +213,7 @@ impl Durable {
             let mut tickets = this.lock();
             match written {
                 Ok(()) => {
+                    tickets.failed = CheckpointFailures::default();
                     let first = tickets.needs.let_go(batch, &plan.covered);
                     // Before anybody appends what is needed from now on.
                     let number = lock(&this.newest).number;
@@ -215,6 +228,8 @@ impl Durable {
                 }
                 Err(error) => {
                     tickets.since = this.every;
+                    tickets.failed.tries += 1;
+                    tickets.failed.error = Some(error.clone());
                     tracing::error!(%batch, %error, "no checkpoint was written");
                 }
             }
@@ -232,6 +247,8 @@ impl Durable {
         let mut next = lock(&self.newest).clone().next(plan, written)?;
         offsets.into_iter().for_each(|file| next.add_offsets(file));
         next.covered = plan.covered.clone();
+        // A process that was given up may still write state; no manifest names it.
+        self.held.owner().check()?;
         match self.store.publish(&next.name(), next.to_bytes()?).await {
             Ok(true) => point("checkpoint:visible"),
             Ok(false) => return self.follow(&next.name()).await,
@@ -275,6 +292,11 @@ impl Durable {
         lock(&self.marks).forgotten()
     }
 
+    /// Tries to write a checkpoint that failed since the last that did not.
+    pub fn failures(&self) -> CheckpointFailures {
+        self.lock().failed.clone()
+    }
+
     /// Waits for a checkpoint that is being written. The directory is free when all else that has a part in
     /// this has let go of it.
     pub async fn close(&self) {
@@ -292,6 +314,7 @@ impl Tickets {
             since: 0,
             tried: 0,
             writing: None,
+            failed: CheckpointFailures::default(),
         }
     }
 }

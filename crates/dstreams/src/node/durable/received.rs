@@ -6,6 +6,7 @@
 //! It removes them when checkpoints have all that counts of them.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +15,7 @@ use dstreams_control::durable::{Covered, Needs};
 use dstreams_control::{BatchTime, ReceiverId};
 
 use crate::error::{Error, Result};
-use crate::node::journal::{Entry, Journal, Ticket, sync_dir};
+use crate::node::journal::{Entry, Journal, Owner, Ticket, sync_dir};
 use crate::receive::Block;
 
 /// What the names of directories begin with: those that are written, those that were taken away from who writes, copies
@@ -29,13 +30,16 @@ pub struct BlockJournal {
     journal: Journal,
     needs: Mutex<Needs<Ticket>>,
     dir: PathBuf,
+    /// The master that this worker is of.
+    owner: Owner,
 }
 
 impl BlockJournal {
     /// Begins the journal of a worker, in a directory that nobody had.
-    pub fn begin(dir: PathBuf) -> Result<Self> {
+    pub fn begin(dir: PathBuf, owner: Owner) -> Result<Self> {
         Ok(BlockJournal {
-            journal: Journal::fenced(&dir)?,
+            journal: Journal::fenced(&dir, Some(owner.clone()))?,
+            owner,
             needs: Mutex::default(),
             dir,
         })
@@ -62,9 +66,10 @@ impl BlockJournal {
         self.journal.let_go_before(first, None);
     }
 
-    /// Whether a master has taken it away: this worker is of no cluster any more.
+    /// Whether a master has taken it away: this worker is of no cluster any more. Not where that cannot be known.
     pub fn was_taken(&self) -> bool {
-        !self.dir.exists()
+        let is_gone = matches!(&std::fs::metadata(&self.dir), Err(error) if error.kind() == ErrorKind::NotFound);
+        is_gone || self.owner.is_there().is_ok_and(|is_there| !is_there)
     }
 }
 
@@ -189,7 +194,7 @@ mod tests {
     #[test]
     fn who_lives_on_does_not_change_what_was_taken() {
         let program = std::env::temp_dir().join(format!("dstreams-taken-{}", std::process::id()));
-        let journal = Journal::fenced(&dir_of(&program, 3, 1)).unwrap();
+        let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
         let on = |ticket| futures::executor::block_on(journal.synced(ticket));
         on(journal.append(committed(1))).unwrap();
         for batch in 2..5 {
@@ -207,7 +212,7 @@ mod tests {
     #[test]
     fn half_a_copy_is_made_anew() {
         let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
-        let journal = Journal::fenced(&dir_of(&program, 3, 1)).unwrap();
+        let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
         let ticket = journal.append(committed(1));
         futures::executor::block_on(journal.synced(ticket)).unwrap();
         rename(&dir_of(&program, 3, 1), &program.join("fenced-3-1")).unwrap();

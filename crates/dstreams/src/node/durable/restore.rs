@@ -1,7 +1,6 @@
 //! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +19,7 @@ use super::set_aside;
 use super::store::Store;
 use super::{Durable, Tickets};
 use crate::error::{Error, Result};
-use crate::node::journal::{DirLock, Entry, Journal, Opening, Ticket, read};
+use crate::node::journal::{DirLock, Entry, Journal, Opening, Ticket, random_name, read};
 use crate::receive::Block;
 
 /// What an earlier process left.
@@ -73,13 +72,6 @@ pub(super) fn without_records(
         Entry::Gone { receiver, blocks } => durable::Entry::Gone { receiver, blocks },
     };
     Ok((entry, None))
-}
-
-/// A name that no other directory has.
-fn random_name() -> String {
-    // The keys of a RandomState come from the operating system's randomness.
-    let half = || RandomState::new().hash_one(std::process::id());
-    format!("{:016x}{:016x}", half(), half())
 }
 
 fn wrong(message: String) -> Error {
@@ -231,7 +223,7 @@ impl Durable {
             incarnation: restart.incarnation,
             ..begins
         };
-        let journal = Journal::open(dir, next, Some(opening))?;
+        let journal = Journal::open(dir, next, Some(opening), Some(lock.owner().clone()))?;
         let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
         let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
         let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
@@ -261,7 +253,7 @@ impl Durable {
         let durable = Durable {
             dir: dir.clone(),
             store,
-            _lock: lock,
+            held: lock,
             journal,
             every,
             incarnation: restored.incarnation,

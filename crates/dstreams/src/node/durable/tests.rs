@@ -171,7 +171,7 @@ async fn a_directory_is_opened_again_and_again() {
         incarnation: 70_000,
         ..read(&dir.0).unwrap().opening().unwrap().clone()
     };
-    drop(Journal::open(&dir.0, read(&dir.0).unwrap().next(), Some(started)).unwrap());
+    drop(Journal::open(&dir.0, read(&dir.0).unwrap().next(), Some(started), None).unwrap());
     let (_, restored) = open_both(&dir).await;
     assert_eq!(restored.first_receiver(), ReceiverId::first_of(70_001).0);
     assert_eq!(restored.blocks.len(), 3);

@@ -25,7 +25,8 @@ mod tests;
 mod write;
 
 pub(crate) use entry::{Entry, Opening};
-pub use lock::DirLock;
+pub(crate) use lock::random_name;
+pub use lock::{DirLock, Owner};
 #[cfg(test)]
 use read::Next;
 pub(crate) use read::{Found, look, read};

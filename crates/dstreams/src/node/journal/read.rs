@@ -1,6 +1,7 @@
 //! Reading a journal: after a crash, or to look at it.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, Opening};
@@ -95,27 +96,35 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
     let mut found = Found::default();
     let files = files(dir)?;
     let last = files.last().map(|(number, _)| *number);
-    for (number, path) in files {
-        let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
+    for (at, (number, path)) in files.iter().enumerate() {
+        let number = *number;
+        let mut bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
+        // What a process wrote behind the back of the one that had taken the directory from it was never said to be there.
+        if let Some((_, next)) = files.get(at + 1)
+            && let Some((of, length)) = header_of(next)
+            && of == number + 1
+        {
+            bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        }
         let is_last = Some(number) == last;
         let header = segment::open(&bytes);
         if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
             // It was being made; nothing was written to it.
             if mend {
-                std::fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
+                std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
             }
             found.torn += bytes.len() as u64;
             continue;
         }
-        let (is, before) = header.map_err(|error| damaged(&path, 0, &error.to_string()))?;
+        let (is, before) = header.map_err(|error| damaged(path, 0, &error.to_string()))?;
         if is != number {
-            return Err(damaged(&path, 0, &format!("it is file {is} by its header")));
+            return Err(damaged(path, 0, &format!("it is file {is} by its header")));
         }
         if let Some((previous, length)) = found.last
             && (previous + 1, length) != (number, before)
         {
             let text = format!("file {previous} before it has {length} bytes; it had {before}");
-            return Err(damaged(&path, 0, &text));
+            return Err(damaged(path, 0, &text));
         }
         let mut bad = None;
         let end = segment::scan(&bytes, number, |body| match Entry::from_bytes(body) {
@@ -123,25 +132,25 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
             Err(error) => drop(bad.get_or_insert(error)),
         });
         if let Some(error) = bad {
-            return Err(damaged(&path, 0, &error.to_string()));
+            return Err(damaged(path, 0, &error.to_string()));
         }
         let length = match end {
             End::Whole => {
                 if mend && is_last {
                     // A process that was killed may not have; and who goes on is told of all there is.
-                    sync(&path)?;
+                    sync(path)?;
                 }
                 bytes.len() as u64
             }
             End::Torn(at) if is_last => {
                 if mend {
-                    cut(&path, at)?;
+                    cut(path, at)?;
                 }
                 found.torn += bytes.len() as u64 - at;
                 at
             }
             End::Torn(at) | End::Damaged(at) => {
-                return Err(damaged(&path, at, "an entry does not match its checksum"));
+                return Err(damaged(path, at, "an entry does not match its checksum"));
             }
         };
         found.first.get_or_insert(number);
@@ -149,6 +158,15 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
         found.last = Some((number, length));
     }
     Ok(found)
+}
+
+/// The number of a file and the length of the one before it, if its header can be read.
+fn header_of(path: &Path) -> Option<(u64, u64)> {
+    let mut header = [0; segment::HEADER_BYTES as usize];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut header))
+        .ok()?;
+    segment::open(&header).ok()
 }
 
 /// The files of a journal, in order.

@@ -68,7 +68,7 @@ fn on<T>(future: impl Future<Output = T>) -> T {
 
 /// Appends the entries, group by group; each group is synced before the next.
 fn write(dir: &Path, groups: &[Vec<Entry>]) {
-    let journal = Journal::open(dir, read(dir).unwrap().next(), None).unwrap();
+    let journal = Journal::open(dir, read(dir).unwrap().next(), None, None).unwrap();
     for group in groups {
         let tickets: Vec<_> = group
             .iter()
@@ -210,7 +210,7 @@ fn processes_that_end_soon_leave_no_file_each() {
     let mut all = vec![large(1)];
     for number in 0..20 {
         let found = read(&dir.0).unwrap();
-        let journal = Journal::open(&dir.0, found.next(), Some(opening(number))).unwrap();
+        let journal = Journal::open(&dir.0, found.next(), Some(opening(number)), None).unwrap();
         all.retain(|entry| !matches!(entry, Entry::Opening(_)));
         all.insert(1, Entry::Opening(Box::new(opening(number))));
         if number % 4 == 1 {
@@ -229,7 +229,7 @@ fn processes_that_end_soon_leave_no_file_each() {
 fn a_file_says_on_which_checkpoint_the_journal_stands() {
     let dir = Dir::new();
     let first = read(&dir.0).unwrap().next();
-    let journal = Journal::open(&dir.0, first, Some(opening(0))).unwrap();
+    let journal = Journal::open(&dir.0, first, Some(opening(0)), None).unwrap();
     for checkpoint in 1..4 {
         journal.let_go_before(None, Some(checkpoint));
         on(journal.synced(journal.append(committed(checkpoint)))).unwrap();
@@ -243,7 +243,7 @@ fn a_file_says_on_which_checkpoint_the_journal_stands() {
 fn files_that_are_not_needed_go() {
     let dir = Dir::new();
     write(&dir.0, &[vec![large(1)]]);
-    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None).unwrap();
+    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
     let two = journal.append(committed(2));
     journal.let_go_before(Some(Ticket::EARLIER), None);
     on(journal.synced(two)).unwrap();
@@ -279,7 +279,7 @@ fn a_file_that_is_missing_or_shortened_in_the_middle_is_found() {
 #[test]
 fn a_failed_write_ends_the_journal() {
     let dir = Dir::new();
-    let journal = Journal::open(&dir.0, Next::default(), None).unwrap();
+    let journal = Journal::open(&dir.0, Next::default(), None, None).unwrap();
     on(journal.synced(journal.append(committed(1)))).unwrap();
     // The next file cannot be made: its directory is gone.
     std::fs::remove_dir_all(&dir.0).unwrap();
@@ -395,7 +395,7 @@ fn write_fixture() {
 fn a_journal_that_is_taken_away_fails() {
     let dir = Dir::new();
     let (theirs, taken) = (dir.0.join("theirs"), dir.0.join("taken"));
-    let journal = Journal::fenced(&theirs).unwrap();
+    let journal = Journal::fenced(&theirs, None).unwrap();
     let entry = |incarnation| Entry::Opened { incarnation };
     on(journal.synced(journal.append(entry(1)))).unwrap();
     std::fs::rename(&theirs, &taken).unwrap();
@@ -410,10 +410,53 @@ fn a_journal_that_is_taken_away_fails() {
 #[test]
 fn a_journal_that_lacks_an_entry_fails() {
     let dir = Dir::new();
-    let journal = Journal::open(&dir.0, Next::default(), None).unwrap();
+    let journal = Journal::open(&dir.0, Next::default(), None, None).unwrap();
     let before = journal.append(Entry::Opened { incarnation: 1 });
     journal.fail(Error::NotRunning);
     let later = journal.append(Entry::Opened { incarnation: 2 });
     assert!(on(journal.synced(later)).is_err());
     on(journal.synced(before)).unwrap();
+}
+
+/// The directory of a process that runs is removed, renamed, or taken by another process whose lock it does not see:
+/// what was acknowledged is read by the next one, and nothing is acknowledged any more.
+#[test]
+fn a_directory_that_is_not_ours_any_more_ends_the_journal() {
+    let take_away: [fn(&Path); 3] = [
+        |dir| std::fs::remove_dir_all(dir).unwrap(),
+        |dir| {
+            std::fs::rename(dir, dir.with_extension("moved")).unwrap();
+            DirLock::take(dir).unwrap();
+        },
+        // As where locks are those of one machine.
+        |dir| std::fs::write(dir.join("lock"), random_name()).unwrap(),
+    ];
+    for (at, take_away) in take_away.into_iter().enumerate() {
+        let dir = Dir::new();
+        let held = DirLock::take(&dir.0).unwrap();
+        let owner = Some(held.owner().clone());
+        let journal = Journal::open(&dir.0, Next::default(), Some(opening(0)), owner).unwrap();
+        on(journal.synced(journal.append(committed(1)))).unwrap();
+        take_away(&dir.0);
+        let error = on(journal.synced(journal.append(committed(2)))).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(dir.0.to_str().unwrap()), "{at}: {text}");
+        assert!(on(journal.synced(journal.append(committed(3)))).is_err());
+        let _ = std::fs::remove_dir_all(dir.0.with_extension("moved"));
+    }
+}
+
+/// A process that was given up writes on for a moment, into a file that its successor has read: that is not damage.
+#[test]
+fn what_was_written_behind_a_successor_is_left_out() {
+    let dir = Dir::new();
+    write(&dir.0, &[vec![large(1)]]);
+    let file = last_file(&dir.0);
+    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
+    on(journal.synced(journal.append(committed(2)))).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    for behind in [&b"half an entry"[..], &before[36..]] {
+        std::fs::write(&file, [&before, behind].concat()).unwrap();
+        assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use tokio::sync::watch;
 
 use super::entry::{Entry, Opening};
+use super::lock::Owner;
 use super::output::Output;
 use super::read::{Next, files};
 use super::segment;
@@ -59,29 +60,40 @@ struct Done {
 }
 
 impl Journal {
-    /// Goes on after what was found in the directory. Each file begins with `opening`. The directory is the caller's:
-    /// see [`super::DirLock`].
-    pub fn open(dir: &Path, next: Next, opening: Option<Opening>) -> Result<Self> {
+    /// Goes on after what was found in the directory, which is the owner's: what is synced when it is so no more is not
+    /// said to be, and the journal fails. Each file begins with `opening`.
+    pub fn open(
+        dir: &Path,
+        next: Next,
+        opening: Option<Opening>,
+        owner: Option<Owner>,
+    ) -> Result<Self> {
         let file = match &next.again {
             Some(again) => Segment::replace(dir, &next, opening.as_ref(), again)?,
             None => Segment::create(dir, next.number, next.before, opening.as_ref())?,
         };
-        Journal::begin(dir, file, opening, false)
+        Journal::begin(dir, file, opening, (owner, false))
     }
 
     /// A journal in a directory of its own, which another process may take away by renaming it: what is synced
     /// after that is not said to be, and the journal fails. So who renames it and reads it then has all that
-    /// anybody was told of.
-    pub fn fenced(dir: &Path) -> Result<Self> {
+    /// anybody was told of. A process that takes the whole program first names itself as its owner: that is seen even
+    /// where a rename is not at once.
+    pub fn fenced(dir: &Path, owner: Option<Owner>) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|error| Error::file("make", dir, error))?;
         if let Some(parent) = dir.parent() {
             // The directory's name; those of its files are synced with them.
             sync_dir(parent)?;
         }
-        Journal::begin(dir, Segment::create(dir, 1, 0, None)?, None, true)
+        Journal::begin(dir, Segment::create(dir, 1, 0, None)?, None, (owner, true))
     }
 
-    fn begin(dir: &Path, file: Segment, opening: Option<Opening>, fenced: bool) -> Result<Self> {
+    fn begin(
+        dir: &Path,
+        file: Segment,
+        opening: Option<Opening>,
+        owner: (Option<Owner>, bool),
+    ) -> Result<Self> {
         let (orders, queue) = mpsc::channel();
         let (tell, done) = watch::channel(Done::default());
         let dir = dir.to_owned();
@@ -95,7 +107,7 @@ impl Journal {
                     file,
                     opening,
                     tell,
-                    fenced,
+                    owner,
                 };
                 writer.run(&queue);
             })
@@ -273,8 +285,8 @@ struct Writer {
     /// What the next file begins with.
     opening: Option<Opening>,
     tell: watch::Sender<Done>,
-    /// Whether the directory may be taken away.
-    fenced: bool,
+    /// Whose the directory is, and whether it itself may be taken away too.
+    owner: (Option<Owner>, bool),
 }
 
 impl Writer {
@@ -339,7 +351,10 @@ impl Writer {
 
     /// After a sync: who takes the directory away reads it then.
     fn check_ours(&self) -> Result<()> {
-        if !self.fenced {
+        if let Some(owner) = &self.owner.0 {
+            owner.check()?;
+        }
+        if !self.owner.1 {
             return Ok(());
         }
         let found = std::fs::metadata(&self.dir).map(drop);

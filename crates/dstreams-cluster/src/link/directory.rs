@@ -1,0 +1,112 @@
+//! [`Directory`]: where a program is persisted, as one of its processes sees it.
+//!
+//! A worker acknowledges what is in its journal, which only the master's next process reads: both must see the same
+//! files. So the master writes a random name into the directory, and a worker that joins says which name it reads there.
+
+use dstreams::cluster::{Owner, Parts};
+use serde::{Deserialize, Serialize};
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Its path.
+    pub path: String,
+    /// The name that is written there, or why none can be read.
+    pub owner: Result<String, String>,
+    /// Where checkpoints are, if elsewhere.
+    pub checkpoints: Option<String>,
+}
+
+impl Directory {
+    /// That of a program; none where it has none.
+    pub fn of(parts: &Parts) -> Option<Self> {
+        let kept = parts.kept()?;
+        let owner = Owner::of(&kept.dir);
+        Some(Directory {
+            path: kept.dir.display().to_string(),
+            owner: owner
+                .map(|owner| owner.name)
+                .map_err(|error| error.to_string()),
+            checkpoints: kept.checkpoints.as_ref().map(|store| store.place()),
+        })
+    }
+
+    /// Why a worker that sees `theirs` cannot work for a master that sees `ours`.
+    pub fn differs(ours: Option<&Self>, theirs: Option<&Self>) -> Option<String> {
+        let (ours, theirs) = match (ours, theirs) {
+            (None, None) => return None,
+            (Some(ours), None) => {
+                let path = &ours.path;
+                return Some(format!(
+                    "the master's program is kept in the directory {path} and this worker's in none, so what it \
+                     acknowledges would not outlive it; have every process build the program with `restore_or_new`"
+                ));
+            }
+            (None, Some(theirs)) => {
+                let path = &theirs.path;
+                return Some(format!(
+                    "this worker's program is kept in the directory {path} and the master's in none; have every \
+                     process build the program with `restore_or_new`, or none"
+                ));
+            }
+            (Some(ours), Some(theirs)) => (ours, theirs),
+        };
+        if ours.owner != theirs.owner {
+            let why = match &theirs.owner {
+                Ok(_) => "which another process works in".to_owned(),
+                Err(error) => format!("where {error}"),
+            };
+            return Some(format!(
+                "the master's directory is {}; this worker sees {}, {why}; have both reach one file system by the same \
+                 absolute path",
+                ours.path, theirs.path
+            ));
+        }
+        if ours.checkpoints != theirs.checkpoints {
+            let place = |of: &Self| of.checkpoints.clone().unwrap_or_else(|| of.path.clone());
+            return Some(format!(
+                "the master has checkpoints at {}, this worker at {}; name the same place everywhere",
+                place(ours),
+                place(theirs)
+            ));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(path: &str, owner: Result<&str, &str>, checkpoints: Option<&str>) -> Option<Directory> {
+        Some(Directory {
+            path: path.to_owned(),
+            owner: owner.map(str::to_owned).map_err(str::to_owned),
+            checkpoints: checkpoints.map(str::to_owned),
+        })
+    }
+
+    #[test]
+    fn what_differs_is_said() {
+        let ours = seen("/kept", Ok("name"), None);
+        let told = |theirs: Option<Directory>| Directory::differs(ours.as_ref(), theirs.as_ref());
+        assert_eq!(told(seen("/kept", Ok("name"), None)), None);
+        // The same file system at another path.
+        assert_eq!(told(seen("/mnt/kept", Ok("name"), None)), None);
+        assert_eq!(Directory::differs(None, None), None);
+        for (theirs, says) in [
+            (None, "this worker's in none"),
+            (seen("/kept", Ok("other"), None), "another process"),
+            (seen("/kept", Err("cannot read"), None), "where cannot read"),
+            (
+                seen("/kept", Ok("name"), Some("s3://b")),
+                "this worker at s3://b",
+            ),
+        ] {
+            let why = told(theirs).unwrap();
+            assert!(why.contains("/kept") && why.contains(says), "{why}");
+        }
+        let why = Directory::differs(None, ours.as_ref()).unwrap();
+        assert!(why.contains("the master's in none"), "{why}");
+    }
+}
