@@ -132,13 +132,19 @@ impl Flow {
     }
 
     fn take_pack(&mut self) -> Result<(), Error> {
-        let Some(batch) = self.slot.as_ref().and_then(|slot| slot.take()) else {
+        let Some(slot) = &self.slot else {
             return Ok(());
         };
-        // A pack that was full before this one was opened is in the channel: it goes first.
-        while let Ok(group) = self.input.try_recv() {
-            self.waiting.extend(group);
-        }
+        // A pack that was full before this one was opened is in the channel: it goes first. Not one that is filled
+        // after this one was taken, so both happen at once.
+        let batch = slot.take_after(|| {
+            while let Ok(group) = self.input.try_recv() {
+                self.waiting.extend(group);
+            }
+        });
+        let Some(batch) = batch else {
+            return Ok(());
+        };
         self.waiting.push_back(self.encoder.encode(&batch?)?);
         Ok(())
     }
@@ -235,5 +241,58 @@ mod tests {
         flow.take_pack().unwrap();
         let records: Vec<_> = flow.waiting.iter().map(|encoded| encoded.records).collect();
         assert_eq!(records, [100, 1]);
+    }
+
+    /// The eight digits of a message with one line.
+    fn number(encoded: &Encoded) -> usize {
+        let digits = |text: &&[u8]| text.iter().all(u8::is_ascii_digit);
+        let line = encoded.body.windows(8).find(digits).unwrap();
+        std::str::from_utf8(line).unwrap().parse().unwrap()
+    }
+
+    /// Two threads take packs, and each line fills one.
+    #[test]
+    fn lines_stay_in_order_whoever_takes_them() {
+        const LINES: usize = 10_000;
+        let options = Options {
+            pack_lines: 1,
+            ..Options::default()
+        };
+        let slot = Arc::new(Slot::new(&options));
+        let (sender, input) = mpsc::channel(1);
+        let mut flow = Flow {
+            input,
+            closed: false,
+            slot: Some(Arc::clone(&slot)),
+            encoder: Encoder::new(),
+            waiting: VecDeque::new(),
+            window: Window::new(&options),
+        };
+        let sending = std::thread::spawn(move || {
+            let mut encoder = Encoder::new();
+            for line in 0..LINES {
+                // As a sender of lines does: it takes a full pack where there is room, else the task does.
+                while slot.push_line(&format!("{line:08}")).lines == 0 {
+                    std::thread::yield_now();
+                }
+                if let Ok(permit) = sender.try_reserve()
+                    && let Some(batch) = slot.take()
+                {
+                    permit.send(vec![encoder.encode(&batch.unwrap()).unwrap()]);
+                }
+            }
+        });
+        let mut came = 0;
+        while came < LINES {
+            match flow.input.try_recv() {
+                Ok(group) => flow.waiting.extend(group),
+                Err(_) => flow.take_pack().unwrap(),
+            }
+            for encoded in flow.waiting.drain(..) {
+                assert_eq!(number(&encoded), came);
+                came += 1;
+            }
+        }
+        sending.join().unwrap();
     }
 }

@@ -122,9 +122,16 @@ impl Slot {
 
     /// The lines so far, as a batch; `None` if there are none.
     pub(crate) fn take(&self) -> Option<Result<RecordBatch, Error>> {
+        self.take_after(|| ())
+    }
+
+    /// The same. `before` runs first, and until the pack is taken no line is added and no other pack is taken.
+    pub(crate) fn take_after(&self, before: impl FnOnce()) -> Option<Result<RecordBatch, Error>> {
         let mut lines = {
             let mut pack = self.lock();
-            pack.opened.take()?;
+            pack.opened?;
+            before();
+            pack.opened = None;
             let bytes = std::mem::take(&mut pack.bytes);
             // The next pack is likely to become as large as this one.
             let next = StringBuilder::with_capacity(pack.lines.len(), bytes);
