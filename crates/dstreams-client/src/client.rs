@@ -46,6 +46,7 @@ impl Client {
     /// call it again, [`Error::is_retryable`] says so.
     pub async fn connect(addresses: impl ToAddresses, options: Options) -> Result<Self, Error> {
         options.check()?;
+        let options = options.bounded();
         let mut addresses = Addresses::new(&addresses)?;
         let mut tries = addresses.len();
         loop {

@@ -11,6 +11,8 @@ use crate::protocol::is_token;
 
 /// How a client packs, sends, waits and tries again.
 ///
+/// A time may be `Duration::MAX`: for ever. What is waited for an answer is at least a millisecond.
+///
 /// ```
 /// use dstreams_client::Options;
 /// use std::time::Duration;
@@ -141,7 +143,31 @@ impl Default for Retry {
 /// Offsets of a text column are 32 bits: no message may come near 2 GiB.
 const LARGEST_MESSAGE: usize = 1024 * 1024 * 1024;
 
+/// The longest time that is waited: for ever. Timers count no Duration::MAX from now on.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The shortest wait for an answer.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
 impl Options {
+    /// These, with times that are for ever cut to what timers can count.
+    pub(crate) fn bounded(self) -> Self {
+        let bounded = |time: Duration| time.min(FOR_EVER);
+        Self {
+            linger: bounded(self.linger),
+            connect_timeout: bounded(self.connect_timeout),
+            open_timeout: bounded(self.open_timeout),
+            ack_timeout: bounded(self.ack_timeout),
+            keep_alive: bounded(self.keep_alive),
+            retry: Retry {
+                elapsed: bounded(self.retry.elapsed),
+                first_pause: bounded(self.retry.first_pause),
+                longest_pause: bounded(self.retry.longest_pause),
+                ..self.retry
+            },
+            ..self
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         let positive = [
             ("pack_bytes", self.pack_bytes),
@@ -154,6 +180,19 @@ impl Options {
         for (name, value) in positive {
             if value == 0 {
                 return refuse(format!("{name} is 0, it must be at least 1"));
+            }
+        }
+        let waits = [
+            ("connect_timeout", self.connect_timeout),
+            ("open_timeout", self.open_timeout),
+            ("ack_timeout", self.ack_timeout),
+            ("keep_alive", self.keep_alive),
+        ];
+        for (name, value) in waits {
+            if value < SHORTEST_WAIT {
+                return refuse(format!(
+                    "{name} is {value:?}, it must be at least {SHORTEST_WAIT:?}: no server answers sooner"
+                ));
             }
         }
         if self.max_message_bytes > LARGEST_MESSAGE {
@@ -212,6 +251,20 @@ mod tests {
                     ..Options::default()
                 },
                 "1 GiB",
+            ),
+            (
+                Options {
+                    keep_alive: Duration::ZERO,
+                    ..Options::default()
+                },
+                "keep_alive is 0ns",
+            ),
+            (
+                Options {
+                    ack_timeout: Duration::from_nanos(1),
+                    ..Options::default()
+                },
+                "ack_timeout is 1ns",
             ),
             (
                 Options {

@@ -230,3 +230,64 @@ fn a_sender_whose_runtime_is_gone_says_so() {
     assert_eq!(error.tally().unwrap().acknowledged, 1);
     assert_eq!(error.outcome(), Outcome::Failed);
 }
+
+/// No time is too long: the longest of each, and all of them, and no wait where there may be none.
+#[tokio::test]
+async fn times_may_be_for_ever_or_nothing() {
+    let (most, none) = (Duration::MAX, Duration::ZERO);
+    let retry = |time| Retry {
+        elapsed: time,
+        first_pause: time,
+        longest_pause: time,
+        ..Retry::default()
+    };
+    let all = [
+        Options {
+            linger: most,
+            ..small()
+        },
+        Options {
+            connect_timeout: most,
+            ..small()
+        },
+        Options {
+            open_timeout: most,
+            ..small()
+        },
+        Options {
+            ack_timeout: most,
+            ..small()
+        },
+        Options {
+            keep_alive: most,
+            ..small()
+        },
+        Options {
+            retry: retry(most),
+            ..small()
+        },
+        Options {
+            linger: none,
+            retry: retry(none),
+            ..small()
+        },
+    ];
+    for options in all {
+        let shown = format!("{options:?}");
+        let store = Store::lines();
+        let server = Server::start(&store);
+        let client = Client::connect(server.address, options).await.unwrap();
+        let mut lines = client.lines("lines").await.unwrap();
+        let sent = async {
+            lines.send("one").await?;
+            // The task looks at its timers.
+            tokio::task::yield_now().await;
+            lines.send("two").await?;
+            lines.flush().await?;
+            lines.finish().await
+        };
+        let sent = tokio::time::timeout(Duration::from_secs(20), sent).await;
+        sent.expect(&shown).expect(&shown);
+        assert_eq!(store.stored_lines(), ["one", "two"]);
+    }
+}
