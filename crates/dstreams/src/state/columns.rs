@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, PrimitiveArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, UInt64Type};
@@ -156,7 +156,19 @@ fn less(kind: Kind, one: u64, other: u64) -> bool {
     }
 }
 
-/// The values of a column as bits.
+/// The values of a column of partial results, as bits. A null would be whatever number lies beneath it.
+pub(super) fn bits_of_partial(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
+    match column.null_count() {
+        0 => bits_of(column),
+        nulls => Err(Error::Schema {
+            what: "partial results of an aggregate".into(),
+            expected: "no nulls".into(),
+            found: format!("{nulls} in {} rows", column.len()),
+        }),
+    }
+}
+
+/// The values of a column as bits; of a null, any number.
 pub(super) fn bits_of(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     let buffer = match Kind::of(column.data_type())? {
         Kind::Signed => {

@@ -10,7 +10,7 @@ use datafusion::arrow::compute::filter_record_batch;
 use dstreams_control::BatchTime;
 
 use super::changes::Changes;
-use super::columns::{Combine, bits_of, column_of};
+use super::columns::{Combine, bits_of_partial, column_of};
 use super::keys::{Keys, key_schema};
 use super::stacks::Stacks;
 use crate::error::Result;
@@ -115,7 +115,7 @@ impl WindowPartition {
             self.keys
                 .intern(&rows.columns()[..self.spec.keys], &mut slots)?;
             self.grow();
-            let columns = rows.columns()[self.spec.keys..].iter().map(bits_of);
+            let columns = rows.columns()[self.spec.keys..].iter().map(bits_of_partial);
             let columns = columns.collect::<Result<Vec<_>>>()?;
             self.revive(&slots, &columns[self.spec.count]);
             for (column, combine) in self.combine.iter().enumerate() {

@@ -169,6 +169,11 @@ impl<T: Record> DStream<T> {
     /// and single values. `now()`, `random()` and `uuid()` are refused: a batch must give the same
     /// result whenever it is run.
     ///
+    /// A column that may be null and is put into a field without `Option` is refused too, where that is known: an
+    /// aggregate of all rows (of no rows it is null, and intervals may be empty), the other side of an outer join,
+    /// `nullif`, a column that is nullable itself. Use `coalesce`, or `Option`. A null that comes where it was not
+    /// foreseen fails the batch, with column and row; [`DStream::try_sql`] rejects such rows instead.
+    ///
     /// ```
     /// # use dstreams::StreamContext;
     /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();

@@ -11,6 +11,7 @@ pub(crate) mod graph;
 pub(crate) mod initial;
 pub(crate) mod key_state;
 pub(crate) mod keyed;
+mod nulls;
 pub(crate) mod object_url;
 pub(crate) mod output;
 pub mod record;

@@ -22,7 +22,7 @@ use datafusion::arrow::json::writer::LineDelimited;
 
 use super::record::{Builder, Columns, Out, Record, columns_of};
 use super::rows::{Op, RowsFn, RowsTask, panic_message, text_buffers};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Kind of a row that was made.
 pub(super) const OK: u8 = 0;
@@ -360,12 +360,13 @@ fn fits(record: &Schema, rows: &RecordBatch) -> BooleanBuffer {
     let columns = record.fields().iter().zip(rows.columns());
     let columns = columns.filter(|(field, _)| !field.is_nullable());
     let nulls = columns.filter_map(|(_, column)| column.logical_nulls());
+    let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
     let all = BooleanBuffer::new_set(rows.num_rows());
     nulls.fold(all, |fits, nulls| &fits & nulls.inner())
 }
 
 /// The columns of a row that are null and must not be, as text; nothing where there are none.
-pub(crate) fn nulls_of(record: &Schema, rows: &RecordBatch, row: usize) -> String {
+fn nulls_of(record: &Schema, rows: &RecordBatch, row: usize) -> String {
     let columns = record.fields().iter().zip(rows.columns());
     let nulls = columns.filter(|(field, column)| {
         let nulls = || column.logical_nulls();
@@ -381,8 +382,30 @@ pub(crate) fn nulls_of(record: &Schema, rows: &RecordBatch, row: usize) -> Strin
     }
 }
 
+/// Refuses rows that have a null where the columns of `record` have none, by the first such row.
+pub(super) fn check_nulls(record: &Schema, rows: &RecordBatch) -> Result<()> {
+    let mut columns = record.fields().iter().zip(rows.columns());
+    if !columns.any(|(field, column)| !field.is_nullable() && column.null_count() > 0) {
+        return Ok(());
+    }
+    let fits = fits(record, rows);
+    let Some(row) = (0..rows.num_rows()).find(|row| !fits.value(*row)) else {
+        return Ok(());
+    };
+    let line = json_lines(&rows.slice(row, 1))?;
+    Err(Error::Schema {
+        what: "a row of the result".into(),
+        expected: "no null where the record has no `Option`".into(),
+        found: format!(
+            "that {} in {}; use `coalesce`, or `Option`, or `try_sql`, which rejects such rows",
+            nulls_of(record, rows, row),
+            bounded(&line.trim_end())
+        ),
+    })
+}
+
 /// Rows as lines of JSON, nulls included.
-pub(crate) fn json_lines(rows: &RecordBatch) -> Result<String> {
+fn json_lines(rows: &RecordBatch) -> Result<String> {
     let builder = WriterBuilder::new().with_explicit_nulls(true);
     let mut lines = builder.build::<_, LineDelimited>(Vec::new());
     lines.write(rows)?;

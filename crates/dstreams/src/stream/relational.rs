@@ -15,6 +15,7 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, Volatility, ident};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::graph::Graph;
+use super::nulls::{self, Nulls};
 use crate::error::{Error, Operator, Result};
 
 type Build = dyn Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Send + Sync;
@@ -179,6 +180,7 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
     if !(by_name || by_place) {
         return Err(mismatch());
     }
+    let nulls = nulls::columns(frame.logical_plan());
     let qualified = frame.schema().columns();
     let mut columns = Vec::with_capacity(wanted.fields().len());
     for (place, field) in wanted.fields().iter().enumerate() {
@@ -186,6 +188,17 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
             true => found.index_of(field.name())?,
             false => place,
         };
+        let reason = nulls.get(place).and_then(Nulls::reason);
+        if let Some(reason) = reason.filter(|_| !field.is_nullable()) {
+            return Err(Error::Schema {
+                what: format!("column `{}` of the result", found.field(place).name()),
+                expected: format!(
+                    "no nulls, since `{}` of the record is no `Option`",
+                    field.name()
+                ),
+                found: format!("that it may be null: {reason}; use `coalesce`, or `Option`"),
+            });
+        }
         let kind = found.field(place).data_type();
         let column = Expr::Column(qualified[place].clone());
         let column = match field.data_type() {

@@ -16,6 +16,7 @@ use datafusion::arrow::datatypes::{SchemaRef, UInt8Type};
 use datafusion::error::DataFusionError;
 
 use super::record::{Builder, Columns, Out, Record, columns_of, finish_batch};
+use super::rejects::check_nulls;
 use crate::error::Result;
 
 /// What closures must be: shared between tasks.
@@ -181,6 +182,7 @@ impl RowsTask for Rename {
     fn run(&mut self, input: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
         let options = RecordBatchOptions::new().with_row_count(Some(input.num_rows()));
         let columns = input.columns().to_vec();
+        check_nulls(&self.0, input)?;
         let renamed = RecordBatch::try_new_with_options(Arc::clone(&self.0), columns, &options)?;
         Ok((renamed, input.num_rows()))
     }

@@ -230,10 +230,10 @@ fn an_error_of_a_query_names_the_query() {
     });
     names(&error, &["`sql`", "ivide by zero"]);
     let error = failure(|_, numbers| {
-        let query = "select case when value = 13 then null else value end as value from this";
+        let query = "select abs(nullif(value, 13)) as value from this";
         numbers.sql::<i64>(query).unwrap().for_each_rdd(|_| {});
     });
-    names(&error, &["`sql`", "null"]);
+    names(&error, &["`sql`", "column `value` is null"]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod keyed_state;
 mod killed;
 mod lifecycle;
 mod next_run;
+mod nulls;
 mod operators;
 mod program;
 mod receive_memory;

@@ -7,7 +7,7 @@ use dstreams_control::BatchTime;
 
 use super::KeyedState;
 use crate::error::Result;
-use crate::state::columns::{Combine, bits_of, column_of};
+use crate::state::columns::{Combine, bits_of, bits_of_partial, column_of};
 use crate::state::keyed::{Delta, Newest};
 use crate::stream::agg::AggPlan;
 
@@ -32,7 +32,10 @@ impl KeyedState {
             let mut has: Vec<bool> = (0..keys.len()).map(|key| found.is_there(key)).collect();
             for (rows, key_of) in rows.iter().zip(&key_of) {
                 let bits = &rows.columns()[self.spec.keys..][part.clone()];
-                let bits = bits.iter().map(bits_of).collect::<Result<Vec<_>>>()?;
+                let bits = bits
+                    .iter()
+                    .map(bits_of_partial)
+                    .collect::<Result<Vec<_>>>()?;
                 for (row, key) in key_of.iter().enumerate() {
                     for (at, combine) in combine[part.clone()].iter().enumerate().rev() {
                         let later = |before: usize| bits[at - before][row];
