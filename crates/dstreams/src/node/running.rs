@@ -17,6 +17,7 @@ use super::master::Message;
 use super::workers::Workers;
 use crate::batch::Clock;
 use crate::error::{Error, Result};
+use crate::stream::extreme::register_extremes;
 
 /// How long states that cannot be read now are asked for.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -174,6 +175,7 @@ impl Running {
             }
         };
         let session = SessionContext::new();
+        register_extremes(&session);
         for ((_, (name, schema)), partitions) in tables.into_iter().zip(rows) {
             let rows = MemTable::try_new(Arc::clone(schema), partitions)?;
             session.register_table(name, Arc::new(rows))?;

@@ -7,7 +7,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::numeric::div;
 use datafusion::arrow::datatypes::{DataType, Float64Type, SchemaRef, UInt64Type};
 use datafusion::common::ScalarValue;
-use datafusion::functions_aggregate::{count, min_max, sum, variance};
+use datafusion::functions_aggregate::{count, sum, variance};
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_plan::aggregates::{
@@ -18,6 +18,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use super::combine::CombineExec;
 use crate::error::Result;
 use crate::stream::agg::{AggPlan, Finish, Function, Part};
+use crate::stream::extreme::{greatest, least};
 use crate::stream::rows::{RowsFn, RowsTask};
 
 /// Aggregation of `input` by its first `keys` columns.
@@ -101,8 +102,8 @@ impl Aggregation<'_> {
         let function = match part.function {
             Function::Count => count::count_udaf(),
             Function::Sum => sum::sum_udaf(),
-            Function::Min => min_max::min_udaf(),
-            Function::Max => min_max::max_udaf(),
+            Function::Min => least(),
+            Function::Max => greatest(),
             Function::Moments => variance::var_samp_udaf(),
         };
         let argument: Arc<dyn PhysicalExpr> = match &part.column {

@@ -150,9 +150,14 @@ fn less(kind: Kind, one: u64, other: u64) -> bool {
     match kind {
         Kind::Signed => (one as i64) < other as i64,
         Kind::Unsigned => one < other,
-        Kind::Float => f64::from_bits(one)
-            .total_cmp(&f64::from_bits(other))
-            .is_lt(),
+        Kind::Float => {
+            // Of either sign, what is not a number is the greatest.
+            let (one, other) = (f64::from_bits(one), f64::from_bits(other));
+            match (one.is_nan(), other.is_nan()) {
+                (false, false) => one.total_cmp(&other).is_lt(),
+                (one, other) => !one && other,
+            }
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! vectorised ones) and how its results follow from them. The parts are what partial results,
 //! windows and states hold. Columns must be without nulls: filter or replace nulls before.
 //!
+//! Least and greatest floating-point numbers are those of one total order, in which what is not a number (`NaN`, of
+//! either sign) is greater than all others, and `-0.0` less than `0.0`: here as in queries, in any order of rows.
+//!
 //! All are of fixed size for each key, so that they can be held for ever. What keeps every value that
 //! it saw (a median, a list, a count of distinct values) is no aggregate here: within a batch it is
 //! a query ([`DStream::sql`](crate::DStream::sql)), and [`by_name()`] refuses it by name.

@@ -6,6 +6,7 @@
 
 pub mod agg;
 pub(crate) mod dstream;
+pub(crate) mod extreme;
 pub(crate) mod format;
 pub(crate) mod graph;
 pub(crate) mod initial;

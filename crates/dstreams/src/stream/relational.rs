@@ -14,6 +14,7 @@ use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, Volatility, ident};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use super::extreme;
 use super::graph::Graph;
 use super::nulls::{self, Nulls};
 use crate::error::{Error, Operator, Result};
@@ -115,6 +116,8 @@ impl Query {
             session.register_table(name.as_str(), table)?;
         }
         let frame = (self.build)(&session, &self.names)?;
+        let (state, plan) = frame.into_parts();
+        let frame = DataFrame::new(state, extreme::in_place_of_others(plan)?);
         check_deterministic(frame.logical_plan())?;
         select_columns(frame, &self.result)
     }
@@ -123,6 +126,7 @@ impl Query {
 /// Makes the tables and functions of the context known to `session`.
 pub(crate) fn register(session: &SessionContext, graph: &Graph) -> Result<()> {
     session.register_udf(super::text::words_udf());
+    extreme::register_extremes(session);
     for function in &graph.functions {
         session.register_udf(function.as_ref().clone());
     }

@@ -13,6 +13,7 @@ mod contract;
 mod contract_source;
 mod determinism;
 mod every_operator;
+mod extremes;
 mod files_sink;
 mod files_source;
 mod files_store;
