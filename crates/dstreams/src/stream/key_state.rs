@@ -42,10 +42,13 @@ impl<S> KeyState<S> {
 
     /// Gives the key this state.
     ///
-    /// A key whose time is out leaves: to set its state then fails the batch.
+    /// A key whose time is out leaves, whatever is set in its last call: then this has no effect, and is logged as an
+    /// error. A closure for last calls that cannot do so is [`MapWithState::on_timeout`](crate::MapWithState::on_timeout).
     pub fn set(&mut self, state: S) {
-        self.state = Some(state);
         self.set = true;
+        if !self.timing_out {
+            self.state = Some(state);
+        }
     }
 
     /// Takes the state out: unless another one is set, the key is removed.

@@ -8,7 +8,7 @@ use super::initial::Initial;
 use super::key_state::{KeyState, Values};
 use super::record::{Key, Out, Record};
 use super::rows::Op;
-use super::tracker::{EachEvent, EachKey, Tracker, Types};
+use super::tracker::{EachEvent, EachKey, LastCalls, Tracker, Types};
 use crate::error::Result;
 
 /// What [`Keyed::track`](crate::Keyed::track) does with events: see there.
@@ -79,7 +79,8 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
 impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
     /// `map(key, value, state, out)` is called for each value, in order of arrival: it looks at the state of the
     /// key, sets or removes it, and pushes any number of records. With a timeout it is called once more for
-    /// a key whose time is out, without a value. It must be deterministic.
+    /// a key whose time is out, without a value, unless there is [`MapWithState::on_timeout`]. It must be
+    /// deterministic.
     pub fn new(
         map: impl for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
     ) -> Self {
@@ -87,6 +88,35 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
             settings: Settings::new(EachEvent::<K, V, S, M, _>::new(true, map)),
             types: PhantomData,
         }
+    }
+
+    /// `last(key, state, out)` is called for a key whose time is out, in place of the closure of
+    /// [`MapWithState::new`], which then always has a value. It owns the state that the key leaves behind, and cannot
+    /// set another.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{MapWithState, StreamContext};
+    /// # let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// let visits = MapWithState::<String, i64, i64, String>::new(|_user, price, spent, _out| {
+    ///     let before = spent.get().copied().unwrap_or_default();
+    ///     spent.set(before + price.unwrap_or_default());
+    /// });
+    /// let visits = visits
+    ///     .timeout(Duration::from_secs(600))
+    ///     .on_timeout(|user, spent, out| out.push(format!("{user} left after {spent}")));
+    /// let (left, _visits) = clicks.by_key().map_with_state("visits", visits)?;
+    /// left.print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    pub fn on_timeout(
+        mut self,
+        last: impl for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Op,
+    ) -> Self {
+        let others = Arc::clone(&self.settings.tracker);
+        self.settings.tracker = Arc::new(LastCalls::<K, S, M, _>::new(last, others));
+        self
     }
 }
 

@@ -5,10 +5,11 @@
 //! keys as owned values while it runs.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::error::DataFusionError;
 
 use super::key_state::{KeyState, Values};
 use super::record::{
@@ -110,14 +111,18 @@ where
     fn last_calls(&self, rows: &RecordBatch, skip: usize, made: &mut M::Builder) -> Result<()> {
         let keys = columns_of::<K>(rows)?;
         let states = S::Cols::try_new(&mut ColumnReader::new(&rows.columns()[skip..]))?;
+        let mut lost = 0;
         for row in 0..rows.num_rows() {
             let mut state = KeyState::timing_out(S::own(states.get(row)));
             (self.call)(keys.get(row), None, &mut state, &mut Out::new(made));
-            if state.was_set() {
-                let message = "a key whose time is out leaves, and was given a new state, which would be \
-                               lost; ask `is_timing_out` before `set`";
-                return Err(DataFusionError::Execution(message.into()).into());
-            }
+            lost += usize::from(state.was_set());
+        }
+        if lost > 0 {
+            tracing::error!(
+                keys = lost,
+                "keys whose time is out leave, and were given new states, which had no effect; ask \
+                 `is_timing_out` before `set`, or use `on_timeout`"
+            );
         }
         Ok(())
     }
@@ -157,6 +162,59 @@ where
 
     fn mapped(&self) -> Option<SchemaRef> {
         self.maps.then(M::schema)
+    }
+}
+
+/// Another tracker, with a closure of its own for keys whose time is out.
+pub(crate) struct LastCalls<K, S, M, F> {
+    call: F,
+    others: Arc<dyn Tracker>,
+    types: Types<K, (), S, M>,
+}
+
+impl<K, S, M, F> LastCalls<K, S, M, F> {
+    pub fn new(call: F, others: Arc<dyn Tracker>) -> Self {
+        LastCalls {
+            call,
+            others,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<K, S, M, F> Tracker for LastCalls<K, S, M, F>
+where
+    K: Key,
+    S: Record,
+    M: Record,
+    F: for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Op,
+{
+    fn apply(&self, events: &Events<'_>) -> Result<Applied> {
+        let mut made = M::Builder::default();
+        for rows in events.timed_out {
+            let keys = columns_of::<K>(rows)?;
+            let states = &rows.columns()[events.skip..];
+            let states = S::Cols::try_new(&mut ColumnReader::new(states))?;
+            for row in 0..rows.num_rows() {
+                let state = S::own(states.get(row));
+                (self.call)(keys.get(row), state, &mut Out::new(&mut made));
+            }
+        }
+        let last = finish_batch(&M::schema(), &mut made)?;
+        let mut applied = self.others.apply(&Events {
+            timed_out: &[],
+            states: events.states.clone(),
+            ..*events
+        })?;
+        applied.mapped = Some(match applied.mapped {
+            Some(mapped) => concat_batches(&M::schema(), &[last, mapped])?,
+            None => last,
+        });
+        Ok(applied)
+    }
+
+    fn mapped(&self) -> Option<SchemaRef> {
+        self.others.mapped()
     }
 }
 
