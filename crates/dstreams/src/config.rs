@@ -7,12 +7,14 @@ use crate::error::{Error, Result};
 
 /// Shortest batch interval: below it the fixed cost of a batch is most of the interval.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest batch interval: what was received is in memory until then, and times stay well below 64 bits.
+const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Settings of a context. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Batch interval: whole milliseconds, 10 ms or more.
+    /// Batch interval: whole milliseconds, 10 ms or more, and 366 days at most.
     pub interval: Duration,
     /// Threads that run tasks, and partitions of keyed data. Default: the cores of the machine.
     pub threads: usize,
@@ -32,7 +34,8 @@ pub struct Config {
     /// Rows of a batch below which it runs as one task, since starting more costs more than they
     /// save. Default: 4096.
     pub rows_per_task: usize,
-    /// How often a batch is tried before the context stops. Default: 4, as in Spark.
+    /// How often a batch is tried before the context stops. Default: 4, as in Spark. The pause before a try is
+    /// 50 ms at first and doubles up to 10 s.
     pub attempts: u32,
     /// What becomes of a batch that failed for good. Default: the program stops.
     pub on_failure: OnFailure,
@@ -106,11 +109,13 @@ impl Config {
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |setting, message: String| Err(Error::Config { setting, message });
         let nanos = self.interval.subsec_nanos();
-        if self.interval < MIN_INTERVAL || !nanos.is_multiple_of(1_000_000) {
+        let fits = (MIN_INTERVAL..=MAX_INTERVAL).contains(&self.interval);
+        if !fits || !nanos.is_multiple_of(1_000_000) {
             return wrong(
                 "interval",
                 format!(
-                    "{:?} does not fit; a batch interval is a whole number of milliseconds, {} or more",
+                    "{:?} does not fit; a batch interval is a whole number of milliseconds, {} or more, and \
+                     366 days at most",
                     self.interval,
                     MIN_INTERVAL.as_millis()
                 ),

@@ -69,7 +69,8 @@ impl Clock {
 impl ManualClock {
     /// Moves the time on.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| now.0 += by.as_micros() as u64);
+        self.0
+            .send_modify(|now| now.0 = now.0.saturating_add(timestamp(by).0));
     }
 
     /// Sets the time, forth or back.
@@ -79,5 +80,5 @@ impl ManualClock {
 }
 
 fn timestamp(since_epoch: Duration) -> Timestamp {
-    Timestamp(since_epoch.as_micros() as u64)
+    Timestamp(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
 }

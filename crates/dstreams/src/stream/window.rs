@@ -7,31 +7,46 @@ use datafusion::arrow::datatypes::Schema;
 use super::agg::{AggPlan, Function};
 use crate::error::{Error, Operator, Result};
 
-/// `length` in milliseconds, if it is a positive multiple of `every`.
+/// Longest window or timeout: what is longer is meant as "for ever", for which there is an operator without a window.
+/// Times of batches and lengths add up well below 64 bits.
+const LONGEST_MS: u64 = 1000 * 366 * 24 * 3600 * 1000;
+
+/// `length` in milliseconds, if it is a positive multiple of `every` and not beyond [`LONGEST_MS`].
 pub(super) fn multiple_of(
     every: u64,
     length: Duration,
     what: &str,
     operator: &Operator,
 ) -> Result<u64> {
+    let refused = |message: String| {
+        Err(Error::Graph {
+            operator: operator.clone(),
+            message,
+        })
+    };
     let nanos = u128::from(every) * 1_000_000;
-    if length.as_nanos() > 0 && length.as_nanos().is_multiple_of(nanos) {
-        return Ok(length.as_millis() as u64);
+    let fits = length.as_nanos() > 0 && length.as_nanos().is_multiple_of(nanos);
+    let below = u64::try_from(length.as_nanos() / nanos).unwrap_or(u64::MAX);
+    let below = below.saturating_mul(every);
+    if below > LONGEST_MS {
+        return refused(format!(
+            "a {what} of {length:?} is longer than a thousand years; for all batches there is `running_agg`, and a \
+             state without a timeout"
+        ));
     }
-    let below = (length.as_nanos() / nanos) as u64 * every;
-    let fits = match below {
+    if fits {
+        return Ok(below);
+    }
+    let nearest = match below {
         0 => format!("the nearest that fits is {every} ms"),
         below => format!(
             "the nearest that fit are {below} ms and {} ms",
             below + every
         ),
     };
-    Err(Error::Graph {
-        operator: operator.clone(),
-        message: format!(
-            "a {what} of {length:?} is no multiple of {every} ms, at which the stream has RDDs; {fits}"
-        ),
-    })
+    refused(format!(
+        "a {what} of {length:?} is no multiple of {every} ms, at which the stream has RDDs; {nearest}"
+    ))
 }
 
 /// Windows hold least and greatest values of numbers only.
