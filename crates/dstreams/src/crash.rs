@@ -2,15 +2,18 @@
 //!
 //! `DSTREAMS_CRASH_AT=NAME#N@FILE`: at the N-th time that the point NAME is passed, by the first
 //! process that makes FILE then. The names are those of [`POINTS`].
+//!
+//! `DSTREAMS_PAUSE_AT=NAME=MS`: each time that NAME is passed, its thread sleeps so many milliseconds.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// All points, in the order of a record's way: those of workers of a cluster, and of a program that is kept in
 /// a directory.
-pub const POINTS: [&str; 18] = [
+pub const POINTS: [&str; 19] = [
     "receive:sealed",
     "replicate:held",
     "replicate:copied",
@@ -21,6 +24,7 @@ pub const POINTS: [&str; 18] = [
     "execute:task",
     "execute:done",
     "state:installed",
+    "state:fetched",
     "state:standby",
     "commit:begins",
     "commit:half",
@@ -56,8 +60,17 @@ impl Planned {
     }
 }
 
-/// Ends the process here if that is planned.
+/// Ends the process here, or pauses it, if that is planned.
 pub fn point(name: &str) {
+    static PAUSE: OnceLock<Option<(String, Duration)>> = OnceLock::new();
+    let pause = PAUSE.get_or_init(|| {
+        let plan = std::env::var("DSTREAMS_PAUSE_AT").ok()?;
+        let (point, ms) = plan.split_once('=')?;
+        Some((point.to_owned(), Duration::from_millis(ms.parse().ok()?)))
+    });
+    if let Some((_, pause)) = pause.as_ref().filter(|(point, _)| point == name) {
+        std::thread::sleep(*pause);
+    }
     static PLANNED: OnceLock<Option<Planned>> = OnceLock::new();
     let planned = PLANNED.get_or_init(|| Planned::parse(&std::env::var("DSTREAMS_CRASH_AT").ok()?));
     if planned.as_ref().is_some_and(|planned| planned.is_now(name)) {

@@ -188,8 +188,13 @@ pub enum ToWorker {
         states: Vec<(usize, usize)>,
         from: String,
     },
-    /// The batch has taken effect: nothing that was kept for it is read again.
-    Forget { batch: BatchTime },
+    /// The batch has taken effect: nothing of it or of those before is read again, except what they changed of these
+    /// partitions of state after these versions, which is in these slots.
+    Forget {
+        batch: BatchTime,
+        but: Vec<(u32, BatchTime)>,
+        slots: Vec<usize>,
+    },
     /// Make a partition of state from a checkpoint.
     Restore {
         partition: u32,

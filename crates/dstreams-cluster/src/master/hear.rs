@@ -112,7 +112,7 @@ impl Hub {
                 // It is behind from now on, until its state is copied anew; unless it has become
                 // the holder, and has run the batch itself.
                 if self.version(id, partition) < Some(batch) {
-                    self.lock().behind.insert((id, partition));
+                    self.lock().behind.insert((id, partition), batch);
                     self.changed();
                 }
             }
@@ -176,8 +176,10 @@ impl Hub {
         let copy = {
             let mut state = self.lock();
             let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
-            // A new copy lacks nothing, nor does one that tasks of the batch have run on.
-            if copy.is_none() || copy != known {
+            // A new copy lacks nothing, nor does one that tasks of the batch have run on, or that got it in the end: a
+            // later batch is not installed on top of a gap.
+            let missed = state.behind.get(&(id, partition));
+            if copy.is_none() || copy != known || missed.is_some_and(|missed| *missed <= version) {
                 state.behind.remove(&(id, partition));
             }
             let copy = copy.or(known).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! [`Hub`]: who is there, and what is said to whom.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Restored, Ticket};
@@ -39,8 +39,8 @@ pub(super) struct State {
     pub(super) next_claim: u64,
     /// The newest version of a partition that a worker has told, and the copy it began with.
     pub(super) installed: HashMap<(WorkerId, u32), (BatchTime, u64)>,
-    /// Standbys that missed an install.
-    pub(super) behind: HashSet<(WorkerId, u32)>,
+    /// Standbys that missed an install, and the batch.
+    pub(super) behind: HashMap<(WorkerId, u32), BatchTime>,
     pub(super) listening: BTreeMap<u32, String>,
     pub(super) losses: u64,
     /// The program has ended: nothing is decided any more.
@@ -104,7 +104,7 @@ impl Hub {
                 claims: HashMap::new(),
                 next_claim: 0,
                 installed: HashMap::new(),
-                behind: HashSet::new(),
+                behind: HashMap::new(),
                 listening: BTreeMap::new(),
                 losses: 0,
                 ended: false,
@@ -210,7 +210,7 @@ impl Hub {
             state.losses += 1;
             state.claims.retain(|_, (worker, _)| *worker != id);
             state.installed.retain(|(worker, _), _| *worker != id);
-            state.behind.retain(|(worker, _)| *worker != id);
+            state.behind.retain(|(worker, _), _| *worker != id);
             state.drained.remove(&id);
             state.draining.remove(&id);
             if let Some(durable) = self.durable.get() {
@@ -374,9 +374,14 @@ impl Hub {
             .map(|(version, _)| *version)
     }
 
+    /// Of which partitions of state somebody lacks what took effect, and after which version.
+    pub fn needs(&self) -> Vec<(u32, BatchTime)> {
+        self.lock().cluster.needs()
+    }
+
     /// Whether a standby missed an install.
     pub fn is_behind(&self, id: WorkerId, partition: u32) -> bool {
-        self.lock().behind.contains(&(id, partition))
+        self.lock().behind.contains_key(&(id, partition))
     }
 
     /// The workers that are there.

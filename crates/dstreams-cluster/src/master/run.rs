@@ -255,7 +255,12 @@ impl Workers for Remote {
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
         });
-        self.hub.say_all(&ToWorker::Forget { batch });
+        let but = self.hub.needs();
+        let slots = match but.is_empty() {
+            true => Vec::new(),
+            false => self.changes(),
+        };
+        self.hub.say_all(&ToWorker::Forget { batch, but, slots });
         self.store.forget(blocks);
     }
 

@@ -107,11 +107,16 @@ impl Remote {
         snapshot: &Snapshot,
     ) {
         let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
-        // Not only those of the snapshot: who was assigned meanwhile needs this batch too.
-        let now = self.hub.holders(snapshot.holders.len());
-        for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
-            let before = self.hub.version(ran.holder, partition);
+        let mut before = Vec::with_capacity(snapshot.holders.len());
+        for (partition, ran) in (0u32..).zip(&snapshot.holders) {
+            before.push(self.hub.version(ran.holder, partition));
             self.hub.installed(ran.holder, partition, batch, None);
+        }
+        // Not only those of the snapshot: who was assigned meanwhile needs this batch too. Who is assigned from now on
+        // is sent a state that has it.
+        let now = self.hub.holders(snapshot.holders.len());
+        let then = snapshot.holders.iter().zip(before);
+        for ((partition, (ran, before)), now) in (0u32..).zip(then).zip(now) {
             let name = engine_name(ran.holder.0);
             let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
                 continue;
@@ -146,6 +151,17 @@ impl Remote {
                 done.then_some(())
             })
             .await;
+    }
+
+    /// The slots of what batches add to states, few rows or many.
+    pub fn changes(&self) -> Vec<usize> {
+        let templates = [false, true].map(|many| self.plans.of(many));
+        let steps = templates.into_iter().flat_map(|it| &it.steps);
+        let slots = steps.filter_map(|step| match step {
+            Step::State(step) => Some(step.from.0),
+            Step::Run(_) => None,
+        });
+        slots.collect()
     }
 
     /// A partition whose holder will never have what was committed.

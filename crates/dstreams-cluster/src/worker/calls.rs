@@ -4,12 +4,18 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
 use async_trait::async_trait;
+use bytes::Bytes;
 use dstreams::cluster::on_disk;
+use tokio::sync::Semaphore;
 use tonic::{Request, Status, Streaming};
 
 use super::epoch::Epoch;
 use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
+use crate::execute::Site;
 use crate::plan::Source;
+
+/// Bytes of a message of a state: far below what a peer takes.
+const PIECE: usize = 1 << 20;
 
 /// See the module.
 #[derive(Default)]
@@ -85,17 +91,16 @@ impl Calls for WorkerCalls {
                 Ok(Box::pin(futures::stream::iter([Ok(message)])))
             }
             Ask::State { partition } => {
-                let state = epoch.site.states.export(partition as usize);
-                let state = state.map_err(internal)?;
-                let pieces: Vec<_> = state
-                    .chunks(1 << 20)
-                    .map(|piece| {
-                        Ok(FlightData {
-                            data_body: piece.to_vec().into(),
-                            ..FlightData::default()
-                        })
-                    })
-                    .collect();
+                let mut state = export(&epoch.site, partition as usize).await?;
+                // No piece is copied, and none is made before it is sent.
+                let pieces = std::iter::from_fn(move || {
+                    let piece = state.split_to(state.len().min(PIECE));
+                    let data_body = (!piece.is_empty()).then_some(piece)?;
+                    Some(Ok(FlightData {
+                        data_body,
+                        ..FlightData::default()
+                    }))
+                });
                 Ok(Box::pin(futures::stream::iter(pieces)))
             }
         }
@@ -125,6 +130,18 @@ fn cause(error: dstreams::Error) -> Status {
         dstreams::Error::Sink { cause, .. } => Status::internal(cause.to_string()),
         error => internal(error),
     }
+}
+
+/// A partition's whole state, made where nobody waits: it takes as long as there is state.
+async fn export(site: &Arc<Site>, partition: usize) -> Result<Bytes, Status> {
+    // What is not sent yet is in memory; so few at a time keep a link busy.
+    static AT_ONCE: Semaphore = Semaphore::const_new(2);
+    let _turn = AT_ONCE.acquire().await;
+    let of = Arc::clone(site);
+    let state = on_disk(async move { of.states.export(partition) }).await;
+    let state = state.map_err(internal)?;
+    site.kept.sent(partition, state.len());
+    Ok(state.into())
 }
 
 fn internal(error: dstreams::Error) -> Status {

@@ -147,7 +147,9 @@ impl Epoch {
                 producer,
                 grant,
             } => self.revoke(input, producer, grant),
-            ToWorker::Forget { batch } => self.site.kept.forget_to(batch),
+            ToWorker::Forget { batch, but, slots } => {
+                self.site.kept.forget_to(batch, &but, &slots);
+            }
             ToWorker::CopyState { .. } | ToWorker::Install { .. } | ToWorker::Restore { .. } => {
                 self.states.take(message);
             }

@@ -68,22 +68,28 @@ impl OnDisk {
     }
 
     /// A checkpoint of this batch is there, with these blocks.
-    pub fn covered(&self, site: &Site, batch: BatchTime, blocks: &Covered) {
+    pub fn covered(&self, site: &Arc<Site>, batch: BatchTime, blocks: &Covered) {
         self.journal.covered(batch, blocks);
-        site.states.covered(batch);
+        // It waits for each partition, which a task or a copy may have for long: not on the link's task.
+        let site = Arc::clone(site);
+        tokio::task::spawn_blocking(move || site.states.covered(batch));
     }
 
     /// Takes the state of partitions for a checkpoint, says so, and writes it.
     pub async fn checkpoint(
         &self,
-        site: &Site,
+        site: &Arc<Site>,
         link: &Sender<ToMaster>,
         (checkpoint, file): (u64, String),
         since: Since,
     ) {
-        let since = since.iter();
-        let since = since.map(|(partition, since)| (*partition as usize, since));
-        let captured = site.states.capture(since);
+        let of = Arc::clone(site);
+        let captured = on_disk(async move {
+            let since = since.iter();
+            of.states
+                .capture(since.map(|(partition, since)| (*partition as usize, since)))
+        })
+        .await;
         link.say(&ToMaster::Taken { checkpoint });
         let store = self.checkpoints.clone();
         let written = match captured {

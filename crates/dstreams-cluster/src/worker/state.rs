@@ -3,7 +3,7 @@
 //!
 //! What is done to one partition is done in the order in which the master says it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,8 @@ async fn run(
 ) {
     // The copy that the state of this partition began with.
     let mut began = 0;
-    while let Some(message) = messages.recv().await {
+    let mut queue = VecDeque::new();
+    while let Some(message) = next(&mut messages, &mut queue).await {
         match message {
             ToWorker::CopyState {
                 partition,
@@ -119,16 +120,28 @@ async fn run(
                 from,
             } => {
                 let since = Instant::now();
+                let mut over = Over::No;
                 let installed = loop {
-                    match install(&site, (batch, attempt), partition, &states, &from).await {
-                        // The master waits, unless it has said something new.
-                        Err(_) if messages.is_empty() && since.elapsed() < PATIENCE => {
+                    let done = install(&site, (batch, attempt), partition, &states, &from).await;
+                    while let Ok(message) = messages.try_recv() {
+                        queue.push_back(message);
+                    }
+                    over = queue.iter().fold(over, |over, it| over.or(it, batch));
+                    match done {
+                        // The master waits, unless it has said something new about this.
+                        Err(error)
+                            if error.is_retryable()
+                                && matches!(over, Over::No)
+                                && since.elapsed() < PATIENCE =>
+                        {
                             tokio::time::sleep(AGAIN).await;
                         }
                         done => break done,
                     }
                 };
                 match installed {
+                    // What the next attempt added is asked for next.
+                    Err(_) if matches!(over, Over::Again) => {}
                     Ok(()) => link.say(&ToMaster::Installed {
                         partition,
                         version: batch,
@@ -141,6 +154,38 @@ async fn run(
                 }
             }
             _ => {}
+        }
+    }
+}
+
+async fn next(
+    messages: &mut mpsc::UnboundedReceiver<ToWorker>,
+    queue: &mut VecDeque<ToWorker>,
+) -> Option<ToWorker> {
+    match queue.pop_front() {
+        Some(message) => Some(message),
+        None => messages.recv().await,
+    }
+}
+
+/// Whether an install is needed no more, by what was said later.
+#[derive(Clone, Copy)]
+enum Over {
+    No,
+    /// Another attempt of the batch is to be installed.
+    Again,
+    /// The whole state is replaced.
+    Replaced,
+}
+
+impl Over {
+    fn or(self, message: &ToWorker, batch: BatchTime) -> Self {
+        match message {
+            ToWorker::CopyState { .. } | ToWorker::Restore { .. } => Over::Replaced,
+            ToWorker::Install { batch: of, .. } if *of == batch && matches!(self, Over::No) => {
+                Over::Again
+            }
+            _ => self,
         }
     }
 }
@@ -162,23 +207,32 @@ async fn restore(
 }
 
 /// Gets the whole state of a partition from its holder.
-async fn take_over(site: &Site, partition: u32, from: &str) -> dstreams::Result<Option<BatchTime>> {
+async fn take_over(
+    site: &Arc<Site>,
+    partition: u32,
+    from: &str,
+) -> dstreams::Result<Option<BatchTime>> {
     let bytes = site.peers.state(partition, from).await?;
-    let at = partition as usize;
-    site.states.import(at, &bytes)?;
-    Ok(site.states.version(at))
+    let (site, at) = (Arc::clone(site), partition as usize);
+    on_disk(async move {
+        dstreams::cluster::point("state:fetched");
+        site.states.import(at, &bytes)?;
+        Ok(site.states.version(at))
+    })
+    .await
 }
 
 /// Gets what a batch added to a partition from its holder, and installs it.
 async fn install(
-    site: &Site,
+    site: &Arc<Site>,
     (batch, attempt): (BatchTime, u32),
     partition: u32,
     states: &[(usize, usize)],
     from: &str,
 ) -> dstreams::Result<()> {
     let from = from.to_owned();
-    let versions = site.states.versions(partition as usize);
+    let of = Arc::clone(site);
+    let versions = on_disk(async move { Ok(of.states.versions(partition as usize)) }).await?;
     for (state, slot) in states {
         if versions.get(*state).is_some_and(|has| *has >= Some(batch)) {
             continue; // the copy that it began with, or an earlier attempt
@@ -193,8 +247,8 @@ async fn install(
             .peers
             .fetch(&[delta.into()], std::iter::once(&from))
             .await?;
-        site.states
-            .install(*state, partition as usize, batch, &rows)?;
+        let (of, state) = (Arc::clone(site), *state);
+        on_disk(async move { of.states.install(state, partition as usize, batch, &rows) }).await?;
         dstreams::cluster::point("state:standby");
     }
     Ok(())

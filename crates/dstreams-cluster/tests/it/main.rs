@@ -33,6 +33,7 @@ mod process;
 mod restart;
 mod scene;
 mod sinks;
+mod slow_copies;
 mod sources_end;
 mod stateless;
 mod workers;

@@ -23,6 +23,8 @@ const EXCHANGES: &str = "DSTREAMS_TEST_EXCHANGES";
 pub struct How {
     /// The point where it ends as if killed: see [`dstreams_cluster::crash`].
     pub crash_at: Option<String>,
+    /// The point where it pauses, and for how many milliseconds: `NAME=MS`.
+    pub pause_at: Option<String>,
     /// The network namespace that it runs in.
     pub namespace: Option<String>,
     /// Where it listens.
@@ -63,6 +65,7 @@ impl Process {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let options = [
             ("DSTREAMS_CRASH_AT", how.crash_at.clone()),
+            ("DSTREAMS_PAUSE_AT", how.pause_at.clone()),
             (LISTEN, how.listen.clone()),
             (TOKEN, how.token.clone()),
             (MEMORY, how.memory.map(|bytes| bytes.to_string())),

@@ -66,7 +66,9 @@ impl Durable {
         let newest = lock(&self.newest).clone();
         let state = (newest.number > 0).then(|| (newest, self.store.clone()));
         // Which producers came how far does not matter here.
-        let point = state.as_ref().map(|(manifest, _)| manifest.point(&Default::default()));
+        let point = state
+            .as_ref()
+            .map(|(manifest, _)| manifest.point(&Default::default()));
         let dir = self.dir.clone();
         let read = move || read_earlier(&dir, point, &schemas);
         let batches = super::checkpoint::on_disk(async move { read() }).await?;
