@@ -6,6 +6,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpc;
 use ballista_core::serde::protobuf::task_status::Status as TaskState;
@@ -30,6 +31,10 @@ use super::told::{Told, clip};
 const ENDLESS: u32 = 1 << 30;
 /// Jobs of which a failure is remembered: more than run at once.
 const REMEMBERED: usize = 256;
+
+/// How long the engine takes to forget an executor, at most: so many times so long.
+const TRIES: u32 = 100;
+const WAY: Duration = Duration::from_millis(20);
 
 /// For tests: how many reports are lost.
 #[cfg(test)]
@@ -109,6 +114,26 @@ pub struct Front {
 }
 
 impl Front {
+    /// A worker's executor that ended without a word makes way for its next one: the engine takes a name once.
+    async fn make_way(&self, executor: &str) -> Result<(), Status> {
+        let executors = &self.scheduler.state.executor_manager;
+        if executors.get_executor_metadata(executor).await.is_err() {
+            return Ok(());
+        }
+        let stopped = ExecutorStoppedParams {
+            executor_id: executor.to_owned(),
+            reason: "another one of its worker registers".into(),
+        };
+        SchedulerGrpc::executor_stopped(&self.scheduler, Request::new(stopped)).await?;
+        for _ in 0..TRIES {
+            tokio::time::sleep(WAY).await;
+            if executors.get_executor_metadata(executor).await.is_err() {
+                return Ok(());
+            }
+        }
+        Err(Status::unavailable("its last executor is still there"))
+    }
+
     /// An executor that was lost while it registered leaves again.
     async fn still(&self, executor: &str) -> Result<(), Status> {
         let admitted = self.admitted.check(executor);
@@ -161,6 +186,7 @@ impl SchedulerGrpc for Front {
         self.admitted.check(&executor.id)?;
         endless(executor);
         let name = executor.id.clone();
+        self.make_way(&name).await?;
         let answer = SchedulerGrpc::register_executor(&self.scheduler, request).await?;
         self.still(&name).await?;
         Ok(answer)

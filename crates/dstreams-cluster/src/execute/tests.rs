@@ -42,7 +42,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_whose_report_is_lost_runs_again() {
+async fn a_lost_report_and_a_stopped_executor_are_no_loss() {
     let found = Found::default();
     let (ctx, queue) = program(&found);
     let master = Master::listen(ctx, MasterOptions::default()).await.unwrap();
@@ -60,7 +60,27 @@ async fn a_task_whose_report_is_lost_runs_again() {
         .await;
         assert_eq!(LOSE.load(Ordering::SeqCst), 0, "reports were lost");
     }
-    assert_eq!(*found.lock().unwrap(), [2, 3, 4]);
+    // The engine stops an executor that it takes for dead.
+    let before = cluster.status().workers;
+    let remote = cluster.calls.begun.borrow().clone().unwrap();
+    let executors = &remote.engine.scheduler.state.executor_manager;
+    let name = format!("worker-{}", before[0].id);
+    executors.stop_executor(&name, "a test".into()).await;
+    for number in 4..10 {
+        queue.push([number]).await.unwrap();
+        until("the batch", || {
+            found.lock().unwrap().len() == number as usize
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(*found.lock().unwrap(), (2..11).collect::<Vec<_>>());
+    assert_eq!(
+        cluster.status().workers[0].id,
+        before[0].id,
+        "the same worker"
+    );
+    drop(remote);
     cluster.running.stop(true, None).await.unwrap();
     drop(cluster);
     tokio::task::spawn_blocking(|| worker.join())

@@ -35,7 +35,7 @@ pub struct Master {
 pub struct RunningCluster {
     /// The program.
     pub running: Running,
-    calls: Arc<MasterCalls>,
+    pub(crate) calls: Arc<MasterCalls>,
     _serving: DropGuard,
 }
 

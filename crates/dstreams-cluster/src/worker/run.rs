@@ -23,6 +23,10 @@ use crate::link::{Directory, Sender, ToMaster, ToWorker, VERSION, build_id, chan
 
 /// Pause between two tries to join.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Executors of the engine that may end soon after they began, one after the other, before the worker joins as another.
+const EXECUTORS: u32 = 20;
+/// What is not soon.
+const LONG: Duration = Duration::from_secs(60);
 /// How often the master is told what is held: a sign of life too.
 const HOLDS_EVERY: Duration = Duration::from_millis(500);
 
@@ -236,7 +240,27 @@ async fn epoch(
     let bound = host_of(bound);
     let hosts = (bound.as_str(), host.as_str());
     let exchanges = &work_dir.exchanges.path;
-    let executor = executor::run(worker, site, hosts, engine, options.cores, exchanges);
+    // It ends by itself when the master was silent for some minutes, or the engine stopped it. Whether the master is
+    // lost is for the link to say.
+    let executor = async {
+        let mut tries = EXECUTORS;
+        loop {
+            let began = Instant::now();
+            let (site, engine) = (Arc::clone(&site), engine.clone());
+            let ended = executor::run(worker, site, hosts, engine, options.cores, exchanges).await;
+            tries = if began.elapsed() > LONG {
+                EXECUTORS
+            } else {
+                tries - 1
+            };
+            match ended {
+                Err(error) if tries == 0 => return error.to_string(),
+                Ok(()) if tries == 0 => return "the executor was stopped".to_owned(),
+                ended => tracing::warn!(?ended, "the engine's executor ended; another one starts"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
     tokio::spawn(tell_holds(Arc::clone(&epoch), link.clone()));
     link.say(&ToMaster::Ready);
     let heeding = async {
@@ -255,10 +279,7 @@ async fn epoch(
             Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.was_taken()) => Err(error),
             _ => Ok(End::Link("another master has taken its journal".into())),
         },
-        ended = executor => match ended {
-            Ok(()) => Ok(End::Link("the executor was stopped".into())),
-            Err(error) => Ok(End::Link(error.to_string())),
-        },
+        ended = executor => Ok(End::Link(ended)),
     }
 }
 
