@@ -340,7 +340,7 @@ fn checkpoints_may_be_in_an_object_store() {
 #[test]
 fn a_checkpoint_that_was_said_to_have_failed_is_followed() {
     let dir = Dir::new("doubtful");
-    let second = |name: &str| name.contains("manifest-") && name.ends_with('2');
+    let second = |name: &str| name.contains("manifest-") && name.ends_with("0002");
     let store = Watched::new(move |asked, _| match asked {
         Asked::Put(name) if second(name) => Answer::Fail,
         _ => Answer::Give,
@@ -383,7 +383,6 @@ async fn names(store: &InMemory) -> Vec<String> {
 #[test]
 fn a_url_names_the_place_of_checkpoints() {
     let (dir, place) = (Dir::new("url"), Dir::new("url-place"));
-    std::fs::create_dir_all(&place.0).unwrap();
     block_on(async {
         let url = format!("file://{}", place.0.display());
         let at = |ctx: &mut StreamContext| ctx.checkpoint_to(&url).unwrap();
@@ -473,5 +472,51 @@ fn checkpoints_that_fail_are_in_the_status() {
             }
         }
         running.running.stop(true, None).await.unwrap();
+    });
+}
+
+/// What else is in a place is none of a program's business: files of other names, and places below.
+#[test]
+fn a_place_may_have_other_files_and_places_in_it() {
+    let (dir, inner) = (Dir::new("outer"), Dir::new("inner"));
+    let others = [
+        "state-of-the-nation.txt",
+        "manifest-of-goods.csv",
+        ".manifest-draft",
+    ];
+    std::fs::create_dir_all(dir.0.join("state-00000000000000000007-0")).unwrap();
+    for name in others {
+        std::fs::write(dir.0.join(name), name).unwrap();
+    }
+    let store: Arc<InMemory> = Arc::default();
+    let at = |place: &'static str| {
+        let store = Arc::clone(&store) as Arc<dyn ObjectStore>;
+        move |ctx: &mut StreamContext| ctx.checkpoint_to_store(Arc::clone(&store), place)
+    };
+    block_on(async {
+        for counted_before in 0..2 {
+            let found = Kept::new(&dir, "counts", false, |_| ()).run("a", 2).await;
+            assert_eq!(found, counted(&[("a", 2 * (counted_before + 1))]));
+        }
+        for name in others {
+            assert_eq!(std::fs::read_to_string(dir.0.join(name)).unwrap(), name);
+        }
+        dstreams::inspect(&dir.0).unwrap();
+
+        let dir = Dir::new("outer-store");
+        Kept::new(&dir, "counts", false, at("bucket"))
+            .run("a", 2)
+            .await;
+        Kept::new(&inner, "counts", false, at("bucket/b"))
+            .run("b", 9)
+            .await;
+        let found = Kept::new(&dir, "counts", false, at("bucket"))
+            .run("a", 1)
+            .await;
+        assert_eq!(found, counted(&[("a", 3)]));
+        let found = Kept::new(&inner, "counts", false, at("bucket/b"))
+            .run("b", 1)
+            .await;
+        assert_eq!(found, counted(&[("b", 10)]));
     });
 }

@@ -162,7 +162,7 @@ impl Manifest {
     /// The newest of a store, if there is one.
     pub async fn newest(store: &Store) -> Result<Option<Self>> {
         let names = store.list().await?;
-        let newest = names.iter().rfind(|name| name.starts_with(PREFIX));
+        let newest = names.iter().rfind(|name| is_manifest(name));
         let Some(name) = newest else {
             return Ok(None);
         };
@@ -193,8 +193,8 @@ impl Manifest {
     pub async fn remove_others(&self, store: &Store) -> Result<()> {
         let own = self.name();
         for name in store.list().await? {
-            let unfinished = name.starts_with('.') && name.contains(PREFIX);
-            let manifest = name.starts_with(PREFIX) && name != own;
+            let unfinished = is_unfinished(&name);
+            let manifest = is_manifest(&name) && name != own;
             let state = is_state(&name) && !self.files.contains(&name);
             if unfinished || manifest || state {
                 store.remove(&name).await?;
@@ -209,8 +209,25 @@ pub fn state_file(number: u64, process: &str) -> String {
     format!("state-{number:020}-{process}")
 }
 
+/// What is after a prefix and the twenty digits of a number: other files of the place are not ours.
+fn after_number<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+    let (number, rest) = name.strip_prefix(prefix)?.split_at_checked(20)?;
+    number.bytes().all(|it| it.is_ascii_digit()).then_some(rest)
+}
+
+fn is_manifest(name: &str) -> bool {
+    after_number(name, PREFIX) == Some("")
+}
+
+fn is_unfinished(name: &str) -> bool {
+    let hidden = name.strip_prefix('.');
+    let rest = hidden.and_then(|name| after_number(name, PREFIX));
+    rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".tmp"))
+}
+
 fn is_state(name: &str) -> bool {
-    name.starts_with("state-")
+    let process = after_number(name, "state-").and_then(|rest| rest.strip_prefix('-'));
+    process.is_some_and(|process| process.starts_with(|it: char| it.is_ascii_digit()))
 }
 
 pub fn damaged(store: &Store, name: &str, what: &str) -> Error {

@@ -151,6 +151,7 @@ impl Durable {
         let store = kept.store();
         let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
         let found = read(dir)?;
+        store.make()?;
         let newest = Manifest::newest(&store).await?;
         program.goes_on_after(&found, newest.as_ref(), &store)?;
         let of_journal = found.opening().map(|opening| opening.directory.clone());

@@ -4,7 +4,7 @@
 //! each of which is there as a whole or not at all.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,10 +13,9 @@ use datafusion::object_store::path::Path as At;
 use datafusion::object_store::{
     self, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
-use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
-use crate::node::journal::sync_dir;
+use crate::node::journal::{make_dir, sync_dir};
 use crate::stream::object_url::store_at;
 
 /// See the module. Cheap to clone.
@@ -31,8 +30,22 @@ pub enum Store {
 impl Store {
     /// The place that a URL names.
     pub fn at(url: &str) -> Result<Self> {
+        // Of a directory we know that it is synced, which the store of `file:` does not do.
+        let parsed = url::Url::parse(url).ok();
+        let file = parsed.filter(|parsed| parsed.scheme() == "file");
+        if let Some(dir) = file.and_then(|file| file.to_file_path().ok()) {
+            return Ok(Store::Dir(dir));
+        }
         let (store, path) = store_at("checkpoints", url)?;
         Ok(Store::Objects(store, path))
+    }
+
+    /// Makes it, where it is a directory that is missing.
+    pub fn make(&self) -> Result<()> {
+        match self {
+            Store::Dir(dir) => make_dir(dir).map_err(|error| Error::file("make", dir, error)),
+            Store::Objects(..) => Ok(()),
+        }
     }
 
     /// What it is, for messages.
@@ -69,14 +82,24 @@ impl Store {
     pub async fn publish(&self, name: &str, bytes: Vec<u8>) -> Result<bool> {
         match self {
             Store::Dir(dir) => {
-                let (hidden, whole) = (dir.join(format!(".{name}.tmp")), dir.join(name));
+                let hidden = dir.join(format!(".{name}.{}.tmp", std::process::id()));
+                let whole = dir.join(name);
                 if whole.exists() {
                     return Ok(false);
                 }
                 write(&hidden, &bytes)?;
                 crate::crash::point("checkpoint:written");
-                std::fs::rename(&hidden, &whole)
-                    .map_err(|error| Error::file("rename", &hidden, error))?;
+                // Unlike a rename a link replaces nothing: of two programs that use one place by mistake, one finds out.
+                match std::fs::hard_link(&hidden, &whole) {
+                    Ok(()) => drop(std::fs::remove_file(&hidden)),
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                        let _ = std::fs::remove_file(&hidden);
+                        return Ok(false);
+                    }
+                    // A file system without links.
+                    Err(_) => std::fs::rename(&hidden, &whole)
+                        .map_err(|error| Error::file("rename", &hidden, error))?,
+                }
                 sync_dir(dir)?;
                 Ok(true)
             }
@@ -134,12 +157,18 @@ impl Store {
             Store::Dir(dir) => {
                 let failed = |error| Error::file("read", dir, error);
                 for entry in std::fs::read_dir(dir).map_err(failed)? {
-                    names.extend(entry.map_err(failed)?.file_name().into_string());
+                    let entry = entry.map_err(failed)?;
+                    if entry.file_type().map_err(failed)?.is_file() {
+                        names.extend(entry.file_name().into_string());
+                    }
                 }
             }
             Store::Objects(store, at) => {
-                let listed = store.list(Some(at)).try_collect::<Vec<_>>().await;
-                let listed = listed.map_err(|error| self.failed("list", "", error))?;
+                // Not what is in places below this one.
+                let listed = store.list_with_delimiter(Some(at)).await;
+                let listed = listed
+                    .map_err(|error| self.failed("list", "", error))?
+                    .objects;
                 let names_of = listed.iter().filter_map(|found| found.location.filename());
                 names.extend(names_of.map(str::to_owned));
             }

@@ -25,7 +25,7 @@ pub struct DirLock {
 impl DirLock {
     /// Makes the directory if it is missing, and takes it. Fails if another process has it.
     pub fn take(dir: &Path) -> Result<Self> {
-        make(dir).map_err(|error| Error::file("make", dir, error))?;
+        make_dir(dir).map_err(|error| Error::file("make", dir, error))?;
         let path = dir.join(LOCK);
         let mut file = File::options()
             .create(true)
@@ -65,12 +65,12 @@ impl DirLock {
 }
 
 /// Makes a directory and those above it, and has their names on disk.
-fn make(dir: &Path) -> std::io::Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> std::io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => make(parent)?,
+        Some(parent) => make_dir(parent)?,
         None => return std::fs::create_dir_all(dir),
     }
     match std::fs::create_dir(dir) {

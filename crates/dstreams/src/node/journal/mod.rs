@@ -25,8 +25,8 @@ mod tests;
 mod write;
 
 pub(crate) use entry::{Entry, Opening};
-pub(crate) use lock::random_name;
 pub use lock::{DirLock, Owner};
+pub(crate) use lock::{make_dir, random_name};
 #[cfg(test)]
 use read::Next;
 pub(crate) use read::{Found, look, read};
