@@ -15,6 +15,7 @@ mod determinism;
 mod durations;
 mod every_operator;
 mod extremes;
+mod files_names;
 mod files_sink;
 mod files_source;
 mod files_store;

@@ -15,7 +15,7 @@ use super::root::Input;
 /// Bytes that are fetched at once from an object store, for each column: some pages.
 pub(super) const AHEAD: u64 = 1 << 20;
 /// Bytes at the end of an object that are fetched first: enough for most footers, and for the whole of a small one.
-const FOOTER: u64 = 64 << 10;
+pub(super) const FOOTER: u64 = 64 << 10;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]

@@ -1,46 +1,62 @@
 //! What is in a directory, or below a path of an object store: the files to read, by their paths below it.
 
-use std::fs::{self, FileType};
+use std::fs::{self, DirEntry, FileType};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use datafusion::object_store::path::Path as At;
 use datafusion::object_store::{ObjectMeta, ObjectStore};
 use futures::TryStreamExt;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::mark::{number, number_of};
 use crate::error::{Error, Result};
 
 /// What a look has found.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Names of files below the directory, with `/` between the parts, in order.
-    pub files: Vec<String>,
-    /// Directories below it that cannot be looked into, with `/` at the end.
+    /// Files below the directory, in the order of their names.
+    pub files: Vec<Entry>,
+    /// Directories below it that cannot be looked into, with `/` at the end, and files whose names are no text.
     pub closed: Vec<(String, Error)>,
 }
 
-pub(super) fn directory(directory: &Path) -> Result<Found> {
+/// A file that is there.
+pub(super) struct Entry {
+    /// Its path below the directory, with `/` between the parts.
+    pub name: String,
+    /// What tells it from another of this name: the number of a file, a hash of the version of an object.
+    pub version: u64,
+}
+
+/// Whether a file is read, by its path below the directory.
+pub(super) type Filter = dyn Fn(&str) -> bool + Send + Sync;
+
+pub(super) fn directory(directory: &Path, filter: &Filter) -> Result<Found> {
     let mut found = Found::default();
-    collect(directory, "", &mut found)
+    collect(directory, "", filter, &mut found)
         .map_err(|source| Error::file("look into", directory, source))?;
-    found.files.sort();
+    found.files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-pub(super) async fn objects(store: &dyn ObjectStore, at: &At) -> Result<Found> {
+pub(super) async fn objects(store: &dyn ObjectStore, at: &At, filter: &Filter) -> Result<Found> {
     let mut found = Found::default();
     let mut listed = store.list(Some(at));
     let failed = |error: datafusion::object_store::Error| {
         Error::file("list", Path::new(at.as_ref()), error.into())
     };
     while let Some(object) = listed.try_next().await.map_err(failed)? {
-        found.files.extend(name_below(at, &object));
+        let version = (&object.e_tag, object.size, object.last_modified);
+        let version = xxh3_64(format!("{version:?}").as_bytes());
+        let name = name_below(at, &object).filter(|name| filter(name));
+        found.files.extend(name.map(|name| Entry { name, version }));
     }
-    found.files.sort();
+    found.files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-/// The name of an object that is to be read.
+/// The name of an object that may be read.
 fn name_below(at: &At, object: &ObjectMeta) -> Option<String> {
     // What has no bytes has no records; some tools show folders by it.
     if object.size == 0 {
@@ -48,24 +64,31 @@ fn name_below(at: &At, object: &ObjectMeta) -> Option<String> {
     }
     let parts: Vec<_> = object.location.prefix_match(at)?.collect();
     let parts: Vec<_> = parts.iter().map(AsRef::as_ref).collect();
-    let read = !parts.is_empty() && !parts.iter().any(|part| is_passed_over(part));
+    let (_, folders) = parts.split_last()?;
+    let read = !folders.iter().any(|part| is_hidden(part));
     read.then(|| parts.join("/"))
 }
 
-fn collect(directory: &Path, prefix: &str, found: &mut Found) -> io::Result<()> {
+fn collect(directory: &Path, prefix: &str, filter: &Filter, found: &mut Found) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if is_passed_over(&name) {
+        let Some(name) = name.to_str() else {
+            let shown = name.as_encoded_bytes().escape_ascii();
+            if !shown.to_string().starts_with(['.', '_']) {
+                // Each is told apart by its bytes, as no text can be.
+                found.closed.push((format!("{prefix}{shown}"), no_text()));
+            }
             continue;
-        }
-        let path = entry.path();
+        };
         let name = format!("{prefix}{name}");
-        let kind = entry.file_type()?;
         if kind.is_dir() {
+            if is_hidden(&name[prefix.len()..]) {
+                continue;
+            }
             let name = format!("{name}/");
-            match collect(&path, &name, found) {
+            match collect(&path, &name, filter, found) {
                 Ok(()) => {}
                 // Directories come and go.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -74,23 +97,80 @@ fn collect(directory: &Path, prefix: &str, found: &mut Found) -> io::Result<()> 
                     found.closed.push((name, error));
                 }
             }
-        } else if kind.is_file() || leads_to_a_file(kind, &path) {
-            found.files.push(name);
+        } else if filter(&name)
+            && let Some(version) = version_of(kind, &entry)
+        {
+            found.files.push(Entry { name, version });
         }
     }
     Ok(())
 }
 
-/// Or to what cannot be read: whoever opens it is told why. One that leads nowhere may do so later.
-fn leads_to_a_file(kind: FileType, path: &Path) -> bool {
-    kind.is_symlink()
-        && match fs::metadata(path) {
-            Ok(found) => found.is_file(),
-            Err(error) => error.kind() != ErrorKind::NotFound,
-        }
+fn no_text() -> Error {
+    Error::Bytes {
+        what: "the name of a file".into(),
+        message: "it is no UTF-8; rename the file".into(),
+    }
 }
 
-/// Files that are not whole yet, and what others keep next to theirs.
-fn is_passed_over(name: &str) -> bool {
-    name.starts_with(['.', '_']) || name.ends_with(".tmp")
+/// The number of a file, or of what a link leads to; none where that is no file. What cannot be looked at has one, too:
+/// whoever opens it is told why. A link that leads nowhere may do so later.
+fn version_of(kind: FileType, entry: &DirEntry) -> Option<u64> {
+    if kind.is_file() {
+        return Some(number_of(entry));
+    }
+    if !kind.is_symlink() {
+        return None;
+    }
+    match fs::metadata(entry.path()) {
+        Ok(found) => found.is_file().then(|| number(&found)),
+        Err(error) => (error.kind() != ErrorKind::NotFound).then(|| number_of(entry)),
+    }
+}
+
+/// What others keep next to their files, and directories of files that are not whole yet.
+fn is_hidden(part: &str) -> bool {
+    part.starts_with(['.', '_']) || part.ends_with(".tmp")
+}
+
+/// How names end of files that are on their way: written, copied or fetched by somebody who renames them then.
+const ON_THEIR_WAY: [&str; 9] = [
+    "._COPYING_",
+    ".crdownload",
+    ".download",
+    ".filepart",
+    ".inprogress",
+    ".part",
+    ".partial",
+    ".swp",
+    "~",
+];
+
+/// Files that are read where the program says nothing else.
+pub(super) fn is_whole(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    // With or without a number behind it.
+    let temporary = |(_, rest): (&str, &str)| !rest.starts_with(|c: char| c.is_alphanumeric());
+    !is_hidden(name)
+        && !ON_THEIR_WAY.iter().any(|end| name.ends_with(end))
+        && !name.rsplit_once(".tmp").is_some_and(temporary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_on_their_way_are_not_whole() {
+        let on_their_way = "p._COPYING_ p.part p.filepart p.crdownload p.partial p~ .p.crc _SUCCESS p.inprogress \
+                            p.tmp.1234 p.tmp p.tmp-1 p.download .p.swp p.swp a/p.part";
+        for name in on_their_way.split_whitespace() {
+            assert!(!is_whole(name), "{name}");
+        }
+        for name in
+            "p part part-0 p.partition p.tmpl p.tmp2 a.part/p a~/p p.log.1 tmp p_".split(' ')
+        {
+            assert!(is_whole(name), "{name}");
+        }
+    }
 }

@@ -11,33 +11,30 @@ mod csv;
 mod decode;
 mod json;
 mod look;
+mod mark;
 mod number;
 mod object;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod read;
 mod root;
+mod source;
 mod split;
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::object_store::ObjectStore;
 
 use self::column::Rows;
-use self::look::Found;
-use self::read::{Bad, Reading};
+use self::look::Filter;
 use self::root::Root;
-use super::dead_letter::Letter;
-use super::ingest::Ingest;
-use super::source::{Closing, Place, Source};
-use crate::error::{BoxError, Result};
+use self::source::FileSource;
+use super::source::Source;
+use crate::error::Result;
 use crate::stream::format::Format;
 use crate::stream::object_url::store_at;
 use crate::stream::record::Record;
@@ -48,25 +45,29 @@ const EVERY: Duration = Duration::from_millis(500);
 const EVERY_OF_OBJECTS: Duration = Duration::from_secs(5);
 /// Bytes of text that become one Arrow batch.
 const PIECE: usize = 256 << 10;
-/// The mark of a file that is done.
-const DONE: u64 = u64::MAX;
 
 /// The records of the files in a directory and the directories below it, or of the objects below a path of an object
 /// store: those that are there, and those that appear.
 ///
-/// A file is read when its name is first seen, so it must be whole by then: write it under a name
-/// that is passed over (one that begins with `.` or `_` or ends in `.tmp`), then rename it. Names
-/// below a directory that is passed over are, too. So what a [`FileSink`](crate::files::FileSink)
+/// A file is read when its name is first seen and it is not empty, so it must be whole by then: write it under a name
+/// that is passed over, then rename it. These are names that begin with `.` or `_`, that end in `.tmp` (also with a number
+/// behind it, as in `.tmp.1234`), `._COPYING_`, `.part`, `.partial`, `.filepart`, `.crdownload`, `.download`, `.inprogress`,
+/// `.swp` or `~`; or those that [`Files::only`] does not want. Names below a directory that begins or ends with the first
+/// three are, too. So what a [`FileSink`](crate::files::FileSink)
 /// writes can be read while it is written. An object is whole when it appears; the same names are passed over, by any
 /// part of the path, and so are objects without bytes.
 ///
-/// **Promised.** Each file is read once; what is done to it later does not count, also when another
-/// takes its name. Files that are found at the same look are read one after the other, in the order
+/// **Promised.** Each file is read once, also when it is renamed or has several names (a rotated log, a link): it is
+/// known by what stays of it. What comes to a name, or a file, that was read is not read, and told by a dead letter: another
+/// file of the name, or bytes that were added to one of the last 1,000 that were read (noticed while the program runs).
+/// Files that are found at the same look are read one after the other, in the order
 /// of their paths, and the records of a file stay in order. A line that is no record is a dead letter
 /// with the path, the number of the line and the reason, and the others count. So do, of a damaged Parquet file,
 /// the rows of the row groups that are whole. So does the rest of the files when one cannot be read, is gone, or
 /// becomes shorter while it is read: that is a dead letter with its path, which comes again after a restart, when
-/// what can be read of it then is read. All that is read of an object, until it is done or the program ends, is of one
+/// what can be read of it then is read. A restart in the middle of a file goes on only where the lines before are those
+/// that were read (of Parquet: the end of the file); if not, it is another file, and given up in the same way. A name that
+/// is no UTF-8 is one, too. All that is read of an object, until it is done or the program ends, is of one
 /// version: one that is overwritten meanwhile is given up in the same way, where the store has entity tags or the size or
 /// time of the object has changed. Memory: some
 /// pieces of 256 KiB, one record at most as long as
@@ -109,6 +110,17 @@ pub struct Files {
     every: Duration,
     once: bool,
     piece: usize,
+    only: Only,
+}
+
+/// Which files are read.
+#[derive(Clone)]
+struct Only(Arc<Filter>);
+
+impl fmt::Debug for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl Files {
@@ -142,6 +154,7 @@ impl Files {
             every,
             once: false,
             piece: PIECE,
+            only: Only(Arc::new(look::is_whole)),
         }
     }
 
@@ -161,6 +174,18 @@ impl Files {
         self
     }
 
+    /// Reads the files whose paths below the directory (with `/` between the parts) are `wanted`, in place of all but
+    /// those that are passed over by the name of the file. What is below a directory that is passed over stays so.
+    ///
+    /// ```
+    /// # use dstreams::files::{Files, Format};
+    /// let logs = Files::dir("/var/log", Format::Text).only(|path| path.ends_with(".log"));
+    /// ```
+    pub fn only(mut self, wanted: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.only = Only(Arc::new(wanted));
+        self
+    }
+
     /// Bytes of text that become one Arrow batch, for tests.
     #[doc(hidden)]
     pub fn piece_bytes(mut self, bytes: usize) -> Self {
@@ -176,10 +201,7 @@ impl Files {
         let schema = T::schema();
         match self.refuses(&schema) {
             Some(why) => Err(why),
-            None => Ok(FileSource {
-                files: self,
-                schema,
-            }),
+            None => Ok(FileSource::new(self, schema)),
         }
     }
 
@@ -201,136 +223,6 @@ impl Files {
             }),
         }
     }
-}
-
-/// Reads the files of a [`Files`].
-struct FileSource {
-    files: Files,
-    schema: SchemaRef,
-}
-
-#[async_trait]
-impl Source for FileSource {
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
-        self.files.root.clone()?.look().await?;
-        Ok(None)
-    }
-
-    /// A worker that takes over would not know what another one has read.
-    fn place(&self) -> Place {
-        Place::Master
-    }
-
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
-        let root = self.files.root.clone()?;
-        let mut seen = HashSet::new();
-        let positions = ingest.positions().clone();
-        loop {
-            let found = tokio::select! {
-                () = closing.requested() => return Ok(()),
-                found = root.look() => found,
-            };
-            let found = match found {
-                Ok(found) => found,
-                Err(error) if self.files.once => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(stream = ingest.stream(), %error, "looking again later");
-                    Found::default()
-                }
-            };
-            for (name, error) in found.closed {
-                if seen.insert(name.clone()) {
-                    let bad = Bad::rest(error.to_string());
-                    bury(&root, &name, vec![bad], &ingest).await;
-                }
-            }
-            for name in found.files {
-                if closing.is_requested() {
-                    return Ok(());
-                }
-                if !seen.insert(name.clone()) {
-                    continue;
-                }
-                let done = positions.get(&name).copied().unwrap_or_default();
-                if done != DONE {
-                    self.read(&root, &name, done, &ingest, &closing).await?;
-                }
-            }
-            if self.files.once {
-                return Ok(());
-            }
-            tokio::select! {
-                () = closing.requested() => return Ok(()),
-                () = tokio::time::sleep(self.files.every) => {}
-            }
-        }
-    }
-}
-
-impl FileSource {
-    /// Pushes the records of one file after the first `done` lines, until the context closes.
-    async fn read(
-        &self,
-        root: &Root,
-        name: &str,
-        done: u64,
-        ingest: &Ingest,
-        closing: &Closing,
-    ) -> Result<()> {
-        let reading = Reading {
-            root: root.clone(),
-            name: name.to_owned(),
-            format: self.files.format,
-            schema: self.schema.clone(),
-            piece: self.files.piece,
-            line_bytes: ingest.0.line_bytes,
-            done,
-        };
-        let (mut pieces, thread) = reading.start();
-        loop {
-            let piece = tokio::select! {
-                biased;
-                // A store may let one wait. The thread ends when nobody takes its pieces.
-                () = closing.requested() => return Ok(()),
-                piece = pieces.recv() => piece,
-            };
-            let Some(piece) = piece else { break };
-            bury(root, name, piece.bad, ingest).await;
-            let rows = piece.rows;
-            let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
-            ingest.push_at(rows, name, piece.done).await?;
-        }
-        let failed = match thread.await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("the reader broke: {panic}"),
-        };
-        bury(root, name, vec![Bad::rest(failed)], ingest).await;
-        Ok(())
-    }
-}
-
-/// What is of a line or a row is told once, also after a restart; that a file cannot be read, again. Returns when all are
-/// safe: the piece that they are of is not read again then.
-async fn bury(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) {
-    if bad.is_empty() {
-        return;
-    }
-    let path = root.path(name).display().to_string();
-    let letters = bad.into_iter().map(|bad| Letter {
-        bytes: bad.bytes,
-        length: bad.length,
-        reason: bad.reason,
-        at: bad.at,
-    });
-    let dead = &ingest.0.dead_letters;
-    let letters = letters.collect();
-    let added = dead.add(ingest.stream(), &path, Some(name), letters).await;
-    dead.safe(added).await
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::file::reader::{ChunkReader, Length};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::chunks::{AHEAD, Chunks};
+use super::chunks::{AHEAD, Chunks, FOOTER};
+use super::mark::Mark;
 use super::read::{Bad, Piece, Pieces, Reading, not_read};
 use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
@@ -29,6 +31,11 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
         Some(lost) => reading.unreadable(lost),
         None => packed(&file).unwrap_or_else(|| damaged(&error)),
     })?;
+    let hash = end_hash(&file).map_err(|error| match file.lost() {
+        Some(lost) => reading.unreadable(lost),
+        None => damaged(&error),
+    })?;
+    reading.is_the_one(Some(hash), "rows")?;
     let places = places(&reading.schema, footer.schema())?;
     let mask = ProjectionMask::roots(footer.parquet_schema(), places);
     let columns = 0..footer.parquet_schema().num_columns();
@@ -38,7 +45,8 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
         footer,
         file,
         reading,
-        done: reading.done,
+        done: reading.before(),
+        hash,
     };
     let groups = rest.footer.metadata().row_groups().iter();
     let rows: Vec<u64> = groups.map(|group| group.num_rows() as u64).collect();
@@ -62,6 +70,14 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
         }
     }
     reading.has_all_from_before(end, "rows")
+}
+
+/// A hash of the end of a file, which says where its pages are and what they have: another file has another.
+fn end_hash(file: &Chunks) -> parquet::errors::Result<u64> {
+    let length = file.len();
+    let read = length.min(FOOTER);
+    let bytes = file.get_bytes(length - read, read as usize)?;
+    Ok(xxh3_64_with_seed(&bytes, length))
 }
 
 /// What a file without a footer is, if its first bytes say so.
@@ -88,6 +104,7 @@ struct Rest<'a> {
     mask: ProjectionMask,
     /// Rows that were read, or given up.
     done: u64,
+    hash: u64,
 }
 
 impl Rest<'_> {
@@ -107,8 +124,8 @@ impl Rest<'_> {
             let (rows, bad) = complete(&self.reading.schema, &batch, self.done)?;
             self.done += batch.num_rows() as u64;
             let rows = Some(rows).filter(|rows| rows.num_rows() > 0);
-            let done = self.done;
-            if !pieces.push(Piece { rows, bad, done }) {
+            let mark = Mark::begun(self.done, self.hash);
+            if !pieces.push(Piece { rows, bad, mark }) {
                 return Ok(false);
             }
         }
@@ -124,9 +141,9 @@ impl Rest<'_> {
             reason: format!("rows {} to {end}: {why}", self.done + 1),
         };
         self.done = end;
-        let (rows, bad, done) = (None, vec![bad], end);
+        let (rows, bad, mark) = (None, vec![bad], Mark::begun(end, self.hash));
         // Whoever reads on finds out when nobody takes it.
-        let _ = pieces.push(Piece { rows, bad, done });
+        let _ = pieces.push(Piece { rows, bad, mark });
     }
 }
 

@@ -1,8 +1,10 @@
 //! [`Reading`]: one file, piece by piece, on a thread that may block.
 
-use std::fs::File;
+use std::cell::Cell;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -10,8 +12,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::DONE;
 use super::decode::Decoder;
+use super::mark::{Identity, Mark, number};
 use super::root::{Input, Root};
 use super::split::Splitter;
 use crate::error::{Error, Result};
@@ -47,8 +49,28 @@ impl Bad {
 pub(super) struct Piece {
     pub rows: Option<RecordBatch>,
     pub bad: Vec<Bad>,
-    /// Lines (rows, of Parquet) up to the end of the piece; [`DONE`] for the last one.
-    pub done: u64,
+    /// How far the file was read with it.
+    pub mark: Mark,
+}
+
+/// What is known of a file, as it was opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened {
+    pub identity: Identity,
+    /// Of its file system.
+    pub number: u64,
+    /// Those that were read, once it was.
+    pub bytes: u64,
+}
+
+impl Opened {
+    pub fn of(file: &Metadata) -> Self {
+        Opened {
+            identity: Identity::of(file),
+            number: number(file),
+            bytes: file.len(),
+        }
+    }
 }
 
 /// A file that is to be read.
@@ -59,14 +81,15 @@ pub(super) struct Reading {
     pub schema: SchemaRef,
     pub piece: usize,
     pub line_bytes: usize,
-    /// Lines (rows, of Parquet) that were read before.
-    pub done: u64,
+    /// How far it was read before.
+    pub mark: Mark,
 }
 
 /// Passes pieces on, each when the next one is there, so that the last is known to be the last.
 pub(super) struct Pieces {
     to: mpsc::Sender<Piece>,
     held: Option<Piece>,
+    opened: Option<Opened>,
 }
 
 impl Pieces {
@@ -80,32 +103,41 @@ impl Pieces {
 }
 
 impl Reading {
-    /// Starts to read. The error comes after the pieces that were read before it.
-    pub fn start(self) -> (mpsc::Receiver<Piece>, JoinHandle<Result<()>>) {
+    /// Starts to read. What the thread says at its end comes after the pieces that were read before it.
+    pub fn start(
+        self,
+    ) -> (
+        mpsc::Receiver<Piece>,
+        JoinHandle<(Option<Opened>, Result<()>)>,
+    ) {
         let (to, pieces) = mpsc::channel(1);
         let thread = tokio::task::spawn_blocking(move || {
-            let mut pieces = Pieces { to, held: None };
+            let mut pieces = Pieces {
+                to,
+                held: None,
+                opened: None,
+            };
             let read = match self.format {
                 #[cfg(feature = "parquet")]
                 Format::Parquet => super::parquet::read(&self, &mut pieces),
                 _ => self.read_text(&mut pieces),
             };
             let last = pieces.held.take();
-            let last = match (&read, last) {
-                (Ok(()), Some(last)) => Some(Piece { done: DONE, ..last }),
-                (Ok(()), None) => Some(Piece {
-                    rows: None,
-                    bad: Vec::new(),
-                    done: DONE,
-                }),
+            let last = match &read {
+                Ok(()) => {
+                    let identity = pieces.opened.map(|opened| opened.identity);
+                    let (rows, bad) = last.map_or((None, Vec::new()), |last| (last.rows, last.bad));
+                    let mark = Mark::Done { identity };
+                    Some(Piece { rows, bad, mark })
+                }
                 // What came before the failure counts.
-                (Err(_), last) => last,
+                Err(_) => last,
             };
             if let Some(last) = last {
                 // Nobody takes it when the context has stopped.
                 let _ = pieces.to.blocking_send(last);
             }
-            read
+            (pieces.opened, read)
         });
         (pieces, thread)
     }
@@ -115,57 +147,106 @@ impl Reading {
     }
 
     /// Opens it; of an object at least `ahead` bytes are fetched at once.
-    pub fn open(&self, ahead: u64, pieces: &Pieces) -> Result<Input> {
-        self.root.open(&self.name, ahead, &pieces.to)
+    pub fn open(&self, ahead: u64, pieces: &mut Pieces) -> Result<Input> {
+        let input = self.root.open(&self.name, ahead, &pieces.to)?;
+        if let Input::File(file) = &input {
+            let known = file.metadata().map_err(|error| self.unreadable(error))?;
+            pieces.opened = Some(Opened::of(&known));
+        }
+        Ok(input)
     }
 
     fn read_text(&self, pieces: &mut Pieces) -> Result<()> {
+        let read = Rc::new(Cell::new(0));
         let mut from: Box<dyn Read> = match self.open(AHEAD, pieces)? {
-            Input::File(file) => Box::new(Whole::of(file).map_err(|error| self.unreadable(error))?),
+            Input::File(file) => {
+                let bytes = pieces.opened.map_or(0, |opened| opened.bytes);
+                let read = Rc::clone(&read);
+                Box::new(Whole { file, bytes, read })
+            }
             Input::Object(object) => Box::new(Arc::new(object).reader(0)),
         };
         let mut head = Vec::with_capacity(HEAD);
-        let read = (&mut from).take(HEAD as u64).read_to_end(&mut head);
-        read.map_err(|error| self.unreadable(error))?;
+        let begun = (&mut from).take(HEAD as u64).read_to_end(&mut head);
+        begun.map_err(|error| self.unreadable(error))?;
         let mark = match First::of(&head) {
             First::Text(mark) => mark,
             other => return Err(not_read(other)),
         };
         let from = head[mark..].chain(from);
-        let mut splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
+        let before = self.before();
+        let splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
+        let mut splitter = splitter.hash_lines(before);
         let mut decoder = Decoder::new(self.format, &self.schema)?;
-        let mut lines = 0;
+        let (mut lines, mut is_known) = (0, false);
         while let Some(mut chunk) = splitter.next().map_err(|error| self.unreadable(error))? {
             lines = chunk.last;
             decoder.take_header(&mut chunk)?;
-            chunk.skip(self.done);
+            if chunk.last < before {
+                continue;
+            }
+            if !is_known {
+                is_known = true;
+                self.is_the_one(splitter.hash_of_lines(), "lines")?;
+            }
+            chunk.skip(before);
             let rows = decoder.decode(&mut chunk)?;
             let bad = chunk.bad.into_iter().map(|(line, bad)| Bad {
                 at: Some(line),
                 reason: format!("line {line}: {}", bad.reason),
                 ..bad
             });
-            let piece = Piece {
-                rows,
-                bad: bad.collect(),
-                done: chunk.last.max(self.done),
-            };
-            if !pieces.push(piece) {
+            let bad = bad.collect();
+            let mark = Mark::begun(chunk.last, chunk.hash);
+            if !pieces.push(Piece { rows, bad, mark }) {
                 return Ok(());
             }
+        }
+        if let Some(opened) = &mut pieces.opened {
+            opened.bytes = read.get();
         }
         self.has_all_from_before(lines, "lines")
     }
 
+    /// Lines (rows, of Parquet) that were read before.
+    pub fn before(&self) -> u64 {
+        match self.mark {
+            Mark::Begun { lines, .. } => lines,
+            Mark::Done { .. } => 0,
+        }
+    }
+
+    /// The lines that were read before, whose hash is this now, must be those of the mark.
+    pub fn is_the_one(&self, hash: Option<u64>, what: &str) -> Result<()> {
+        let lines = self.before();
+        let is_other = |before: &u32| {
+            let now = hash.map(|hash| Mark::begun(lines, hash));
+            now != Some(Mark::Begun {
+                lines,
+                hash: Some(*before),
+            })
+        };
+        match self.mark {
+            Mark::Begun {
+                hash: Some(before), ..
+            } if is_other(&before) => {
+                let message = format!(
+                    "it is another file than the one of this name of which {lines} {what} were read before; \
+                     give each file a name of its own"
+                );
+                Err(self.unreadable(io::Error::other(message)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The file must not have become shorter while no process was there.
     pub fn has_all_from_before(&self, found: u64, what: &str) -> Result<()> {
-        if found >= self.done {
+        let before = self.before();
+        if found >= before {
             return Ok(());
         }
-        let message = format!(
-            "{} of its {what} were read before, and it has {found} now",
-            self.done
-        );
+        let message = format!("{before} of its {what} were read before, and it has {found} now");
         Err(self.unreadable(io::Error::new(ErrorKind::UnexpectedEof, message)))
     }
 
@@ -186,23 +267,16 @@ pub(super) fn not_read(first: First) -> Error {
 struct Whole {
     file: File,
     bytes: u64,
-    read: u64,
-}
-
-impl Whole {
-    fn of(file: File) -> io::Result<Self> {
-        let bytes = file.metadata()?.len();
-        let read = 0;
-        Ok(Whole { file, bytes, read })
-    }
+    read: Rc<Cell<u64>>,
 }
 
 impl Read for Whole {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(to)?;
-        self.read += read as u64;
-        if read == 0 && !to.is_empty() && self.read < self.bytes {
-            return Err(cut_short(self.bytes, self.read));
+        let all = self.read.get() + read as u64;
+        self.read.set(all);
+        if read == 0 && !to.is_empty() && all < self.bytes {
+            return Err(cut_short(self.bytes, all));
         }
         Ok(read)
     }

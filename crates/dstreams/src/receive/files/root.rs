@@ -1,7 +1,7 @@
 //! [`Root`]: where the files are: a directory, or a place in an object store.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use datafusion::object_store::ObjectStore;
 use datafusion::object_store::path::Path as At;
 use tokio::sync::mpsc;
 
-use super::look::{self, Found};
+use super::look::{self, Filter, Found};
 use super::object::Object;
-use super::read::Piece;
+use super::read::{Opened, Piece};
 use crate::error::{Error, Result};
 
 /// See the module. Cheap to clone.
@@ -29,16 +29,34 @@ pub(super) enum Input {
 }
 
 impl Root {
-    /// The files below it.
-    pub async fn look(&self) -> Result<Found> {
+    /// The files below it that are wanted.
+    pub async fn look(&self, wanted: &Arc<Filter>) -> Result<Found> {
         match self {
             Root::Directory(directory) => {
-                let looked = directory.clone();
-                let found = tokio::task::spawn_blocking(move || look::directory(&looked)).await;
+                let (looked, wanted) = (directory.clone(), Arc::clone(wanted));
+                let look = move || look::directory(&looked, wanted.as_ref());
+                let found = tokio::task::spawn_blocking(look).await;
                 found.map_err(|panic| Error::file("look into", directory, panic.into()))?
             }
-            Root::Objects(store, at) => look::objects(store.as_ref(), at).await,
+            Root::Objects(store, at) => look::objects(store.as_ref(), at, wanted.as_ref()).await,
         }
+    }
+
+    /// What is known of files without opening them, by their names; nothing of objects, and of what is gone.
+    pub async fn known(&self, names: Vec<String>) -> Vec<Option<Opened>> {
+        let nothing = vec![None; names.len()];
+        let Root::Directory(directory) = self else {
+            return nothing;
+        };
+        if names.is_empty() {
+            return nothing;
+        }
+        let directory = directory.clone();
+        let known = move || {
+            let known = |name: String| Some(Opened::of(&fs::metadata(directory.join(name)).ok()?));
+            names.into_iter().map(known).collect()
+        };
+        tokio::task::spawn_blocking(known).await.unwrap_or(nothing)
     }
 
     /// The whole name of a file, for messages.

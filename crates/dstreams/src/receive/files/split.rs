@@ -6,6 +6,8 @@
 
 use std::io::{self, ErrorKind, Read};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::read::Bad;
 use crate::stream::format::Format;
 
@@ -28,6 +30,8 @@ pub(super) struct Chunk {
     pub bad: Vec<(u64, Bad)>,
     /// The last line in it.
     pub last: u64,
+    /// Of the bytes of all lines up to it.
+    pub hash: u64,
 }
 
 impl Chunk {
@@ -52,6 +56,12 @@ pub(super) struct Splitter<R> {
     ended: bool,
     /// Nothing more can be read.
     failed: Option<io::Error>,
+    /// Of the bytes before those that are split.
+    hash: Box<Xxh3>,
+    /// Where the last line ended, in those that are split.
+    ended_at: usize,
+    /// A number of lines, and the hash of their bytes once they were read, if a record ends there.
+    until: (u64, Option<u64>),
 }
 
 impl<R: Read> Splitter<R> {
@@ -66,7 +76,21 @@ impl<R: Read> Splitter<R> {
             skipped: None,
             ended: false,
             failed: None,
+            hash: Box::new(Xxh3::new()),
+            ended_at: 0,
+            until: (0, None),
         }
+    }
+
+    /// Hashes the bytes of the first `lines` lines, too; see [`Splitter::hash_of_lines`].
+    pub fn hash_lines(mut self, lines: u64) -> Self {
+        self.until = (lines, None);
+        self
+    }
+
+    /// The hash of the bytes of the lines that were asked for, if a record ends there.
+    pub fn hash_of_lines(&self) -> Option<u64> {
+        self.until.1
     }
 
     /// The next records; none at the end of the file. An error comes after the records that were read whole
@@ -107,7 +131,9 @@ impl<R: Read> Splitter<R> {
             records: Vec::new(),
             bad: Vec::new(),
             last: 0,
+            hash: 0,
         };
+        self.ended_at = 0;
         let mut at = self.end_skipped(&mut chunk);
         while at < chunk.bytes.len() {
             let rest = &chunk.bytes[at..];
@@ -137,10 +163,27 @@ impl<R: Read> Splitter<R> {
             });
             self.line += feeds + 1;
             at += length + usize::from(feed);
+            self.end_line(at, &chunk);
         }
         self.rest = chunk.bytes.split_off(at.min(chunk.bytes.len()));
         chunk.last = self.line - 1;
+        // Behind them is what was read of a line over the limit.
+        let (lines, more) = chunk.bytes.split_at(self.ended_at);
+        self.hash.update(lines);
+        chunk.hash = self.hash.digest();
+        self.hash.update(more);
         chunk
+    }
+
+    /// A line ends before `at`.
+    #[inline]
+    fn end_line(&mut self, at: usize, chunk: &Chunk) {
+        self.ended_at = at;
+        if self.line - 1 == self.until.0 {
+            let mut hash = self.hash.clone();
+            hash.update(&chunk.bytes[..at]);
+            self.until.1 = Some(hash.digest());
+        }
     }
 
     /// Where the line feed is that ends the record at the beginning of `bytes`.
@@ -175,6 +218,7 @@ impl<R: Read> Splitter<R> {
             end => {
                 let next = at + end.map_or(rest.len(), |end| end + 1);
                 self.bury(bad, chunk);
+                self.end_line(next, chunk);
                 next
             }
         }
@@ -196,8 +240,10 @@ impl<R: Read> Splitter<R> {
                 chunk.bytes.len()
             }
             end => {
+                let next = end.map_or(chunk.bytes.len(), |end| end + 1);
                 self.bury(bad, chunk);
-                end.map_or(chunk.bytes.len(), |end| end + 1)
+                self.end_line(next, chunk);
+                next
             }
         }
     }

@@ -10,8 +10,11 @@ use datafusion::object_store::memory::InMemory;
 use dstreams_control::ReceiverId;
 use proptest::prelude::*;
 
+use super::mark::Mark;
 use super::*;
 use crate::config::Config;
+use crate::receive::ingest::Ingest;
+use crate::receive::source::Closing;
 use crate::receive::{Block, Budget, DeadLetters, Intake};
 use crate::stream::record::records_of;
 
@@ -97,7 +100,9 @@ fn goes_on<T: Record + PartialEq + std::fmt::Debug>(files: &Files) -> Result<(),
         );
     }
     // All was kept, and a file that ends with a record is known to be done.
-    let done = marks.values().any(|done| *done == DONE);
+    let done = marks
+        .values()
+        .any(|mark| matches!(Mark::from(*mark), Mark::Done { .. }));
     prop_assert!(all.is_empty() || dead > 0 || done, "{:?}", marks);
     prop_assert!(read::<T>(files, marks).0.is_empty());
     Ok(())
@@ -196,8 +201,11 @@ fn a_file_without_records_at_its_end_is_done_with_the_next_records() {
     let files = Files::dir(&dir.0, Format::Csv).piece_bytes(2);
     let (blocks, marks, dead) = read::<i64>(&files, Positions::new());
     assert_eq!((rows::<i64>(&blocks), dead), (vec![1, 2], 2));
-    let done = ["a", "b", "c"].map(|name| (name.to_owned(), DONE));
-    assert_eq!(marks, Positions::from(done));
+    let is_done = |mark: &u64| matches!(Mark::from(*mark), Mark::Done { identity: Some(_) });
+    assert!(
+        marks.keys().eq(["a", "b", "c"]) && marks.values().all(is_done),
+        "{marks:?}"
+    );
 }
 
 #[test]
@@ -208,4 +216,123 @@ fn a_file_that_became_shorter_since_it_was_read_is_a_dead_letter() {
         let (blocks, _, dead) = read::<String>(&files, Positions::from([("a".into(), before)]));
         assert_eq!((blocks.len(), dead), (0, told), "{before}");
     }
+}
+
+/// The marks of a program that was killed in the middle of `text`, which is read in such pieces.
+fn begun<T: Record>(files: &Files) -> Positions {
+    let (blocks, _, _) = read::<T>(files, Positions::new());
+    let marks = blocks[blocks.len() / 2].marks.iter();
+    marks.map(|(key, mark)| (key.to_string(), *mark)).collect()
+}
+
+#[test]
+fn a_file_is_gone_on_with_only_where_its_lines_are_those_that_were_read() {
+    let lines = |word: &str, lines: usize| {
+        (0..lines)
+            .map(|n| format!("{word} {n}\n"))
+            .collect::<String>()
+    };
+    let old = lines("old", 40);
+    let dir = Dir::new(&[("a".into(), old.clone().into())]);
+    let files = |piece| Files::dir(&dir.0, Format::Text).piece_bytes(piece);
+    let positions = begun::<String>(&files(16));
+    let Mark::Begun {
+        lines: before,
+        hash: Some(_),
+    } = Mark::from(positions["a"])
+    else {
+        panic!("{positions:?}")
+    };
+    let before = before as usize;
+    assert!((10..30).contains(&before));
+    let rest_of = |text: &str, piece| {
+        fs::write(dir.0.join("_a"), text).unwrap();
+        fs::rename(dir.0.join("_a"), dir.0.join("a")).unwrap();
+        let (blocks, _, dead) = read::<String>(&files(piece), positions.clone());
+        (rows::<String>(&blocks), dead)
+    };
+    // A copy, and one that is longer; however they are cut.
+    for text in [old.clone(), old.clone() + "more\n"] {
+        for piece in [1, 100, 4096] {
+            let wanted: Vec<_> = text.lines().skip(before).map(str::to_owned).collect();
+            assert_eq!(rest_of(&text, piece), (wanted, 0));
+        }
+    }
+    let other = old.replacen("old 3", "old 4", 1);
+    for text in [
+        lines("new", 100),
+        other,
+        old.replacen('\n', "", 1),
+        lines("old", before - 1),
+    ] {
+        for piece in [1, 100, 4096] {
+            assert_eq!(rest_of(&text, piece), (vec![], 1), "{text}");
+        }
+    }
+    // Lines over the limit count, wherever they are cut.
+    let long = format!("{}\nb\n{}\nc\nd\n", "x".repeat(3000), "y".repeat(3000));
+    fs::write(dir.0.join("a"), &long).unwrap();
+    for piece in [7, 1000, 5000] {
+        let (blocks, _, dead) = read::<String>(&files(piece), Positions::new());
+        assert_eq!((rows::<String>(&blocks).len(), dead), (3, 2));
+        for block in &blocks {
+            let marks = block
+                .marks
+                .iter()
+                .map(|(key, mark)| (key.to_string(), *mark));
+            let (more, _, _) = read::<String>(&files(700), marks.collect());
+            let both = rows::<String>(&more).len();
+            assert!(
+                both < 3 && rows::<String>(&more).iter().all(|line| line.len() == 1),
+                "{both}"
+            );
+        }
+    }
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_parquet_file_is_gone_on_with_only_where_it_is_the_one_that_was_read() {
+    use crate::stream::record::batch_of;
+    let bytes = |from: i64| {
+        let rows = batch_of(from..from + 10_000).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer =
+            ::parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        bytes
+    };
+    let dir = Dir::new(&[("a".into(), bytes(0))]);
+    let files = Files::dir(&dir.0, Format::Parquet);
+    let positions = begun::<i64>(&files);
+    let rest = read::<i64>(&files, positions.clone());
+    assert!(rows::<i64>(&rest.0).last() == Some(&9999) && rest.2 == 0);
+    fs::write(dir.0.join("a"), bytes(10_000)).unwrap();
+    let other = read::<i64>(&files, positions);
+    assert_eq!((rows::<i64>(&other.0), other.2), (vec![], 1));
+}
+
+/// Each name is known to be done after a restart, too.
+#[test]
+fn a_file_is_read_once_whatever_names_it_has() {
+    let files = [("app.log", "1\n2\n"), ("b", "3\n")];
+    let dir = Dir::new(&files.map(|(name, text)| (name.to_owned(), text.into())));
+    fs::hard_link(dir.0.join("b"), dir.0.join("hard")).unwrap();
+    std::os::unix::fs::symlink(dir.0.join("b"), dir.0.join("link")).unwrap();
+    let files = Files::dir(&dir.0, Format::Text);
+    let (blocks, marks, dead) = read::<String>(&files, Positions::new());
+    assert_eq!(
+        (rows::<String>(&blocks), dead),
+        (vec!["1".into(), "2".into(), "3".into()], 0)
+    );
+    // Rotated while nobody was there; the links have no marks of their own yet.
+    fs::rename(dir.0.join("app.log"), dir.0.join("app.log.1")).unwrap();
+    fs::write(dir.0.join("c"), "1\n2\n").unwrap();
+    let (blocks, marks, dead) = read::<String>(&files, marks);
+    assert_eq!(
+        (rows::<String>(&blocks), dead),
+        (vec!["1".into(), "2".into()], 0)
+    );
+    assert_eq!(marks.keys().collect::<Vec<_>>(), ["app.log.1", "c"]);
 }
