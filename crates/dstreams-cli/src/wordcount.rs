@@ -60,6 +60,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
+    logs::to_stderr();
     let mut signals = Signals::catch()?;
     let report = Report::new(args.json, args.times.interval);
     if let Some(text) = &args.listen {
@@ -71,7 +72,6 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return count(program, None, report, args.batches, signals).await;
     }
 
-    logs::to_stderr();
     let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
     let gathering = match (args.workers, &args.master) {
         (None, Some(listen)) => {

@@ -26,8 +26,12 @@ pub struct Config {
     /// that a fast feed gives tasks of equal size.
     pub block_bytes: usize,
     /// Bytes of one line of text; a longer one goes to the dead letters. Default: 1 MiB, more than
-    /// any log line, and little against the block memory.
+    /// any log line, and little against the block memory. Lines that are not whole and longer than 16 KiB may take half
+    /// as much as the block memory beside it.
     pub line_bytes: usize,
+    /// Connections at once to one address, of TCP text or of clients; more are refused. Default: 16 384, each of which
+    /// may hold 16 KiB when it is idle. The process needs as many descriptors.
+    pub connections: usize,
     /// Rows of the Arrow batches that operators work on. Default: 2048, so that what one closure
     /// writes is still in the core's first cache when the next one reads it.
     pub rows_per_batch: usize,
@@ -93,6 +97,7 @@ impl Config {
             block_memory: 256 << 20,
             block_bytes: 4 << 20,
             line_bytes: 1 << 20,
+            connections: 16 << 10,
             rows_per_batch: 2048,
             rows_per_task: 4096,
             attempts: 4,
@@ -125,6 +130,7 @@ impl Config {
             ("threads", self.threads),
             ("block_bytes", self.block_bytes),
             ("line_bytes", self.line_bytes),
+            ("connections", self.connections),
             ("rows_per_batch", self.rows_per_batch),
             ("rows_per_task", self.rows_per_task),
             ("attempts", self.attempts as usize),

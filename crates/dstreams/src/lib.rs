@@ -87,7 +87,9 @@ pub mod cluster {
         write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
-    pub use crate::receive::{Block, Budget, Claims, DeadLetters, Embedded, Intake, Place};
+    pub use crate::receive::{
+        Acceptor, Block, Budget, Claims, DeadLetters, Embedded, Intake, Place,
+    };
     pub use crate::replicate::{BlockStore, Bounds, compact};
     pub use crate::state::{Captured, Room, States, keyed};
 }

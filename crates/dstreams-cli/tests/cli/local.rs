@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process::{Running, dstreams, message, run};
+use crate::process::{DSTREAMS, Running, dstreams, message, program, run};
 use crate::text::{naive, text};
 
 /// A `wordcount` that takes text and clients.
@@ -322,4 +322,31 @@ fn send_says_what_is_wrong() {
     program.wait_for(3);
     program.terminate();
     assert_eq!(program.end(), (3, String::new()));
+}
+
+/// With more connections than descriptors: those that are there are served, the others when there is room, and the log
+/// says so now and then.
+#[test]
+fn connections_beyond_the_descriptors_wait() {
+    let counts = format!(
+        "ulimit -n 64; exec {DSTREAMS} wordcount --json --listen 127.0.0.1:0 --interval 50ms --window 10m"
+    );
+    let mut command = program("sh", &["-c", &counts]);
+    let mut program = Running::spawn(&mut command).listening();
+    let mut sockets: Vec<_> = (0..100)
+        .map(|_| {
+            let mut socket = connect(&program);
+            socket.write_all(b"x\n").unwrap();
+            socket
+        })
+        .collect();
+    let told = program.complaint_with("cannot accept connections");
+    assert!(told.contains("os error 24"), "{told}");
+    program.wait_for_some(30);
+    sockets.drain(..60);
+    program.wait_for(100);
+    program.terminate();
+    let (total, errors) = program.end();
+    assert_eq!(total, 100);
+    assert!(errors.lines().count() < 10, "{errors}");
 }

@@ -10,11 +10,11 @@ use arrow_flight::{
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use async_trait::async_trait;
+use dstreams::cluster::Acceptor;
 use futures::Stream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Marks a `DoPut` as a copy of a block.
@@ -31,6 +31,8 @@ const CALL_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// The largest HTTP/2 frame taken.
 const FRAME: u32 = 256 << 10;
+/// Connections at once to one port: of clients, workers and people.
+const CONNECTIONS: usize = 16 << 10;
 /// How often an idle connection is probed, and how long that may take between workers.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a process that works may stand still (stopped, swapped out, moved to another machine) before its connections to
@@ -248,6 +250,10 @@ pub fn serve(
     silence: Duration,
     stop: CancellationToken,
 ) {
+    let acceptor = match Acceptor::new(listener, CONNECTIONS, "") {
+        Ok(acceptor) => acceptor,
+        Err(error) => return tracing::error!(%error, "a port cannot be served"),
+    };
     let service = Service { calls, token };
     let service = FlightServiceServer::new(service).max_decoding_message_size(MESSAGE);
     let server = Server::builder()
@@ -257,10 +263,7 @@ pub fn serve(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(silence))
         .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(acceptor.into_stream(), stop.cancelled_owned());
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "a server ended");

@@ -25,11 +25,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use self::call::Call;
 use self::producers::Producers;
 use self::service::Service;
+use super::accept::Acceptor;
 use super::ingest::Ingest;
 use super::source::{Closing, Place, Source};
 use crate::error::{BoxError, Error};
@@ -193,14 +193,15 @@ impl Clients {
     }
 
     /// Binds the address and starts the server.
-    async fn serve(&self) -> Result<Arc<Serving>, BoxError> {
+    async fn serve(&self, connections: usize) -> Result<Arc<Serving>, BoxError> {
         let listener = TcpListener::bind(&self.shared.address).await;
         let listener = listener.map_err(|source| Error::Listen {
             address: self.shared.address.clone(),
             source: Arc::new(source),
         })?;
         let address = listener.local_addr()?;
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        // Nothing can be said to a client before it has begun to speak.
+        let incoming = Acceptor::new(listener, connections, "")?.into_stream();
         let most = self.max_message_bytes;
         let service = FlightServiceServer::new(Service::new(Arc::clone(&self.shared), most))
             .max_decoding_message_size(most);
@@ -298,10 +299,12 @@ impl Source for ClientSource {
         if self.clients.shared.claims.get().is_some() {
             return Ok(None);
         }
+        let connections = self.stream.ingest.get().map(|ingest| ingest.0.connections);
+        let connections = connections.unwrap_or(usize::MAX);
         let mut running = self.clients.shared.serving.lock().await;
         let serving = match running.upgrade() {
             Some(serving) => serving,
-            None => self.clients.serve().await?,
+            None => self.clients.serve(connections).await?,
         };
         *running = Arc::downgrade(&serving);
         let address = serving.address;

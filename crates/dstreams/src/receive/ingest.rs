@@ -108,6 +108,8 @@ pub struct Intake {
     pub dead_letters: DeadLetters,
     /// The longest line of text, in bytes.
     pub line_bytes: usize,
+    /// The most connections at once.
+    pub connections: usize,
     receiver: ReceiverId,
     block_bytes: usize,
     open: Mutex<Open>,
@@ -178,6 +180,7 @@ impl Intake {
             budget,
             dead_letters,
             line_bytes: config.line_bytes,
+            connections: config.connections,
             receiver,
             block_bytes: config.block_bytes,
             open: Mutex::default(),

@@ -6,6 +6,7 @@
 //! past the bound receiving waits. **On failure**: one producer's failure ends its connection
 //! only; a source that fails ends with its error, and the context goes on with the others.
 
+mod accept;
 mod block;
 mod budget;
 pub(crate) mod client;
@@ -28,6 +29,7 @@ pub use queue::Queue;
 pub use source::{Closing, Place, Source};
 pub use tcp::TcpText;
 
+pub use accept::Acceptor;
 pub use block::Block;
 pub use budget::{Budget, Share};
 pub use dead_letter::DeadLetters;

@@ -11,6 +11,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::accept::{Accepted, Acceptor};
 use super::budget::Share;
 use super::dead_letter::Letter;
 use super::ingest::{Ingest, Intake, OpenBuffer};
@@ -27,6 +28,9 @@ const DRAIN_READ: usize = 64 << 10;
 /// after it was sent later, by a producer that does not stop.
 const DRAIN_LIMIT: usize = 32 << 20;
 
+/// What a producer reads for which there is no room.
+const FULL: &str = "too many connections; try again later\n";
+
 /// Lines of UTF-8 text over TCP. The engine listens, any number of producers connect.
 ///
 /// A line ends with a line feed; a carriage return before it is dropped. An empty line is a record.
@@ -39,6 +43,9 @@ const DRAIN_LIMIT: usize = 32 << 20;
 /// A record is an Arrow view into the buffer that the bytes were received into: nothing is copied
 /// for each line. When the memory for received records is full, the sockets are not read, so that
 /// TCP slows the producers down.
+///
+/// An idle connection is probed after a minute, and closed when its host does not answer. Beyond
+/// [`Config::connections`](crate::Config::connections) a producer reads a line that says so, and its connection is closed.
 ///
 /// Not promised: text over TCP has no acknowledgements, so what was sent and not yet received when
 /// the engine stops is lost; use the client library where that matters.
@@ -78,27 +85,27 @@ impl Source for TcpText {
         let Some(listener) = self.listener else {
             return Ok(());
         };
+        let most = ingest.0.connections;
+        let mut acceptor = Acceptor::new(listener, most, FULL)?;
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = closing.requested() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => {
-                        let connection = Connection::new(socket, peer, &ingest);
-                        connections.spawn(connection.run(closing.clone()));
-                    }
-                    // Too many open files and the like: the connections there are go on.
-                    Err(error) => {
-                        tracing::warn!(stream = ingest.stream(), %error, "cannot accept");
-                        tokio::task::yield_now().await;
-                    }
-                },
+                (accepted, peer) = acceptor.accept() => {
+                    let Accepted { socket, place } = accepted;
+                    let connection = Connection::new(socket, peer, &ingest);
+                    let run = connection.run(closing.clone());
+                    connections.spawn(async move {
+                        run.await;
+                        drop(place);
+                    });
+                }
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
         // Connections that wait in the backlog have sent what they sent. The kernel is asked, as
         // in `drain`.
-        let listener = listener.into_std();
+        let listener = acceptor.into_std();
         let accept = || {
             listener
                 .as_ref()
