@@ -214,6 +214,50 @@ mod parquet {
         rows.map(|n| (text(n), n)).collect()
     }
 
+    /// As others write what is asked for: with fewer bits, in a dictionary; but never one of two columns.
+    #[test]
+    fn columns_of_narrower_types_are_read_and_ambiguous_ones_refused() {
+        use dstreams::arrow::array::{
+            ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch,
+        };
+        use dstreams::arrow::datatypes::{Field, Int8Type, Schema};
+        use std::sync::Arc;
+        let key: DictionaryArray<Int8Type> = ["a", "b", "a"].into_iter().collect();
+        let key: ArrayRef = Arc::new(key);
+        let narrow: ArrayRef = Arc::new(Int32Array::from(vec![1, -2, i32::MAX]));
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+        let columns = |columns: &[(&str, &ArrayRef)]| {
+            let fields = columns
+                .iter()
+                .map(|(name, of)| Field::new(*name, of.data_type().clone(), true));
+            let arrays = columns.iter().map(|(_, array)| Arc::clone(array)).collect();
+            RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), arrays).unwrap()
+        };
+        let dir = Dir::new();
+        write_groups(
+            &dir.0.join("a"),
+            10,
+            &columns(&[("value", &narrow), ("more", &wide), ("key", &key)]),
+        );
+        write_groups(
+            &dir.0.join("b"),
+            10,
+            &columns(&[("key", &key), ("value", &wide), ("value", &narrow)]),
+        );
+        write_groups(
+            &dir.0.join("c"),
+            10,
+            &columns(&[("key", &wide), ("value", &wide)]),
+        );
+        let files = Files::dir(&dir.0, Format::Parquet);
+        let (found, dead) = read_all::<(String, i64)>(small(2, 50, 30), files);
+        let wanted = [("a", 1), ("b", -2), ("a", i64::from(i32::MAX))];
+        assert_eq!(found, wanted.map(|(key, value)| (key.to_owned(), value)));
+        let twice = ["given up: column \"value\" is there twice"];
+        let types = ["key: Utf8View", "key: Int64"];
+        are(&dead, &[("/b", &twice), ("/c", &types)]);
+    }
+
     #[test]
     fn damage_costs_the_rows_of_its_row_group() {
         let dir = Dir::new();

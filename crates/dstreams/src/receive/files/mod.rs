@@ -81,8 +81,8 @@ const PIECE: usize = 256 << 10;
 /// Nothing is asked of an object store ahead of what is read, and only its own retries are made: a request that fails
 /// after them gives the object up.
 ///
-/// Columns are found by name: members of JSON objects, the first line of CSV that is not blank, columns of Parquet;
-/// others are passed over. Blank lines of JSON and CSV are no records; those of text are.
+/// Columns are found by name: members of JSON objects, the first line of CSV that is not blank, columns of Parquet, which
+/// may have fewer bits or be dictionaries; others are passed over. Blank lines of JSON and CSV are no records; those of text are.
 ///
 /// A line of JSON is one object by the letter of RFC 8259, at most 128 levels deep. A value has the type of its column:
 /// numbers are not written as texts, whole ones are exact (`1e3` is 1000, `19.99` and what is out of range are not

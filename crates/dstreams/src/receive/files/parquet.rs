@@ -149,27 +149,44 @@ impl Rest<'_> {
 
 /// Where the columns of the record are in the file.
 fn places(wanted: &Schema, found: &SchemaRef) -> Result<Vec<usize>> {
+    let wrong = |what: String| Error::Schema {
+        what,
+        expected: describe(wanted),
+        found: describe(found),
+    };
     let place = |field: &Arc<datafusion::arrow::datatypes::Field>| {
-        let place = found.index_of(field.name()).ok();
+        let named = |place: &usize| found.field(*place).name() == field.name();
+        let mut places = (0..found.fields().len()).filter(named);
+        let place = places.next();
+        if places.next().is_some() {
+            return Err(wrong(format!(
+                "column {:?} is there twice in the file",
+                field.name()
+            )));
+        }
         let fits = |place: &usize| fits(field.data_type(), found.field(*place).data_type());
-        place.filter(fits).ok_or_else(|| Error::Schema {
-            what: "columns of the file".into(),
-            expected: describe(wanted),
-            found: describe(found),
-        })
+        place
+            .filter(fits)
+            .ok_or_else(|| wrong("columns of the file".into()))
     };
     wanted.fields().iter().map(place).collect()
 }
 
-/// The same type, or text in another encoding.
+/// The same type, or one whose values all are values of it: a number of fewer bits, text in another encoding.
 fn fits(wanted: &DataType, found: &DataType) -> bool {
-    let text = |kind: &DataType| {
-        matches!(
-            kind,
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-        )
-    };
-    wanted == found || (text(wanted) && text(found)) || wanted.equals_datatype(found)
+    use DataType::*;
+    let text = |kind: &DataType| matches!(kind, Utf8 | LargeUtf8 | Utf8View);
+    match (wanted, found) {
+        (_, Dictionary(_, values)) => fits(wanted, values),
+        (Int16, Int8 | UInt8)
+        | (Int32, Int8 | Int16 | UInt8 | UInt16)
+        | (Int64, Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32)
+        | (UInt16, UInt8)
+        | (UInt32, UInt8 | UInt16)
+        | (UInt64, UInt8 | UInt16 | UInt32)
+        | (Float64, Float32) => true,
+        _ => wanted == found || (text(wanted) && text(found)) || wanted.equals_datatype(found),
+    }
 }
 
 /// The columns of the record; rows without a value where there must be one are left out.
