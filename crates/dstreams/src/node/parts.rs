@@ -208,13 +208,17 @@ impl Parts {
         let mut states: Vec<StateId> = Vec::new();
         for spec in &self.plans(partitions)?.states {
             let holds = spec.holds();
-            let name = spec.name().map_or_else(|| holds.clone(), str::to_owned);
-            // Windows have no names of their own, and two may be the same.
-            let same = states.iter().filter(|state| state.holds == holds).count();
-            let name = if same > 0 {
-                format!("{name} ({})", same + 1)
-            } else {
-                name
+            // The program gives each of these a name of its own, whatever the others hold.
+            if let Some(name) = spec.name() {
+                let name = name.to_owned();
+                states.push(StateId { name, holds });
+                continue;
+            }
+            // Windows have none, and two may hold the same: these are told apart by their order alone.
+            let same = |state: &&StateId| state.name.starts_with(&*holds) && state.holds == holds;
+            let name = match states.iter().filter(same).count() {
+                0 => holds.clone(),
+                same => format!("{holds} ({})", same + 1),
             };
             states.push(StateId { name, holds });
         }

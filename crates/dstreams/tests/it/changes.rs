@@ -244,3 +244,20 @@ fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
         other.run(app, ("c", 1), all).await;
     });
 }
+
+/// The name of a state is what the program says, whatever other states hold, and in which order they are.
+#[test]
+fn states_may_be_added_before_others() {
+    block_on(async {
+        let mut dir = Dir::new("added");
+        let all = "select * from b order by 1";
+        let first = |ctx: &mut StreamContext| states(ctx, &[("b", false)]);
+        dir.run(first, ("k", 5), all).await;
+        let more = |ctx: &mut StreamContext| states(ctx, &[("a", false), ("b", false)]);
+        assert_eq!(dir.run(more, ("k", 5), all).await, pairs(&[("k", 2)]));
+        let other = |ctx: &mut StreamContext| states(ctx, &[("b", false), ("a", false)]);
+        assert_eq!(dir.run(other, ("k", 5), all).await, pairs(&[("k", 3)]));
+        let found = dir.run(other, ("k", 5), "select * from a order by 1").await;
+        assert_eq!(found, pairs(&[("k", 3)]));
+    });
+}

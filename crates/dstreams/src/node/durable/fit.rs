@@ -35,8 +35,27 @@ impl Due<'_> {
             Some(done) => !done.renamed.iter().any(|it| (&it.0, &it.1) == (from, to)),
             None => !self.written.iter().any(|state| state.state.name == *to),
         };
-        let to = renamed.find(due).map(|(_, to)| to);
-        to.unwrap_or(&written.name).clone()
+        match renamed.find(due) {
+            Some((_, to)) => to.clone(),
+            None => self.own_name(written).to_owned(),
+        }
+    }
+
+    /// Earlier programs numbered states that held the same, those with names of their own too.
+    fn own_name<'a>(&self, written: &'a StateId) -> &'a str {
+        let is = |name: &str, it: &StateId| it.name == name && it.holds == written.holds;
+        let without = || {
+            let (name, number) = written.name.strip_suffix(')')?.rsplit_once(" (")?;
+            number.parse::<u32>().ok()?;
+            let is_keyed = name != written.holds;
+            let is_ours = self.states.iter().any(|it| is(name, it));
+            let is_theirs = self.written.iter().any(|it| it.state.name == name);
+            (is_keyed && is_ours && !is_theirs).then_some(name)
+        };
+        match self.states.iter().any(|it| it.name == written.name) {
+            true => &written.name,
+            false => without().unwrap_or(&written.name),
+        }
     }
 
     fn is_dropped(&self, written: &StateId) -> bool {
@@ -325,6 +344,26 @@ mod tests {
             fit(&other, &[("b", "count")], &rename).unwrap().0,
             [Some(0)]
         );
+    }
+
+    /// As earlier programs numbered them.
+    #[test]
+    fn a_state_that_was_numbered_has_its_own_name() {
+        let old = written(
+            &[
+                ("a", "count"),
+                ("b (2)", "count"),
+                ("W", "W"),
+                ("W (2)", "W"),
+            ],
+            None,
+        );
+        let now = [("b", "count"), ("W", "W"), ("a", "count"), ("W (2)", "W")];
+        let none = StateChanges::default();
+        let had = fit(&old, &now, &none).unwrap().0;
+        assert_eq!(had, [Some(1), Some(2), Some(0), Some(3)]);
+        let refused = fit(&old, &now[..3], &none).unwrap_err().to_string();
+        assert!(refused.contains("no state W (2)"), "{refused}");
     }
 
     #[test]
