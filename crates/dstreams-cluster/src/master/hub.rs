@@ -42,7 +42,6 @@ pub(super) struct State {
     /// Standbys that missed an install, and the batch.
     pub(super) behind: HashMap<(WorkerId, u32), BatchTime>,
     pub(super) listening: BTreeMap<u32, String>,
-    pub(super) losses: u64,
     /// The program has ended: nothing is decided any more.
     pub(super) ended: bool,
     /// Why it has to.
@@ -106,7 +105,6 @@ impl Hub {
                 installed: HashMap::new(),
                 behind: HashMap::new(),
                 listening: BTreeMap::new(),
-                losses: 0,
                 ended: false,
                 broken: None,
                 own: HashMap::new(),
@@ -207,7 +205,6 @@ impl Hub {
     pub fn lose(&self, id: WorkerId) {
         let joined = {
             let mut state = self.lock();
-            state.losses += 1;
             state.claims.retain(|_, (worker, _)| *worker != id);
             state.installed.retain(|(worker, _), _| *worker != id);
             state.behind.retain(|(worker, _), _| *worker != id);
@@ -411,9 +408,9 @@ impl Hub {
         (state.input_of(block.receiver), addresses.collect())
     }
 
-    /// How many workers were lost so far.
-    pub fn losses(&self) -> u64 {
-        self.lock().losses
+    /// Whether a worker is there.
+    pub fn has(&self, id: WorkerId) -> bool {
+        self.lock().workers.contains_key(&id)
     }
 
     /// Why the program cannot go on in this process.

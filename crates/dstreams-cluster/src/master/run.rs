@@ -76,26 +76,57 @@ impl Remote {
         }
     }
 
+    async fn run_for(
+        &self,
+        batch: BatchTime,
+        after: Option<BatchTime>,
+        attempt: u32,
+        wanted: (&[BlockMeta], Wanted),
+    ) -> Result<Vec<Option<Dataset>>> {
+        let over = self.hub.until(|hub| {
+            let stuck = || Some(lost_state(self.stuck(hub)?));
+            hub.broken()
+                .or_else(|| self.has_state().then(stuck).flatten())
+        });
+        tokio::select! {
+            done = self.run_here(batch, after, attempt, wanted) => done,
+            error = over => Err(error),
+        }
+    }
+
     async fn run_here(
         &self,
         batch: BatchTime,
         after: Option<BatchTime>,
         attempt: u32,
-        blocks: &[BlockMeta],
+        (blocks, wanted): (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
         let (began, mut pause) = (Instant::now(), PAUSE);
         loop {
             let snapshot = self.snapshot(None).await;
             let gate = Gate::default();
-            let run = self.run_jobs((batch, attempt), blocks, &snapshot, &gate);
+            let run = self.run_jobs((batch, attempt), (blocks, wanted), &snapshot, &gate);
             tokio::pin!(run);
+            let run = async {
+                tokio::select! {
+                    biased;
+                    opened = self.open_gate(&gate, after, &snapshot.holders) => match opened {
+                        true => Some((&mut run).await),
+                        false => None,
+                    },
+                    done = &mut run => Some(done),
+                }
+            };
+            // Tasks on state run at its holder alone; the engine runs all others elsewhere.
             let done = tokio::select! {
-                biased;
-                opened = self.open_gate(&gate, after, &snapshot.holders) => match opened {
-                    true => run.await,
-                    false => continue,
-                },
-                done = &mut run => done,
+                done = run => done,
+                lost = self.hub.until(|hub| snapshot.lost_holder(hub)) => {
+                    let message = format!("worker {lost}, which held state, was lost");
+                    Some(Err(retryable(message)))
+                }
+            };
+            let Some(done) = done else {
+                continue;
             };
             match done {
                 Err(error) if of_machines(&error) && began.elapsed() < MEND => {
@@ -111,7 +142,7 @@ impl Remote {
     async fn run_jobs(
         &self,
         (batch, attempt): (BatchTime, u32),
-        blocks: &[BlockMeta],
+        (blocks, wanted): (&[BlockMeta], Wanted),
         snapshot: &Snapshot,
         gate: &Gate,
     ) -> Result<Vec<Option<Dataset>>> {
@@ -166,6 +197,10 @@ impl Remote {
             self.install(batch, attempt, &due, snapshot).await;
         }
         let mut outputs = Vec::new();
+        if wanted == Wanted::States {
+            // They took effect: a sink would prepare them once more, for nobody.
+            return Ok(outputs);
+        }
         for (at, (slot, slide)) in template.outputs.iter().enumerate() {
             if !batch.0.is_multiple_of(*slide) {
                 outputs.push(None);
@@ -186,6 +221,14 @@ impl Remote {
         }
         Ok(outputs)
     }
+}
+
+/// What a run of a batch is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    All,
+    /// The batch has taken effect.
+    States,
 }
 
 /// Whether machines or the engine failed, and neither the program nor a sink.
@@ -233,20 +276,13 @@ impl Workers for Remote {
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
-        let losses = self.hub.losses();
-        let lost = self.hub.until(|hub| {
-            if !self.has_state() {
-                return hub.broken();
-            }
-            let stuck = || Some(lost_state(self.stuck(hub)?));
-            let fewer = hub.losses() > losses;
-            let again = || fewer.then(|| retryable("a worker that held state was lost"));
-            hub.broken().or_else(stuck).or_else(again)
-        });
-        tokio::select! {
-            done = self.run_here(batch, after, attempt, blocks) => done,
-            error = lost => Err(error),
-        }
+        self.run_for(batch, after, attempt, (blocks, Wanted::All))
+            .await
+    }
+
+    async fn run_again(&self, batch: BatchTime, attempt: u32, blocks: &[BlockMeta]) -> Result<()> {
+        let wanted = (blocks, Wanted::States);
+        self.run_for(batch, None, attempt, wanted).await.map(drop)
     }
 
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {

@@ -21,6 +21,14 @@ pub struct Snapshot {
     pub holders: Vec<Holders>,
 }
 
+impl Snapshot {
+    /// A holder that is gone.
+    pub fn lost_holder(&self, hub: &Hub) -> Option<WorkerId> {
+        let mut holders = self.holders.iter().map(|of| of.holder);
+        holders.find(|holder| !hub.has(*holder))
+    }
+}
+
 impl Remote {
     /// Waits for workers, one at least, and for a holder of each partition, with what has taken effect and the state as
     /// of `batch`.

@@ -20,6 +20,7 @@ mod alone;
 mod app;
 mod ask;
 mod bad_input;
+mod crash_loop;
 mod drain;
 mod engines;
 mod errors;

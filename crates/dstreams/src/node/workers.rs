@@ -51,6 +51,11 @@ pub trait Workers: Send + Sync + 'static {
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>>;
 
+    /// Runs a batch that took effect, for its state alone.
+    async fn run_again(&self, batch: BatchTime, attempt: u32, blocks: &[BlockMeta]) -> Result<()> {
+        self.run(batch, None, attempt, blocks).await.map(drop)
+    }
+
     /// The blocks of a batch that has not taken effect. Only where batches may be set aside.
     async fn blocks(&self, _blocks: &[BlockMeta]) -> Result<Blocks> {
         Err(Error::NotRunning)
