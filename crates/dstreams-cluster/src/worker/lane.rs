@@ -9,6 +9,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use super::epoch::Epoch;
 use crate::link::{HeldBlock, ToMaster};
@@ -17,6 +18,8 @@ use crate::link::{HeldBlock, ToMaster};
 const COPYING: usize = 4;
 /// Pause before a copy that failed is tried again, with the peer of then.
 const AGAIN: Duration = Duration::from_millis(20);
+/// The longest pause, before one that the peer refused for what it is.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 
 /// How long an answer waits for copies that are being made. Blocks that are not safe by then go into
 /// the next batch: their copies may wait for room that this batch makes.
@@ -151,17 +154,36 @@ async fn write(epoch: &Epoch, input: u32, blocks: &[Arc<Block>]) {
     }
 }
 
+/// Whether the peer will not take the block the next time either: it is no block, or a record of it is too large for a
+/// message.
+fn is_final(status: &Status) -> bool {
+    let code = status.code();
+    matches!(
+        code,
+        Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted
+    )
+}
+
 /// Returns the peer, when it holds the block; none when there is no peer.
 async fn copy(epoch: &Epoch, block: &Arc<Block>) -> Option<u32> {
+    // It doubles while the peer refuses the block for what it is.
+    let mut pause = AGAIN;
     loop {
         let (peer, address) = epoch.peer.borrow().clone()?;
         match epoch.send_copy(block, &address).await {
             Ok(()) => return Some(peer),
             Err(status) => {
                 let block = block.meta.id;
+                if is_final(&status) {
+                    // A connection that broke looks the same, once.
+                    if pause == 4 * AGAIN {
+                        tracing::error!(%block, peer, %status, "a peer refuses a block: its stream stands still");
+                    }
+                    pause = (2 * pause).min(AGAIN_AT_MOST);
+                }
                 tracing::debug!(%block, peer, %status, "not copied yet");
                 let mut peers = epoch.peer.subscribe();
-                let _ = tokio::time::timeout(AGAIN, peers.changed()).await;
+                let _ = tokio::time::timeout(pause, peers.changed()).await;
             }
         }
     }
