@@ -1,7 +1,57 @@
 //! [`InputOf`]: the inputs of the program, and where they are received.
 
+use std::collections::BTreeSet;
+
 use dstreams::cluster::{Parts, Place};
+use dstreams::{Clients, Error, Result};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
+
+/// The longest line that workers copy to each other for sure: a record travels whole, in a message of at most 64 MiB.
+const LONGEST_LINE: usize = 32 << 20;
+
+/// Refuses inputs that no worker could receive, or that clients and workers could not tell apart.
+pub fn check_inputs(parts: &Parts) -> Result<()> {
+    let refuse = |setting, message: String| Err(Error::Config { setting, message });
+    let mut names = BTreeSet::new();
+    if let Some((name, _)) = parts
+        .inputs()
+        .into_iter()
+        .find(|(name, _)| !names.insert(name.clone()))
+    {
+        return refuse(
+            "streams",
+            format!(
+                "two streams are named `{name}`, and on a cluster they are told apart by their names; rename one"
+            ),
+        );
+    }
+    let mut first: Option<Clients> = None;
+    for source in &parts.sources {
+        let Place::Everywhere(clients) = source.place() else {
+            continue;
+        };
+        if !first
+            .get_or_insert_with(|| clients.clone())
+            .is_same(&clients)
+        {
+            return refuse(
+                "clients",
+                "a worker has one address for clients: give all streams the same `Clients`".into(),
+            );
+        }
+    }
+    let line_bytes = parts.config.line_bytes;
+    if line_bytes > LONGEST_LINE {
+        return refuse(
+            "line_bytes",
+            format!(
+                "{line_bytes} does not fit: workers copy a line to each other in one message; \
+                 it must be at most {LONGEST_LINE}"
+            ),
+        );
+    }
+    Ok(())
+}
 
 /// An input of the program.
 pub struct InputOf {
@@ -36,4 +86,48 @@ pub fn config(inputs: &[InputOf], copies: usize, partitions: u32) -> ClusterConf
     let mut config = ClusterConfig::new(kinds, partitions);
     config.copies = copies;
     config
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use dstreams::{Config, StreamContext};
+
+    use super::*;
+
+    fn check(build: impl FnOnce(&mut StreamContext), line_bytes: usize) -> String {
+        let mut config = Config::new(Duration::from_secs(1));
+        config.line_bytes = line_bytes;
+        config.block_memory = 1 << 30;
+        let mut ctx = StreamContext::with_config(config).unwrap();
+        build(&mut ctx);
+        match check_inputs(&Parts::of(ctx).unwrap()) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn inputs_that_no_worker_can_receive_are_refused() {
+        let streams = |ctx: &mut StreamContext, names: [&str; 2], clients: [&Clients; 2]| {
+            for (name, clients) in names.into_iter().zip(clients) {
+                ctx.clients::<String>(name, clients).for_each_rdd(|_| ());
+            }
+        };
+        let [a, b] = [
+            Clients::listen("127.0.0.1:0"),
+            Clients::listen("127.0.0.1:0"),
+        ];
+        let line = 1 << 20;
+        assert_eq!(check(|ctx| streams(ctx, ["x", "y"], [&a, &a]), line), "");
+        let two = check(|ctx| streams(ctx, ["x", "y"], [&a, &b]), line);
+        assert!(two.contains("the same `Clients`"), "{two}");
+        let named = check(|ctx| streams(ctx, ["x", "x"], [&a, &a]), line);
+        assert!(named.contains("two streams are named `x`"), "{named}");
+        let long = check(|ctx| streams(ctx, ["x", "y"], [&a, &a]), 64 << 20);
+        assert!(long.contains("at most 33554432"), "{long}");
+    }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::calls::MasterCalls;
 use super::hub::Hub;
+use super::inputs::check_inputs;
 use super::options::MasterOptions;
 use super::own;
 use super::run::Remote;
@@ -52,6 +53,7 @@ impl Master {
         options.check()?;
         let mut parts = Parts::of(context)?;
         parts.may_not_set_aside()?;
+        check_inputs(&parts)?;
         let lock = parts.lock()?;
         // What cannot be planned is told before anybody waits for workers.
         parts.plans(options.partitions.unwrap_or(2))?;

@@ -162,6 +162,12 @@ impl Clients {
         self
     }
 
+    /// Whether they share an address.
+    #[doc(hidden)]
+    pub fn is_same(&self, other: &Clients) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Serves calls within a server of somebody else's, which asks `claims` for producers; the
     /// address given is not listened on. That server takes messages of `most` bytes from clients.
     pub fn embed(&self, claims: Arc<dyn Claims>, most: usize) -> Embedded {
