@@ -1,5 +1,6 @@
 //! How a master works.
 
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use dstreams::{Error, Result};
 use crate::data::check_reached;
 
 /// How a master works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct MasterOptions {
     /// Where it listens, for workers and clients; port 0 for a free one. Default: loopback.
@@ -24,13 +25,39 @@ pub struct MasterOptions {
     /// Workers that hold a block: 1 or 2. Default: 2, so that what was acknowledged survives the
     /// loss of any one worker. With 1, or while there is one worker, it does not.
     pub copies: usize,
-    /// The secret of the cluster; needed beyond loopback.
+    /// The secret of the cluster; needed beyond loopback. Not shown by `Debug`.
     pub token: Option<String>,
     /// How long a worker may be silent before it is given up; one whose process ends is noticed at once. The time in which
     /// the master itself stands still does not count. From 2 s to an hour. Default: 10 s.
     pub silence: Duration,
     /// Arguments of the program, which workers get from here.
     pub arguments: Vec<String>,
+}
+
+impl fmt::Debug for MasterOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All fields by name, so that none is forgotten.
+        let Self {
+            listen,
+            workers,
+            partitions,
+            copies,
+            token,
+            advertise,
+            silence,
+            arguments,
+        } = self;
+        f.debug_struct("MasterOptions")
+            .field("listen", listen)
+            .field("workers", workers)
+            .field("partitions", partitions)
+            .field("copies", copies)
+            .field("token", &token.as_ref().map(|_| "not shown"))
+            .field("advertise", advertise)
+            .field("silence", silence)
+            .field("arguments", arguments)
+            .finish()
+    }
 }
 
 impl Default for MasterOptions {
@@ -99,5 +126,27 @@ pub fn check_exposed(setting: &'static str, listen: &str, token: Option<&str>) -
             ),
         }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WorkerOptions;
+
+    #[test]
+    fn the_token_is_never_shown() {
+        let token = Some("s3cret".to_owned());
+        let mut worker = WorkerOptions::new("127.0.0.1:1");
+        worker.token = token.clone();
+        let master = MasterOptions {
+            token,
+            ..MasterOptions::default()
+        };
+        let shown = format!("{master:?} {worker:?}");
+        assert!(
+            !shown.contains("s3cret") && shown.contains("not shown"),
+            "{shown}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The life of a worker: join, serve, and join again when the link broke.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ const LONG: Duration = Duration::from_secs(60);
 const HOLDS_EVERY: Duration = Duration::from_millis(500);
 
 /// How a worker works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct WorkerOptions {
     /// Address of the master.
@@ -44,7 +45,7 @@ pub struct WorkerOptions {
     /// Bytes of received records that it holds in memory, copies for others included. Default: as
     /// the program says.
     pub memory: Option<usize>,
-    /// The secret of the cluster; needed beyond loopback.
+    /// The secret of the cluster; needed beyond loopback. Not shown by `Debug`.
     pub token: Option<String>,
     /// Where it is reached, if not at the address it listens on: needed where that is every address of the
     /// machine. Port 0 for the one it listens on.
@@ -63,6 +64,38 @@ pub struct WorkerOptions {
     /// How long its master may be silent: stopped, say, or on a machine that swaps. After that, or when the connection
     /// breaks, it gives the master up, and with it the blocks and the state that it holds. At most a day. Default: 60 s.
     pub patience: Duration,
+}
+
+impl fmt::Debug for WorkerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All fields by name, so that none is forgotten.
+        let Self {
+            master,
+            listen,
+            cores,
+            memory,
+            token,
+            advertise,
+            spill,
+            exchanges,
+            history,
+            retry,
+            patience,
+        } = self;
+        f.debug_struct("WorkerOptions")
+            .field("master", master)
+            .field("listen", listen)
+            .field("cores", cores)
+            .field("memory", memory)
+            .field("token", &token.as_ref().map(|_| "not shown"))
+            .field("advertise", advertise)
+            .field("spill", spill)
+            .field("exchanges", exchanges)
+            .field("history", history)
+            .field("retry", retry)
+            .field("patience", patience)
+            .finish()
+    }
 }
 
 /// The shortest patience: a master that works answers sooner.
