@@ -263,6 +263,9 @@ pub struct Avg<N> {
 
 /// Mean of the column `column` of the values, which holds `N`: their sum, which of integers is exact as long as
 /// it fits 64 bits and wraps around beyond, by their number.
+///
+/// Not SQL's own `avg`, which adds up floating-point numbers: that loses digits of large integers, and does not wrap.
+/// Where sums of integers may be beyond 64 bits, make the values floating-point numbers first.
 pub fn avg_of<N: Number>(column: &str) -> Avg<N> {
     Avg {
         column: column.to_owned(),
