@@ -84,7 +84,7 @@ pub enum ToMaster {
     /// It is on disk, or why not.
     Written {
         checkpoint: u64,
-        written: Result<Option<WrittenFile>, String>,
+        written: Result<Vec<WrittenFile>, String>,
     },
 }
 

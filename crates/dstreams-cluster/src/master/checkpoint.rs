@@ -53,7 +53,7 @@ impl Checkpoints {
         &self,
         worker: WorkerId,
         number: u64,
-        written: Result<Option<WrittenFile>, String>,
+        written: Result<Vec<WrittenFile>, String>,
     ) {
         let mut state = self.lock();
         if state.number != number || !state.writing.remove(&worker) {

@@ -171,11 +171,6 @@ impl Hub {
         }
     }
 
-    /// Producers that were forgotten because there were too many.
-    pub fn forgotten_producers(&self) -> u64 {
-        self.lock().cluster.forgotten_producers()
-    }
-
     /// A worker that has been greeted; its number is never used again.
     pub fn number(&self) -> WorkerId {
         let mut state = self.lock();

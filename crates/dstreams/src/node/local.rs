@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::durable::Durable;
-use super::durable::checkpoint::{self, CheckpointPlan, Writing, on_disk};
+use super::durable::checkpoint::{self, CheckpointPlan, READ_AT_ONCE, Writing, on_disk};
 use super::durable::manifest::{Manifest, state_file};
 use super::durable::restore::Restored;
 use super::durable::set_aside::{Blocks, Earlier};
@@ -147,7 +147,7 @@ pub(super) async fn run_on(
     Ok(engine.run(job).await?.0)
 }
 
-/// Takes all partitions from a checkpoint, several at once.
+/// Takes all partitions from a checkpoint, some at once: the bytes of each are in memory beside its state.
 async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> Result<()> {
     let partitions = 0..manifest.program.partitions;
     let loads = partitions.map(|partition| {
@@ -155,8 +155,8 @@ async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> R
         let sources = manifest.sources(partition);
         on_disk(async move { checkpoint::load(&store, &states, partition, &sources).await })
     });
-    futures::future::try_join_all(loads).await?;
-    Ok(())
+    let loads = futures::stream::iter(loads).buffer_unordered(READ_AT_ONCE);
+    loads.try_for_each(|()| async { Ok(()) }).await
 }
 
 #[async_trait]
@@ -250,10 +250,7 @@ impl Workers for ThisProcess {
         let captured = self.states().capture(plan.since.iter().enumerate())?;
         let name = state_file(plan.tried, &plan.incarnation.to_string());
         let store = plan.store.clone();
-        let write = async move {
-            let written = checkpoint::write(&store, name, captured).await?;
-            Ok(written.into_iter().collect())
-        };
+        let write = async move { checkpoint::write(&store, name, captured).await };
         Ok(write.boxed())
     }
 

@@ -47,6 +47,17 @@ pub(super) enum Content {
 }
 
 impl Captured {
+    /// A whole window with these bytes.
+    #[cfg(test)]
+    pub(crate) fn of_window(state: usize, version: BatchTime, bytes: Vec<u8>) -> Self {
+        Captured {
+            state,
+            version,
+            on: None,
+            content: Content::Window(bytes),
+        }
+    }
+
     /// The bytes: one part of a checkpoint.
     pub fn into_bytes(self) -> Result<Vec<u8>> {
         match self.content {

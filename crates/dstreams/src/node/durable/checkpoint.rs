@@ -15,6 +15,12 @@ use crate::state::{Captured, States};
 /// Parts of a partition before it is written as a whole again: a restart reads all of them.
 const MOST_PARTS: usize = 64;
 
+/// Bytes after which a checkpoint begins another file: so many are in memory beside those of one partition, and few
+/// enough to be sent again where a request to an object store fails.
+const FILE_BYTES: usize = 32 << 20;
+/// Partitions that are read at once at a restart.
+pub const READ_AT_ONCE: usize = 2;
+
 /// What the next checkpoint is to have.
 pub struct CheckpointPlan {
     /// The batch whose state it is.
@@ -76,22 +82,22 @@ fn goes_on(parts: &[Part]) -> Option<BatchTime> {
 /// The state was taken, and is being written.
 pub type Writing = BoxFuture<'static, Result<Vec<WrittenFile>>>;
 
-/// Writes what was taken of some partitions into one file; none where that is nothing.
+/// Writes what was taken of some partitions into files with names that begin so; none where that is nothing. Of the
+/// bytes, those of one partition of a state and of [`FILE_BYTES`] are in memory at once.
 ///
 /// Blocks: to be called where that is allowed.
 pub async fn write(
     store: &Store,
     name: String,
     captured: Vec<(usize, Captured)>,
-) -> Result<Option<WrittenFile>> {
-    if captured.is_empty() {
-        return Ok(None);
-    }
+) -> Result<Vec<WrittenFile>> {
+    let mut files = Vec::new();
     let (mut bytes, mut parts) = (Vec::new(), Vec::new());
-    for (partition, captured) in captured {
-        let (state, version) = (captured.state, captured.version.0);
-        let whole = captured.on.is_none();
-        let part = captured.into_bytes()?;
+    let mut captured = captured.into_iter().peekable();
+    while let Some((partition, taken)) = captured.next() {
+        let (state, version) = (taken.state, taken.version.0);
+        let whole = taken.on.is_none();
+        let part = taken.into_bytes()?;
         parts.push(WrittenPart {
             partition,
             state,
@@ -105,9 +111,17 @@ pub async fn write(
             true => bytes = part,
             false => bytes.extend(part),
         }
+        if bytes.len() >= FILE_BYTES || captured.peek().is_none() {
+            let name = match files.len() {
+                0 => name.clone(),
+                more => format!("{name}-{more}"),
+            };
+            store.put(&name, std::mem::take(&mut bytes)).await?;
+            let parts = std::mem::take(&mut parts);
+            files.push(WrittenFile { name, parts });
+        }
     }
-    store.put(&name, bytes).await?;
-    Ok(Some(WrittenFile { name, parts }))
+    Ok(files)
 }
 
 /// Writes a file with offsets; none where nothing changed.
@@ -260,4 +274,43 @@ pub async fn load(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However large the state is, it is written piece by piece; a restart finds each part.
+    #[test]
+    fn a_large_state_is_in_files_of_bounded_size() {
+        let dir = std::env::temp_dir().join(format!("dstreams-parts-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let store = Store::Dir(dir.clone());
+        let large = FILE_BYTES / 2 + 1;
+        let sizes = [large, large, 10, FILE_BYTES + 7, 10, 10];
+        let captured = |(at, bytes): (usize, usize)| {
+            let taken = Captured::of_window(0, BatchTime(100), vec![at as u8; bytes]);
+            (at, taken)
+        };
+        let captured = sizes.into_iter().enumerate().map(captured).collect();
+        let written = write(&store, "state-1".into(), captured);
+        let written = futures::executor::block_on(written).unwrap();
+        let names: Vec<_> = written.iter().map(|file| &*file.name).collect();
+        assert_eq!(names, ["state-1", "state-1-1", "state-1-2"]);
+        let of = |file: &WrittenFile| {
+            let read = |part: &WrittenPart| {
+                let part = part.clone();
+                let (partition, part) = (part.partition, part.in_file(0));
+                let bytes = futures::executor::block_on(part.read(&store, &file.name)).unwrap();
+                assert!(bytes.iter().all(|byte| usize::from(*byte) == partition));
+                (partition, bytes.len())
+            };
+            file.parts.iter().map(read).collect::<Vec<_>>()
+        };
+        let found: Vec<_> = written.iter().map(of).collect();
+        assert_eq!(found[0], [(0, large), (1, large)]);
+        assert_eq!(found[1], [(2, 10), (3, FILE_BYTES + 7)]);
+        assert_eq!(found[2], [(4, 10), (5, 10)]);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -18,6 +18,10 @@ use crate::error::{Error, Result};
 use crate::node::journal::{make_dir, sync_dir};
 use crate::stream::object_url::store_at;
 
+/// Bytes of each part of an object that is written by more than one request. Stores take 5 GiB in one request and 10,000
+/// parts: an object of 640 GB.
+const PART_BYTES: usize = 64 << 20;
+
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub enum Store {
@@ -70,9 +74,8 @@ impl Store {
             Store::Dir(dir) => write(&dir.join(name), &bytes),
             Store::Objects(store, at) => {
                 let at = at.clone().join(name);
-                let put = store.put(&at, PutPayload::from(bytes)).await;
-                put.map(drop)
-                    .map_err(|error| self.failed("write", name, error))
+                let put = put_object(&**store, &at, bytes.into(), PART_BYTES).await;
+                put.map_err(|error| self.failed("write", name, error))
             }
         }
     }
@@ -201,6 +204,28 @@ impl Store {
     }
 }
 
+/// One partition may have more bytes than a store takes in one request.
+async fn put_object(
+    store: &dyn ObjectStore,
+    at: &At,
+    bytes: Bytes,
+    part_bytes: usize,
+) -> object_store::Result<()> {
+    if bytes.len() <= part_bytes {
+        return store.put(at, PutPayload::from(bytes)).await.map(drop);
+    }
+    let mut upload = store.put_multipart(at).await?;
+    for from in (0..bytes.len()).step_by(part_bytes) {
+        let part = bytes.slice(from..bytes.len().min(from + part_bytes));
+        if let Err(error) = upload.put_part(PutPayload::from(part)).await {
+            // What was sent is paid for until it is removed.
+            let _ = upload.abort().await;
+            return Err(error);
+        }
+    }
+    upload.complete().await.map(drop)
+}
+
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = File::create(path)?;
@@ -208,4 +233,22 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()
     };
     write().map_err(|error| Error::file("write", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_object_is_there_as_it_is() {
+        let (store, at) = (InMemory::new(), At::from("large"));
+        for bytes in [0, 10, 11, 20, 25] {
+            let whole: Bytes = (0..bytes).collect::<Vec<u8>>().into();
+            put_object(&store, &at, whole.clone(), 10).await.unwrap();
+            let found = store.get(&at).await.unwrap().bytes().await.unwrap();
+            assert_eq!(found, whole);
+        }
+    }
 }
