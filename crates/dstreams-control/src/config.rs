@@ -35,6 +35,10 @@ pub struct Config {
     /// Overdue reports that are remembered, so that the last cut can wait for them. Default 1 024, some 16 KiB:
     /// a receiver that is silent for ever owes one more at each batch; the oldest are given up.
     pub max_owed_reports: usize,
+    /// Batches without blocks that wait to be run; while they are so many, no boundary is sealed. Default 16: after a
+    /// long downtime, or while a batch is tried again for long, intervals wait on the clock and not in memory, and a
+    /// stop has a few of them to finish. Batches with blocks are bounded by the memory for these.
+    pub max_empty_waiting: usize,
 }
 
 /// Why a [`Config`] was refused.
@@ -66,6 +70,7 @@ impl Config {
             source_timeout_ms: 30_000,
             final_report_timeout_ms: 10_000,
             max_owed_reports: 1_024,
+            max_empty_waiting: 16,
         })
     }
 }

@@ -183,10 +183,16 @@ impl Controller {
         let passed = self.elapsed.passed();
         let sealed = match self.state {
             State::Draining => self.intake.seal_last(passed, self.deadline),
+            _ if self.is_held_back() => None,
             _ => self.intake.seal_due(now, passed),
         };
         out.extend(sealed.map(|batch| Command::Seal { batch }));
         sealed.is_some()
+    }
+
+    /// Whether boundaries wait: a batch that is started or done brings the next one.
+    fn is_held_back(&self) -> bool {
+        self.pipeline.empty_waiting() >= self.config.max_empty_waiting.max(1)
     }
 
     fn cut(&mut self, now: Timestamp, out: &mut Vec<Command>) {
@@ -225,7 +231,8 @@ impl Controller {
             .deadline
             .map(|deadline| self.elapsed.clock_at(deadline));
         let cut = self.intake.due().map(|until| self.elapsed.clock_at(until));
-        let boundary = self.intake.next().map(BatchTime::timestamp);
+        let boundary = self.intake.next().filter(|_| !self.is_held_back());
+        let boundary = boundary.map(BatchTime::timestamp);
         let intake = match self.state {
             State::Running => cut.or(boundary),
             State::Draining => cut,

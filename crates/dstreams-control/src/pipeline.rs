@@ -59,8 +59,10 @@ pub(crate) struct Pipeline {
     set_aside: u32,
     /// In their order.
     active: VecDeque<Active>,
-    /// Without bound here: the memory of blocks is bounded where they are received.
+    /// Those with blocks without bound here: the memory of blocks is bounded where they are received.
     waiting: VecDeque<Pending>,
+    /// How many of these have no blocks.
+    empty_waiting: usize,
     last_committed: Option<BatchTime>,
 }
 
@@ -73,6 +75,7 @@ impl Pipeline {
             set_aside: 0,
             active: VecDeque::new(),
             waiting: VecDeque::new(),
+            empty_waiting: 0,
             last_committed: None,
         }
     }
@@ -85,6 +88,7 @@ impl Pipeline {
 
     /// Takes a batch that was cut.
     pub(crate) fn push(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, now: Timestamp) {
+        self.empty_waiting += usize::from(blocks.is_empty());
         self.waiting.push_back(Pending {
             batch,
             blocks,
@@ -106,6 +110,7 @@ impl Pipeline {
         while self.active.len() < self.max_running
             && let Some(pending) = self.waiting.pop_front()
         {
+            self.empty_waiting -= usize::from(pending.blocks.is_empty());
             out.push(Command::Run {
                 batch: pending.batch,
                 attempt: 1,
@@ -311,6 +316,14 @@ impl Pipeline {
         self.active
             .iter()
             .map(|active| (active.pending.batch, active.attempt))
+    }
+
+    /// How many batches without blocks wait and are not started next.
+    pub(crate) fn empty_waiting(&self) -> usize {
+        let room = self.max_running.saturating_sub(self.active.len());
+        let next = self.waiting.iter().take(room);
+        let next = next.filter(|pending| pending.blocks.is_empty()).count();
+        self.empty_waiting - next
     }
 
     /// How many batches are cut and not committed.

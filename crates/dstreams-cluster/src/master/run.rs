@@ -336,7 +336,7 @@ impl Workers for Remote {
 
     fn held(&self) -> Held {
         let mut held = self.own.held();
-        held.forgotten_producers += self.hub.forgotten_producers();
+        held.forgotten_producers += self.hub.lock().cluster.forgotten_producers();
         for worker in self.hub.workers().into_values() {
             held.blocks += worker.holds.blocks;
             held.block_memory += worker.holds.block_memory;

@@ -90,6 +90,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 final_report_timeout_ms,
                 source_timeout_ms: final_report_timeout_ms / 2,
                 max_owed_reports,
+                max_empty_waiting: max_owed_reports * 2,
             },
         )
 }

@@ -179,6 +179,15 @@ impl Ledger {
         waiting.find(|batch| !self.attempts.contains_key(batch))
     }
 
+    /// Whether so many batches without blocks wait that no boundary is sealed.
+    pub fn is_held_back(&self) -> bool {
+        let pending = self.cuts.get(self.committed.len()..).unwrap_or_default();
+        let waiting = pending
+            .iter()
+            .filter(|cut| cut.blocks.is_empty() && !self.attempts.contains_key(&cut.batch));
+        waiting.count() >= self.config.max_empty_waiting.max(1)
+    }
+
     /// How many batches may run at once.
     pub fn max_running(&self) -> usize {
         self.config.max_running.max(1)

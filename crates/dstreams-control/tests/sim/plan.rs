@@ -77,6 +77,7 @@ impl Plan {
             report_timeout_ms: rng.pick(&[1, interval_ms / 2, interval_ms * 2]).max(1),
             source_timeout_ms: rng.pick(&[0, interval_ms * 4]),
             final_report_timeout_ms: rng.pick(&[0, interval_ms * 8]),
+            max_empty_waiting: rng.pick(&[0, 2, 16]),
             ..Config::new(interval_ms).unwrap()
         };
         let interval_us = interval_ms * 1_000;

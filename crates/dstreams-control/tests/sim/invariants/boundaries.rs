@@ -1,5 +1,6 @@
 //! Every multiple of the interval after the start is sealed and cut once, in order, not before its time (except the
-//! last one of a graceful stop) and as soon as its turn has come.
+//! last one of a graceful stop) and as soon as its turn has come: not while too many batches without blocks wait, of which
+//! there are never more than the bound.
 
 use dstreams_control::Command;
 
@@ -32,6 +33,15 @@ impl Invariant for Boundaries {
             Command::Cut { batch, .. } => ensure(open == Some(*batch), || {
                 format!("{batch} is cut while {open:?} is outstanding")
             }),
+            Command::Run { batch, .. } => {
+                let waiting = ledger.cuts.iter().filter(|cut| cut.batch >= *batch);
+                let empty = waiting.filter(|cut| cut.blocks.is_empty()).count();
+                // Those that run, and the one that was sealed when there was room for it.
+                let most = ledger.config.max_empty_waiting.max(1) + ledger.max_running() + 1;
+                ensure(empty <= most, || {
+                    format!("{empty} batches without blocks wait")
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -40,7 +50,10 @@ impl Invariant for Boundaries {
         let due = ledger
             .expected
             .filter(|next| next.timestamp() <= ledger.now);
-        let idle = ledger.open.is_none() && ledger.stop.is_none() && ledger.stopped.is_none();
+        let idle = !ledger.is_held_back()
+            && ledger.open.is_none()
+            && ledger.stop.is_none()
+            && ledger.stopped.is_none();
         // Without receivers there is one batch per step, or a stall would make a long list.
         let paced = ledger.receivers.is_empty()
             && commands

@@ -371,6 +371,48 @@ fn who_joins_or_leaves_before_the_start_counts() {
     );
 }
 
+/// Nobody was there for a day: what waits does not grow with that, and each interval has its batch all the same.
+#[test]
+fn missed_intervals_wait_on_the_clock() {
+    let mut it = started(1);
+    let day = 24 * 60 * 60 * 1_000;
+    let (mut waiting, mut most) = (std::collections::VecDeque::new(), 0);
+    let (mut sealed, mut ticks) = (None, 1);
+    for done in 1..=2_000u64 {
+        // All that time alone, and the reports, bring.
+        while ticks > 0 || sealed.is_some() {
+            let event = match sealed.take() {
+                Some(batch) => reported(batch, 0, &[]),
+                None => {
+                    ticks -= 1;
+                    Event::Tick
+                }
+            };
+            for command in step(&mut it, event, day) {
+                match command {
+                    WakeAt(at) if at.0 <= day * 1_000 => ticks = 1,
+                    Command::Seal { batch } => sealed = Some(batch),
+                    Command::Cut { batch, .. } => waiting.push_back(batch),
+                    _ => {}
+                }
+            }
+        }
+        most = most.max(it.pending());
+        let batch = waiting.pop_front().unwrap();
+        assert_eq!(batch, BatchTime(done * 100));
+        let commit = step(&mut it, Event::Finished { batch, attempt: 1 }, day);
+        assert!(commit.contains(&Command::Commit { batch, attempt: 1 }));
+        for command in step(&mut it, Event::Committed { batch }, day) {
+            match command {
+                WakeAt(at) if at.0 <= day * 1_000 => ticks = 1,
+                Command::Seal { batch } => sealed = Some(batch),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(most, 17, "16 that wait, and the one that runs");
+}
+
 #[test]
 fn batches_that_run_at_once_are_committed_in_order() {
     let config = Config {
