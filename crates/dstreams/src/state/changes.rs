@@ -65,17 +65,20 @@ impl<T: Clone> Changes<T> {
         };
     }
 
-    /// A checkpoint of `batch` is there: what it has is needed no more. `newest` is the newest version, which is before
-    /// `batch` where the state changes more rarely than there are batches: the next checkpoint goes on from that then.
+    /// A checkpoint of `batch` is there: what it has is needed no more. The next one goes on from the last change that it
+    /// has, which is older than `batch` where the state changes more rarely than there are batches. `newest` is the newest
+    /// version now.
     pub fn covered(&mut self, batch: BatchTime, newest: BatchTime) {
-        if self.from.is_none() && newest > batch {
-            return; // what came in between was not kept
+        if self.from.is_none() {
+            // What came in between was not kept.
+            self.from = (newest <= batch).then_some(newest);
+            return;
         }
-        self.from = self.from.max(Some(batch.min(newest)));
         while let Some((first, rows, _)) = self.batches.front()
             && *first <= batch
         {
             self.rows -= rows;
+            self.from = Some(*first);
             self.batches.pop_front();
         }
     }
@@ -119,8 +122,9 @@ mod tests {
             assert_eq!(since(&changes, 3), Some(vec![]));
         }
         changes.add(BatchTime(10), 1, 100, 10);
+        // It was being written while the state changed: it has the version before.
         changes.covered(BatchTime(9), BatchTime(10));
-        assert_eq!(since(&changes, 9), Some(vec![10]));
+        assert_eq!(since(&changes, 3), Some(vec![10]));
         changes.covered(BatchTime(14), BatchTime(10));
         assert_eq!(
             (since(&changes, 10), since(&changes, 9)),
