@@ -82,5 +82,10 @@ fn show(found: &Inspection) -> Result<(), Error> {
             journal.torn
         ))?;
     }
+    for batch in &found.set_aside {
+        say(format_args!(
+            "batch {batch} ms is set aside: its records and the reason are in failed/batch={batch}"
+        ))?;
+    }
     Ok(())
 }
