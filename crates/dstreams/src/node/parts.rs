@@ -214,11 +214,12 @@ impl Parts {
                 states.push(StateId { name, holds });
                 continue;
             }
-            // Windows have none, and two may hold the same: these are told apart by their order alone.
-            let same = |state: &&StateId| state.name.starts_with(&*holds) && state.holds == holds;
+            // Windows have none. Those that hold the same of the same streams are told apart by their order alone.
+            let name = format!("{holds} of {}", spec.streams().unwrap_or_default());
+            let same = |state: &&StateId| state.name.starts_with(&*name) && state.holds == holds;
             let name = match states.iter().filter(same).count() {
-                0 => holds.clone(),
-                same => format!("{holds} ({})", same + 1),
+                0 => name,
+                same => format!("{name} ({})", same + 1),
             };
             states.push(StateId { name, holds });
         }

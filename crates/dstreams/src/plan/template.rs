@@ -112,6 +112,14 @@ impl StateSpec {
         }
     }
 
+    /// The streams that a window is of.
+    pub(crate) fn streams(&self) -> Option<&str> {
+        match self {
+            StateSpec::Window(window) => Some(&window.streams),
+            StateSpec::Keyed(_) => None,
+        }
+    }
+
     /// What it holds, in words.
     pub(crate) fn holds(&self) -> String {
         match self {
@@ -198,6 +206,8 @@ pub struct WindowSpec {
     /// Keys, then the columns of each part of the aggregate.
     pub schema: SchemaRef,
     pub(crate) plan: AggPlan,
+    /// The streams that its records come from: what tells it from others that hold the same.
+    pub streams: String,
     /// Which column of the parts counts the records of a key.
     pub count: usize,
     pub length_ms: u64,

@@ -81,6 +81,7 @@ fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
         column: None,
     });
     WindowSpec {
+        streams: String::new(),
         keys: keys.len(),
         schema: Arc::new(Schema::new(
             key_fields.chain(part_fields).collect::<Vec<_>>(),

@@ -2,7 +2,7 @@
 //!
 //! Building it does no I/O; whatever can be checked without data is checked here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -168,6 +168,22 @@ impl Graph {
         let nodes = self.nodes.iter().flat_map(|n| &n.inputs);
         let outputs = self.outputs.iter().map(|o| &o.node);
         nodes.chain(outputs).filter(|input| **input == id).count()
+    }
+
+    /// The names of the input streams that a node's records come from, in the order of the inputs.
+    pub fn streams_of(&self, id: NodeId) -> Vec<&str> {
+        let (mut seen, mut next, mut inputs) = (BTreeSet::new(), vec![id], BTreeSet::new());
+        while let Some(id) = next.pop() {
+            let node = self.node(id);
+            if let Op::Source(input) = node.op {
+                inputs.insert(input);
+            }
+            next.extend(node.inputs.iter().filter(|input| seen.insert(input.0)));
+        }
+        let names = inputs
+            .into_iter()
+            .filter_map(|input| self.inputs.get(input));
+        names.map(|input| &*input.name).collect()
     }
 
     /// The whole graph as text: equal for equal graphs.

@@ -245,6 +245,88 @@ fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
     });
 }
 
+/// What a window of each stream has, after a record of `pushed` where there is one.
+async fn windows(
+    dir: &mut Dir,
+    streams: &[&'static str],
+    pushed: Option<&str>,
+) -> Vec<(String, i64)> {
+    let mut config = small(2, 4, 8);
+    config.checkpoint_every = 1;
+    let mut program = Program::after(dir.1, config);
+    // The inputs stay in their order, whatever is done with them.
+    let queues = ["errors", "requests"].map(|name| (name, program.ctx.queue::<String>(name)));
+    let of = |name: &str| queues.iter().find(|it| it.0 == name).unwrap().1.clone();
+    let mut outputs = Vec::new();
+    for name in streams {
+        let words = of(name).1.keyed();
+        let window = words
+            .window_agg(INTERVAL * 1_000, INTERVAL, count())
+            .unwrap();
+        outputs.push((*name, window.pairs().collect()));
+    }
+    let app = program.ctx;
+    program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+    let mut live = program.start().await;
+    if let Some(name) = pushed {
+        of(name).0.push([name.to_owned()]).await.unwrap();
+    }
+    let wanted = live.batch().await.batch;
+    dir.1 += 1;
+    while live.running.lineage().unwrap().checkpoint < Some(wanted) {
+        live.batch().await;
+        dir.1 += 1;
+    }
+    live.running.stop(true, None).await.unwrap();
+    dir.1 += 1;
+    let mut found = Vec::new();
+    for (name, mut output) in outputs {
+        let mut last = Vec::new();
+        while let Some(rdd) = output.try_recv() {
+            last = rdd.collect().unwrap();
+        }
+        found.extend(
+            last.into_iter()
+                .map(|(word, n)| (format!("{name}: {word}"), n)),
+        );
+    }
+    found.sort();
+    found
+}
+
+/// Windows have no names: those that hold the same are told apart by the streams they are of.
+#[test]
+fn windows_of_other_streams_are_not_exchanged() {
+    block_on(async {
+        let mut dir = Dir::new("windows");
+        windows(&mut dir, &["errors", "requests"], Some("errors")).await;
+        let expected = |n| {
+            [
+                ("errors: errors".to_owned(), 1),
+                ("requests: requests".to_owned(), n),
+            ]
+        };
+        let found = windows(&mut dir, &["requests", "errors"], Some("requests")).await;
+        assert_eq!(found, expected(1));
+        let found = windows(&mut dir, &["errors", "requests"], Some("requests")).await;
+        assert_eq!(found, expected(2));
+        let mut program = Program::after(dir.1, small(2, 4, 8));
+        let (_errors, _) = program.ctx.queue::<String>("errors");
+        let (_queue, words) = program.ctx.queue::<String>("requests");
+        let window = words
+            .keyed()
+            .window_agg(INTERVAL * 1_000, INTERVAL, count());
+        window.unwrap().print(0);
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        let error = program.ctx.start().await.err().unwrap().to_string();
+        assert!(
+            error.contains("has no state") && error.contains("of errors, it has"),
+            "{error}"
+        );
+    });
+}
+
 /// The name of a state is what the program says, whatever other states hold, and in which order they are.
 #[test]
 fn states_may_be_added_before_others() {

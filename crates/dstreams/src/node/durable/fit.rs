@@ -41,8 +41,12 @@ impl Due<'_> {
         }
     }
 
-    /// Earlier programs numbered states that held the same, those with names of their own too.
-    fn own_name<'a>(&self, written: &'a StateId) -> &'a str {
+    /// Earlier programs numbered states that held the same: those with names of their own too, and windows whatever
+    /// streams they were of.
+    fn own_name<'a>(&'a self, written: &'a StateId) -> &'a str {
+        if let Some(name) = self.window_by_number(written) {
+            return name;
+        }
         let is = |name: &str, it: &StateId| it.name == name && it.holds == written.holds;
         let without = || {
             let (name, number) = written.name.strip_suffix(')')?.rsplit_once(" (")?;
@@ -56,6 +60,22 @@ impl Due<'_> {
             true => &written.name,
             false => without().unwrap_or(&written.name),
         }
+    }
+
+    /// The name of the n-th window that holds the same, of one that an earlier program numbered.
+    fn window_by_number(&self, written: &StateId) -> Option<&str> {
+        let rest = written.name.strip_prefix(&written.holds)?;
+        let number = match rest {
+            "" => 1,
+            _ => rest.strip_prefix(" (")?.strip_suffix(')')?.parse().ok()?,
+        };
+        let is_window = |it: &&StateId| {
+            it.holds == written.holds && it.name.starts_with(&format!("{} of ", it.holds))
+        };
+        let mut windows = self.states.iter().filter(is_window);
+        windows
+            .nth(usize::checked_sub(number, 1)?)
+            .map(|it| &*it.name)
     }
 
     fn is_dropped(&self, written: &StateId) -> bool {

@@ -178,6 +178,7 @@ impl Compiler<'_> {
             keys,
             schema,
             plan: held,
+            streams: self.graph.streams_of(id).join(", "),
             count,
             length_ms: input_node.slide_ms * batches as u64,
             every_ms: input_node.slide_ms,
