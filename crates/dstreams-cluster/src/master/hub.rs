@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Restored, Ticket};
 use dstreams::{Error, Listener};
-use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId};
-use dstreams_control::{BatchTime, Event, ReceiverId};
+use dstreams_control::cluster::{Cluster, ClusterEvent, WorkerId};
+use dstreams_control::{BatchTime, ReceiverId};
 use tokio::sync::watch;
 
 use super::checkpoint::Checkpoints;
@@ -240,123 +240,6 @@ impl Hub {
         }
     }
 
-    fn carry_out(&self, state: &mut State, command: ClusterCommand) {
-        match command {
-            ClusterCommand::Receive {
-                worker,
-                input,
-                receiver,
-                positions,
-            } => {
-                let positions = positions.iter().map(|(part, at)| (part.to_string(), *at));
-                let receive = ToWorker::Receive {
-                    input,
-                    receiver,
-                    positions: positions.collect(),
-                };
-                state.say(worker, &receive);
-                state.receivers.entry(worker).or_default().insert(receiver);
-                self.mailbox.send(Event::Joined { receiver });
-            }
-            ClusterCommand::Peer { worker, to } => {
-                let to = to.and_then(|to| Some((to.0, state.address(to)?)));
-                state.say(worker, &ToWorker::Peer { to });
-            }
-            ClusterCommand::Fence { at, lost } => {
-                state.say(at, &ToWorker::Fence { lost: lost.0 });
-            }
-            ClusterCommand::Gone { receiver, blocks } => {
-                if let Some(durable) = self.durable.get() {
-                    state.gone = Some(durable.gone(receiver, &blocks));
-                }
-                self.mailbox.send(Event::Left { receiver, blocks });
-            }
-            ClusterCommand::Copy { block, from, to } => {
-                let address = state.address(to).unwrap_or_default();
-                let to = to.0;
-                state.say(from, &ToWorker::Copy { block, to, address });
-            }
-            ClusterCommand::Drop { worker, blocks } => {
-                state.say(worker, &ToWorker::Drop { blocks });
-            }
-            ClusterCommand::BlockLost { block } => {
-                tracing::error!(%block, "no worker holds the block any more");
-                self.lost_more(state, || format!("block {block} is"));
-            }
-            ClusterCommand::SurvivorsUnknown { lost } => {
-                self.lost_more(state, || format!("blocks of worker {lost} may be"));
-            }
-            ClusterCommand::Grant {
-                token,
-                worker,
-                last,
-            } => {
-                if let Some((_, token)) = state.claims.remove(&token) {
-                    self.grant(state, worker, ToWorker::Grant { token, last });
-                }
-            }
-            ClusterCommand::Refuse { token, worker } => {
-                if let Some((_, token)) = state.claims.remove(&token) {
-                    state.say(worker, &ToWorker::Refuse { token });
-                }
-            }
-            ClusterCommand::Revoke {
-                worker,
-                input,
-                producer,
-                token,
-            } => {
-                let revoke = ToWorker::Revoke {
-                    input,
-                    producer: producer.to_string(),
-                    grant: token,
-                };
-                state.say(worker, &revoke);
-            }
-            ClusterCommand::Assign {
-                partition,
-                holder,
-                standby,
-                next,
-            } => {
-                tracing::debug!(partition, %holder, ?standby, ?next, "partition assigned");
-                if let Some(restoring) = state.restoring.get(&partition) {
-                    let restore = ToWorker::Restore {
-                        partition,
-                        batch: restoring.batch,
-                        sources: restoring.sources.clone(),
-                        copy: restoring.copy,
-                    };
-                    state.say(holder, &restore);
-                }
-            }
-            ClusterCommand::CopyState {
-                partition,
-                from,
-                to,
-                copy,
-            } => {
-                let from = state.address(from).unwrap_or_default();
-                let copy_state = ToWorker::CopyState {
-                    partition,
-                    from,
-                    copy,
-                };
-                state.say(to, &copy_state);
-            }
-            ClusterCommand::StateLost { partition, copy } => {
-                match state.restoring.get_mut(&partition) {
-                    Some(restoring) => restoring.copy = copy,
-                    None => self.break_off(state, lost_state(partition)),
-                }
-            }
-            ClusterCommand::Drained { worker } => {
-                tracing::info!(%worker, "drained");
-                state.drained.insert(worker);
-            }
-        }
-    }
-
     /// The newest version of a partition that a worker has told.
     pub fn version(&self, id: WorkerId, partition: u32) -> Option<BatchTime> {
         let state = self.lock();
@@ -422,7 +305,7 @@ impl Hub {
 
     /// Blocks are gone with all who held them. Where the program is kept they are in the journals of these workers,
     /// and the next process reads them: this one must not say, nor write down, that they are not there.
-    fn lost_more(&self, state: &mut State, what: impl FnOnce() -> String) {
+    pub(super) fn lost_more(&self, state: &mut State, what: impl FnOnce() -> String) {
         if self.durable.get().is_some() {
             let what = what();
             let error = Error::Config {
@@ -480,7 +363,7 @@ impl State {
         }
     }
 
-    fn address(&self, id: WorkerId) -> Option<String> {
+    pub(super) fn address(&self, id: WorkerId) -> Option<String> {
         Some(self.workers.get(&id)?.address.clone())
     }
 

@@ -6,6 +6,7 @@
 
 mod calls;
 mod checkpoint;
+mod commands;
 mod drain;
 mod hear;
 mod hub;
