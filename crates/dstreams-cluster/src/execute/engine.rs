@@ -242,9 +242,9 @@ impl Engine {
                     state
                 }
             };
-            match said.and_then(|said| said.status) {
-                Some(ended @ (JobState::Successful(_) | JobState::Failed(_))) => return Ok(ended),
-                _ => {}
+            let state = said.and_then(|said| said.status);
+            if let Some(ended @ (JobState::Successful(_) | JobState::Failed(_))) = state {
+                return Ok(ended);
             }
         }
     }

@@ -74,7 +74,7 @@ impl Watch {
     }
 
     /// The tasks to ask for now.
-    fn to_ask(&mut self, work: &Work, now: Instant) -> Vec<Running> {
+    fn due(&mut self, work: &Work, now: Instant) -> Vec<Running> {
         self.since.retain(|task, _| work.running.contains(task));
         let mut ask = Vec::new();
         for task in &work.running {
@@ -140,7 +140,7 @@ impl Watch {
             engine.wake().await;
         }
         let mut by_worker: BTreeMap<String, Vec<Running>> = BTreeMap::new();
-        for task in self.to_ask(&work, now) {
+        for task in self.due(&work, now) {
             by_worker.entry(task.worker.clone()).or_default().push(task);
         }
         for (worker, tasks) in by_worker {
@@ -244,21 +244,21 @@ mod tests {
     #[test]
     fn a_task_is_asked_for_once_it_has_run_for_a_while() {
         let (mut watch, now) = (Watch::new(), Instant::now());
-        assert_eq!(watch.to_ask(&work(&[0], 0), now), []);
-        assert_eq!(watch.to_ask(&work(&[0, 1], 0), now + ASK), [task(0)]);
-        assert_eq!(watch.to_ask(&work(&[0, 1], 0), now + ASK * 3 / 2), []);
+        assert_eq!(watch.due(&work(&[0], 0), now), []);
+        assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK), [task(0)]);
+        assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK * 3 / 2), []);
         assert_eq!(
-            watch.to_ask(&work(&[0, 1], 0), now + ASK * 2),
+            watch.due(&work(&[0, 1], 0), now + ASK * 2),
             [task(0), task(1)]
         );
-        assert_eq!(watch.to_ask(&work(&[1], 0), now + ASK * 3), [task(1)]);
+        assert_eq!(watch.due(&work(&[1], 0), now + ASK * 3), [task(1)]);
         assert_eq!(watch.since.len(), 1);
     }
 
     #[test]
     fn it_is_lost_when_it_ended_long_ago_or_never_began() {
         let (mut watch, now) = (Watch::new(), Instant::now());
-        watch.to_ask(&work(&[0], 0), now);
+        watch.due(&work(&[0], 0), now);
         let late = LATE.as_millis() as u64;
         let lost = |state, after| watch.is_lost(&task(0), state, now + after).is_some();
         assert!(!lost(TaskState::Runs, BEGIN * 100));

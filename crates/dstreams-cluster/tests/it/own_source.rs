@@ -103,11 +103,11 @@ fn sources_go_on_elsewhere_and_after_a_restart() {
     block_on(async {
         let (cluster, mut workers, address) = start(&dir, &found).await;
         // One after the other, so that each of the sources was on one that was killed.
-        for at in 0..WORKERS {
+        for one in &mut workers {
             more(&found, 100).await;
-            workers[at].kill();
+            one.kill();
             until("its loss", || cluster.status().workers.len() < WORKERS).await;
-            workers[at] = worker(&dir, &address);
+            *one = worker(&dir, &address);
             until("the other", || cluster.status().workers.len() == WORKERS).await;
         }
         more(&found, 100).await;

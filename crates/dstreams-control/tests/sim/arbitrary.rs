@@ -141,7 +141,7 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
         BlockMeta {
             id,
             rows: 1,
-            bytes: u64::from(receiver) + seq,
+            bytes: receiver + seq,
         }
     };
     match choice.kind {

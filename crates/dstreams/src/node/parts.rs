@@ -146,10 +146,11 @@ impl Parts {
         let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
         let every = u64::from(self.config.checkpoint_every);
         let (program, states) = self.program(partitions)?;
-        let of_clients = |source: &Box<dyn Source>| matches!(source.place(), Place::Everywhere(_));
+        let places = self.sources.iter().map(|source| source.place());
+        let of_clients = |place| matches!(place, Place::Everywhere(_));
         let bound = Bound {
             most: self.config.producers,
-            inputs: self.sources.iter().map(of_clients).collect(),
+            inputs: places.map(of_clients).collect(),
         };
         Durable::open(
             lock,

@@ -41,7 +41,9 @@ fn files_of_two_runs_within_an_interval_are_all_there() {
 }
 
 /// As the documentation of [`Sink`] has it, and remembers across runs.
-struct Ledger(Arc<Mutex<Vec<(BatchTime, Vec<i64>)>>>);
+struct Ledger(Arc<Mutex<Committed>>);
+
+type Committed = Vec<(BatchTime, Vec<i64>)>;
 
 #[dstreams::async_trait]
 impl Sink for Ledger {

@@ -69,8 +69,8 @@ impl Invariant for TwoParts {
                 format!("{partition} is held by {holder:?}, {standby:?}; said was {assigned:?}")
             })?;
             let next = scene.machine.next(partition);
-            let lost = [standby, next].into_iter().flatten();
-            let lost = lost.filter(|it| !scene.ledger.live.contains(it)).next();
+            let mut lost = [standby, next].into_iter().flatten();
+            let lost = lost.find(|it| !scene.ledger.live.contains(it));
             ensure(lost.is_none(), || {
                 format!("{lost:?} has a part in {partition} and is lost")
             })?;

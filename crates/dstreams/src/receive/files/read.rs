@@ -102,14 +102,12 @@ impl Pieces {
     }
 }
 
+/// The thread that reads a file: what it opened, and how it ended.
+type Reader = JoinHandle<(Option<Opened>, Result<()>)>;
+
 impl Reading {
     /// Starts to read. What the thread says at its end comes after the pieces that were read before it.
-    pub fn start(
-        self,
-    ) -> (
-        mpsc::Receiver<Piece>,
-        JoinHandle<(Option<Opened>, Result<()>)>,
-    ) {
+    pub fn start(self) -> (mpsc::Receiver<Piece>, Reader) {
         let (to, pieces) = mpsc::channel(1);
         let thread = tokio::task::spawn_blocking(move || {
             let mut pieces = Pieces {
