@@ -431,7 +431,8 @@ fn beyond_loopback_a_token_is_needed_and_the_right_one() {
     let token = File::new("token");
     std::fs::write(&token.0, "secret-of-the-test\n").unwrap();
     let with_token = ["--token-file", token.path()];
-    let arguments = ["master", "--json", "--listen", "0.0.0.0:0"];
+    let listen = ["--listen", "0.0.0.0:0", "--advertise", "127.0.0.1:0"];
+    let arguments = [&["master", "--json"][..], &listen].concat();
     let mut program = Running::start(&[&arguments[..], &with_token, &TIMES].concat());
     let port = program.said("master").rsplit_once(':').unwrap().1;
     let master = format!("127.0.0.1:{port}");
