@@ -1,6 +1,6 @@
 //! [`Tried`]: what an operator made of records, and the records that it could make nothing of.
 //!
-//! Both are one computation: a node whose rows are of either kind ([`Rejecting`]), and a node for each reader that
+//! Both are one computation: a node whose rows are of either kind (`Rejecting`), and a node for each reader that
 //! picks those of one kind.
 
 use std::fmt::Display;

@@ -83,7 +83,7 @@ fn goes_on(parts: &[Part]) -> Option<BatchTime> {
 pub type Writing = BoxFuture<'static, Result<Vec<WrittenFile>>>;
 
 /// Writes what was taken of some partitions into files with names that begin so; none where that is nothing. Of the
-/// bytes, those of one partition of a state and of [`FILE_BYTES`] are in memory at once.
+/// bytes, those of one partition of a state and of `FILE_BYTES` are in memory at once.
 ///
 /// Blocks: to be called where that is allowed.
 pub async fn write(
