@@ -58,6 +58,9 @@ impl Secret {
 /// How a master spreads a program over workers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterArgs {
+    /// Where others reach the master, if it listens on every address of the machine; port 0 for the one it listens on
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    advertise: Option<String>,
     /// Partitions of keyed data, fixed for the life of the program [default: cores of the workers]
     #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=128))]
     partitions: Option<u8>,
@@ -73,6 +76,7 @@ impl Default for ClusterArgs {
         ClusterArgs {
             partitions: None,
             copies: 2,
+            advertise: None,
             secret: Secret::default(),
         }
     }
@@ -83,7 +87,7 @@ impl ClusterArgs {
     pub fn options(&self, listen: &str, workers: usize) -> Result<MasterOptions, Error> {
         Ok(MasterOptions {
             listen: listen.to_owned(),
-            advertise: None,
+            advertise: self.advertise.clone(),
             workers,
             partitions: self.partitions.map(usize::from),
             copies: usize::from(self.copies),
@@ -104,9 +108,6 @@ pub struct MasterArgs {
     /// Where workers, clients and `status` connect; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
-    /// Where others reach it, if it listens on every address of the machine; port 0 for the port of --listen
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    pub advertise: Option<String>,
     /// Workers that must be there before the first batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
     pub workers: u16,
@@ -127,7 +128,6 @@ impl MasterArgs {
     ) -> Result<Master, Error> {
         let mut options = self.cluster.options(&self.listen, self.workers.into())?;
         options.arguments = arguments;
-        options.advertise = self.advertise.clone();
         Ok(Master::listen(context, options).await?)
     }
 }
