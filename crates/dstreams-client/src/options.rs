@@ -11,7 +11,7 @@ use crate::protocol::is_token;
 
 /// How a client packs, sends, waits and tries again.
 ///
-/// A time may be `Duration::MAX`: for ever. What is waited for an answer is at least a millisecond.
+/// A time may be `Duration::MAX`: no limit. Waits for an answer are at least a millisecond.
 ///
 /// ```
 /// use dstreams_client::Options;
@@ -143,13 +143,13 @@ impl Default for Retry {
 /// Offsets of a text column are 32 bits: no message may come near 2 GiB.
 const LARGEST_MESSAGE: usize = 1024 * 1024 * 1024;
 
-/// The longest time that is waited: for ever. Timers count no Duration::MAX from now on.
+/// The longest time that a timer waits, in place of `Duration::MAX`, which would overflow it.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The shortest wait for an answer.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Options {
-    /// These, with times that are for ever cut to what timers can count.
+    /// These, with longer times cut to what timers can count.
     pub(crate) fn bounded(self) -> Self {
         let bounded = |time: Duration| time.min(FOR_EVER);
         Self {
