@@ -35,7 +35,7 @@ fn a_second_loss_after_slow_copies_loses_nothing() {
 
 /// The one that joins is sent all the state, and takes over.
 #[test]
-fn a_join_and_a_drain_end_with_slow_copies() {
+fn a_join_ends_with_slow_copies() {
     block_on(async {
         let mut setup = Setup::local();
         setup.workers = vec![slow(); 2];
