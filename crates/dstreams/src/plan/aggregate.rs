@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::numeric::div;
-use datafusion::arrow::datatypes::{DataType, Float64Type, SchemaRef, UInt64Type};
+use datafusion::arrow::compute::{binary, cast};
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::{count, sum, variance};
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
-use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::expressions::{self, Column, Literal};
 use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateInputMode, AggregateMode, PhysicalGroupBy,
 };
@@ -101,7 +102,7 @@ impl Aggregation<'_> {
     fn part(&self, at: usize, part: &Part) -> Result<Arc<AggregateFunctionExpr>> {
         let function = match part.function {
             Function::Count => count::count_udaf(),
-            Function::Sum => sum::sum_udaf(),
+            Function::Sum | Function::High => sum::sum_udaf(),
             Function::Min => least(),
             Function::Max => greatest(),
             Function::Moments => variance::var_samp_udaf(),
@@ -112,6 +113,7 @@ impl Aggregation<'_> {
         };
         let argument = match part.function {
             Function::Sum => widened(argument, &self.input)?,
+            Function::High => high_half(argument, &self.input)?,
             Function::Moments => cast_to(argument, &self.input, DataType::Float64)?,
             _ => argument,
         };
@@ -133,13 +135,48 @@ fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dy
     cast_to(argument, schema, wide)
 }
 
+/// The high half of a 64-bit integer, rounded to its nearest: what is left lies in -2^31 to 2^31 - 1, so that both halves
+/// of many values add up without wrapping around.
+fn high_half(of: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+    let kind = of.data_type(schema)?;
+    let with = |left, op, number| {
+        let number = ScalarValue::Int64(Some(number)).cast_to(&kind)?;
+        expressions::binary(left, op, Arc::new(Literal::new(number)), schema)
+    };
+    let twice = with(of, Operator::BitwiseShiftRight, 31)?;
+    let rounded = with(twice, Operator::Plus, 1)?;
+    Ok(with(rounded, Operator::BitwiseShiftRight, 1)?)
+}
+
+/// A sum as a floating-point number: that of 64-bit integers from what it is in 64 bits, and the sum of high halves.
+fn float_sum(sum: &ArrayRef, high: Option<&ArrayRef>) -> Result<ArrayRef> {
+    let Some(high) = high else {
+        return Ok(cast(sum, &DataType::Float64)?);
+    };
+    let whole = |high: i128, sum: i64| {
+        let low = sum.wrapping_sub((high as i64) << 32);
+        ((high << 32) + i128::from(low)) as f64
+    };
+    let sums: Float64Array = match (sum.as_primitive_opt(), high.as_primitive_opt()) {
+        (Some(sum), Some(high)) => {
+            binary::<Int64Type, Int64Type, _, _>(sum, high, |sum, high| whole(high.into(), sum))?
+        }
+        _ => {
+            let (sum, high) = (sum.as_primitive(), high.as_primitive());
+            binary::<UInt64Type, UInt64Type, _, _>(sum, high, |sum, high| {
+                whole(high.into(), sum as i64)
+            })?
+        }
+    };
+    Ok(Arc::new(sums))
+}
+
 fn cast_to(
     argument: Arc<dyn PhysicalExpr>,
     schema: &SchemaRef,
     kind: DataType,
 ) -> Result<Arc<dyn PhysicalExpr>> {
-    let cast = datafusion::physical_expr::expressions::cast;
-    Ok(cast(argument, schema, kind)?)
+    Ok(expressions::cast(argument, schema, kind)?)
 }
 
 pub(super) fn column(name: &str, at: usize) -> Arc<dyn PhysicalExpr> {
@@ -166,9 +203,13 @@ impl RowsTask for Results {
         for finish in &self.finish {
             columns.push(match finish {
                 Finish::Part(part) => Arc::clone(rows.column(self.keys + part)),
-                Finish::Ratio(over, under) => {
-                    let float = |part| cast(rows.column(self.keys + part), &DataType::Float64);
-                    div(&float(over)?, &float(under)?)?
+                Finish::Mean { sum, high, count } => {
+                    let part = |part: &usize| rows.column(self.keys + part);
+                    let high = high.as_ref().map(part);
+                    div(
+                        &float_sum(part(sum), high)?,
+                        &cast(part(count), &DataType::Float64)?,
+                    )?
                 }
                 Finish::Variance {
                     moments,

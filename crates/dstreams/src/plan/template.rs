@@ -183,18 +183,25 @@ impl KeyedSpec {
         format!("`{}`: {}", self.name, self.holds())
     }
 
-    /// The same, without its name.
+    /// The same, without its name; and without columns that earlier versions did not hold.
     pub(crate) fn holds(&self) -> String {
         let keys = self.keys;
-        let fields: Vec<_> = (self.schema.fields().iter())
-            .map(|field| format!("{} {}", field.name(), field.data_type()))
-            .collect();
         match &self.update {
             Update::Running(plan) => {
-                let parts = &plan.parts;
-                format!("{parts:?} by {keys} key(s), {fields:?}")
+                let (parts, schema) = plan.without_highs(&self.schema, keys);
+                format!("{parts:?} by {keys} key(s), {:?}", fields(&schema))
             }
-            Update::Tracked { .. } => format!("tracked by {keys} key(s), {fields:?}"),
+            Update::Tracked { .. } => {
+                format!("tracked by {keys} key(s), {:?}", fields(&self.schema))
+            }
+        }
+    }
+
+    /// The columns that follow from others where bytes are of earlier versions: see [`AggPlan::highs`].
+    pub(crate) fn highs(&self) -> Vec<(usize, usize)> {
+        match &self.update {
+            Update::Running(plan) => plan.highs(),
+            Update::Tracked { .. } => Vec::new(),
         }
     }
 }
@@ -216,13 +223,18 @@ pub struct WindowSpec {
 }
 
 impl WindowSpec {
-    /// What its state depends on, in words.
+    /// What its state depends on, in words; without columns that earlier versions did not hold.
     pub(crate) fn describe(&self) -> String {
         let (keys, length, every) = (self.keys, self.length_ms, self.every_ms);
-        let fields: Vec<_> = (self.schema.fields().iter())
-            .map(|field| format!("{} {}", field.name(), field.data_type()))
-            .collect();
-        let parts = &self.plan.parts;
+        let (parts, schema) = self.plan.without_highs(&self.schema, keys);
+        let fields = fields(&schema);
         format!("{length} ms of {keys} key(s) every {every} ms, {fields:?}, {parts:?}")
     }
+}
+
+fn fields(schema: &SchemaRef) -> Vec<String> {
+    let fields = schema.fields().iter();
+    fields
+        .map(|field| format!("{} {}", field.name(), field.data_type()))
+        .collect()
 }

@@ -10,12 +10,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use datafusion::arrow::buffer::ScalarBuffer;
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, UInt64Type};
+use datafusion::arrow::datatypes::{
+    DataType, FieldRef, Float64Type, Int64Type, SchemaRef, UInt64Type,
+};
 
 use crate::error::{Error, Result};
+use crate::replicate::read_batches;
 use crate::stream::agg::{AggPlan, Function};
 
 /// How values of a column combine. Values are kept as the bits of 64-bit numbers.
@@ -75,8 +78,10 @@ impl Combine {
     fn new(function: Function, place: usize, kind: &DataType) -> Result<Self> {
         let number = Kind::of(kind)?;
         Ok(match function {
-            Function::Count | Function::Sum if number != Kind::Float => Combine::Add,
-            Function::Count | Function::Sum => Combine::AddFloat,
+            Function::Count | Function::Sum | Function::High if number != Kind::Float => {
+                Combine::Add
+            }
+            Function::Count | Function::Sum | Function::High => Combine::AddFloat,
             Function::Min => Combine::Min(number),
             Function::Max => Combine::Max(number),
             Function::Moments => Combine::Moment(match place {
@@ -191,6 +196,50 @@ pub(super) fn bits_of(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     };
     let rows = column.len();
     Ok(ScalarBuffer::new(buffer, 0, rows))
+}
+
+/// The rows of `bytes`, with the columns of `schema`.
+///
+/// Earlier versions held no high halves of sums (`highs` are their columns, and those of the sums that they belong to):
+/// these follow from the sums, which had 64 bits then.
+pub(super) fn read_partial(
+    what: &str,
+    bytes: &[u8],
+    schema: &SchemaRef,
+    highs: &[(usize, usize)],
+) -> Result<Vec<RecordBatch>> {
+    let rows = read_batches(what, bytes, schema);
+    if rows.is_ok() || highs.is_empty() {
+        return rows;
+    }
+    let is_high = |at: usize| highs.iter().any(|(high, _)| *high == at);
+    let places = 0..schema.fields().len();
+    let earlier: Vec<_> = places.clone().filter(|at| !is_high(*at)).collect();
+    let Ok(found) = read_batches(what, bytes, &Arc::new(schema.project(&earlier)?)) else {
+        return rows;
+    };
+    let with_highs = |found: RecordBatch| {
+        // Where a column was then.
+        let before = |at: usize| found.column(earlier.partition_point(|place| *place < at));
+        let columns = places.clone().map(|at| {
+            let Some((_, sum)) = highs.iter().find(|(high, _)| *high == at) else {
+                return Ok(Arc::clone(before(at)));
+            };
+            let (sums, kind) = (bits_of(before(*sum))?, schema.field(at).data_type());
+            column_of(sums.iter().map(|sum| high_of(*sum, kind)).collect(), kind)
+        });
+        let columns = columns.collect::<Result<_>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    };
+    found.into_iter().map(with_highs).collect()
+}
+
+/// The high half of a 64-bit sum, as plans make it of values: rounded to its nearest.
+pub(super) fn high_of(sum: u64, kind: &DataType) -> u64 {
+    match kind.is_unsigned_integer() {
+        true => ((sum >> 31) + 1) >> 1,
+        false => (((sum as i64 >> 31) + 1) >> 1) as u64,
+    }
 }
 
 /// A column of type `kind` from bits.

@@ -57,7 +57,7 @@ struct Made {
 impl KeyedState {
     /// Partition `number` of a state before its first batch.
     pub fn new(spec: Arc<KeyedSpec>, number: usize, room: Option<&Arc<Room>>) -> Result<Self> {
-        let shape = Shape::new(Arc::clone(&spec.schema), spec.keys)?;
+        let shape = Shape::with_highs(Arc::clone(&spec.schema), spec.keys, &spec.highs())?;
         Ok(KeyedState {
             partition: KeyedPartition::new(Arc::clone(&shape)),
             number,

@@ -16,8 +16,9 @@ mod variance;
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::record::{Leaf, Record, field_name};
 
@@ -40,6 +41,9 @@ pub(crate) struct Part {
 pub(crate) enum Function {
     Count,
     Sum,
+    /// Sum of the values' high halves, each rounded to its nearest: with the sum, which wraps around, it gives the
+    /// exact sum of integers of 64 bits. Columns of means only, after all others.
+    High,
     Min,
     Max,
     /// Number, mean, and sum of squared differences from the mean.
@@ -61,8 +65,12 @@ impl Function {
 pub(crate) enum Finish {
     /// It is that column.
     Part(usize),
-    /// One column divided by another, as floating-point numbers.
-    Ratio(usize, usize),
+    /// A sum by a number of values; with the sum of high halves where the sum itself may wrap around.
+    Mean {
+        sum: usize,
+        high: Option<usize>,
+        count: usize,
+    },
     /// The variance by moments, whose first column this is.
     Variance {
         moments: usize,
@@ -89,6 +97,35 @@ impl AggPlan {
             end += part.function.columns();
             (part, start..end)
         })
+    }
+
+    /// The columns with sums of high halves, and those of the sums that they belong to.
+    pub fn highs(&self) -> Vec<(usize, usize)> {
+        let sums: Vec<_> = self.columns().collect();
+        let sum_of = |high: &Part| {
+            let is_sum = |it: &Part| it.function == Function::Sum && it.column == high.column;
+            let (_, columns) = sums.iter().find(|(part, _)| is_sum(part))?;
+            Some(columns.start)
+        };
+        let highs = self
+            .columns()
+            .filter(|(part, _)| part.function == Function::High);
+        highs
+            .filter_map(|(part, columns)| Some((columns.start, sum_of(part)?)))
+            .collect()
+    }
+
+    /// Without sums of high halves, which earlier versions did not hold: the parts, and `schema`, whose first `keys`
+    /// columns are no parts.
+    pub fn without_highs(&self, schema: &SchemaRef, keys: usize) -> (Vec<Part>, SchemaRef) {
+        let highs = self.highs();
+        let mut parts = self.parts.clone();
+        parts.retain(|part| part.function != Function::High);
+        let is_high = |at: usize| highs.iter().any(|(high, _)| keys + high == at);
+        let fields = schema.fields().iter().enumerate();
+        let fields = fields.filter(|(at, _)| !is_high(*at));
+        let fields: Vec<_> = fields.map(|(_, field)| Arc::clone(field)).collect();
+        (parts, Arc::new(Schema::new(fields)))
     }
 
     /// The first column of a part, which is added if it is not there.
@@ -121,6 +158,7 @@ impl<'a> Parts<'a> {
             error: None,
         };
         agg.add_to(&mut parts);
+        parts.add_highs();
         match parts.error {
             Some(error) => Err(error),
             None => Ok(parts.plan),
@@ -130,6 +168,40 @@ impl<'a> Parts<'a> {
     /// The first column of a part.
     fn part(&mut self, function: Function, column: Option<String>) -> usize {
         self.plan.column_of(Part { function, column })
+    }
+
+    /// The mean of a column.
+    fn mean(&mut self, column: String) -> Finish {
+        let sum = self.part(Function::Sum, Some(column));
+        let count = self.part(Function::Count, None);
+        Finish::Mean {
+            sum,
+            high: None,
+            count,
+        }
+    }
+
+    /// High halves for the means of 64-bit integers. They come last, so that the columns before are those of
+    /// earlier versions.
+    fn add_highs(&mut self) {
+        let plan = &mut self.plan;
+        for at in 0..plan.finish.len() {
+            let Finish::Mean { sum, .. } = plan.finish[at] else {
+                continue;
+            };
+            let part = plan.columns().find(|(_, columns)| columns.start == sum);
+            let column = part.and_then(|(part, _)| part.column.clone());
+            let field = (column.as_deref()).and_then(|name| self.schema.field_with_name(name).ok());
+            let wide =
+                |field: &Field| matches!(field.data_type(), DataType::Int64 | DataType::UInt64);
+            if field.is_some_and(wide) {
+                let function = Function::High;
+                let added = plan.column_of(Part { function, column });
+                if let Finish::Mean { high, .. } = &mut plan.finish[at] {
+                    *high = Some(added);
+                }
+            }
+        }
     }
 
     /// The column of the value called `name` ("" for a single value), if it is an `N`.
@@ -195,7 +267,8 @@ pub trait Agg<V: Record>: Send + Sync + 'static {
 
 /// A number that can be summed.
 pub trait Number: Leaf {
-    /// Type of the sum: `i64`, `u64` or `f64`. Integer sums wrap around on overflow.
+    /// Type of the sum: `i64`, `u64` or `f64`. Integer sums wrap around on overflow, as those of a query do; a sum
+    /// over a window is right again once what was too large has left.
     type Sum: Record;
 }
 
@@ -261,11 +334,11 @@ pub struct Avg<N> {
     number: PhantomData<fn() -> N>,
 }
 
-/// Mean of the column `column` of the values, which holds `N`: their sum, which of integers is exact as long as
-/// it fits 64 bits and wraps around beyond, by their number.
+/// Mean of the column `column` of the values, which holds `N`: their sum by their number.
 ///
-/// Not SQL's own `avg`, which adds up floating-point numbers: that loses digits of large integers, and does not wrap.
-/// Where sums of integers may be beyond 64 bits, make the values floating-point numbers first.
+/// Of integers the sum is exact, beyond 64 bits too, of up to 2^32 values of a key whatever they are (and of far more
+/// where they are not near the limits of 64 bits). SQL's own `avg` adds up floating-point numbers, which loses digits of
+/// large integers.
 pub fn avg_of<N: Number>(column: &str) -> Avg<N> {
     Avg {
         column: column.to_owned(),
@@ -282,9 +355,8 @@ impl<V: Record, N: Number> Agg<V> for Avg<N> {
     type Out = f64;
     fn add_to(&self, parts: &mut Parts<'_>) {
         let column = parts.column::<N>(&self.column, "avg");
-        let sum = parts.part(Function::Sum, Some(column));
-        let count = parts.part(Function::Count, None);
-        parts.plan.finish.push(Finish::Ratio(sum, count));
+        let mean = parts.mean(column);
+        parts.plan.finish.push(mean);
     }
 }
 

@@ -41,6 +41,7 @@ mod sources_that_end;
 mod state_closures;
 mod state_memory;
 mod stopping;
+mod sums;
 mod tidy;
 mod tried;
 mod variance;

@@ -21,6 +21,8 @@ pub struct Shape {
     key_schema: SchemaRef,
     /// Makes bytes of keys that are not one plain column.
     converter: Option<RowConverter>,
+    /// See [`Shape::highs`].
+    highs: Vec<(usize, usize)>,
 }
 
 impl Shape {
@@ -31,6 +33,15 @@ impl Shape {
     /// [`Error::Schema`] where there is no key column, or one of a type that cannot be compared (maps,
     /// unions), or any column has dictionaries, which have no place in the bytes of a state.
     pub fn new(schema: SchemaRef, keys: usize) -> Result<Arc<Self>> {
+        Shape::with_highs(schema, keys, &[])
+    }
+
+    /// The same, of partial results with high halves of sums: pairs of value columns.
+    pub(in crate::state) fn with_highs(
+        schema: SchemaRef,
+        keys: usize,
+        highs: &[(usize, usize)],
+    ) -> Result<Arc<Self>> {
         let wrong = |found: String| Error::Schema {
             what: "key of a state".into(),
             expected: "one or more columns that can be compared".into(),
@@ -62,6 +73,10 @@ impl Shape {
             schema,
             key_schema,
             converter,
+            highs: highs
+                .iter()
+                .map(|(high, sum)| (keys + high, keys + sum))
+                .collect(),
         };
         // Types that do not come back are found here, not at the first read.
         let empty = shape.key_schema.fields().iter();
@@ -76,6 +91,12 @@ impl Shape {
             Ok(_) => Ok(Arc::new(shape)),
             Err(_) => Err(wrong(columns(&shape.key_schema))),
         }
+    }
+
+    /// The columns of rows as bytes that follow from others where an earlier version wrote them: see
+    /// [`AggPlan::highs`](crate::stream::agg::AggPlan::highs).
+    pub(super) fn highs(&self) -> &[(usize, usize)] {
+        &self.highs
     }
 
     /// Keys, then values.

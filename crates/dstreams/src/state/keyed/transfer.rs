@@ -22,6 +22,7 @@ use super::shape::Shape;
 use crate::error::Result;
 use crate::replicate::{Format, read_batches, write_batches};
 use crate::state::bytes::{put_bytes, put_number};
+use crate::state::columns::read_partial;
 
 pub(super) const DELTA: Format = Format {
     what: "changes of a keyed state",
@@ -58,7 +59,7 @@ impl Delta {
         let keys = part(&DELTA, &mut from)?;
         end(&DELTA, from)?;
         let mut changed = Vec::new();
-        for rows in read_batches(DELTA.what, rows, &shape.row_schema())? {
+        for rows in read_partial(DELTA.what, rows, &shape.row_schema(), shape.highs())? {
             let Some((last, columns)) = rows.columns().split_last() else {
                 continue;
             };

@@ -6,15 +6,18 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
 use super::{Pane, WindowPartition};
 use crate::error::{Error, Result};
 use crate::plan::WindowSpec;
-use crate::replicate::{columns, read_batches};
+use crate::replicate::columns;
 use crate::state::bytes::{Reader, put_bytes, put_number, put_numbers, put_slots, wrong};
 use crate::state::captured::{self, Content, WINDOW};
+use crate::state::columns::{high_of, read_partial};
 use crate::state::keys::{Keys, key_schema};
+use crate::stream::agg::Part;
 
 /// Latest batch time that is believed, so that adding a window's length does not overflow.
 const LATEST: u64 = u64::MAX / 4;
@@ -22,7 +25,7 @@ const LATEST: u64 = u64::MAX / 4;
 impl WindowPartition {
     /// Appends the whole state.
     pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
-        put_bytes(to, describe(&self.spec).as_bytes());
+        put_bytes(to, describe_all(&self.spec).as_bytes());
         self.keys.export(to)?;
         put_number(to, self.panes.len() as u64);
         for pane in &self.panes {
@@ -40,13 +43,13 @@ impl WindowPartition {
 
     /// The partition that was exported: what comes later gives the same as there, bit by bit.
     pub fn import(spec: Arc<WindowSpec>, from: &mut Reader<'_>) -> Result<Self> {
-        check_same(&spec, from.text()?)?;
+        let has_highs = check_same(&spec, from.text()?)?;
         let mut window = WindowPartition::new(spec)?;
         let schema = key_schema(&window.spec.schema, window.spec.keys);
         window.keys = Keys::import(schema, from)?;
         window.grow();
         for _ in 0..from.number()? {
-            let pane = window.read_pane(from)?;
+            let pane = window.read_pane(from, has_highs)?;
             window.enter(&pane)?;
             window.version = Some(pane.batch);
             window.panes.push_back(pane);
@@ -92,7 +95,9 @@ impl WindowPartition {
             return from.end();
         }
         for (batch, rows) in captured::panes(bytes)? {
-            let rows = read_batches("what a batch added to a window", rows, &self.spec.schema)?;
+            let highs = self.highs(self.spec.keys);
+            let what = "what a batch added to a window";
+            let rows = read_partial(what, rows, &self.spec.schema, &highs)?;
             self.install(batch, &rows)?;
         }
         Ok(())
@@ -106,15 +111,29 @@ impl WindowPartition {
             .collect()
     }
 
-    fn read_pane(&self, from: &mut Reader<'_>) -> Result<Pane> {
+    /// Columns of high halves of sums, and those of the sums, after so many columns of keys.
+    fn highs(&self, keys: usize) -> Vec<(usize, usize)> {
+        let highs = self.spec.plan.highs().into_iter();
+        highs.map(|(high, sum)| (keys + high, keys + sum)).collect()
+    }
+
+    fn read_pane(&self, from: &mut Reader<'_>, has_highs: bool) -> Result<Pane> {
         let batch = BatchTime(from.number()?);
         if self.version.is_some_and(|version| batch <= version) || batch.0 > LATEST {
             return Err(wrong(format!("batch {batch} after {:?}", self.version)));
         }
         let slots = from.slots(self.keys.len())?;
         let mut values = vec![Vec::new(); self.combine.len()];
+        let highs = self.highs(0);
         for column in self.subtracting() {
-            values[column] = from.numbers(slots.len())?;
+            let sum = highs.iter().find(|(high, _)| *high == column);
+            values[column] = match sum.filter(|_| !has_highs) {
+                None => from.numbers(slots.len())?,
+                Some((_, sum)) => {
+                    let kind = self.spec.schema.field(self.spec.keys + sum).data_type();
+                    values[*sum].iter().map(|sum| high_of(*sum, kind)).collect()
+                }
+            };
         }
         Ok(Pane {
             batch,
@@ -143,16 +162,20 @@ impl WindowPartition {
     }
 }
 
+fn describe_all(spec: &WindowSpec) -> String {
+    describe(spec, (spec.plan.parts.clone(), Arc::clone(&spec.schema)))
+}
+
 /// What a window is, one property a line: processes with the same lines understand each other.
-fn describe(spec: &WindowSpec) -> String {
-    let parts = spec.plan.parts.iter().map(|part| {
+fn describe(spec: &WindowSpec, (parts, schema): (Vec<Part>, SchemaRef)) -> String {
+    let parts = parts.iter().map(|part| {
         let column = part.column.as_deref().unwrap_or("*");
         format!("{:?}({column})", part.function)
     });
     format!(
         "{} keys\ncolumns {}\nparts {}\nrecords are part {}\nlength {} ms\nevery {} ms",
         spec.keys,
-        columns(&spec.schema),
+        columns(&schema),
         parts.collect::<Vec<_>>().join(", "),
         spec.count,
         spec.length_ms,
@@ -160,11 +183,15 @@ fn describe(spec: &WindowSpec) -> String {
     )
 }
 
-/// Refuses another window's state, and says what differs.
-fn check_same(spec: &WindowSpec, theirs: &str) -> Result<()> {
-    let ours = describe(spec);
+/// Refuses another window's state, and says what differs. Whether there are high halves of sums in it: earlier versions
+/// held none.
+fn check_same(spec: &WindowSpec, theirs: &str) -> Result<bool> {
+    let ours = describe_all(spec);
     if ours == theirs {
-        return Ok(());
+        return Ok(true);
+    }
+    if describe(spec, spec.plan.without_highs(&spec.schema, spec.keys)) == theirs {
+        return Ok(false);
     }
     let other = |of: &str, than: &str| {
         let lines = of.lines().enumerate();

@@ -64,7 +64,7 @@ impl<O: Record> ByName<O> {
             true => Ok(()),
             false => Err(format!("it is {kind}, not a number")),
         };
-        let mut number = |function| {
+        let mut of = |function| {
             let (column, kind) = parts.column_that(&self.column, name, number);
             (parts.part(function, Some(column)), kind)
         };
@@ -77,7 +77,7 @@ impl<O: Record> ByName<O> {
                 (Finish::Part(count), DataType::Int64)
             }
             "sum" => {
-                let (sum, kind) = number(Function::Sum);
+                let (sum, kind) = of(Function::Sum);
                 let kind = match kind {
                     kind if kind.is_signed_integer() => DataType::Int64,
                     kind if kind.is_unsigned_integer() => DataType::UInt64,
@@ -94,9 +94,8 @@ impl<O: Record> ByName<O> {
                 (Finish::Part(parts.part(function, Some(column))), kind)
             }
             "avg" | "mean" => {
-                let (sum, _) = number(Function::Sum);
-                let count = parts.part(Function::Count, None);
-                (Finish::Ratio(sum, count), DataType::Float64)
+                let (column, _) = parts.column_that(&self.column, name, number);
+                (parts.mean(column), DataType::Float64)
             }
             _ => {
                 let (sample, root) = match name {
@@ -106,7 +105,7 @@ impl<O: Record> ByName<O> {
                     "stddev_pop" => (false, true),
                     _ => return None,
                 };
-                let (moments, _) = number(Function::Moments);
+                let (moments, _) = of(Function::Moments);
                 let finish = Finish::Variance {
                     moments,
                     sample,
