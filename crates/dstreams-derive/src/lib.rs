@@ -2,7 +2,8 @@
 //!
 //! The columns of the record are those of its fields, in order, under their names. The derive
 //! makes a borrowed row view `<Name>Ref<'_>` with the same fields, column readers and builders.
-//! `#[record(key)]` on the struct makes it a key too (all its fields must be keys).
+//! `#[record(key)]` on the struct makes it a key too (all its fields must be keys);
+//! `#[record(name = "user-agent")]` on a field gives its column another name.
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
@@ -55,10 +56,15 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
         .filter_map(|f| f.ident.as_ref())
         .collect();
     let ty: Vec<_> = fields.named.iter().map(|f| &f.ty).collect();
-    let column: Vec<_> = field
-        .iter()
-        .map(|f| f.to_string().trim_start_matches("r#").to_owned())
-        .collect();
+    let column = fields.named.iter().map(column_name);
+    let column = column.collect::<Result<Vec<_>, _>>()?;
+    let mut once = std::collections::BTreeSet::new();
+    for (name, field) in column.iter().zip(&fields.named) {
+        if !once.insert(name) {
+            let error = format!("there are two columns `{name}`; each has a name of its own");
+            return Err(Error::new_spanned(field, error));
+        }
+    }
     let first = field[0];
     let keys = key.then(|| {
         quote! {
@@ -73,14 +79,16 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
     Ok(quote! {
         #[doc = #doc]
         #[derive(Clone, Copy)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, non_snake_case)]
         #vis struct #row<'a> { #(pub #field: <#ty as ::dstreams::Record>::Ref<'a>,)* }
 
         #[doc(hidden)]
+        #[allow(non_snake_case)]
         #vis struct #cols { #(#field: <#ty as ::dstreams::Record>::Cols,)* }
 
         #[doc(hidden)]
         #[derive(Default)]
+        #[allow(non_snake_case)]
         #vis struct #builder { #(#field: <#ty as ::dstreams::Record>::Builder,)* }
 
         impl ::dstreams::Record for #name {
@@ -156,4 +164,24 @@ fn is_key(input: &DeriveInput) -> Result<bool, Error> {
         })?;
     }
     Ok(key)
+}
+
+/// The name of a field's column: its own, or that of `#[record(name = "..")]`.
+fn column_name(field: &syn::Field) -> Result<String, Error> {
+    let own = field.ident.as_ref().map(ToString::to_string);
+    let mut name = own.unwrap_or_default().trim_start_matches("r#").to_owned();
+    for attribute in field.attrs.iter().filter(|a| a.path().is_ident("record")) {
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("name") {
+                return Err(meta.error("unknown option; there is `name = \"..\"`"));
+            }
+            let given: syn::LitStr = meta.value()?.parse()?;
+            name = given.value();
+            match name.is_empty() {
+                true => Err(Error::new_spanned(given, "a column needs a name")),
+                false => Ok(()),
+            }
+        })?;
+    }
+    Ok(name)
 }

@@ -38,6 +38,10 @@ pub(crate) use text::{trusted_views, view_at};
 ///
 /// assert_eq!(View::schema().field(1).name(), "user");
 /// ```
+///
+/// A column has the name of its field, upper case included, and `#[record(name = "user-agent")]` gives it another one:
+/// the one that files, queries and aggregates know. Queries put such names in quotes (`select "userId" from this`), since
+/// SQL reads those without quotes in lower case.
 pub trait Record: Send + Sync + Sized + 'static {
     /// A borrowed view of one row; what closures get.
     type Ref<'a>: Copy;

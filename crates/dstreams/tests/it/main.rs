@@ -25,6 +25,7 @@ mod kept;
 mod keyed_state;
 mod killed;
 mod lifecycle;
+mod names;
 mod next_run;
 mod nulls;
 mod operators;
