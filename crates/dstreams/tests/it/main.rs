@@ -28,6 +28,7 @@ mod lifecycle;
 mod names;
 mod next_run;
 mod nulls;
+mod odd_values;
 mod operators;
 mod program;
 mod receive_memory;
