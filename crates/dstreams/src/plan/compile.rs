@@ -15,7 +15,7 @@ use datafusion::physical_plan::union::UnionExec;
 
 use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
-use super::cut::{Cuts, cut, keeps_state, partitions};
+use super::cut::{Cuts, by_all_columns, cut, keeps_state, partitions};
 use super::datasets::{DatasetScanExec, Slot};
 use super::held::Views;
 use super::node::internal;
@@ -252,8 +252,12 @@ impl Compiler<'_> {
         let node = self.graph.node(id);
         let mut inputs = Vec::new();
         let mut tables = Vec::new();
+        let tasks = if query.of_order { 1 } else { self.tasks };
         for (at, input) in node.inputs.iter().enumerate() {
-            let plan = self.shared(*input)?;
+            let mut plan = self.shared(*input)?;
+            if query.of_order {
+                plan = self.in_order(plan, *input, id)?;
+            }
             tables.push(Arc::new(InputTable {
                 input: at,
                 schema: Arc::clone(&self.graph.node(*input).schema),
@@ -265,17 +269,42 @@ impl Compiler<'_> {
             operator: node.operator.clone(),
             message: error.to_string(),
         };
-        let frame = query.frame(self.graph, self.tasks, tables).map_err(named)?;
+        let frame = query.frame(self.graph, tasks, tables).map_err(named)?;
         let plan = futures::executor::block_on(frame.create_physical_plan())?;
         let mut cuts = QueryCuts {
             compiler: self,
             node: id,
             inputs,
+            in_order: query.of_order,
         };
         let plan = cut(plan, &mut cuts)?;
         let schema = Arc::clone(&node.schema);
         let rename = Arc::new(Rename(Arc::clone(&schema)));
         Ok(apply(plan, rename, schema, &node.operator))
+    }
+
+    /// All rows of an input of a query as one partition, in an order that is the same whatever the number of tasks:
+    /// that in which they were received, where it is left; else by all columns.
+    fn in_order(&mut self, plan: Plan, input: NodeId, query: NodeId) -> Result<Plan> {
+        let mut plan = plan;
+        if partitions(&plan) > 1 {
+            plan = self.exchange(plan, Route::Gather, query);
+        }
+        match self.is_as_received(input) {
+            true => Ok(plan),
+            false => Ok(by_all_columns(&[], plan)),
+        }
+    }
+
+    fn is_as_received(&self, id: NodeId) -> bool {
+        let node = self.graph.node(id);
+        match &node.op {
+            Op::Source(_) | Op::Top { .. } => true,
+            Op::Rows(_) | Op::Union => node.inputs.iter().all(|input| self.is_as_received(*input)),
+            // One partition of what is in order.
+            Op::Query(query) => query.of_order,
+            _ => false,
+        }
     }
 }
 
@@ -283,6 +312,7 @@ struct QueryCuts<'c, 'g> {
     compiler: &'c mut Compiler<'g>,
     node: NodeId,
     inputs: Vec<Plan>,
+    in_order: bool,
 }
 
 impl Cuts for QueryCuts<'_, '_> {
@@ -295,6 +325,10 @@ impl Cuts for QueryCuts<'_, '_> {
             Some(plan) => Ok(Arc::clone(plan)),
             None => Ok(internal(format!("the query has no input {input}"))?),
         }
+    }
+
+    fn in_order(&self) -> bool {
+        self.in_order
     }
 }
 

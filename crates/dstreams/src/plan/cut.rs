@@ -5,20 +5,28 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::compute::SortOptions;
 use datafusion::common::JoinType;
+use datafusion::physical_expr::window::WindowExpr;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, ExecutionPlan, Partitioning, ReplaceChildrenOptions,
+    ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+    ReplaceChildrenOptions,
 };
 
+use super::aggregate::column;
 use super::node::internal;
 use super::relation::InputExec;
 use super::template::Route;
 use crate::error::Result;
+use crate::stream::order::can_be_sorted;
 
 /// Where the pieces of a cut plan go.
 pub(super) trait Cuts {
@@ -30,6 +38,8 @@ pub(super) trait Cuts {
     ) -> Result<Arc<dyn ExecutionPlan>>;
     /// The plan of an input of the query.
     fn input(&mut self, input: usize) -> Result<Arc<dyn ExecutionPlan>>;
+    /// Whether the rows of each input are one partition, in an order that has nothing to do with tasks.
+    fn in_order(&self) -> bool;
 }
 
 /// Cuts `plan`, bottom up; returns what is left at the top.
@@ -60,8 +70,31 @@ pub(super) fn cut(
     if plan.downcast_ref::<CoalescePartitionsExec>().is_some() && partitions(&children[0]) > 1 {
         children[0] = cuts.stage(Arc::clone(&children[0]), Route::Gather)?;
     }
-    if plan.downcast_ref::<SortPreservingMergeExec>().is_some() && partitions(&children[0]) > 1 {
-        children[0] = cuts.stage(Arc::clone(&children[0]), Route::Keep)?;
+    if let Some(sort) = plan.downcast_ref::<SortExec>() {
+        let order = total(sort.expr(), &children[0]).unwrap_or_else(|| sort.expr().clone());
+        let sorted = SortExec::new(order, children.swap_remove(0)).with_fetch(sort.fetch());
+        return Ok(Arc::new(
+            sorted.with_preserve_partitioning(sort.preserve_partitioning()),
+        ));
+    }
+    if let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>()
+        && partitions(&children[0]) > 1
+    {
+        // What is equal in the order of the merge is ordered by other columns beneath it.
+        let order = children[0].output_ordering().cloned();
+        let order = order.filter(|order| order[..].starts_with(merge.expr()));
+        let order = order.unwrap_or_else(|| merge.expr().clone());
+        let parts = cuts.stage(children.swap_remove(0), Route::Keep)?;
+        let merged = SortPreservingMergeExec::new(order, parts).with_fetch(merge.fetch());
+        return Ok(Arc::new(merged));
+    }
+    if !cuts.in_order() && has_windows_in_order(&plan) && !is_sorted(&old[0]) {
+        children[0] = by_all_columns(
+            children[0]
+                .output_ordering()
+                .map_or(&[][..], |order| &order[..]),
+            Arc::clone(&children[0]),
+        );
     }
     if ends_with_build_side(&plan) && partitions(&children[1]) > 1 {
         children[1] = cuts.stage(Arc::clone(&children[1]), Route::Gather)?;
@@ -75,6 +108,57 @@ pub(super) fn cut(
     }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(plan.replace_children(children, options)?)
+}
+
+/// An order, and then all columns: rows that are equal in it are the same.
+fn total(order: &[PhysicalSortExpr], input: &Arc<dyn ExecutionPlan>) -> Option<LexOrdering> {
+    let schema = input.schema();
+    let columns = schema.fields().iter().enumerate();
+    let columns = columns.filter(|(_, field)| can_be_sorted(field.data_type()));
+    let columns = columns.map(|(at, field)| PhysicalSortExpr {
+        expr: column(field.name(), at),
+        options: SortOptions {
+            descending: false,
+            nulls_first: false,
+        },
+    });
+    LexOrdering::new(order.iter().cloned().chain(columns))
+}
+
+/// Each partition by an order, and then by all columns.
+pub(super) fn by_all_columns(
+    order: &[PhysicalSortExpr],
+    input: Arc<dyn ExecutionPlan>,
+) -> Arc<dyn ExecutionPlan> {
+    match total(order, &input) {
+        Some(order) => Arc::new(SortExec::new(order, input).with_preserve_partitioning(true)),
+        None => input,
+    }
+}
+
+/// Whether a node has window functions that depend on an order, or on partitions, of rows.
+fn has_windows_in_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let windows = if let Some(node) = plan.downcast_ref::<WindowAggExec>() {
+        node.window_expr()
+    } else if let Some(node) = plan.downcast_ref::<BoundedWindowAggExec>() {
+        node.window_expr()
+    } else {
+        return false;
+    };
+    let in_order = |window: &Arc<dyn WindowExpr>| {
+        !window.order_by().is_empty() || !window.partition_by().is_empty()
+    };
+    windows.iter().any(in_order)
+}
+
+/// Whether the rows of a plan, which is not cut yet, come from a sort as they are. Where all rows are equal in what a
+/// window wants, DataFusion leaves the sort out.
+fn is_sorted(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let passes = plan.downcast_ref::<SortPreservingMergeExec>().is_some()
+        || plan.downcast_ref::<WindowAggExec>().is_some()
+        || plan.downcast_ref::<BoundedWindowAggExec>().is_some()
+        || plan.downcast_ref::<ProjectionExec>().is_some();
+    plan.downcast_ref::<SortExec>().is_some() || passes && is_sorted(plan.children()[0])
 }
 
 /// Whether a join's last task gives the rows of the build side that had no match in any task:

@@ -174,6 +174,10 @@ impl<T: Record> DStream<T> {
     /// `nullif`, a column that is nullable itself. Use `coalesce`, or `Option`. A null that comes where it was not
     /// foreseen fails the batch, with column and row; [`DStream::try_sql`] rejects such rows instead.
     ///
+    /// The rows are the same whatever the number of partitions. Rows that an `order by` leaves equal are ordered by their other
+    /// columns. What depends on the order of rows and names none (`limit`, `row_number() over ()`, `array_agg`) sees them
+    /// as they were received, or by all columns where the stream has no such order, and runs in one partition.
+    ///
     /// ```
     /// # use dstreams::StreamContext;
     /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();

@@ -14,6 +14,7 @@ pub(crate) mod key_state;
 pub(crate) mod keyed;
 mod nulls;
 pub(crate) mod object_url;
+pub(crate) mod order;
 pub(crate) mod output;
 pub mod record;
 pub(crate) mod rejects;

@@ -17,6 +17,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::extreme;
 use super::graph::Graph;
 use super::nulls::{self, Nulls};
+use super::order;
 use crate::error::{Error, Operator, Result};
 
 type Build = dyn Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Send + Sync;
@@ -30,6 +31,8 @@ pub(crate) struct Query {
     result: SchemaRef,
     /// The plan of the query, as text.
     text: String,
+    /// Whether its result depends on the order of the inputs' rows.
+    pub of_order: bool,
 }
 
 /// Session settings of every plan: what could change the order or the number of partitions
@@ -75,6 +78,7 @@ impl Query {
             build: Arc::new(build),
             result: Arc::new(Schema::empty()),
             text: String::new(),
+            of_order: false,
         }
     }
 
@@ -94,6 +98,7 @@ impl Query {
             operator: operator.clone(),
             message: error.to_string(),
         })?;
+        self.of_order = order::of_inputs_matters(frame.logical_plan())?;
         self.text = frame.logical_plan().display_indent().to_string();
         Ok(self)
     }
@@ -117,8 +122,10 @@ impl Query {
         }
         let frame = (self.build)(&session, &self.names)?;
         let (state, plan) = frame.into_parts();
-        let frame = DataFrame::new(state, extreme::in_place_of_others(plan)?);
+        let plan = order::total(extreme::in_place_of_others(plan)?)?;
+        let frame = DataFrame::new(state, plan);
         check_deterministic(frame.logical_plan())?;
+        order::check(frame.logical_plan())?;
         select_columns(frame, &self.result)
     }
 }

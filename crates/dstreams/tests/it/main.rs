@@ -30,6 +30,7 @@ mod next_run;
 mod nulls;
 mod odd_values;
 mod operators;
+mod partitions;
 mod program;
 mod receive_memory;
 mod receive_tcp;
