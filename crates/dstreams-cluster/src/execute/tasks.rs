@@ -19,6 +19,7 @@ use ballista_core::serde::protobuf::{ShuffleWritePartition, TaskColumnStats};
 use ballista_executor::execution_engine::{
     DefaultExecutionEngine, ExecutionEngine, QueryStageExecutor,
 };
+use datafusion::arrow::error::ArrowError;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
@@ -218,6 +219,10 @@ fn cause_of<'e>(error: &'e (dyn StdError + 'static)) -> Cause<'e> {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             return Cause::Machine(error.kind());
         }
+        // The engine reads exchanges alone in this form, and puts what the network did into words.
+        if let Some(ArrowError::IpcError(_)) = error.downcast_ref::<ArrowError>() {
+            return Cause::Machine(ErrorKind::Other);
+        }
         if let Some(error) = error.downcast_ref::<BallistaError>() {
             return match error {
                 BallistaError::FetchFailed(..) => Cause::Fetch(error),
@@ -261,7 +266,6 @@ fn report(error: DataFusionError, work_dir: &str) -> DataFusionError {
 mod tests {
     use ballista_core::serde::protobuf::FailedTask;
     use ballista_core::serde::protobuf::failed_task::FailedReason;
-    use datafusion::arrow::error::ArrowError;
     use dstreams::Operator;
 
     use super::*;
@@ -290,6 +294,22 @@ mod tests {
             let error = Told::find(&failed.error).unwrap().into_error();
             assert!(error.is_retryable());
             assert!(error.to_string().contains("--exchanges"), "{error}");
+        }
+    }
+
+    /// The worker that sends it is lost: the engine names no exchange then.
+    #[test]
+    fn an_exchange_that_breaks_off_is_worth_another_try() {
+        let broken = || Box::new(ArrowError::IpcError("error reading a body".into()));
+        for error in [
+            BallistaError::ArrowError(broken()).into_datafusion(),
+            DataFusionError::ArrowError(broken(), None),
+            DataFusionError::External(broken()).context("reading"),
+        ] {
+            let failed = failed(error);
+            assert!(failed.retryable, "{failed:?}");
+            let error = Told::find(&failed.error).unwrap().into_error();
+            assert!(error.is_retryable(), "{error}");
         }
     }
 
