@@ -35,6 +35,7 @@ mod restart;
 mod scene;
 mod sinks;
 mod slow_copies;
+mod soak;
 mod sources_end;
 mod stateless;
 mod workers;
