@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::Directory;
 
 /// Version of these messages.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]

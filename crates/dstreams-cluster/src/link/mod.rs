@@ -4,67 +4,18 @@
 //! worker joins anew, as another one.
 
 mod directory;
+mod frames;
 mod message;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::{Arc, OnceLock};
 
-use arrow_flight::FlightData;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Status, Streaming};
 use xxhash_rust::xxh3::Xxh3;
 
 pub use directory::Directory;
+pub use frames::{Heard, Sender, channel};
 pub use message::{HeldBlock, Holds, ToMaster, ToWorker, VERSION};
-
-/// The sending end.
-#[derive(Clone)]
-pub struct Sender<M> {
-    messages: mpsc::UnboundedSender<FlightData>,
-    message: std::marker::PhantomData<fn(M)>,
-}
-
-impl<M: Serialize> Sender<M> {
-    /// Says something; without effect when the link has broken, which its reader notices.
-    pub fn say(&self, message: &M) {
-        match serde_json::to_vec(message) {
-            Ok(json) => {
-                let _ = self.messages.send(FlightData {
-                    app_metadata: json.into(),
-                    ..FlightData::default()
-                });
-            }
-            Err(error) => tracing::error!(%error, "a message that is no JSON"),
-        }
-    }
-}
-
-/// Both ends of one direction.
-pub fn channel<M>() -> (Sender<M>, UnboundedReceiverStream<FlightData>) {
-    let (messages, receiver) = mpsc::unbounded_channel();
-    let sender = Sender {
-        messages,
-        message: std::marker::PhantomData,
-    };
-    (sender, UnboundedReceiverStream::new(receiver))
-}
-
-/// The next message; none when the other side has ended the link.
-pub async fn hear<M: DeserializeOwned>(
-    messages: &mut Streaming<FlightData>,
-) -> Result<Option<M>, Status> {
-    let Some(message) = messages.message().await? else {
-        return Ok(None);
-    };
-    let message = serde_json::from_slice(&message.app_metadata);
-    message
-        .map(Some)
-        .map_err(|error| Status::invalid_argument(format!("no message of this cluster: {error}")))
-}
 
 /// Pieces of the program's file that its name is made from, and bytes of each: some milliseconds
 /// of reading also where the file has hundreds of megabytes.

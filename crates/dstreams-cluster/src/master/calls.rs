@@ -17,7 +17,9 @@ use super::hub::{Hub, Worker};
 use super::run::Remote;
 use super::status::Watch;
 use crate::data::{Ask, Calls, Replies, serve_parts};
-use crate::link::{Directory, Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
+use crate::link::{
+    Directory, Heard, Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel,
+};
 use crate::worker::engine_name;
 
 /// Pieces in which the silence of a worker is counted.
@@ -40,9 +42,9 @@ pub struct MasterCalls {
 
 impl MasterCalls {
     /// Greets a worker, and listens to it until its link breaks.
-    async fn serve(&self, link: Sender<ToWorker>, mut heard: Streaming<FlightData>) {
+    async fn serve(&self, link: Sender<ToWorker>, mut heard: Heard<ToMaster>) {
         let refuse = |reason: String| link.say(&ToWorker::Refused { reason });
-        let (pid, cores) = match hear(&mut heard).await {
+        let (pid, cores) = match heard.next().await {
             Ok(Some(ToMaster::Hello {
                 version,
                 build,
@@ -66,7 +68,7 @@ impl MasterCalls {
             worker: id.0,
             arguments: self.arguments.clone(),
         });
-        let address = match hear(&mut heard).await {
+        let address = match heard.next().await {
             Ok(Some(ToMaster::Join {
                 fingerprint,
                 address,
@@ -122,7 +124,7 @@ impl MasterCalls {
         &self,
         id: WorkerId,
         link: &Sender<ToWorker>,
-        heard: &mut Streaming<FlightData>,
+        heard: &mut Heard<ToMaster>,
         joining: &mut Option<JoinHandle<()>>,
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
@@ -147,7 +149,8 @@ impl MasterCalls {
                     }
                     continue;
                 }
-                message = hear(heard) => message,
+                () = link.is_full() => return Err("it does not read what it is sent".into()),
+                message = heard.next() => message,
                 // Before it is ready it has nothing to say.
                 _ = pieces.tick(), if joining.is_some() => {
                     silent += 1;
@@ -217,7 +220,7 @@ impl Calls for MasterCalls {
         let this = self.this.get().and_then(std::sync::Weak::upgrade);
         let this = this.ok_or_else(|| Status::unavailable("the master has ended"))?;
         let (link, said) = channel();
-        let heard = request.into_inner();
+        let heard = Heard::new(request.into_inner());
         tokio::spawn(async move { this.serve(link, heard).await });
         Ok(Box::pin(said.map(Ok)))
     }

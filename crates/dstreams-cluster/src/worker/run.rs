@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_flight::FlightData;
 use dstreams::cluster::{BlockStore, Bounds, Parts, Room, States};
 use dstreams::{Error, Result, StreamContext};
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 use super::calls::WorkerCalls;
 use super::epoch::Epoch;
@@ -20,7 +18,7 @@ use crate::data::{
     KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_reached, host_of, listen, serve,
 };
 use crate::execute::Site;
-use crate::link::{Directory, Sender, ToMaster, ToWorker, VERSION, build_id, channel, hear};
+use crate::link::{Directory, Heard, Sender, ToMaster, ToWorker, VERSION, build_id, channel};
 
 /// Pause between two tries to join.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -208,7 +206,7 @@ async fn epoch(
         client.do_exchange(peers.request(said)).await
     };
     let mut heard = match connected.await {
-        Ok(answers) => answers.into_inner(),
+        Ok(answers) => Heard::new(answers.into_inner()),
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
             return Err(refused(&options.master, status.message()));
         }
@@ -324,8 +322,8 @@ fn refused(master: &str, reason: &str) -> Error {
 }
 
 /// The next message, or how the link has ended.
-async fn next(heard: &mut Streaming<FlightData>) -> Result<ToWorker, End> {
-    match hear(heard).await {
+async fn next(heard: &mut Heard<ToWorker>) -> Result<ToWorker, End> {
+    match heard.next().await {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(End::Link("the master has closed the link".into())),
         Err(status) => Err(End::Link(status.message().to_owned())),

@@ -1,0 +1,348 @@
+//! Messages of a link on their way: in frames of bounded size, and not too many of them.
+//!
+//! A message may say something of each block there is, so it has no bound that a frame could have. It is cut
+//! where it is sent and joined where it is heard; frames of two messages are never mixed. What waits to be sent
+//! is counted: a link whose other side does not read is given up, and holds up no other link.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow_flight::FlightData;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+/// The most bytes of a message in one frame: far below what a peer takes.
+const FRAME: usize = 1 << 20;
+/// The most bytes of one message: some eight million blocks. A link over which more comes is given up.
+const MESSAGE: usize = 1 << 30;
+/// The most bytes that wait to be sent, beside the last message. More than a minute of what a busy worker says.
+const WAITING: usize = 256 << 20;
+/// In the header of a frame after which more of the same message comes.
+const MORE: &[u8] = b"+";
+
+/// The sending end.
+pub struct Sender<M> {
+    messages: mpsc::UnboundedSender<Bytes>,
+    waiting: Arc<AtomicUsize>,
+    full: CancellationToken,
+    message: PhantomData<fn(M)>,
+}
+
+impl<M> Clone for Sender<M> {
+    fn clone(&self) -> Self {
+        Sender {
+            messages: self.messages.clone(),
+            waiting: Arc::clone(&self.waiting),
+            full: self.full.clone(),
+            message: PhantomData,
+        }
+    }
+}
+
+impl<M: Serialize> Sender<M> {
+    /// Says something, and never waits; without effect when the link has broken, which its reader notices.
+    pub fn say(&self, message: &M) {
+        match serde_json::to_vec(message) {
+            Ok(json) => self.send(json.into(), WAITING),
+            Err(error) => tracing::error!(%error, "a message that is no JSON"),
+        }
+    }
+
+    fn send(&self, message: Bytes, bound: usize) {
+        if self.full.is_cancelled() {
+            return;
+        }
+        let waiting = self.waiting.fetch_add(message.len(), Ordering::Relaxed);
+        if waiting > bound {
+            tracing::error!(waiting, "a link is given up: its other side does not read");
+            return self.full.cancel();
+        }
+        let _ = self.messages.send(message);
+    }
+
+    /// Waits until too much waits to be sent: the link has ended then.
+    pub async fn is_full(&self) {
+        self.full.cancelled().await;
+    }
+}
+
+/// Both ends of one direction; the second is frames in the order of their messages.
+pub fn channel<M>() -> (Sender<M>, impl Stream<Item = FlightData> + Send + 'static) {
+    let (messages, said) = mpsc::unbounded_channel();
+    let (waiting, full) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    let sender = Sender {
+        messages,
+        waiting: Arc::clone(&waiting),
+        full: full.clone(),
+        message: PhantomData,
+    };
+    let frames = UnboundedReceiverStream::new(said).flat_map(move |mut message: Bytes| {
+        let waiting = Arc::clone(&waiting);
+        let mut begun = false;
+        let frames = std::iter::from_fn(move || {
+            if std::mem::replace(&mut begun, true) && message.is_empty() {
+                return None;
+            }
+            let frame = message.split_to(message.len().min(FRAME));
+            waiting.fetch_sub(frame.len(), Ordering::Relaxed);
+            let more = if message.is_empty() { b"" } else { MORE };
+            Some(FlightData {
+                app_metadata: frame,
+                data_header: Bytes::from_static(more),
+                ..FlightData::default()
+            })
+        });
+        futures::stream::iter(frames)
+    });
+    (sender, frames.take_until(full.cancelled_owned()))
+}
+
+/// The hearing end.
+pub struct Heard<M> {
+    frames: Streaming<FlightData>,
+    joined: Joined,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: DeserializeOwned> Heard<M> {
+    pub fn new(frames: Streaming<FlightData>) -> Self {
+        Heard {
+            frames,
+            joined: Joined::default(),
+            message: PhantomData,
+        }
+    }
+
+    /// The next message; none when the other side has ended the link. Nothing is lost where this is dropped.
+    pub async fn next(&mut self) -> Result<Option<M>, Status> {
+        while let Some(frame) = self.frames.message().await? {
+            if let Some(message) = self.joined.add(&frame, MESSAGE)? {
+                return parse(&message).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn parse<M: DeserializeOwned>(message: &[u8]) -> Result<M, Status> {
+    let message = serde_json::from_slice(message);
+    message
+        .map_err(|error| Status::invalid_argument(format!("no message of this cluster: {error}")))
+}
+
+/// What has come of a message.
+#[derive(Default)]
+struct Joined(Vec<u8>);
+
+impl Joined {
+    /// Takes the next frame; returns the message when it is its last.
+    fn add(&mut self, frame: &FlightData, bound: usize) -> Result<Option<Bytes>, Status> {
+        let has_more = frame.data_header == MORE;
+        if self.0.is_empty() && !has_more {
+            return Ok(Some(frame.app_metadata.clone()));
+        }
+        if self.0.len() + frame.app_metadata.len() > bound {
+            return Err(Status::out_of_range(format!(
+                "a message of more than {bound} bytes: more blocks wait for their batches than a link can speak of"
+            )));
+        }
+        self.0.extend_from_slice(&frame.app_metadata);
+        Ok((!has_more).then(|| std::mem::take(&mut self.0).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+    use futures::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::link::{HeldBlock, ToMaster, ToWorker};
+
+    /// Sends messages; returns the size of the largest frame, and what is heard.
+    fn over<M: Serialize + DeserializeOwned>(messages: &[M]) -> (usize, Vec<M>) {
+        let (sender, frames) = channel();
+        messages.iter().for_each(|message| sender.say(message));
+        let waiting = Arc::clone(&sender.waiting);
+        drop(sender);
+        let mut largest = 0;
+        let mut joined = Joined::default();
+        let heard = frames.filter_map(|frame| {
+            largest = largest.max(frame.app_metadata.len() + frame.data_header.len());
+            let message = joined.add(&frame, MESSAGE).unwrap();
+            futures::future::ready(message.map(|message| parse(&message).unwrap()))
+        });
+        let heard = futures::executor::block_on(heard.collect());
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        (largest, heard)
+    }
+
+    fn same<M: Serialize + DeserializeOwned + Debug>(messages: &[M]) -> usize {
+        let (largest, heard) = over(messages);
+        assert!(largest <= FRAME + MORE.len(), "{largest}");
+        assert_eq!(heard.len(), messages.len());
+        for (heard, said) in heard.iter().zip(messages) {
+            let [heard, said] = [heard, said].map(|message| serde_json::to_vec(message).unwrap());
+            assert!(heard == said);
+        }
+        largest
+    }
+
+    /// After a long pause: more than one frame has.
+    const MANY: u64 = 200_000;
+
+    fn id(seq: u64) -> BlockId {
+        BlockId {
+            receiver: ReceiverId(1 << 40),
+            seq,
+        }
+    }
+
+    fn blocks() -> impl Iterator<Item = BlockMeta> {
+        (0..MANY).map(|seq| BlockMeta {
+            id: id(seq),
+            rows: 1,
+            bytes: 100,
+        })
+    }
+
+    #[test]
+    fn whatever_a_worker_says_of_however_many_blocks_goes_in_bounded_frames() {
+        let held = |meta: BlockMeta| HeldBlock {
+            marks: vec![(0, format!("producer {}", meta.id.seq), meta.id.seq)],
+            meta,
+        };
+        let part = |partition: u64| {
+            serde_json::json!({
+                "partition": partition, "state": 1, "from": 1_u64 << 40, "bytes": 1_u64 << 40,
+                "xxh3": u64::MAX, "version": 1_u64 << 50, "whole": true,
+            })
+        };
+        let parts: Vec<_> = (0..20_000).map(part).collect();
+        let file = serde_json::json!({ "name": "state", "parts": parts });
+        same(&[
+            ToMaster::Stored {
+                blocks: blocks().map(held).collect(),
+            },
+            ToMaster::Ready,
+            ToMaster::Fenced {
+                lost: 3,
+                blocks: blocks().map(held).collect(),
+            },
+            ToMaster::Reported {
+                batch: BatchTime(7),
+                receiver: ReceiverId(1),
+                blocks: blocks().collect(),
+            },
+            ToMaster::SourceEnded {
+                input: 1,
+                failure: Some("x".repeat(3 * FRAME)),
+            },
+            ToMaster::Written {
+                checkpoint: 1,
+                written: Ok(vec![serde_json::from_value(file).unwrap()]),
+            },
+        ]);
+    }
+
+    #[test]
+    fn whatever_a_master_says_of_however_many_blocks_goes_in_bounded_frames() {
+        let positions =
+            (0..MANY).map(|file| (format!("a/rather/long/name/of/a/file-{file}"), file));
+        same(&[
+            ToWorker::Drop {
+                blocks: blocks().map(|block| block.id).collect(),
+            },
+            ToWorker::Receive {
+                input: 1,
+                receiver: ReceiverId(1),
+                positions: positions.collect::<BTreeMap<_, _>>(),
+            },
+            ToWorker::Close,
+            ToWorker::Checkpoint {
+                checkpoint: 1,
+                file: "state".into(),
+                since: (0..5_000)
+                    .map(|at| (at, vec![Some(BatchTime(1 << 50)); 50]))
+                    .collect(),
+            },
+            ToWorker::Forget {
+                batch: BatchTime(1),
+                but: (0..100_000).map(|at| (at, BatchTime(1 << 50))).collect(),
+                slots: (0..100_000).collect(),
+            },
+        ]);
+    }
+
+    proptest! {
+        /// Of every length, also just before and after the bound of a frame, in their order.
+        #[test]
+        fn messages_of_every_length_are_heard_as_they_were_said(
+            lengths in prop::collection::vec((0_usize..4, -2_isize..3), 1..5)
+        ) {
+            let quotes = 2;
+            let text = |(frames, more): &(usize, isize)| {
+                "x".repeat((frames * FRAME).saturating_add_signed(more - quotes))
+            };
+            same(&lengths.iter().map(text).collect::<Vec<String>>());
+        }
+    }
+
+    #[test]
+    fn a_message_beyond_its_bound_is_refused() {
+        let mut joined = Joined::default();
+        let frame = |more| FlightData {
+            app_metadata: vec![b'x'; 6].into(),
+            data_header: Bytes::from_static(more),
+            ..FlightData::default()
+        };
+        assert!(joined.add(&frame(MORE), 10).unwrap().is_none());
+        assert_eq!(
+            joined.add(&frame(b""), 10).unwrap_err().code(),
+            tonic::Code::OutOfRange
+        );
+    }
+
+    /// One that is not read ends when its bound is passed; another one does not notice.
+    #[test]
+    fn a_link_that_is_not_read_is_given_up_alone() {
+        let (slow, unread) = channel::<String>();
+        let (other, read) = channel::<String>();
+        for _ in 0..3 {
+            slow.send(vec![b'x'; 6].into(), 10);
+            assert!(slow.is_full().now_or_never().is_none());
+            other.say(&"x".into());
+        }
+        slow.send(vec![b'x'; 6].into(), 10);
+        assert!(slow.is_full().now_or_never().is_some());
+        assert!(slow.waiting.load(Ordering::Relaxed) < 30);
+        drop((slow, other));
+        assert_eq!(futures::executor::block_on(unread.count()), 0);
+        assert_eq!(futures::executor::block_on(read.count()), 3);
+    }
+
+    /// What was sent waits no more.
+    #[test]
+    fn a_link_that_is_read_is_never_full() {
+        let (sender, frames) = channel::<String>();
+        let mut frames = std::pin::pin!(frames);
+        for _ in 0..100 {
+            sender.send(vec![b'x'; 6].into(), 5);
+            frames.next().now_or_never().unwrap().unwrap();
+        }
+        assert!(sender.is_full().now_or_never().is_none());
+    }
+}
