@@ -77,18 +77,7 @@ async fn start(dir: &Path, found: &Found) -> (RunningCluster, Vec<Process>, Stri
     let mut options = MasterOptions::default();
     options.workers = WORKERS;
     options.partitions = Some(2);
-    // What is left of the process before, in this one, may hold the directory for a moment.
-    let listens = async {
-        loop {
-            match Master::listen(kept(dir, found), options.clone()).await {
-                Err(error) if error.to_string().contains("is used by another process") => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                master => break master.unwrap(),
-            }
-        }
-    };
-    let master = soon("the directory", listens).await;
+    let master = Master::listen(kept(dir, found), options).await.unwrap();
     let address = master.address().to_owned();
     let workers = (0..WORKERS).map(|_| worker(dir, &address)).collect();
     let cluster = soon("the workers", master.start()).await.unwrap();

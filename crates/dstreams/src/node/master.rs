@@ -182,7 +182,10 @@ impl Master {
                 durable.close().await;
             }
             workers.end(failed).await;
-            drop((durable, opened));
+            drop(opened);
+            if let Some(durable) = durable {
+                durable.free().await;
+            }
         });
         match self.state.until {
             None => drop(ending.await),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::DataType;
 use dstreams_control::{BlockId, BlockMeta};
 
 use super::budget::Share;
@@ -53,4 +54,21 @@ impl Block {
         self.marks = marks;
         self
     }
+}
+
+/// About how many bytes rows have, without what they share of buffers and do not use; not fewer than are written of them.
+pub(crate) fn bytes_of(rows: &RecordBatch) -> usize {
+    let columns = rows.columns().iter();
+    let bytes = columns.map(|column| match column.data_type() {
+        DataType::Utf8View => 16 * column.len() + column.as_string_view().total_buffer_bytes_used(),
+        DataType::BinaryView => {
+            16 * column.len() + column.as_binary_view().total_buffer_bytes_used()
+        }
+        kind if kind.is_nested() => column.get_buffer_memory_size(),
+        _ => {
+            let bytes = column.to_data().get_slice_memory_size();
+            bytes.unwrap_or_else(|_| column.get_buffer_memory_size())
+        }
+    });
+    bytes.sum()
 }

@@ -9,8 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// slowed down.
 #[derive(Clone)]
 pub struct Budget {
+    /// In units.
     free: Arc<Semaphore>,
     total: usize,
+    /// Bytes of a unit: what is taken at once is counted in 32 bits.
+    unit: usize,
     lifted: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
     /// Bytes of long lines that are not whole: see [`Budget::unfinished`].
@@ -21,15 +24,21 @@ pub struct Budget {
 const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
 
 /// Bytes taken from the budget; given back when dropped.
-pub struct Share(OwnedSemaphorePermit);
+pub struct Share {
+    units: OwnedSemaphorePermit,
+    /// Bytes of each.
+    unit: usize,
+}
 
 impl Budget {
     /// A bound of so many bytes.
     pub fn new(bytes: usize) -> Self {
-        let total = bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let total = bytes.max(1);
+        let unit = total.div_ceil(u32::MAX as usize);
         Budget {
-            free: Arc::new(Semaphore::new(total)),
+            free: Arc::new(Semaphore::new(total / unit)),
             total,
+            unit,
             lifted: Arc::default(),
             waiting: Arc::default(),
             unfinished: Arc::default(),
@@ -57,10 +66,15 @@ impl Budget {
     /// such a record goes through alone.
     pub async fn take(&self, bytes: usize) -> Share {
         let _waiting = Waiting::new(&self.waiting);
-        let bytes = bytes.clamp(1, self.total) as u32;
-        let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await;
+        let most = self.total / self.unit;
+        let units = bytes.div_ceil(self.unit).clamp(1, most);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.free).acquire_many_owned(units).await;
         match permit {
-            Ok(permit) => Share(permit),
+            Ok(units) => Share {
+                units,
+                unit: self.unit,
+            },
             // Nothing closes the semaphore.
             Err(closed) => unreachable!("budget closed: {closed}"),
         }
@@ -75,8 +89,8 @@ impl Budget {
     pub fn used(&self) -> usize {
         let free = self.free.available_permits();
         let lifted = self.lifted.load(Ordering::Relaxed);
-        let total = self.total + if lifted { ENDLESS } else { 0 };
-        total.saturating_sub(free)
+        let total = self.total / self.unit + if lifted { ENDLESS } else { 0 };
+        self.unit * total.saturating_sub(free)
     }
 }
 
@@ -108,11 +122,42 @@ impl Drop for Waiting<'_> {
 impl Share {
     /// Splits `bytes` off, as far as there are that many.
     pub fn split(&mut self, bytes: usize) -> Option<Share> {
-        self.0.split(bytes.min(self.0.num_permits())).map(Share)
+        let units = bytes.div_ceil(self.unit).min(self.units.num_permits());
+        Some(Share {
+            units: self.units.split(units)?,
+            unit: self.unit,
+        })
     }
 
     /// Takes in `other`, of the same budget.
     pub fn merge(&mut self, other: Share) {
-        self.0.merge(other.0)
+        self.units.merge(other.units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than 32 bits can count is still that much.
+    #[tokio::test]
+    async fn a_large_budget_is_as_large_as_it_says() {
+        let gib = 1 << 30;
+        let budget = Budget::new(20 * gib);
+        let near = |used: usize, bytes: usize| used.abs_diff(bytes) < 1 << 10;
+        let mut nineteen = Vec::new();
+        for _ in 0..19 {
+            nineteen.push(budget.take(gib).await);
+        }
+        assert!(near(budget.used(), 19 * gib), "{}", budget.used());
+        let half = nineteen[0].split(gib / 2).unwrap();
+        drop(half);
+        assert!(near(budget.used(), 18 * gib + gib / 2), "{}", budget.used());
+        drop(nineteen);
+        // More than all counts as all, and goes through alone.
+        let all = budget.take(usize::MAX).await;
+        assert!(near(budget.used(), 20 * gib), "{}", budget.used());
+        drop(all);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BlockId, ReceiverId};
 use tokio::sync::{Notify, watch};
 
-use super::block::Block;
+use super::block::{Block, bytes_of};
 use super::budget::{Budget, Share};
 use super::dead_letter::{DeadLetters, KEPT, Letter};
 use crate::error::{Error, Result};
@@ -19,6 +19,9 @@ use crate::stream::relational::describe;
 /// How often the buffers of all producers are visited, where others wait for memory: a seal may come each millisecond, and
 /// there may be thousands.
 const VISIT_EVERY: Duration = Duration::from_millis(20);
+
+/// The most bytes that are pushed at once. A push of more than the memory for records goes through alone.
+const PUSH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 1 << 30 };
 
 /// What a source pushes records into.
 ///
@@ -38,7 +41,7 @@ impl Ingest {
     /// memory; on disk where the program is kept in a directory; held by another worker too on a cluster.
     ///
     /// Waits while the memory for received records is full. Fails if the columns are not those of
-    /// the stream, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
+    /// the stream, if they have more than 1 GiB, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
     /// safe, since the disk is full or the context stops before that: then they may be in a batch, or not.
     pub async fn push(&self, records: RecordBatch) -> Result<()> {
         self.0.push(records).await
@@ -326,8 +329,22 @@ impl Intake {
             return Ok(None);
         }
         let bytes = memory_size(&records);
+        self.check_size(&records, bytes)?;
         let memory = self.budget.take(bytes).await;
         self.add(records, bytes, memory, mark).map(Some)
+    }
+
+    /// Refuses more at once than an entry of a journal, or any buffer on its way, has room for.
+    fn check_size(&self, records: &RecordBatch, bytes: usize) -> Result<()> {
+        // Buffers that are shared with others count in full at first.
+        if bytes <= PUSH_BYTES || bytes_of(records) <= PUSH_BYTES {
+            return Ok(());
+        }
+        Err(Error::Schema {
+            what: format!("records of one push for stream `{}`", self.stream),
+            expected: format!("{PUSH_BYTES} bytes at most; push them in smaller batches"),
+            found: format!("{bytes} bytes"),
+        })
     }
 
     /// Adds records whose memory is accounted for; returns the number of their block.
@@ -473,4 +490,28 @@ fn memory_size(records: &RecordBatch) -> usize {
         .iter()
         .map(|c| c.get_array_memory_size())
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, UInt64Array};
+
+    use super::*;
+
+    /// More than a journal has room for in one entry is refused with what to do, and nothing of it is taken; a part of
+    /// rows that are larger is taken.
+    #[tokio::test]
+    async fn a_push_has_a_bound() {
+        let rows = 2 * PUSH_BYTES / 8;
+        let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..rows as u64));
+        let records = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        let config = crate::config::Config::new(Duration::from_secs(1));
+        let (budget, dead) = (Budget::new(1 << 30), DeadLetters::default());
+        let intake = Intake::new(ReceiverId(7), "n", records.schema(), &config, budget, dead);
+        let error = intake.push(records.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("push them in smaller batches"), "{error}");
+        assert!(intake.seal(false).is_empty());
+        intake.push(records.slice(7, rows / 4)).await.unwrap();
+        assert_eq!(intake.seal(false).len(), 1);
+    }
 }

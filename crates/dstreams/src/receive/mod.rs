@@ -31,6 +31,7 @@ pub use tcp::TcpText;
 
 pub use accept::Acceptor;
 pub use block::Block;
+pub(crate) use block::bytes_of;
 pub use budget::{Budget, Share};
 pub use dead_letter::DeadLetters;
 pub use ingest::Intake;

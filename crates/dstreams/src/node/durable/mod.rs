@@ -36,7 +36,7 @@ use self::manifest::Manifest;
 use self::marks::Marks;
 use self::received::{Ended, dir_of};
 use self::store::Store;
-use super::journal::{DirLock, Entry, Journal, Ticket};
+use super::journal::{DirLock, Entry, Journal, Owner, Ticket};
 use super::workers::Workers;
 use crate::crash::point;
 use crate::error::{Error, Result};
@@ -46,7 +46,9 @@ use crate::receive::Block;
 pub struct Durable {
     dir: PathBuf,
     store: Store,
-    held: DirLock,
+    /// None once it is closed.
+    held: Mutex<Option<DirLock>>,
+    owner: Owner,
     journal: Journal,
     /// Batches between two checkpoints.
     every: u64,
@@ -248,7 +250,7 @@ impl Durable {
         offsets.into_iter().for_each(|file| next.add_offsets(file));
         next.covered = plan.covered.clone();
         // A process that was given up may still write state; no manifest names it.
-        self.held.owner().check()?;
+        self.owner.check()?;
         match self.store.publish(&next.name(), next.to_bytes()?).await {
             Ok(true) => point("checkpoint:visible"),
             Ok(false) => return self.follow(&next.name()).await,
@@ -297,13 +299,22 @@ impl Durable {
         self.lock().failed.clone()
     }
 
-    /// Waits for a checkpoint that is being written. The directory is free when all else that has a part in
-    /// this has let go of it.
+    /// Waits for a checkpoint that is being written.
     pub async fn close(&self) {
         let writing = self.lock().writing.take();
         if let Some(writing) = writing {
             let _ = writing.await;
         }
+    }
+
+    /// Frees the directory, once what was appended is written, whoever has a part in this still: what comes later is not
+    /// written, and never said to be.
+    pub async fn free(self: Arc<Self>) {
+        let freed = tokio::task::spawn_blocking(move || {
+            self.journal.close();
+            lock(&self.held).take();
+        });
+        let _ = freed.await;
     }
 }
 

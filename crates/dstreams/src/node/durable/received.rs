@@ -1,9 +1,9 @@
 //! [`BlockJournal`]: the blocks that one worker of a cluster received, on disk.
 //!
 //! Each life of a worker has a journal in a directory of its own, below that of the program. A master that goes on
-//! takes these away before it reads them: see [`Journal::fenced`]. What it reads are copies: the worker may live on and
-//! write to its files, which would then have more when they are read once more, or be damaged where their end was cut.
-//! It removes them when checkpoints have all that counts of them.
+//! takes these away before it reads them: see [`Journal::fenced`]. The worker may live on and write to its files: how much
+//! of them counts is written down when they are read first ([`read_taken`](crate::node::journal::read_taken)). The master
+//! removes them when checkpoints have all that counts of them.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::node::journal::{Entry, Journal, Owner, Ticket, sync_dir};
 use crate::receive::Block;
 
-/// What the names of directories begin with: those that are written, those that were taken away from who writes, copies
-/// that are made of these, and those that are whole.
+/// What the names of directories begin with: those that are written, and those that were taken away from their writers.
 const WRITTEN: &str = "received-";
+const TAKEN: &str = "taken-";
+/// Earlier programs took them away under this name, and made copies of them, which had this name until they were whole.
 const FENCED: &str = "fenced-";
 const COPYING: &str = ".taken-";
-const TAKEN: &str = "taken-";
 
 /// See the module.
 pub struct BlockJournal {
@@ -81,21 +81,19 @@ pub fn dir_of(program: &Path, incarnation: u64, worker: u32) -> PathBuf {
 /// Takes away the journals of all workers of earlier processes; those of interrupted restarts are among them.
 pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     for (of, path) in named(program, WRITTEN)? {
-        rename(&path, &program.join(format!("{FENCED}{of}")))?;
+        rename(&path, &program.join(format!("{TAKEN}{of}")))?;
+    }
+    for (of, fenced) in named(program, FENCED)? {
+        let taken = program.join(format!("{TAKEN}{of}"));
+        match taken.exists() {
+            true => remove(&fenced)?,
+            false => rename(&fenced, &taken)?,
+        }
+    }
+    for (_, half) in named(program, COPYING)? {
+        remove(&half)?;
     }
     sync_dir(program)?;
-    for (of, fenced) in named(program, FENCED)? {
-        let (copy, taken) = (
-            program.join(format!("{COPYING}{of}")),
-            program.join(format!("{TAKEN}{of}")),
-        );
-        if !taken.exists() {
-            copy_files(&fenced, &copy)?;
-            rename(&copy, &taken)?;
-            sync_dir(program)?;
-        }
-        std::fs::remove_dir_all(&fenced).map_err(|error| Error::file("remove", &fenced, error))?;
-    }
     taken(program)
 }
 
@@ -119,23 +117,8 @@ fn named(program: &Path, prefix: &str) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Copies the files of a directory; they are on disk when this returns.
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    let copy = || {
-        if to.exists() {
-            std::fs::remove_dir_all(to)?;
-        }
-        std::fs::create_dir(to)?;
-        for entry in std::fs::read_dir(from)? {
-            let entry = entry?;
-            let path = to.join(entry.file_name());
-            std::fs::copy(entry.path(), &path)?;
-            let file = std::fs::File::options().write(true).open(&path)?;
-            file.sync_all()?;
-        }
-        std::fs::File::open(to)?.sync_all()
-    };
-    copy().map_err(|error| Error::file("copy", from, error))
+fn remove(dir: &Path) -> Result<()> {
+    std::fs::remove_dir_all(dir).map_err(|error| Error::file("remove", dir, error))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -182,45 +165,110 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
-    use crate::node::journal::read;
+    use crate::node::journal::read_taken;
 
     fn committed(batch: u64) -> Entry {
         let batch = BatchTime(batch);
         Entry::Committed { batch }
     }
 
-    /// What is found is the same when a master reads it again, whatever its worker went on to write.
+    fn entries(dir: &Path) -> Vec<Entry> {
+        let found = read_taken(dir).unwrap().entries.into_iter();
+        found.map(|(_, entry)| entry).collect()
+    }
+
+    fn file_of(dir: &Path) -> std::fs::Metadata {
+        std::fs::metadata(dir.join("journal-0000000001.log")).unwrap()
+    }
+
+    /// What is found is the same when a master reads it again, whatever its worker went on to write, and though a master was
+    /// killed before; it is the same file, so that a restart needs no room.
     #[test]
     fn who_lives_on_does_not_change_what_was_taken() {
         let program = std::env::temp_dir().join(format!("dstreams-taken-{}", std::process::id()));
         let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
         let on = |ticket| futures::executor::block_on(journal.synced(ticket));
         on(journal.append(committed(1))).unwrap();
+        let file = file_of(&dir_of(&program, 3, 1));
+        // A master that was killed when it had taken the journal, and begun to say how much of it counts.
+        let taken = take_all(&program).unwrap();
+        assert_eq!(taken, [program.join("taken-3-1")]);
+        std::fs::write(taken[0].join(".lengths.tmp"), b"half").unwrap();
         for batch in 2..5 {
-            let taken = take_all(&program).unwrap();
-            assert_eq!(taken, [program.join("taken-3-1")]);
-            let found = read(&taken[0]).unwrap().entries;
-            let found: Vec<_> = found.into_iter().map(|(_, entry)| entry).collect();
-            assert_eq!(found, [committed(1)]);
+            assert_eq!(take_all(&program).unwrap(), taken);
+            assert_eq!(entries(&taken[0]), [committed(1)]);
+            // What comes after that is in the file, and is not said to be.
             assert!(on(journal.append(committed(batch))).is_err());
+            assert_eq!(file_of(&taken[0]).ino(), file.ino());
+            let names = std::fs::read_dir(&taken[0]).unwrap();
+            let names: BTreeSet<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            let wanted = ["journal-0000000001.log", "lengths"].map(std::ffi::OsString::from);
+            assert_eq!(names, BTreeSet::from(wanted));
+            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 1);
         }
+        assert!(
+            file_of(&taken[0]).len() > file.len(),
+            "the worker wrote nothing"
+        );
         std::fs::remove_dir_all(&program).unwrap();
     }
 
-    /// A restart that was interrupted left a copy that is not whole.
+    /// An entry that the worker is writing when it is read is no part of it, also once it is whole.
     #[test]
-    fn half_a_copy_is_made_anew() {
-        let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
+    fn an_entry_that_is_whole_later_does_not_count() {
+        let program = std::env::temp_dir().join(format!("dstreams-whole-{}", std::process::id()));
         let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
-        let ticket = journal.append(committed(1));
-        futures::executor::block_on(journal.synced(ticket)).unwrap();
-        rename(&dir_of(&program, 3, 1), &program.join("fenced-3-1")).unwrap();
-        std::fs::create_dir(program.join(".taken-3-1")).unwrap();
-        std::fs::write(program.join(".taken-3-1/journal-0000000001.log"), b"half").unwrap();
+        let on = |ticket| futures::executor::block_on(journal.synced(ticket));
+        on(journal.append(committed(1))).unwrap();
+        on(journal.append(committed(2))).unwrap();
+        drop(journal);
+        let path = dir_of(&program, 3, 1).join("journal-0000000001.log");
+        let whole = std::fs::read(&path).unwrap();
+        // The empty entry after each sync is 32 bytes: this is within the second one.
+        std::fs::write(&path, &whole[..whole.len() - 33]).unwrap();
         let taken = take_all(&program).unwrap();
-        assert_eq!(read(&taken[0]).unwrap().entries.len(), 1);
-        assert!(!program.join("fenced-3-1").exists());
+        assert_eq!(entries(&taken[0]), [committed(1)]);
+        std::fs::write(taken[0].join("journal-0000000001.log"), &whole).unwrap();
+        assert_eq!(entries(&taken[0]), [committed(1)]);
+        // What counted must be there.
+        std::fs::write(taken[0].join("journal-0000000001.log"), &whole[..40]).unwrap();
+        let error = read_taken(&taken[0]).unwrap_err().to_string();
+        assert!(error.contains("bytes, and has 40"), "{error}");
+        std::fs::remove_dir_all(&program).unwrap();
+    }
+
+    /// Restarts of earlier programs, which made copies, were interrupted.
+    #[test]
+    fn what_earlier_programs_took_is_found() {
+        let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
+        let fenced = |worker, batch| {
+            let dir = dir_of(&program, 3, worker);
+            let journal = Journal::fenced(&dir, None).unwrap();
+            let ticket = journal.append(committed(batch));
+            futures::executor::block_on(journal.synced(ticket)).unwrap();
+            let name = dir.file_name().unwrap().to_str().unwrap();
+            let fenced = program.join(name.replace(WRITTEN, FENCED));
+            rename(&dir, &fenced).unwrap();
+            fenced
+        };
+        let half = program.join(".taken-3-1");
+        fenced(1, 1);
+        std::fs::create_dir(&half).unwrap();
+        std::fs::write(half.join("journal-0000000001.log"), b"half").unwrap();
+        let copied = fenced(2, 2);
+        rename(&copied, &program.join("taken-3-2")).unwrap();
+        fenced(2, 3);
+        let taken = take_all(&program).unwrap();
+        assert_eq!(
+            taken,
+            ["taken-3-1", "taken-3-2"].map(|name| program.join(name))
+        );
+        assert_eq!(entries(&taken[0]), [committed(1)]);
+        assert_eq!(entries(&taken[1]), [committed(2)]);
+        assert_eq!(std::fs::read_dir(&program).unwrap().count(), 2);
         std::fs::remove_dir_all(&program).unwrap();
     }
 }

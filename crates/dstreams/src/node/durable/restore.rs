@@ -19,7 +19,9 @@ use super::set_aside;
 use super::store::Store;
 use super::{Durable, Tickets};
 use crate::error::{Error, Result};
-use crate::node::journal::{DirLock, Entry, Journal, Opening, Ticket, random_name, read};
+use crate::node::journal::{
+    DirLock, Entry, Journal, Opening, Ticket, random_name, read, read_taken,
+};
 use crate::receive::Block;
 
 /// What an earlier process left.
@@ -190,7 +192,7 @@ impl Durable {
         let mut ended = Ended::default();
         for journal in received::take_all(dir)? {
             let mut receivers = BTreeSet::new();
-            for (_, entry) in read(&journal)?.entries {
+            for (_, entry) in read_taken(&journal)?.entries {
                 let (entry, block) = without_records(entry, schemas)?;
                 replay.take(entry);
                 receivers.extend(block.as_ref().map(|block| block.meta.id.receiver));
@@ -254,7 +256,8 @@ impl Durable {
         let durable = Durable {
             dir: dir.clone(),
             store,
-            held: lock,
+            owner: lock.owner().clone(),
+            held: Mutex::new(Some(lock)),
             journal,
             every,
             incarnation: restored.incarnation,

@@ -29,7 +29,7 @@ pub use lock::{DirLock, Owner};
 pub(crate) use lock::{make_dir, random_name};
 #[cfg(test)]
 use read::Next;
-pub(crate) use read::{Found, look, read};
+pub(crate) use read::{Found, look, read, read_taken};
 pub(crate) use sync::sync_dir;
 pub(crate) use write::Journal;
 pub use write::Ticket;

@@ -1,12 +1,15 @@
 //! Reading a journal: after a crash, or to look at it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, Opening};
 use super::segment::{self, End};
+use super::sync::sync_dir;
 use crate::error::{Error, Result};
+use crate::replicate::Format;
 
 /// What was found in a directory.
 #[derive(Debug, Default)]
@@ -21,6 +24,30 @@ pub(crate) struct Found {
     pub before_last: u64,
     /// Bytes at the end that were never synced, and are gone now.
     pub torn: u64,
+    /// Of each file, how many bytes count.
+    lengths: Lengths,
+}
+
+/// By number of the file.
+type Lengths = BTreeMap<u64, u64>;
+
+/// The file that says how much of a journal counts that somebody may still write to.
+const LENGTHS: &str = "lengths";
+const LENGTHS_FORMAT: Format = Format {
+    what: "the lengths of a journal",
+    magic: *b"dstr-len",
+    version: 1,
+};
+
+/// What is done to files that are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mend {
+    /// Nothing.
+    No,
+    /// What is read is on disk from then on.
+    Sync,
+    /// A torn end is cut off too.
+    Cut,
 }
 
 /// Bytes of a last file that is written again rather than followed by another one.
@@ -84,17 +111,62 @@ impl Default for Next {
 /// Reads the journal of a directory, which may have none, and cuts a torn end off. What is left is on disk when this
 /// returns: a process that was killed may have written it and not synced it.
 pub(crate) fn read(dir: &Path) -> Result<Found> {
-    read_files(dir, true)
+    read_files(dir, Mend::Cut, None)
 }
 
-/// The same, and changes nothing: somebody may write to it meanwhile.
+/// The same, and changes nothing: somebody may write to it meanwhile. Of a journal that was taken away, what it had then.
 pub(crate) fn look(dir: &Path) -> Result<Found> {
-    read_files(dir, false)
+    read_files(dir, Mend::No, lengths(dir)?)
 }
 
-fn read_files(dir: &Path, mend: bool) -> Result<Found> {
+/// Reads a journal that was taken away from a process that may live on, and write to its files. How much of each file
+/// counts is written down once, and is on disk when this returns: so it has the same entries whenever it is read again.
+pub(crate) fn read_taken(dir: &Path) -> Result<Found> {
+    if let Some(lengths) = lengths(dir)? {
+        return read_files(dir, Mend::No, Some(lengths));
+    }
+    let found = read_files(dir, Mend::Sync, None)?;
+    let (path, hidden) = (dir.join(LENGTHS), dir.join(format!(".{LENGTHS}.tmp")));
+    let mut bytes = LENGTHS_FORMAT.begin(0);
+    let json = serde_json::to_writer(&mut bytes, &found.lengths);
+    json.map_err(|error| LENGTHS_FORMAT.wrong(error.to_string()))?;
+    let write = || {
+        let mut file = File::create(&hidden)?;
+        file.write_all(&LENGTHS_FORMAT.seal(bytes))?;
+        file.sync_all()?;
+        std::fs::rename(&hidden, &path)
+    };
+    write().map_err(|error| Error::file("write", &path, error))?;
+    sync_dir(dir)?;
+    Ok(found)
+}
+
+fn lengths(dir: &Path) -> Result<Option<Lengths>> {
+    let path = dir.join(LENGTHS);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", &path, error)),
+    };
+    let lengths = LENGTHS_FORMAT.open(&bytes).and_then(|json| {
+        let lengths = serde_json::from_slice(json);
+        lengths.map_err(|error| LENGTHS_FORMAT.wrong(error.to_string()))
+    });
+    lengths
+        .map(Some)
+        .map_err(|error| damaged(&path, 0, &error.to_string()))
+}
+
+fn read_files(dir: &Path, mend: Mend, lengths: Option<Lengths>) -> Result<Found> {
     let mut found = Found::default();
-    let files = files(dir)?;
+    let mut files = files(dir)?;
+    if let Some(lengths) = &lengths {
+        files.retain(|(number, _)| lengths.contains_key(number));
+        let there = |number: &u64| files.iter().any(|(file, _)| file == number);
+        if let Some(number) = lengths.keys().find(|number| !there(number)) {
+            return Err(damaged(&dir.join(segment::name(*number)), 0, "it is gone"));
+        }
+    }
     let last = files.last().map(|(number, _)| *number);
     for (at, (number, path)) in files.iter().enumerate() {
         let number = *number;
@@ -106,11 +178,18 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
         {
             bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         }
+        if let Some(length) = lengths.as_ref().and_then(|lengths| lengths.get(&number)) {
+            if (bytes.len() as u64) < *length {
+                let text = format!("it had {length} bytes, and has {}", bytes.len());
+                return Err(damaged(path, bytes.len() as u64, &text));
+            }
+            bytes.truncate(usize::try_from(*length).unwrap_or(usize::MAX));
+        }
         let is_last = Some(number) == last;
         let header = segment::open(&bytes);
         if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
             // It was being made; nothing was written to it.
-            if mend {
+            if mend == Mend::Cut {
                 std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
             }
             found.torn += bytes.len() as u64;
@@ -136,15 +215,17 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
         }
         let length = match end {
             End::Whole => {
-                if mend && is_last {
+                if mend != Mend::No && is_last {
                     // A process that was killed may not have; and who goes on is told of all there is.
                     sync(path)?;
                 }
                 bytes.len() as u64
             }
             End::Torn(at) if is_last => {
-                if mend {
-                    cut(path, at)?;
+                match mend {
+                    Mend::No => {}
+                    Mend::Sync => sync(path)?,
+                    Mend::Cut => cut(path, at)?,
                 }
                 found.torn += bytes.len() as u64 - at;
                 at
@@ -156,6 +237,7 @@ fn read_files(dir: &Path, mend: bool) -> Result<Found> {
         found.first.get_or_insert(number);
         found.before_last = before;
         found.last = Some((number, length));
+        found.lengths.insert(number, length);
     }
     Ok(found)
 }

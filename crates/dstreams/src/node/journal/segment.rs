@@ -46,13 +46,20 @@ pub(super) fn open(bytes: &[u8]) -> crate::Result<(u64, u64)> {
     Ok((u64_of(number), u64_of(before)))
 }
 
-/// What is before an entry with these bytes that will be written at `at`.
-pub(super) fn head(number: u64, at: u64, synced: u64, body: &Pieces) -> Vec<u8> {
-    let length = (body.len() as u32).to_le_bytes();
+/// What is before an entry with these bytes that will be written at `at`. An entry that its length has no room for is an
+/// error: what is received has a bound far below it.
+pub(super) fn head(number: u64, at: u64, synced: u64, body: &Pieces) -> crate::Result<Vec<u8>> {
+    let length = u32::try_from(body.len()).map_err(|_| {
+        let bytes = body.len();
+        HEADER.wrong(format!(
+            "an entry of {bytes} bytes, where 4 GiB is the most"
+        ))
+    })?;
+    let length = length.to_le_bytes();
     let (synced, place) = (synced.to_le_bytes(), at.to_le_bytes());
     let sum = checksum(number, [&length, &synced, &place], body.iter());
     let parts: [&[u8]; 5] = [&MAGIC, &length, &synced, &place, &sum.to_le_bytes()];
-    parts.concat()
+    Ok(parts.concat())
 }
 
 fn checksum<'a>(number: u64, head: [&[u8]; 3], body: impl Iterator<Item = &'a [u8]>) -> u64 {

@@ -156,6 +156,15 @@ impl Journal {
         }
     }
 
+    /// Waits until what was appended is written. What comes later is not, and never said to be. Blocks.
+    pub fn close(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.orders = None;
+        if let Some(thread) = queue.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
     /// Entries before this one are not needed any more, or none that was appended before this call: files that have
     /// no others are removed, once what was appended before this call is synced. Entries of earlier processes come
     /// before all. Of what goes, the `checkpoint` of this number has all that counts: the files that stay say so.
@@ -172,13 +181,8 @@ impl Journal {
 }
 
 impl Drop for Journal {
-    /// What was appended is written.
     fn drop(&mut self) {
-        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
-        queue.orders = None;
-        if let Some(thread) = queue.thread.take() {
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 
@@ -249,7 +253,7 @@ impl Segment {
     }
 
     fn put(&mut self, entry: &Pieces) -> Result<()> {
-        let head = segment::head(self.number, self.length(), self.synced, entry);
+        let head = segment::head(self.number, self.length(), self.synced, entry)?;
         let mut parts = std::iter::once(&*head).chain(entry.iter());
         let done = parts.try_for_each(|part| self.output.put(part));
         done.map_err(|error| Error::file("write", &self.path, error))
