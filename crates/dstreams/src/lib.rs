@@ -82,16 +82,16 @@ pub mod cluster {
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{
         BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, Owner,
-        PartAt, Parts, Receivers, Restored, Seal, Sources, Store, Ticket, Workers, Writing,
-        WrittenFile, dir_of, load, on_disk, open_source, replay, run_on, run_source, state_file,
-        write,
+        PartAt, Parts, READ_AT_ONCE, Receivers, Restored, Seal, Sources, Store, Ticket, Workers,
+        Writing, WrittenFile, blocking, dir_of, load, on_disk, open_source, replay, run_on,
+        run_source, state_file, write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::receive::{
         Acceptor, Block, Budget, Claims, DeadLetters, Embedded, Intake, Place,
     };
-    pub use crate::replicate::{BlockStore, Bounds, compact};
-    pub use crate::state::{Captured, Room, States, keyed};
+    pub use crate::replicate::{BlockStore, Bounds, Input, Output, compact};
+    pub use crate::state::{Captured, Room, Snapshot, States, keyed};
 }
 
 /// Files: read from a directory or an object store as they appear, and written batch by batch.

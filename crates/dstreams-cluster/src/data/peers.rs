@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use dstreams::cluster::Block;
 use dstreams::{BoxError, Error, Prepared, Result};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
@@ -22,6 +23,8 @@ use crate::plan::{KeptId, Part, Slice};
 
 /// The largest message taken from a peer: what is sent is cut into much smaller ones.
 const MESSAGE: usize = 64 << 20;
+/// Parts that are asked for in one call: some hundred bytes each.
+const PARTS: usize = 4096;
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long a short question may take.
@@ -121,8 +124,8 @@ impl Peers {
         channels.remove(address);
     }
 
-    /// The rows of all slices, in their order. Of those that are not `held` here, a run with the same holders is one
-    /// call.
+    /// The rows of all slices, in their order. Of those that are not `held` here, some in a row with the same holders
+    /// are one call.
     pub async fn read(
         &self,
         slices: &[Slice],
@@ -132,13 +135,16 @@ impl Peers {
         let together = |(a, a_held): &(&Slice, Option<_>), (b, b_held): &(&Slice, Option<_>)| {
             a_held.is_none() && b_held.is_none() && a.at == b.at
         };
-        let runs = all.chunk_by(together).map(async |run| match run {
-            [(slice, Some(held))] => Ok(slice.part.cut(held.clone())),
-            _ => {
-                let parts: Vec<_> = run.iter().map(|(slice, _)| slice.part.clone()).collect();
-                self.fetch(&parts, run[0].0.at.iter()).await
-            }
-        });
+        let runs = all.chunk_by(together);
+        let runs = runs
+            .flat_map(|run| run.chunks(PARTS))
+            .map(async |run| match run {
+                [(slice, Some(held))] => Ok(slice.part.cut(held.clone())),
+                _ => {
+                    let parts: Vec<_> = run.iter().map(|(slice, _)| slice.part.clone()).collect();
+                    self.fetch(&parts, run[0].0.at.iter()).await
+                }
+            });
         let rows = futures::future::try_join_all(runs).await?;
         Ok(rows.into_iter().flatten().collect())
     }
@@ -180,22 +186,22 @@ impl Peers {
         Ok(answer.into_inner())
     }
 
-    /// The whole state of a partition, from its holder.
-    pub async fn state(&self, partition: u32, holder: &str) -> Result<Vec<u8>> {
-        let fetched = async {
-            let mut pieces = self.get(&Ask::State { partition }, holder).await?;
-            let mut state = Vec::new();
-            while let Some(piece) = pieces.message().await? {
-                state.extend_from_slice(&piece.data_body);
-            }
-            Ok(state)
-        };
-        fetched.await.map_err(|status: Status| {
+    /// The whole state of a partition, from its holder, piece by piece.
+    pub async fn state(
+        &self,
+        partition: u32,
+        holder: &str,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + use<>> {
+        let from = holder.to_owned();
+        let failed = move |status: Status| {
             let said = status.message();
             retryable(format!(
-                "state of partition {partition} from {holder}: {said}"
+                "state of partition {partition} from {from}: {said}"
             ))
-        })
+        };
+        let pieces = self.get(&Ask::State { partition }, holder).await;
+        let pieces = pieces.map_err(&failed)?;
+        Ok(pieces.map(move |piece| piece.map(|piece| piece.data_body).map_err(&failed)))
     }
 
     /// What a worker knows of tasks, in their order.
@@ -205,12 +211,7 @@ impl Peers {
         worker: &str,
     ) -> Result<Vec<TaskState>, Status> {
         let asked = async {
-            let message = self
-                .get(&Ask::Tasks(tasks), worker)
-                .await?
-                .message()
-                .await?;
-            let states = message.map(|it| it.data_body).unwrap_or_default();
+            let states = joined(self.get(&Ask::Tasks(tasks), worker).await?).await?;
             serde_json::from_slice(&states).map_err(|error| Status::data_loss(error.to_string()))
         };
         let late = || Status::deadline_exceeded("no answer");
@@ -228,10 +229,8 @@ impl Peers {
     ) -> Result<Prepared> {
         let prepared = async {
             let ask = Ask::Prepare { output, kept };
-            let message = self.get(&ask, holder).await?.message().await?;
-            Ok(Prepared(
-                message.map(|it| it.data_body.to_vec()).unwrap_or_default(),
-            ))
+            let prepared = joined(self.get(&ask, holder).await?).await?;
+            Ok(Prepared(prepared))
         };
         prepared
             .await
@@ -269,4 +268,13 @@ impl Peers {
             None => Err(Status::aborted("the copy was not confirmed")),
         }
     }
+}
+
+/// What came in pieces.
+async fn joined(mut pieces: Streaming<FlightData>) -> Result<Vec<u8>, Status> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.message().await? {
+        bytes.extend_from_slice(&piece.data_body);
+    }
+    Ok(bytes)
 }

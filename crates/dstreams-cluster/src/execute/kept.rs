@@ -47,6 +47,13 @@ impl KeptStore {
         self.lock().sent.insert(partition, bytes);
     }
 
+    /// So many were sent so far.
+    pub fn sending(&self, partition: usize, bytes: usize) {
+        let mut kept = self.lock();
+        let sent = kept.sent.entry(partition).or_default();
+        *sent = bytes.max(*sent);
+    }
+
     /// Lets go of everything up to this batch, except what is in these slots of these partitions after these versions.
     pub fn forget_to(&self, batch: BatchTime, but: &[(u32, BatchTime)], slots: &[usize]) {
         let mut kept = self.lock();

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
 use async_trait::async_trait;
 use bytes::Bytes;
-use dstreams::cluster::on_disk;
-use tokio::sync::Semaphore;
+use dstreams::cluster::{Output, on_disk};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
 use super::epoch::Epoch;
@@ -14,8 +15,10 @@ use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
 use crate::execute::Site;
 use crate::plan::Source;
 
-/// Bytes of a message of a state: far below what a peer takes.
+/// Bytes of a message of an answer: far below what a peer takes.
 const PIECE: usize = 1 << 20;
+/// Pieces of a state, of 1 MiB, that are made before they are sent.
+const AHEAD: usize = 4;
 
 /// See the module.
 #[derive(Default)]
@@ -72,37 +75,15 @@ impl Calls for WorkerCalls {
                 };
                 let (batch, partition) = (kept.batch, kept.partition);
                 let prepared = epoch.outputs.prepare_one(output, batch, partition, &rows);
-                let data_body = prepared.await.map_err(cause)?.0.into();
-                let message = FlightData {
-                    data_body,
-                    ..FlightData::default()
-                };
-                Ok(Box::pin(futures::stream::iter([Ok(message)])))
+                Ok(in_pieces(prepared.await.map_err(cause)?.0.into()))
             }
             Ask::Tasks(tasks) => {
                 let states = tasks.iter().map(|task| epoch.site.tasks.state(task));
                 let states = serde_json::to_vec(&states.collect::<Vec<_>>());
-                let message = FlightData {
-                    data_body: states
-                        .map_err(|error| Status::internal(error.to_string()))?
-                        .into(),
-                    ..FlightData::default()
-                };
-                Ok(Box::pin(futures::stream::iter([Ok(message)])))
+                let states = states.map_err(|error| Status::internal(error.to_string()))?;
+                Ok(in_pieces(states.into()))
             }
-            Ask::State { partition } => {
-                let mut state = export(&epoch.site, partition as usize).await?;
-                // No piece is copied, and none is made before it is sent.
-                let pieces = std::iter::from_fn(move || {
-                    let piece = state.split_to(state.len().min(PIECE));
-                    let data_body = (!piece.is_empty()).then_some(piece)?;
-                    Some(Ok(FlightData {
-                        data_body,
-                        ..FlightData::default()
-                    }))
-                });
-                Ok(Box::pin(futures::stream::iter(pieces)))
-            }
+            Ask::State { partition } => export(&epoch.site, partition as usize).await,
         }
     }
 
@@ -124,6 +105,19 @@ impl Calls for WorkerCalls {
     }
 }
 
+/// Bytes in messages of a bounded size. No piece is copied, and none is made before it is sent.
+fn in_pieces(mut bytes: Bytes) -> Replies<FlightData> {
+    let pieces = std::iter::from_fn(move || {
+        let piece = bytes.split_to(bytes.len().min(PIECE));
+        let data_body = (!piece.is_empty()).then_some(piece)?;
+        Some(Ok(FlightData {
+            data_body,
+            ..FlightData::default()
+        }))
+    });
+    Box::pin(futures::stream::iter(pieces))
+}
+
 /// What a sink said, without its name, which the master knows.
 fn cause(error: dstreams::Error) -> Status {
     match error {
@@ -132,16 +126,36 @@ fn cause(error: dstreams::Error) -> Status {
     }
 }
 
-/// A partition's whole state, made where nobody waits: it takes as long as there is state.
-async fn export(site: &Arc<Site>, partition: usize) -> Result<Bytes, Status> {
-    // What is not sent yet is in memory; so few at a time keep a link busy.
-    static AT_ONCE: Semaphore = Semaphore::const_new(2);
-    let _turn = AT_ONCE.acquire().await;
+/// A partition's whole state, written where nobody waits, a few pieces ahead of what was sent.
+async fn export(site: &Arc<Site>, partition: usize) -> Result<Replies<FlightData>, Status> {
+    // Each has a thread while it is sent.
+    static AT_ONCE: Semaphore = Semaphore::const_new(8);
+    let turn = AT_ONCE.acquire().await;
     let of = Arc::clone(site);
-    let state = on_disk(async move { of.states.export(partition) }).await;
-    let state = state.map_err(internal)?;
-    site.kept.sent(partition, state.len());
-    Ok(state.into())
+    let snapshot = on_disk(async move { of.states.snapshot(partition) }).await;
+    let (snapshot, site) = (snapshot.map_err(internal)?, Arc::clone(site));
+    let (pieces, sent) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let mut bytes = 0;
+        let mut each = |piece: Vec<u8>| {
+            bytes += piece.len();
+            site.kept.sending(partition, bytes);
+            let message = FlightData {
+                data_body: piece.into(),
+                ..FlightData::default()
+            };
+            // Whoever asked is gone.
+            let gone = |_| dstreams::Error::NotRunning;
+            pieces.blocking_send(Ok(message)).map_err(gone)
+        };
+        let mut to = Output::new(&mut each);
+        match snapshot.write(&mut to).and_then(|()| to.end()) {
+            Ok(()) => site.kept.sent(partition, bytes),
+            Err(error) => drop(pieces.blocking_send(Err(internal(error)))),
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(sent)))
 }
 
 fn internal(error: dstreams::Error) -> Status {

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use dstreams::Result;
-use dstreams::cluster::{Block, BlockJournal, Owner, Parts, Store, Ticket, dir_of, on_disk, write};
+use dstreams::cluster::{
+    Block, BlockJournal, Owner, Parts, Store, Ticket, blocking, dir_of, on_disk, write,
+};
 use dstreams_control::BatchTime;
 use dstreams_control::durable::Covered;
 
@@ -93,7 +95,7 @@ impl OnDisk {
         link.say(&ToMaster::Taken { checkpoint });
         let store = self.checkpoints.clone();
         let written = match captured {
-            Ok(captured) => on_disk(async move { write(&store, file, captured).await }).await,
+            Ok(captured) => blocking(move |runtime| write(&store, runtime, file, captured)).await,
             Err(error) => Err(error),
         };
         link.say(&ToMaster::Written {

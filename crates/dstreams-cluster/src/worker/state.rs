@@ -4,12 +4,14 @@
 //! What is done to one partition is done in the order in which the master says it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::{Installs, PartAt, Store, load, on_disk};
+use dstreams::cluster::{Input, Installs, PartAt, READ_AT_ONCE, Store, blocking, load, on_disk};
 use dstreams_control::BatchTime;
-use tokio::sync::mpsc;
+use futures::StreamExt;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::execute::Site;
 use crate::link::{Sender, ToMaster, ToWorker};
@@ -17,6 +19,8 @@ use crate::plan::{KeptId, Source};
 
 /// Pause before a state is asked for again, or the master told that it could not be had.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Pieces of a state, of 1 MiB, that are here before they are taken in.
+const AHEAD: usize = 4;
 /// How long a standby asks a holder that does not answer for what a batch added. Longer than it
 /// takes to notice that a worker is gone: the batch must not be committed while its only holder may
 /// be.
@@ -197,29 +201,41 @@ async fn restore(
     partition: u32,
     sources: Vec<Vec<PartAt>>,
 ) -> dstreams::Result<()> {
+    // Of each, the bytes of a file are in memory beside its state.
+    static AT_ONCE: Semaphore = Semaphore::const_new(READ_AT_ONCE);
+    let _turn = AT_ONCE.acquire().await;
     let store = checkpoints.ok_or(dstreams::Error::NotRunning)?.clone();
     let (site, partition) = (Arc::clone(site), partition as usize);
-    on_disk(async move {
+    blocking(move |runtime| {
         site.states.clear(partition)?;
-        load(&store, &site.states, partition, &sources).await
+        load(&store, runtime, &site.states, partition, &sources)
     })
     .await
 }
 
-/// Gets the whole state of a partition from its holder.
+/// Gets the whole state of a partition from its holder, and takes it in while it comes.
 async fn take_over(
     site: &Arc<Site>,
     partition: u32,
     from: &str,
 ) -> dstreams::Result<Option<BatchTime>> {
-    let bytes = site.peers.state(partition, from).await?;
+    let mut pieces = pin!(site.peers.state(partition, from).await?);
+    let (came, mut next) = mpsc::channel(AHEAD);
+    let coming = async move {
+        while let Some(piece) = pieces.next().await {
+            if came.send(piece).await.is_err() {
+                break; // it is not taken in
+            }
+        }
+    };
     let (site, at) = (Arc::clone(site), partition as usize);
-    on_disk(async move {
+    let taken = blocking(move |_| {
         dstreams::cluster::point("state:fetched");
-        site.states.import(at, &bytes)?;
+        let mut from = Input::new(|| next.blocking_recv().transpose());
+        site.states.import(at, &mut from)?;
         Ok(site.states.version(at))
-    })
-    .await
+    });
+    tokio::join!(coming, taken).1
 }
 
 /// Gets what a batch added to a partition from its holder, and installs it.

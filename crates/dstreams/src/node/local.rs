@@ -12,7 +12,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::durable::Durable;
-use super::durable::checkpoint::{self, CheckpointPlan, READ_AT_ONCE, Writing, on_disk};
+use super::durable::checkpoint::{self, CheckpointPlan, READ_AT_ONCE, Writing, blocking, on_disk};
 use super::durable::manifest::{Manifest, state_file};
 use super::durable::restore::Restored;
 use super::durable::set_aside::{Blocks, Earlier};
@@ -147,13 +147,13 @@ pub(super) async fn run_on(
     Ok(engine.run(job).await?.0)
 }
 
-/// Takes all partitions from a checkpoint, some at once: the bytes of each are in memory beside its state.
+/// Takes all partitions from a checkpoint, some at once: of each, the bytes of a file are in memory beside its state.
 async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> Result<()> {
     let partitions = 0..manifest.program.partitions;
     let loads = partitions.map(|partition| {
         let (store, states) = (store.clone(), Arc::clone(states));
         let sources = manifest.sources(partition);
-        on_disk(async move { checkpoint::load(&store, &states, partition, &sources).await })
+        blocking(move |runtime| checkpoint::load(&store, runtime, &states, partition, &sources))
     });
     let loads = futures::stream::iter(loads).buffer_unordered(READ_AT_ONCE);
     loads.try_for_each(|()| async { Ok(()) }).await
@@ -250,7 +250,7 @@ impl Workers for ThisProcess {
         let captured = self.states().capture(plan.since.iter().enumerate())?;
         let name = state_file(plan.tried, &plan.incarnation.to_string());
         let store = plan.store.clone();
-        let write = async move { checkpoint::write(&store, name, captured).await };
+        let write = blocking(move |runtime| checkpoint::write(&store, runtime, name, captured));
         Ok(write.boxed())
     }
 

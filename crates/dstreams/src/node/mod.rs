@@ -30,7 +30,9 @@ pub use listener::Listener;
 pub use running::{Running, Status, Summary};
 
 pub use durable::Durable;
-pub use durable::checkpoint::{CheckpointPlan, PartAt, Writing, WrittenFile, load, on_disk, write};
+pub use durable::checkpoint::{
+    CheckpointPlan, PartAt, READ_AT_ONCE, Writing, WrittenFile, blocking, load, on_disk, write,
+};
 pub use durable::manifest::state_file;
 pub use durable::received::{BlockJournal, dir_of};
 pub use durable::restore::Restored;

@@ -13,9 +13,18 @@ mod ipc;
 mod pieces;
 mod spill;
 mod store;
+mod stream;
 
 pub(crate) use frame::Format;
 pub use ipc::compact;
-pub(crate) use ipc::{columns, compact_column, read_batches, write_batches};
+pub(crate) use ipc::{
+    columns, compact_column, each_batch, encode_in_parts, length_of, write_batches,
+};
 pub(crate) use pieces::Pieces;
 pub use store::{BlockStore, Bounds};
+pub use stream::{Input, Output};
+#[cfg(test)]
+pub(crate) use {
+    ipc::ENCODED,
+    stream::{PIECE, in_one},
+};

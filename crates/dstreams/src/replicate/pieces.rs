@@ -37,6 +37,12 @@ impl Pieces {
     }
 }
 
+impl FromIterator<Buffer> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Buffer>>(pieces: I) -> Self {
+        Pieces(pieces.into_iter().collect())
+    }
+}
+
 impl From<Vec<u8>> for Pieces {
     fn from(bytes: Vec<u8>) -> Self {
         Pieces(vec![bytes.into()])

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use dstreams_control::BatchTime;
 
-use super::bytes::{Reader, put_bytes, put_number};
 use super::keyed::{Delta, Frozen, merged};
+use super::window::Snapshot;
 use crate::error::Result;
-use crate::replicate::Format;
+use crate::replicate::{Format, Input, Output};
 
 /// All of a window.
 pub(super) const WINDOW: Format = Format {
@@ -37,8 +37,8 @@ pub struct Captured {
 
 #[derive(Debug)]
 pub(super) enum Content {
-    /// A whole window, as bytes.
-    Window(Vec<u8>),
+    /// A whole window.
+    Window(Snapshot),
     /// Batches and the bytes of their partial results.
     Panes(Vec<(BatchTime, Arc<[u8]>)>),
     /// A whole keyed state.
@@ -47,45 +47,47 @@ pub(super) enum Content {
 }
 
 impl Captured {
-    /// A whole window with these bytes.
+    /// With these bytes in it.
     #[cfg(test)]
-    pub(crate) fn of_window(state: usize, version: BatchTime, bytes: Vec<u8>) -> Self {
+    pub(crate) fn of_bytes(state: usize, version: BatchTime, bytes: Vec<u8>) -> Self {
         Captured {
             state,
             version,
             on: None,
-            content: Content::Window(bytes),
+            content: Content::Panes(vec![(version, bytes.into())]),
         }
     }
 
-    /// The bytes: one part of a checkpoint.
-    pub fn into_bytes(self) -> Result<Vec<u8>> {
+    /// Writes the bytes of it: one part of a checkpoint. Some of its rows are in memory once more, however many it has.
+    pub fn write(self, to: &mut Output<'_>) -> Result<()> {
         match self.content {
-            Content::Window(bytes) => Ok(bytes),
-            Content::Panes(panes) => Ok(panes_to_bytes(&panes)),
-            Content::Keyed(frozen) => frozen.to_bytes(),
-            Content::Deltas(deltas) => merged(self.on, &deltas),
+            Content::Window(window) => window.write_sealed(to),
+            Content::Panes(panes) => write_panes(&panes, to),
+            Content::Keyed(frozen) => frozen.write(to),
+            Content::Deltas(deltas) => merged(self.on, &deltas)?.write(to),
         }
     }
 }
 
-fn panes_to_bytes(panes: &[(BatchTime, Arc<[u8]>)]) -> Vec<u8> {
-    let mut bytes = PANES.begin(panes.iter().map(|(_, rows)| 16 + rows.len()).sum());
-    put_number(&mut bytes, panes.len() as u64);
+fn write_panes(panes: &[(BatchTime, Arc<[u8]>)], to: &mut Output<'_>) -> Result<()> {
+    to.begin(&PANES)?;
+    to.put_number(panes.len() as u64)?;
     for (batch, rows) in panes {
-        put_number(&mut bytes, batch.0);
-        put_bytes(&mut bytes, rows);
+        to.put_number(batch.0)?;
+        to.put_bytes(rows)?;
     }
-    PANES.seal(bytes)
+    to.seal()
 }
 
-/// Batches, and the bytes of what each added.
-pub(super) fn panes(bytes: &[u8]) -> Result<Vec<(BatchTime, &[u8])>> {
-    let mut from = Reader(PANES.open(bytes)?);
-    let mut panes = Vec::new();
+/// Batches, and what each added, as an Arrow IPC stream.
+pub(super) fn panes(
+    from: &mut Input<'_>,
+    mut each: impl FnMut(BatchTime, &mut Input<'_>) -> Result<()>,
+) -> Result<()> {
+    from.open(&PANES)?;
     for _ in 0..from.number()? {
-        panes.push((BatchTime(from.number()?), from.bytes()?));
+        let batch = BatchTime(from.number()?);
+        from.part(|from| each(batch, from))?;
     }
-    from.end()?;
-    Ok(panes)
+    from.close()
 }

@@ -18,7 +18,7 @@ use datafusion::arrow::datatypes::{
 };
 
 use crate::error::{Error, Result};
-use crate::replicate::read_batches;
+use crate::replicate::{Input, each_batch};
 use crate::stream::agg::{AggPlan, Function};
 
 /// How values of a column combine. Values are kept as the bits of 64-bit numbers.
@@ -198,27 +198,22 @@ pub(super) fn bits_of(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     Ok(ScalarBuffer::new(buffer, 0, rows))
 }
 
-/// The rows of `bytes`, with the columns of `schema`.
+/// Calls `each` with the rows that are next in `from`, with the columns of `schema`.
 ///
 /// Earlier versions held no high halves of sums (`highs` are their columns, and those of the sums that they belong to):
 /// these follow from the sums, which had 64 bits then.
-pub(super) fn read_partial(
+pub(super) fn each_partial(
     what: &str,
-    bytes: &[u8],
+    from: &mut Input<'_>,
     schema: &SchemaRef,
     highs: &[(usize, usize)],
-) -> Result<Vec<RecordBatch>> {
-    let rows = read_batches(what, bytes, schema);
-    if rows.is_ok() || highs.is_empty() {
-        return rows;
-    }
+    mut each: impl FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
     let is_high = |at: usize| highs.iter().any(|(high, _)| *high == at);
     let places = 0..schema.fields().len();
     let earlier: Vec<_> = places.clone().filter(|at| !is_high(*at)).collect();
-    let Ok(found) = read_batches(what, bytes, &Arc::new(schema.project(&earlier)?)) else {
-        return rows;
-    };
-    let with_highs = |found: RecordBatch| {
+    let schemas = [Arc::clone(schema), Arc::new(schema.project(&earlier)?)];
+    let with_highs = |found: RecordBatch| -> Result<RecordBatch> {
         // Where a column was then.
         let before = |at: usize| found.column(earlier.partition_point(|place| *place < at));
         let columns = places.clone().map(|at| {
@@ -231,7 +226,12 @@ pub(super) fn read_partial(
         let columns = columns.collect::<Result<_>>()?;
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     };
-    found.into_iter().map(with_highs).collect()
+    each_batch(what, from, &schemas, |rows| {
+        match rows.num_columns() < places.len() {
+            true => each(with_highs(rows)?),
+            false => each(rows),
+        }
+    })
 }
 
 /// The high half of a 64-bit sum, as plans make it of values: rounded to its nearest.

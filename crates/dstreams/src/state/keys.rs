@@ -8,9 +8,9 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::bytes::{Reader, put_bytes, wrong};
+use super::bytes::wrong;
 use crate::error::Result;
-use crate::replicate::{compact_column, read_batches, write_batches};
+use crate::replicate::{Input, Output, compact_column, each_batch, encode_in_parts, length_of};
 
 /// Finds the slot of a key; new keys get the next one.
 pub(super) struct Keys {
@@ -82,27 +82,27 @@ impl Keys {
         &self.segments
     }
 
-    /// Appends the keys by slot, in their segments.
-    pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
-        let mut keys = Vec::new();
-        write_batches(&mut keys, &self.schema, &self.segments)?;
-        put_bytes(to, &keys);
-        Ok(())
-    }
-
     /// The keys that were exported, with a new index.
-    pub fn import(schema: SchemaRef, from: &mut Reader<'_>) -> Result<Self> {
+    pub fn import(schema: SchemaRef, from: &mut Input<'_>) -> Result<Self> {
         let mut keys = Keys::new(Arc::clone(&schema))?;
         let mut slots = Vec::new();
-        for segment in read_batches("a window's keys", from.bytes()?, &schema)? {
-            keys.index.intern(segment.columns(), &mut slots)?;
-            let next = keys.slots..keys.slots + segment.num_rows();
-            if !slots.iter().copied().eq(next.clone()) {
-                return Err(wrong("a key has two slots"));
-            }
-            keys.slots = next.end;
-            keys.segments.push(segment);
-        }
+        from.part(|from| {
+            each_batch(
+                "a window's keys",
+                from,
+                std::slice::from_ref(&schema),
+                |segment| {
+                    keys.index.intern(segment.columns(), &mut slots)?;
+                    let next = keys.slots..keys.slots + segment.num_rows();
+                    if !slots.iter().copied().eq(next.clone()) {
+                        return Err(wrong("a key has two slots"));
+                    }
+                    keys.slots = next.end;
+                    keys.segments.push(segment);
+                    Ok(())
+                },
+            )
+        })?;
         Ok(keys)
     }
 
@@ -120,6 +120,20 @@ impl Keys {
         *self = kept;
         Ok(())
     }
+}
+
+/// Writes keys by slot, in their segments.
+pub(super) fn export(
+    segments: &[RecordBatch],
+    schema: &SchemaRef,
+    to: &mut Output<'_>,
+) -> Result<()> {
+    let encode = |each: &mut dyn FnMut(&[u8]) -> Result<()>| {
+        let segments = segments.iter().map(|keys| Ok((keys.clone(), None)));
+        encode_in_parts(schema, segments, each)
+    };
+    to.put_number(length_of(encode)?)?;
+    encode(&mut |bytes| to.put(bytes))
 }
 
 /// The first `keys` columns.

@@ -26,4 +26,4 @@ mod tests;
 
 pub use captured::Captured;
 pub use room::Room;
-pub use states::States;
+pub use states::{Snapshot, States};

@@ -12,14 +12,15 @@ use datafusion::arrow::compute::concat_batches;
 use datafusion::error::DataFusionError;
 use dstreams_control::BatchTime;
 
-use super::bytes::{Reader, put_bytes, wrong};
+use super::bytes::wrong;
 use super::captured::Content;
 use super::changes::Changes;
-use super::keyed::{Delta, KeyedPartition, Newest, Shape};
+use super::keyed::{Delta, KeyedPartition, Newest, Shape, Versions};
 use super::keys::{Keys, key_schema};
 use super::room::{Room, Share};
 use crate::error::Result;
 use crate::plan::{KeyedSpec, Update};
+use crate::replicate::{Input, Output};
 use crate::stream::graph::View;
 
 /// Rows that a batch may look at to give room back, for each row that it changes: more than a row is
@@ -223,29 +224,31 @@ impl KeyedState {
     }
 
     /// Takes in what was captured.
-    pub fn restore(&mut self, bytes: &[u8]) -> Result<()> {
-        let delta = Delta::from_bytes(&self.shape, bytes)?;
+    pub fn restore(&mut self, from: &mut Input<'_>) -> Result<()> {
+        let delta = Delta::read(&self.shape, from)?;
         self.partition.install(&delta)?;
         self.fit();
         Ok(())
     }
 
-    /// Appends the whole state.
-    pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
-        put_bytes(to, self.spec.describe().as_bytes());
-        put_bytes(to, &self.partition.export()?);
-        Ok(())
+    /// The state as it is, whose rows are shared.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
+            describes: self.spec.describe(),
+            versions: self.partition.versions()?,
+        })
     }
 
     /// This empty state with what was exported.
-    pub fn filled(mut self, from: &mut Reader<'_>) -> Result<Self> {
-        let (theirs, ours) = (from.text()?.to_owned(), self.spec.describe());
+    pub fn filled(mut self, from: &mut Input<'_>) -> Result<Self> {
+        let (theirs, ours) = (from.text()?, self.spec.describe());
         if theirs != ours {
             return Err(wrong(format!(
                 "they are of {theirs}, this program has {ours}"
             )));
         }
-        self.partition = KeyedPartition::import(Arc::clone(&self.shape), from.bytes()?)?;
+        let empty = KeyedPartition::new(Arc::clone(&self.shape));
+        self.partition = from.part(|from| empty.filled(from))?;
         // What was made as a whole does not say what its last batch changed, and nobody asks: it has taken effect.
         let (version, low) = (self.partition.version(), self.partition.low());
         if let Some(version) = version.filter(|_| version > low) {
@@ -253,5 +256,20 @@ impl KeyedState {
         }
         self.fit();
         Ok(self)
+    }
+}
+
+/// A partition of a keyed state as it was.
+#[derive(Debug)]
+pub struct Snapshot {
+    describes: String,
+    versions: Versions,
+}
+
+impl Snapshot {
+    /// Writes the whole state, piece by piece.
+    pub fn write(&self, to: &mut Output<'_>) -> Result<()> {
+        to.put_bytes(self.describes.as_bytes())?;
+        self.versions.write(to)
     }
 }

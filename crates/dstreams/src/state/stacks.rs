@@ -11,9 +11,10 @@
 
 use std::collections::VecDeque;
 
-use super::bytes::{Reader, put_number, put_numbers, wrong};
+use super::bytes::wrong;
 use super::columns::Combine;
 use crate::error::Result;
+use crate::replicate::{Input, Output};
 
 /// Number of an entry, counted from the first ever.
 type Entry = u64;
@@ -82,6 +83,30 @@ impl Key {
     }
     fn has_back(&self) -> bool {
         !self.is_empty() && self.newest >= self.front_end
+    }
+}
+
+/// What does not follow from the rows of the panes.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    first: Entry,
+    count: u64,
+    values: Vec<VecDeque<u64>>,
+    ends: Vec<Entry>,
+    back: Vec<Vec<u64>>,
+}
+
+impl Snapshot {
+    pub fn write(&self, to: &mut Output<'_>) -> Result<()> {
+        to.put_number(self.first)?;
+        to.put_number(self.count)?;
+        for values in &self.values {
+            to.put_numbers(values.iter())?;
+        }
+        to.put_numbers(self.ends.iter())?;
+        self.back
+            .iter()
+            .try_for_each(|back| to.put_numbers(back.iter()))
     }
 }
 
@@ -253,17 +278,16 @@ impl Stacks {
         self.keys = keys;
         self.back = back;
     }
-    /// Appends what does not follow from the rows of the panes.
-    pub fn export(&self, to: &mut Vec<u8>) {
-        put_number(to, self.entries.first);
-        put_number(to, self.count as u64);
-        for values in &self.entries.values {
-            put_numbers(to, values.iter());
-        }
-        let ends: Vec<u64> = self.keys.iter().map(|key| key.front_end).collect();
-        put_numbers(to, ends.iter());
-        for back in &self.back {
-            put_numbers(to, back.iter());
+
+    /// What does not follow from the rows of the panes, copied: eight bytes for each entry and column, and some for
+    /// each key.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            first: self.entries.first,
+            count: self.count as u64,
+            values: self.entries.values.clone(),
+            ends: self.keys.iter().map(|key| key.front_end).collect(),
+            back: self.back.clone(),
         }
     }
 
@@ -273,7 +297,7 @@ impl Stacks {
         &mut self,
         panes: impl Iterator<Item = &'a [u32]>,
         slots: usize,
-        from: &mut Reader<'_>,
+        from: &mut Input<'_>,
     ) -> Result<()> {
         (self.entries.first, self.count) = (from.number()?, from.number()? as usize);
         if self.entries.first > MOST || self.count as u64 > MOST {

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
-use super::bytes::{Reader, STATE, put_number, wrong};
+use super::bytes::{STATE, wrong};
 use super::captured::{Captured, Content};
-use super::operator::KeyedState;
+use super::operator::{self, KeyedState};
 use super::room::Room;
-use super::window::WindowPartition;
+use super::window::{self, WindowPartition};
 use crate::error::{Error, Result};
 use crate::execute::Installs;
 use crate::plan::StateSpec;
+use crate::replicate::{Input, Output};
 
 /// The states of a context, by number and partition.
 pub struct States {
@@ -79,20 +80,17 @@ impl Partition {
         }
     }
 
-    fn export(&self, to: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Partition::Window(window) => window.export(to),
-            Partition::Keyed(keyed) => keyed.export(to),
-        }
+    fn snapshot(&self) -> Result<Whole> {
+        Ok(match self {
+            Partition::Window(window) => Whole::Window(window.snapshot()),
+            Partition::Keyed(keyed) => Whole::Keyed(keyed.snapshot()?),
+        })
     }
 
-    fn capture(
-        &mut self,
-        since: Option<BatchTime>,
-    ) -> Result<Option<(Option<BatchTime>, Content)>> {
+    fn capture(&mut self, since: Option<BatchTime>) -> Option<(Option<BatchTime>, Content)> {
         match self {
             Partition::Window(window) => window.capture(since),
-            Partition::Keyed(keyed) => Ok(keyed.capture(since)),
+            Partition::Keyed(keyed) => keyed.capture(since),
         }
     }
 
@@ -103,10 +101,10 @@ impl Partition {
         }
     }
 
-    fn restore(&mut self, whole: bool, bytes: &[u8]) -> Result<()> {
+    fn restore(&mut self, whole: bool, from: &mut Input<'_>) -> Result<()> {
         match self {
-            Partition::Window(window) => window.restore(whole, bytes),
-            Partition::Keyed(keyed) => keyed.restore(bytes),
+            Partition::Window(window) => window.restore(whole, from),
+            Partition::Keyed(keyed) => keyed.restore(from),
         }
     }
 
@@ -114,7 +112,7 @@ impl Partition {
         spec: StateSpec,
         number: usize,
         room: Option<&Arc<Room>>,
-        from: &mut Reader<'_>,
+        from: &mut Input<'_>,
     ) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
@@ -165,8 +163,8 @@ impl States {
     /// of it, or all there is where there is no such, or that is not known any more. Nothing of a state that did
     /// not change.
     ///
-    /// Called between two batches. Takes little time where states are keyed, a copy of them where they are
-    /// windows that are written as a whole.
+    /// Called between two batches. Takes little time: rows are shared. Of windows with values that do not subtract, these
+    /// are copied where all is written.
     pub fn capture<'a>(
         &self,
         since: impl Iterator<Item = (usize, &'a Vec<Option<BatchTime>>)>,
@@ -177,7 +175,7 @@ impl States {
                 let mut state = lock(state.get(partition).ok_or_else(|| absent(partition))?);
                 let since = since.get(number).copied().flatten();
                 if let (Some((on, content)), Some(version)) =
-                    (state.capture(since)?, state.version())
+                    (state.capture(since), state.version())
                 {
                     let captured = Captured {
                         state: number,
@@ -200,27 +198,28 @@ impl States {
 
     /// Takes in what was captured of a partition of a state that is empty: first all of it, then what came after,
     /// in order.
-    pub fn restore(&self, state: usize, partition: usize, whole: bool, bytes: &[u8]) -> Result<()> {
-        self.lock(state, partition).restore(whole, bytes)
+    pub fn restore(
+        &self,
+        state: usize,
+        partition: usize,
+        whole: bool,
+        from: &mut Input<'_>,
+    ) -> Result<()> {
+        self.lock(state, partition).restore(whole, from)
     }
 }
 
 /// What a standby needs.
 impl States {
-    /// The whole of a partition of all states, as bytes.
-    ///
-    /// Each state is taken at its own version, between two installs. Bytes are in memory as a
-    /// whole, about as many as the state has there.
-    pub fn export(&self, partition: usize) -> Result<Vec<u8>> {
-        let mut bytes = STATE.begin(0);
-        put_number(&mut bytes, partition as u64);
-        put_number(&mut bytes, self.all.len() as u64);
-        for state in &self.all {
-            put_number(&mut bytes, state.len() as u64);
-            let partition = state.get(partition).ok_or_else(|| absent(partition))?;
-            lock(partition).export(&mut bytes)?;
-        }
-        Ok(STATE.seal(bytes))
+    /// The whole of a partition of all states, to be written. Each state is taken at its own version, between two
+    /// installs, and goes on meanwhile.
+    pub fn snapshot(&self, partition: usize) -> Result<Snapshot> {
+        let of = |state: &Vec<Mutex<Partition>>| {
+            let of = state.get(partition).ok_or_else(|| absent(partition))?;
+            Ok((state.len(), lock(of).snapshot()?))
+        };
+        let states = self.all.iter().map(of).collect::<Result<_>>()?;
+        Ok(Snapshot { partition, states })
     }
 
     /// Puts the state that was exported elsewhere in place of a partition's: from then on it gives
@@ -228,8 +227,8 @@ impl States {
     ///
     /// Fails, and changes nothing, where the bytes are damaged, of another partition or number of
     /// partitions, or of other states than this program's; that error says what differs.
-    pub fn import(&self, partition: usize, bytes: &[u8]) -> Result<()> {
-        let mut from = Reader(STATE.open(bytes)?);
+    pub fn import(&self, partition: usize, from: &mut Input<'_>) -> Result<()> {
+        from.open(&STATE)?;
         let (theirs, states) = (from.number()?, from.number()?);
         if theirs != partition as u64 {
             return Err(wrong(format!(
@@ -255,10 +254,10 @@ impl States {
             let spec = lock(state).spec();
             imported.push((
                 state,
-                Partition::import(spec, partition, self.room.as_ref(), &mut from)?,
+                Partition::import(spec, partition, self.room.as_ref(), from)?,
             ));
         }
-        from.end()?;
+        from.close()?;
         for (state, imported) in imported {
             *lock(state) = imported;
         }
@@ -289,6 +288,38 @@ impl States {
             *state = Partition::new(state.spec(), partition, self.room.as_ref())?;
         }
         Ok(())
+    }
+}
+
+/// A partition of all states as it was: see [`States::snapshot`].
+#[derive(Debug)]
+pub struct Snapshot {
+    partition: usize,
+    /// Of each state, its number of partitions and what is in this one.
+    states: Vec<(usize, Whole)>,
+}
+
+/// A partition of a state as it was.
+#[derive(Debug)]
+enum Whole {
+    Window(window::Snapshot),
+    Keyed(operator::Snapshot),
+}
+
+impl Snapshot {
+    /// Writes it, for [`States::import`]. Some of its rows are in memory once more, however many it has.
+    pub fn write(&self, to: &mut Output<'_>) -> Result<()> {
+        to.begin(&STATE)?;
+        to.put_number(self.partition as u64)?;
+        to.put_number(self.states.len() as u64)?;
+        for (partitions, state) in &self.states {
+            to.put_number(*partitions as u64)?;
+            match state {
+                Whole::Window(window) => window.write(to)?,
+                Whole::Keyed(keyed) => keyed.write(to)?,
+            }
+        }
+        to.seal()
     }
 }
 

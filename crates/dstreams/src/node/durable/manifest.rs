@@ -15,7 +15,12 @@ use crate::replicate::Format;
 const MANIFEST: Format = Format {
     what: "the manifest of a checkpoint",
     magic: *b"dstr-chk",
+    version: 4,
+};
+/// Each part in one file.
+const VERSION_3: Format = Format {
     version: 3,
+    ..MANIFEST
 };
 /// Without offsets in parts.
 const VERSION_2: Format = Format {
@@ -98,6 +103,9 @@ pub struct Part {
     /// The version it leads to.
     pub version: u64,
     pub whole: bool,
+    /// Whether these bytes follow those of the part before, in the file before: a part may be larger than a file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 impl Part {
@@ -173,7 +181,10 @@ impl Manifest {
     }
 
     fn open(bytes: &[u8]) -> Result<Self> {
-        let body = VERSION_2.open(bytes).or_else(|_| MANIFEST.open(bytes))?;
+        let body = VERSION_2.open(bytes);
+        let body = body
+            .or_else(|_| VERSION_3.open(bytes))
+            .or_else(|_| MANIFEST.open(bytes))?;
         let manifest: Manifest =
             serde_json::from_slice(body).map_err(|error| MANIFEST.wrong(error.to_string()))?;
         let parts = manifest.parts().map(|part| part.file);
@@ -243,12 +254,13 @@ mod tests {
 
     /// Written by the first programs that wrote these formats; they must be readable for ever.
     const FIXTURE_2: &[u8] = include_bytes!("fixtures/manifest-2");
-    const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-3");
+    const FIXTURE_3: &[u8] = include_bytes!("fixtures/manifest-3");
+    const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-4");
 
     #[test]
     #[ignore = "writes a fixture"]
     fn write_fixture() {
-        let path = "src/node/durable/fixtures/manifest-3";
+        let path = "src/node/durable/fixtures/manifest-4";
         std::fs::write(path, example().to_bytes().unwrap()).unwrap();
     }
 
@@ -260,6 +272,11 @@ mod tests {
             xxh3: u64::MAX,
             version,
             whole,
+            more: false,
+        };
+        let more = Part {
+            more: true,
+            ..part(1, 700, false)
         };
         Manifest {
             number: 12,
@@ -283,7 +300,7 @@ mod tests {
                     name: "totals".into(),
                     holds: "counts".into(),
                 },
-                partitions: vec![vec![part(0, 600, true), part(1, 700, false)], vec![]],
+                partitions: vec![vec![part(0, 600, true), part(1, 700, false), more], vec![]],
             }],
             changes: None,
         }
@@ -291,12 +308,15 @@ mod tests {
 
     #[test]
     fn what_the_first_program_wrote_is_read() {
+        let mut in_one_file = example();
+        in_one_file.states[0].partitions[0].pop();
         let old = Manifest {
             marks: vec![(0, "a producer".into(), u64::MAX - 1)],
             offsets: Vec::new(),
-            ..example()
+            ..in_one_file.clone()
         };
         assert_eq!(Manifest::open(FIXTURE_2).unwrap(), old);
+        assert_eq!(Manifest::open(FIXTURE_3).unwrap(), in_one_file);
         assert_eq!(Manifest::open(FIXTURE).unwrap(), example());
         assert_eq!(example().to_bytes().unwrap(), FIXTURE);
     }

@@ -1,28 +1,28 @@
 //! What is written of a state while it goes on: all of it, or what several batches changed.
 //!
-//! Taking it costs as much as there are segments, or deltas; making bytes of it can be left to another thread.
+//! Taking it costs as much as there are segments, or deltas; writing it can be left to another thread.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::BooleanArray;
 use dstreams_control::BatchTime;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::delta::Delta;
 use super::partition::KeyedPartition;
-use super::piece::Piece;
+use super::piece::{Piece, Shown};
 use super::shape::Shape;
-use super::transfer::{DELTA, delta_bytes};
+use super::transfer::{DELTA, Rows};
 use crate::error::Result;
+use crate::replicate::Output;
 
 /// The whole of a partition as of its newest version. Later installs do not change it.
 #[derive(Debug)]
 pub struct Frozen {
     shape: Arc<Shape>,
     version: BatchTime,
-    /// Rows, and which of them are the newest of their keys; by age.
-    pieces: Vec<(Piece, BooleanArray)>,
+    /// Rows, of which the newest of their keys are shown; by age.
+    pieces: Vec<Shown>,
 }
 
 impl KeyedPartition {
@@ -36,29 +36,32 @@ impl KeyedPartition {
             shape: Arc::clone(&self.shape),
             version: self.version?,
             pieces: rows
-                .map(|segment| (segment.piece.clone(), segment.newest()))
+                .map(|segment| Shown {
+                    piece: segment.piece.clone(),
+                    rows: Some(segment.newest()),
+                })
                 .collect(),
         })
     }
 }
 
 impl Frozen {
-    /// The bytes of the whole, as [`Delta::from_bytes`] reads them.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let pieces = self
-            .pieces
-            .iter()
-            .map(|(piece, newest)| piece.shown(newest));
-        let mut pieces = pieces.collect::<Result<Vec<_>>>()?;
-        pieces.retain(|piece| piece.rows() > 0);
-        delta_bytes(&self.shape, (self.version, None, true), &pieces, &[])
+    /// Writes the whole, as [`Delta::read`] reads it.
+    pub fn write(self, to: &mut Output<'_>) -> Result<()> {
+        let rows = Rows {
+            shape: self.shape,
+            of: (self.version, None, true),
+            changed: self.pieces,
+            deleted: Vec::new(),
+        };
+        rows.write(to)
     }
 }
 
-/// The bytes of what several deltas, in their order, changed together: of each key what it is in the end.
+/// What several deltas, in their order, changed together: of each key what it is in the end.
 ///
 /// Installed on version `on`, it gives the same rows in the same order. There is one delta at least.
-pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Vec<u8>> {
+pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Rows> {
     let Some(last) = deltas.last() else {
         return Err(DELTA.wrong("there are none"));
     };
@@ -66,16 +69,22 @@ pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Vec<u8>> {
     let (mut changed, mut deleted) = (Vec::new(), Vec::new());
     for (delta, newest) in deltas.iter().zip(newest) {
         for (at, (piece, newest)) in delta.pieces().zip(newest).enumerate() {
-            let shown = piece.shown(&newest.into())?;
-            let is_row = at < delta.changed.len();
-            match is_row {
-                _ if shown.rows() == 0 => {}
+            let shown = Shown {
+                piece: piece.clone(),
+                rows: Some(newest.into()),
+            };
+            match at < delta.changed.len() {
                 true => changed.push(shown),
                 false => deleted.push(shown),
             }
         }
     }
-    delta_bytes(&last.shape, (last.batch, on, false), &changed, &deleted)
+    Ok(Rows {
+        shape: Arc::clone(&last.shape),
+        of: (last.batch, on, false),
+        changed,
+        deleted,
+    })
 }
 
 /// Of each piece of each delta: which keys come in no later delta.

@@ -39,4 +39,5 @@ pub use found::{Found, Newest};
 pub use merge::{Frozen, merged};
 pub use partition::KeyedPartition;
 pub use shape::Shape;
+pub use transfer::Versions;
 pub use work::Work;

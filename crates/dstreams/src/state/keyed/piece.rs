@@ -144,6 +144,28 @@ impl Piece {
     }
 }
 
+/// Rows of which some are shown. Cheap to make: the rows are shared, and copied where they are needed.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub piece: Piece,
+    /// Which; none where all are.
+    pub rows: Option<BooleanArray>,
+}
+
+impl Shown {
+    pub fn all(piece: Piece) -> Self {
+        Shown { piece, rows: None }
+    }
+
+    /// The rows that are shown, in their order.
+    pub fn shown(&self) -> Result<Piece> {
+        match &self.rows {
+            Some(rows) => self.piece.shown(rows),
+            None => Ok(self.piece.clone()),
+        }
+    }
+}
+
 fn own_keys(keys: Keys) -> Result<Keys> {
     let array = owned(keys.array())?;
     match Arc::ptr_eq(&array, keys.array()) {

@@ -11,7 +11,7 @@ use dstreams_control::BatchTime;
 use super::delta::Delta;
 use super::keys::Keys;
 use super::partition::KeyedPartition;
-use super::piece::{Last, Piece};
+use super::piece::{Last, Piece, Shown};
 use super::segment::{Segment, place};
 use crate::error::{Error, Result};
 
@@ -27,19 +27,21 @@ impl KeyedPartition {
     /// [`Error::Version`] where the version is let go or not there yet.
     pub fn read(&self, version: BatchTime) -> Result<Vec<RecordBatch>> {
         let pieces = self.pieces(version)?;
+        let pieces = pieces.iter();
         pieces
-            .iter()
-            .map(|piece| piece.batch(&self.shape))
+            .map(|piece| piece.shown()?.batch(&self.shape))
             .collect()
     }
 
-    /// All rows at a version, as a delta to begin with: what an export begins with.
+    /// All rows at a version, as a delta to begin with.
     ///
     /// # Errors
     ///
     /// Those of [`KeyedPartition::read`].
     pub fn snapshot(&self, version: BatchTime) -> Result<Delta> {
         let changed = self.pieces(version)?;
+        let changed = changed.iter().map(Shown::shown);
+        let changed = changed.collect::<Result<Vec<_>>>()?;
         Ok(Delta {
             hashes: changed.iter().map(|piece| piece.keys.hashes()).collect(),
             shape: Arc::clone(&self.shape),
@@ -100,8 +102,8 @@ impl KeyedPartition {
         slots.filter_map(|slot| self.segment(*slot))
     }
 
-    /// The rows at a version, by age.
-    fn pieces(&self, version: BatchTime) -> Result<Vec<Piece>> {
+    /// The rows at a version, by age; rows are shared.
+    pub(super) fn pieces(&self, version: BatchTime) -> Result<Vec<Shown>> {
         self.check_version(version)?;
         // Rows that something newer than the version took the place of.
         let mut still: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -121,9 +123,9 @@ impl KeyedPartition {
             }
             let still = still.get(&(*slot as usize)).map_or(&[][..], Vec::as_slice);
             let piece = match segment.superseded_rows - still.len() {
-                0 => segment.piece.clone(),
+                0 => Shown::all(segment.piece.clone()),
                 hidden if hidden == segment.rows() => continue,
-                _ => visible(segment, still)?,
+                _ => visible(segment, still),
             };
             let row = segment.key_bytes + segment.value_bytes;
             self.work.read(segment.rows(), segment.rows() * row);
@@ -196,10 +198,12 @@ pub(super) fn copy_rows(segments: &[&Segment], at: &[(usize, usize)]) -> Result<
 }
 
 /// The rows of a segment that are not superseded, or `still` visible nevertheless.
-fn visible(segment: &Segment, still: &[usize]) -> Result<Piece> {
+fn visible(segment: &Segment, still: &[usize]) -> Shown {
     let mut hidden = segment.superseded.clone();
     still.iter().for_each(|row| hidden.remove(*row));
     let mask = BooleanBuffer::collect_bool(segment.rows(), |row| !hidden.has(row));
-    let mask = BooleanArray::new(mask, None);
-    segment.piece.shown(&mask)
+    Shown {
+        piece: segment.piece.clone(),
+        rows: Some(BooleanArray::new(mask, None)),
+    }
 }

@@ -8,7 +8,7 @@ use dstreams_control::BatchTime;
 
 use super::KeyedState;
 use crate::plan::{KeyedSpec, Update, Views};
-use crate::state::bytes::Reader;
+use crate::replicate::{Input, in_one};
 use crate::state::captured::Captured;
 use crate::stream::graph::View;
 use crate::stream::key_state::KeyState;
@@ -51,9 +51,9 @@ fn empty() -> KeyedState {
 }
 
 fn moved(state: &KeyedState) -> KeyedState {
-    let mut bytes = Vec::new();
-    state.export(&mut bytes).unwrap();
-    empty().filled(&mut Reader(&bytes)).unwrap()
+    let snapshot = state.snapshot().unwrap();
+    let bytes = in_one(|to| snapshot.write(to)).unwrap();
+    empty().filled(&mut Input::of(bytes)).unwrap()
 }
 
 fn read(state: &KeyedState) -> RecordBatch {
@@ -124,13 +124,13 @@ fn a_captured_state_goes_on() {
             on,
             content,
         };
-        captured.push(captured_now.into_bytes().unwrap());
+        captured.push(in_one(|to| captured_now.write(to)).unwrap());
         state.covered(time);
         // Once, as if the last checkpoint were not known.
         since = Some(time).filter(|_| batch != 25);
         let mut restored = empty();
         for bytes in &captured {
-            restored.restore(bytes).unwrap();
+            restored.restore(&mut Input::of(bytes.clone())).unwrap();
         }
         let table = |of: &KeyedState| {
             let rows = of.table(time).unwrap();

@@ -6,44 +6,78 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
 use super::{Pane, WindowPartition};
 use crate::error::{Error, Result};
 use crate::plan::WindowSpec;
-use crate::replicate::columns;
-use crate::state::bytes::{Reader, put_bytes, put_number, put_numbers, put_slots, wrong};
+use crate::replicate::{Input, Output, columns};
+use crate::state::bytes::wrong;
 use crate::state::captured::{self, Content, WINDOW};
-use crate::state::columns::{high_of, read_partial};
-use crate::state::keys::{Keys, key_schema};
+use crate::state::columns::{each_partial, high_of};
+use crate::state::keys::{Keys, export, key_schema};
+use crate::state::stacks::{self, Stacks};
 use crate::stream::agg::Part;
 
 /// Latest batch time that is believed, so that adding a window's length does not overflow.
 const LATEST: u64 = u64::MAX / 4;
 
-impl WindowPartition {
-    /// Appends the whole state.
-    pub fn export(&self, to: &mut Vec<u8>) -> Result<()> {
-        put_bytes(to, describe_all(&self.spec).as_bytes());
-        self.keys.export(to)?;
-        put_number(to, self.panes.len() as u64);
+/// A partition of a window as it was: shares its keys and panes, so taking it is cheap.
+#[derive(Debug)]
+pub struct Snapshot {
+    describes: String,
+    key_schema: SchemaRef,
+    keys: Vec<RecordBatch>,
+    panes: Vec<Arc<Pane>>,
+    /// The columns that subtract.
+    subtracting: Vec<usize>,
+    stacks: Option<stacks::Snapshot>,
+}
+
+impl Snapshot {
+    /// Writes the whole state, piece by piece.
+    pub fn write(&self, to: &mut Output<'_>) -> Result<()> {
+        to.put_bytes(self.describes.as_bytes())?;
+        export(&self.keys, &self.key_schema, to)?;
+        to.put_number(self.panes.len() as u64)?;
         for pane in &self.panes {
-            put_number(to, pane.batch.0);
-            put_slots(to, &pane.slots);
-            for column in self.subtracting() {
-                put_numbers(to, pane.values[column].iter());
+            to.put_number(pane.batch.0)?;
+            to.put_slots(&pane.slots)?;
+            for column in &self.subtracting {
+                to.put_numbers(pane.values[*column].iter())?;
             }
         }
-        if let Some(stacks) = &self.stacks {
-            stacks.export(to);
+        self.stacks
+            .as_ref()
+            .map_or(Ok(()), |stacks| stacks.write(to))
+    }
+
+    /// The same, as a part of a checkpoint.
+    pub fn write_sealed(&self, to: &mut Output<'_>) -> Result<()> {
+        to.begin(&WINDOW)?;
+        self.write(to)?;
+        to.seal()
+    }
+}
+
+impl WindowPartition {
+    /// The state as it is. Where values do not subtract, those of its stacks are copied; all else is shared.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            describes: describe_all(&self.spec),
+            key_schema: key_schema(&self.spec.schema, self.spec.keys),
+            keys: self.keys.segments().to_vec(),
+            panes: self.panes.iter().cloned().collect(),
+            subtracting: self.subtracting(),
+            stacks: self.stacks.as_ref().map(Stacks::snapshot),
         }
-        Ok(())
     }
 
     /// The partition that was exported: what comes later gives the same as there, bit by bit.
-    pub fn import(spec: Arc<WindowSpec>, from: &mut Reader<'_>) -> Result<Self> {
-        let has_highs = check_same(&spec, from.text()?)?;
+    pub fn import(spec: Arc<WindowSpec>, from: &mut Input<'_>) -> Result<Self> {
+        let has_highs = check_same(&spec, &from.text()?)?;
         let mut window = WindowPartition::new(spec)?;
         let schema = key_schema(&window.spec.schema, window.spec.keys);
         window.keys = Keys::import(schema, from)?;
@@ -52,7 +86,7 @@ impl WindowPartition {
             let pane = window.read_pane(from, has_highs)?;
             window.enter(&pane)?;
             window.version = Some(pane.batch);
-            window.panes.push_back(pane);
+            window.panes.push_back(Arc::new(pane));
         }
         let records = &window.sums[window.spec.count];
         window.dead = records.iter().filter(|records| **records == 0).count();
@@ -64,20 +98,13 @@ impl WindowPartition {
     }
 
     /// What came after version `since`, where that is known; else all there is.
-    pub fn capture(
-        &mut self,
-        since: Option<BatchTime>,
-    ) -> Result<Option<(Option<BatchTime>, Content)>> {
-        let Some(version) = self.version else {
-            return Ok(None);
-        };
+    pub fn capture(&mut self, since: Option<BatchTime>) -> Option<(Option<BatchTime>, Content)> {
+        let version = self.version?;
         if let Some(panes) = since.and_then(|since| self.changes.since(since)) {
-            return Ok((!panes.is_empty()).then_some((since, Content::Panes(panes))));
+            return (!panes.is_empty()).then_some((since, Content::Panes(panes)));
         }
-        let mut bytes = WINDOW.begin(0);
-        self.export(&mut bytes)?;
         self.changes.begin(version);
-        Ok(Some((None, Content::Window(WINDOW.seal(bytes)))))
+        Some((None, Content::Window(self.snapshot())))
     }
 
     /// A checkpoint of `batch` is there.
@@ -88,19 +115,24 @@ impl WindowPartition {
     }
 
     /// Takes in what was captured: all of it, or what came after the version that is here.
-    pub fn restore(&mut self, whole: bool, bytes: &[u8]) -> Result<()> {
+    pub fn restore(&mut self, whole: bool, from: &mut Input<'_>) -> Result<()> {
         if whole {
-            let mut from = Reader(WINDOW.open(bytes)?);
-            *self = WindowPartition::import(self.spec(), &mut from)?;
-            return from.end();
+            from.open(&WINDOW)?;
+            let window = WindowPartition::import(self.spec(), from)?;
+            from.close()?;
+            *self = window;
+            return Ok(());
         }
-        for (batch, rows) in captured::panes(bytes)? {
-            let highs = self.highs(self.spec.keys);
+        let (schema, highs) = (Arc::clone(&self.spec.schema), self.highs(self.spec.keys));
+        captured::panes(from, |batch, from| {
+            let mut rows = Vec::new();
             let what = "what a batch added to a window";
-            let rows = read_partial(what, rows, &self.spec.schema, &highs)?;
-            self.install(batch, &rows)?;
-        }
-        Ok(())
+            each_partial(what, from, &schema, &highs, |some| {
+                rows.push(some);
+                Ok(())
+            })?;
+            self.install(batch, &rows)
+        })
     }
 
     /// The columns that subtract.
@@ -117,7 +149,7 @@ impl WindowPartition {
         highs.map(|(high, sum)| (keys + high, keys + sum)).collect()
     }
 
-    fn read_pane(&self, from: &mut Reader<'_>, has_highs: bool) -> Result<Pane> {
+    fn read_pane(&self, from: &mut Input<'_>, has_highs: bool) -> Result<Pane> {
         let batch = BatchTime(from.number()?);
         if self.version.is_some_and(|version| batch <= version) || batch.0 > LATEST {
             return Err(wrong(format!("batch {batch} after {:?}", self.version)));

@@ -29,7 +29,9 @@ impl Model {
         let whole = Delta::from_bytes(&shape, &whole.to_bytes().unwrap()).unwrap();
         assert!(restored.install(&whole).unwrap());
         if !later.is_empty() {
-            let changed = Delta::from_bytes(&shape, &merged(on, &later).unwrap()).unwrap();
+            let changed =
+                Delta::from_bytes(&shape, &merged(on, &later).unwrap().to_bytes().unwrap())
+                    .unwrap();
             let keys = |(changed, deleted): (usize, usize)| changed + deleted;
             assert!(keys(changed.len()) <= later.iter().map(|one| keys(one.len())).sum());
             assert!(restored.install(&changed).unwrap());

