@@ -95,6 +95,20 @@ pub fn session_config(partitions: usize) -> SessionConfig {
         .set_usize(BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, MESSAGE)
 }
 
+/// How the engine schedules, wherever it listens.
+pub(super) fn scheduler_config(partitions: usize) -> SchedulerConfig {
+    SchedulerConfig {
+        scheduling_policy: TaskSchedulingPolicy::PushStaged,
+        executor_timeout_seconds: SILENT_SECONDS,
+        // A job whose workers are all away waits for others: a batch does not end for that.
+        no_executors_grace_period_seconds: SILENT_SECONDS,
+        finished_job_data_clean_up_interval_seconds: FINISHED_SECONDS,
+        finished_job_state_clean_up_interval_seconds: FINISHED_SECONDS,
+        override_config_producer: Some(Arc::new(move || session_config(partitions))),
+        ..Default::default()
+    }
+}
+
 fn failed(what: impl ToString) -> Error {
     Error::Engine(Arc::new(DataFusionError::Execution(what.to_string())))
 }
@@ -115,20 +129,14 @@ impl Engine {
         })?;
         let port = listener.local_addr().map_err(failed)?.port();
         let placement = Placement::default();
-        let config = Arc::new(SchedulerConfig {
+        let config = SchedulerConfig {
             bind_host: bound.to_owned(),
             bind_port: port,
             external_host: host.to_owned(),
-            scheduling_policy: TaskSchedulingPolicy::PushStaged,
-            executor_timeout_seconds: SILENT_SECONDS,
-            // A job whose workers are all away waits for others: a batch does not end for that.
-            no_executors_grace_period_seconds: SILENT_SECONDS,
-            finished_job_data_clean_up_interval_seconds: FINISHED_SECONDS,
-            finished_job_state_clean_up_interval_seconds: FINISHED_SECONDS,
             task_distribution: TaskDistributionPolicy::Custom(Arc::new(placement.clone())),
-            override_config_producer: Some(Arc::new(move || session_config(partitions))),
-            ..Default::default()
-        });
+            ..scheduler_config(partitions)
+        };
+        let config = Arc::new(config);
         let cluster = BallistaCluster::new_from_config(&config).await;
         let cluster = cluster.map_err(failed)?;
         let failures = Arc::<Failures>::default();

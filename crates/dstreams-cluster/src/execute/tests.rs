@@ -11,6 +11,7 @@ use dstreams::cluster::Parts;
 use dstreams::{BatchTime, Queue, StreamContext};
 
 use super::Engine;
+use super::engine::scheduler_config;
 use super::front::LOSE;
 use crate::data::{Peers, Token};
 use crate::plan::Codec;
@@ -119,4 +120,13 @@ async fn a_job_that_is_cancelled_at_any_time_is_gone() {
     }
     assert!(ran > 0, "none of them came to the engine");
     until("no jobs", || engine.jobs() == 0).await;
+}
+
+/// The engine compares the wall clock with when it heard of a worker: a clock that is set forward makes that long ago.
+#[test]
+fn a_clock_that_is_set_forward_is_the_loss_of_no_worker() {
+    const MONTH: u64 = 30 * 24 * 3600;
+    let config = scheduler_config(2);
+    assert!(config.executor_timeout_seconds > MONTH);
+    assert!(config.no_executors_grace_period_seconds > MONTH);
 }

@@ -394,7 +394,7 @@ mod tests {
     use dstreams::cluster::Inbox;
 
     use super::*;
-    use crate::link::channel;
+    use crate::link::{ToMaster, channel};
 
     fn hub() -> (Hub, Inbox) {
         let mut ctx = StreamContext::new(Duration::from_secs(1)).unwrap();
@@ -429,5 +429,36 @@ mod tests {
         assert_eq!(hub.lock().cluster.workers().collect::<Vec<_>>(), [there]);
         hub.lose(there);
         assert_eq!(hub.lock().cluster.workers().count(), 0);
+    }
+
+    /// A standby that got the batch in the end, by its next attempt, lacks nothing: it is waited for again.
+    #[test]
+    fn a_standby_is_behind_until_it_has_what_it_missed() {
+        let (hub, _inbox) = hub();
+        let standby = hub.number();
+        hub.add(standby, worker());
+        hub.join(standby);
+        let installed = |batch, copy| hub.installed(standby, 0, BatchTime(batch), Some(copy));
+        let failed = |batch| {
+            let batch = BatchTime(batch);
+            let partition = 0;
+            hub.hear(standby, ToMaster::InstallFailed { partition, batch });
+        };
+        installed(100, 1);
+        failed(200);
+        assert!(hub.is_behind(standby, 0));
+        // Only what it missed, or what is after it, mends that.
+        installed(100, 1);
+        assert!(hub.is_behind(standby, 0));
+        installed(200, 1);
+        assert!(!hub.is_behind(standby, 0));
+        // The whole state again does too, also as of an older batch.
+        failed(300);
+        assert!(hub.is_behind(standby, 0));
+        installed(200, 2);
+        assert!(!hub.is_behind(standby, 0));
+        // What is said late of a batch that it has is no news.
+        failed(200);
+        assert!(!hub.is_behind(standby, 0));
     }
 }

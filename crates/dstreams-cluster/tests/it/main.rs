@@ -31,6 +31,7 @@ mod own_source;
 mod pipeline;
 mod ports;
 mod process;
+mod replayed;
 mod restart;
 mod scene;
 mod sinks;
