@@ -23,7 +23,12 @@ pub async fn begin(
         }
         let intake = receivers.add(at, parts, kept);
         hub.receives(intake.receiver(), at);
-        open_source(source.as_mut(), &intake).await?;
+        if let Err(error) = open_source(source.as_mut(), &intake).await {
+            // Those that run already must not outlive a start that failed.
+            receivers.close();
+            receivers.end().await;
+            return Err(error);
+        }
         receivers.run(source, &intake, &parts.listeners);
     }
     Ok(receivers)

@@ -78,12 +78,27 @@ impl ThisProcess {
         }
         let mut addresses = BTreeMap::new();
         let mut sources = std::mem::take(&mut parts.sources);
-        for (source, intake) in sources.iter_mut().zip(&intakes) {
-            let address = open_source(source.as_mut(), intake).await?;
-            addresses.extend(address.map(|address| (intake.stream.clone(), address)));
+        let mut opened = Ok(());
+        let mut running = sources.len();
+        for (at, (source, intake)) in sources.iter_mut().zip(&intakes).enumerate() {
+            match open_source(source.as_mut(), intake).await {
+                Ok(address) => {
+                    addresses.extend(address.map(|address| (intake.stream.clone(), address)))
+                }
+                Err(error) => {
+                    (opened, running) = (Err(error), at);
+                    receivers.close();
+                    break;
+                }
+            }
         }
-        for (source, intake) in sources.into_iter().zip(&intakes) {
+        for (source, intake) in sources.into_iter().zip(&intakes).take(running) {
             receivers.run(source, intake, &parts.listeners);
+        }
+        if let Err(error) = opened {
+            // Those that are open close as at the end of a program: what they listen on is free when this returns.
+            receivers.end().await;
+            return Err(error);
         }
         let workers = ThisProcess {
             receivers: Arc::new(receivers),

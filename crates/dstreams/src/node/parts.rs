@@ -44,7 +44,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Fails if there is no output.
+    /// Fails if there is no output, or if two streams have one name.
     pub fn of(context: StreamContext) -> Result<Self> {
         let StreamContext {
             graph,
@@ -63,6 +63,7 @@ impl Parts {
                     .into(),
             });
         }
+        graph.lock().check_names()?;
         if kept
             .as_ref()
             .is_some_and(|kept| kept.dir.as_os_str().is_empty())

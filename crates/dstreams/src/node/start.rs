@@ -24,7 +24,8 @@ impl StreamContext {
     /// then runs receivers; tasks run on [`Config::threads`](crate::Config::threads) threads of
     /// their own.
     ///
-    /// Fails if there is no output, if an address is in use, or if the graph cannot be planned.
+    /// Fails if there is no output, if two streams have one name, if an address is in use, or if the graph cannot be
+    /// planned. Then whatever was opened is closed again: the same program may be started at once.
     pub async fn start(self) -> Result<Running> {
         let mut parts = Parts::of(self)?;
         parts.may_set_aside()?;

@@ -189,6 +189,24 @@ impl Graph {
     /// The whole graph as text: equal for equal graphs.
     pub fn describe(&self) -> String {
         let mut text = format!("every {} ms\n", self.interval_ms);
+    /// Fails where two inputs have one name: addresses, dead letters and the places of producers go by it.
+    pub fn check_names(&self) -> Result<()> {
+        let mut seen = BTreeMap::new();
+        for node in &self.nodes {
+            let Op::Source(input) = node.op else { continue };
+            let name = &*self.inputs[input].name;
+            if let Some(first) = seen.insert(name, &node.operator) {
+                return Err(Error::Graph {
+                    operator: node.operator.clone(),
+                    message: format!(
+                        "there is a stream `{name}` already, made by {first}; give each stream a name of its own"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
         for input in &self.inputs {
             text += &format!("input {} {:?}\n", input.name, input.schema.fields());
         }

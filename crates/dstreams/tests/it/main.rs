@@ -12,6 +12,7 @@ mod clock;
 mod contract;
 mod contract_source;
 mod determinism;
+mod doors;
 mod durations;
 mod every_operator;
 mod extremes;

@@ -1,0 +1,138 @@
+//! Where records come in: names and addresses at the start of a program, and what a start that fails leaves behind.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dstreams::{Clients, DStream, Error, Generator, Result, Running, StreamContext};
+
+use crate::program::{INTERVAL, block_on};
+
+/// An address of this machine that only its test uses: a host of its own, with a port that is free.
+fn address(host: u8) -> String {
+    let listener = TcpListener::bind(format!("127.0.0.{host}:0")).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn error(started: Result<Running>) -> Error {
+    started.err().expect("it starts")
+}
+
+/// A stream of this name.
+type Make = fn(&mut StreamContext, &str) -> DStream<String>;
+
+const MAKERS: [Make; 4] = [
+    |ctx, name| ctx.tcp_text(name, "127.0.0.1:0"),
+    |ctx, name| ctx.queue::<String>(name).1,
+    |ctx, name| ctx.clients::<String>(name, &Clients::listen("127.0.0.1:0")),
+    |ctx, name| ctx.generator(name, Generator::new(1, |_| String::new())),
+];
+
+#[test]
+fn two_streams_of_one_name_are_refused_and_both_are_named() {
+    block_on(async {
+        for first in MAKERS {
+            for second in MAKERS {
+                let mut ctx = StreamContext::new(INTERVAL).unwrap();
+                let lines = first(&mut ctx, "lines");
+                second(&mut ctx, "other").print(1);
+                let both = lines.union(&second(&mut ctx, "lines")).unwrap();
+                both.print(1);
+                let error = error(ctx.start().await);
+                assert!(matches!(error, Error::Graph { .. }), "{error:?}");
+                let message = error.to_string();
+                assert_eq!(message.matches("doors.rs:").count(), 2, "{message}");
+                assert!(message.contains("a stream `lines` already"), "{message}");
+                assert!(message.contains("a name of its own"), "{message}");
+            }
+        }
+        let mut ctx = StreamContext::new(INTERVAL).unwrap();
+        ctx.dead_letters().print(1);
+        ctx.dead_letters().print(1);
+        let message = error(ctx.start().await).to_string();
+        assert!(
+            message.contains("a stream `dead letters` already"),
+            "{message}"
+        );
+    });
+}
+
+/// A directory that is not there, and goes when its test ends.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_start_that_fails_half_way_closes_what_it_has_opened() {
+    let dir = Dir::new("half-started");
+    let (text, clients) = (address(71), address(72));
+    let taken = TcpListener::bind("127.0.0.73:0").unwrap();
+    let last = taken.local_addr().unwrap().to_string();
+    let held = Arc::new(());
+    let program = |kept: bool| {
+        let app = || {
+            let mut ctx = StreamContext::new(INTERVAL)?;
+            let lines = ctx.tcp_text("text", &text);
+            let lines = lines.union(&ctx.clients("sent", &Clients::listen(&clients)))?;
+            let lines = lines.union(&ctx.tcp_text("last", &last))?;
+            let held = Arc::clone(&held);
+            lines.for_each_rdd(move |_| drop(Arc::clone(&held)));
+            Ok(ctx)
+        };
+        match kept {
+            true => StreamContext::restore_or_new(&dir.0, app).unwrap(),
+            false => app().unwrap(),
+        }
+    };
+    block_on(async {
+        for kept in [false, true, true] {
+            let error = error(program(kept).start().await).to_string();
+            assert!(error.contains(&last) && error.contains("in use"), "{error}");
+            // At once: nothing is left that closes later.
+            for address in [&text, &clients] {
+                TcpListener::bind(address).unwrap();
+            }
+            assert_eq!(Arc::strong_count(&held), 1, "something holds the program");
+        }
+        drop(taken);
+        for kept in [false, true] {
+            let running = program(kept).start().await.unwrap();
+            running.stop(true, None).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_place_for_checkpoints_that_cannot_be_reached_is_said_at_the_start_and_holds_nothing() {
+    let dir = Dir::new("no-place");
+    let text = address(74);
+    block_on(async {
+        for _ in 0..2 {
+            let app = || {
+                let mut ctx = StreamContext::new(INTERVAL)?;
+                ctx.checkpoint_to("file:///dev/null/checkpoints")?;
+                ctx.tcp_text("text", &text).print(1);
+                Ok(ctx)
+            };
+            let ctx = StreamContext::restore_or_new(&dir.0, app);
+            let error = match ctx {
+                Ok(ctx) => error(ctx.start().await),
+                Err(error) => error,
+            };
+            assert!(error.to_string().contains("/dev/null"), "{error}");
+            TcpListener::bind(&text).unwrap();
+        }
+    });
+}
