@@ -6,7 +6,7 @@ use clap::Subcommand;
 use dstreams::{Inspection, inspect};
 
 use crate::error::Error;
-use crate::plain::{json, say};
+use crate::plain::{json, print};
 
 /// Look at the directory in which a program is kept
 #[derive(Debug, clap::Args)]
@@ -34,33 +34,33 @@ pub fn run(args: Args) -> Result<(), Error> {
     let What::Inspect { dir, json: as_json } = args.what;
     let found = inspect(dir)?;
     match as_json {
-        true => json(&found),
+        true => print(json(&found)?),
         false => show(&found),
     }
 }
 
 fn show(found: &Inspection) -> Result<(), Error> {
     match &found.checkpoint {
-        None => say(format_args!("no checkpoint"))?,
+        None => print(format_args!("no checkpoint"))?,
         Some(of) => {
             let (batch, process) = (of.batch, of.incarnation + 1);
-            say(format_args!(
+            print(format_args!(
                 "checkpoint of batch {batch} ms, {} bytes in {} file(s), by process {process} of this directory",
                 of.bytes, of.files
             ))?;
             let (every, partitions) = (of.interval_ms, of.partitions);
-            say(format_args!(
+            print(format_args!(
                 "  every {every} ms, {partitions} partitions, {} producer(s)",
                 of.producers
             ))?;
             for input in &of.inputs {
-                say(format_args!("  input {input}"))?;
+                print(format_args!("  input {input}"))?;
             }
             for state in &of.states {
                 let (name, holds) = (&state.name, &state.holds);
-                say(format_args!("  state {name}: {holds}"))?;
+                print(format_args!("  state {name}: {holds}"))?;
                 let (whole, changed) = (state.whole_bytes, state.changed_bytes);
-                say(format_args!(
+                print(format_args!(
                     "    {whole} bytes as a whole, {changed} of later changes, {} part(s)",
                     state.parts
                 ))?;
@@ -68,7 +68,7 @@ fn show(found: &Inspection) -> Result<(), Error> {
         }
     }
     let journal = &found.journal;
-    say(format_args!(
+    print(format_args!(
         "journal of {} process(es): {} block(s), {} bytes; after the checkpoint {} batch(es) cut, {} of them took effect",
         journal.processes,
         journal.blocks,
@@ -77,13 +77,13 @@ fn show(found: &Inspection) -> Result<(), Error> {
         journal.committed
     ))?;
     if journal.torn > 0 {
-        say(format_args!(
+        print(format_args!(
             "  {} bytes at its end were never synced",
             journal.torn
         ))?;
     }
     for batch in &found.set_aside {
-        say(format_args!(
+        print(format_args!(
             "batch {batch} ms is set aside: its records and the reason are in failed/batch={batch}"
         ))?;
     }

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use dstreams::Summary;
 use dstreams_client::Report;
-use dstreams_cluster::app::{ClusterArgs, Signals};
+use dstreams_cluster::app::{ClusterArgs, DRAIN};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::feed::Feed;
 use self::screen::{Now, Screen};
 use crate::arguments::Times;
+use crate::ending::{End, Ending};
 use crate::error::Error;
-use crate::plain::{self, say};
+use crate::plain::{self, say, written};
 use crate::word_count::{Found, LINES, Program, WordCount};
 use crate::workers::{Gathering, Tell, Workers, watch};
 
@@ -48,14 +49,14 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let mut signals = Signals::catch()?;
+    let mut ending = Ending::new(DRAIN)?;
     let program = Program::of_clients(&args.times)?;
     let (mut shown, address) = tokio::select! {
         started = start(&args, &program) => started?,
-        () = signals.next() => return Ok(()),
+        _ = ending.next() => return Ok(()),
     };
     let window = program.window;
-    let ended = show(&args, window, &address, &mut shown, signals).await;
+    let ended = show(&args, window, &address, &mut shown, &mut ending).await;
     if ended.is_err() {
         shown.program.abandon().await;
     }
@@ -70,10 +71,18 @@ pub async fn run(args: Args) -> Result<(), Error> {
             counted,
         });
     }
-    say(format_args!(
+    let total = format!(
         "fed {} lines, {acknowledged} acknowledged; counted {counted} in {} batches",
         fed.records_sent, done.batches
-    ))
+    );
+    let shown = async {
+        say(&total).await?;
+        written().await
+    };
+    tokio::select! {
+        shown = shown => shown,
+        _ = ending.next() => Err(Error::NotShown(total)),
+    }
 }
 
 /// What is shown.
@@ -110,12 +119,12 @@ async fn show(
     window: Duration,
     address: &str,
     shown: &mut Shown,
-    mut signals: Signals,
+    ending: &mut Ending,
 ) -> Result<Ended, Error> {
     let mut feed = Feed::start(address, LINES, args.rate).await?;
     let how = format!("dstreams send {address} --stream {LINES} FILE");
-    let mut view = View::open(args, window, how)?;
-    watch_batches(shown, &mut feed, &mut view, &mut signals, args.batches).await?;
+    let mut view = View::open(args, window, how).await?;
+    watch_batches(shown, &mut feed, &mut view, ending, args.batches).await?;
     // The terminal is as it was from here on.
     drop(view);
 
@@ -124,13 +133,18 @@ async fn show(
     let fed = tokio::select! {
         fed = feed.finish() => fed?,
         error = watch(&mut shown.workers) => return Err(error),
-        () = signals.next() => return Err(Error::Unfinished { unfinished: 1 }),
+        _ = ending.next() => return Err(Error::Unfinished { unfinished: 1 }),
     };
-    shown.program.begin_stop(signals);
+    let engine = shown.program.engine();
+    engine.request_stop(Some(DRAIN));
     loop {
         tokio::select! {
             found = shown.program.next() => if found?.is_none() { break },
             error = watch(&mut shown.workers) => return Err(error),
+            end = ending.next() => match end {
+                End::Gracefully | End::AtOnce => engine.request_stop(None),
+                End::Now => return Err(Error::Unfinished { unfinished: 1 }),
+            },
         }
     }
     let done = shown.program.end().await?;
@@ -142,7 +156,7 @@ async fn watch_batches(
     shown: &mut Shown,
     feed: &mut Feed,
     view: &mut View,
-    signals: &mut Signals,
+    ending: &mut Ending,
     batches: Option<u64>,
 ) -> Result<(), Error> {
     let mut ticks = interval(REDRAW);
@@ -152,14 +166,20 @@ async fn watch_batches(
         tokio::select! {
             found = shown.program.next() => match found? {
                 Some(found) => {
-                    view.batch(found, &shown.now(feed))?;
+                    let now = shown.now(feed);
+                    tokio::select! {
+                        drawn = view.batch(found, &now) => drawn?,
+                        error = feed.failed() => return Err(error),
+                        error = watch(&mut shown.workers) => return Err(error),
+                        _ = ending.next() => return Ok(()),
+                    }
                     left = left.map(|left| left - 1);
                 }
                 None => return Ok(()),
             },
             error = feed.failed() => return Err(error),
             error = watch(&mut shown.workers) => return Err(error),
-            () = signals.next() => return Ok(()),
+            _ = ending.next() => return Ok(()),
             () = view.quit() => return Ok(()),
             _ = ticks.tick() => {}
         }
@@ -186,7 +206,7 @@ enum View {
 
 impl View {
     /// A screen if there is a terminal and it is wanted, else lines.
-    fn open(args: &Args, window: Duration, how: String) -> Result<Self, Error> {
+    async fn open(args: &Args, window: Duration, how: String) -> Result<Self, Error> {
         let interval = args.times.interval;
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if !args.plain && !dumb && std::io::stdout().is_terminal() {
@@ -195,21 +215,25 @@ impl View {
         }
         say(format_args!(
             "words of the last {window:?}, every {interval:?}"
-        ))?;
-        say(format_args!("feed it too: {how}"))?;
-        plain::header()?;
+        ))
+        .await?;
+        say(format_args!("feed it too: {how}")).await?;
+        plain::header().await?;
         Ok(View::Plain(interval))
     }
 
-    fn batch(&mut self, found: Found, now: &Now) -> Result<(), Error> {
+    async fn batch(&mut self, found: Found, now: &Now) -> Result<(), Error> {
         match self {
             View::Screen(screen) => {
                 screen.batch(found);
                 Ok(())
             }
             View::Plain(interval) => {
-                plain::batch(&found, *interval)?;
-                now.workers.iter().try_for_each(plain::worker)
+                plain::batch(&found, *interval).await?;
+                for worker in &now.workers {
+                    plain::worker(worker).await?;
+                }
+                Ok(())
             }
         }
     }

@@ -26,6 +26,9 @@ pub enum Error {
         /// Batches that were begun.
         unfinished: u64,
     },
+    /// Nobody has read what was printed, and a signal ended the wait for that.
+    #[error("nobody reads standard output: {0}")]
+    NotShown(String),
     /// A worker process ended, and without it the program cannot go on.
     #[error("{0}; no worker is left")]
     WorkerEnded(Ended),

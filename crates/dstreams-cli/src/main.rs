@@ -7,6 +7,7 @@
 mod arguments;
 mod checkpoint;
 mod demo;
+mod ending;
 mod error;
 mod master;
 mod memory;

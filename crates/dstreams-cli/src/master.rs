@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use dstreams_cluster::app::{MasterArgs, Signals};
+use dstreams_cluster::app::MasterArgs;
 use dstreams_cluster::logs;
 
 use crate::arguments::Times;
+use crate::ending::Ending;
 use crate::error::Error;
 use crate::word_count::Program;
 use crate::wordcount::{Report, count};
@@ -30,22 +31,23 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
     logs::to_stderr();
-    let mut signals = Signals::catch()?;
     let MasterArgs {
         listen,
         workers,
         cluster,
         json,
+        ends,
         ..
     } = args.master;
+    let mut ending = Ending::new(ends.drain)?;
     let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
     let report = Report::new(json, args.times.interval);
     let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
-    report.master(gathering.address())?;
+    report.master(gathering.address()).await?;
     let (program, workers) = tokio::select! {
         begun = gathering.begin(Tell::Lines { json }) => begun?,
         // Nothing was received.
-        () = signals.next() => return report.end(0),
+        _ = ending.next() => return report.end(0).await,
     };
-    count(program, Some(workers), report, None, signals).await
+    count(program, Some(workers), report, None, ending, ends.drain).await
 }

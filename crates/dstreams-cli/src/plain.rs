@@ -1,13 +1,17 @@
 //! Printing: lines on standard output, one for each batch.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::Write;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dstreams_cluster::WorkerStatus;
+use dstreams_cluster::app::Console;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::memory;
@@ -15,19 +19,45 @@ use crate::word_count::Found;
 
 /// Characters that are shown of a word.
 const LONGEST_WORD: usize = 40;
+/// How long a line waits for whoever reads standard output before that is said.
+const UNREAD: Duration = Duration::from_secs(2);
+/// Warnings that wait for the terminal at most: the newest.
+const MOST_HELD: usize = 100;
 
-/// Prints one line, at once.
-pub fn say(line: impl Display) -> Result<(), Error> {
+/// Prints one line, behind those that wait to be read: waits while there are many. Can be cancelled.
+pub async fn say(line: impl Display) -> Result<(), Error> {
+    let mut said = pin!(Console::stdout().line(line));
+    let said = match timeout(UNREAD, &mut said).await {
+        Ok(said) => said,
+        Err(_) => {
+            warn("nobody reads standard output: what comes next waits, and so do its producers");
+            said.await
+        }
+    };
+    said.map_err(Error::Output)
+}
+
+/// Waits until all that was printed is written.
+pub async fn written() -> Result<(), Error> {
+    Console::stdout().written().await.map_err(Error::Output)
+}
+
+/// Prints one line that nobody has to read.
+pub fn tell(line: impl Display) {
+    Console::stdout().offer(format!("{line}\n"));
+}
+
+/// Prints one line, at once. For commands that a signal ends, whatever they wait for.
+pub fn print(line: impl Display) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
         .map_err(Error::Output)
 }
 
-/// Prints one JSON object as a line, at once.
-pub fn json(object: &impl Serialize) -> Result<(), Error> {
-    let line = serde_json::to_string(object).map_err(|error| Error::Output(error.into()))?;
-    say(line)
+/// One JSON object as a line.
+pub fn json(object: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(object).map_err(|error| Error::Output(error.into()))
 }
 
 /// Says something beside the output; nobody reading it is no problem.
@@ -38,16 +68,20 @@ pub fn warn(line: impl Display) {
 /// Says something that `who` has to say.
 pub fn warn_from(who: impl Display, line: impl Display) {
     let line = format!("{who}: {line}");
-    match &mut *held() {
-        Some(lines) => lines.push(line),
-        None => drop(writeln!(std::io::stderr().lock(), "{line}")),
+    if let Some(lines) = &mut *held() {
+        lines.push_back(line);
+        if lines.len() > MOST_HELD {
+            lines.pop_front();
+        }
+        return;
     }
+    Console::stderr().offer(line + "\n");
 }
 
 /// Warnings that wait until the terminal can show them.
-static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+static HELD: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
 
-fn held() -> MutexGuard<'static, Option<Vec<String>>> {
+fn held() -> MutexGuard<'static, Option<VecDeque<String>>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -63,28 +97,29 @@ impl Quiet {
 
     /// The last warning.
     pub fn last(&self) -> Option<String> {
-        held().as_ref()?.last().cloned()
+        held().as_ref()?.back().cloned()
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
         for line in held().take().unwrap_or_default() {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            Console::stderr().offer(line + "\n");
         }
     }
 }
 
 /// Prints the names of the columns.
-pub fn header() -> Result<(), Error> {
+pub async fn header() -> Result<(), Error> {
     say(format_args!(
         "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
         "time (UTC)", "lines", "lines/s", "window words", "processing", "delay", "memory"
     ))
+    .await
 }
 
 /// Prints a batch, and the top words of the window below.
-pub fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
+pub async fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
     let mut line = format!(
         "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
         time_of_day(found.batch.0),
@@ -99,15 +134,16 @@ pub fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
         line += if place == 0 { "\n    " } else { ", " };
         line += &format!("{} {count}", printable(word));
     }
-    say(line)
+    say(line).await
 }
 
 /// Prints how a worker is doing, below a batch.
-pub fn worker(status: &WorkerStatus) -> Result<(), Error> {
+pub async fn worker(status: &WorkerStatus) -> Result<(), Error> {
     let [worker, blocks, partitions, memory] = of_worker(status);
     say(format_args!(
         "    {worker}: {blocks}, partitions {partitions}, {memory}"
     ))
+    .await
 }
 
 /// A worker, its blocks, the partitions that it holds, and the memory of its process.

@@ -1,5 +1,6 @@
 //! `dstreams send`: feeds a running program from a file or standard input.
 
+mod bar;
 mod pace;
 mod pieces;
 
@@ -8,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use dstreams_client::{Client, LineSender, Options, Report, Retry};
 use dstreams_cluster::app::{Secret, Signals, address};
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::HumanBytes;
 use tokio::time::timeout;
 
+use self::bar::Bar;
 use self::pace::Pace;
 use self::pieces::Pieces;
 use crate::error::Error;
-use crate::plain::say;
+use crate::plain::{say, written};
 
 /// How long a program may take to say that it has the stream.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -54,7 +56,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
 
     let mut feed = Feed {
-        bar: bar(pieces.size),
+        bar: Bar::new(pieces.size),
         pace: Pace::new(args.rate),
         name,
         started: Instant::now(),
@@ -62,8 +64,16 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     let sent = feed.all(pieces, &mut signals).await;
     let safe = feed.acknowledged(&mut signals).await;
-    feed.bar.finish_and_clear();
-    say(feed.report())?;
+    feed.bar.clear();
+    let report = feed.report();
+    let shown = async {
+        say(&report).await?;
+        written().await
+    };
+    tokio::select! {
+        shown = shown => shown?,
+        () = signals.next() => return Err(Error::NotShown(report.to_string())),
+    }
     safe.and(sent)?;
     feed.lines.finish().await?;
     Ok(())
@@ -94,7 +104,7 @@ async fn open(args: &Args) -> Result<LineSender, Error> {
 struct Feed {
     lines: LineSender,
     pace: Pace,
-    bar: ProgressBar,
+    bar: Bar,
     name: String,
     started: Instant,
 }
@@ -120,10 +130,8 @@ impl Feed {
             let now;
             (now, rest) = self.pace.cut(rest).await;
             self.text(now).await?;
-            self.bar.inc(now.len() as u64);
             let (sent, safe) = (self.lines.sent(), self.lines.acknowledged());
-            self.bar
-                .set_message(format!("{sent} lines, {safe} acknowledged"));
+            self.bar.moved(now.len() as u64, sent, safe);
         }
         Ok(())
     }
@@ -170,20 +178,6 @@ impl Feed {
             problem,
         }
     }
-}
-
-/// A progress bar on standard error, if that is a terminal.
-fn bar(size: Option<u64>) -> ProgressBar {
-    let template = match size {
-        Some(_) => "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {msg}",
-        None => "{spinner} {bytes}, {bytes_per_sec}, {msg}",
-    };
-    let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 /// What was sent, in how long.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dstreams::{Running, Status, StreamContext, Summary};
-use dstreams_cluster::app::{DRAIN, Signals, dismiss};
+use dstreams_cluster::app::dismiss;
 use dstreams_cluster::{ClusterStatus, RunningCluster};
 
 pub use self::found::{Found, Receiver};
@@ -39,6 +39,11 @@ impl Engine {
             Engine::Local(running) => running,
             Engine::Cluster(cluster) => &cluster.running,
         }
+    }
+
+    /// Takes in nothing more, and stops: counts what was received first, for so long at most, or does not.
+    pub fn request_stop(&self, drain: Option<Duration>) {
+        self.running().request_stop(drain.is_some(), drain);
     }
 
     /// How the cluster is doing, if it is one.
@@ -102,27 +107,17 @@ impl WordCount {
         Ok(self.found.try_recv().ok().transpose()?)
     }
 
-    /// Takes in nothing more, counts what was received, and stops; a signal meanwhile cuts that
-    /// short. What is found meanwhile is for [`WordCount::next`].
-    pub fn begin_stop(&self, mut signals: Signals) {
-        let engine = Arc::clone(&self.engine);
-        // What comes of it is told by `end`.
-        tokio::spawn(async move {
-            let running = engine.running();
-            tokio::select! {
-                _ = running.stop(true, Some(DRAIN)) => {}
-                () = signals.next() => { let _ = running.stop(false, None).await; }
-            }
-        });
-    }
-
-    /// Stops the program at once, and lets its workers go.
-    pub async fn abandon(&mut self) {
+    /// Stops the program at once, and lets its workers go. Returns how many batches were left.
+    pub async fn abandon(&mut self) -> u64 {
         // Nobody waits for what is found any more.
         self.found.close();
         let stopped = self.engine.running().stop(false, None);
-        let _ = tokio::time::timeout(ABANDON, stopped).await;
+        let stopped = tokio::time::timeout(ABANDON, stopped).await;
         self.dismiss().await;
+        match stopped {
+            Ok(Ok(summary)) => summary.unfinished,
+            _ => 0,
+        }
     }
 
     /// Waits for the end of the program, and until its workers have left; fails if something was

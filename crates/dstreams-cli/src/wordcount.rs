@@ -3,16 +3,19 @@
 mod report;
 
 use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
 
 use clap::ArgGroup;
-use dstreams_cluster::app::{ClusterArgs, Signals, address};
+use dstreams_cluster::app::{ClusterArgs, Drain, address};
 use dstreams_cluster::logs;
 
 pub use self::report::Report;
 use crate::arguments::Times;
+use crate::ending::{End, Ending};
 use crate::error::Error;
 use crate::plain::warn;
-use crate::word_count::{Found, LINES, Program, TEXT, WordCount};
+use crate::word_count::{LINES, Program, TEXT, WordCount};
 use crate::workers::{Gathering, Tell, Workers, watch};
 
 /// Count the words of a window over lines that anyone sends over TCP (`nc` will do)
@@ -20,7 +23,8 @@ use crate::workers::{Gathering, Tell, Workers, watch};
 /// In this process with --listen; on worker processes with --workers, or with --master on those that
 /// others start: these take the lines of `dstreams send`.
 ///
-/// SIGTERM or Ctrl-C ends it: what was received is counted and printed before.
+/// SIGTERM or Ctrl-C ends it: what was received is counted and printed before, for as long as --drain says. A second
+/// one ends it at once. What nobody reads holds up the batches after it, and so the producers.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("where").required(true).args(["listen", "workers", "master"])))]
 pub struct Args {
@@ -49,6 +53,8 @@ pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
+    ends: Drain,
+    #[command(flatten)]
     times: Times,
     /// End after so many batches, empty ones included
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -61,15 +67,18 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), Error> {
     logs::to_stderr();
-    let mut signals = Signals::catch()?;
+    let drain = args.ends.drain;
+    let mut ending = Ending::new(drain)?;
     let report = Report::new(args.json, args.times.interval);
     if let Some(text) = &args.listen {
         let program = Program::new(&args.times, Some(text.clone()), args.clients.clone())?;
         let program = program.kept_in(args.state.as_deref())?;
         let program = WordCount::start(&program).await?;
         let clients = args.clients.is_some().then(|| program.address(LINES));
-        report.listening(program.address(TEXT)?, clients.transpose()?)?;
-        return count(program, None, report, args.batches, signals).await;
+        report
+            .listening(program.address(TEXT)?, clients.transpose()?)
+            .await?;
+        return count(program, None, report, args.batches, ending, drain).await;
     }
 
     let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
@@ -87,10 +96,10 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let (program, workers) = tokio::select! {
         begun = gathering.begin(Tell::Aside) => begun?,
         // Nothing was received.
-        () = signals.next() => return report.end(0),
+        _ = ending.next() => return report.end(0).await,
     };
-    report.cluster(&master, &workers.now())?;
-    count(program, Some(workers), report, args.batches, signals).await
+    report.cluster(&master, &workers.now()).await?;
+    count(program, Some(workers), report, args.batches, ending, drain).await
 }
 
 /// Prints batches until there were enough, or until someone ends the program; ends its workers.
@@ -99,54 +108,69 @@ pub async fn count(
     mut workers: Option<Workers>,
     mut report: Report,
     batches: Option<u64>,
-    signals: Signals,
+    mut ending: Ending,
+    drain: Duration,
 ) -> Result<(), Error> {
-    let counted = print(&mut program, &mut workers, &mut report, batches, signals).await;
-    if counted.is_err() {
-        program.abandon().await;
-    }
+    let engine = program.engine();
+    let counted = {
+        let mut shown = pin!(show(&mut program, &mut report, batches, drain));
+        loop {
+            tokio::select! {
+                shown = &mut shown => break shown.map(Some),
+                error = watch(&mut workers) => break Err(error),
+                end = ending.next() => match end {
+                    End::Gracefully => engine.request_stop(Some(drain)),
+                    End::AtOnce => engine.request_stop(None),
+                    End::Now => break Ok(None),
+                },
+            }
+        }
+    };
+    let counted = match counted {
+        Ok(Some(())) => Ok(()),
+        Ok(None) => Err(not_shown(&mut program, &report, batches).await),
+        Err(error) => {
+            program.abandon().await;
+            Err(error)
+        }
+    };
     if let Some(workers) = workers {
         workers.finish().await;
     }
-    report.end(counted?)
+    counted
 }
 
-/// Returns how many lines the program has counted.
-async fn print(
+/// Shows batches to the end of the program, or so many; and what they come to.
+async fn show(
     program: &mut WordCount,
-    workers: &mut Option<Workers>,
     report: &mut Report,
     mut left: Option<u64>,
-    mut signals: Signals,
-) -> Result<u64, Error> {
-    while left != Some(0) {
-        let found = tokio::select! {
-            found = program.next() => found?,
-            error = watch(workers) => return Err(error),
-            () = signals.next() => break,
-        };
-        let Some(found) = found else { break };
-        show(program, report, &found)?;
+    drain: Duration,
+) -> Result<(), Error> {
+    while let Some(found) = program.next().await? {
+        if left == Some(0) {
+            continue;
+        }
+        report.dead_letters(program.status().dead_letters.values().sum());
+        report.batch(&found).await?;
         left = left.map(|left| left - 1);
-    }
-
-    program.begin_stop(signals);
-    loop {
-        let found = tokio::select! {
-            found = program.next() => found?,
-            error = watch(workers) => return Err(error),
-        };
-        let Some(found) = found else { break };
-        if left != Some(0) {
-            show(program, report, &found)?;
-            left = left.map(|left| left - 1);
+        if left == Some(0) {
+            program.engine().request_stop(Some(drain));
         }
     }
     report.dead_letters(program.status().dead_letters.values().sum());
-    Ok(program.end().await?.records)
+    let counted = program.end().await?.records;
+    report.end(counted).await
 }
 
-fn show(program: &WordCount, report: &mut Report, found: &Found) -> Result<(), Error> {
-    report.dead_letters(program.status().dead_letters.values().sum());
-    report.batch(found)
+/// Stops the program, whose output nobody reads.
+async fn not_shown(program: &mut WordCount, report: &Report, wanted: Option<u64>) -> Error {
+    let left = program.abandon().await;
+    let counted = program.status().batches;
+    let hidden = report.not_shown(wanted.map_or(counted, |wanted| wanted.min(counted)));
+    let mut what = format!("{hidden} batch(es) were counted and not shown");
+    if left > 0 {
+        what += &format!(", {left} were left uncounted");
+    }
+    Error::NotShown(what)
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use self::children::Children;
 pub use self::children::Ended;
 use crate::error::Error;
-use crate::plain::{json, say, warn};
+use crate::plain::{json, tell, warn};
 use crate::word_count::{Engine, Program, Receiver, WordCount, describe_with_results};
 
 /// How often one looks who is there.
@@ -159,8 +159,8 @@ impl Tell {
     /// A program goes on though nobody listens.
     fn of(self, change: &Change) {
         match self {
-            Tell::Lines { json: true } => drop(json(change)),
-            Tell::Lines { json: false } => drop(say(change)),
+            Tell::Lines { json: true } => drop(json(change).map(tell)),
+            Tell::Lines { json: false } => tell(change),
             Tell::Aside => warn(change),
         }
     }

@@ -1,11 +1,15 @@
 //! What happens, on standard error: for people who run a cluster.
 
+use std::io;
+
+use dstreams::cluster::Console;
 use tracing::Level;
 use tracing_subscriber::fmt;
 
 /// Writes what the library and the engine say to standard error, from the level that the
 /// environment variable `DSTREAMS_LOG` names on: `error`, `warn` (the default), `info`, `debug`.
-/// Without effect when something else listens already.
+/// Without effect when something else listens already. Lines that nobody reads are left out and counted: they hold
+/// nothing up.
 pub fn to_stderr() {
     let level = std::env::var("DSTREAMS_LOG").ok();
     let level = level
@@ -13,7 +17,7 @@ pub fn to_stderr() {
         .unwrap_or(Level::WARN);
     let subscriber = fmt::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .with_target(true)
         .finish();
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
@@ -25,6 +29,20 @@ pub fn to_stderr() {
         };
         log::set_max_level(engine);
         let _ = log::set_logger(&Engine);
+    }
+}
+
+/// Each line, as a whole.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        Console::stderr().offer(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -32,6 +32,7 @@ extern crate self as dstreams;
 mod batch;
 mod commit;
 mod config;
+mod console;
 pub mod contract;
 mod crash;
 mod error;
@@ -78,6 +79,7 @@ pub use stream::{agg, text};
 pub mod cluster {
     pub use crate::batch::tasks_for;
     pub use crate::commit::{Dataset, Outputs};
+    pub use crate::console::Console;
     pub use crate::crash::{POINTS, point};
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dstreams::Status;
 use dstreams_cluster::WorkerStatus;
+use dstreams_cluster::app::Console;
 use indicatif::{HumanBytes, HumanCount};
 use ratatui::backend::TermionBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -47,30 +48,42 @@ pub struct Screen {
 }
 
 /// The terminal without line editing and on its second screen, until it is dropped: on errors and
-/// panics too.
-struct Borrowed(RawTerminal<Stdout>);
+/// panics too. A picture is written as a whole, by a thread that may wait for the terminal.
+struct Borrowed {
+    /// Gives the terminal back as it was.
+    _raw: RawTerminal<Stdout>,
+    picture: Vec<u8>,
+}
 
 impl Borrowed {
     fn new() -> io::Result<Self> {
-        let mut borrowed = Borrowed(io::stdout().into_raw_mode()?);
-        write!(borrowed.0, "{}{}", screen::ToAlternateScreen, cursor::Hide)?;
+        let mut borrowed = Borrowed {
+            _raw: io::stdout().into_raw_mode()?,
+            picture: Vec::new(),
+        };
+        write!(borrowed, "{}{}", screen::ToAlternateScreen, cursor::Hide)?;
+        borrowed.flush()?;
         Ok(borrowed)
     }
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        let _ = write!(self.0, "{}{}", cursor::Show, screen::ToMainScreen);
-        let _ = self.0.flush();
+        self.picture.clear();
+        let _ = write!(self, "{}{}", cursor::Show, screen::ToMainScreen);
+        let _ = self.flush();
     }
 }
 
 impl Write for Borrowed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.picture.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Console::stdout().offer(std::mem::take(&mut self.picture));
+        Ok(())
     }
 }
 
@@ -134,8 +147,11 @@ impl Screen {
         shown.last = Some(found);
     }
 
-    /// Draws everything.
+    /// Draws everything; nothing while the terminal has not taken the last picture.
     pub fn draw(&mut self, now: &Now) -> Result<(), Error> {
+        if Console::stdout().waiting() > 0 {
+            return Ok(());
+        }
         let shown = &self.shown;
         let foot = match self.warnings.last() {
             Some(warning) => warning,

@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use crate::plain::warn;
 
-/// Results that wait to be printed; then the next batch's commit waits too.
-const WAITING: usize = 256;
+/// Results that wait to be printed; then the next batch's commit waits too. Few: each has words as long as lines are, and
+/// behind them is the text that waits to be read.
+const WAITING: usize = 16;
 /// How long the commit of a batch sleeps between looks whether there is room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 

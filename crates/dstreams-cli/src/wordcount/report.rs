@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dstreams_cluster::WorkerStatus;
+use dstreams_cluster::app::Console;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -15,6 +16,8 @@ pub struct Report {
     pub json: bool,
     pub interval: Duration,
     records: u64,
+    /// Batches that were printed, read or not.
+    batches: u64,
     dead_letters: u64,
 }
 
@@ -24,40 +27,47 @@ impl Report {
             json,
             interval,
             records: 0,
+            batches: 0,
             dead_letters: 0,
         }
     }
 
     /// Where one process listens.
-    pub fn listening(&self, text: SocketAddr, clients: Option<SocketAddr>) -> Result<(), Error> {
+    pub async fn listening(
+        &self,
+        text: SocketAddr,
+        clients: Option<SocketAddr>,
+    ) -> Result<(), Error> {
         if self.json {
-            return json(&Listening {
+            let listening = Listening {
                 listening: text,
                 clients,
-            });
+            };
+            return say(json(&listening)?).await;
         }
         say(format_args!(
             "listening on {text}: nc {} {} < FILE",
             text.ip(),
             text.port()
-        ))?;
+        ))
+        .await?;
         if let Some(clients) = clients {
             let how = send(&clients.to_string());
-            say(format_args!("listening on {clients} for clients: {how}"))?;
+            say(format_args!("listening on {clients} for clients: {how}")).await?;
         }
-        plain::header()
+        plain::header().await
     }
 
     /// Where a master listens that waits for workers.
-    pub fn master(&self, address: &str) -> Result<(), Error> {
+    pub async fn master(&self, address: &str) -> Result<(), Error> {
         match self.json {
-            true => json(&Master { master: address }),
-            false => say(format_args!("master {address}: {}", send(address))),
+            true => say(json(&Master { master: address })?).await,
+            false => say(format_args!("master {address}: {}", send(address))).await,
         }
     }
 
     /// Where a master and all its workers are.
-    pub fn cluster(&self, master: &str, workers: &[WorkerStatus]) -> Result<(), Error> {
+    pub async fn cluster(&self, master: &str, workers: &[WorkerStatus]) -> Result<(), Error> {
         if self.json {
             let workers = workers.iter().map(|worker| Worker {
                 id: worker.id,
@@ -65,24 +75,32 @@ impl Report {
                 ingest: &worker.ingest,
             });
             let workers = workers.collect();
-            return json(&Cluster { master, workers });
+            return say(json(&Cluster { master, workers })?).await;
         }
-        self.master(master)?;
+        self.master(master).await?;
         for worker in workers {
             let WorkerStatus {
                 id, pid, ingest, ..
             } = worker;
-            say(format_args!("worker {id} at {ingest} (pid {pid})"))?;
+            say(format_args!("worker {id} at {ingest} (pid {pid})")).await?;
         }
-        plain::header()
+        plain::header().await
     }
 
-    pub fn batch(&mut self, found: &Found) -> Result<(), Error> {
-        self.records += found.records;
+    pub async fn batch(&mut self, found: &Found) -> Result<(), Error> {
         match self.json {
-            true => json(&Batch::of(found)),
-            false => plain::batch(found, self.interval),
+            true => say(json(&Batch::of(found))?).await?,
+            false => plain::batch(found, self.interval).await?,
         }
+        self.records += found.records;
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// Of so many batches that were to be shown, those that nobody has read.
+    pub fn not_shown(&self, batches: u64) -> u64 {
+        let waiting = Console::stdout().waiting() as u64;
+        batches.saturating_sub(self.batches.saturating_sub(waiting))
     }
 
     /// Lines left out so far, as far as they are known: a worker's go with it.
@@ -91,7 +109,7 @@ impl Report {
     }
 
     /// The end: `received` is what the program counted, printed or not.
-    pub fn end(&self, received: u64) -> Result<(), Error> {
+    pub async fn end(&self, received: u64) -> Result<(), Error> {
         let (records_total, dead_letters) = (self.records, self.dead_letters);
         if dead_letters > 0 {
             warn(format_args!(
@@ -105,9 +123,10 @@ impl Report {
             ));
         }
         match self.json {
-            true => json(&End { records_total }),
-            false => say(format_args!("{records_total} lines in all")),
+            true => say(json(&End { records_total })?).await?,
+            false => say(format_args!("{records_total} lines in all")).await?,
         }
+        plain::written().await
     }
 }
 

@@ -11,3 +11,4 @@ mod local;
 mod page;
 mod process;
 mod text;
+mod unread;

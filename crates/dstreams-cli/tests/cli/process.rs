@@ -96,7 +96,7 @@ pub struct Running {
 }
 
 /// The lines that somebody prints.
-fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+pub fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     let from = BufReader::new(from).lines();
     std::thread::spawn(move || from.map_while(|line| sender.send(line.ok()?).ok()).count());
@@ -113,7 +113,8 @@ impl Running {
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let output = lines(child.stdout.take().unwrap());
-        let errors = lines(child.stderr.take().unwrap());
+        // Where it goes somewhere else, there are none.
+        let errors = child.stderr.take().map_or_else(|| channel().1, lines);
         Running {
             child,
             output,

@@ -106,6 +106,14 @@ impl ClusterArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct MasterArgs {
     /// Where workers, clients and `status` connect; port 0 takes a free one
+/// How a program ends.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Drain {
+    /// How long what was received may take to be run and committed, once a signal asks for the end
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
+    pub drain: Duration,
+}
+
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
     /// Workers that must be there before the first batch

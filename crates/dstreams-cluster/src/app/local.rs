@@ -2,14 +2,17 @@
 
 use dstreams::{Result, StreamContext};
 
-use super::attend::DRAIN;
+use super::arguments::Drain;
 use super::error::Error;
+use crate::logs;
 
 /// Run in this process alone
 ///
 /// SIGTERM or Ctrl-C ends the program: what was received is run and committed before.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    ends: Drain,
     /// Arguments of the program
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -20,8 +23,9 @@ pub async fn run(
     args: &Args,
     app: &dyn Fn(&[String]) -> Result<StreamContext>,
 ) -> Result<(), Error> {
+    logs::to_stderr();
     let running = app(&args.arguments)?.start().await?;
-    match running.run_until_signal(DRAIN).await?.unfinished {
+    match running.run_until_signal(args.ends.drain).await?.unfinished {
         0 => Ok(()),
         unfinished => Err(Error::Unfinished { unfinished }),
     }

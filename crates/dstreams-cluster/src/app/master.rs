@@ -5,11 +5,11 @@ use serde::Serialize;
 use tokio::time::interval;
 
 use super::arguments::MasterArgs;
-use super::attend::{DRAIN, LOOK, dismiss, gather};
+use super::attend::{LOOK, dismiss, gather};
 use super::error::Error;
 use super::members::Members;
 use super::signals::Signals;
-use super::{json, say};
+use super::{json, tell};
 use crate::{ClusterStatus, logs};
 
 /// Run as the master: decide, and have workers receive and run tasks
@@ -38,7 +38,7 @@ pub async fn run(
         members: Members::default(),
     };
 
-    let wanted = master.workers.into();
+    let (wanted, drain) = (master.workers.into(), master.ends.drain);
     let master = master.listen(context, arguments).await?;
     told.line(
         &Where {
@@ -57,7 +57,7 @@ pub async fn run(
         tokio::select! {
             ended = running.await_termination(None) => break ended,
             () = signals.next() => {
-                running.request_stop(!asked, Some(DRAIN));
+                running.request_stop(!asked, Some(drain));
                 asked = true;
             }
             _ = ticks.tick() => told.changes(&cluster.status()),
@@ -82,10 +82,10 @@ struct Told {
 
 impl Told {
     fn line(&self, object: &impl Serialize, text: impl std::fmt::Display) {
-        let _ = match self.json {
-            true => json(object).and_then(say),
-            false => say(text),
-        };
+        match self.json {
+            true => drop(json(object).map(tell)),
+            false => tell(text),
+        }
     }
 
     fn changes(&mut self, status: &ClusterStatus) {

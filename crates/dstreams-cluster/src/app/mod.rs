@@ -15,16 +15,16 @@ mod signals;
 mod status;
 mod worker;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dstreams::{Result, StreamContext};
 
-pub use arguments::{ClusterArgs, MasterArgs, Secret, WorkerArgs, address, duration};
+pub use arguments::{ClusterArgs, Drain, MasterArgs, Secret, WorkerArgs, address, duration};
 pub use attend::{DRAIN, dismiss, gather};
 pub use drain::{DrainArgs, drain};
 pub use error::Error;
+pub use dstreams::cluster::Console;
 pub use members::{Change, Members};
 pub use signals::Signals;
 pub use status::{StatusArgs, ask, print_status};
@@ -60,7 +60,7 @@ enum Role {
 /// must build the same graph in every process: what differs is refused when a worker joins.
 ///
 /// SIGTERM or Ctrl-C on the master (or in `local`) ends the program: what was received is run and
-/// committed first, for a minute at most; a second signal cuts that short. A worker leaves.
+/// committed first, for a minute at most or as `--drain` says; a second signal cuts that short. A worker leaves.
 ///
 /// Exit status: 0 when the program has ended, 1 when something failed (what, where and what to do
 /// is on standard error), 2 for wrong use.
@@ -94,7 +94,7 @@ pub fn main(app: impl Fn(&[String]) -> Result<StreamContext>) -> ExitCode {
     };
     match ended {
         Err(error) if !error.is_closed_output() => {
-            let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+            Console::stderr().offer(format!("error: {error}\n"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -109,13 +109,19 @@ fn on_threads(role: impl Future<Output = Result<(), Error>>) -> Result<(), Error
     ended
 }
 
-/// Prints one line, at once.
+/// Says something on standard output that nobody has to read.
+fn tell(line: impl std::fmt::Display) {
+    Console::stdout().offer(format!("{line}\n"));
+}
+
+/// Prints one line, at once. For processes that end by a signal, whatever they wait for.
 fn say(line: impl std::fmt::Display) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     let said = writeln!(out, "{line}").and_then(|()| out.flush());
     said.map_err(Error::Output)
 }
 
+    use std::io::Write;
 /// Something as one line of JSON.
 fn json(object: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(object).map_err(|error| Error::Output(error.into()))

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::arguments::WorkerArgs;
 use super::error::Error;
 use super::signals::Signals;
-use super::{json, say};
+use super::{json, tell};
 use crate::{logs, run_worker};
 
 /// Runs a worker until its program has ended; `app` builds the program from the arguments that the
@@ -33,12 +33,12 @@ pub fn work(
             master,
         };
         // A worker works though nobody listens.
-        let _ = match args.json {
-            true => json(&line).and_then(say),
-            false => say(format_args!(
+        match args.json {
+            true => drop(json(&line).map(tell)),
+            false => tell(format_args!(
                 "worker {worker} at {ingest}, of the master {master}"
             )),
-        };
+        }
     };
     Ok(run_worker(&options, app, &joined)?)
 }

@@ -1,14 +1,17 @@
 //! The outputs that come with the library: closures, print, channels, and sinks of users.
 
-use std::io::Write;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use crate::console::Console;
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
 use crate::stream::graph::OutputNode;
@@ -16,6 +19,9 @@ use crate::stream::keyed::Keyed;
 use crate::stream::output::{Output, Rdd, RddFn, Rows, Sink};
 use crate::stream::record::{Key, Record};
 use crate::stream::rows::{Op, panic_message};
+
+/// How long a print waits for whoever reads standard output before it says so.
+const UNREAD: Duration = Duration::from_secs(2);
 
 impl<T: Record> DStream<T> {
     /// Calls `f` with each RDD, in order of batch times, when the batch has been computed.
@@ -69,6 +75,9 @@ impl<T: Record> DStream<T> {
     }
 
     /// Prints the first `limit` records of each RDD under its batch time to standard output.
+    ///
+    /// A pipe that nobody reads, or a terminal that is stopped, holds up the batches after it, and so the producers,
+    /// until it is read or the program stops: after two seconds a warning says so. A closed one holds nothing up.
     #[track_caller]
     pub fn print(&self, limit: usize) {
         let operator = Operator::new("print", Location::caller());
@@ -139,7 +148,7 @@ struct ForEach<T, F> {
 }
 
 impl<T: Record, F: Fn(Rdd<T>) -> Result<(), BoxError> + Op> RddFn for ForEach<T, F> {
-    fn call(&self, rows: Rows) -> Result<()> {
+    fn call(&self, rows: Rows, _over: &CancellationToken) -> Result<()> {
         match catch_unwind(AssertUnwindSafe(|| (self.call)(Rdd::new(rows)))) {
             Ok(done) => done.map_err(|cause| Error::Sink {
                 output: self.operator.to_string(),
@@ -158,7 +167,7 @@ struct Print {
 }
 
 impl RddFn for Print {
-    fn call(&self, rows: Rows) -> Result<()> {
+    fn call(&self, rows: Rows, over: &CancellationToken) -> Result<()> {
         let mut left = self.limit;
         let mut shown = Vec::new();
         for batch in rows.partitions.iter().flatten() {
@@ -170,16 +179,33 @@ impl RddFn for Print {
             true => "(no records)".to_owned(),
             false => pretty_format_batches(&shown)?.to_string(),
         };
-        // Nobody reading standard output is no reason to stop a stream.
-        let _ = writeln!(std::io::stdout().lock(), "batch {}\n{table}", rows.batch);
-        Ok(())
+        let shown = async {
+            let stdout = Console::stdout();
+            stdout
+                .line(format_args!("batch {}\n{table}", rows.batch))
+                .await?;
+            stdout.written().await
+        };
+        let shown = async {
+            let mut shown = pin!(shown);
+            if let Ok(shown) = tokio::time::timeout(UNREAD, &mut shown).await {
+                return shown;
+            }
+            tracing::warn!("nobody reads standard output: `print` waits, and the batches after it");
+            shown.await
+        };
+        match Handle::current().block_on(over.run_until_cancelled(shown)) {
+            // A closed standard output is no reason to stop a stream.
+            Some(_) => Ok(()),
+            None => Err(Error::NotRunning),
+        }
     }
 }
 
 struct Collect(mpsc::UnboundedSender<Rows>);
 
 impl RddFn for Collect {
-    fn call(&self, rows: Rows) -> Result<()> {
+    fn call(&self, rows: Rows, _over: &CancellationToken) -> Result<()> {
         // A receiver that was dropped does not want the rest.
         let _ = self.0.send(rows);
         Ok(())

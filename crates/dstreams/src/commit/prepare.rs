@@ -83,11 +83,12 @@ impl Outputs {
     pub(crate) fn call(&self, batch: BatchTime, datasets: Vec<Option<Dataset>>) -> Result<()> {
         for ((output, _, schema), dataset) in self.0.iter().zip(datasets) {
             if let (Output::Rdd(call), Some(Dataset::Rows(partitions))) = (output, dataset) {
-                call.call(Rows {
+                let rows = Rows {
                     batch,
                     schema: Arc::clone(schema),
                     partitions,
-                })?;
+                };
+                call.call(rows, &CancellationToken::new())?;
             }
         }
         Ok(())
@@ -168,7 +169,7 @@ pub(crate) fn commit(
             return Err(Error::NotRunning);
         }
         match &prepared.output {
-            Output::Rdd(call) => call.call(prepared.rows.clone())?,
+            Output::Rdd(call) => call.call(prepared.rows.clone(), over)?,
             Output::Sink(sink) => {
                 let done = sink.commit(batch, prepared.parts.clone());
                 runtime.block_on(guard(&prepared.operator, done))?;

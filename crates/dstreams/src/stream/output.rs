@@ -10,6 +10,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use dstreams_control::BatchTime;
+use tokio_util::sync::CancellationToken;
 
 use super::record::{Record, records_of};
 use crate::error::{BoxError, Result};
@@ -181,7 +182,8 @@ pub trait Sink: Send + Sync + 'static {
 
 /// Something that is called with each RDD when its batch is committed.
 pub(crate) trait RddFn: Send + Sync {
-    fn call(&self, rows: Rows) -> Result<()>;
+    /// `over` ends waits for the outside: the program has ended.
+    fn call(&self, rows: Rows, over: &CancellationToken) -> Result<()>;
 }
 
 /// An output of the graph.

@@ -15,7 +15,7 @@ const STAGES: [&str; 9] = [
     "node",
 ];
 /// Used everywhere.
-const EVERYWHERE: [&str; 3] = ["error", "config", "crash"];
+const EVERYWHERE: [&str; 4] = ["error", "config", "console", "crash"];
 /// Names that say nothing.
 const NAMELESS: [&str; 6] = ["utils", "common", "core", "helpers", "manager", "base"];
 /// Lines of a file without its tests.

@@ -1,0 +1,164 @@
+//! Nobody reads what is printed: a full pipe, a closed one, and the way to the end from there.
+
+use std::io::{BufRead, BufReader, pipe};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Output};
+
+use serde_json::{Value, json};
+
+use crate::process::{Running, dstreams, end_of, kill, lines, message, run};
+use crate::text::text;
+
+/// A directory that is not there, and goes when its test ends.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        Dir(dir)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const COUNT: [&str; 10] = [
+    "wordcount",
+    "--json",
+    "--listen",
+    "127.0.0.1:0",
+    "--clients",
+    "127.0.0.1:0",
+    "--interval",
+    "20ms",
+    "--window",
+    "10m",
+];
+/// Words of a line, so long that a few batches are more than a pipe holds.
+const WORDS: usize = 10;
+
+/// So many lines, the same ones.
+fn long(lines: usize) -> String {
+    let word = |n: usize| format!("{n}{} ", "x".repeat(4000));
+    let line: String = (0..WORDS).map(word).collect();
+    (line + "\n").repeat(lines)
+}
+
+/// A program whose output is read up to its first line.
+fn start(arguments: &[&str]) -> (Child, BufReader<ChildStdout>, Value) {
+    let mut child = dstreams(&[&COUNT[..], arguments].concat()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    (child, output, serde_json::from_str(&line).unwrap())
+}
+
+/// Sends lines, which are acknowledged.
+fn send(first: &Value, text: &str) {
+    let to = first["clients"].as_str().unwrap();
+    message(run(&["send", to, "--stream", "lines"], text.as_bytes()), 0);
+}
+
+/// Ends a program that has filled the pipe, as `signals` say.
+fn end_unread(arguments: &[&str], text: &str, signals: &[&str]) -> Output {
+    let (mut child, output, first) = start(arguments);
+    send(&first, text);
+    let mut errors = child.stderr.take().unwrap();
+    let mut complaints = BufReader::new(&mut errors);
+    let mut line = String::new();
+    complaints.read_line(&mut line).unwrap();
+    assert!(
+        line.contains("nobody reads standard output") && line.contains("waits"),
+        "{line}"
+    );
+    for signal in signals {
+        kill(signal, child.id().into());
+    }
+    child.stderr = Some(errors);
+    let ended = end_of(child);
+    // Not before: a pipe that is closed is another matter.
+    drop(output);
+    ended
+}
+
+#[test]
+fn a_full_pipe_does_not_keep_a_program_from_its_end() {
+    std::thread::scope(|scope| {
+        // It had its time; and a second signal comes before it has.
+        for (drain, signals) in [("300ms", &["TERM"][..]), ("10m", &["TERM", "INT"])] {
+            scope.spawn(move || {
+                let said = message(end_unread(&["--drain", drain], &long(2), signals), 1);
+                let numbers: Vec<u64> = said.split(' ').flat_map(str::parse).collect();
+                let [hidden, left] = numbers[..] else {
+                    panic!("{said}")
+                };
+                assert!(hidden > 0 && left > 0, "{said}");
+                assert!(
+                    said.contains(&format!("{hidden} batch(es) were counted and not shown")),
+                    "{said}"
+                );
+            });
+        }
+    });
+}
+
+#[test]
+fn what_was_acknowledged_is_counted_though_nobody_has_read_the_output() {
+    let (unread, closed) = (Dir::new("unread"), Dir::new("closed"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let arguments = ["--state", unread.path(), "--drain", "100ms"];
+            message(end_unread(&arguments, &long(20), &["TERM"]), 1);
+            counts_on(&unread, 20 * WORDS);
+        });
+        scope.spawn(|| {
+            // `| head -1`
+            let (child, output, first) = start(&["--state", closed.path()]);
+            send(&first, &text(1, 100));
+            drop(output);
+            assert_eq!(message(end_of(child), 0), "");
+            let words = text(1, 100).split_whitespace().count();
+            counts_on(&closed, words);
+        });
+    });
+}
+
+/// The next program has all those words.
+fn counts_on(state: &Dir, words: usize) {
+    let mut program = Running::start(&[&COUNT[..], &["--state", state.path()]].concat());
+    while program.next()["window_words"] != json!(words) {}
+    program.terminate();
+    while program.next().get("records_total").is_none() {}
+    assert_eq!(program.wait().0.code(), Some(0));
+}
+
+#[test]
+fn logs_that_nobody_reads_hold_nothing_up() {
+    let (reader, writer) = pipe().unwrap();
+    let mut command = dstreams(&COUNT);
+    // So much is said of a few clients that no pipe holds it.
+    command.env("DSTREAMS_LOG", "trace").stderr(writer);
+    let mut program = Running::spawn(&mut command).listening();
+    drop(command);
+    for _ in 0..3 {
+        send(&program.first, &text(3, 10_000));
+    }
+    program.wait_for(30_000);
+    program.terminate();
+    program.end();
+    let said = lines(reader);
+    assert!(said.recv().is_ok());
+    let bytes: usize = said.iter().map(|line| line.len()).sum();
+    assert!(
+        bytes > 50_000,
+        "it has said only {bytes} bytes: nothing was held up"
+    );
+}

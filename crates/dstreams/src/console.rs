@@ -1,0 +1,301 @@
+//! [`Console`]: standard output or standard error, each written by a thread of its own.
+//!
+//! A terminal that is stopped, or a pipe that nobody reads, blocks a write for as long as it likes. Here that blocks one
+//! thread, which nobody waits for at the end of the process. What waits to be written is bounded: [`Console::line`]
+//! waits for room, [`Console::offer`] leaves out what has none, and counts it.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Bytes that wait to be written at most: as many as a pipe holds. A piece that is longer waits alone.
+const ROOM: usize = 64 << 10;
+/// How long an offer waits to be written, as long as the one before was: what is said last before a process ends is seen.
+const BRIEF: Duration = Duration::from_millis(200);
+/// The pause before the next try, where somebody else has made the file one that does not block.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub struct Console(Arc<Shared>);
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something is there to be written, or was written.
+    moved: Condvar,
+    /// Something was written, or nothing can be any more.
+    written: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<Vec<u8>>,
+    /// Of the pieces, and of the one that is being written.
+    bytes: usize,
+    /// Whether one is being written.
+    writing: bool,
+    /// Why nothing can be written any more.
+    failed: Option<ErrorKind>,
+    /// The last offer was not written in time.
+    stuck: bool,
+    /// Offers that there was no room for.
+    left_out: u64,
+}
+
+impl Queue {
+    fn waiting(&self) -> usize {
+        self.pieces.len() + usize::from(self.writing)
+    }
+}
+
+impl Console {
+    /// Standard output.
+    pub fn stdout() -> &'static Console {
+        static STDOUT: OnceLock<Console> = OnceLock::new();
+        STDOUT.get_or_init(|| Console::over("stdout", io::stdout()))
+    }
+
+    /// Standard error.
+    pub fn stderr() -> &'static Console {
+        static STDERR: OnceLock<Console> = OnceLock::new();
+        STDERR.get_or_init(|| Console::over("stderr", io::stderr()))
+    }
+
+    fn over(name: &str, to: impl Write + Send + 'static) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            moved: Condvar::new(),
+            written: Notify::new(),
+        });
+        let console = Console(Arc::clone(&shared));
+        let thread = thread::Builder::new().name(format!("dstreams-{name}"));
+        if let Err(error) = thread.spawn(move || shared.write(to)) {
+            console.lock().failed = Some(error.kind());
+        }
+        console
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock()
+    }
+
+    /// Queues a line when there is room. Can be cancelled: then nothing of it was queued. Fails if standard output
+    /// takes no more, such as a pipe that was closed.
+    pub async fn line(&self, line: impl Display) -> io::Result<()> {
+        let mut piece = Some(format!("{line}\n").into_bytes());
+        self.until(move |queue| {
+            let length = piece.as_ref().map_or(0, Vec::len);
+            let room = queue.waiting() == 0 || queue.bytes + length <= ROOM;
+            if room && let Some(piece) = piece.take() {
+                queue.bytes += length;
+                queue.pieces.push_back(piece);
+            }
+            room
+        })
+        .await
+    }
+
+    /// Waits until all that was queued is written. Can be cancelled.
+    pub async fn written(&self) -> io::Result<()> {
+        self.until(|queue| queue.waiting() == 0).await
+    }
+
+    async fn until(&self, mut is_so: impl FnMut(&mut Queue) -> bool) -> io::Result<()> {
+        loop {
+            let mut written = pin!(self.0.written.notified());
+            written.as_mut().enable();
+            {
+                let mut queue = self.lock();
+                if let Some(failed) = queue.failed {
+                    return Err(failed.into());
+                }
+                if is_so(&mut queue) {
+                    self.0.moved.notify_all();
+                    return Ok(());
+                }
+            }
+            written.await;
+        }
+    }
+
+    /// Queues bytes if there is room; else they are left out, and that is said when there is room again. Blocks for a
+    /// fifth of a second at most, and not at all while nobody reads.
+    pub fn offer(&self, piece: impl Into<Vec<u8>>) {
+        let piece = piece.into();
+        let mut queue = self.lock();
+        if queue.failed.is_some() || piece.is_empty() {
+            return;
+        }
+        if queue.waiting() > 0 && queue.bytes + piece.len() > ROOM {
+            queue.left_out += 1;
+            return;
+        }
+        queue.bytes += piece.len();
+        queue.pieces.push_back(piece);
+        self.0.moved.notify_all();
+        if !queue.stuck {
+            drop(queue);
+            let written = self.settle(BRIEF);
+            self.lock().stuck = !written;
+        }
+    }
+
+    /// Blocks until all is written, and returns true; or for so long.
+    pub fn settle(&self, most: Duration) -> bool {
+        let begun = Instant::now();
+        let mut queue = self.lock();
+        while queue.waiting() > 0 && queue.failed.is_none() {
+            let Some(left) = most.checked_sub(begun.elapsed()) else {
+                return false;
+            };
+            let waited = self.0.moved.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Pieces that are not written.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread's work.
+    fn write(&self, mut to: impl Write) {
+        loop {
+            let piece = self.next();
+            let length = piece.len();
+            let done = write_all(&mut to, &piece);
+            let mut queue = self.lock();
+            queue.writing = false;
+            queue.bytes -= length;
+            queue.stuck = false;
+            if let Err(error) = &done {
+                queue.failed = Some(error.kind());
+                queue.pieces.clear();
+            } else if queue.left_out > 0 {
+                let left_out = std::mem::take(&mut queue.left_out);
+                let line = format!("{left_out} line(s) were left out here: nobody read them\n");
+                queue.bytes += line.len();
+                queue.pieces.push_back(line.into_bytes());
+            }
+            drop(queue);
+            self.moved.notify_all();
+            self.written.notify_waiters();
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Vec<u8> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(piece) = queue.pieces.pop_front() {
+                queue.writing = true;
+                return piece;
+            }
+            queue = self
+                .moved
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn write_all(to: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+    loop {
+        match to.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, PipeReader, pipe};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn console() -> (Console, PipeReader) {
+        let (reader, writer) = pipe().unwrap();
+        (Console::over("test", writer), reader)
+    }
+
+    /// Queues lines until one has to wait, and nothing moves.
+    fn fill(console: &Console) {
+        let line = "x".repeat(999);
+        let full = || console.line(&line).now_or_never().is_none();
+        // The thread may still be at work on what it was given.
+        while !full() || console.settle(Duration::from_millis(50)) || !full() {}
+    }
+
+    #[tokio::test]
+    async fn a_line_waits_for_room_and_none_is_lost() {
+        let (console, reader) = console();
+        fill(&console);
+        let waiting = console.waiting();
+        assert!(
+            (50..200).contains(&waiting),
+            "{waiting} lines of 1000 bytes"
+        );
+        let lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let reads = thread::spawn(|| lines.take_while(|line| line != "the last").count());
+        console.line("the last").await.unwrap();
+        console.written().await.unwrap();
+        assert_eq!(console.waiting(), 0);
+        assert!(reads.join().unwrap() > waiting);
+    }
+
+    #[test]
+    fn offers_do_not_block_and_those_left_out_are_counted() {
+        let (console, reader) = console();
+        fill(&console);
+        for _ in 0..1000 {
+            console.offer("y".repeat(1000) + "\n");
+        }
+        assert!(console.waiting() < 200);
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let said = lines.find(|line| line.contains("left out")).unwrap();
+        let left_out: u64 = said.split(' ').next().unwrap().parse().unwrap();
+        assert!((900..=1000).contains(&left_out), "{said}");
+        // It is read again: an offer is written when the call returns.
+        console.offer("z\n");
+        assert_eq!(lines.next().unwrap(), "z");
+    }
+
+    #[tokio::test]
+    async fn a_closed_pipe_ends_those_that_wait() {
+        let (console, reader) = console();
+        fill(&console);
+        let line = "x".repeat(999);
+        let waits = async { console.line(&line).await.map_err(|error| error.kind()) };
+        let (waited, ()) = tokio::join!(waits, async { drop(reader) });
+        assert_eq!(waited, Err(ErrorKind::BrokenPipe));
+        assert!(console.settle(Duration::ZERO));
+        console.offer("nothing");
+        assert_eq!(console.waiting(), 0);
+    }
+}
