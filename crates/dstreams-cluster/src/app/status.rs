@@ -106,6 +106,12 @@ fn table(master: &str, status: &ClusterStatus) -> String {
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
         let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");
     }
+    for (operator, rejected) in &status.rejected {
+        let _ = writeln!(
+            text,
+            "{rejected} records were rejected by {operator}, and nothing reads them"
+        );
+    }
     let streams = status.streams.iter().map(|stream| {
         let listening = stream.listening.clone();
         let listening = listening.unwrap_or_else(|| "every worker".to_owned());

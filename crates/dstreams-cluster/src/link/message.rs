@@ -119,6 +119,7 @@ pub struct Holds {
     pub block_memory: usize,
     pub kept: usize,
     pub dead_letters: BTreeMap<String, u64>,
+    pub rejected: BTreeMap<String, u64>,
     pub resident_memory: u64,
 }
 

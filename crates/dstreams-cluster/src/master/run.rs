@@ -343,6 +343,9 @@ impl Workers for Remote {
             for (stream, count) in worker.holds.dead_letters {
                 *held.dead_letters.entry(stream).or_default() += count;
             }
+            for (operator, count) in worker.holds.rejected {
+                *held.rejected.entry(operator).or_default() += count;
+            }
         }
         held
     }

@@ -16,6 +16,8 @@ pub struct ClusterStatus {
     pub workers: Vec<WorkerStatus>,
     /// The input streams, and what is known of them.
     pub streams: Vec<StreamStatus>,
+    /// Records that an operator has rejected and nothing has read, by operator.
+    pub rejected: BTreeMap<String, u64>,
     /// Jobs of the engine that run or wait.
     pub jobs: usize,
     /// Batches that took effect.
@@ -84,6 +86,9 @@ impl Watch {
         for (id, worker) in hub.workers() {
             for (stream, count) in worker.holds.dead_letters {
                 *dead_letters.entry(stream).or_default() += count;
+            }
+            for (operator, count) in worker.holds.rejected {
+                *status.rejected.entry(operator).or_default() += count;
             }
             let of = |is: &dyn Fn(&super::hub::Holders) -> bool| {
                 let all = (0..).zip(&holders);

@@ -435,6 +435,7 @@ impl Epoch {
             kept: self.site.kept.len(),
             dead_letters: self.dead_letters.counts(),
             resident_memory: resident_memory(),
+            rejected: self.site.plans.rejected(),
         }
     }
 }

@@ -279,6 +279,9 @@ impl Workers for ThisProcess {
     }
 
     fn held(&self) -> Held {
-        self.receivers.held()
+        Held {
+            rejected: self.plans.rejected(),
+            ..self.receivers.held()
+        }
     }
 }

@@ -174,6 +174,7 @@ impl Receivers {
     pub async fn end(&self) {
         for lane in &self.lanes {
             let _ = lane.send(Seal {
+            rejected: Default::default(),
                 batch: BatchTime(u64::MAX),
                 last: true,
             });

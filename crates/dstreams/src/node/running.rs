@@ -71,6 +71,9 @@ pub struct Status {
     pub blocks: usize,
     /// Dead letters of each stream.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Records that an operator has rejected and nothing has read, by operator: see [`Tried`](crate::Tried). Those of a
+    /// batch that ran again are counted again; on a cluster, those of a worker go with it.
+    pub rejected: BTreeMap<String, u64>,
     /// Producers that were forgotten because there were more than [`Config::producers`](crate::Config::producers).
     pub forgotten_producers: u64,
     /// Checkpoints that could not be written since the last one that could: until there is one again, the journal grows.
@@ -109,6 +112,7 @@ impl Running {
             block_memory: held.block_memory,
             blocks: held.blocks,
             dead_letters: held.dead_letters,
+            rejected: held.rejected,
             // Checkpoints forget those that the receivers have forgotten, sooner or later.
             forgotten_producers: held.forgotten_producers.max(durable.unwrap_or_default()),
             checkpoint_failures: self

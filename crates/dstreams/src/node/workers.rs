@@ -97,6 +97,8 @@ pub struct Held {
     pub blocks: usize,
     /// Dead letters of each stream.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Rejected records that nothing has read, by operator.
+    pub rejected: BTreeMap<String, u64>,
     /// Producers that were forgotten because there were too many.
     pub forgotten_producers: u64,
 }

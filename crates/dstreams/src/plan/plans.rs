@@ -1,11 +1,13 @@
 //! [`Plans`]: the templates of a program.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compile::compile;
 use super::template::{StateSpec, Template};
 use crate::error::Result;
 use crate::stream::graph::Graph;
+use crate::stream::rejects::Readers;
 
 /// A program's graph as templates: a small batch runs as one task and pays for no exchange.
 pub struct Plans {
@@ -15,6 +17,7 @@ pub struct Plans {
     pub tasks: usize,
     /// What each state is.
     pub states: Vec<StateSpec>,
+    rejects: Vec<Arc<Readers>>,
 }
 
 impl Plans {
@@ -28,11 +31,18 @@ impl Plans {
             many: Arc::new(many),
             tasks,
             states,
+            rejects: graph.rejects.clone(),
         })
     }
 
     /// The template for batches that run as several tasks, or as one.
     pub fn of(&self, many: bool) -> &Arc<Template> {
         if many { &self.many } else { &self.one }
+    }
+
+    /// Records that operators have rejected in this process and nothing has read, by operator.
+    pub fn rejected(&self) -> BTreeMap<String, u64> {
+        let rejects = self.rejects.iter();
+        rejects.filter_map(|readers| readers.missed()).collect()
     }
 }

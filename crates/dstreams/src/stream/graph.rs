@@ -14,6 +14,7 @@ use datafusion::logical_expr::ScalarUDF;
 use super::agg::AggPlan;
 use super::initial::Initial;
 use super::output::Output;
+use super::rejects::Readers;
 use super::relational::Query;
 use super::rows::{Reducer, RowsFn};
 use super::tracker::Tracker;
@@ -156,6 +157,8 @@ pub(crate) struct Graph {
     pub directories: BTreeMap<PathBuf, Operator>,
     pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
     pub functions: Vec<Arc<ScalarUDF>>,
+    /// Of each operator that may reject records.
+    pub rejects: Vec<Arc<Readers>>,
 }
 
 impl Graph {

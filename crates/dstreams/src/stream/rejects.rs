@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use datafusion::arrow::array::{
     Array, ArrayRef, BooleanArray, RecordBatch, StringViewArray, UInt8Array, UInt32Array,
@@ -26,6 +26,41 @@ use crate::error::{Error, Result};
 
 /// Kind of a row that was made.
 pub(super) const OK: u8 = 0;
+/// Who reads what an operator rejects, and what nobody has read.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    operator: String,
+    are_there: AtomicBool,
+    missed: AtomicU64,
+}
+
+impl Readers {
+    pub fn new(operator: String) -> Self {
+        Readers {
+            operator,
+            are_there: AtomicBool::new(false),
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// There is one.
+    pub fn add(&self) {
+        self.are_there.store(true, Ordering::Relaxed);
+    }
+
+    fn are_there(&self) -> bool {
+        self.are_there.load(Ordering::Relaxed)
+    }
+
+    /// The operator, and how many records it has rejected in this process that nobody has read, if there are any.
+    pub fn missed(&self) -> Option<(String, u64)> {
+        match self.missed.load(Ordering::Relaxed) {
+            0 => None,
+            missed => Some((self.operator.clone(), missed)),
+        }
+    }
+}
+
 /// Kind of a row that was rejected.
 pub(super) const REJECTED: u8 = 1;
 /// Bytes of a reason: a message of an error may have the whole record in it.
@@ -107,7 +142,7 @@ struct Joining {
     both: Both,
     /// The columns of the other kind for rows that were made, and the kind itself: as long as the longest batch was.
     absent: Vec<ArrayRef>,
-    read: Arc<AtomicBool>,
+    read: Arc<Readers>,
     operator: String,
     /// How many were rejected, and the first reason.
     rejected: usize,
@@ -115,7 +150,7 @@ struct Joining {
 }
 
 impl Joining {
-    fn new(both: &Both, read: &Arc<AtomicBool>, operator: &str) -> Self {
+    fn new(both: &Both, read: &Arc<Readers>, operator: &str) -> Self {
         Joining {
             both: both.clone(),
             absent: Vec::new(),
@@ -171,12 +206,11 @@ impl Joining {
 
 impl Drop for Joining {
     fn drop(&mut self) {
-        if let Some(first) = self
-            .first
-            .take()
-            .filter(|_| !self.read.load(Ordering::Relaxed))
-        {
+        if let Some(first) = self.first.take().filter(|_| !self.read.are_there()) {
             let (operator, rejected) = (&self.operator, self.rejected);
+            self.read
+                .missed
+                .fetch_add(rejected as u64, Ordering::Relaxed);
             tracing::warn!(%operator, rejected, first, "records were rejected, and nothing reads them");
         }
     }
@@ -186,13 +220,13 @@ impl Drop for Joining {
 pub(super) struct Attempt<T, U, F> {
     call: Arc<F>,
     both: Both,
-    read: Arc<AtomicBool>,
+    read: Arc<Readers>,
     operator: String,
     types: PhantomData<fn() -> (T, U)>,
 }
 
 impl<T, U, F> Attempt<T, U, F> {
-    pub fn new(call: F, both: Both, read: Arc<AtomicBool>, operator: String) -> Self {
+    pub fn new(call: F, both: Both, read: Arc<Readers>, operator: String) -> Self {
         Attempt {
             call: Arc::new(call),
             both,
@@ -302,12 +336,12 @@ fn without(
 pub(super) struct NoNulls {
     record: SchemaRef,
     both: Both,
-    read: Arc<AtomicBool>,
+    read: Arc<Readers>,
     operator: String,
 }
 
 impl NoNulls {
-    pub fn new(record: SchemaRef, both: Both, read: Arc<AtomicBool>, operator: String) -> Self {
+    pub fn new(record: SchemaRef, both: Both, read: Arc<Readers>, operator: String) -> Self {
         NoNulls {
             record,
             both,

@@ -7,21 +7,21 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 
 use super::dstream::{DStream, relational_as};
 use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::record::{Out, Record};
-use super::rejects::{Attempt, Both, NoNulls, OK, REJECTED, bounded};
+use super::rejects::{Attempt, Both, NoNulls, OK, REJECTED, Readers, bounded};
 use super::relational::Query;
 use super::rows::{Op, Pick, RowsFn};
 use crate::error::{Operator, Result};
 
 /// What an operator that may fail for single records gives: see [`DStream::try_map`].
 ///
-/// Rejected records that nothing reads are gone: then each task logs how many there were, and the first reason.
+/// Rejected records that nothing reads are gone: then each task logs how many there were, and the first reason, and
+/// [`Status::rejected`](crate::Status::rejected) counts them.
 #[must_use = "read `ok`, and `rejected` too: what nothing reads is gone"]
 pub struct Tried<T, U> {
     graph: GraphRef,
@@ -30,7 +30,7 @@ pub struct Tried<T, U> {
     both: Both,
     operator: Operator,
     /// Whether something reads what was rejected.
-    read: Arc<AtomicBool>,
+    read: Arc<Readers>,
     types: PhantomData<fn() -> (T, U)>,
 }
 
@@ -39,10 +39,11 @@ impl<T: Record, U: Record> Tried<T, U> {
         graph: &GraphRef,
         input: NodeId,
         operator: Operator,
-        rows: impl FnOnce(Both, Arc<AtomicBool>) -> Arc<dyn RowsFn>,
+        rows: impl FnOnce(Both, Arc<Readers>) -> Arc<dyn RowsFn>,
     ) -> Self {
         let both = Both::new(&U::schema(), &T::schema());
-        let read = Arc::new(AtomicBool::new(false));
+        let read = Arc::new(Readers::new(operator.to_string()));
+        graph.lock().rejects.push(Arc::clone(&read));
         let op = NodeOp::Rows(rows(both.clone(), Arc::clone(&read)));
         let node = graph.add_to(input, op, both.schema(), operator.clone());
         Tried {
@@ -64,7 +65,7 @@ impl<T: Record, U: Record> Tried<T, U> {
     ///
     /// A reason has up to 1,024 bytes; what is longer is cut off, and says so.
     pub fn rejected(&self) -> DStream<(String, T)> {
-        self.read.store(true, Ordering::Relaxed);
+        self.read.add();
         self.pick(REJECTED, <(String, T)>::schema())
     }
 

@@ -186,3 +186,38 @@ fn an_output_may_fail() {
         assert_eq!(cause.to_string(), "the other side is away");
     });
 }
+
+#[test]
+fn rejected_records_that_nothing_reads_are_counted_in_the_status() {
+    block_on(async {
+        let mut program = Program::new(small(2, 4, 4));
+        let (queue, texts) = program.ctx.queue::<String>("texts");
+        let read = texts.try_map(|text| text.parse::<i64>());
+        let (line, unread) = (line!(), texts.try_map(|text| text.parse::<i64>()));
+        read.ok().for_each_rdd(|_| {});
+        read.rejected().for_each_rdd(|_| {});
+        unread.ok().for_each_rdd(|_| {});
+        let mut live = program.start().await;
+        for (texts, missed) in [
+            (vec!["1"; 9], None),
+            (vec!["1", "x", "y"], Some(2)),
+            (vec!["z"; 9], Some(11)),
+        ] {
+            queue
+                .push(texts.into_iter().map(String::from))
+                .await
+                .unwrap();
+            live.batch().await;
+            let rejected = live.running.status().rejected;
+            let operator = format!("`try_map` at {}:{line}", file!());
+            assert_eq!(
+                rejected,
+                missed
+                    .map(|missed| (operator, missed))
+                    .into_iter()
+                    .collect()
+            );
+        }
+        live.running.stop(true, None).await.unwrap();
+    });
+}
