@@ -177,6 +177,19 @@ pub enum Error {
         #[source]
         cause: Arc<DataFusionError>,
     },
+    /// A record is larger than what workers of a cluster send to each other.
+    #[error(
+        "a record of {bytes} bytes for stream `{stream}` is too large: on a cluster a record has {most} bytes at most; \
+         cut it into several"
+    )]
+    TooLarge {
+        /// The stream that it was for.
+        stream: String,
+        /// Its size.
+        bytes: usize,
+        /// What is possible.
+        most: usize,
+    },
     /// The context has stopped (or was never started).
     #[error("the stream context is not running")]
     NotRunning,

@@ -21,6 +21,8 @@ use crate::plan::{Part, Source};
 const MESSAGE: usize = 60 << 20;
 /// Bytes of rows in one message, about.
 const PIECE: usize = 16 << 20;
+/// The largest record, in bytes: it fits into a message, with all that goes with it there.
+pub const RECORD: usize = 32 << 20;
 
 /// What a block is, beside its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,7 +106,12 @@ fn pieces(rows: RecordBatch) -> Vec<dstreams::Result<RecordBatch>> {
     let length = rows.num_rows().div_ceil(count).max(1);
     let starts = (0..rows.num_rows()).step_by(length);
     let piece = |from| rows.slice(from, length.min(rows.num_rows() - from));
-    starts.map(|from| compact(&piece(from))).collect()
+    // Rows differ in size: a piece may still be too large.
+    let cut = |piece: dstreams::Result<RecordBatch>| match piece {
+        Ok(piece) if piece.num_rows() > 1 => pieces(piece),
+        piece => vec![piece],
+    };
+    starts.flat_map(|from| cut(compact(&piece(from)))).collect()
 }
 
 /// Rows from Flight messages.
@@ -172,5 +179,26 @@ mod tests {
             .flat_map(|rows| rows.column(0).as_string_view().iter());
         let found: Vec<_> = found.map(|text| text.unwrap().to_owned()).collect();
         assert_eq!(found, (0..70).map(text).collect::<Vec<_>>());
+    }
+
+    /// The largest records that are taken in lie together, among many small ones.
+    #[test]
+    fn records_of_different_sizes_go_in_messages_that_fit() {
+        let text = |n: usize| "x".repeat(if (41..44).contains(&n) { RECORD } else { n });
+        let texts: StringViewArray = (0..100).map(|n| Some(text(n))).collect();
+        let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+        let messages = encode(futures::stream::iter([Ok(rows)]), None);
+        let messages: Vec<FlightData> =
+            futures::executor::block_on(messages.try_collect()).unwrap();
+        let sizes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).collect();
+        assert!(sizes.iter().all(|size| *size < MESSAGE), "{sizes:?}");
+        let messages = futures::stream::iter(messages.into_iter().map(Ok));
+        let rows = futures::executor::block_on(decode(messages)).unwrap();
+        let lengths = rows.iter().flat_map(|rows| {
+            let texts = rows.column(0).as_string_view().iter();
+            texts.map(|text| text.unwrap().len()).collect::<Vec<_>>()
+        });
+        let expected: Vec<_> = (0..100).map(|n| text(n).len()).collect();
+        assert_eq!(lengths.collect::<Vec<_>>(), expected);
     }
 }

@@ -6,8 +6,10 @@ use dstreams::cluster::{Parts, Place};
 use dstreams::{Clients, Error, Result};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
 
+use crate::data::RECORD;
+
 /// The longest line that workers copy to each other for sure: a record travels whole, in a message of at most 64 MiB.
-const LONGEST_LINE: usize = 32 << 20;
+const LONGEST_LINE: usize = RECORD;
 
 /// Refuses inputs that no worker could receive, or that clients and workers could not tell apart.
 pub fn check_inputs(parts: &Parts) -> Result<()> {

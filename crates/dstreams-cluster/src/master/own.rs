@@ -7,6 +7,7 @@ use dstreams::cluster::{BlockStore, Durable, Parts, Receivers, Restored, open_so
 use dstreams_control::cluster::InputKind;
 
 use super::hub::Hub;
+use crate::data::RECORD;
 
 /// Opens the inputs and runs them, after an earlier process where one left something.
 pub async fn begin(
@@ -15,7 +16,8 @@ pub async fn begin(
     store: &Arc<BlockStore>,
     kept: Option<(&Arc<Durable>, &Restored)>,
 ) -> Result<Receivers> {
-    let mut receivers = Receivers::new(store, &hub.mailbox, parts.config.block_memory);
+    let mut receivers =
+        Receivers::new(store, &hub.mailbox, parts.config.block_memory).with_record_bytes(RECORD);
     let sources = std::mem::take(&mut parts.sources);
     for (at, mut source) in (0u32..).zip(sources) {
         if hub.inputs[at as usize].kind != InputKind::Master {

@@ -18,7 +18,7 @@ use super::lane::{self, held};
 use super::memory::Memory;
 use super::on_disk::{OnDisk, Since};
 use super::state::Standbys;
-use crate::data::{CLIENT_MESSAGE, CopyHeader, Received};
+use crate::data::{CLIENT_MESSAGE, CopyHeader, RECORD, Received};
 use crate::execute::Site;
 use crate::link::{HeldBlock, Holds, Sender, ToMaster, ToWorker};
 
@@ -229,7 +229,8 @@ impl Epoch {
         };
         let (budget, dead) = (self.memory.received.clone(), self.dead_letters.clone());
         let intake = Intake::new(receiver, &name, schema, &self.config, budget, dead);
-        let intake = Arc::new(intake.with_copies().with_positions(positions));
+        let intake = intake.with_copies().with_record_bytes(RECORD);
+        let intake = Arc::new(intake.with_positions(positions));
         if self.dead_letter_input == Some(at) {
             self.dead_letters.connect(Arc::clone(&intake));
         }

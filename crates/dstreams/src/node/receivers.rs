@@ -33,6 +33,7 @@ pub struct Receivers {
     budget: Budget,
     dead_letters: DeadLetters,
     closing: Closing,
+    record_bytes: usize,
 }
 
 impl Receivers {
@@ -48,7 +49,14 @@ impl Receivers {
             budget: Budget::new(bytes),
             dead_letters: DeadLetters::default(),
             closing: Closing::default(),
+            record_bytes: usize::MAX,
         }
+    }
+
+    /// Records that are larger are refused.
+    pub fn with_record_bytes(mut self, bytes: usize) -> Self {
+        self.record_bytes = bytes;
+        self
     }
 
     /// Adds the receiver of an input; with a lane, and what an earlier process left, where the program is kept.
@@ -63,7 +71,8 @@ impl Receivers {
         let first = kept.map_or(0, |(_, restored)| restored.first_receiver());
         let receiver = ReceiverId(first + u64::from(input));
         let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
-        let intake = Intake::new(receiver, &name, schema, &parts.config, budget, dead);
+        let intake = Intake::new(receiver, &name, schema, &parts.config, budget, dead)
+            .with_record_bytes(self.record_bytes);
         let intake = Arc::new(match kept {
             Some((_, restored)) => intake
                 .with_copies()

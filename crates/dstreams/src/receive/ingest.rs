@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::block::{Block, bytes_of};
 use super::budget::{Budget, Share};
 use super::dead_letter::{DeadLetters, KEPT, Letter};
+use super::largest::largest_record;
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
@@ -41,7 +42,8 @@ impl Ingest {
     /// memory; on disk where the program is kept in a directory; held by another worker too on a cluster.
     ///
     /// Waits while the memory for received records is full. Fails if the columns are not those of
-    /// the stream, if they have more than 1 GiB, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
+    /// the stream, if they have more than 1 GiB, if one of them is larger than 32 MiB and workers of a cluster would
+    /// have to send it to each other, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
     /// safe, since the disk is full or the context stops before that: then they may be in a batch, or not.
     pub async fn push(&self, records: RecordBatch) -> Result<()> {
         self.0.push(records).await
@@ -113,6 +115,8 @@ pub struct Intake {
     pub line_bytes: usize,
     /// The most connections at once.
     pub connections: usize,
+    /// The largest record, in bytes, where there is a bound.
+    record_bytes: usize,
     receiver: ReceiverId,
     block_bytes: usize,
     open: Mutex<Open>,
@@ -184,6 +188,7 @@ impl Intake {
             dead_letters,
             line_bytes: config.line_bytes,
             connections: config.connections,
+            record_bytes: usize::MAX,
             receiver,
             block_bytes: config.block_bytes,
             open: Mutex::default(),
@@ -245,6 +250,12 @@ impl Intake {
             fresh: Notify::new(),
             safe: watch::Sender::default(),
         });
+        self
+    }
+
+    /// A record of more bytes is refused: workers could not send it to each other.
+    pub fn with_record_bytes(mut self, bytes: usize) -> Self {
+        self.record_bytes = bytes;
         self
     }
 
@@ -330,6 +341,16 @@ impl Intake {
         }
         let bytes = memory_size(&records);
         self.check_size(&records, bytes)?;
+        if bytes > self.record_bytes {
+            let largest = largest_record(&records);
+            if largest > self.record_bytes {
+                return Err(Error::TooLarge {
+                    stream: self.stream.clone(),
+                    bytes: largest,
+                    most: self.record_bytes,
+                });
+            }
+        }
         let memory = self.budget.take(bytes).await;
         self.add(records, bytes, memory, mark).map(Some)
     }

@@ -15,6 +15,7 @@ mod files;
 mod first;
 mod generator;
 mod ingest;
+mod largest;
 mod lines;
 mod queue;
 mod source;
