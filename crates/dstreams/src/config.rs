@@ -30,7 +30,8 @@ pub struct Config {
     /// as much as the block memory beside it.
     pub line_bytes: usize,
     /// Connections at once to one address, of TCP text or of clients; more are refused. Default: 16 384, each of which
-    /// may hold 16 KiB when it is idle. The process needs as many descriptors.
+    /// may hold 16 KiB when it is idle. The process needs as many descriptors and a third more: a quarter of those that it
+    /// may have (32 to 1,024) are left for files, and connections beyond the others wait to be accepted.
     pub connections: usize,
     /// Rows of the Arrow batches that operators work on. Default: 2048, so that what one closure
     /// writes is still in the core's first cache when the next one reads it.

@@ -86,7 +86,7 @@ pub mod cluster {
         BlockJournal, CheckpointPlan, DirLock, Durable, Held, Inbox, LINGER, Mailbox, Owner,
         PartAt, Parts, READ_AT_ONCE, Receivers, Restored, Seal, Sources, Store, Ticket, Workers,
         Writing, WrittenFile, blocking, dir_of, load, on_disk, open_source, replay, run_on,
-        run_source, state_file, write,
+        run_source, say_reachable, state_file, write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::receive::{

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process::{DSTREAMS, Running, dstreams, message, program, run};
+use crate::process::{DSTREAMS, Running, dstreams, message, program, run, until};
 use crate::text::{naive, text};
 
 /// A `wordcount` that takes text and clients.
@@ -325,11 +325,15 @@ fn send_says_what_is_wrong() {
 }
 
 /// With more connections than descriptors: those that are there are served, the others when there is room, and the log
-/// says so now and then.
+/// says so now and then. Descriptors for files are left: a program that is kept in a directory runs on.
 #[test]
 fn connections_beyond_the_descriptors_wait() {
+    let state = std::env::temp_dir().join(format!("dstreams-descriptors-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&state);
     let counts = format!(
-        "ulimit -n 64; exec {DSTREAMS} wordcount --json --listen 127.0.0.1:0 --interval 50ms --window 10m"
+        "ulimit -n 64; exec {DSTREAMS} wordcount --json --listen 127.0.0.1:0 --clients 127.0.0.1:0 \
+         --interval 50ms --window 10m --state {}",
+        state.display()
     );
     let mut command = program("sh", &["-c", &counts]);
     let mut program = Running::spawn(&mut command).listening();
@@ -340,13 +344,73 @@ fn connections_beyond_the_descriptors_wait() {
             socket
         })
         .collect();
-    let told = program.complaint_with("cannot accept connections");
-    assert!(told.contains("os error 24"), "{told}");
-    program.wait_for_some(30);
-    sockets.drain(..60);
+    // Clients have the same descriptors, and say nothing here.
+    let silent: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(program.said("clients")).unwrap())
+        .collect();
+    let told = program.complaint_with("connections wait to be accepted");
+    assert!(told.contains("ulimit -n"), "{told}");
+    program.wait_for_some(25);
+    // Checkpoints are written meanwhile.
+    let kept = || {
+        run(
+            &["checkpoint", "inspect", "--json", state.to_str().unwrap()],
+            b"",
+        )
+        .stdout
+    };
+    let has_checkpoint = || {
+        let kept: serde_json::Value = serde_json::from_slice(&kept()).unwrap_or_default();
+        !kept["checkpoint"].is_null()
+    };
+    until("a checkpoint", has_checkpoint);
+    drop(silent);
+    sockets.drain(..80);
     program.wait_for(100);
+    let clients = program.said("clients").to_owned();
+    message(run(&["send", &clients, "--stream", "lines"], b"y\n"), 0);
+    program.wait_for(101);
+    drop(sockets);
     program.terminate();
     let (total, errors) = program.end();
-    assert_eq!(total, 100);
+    assert_eq!(total, 101);
     assert!(errors.lines().count() < 10, "{errors}");
+    std::fs::remove_dir_all(&state).unwrap();
+}
+
+#[test]
+fn what_other_machines_can_reach_is_said_at_the_start() {
+    let start = [
+        "wordcount",
+        "--json",
+        "--listen",
+        "0.0.0.0:0",
+        "--clients",
+        "127.0.0.1:0",
+    ];
+    let mut program = Running::start(&start);
+    let said = program.complaint_with("other machines can reach");
+    for part in [
+        "stream `text`",
+        "address=0.0.0.0:",
+        "nothing asks for a token",
+    ] {
+        assert!(said.contains(part), "{said} does not say {part}");
+    }
+    program.terminate();
+    // Nothing of the other one, which they cannot.
+    assert_eq!(program.end(), (0, String::new()));
+}
+
+#[test]
+fn how_long_a_cluster_bears_with_silence_is_checked() {
+    let worker = ["worker", "--master", "127.0.0.1:1", "--patience", "10ms"];
+    let error = message(run(&worker, b""), 2);
+    assert!(error.contains("1s to 24h"), "{error}");
+    let master = ["master", "--listen", "127.0.0.1:0", "--silence", "1s"];
+    let error = message(run(&master, b""), 1);
+    assert!(
+        error.contains("silence") && error.contains("2 s to an hour"),
+        "{error}"
+    );
 }

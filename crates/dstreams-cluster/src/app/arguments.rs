@@ -9,8 +9,7 @@ use clap::value_parser;
 use dstreams::StreamContext;
 
 use super::error::Error;
-use crate::data::check_reached;
-use crate::master::check_exposed;
+use crate::worker::{LEAST_PATIENCE, MOST_PATIENCE};
 use crate::{Master, MasterOptions, WorkerOptions};
 
 /// Holds the secret where no file is given.
@@ -67,6 +66,9 @@ pub struct ClusterArgs {
     /// Workers that hold a block: with 2 the loss of any one loses nothing that was acknowledged
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=2))]
     copies: u8,
+    /// How long a worker may be silent before it is given up, 2s to 1h; one whose process ends is noticed at once
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
+    silence: Duration,
     #[command(flatten)]
     secret: Secret,
 }
@@ -76,6 +78,7 @@ impl Default for ClusterArgs {
         ClusterArgs {
             partitions: None,
             copies: 2,
+            silence: Duration::from_secs(10),
             advertise: None,
             secret: Secret::default(),
         }
@@ -91,6 +94,7 @@ impl ClusterArgs {
             workers,
             partitions: self.partitions.map(usize::from),
             copies: usize::from(self.copies),
+            silence: self.silence,
             token: self.secret.read()?,
             ..MasterOptions::default()
         })
@@ -102,10 +106,6 @@ impl ClusterArgs {
     }
 }
 
-/// What a master is told.
-#[derive(Debug, Clone, clap::Args)]
-pub struct MasterArgs {
-    /// Where workers, clients and `status` connect; port 0 takes a free one
 /// How a program ends.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Drain {
@@ -114,6 +114,10 @@ pub struct Drain {
     pub drain: Duration,
 }
 
+/// What a master is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MasterArgs {
+    /// Where workers, clients and `status` connect; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
     /// Workers that must be there before the first batch
@@ -122,6 +126,9 @@ pub struct Drain {
     /// How the program is spread.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// How it ends.
+    #[command(flatten)]
+    pub ends: Drain,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -170,6 +177,9 @@ pub struct WorkerArgs {
     /// How long to look for a master, at first and when the link to it broke
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
     retry: Duration,
+    /// How long the master may be silent (stopped, or on a machine that swaps) before it is given up, 1s to 24h
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = patience)]
+    patience: Duration,
     #[command(flatten)]
     secret: Secret,
     /// Print one JSON object a line
@@ -178,19 +188,18 @@ pub struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    /// The options of a worker. Fails where others could reach it and there is no secret.
+    /// The options of a worker.
     pub(super) fn options(&self) -> Result<WorkerOptions, Error> {
         let mut options = WorkerOptions::new(&self.master);
         options.listen = self.listen.clone().unwrap_or_else(|| beside(&self.master));
         options.token = self.secret.read()?;
         options.retry = self.retry;
+        options.patience = self.patience;
         options.memory = self.memory.map(|memory| memory.as_u64() as usize);
         options.cores = self.cores.map_or(options.cores, usize::from);
         options.advertise = self.advertise.clone();
         options.spill = self.spill.clone();
         options.exchanges = self.exchanges.clone();
-        check_exposed("worker", &options.listen, options.token.as_deref())?;
-        check_reached("worker", &options.listen, options.advertise.as_deref())?;
         Ok(options)
     }
 }
@@ -228,6 +237,15 @@ pub fn address(text: &str) -> Result<String, String> {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text);
     parsed.map_err(|error| format!("{error}; write it like 500ms, 1s or 2m"))
+}
+
+/// How long a worker bears with a master that is silent.
+fn patience(text: &str) -> Result<Duration, String> {
+    let patience = duration(text)?;
+    match (LEAST_PATIENCE..=MOST_PATIENCE).contains(&patience) {
+        true => Ok(patience),
+        false => Err("it must be 1s to 24h".to_owned()),
+    }
 }
 
 /// A number of bytes with its unit.

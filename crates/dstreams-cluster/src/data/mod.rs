@@ -9,7 +9,9 @@ mod peers;
 mod reached;
 mod service;
 
-pub use copy::{CopyHeader, Received, decode_copy, serve_parts};
+pub use copy::{CopyHeader, RECORD, Received, decode_copy, serve_parts};
 pub use peers::{Ask, Peers};
 pub use reached::{Reached, check_reached, host_of};
-pub use service::{CLIENT_MESSAGE, Calls, KEEP_ALIVE, PAUSE, Replies, Token, listen, serve};
+pub use service::{
+    CLIENT_MESSAGE, CONNECTIONS, Calls, KEEP_ALIVE, PAUSE, Replies, Token, listen, serve,
+};

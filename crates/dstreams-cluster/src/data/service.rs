@@ -32,7 +32,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// The largest HTTP/2 frame taken.
 const FRAME: u32 = 256 << 10;
 /// Connections at once to one port: of clients, workers and people.
-const CONNECTIONS: usize = 16 << 10;
+pub const CONNECTIONS: usize = 16 << 10;
 /// How often an idle connection is probed, and how long that may take between workers.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a process that works may stand still (stopped, swapped out, moved to another machine) before its connections to

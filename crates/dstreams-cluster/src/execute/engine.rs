@@ -23,6 +23,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use dstreams::cluster::{Acceptor, say_reachable};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 use tokio::net::TcpListener;
@@ -31,7 +32,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::front::{Admitted, Failures, Front};
 use super::launch::{Launcher, MESSAGE};
@@ -39,7 +39,7 @@ use super::policy::Placement;
 use super::tasks::{TaskName, TaskState};
 use super::told::clip;
 use super::watch::{LOOK, Watch};
-use crate::data::Peers;
+use crate::data::{CONNECTIONS, Peers};
 use crate::plan::Codec;
 
 pub type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -127,7 +127,9 @@ impl Engine {
             address,
             source: Arc::new(source),
         })?;
-        let port = listener.local_addr().map_err(failed)?.port();
+        let at = listener.local_addr().map_err(failed)?;
+        say_reachable("the engine's scheduler", at, false);
+        let port = at.port();
         let placement = Placement::default();
         let config = SchedulerConfig {
             bind_host: bound.to_owned(),
@@ -164,13 +166,11 @@ impl Engine {
         let front = SchedulerGrpcServer::new(front)
             .max_decoding_message_size(MESSAGE)
             .max_encoding_message_size(MESSAGE);
+        let connections = Acceptor::new(listener, CONNECTIONS, "").map_err(failed)?;
+        let connections = connections.into_stream();
         let server = Server::builder()
-            .tcp_nodelay(true)
             .add_service(front)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                serving.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(connections, serving.clone().cancelled_owned());
         tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the engine's scheduler ended");

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use dstreams::cluster::{BlockStore, DirLock, Inbox, Parts, replay, run_on};
+use dstreams::cluster::{BlockStore, DirLock, Inbox, Parts, replay, run_on, say_reachable};
 use dstreams::{Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -69,6 +69,7 @@ impl Master {
                 address: options.listen.clone(),
                 source: Arc::new(source),
             })?;
+        say_reachable("the master", bound, options.token.is_some());
         let reached = Reached::at(bound, options.advertise.as_deref());
         let calls = Arc::new(MasterCalls {
             hub,

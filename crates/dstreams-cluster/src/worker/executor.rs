@@ -1,6 +1,6 @@
 //! The engine's executor inside a worker: it runs tasks and serves what exchanges carry.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,12 @@ use ballista_executor::ArrowFlightServerProvider;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 use ballista_executor::executor_server::TERMINATING;
 use ballista_executor::flight_service::BallistaFlightService;
+use dstreams::cluster::{Acceptor, say_reachable};
 use dstreams::{Error, Result};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::scratch::Scratch;
+use crate::data::CONNECTIONS;
 use crate::execute::{MESSAGE, Site, Tasks, session_config};
 use crate::plan::Codec;
 
@@ -93,32 +94,28 @@ fn exchanges(listener: TcpListener) -> Arc<ArrowFlightServerProvider> {
             let listener = listener.ok_or_else(|| std::io::Error::other("it was served once"))?;
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let connections = Acceptor::new(listener, CONNECTIONS, "")?.into_stream();
             let service = FlightServiceServer::new(BallistaFlightService::new(work_dir));
             let served = Server::builder()
-                .tcp_nodelay(true)
                 .add_service(
                     service
                         .max_decoding_message_size(MESSAGE)
                         .max_encoding_message_size(MESSAGE),
                 )
-                .serve_with_incoming_shutdown(
-                    TcpIncoming::from(listener).with_nodelay(Some(true)),
-                    shutdown.recv(),
-                );
+                .serve_with_incoming_shutdown(connections, shutdown.recv());
             served.await.map_err(BallistaError::TonicError)
         })
     })
 }
 
-/// A port that is free now.
-fn free_port(host: &str) -> Result<u16> {
+/// An address that is free now.
+fn free_address(host: &str) -> Result<SocketAddr> {
     let address = format!("{host}:0");
-    let port = TcpListener::bind(&address).and_then(|listener| listener.local_addr());
-    port.map(|address| address.port())
-        .map_err(|source| Error::Listen {
-            address,
-            source: Arc::new(source),
-        })
+    let free = TcpListener::bind(&address).and_then(|listener| listener.local_addr());
+    free.map_err(|source| Error::Listen {
+        address,
+        source: Arc::new(source),
+    })
 }
 
 /// Runs the executor; returns when it has ended. It listens at `bound`, which others reach at `host`.
@@ -136,7 +133,11 @@ pub async fn run(
         address,
         source: Arc::new(source),
     })?;
-    let port = listener.local_addr().map_or(0, |address| address.port());
+    let reached = [listener.local_addr().ok(), free_address(bound)?.into()];
+    for address in reached.into_iter().flatten() {
+        say_reachable("the engine's executor", address, false);
+    }
+    let [port, grpc_port] = reached.map(|address| address.map_or(0, |address| address.port()));
     // An executor that ended in this process before has left it set, and then gets no tasks.
     TERMINATING.store(false, Ordering::Release);
     let config = ExecutorProcessConfig {
@@ -145,7 +146,7 @@ pub async fn run(
         external_host: Some(host.to_owned()),
         port,
         override_arrow_flight_service: Some(exchanges(listener)),
-        grpc_port: free_port(bound)?,
+        grpc_port,
         scheduler_host: engine.0,
         scheduler_port: engine.1,
         scheduler_connect_timeout_seconds: CONNECT,

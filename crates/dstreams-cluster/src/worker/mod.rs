@@ -16,4 +16,4 @@ mod scratch;
 mod state;
 
 pub use executor::engine_name;
-pub use run::{WorkerOptions, run};
+pub use run::{LEAST_PATIENCE, MOST_PATIENCE, WorkerOptions, run};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::{BlockStore, Bounds, Parts, Room, States};
+use dstreams::cluster::{BlockStore, Bounds, Parts, Room, States, say_reachable};
 use dstreams::{Error, Result, StreamContext};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use crate::data::{
 };
 use crate::execute::Site;
 use crate::link::{Directory, Heard, Sender, ToMaster, ToWorker, VERSION, build_id, channel};
+use crate::master::check_exposed;
 
 /// Pause between two tries to join.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -97,9 +98,9 @@ impl fmt::Debug for WorkerOptions {
 }
 
 /// The shortest patience: a master that works answers sooner.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+pub const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest patience: timers cannot count much further.
-const MOST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MOST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl WorkerOptions {
     /// The defaults, with this master.
@@ -137,6 +138,7 @@ pub fn run(
     program: &Program<'_>,
     joined: &dyn Fn(u32, &str),
 ) -> Result<()> {
+    check_exposed("worker", &options.listen, options.token.as_deref())?;
     check_reached("worker", &options.listen, options.advertise.as_deref())?;
     let mut trying = Instant::now();
     let mut had_joined = false;
@@ -191,6 +193,7 @@ async fn epoch(
         address: options.listen.clone(),
         source: Arc::new(source),
     })?;
+    say_reachable("the worker", bound, options.token.is_some());
     let Reached { host, address } = Reached::at(bound, options.advertise.as_deref());
     let patience = options.patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
     let peers = Peers::new(token.clone()).patient(&options.master, patience);

@@ -78,6 +78,36 @@ fn garbage_on_every_port_ends_its_connection_and_nothing_else() {
     });
 }
 
+/// Connections of each kind to each port: more than a process has threads, fewer than this one has descriptors.
+const SILENT: usize = 15;
+
+#[test]
+fn silent_connections_and_half_a_handshake_on_every_port_keep_nobody_out() {
+    block_on(async {
+        let scene = Scene::open(Setup::local()).await;
+        scene.batches(2).await;
+        let before: BTreeSet<_> = scene.status().workers.iter().map(|w| w.id).collect();
+        let pids: Vec<_> = scene.workers.iter().map(|worker| worker.pid()).collect();
+        let mut silent = Vec::new();
+        for port in ports::of_cluster(&pids) {
+            for begin in [&b""[..], &PREFACE[..9], PREFACE] {
+                for _ in 0..SILENT {
+                    let mut socket = TcpStream::connect(port).unwrap();
+                    socket.write_all(begin).unwrap();
+                    silent.push(socket);
+                }
+            }
+        }
+        scene.batches(3).await;
+        let sent = soon("its acknowledgement", send_line(&scene, 1000)).await;
+        sent.unwrap();
+        let now: BTreeSet<_> = scene.status().workers.iter().map(|w| w.id).collect();
+        assert_eq!(before, now, "nobody was lost");
+        drop(silent);
+        scene.close().await;
+    });
+}
+
 async fn flight(address: &str) -> FlightServiceClient<Channel> {
     let channel = Channel::from_shared(format!("http://{address}")).unwrap();
     FlightServiceClient::new(soon("a connection", channel.connect()).await.unwrap())

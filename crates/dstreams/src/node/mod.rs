@@ -41,6 +41,6 @@ pub use journal::{DirLock, Owner, Ticket};
 pub use lane::{LINGER, Seal};
 pub use parts::Parts;
 pub use receivers::Receivers;
-pub use source::{Sources, open_source, run_source};
+pub use source::{Sources, open_source, run_source, say_reachable};
 pub use start::{Inbox, replay, run_on};
 pub use workers::{Held, Mailbox, Workers};

@@ -24,7 +24,25 @@ pub async fn open_source(
 ) -> Result<Option<SocketAddr>> {
     source.connect(&Ingest(Arc::clone(intake)));
     let opened = source.open().await;
-    opened.map_err(|error| source_error(&intake.stream, error))
+    let opened = opened.map_err(|error| source_error(&intake.stream, error))?;
+    if let Some(address) = opened {
+        say_reachable(&format!("stream `{}`", intake.stream), address, false);
+    }
+    Ok(opened)
+}
+
+/// Says where other machines can reach this process, if they can: once for each address, when it is opened.
+pub fn say_reachable(what: &str, address: SocketAddr, asks: bool) {
+    if address.ip().to_canonical().is_loopback() {
+        return;
+    }
+    match asks {
+        true => tracing::warn!(%address, "other machines can reach {what}; it asks for the token"),
+        false => tracing::warn!(
+            %address,
+            "other machines can reach {what}, and nothing asks for a token there: whoever reaches it can use it"
+        ),
+    }
 }
 
 fn source_error(stream: &str, error: BoxError) -> Error {

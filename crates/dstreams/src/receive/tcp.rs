@@ -92,7 +92,7 @@ impl Source for TcpText {
             tokio::select! {
                 () = closing.requested() => break,
                 (accepted, peer) = acceptor.accept() => {
-                    let Accepted { socket, place } = accepted;
+                    let Accepted { socket, place, .. } = accepted;
                     let connection = Connection::new(socket, peer, &ingest);
                     let run = connection.run(closing.clone());
                     connections.spawn(async move {
