@@ -9,6 +9,10 @@ mod master;
 mod plan;
 mod worker;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/when-a-batch-fails.md")]
+struct WhenABatchFails;
+
 pub use app::main;
 pub use master::{
     ClusterStatus, Master, MasterOptions, RunningCluster, StreamStatus, WorkerStatus,

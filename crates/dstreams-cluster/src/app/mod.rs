@@ -1,6 +1,6 @@
 //! Roles: one program, described once, runs on this machine alone, as master or as worker.
 //!
-//! [`main`] gives a program the subcommands `local`, `master`, `worker`, `status` and `drain`. Programs with
+//! [`main`] gives a program the subcommands `local`, `master`, `worker`, `status`, `drain` and `replay`. Programs with
 //! a command line of their own put its parts together: arguments for clap, what runs a role, and
 //! what is printed.
 
@@ -11,6 +11,7 @@ mod error;
 mod local;
 mod master;
 mod members;
+mod replay;
 mod signals;
 mod status;
 mod worker;
@@ -23,9 +24,10 @@ use dstreams::{Result, StreamContext};
 pub use arguments::{ClusterArgs, Drain, MasterArgs, Secret, WorkerArgs, address, duration};
 pub use attend::{DRAIN, dismiss, gather};
 pub use drain::{DrainArgs, drain};
-pub use error::Error;
 pub use dstreams::cluster::Console;
+pub use error::Error;
 pub use members::{Change, Members};
+pub use replay::{ReplayArgs, replay};
 pub use signals::Signals;
 pub use status::{StatusArgs, ask, print_status};
 pub use worker::work;
@@ -44,6 +46,7 @@ enum Role {
     Worker(WorkerArgs),
     Status(StatusArgs),
     Drain(DrainArgs),
+    Replay(ReplayArgs),
 }
 
 /// The `main` of a program: it runs as what its command line says.
@@ -55,6 +58,7 @@ enum Role {
 /// | `worker --master HOST:PORT` | receives and runs tasks, until the program ends |
 /// | `status --master HOST:PORT [--json]` | says how a cluster is doing |
 /// | `drain --master HOST:PORT WORKER` | has a worker leave without a loss |
+/// | `replay DIR --batch T [-- ARGS]` | runs a batch that was set aside in DIR alone |
 ///
 /// `app` describes the program from the arguments behind `--`, which workers get from the master. It
 /// must build the same graph in every process: what differs is refused when a worker joins.
@@ -91,6 +95,7 @@ pub fn main(app: impl Fn(&[String]) -> Result<StreamContext>) -> ExitCode {
         Role::Master(args) => on_threads(master::run(args, &app)),
         Role::Status(args) => on_threads(print_status(&args)),
         Role::Drain(args) => on_threads(drain(&args)),
+        Role::Replay(args) => on_threads(replay(&args, &app)),
     };
     match ended {
         Err(error) if !error.is_closed_output() => {
@@ -116,12 +121,12 @@ fn tell(line: impl std::fmt::Display) {
 
 /// Prints one line, at once. For processes that end by a signal, whatever they wait for.
 fn say(line: impl std::fmt::Display) -> Result<(), Error> {
+    use std::io::Write;
     let mut out = std::io::stdout().lock();
     let said = writeln!(out, "{line}").and_then(|()| out.flush());
     said.map_err(Error::Output)
 }
 
-    use std::io::Write;
 /// Something as one line of JSON.
 fn json(object: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(object).map_err(|error| Error::Output(error.into()))

@@ -435,8 +435,8 @@ impl Epoch {
             block_memory: self.memory.used(),
             kept: self.site.kept.len(),
             dead_letters: self.dead_letters.counts(),
-            resident_memory: resident_memory(),
             rejected: self.site.plans.rejected(),
+            resident_memory: resident_memory(),
         }
     }
 }

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use dstreams::{StreamContext, agg::count};
+use clap::Parser;
+use dstreams::{Clients, Config, OnFailure, StreamContext, agg::count};
 use dstreams_client::{Client, Options};
+use dstreams_cluster::app::{ReplayArgs, replay};
 use dstreams_cluster::{Master, MasterOptions, WorkerOptions, run_worker};
 
-use crate::program::block_on;
+use crate::program::{block_on, until};
 
 /// The example, built with these tests.
 pub fn example() -> PathBuf {
@@ -80,13 +82,15 @@ impl Drop for Role {
 }
 
 /// Has the line `to be or not to be` counted.
+async fn send_line(address: &str, line: &str) {
+    let client = Client::connect(address, Options::default()).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    lines.send(line).await.unwrap();
+    lines.finish().await.unwrap();
+}
+
 fn send(address: &str) {
-    block_on(async {
-        let client = Client::connect(address, Options::default()).await.unwrap();
-        let mut lines = client.lines("lines").await.unwrap();
-        lines.send("to be or not to be").await.unwrap();
-        lines.finish().await.unwrap();
-    });
+    block_on(send_line(address, "to be or not to be"));
 }
 
 #[test]
@@ -212,4 +216,90 @@ fn a_worker_that_does_not_see_the_masters_directory_is_refused() {
     let alone = refused(&master, &|| kept(&ours));
     assert!(alone.contains("the master's in none"), "{alone}");
     let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// Prints wait for a pipe that nobody reads, and the end does not wait for them.
+#[test]
+fn a_full_pipe_does_not_keep_a_program_from_its_end() {
+    let address = {
+        let free = std::net::TcpListener::bind("127.0.0.75:0").unwrap();
+        free.local_addr().unwrap().to_string()
+    };
+    let mut role = Role::start(&["local", "--drain", "300ms", "--", &address]);
+    // A table of these is more than a pipe holds.
+    let words: String = (0..10)
+        .map(|n| format!("{n}{} ", "x".repeat(3000)))
+        .collect();
+    until_blocking("it listens", || {
+        std::net::TcpStream::connect(&address).is_ok()
+    });
+    block_on(send_line(&address, &words));
+    let mut errors = BufReader::new(role.0.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("nobody reads standard output") {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "it has ended");
+    }
+    role.terminate();
+    role.0.stderr = Some(errors.into_inner());
+    let (code, said) = role.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("batch(es) left"), "{said}");
+}
+
+fn until_blocking(what: &str, is_so: impl Fn() -> bool) {
+    let since = std::time::Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < Duration::from_secs(30), "{what}: not yet");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The command line of `replay`.
+#[derive(Parser)]
+struct Replay {
+    #[command(flatten)]
+    args: ReplayArgs,
+}
+
+#[test]
+fn a_batch_that_was_set_aside_is_run_alone_by_its_program() {
+    let dir = std::env::temp_dir().join(format!("dstreams-replay-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let app = |arguments: &[String]| {
+        let mends = arguments == ["mended"];
+        StreamContext::restore_or_new(&dir, || {
+            let mut config = Config::new(Duration::from_millis(50));
+            config.on_failure = OnFailure::SetAside;
+            let mut ctx = StreamContext::with_config(config)?;
+            let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
+            let numbers = lines.map::<i64>(move |line| match line.parse() {
+                Err(_) if mends => 0,
+                number => number.expect("a number"),
+            });
+            numbers.for_each_rdd(|_| {});
+            Ok(ctx)
+        })
+    };
+    block_on(async {
+        let running = app(&[]).unwrap().start().await.unwrap();
+        let address = running.address("lines").unwrap().to_string();
+        send_line(&address, "no number").await;
+        until("a batch to be set aside", || {
+            running.status().set_aside == 1
+        })
+        .await;
+        running.stop(true, None).await.unwrap();
+        let batch = dstreams::inspect(&dir).unwrap().set_aside[0].to_string();
+        let args = |more: &[&str]| {
+            let always = ["replay", dir.to_str().unwrap(), "--batch", &batch];
+            Replay::parse_from(always.iter().chain(more)).args
+        };
+        let error = replay(&args(&[]), &app).await.unwrap_err().to_string();
+        for part in ["a number", "map", "app.rs", &batch] {
+            assert!(error.contains(part), "{error} does not say {part}");
+        }
+        replay(&args(&["--", "mended"]), &app).await.unwrap();
+    });
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -174,6 +174,7 @@ impl Receivers {
             block_memory: self.budget.used(),
             blocks: self.store.len(),
             dead_letters: self.dead_letters.counts(),
+            rejected: Default::default(),
             forgotten_producers: self.intakes.iter().map(|intake| intake.forgotten()).sum(),
         }
     }
@@ -183,7 +184,6 @@ impl Receivers {
     pub async fn end(&self) {
         for lane in &self.lanes {
             let _ = lane.send(Seal {
-            rejected: Default::default(),
                 batch: BatchTime(u64::MAX),
                 last: true,
             });

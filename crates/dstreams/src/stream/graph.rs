@@ -189,9 +189,6 @@ impl Graph {
         names.map(|input| &*input.name).collect()
     }
 
-    /// The whole graph as text: equal for equal graphs.
-    pub fn describe(&self) -> String {
-        let mut text = format!("every {} ms\n", self.interval_ms);
     /// Fails where two inputs have one name: addresses, dead letters and the places of producers go by it.
     pub fn check_names(&self) -> Result<()> {
         let mut seen = BTreeMap::new();
@@ -210,6 +207,9 @@ impl Graph {
         Ok(())
     }
 
+    /// The whole graph as text: equal for equal graphs.
+    pub fn describe(&self) -> String {
+        let mut text = format!("every {} ms\n", self.interval_ms);
         for input in &self.inputs {
             text += &format!("input {} {:?}\n", input.name, input.schema.fields());
         }
