@@ -200,6 +200,8 @@ fn a_byte_order_mark_is_no_part_of_a_record() {
 
 #[cfg(feature = "parquet")]
 mod parquet {
+    use std::sync::Arc;
+
     use super::*;
     use crate::files_source::write_groups;
     use dstreams::record::batch_of;
@@ -221,7 +223,6 @@ mod parquet {
             ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch,
         };
         use dstreams::arrow::datatypes::{Field, Int8Type, Schema};
-        use std::sync::Arc;
         let key: DictionaryArray<Int8Type> = ["a", "b", "a"].into_iter().collect();
         let key: ArrayRef = Arc::new(key);
         let narrow: ArrayRef = Arc::new(Int32Array::from(vec![1, -2, i32::MAX]));
@@ -287,6 +288,114 @@ mod parquet {
                 ("/b", &["given up"]),
             ],
         );
+    }
+
+    /// A Parquet file of plain numbers, 100 in each group, whose pages have checksums, as some writers make them: Arrow's
+    /// does not.
+    fn with_checksums(rows: &[i64]) -> Vec<u8> {
+        use ::parquet::column::writer::ColumnCloseResult;
+        use ::parquet::file::metadata::ParquetMetaDataReader;
+        use ::parquet::file::properties::WriterProperties;
+        use ::parquet::file::writer::SerializedFileWriter;
+        let plain = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_max_row_group_row_count(Some(100))
+            .build();
+        let batch = batch_of(rows.iter().copied()).unwrap();
+        let mut writer =
+            ::parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(plain))
+                .unwrap();
+        writer.write(&batch).unwrap();
+        let bytes = bytes::Bytes::from(writer.into_inner().unwrap());
+        let known = ParquetMetaDataReader::new().parse_and_finish(&bytes);
+        let known = known.unwrap();
+        let columns = known.file_metadata().schema_descr().root_schema_ptr();
+        let mut writer = SerializedFileWriter::new(Vec::new(), columns, Arc::default()).unwrap();
+        for group in known.row_groups() {
+            let column = group.column(0);
+            let (start, length) = column.byte_range();
+            let pages = add_checksums(&bytes[start as usize..][..length as usize]);
+            let metadata = column.clone().into_builder().set_data_page_offset(0);
+            let metadata = metadata.set_total_compressed_size(pages.len() as i64);
+            let column = ColumnCloseResult {
+                bytes_written: pages.len() as u64,
+                rows_written: group.num_rows() as u64,
+                metadata: metadata.build().unwrap(),
+                bloom_filter: None,
+                column_index: None,
+                offset_index: None,
+            };
+            let mut to = writer.next_row_group().unwrap();
+            to.append_column(&bytes::Bytes::from(pages), column)
+                .unwrap();
+            to.close().unwrap();
+        }
+        writer.into_inner().unwrap()
+    }
+
+    /// The header of a page is Thrift's compact protocol: its kind, its size unpacked and packed, and then, left out by
+    /// most writers, the checksum.
+    fn add_checksums(mut pages: &[u8]) -> Vec<u8> {
+        const NUMBER: u8 = 0x15;
+        let mut to = Vec::new();
+        while !pages.is_empty() {
+            let (mut at, mut size) = (0, 0);
+            for _ in 0..3 {
+                assert_eq!(pages[at], NUMBER);
+                let bytes = pages[at + 1..].iter().take_while(|byte| **byte > 127);
+                let bytes = 1 + bytes.count();
+                let digits = pages[at + 1..=at + bytes].iter().rev();
+                size = digits.fold(0, |size, byte| size << 7 | usize::from(byte & 127)) / 2;
+                at += 1 + bytes;
+            }
+            // What follows are the fields of a page of data, which end with zeros, of theirs and of the header.
+            assert_eq!(pages[at], 0x2c);
+            let rest = pages.windows(2).position(|end| end == [0, 0]).unwrap() + 2;
+            let (page, next) = pages[rest..].split_at(size);
+            let sum = crc32(page) as i32;
+            let mut sum = ((sum << 1) ^ (sum >> 31)) as u32;
+            to.extend_from_slice(&pages[..at]);
+            to.push(NUMBER);
+            while sum > 127 {
+                to.push(sum as u8 | 128);
+                sum >>= 7;
+            }
+            to.extend([sum as u8, 0x1c]);
+            to.extend_from_slice(&pages[at + 1..rest]);
+            to.extend_from_slice(page);
+            pages = next;
+        }
+        to
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0, |sum, byte| {
+            (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+                (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg())
+            })
+        })
+    }
+
+    /// One that is flipped in a page of plain numbers makes another number, and nothing but the checksum tells.
+    #[test]
+    fn a_page_whose_checksum_is_wrong_costs_its_row_group() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        let rows: Vec<i64> = (0..300).map(|n| (n + 1) * 0x0123_4567_89AB).collect();
+        let flipped = |mut bytes: Vec<u8>| {
+            let value = rows[142].to_le_bytes();
+            let at = bytes.windows(8).position(|found| found == value).unwrap();
+            bytes[at] ^= 1;
+            bytes
+        };
+        let dir = Dir::new();
+        let whole = with_checksums(&rows);
+        put(&dir, "a", flipped(whole.clone()));
+        put(&dir, "b", whole);
+        let files = Files::dir(&dir.0, Format::Parquet);
+        let (found, dead) = read_all::<i64>(small(2, 50, 30), files);
+        let wanted = [&rows[..100], &rows[200..], &rows].concat();
+        assert!(found == wanted, "{} rows", found.len());
+        are(&dead, &[("/a", &["rows 101 to 200", "CRC checksum"])]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::errors::Result;
+use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::object::Object;
@@ -48,6 +48,20 @@ impl Chunks {
         }
     }
 
+    /// Before memory is taken for bytes that damage may have made up.
+    fn has(&self, start: u64, length: u64) -> Result<()> {
+        let all = match self {
+            Chunks::File(_, opened) => *opened,
+            Chunks::Object(object) => object.size(),
+        };
+        match start.checked_add(length) {
+            Some(end) if end <= all => Ok(()),
+            _ => Err(ParquetError::EOF(format!(
+                "{length} bytes after the first {start} are read, and it has {all}"
+            ))),
+        }
+    }
+
     /// Why it is not there any more as it was when it was opened, if it is not: then nothing was wrong with its bytes.
     pub fn lost(&self) -> Option<io::Error> {
         match self {
@@ -73,6 +87,7 @@ impl ChunkReader for Chunks {
     type T = Box<dyn Read>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
+        self.has(start, 0)?;
         Ok(match self {
             Chunks::File(file, _) => Box::new(file.get_read(start)?),
             Chunks::Object(object) => Box::new(object.reader(start)),
@@ -80,6 +95,7 @@ impl ChunkReader for Chunks {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        self.has(start, length as u64)?;
         match self {
             Chunks::File(file, _) => file.get_bytes(start, length),
             // A copy: a page that is kept must not keep what was fetched with it.

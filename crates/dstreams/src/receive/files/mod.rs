@@ -1,7 +1,7 @@
 //! [`Files`]: the records of the files that appear in a directory or an object store.
 //!
 //! `look.rs` finds them, `split.rs` cuts text into records, `decode.rs` (with `json.rs`, `csv.rs`, `number.rs` and
-//! `column.rs`) and `parquet.rs` make Arrow batches; `read.rs` goes through one file on a thread that may block. Where the files are is known to `root.rs`
+//! `column.rs`) and `parquet.rs` (with `footer.rs`) make Arrow batches; `read.rs` goes through one file on a thread that may block. Where the files are is known to `root.rs`
 //! alone; `object.rs` reads an object.
 
 #[cfg(feature = "parquet")]
@@ -9,6 +9,8 @@ mod chunks;
 mod column;
 mod csv;
 mod decode;
+#[cfg(feature = "parquet")]
+mod footer;
 mod json;
 mod look;
 mod mark;
@@ -63,7 +65,8 @@ const PIECE: usize = 256 << 10;
 /// Files that are found at the same look are read one after the other, in the order
 /// of their paths, and the records of a file stay in order. A line that is no record is a dead letter
 /// with the path, the number of the line and the reason, and the others count. So do, of a damaged Parquet file,
-/// the rows of the row groups that are whole. So does the rest of the files when one cannot be read, is gone, or
+/// the rows of the row groups that are whole; checksums of its pages are looked at where it has them, and without them a
+/// flipped byte may be another value. So does the rest of the files when one cannot be read, is gone, or
 /// becomes shorter while it is read: that is a dead letter with its path, which comes again after a restart, when
 /// what can be read of it then is read. A restart in the middle of a file goes on only where the lines before are those
 /// that were read (of Parquet: the end of the file); if not, it is another file, and given up in the same way. A name that

@@ -1,5 +1,6 @@
 //! Parquet files to Arrow batches with the columns of the record.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -7,13 +8,12 @@ use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::{cast, filter_record_batch};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::reader::{ChunkReader, Length};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunks::{AHEAD, Chunks, FOOTER};
+use super::footer;
 use super::mark::Mark;
 use super::read::{Bad, Piece, Pieces, Reading, not_read};
 use crate::error::{Error, Result};
@@ -23,13 +23,13 @@ use crate::stream::relational::describe;
 /// Rows that are read at once.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// Reads the rows after the first `reading.done`. Damage costs the rest of its row group.
+/// Reads the rows after those of the mark. Damage costs the rest of its row group.
 pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
     let file = Chunks::of(reading.open(AHEAD, pieces)?);
-    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
+    let footer = caught(|| footer::read(&file).map_err(|error| damaged(&error)));
     let footer = footer.map_err(|error| match file.lost() {
         Some(lost) => reading.unreadable(lost),
-        None => packed(&file).unwrap_or_else(|| damaged(&error)),
+        None => packed(&file).unwrap_or(error),
     })?;
     let hash = end_hash(&file).map_err(|error| match file.lost() {
         Some(lost) => reading.unreadable(lost),
@@ -49,15 +49,19 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
         hash,
     };
     let groups = rest.footer.metadata().row_groups().iter();
-    let rows: Vec<u64> = groups.map(|group| group.num_rows() as u64).collect();
-    let mut end = 0;
+    let rows: Vec<i64> = groups.map(|group| group.num_rows()).collect();
+    let claimed = rest.footer.metadata().file_metadata().num_rows();
+    let all = rows.iter().try_fold(0i64, |all, rows| {
+        all.checked_add(*rows).filter(|_| *rows >= 0)
+    });
+    let mut end = 0u64;
     for (group, rows) in rows.into_iter().enumerate() {
         let begin = end;
-        end += rows;
+        end = end.saturating_add(rows.unsigned_abs());
         if end <= rest.done {
             continue;
         }
-        match rest.group(group, begin, pieces) {
+        match caught(|| rest.group(group, begin, pieces)) {
             Ok(true) if rest.done >= end => {}
             Ok(true) => rest.give_up(end, "there are fewer", pieces),
             Ok(false) => return Ok(()),
@@ -69,7 +73,25 @@ pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
             }
         }
     }
+    if all != Some(claimed) {
+        let all = all.map_or("a number that cannot be".to_owned(), |all| all.to_string());
+        return Err(damaged(&format!(
+            "its row groups have {all} rows together, and its footer says {claimed}: rows may be missing"
+        )));
+    }
     reading.has_all_from_before(end, "rows")
+}
+
+/// Damage that the reader of Parquet did not reckon with is damage, too.
+fn caught<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(damaged(&format!(
+            "its reader broke: {}",
+            text.unwrap_or_default()
+        )))
+    })
 }
 
 /// A hash of the end of a file, which says where its pages are and what they have: another file has another.
@@ -232,3 +254,6 @@ fn complete(
     let rows = RecordBatch::try_new(Arc::clone(wanted), rows.columns().to_vec())?;
     Ok((rows, bad))
 }
+
+#[cfg(test)]
+mod tests;

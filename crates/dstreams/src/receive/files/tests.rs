@@ -18,10 +18,13 @@ use crate::receive::source::Closing;
 use crate::receive::{Block, Budget, DeadLetters, Intake};
 use crate::stream::record::records_of;
 
-type Positions = BTreeMap<String, u64>;
+pub(super) type Positions = BTreeMap<String, u64>;
 
 /// Reads all there is; each piece is a block.
-fn read<T: Record>(files: &Files, positions: Positions) -> (Vec<Arc<Block>>, Positions, u64) {
+pub(super) fn read<T: Record>(
+    files: &Files,
+    positions: Positions,
+) -> (Vec<Arc<Block>>, Positions, u64) {
     let mut config = Config::new(Duration::from_secs(1));
     (config.block_bytes, config.line_bytes) = (1, 1000);
     let (budget, dead) = (Budget::new(1 << 30), DeadLetters::default());
@@ -47,7 +50,7 @@ fn read<T: Record>(files: &Files, positions: Positions) -> (Vec<Arc<Block>>, Pos
     (blocks, marks, dead)
 }
 
-fn rows<T: Record>(blocks: &[Arc<Block>]) -> Vec<T> {
+pub(super) fn rows<T: Record>(blocks: &[Arc<Block>]) -> Vec<T> {
     let batches = blocks.iter().flat_map(|block| &block.batches);
     batches
         .flat_map(|batch| records_of::<T>(batch).unwrap())
@@ -55,10 +58,10 @@ fn rows<T: Record>(blocks: &[Arc<Block>]) -> Vec<T> {
 }
 
 /// A directory that goes with the test, with these files in it.
-struct Dir(PathBuf);
+pub(super) struct Dir(pub PathBuf);
 
 impl Dir {
-    fn new(files: &[(String, Vec<u8>)]) -> Self {
+    pub fn new(files: &[(String, Vec<u8>)]) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let made = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("dstreams-source-{}-{made}", std::process::id());
