@@ -1,7 +1,7 @@
 //! Dead letters: what could not become a record, kept with its reason.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dstreams_control::ReceiverId;
@@ -42,6 +42,8 @@ pub struct DeadLetters(Arc<Inner>);
 struct Inner {
     counts: Mutex<BTreeMap<String, Count>>,
     intake: Mutex<Option<Arc<Intake>>>,
+    /// Parts of streams that an earlier process has passed on letters of, and that were forgotten since.
+    forgotten: Mutex<BTreeSet<String>>,
 }
 
 impl DeadLetters {
@@ -87,6 +89,7 @@ impl DeadLetters {
         let key = key.map(|key| Arc::<str>::from(format!("{stream}/{key}")));
         if let (Some(intake), Some(key)) = (&intake, &key) {
             let known = intake.positions().get(&**key).copied();
+            let known = known.filter(|_| !self.forgotten().contains(&**key));
             letters.retain(|letter| {
                 letter
                     .at
@@ -112,6 +115,21 @@ impl DeadLetters {
             Err(error) => Err(error),
         };
         not_kept(stream, pushed).flatten()
+    }
+
+    /// A part of a stream is no more: see [`Ingest::forget`](super::Ingest::forget).
+    pub fn forget(&self, stream: &str, key: &str) {
+        let Some(intake) = self.intake() else { return };
+        let key = format!("{stream}/{key}");
+        intake.forget(&key);
+        if intake.positions().contains_key(&key) {
+            self.forgotten().insert(key);
+        }
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        let forgotten = self.0.forgotten.lock();
+        forgotten.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until dead letters that were added are as safe as records are.

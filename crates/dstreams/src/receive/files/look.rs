@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// What a look has found.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Files below the directory, in the order of their names.
+    /// Files below the directory, in no order.
     pub files: Vec<Entry>,
     /// Directories below it that cannot be looked into, with `/` at the end, and files whose names are no text.
     pub closed: Vec<(String, Error)>,
@@ -36,7 +36,6 @@ pub(super) fn directory(directory: &Path, filter: &Filter) -> Result<Found> {
     let mut found = Found::default();
     collect(directory, "", filter, &mut found)
         .map_err(|source| Error::file("look into", directory, source))?;
-    found.files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
@@ -52,7 +51,6 @@ pub(super) async fn objects(store: &dyn ObjectStore, at: &At, filter: &Filter) -
         let name = name_below(at, &object).filter(|name| filter(name));
         found.files.extend(name.map(|name| Entry { name, version }));
     }
-    found.files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
@@ -72,7 +70,7 @@ fn name_below(at: &At, object: &ObjectMeta) -> Option<String> {
 fn collect(directory: &Path, prefix: &str, filter: &Filter, found: &mut Found) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
+        let kind = entry.file_type()?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
             let shown = name.as_encoded_bytes().escape_ascii();
@@ -87,7 +85,7 @@ fn collect(directory: &Path, prefix: &str, filter: &Filter, found: &mut Found) -
             if is_hidden(&name[prefix.len()..]) {
                 continue;
             }
-            let name = format!("{name}/");
+            let (name, path) = (format!("{name}/"), entry.path());
             match collect(&path, &name, filter, found) {
                 Ok(()) => {}
                 // Directories come and go.

@@ -40,6 +40,14 @@ impl Mark {
         let hash = Some((hash >> (64 - HASH)) as u32);
         Mark::Begun { lines, hash }
     }
+
+    /// Of a file that is done, if it has one.
+    pub fn identity(self) -> Option<Identity> {
+        match self {
+            Mark::Done { identity } => identity,
+            Mark::Begun { .. } => None,
+        }
+    }
 }
 
 impl From<u64> for Mark {
@@ -93,6 +101,11 @@ impl Identity {
         }
         // All ones say that there is none.
         Identity((xxh3_64(&bytes) | DONE) & !1)
+    }
+
+    #[cfg(test)]
+    pub fn of_number(number: u64) -> Self {
+        Identity((xxh3_64(&number.to_le_bytes()) | DONE) & !1)
     }
 }
 

@@ -1,46 +1,50 @@
 //! [`FileSource`]: the files of a [`Files`], one after the other.
 //!
-//! It looks, reads what is new, and says what became of what was read: a name says little of a file.
+//! It looks, reads what is new, and says what became of what was read. What it knows of files is in `seen.rs`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::Files;
-use super::look::Found;
+use super::look::{Entry, Found};
 use super::mark::{Identity, Mark};
 use super::read::{Bad, Opened, Reading};
 use super::root::Root;
+use super::seen::{Is, Seen};
 use crate::error::{BoxError, Result};
 use crate::receive::dead_letter::Letter;
 use crate::receive::ingest::Ingest;
 use crate::receive::source::{Closing, Place, Source};
 
-/// Files that are looked at again after they were read, since somebody may write on: a thousand cost a millisecond.
-const RECENT: usize = 1000;
+/// The pause after a look is so many times as long as the look was: it costs 5 % of a core at most.
+const LOOKS_TO_PAUSE: u32 = 19;
+/// A pause is not longer than this for that reason.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The shortest pause, whatever is asked for.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// Dead letters of names that lead to other files than before a restart, each by itself; as many as there are after a
+/// directory was copied are one.
+const OTHERS_NAMED: usize = 100;
 
 /// Reads the files of a [`Files`].
 pub(super) struct FileSource {
     files: Files,
     schema: SchemaRef,
     seen: Seen,
+    /// The last block that has records of it.
+    block: Option<u64>,
 }
 
-/// What is known of files.
-#[derive(Default)]
-struct Seen {
-    /// By name, with the version that had it.
-    names: HashMap<Arc<str>, u64>,
-    /// Names that cannot be looked at.
-    closed: HashSet<String>,
-    /// Those that are done, and the name they were read by.
-    done: HashMap<Identity, Arc<str>>,
-    /// The last that were read, by their names now.
-    recent: VecDeque<(Arc<str>, Opened)>,
+/// A file to read, and how far it was read before.
+struct Fresh {
+    entry: Entry,
+    opened: Option<Opened>,
+    mark: Mark,
 }
 
 #[async_trait]
@@ -61,33 +65,49 @@ impl Source for FileSource {
 
     async fn run(mut self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
         let root = self.files.root.clone()?;
-        self.seen.begin(&ingest);
+        self.seen.begin(ingest.positions().iter());
         loop {
+            let begun = Instant::now();
             let found = tokio::select! {
                 () = closing.requested() => return Ok(()),
                 found = root.look(&self.files.only.0) => found,
             };
-            let found = match found {
-                Ok(found) => found,
+            let fresh = match found {
+                Ok(found) => self.find_fresh(&root, found, &ingest).await,
                 Err(error) if self.files.once => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(stream = ingest.stream(), %error, "looking again later");
-                    Found::default()
+                    Vec::new()
                 }
             };
-            if !self.take(&root, found, &ingest, &closing).await? {
-                return Ok(());
+            self.find_changed(&root, &ingest).await;
+            let looked = begun.elapsed();
+            for fresh in fresh {
+                if closing.is_requested() {
+                    return Ok(());
+                }
+                self.take(&root, fresh, &ingest, &closing).await?;
             }
-            self.find_grown(&root, &ingest).await;
             if self.files.once {
+                self.find_changed(&root, &ingest).await;
+                // Its program may end with it.
+                if let Some(block) = self.block {
+                    ingest.0.safe(block).await?;
+                }
                 return Ok(());
             }
             tokio::select! {
                 () = closing.requested() => return Ok(()),
-                () = tokio::time::sleep(self.files.every) => {}
+                () = tokio::time::sleep(pause(self.files.every, looked)) => {}
             }
         }
     }
+}
+
+/// How long to wait after a look.
+fn pause(every: Duration, looked: Duration) -> Duration {
+    let dear = looked.saturating_mul(LOOKS_TO_PAUSE).min(LONGEST_PAUSE);
+    every.max(dear).max(SHORTEST_PAUSE)
 }
 
 impl FileSource {
@@ -96,66 +116,71 @@ impl FileSource {
             files,
             schema,
             seen: Seen::default(),
+            block: None,
         }
     }
 
-    /// Reads what was found and is new. `false` when the context closes.
+    /// Of what was found, what is to be read, in the order of names. Tells of all else that is new, and forgets what is
+    /// gone.
+    async fn find_fresh(&mut self, root: &Root, found: Found, ingest: &Ingest) -> Vec<Fresh> {
+        let after = self.files.forget_after;
+        let news = self.seen.looked(found, Instant::now(), after);
+        for name in &news.forgotten {
+            ingest.forget(name);
+            ingest.0.dead_letters.forget(ingest.stream(), name);
+        }
+        for (name, error) in news.closed {
+            bury(root, &name, vec![Bad::rest(error.to_string())], ingest).await;
+        }
+        let names = news.unsure.iter().map(|entry| entry.name.clone()).collect();
+        let opened = root.known(names).await;
+        let (mut fresh, mut others) = (Vec::new(), Vec::new());
+        for (entry, opened) in news.unsure.into_iter().zip(opened) {
+            match self.seen.is(&entry, opened) {
+                // Somebody may be about to write it.
+                Is::New(_) if opened.is_some_and(|opened| opened.bytes == 0) => {}
+                Is::New(mark) => fresh.push(Fresh {
+                    entry,
+                    opened,
+                    mark,
+                }),
+                Is::Other => others.push(entry.name),
+                Is::Known => {}
+            }
+        }
+        for name in others.iter().take(OTHERS_NAMED) {
+            bury(root, name, vec![Bad::rest(REPLACED.into())], ingest).await;
+        }
+        if let Some(name) = others.get(OTHERS_NAMED) {
+            let more = others.len() - OTHERS_NAMED;
+            let why =
+                format!("with {more} files found at the same look, the first of them: {REPLACED}");
+            bury(root, name, vec![Bad::rest(why)], ingest).await;
+        }
+        fresh
+    }
+
+    /// Reads a file, unless it was read by another name.
     async fn take(
         &mut self,
         root: &Root,
-        found: Found,
+        fresh: Fresh,
         ingest: &Ingest,
         closing: &Closing,
-    ) -> Result<bool> {
-        for (name, error) in found.closed {
-            if self.seen.closed.insert(name.clone()) {
-                bury(root, &name, vec![Bad::rest(error.to_string())], ingest).await;
-            }
+    ) -> Result<()> {
+        let name = self.seen.found(fresh.entry);
+        let identity = fresh.opened.map(|opened| opened.identity);
+        let identity = identity.filter(|_| fresh.mark == Mark::NONE);
+        match identity.filter(|file| self.is_read(root, &name, *file, ingest)) {
+            Some(file) => self.mark_named(&name, file, ingest).await,
+            None => self.read(root, &name, fresh.mark, ingest, closing).await,
         }
-        let mut fresh = Vec::new();
-        for entry in found.files {
-            match self.seen.names.get_mut(&*entry.name) {
-                None => fresh.push(entry),
-                Some(version) if *version == entry.version => {}
-                Some(version) => {
-                    *version = entry.version;
-                    bury(root, &entry.name, vec![Bad::rest(REPLACED.into())], ingest).await;
-                }
-            }
-        }
-        let names = fresh.iter().map(|entry| entry.name.clone()).collect();
-        let opened = root.known(names).await;
-        for (entry, opened) in fresh.into_iter().zip(opened) {
-            if closing.is_requested() {
-                return Ok(false);
-            }
-            // Somebody may be about to write it.
-            if opened.is_some_and(|opened| opened.bytes == 0) {
-                continue;
-            }
-            let name = Arc::<str>::from(entry.name);
-            self.seen.names.insert(Arc::clone(&name), entry.version);
-            let mark = ingest.positions().get(&*name);
-            match mark.map_or(Mark::NONE, |mark| Mark::from(*mark)) {
-                Mark::Done { .. } => {}
-                Mark::NONE if self.is_done(root, &name, opened, ingest).await? => {}
-                mark => self.read(root, &name, mark, ingest, closing).await?,
-            }
-        }
-        Ok(true)
     }
 
     /// Whether it is a file that was read by another name.
-    async fn is_done(
-        &mut self,
-        root: &Root,
-        name: &Arc<str>,
-        opened: Option<Opened>,
-        ingest: &Ingest,
-    ) -> Result<bool> {
-        let known = opened.and_then(|opened| Some((opened, self.seen.done.get(&opened.identity)?)));
-        let Some((opened, before)) = known else {
-            return Ok(false);
+    fn is_read(&self, root: &Root, name: &str, file: Identity, ingest: &Ingest) -> bool {
+        let Some(before) = self.seen.read_as(file) else {
+            return false;
         };
         let (path, before) = (root.path(name), root.path(before));
         tracing::info!(
@@ -164,15 +189,30 @@ impl FileSource {
             ?before,
             "the same file is not read again"
         );
-        let identity = Some(opened.identity);
+        true
+    }
+
+    /// A file that was read has this name, too.
+    async fn mark_named(&mut self, name: &Arc<str>, file: Identity, ingest: &Ingest) -> Result<()> {
+        self.seen.is_named(name, file);
         let none = RecordBatch::new_empty(Arc::clone(&self.schema));
-        let done = Mark::Done { identity };
-        ingest.push_at(none, name, done.into()).await?;
-        let recent = self.seen.recent.iter_mut();
-        for (of, _) in recent.filter(|(_, known)| known.identity == opened.identity) {
-            *of = Arc::clone(name);
-        }
-        Ok(true)
+        let mark = Mark::Done {
+            identity: Some(file),
+        };
+        self.push(none, name, mark, ingest).await
+    }
+
+    /// The mark goes where the records go, so nothing waits here until they are safe.
+    async fn push(
+        &mut self,
+        rows: RecordBatch,
+        name: &Arc<str>,
+        mark: Mark,
+        ingest: &Ingest,
+    ) -> Result<()> {
+        let taken = ingest.0.take_in(rows, Some((name, mark.into()))).await?;
+        self.block = taken.or(self.block);
+        Ok(())
     }
 
     /// Pushes the records of one file after those of its mark, until the context closes.
@@ -205,7 +245,7 @@ impl FileSource {
             bury(root, name, piece.bad, ingest).await;
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
-            ingest.push_at(rows, name, piece.mark.into()).await?;
+            self.push(rows, name, piece.mark, ingest).await?;
         }
         let failed = match thread.await {
             Ok((opened, read)) => {
@@ -220,58 +260,17 @@ impl FileSource {
         Ok(())
     }
 
-    /// Tells of files that have more bytes than were read.
-    async fn find_grown(&mut self, root: &Root, ingest: &Ingest) {
-        let names = self.seen.recent.iter().map(|(name, _)| name.to_string());
-        let now = root.known(names.collect()).await;
-        let mut now = now.into_iter();
-        let mut grown = Vec::new();
-        self.seen.recent.retain(|(name, read)| {
-            let now = now.next().flatten().filter(|now| now.number == read.number);
-            let Some(now) = now.filter(|now| now.bytes > read.bytes) else {
-                return true;
-            };
-            grown.push((Arc::clone(name), read.bytes, now.bytes));
-            false
-        });
-        for (name, read, bytes) in grown {
-            let why = format!(
-                "it had {read} bytes when it was read, and has {bytes} now: {} bytes are not read; \
-                 write a file under another name and rename it when it is whole",
-                bytes - read
-            );
+    /// Tells of files that are not as they were when they were read.
+    async fn find_changed(&mut self, root: &Root, ingest: &Ingest) {
+        let now = root.known(self.seen.recent()).await;
+        for (name, why) in self.seen.changed(now) {
             bury(root, &name, vec![Bad::rest(why)], ingest).await;
         }
     }
 }
 
-const REPLACED: &str = "a file of this name was read before, and this is another one, which is not read; \
-                        give each file a name of its own";
-
-impl Seen {
-    /// With what former processes have read.
-    fn begin(&mut self, ingest: &Ingest) {
-        for (name, mark) in ingest.positions() {
-            if let Mark::Done {
-                identity: Some(identity),
-            } = Mark::from(*mark)
-            {
-                self.done.insert(identity, name.as_str().into());
-            }
-        }
-    }
-
-    fn was_read(&mut self, name: &Arc<str>, opened: Option<Opened>, all: bool) {
-        let Some(opened) = opened else { return };
-        if all {
-            self.done.insert(opened.identity, Arc::clone(name));
-        }
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((Arc::clone(name), opened));
-    }
-}
+pub(super) const REPLACED: &str = "a file of this name was read before, and this is another one, which is not read; \
+                                   give each file a name of its own";
 
 /// What is of a line or a row is told once, also after a restart; that a file cannot be read, again. Returns when all are
 /// safe: the piece that they are of is not read again then.
@@ -290,4 +289,24 @@ async fn bury(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) {
     let letters = letters.collect();
     let added = dead.add(ingest.stream(), &path, Some(name), letters).await;
     dead.safe(added).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_cost_a_twentieth_of_a_core_at_most() {
+        let [none, ms, s] = [
+            Duration::ZERO,
+            Duration::from_millis(1),
+            Duration::from_secs(1),
+        ];
+        assert_eq!(pause(s, 10 * ms), s);
+        assert_eq!(pause(s, 100 * ms), 1900 * ms);
+        assert_eq!(pause(none, none), ms);
+        assert_eq!(pause(none, 10 * ms), 190 * ms);
+        assert_eq!(pause(ms, 3600 * s), 30 * s);
+        assert_eq!(pause(Duration::MAX, Duration::MAX), Duration::MAX);
+    }
 }
