@@ -1,8 +1,9 @@
 //! Batches that are set aside: their records and the reason, in `failed/batch=<milliseconds>/` of the directory.
 //!
 //! `blocks` has the records: a line that names the format, then for each block the length of what follows (u64, little
-//! endian) and an entry as a journal has it, with a checksum. `error.txt` says why. A directory is there as a whole or
-//! not at all, and a journal entry after it makes it count: until then, a restart runs the batch with its records.
+//! endian) and an entry as a journal has it, then the checksum of all of it. `error.txt` says why. A directory is there
+//! as a whole or not at all, and a journal entry after it makes it count: until then, a restart runs the batch with its
+//! records.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 use dstreams_control::durable::{Point, Replay};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::manifest::Manifest;
 use super::received;
@@ -24,7 +26,9 @@ use crate::receive::Block;
 
 const FAILED: &str = "failed";
 const BATCH: &str = "batch=";
-const HEADER: &[u8] = b"dstreams set aside 1\n";
+const HEADER: &[u8] = b"dstreams set aside 2\n";
+/// Without the checksum of all: earlier programs wrote it.
+const HEADER_1: &[u8] = b"dstreams set aside 1\n";
 
 /// The blocks of a batch, with their inputs.
 pub type Blocks = Vec<(u32, Arc<Block>)>;
@@ -146,7 +150,12 @@ fn write(
     std::fs::create_dir_all(&hidden).map_err(wrong)?;
     let create = |name: &str| File::create(hidden.join(name));
     let mut file = create("blocks").map_err(wrong)?;
-    file.write_all(HEADER).map_err(wrong)?;
+    let mut sum = Xxh3::new();
+    let mut put = |bytes: &[u8]| {
+        sum.update(bytes);
+        file.write_all(bytes).map_err(wrong)
+    };
+    put(HEADER)?;
     for (input, block) in blocks {
         let schema = schemas.get(*input as usize).ok_or(Error::NotRunning)?;
         let bytes = block.to_bytes(schema)?.into();
@@ -154,9 +163,11 @@ fn write(
         let entry = Entry::SealedBlock { input, bytes }.to_pieces();
         let entry = entry.whole();
         let length = (entry.len() as u64).to_le_bytes();
-        file.write_all(&length).map_err(wrong)?;
-        file.write_all(&entry).map_err(wrong)?;
+        put(&length)?;
+        put(&entry)?;
     }
+    let sum = sum.digest().to_le_bytes();
+    file.write_all(&sum).map_err(wrong)?;
     file.sync_all().map_err(wrong)?;
     let mut text = create("error.txt").map_err(wrong)?;
     let written = writeln!(text, "{error}").and_then(|()| text.sync_all());
@@ -173,28 +184,121 @@ pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Block
     let path = dir.join(FAILED).join(format!("{BATCH}{}", batch.0));
     let path = path.join("blocks");
     let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
-    let wrong = |message: &str| Error::Bytes {
-        what: path.display().to_string(),
-        message: message.into(),
+    let wrong = |at: usize, message: &str| Error::Bytes {
+        what: format!("{} at byte {at}", path.display()),
+        message: format!(
+            "{message}; restore the file from a copy, or remove the directory of the batch to give its records up"
+        ),
     };
-    let rest = bytes.strip_prefix(HEADER);
-    let mut rest = rest.ok_or_else(|| wrong("they do not begin as such a file does"))?;
+    let whole = match bytes.strip_prefix(HEADER_1) {
+        Some(_) => &*bytes,
+        None => {
+            let split = bytes.split_last_chunk();
+            let (whole, sum) = split.ok_or_else(|| wrong(0, "it is too short"))?;
+            if xxh3_64(whole) != u64::from_le_bytes(*sum) {
+                return Err(wrong(0, "it is not what was written"));
+            }
+            whole
+        }
+    };
+    let mut rest = [HEADER, HEADER_1]
+        .iter()
+        .find_map(|header| whole.strip_prefix(*header))
+        .ok_or_else(|| wrong(0, "it does not begin as such a file does"))?;
     let mut blocks = Vec::new();
-    while let Some((length, after)) = rest.split_first_chunk() {
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok();
-        let split = length.and_then(|length| after.split_at_checked(length));
-        let (entry, after) = split.ok_or_else(|| wrong("they end too early"))?;
-        let entry = Entry::from_bytes(entry)?;
+    while !rest.is_empty() {
+        let at = whole.len() - rest.len();
+        let split = rest.split_first_chunk().and_then(|(length, after)| {
+            let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+            after.split_at_checked(length)
+        });
+        let (entry, after) = split.ok_or_else(|| wrong(at, "it ends too early"))?;
+        let of_entry = |error: Error| wrong(at, &error.to_string());
+        let entry = Entry::from_bytes(entry).map_err(of_entry)?;
         let input = match &entry {
             Entry::SealedBlock { input, .. } => *input,
-            _ => return Err(wrong("they have something that is no block")),
+            _ => return Err(wrong(at, "it has something that is no block")),
         };
-        let (_, block) = without_records(entry, schemas)?;
+        let (_, block) = without_records(entry, schemas).map_err(of_entry)?;
         blocks.extend(block.map(|block| (input, block)));
         rest = after;
     }
-    match rest.is_empty() {
-        true => Ok(blocks),
-        false => Err(wrong("they end too early")),
+    Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use dstreams_control::{BlockId, ReceiverId};
+
+    use super::*;
+    use crate::stream::record::{Record, batch_of, records_of};
+
+    /// Blocks of two inputs with the same columns.
+    fn blocks() -> Blocks {
+        let block = |input: u32| {
+            let rows = batch_of([format!("of input {input}")]).unwrap();
+            let id = BlockId {
+                receiver: ReceiverId(u64::from(input)),
+                seq: 7,
+            };
+            (input, Arc::new(Block::new(id, vec![rows], 10, Vec::new())))
+        };
+        vec![block(0), block(1)]
+    }
+
+    fn texts(blocks: &Blocks) -> Vec<(u32, Vec<String>)> {
+        let texts = |block: &Block| records_of::<String>(&block.batches[0]).unwrap();
+        blocks
+            .iter()
+            .map(|(input, block)| (*input, texts(block)))
+            .collect()
+    }
+
+    #[test]
+    fn every_change_of_a_batch_that_is_set_aside_is_found() {
+        let dir = std::env::temp_dir().join(format!("dstreams-set-aside-{}", std::process::id()));
+        let (batch, schemas) = (BatchTime(300), [String::schema(), String::schema()]);
+        let path = write(&dir, batch, &blocks(), &schemas, "why").unwrap();
+        let path = path.join("blocks");
+        let found = || read(&dir, batch, &schemas);
+        assert_eq!(texts(&found().unwrap()), texts(&blocks()));
+        let bytes = std::fs::read(&path).unwrap();
+        let refused = |changed: &[u8], what: &str| {
+            std::fs::write(&path, changed).unwrap();
+            let error = found()
+                .err()
+                .unwrap_or_else(|| panic!("{what} is not found"));
+            let text = error.to_string();
+            for words in [
+                "batch=300/blocks",
+                "at byte",
+                "restore the file from a copy",
+            ] {
+                assert!(text.contains(words), "{text}");
+            }
+        };
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            refused(&changed, &format!("byte {at}"));
+            refused(&bytes[..at], &format!("the end after {at} bytes"));
+            changed = bytes.clone();
+            changed[at..].fill(0);
+            if changed != bytes {
+                refused(&changed, &format!("zeros after {at} bytes"));
+            }
+        }
+        let twice = [&bytes[..], &bytes[HEADER.len()..]].concat();
+        refused(&twice, "what is there twice");
+        // As earlier programs wrote it.
+        let old = [HEADER_1, &bytes[HEADER.len()..bytes.len() - 8]].concat();
+        std::fs::write(&path, &old).unwrap();
+        assert_eq!(texts(&found().unwrap()), texts(&blocks()));
+        for at in 0..old.len() {
+            std::fs::write(&path, &old[..at]).unwrap();
+            let _ = found();
+        }
+        refused(&old[..old.len() - 1], "the end of an old one");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
