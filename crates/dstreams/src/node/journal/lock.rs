@@ -47,8 +47,9 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(Error::file("lock", &path, error)),
         }
         let name = random_name();
-        // All names are equally long: there is no time at which the file has half a name.
+        // All names are equally long: there is no time at which the file has half a name, or, unless it was damaged, more.
         let written = file.write_all(name.as_bytes());
+        let written = written.and_then(|()| file.set_len(name.len() as u64));
         let written = written.and_then(|()| file.sync_all());
         written.map_err(|error| Error::file("write", &path, error))?;
         sync_dir(dir)?;
