@@ -118,6 +118,64 @@ fn the_directory_of_a_program_can_be_inspected() {
     }
 }
 
+/// Each kind of file, with bits that are flipped, ends that are zeros or cut off, and bytes that are there twice.
+#[test]
+fn damage_to_a_directory_is_named_or_harmless() {
+    let Dir(dir, _) = &Dir::new("damaged");
+    block_on(async {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 2;
+        let mut program = Program::new(config);
+        let (queue, words) = program.ctx.queue::<String>("words");
+        let counts = words.keyed().running_agg("counts", count());
+        counts.unwrap().changes().pairs().for_each_rdd(|_| ());
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        let mut live = program.start().await;
+        for word in ["a", "b", "c"] {
+            queue.push([word.to_owned()]).await.unwrap();
+            live.batch().await;
+        }
+        live.running.stop(true, None).await.unwrap();
+    });
+    let whole = dstreams::inspect(dir).unwrap();
+    for (kind, remedy) in [
+        ("journal-", "restore the file from a copy"),
+        ("manifest-", "restore it from a copy"),
+        ("state-", "restore it from a copy"),
+    ] {
+        let path = file_of(dir, kind);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let (bytes, mut refused) = (std::fs::read(&path).unwrap(), 0);
+        for n in 0..100 {
+            let (at, mut changed) = (n * bytes.len() / 100, bytes.clone());
+            match n % 4 {
+                0 => changed[at] ^= 1 << (n % 7),
+                1 => changed[at..].fill(0),
+                2 => changed.truncate(at),
+                _ => changed.extend_from_slice(&bytes[at..]),
+            }
+            std::fs::write(&path, &changed).unwrap();
+            match dstreams::inspect(dir) {
+                // An end of a journal that was cut off looks as if it had not been synced.
+                Ok(found) if kind == "journal-" => {
+                    assert_eq!(found.checkpoint, whole.checkpoint);
+                    assert!(found.journal.cut.len() <= whole.journal.cut.len());
+                }
+                Ok(found) => assert_eq!(found, whole, "{kind} {n}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains(name) && text.contains(remedy), "{text}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0, "{kind}");
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(dstreams::inspect(dir).unwrap(), whole);
+    }
+}
+
 /// A directory is of one program, and of one process at a time; both refusals say what to do.
 #[test]
 fn a_directory_of_another_program_or_process_is_refused() {

@@ -1,5 +1,7 @@
 //! [`Manifest`]: what a checkpoint is of, and where its bytes are.
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 use dstreams_control::BatchTime;
 use dstreams_control::durable::{Covered, Point};
@@ -111,12 +113,23 @@ pub struct Part {
 impl Part {
     /// Its bytes, which must be those that were written.
     pub async fn read(&self, store: &Store, file: &str) -> Result<Bytes> {
-        let bytes = store.read(file, Some((self.from, self.bytes))).await?;
+        let bytes = store.read(file, Some((self.from, self.bytes))).await;
+        let bytes = bytes.map_err(|error| match &error {
+            Error::File { source, .. } if is_cut(source.kind()) => {
+                damaged(store, file, &error.to_string())
+            }
+            _ => error,
+        })?;
         match xxh3_64(&bytes) == self.xxh3 {
             true => Ok(bytes),
             false => Err(damaged(store, file, "it is not what was written")),
         }
     }
+}
+
+/// The file is not there, or ends too early.
+fn is_cut(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::UnexpectedEof)
 }
 
 impl Manifest {
