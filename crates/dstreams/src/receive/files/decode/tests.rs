@@ -1,6 +1,8 @@
 //! Lines to records: what becomes of each, good or bad, against serde_json and by hand.
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::csv::ReaderBuilder;
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -321,9 +323,46 @@ proptest! {
         };
         let (good, bad) = decode::<(Option<String>, Option<i64>)>(Format::JsonLines, &bytes, piece).unwrap();
         prop_assert_eq!(good.len() + bad.len(), lines(&bytes));
-        decode::<String>(Format::Text, &bytes, piece).unwrap();
-        let csv = [b"key,value\n".as_slice(), &bytes].concat();
-        decode::<(Option<String>, Option<i64>)>(Format::Csv, &csv, piece).unwrap();
-        let _ = decode::<(Option<String>, Option<i64>)>(Format::Csv, &bytes, piece);
+        // However they are cut.
+        type Pair = (Option<String>, Option<i64>);
+        let json = |piece| decode::<Pair>(Format::JsonLines, &bytes, piece).unwrap();
+        prop_assert_eq!((good, bad), json(1000));
+        let text = |piece| decode::<String>(Format::Text, &bytes, piece).unwrap();
+        prop_assert_eq!(text(piece), text(1000));
+        let with_header = [b"key,value\n".as_slice(), &bytes].concat();
+        let csv = |piece| decode::<Pair>(Format::Csv, &with_header, piece).unwrap();
+        prop_assert_eq!(csv(piece), csv(1000));
+        let csv = |piece| decode::<Pair>(Format::Csv, &bytes, piece).map_err(|error| error.to_string());
+        prop_assert_eq!(csv(piece), csv(1000));
+    }
+
+    /// However a writer quotes and ends records; against Arrow's reader.
+    #[test]
+    fn csv_is_what_was_written_and_what_arrow_reads(
+        rows in prop::collection::vec(("[a,\"\n\r \u{e9}]{1,6}", any::<i64>(), any::<[bool; 3]>()), 1..12),
+        piece in 1..90usize,
+    ) {
+        let mut text = "value,key\n".to_owned();
+        for (key, value, [quotes, quoted_number, feed]) in &rows {
+            let key = match *quotes || key.contains([',', '"', '\n', '\r']) {
+                true => format!("\"{}\"", key.replace('"', "\"\"")),
+                false => key.clone(),
+            };
+            let quote = if *quoted_number { "\"" } else { "" };
+            text += &format!("{quote}{value}{quote},{key}{}", if *feed { "\r\n" } else { "\n" });
+        }
+        let wanted: Vec<_> = rows.into_iter().map(|(key, value, _)| (key, value)).collect();
+        let (good, bad) = decode::<(String, i64)>(Format::Csv, text.as_bytes(), piece).unwrap();
+        prop_assert_eq!((&good, bad), (&wanted, vec![]));
+        let fields = [("value", DataType::Int64), ("key", DataType::Utf8)];
+        let fields = fields.map(|(name, of)| Field::new(name, of, true));
+        let reader = ReaderBuilder::new(Arc::new(Schema::new(fields.to_vec()))).with_header(true);
+        let mut theirs = Vec::new();
+        for batch in reader.build(text.as_bytes()).unwrap() {
+            let batch = batch.unwrap();
+            let (values, keys) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_string::<i32>());
+            theirs.extend(keys.iter().zip(values).map(|(key, value)| (key.unwrap().to_owned(), value.unwrap())));
+        }
+        prop_assert_eq!(theirs, wanted);
     }
 }
