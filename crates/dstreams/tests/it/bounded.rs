@@ -1,12 +1,15 @@
 //! What a program keeps does not grow for ever: offsets, checkpoints, intervals that were missed.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dstreams::agg::{count, sum};
-use dstreams::{Clients, StreamContext};
+use dstreams::files::{Files, Format};
+use dstreams::{Clients, DeadLetter, RddReceiver, StreamContext};
 use dstreams_client::{Client, Options};
 
 use crate::program::{INTERVAL, Live, Program, block_on, small};
+use crate::receive_tcp::take;
 
 /// An empty directory, removed at the end.
 struct Dir(PathBuf);
@@ -80,6 +83,145 @@ fn offsets_of_producers_are_as_many_as_the_bound() {
         assert_eq!(checkpoint(&dir.0).unwrap().producers, 3);
         assert_eq!(live.running.status().forgotten_producers, 6);
         live.running.stop(true, None).await.unwrap();
+    });
+}
+
+/// A program that reads the files of `in`, below its directory, and forgets those that are gone at once.
+struct Reading {
+    live: Live,
+    lines: RddReceiver<String>,
+    dead: RddReceiver<DeadLetter>,
+    /// Intervals that it and the processes before it have run.
+    batches: u32,
+}
+
+impl Reading {
+    async fn start(dir: &Path, every: Duration, batches: u32) -> Self {
+        let mut config = small(1, 4, 8);
+        config.checkpoint_every = 1;
+        let mut program = Program::after(batches, config);
+        let files = Files::dir(dir.join("in"), Format::Text);
+        let files = files.every(every).forget_after(Duration::ZERO);
+        let lines = program.ctx.files::<String>("lines", files).unwrap();
+        let (lines, dead) = (lines.collect(), program.ctx.dead_letters().collect());
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(dir.join("kept"), || Ok(app)).unwrap();
+        let live = program.start().await;
+        Reading {
+            live,
+            lines,
+            dead,
+            batches,
+        }
+    }
+
+    /// Stops it and starts it again. The last batch of a stop is ahead of the clock.
+    async fn again(self, dir: &Path, every: Duration) -> Self {
+        self.live.running.stop(true, None).await.unwrap();
+        Reading::start(dir, every, self.batches + 1).await
+    }
+
+    /// Runs batches until there are so many lines, and a checkpoint has so many offsets; returns the lines.
+    async fn until(&mut self, dir: &Path, lines: usize, offsets: usize) -> Vec<String> {
+        let (mut all, mut dead) = (Vec::new(), Vec::new());
+        for _ in 0..20_000 {
+            self.batches += 1;
+            self.live.batch().await;
+            take(&mut self.lines, &mut all);
+            take(&mut self.dead, &mut dead);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if all.len() >= lines
+                && checkpoint(&dir.join("kept")).is_some_and(|it| it.producers == offsets)
+            {
+                return all;
+            }
+        }
+        panic!("{} lines, {:?}", all.len(), checkpoint(&dir.join("kept")));
+    }
+}
+
+/// A file with one line, and `more`.
+fn put(dir: &Path, name: &str, more: &[u8]) {
+    let to = dir.join("in").join(name);
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::write(dir.join("in/.new"), [name.as_bytes(), b"\n", more].concat()).unwrap();
+    std::fs::rename(dir.join("in/.new"), to).unwrap();
+}
+
+/// Neither its own, nor that of its dead letters.
+#[test]
+fn offsets_of_files_that_are_gone_go() {
+    let dir = &Dir::new("files").0;
+    let every = Duration::from_millis(1);
+    block_on(async {
+        (0..30).for_each(|n| put(dir, &format!("old/{n}"), b"\xff\n"));
+        let mut reading = Reading::start(dir, every, 0).await;
+        assert_eq!(reading.until(dir, 30, 60).await.len(), 30);
+        std::fs::remove_dir_all(dir.join("in/old")).unwrap();
+        (0..10).for_each(|n| put(dir, &format!("new/{n}"), b""));
+        assert_eq!(reading.until(dir, 10, 10).await.len(), 10);
+        // One of a name that was is a new file now.
+        put(dir, "old/7", b"");
+        assert_eq!(reading.until(dir, 1, 11).await, ["old/7"]);
+        let mut reading = reading.again(dir, every).await;
+        put(dir, "old/8", b"");
+        assert_eq!(reading.until(dir, 1, 12).await, ["old/8"]);
+        reading.live.running.stop(true, None).await.unwrap();
+    });
+}
+
+/// A measurement: `DSTREAMS_FILES=100000 cargo test ... -- --ignored --nocapture many_small_files`.
+#[test]
+#[ignore = "a measurement"]
+fn many_small_files() {
+    let files = std::env::var("DSTREAMS_FILES").map_or(20_000, |files| files.parse().unwrap());
+    let dir = &Dir::new("many").0;
+    let every = Duration::from_millis(500);
+    for n in 0..files {
+        put(dir, &format!("old/{}/{n}", n % 100), b"");
+    }
+    let cpu = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let times = stat.split(' ').skip(13).take(2);
+        times
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum::<u64>()
+            * 10
+    };
+    let size = || {
+        states(&dir.join("kept"))
+            .iter()
+            .map(|(_, bytes)| bytes)
+            .sum::<u64>()
+    };
+    block_on(async {
+        let begun = Instant::now();
+        let mut reading = Reading::start(dir, every, 0).await;
+        let found = reading.until(dir, files, files).await.len();
+        println!(
+            "{found} of {files} files in {:?}; {} bytes of checkpoints",
+            begun.elapsed(),
+            size()
+        );
+        let before = cpu();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        println!("idle: {} ms of a processor in 40 s", cpu() - before);
+        let begun = Instant::now();
+        let mut reading = reading.again(dir, every).await;
+        println!("started again in {:?}", begun.elapsed());
+        put(dir, "new/one", b"");
+        assert_eq!(reading.until(dir, 1, files + 1).await, ["new/one"]);
+        println!("the first line after {:?}", begun.elapsed());
+        std::fs::remove_dir_all(dir.join("in/old")).unwrap();
+        (0..10).for_each(|n| put(dir, &format!("new/{n}"), b""));
+        let begun = Instant::now();
+        assert_eq!(reading.until(dir, 10, 11).await.len(), 10);
+        println!(
+            "forgotten after {:?}; {} bytes of checkpoints",
+            begun.elapsed(),
+            size()
+        );
+        reading.live.running.stop(true, None).await.unwrap();
     });
 }
 
