@@ -9,11 +9,6 @@ use datafusion::arrow::buffer::Buffer;
 pub(crate) struct Pieces(Vec<Buffer>);
 
 impl Pieces {
-    /// Appends some bytes.
-    pub fn push(&mut self, piece: impl Into<Buffer>) {
-        self.0.push(piece.into());
-    }
-
     /// Appends these after it.
     pub fn append(&mut self, mut more: Pieces) {
         self.0.append(&mut more.0);

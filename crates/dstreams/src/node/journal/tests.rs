@@ -208,7 +208,7 @@ proptest! {
             let bytes = (0..*length).map(|at| (at / 7) as u8 ^ salt).collect::<Vec<u8>>();
             let (first, rest) = bytes.split_at(length / 3);
             let mut pieces = Pieces::from(first.to_vec());
-            pieces.push(rest.to_vec());
+            pieces.append(rest.to_vec().into());
             Entry::Block { input: 1, bytes: pieces }
         };
         let groups: Vec<Vec<_>> = groups.iter().map(|group| group.iter().map(block).collect()).collect();
