@@ -4,6 +4,7 @@ mod report;
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::ArgGroup;
@@ -112,12 +113,18 @@ pub async fn count(
     drain: Duration,
 ) -> Result<(), Error> {
     let engine = program.engine();
+    // Workers end with the program: from its last batch on, that is no failure.
+    let over = AtomicBool::new(false);
     let counted = {
-        let mut shown = pin!(show(&mut program, &mut report, batches, drain));
+        let mut shown = pin!(show(&mut program, &mut report, batches, drain, &over));
         loop {
             tokio::select! {
                 shown = &mut shown => break shown.map(Some),
-                error = watch(&mut workers) => break Err(error),
+                error = watch(&mut workers), if !over.load(Ordering::Relaxed) => {
+                    if !over.load(Ordering::Relaxed) {
+                        break Err(error);
+                    }
+                }
                 end = ending.next() => match end {
                     End::Gracefully => engine.request_stop(Some(drain)),
                     End::AtOnce => engine.request_stop(None),
@@ -146,6 +153,7 @@ async fn show(
     report: &mut Report,
     mut left: Option<u64>,
     drain: Duration,
+    over: &AtomicBool,
 ) -> Result<(), Error> {
     while let Some(found) = program.next().await? {
         if left == Some(0) {
@@ -158,6 +166,7 @@ async fn show(
             program.engine().request_stop(Some(drain));
         }
     }
+    over.store(true, Ordering::Relaxed);
     report.dead_letters(program.status().dead_letters.values().sum());
     let counted = program.end().await?.records;
     report.end(counted).await

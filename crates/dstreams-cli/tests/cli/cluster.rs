@@ -464,7 +464,12 @@ fn beyond_loopback_a_token_is_needed_and_the_right_one() {
     assert_eq!(message(asked, 0), "");
     program.wait_for(2);
     program.terminate();
-    assert_eq!(program.end(), (2, String::new()));
+    let (lines, said) = program.end();
+    assert_eq!(lines, 2);
+    // Which addresses other machines can reach, and nothing else.
+    let reached = |line: &str| line.contains("other machines can reach");
+    assert!(said.lines().all(reached), "{said}");
+    assert!(said.contains("it asks for the token"), "{said}");
     assert_eq!(other.wait().0.code(), Some(0));
 }
 

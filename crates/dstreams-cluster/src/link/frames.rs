@@ -228,7 +228,7 @@ mod tests {
         let part = |partition: u64| {
             serde_json::json!({
                 "partition": partition, "state": 1, "from": 1_u64 << 40, "bytes": 1_u64 << 40,
-                "xxh3": u64::MAX, "version": 1_u64 << 50, "whole": true,
+                "xxh3": u64::MAX, "version": 1_u64 << 50, "whole": true, "more": false,
             })
         };
         let parts: Vec<_> = (0..20_000).map(part).collect();
@@ -321,7 +321,7 @@ mod tests {
     fn a_link_that_is_not_read_is_given_up_alone() {
         let (slow, unread) = channel::<String>();
         let (other, read) = channel::<String>();
-        for _ in 0..3 {
+        for _ in 0..2 {
             slow.send(vec![b'x'; 6].into(), 10);
             assert!(slow.is_full().now_or_never().is_none());
             other.say(&"x".into());
@@ -331,7 +331,7 @@ mod tests {
         assert!(slow.waiting.load(Ordering::Relaxed) < 30);
         drop((slow, other));
         assert_eq!(futures::executor::block_on(unread.count()), 0);
-        assert_eq!(futures::executor::block_on(read.count()), 3);
+        assert_eq!(futures::executor::block_on(read.count()), 2);
     }
 
     /// What was sent waits no more.

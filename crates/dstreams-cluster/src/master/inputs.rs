@@ -1,7 +1,5 @@
 //! [`InputOf`]: the inputs of the program, and where they are received.
 
-use std::collections::BTreeSet;
-
 use dstreams::cluster::{Parts, Place};
 use dstreams::{Clients, Error, Result};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
@@ -14,19 +12,6 @@ const LONGEST_LINE: usize = RECORD;
 /// Refuses inputs that no worker could receive, or that clients and workers could not tell apart.
 pub fn check_inputs(parts: &Parts) -> Result<()> {
     let refuse = |setting, message: String| Err(Error::Config { setting, message });
-    let mut names = BTreeSet::new();
-    if let Some((name, _)) = parts
-        .inputs()
-        .into_iter()
-        .find(|(name, _)| !names.insert(name.clone()))
-    {
-        return refuse(
-            "streams",
-            format!(
-                "two streams are named `{name}`, and on a cluster they are told apart by their names; rename one"
-            ),
-        );
-    }
     let mut first: Option<Clients> = None;
     for source in &parts.sources {
         let Place::Everywhere(clients) = source.place() else {
@@ -106,7 +91,7 @@ mod tests {
         config.block_memory = 1 << 30;
         let mut ctx = StreamContext::with_config(config).unwrap();
         build(&mut ctx);
-        match check_inputs(&Parts::of(ctx).unwrap()) {
+        match Parts::of(ctx).and_then(|parts| check_inputs(&parts)) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }
@@ -128,7 +113,7 @@ mod tests {
         let two = check(|ctx| streams(ctx, ["x", "y"], [&a, &b]), line);
         assert!(two.contains("the same `Clients`"), "{two}");
         let named = check(|ctx| streams(ctx, ["x", "x"], [&a, &a]), line);
-        assert!(named.contains("two streams are named `x`"), "{named}");
+        assert!(named.contains("there is a stream `x` already"), "{named}");
         let long = check(|ctx| streams(ctx, ["x", "y"], [&a, &a]), 64 << 20);
         assert!(long.contains("at most 33554432"), "{long}");
     }

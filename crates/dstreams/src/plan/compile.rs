@@ -10,7 +10,6 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::limit::LocalLimitExec;
-use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::union::UnionExec;
 
 use super::aggregate::{Aggregation, Results, column};
@@ -22,6 +21,7 @@ use super::node::internal;
 use super::reduce::ReduceExec;
 use super::relation::InputTable;
 use super::template::{Route, Stage, StateSpec, Step, Template};
+use super::total_order::first_rows;
 use crate::error::{Error, Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::graph::{Graph, NodeId, Op};
@@ -368,6 +368,6 @@ fn top(input: Plan, schema: &SchemaRef, keys: usize, limit: usize) -> Result<Pla
     let Some(order) = LexOrdering::new(order) else {
         return Ok(internal("nothing to order by".into())?);
     };
-    let sort = SortExec::new(order, input).with_fetch(Some(limit));
+    let sort = first_rows(order, input, Some(limit));
     Ok(Arc::new(sort.with_preserve_partitioning(true)))
 }

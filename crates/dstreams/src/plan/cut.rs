@@ -25,6 +25,7 @@ use super::aggregate::column;
 use super::node::internal;
 use super::relation::InputExec;
 use super::template::Route;
+use super::total_order::{first_rows, of_values};
 use crate::error::Result;
 use crate::stream::order::can_be_sorted;
 
@@ -72,7 +73,7 @@ pub(super) fn cut(
     }
     if let Some(sort) = plan.downcast_ref::<SortExec>() {
         let order = total(sort.expr(), &children[0]).unwrap_or_else(|| sort.expr().clone());
-        let sorted = SortExec::new(order, children.swap_remove(0)).with_fetch(sort.fetch());
+        let sorted = first_rows(order, children.swap_remove(0), sort.fetch());
         return Ok(Arc::new(
             sorted.with_preserve_partitioning(sort.preserve_partitioning()),
         ));
@@ -81,7 +82,7 @@ pub(super) fn cut(
         && partitions(&children[0]) > 1
     {
         // What is equal in the order of the merge is ordered by other columns beneath it.
-        let order = children[0].output_ordering().cloned();
+        let order = children[0].output_ordering().and_then(of_values);
         let order = order.filter(|order| order[..].starts_with(merge.expr()));
         let order = order.unwrap_or_else(|| merge.expr().clone());
         let parts = cuts.stage(children.swap_remove(0), Route::Keep)?;

@@ -20,6 +20,7 @@ mod reduce;
 mod relation;
 mod route;
 mod template;
+mod total_order;
 
 pub use datasets::{Datasets, Partitions, Slot};
 #[cfg(test)]

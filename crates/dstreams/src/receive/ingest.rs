@@ -10,19 +10,16 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BlockId, ReceiverId};
 use tokio::sync::{Notify, watch};
 
-use super::block::{Block, bytes_of};
+use super::block::Block;
 use super::budget::{Budget, Share};
 use super::dead_letter::{DeadLetters, KEPT, Letter};
-use super::largest::largest_record;
+use super::largest::check_size;
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
 /// How often the buffers of all producers are visited, where others wait for memory: a seal may come each millisecond, and
 /// there may be thousands.
 const VISIT_EVERY: Duration = Duration::from_millis(20);
-
-/// The most bytes that are pushed at once. A push of more than the memory for records goes through alone.
-const PUSH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 1 << 30 };
 
 /// What a source pushes records into.
 ///
@@ -340,32 +337,9 @@ impl Intake {
             return Ok(None);
         }
         let bytes = memory_size(&records);
-        self.check_size(&records, bytes)?;
-        if bytes > self.record_bytes {
-            let largest = largest_record(&records);
-            if largest > self.record_bytes {
-                return Err(Error::TooLarge {
-                    stream: self.stream.clone(),
-                    bytes: largest,
-                    most: self.record_bytes,
-                });
-            }
-        }
+        check_size(&self.stream, &records, bytes, self.record_bytes)?;
         let memory = self.budget.take(bytes).await;
         self.add(records, bytes, memory, mark).map(Some)
-    }
-
-    /// Refuses more at once than an entry of a journal, or any buffer on its way, has room for.
-    fn check_size(&self, records: &RecordBatch, bytes: usize) -> Result<()> {
-        // Buffers that are shared with others count in full at first.
-        if bytes <= PUSH_BYTES || bytes_of(records) <= PUSH_BYTES {
-            return Ok(());
-        }
-        Err(Error::Schema {
-            what: format!("records of one push for stream `{}`", self.stream),
-            expected: format!("{PUSH_BYTES} bytes at most; push them in smaller batches"),
-            found: format!("{bytes} bytes"),
-        })
     }
 
     /// Adds records whose memory is accounted for; returns the number of their block.
@@ -523,7 +497,7 @@ mod tests {
     /// rows that are larger is taken.
     #[tokio::test]
     async fn a_push_has_a_bound() {
-        let rows = 2 * PUSH_BYTES / 8;
+        let rows = 2 * crate::receive::largest::PUSH_BYTES / 8;
         let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..rows as u64));
         let records = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         let config = crate::config::Config::new(Duration::from_secs(1));

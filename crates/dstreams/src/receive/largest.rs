@@ -3,6 +3,36 @@
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::DataType;
 
+use super::block;
+use crate::error::{Error, Result};
+
+/// The most bytes that are pushed at once. A push of more than the memory for records goes through alone.
+pub const PUSH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 1 << 30 };
+
+/// Refuses records, of so many `bytes` with what they share, that are more at once than an entry of a journal or any
+/// buffer on its way has room for, and single ones of more than `most` bytes.
+pub fn check_size(stream: &str, records: &RecordBatch, bytes: usize, most: usize) -> Result<()> {
+    if bytes > PUSH_BYTES && block::bytes_of(records) > PUSH_BYTES {
+        return Err(Error::Schema {
+            what: format!("records of one push for stream `{stream}`"),
+            expected: format!("{PUSH_BYTES} bytes at most; push them in smaller batches"),
+            found: format!("{bytes} bytes"),
+        });
+    }
+    let largest = match bytes > most {
+        true => largest_record(records),
+        false => 0,
+    };
+    match largest > most {
+        true => Err(Error::TooLarge {
+            stream: stream.to_owned(),
+            bytes: largest,
+            most,
+        }),
+        false => Ok(()),
+    }
+}
+
 /// Bytes of the values of the largest record, without what its columns share with others.
 pub fn largest_record(records: &RecordBatch) -> usize {
     let record = |row| {
