@@ -4,12 +4,12 @@ mod report;
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::ArgGroup;
 use dstreams_cluster::app::{ClusterArgs, Drain, address};
 use dstreams_cluster::logs;
+use tokio::sync::Notify;
 
 pub use self::report::Report;
 use crate::arguments::Times;
@@ -114,17 +114,16 @@ pub async fn count(
 ) -> Result<(), Error> {
     let engine = program.engine();
     // Workers end with the program: from its last batch on, that is no failure.
-    let over = AtomicBool::new(false);
+    let over = Notify::new();
     let counted = {
+        let mut watches = true;
         let mut shown = pin!(show(&mut program, &mut report, batches, drain, &over));
         loop {
             tokio::select! {
+                biased;
                 shown = &mut shown => break shown.map(Some),
-                error = watch(&mut workers), if !over.load(Ordering::Relaxed) => {
-                    if !over.load(Ordering::Relaxed) {
-                        break Err(error);
-                    }
-                }
+                () = over.notified(), if watches => watches = false,
+                error = watch(&mut workers), if watches => break Err(error),
                 end = ending.next() => match end {
                     End::Gracefully => engine.request_stop(Some(drain)),
                     End::AtOnce => engine.request_stop(None),
@@ -153,7 +152,7 @@ async fn show(
     report: &mut Report,
     mut left: Option<u64>,
     drain: Duration,
-    over: &AtomicBool,
+    over: &Notify,
 ) -> Result<(), Error> {
     while let Some(found) = program.next().await? {
         if left == Some(0) {
@@ -166,7 +165,7 @@ async fn show(
             program.engine().request_stop(Some(drain));
         }
     }
-    over.store(true, Ordering::Relaxed);
+    over.notify_one();
     report.dead_letters(program.status().dead_letters.values().sum());
     let counted = program.end().await?.records;
     report.end(counted).await
