@@ -255,3 +255,34 @@ impl Open {
         self.until = at.saturating_add(self.patience);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many are silent at once: then what is owed is remembered for the newest batches.
+    #[test]
+    fn no_more_overdue_reports_are_remembered_than_the_bound() {
+        for bound in [0, 1, 3, 9] {
+            let config = Config {
+                max_owed_reports: bound,
+                ..Config::new(1000).unwrap()
+            };
+            let mut intake = Intake::new(&config);
+            intake.start((0..5).map(ReceiverId).collect(), Timestamp(0));
+            let mut owed = 0;
+            for second in 1..4u64 {
+                let passed = second * 100_000_000_000;
+                assert!(intake.seal_due(Timestamp(passed), passed).is_some());
+                assert!(intake.cut(u64::MAX).is_some());
+                owed = bound.min(owed + 5);
+                assert_eq!(intake.owed(), owed, "{bound}");
+                let newest = intake.owed.last().copied();
+                assert_eq!(
+                    newest.map(|(_, receiver)| receiver),
+                    (bound > 0).then_some(ReceiverId(4))
+                );
+            }
+        }
+    }
+}

@@ -119,6 +119,18 @@ mod tests {
         assert_eq!(ReceiverId::first_of(70_000).0 - 1, 300_647_710_719_999);
     }
 
+    /// The first, neighbours, the bound itself: between and around them is what was nothing of.
+    #[test]
+    fn receivers_that_are_not_closed_leave_gaps_and_nothing_else() {
+        let mut covered = Covered::default();
+        covered.insert(id(4, 0));
+        covered.close_before(ReceiverId(6), [0, 3, 6, 8].map(ReceiverId).iter());
+        let closed = |receiver: &u64| covered.is_closed(ReceiverId(*receiver));
+        assert_eq!((0..9).filter(closed).collect::<Vec<_>>(), [1, 2, 5]);
+        let json = serde_json::to_string(&covered.closed).unwrap();
+        assert_eq!(json, r#"{"ranges":{"1":2,"5":5}}"#);
+    }
+
     /// The bytes are in checkpoints.
     #[test]
     fn its_json_is_read() {
