@@ -136,3 +136,32 @@ impl Copies {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReceiverId;
+
+    /// The second does not wait for the first.
+    #[test]
+    fn two_copies_that_are_missing_are_under_way_at_once() {
+        let mut roster = Roster::new(3);
+        (1..=4).for_each(|worker| assert!(roster.join(WorkerId(worker))));
+        let mut copies = Copies::new(9);
+        let receiver = ReceiverId(0);
+        let block = BlockId { receiver, seq: 0 };
+        let mut started = Vec::new();
+        copies.want(block);
+        while let Some(block) = copies.next() {
+            started.extend(copies.start(block, &[WorkerId(1)], 2, &roster));
+        }
+        let worker = |from, to| (WorkerId(from), WorkerId(to));
+        assert_eq!(started, [worker(1, 2), worker(1, 3)]);
+        // One failed: the other goes on, and another takes the place.
+        assert!(copies.ended(block, WorkerId(2), true));
+        copies.want(block);
+        assert_eq!(copies.next(), Some(block));
+        let again = copies.start(block, &[WorkerId(1)], 2, &roster);
+        assert_eq!(again, Some(worker(1, 4)));
+    }
+}
