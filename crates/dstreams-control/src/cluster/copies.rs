@@ -164,4 +164,21 @@ mod tests {
         let again = copies.start(block, &[WorkerId(1)], 2, &roster);
         assert_eq!(again, Some(worker(1, 4)));
     }
+
+    /// However many blocks want a copy and are forgotten before one ends.
+    #[test]
+    fn blocks_that_are_forgotten_leave_nothing() {
+        let mut copies = Copies::new(1);
+        let receiver = ReceiverId(0);
+        let block = |seq| BlockId { receiver, seq };
+        (0..10).for_each(|seq| copies.want(block(seq)));
+        for seq in 10..10_000 {
+            copies.want(block(seq));
+            copies.forget(block(seq));
+            assert_eq!(copies.attempts.len(), 10);
+            assert!(copies.queue.len() <= 2 * 10 + 64, "{}", copies.queue.len());
+        }
+        let left = std::iter::from_fn(|| copies.next());
+        assert!(left.eq((0..10).map(block)));
+    }
 }
