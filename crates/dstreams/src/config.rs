@@ -10,6 +10,9 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest batch interval: what was received is in memory until then, and times stay well below 64 bits.
 const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Longest line: two of them are below the 4 GiB that a view of a text can point into.
+const MAX_LINE_BYTES: usize = 1 << 30;
+
 /// Settings of a context. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -25,7 +28,7 @@ pub struct Config {
     /// Bytes of one block: an open block is closed when it holds that much. Default: 4 MiB, so
     /// that a fast feed gives tasks of equal size.
     pub block_bytes: usize,
-    /// Bytes of one line of text; a longer one goes to the dead letters. Default: 1 MiB, more than
+    /// Bytes of one line of text, 1 GiB at most; a longer one goes to the dead letters. Default: 1 MiB, more than
     /// any log line, and little against the block memory. Lines that are not whole and longer than 16 KiB may take half
     /// as much as the block memory beside it.
     pub line_bytes: usize,
@@ -144,6 +147,15 @@ impl Config {
                 return wrong(setting, "0 does not fit; it must be 1 or more".into());
             }
         }
+        if self.line_bytes > MAX_LINE_BYTES {
+            return wrong(
+                "line_bytes",
+                format!(
+                    "{} bytes do not fit; a line has 1 GiB at most",
+                    self.line_bytes
+                ),
+            );
+        }
         let least = self.block_bytes.max(self.line_bytes);
         if self.block_memory < least {
             return wrong(
@@ -155,5 +167,24 @@ impl Config {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_at_most_as_many_bytes_as_its_view_can_count() {
+        let mut config = Config::new(Duration::from_secs(1));
+        config.block_memory = usize::MAX;
+        config.line_bytes = MAX_LINE_BYTES;
+        assert!(config.check().is_ok());
+        config.line_bytes += 1;
+        let error = config.check().unwrap_err().to_string();
+        assert!(
+            error.contains("line_bytes") && error.contains("1 GiB"),
+            "{error}"
+        );
     }
 }

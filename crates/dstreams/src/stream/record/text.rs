@@ -106,7 +106,9 @@ impl TextBuilder {
                     self.views.push(inline_view(word, text.len()));
                     return;
                 }
-                if text.len() > INLINE && offset <= u32::MAX as usize {
+                // A buffer may be a part of the memory that the text lies in.
+                let is_inside = text.len() <= buffer.len() - offset;
+                if text.len() > INLINE && offset <= u32::MAX as usize && is_inside {
                     let prefix = prefix_of(text.as_bytes());
                     let index = self.index_of(at);
                     self.views
@@ -208,6 +210,11 @@ fn prefix_of(bytes: &[u8]) -> u32 {
 /// View of a longer text: length, first four bytes, buffer, offset.
 #[inline]
 fn reference_view(len: usize, prefix: u32, buffer: u32, offset: u32) -> u128 {
+    // A longer length would run into the other parts, and the view point anywhere.
+    assert!(
+        len <= i32::MAX as usize,
+        "a text has less than 2 GiB, this one has {len} bytes"
+    );
     len as u128 | (prefix as u128) << 32 | (buffer as u128) << 64 | (offset as u128) << 96
 }
 
@@ -319,6 +326,33 @@ mod tests {
                 .expect("views are valid by Arrow's own check");
         }
         assert_eq!(inside, long);
+    }
+
+    /// A source may push a part of memory that it shares, and a closure a text that begins in the part and ends behind it.
+    #[test]
+    fn a_text_that_ends_behind_a_buffer_is_copied() {
+        let all = bytes::Bytes::from("a text that is cut into two parts".as_bytes());
+        let buffer = Buffer::from(all.slice(..20));
+        let mut builder = TextBuilder::default();
+        builder.attach(std::slice::from_ref(&buffer));
+        let whole = std::str::from_utf8(&all).unwrap();
+        let wanted = [
+            whole,
+            &whole[..20],
+            &whole[5..],
+            &whole[19..],
+            &whole[15..20],
+        ];
+        wanted.iter().for_each(|text| builder.push_str(text));
+        let array = built(&mut builder);
+        let got: Vec<_> = array.iter().map(Option::unwrap).collect();
+        assert_eq!(got, wanted);
+    }
+
+    #[test]
+    #[should_panic(expected = "less than 2 GiB")]
+    fn a_text_too_long_for_a_view_has_none() {
+        reference_view(1 << 31, 0, 0, 0);
     }
 
     #[test]
