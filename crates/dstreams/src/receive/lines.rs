@@ -376,3 +376,6 @@ fn check_line(bytes: &[u8], limit: usize, valid: bool) -> Result<(), String> {
 fn too_long(length: u64, limit: usize) -> String {
     format!("the line has {length} bytes and the limit is {limit}; raise `line_bytes` or split it")
 }
+
+#[cfg(test)]
+mod tests;
