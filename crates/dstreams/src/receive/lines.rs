@@ -105,9 +105,9 @@ impl Lines {
         Some(self.next_chunk.max(2 * partial))
     }
 
-    /// Whether there is room to read into; a seal may take it away.
+    /// Whether there is room to read into, and memory for the lines in it; a seal may take both away.
     pub fn has_room(&self) -> bool {
-        self.chunk.capacity() > self.chunk.len()
+        self.memory.is_some() && self.chunk.capacity() > self.chunk.len()
     }
 
     /// Takes a fresh chunk, whose memory is accounted for. The lines so far were taken before.
@@ -330,21 +330,18 @@ impl Lines {
     }
 
     /// The producer has closed: its last line, if it did not end with a line feed, counts when the
-    /// connection was closed cleanly and is a dead letter otherwise.
+    /// connection was closed cleanly and is a dead letter otherwise. To count it needs memory as any line does: there is
+    /// room, and it has not been given back since that was seen.
     pub fn finish(&mut self, clean: bool, bad: &mut Vec<BadLine>) {
         if self.begin != Begin::Text && !self.is_text(true, bad) {
             return;
         }
         let (start, end) = (self.line, self.chunk.len());
-        if self.skipped.is_some() {
-            let chunk = std::mem::take(&mut self.chunk);
-            return self.end_skipped(&chunk[start..], bad);
-        }
-        if start == end {
+        if start == end && self.skipped.is_none() {
             return;
         }
         let chunk = std::mem::take(&mut self.chunk);
-        match clean {
+        match clean || self.skipped.is_some() {
             true => self.end_line(&chunk, end, false, bad),
             false => bad.push(BadLine {
                 bytes: chunk[start..end.min(start + KEPT)].to_vec(),

@@ -195,8 +195,8 @@ impl Connection {
         let mut bad = Vec::new();
         let flushed = {
             let mut lines = self.lines.lock();
-            let clean = matches!(ended, Ok(End::Closed));
-            lines.finish(clean, &mut bad);
+            // Where it closed, this was done as it was seen.
+            lines.finish(false, &mut bad);
             lines.take(true).and_then(|taken| add(&self.intake, taken))
         };
         self.bury(bad).await;
@@ -234,14 +234,17 @@ impl Connection {
                     continue;
                 }
                 let read = socket.try_read_buf(&mut lines.room());
-                if matches!(read, Ok(1..)) {
-                    lines.scan(&mut bad);
+                match read {
+                    Ok(0) => lines.finish(true, &mut bad),
+                    Ok(_) => lines.scan(&mut bad),
+                    Err(_) => {}
                 }
                 (read, lines.found())
             };
             if found {
                 self.has_lines();
             }
+            self.bury(std::mem::take(&mut bad)).await;
             match read {
                 Ok(0) => return Ok(Some(End::Closed)),
                 Ok(_) => {}
@@ -249,7 +252,6 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Ok(Some(End::Broken(error))),
             }
-            self.bury(std::mem::take(&mut bad)).await;
             reads += 1;
             if reads % READS_IN_A_ROW == 0 {
                 tokio::task::yield_now().await;
@@ -277,15 +279,20 @@ impl Connection {
                 }
                 let most = lines.room().remaining_mut().min(DRAIN_READ);
                 let read = socket.read(&mut buffer[..most]);
-                if let Ok(read @ 1..) = read {
-                    lines.room().put_slice(&buffer[..read]);
-                    lines.scan(&mut bad);
+                match read {
+                    Ok(0) => lines.finish(true, &mut bad),
+                    Ok(read) => {
+                        lines.room().put_slice(&buffer[..read]);
+                        lines.scan(&mut bad);
+                    }
+                    Err(_) => {}
                 }
                 if lines.found() {
                     self.has_lines();
                 }
                 read
             };
+            self.bury(std::mem::take(&mut bad)).await;
             match read {
                 Ok(0) => return Ok(End::Closed),
                 Ok(read) => drained += read,
@@ -293,7 +300,6 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Ok(End::Broken(error)),
             }
-            self.bury(std::mem::take(&mut bad)).await;
             tokio::task::yield_now().await;
         }
         Ok(End::Drained)

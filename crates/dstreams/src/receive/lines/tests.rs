@@ -61,17 +61,20 @@ fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
         assert!(held <= used, "{held} bytes of {used} accounted for");
         good.extend(texts.iter().map(|text| text.unwrap().to_owned()));
     };
-    for (length, between) in cuts.iter().cycle() {
-        if bytes.is_empty() {
-            break;
-        }
+    let make_room = |lines: &mut Lines, good: &mut Vec<String>| {
         if let Some(needed) = lines.needs() {
             assert!(needed <= LARGEST_CHUNK);
-            take(&mut lines, true, &mut good);
+            take(lines, true, good);
             lines.release();
             let memory = block_on(budget.take(needed));
             lines.grow(needed, memory);
         }
+    };
+    for (length, between) in cuts.iter().cycle() {
+        if bytes.is_empty() {
+            break;
+        }
+        make_room(&mut lines, &mut good);
         let room = lines.room().remaining_mut();
         let (now, later) = bytes.split_at(bytes.len().min(*length).min(room));
         lines.room().put_slice(now);
@@ -89,6 +92,10 @@ fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
                 lines.pause(&budget);
             }
         }
+    }
+    if clean {
+        // That no more comes is what was read.
+        make_room(&mut lines, &mut good);
     }
     lines.finish(clean, &mut bad);
     take(&mut lines, true, &mut good);
