@@ -60,10 +60,6 @@ impl Hub {
                 lost: WorkerId(lost),
                 blocks: self.stored(blocks),
             }),
-            ToMaster::Retired { blocks } => self.step(ClusterEvent::Retired {
-                worker: id,
-                blocks: self.stored(blocks),
-            }),
             ToMaster::CopyFailed { block, to } => self.step(ClusterEvent::CopyFailed {
                 block,
                 to: WorkerId(to),

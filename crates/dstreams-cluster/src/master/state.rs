@@ -120,13 +120,10 @@ impl Remote {
             before.push(self.hub.version(ran.holder, partition));
             self.hub.installed(ran.holder, partition, batch, None);
         }
-        let complete = |hub: &Hub, worker, partition: u32, before| {
-            hub.version(worker, partition) >= before && !hub.is_behind(worker, partition)
-        };
         // Not only those of the snapshot: who was assigned meanwhile needs this batch too. Who is assigned from now on
         // is sent a state that has it.
         let now = self.hub.holders(snapshot.holders.len());
-        let then = snapshot.holders.iter().zip(&before);
+        let then = snapshot.holders.iter().zip(before);
         for ((partition, (ran, before)), now) in (0u32..).zip(then).zip(now) {
             let name = engine_name(ran.holder.0);
             let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
@@ -142,8 +139,9 @@ impl Remote {
                     states: states.to_vec(),
                     from: from.clone(),
                 };
-                let complete = complete(&self.hub, other, partition, *before);
+                let known = self.hub.version(other, partition);
                 self.hub.say(other, &install);
+                let complete = known >= before && !self.hub.is_behind(other, partition);
                 if complete || other == now.holder {
                     waiting.push((partition, other));
                 }
@@ -153,25 +151,12 @@ impl Remote {
         self.hub
             .until(|hub| {
                 let workers = hub.workers();
-                let lacks = |worker, partition| {
-                    hub.version(worker, partition) < Some(batch)
-                        && workers.contains_key(&worker)
-                        && !hub.is_behind(worker, partition)
-                };
-                let done = waiting
-                    .iter()
-                    .all(|(partition, other)| !lacks(*other, *partition));
-                // One that has become standby since, with all up to the batch before, is needed with this one: the
-                // standby before may be gone.
-                let now = hub.holders(before.len());
-                let standbys = now.iter().map(|of| of.as_ref().and_then(|of| of.standby));
-                let mut standbys = (0u32..).zip(standbys).zip(&before);
-                let followed = standbys.all(|((partition, standby), before)| {
-                    standby.is_none_or(|standby| {
-                        !complete(hub, standby, partition, *before) || !lacks(standby, partition)
-                    })
+                let done = waiting.iter().all(|(partition, standby)| {
+                    hub.version(*standby, *partition) >= Some(batch)
+                        || !workers.contains_key(standby)
+                        || hub.is_behind(*standby, *partition)
                 });
-                (done && followed).then_some(())
+                done.then_some(())
             })
             .await;
     }

@@ -62,8 +62,6 @@ struct Copies {
     /// Where receivers are, and of which input: others' that blocks are held of, and ours.
     receivers: HashMap<ReceiverId, Received>,
     lost: Vec<u32>,
-    /// No copy is taken any more: this worker is about to leave.
-    retired: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -139,13 +137,6 @@ impl Epoch {
                 let blocks = copies.of.remove(&lost).unwrap_or_default();
                 let blocks = blocks.into_values().collect();
                 self.link.say(&ToMaster::Fenced { lost, blocks });
-            }
-            ToWorker::Retire => {
-                let mut copies = lock(&self.copies);
-                copies.retired = true;
-                let all = copies.of.values().flat_map(BTreeMap::values);
-                let blocks = all.cloned().collect();
-                self.link.say(&ToMaster::Retired { blocks });
             }
             ToWorker::Copy { block, to, address } => self.copy(block, to, address),
             ToWorker::Drop { blocks } => self.drop_blocks(&blocks),
@@ -319,10 +310,6 @@ impl Epoch {
         {
             // Until the fence nothing is refused, after it everything: what is held then is told.
             let mut copies = lock(&self.copies);
-            if copies.retired {
-                let id = self.worker;
-                return Err(Status::failed_precondition(format!("worker {id} leaves")));
-            }
             if copies.lost.contains(&sender) {
                 return Err(Status::failed_precondition(format!(
                     "worker {sender} is not of this cluster any more"
@@ -383,11 +370,9 @@ impl Epoch {
         self.site.peers.copy(&header, block, address).await
     }
 
-    /// Whether the master has given this worker up, and has been told what is held of it; or is told nothing more, since
-    /// this one is about to leave.
+    /// Whether the master has given this worker up, and has been told what is held of it.
     pub fn refuses(&self, worker: u32) -> bool {
-        let copies = lock(&self.copies);
-        copies.retired || copies.lost.contains(&worker)
+        lock(&self.copies).lost.contains(&worker)
     }
 
     fn drop_blocks(&self, blocks: &[BlockId]) {

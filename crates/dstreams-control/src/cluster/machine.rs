@@ -86,13 +86,6 @@ impl Cluster {
                     self.finish_fences(out);
                 }
             }
-            ClusterEvent::Retired { worker, blocks } => {
-                self.stored(worker, blocks);
-                if self.roster.retired(worker) {
-                    self.fences.answered_all(worker);
-                    self.finish_fences(out);
-                }
-            }
             ClusterEvent::CopyFailed { block, to } => self.blocks.copy_ended(block, to, true),
             ClusterEvent::Forgotten { blocks } => {
                 blocks.into_iter().for_each(|block| self.forget(block));
@@ -160,9 +153,7 @@ impl Cluster {
         if !self.roster.lose(worker) {
             return;
         }
-        // Those that drain and have retired have answered for all.
-        let live = self.roster.live();
-        let asked: BTreeSet<_> = live.filter(|&at| !self.roster.is_retired(at)).collect();
+        let asked: BTreeSet<_> = self.roster.live().collect();
         for &at in &asked {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
@@ -287,8 +278,7 @@ impl Cluster {
         }
     }
 
-    /// Tells who drains and has given everything that it may leave. Before that it says what it holds that others sent
-    /// it, and takes no more: its peers may not have heard yet that it drains, and what it leaves with is never heard of.
+    /// Tells who drains and has given everything that it may leave.
     fn let_go(&mut self, out: &mut Vec<ClusterCommand>) {
         let gave_all =
             |&worker: &WorkerId| self.blocks.gave_all(worker) && self.partitions.gave_all(worker);
@@ -300,12 +290,8 @@ impl Cluster {
             .filter(gave_all)
             .collect();
         for worker in drained {
-            if self.roster.is_retired(worker) {
-                self.roster.drained(worker);
-                out.push(ClusterCommand::Drained { worker });
-            } else if self.roster.retire(worker) {
-                out.push(ClusterCommand::Retire { worker });
-            }
+            self.roster.drained(worker);
+            out.push(ClusterCommand::Drained { worker });
         }
     }
 

@@ -184,11 +184,10 @@ impl Partitions {
         } else {
             self.pending.entry(version).or_default().insert(partition);
         }
-        // Also what the one before has of a batch that is about to be committed because it has it.
-        let before = it.standby.filter(|_| it.is_complete());
-        let before = before.and_then(|part| part.version);
-        let wanted = it.newest.max(before).max(Some(EMPTY));
-        if let Some(next) = it.next.take_if(|part| part.version >= wanted) {
+        if let Some(next) = it
+            .next
+            .take_if(|part| part.version >= it.newest.max(Some(EMPTY)))
+        {
             // Now the one before may leave.
             let leaver = it.standby.replace(next);
             it.before.extend(leaver.map(|part| part.worker));

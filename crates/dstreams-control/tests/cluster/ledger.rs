@@ -30,9 +30,6 @@ pub struct Ledger {
     /// Live workers that were asked to drain, and those that were told that they may leave.
     pub draining: BTreeSet<WorkerId>,
     pub drained: BTreeSet<WorkerId>,
-    /// Those that were told to take no blocks of others, and those of them that have answered.
-    pub retiring: BTreeSet<WorkerId>,
-    pub retired: BTreeSet<WorkerId>,
     pub peers: BTreeMap<WorkerId, Option<WorkerId>>,
     pub receivers: BTreeMap<ReceiverId, (WorkerId, u32)>,
     /// What survived of receivers that are gone.
@@ -82,8 +79,6 @@ impl Ledger {
             gone: BTreeSet::new(),
             draining: BTreeSet::new(),
             drained: BTreeSet::new(),
-            retiring: BTreeSet::new(),
-            retired: BTreeSet::new(),
             peers: BTreeMap::new(),
             receivers: BTreeMap::new(),
             left: BTreeMap::new(),
@@ -193,16 +188,6 @@ impl Ledger {
                     self.finish_fences();
                 }
             }
-            ClusterEvent::Retired { worker, blocks } => {
-                self.stored(*worker, blocks);
-                if self.live.contains(worker) && self.retiring.contains(worker) {
-                    self.retired.insert(*worker);
-                    for silent in self.fences.values_mut() {
-                        silent.remove(worker);
-                    }
-                    self.finish_fences();
-                }
-            }
             ClusterEvent::CopyFailed { block, to } => drop(self.copying.remove(&(*to, *block))),
             ClusterEvent::Forgotten { blocks } => {
                 for block in blocks {
@@ -289,8 +274,7 @@ impl Ledger {
                 self.untold.extend([*lost, worker]);
             }
         }
-        let asked = self.live.difference(&self.retired);
-        self.fences.insert(worker, asked.copied().collect());
+        self.fences.insert(worker, self.live.clone());
         self.finish_fences();
     }
 
@@ -418,7 +402,6 @@ impl Ledger {
             ClusterCommand::StateLost { partition, copy } => {
                 self.to_remake.insert(*partition, *copy);
             }
-            ClusterCommand::Retire { worker } => drop(self.retiring.insert(*worker)),
             ClusterCommand::Drained { worker } => drop(self.drained.replace(*worker)),
             ClusterCommand::SurvivorsUnknown { lost } => drop(self.unknown.insert(*lost)),
             ClusterCommand::Fence { .. }

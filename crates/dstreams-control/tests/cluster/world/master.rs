@@ -83,8 +83,7 @@ impl World<'_> {
     fn step_cluster(&mut self, event: ClusterEvent) -> Result<(), Violation> {
         match &event {
             ClusterEvent::Stored { worker, blocks }
-            | ClusterEvent::Fenced { worker, blocks, .. }
-            | ClusterEvent::Retired { worker, blocks } => {
+            | ClusterEvent::Fenced { worker, blocks, .. } => {
                 for block in blocks {
                     let worker = self.workers.get_mut(worker);
                     let held = worker.and_then(|worker| worker.store.get_mut(&block.meta.id));
@@ -259,7 +258,6 @@ impl World<'_> {
                 self.tally.add("state lost");
                 self.master.to_remake.insert(partition, copy);
             }
-            ClusterCommand::Retire { worker } => self.order(worker, Letter::Retire),
             ClusterCommand::Drained { worker } => {
                 self.tally.add("worker drained");
                 let after = self.rng.below(crate::plan::INTERVAL_US);
@@ -364,29 +362,12 @@ impl World<'_> {
         };
         let (batch, attempt) = (job.batch, job.attempt);
         let machine = self.machine.state();
+        let has = |partition: &u32| machine.version(*partition) >= Some(batch);
         let ledger = &self.judge.ledger;
-        let told = |partition: u32, worker: WorkerId| {
-            let part = ledger.parts.get(&(partition, worker));
-            part.is_some_and(|part| part.version >= Some(batch))
-        };
-        let has = |partition: &u32| {
-            // Who ran its task has told so, unless it has no part any more.
-            let ran = job.run_by.get(partition).copied();
-            let ran = ran.filter(|ran| ledger.parts_of(*partition).any(|with| with == *ran));
-            machine.version(*partition) >= Some(batch)
-                && ran.is_none_or(|ran| told(*partition, ran))
-        };
         let there = |&(partition, worker): &(u32, WorkerId)| {
             ledger.parts_of(partition).any(|with| with == worker) && ledger.live.contains(&worker)
         };
-        // One that has become standby since, and had all before it, is waited for too.
-        let lacks = |partition: &u32| {
-            let standby = machine.standby(*partition);
-            let standby = standby.filter(|standby| ledger.has_all(*partition, *standby));
-            standby.is_some_and(|standby| !told(*partition, standby))
-        };
-        let waits = || job.waits.iter().any(there) || job.changes.iter().any(lacks);
-        if !job.changes.iter().all(has) || (!job.finished && waits()) {
+        if !job.changes.iter().all(has) || (!job.finished && job.waits.iter().any(there)) {
             return;
         }
         if !std::mem::replace(&mut job.finished, true) {

@@ -148,7 +148,7 @@ impl World<'_> {
                 Letter::Said(ClusterEvent::Stored { blocks, .. }) if blocks.iter().any(own) => {
                     *told = (*told).max(self.time + after);
                 }
-                Letter::Said(ClusterEvent::Fenced { .. } | ClusterEvent::Retired { .. }) => {
+                Letter::Said(ClusterEvent::Fenced { .. }) => {
                     after = after.max(told.saturating_sub(self.time) + 1);
                 }
                 _ => {}
