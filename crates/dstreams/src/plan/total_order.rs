@@ -6,7 +6,7 @@
 //! the order of their bits.
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -52,12 +52,18 @@ pub(super) fn of_values(order: &LexOrdering) -> Option<LexOrdering> {
 }
 
 /// Integers in the order of the bits of a floating-point number: -NaN, negative numbers, -0, 0, positive ones, NaN.
-#[derive(Debug, Clone, Eq, Hash)]
+#[derive(Debug, Clone, Eq)]
 struct BitOrder(Arc<dyn PhysicalExpr>);
 
 impl PartialEq for BitOrder {
     fn eq(&self, other: &Self) -> bool {
         self.0.eq(&other.0)
+    }
+}
+
+impl Hash for BitOrder {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

@@ -29,7 +29,7 @@ fn all() -> Vec<Row> {
 fn written(kind: usize) -> Vec<u8> {
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(30))
-        .set_dictionary_enabled(kind % 2 == 0)
+        .set_dictionary_enabled(kind.is_multiple_of(2))
         .set_compression(match kind % 4 {
             0 => Compression::SNAPPY,
             1 => Compression::UNCOMPRESSED,
@@ -42,7 +42,7 @@ fn written(kind: usize) -> Vec<u8> {
         });
     // Of texts without a dictionary the second version writes differences, whose reader takes memory for as many as they claim.
     let properties =
-        properties.set_column_dictionary_enabled("key".into(), kind >= 4 || kind % 2 == 0);
+        properties.set_column_dictionary_enabled("key".into(), kind >= 4 || kind.is_multiple_of(2));
     let batch = batch_of(all()).unwrap();
     let mut writer =
         ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.build())).unwrap();
