@@ -59,7 +59,7 @@ fn files_have_them_as_they_are() {
         }
         // Other upper and lower case is another name: nothing is read, and that is said.
         let dir = Dir::new();
-        put(&dir, "a", &line.to_lowercase());
+        put(&dir, "a", line.to_lowercase());
         let files = Files::dir(&dir.0, Format::JsonLines).every(Duration::from_millis(2));
         let mut reader = Reader::<Click>::start(small(2, 4, 3), files).await;
         let (found, dead) = reader.receive(0, 1).await;

@@ -64,6 +64,9 @@ fn size(dir: &Path) -> u64 {
         .sum()
 }
 
+/// What is measured of a process: its name, the figure, and by how much it may grow beside a quarter.
+type Measure = (&'static str, fn(&Sample) -> u64, u64);
+
 impl Watch {
     pub fn start(dir: PathBuf) -> Self {
         let (looks, stop) = (Arc::<Mutex<Looks>>::default(), Arc::<AtomicBool>::default());
@@ -152,7 +155,7 @@ impl Watch {
                     all.sort();
                     all[all.len() / 2]
                 };
-                let of: [(&str, fn(&Sample) -> u64, u64); 3] = [
+                let of: [Measure; 3] = [
                     ("MiB of memory", |sample| sample.memory, 64),
                     ("descriptors", |sample| sample.descriptors, 32),
                     ("threads", |sample| sample.threads, 32),
