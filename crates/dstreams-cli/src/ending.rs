@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 
-/// What the program itself may take beyond the time that it has for what was received.
+/// Time that the program may take to stop, beyond its drain time.
 const BEYOND: Duration = Duration::from_millis(1500);
 /// How long a command may take that is to end at once.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// The signals that a command was sent, and the time that each leaves it.
 pub struct Ending {
     signals: Signals,
     drain: Duration,
@@ -23,9 +23,9 @@ pub struct Ending {
 /// How a command is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// What was received is counted and shown before.
+    /// Counts and shows everything that was received, then ends.
     Gracefully,
-    /// Without that.
+    /// Ends without doing so.
     AtOnce,
     /// It had its time: whatever it waits for does not come.
     Now,

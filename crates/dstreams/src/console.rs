@@ -21,7 +21,7 @@ const BRIEF: Duration = Duration::from_millis(200);
 /// The pause before the next try, where somebody else has made the file one that does not block.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// See the module.
+/// Standard output or error, written by a thread of its own: a slow or absent reader blocks nothing else.
 pub struct Console(Arc<Shared>);
 
 struct Shared {

@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// How long its last line may take to go.
 const GOES: Duration = Duration::from_millis(200);
 
-/// See the module.
+/// A progress bar on standard error.
 pub struct Bar {
     progress: Arc<Progress>,
     /// Ends the thread when it is dropped; what comes back is the end of it.

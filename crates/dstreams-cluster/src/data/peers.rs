@@ -270,7 +270,7 @@ impl Peers {
     }
 }
 
-/// What came in pieces.
+/// The bytes that arrived, in pieces.
 async fn joined(mut pieces: Streaming<FlightData>) -> Result<Vec<u8>, Status> {
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.message().await? {

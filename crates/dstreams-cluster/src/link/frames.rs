@@ -137,7 +137,7 @@ fn parse<M: DeserializeOwned>(message: &[u8]) -> Result<M, Status> {
         .map_err(|error| Status::invalid_argument(format!("no message of this cluster: {error}")))
 }
 
-/// What has come of a message.
+/// The frames of a message that have arrived so far.
 #[derive(Default)]
 struct Joined(Vec<u8>);
 

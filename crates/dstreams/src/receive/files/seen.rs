@@ -16,7 +16,7 @@ use crate::error::Error;
 /// Files that are looked at again after they were read, since somebody may write on: a thousand cost a millisecond.
 const RECENT: usize = 1000;
 
-/// See the module.
+/// The files that were read, and for how long they have been gone.
 #[derive(Default)]
 pub(super) struct Seen {
     files: HashMap<Arc<str>, Known>,
