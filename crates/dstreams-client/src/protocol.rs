@@ -82,12 +82,15 @@
 //!
 //! # Data
 //!
-//! Arrow IPC, one schema per call, no dictionary batches (send the values), no compression. A stream of text lines has one column, `value: Utf8` (or LargeUtf8,
+//! Arrow IPC, one schema per call, no dictionary batches (send the values), no compression; no two buffers share
+//! bytes, and the texts of views, each counted as often as it is referred to, have no more bytes than the largest
+//! message. A stream of text lines has one column, `value: Utf8` (or LargeUtf8,
 //! Utf8View), non-null; see [`lines_schema`].
 //!
 //! # Refusals
 //!
-//! A refusal ends the call with a gRPC status that says what was expected. Batches acknowledged before stay
+//! A refusal ends the call with a gRPC status that says what was expected, in at most [`MAX_REFUSAL_BYTES`]
+//! ([`refusal`]): a longer text might not fit the headers that the client takes, and its code be lost. Batches acknowledged before stay
 //! safe; those between the last `ack` and the refused one may be stored.
 //!
 //! | code | when | again? |
@@ -126,6 +129,7 @@
 //! writer.close()
 //! ```
 
+mod refusal;
 mod token;
 mod workers;
 
@@ -137,7 +141,9 @@ use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::{FlightDescriptor, PutResult};
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _};
 
+pub use self::refusal::{MAX_REFUSAL_BYTES, refusal};
 pub use self::token::{TOKEN_HEADER, is_token, parse_token_metadata, token_metadata};
 pub(crate) use self::workers::is_address;
 pub use self::workers::{MAX_WORKERS, parse_workers, workers_answer, workers_question};
@@ -170,13 +176,13 @@ pub fn lines_schema() -> SchemaRef {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Malformed {
-    /// What was expected and what came.
+    /// What was expected and what came, in at most [`MAX_REFUSAL_BYTES`].
     pub detail: String,
 }
 
 impl Malformed {
     fn new(detail: impl Into<String>) -> Self {
-        let detail = detail.into();
+        let detail = refusal::cut(detail.into());
         Self { detail }
     }
 }
@@ -253,7 +259,7 @@ pub fn parse_batch_metadata(metadata: &[u8]) -> Result<Option<u64>, Malformed> {
     if metadata.is_empty() {
         return Ok(None);
     }
-    match serde_json::from_slice::<Batch>(metadata) {
+    match object::<Batch>(metadata) {
         Ok(Batch { seq }) if seq >= 1 => Ok(Some(seq)),
         Ok(Batch { seq }) => Err(Malformed::new(format!("numbers start at 1, got {seq}"))),
         Err(error) => Err(Malformed::new(format!(
@@ -292,7 +298,7 @@ impl Answer {
         struct Ack {
             ack: Option<u64>,
         }
-        match serde_json::from_slice::<Ack>(&result.app_metadata) {
+        match object::<Ack>(&result.app_metadata) {
             Ok(Ack { ack: Some(ack) }) => Ok(Self::Ack(ack)),
             Ok(Ack { ack: None }) => Ok(Self::Alive),
             Err(error) => Err(Malformed::new(format!(
@@ -362,10 +368,21 @@ impl Sequence {
     }
 }
 
+/// A JSON object; serde reads the members of a struct from a list too.
+fn object<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
+    match json.trim_ascii_start().first() {
+        Some(b'[') => Err(serde_json::Error::custom("a list is no object")),
+        _ => serde_json::from_slice(json),
+    }
+}
+
 fn shown(bytes: &[u8]) -> String {
     let start = bytes.get(..64).unwrap_or(bytes);
     String::from_utf8_lossy(start).into_owned()
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
