@@ -89,6 +89,7 @@ pub mod cluster {
         run_source, say_reachable, state_file, write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
+    pub use crate::receive::message;
     pub use crate::receive::{
         Acceptor, Block, Budget, Claims, DeadLetters, Embedded, Intake, Place,
     };

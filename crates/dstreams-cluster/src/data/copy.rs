@@ -1,20 +1,24 @@
 //! A block on its way to another worker: its header, then its rows.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor};
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::buffer::Buffer;
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams::cluster::message::{self, Malformed};
 use dstreams::cluster::{Block, Budget, compact};
 use dstreams_control::BlockMeta;
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::Replies;
+use super::{PAUSE, Replies};
 use crate::plan::{Part, Source};
 
 /// The largest message of Arrow data, in bytes, below what services take.
@@ -23,6 +27,9 @@ const MESSAGE: usize = 60 << 20;
 const PIECE: usize = 16 << 20;
 /// The largest record, in bytes: it fits into a message, with all that goes with it there.
 pub const RECORD: usize = 32 << 20;
+
+/// Bytes of a block that are believed: more than any machine's memory.
+const MOST: u64 = 1 << 48;
 
 /// What a block is, beside its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +53,20 @@ impl CopyHeader {
             received,
             meta: block.meta,
             marks: marks.collect(),
+        }
+    }
+
+    /// Reads the header in the first message of a copy.
+    fn parse(first: &FlightData) -> Result<Self, Status> {
+        let descriptor = first.flight_descriptor.as_ref();
+        let command = descriptor.map(|it| &it.cmd[..]).unwrap_or_default();
+        let header = serde_json::from_slice::<Self>(command);
+        let wrong =
+            |why| Status::invalid_argument(format!("no header of a copy of a block: {why}"));
+        let header = header.map_err(|error| wrong(error.to_string()))?;
+        match header.meta.bytes {
+            0..=MOST => Ok(header),
+            bytes => Err(wrong(format!("a block of {bytes} bytes"))),
         }
     }
 }
@@ -114,13 +135,49 @@ fn pieces(rows: RecordBatch) -> Vec<dstreams::Result<RecordBatch>> {
     starts.flat_map(|from| cut(compact(&piece(from)))).collect()
 }
 
+/// Rows of Flight messages: the first has their schema, each of the others a batch.
+#[derive(Default)]
+struct Rows {
+    schema: Option<SchemaRef>,
+    batches: Vec<RecordBatch>,
+}
+
+impl Rows {
+    fn add(&mut self, message: FlightData) -> Result<(), Status> {
+        let damaged = |error: Malformed| Status::invalid_argument(format!("rows: {error}"));
+        let metadata = message::metadata(&message.data_header).map_err(damaged)?;
+        match &self.schema {
+            Some(schema) => {
+                let body = Buffer::from(message.data_body);
+                let batch = message::records(&metadata, &body, schema, None);
+                self.batches.push(batch.map_err(damaged)?);
+            }
+            None => {
+                let schema = message::schema(&metadata).map_err(damaged)?;
+                let none = || Status::invalid_argument("rows: a schema belongs before them");
+                self.schema = Some(Arc::new(schema.ok_or_else(none)?));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Rows from Flight messages.
 pub async fn decode(
-    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
-) -> Result<Vec<RecordBatch>, FlightError> {
-    let messages = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
-    let rows = FlightRecordBatchStream::new_from_flight_data(messages);
-    rows.try_collect().await
+    messages: impl Stream<Item = Result<FlightData, Status>>,
+) -> Result<Vec<RecordBatch>, Status> {
+    let mut messages = pin!(messages);
+    let mut rows = Rows::default();
+    while let Some(message) = messages.next().await {
+        rows.add(message?)?;
+    }
+    Ok(rows.batches)
+}
+
+/// The next message of a copy. It holds memory of the budget while it waits, so it does not wait for ever.
+async fn next(messages: &mut Streaming<FlightData>) -> Result<Option<FlightData>, Status> {
+    let next = timeout(PAUSE, messages.message()).await;
+    next.map_err(|_| Status::deadline_exceeded(format!("nothing of a copy came for {PAUSE:?}")))?
 }
 
 /// Reads a block that another worker sends.
@@ -128,18 +185,16 @@ pub async fn decode_copy(
     mut messages: Streaming<FlightData>,
     budget: &Budget,
 ) -> Result<(CopyHeader, Block), Status> {
-    let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
-    let first = messages.message().await?;
+    let first = next(&mut messages).await?;
     let first = first.ok_or_else(|| Status::invalid_argument("a copy without a message"))?;
-    let descriptor = first.flight_descriptor.as_ref();
-    let command = descriptor.map(|d| d.cmd.clone()).unwrap_or_default();
-    let header: CopyHeader = serde_json::from_slice(&command)
-        .map_err(|error| invalid(&format!("no header of a copy of a block: {error}")))?;
+    let header = CopyHeader::parse(&first)?;
     let memory = budget.take(header.meta.bytes as usize).await;
-    let all = futures::stream::once(async move { Ok(first) });
-    let all = all.chain(messages);
-    let rows = decode(all).await.map_err(|e| invalid(&e))?;
-    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    let mut rows = Rows::default();
+    rows.add(first)?;
+    while let Some(message) = next(&mut messages).await? {
+        rows.add(message)?;
+    }
+    let count: usize = rows.batches.iter().map(RecordBatch::num_rows).sum();
     if count as u64 != header.meta.rows {
         let wanted = header.meta.rows;
         return Err(Status::data_loss(format!(
@@ -150,55 +205,10 @@ pub async fn decode_copy(
     let marks = header.marks.iter();
     let marks = marks.map(|(name, last)| (Arc::from(name.as_str()), *last));
     let bytes = header.meta.bytes as usize;
-    let block = Block::new(header.meta.id, rows, bytes, vec![memory]).with_marks(marks.collect());
+    let block = Block::new(header.meta.id, rows.batches, bytes, vec![memory]);
+    let block = block.with_marks(marks.collect());
     Ok((header, block))
 }
 
 #[cfg(test)]
-mod tests {
-    use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray};
-
-    use super::*;
-
-    #[test]
-    fn large_rows_go_in_messages_that_fit_and_no_text_goes_twice() {
-        let text = |n: usize| format!("{n} {}", "x".repeat(1 << 20));
-        let texts: StringViewArray = (0..70).map(|n| Some(text(n))).collect();
-        let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
-        let messages: Vec<FlightData> = futures::executor::block_on(
-            encode(futures::stream::iter([Ok(rows)]), None).try_collect(),
-        )
-        .unwrap();
-        let sizes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).collect();
-        assert!(sizes.iter().all(|size| *size < MESSAGE), "{sizes:?}");
-        assert!(sizes.iter().sum::<usize>() < 80 << 20, "{sizes:?}");
-        let messages = futures::stream::iter(messages.into_iter().map(Ok));
-        let rows = futures::executor::block_on(decode(messages)).unwrap();
-        let found = rows
-            .iter()
-            .flat_map(|rows| rows.column(0).as_string_view().iter());
-        let found: Vec<_> = found.map(|text| text.unwrap().to_owned()).collect();
-        assert_eq!(found, (0..70).map(text).collect::<Vec<_>>());
-    }
-
-    /// The largest records that are taken in lie together, among many small ones.
-    #[test]
-    fn records_of_different_sizes_go_in_messages_that_fit() {
-        let text = |n: usize| "x".repeat(if (41..44).contains(&n) { RECORD } else { n });
-        let texts: StringViewArray = (0..100).map(|n| Some(text(n))).collect();
-        let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
-        let messages = encode(futures::stream::iter([Ok(rows)]), None);
-        let messages: Vec<FlightData> =
-            futures::executor::block_on(messages.try_collect()).unwrap();
-        let sizes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).collect();
-        assert!(sizes.iter().all(|size| *size < MESSAGE), "{sizes:?}");
-        let messages = futures::stream::iter(messages.into_iter().map(Ok));
-        let rows = futures::executor::block_on(decode(messages)).unwrap();
-        let lengths = rows.iter().flat_map(|rows| {
-            let texts = rows.column(0).as_string_view().iter();
-            texts.map(|text| text.unwrap().len()).collect::<Vec<_>>()
-        });
-        let expected: Vec<_> = (0..100).map(|n| text(n).len()).collect();
-        assert_eq!(lengths.collect::<Vec<_>>(), expected);
-    }
-}
+mod tests;

@@ -174,8 +174,7 @@ impl Peers {
 
     async fn fetch_from(&self, parts: &[Part], holder: &str) -> Result<Vec<RecordBatch>, Status> {
         let answer = self.get(&Ask::Rows(parts.to_vec()), holder).await?;
-        let rows = decode(answer).await;
-        rows.map_err(|error| Status::data_loss(error.to_string()))
+        decode(answer).await
     }
 
     async fn get(&self, ask: &Ask, holder: &str) -> Result<Streaming<FlightData>, Status> {

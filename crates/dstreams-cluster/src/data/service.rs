@@ -11,7 +11,8 @@ use arrow_flight::{
 };
 use async_trait::async_trait;
 use dstreams::cluster::Acceptor;
-use futures::Stream;
+use dstreams_client::protocol::refusal;
+use futures::{Stream, TryStreamExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -139,11 +140,13 @@ impl FlightService for Service {
     ) -> Result<Response<Self::DoPutStream>, Status> {
         self.token.check(&request)?;
         if request.metadata().contains_key(COPY_HEADER) {
-            self.calls.copy(request.into_inner()).await?;
+            let copied = self.calls.copy(request.into_inner()).await;
+            copied.map_err(refusal)?;
             let stored = futures::stream::iter([Ok(PutResult::default())]);
             return Ok(Response::new(Box::pin(stored)));
         }
-        self.calls.records(request).await.map(Response::new)
+        let answers = self.calls.records(request).await;
+        answers.map(Response::new).map_err(refusal)
     }
 
     async fn do_get(
@@ -151,10 +154,9 @@ impl FlightService for Service {
         request: Request<Ticket>,
     ) -> Result<Response<Self::DoGetStream>, Status> {
         self.token.check(&request)?;
-        self.calls
-            .rows(request.into_inner())
-            .await
-            .map(Response::new)
+        let rows = self.calls.rows(request.into_inner()).await;
+        let rows = rows.map_err(refusal)?.map_err(refusal);
+        Ok(Response::new(Box::pin(rows)))
     }
 
     async fn do_exchange(
@@ -162,7 +164,8 @@ impl FlightService for Service {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         self.token.check(&request)?;
-        self.calls.link(request).await.map(Response::new)
+        let link = self.calls.link(request).await;
+        link.map(Response::new).map_err(refusal)
     }
 
     async fn get_flight_info(
@@ -170,10 +173,8 @@ impl FlightService for Service {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         self.token.check(&request)?;
-        self.calls
-            .info(request.into_inner())
-            .await
-            .map(Response::new)
+        let info = self.calls.info(request.into_inner()).await;
+        info.map(Response::new).map_err(refusal)
     }
 
     async fn do_action(
@@ -183,11 +184,12 @@ impl FlightService for Service {
         self.token.check(&request)?;
         let action = request.into_inner();
         let body = match action.r#type.as_str() {
-            "status" => self.calls.status().await?,
+            "status" => self.calls.status().await.map_err(refusal)?,
             "drain" => {
                 let worker = serde_json::from_slice(&action.body);
-                let worker = worker.map_err(|error| Status::invalid_argument(error.to_string()))?;
-                self.calls.drain(worker).await?;
+                let worker =
+                    worker.map_err(|error| refusal(Status::invalid_argument(error.to_string())))?;
+                self.calls.drain(worker).await.map_err(refusal)?;
                 Vec::new()
             }
             _ => return not_spoken(),

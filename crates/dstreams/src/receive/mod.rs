@@ -17,6 +17,7 @@ mod generator;
 mod ingest;
 mod largest;
 mod lines;
+pub mod message;
 mod queue;
 mod source;
 mod tcp;

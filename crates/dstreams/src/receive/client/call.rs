@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_flight::FlightData;
 use datafusion::arrow::array::RecordBatch;
-use dstreams_client::protocol::{Offer, parse_batch_metadata};
+use dstreams_client::protocol::{Offer, parse_batch_metadata, refusal};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -65,6 +65,7 @@ impl Call {
         match received.and(acknowledged) {
             Ok(()) => tracing::debug!(stream, producer, "a client has finished"),
             Err(status) => {
+                let status = refusal(status);
                 let (code, reason) = (status.code(), status.message());
                 tracing::info!(stream, producer, ?code, reason, "a client's call ends");
                 self.say.refuse(status);
@@ -138,13 +139,14 @@ impl Receiving<'_> {
             self.check_size(&message)?;
             let seq = parse_batch_metadata(&message.app_metadata)
                 .map_err(|error| Status::invalid_argument(error.to_string()))?;
-            let (records, bytes) = self.columns.decode(message)?;
+            let (records, bytes) = self.columns.decode(message, self.most)?;
             self.take(connection, seq, records, bytes).await?;
         }
     }
 
     fn check_size(&self, message: &FlightData) -> Result<(), Status> {
-        let bytes = message.data_header.len() + message.data_body.len();
+        let metadata = message.data_header.len() + message.app_metadata.len();
+        let bytes = metadata + message.data_body.len();
         match bytes > self.most {
             true => Err(Status::out_of_range(format!(
                 "a message of {bytes} bytes is too large, the limit is {} bytes",

@@ -3,19 +3,16 @@
 //! The arrays keep pointing into the received message: nothing is copied but what is not aligned
 //! (offsets, numbers) and the views of text, 16 bytes each.
 
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_flight::FlightData;
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::arrow::ipc::reader::RecordBatchDecoder;
-use datafusion::arrow::ipc::{MessageHeader, root_as_message};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use tonic::Status;
 
+use crate::receive::message;
 use crate::stream::relational::describe;
 
 /// Bytes of a view of a text.
@@ -30,9 +27,12 @@ pub(super) struct Columns {
 impl Columns {
     /// Compares the schema in the first message of a call with that of the stream.
     pub fn agree(first: &FlightData, stream: &str, needed: &SchemaRef) -> Result<Self, Status> {
-        let sent = Schema::try_from(first).map_err(|error| {
+        let unread = |error: &dyn std::fmt::Display| {
             Status::invalid_argument(format!("expected a schema in the first message: {error}"))
-        })?;
+        };
+        let first = message::metadata(&first.data_header).map_err(|error| unread(&error))?;
+        let sent = message::schema(&first).map_err(|error| unread(&error))?;
+        let sent = sent.ok_or_else(|| unread(&"it has none"))?;
         let (sent_fields, needed_fields) = (sent.fields(), needed.fields());
         let same = sent_fields.len() == needed_fields.len()
             && sent_fields.iter().zip(needed_fields).all(|(sent, needed)| {
@@ -51,32 +51,15 @@ impl Columns {
         })
     }
 
-    /// The records of a message, and the bytes of memory they hold.
-    pub fn decode(&self, message: FlightData) -> Result<(RecordBatch, usize), Status> {
+    /// The records of a message, and the bytes of memory they hold. Their texts have at most `most` bytes.
+    pub fn decode(&self, message: FlightData, most: usize) -> Result<(RecordBatch, usize), Status> {
         let wrong = |error: &dyn std::fmt::Display| {
             Status::invalid_argument(format!("a batch that cannot be read: {error}"))
         };
-        let header = root_as_message(&message.data_header).map_err(|error| wrong(&error))?;
-        let Some(batch) = header.header_as_record_batch() else {
-            return Err(not_a_batch(header.header_type()));
-        };
-        if batch.compression().is_some() {
-            return Err(Status::invalid_argument(
-                "a compressed batch; send it as it is",
-            ));
-        }
         let mut bytes = message.data_body.len();
         let body = Buffer::from(message.data_body);
-        let no_dictionaries = HashMap::new();
-        let read = || {
-            let schema = Arc::clone(&self.sent);
-            let version = header.version();
-            RecordBatchDecoder::try_new(&body, batch, schema, &no_dictionaries, &version)?
-                .read_record_batch()
-        };
-        // Arrow checks the values, and panics at some lies about the layout.
-        let sent = catch_unwind(AssertUnwindSafe(read))
-            .map_err(|_| wrong(&"its layout does not fit its data"))?
+        let sent = message::metadata(&message.data_header)
+            .and_then(|message| message::records(&message, &body, &self.sent, Some(most)))
             .map_err(|error| wrong(&error))?;
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(sent.num_columns());
         for (column, field) in sent.columns().iter().zip(self.needed.fields()) {
@@ -103,14 +86,4 @@ fn fits(sent: &DataType, needed: &DataType) -> bool {
         (List(sent) | LargeList(sent), List(needed)) => fits(sent.data_type(), needed.data_type()),
         (sent, needed) => sent == needed,
     }
-}
-
-fn not_a_batch(got: MessageHeader) -> Status {
-    let advice = match got {
-        MessageHeader::DictionaryBatch => "; send a dictionary column as its values",
-        MessageHeader::Schema => "; the schema cannot change during a call",
-        _ => "",
-    };
-    let got = got.variant_name().unwrap_or("something unknown");
-    Status::invalid_argument(format!("expected a record batch, got {got}{advice}"))
 }

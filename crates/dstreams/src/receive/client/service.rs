@@ -9,7 +9,7 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
-use dstreams_client::protocol::{Opening, VERSION, VERSION_HEADER};
+use dstreams_client::protocol::{Opening, VERSION, VERSION_HEADER, refusal};
 use futures::Stream as Futures;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
@@ -46,6 +46,13 @@ impl Service {
 
     /// Opens a call.
     pub async fn open(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Answers<PutResult>> {
+        self.try_open(request).await.map_err(refusal)
+    }
+
+    async fn try_open(
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Answers<PutResult>> {

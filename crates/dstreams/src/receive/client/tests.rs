@@ -5,6 +5,7 @@
 
 mod claims;
 mod cuts;
+mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,57 @@
+//! Memory that a thread takes: the allocator of the tests counts.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+thread_local! {
+    /// Bytes taken by this thread and not given back by it, and the most of them.
+    static TAKEN: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
+
+fn count(bytes: isize) {
+    let _ = TAKEN.try_with(|taken| {
+        let (now, most) = taken.get();
+        taken.set((now + bytes, most.max(now + bytes)));
+    });
+}
+
+// SAFETY: all is done by the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both may be there at once.
+        count(size as isize);
+        count(-(layout.size() as isize));
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+/// The most memory that `work` has at once, on this thread.
+pub fn most_taken<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let (before, _) = TAKEN.get();
+    TAKEN.set((before, before));
+    let done = work();
+    let (_, most) = TAKEN.get();
+    (done, (most - before) as usize)
+}
