@@ -49,3 +49,6 @@ fn hash_of_program() -> io::Result<u64> {
     }
     Ok(hash.digest())
 }
+
+#[cfg(test)]
+mod tests;

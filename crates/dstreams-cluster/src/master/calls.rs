@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use dstreams_control::cluster::WorkerId;
 use futures::StreamExt;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tonic::{Request, Status, Streaming};
 
 use super::hub::{Hub, Worker};
@@ -22,6 +22,8 @@ use crate::link::{
 };
 use crate::worker::engine_name;
 
+/// How long a link may take to say who it is.
+const GREETING: Duration = Duration::from_secs(10);
 /// Pieces in which the silence of a worker is counted.
 const PIECES: u32 = 10;
 
@@ -44,7 +46,9 @@ impl MasterCalls {
     /// Greets a worker, and listens to it until its link breaks.
     async fn serve(&self, link: Sender<ToWorker>, mut heard: Heard<ToMaster>) {
         let refuse = |reason: String| link.say(&ToWorker::Refused { reason });
-        let (pid, cores) = match heard.next().await {
+        let greeting = timeout(GREETING, heard.next()).await;
+        let late = |_| Err(Status::deadline_exceeded("no greeting came"));
+        let (pid, cores) = match greeting.unwrap_or_else(late) {
             Ok(Some(ToMaster::Hello {
                 version,
                 build,
