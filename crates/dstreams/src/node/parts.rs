@@ -147,6 +147,14 @@ impl Parts {
         let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
         let every = u64::from(self.config.checkpoint_every);
         let (program, states) = self.program(partitions)?;
+        let alike = told_apart_by_order(&states);
+        if !alike.is_empty() {
+            tracing::warn!(
+                windows = alike.join("; "),
+                "only their order in the program tells these windows apart: a changed program that exchanges them \
+                 exchanges what they hold; name them with `named_window_agg`"
+            );
+        }
         let places = self.sources.iter().map(|source| source.place());
         let of_clients = |place| matches!(place, Place::Everywhere(_));
         let bound = Bound {
@@ -216,9 +224,9 @@ impl Parts {
                 states.push(StateId { name, holds });
                 continue;
             }
-            // Windows have none. Those that hold the same of the same streams are told apart by their order alone.
+            // Other windows have none. Those that hold the same of the same streams are told apart by their order alone.
             let name = format!("{holds} of {}", spec.streams().unwrap_or_default());
-            let same = |state: &&StateId| state.name.starts_with(&*name) && state.holds == holds;
+            let same = |state: &&StateId| is_window_of(state, &name) && state.holds == holds;
             let name = match states.iter().filter(same).count() {
                 0 => name,
                 same => format!("{name} ({})", same + 1),
@@ -235,5 +243,53 @@ impl Parts {
         inputs
             .map(|input| (input.name.clone(), Arc::clone(&input.schema)))
             .collect()
+    }
+}
+
+/// Whether a window without a name of its own is called so, or so with a number.
+fn is_window_of(state: &StateId, name: &str) -> bool {
+    let number = state.name.strip_prefix(name).map(|rest| {
+        let number = rest.strip_prefix(" (")?.strip_suffix(')')?;
+        number.parse::<u32>().ok()
+    });
+    state.name == name || number.flatten().is_some()
+}
+
+/// Windows that hold the same of the same streams, and have no names.
+fn told_apart_by_order(states: &[StateId]) -> Vec<&str> {
+    let follows = |state: &StateId, first: &StateId| {
+        let is_unnamed = first.name.starts_with(&format!("{} of ", first.holds));
+        let is_same = state.holds == first.holds && is_window_of(state, &first.name);
+        is_unnamed && is_same && state.name != first.name
+    };
+    let alike = |state: &&StateId| {
+        let mut others = states.iter();
+        others.any(|it| follows(state, it) || follows(it, state))
+    };
+    let alike = states.iter().filter(alike);
+    alike.map(|state| &*state.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_that_only_their_order_tells_apart_are_found() {
+        let state = |name: &str, holds: &str| StateId {
+            name: name.into(),
+            holds: holds.into(),
+        };
+        let states = [
+            state("sums of a, b", "sums"),
+            state("sums of a", "sums"),
+            state("sums of a (2)", "sums"),
+            state("errors", "sums"),
+            state("errors (2)", "sums"),
+            state("counts of a", "counts"),
+        ];
+        let alike = told_apart_by_order(&states);
+        assert_eq!(alike, ["sums of a", "sums of a (2)"]);
+        assert_eq!(told_apart_by_order(&states[..2]), Vec::<&str>::new());
     }
 }

@@ -96,10 +96,10 @@ impl StateSpec {
         }
     }
 
-    /// The name that the program gave it.
+    /// The name that the program gave it, which a window need not have.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
-            StateSpec::Window(_) => None,
+            StateSpec::Window(window) => window.name.as_deref(),
             StateSpec::Keyed(keyed) => Some(&keyed.name),
         }
     }
@@ -209,6 +209,8 @@ impl KeyedSpec {
 /// What a window holds.
 #[derive(Clone)]
 pub struct WindowSpec {
+    /// The name that the program gave it, if it did.
+    pub name: Option<String>,
     pub keys: usize,
     /// Keys, then the columns of each part of the aggregate.
     pub schema: SchemaRef,

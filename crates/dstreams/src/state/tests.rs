@@ -82,6 +82,7 @@ fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
         column: None,
     });
     WindowSpec {
+        name: None,
         streams: String::new(),
         keys: keys.len(),
         schema: Arc::new(Schema::new(

@@ -34,6 +34,7 @@ pub(crate) enum Op {
     Aggregate { keys: usize, plan: AggPlan },
     /// Aggregation by the first `keys` columns over the last `batches` batches of the input.
     Window {
+        name: Option<String>,
         keys: usize,
         plan: AggPlan,
         batches: usize,
@@ -69,10 +70,11 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// The name of the state that it is, if it is one.
+    /// The name of the state that it is, if it has one.
     pub fn state_name(&self) -> Option<&str> {
         match self {
             Op::Running { name, .. } | Op::Tracked { name, .. } => Some(name),
+            Op::Window { name, .. } => name.as_deref(),
             _ => None,
         }
     }
@@ -84,10 +86,15 @@ impl Op {
             Op::Rows(_) => "rows".into(),
             Op::Aggregate { keys, plan } => format!("aggregate {keys} {:?}", plan.parts),
             Op::Window {
+                name,
                 keys,
                 plan,
                 batches,
-            } => format!("window {keys} {:?} {batches}", plan.parts),
+            } => {
+                let name = name.as_ref().map(|name| format!("`{name}` "));
+                let name = name.unwrap_or_default();
+                format!("window {name}{keys} {:?} {batches}", plan.parts)
+            }
             Op::Running { name, keys, plan } => {
                 format!("running `{name}` {keys} {:?}", plan.parts)
             }
@@ -164,6 +171,21 @@ pub(crate) struct Graph {
 impl Graph {
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
+    }
+
+    /// Refuses a state with the name of another one.
+    pub fn check_name(&self, op: &Op, operator: &Operator) -> Result<()> {
+        let Some(name) = op.state_name() else {
+            return Ok(());
+        };
+        let mut names = self.nodes.iter().filter_map(|node| node.op.state_name());
+        match names.any(|known| known == name) {
+            false => Ok(()),
+            true => Err(Error::Graph {
+                message: format!("another state is called `{name}`; give each a name of its own"),
+                operator: operator.clone(),
+            }),
+        }
     }
 
     /// Nodes and outputs that read `id`.

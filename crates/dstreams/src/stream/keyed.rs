@@ -94,6 +94,9 @@ impl<K: Key, V: Record> Keyed<K, V> {
     ///
     /// `len` and `slide` must be multiples of the interval at which this stream has RDDs.
     ///
+    /// Where the program is persisted, windows that hold the same of the same streams are told apart by their order in
+    /// the program alone: give each a name with [`Keyed::named_window_agg`].
+    ///
     /// ```
     /// use std::time::Duration;
     /// use dstreams::{StreamContext, agg::count};
@@ -113,6 +116,45 @@ impl<K: Key, V: Record> Keyed<K, V> {
         agg: A,
     ) -> Result<Keyed<K, A::Out>> {
         let operator = Operator::new("window_agg", Location::caller());
+        self.window_of(None, (len, slide), agg, operator)
+    }
+
+    /// The same, with a name by which a changed program finds its contents again
+    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)), wherever it is in the program then.
+    /// No other state may have the name. A window that had none before is renamed from what
+    /// [`inspect`](crate::inspect) calls it ([`StreamContext::rename_state`](crate::StreamContext::rename_state)).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{StreamContext, agg::count};
+    /// let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// let (_, lines) = ctx.queue::<String>("lines");
+    /// let errors = lines.filter(|line| line.starts_with("error")).keyed();
+    /// let others = lines.filter(|line| !line.starts_with("error")).keyed();
+    /// let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    /// errors.named_window_agg("errors", minute, second, count())?.top(10).print(10);
+    /// others.named_window_agg("others", minute, second, count())?.top(10).print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn named_window_agg<A: Agg<V>>(
+        &self,
+        name: &str,
+        len: Duration,
+        slide: Duration,
+        agg: A,
+    ) -> Result<Keyed<K, A::Out>> {
+        let operator = Operator::new("named_window_agg", Location::caller());
+        self.window_of(Some(name), (len, slide), agg, operator)
+    }
+
+    fn window_of<A: Agg<V>>(
+        &self,
+        name: Option<&str>,
+        (len, slide): (Duration, Duration),
+        agg: A,
+        operator: Operator,
+    ) -> Result<Keyed<K, A::Out>> {
         let plan = Self::resolve(&agg, &operator)?;
         window::check_columns(&plan, &<(K, V)>::schema(), &operator)?;
         let mut graph = self.graph.lock();
@@ -120,10 +162,12 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let len_ms = window::multiple_of(every, len, "length", &operator)?;
         let slide_ms = window::multiple_of(every, slide, "slide", &operator)?;
         let op = NodeOp::Window {
+            name: name.map(str::to_owned),
             keys: Self::key_columns(),
             plan,
             batches: (len_ms / every) as usize,
         };
+        graph.check_name(&op, &operator)?;
         let schema = <(K, A::Out)>::schema();
         let node = graph.push(op, vec![self.node], schema, operator, slide_ms);
         Ok(Keyed::at(&self.graph, node))

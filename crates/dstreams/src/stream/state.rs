@@ -249,17 +249,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         operator: Operator,
     ) -> Result<State<K, S>> {
         let mut graph = self.graph.lock();
-        let taken = op.state_name().is_some_and(|name| {
-            let mut names = graph.nodes.iter().filter_map(|node| node.op.state_name());
-            names.any(|known| known == name)
-        });
-        if taken {
-            let name = op.state_name().unwrap_or_default();
-            return Err(Error::Graph {
-                message: format!("another state is called `{name}`; give each a name of its own"),
-                operator,
-            });
-        }
+        graph.check_name(&op, &operator)?;
         let every = graph.node(self.node).slide_ms;
         let node = graph.push(op, vec![self.node], schema, operator, every);
         drop(graph);

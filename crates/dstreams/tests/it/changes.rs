@@ -327,6 +327,74 @@ fn windows_of_other_streams_are_not_exchanged() {
     });
 }
 
+/// Two windows that hold the same of the same stream, in this order, after a line of errors; named, or renamed from what
+/// they were called without names. What each has of it.
+async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: bool) -> [usize; 2] {
+    let mut config = small(2, 4, 8);
+    config.checkpoint_every = 1;
+    let mut program = Program::after(dir.1, config);
+    let (queue, lines) = program.ctx.queue::<String>("lines");
+    let outputs = parts.map(|part| {
+        let of_part = move |line: &str| line.starts_with("error") == (part == "errors");
+        let lines = lines.filter(of_part).keyed();
+        let length = INTERVAL * 1_000;
+        let window = match named {
+            true => lines.named_window_agg(part, length, INTERVAL, count()),
+            false => lines.window_agg(length, INTERVAL, count()),
+        };
+        window.unwrap().pairs().collect()
+    });
+    if let Ok(found) = dstreams::inspect(&dir.0)
+        && named
+    {
+        let states = found.checkpoint.into_iter().flat_map(|it| it.states);
+        let unnamed = states.filter(|state| !parts.contains(&&*state.name));
+        for (state, part) in unnamed.zip(parts) {
+            program.ctx.rename_state(&state.name, part);
+        }
+    }
+    let app = program.ctx;
+    program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+    let mut live = program.start().await;
+    if dir.1 == 0 {
+        queue.push(["error".to_owned()]).await.unwrap();
+    }
+    let wanted = live.batch().await.batch;
+    dir.1 += 1;
+    while live.running.lineage().unwrap().checkpoint < Some(wanted) {
+        live.batch().await;
+        dir.1 += 1;
+    }
+    live.running.stop(true, None).await.unwrap();
+    dir.1 += 1;
+    outputs.map(|mut output| {
+        let mut last = 0;
+        while let Some(rdd) = output.try_recv() {
+            last = rdd.collect().unwrap().len();
+        }
+        last
+    })
+}
+
+/// Their order is all that tells them apart unless they have names.
+#[test]
+fn windows_of_one_stream_are_told_apart_by_their_names() {
+    block_on(async {
+        let mut dir = Dir::new("window-names");
+        let (forth, back) = (["errors", "others"], ["others", "errors"]);
+        assert_eq!(parts_of_one_stream(&mut dir, forth, false).await, [1, 0]);
+        assert_eq!(parts_of_one_stream(&mut dir, forth, true).await, [1, 0]);
+        assert_eq!(parts_of_one_stream(&mut dir, back, true).await, [0, 1]);
+        let mut program = Program::new(small(2, 4, 8));
+        let (_queue, words) = program.ctx.queue::<String>("words");
+        let words = words.keyed();
+        words.running_agg("words", count()).unwrap();
+        let taken = words.named_window_agg("words", INTERVAL, INTERVAL, count());
+        let error = taken.err().unwrap().to_string();
+        assert!(error.contains("another state is called `words`"), "{error}");
+    });
+}
+
 /// The name of a state is what the program says, whatever other states hold, and in which order they are.
 #[test]
 fn states_may_be_added_before_others() {

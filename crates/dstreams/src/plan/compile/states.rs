@@ -28,6 +28,7 @@ impl Compiler<'_> {
                 keys,
                 plan,
                 batches,
+                ..
             } => self.window(id, *keys, plan, *batches)?,
             Op::Running { keys, plan, .. } => self.running(id, *keys, plan)?,
             Op::Tracked {
@@ -175,6 +176,7 @@ impl Compiler<'_> {
         let route = self.by_keys(&schema, keys);
         let (from, parts) = self.stage(partial, route, node.inputs[0]);
         let spec = WindowSpec {
+            name: node.op.state_name().map(str::to_owned),
             keys,
             schema,
             plan: held,
