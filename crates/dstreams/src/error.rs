@@ -84,17 +84,32 @@ pub enum Error {
         message: String,
     },
     /// A batch could not be run; the context has stopped.
-    #[error("batch {batch} failed after {attempts} attempt(s) in {stage}: {cause}")]
+    #[error(
+        "batch {batch} failed after {attempts} attempt(s) in {stage}: {}{}",
+        beside_its_place(cause),
+        what_to_do(cause)
+    )]
     Batch {
         /// The batch.
         batch: BatchTime,
         /// How often it was tried.
         attempts: u32,
-        /// The operator or output that failed.
+        /// The operator or output that failed; on a cluster with the task and its worker, where one failed.
         stage: String,
         /// Why.
         #[source]
         cause: Cause,
+    },
+    /// A task of a batch failed on a worker of a cluster.
+    #[error("{cause} (task {task} at {worker})")]
+    Task {
+        /// The name of the worker, as its log and the status of the cluster have it.
+        worker: String,
+        /// Its number in its stage.
+        task: usize,
+        /// What it failed with.
+        #[source]
+        cause: Box<Error>,
     },
     /// A sink could not prepare or commit.
     #[error("output {output}: {cause}")]
@@ -166,10 +181,10 @@ pub enum Error {
         source: Arc<std::io::Error>,
     },
     /// The query engine said no.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Engine(Arc<DataFusionError>),
     /// The query engine said no to an operator.
-    #[error("{operator}: {cause}")]
+    #[error("{operator}: {}", said(cause))]
     Operator {
         /// The operator with the place in the program that built it.
         operator: Operator,
@@ -225,7 +240,20 @@ impl Error {
             | Error::Operator { operator, .. }
             | Error::Graph { operator, .. } => operator.to_string(),
             Error::Sink { output, .. } => format!("output {output}"),
+            Error::Task {
+                worker,
+                task,
+                cause,
+            } => format!("{} (task {task} at {worker})", cause.place()),
             _ => "the engine".into(),
+        }
+    }
+
+    /// What failed in a task, without where.
+    pub(crate) fn beside_its_task(self) -> Error {
+        match self {
+            Error::Task { cause, .. } => *cause,
+            other => other,
         }
     }
 
@@ -236,6 +264,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Sink { .. } | Error::File { .. } => true,
+            Error::Task { cause, .. } => cause.is_retryable(),
             Error::Engine(cause) | Error::Operator { cause, .. } => matches!(
                 cause.find_root(),
                 DataFusionError::IoError(_) | DataFusionError::ResourcesExhausted(_)
@@ -243,10 +272,70 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether a batch that fails so failed for what is in it or what its program does, and not for what it ran on, such
+    /// as a disk or a worker that was lost: only then is it set aside
+    /// ([`OnFailure::SetAside`](crate::OnFailure::SetAside)).
+    pub fn is_of_batch(&self) -> bool {
+        match self {
+            Error::Operator { cause, .. } => {
+                !matches!(cause.find_root(), DataFusionError::IoError(_))
+            }
+            Error::Task { cause, .. } => cause.is_of_batch(),
+            Error::Panic { .. }
+            | Error::Record { .. }
+            | Error::Sink { .. }
+            | Error::Graph { .. }
+            | Error::Schema { .. }
+            | Error::Duplicate { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn bound(version: &Option<BatchTime>) -> String {
     version.map_or_else(|| "none".into(), |version| version.to_string())
+}
+
+/// What the query engine said, without how it sorts its errors, and without where in it they arose.
+#[doc(hidden)]
+pub fn said(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::Execution(message) | DataFusionError::ResourcesExhausted(message) => {
+            message.clone()
+        }
+        DataFusionError::ArrowError(error, _) => error.to_string(),
+        DataFusionError::IoError(error) => error.to_string(),
+        DataFusionError::External(error) => error.to_string(),
+        DataFusionError::Diagnostic(_, error) => said(error),
+        DataFusionError::Shared(error) => said(error),
+        DataFusionError::Context(what, error) => format!("{what}: {}", said(error)),
+        other => other.strip_backtrace(),
+    }
+}
+
+/// Why a batch failed, without the operator or output, which the message names before.
+fn beside_its_place(cause: &Cause) -> String {
+    match cause.downcast_ref::<Error>() {
+        Some(Error::Panic { message, .. }) => format!("a panic: {message}"),
+        Some(Error::Record { message, .. } | Error::Graph { message, .. }) => message.clone(),
+        Some(Error::Operator { cause, .. }) => said(cause),
+        Some(Error::Sink { cause, .. }) => cause.to_string(),
+        _ => cause.to_string(),
+    }
+}
+
+/// What to do about a batch that failed, where that is known.
+fn what_to_do(cause: &Cause) -> &'static str {
+    match cause.downcast_ref::<Error>() {
+        Some(Error::Sink { .. }) => "; see to what it writes to, then start the program again",
+        Some(error) if error.is_of_batch() => {
+            "; the same records fail again: change the program (`try_map` and the like reject single records), or let it \
+             set such batches aside (`OnFailure::SetAside`)"
+        }
+        Some(error) if error.is_retryable() => "; see to that, then start the program again",
+        _ => "",
+    }
 }
 
 /// What to do about a file that could not be used, where that is known.
@@ -309,5 +398,98 @@ impl Operator {
 impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` at {}", self.name, self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::error::ArrowError;
+
+    fn operator() -> Operator {
+        Operator {
+            name: "map".into(),
+            at: "src/main.rs:7".into(),
+        }
+    }
+
+    fn of_engine(cause: DataFusionError) -> Error {
+        let (operator, cause) = (operator(), Arc::new(cause));
+        Error::Operator { operator, cause }
+    }
+
+    fn batch(cause: Error) -> String {
+        let (batch, attempts, stage) = (BatchTime(300), 1, cause.place());
+        let cause = Arc::new(cause.beside_its_task());
+        let error = Error::Batch {
+            batch,
+            attempts,
+            stage,
+            cause,
+        };
+        error.to_string()
+    }
+
+    #[test]
+    fn a_batch_is_to_blame_for_what_is_in_it_alone() {
+        let io = || std::io::Error::other("gone");
+        let panic = Error::Panic {
+            operator: operator(),
+            message: "no".into(),
+        };
+        let in_task = |cause: Error| Error::Task {
+            worker: "worker-3".into(),
+            task: 2,
+            cause: Box::new(cause),
+        };
+        let exhausted = DataFusionError::ResourcesExhausted("no more".into());
+        for (error, is_of_batch, is_retryable) in [
+            (panic.clone(), true, false),
+            (in_task(panic), true, false),
+            (of_engine(exhausted), true, true),
+            (
+                of_engine(DataFusionError::Execution("no".into())),
+                true,
+                false,
+            ),
+            (of_engine(DataFusionError::IoError(io())), false, true),
+            (
+                in_task(of_engine(DataFusionError::IoError(io()))),
+                false,
+                true,
+            ),
+            (Error::file("read", Path::new("/x"), io()), false, true),
+            (Error::NotRunning, false, false),
+        ] {
+            assert_eq!(error.is_of_batch(), is_of_batch, "{error}");
+            assert_eq!(error.is_retryable(), is_retryable, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_says_where_and_why_once() {
+        let cast = ArrowError::CastError("no number".into());
+        let cast = DataFusionError::ArrowError(Box::new(cast), None);
+        let text = batch(Error::Task {
+            worker: "worker-3".into(),
+            task: 2,
+            cause: Box::new(of_engine(cast.context("select"))),
+        });
+        let begins = format!(
+            "batch {} failed after 1 attempt(s) in `map` at src/main.rs:7 (task 2 at worker-3): \
+             select: Cast error: no number; the same records",
+            BatchTime(300)
+        );
+        assert!(text.starts_with(&begins), "{text}");
+        let sink = Error::Sink {
+            output: "counts".into(),
+            cause: BoxError::from("nobody answers").into(),
+        };
+        let text = batch(sink);
+        assert!(
+            text.contains("in output counts: nobody answers; see to"),
+            "{text}"
+        );
+        assert!(batch(Error::NotRunning).ends_with("the stream context is not running"));
     }
 }

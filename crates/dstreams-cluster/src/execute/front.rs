@@ -147,7 +147,7 @@ impl Front {
         admitted
     }
 
-    fn read(&self, status: &mut TaskStatus) {
+    fn read(&self, worker: &str, status: &mut TaskStatus) {
         if let Some(TaskState::Failed(failed)) = &mut status.status {
             let told = Told::find(&failed.error);
             failed.error = match &told {
@@ -155,6 +155,7 @@ impl Front {
                 None => clip(&failed.error),
             };
             if let Some(told) = told {
+                let told = told.at(worker, status.task_id as usize);
                 self.failures.note(&status.job_id, told);
             }
         }
@@ -216,10 +217,9 @@ impl SchedulerGrpc for Front {
         if is_lost() {
             return Err(Status::unavailable("lost, for a test"));
         }
-        report
-            .task_status
-            .iter_mut()
-            .for_each(|status| self.read(status));
+        let worker = &report.executor_id;
+        let statuses = report.task_status.iter_mut();
+        statuses.for_each(|status| self.read(worker, status));
         SchedulerGrpc::update_task_status(&self.scheduler, request).await
     }
 

@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
+use dstreams::cluster::said;
 use dstreams::{Error, Operator};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,10 @@ pub struct Told {
     message: String,
     /// Whether the same work may succeed when it is done again.
     pub retryable: bool,
+    /// Whether it failed for what is in the batch.
+    of_batch: bool,
+    /// Which task of which worker.
+    task: Option<(String, usize)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -49,7 +54,15 @@ impl Told {
             operator: operator.map(|o| (clip(&o.name), clip(&o.at))),
             message: clip(&message),
             retryable: error.is_retryable(),
+            of_batch: error.is_of_batch(),
+            task: None,
         }
+    }
+
+    /// The same, of this task.
+    pub fn at(mut self, worker: &str, task: usize) -> Self {
+        self.task = Some((clip(worker), task));
+        self
     }
 
     /// What the engine or the machine did not manage: worth another try.
@@ -59,6 +72,8 @@ impl Told {
             operator: None,
             message: clip(message),
             retryable: true,
+            of_batch: false,
+            task: None,
         }
     }
 
@@ -76,22 +91,31 @@ impl Told {
     /// The error that it was.
     pub fn into_error(self) -> Error {
         let message = self.message;
-        let engine = |message: String| match self.retryable {
-            true => DataFusionError::IoError(std::io::Error::other(message)),
-            false => DataFusionError::Execution(message),
+        let engine = |message: String| match (self.retryable, self.of_batch) {
+            (true, true) => DataFusionError::ResourcesExhausted(message),
+            (true, false) => DataFusionError::IoError(std::io::Error::other(message)),
+            (false, _) => DataFusionError::Execution(message),
         };
         let Some((name, at)) = self.operator else {
             return Error::Engine(Arc::new(engine(message)));
         };
+        let in_task = |error: Error| match self.task {
+            Some((worker, task)) => Error::Task {
+                worker,
+                task,
+                cause: Box::new(error),
+            },
+            None => error,
+        };
         let operator = Operator { name, at };
-        match self.kind {
+        in_task(match self.kind {
             Kind::Panic => Error::Panic { operator, message },
             Kind::Record => Error::Record { operator, message },
             Kind::Operator | Kind::Other => Error::Operator {
                 operator,
                 cause: Arc::new(engine(message)),
             },
-        }
+        })
     }
 
     /// The error for the engine, which tries again by itself what looks like an I/O error to it.
@@ -100,15 +124,6 @@ impl Told {
             true => DataFusionError::IoError(std::io::Error::other(self)),
             false => DataFusionError::External(Box::new(self)),
         }
-    }
-}
-
-/// What the engine said, without what [`Told::into_error`] puts before it.
-fn said(cause: &DataFusionError) -> String {
-    match cause {
-        DataFusionError::Execution(message) => message.clone(),
-        DataFusionError::IoError(error) => error.to_string(),
-        other => other.to_string(),
     }
 }
 
@@ -170,6 +185,7 @@ mod tests {
     fn an_error_is_found_again_in_what_the_engine_makes_of_it() {
         let engine = |cause| Arc::new(cause);
         let io = || DataFusionError::IoError(std::io::Error::other("gone"));
+        let exhausted = || DataFusionError::ResourcesExhausted("no more memory".into());
         for error in [
             Error::Panic {
                 operator: operator(),
@@ -187,6 +203,10 @@ mod tests {
                 operator: operator(),
                 cause: engine(io()),
             },
+            Error::Operator {
+                operator: operator(),
+                cause: engine(exhausted()),
+            },
             Error::Engine(engine(io())),
         ] {
             let (report, text) = reported(&error);
@@ -199,6 +219,7 @@ mod tests {
                     std::mem::discriminant(&error)
                 );
                 assert_eq!(found.is_retryable(), error.is_retryable());
+                assert_eq!(found.is_of_batch(), error.is_of_batch());
             }
         }
         assert_eq!(Told::find("nothing of ours"), None);

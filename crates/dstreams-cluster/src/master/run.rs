@@ -233,7 +233,12 @@ enum Wanted {
 
 /// Whether machines or the engine failed, and neither the program nor a sink.
 fn of_machines(error: &Error) -> bool {
-    error.is_retryable() && matches!(error, Error::Engine(_) | Error::Operator { .. })
+    let of_engine = match error {
+        Error::Task { cause, .. } => &**cause,
+        other => other,
+    };
+    let of_engine = matches!(of_engine, Error::Engine(_) | Error::Operator { .. });
+    of_engine && error.is_retryable() && !error.is_of_batch()
 }
 
 #[async_trait]

@@ -432,7 +432,7 @@ impl Master {
             batch,
             attempts: attempts.max(commits),
             stage: cause.place(),
-            cause: Arc::new(cause),
+            cause: Arc::new(cause.beside_its_task()),
         }
     }
 
