@@ -6,7 +6,7 @@
 
 use crate::elapsed::Elapsed;
 use crate::intake::Intake;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Failure, Pipeline};
 use crate::{BatchTime, Command, Config, Event, ReceiverId, Restored, State, Timestamp};
 
 /// The decisions of the master as a pure state machine. See the [crate's page](crate).
@@ -97,8 +97,13 @@ impl Controller {
                 batch,
                 attempt,
                 retryable,
+                of_batch,
             } => {
-                self.pipeline.failed((batch, attempt), retryable, now, out);
+                let failure = Failure {
+                    retryable,
+                    of_batch,
+                };
+                self.pipeline.failed((batch, attempt), failure, now, out);
             }
             Event::SetAside { batch } => self.pipeline.set_aside(batch, now, out),
             Event::SetAsideFailed { batch } => self.pipeline.set_aside_failed(batch, out),

@@ -57,6 +57,8 @@ pub enum Event {
         attempt: u32,
         /// Whether another attempt may succeed.
         retryable: bool,
+        /// Whether the batch itself failed, and not what it ran on: only then may it be set aside.
+        of_batch: bool,
     },
     /// The records of the batch are set aside, and it will stay so after a restart.
     SetAside {

@@ -49,7 +49,7 @@
 //! let run = Command::Run { batch, attempt: 1 };
 //! assert_eq!(commands, [Command::Cut { batch, blocks }, run, Command::WakeAt(at(9_000))]);
 //!
-//! let commands = controller.step(Event::Failed { batch, attempt: 1, retryable: true }, at(8_100));
+//! let commands = controller.step(Event::Failed { batch, attempt: 1, retryable: true, of_batch: false }, at(8_100));
 //! assert_eq!(commands, [Command::Run { batch, attempt: 2 }]);
 //! let commands = controller.step(Event::Finished { batch, attempt: 2 }, at(8_200));
 //! assert_eq!(commands, [Command::Commit { batch, attempt: 2 }]);

@@ -20,6 +20,15 @@ struct Pending {
     committing: bool,
 }
 
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    /// Whether another attempt may succeed.
+    pub retryable: bool,
+    /// Whether the batch itself failed, and not what it ran on.
+    pub of_batch: bool,
+}
+
 /// What an active batch waits for.
 #[derive(Debug)]
 enum Stage {
@@ -28,7 +37,7 @@ enum Stage {
     /// The commits of those before it.
     Finished { at: Timestamp },
     /// The same, to be set aside or given up then.
-    Lost,
+    Lost { of_batch: bool },
     /// `SetAside` or `SetAsideFailed`.
     SettingAside,
     /// `Committed` or `CommitFailed`.
@@ -137,7 +146,7 @@ impl Pipeline {
     pub(crate) fn failed(
         &mut self,
         (batch, attempt): (BatchTime, u32),
-        retryable: bool,
+        failure: Failure,
         now: Timestamp,
         out: &mut Vec<Command>,
     ) {
@@ -145,7 +154,7 @@ impl Pipeline {
         let Some(active) = self.running(batch, attempt) else {
             return;
         };
-        if retryable && attempt - active.attempts_before < max_attempts {
+        if failure.retryable && attempt - active.attempts_before < max_attempts {
             active.attempt += 1;
             active.started_at = now;
             out.push(Command::Run {
@@ -153,7 +162,8 @@ impl Pipeline {
                 attempt: active.attempt,
             });
         } else {
-            active.stage = Stage::Lost;
+            let of_batch = failure.of_batch;
+            active.stage = Stage::Lost { of_batch };
         }
     }
 
@@ -171,7 +181,7 @@ impl Pipeline {
                 };
                 out.push(Command::Commit { batch, attempt });
             }
-            Stage::Lost
+            Stage::Lost { of_batch: true }
                 if first.pending.may_be_set_aside() && self.set_aside < self.max_set_aside =>
             {
                 first.stage = Stage::SettingAside;
@@ -180,7 +190,7 @@ impl Pipeline {
                     attempts: attempt,
                 });
             }
-            Stage::Lost => first.give_up(out),
+            Stage::Lost { .. } => first.give_up(out),
             Stage::Running | Stage::SettingAside | Stage::Committing { .. } | Stage::Over => {}
         }
     }
@@ -289,7 +299,7 @@ impl Pipeline {
                         attempt: active.attempt,
                     });
                 }
-                Stage::Finished { .. } | Stage::Lost | Stage::SettingAside => {
+                Stage::Finished { .. } | Stage::Lost { .. } | Stage::SettingAside => {
                     active.stage = Stage::Over;
                 }
                 Stage::Committing { .. } | Stage::Over => {}

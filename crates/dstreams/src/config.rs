@@ -71,8 +71,9 @@ pub struct Config {
     pub shuffle_tasks: Option<u64>,
 }
 
-/// What becomes of a batch that failed for good: a closure panics on one of its records, a query fails on it, or a sink
-/// cannot prepare it as often as [`Config::attempts`] allows.
+/// What becomes of a batch that failed for good for what is in it: a closure panics on one of its records, a query fails
+/// on it, or a sink cannot prepare it as often as [`Config::attempts`] allows. What fails beneath it, such as a disk, or
+/// the loss of workers, stops the program in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnFailure {
@@ -83,9 +84,13 @@ pub enum OnFailure {
     /// it takes effect without them. Each record is in effect once or set aside once, whatever fails meanwhile.
     /// [`StreamContext::replay`](crate::StreamContext::replay) runs such a batch alone.
     ///
-    /// Needs [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new), and one machine. Costs one more
-    /// sync of the journal before each batch takes effect. Where the program has state, setting a batch aside makes the
-    /// state again from the newest checkpoint and the batches since, which takes twice the memory for that time.
+    /// Needs [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new). Costs one more sync of the journal
+    /// before each batch takes effect. Where the program has state, setting a batch aside makes the state again from the
+    /// newest checkpoint and the batches since; meanwhile records are received, and no batch takes effect. On one
+    /// machine that takes twice the memory of the state. On a cluster the master has the records of these batches in
+    /// memory, as after a restart, and no partition of state has a standby until it is done: a worker that is lost
+    /// meanwhile has it begin once more; one that is lost soon after may end the program, which goes on from its
+    /// directory when it is started again.
     ///
     /// A commit that fails for good still stops the program, since it may have taken effect. So does a batch that an
     /// earlier process began to commit.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// All points, in the order of a record's way: those of workers of a cluster, and of a program that is kept in
 /// a directory.
-pub const POINTS: [&str; 19] = [
+pub const POINTS: [&str; 25] = [
     "receive:sealed",
     "replicate:held",
     "replicate:copied",
@@ -33,6 +33,12 @@ pub const POINTS: [&str; 19] = [
     "checkpoint:visible",
     "journal:let-go",
     "restore:replayed",
+    "aside:begins",
+    "aside:block",
+    "aside:files",
+    "aside:written",
+    "aside:again",
+    "aside:undone",
 ];
 
 struct Planned {

@@ -112,6 +112,13 @@ fn table(master: &str, status: &ClusterStatus) -> String {
             "{rejected} records were rejected by {operator}, and nothing reads them"
         );
     }
+    if let Some((batch, why)) = &status.last_set_aside {
+        let records = status.set_aside;
+        let _ = writeln!(
+            text,
+            "{records} records were set aside, the last of batch {batch}: {why}"
+        );
+    }
     let streams = status.streams.iter().map(|stream| {
         let listening = stream.listening.clone();
         let listening = listening.unwrap_or_else(|| "every worker".to_owned());

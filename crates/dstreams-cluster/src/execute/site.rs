@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -13,11 +14,13 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
+use dstreams::Operator;
 use dstreams::cluster::{
     BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, point, run_task,
 };
 use futures::{StreamExt, TryStreamExt};
 
+use super::engine::retryable;
 use super::kept::KeptStore;
 use super::tasks::TaskLog;
 use crate::data::Peers;
@@ -33,6 +36,8 @@ pub struct Site {
     pub peers: Peers,
     /// The tasks of the engine that run here, and those that have ended.
     pub tasks: Arc<TaskLog>,
+    /// How often states were made again.
+    era: RwLock<u32>,
     config: SessionConfig,
     resources: Arc<RuntimeEnv>,
 }
@@ -57,6 +62,7 @@ impl Site {
             kept: KeptStore::default(),
             peers,
             tasks: Arc::default(),
+            era: RwLock::default(),
             config: SessionConfig::new().with_batch_size(rows_per_batch),
             resources: Arc::default(),
         }
@@ -119,12 +125,15 @@ impl Site {
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
                 let (at, due) = (window.state, header.batch.0.is_multiple_of(window.slide_ms));
-                self.states.install(at, spec.task, header.batch, &delta)?;
-                point("state:installed");
-                match due {
-                    true => vec![self.states.read(at, spec.task)?],
-                    false => vec![Vec::new()],
-                }
+                // Closures of the program may run in it.
+                let installed = catch_unwind(AssertUnwindSafe(|| {
+                    self.install(header, at, spec.task, &delta)?;
+                    point("state:installed");
+                    due.then(|| self.states.read(at, spec.task)).transpose()
+                }));
+                let rows = installed.map_err(|panic| panicked(&window.operator, &*panic))?;
+                let rows = rows.map_err(|error| error.of(&window.operator))?;
+                vec![rows.unwrap_or_default()]
             }
             (Work::Step, Step::Run(stage)) => {
                 let datasets = datasets.into_datasets(template.slots);
@@ -134,6 +143,31 @@ impl Site {
         let left = self.leave(header, spec.task, output, schema);
         point("execute:done");
         left
+    }
+
+    /// Tasks whose runs began before change nothing from now on.
+    pub fn void(&self, era: u32) {
+        let mut now = self.era.write().unwrap_or_else(PoisonError::into_inner);
+        *now = era.max(*now);
+    }
+
+    fn install(
+        &self,
+        header: &StepHeader,
+        state: usize,
+        partition: usize,
+        delta: &[RecordBatch],
+    ) -> dstreams::Result<()> {
+        // Held until it is installed.
+        let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
+        if header.era < *era {
+            let batch = header.batch;
+            return Err(retryable(format!(
+                "states were made again since this run of batch {batch} began"
+            )));
+        }
+        let states = &self.states;
+        states.install(state, partition, header.batch, delta)
     }
 
     async fn stage(
@@ -158,14 +192,10 @@ impl Site {
         let plan = reset_plan_states(Arc::clone(&stage.plan))?;
         // An operator of the program may panic: that is an error of its own, not of the engine.
         let run = run_task(plan, task, Arc::new(context), stage.route.clone());
-        let run = std::panic::AssertUnwindSafe(run);
+        let run = AssertUnwindSafe(run);
         match futures::FutureExt::catch_unwind(run).await {
             Ok(rows) => Ok(rows.map_err(|error| error.of(&stage.operator))?),
-            Err(panic) => Err(dstreams::Error::Panic {
-                operator: stage.operator.clone(),
-                message: panic_message(&*panic),
-            }
-            .into()),
+            Err(panic) => Err(panicked(&stage.operator, &*panic).into()),
         }
     }
 
@@ -297,6 +327,13 @@ pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
     match rows.columns().iter().any(wasteful) {
         true => Ok(dstreams::cluster::compact(rows)?),
         false => Ok(rows.clone()),
+    }
+}
+
+fn panicked(operator: &Operator, panic: &(dyn std::any::Any + Send)) -> dstreams::Error {
+    dstreams::Error::Panic {
+        operator: operator.clone(),
+        message: panic_message(panic),
     }
 }
 

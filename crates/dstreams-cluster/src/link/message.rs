@@ -196,6 +196,8 @@ pub enum ToWorker {
         but: Vec<(u32, BatchTime)>,
         slots: Vec<usize>,
     },
+    /// What is held of states is void; what tasks change whose runs began before is void too.
+    Void { era: u32 },
     /// Make a partition of state from a checkpoint.
     Restore {
         partition: u32,

@@ -115,6 +115,7 @@ impl Hub {
             ClusterCommand::StateLost { partition, copy } => {
                 match state.restoring.get_mut(&partition) {
                     Some(restoring) => restoring.copy = copy,
+                    None if state.remaking.is_some() => state.remaking = Some(true),
                     None => self.break_off(state, lost_state(partition)),
                 }
             }

@@ -175,6 +175,10 @@ impl Hub {
     pub fn installed(&self, id: WorkerId, partition: u32, version: BatchTime, copy: Option<u64>) {
         let copy = {
             let mut state = self.lock();
+            let restoring = state.restoring.get(&partition).map(|it| it.copy);
+            if copy.is_some_and(|copy| restoring.is_some_and(|wanted| wanted != copy)) {
+                return; // of what it had before
+            }
             let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
             // A new copy lacks nothing, nor does one that tasks of the batch have run on, or that got it in the end: a
             // later batch is not installed on top of a gap.

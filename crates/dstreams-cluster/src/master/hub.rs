@@ -55,6 +55,10 @@ pub(super) struct State {
     pub(super) receivers: HashMap<WorkerId, BTreeSet<ReceiverId>>,
     /// Partitions that are not made from the checkpoint yet.
     pub(super) restoring: BTreeMap<u32, Restoring>,
+    /// How often the state was made again, after a batch that was set aside.
+    pub(super) era: u32,
+    /// That it is being made again; whether a holder was lost that had made it.
+    pub(super) remaking: Option<bool>,
     /// Where the journal says that receivers were lost: no producer goes on elsewhere before it is on disk.
     pub(super) gone: Option<Ticket>,
 }
@@ -112,6 +116,8 @@ impl Hub {
                 draining: BTreeSet::new(),
                 receivers: HashMap::new(),
                 restoring: BTreeMap::new(),
+                era: 0,
+                remaking: None,
                 gone: None,
             }),
             changes: watch::Sender::new(0),

@@ -13,6 +13,7 @@ mod hub;
 mod inputs;
 mod options;
 mod own;
+mod remake;
 mod rows;
 mod run;
 mod start;

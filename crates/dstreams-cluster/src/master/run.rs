@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::cluster::{
-    BlockStore, CheckpointPlan, Dataset, Held, Plans, Receivers, Workers, Writing, tasks_for,
+    Block, BlockStore, CheckpointPlan, Dataset, Earlier, Held, Plans, Receivers, Workers, Writing,
+    tasks_for,
 };
 use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
@@ -24,9 +25,9 @@ use crate::worker::engine_name;
 
 /// How long failures of machines and of the engine are mended here, by running the batch again, before they cost it an
 /// attempt: longer than a loss goes unnoticed.
-const MEND: Duration = Duration::from_secs(30);
+pub(super) const MEND: Duration = Duration::from_secs(30);
 /// The pause before it runs again, at first and at most.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MOST: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -54,7 +55,7 @@ impl Remote {
         !self.plans.states.is_empty()
     }
 
-    fn committed_mut(&self) -> MutexGuard<'_, Option<BatchTime>> {
+    pub(super) fn committed_mut(&self) -> MutexGuard<'_, Option<BatchTime>> {
         self.committed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -110,7 +111,7 @@ impl Remote {
             let run = async {
                 tokio::select! {
                     biased;
-                    opened = self.open_gate(&gate, after, &snapshot.holders) => match opened {
+                    opened = self.open_gate(&gate, after, &snapshot) => match opened {
                         true => Some((&mut run).await),
                         false => None,
                     },
@@ -163,6 +164,7 @@ impl Remote {
                 many,
                 batch,
                 attempt,
+                era: snapshot.era,
                 inputs: &inputs,
                 holders: &holders,
                 gate,
@@ -288,6 +290,14 @@ impl Workers for Remote {
     async fn run_again(&self, batch: BatchTime, attempt: u32, blocks: &[BlockMeta]) -> Result<()> {
         let wanted = (blocks, Wanted::States);
         self.run_for(batch, None, attempt, wanted).await.map(drop)
+    }
+
+    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
+        self.fetch_block(block).await
+    }
+
+    async fn make_state_again(&self, from: Earlier) -> Result<()> {
+        self.remake(from).await
     }
 
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {

@@ -52,7 +52,7 @@ impl Master {
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
         let mut parts = Parts::of(context)?;
-        parts.may_not_set_aside()?;
+        parts.may_set_aside()?;
         check_inputs(&parts)?;
         let lock = parts.lock()?;
         // What cannot be planned is told before anybody waits for workers.

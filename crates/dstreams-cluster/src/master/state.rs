@@ -19,6 +19,8 @@ pub struct Snapshot {
     /// By name for the engine.
     pub addresses: HashMap<String, String>,
     pub holders: Vec<Holders>,
+    /// How often states had been made again.
+    pub era: u32,
 }
 
 impl Snapshot {
@@ -42,6 +44,7 @@ impl Remote {
         };
         self.hub
             .until(|hub| {
+                let era = hub.era();
                 let workers = hub.workers();
                 let joined = workers.iter().filter(|(_, worker)| worker.joined);
                 let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
@@ -62,6 +65,7 @@ impl Remote {
                     names: names.collect(),
                     holders,
                     addresses,
+                    era,
                 })
             })
             .await
@@ -69,13 +73,14 @@ impl Remote {
 
     /// Opens the gate when the batch before has taken effect, and the holders have what it installed.
     /// Not sooner: if that batch ran again, it would find a state that this one has changed. `false`
-    /// when one of them holds its partition no more, and so may never have it.
+    /// when one of them holds its partition no more, and so may never have it, or states were made again since.
     pub async fn open_gate(
         &self,
         gate: &Gate,
         after: Option<BatchTime>,
-        holders: &[Holders],
+        snapshot: &Snapshot,
     ) -> bool {
+        let holders = &snapshot.holders;
         let all_there = |hub: &Hub| {
             let mut all = (0..).zip(holders);
             // A checkpoint has the state as of the batch before, and not more.
@@ -96,7 +101,8 @@ impl Remote {
             let stays = |(now, then): (&Option<Holders>, &Holders)| {
                 now.is_some_and(|now| now.holder == then.holder)
             };
-            (!now.iter().zip(holders).all(stays)).then_some(false)
+            let all_stay = now.iter().zip(holders).all(stays) && hub.era() == snapshot.era;
+            (!all_stay).then_some(false)
         });
         let there = there.await;
         if there {

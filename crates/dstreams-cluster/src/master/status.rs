@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use dstreams::{BatchReport, Listener};
+use dstreams::{BatchReport, BatchTime, Error, Listener};
 use serde::{Deserialize, Serialize};
 
 use super::hub::Hub;
@@ -29,6 +29,12 @@ pub struct ClusterStatus {
     /// Checkpoints that could not be written since the last one that could, and why the last of them.
     #[serde(default)]
     pub checkpoint_failures: (u64, Option<String>),
+    /// Records that were set aside: see [`OnFailure::SetAside`](dstreams::OnFailure::SetAside).
+    #[serde(default)]
+    pub set_aside: u64,
+    /// The newest batch whose records were, and why.
+    #[serde(default)]
+    pub last_set_aside: Option<(BatchTime, String)>,
 }
 
 /// How a worker is doing.
@@ -130,6 +136,12 @@ impl Listener for Watch {
         let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         status.batches += 1;
         status.records += report.records;
+        status.set_aside += report.set_aside;
         status.last = Some(report.clone());
+    }
+
+    fn batch_set_aside(&self, batch: BatchTime, error: &Error) {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        status.last_set_aside = Some((batch, error.to_string()));
     }
 }

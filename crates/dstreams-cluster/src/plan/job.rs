@@ -27,6 +27,7 @@ pub struct Binding<'a> {
     pub many: bool,
     pub batch: BatchTime,
     pub attempt: u32,
+    pub era: u32,
     /// For each input, what each task reads.
     pub inputs: &'a [Vec<Vec<Slice>>],
     /// Who holds each partition of state; none if there is none.
@@ -201,6 +202,7 @@ impl Builder<'_> {
         StepHeader {
             batch: self.binding.batch,
             attempt: self.binding.attempt,
+            era: self.binding.era,
             many: self.binding.many,
             step,
             work,

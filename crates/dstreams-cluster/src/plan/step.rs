@@ -32,6 +32,8 @@ use crate::execute::Site;
 pub struct StepHeader {
     pub batch: BatchTime,
     pub attempt: u32,
+    /// How often states had been made again when its run began.
+    pub era: u32,
     /// Whether it is of the template for several tasks.
     pub many: bool,
     /// Its place in the template.

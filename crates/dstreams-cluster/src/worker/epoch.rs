@@ -150,6 +150,7 @@ impl Epoch {
             ToWorker::Forget { batch, but, slots } => {
                 self.site.kept.forget_to(batch, &but, &slots);
             }
+            ToWorker::Void { era } => self.site.void(era),
             ToWorker::CopyState { .. } | ToWorker::Install { .. } | ToWorker::Restore { .. } => {
                 self.states.take(message);
             }

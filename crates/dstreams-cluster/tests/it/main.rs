@@ -34,6 +34,8 @@ mod process;
 mod replayed;
 mod restart;
 mod scene;
+mod set_aside;
+mod set_aside_killed;
 mod sinks;
 mod slow_copies;
 mod soak;

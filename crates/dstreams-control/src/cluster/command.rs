@@ -127,8 +127,9 @@ pub enum ClusterCommand {
         /// Names this copy; grows, from 1.
         copy: u64,
     },
-    /// Nobody has the whole state of the partition as of the last commit: it must be made anew, on the holder that is
-    /// assigned next, which says `Installed` then; a copy that this one was being sent is void. Given again if that one is lost before.
+    /// Nobody has the whole state of the partition as of the last commit: it must be made again, on the holder that is
+    /// assigned next, which says `Installed` then; a copy that this one was being sent is void. Given again if that one
+    /// is lost before. After `StateVoid` that may be the same holder.
     StateLost {
         /// The partition.
         partition: u32,

@@ -115,6 +115,9 @@ pub enum ClusterEvent {
         /// The number of the `CopyState`.
         copy: u64,
     },
+    /// What the workers have of all states is void, since a batch that is set aside may have changed it: it must be made
+    /// again as of the last commit, as after a loss (`StateLost`). What workers said of it before is news of the past.
+    StateVoid,
     /// A batch is committed. Not before each partition that it changed is installed by its present holder, as
     /// [`version`](super::Cluster::version) says; if the holder changes before, the new one must install it too.
     Committed {

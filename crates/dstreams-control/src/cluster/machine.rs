@@ -127,6 +127,7 @@ impl Cluster {
                 to,
                 copy,
             } => self.partitions.copy_failed(partition, to, copy),
+            ClusterEvent::StateVoid => self.partitions.void(out),
             ClusterEvent::Committed { batch } => self.partitions.committed(batch),
         }
     }

@@ -147,6 +147,29 @@ impl Partitions {
         }
     }
 
+    /// What everybody has is void: who holds a partition makes it again, and copies follow when it is made.
+    pub(super) fn void(&mut self, out: &mut Vec<ClusterCommand>) {
+        self.unsettled = true;
+        self.pending.clear();
+        self.lagging.clear();
+        for (&partition, it) in &mut self.all {
+            self.copies = self.copies.saturating_add(1);
+            let copy = self.copies;
+            it.to_remake = Some(copy);
+            it.holder = it.holder.map(|part| Part {
+                copy,
+                version: None,
+                ..part
+            });
+            let others = [it.standby.take(), it.next.take()];
+            it.before
+                .extend(others.into_iter().flatten().map(|part| part.worker));
+            it.stale = false;
+            it.assigned = None;
+            out.push(ClusterCommand::StateLost { partition, copy });
+        }
+    }
+
     pub(super) fn installed(
         &mut self,
         partition: u32,

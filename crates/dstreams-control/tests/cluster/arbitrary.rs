@@ -77,6 +77,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
             |(worker, partition, version, copy)| ClusterEvent::Installed { worker, partition, version, copy }),
         2 => (small(), worker(), number())
             .prop_map(|(partition, to, copy)| ClusterEvent::StateCopyFailed { partition, to, copy }),
+        1 => Just(ClusterEvent::StateVoid),
         3 => batch().prop_map(|batch| ClusterEvent::Committed { batch }),
     ]
 }

@@ -62,6 +62,8 @@ pub struct Ledger {
     pub versions: BTreeMap<u32, BTreeSet<BatchTime>>,
     /// Partitions whose state must be made anew.
     pub to_remake: BTreeMap<u32, u64>,
+    /// The event was that all states are void.
+    pub void: bool,
     /// What a token claims.
     pub claims: BTreeMap<u64, (Arc<str>, WorkerId)>,
     pub newest_claims: BTreeMap<Arc<str>, u64>,
@@ -98,6 +100,7 @@ impl Ledger {
             committed: None,
             versions: BTreeMap::new(),
             to_remake: BTreeMap::new(),
+            void: false,
             claims: BTreeMap::new(),
             newest_claims: BTreeMap::new(),
             granted: BTreeSet::new(),
@@ -166,6 +169,7 @@ impl Ledger {
 
     /// Records an event; call it before its commands are recorded.
     pub fn event(&mut self, event: &ClusterEvent) {
+        self.void = matches!(event, ClusterEvent::StateVoid);
         match event {
             ClusterEvent::Joined { worker } => {
                 if !self.gone.contains(worker) {
@@ -240,6 +244,13 @@ impl Ledger {
                 if let Some(part) = self.parts.get_mut(&(*partition, *to)) {
                     part.broken |= part.copying && part.copy == *copy;
                     part.copying &= !part.broken;
+                }
+            }
+            ClusterEvent::StateVoid => {
+                let committed = self.committed;
+                self.parts.clear();
+                for versions in self.versions.values_mut() {
+                    versions.retain(|version| Some(*version) <= committed);
                 }
             }
             ClusterEvent::Committed { batch } => self.committed = self.committed.max(Some(*batch)),
@@ -374,7 +385,7 @@ impl Ledger {
                 self.next.remove(partition);
                 self.next.extend(next.map(|next| (*partition, next)));
                 if let Some(&copy) = self.to_remake.get(partition)
-                    && before.is_none_or(|(before, _)| before != *holder)
+                    && (self.void || before.is_none_or(|(before, _)| before != *holder))
                 {
                     let part = self.parts.entry((*partition, *holder)).or_default();
                     *part = Part {

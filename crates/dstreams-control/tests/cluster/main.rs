@@ -27,7 +27,8 @@
 //! | holder and standby are one; who they are is told again, or not told | two-parts |
 //! | a standby leaves before the next one has all of the state | two-copies |
 //! | a standby takes over before it is complete | complete-standby |
-//! | a state is lost for nothing; a lost state is not told | state-lost |
+//! | a state is lost for nothing; a lost or void state is not told | state-lost |
+//! | what is void is copied nevertheless | complete-standby |
 //! | a state copy never ends | nothing-waits; in the end spread |
 //! | what batches changed is forgotten while a state copy is under way, or never | nothing-waits |
 //! | a worker may leave too early; is never told that it may | drained |
@@ -68,6 +69,7 @@ use crate::tally::Tally;
 /// Everything that must have happened somewhere in ten thousand seeds.
 const MUST_HAPPEN: &[&str] = &[
     "Joined after Lost",
+    "bad batch",
     "Stored of a forgotten block",
     "Stored of a lost worker",
     "block after a gap given up",

@@ -26,6 +26,8 @@ pub struct Rates {
     pub state_copy_fails: u64,
     /// An attempt fails and is repeated.
     pub run_fails: u64,
+    /// A batch fails for good, for what is in it, when some have what it changed.
+    pub bad_batch: u64,
     /// What a batch changed is not there any more when a standby asks for it.
     pub lets_go: u64,
 }
@@ -73,6 +75,7 @@ impl Plan {
         };
         let control = Config {
             max_attempts: u32::MAX,
+            max_set_aside: u32::MAX,
             report_timeout_ms: rng.pick(&[1, INTERVAL_MS / 2, INTERVAL_MS * 2]),
             final_report_timeout_ms: INTERVAL_MS * 1_000,
             ..Config::new(INTERVAL_MS).unwrap()
@@ -114,6 +117,7 @@ fn rates(rng: &mut Rng) -> Rates {
         copy_fails: rate(500),
         state_copy_fails: rate(500),
         run_fails: rate(300),
+        bad_batch: rate(300),
         lets_go: rate(100),
     }
 }

@@ -48,8 +48,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => (batch(), receiver(), prop::collection::vec(any_block(), 0..4))
             .prop_map(|(batch, receiver, blocks)| Event::Reported { batch, receiver, blocks }),
         2 => (batch(), attempt()).prop_map(|(batch, attempt)| Event::Finished { batch, attempt }),
-        1 => (batch(), attempt(), any::<bool>())
-            .prop_map(|(batch, attempt, retryable)| Event::Failed { batch, attempt, retryable }),
+        1 => (batch(), attempt(), any::<bool>(), any::<bool>()).prop_map(
+            |(batch, attempt, retryable, of_batch)| Event::Failed { batch, attempt, retryable, of_batch }
+        ),
         1 => batch().prop_map(|batch| Event::SetAside { batch }),
         1 => batch().prop_map(|batch| Event::SetAsideFailed { batch }),
         2 => batch().prop_map(|batch| Event::Committed { batch }),
@@ -159,6 +160,7 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
             batch: current,
             attempt,
             retryable: choice.misfit < 4,
+            of_batch: choice.retryable,
         },
         32..36 => Event::Committed { batch: current },
         36..38 => Event::CommitFailed {

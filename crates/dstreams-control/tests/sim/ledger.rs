@@ -32,7 +32,7 @@ pub struct Cut {
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Outcome {
     Finished { at: Timestamp },
-    Failed { retryable: bool },
+    Failed { retryable: bool, of_batch: bool },
 }
 
 /// The attempt of a batch that was started last.
@@ -161,7 +161,7 @@ impl Ledger {
         let most = self.config.max_attempts;
         let attempt = self.first_attempt()?;
         let lost = match attempt.outcome {
-            Some(Outcome::Failed { retryable }) => !retryable || attempt.tries() >= most,
+            Some(Outcome::Failed { retryable, .. }) => !retryable || attempt.tries() >= most,
             _ => false,
         };
         (lost && !attempt.waits_for_its_run()).then_some(attempt)
@@ -169,7 +169,8 @@ impl Ledger {
 
     /// Whether a batch that is lost is set aside, and not given up.
     pub fn may_be_set_aside(&self, lost: &Attempt) -> bool {
-        lost.set_aside.is_none() && self.set_aside < self.config.max_set_aside
+        let of_batch = matches!(lost.outcome, Some(Outcome::Failed { of_batch: true, .. }));
+        of_batch && lost.set_aside.is_none() && self.set_aside < self.config.max_set_aside
     }
 
     /// The first batch that is cut and was not started.
@@ -252,12 +253,14 @@ impl Ledger {
                 batch,
                 attempt,
                 retryable,
+                of_batch,
             } => {
                 self.outcome(
                     *batch,
                     *attempt,
                     Outcome::Failed {
                         retryable: *retryable,
+                        of_batch: *of_batch,
                     },
                 );
             }

@@ -72,6 +72,7 @@ const MUST_HAPPEN: &[&str] = &[
     "CommitFailed retryable",
     "Fail given",
     "Failed for good",
+    "Failed for good, not of the batch",
     "Failed retryable",
     "SetAside given",
     "clock stepped back",

@@ -213,12 +213,14 @@ impl Node {
                 batch,
                 attempt,
                 retryable: false,
+                of_batch: rng.chance(800),
             }
         } else if rng.chance(rates.run_fails) {
             Event::Failed {
                 batch,
                 attempt,
                 retryable: true,
+                of_batch: rng.chance(500),
             }
         } else {
             Event::Finished { batch, attempt }
@@ -298,6 +300,7 @@ impl Node {
                 batch: never,
                 attempt: 1,
                 retryable: rng.chance(500),
+                of_batch: rng.chance(500),
             },
             5 => Event::Committed { batch: never },
             6 => Event::CommitFailed {
@@ -380,9 +383,13 @@ impl Node {
             Event::Failed {
                 batch,
                 retryable: false,
+                of_batch,
                 ..
             } => {
                 tally.add("Failed for good");
+                if !of_batch {
+                    tally.add("Failed for good, not of the batch");
+                }
                 if waits(batch) {
                     tally.add("lost before the one before it");
                 }

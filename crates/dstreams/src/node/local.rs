@@ -118,14 +118,11 @@ impl ThisProcess {
         Arc::clone(&self.states.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn blocks_of(&self, blocks: &[BlockMeta]) -> Result<Blocks> {
-        let of = |meta: &BlockMeta| {
-            let input = self.inputs.get(&meta.id.receiver).copied();
-            let block = self.store.get(meta.id);
-            let block = block.ok_or(Error::LostBlock { block: meta.id })?;
-            Ok((input.unwrap_or_default() as u32, block))
-        };
-        blocks.iter().map(of).collect()
+    fn block_of(&self, meta: &BlockMeta) -> Result<(u32, Arc<Block>)> {
+        let input = self.inputs.get(&meta.id.receiver).copied();
+        let block = self.store.get(meta.id);
+        let block = block.ok_or(Error::LostBlock { block: meta.id })?;
+        Ok((input.unwrap_or_default() as u32, block))
     }
 }
 
@@ -203,7 +200,8 @@ impl Workers for ThisProcess {
         _attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
-        let blocks = self.blocks_of(blocks)?;
+        let blocks: Result<Blocks> = blocks.iter().map(|meta| self.block_of(meta)).collect();
+        let blocks = blocks?;
         let outputs = run_on(
             &self.engine,
             &self.plans,
@@ -219,8 +217,8 @@ impl Workers for ThisProcess {
             .collect())
     }
 
-    async fn blocks(&self, blocks: &[BlockMeta]) -> Result<Blocks> {
-        self.blocks_of(blocks)
+    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
+        self.block_of(&block)
     }
 
     async fn make_state_again(&self, from: Earlier) -> Result<()> {

@@ -238,7 +238,7 @@ impl Master {
                 }
                 Err(error) => {
                     tracing::error!(%batch, attempt, %error, "batch failed");
-                    let retryable = error.is_retryable();
+                    let (retryable, of_batch) = (error.is_retryable(), error.is_of_batch());
                     if let Some(cut) = self.state.cuts.get_mut(&batch) {
                         cut.last_error = Some(error);
                     }
@@ -246,6 +246,7 @@ impl Master {
                         batch,
                         attempt,
                         retryable,
+                        of_batch,
                     }
                 }
             },

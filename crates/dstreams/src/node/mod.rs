@@ -36,6 +36,7 @@ pub use durable::checkpoint::{
 pub use durable::manifest::state_file;
 pub use durable::received::{BlockJournal, dir_of};
 pub use durable::restore::Restored;
+pub use durable::set_aside::Earlier;
 pub use durable::store::Store;
 pub use journal::{DirLock, Owner, Ticket};
 pub use lane::{LINGER, Seal};

@@ -102,19 +102,6 @@ impl Parts {
         Ok(())
     }
 
-    /// Fails if batches are to be set aside: a cluster cannot.
-    pub fn may_not_set_aside(&self) -> Result<()> {
-        match self.config.on_failure {
-            OnFailure::Stop => Ok(()),
-            OnFailure::SetAside => Err(Error::Config {
-                setting: "on_failure",
-                message: "a cluster cannot set batches aside yet; use `OnFailure::Stop`, and \
-                          `try_map` and the like for records that may fail"
-                    .into(),
-            }),
-        }
-    }
-
     /// Has the program stop when its sources have ended, where it is to: before they run.
     pub fn listen_for_the_end(&mut self, mailbox: &Mailbox) {
         if !self.stops_at_the_end {

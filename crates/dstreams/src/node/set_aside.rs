@@ -22,16 +22,17 @@ impl Master {
         tokio::spawn(async move {
             let done = async {
                 let durable = durable.ok_or(Error::NotRunning)?;
-                let blocks = workers.blocks(&metas).await?;
                 point("aside:begins");
+                let records = (Arc::clone(&workers), metas);
                 let path = durable
-                    .set_aside(batch, blocks, schemas.clone(), &error)
+                    .set_aside(batch, records, schemas.clone(), &error)
                     .await?;
                 point("aside:written");
                 tracing::error!(%batch, %error, path = %path.display(), "the records of a batch are set aside");
                 if !workers.plans().states.is_empty() {
                     let from = durable.earlier(schemas).await?;
                     workers.make_state_again(from).await?;
+                    point("aside:undone");
                 }
                 Ok(())
             };

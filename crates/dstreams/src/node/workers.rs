@@ -1,6 +1,7 @@
 //! [`Workers`]: where receivers and tasks are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
@@ -9,11 +10,12 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
 use tokio::sync::mpsc;
 
 use super::durable::checkpoint::{CheckpointPlan, Writing};
-use super::durable::set_aside::{Blocks, Earlier};
+use super::durable::set_aside::Earlier;
 use super::master::Message;
 use crate::commit::Dataset;
 use crate::error::{Error, Result};
 use crate::plan::Plans;
+use crate::receive::Block;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out what the
 /// master's controller decides; what takes time is started, and its end comes back as an event.
@@ -56,16 +58,12 @@ pub trait Workers: Send + Sync + 'static {
         self.run(batch, None, attempt, blocks).await.map(drop)
     }
 
-    /// The blocks of a batch that has not taken effect. Only where batches may be set aside.
-    async fn blocks(&self, _blocks: &[BlockMeta]) -> Result<Blocks> {
-        Err(Error::NotRunning)
-    }
+    /// A block of a batch that has not taken effect, with its input. Only where batches may be set aside.
+    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)>;
 
     /// Makes the state as of the last batch that took effect again, whatever was installed since. No batch runs
-    /// meanwhile. Only where batches may be set aside.
-    async fn make_state_again(&self, _from: Earlier) -> Result<()> {
-        Err(Error::NotRunning)
-    }
+    /// meanwhile, but what waits for the one that is set aside. Only where batches may be set aside.
+    async fn make_state_again(&self, from: Earlier) -> Result<()>;
 
     /// The batch has taken effect: its blocks may go.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);

@@ -26,8 +26,8 @@ pub const INTERVAL: Duration = Duration::from_millis(100);
 
 type Counts = BTreeMap<String, i64>;
 
-/// A file for each batch, which is there as a whole or not at all.
-struct Files(PathBuf);
+/// A sink: a file for each batch, which is there as a whole or not at all.
+pub struct Files(pub PathBuf);
 
 #[async_trait]
 impl Sink for Files {

@@ -264,6 +264,33 @@ fn only_so_many_are_set_aside() {
     });
 }
 
+/// Its effect may be visible: the program stops, whatever it says about batches that fail.
+#[test]
+fn an_output_that_always_fails_stops_the_program() {
+    block_on(async {
+        let dir = Dir::new("aside-output");
+        let mut config = config(2, 100);
+        config.attempts = 2;
+        let mut program = Program::new(config);
+        let (queue, words) = program.ctx.queue::<String>("words");
+        words.try_for_each_rdd(|rdd| match rdd.num_rows() {
+            0 => Ok(()),
+            _ => Err("nobody answers"),
+        });
+        let app = program.ctx;
+        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        let mut live = program.start().await;
+        push(&queue, "a").await;
+        let error = live.try_batch().await.unwrap_err().to_string();
+        assert_eq!(error.matches("nobody answers").count(), 1, "{error}");
+        live.running.await_termination(None).await.unwrap_err();
+        assert_eq!(
+            dstreams::inspect(&dir.0).unwrap().set_aside,
+            Vec::<u64>::new()
+        );
+    });
+}
+
 #[test]
 fn without_a_directory_it_is_refused() {
     block_on(async {

@@ -1,4 +1,5 @@
-//! A state is lost when its holder is and the standby was not told to be complete: then, and only then.
+//! A state is lost when its holder is and the standby was not told to be complete, or when all states are void: then,
+//! and only then.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
 
@@ -16,6 +17,9 @@ impl Invariant for StateLost {
             return Ok(());
         };
         let ledger = scene.ledger;
+        if ledger.void {
+            return Ok(());
+        }
         let assigned = ledger.assigned.get(partition);
         let lost = assigned.is_some_and(|(holder, _)| !ledger.live.contains(holder));
         ensure(lost, || {
@@ -27,6 +31,13 @@ impl Invariant for StateLost {
     }
 
     fn after(&self, scene: &Scene, event: &ClusterEvent) -> Verdict {
+        if scene.ledger.void {
+            let mut all = 0..scene.ledger.config.partitions;
+            let silent = all.find(|partition| !scene.ledger.to_remake.contains_key(partition));
+            return ensure(silent.is_none(), || {
+                format!("state of {silent:?} is void, and nothing is said")
+            });
+        }
         if !matches!(event, ClusterEvent::Lost { .. }) {
             return Ok(());
         }

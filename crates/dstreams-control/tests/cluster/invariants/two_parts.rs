@@ -29,7 +29,7 @@ impl Invariant for TwoParts {
                 let now = (*holder, *standby);
                 let said = scene.ledger.assigned.get(partition) == Some(&now)
                     && scene.ledger.next.get(partition) == next.as_ref();
-                ensure(!said, || {
+                ensure(!said || scene.ledger.void, || {
                     format!("{partition} was assigned so before: {now:?}, {next:?}")
                 })
             }

@@ -74,6 +74,34 @@ fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
     cluster.step(committed(version));
 }
 
+/// As of the last commit, where it is; who had a copy gets another when it is made, and what was said before is void.
+#[test]
+fn a_void_state_is_made_again_by_its_holder() {
+    let mut it = cluster(2, 2);
+    batch(&mut it, 2, 100);
+    let [holder, standby] = [it.holder(0).unwrap(), it.standby(0).unwrap()];
+    it.step(installed(holder, 0, 200, 0));
+    it.step(installed(standby, 0, 200, 0));
+    let commands = step(&mut it, ClusterEvent::StateVoid);
+    assert_eq!(commands[..2], [state_lost(0, 1), state_lost(1, 2)]);
+    assert!(commands.contains(&assign(0, holder, None)), "{commands:?}");
+    assert_eq!(it.version(0), None);
+    assert_eq!(step(&mut it, installed(holder, 0, 200, 0)), []);
+    assert_eq!(it.version(0), None);
+    assert_eq!(step(&mut it, installed(holder, 0, 0, 1)), []);
+    assert_eq!(
+        step(&mut it, installed(holder, 0, 100, 1)),
+        [
+            assign_next(0, holder, None, standby),
+            copy_state(0, holder, standby, 3),
+        ]
+    );
+    // Lost while it is made again: once more, by the other one.
+    let other = it.holder(1).unwrap();
+    let commands = step(&mut it, lost(other));
+    assert!(commands.contains(&state_lost(1, 4)), "{commands:?}");
+}
+
 #[test]
 fn one_loss_during_a_move_loses_no_state() {
     let mut it = cluster(2, 4);

@@ -21,6 +21,8 @@ pub enum End {
 pub struct Change {
     pub before: Option<BatchTime>,
     pub version: BatchTime,
+    /// It was made of records that are set aside.
+    pub bad: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +127,7 @@ pub enum Letter {
         partition: u32,
         copy: u64,
         versions: Vec<BatchTime>,
+        bad: Option<BatchTime>,
     },
     NoState {
         partition: u32,

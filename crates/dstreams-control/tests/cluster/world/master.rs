@@ -30,6 +30,8 @@ struct Job {
     finished: bool,
     committed: bool,
     changes: BTreeSet<u32>,
+    /// It fails when those have what it changed.
+    bad: bool,
     /// Who has run the task on state of each of them.
     run_by: BTreeMap<u32, WorkerId>,
     /// For whom the others were told so.
@@ -58,6 +60,8 @@ pub(super) struct Master {
     /// The engine answers nothing, but later.
     pub engine_stands: bool,
     held_back: Vec<(BatchTime, u32)>,
+    /// Batches whose records are set aside.
+    set_aside: BTreeSet<BatchTime>,
     pub stopped: bool,
 }
 
@@ -312,6 +316,7 @@ impl World<'_> {
         let change = Change {
             before: self.truth.states[&partition].last().copied(),
             version: job.batch,
+            bad: job.bad,
         };
         self.order(holder, Letter::Run { partition, change });
     }
@@ -370,7 +375,16 @@ impl World<'_> {
         if !job.changes.iter().all(has) || (!job.finished && job.waits.iter().any(there)) {
             return;
         }
-        if !std::mem::replace(&mut job.finished, true) {
+        if job.bad {
+            self.tally.add("bad batch");
+            self.master.job = None;
+            self.todo.push_back(Do::Control(Event::Failed {
+                batch,
+                attempt,
+                retryable: false,
+                of_batch: true,
+            }));
+        } else if !std::mem::replace(&mut job.finished, true) {
             self.todo
                 .push_back(Do::Control(Event::Finished { batch, attempt }));
         } else if job.committed {
@@ -402,6 +416,7 @@ impl World<'_> {
                     finished: false,
                     committed: false,
                     changes: BTreeSet::new(),
+                    bad: false,
                     run_by: BTreeMap::new(),
                     told: BTreeSet::new(),
                     waits: BTreeSet::new(),
@@ -417,9 +432,12 @@ impl World<'_> {
             }
             Command::Stopped { .. } => self.master.stopped = true,
             Command::CloseReceivers | Command::Hurry { .. } | Command::Completed(_) => {}
-            Command::Abort { .. } | Command::Fail { .. } | Command::SetAside { .. } => {
-                panic!("{command:?}")
+            Command::SetAside { batch, .. } => {
+                self.master.set_aside.insert(batch);
+                self.todo.push_back(Do::Cluster(ClusterEvent::StateVoid));
+                self.todo.push_back(Do::Control(Event::SetAside { batch }));
             }
+            Command::Abort { .. } | Command::Fail { .. } => panic!("{command:?}"),
         }
     }
 
@@ -552,12 +570,16 @@ impl World<'_> {
                 batch,
                 attempt,
                 retryable: true,
+                of_batch: false,
             }));
         }
         let partitions = 0..self.plan.cluster.partitions;
         let changes: BTreeSet<_> = partitions.filter(|_| self.rng.chance(600)).collect();
+        let once = !self.master.set_aside.contains(&batch);
+        let bad = once && self.rng.chance(self.rates.bad_batch);
         if let Some(job) = &mut self.master.job {
             job.ran = true;
+            job.bad = bad;
             job.changes = changes.clone();
         }
         changes

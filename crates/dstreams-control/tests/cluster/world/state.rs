@@ -33,6 +33,8 @@ struct State {
     tries: u32,
     /// A copy replaces what is here.
     void: bool,
+    /// The batch of which it has what was made of records that are set aside.
+    bad: Option<BatchTime>,
 }
 
 #[derive(Default)]
@@ -48,7 +50,10 @@ impl States {
     /// Whether the worker has all these changes.
     pub fn has(&self, partition: u32, wanted: &[BatchTime]) -> bool {
         match self.all.get(&partition) {
-            Some(state) => !state.void && state.versions.starts_with(wanted),
+            Some(state) => {
+                let is_right = state.bad.is_none_or(|bad| !wanted.contains(&bad));
+                !state.void && is_right && state.versions.starts_with(wanted)
+            }
             None => wanted.is_empty(),
         }
     }
@@ -75,12 +80,13 @@ impl States {
                 out.push(match state.filter(|state| state.void) {
                     Some(_) => (from, Letter::NoState { partition, copy }),
                     None => {
-                        let versions = state.map(|state| state.versions.clone());
-                        let versions = versions.unwrap_or_default();
+                        let state = state.map(|state| (state.versions.clone(), state.bad));
+                        let (versions, bad) = state.unwrap_or_default();
                         let state = Letter::HaveState {
                             partition,
                             copy,
                             versions,
+                            bad,
                         };
                         (from, state)
                     }
@@ -90,10 +96,12 @@ impl States {
                 partition,
                 copy,
                 versions,
+                bad,
             } => {
                 if self.waits_for_copy(partition, copy) {
                     let state = self.all.entry(partition).or_default();
                     (state.copy, state.versions, state.void) = (copy, versions, false);
+                    state.bad = bad;
                     out.push(installed(me, partition, state));
                     self.done(partition, out);
                 }
@@ -221,6 +229,8 @@ impl States {
         let state = self.all.entry(partition).or_default();
         if !state.void && state.versions.last().copied() == change.before {
             state.versions.push(change.version);
+            let bad = change.bad.then_some(change.version);
+            state.bad = state.bad.or(bad);
         }
         if state.void || state.versions.last() < Some(&change.version) {
             return self.miss(partition, change.version, out);

@@ -81,6 +81,7 @@ impl World {
                 batch,
                 attempt,
                 retryable: !for_good,
+                of_batch: true,
             };
             let after = self.rng.below(INTERVAL_US / 10);
             self.tell_controller(after, event);

@@ -31,10 +31,16 @@ impl Invariant for Runs {
                 format!("{batch} is run, but the next is {next:?}")
             });
         }
-        let failed = Some(Outcome::Failed { retryable: true });
         let repeats = current.is_some_and(|now| {
             let commits = ledger.commit.is_some_and(|commit| commit.batch == *batch);
-            let failed = now.outcome == failed || now.waits_for_its_run();
+            let failed = matches!(
+                now.outcome,
+                Some(Outcome::Failed {
+                    retryable: true,
+                    ..
+                })
+            );
+            let failed = failed || now.waits_for_its_run();
             now.attempt + 1 == *attempt && failed && !commits
         });
         let before = current.and_then(|now| now.set_aside).unwrap_or(0);

@@ -179,7 +179,8 @@ fn the_next_batch_runs_after_the_commit() {
             Event::Failed {
                 batch: B1,
                 attempt: 1,
-                retryable: false
+                retryable: false,
+                of_batch: true,
             },
             204
         ),
@@ -220,6 +221,7 @@ fn a_batch_is_tried_as_often_as_allowed() {
         batch: B1,
         attempt,
         retryable,
+        of_batch: true,
     };
     let mut it = running();
     assert_eq!(
@@ -434,6 +436,7 @@ fn batches_that_run_at_once_are_committed_in_order() {
         batch: B1,
         attempt: 1,
         retryable: true,
+        of_batch: true,
     };
     assert_eq!(step(&mut it, failed, 302), [run(B1, 2)]);
     let commit = |batch, attempt| Commit { batch, attempt };
@@ -446,6 +449,7 @@ fn batches_that_run_at_once_are_committed_in_order() {
         batch: B3,
         attempt: 1,
         retryable: false,
+        of_batch: true,
     };
     assert_eq!(step(&mut it, failed, 305), []);
     let commands = step(&mut it, Event::Committed { batch: B2 }, 306);

@@ -25,6 +25,7 @@ fn failed(batch: BatchTime, attempt: u32, retryable: bool) -> Event {
         batch,
         attempt,
         retryable,
+        of_batch: true,
     }
 }
 
@@ -87,6 +88,25 @@ fn what_cannot_be_set_aside_is_given_up() {
     step(&mut it, failed(B1, 1, false), 110);
     let event = Event::SetAsideFailed { batch: B1 };
     assert_eq!(step(&mut it, event, 111), fail(B1, 1));
+}
+
+/// A machine that was lost, say: the records are not to blame, and the last attempt decides.
+#[test]
+fn what_failed_for_another_reason_is_not_set_aside() {
+    let of_machine = |attempt, retryable| Event::Failed {
+        batch: B1,
+        attempt,
+        retryable,
+        of_batch: false,
+    };
+    let mut it = running(5);
+    assert_eq!(step(&mut it, of_machine(1, false), 110), fail(B1, 1));
+    let mut it = running(5);
+    step(&mut it, failed(B1, 1, true), 110);
+    assert_eq!(step(&mut it, of_machine(2, true), 111), fail(B1, 2));
+    let mut it = running(5);
+    step(&mut it, of_machine(1, true), 110);
+    assert_eq!(step(&mut it, failed(B1, 2, true), 111), set_aside(B1, 2));
 }
 
 #[test]

@@ -103,6 +103,13 @@ pub(super) fn taken(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(taken.map(|(_, path)| path).collect())
 }
 
+/// Those of all workers of this process and of earlier ones.
+pub(super) fn all(program: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = taken(program)?;
+    all.extend(named(program, WRITTEN)?.into_iter().map(|(_, path)| path));
+    Ok(all)
+}
+
 /// The directories with names that begin so, in order, with the rest of their names.
 fn named(program: &Path, prefix: &str) -> Result<Vec<(String, PathBuf)>> {
     let failed = |error| Error::file("read", program, error);

@@ -11,17 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::BatchTime;
 use dstreams_control::durable::{Point, Replay};
+use dstreams_control::{BatchTime, BlockMeta};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::checkpoint::PartAt;
 use super::manifest::Manifest;
 use super::received;
 use super::restore::without_records;
 use super::store::Store;
 use super::{Durable, lock};
+use crate::crash::point;
 use crate::error::{Error, Result};
-use crate::node::journal::{Entry, Ticket, look, sync_dir};
+use crate::node::journal::{Entry, Found, Ticket, look, sync_dir};
+use crate::node::workers::Workers;
 use crate::receive::Block;
 
 const FAILED: &str = "failed";
@@ -29,6 +32,9 @@ const BATCH: &str = "batch=";
 const HEADER: &[u8] = b"dstreams set aside 2\n";
 /// Without the checksum of all: earlier programs wrote it.
 const HEADER_1: &[u8] = b"dstreams set aside 1\n";
+
+/// How often a journal is looked at: each time its writer may have removed another file, which it does once in a while.
+const LOOKS: u32 = 5;
 
 /// The blocks of a batch, with their inputs.
 pub type Blocks = Vec<(u32, Arc<Block>)>;
@@ -41,18 +47,34 @@ pub struct Earlier {
     pub batches: Vec<(BatchTime, Blocks)>,
 }
 
+impl Earlier {
+    /// The batch of the checkpoint; 0 where there is none.
+    pub fn batch(&self) -> BatchTime {
+        let state = self.state.as_ref();
+        state.map_or(BatchTime(0), |(manifest, _)| manifest.batch())
+    }
+
+    /// What a partition is made from, by state; nothing where there is no checkpoint.
+    pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
+        let state = self.state.as_ref();
+        state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
+    }
+}
+
 impl Durable {
-    /// Sets the records of a batch aside, with the reason; they stay so when this returns.
+    /// Sets the records of a batch aside, with the reason; they stay so when this returns. Its blocks come from their
+    /// holders, one at a time.
     pub async fn set_aside(
         &self,
         batch: BatchTime,
-        blocks: Blocks,
+        records: (Arc<dyn Workers>, Vec<BlockMeta>),
         schemas: Vec<SchemaRef>,
         error: &Error,
     ) -> Result<PathBuf> {
         let (dir, text) = (self.dir.clone(), error.to_string());
-        let written = move || write(&dir, batch, &blocks, &schemas, &text);
-        let path = super::checkpoint::on_disk(async move { written() }).await?;
+        let written = async move { write(&dir, batch, records, &schemas, &text).await };
+        let path = super::checkpoint::on_disk(written).await?;
+        point("aside:files");
         let ticket = self.journal.append(Entry::SetAside { batch });
         self.journal.synced(ticket).await?;
         Ok(path)
@@ -87,10 +109,11 @@ fn read_earlier(
 ) -> Result<Vec<(BatchTime, Blocks)>> {
     let mut replay = Replay::new(point);
     let mut found = std::collections::HashMap::new();
+    // That of the master first: what its cuts name is on disk.
     let mut journals = vec![dir.to_owned()];
-    journals.extend(received::taken(dir)?);
+    journals.extend(received::all(dir)?);
     for journal in journals {
-        for (_, entry) in look(&journal)?.entries {
+        for (_, entry) in look_again(&journal)?.entries {
             let (entry, block) = without_records(entry, schemas)?;
             replay.take(entry);
             found.extend(block.map(|block| (block.meta.id, block)));
@@ -111,6 +134,23 @@ fn read_earlier(
     Ok(batches.collect())
 }
 
+/// Looks at a journal. Whoever writes it may remove files meanwhile that checkpoints have all of.
+fn look_again(journal: &Path) -> Result<Found> {
+    let gone = |error: &Error| {
+        let kind = std::io::ErrorKind::NotFound;
+        matches!(error, Error::File { source, .. } if source.kind() == kind)
+    };
+    let mut tries = LOOKS;
+    loop {
+        match look(journal) {
+            Err(error) if gone(&error) && tries > 1 => tries -= 1,
+            // With a worker that is no more.
+            Err(error) if gone(&error) && !journal.exists() => return Ok(Found::default()),
+            found => return found,
+        }
+    }
+}
+
 /// The batches that are set aside in a directory, in order.
 pub fn list(dir: &Path) -> Result<Vec<u64>> {
     let failed = dir.join(FAILED);
@@ -126,10 +166,10 @@ pub fn list(dir: &Path) -> Result<Vec<u64>> {
     Ok(batches)
 }
 
-fn write(
+async fn write(
     dir: &Path,
     batch: BatchTime,
-    blocks: &Blocks,
+    (workers, blocks): (Arc<dyn Workers>, Vec<BlockMeta>),
     schemas: &[SchemaRef],
     error: &str,
 ) -> Result<PathBuf> {
@@ -156,12 +196,13 @@ fn write(
         file.write_all(bytes).map_err(wrong)
     };
     put(HEADER)?;
-    for (input, block) in blocks {
-        let schema = schemas.get(*input as usize).ok_or(Error::NotRunning)?;
+    for meta in blocks {
+        let (input, block) = workers.block(meta).await?;
+        let schema = schemas.get(input as usize).ok_or(Error::NotRunning)?;
         let bytes = block.to_bytes(schema)?.into();
-        let input = *input;
         let entry = Entry::SealedBlock { input, bytes }.to_pieces();
         let entry = entry.whole();
+        point("aside:block");
         let length = (entry.len() as u64).to_le_bytes();
         put(&length)?;
         put(&entry)?;

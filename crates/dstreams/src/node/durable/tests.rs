@@ -90,6 +90,12 @@ impl Workers for Meanwhile {
     ) -> Result<Vec<Option<Dataset>>> {
         Ok(Vec::new())
     }
+    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
+        Err(Error::LostBlock { block: block.id })
+    }
+    async fn make_state_again(&self, _: Earlier) -> Result<()> {
+        Ok(())
+    }
     fn forget(&self, _: BatchTime, _: &[BlockId]) {}
     async fn end(&self, _: bool) {}
     fn held(&self) -> Held {

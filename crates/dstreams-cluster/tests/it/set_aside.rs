@@ -1,0 +1,283 @@
+//! A batch that fails for good on a cluster is set aside with its records, and the program goes on as if they had not
+//! come: whatever of its state was changed, on whichever worker.
+
+use std::path::{Path, PathBuf};
+
+use dstreams::agg::{count, sum};
+use dstreams::arrow::array::RecordBatch;
+use dstreams::record::records_of;
+use dstreams::{
+    BatchTime, BoxError, Clients, Config, DStream, Guarantee, OnFailure, Prepared, RddReceiver,
+    Sink, StreamContext, async_trait,
+};
+use dstreams_client::{Client, Options};
+use dstreams_cluster::RunningCluster;
+
+use crate::program::{INTERVAL, Live, Program, block_on, small};
+use crate::workers::{Workers, cluster};
+
+const PARTITIONS: usize = 3;
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Pair = (String, i64);
+type Pairs = RddReceiver<Pair>;
+
+/// Where the word `bad` makes a batch fail: before any state has it, when some of them have it, when all of them have
+/// it and their standbys too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bad {
+    Early,
+    Late,
+    Sink,
+    Never,
+}
+
+/// Takes everything but the word `bad`.
+struct NoBad;
+
+#[async_trait]
+impl Sink for NoBad {
+    async fn prepare(
+        &self,
+        _: BatchTime,
+        _: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        for rows in rows {
+            if records_of::<Pair>(rows)?
+                .iter()
+                .any(|(word, _)| word == "bad")
+            {
+                return Err("a bad word".into());
+            }
+        }
+        Ok(Prepared::default())
+    }
+
+    async fn commit(&self, _: BatchTime, _: Vec<Prepared>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+/// A window, a running total of it, and another total: states over states.
+fn build(words: &DStream<String>, bad: Bad) -> (Pairs, Pairs) {
+    let check = |stream: &DStream<Pair>, is: bool| {
+        stream.map::<Pair>(move |(word, n)| {
+            assert!(!is || word != "bad", "a bad word");
+            (word.to_owned(), n)
+        })
+    };
+    let pairs = words.map::<Pair>(|word| (word.to_owned(), 1));
+    let pairs = check(&pairs, bad == Bad::Early);
+    let window = pairs
+        .by_key()
+        .window_agg(INTERVAL * 2, INTERVAL, sum::<i64>());
+    let window = window.unwrap();
+    let totals = window.running_agg("totals", sum::<i64>()).unwrap();
+    let counts = pairs.by_key().running_agg("counts", count()).unwrap();
+    let totals = totals.all().pairs();
+    let counts = check(&counts.all().pairs(), bad == Bad::Late);
+    if bad == Bad::Sink {
+        counts.sink("no bad words", NoBad);
+    }
+    (totals.collect(), counts.collect())
+}
+
+fn on_workers(mut ctx: StreamContext, dir: &Path, bad: Bad) -> (StreamContext, Pairs, Pairs) {
+    let clients = Clients::listen("127.0.0.1:0");
+    let (totals, counts) = build(&ctx.clients::<String>("words", &clients), bad);
+    let ctx = StreamContext::restore_or_new(dir, || Ok(ctx)).unwrap();
+    (ctx, totals, counts)
+}
+
+fn config(every: u32) -> Config {
+    let mut config = small(2, 2, 4);
+    config.checkpoint_every = every;
+    config.on_failure = OnFailure::SetAside;
+    config.attempts = 2;
+    config
+}
+
+struct Running {
+    live: Live<(RunningCluster, Workers)>,
+    totals: Pairs,
+    counts: Pairs,
+}
+
+impl Running {
+    async fn start(dir: &Path, after: u32, every: u32, bad: Bad) -> Self {
+        let mut program = Program::after(after, config(every));
+        let (ctx, totals, counts) = on_workers(program.ctx, dir, bad);
+        program.ctx = ctx;
+        let dir = dir.to_owned();
+        let build = move || {
+            let ctx = StreamContext::with_config(config(every)).unwrap();
+            on_workers(ctx, &dir, bad).0
+        };
+        let start = async |ctx| cluster(ctx, PARTITIONS, &[1, 1, 1], build).await;
+        let live = program.start_by(start).await;
+        Running {
+            live,
+            totals,
+            counts,
+        }
+    }
+
+    /// A word to each worker in turn, so that a batch has blocks of several.
+    async fn send(&self, words: &str) {
+        let workers = self.live.running.0.status().workers;
+        for (word, worker) in words.split_whitespace().zip(workers.iter().cycle()) {
+            let client = Client::connect(worker.ingest.clone(), Options::default());
+            let client = client.await.unwrap();
+            let mut lines = client.lines("words").await.unwrap();
+            lines.send(word).await.unwrap();
+            lines.finish().await.unwrap();
+        }
+    }
+
+    async fn stop(self, graceful: bool) -> (dstreams::Summary, [Vec<(u64, Vec<Pair>)>; 2]) {
+        let (cluster, workers) = self.live.running;
+        let summary = cluster.running.stop(graceful, None).await.unwrap();
+        drop(cluster);
+        let joined = tokio::task::spawn_blocking(|| workers.join());
+        joined.await.unwrap();
+        (summary, [drain(self.totals), drain(self.counts)])
+    }
+}
+
+fn drain(mut output: Pairs) -> Vec<(u64, Vec<Pair>)> {
+    let mut batches = Vec::new();
+    while let Some(rdd) = output.try_recv() {
+        let mut rows = rdd.collect().unwrap();
+        rows.sort();
+        batches.push((rdd.batch_time().0, rows));
+    }
+    batches.truncate(INPUT.len());
+    batches
+}
+
+const INPUT: [&str; 6] = ["a b", "a", "a bad c", "b", "", "c a"];
+
+/// What a program gives, in one process, to which the words of the third batch never came.
+async fn without_them() -> [Vec<(u64, Vec<Pair>)>; 2] {
+    let mut program = Program::new(small(2, 2, 4));
+    let (queue, words) = program.ctx.queue::<String>("words");
+    let (totals, counts) = build(&words, Bad::Never);
+    let mut live = program.start().await;
+    for words in INPUT {
+        if !words.contains("bad") {
+            queue
+                .push(words.split_whitespace().map(str::to_owned))
+                .await
+                .unwrap();
+        }
+        live.batch().await;
+    }
+    live.running.stop(true, None).await.unwrap();
+    [drain(totals), drain(counts)]
+}
+
+fn everything_is_as_if_its_records_had_not_come(every: u32, bad: Bad) {
+    block_on(async {
+        let dir = Dir::new(&format!("aside-cluster-{bad:?}-{every}"));
+        let mut running = Running::start(&dir.0, 0, every, bad).await;
+        let mut reports = Vec::new();
+        for words in INPUT {
+            running.send(words).await;
+            reports.push(running.live.batch().await);
+        }
+        let (records, aside): (Vec<_>, Vec<_>) =
+            reports.iter().map(|it| (it.records, it.set_aside)).unzip();
+        assert_eq!(records, [2, 1, 0, 1, 0, 2]);
+        assert_eq!(aside, [0, 0, 3, 0, 0, 0]);
+        let (summary, found) = running.stop(true).await;
+        assert_eq!((summary.records, summary.set_aside), (6, 3));
+        assert_eq!(found, without_them().await);
+        assert_eq!(dstreams::inspect(&dir.0).unwrap().set_aside, [300]);
+        let reason = std::fs::read_to_string(dir.0.join("failed/batch=300/error.txt")).unwrap();
+        assert!(reason.contains("a bad word"), "{reason}");
+        // One process is enough to find out why.
+        let replay = |bad| {
+            let ctx = StreamContext::with_config(config(every)).unwrap();
+            let (ctx, _, counts) = on_workers(ctx, &dir.0, bad);
+            (ctx.replay(&dir.0, BatchTime(300)), counts)
+        };
+        let (replayed, counts) = replay(Bad::Never);
+        assert_eq!(replayed.await.unwrap(), 3);
+        let of = ["a", "bad", "c"].map(|word| (word.to_owned(), 1));
+        assert_eq!(drain(counts), [(300, of.to_vec())]);
+    });
+}
+
+#[test]
+fn before_any_state_has_it() {
+    everything_is_as_if_its_records_had_not_come(100, Bad::Early);
+}
+
+#[test]
+fn when_some_states_have_it_and_there_is_no_checkpoint() {
+    everything_is_as_if_its_records_had_not_come(100, Bad::Late);
+}
+
+#[test]
+fn when_some_states_have_it_and_checkpoints_are_written() {
+    everything_is_as_if_its_records_had_not_come(1, Bad::Late);
+}
+
+#[test]
+fn when_all_states_and_their_standbys_have_it() {
+    everything_is_as_if_its_records_had_not_come(2, Bad::Sink);
+}
+
+/// With no checkpoint after it, the next process runs its batch again, and without its records again.
+#[test]
+fn it_stays_so_after_a_restart() {
+    block_on(async {
+        let dir = Dir::new("aside-cluster-restart");
+        let mut found = [Vec::new(), Vec::new()];
+        for part in [0..3, 3..6] {
+            let mut running = Running::start(&dir.0, part.start as u32, 100, Bad::Late).await;
+            for words in &INPUT[part] {
+                running.send(words).await;
+                running.live.batch().await;
+            }
+            // Without a checkpoint; a graceful stop would add a batch.
+            let (_, outputs) = running.stop(false).await;
+            for (all, output) in found.iter_mut().zip(outputs) {
+                all.extend(output);
+            }
+        }
+        assert_eq!(found, without_them().await);
+    });
+}
+
+#[test]
+fn without_a_directory_it_is_refused() {
+    block_on(async {
+        let mut ctx = StreamContext::with_config(config(1)).unwrap();
+        let (_queue, words) = ctx.queue::<String>("words");
+        let _outputs = build(&words, Bad::Late);
+        let master = dstreams_cluster::Master::listen(ctx, Default::default());
+        let error = master.await.err().unwrap();
+        assert!(error.to_string().contains("restore_or_new"), "{error}");
+    });
+}
