@@ -65,9 +65,17 @@ pub async fn run(
     };
     dismiss(&cluster).await;
     let summary = ended?.ok_or(dstreams::Error::NotRunning)?;
-    let (batches, records) = (summary.batches, summary.records);
-    let end = format_args!("ended: {records} records in {batches} batches");
-    told.line(&End { batches, records }, end);
+    let (batches, records, set_aside) = (summary.batches, summary.records, summary.set_aside);
+    let mut end = format!("ended: {records} records in {batches} batches");
+    if set_aside > 0 {
+        end += &format!(", {set_aside} were set aside");
+    }
+    let of = End {
+        batches,
+        records,
+        set_aside,
+    };
+    told.line(&of, end);
     match summary.unfinished {
         0 => Ok(()),
         unfinished => Err(Error::Unfinished { unfinished }),
@@ -104,4 +112,5 @@ struct Where {
 struct End {
     batches: u64,
     records: u64,
+    set_aside: u64,
 }

@@ -13,11 +13,11 @@ use dstreams::{
     async_trait,
 };
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{Master, MasterOptions};
+use dstreams_cluster::{Master, MasterOptions, RunningCluster};
 
 use crate::process::{How, Process, be_worker};
-use crate::program::{Live, Program, block_on, small, soon, until};
-use crate::workers::cluster;
+use crate::program::{INTERVAL, Live, Program, block_on, small, soon, until};
+use crate::workers::{Workers, cluster};
 
 /// The files below a directory, with their bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -136,6 +136,207 @@ impl Sink for Where {
 
     fn guarantee(&self) -> Guarantee {
         Guarantee::AtLeastOnce
+    }
+}
+
+/// What happened, in its order.
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// The first attempts of each step fail.
+struct Fails {
+    log: Log,
+    prepares: Mutex<u32>,
+    commits: Mutex<u32>,
+}
+
+fn fails(left: &Mutex<u32>, what: &str) -> Result<(), BoxError> {
+    let mut left = left.lock().unwrap();
+    match *left {
+        0 => Ok(()),
+        _ => {
+            *left -= 1;
+            Err(what.into())
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Fails {
+    async fn prepare(
+        &self,
+        _: BatchTime,
+        _: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        let rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        if rows > 0 {
+            fails(&self.prepares, "no prepare")?;
+        }
+        Ok(Prepared((rows as u64).to_le_bytes().to_vec()))
+    }
+
+    async fn commit(&self, batch: BatchTime, parts: Vec<Prepared>) -> Result<(), BoxError> {
+        fails(&self.commits, "no commit")?;
+        let rows = parts.into_iter().map(|part| part.0.try_into().unwrap());
+        let rows: u64 = rows.map(u64::from_le_bytes).sum();
+        note(&self.log, format!("{batch}: {rows}"));
+        Ok(())
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+fn note(log: &Log, what: String) {
+    log.lock().unwrap().push(what);
+}
+
+fn started_by(
+    config: Config,
+    describe: impl Fn(&mut StreamContext) -> Queue<i64> + Send + Clone + 'static,
+) -> impl AsyncFnOnce(StreamContext) -> (RunningCluster, Workers) {
+    let build = move || {
+        let mut ctx = StreamContext::with_config(config.clone()).unwrap();
+        describe(&mut ctx);
+        ctx
+    };
+    async |ctx| cluster(ctx, 2, &[1, 1], build).await
+}
+
+/// Each batch is in each output once, and the total counts each record once.
+#[test]
+fn outputs_that_fail_twice_have_each_batch_once() {
+    let (log, calls) = (Log::default(), Arc::new(Mutex::new(2)));
+    let noted = Arc::clone(&log);
+    let describe = move |ctx: &mut StreamContext| {
+        let (queue, numbers) = ctx.queue::<i64>("numbers");
+        let sink = Fails {
+            log: Arc::clone(&noted),
+            prepares: Mutex::new(2),
+            commits: Mutex::new(2),
+        };
+        numbers.sink("fails", sink);
+        let totals = numbers.keyed().running_agg("totals", count()).unwrap();
+        let (calls, noted) = (Arc::clone(&calls), Arc::clone(&noted));
+        totals.all().pairs().try_for_each_rdd(move |rdd| {
+            // Not before the first batch that has records.
+            fails(&calls, "no call")?;
+            let rows: Vec<(i64, i64)> = rdd.collect()?;
+            note(&noted, format!("{}: {rows:?}", rdd.batch_time()));
+            Ok::<(), BoxError>(())
+        });
+        queue
+    };
+    block_on(async {
+        let mut config = small(2, 4, 8);
+        // Twice on each worker, and each output twice when it commits.
+        config.attempts = 7;
+        let mut program = Program::new(config.clone());
+        let queue = describe(&mut program.ctx);
+        let mut live = program.start_by(started_by(config, describe)).await;
+        for _ in 0..2 {
+            queue.push([7]).await.unwrap();
+            live.batch().await;
+        }
+        let (cluster, workers) = live.running;
+        cluster.running.stop(false, None).await.unwrap();
+        drop(cluster);
+        let joined = tokio::task::spawn_blocking(|| workers.join());
+        joined.await.unwrap();
+    });
+    let mut log = std::mem::take(&mut *log.lock().unwrap());
+    log.sort();
+    // The sink is committed first; what is committed already is committed again with an output that failed.
+    log.dedup();
+    let [one, two] = [100, 200].map(BatchTime);
+    let wanted = [
+        format!("{one}: 1"),
+        format!("{one}: [(7, 1)]"),
+        format!("{two}: 1"),
+        format!("{two}: [(7, 2)]"),
+    ];
+    assert_eq!(log, wanted);
+}
+
+/// Never prepares anything.
+struct Stuck;
+
+#[async_trait]
+impl Sink for Stuck {
+    async fn prepare(
+        &self,
+        _: BatchTime,
+        _: usize,
+        rows: &[RecordBatch],
+    ) -> Result<Prepared, BoxError> {
+        match rows.iter().any(|rows| rows.num_rows() > 0) {
+            true => std::future::pending().await,
+            false => Ok(Prepared::default()),
+        }
+    }
+
+    async fn commit(&self, _: BatchTime, _: Vec<Prepared>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+/// A worker whose sink answers nothing, and an output on the master that does not return, hold up no stop.
+#[test]
+fn outputs_that_block_hold_up_no_stop() {
+    for on_worker in [true, false] {
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let blocked = Arc::new(Mutex::new(blocked));
+        let (entered, log) = (Log::default(), Log::default());
+        let noted = Arc::clone(&entered);
+        let done = Arc::clone(&log);
+        let describe = move |ctx: &mut StreamContext| {
+            let (queue, numbers) = ctx.queue::<i64>("numbers");
+            if on_worker {
+                let noted = Arc::clone(&noted);
+                let numbers = numbers.map(move |number| {
+                    note(&noted, "mapped".into());
+                    number
+                });
+                numbers.sink("stuck", Stuck);
+            } else {
+                let (blocked, noted) = (Arc::clone(&blocked), Arc::clone(&noted));
+                let done = Arc::clone(&done);
+                numbers.for_each_rdd(move |rdd| {
+                    if rdd.num_rows() > 0 {
+                        note(&noted, "called".into());
+                        let _ = blocked.lock().unwrap().recv();
+                        note(&done, "returned".into());
+                    }
+                });
+            }
+            queue
+        };
+        block_on(async {
+            let config = small(2, 4, 8);
+            let mut program = Program::new(config.clone());
+            let queue = describe(&mut program.ctx);
+            let live = program.start_by(started_by(config, describe)).await;
+            queue.push([7]).await.unwrap();
+            live.clock.advance(INTERVAL);
+            until("the batch", || !entered.lock().unwrap().is_empty()).await;
+            let (cluster, workers) = live.running;
+            let deadline = Some(Duration::from_millis(200));
+            let stop = soon("the stop", cluster.running.stop(true, deadline));
+            // The deadline is one of the program's clock.
+            let later = async { live.clock.advance(Duration::from_secs(1)) };
+            let (stopped, _) = tokio::join!(stop, later);
+            assert!(stopped.unwrap().unfinished > 0);
+            assert!(log.lock().unwrap().is_empty());
+            drop(release);
+            drop(cluster);
+            let joined = tokio::task::spawn_blocking(|| workers.join());
+            soon("the workers", joined).await.unwrap();
+        });
     }
 }
 
