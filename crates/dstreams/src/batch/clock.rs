@@ -6,6 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dstreams_control::Timestamp;
 use tokio::sync::watch;
 
+/// A clock that is set meanwhile, and a machine that was suspended, are noticed after that: a timer counts neither.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
 /// Where a context takes its time from.
 #[derive(Clone)]
 pub struct Clock(Kind);
@@ -44,7 +47,7 @@ impl Clock {
         }
     }
 
-    /// Waits until the time is `at` or later.
+    /// Waits until the time is `at` or later, and of the wall's clock no longer than [`LONGEST_SLEEP`].
     pub(crate) async fn wait_until(&mut self, at: Timestamp) {
         match &mut self.0 {
             Kind::Wall => {
@@ -54,7 +57,7 @@ impl Clock {
                         .unwrap_or_default(),
                 );
                 let wait = Duration::from_micros(at.0.saturating_sub(now.0));
-                tokio::time::sleep(wait).await
+                tokio::time::sleep(wait.min(LONGEST_SLEEP)).await
             }
             Kind::Manual(time) => {
                 if time.wait_for(|now| *now >= at).await.is_err() {
@@ -81,4 +84,20 @@ impl ManualClock {
 
 fn timestamp(since_epoch: Duration) -> Timestamp {
     Timestamp(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walls_clock_is_looked_at_again_while_it_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        let mut clock = Clock::wall();
+        let day = Timestamp(clock.now().0 + 24 * 3_600 * 1_000_000);
+        // A hang is what fails.
+        runtime.block_on(clock.wait_until(day));
+        assert!(clock.now() < day);
+    }
 }

@@ -79,6 +79,8 @@ pub(super) struct Master {
 #[derive(Default)]
 pub(super) struct State {
     wake: Option<Timestamp>,
+    /// The boundary that the clock was said to be behind of.
+    behind: Option<Timestamp>,
     /// Batches that did not take effect.
     pub cuts: HashMap<BatchTime, Cut>,
     last_cut: Option<BatchTime>,
@@ -323,11 +325,12 @@ impl Master {
 
     /// Batches follow the clock, and none comes twice: one that was set back, or is behind that of an earlier
     /// process, has to come to the next interval first.
-    fn warn_of_the_clock(&self, next: Timestamp) {
+    fn warn_of_the_clock(&mut self, next: Timestamp) {
         let interval = Timestamp::from_millis(self.controller.config().interval_ms).0;
         let wait = next.0.saturating_sub(self.clock.now().0);
         if self.controller.state() == dstreams_control::State::Running
             && wait > interval.saturating_mul(2)
+            && self.state.behind.replace(next) != Some(next)
         {
             let seconds = wait / 1_000_000;
             tracing::warn!(
