@@ -84,10 +84,10 @@ pub mod cluster {
     pub use crate::error::said;
     pub use crate::execute::{Installs, run_task};
     pub use crate::node::{
-        BlockJournal, CheckpointPlan, DirLock, Durable, Earlier, Held, Inbox, LINGER, Mailbox, Owner,
-        PartAt, Parts, READ_AT_ONCE, Receivers, Restored, Seal, Sources, Store, Ticket, Workers,
-        Writing, WrittenFile, blocking, dir_of, load, on_disk, open_source, replay, run_on,
-        run_source, say_reachable, state_file, write,
+        BlockJournal, CheckpointPlan, DirLock, Durable, Earlier, Held, Inbox, LINGER, Mailbox,
+        Owner, PartAt, Parts, READ_AT_ONCE, Receivers, Restored, Seal, Sources, Store, Ticket,
+        Workers, Writing, WrittenFile, blocking, dir_of, load, on_disk, open_source, replay,
+        run_on, run_source, say_reachable, state_file, write,
     };
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::receive::message;

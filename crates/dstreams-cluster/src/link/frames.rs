@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_flight::FlightData;
-use dstreams_client::protocol::refusal;
 use bytes::Bytes;
+use dstreams_client::protocol::refusal;
 use futures::{Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

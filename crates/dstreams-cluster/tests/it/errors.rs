@@ -137,6 +137,10 @@ struct Full;
 
 #[async_trait]
 impl Sink for Full {
+    async fn open(&self) -> std::result::Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
+
     async fn prepare(
         &self,
         _: BatchTime,

@@ -52,6 +52,10 @@ struct NoBad;
 
 #[async_trait]
 impl Sink for NoBad {
+    async fn open(&self) -> std::result::Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
+
     async fn prepare(
         &self,
         _: BatchTime,

@@ -162,6 +162,10 @@ fn fails(left: &Mutex<u32>, what: &str) -> Result<(), BoxError> {
 
 #[async_trait]
 impl Sink for Fails {
+    async fn open(&self) -> std::result::Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
+
     async fn prepare(
         &self,
         _: BatchTime,
@@ -264,6 +268,10 @@ struct Stuck;
 
 #[async_trait]
 impl Sink for Stuck {
+    async fn open(&self) -> std::result::Result<Option<BatchTime>, BoxError> {
+        Ok(None)
+    }
+
     async fn prepare(
         &self,
         _: BatchTime,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use dstreams_control::{BatchTime, Event};
+use futures::{StreamExt, stream};
 
 use super::master::{Master, Message};
 use crate::crash::point;
@@ -23,9 +24,13 @@ impl Master {
             let done = async {
                 let durable = durable.ok_or(Error::NotRunning)?;
                 point("aside:begins");
-                let records = (Arc::clone(&workers), metas);
+                let holders = Arc::clone(&workers);
+                let blocks = stream::iter(metas).then(move |meta| {
+                    let holders = Arc::clone(&holders);
+                    async move { holders.block(meta).await }
+                });
                 let path = durable
-                    .set_aside(batch, records, schemas.clone(), &error)
+                    .set_aside(batch, blocks.boxed(), schemas.clone(), &error)
                     .await?;
                 point("aside:written");
                 tracing::error!(%batch, %error, path = %path.display(), "the records of a batch are set aside");

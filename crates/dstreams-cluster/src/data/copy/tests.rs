@@ -175,8 +175,7 @@ fn records_of_different_sizes_go_in_messages_that_fit() {
     let texts: StringViewArray = (0..100).map(|n| Some(text(n))).collect();
     let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
     let messages = encode(futures::stream::iter([Ok(rows)]), None);
-    let messages: Vec<FlightData> =
-        futures::executor::block_on(messages.try_collect()).unwrap();
+    let messages: Vec<FlightData> = futures::executor::block_on(messages.try_collect()).unwrap();
     let sizes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).collect();
     assert!(sizes.iter().all(|size| *size < MESSAGE), "{sizes:?}");
     let messages = futures::stream::iter(messages.into_iter().map(Ok));

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::BatchTime;
 use dstreams_control::durable::{Point, Replay};
-use dstreams_control::{BatchTime, BlockMeta};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::checkpoint::PartAt;
@@ -24,7 +26,6 @@ use super::{Durable, lock};
 use crate::crash::point;
 use crate::error::{Error, Result};
 use crate::node::journal::{Entry, Found, Ticket, look, sync_dir};
-use crate::node::workers::Workers;
 use crate::receive::Block;
 
 const FAILED: &str = "failed";
@@ -62,17 +63,17 @@ impl Earlier {
 }
 
 impl Durable {
-    /// Sets the records of a batch aside, with the reason; they stay so when this returns. Its blocks come from their
-    /// holders, one at a time.
+    /// Sets the records of a batch aside, with the reason; they stay so when this returns. Its blocks are taken from `blocks`
+    /// one at a time.
     pub async fn set_aside(
         &self,
         batch: BatchTime,
-        records: (Arc<dyn Workers>, Vec<BlockMeta>),
+        blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
         schemas: Vec<SchemaRef>,
         error: &Error,
     ) -> Result<PathBuf> {
         let (dir, text) = (self.dir.clone(), error.to_string());
-        let written = async move { write(&dir, batch, records, &schemas, &text).await };
+        let written = async move { write(&dir, batch, blocks, &schemas, &text).await };
         let path = super::checkpoint::on_disk(written).await?;
         point("aside:files");
         let ticket = self.journal.append(Entry::SetAside { batch });
@@ -169,7 +170,7 @@ pub fn list(dir: &Path) -> Result<Vec<u64>> {
 async fn write(
     dir: &Path,
     batch: BatchTime,
-    (workers, blocks): (Arc<dyn Workers>, Vec<BlockMeta>),
+    mut blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
     schemas: &[SchemaRef],
     error: &str,
 ) -> Result<PathBuf> {
@@ -196,8 +197,7 @@ async fn write(
         file.write_all(bytes).map_err(wrong)
     };
     put(HEADER)?;
-    for meta in blocks {
-        let (input, block) = workers.block(meta).await?;
+    while let Some((input, block)) = blocks.try_next().await? {
         let schema = schemas.get(input as usize).ok_or(Error::NotRunning)?;
         let bytes = block.to_bytes(schema)?.into();
         let entry = Entry::SealedBlock { input, bytes }.to_pieces();
@@ -270,6 +270,8 @@ pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Block
 #[cfg(test)]
 mod tests {
     use dstreams_control::{BlockId, ReceiverId};
+    use futures::executor::block_on;
+    use futures::{StreamExt, stream};
 
     use super::*;
     use crate::stream::record::{Record, batch_of, records_of};
@@ -299,7 +301,8 @@ mod tests {
     fn every_change_of_a_batch_that_is_set_aside_is_found() {
         let dir = std::env::temp_dir().join(format!("dstreams-set-aside-{}", std::process::id()));
         let (batch, schemas) = (BatchTime(300), [String::schema(), String::schema()]);
-        let path = write(&dir, batch, &blocks(), &schemas, "why").unwrap();
+        let written = stream::iter(blocks().into_iter().map(Ok)).boxed();
+        let path = block_on(write(&dir, batch, written, &schemas, "why")).unwrap();
         let path = path.join("blocks");
         let found = || read(&dir, batch, &schemas);
         assert_eq!(texts(&found().unwrap()), texts(&blocks()));

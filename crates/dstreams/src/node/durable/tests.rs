@@ -10,6 +10,7 @@ use futures::FutureExt;
 use super::manifest::Program;
 use super::marks::Bound;
 use super::restore::{Kept, Restored};
+use super::set_aside::Earlier;
 use super::*;
 use crate::commit::Dataset;
 use crate::node::journal::{Opening, read};
