@@ -71,7 +71,10 @@ proptest! {
             prop_assert!(refused.detail.len() <= MAX_REFUSAL_BYTES);
         }
         let ack = Answer::parse(&PutResult { app_metadata: json.clone().into() });
-        if !twice(&json) && !json.is_empty() {
+        // What is passed over may be deeper than what is read.
+        let deep = serde_json::from_slice::<Value>(&json);
+        let deep = deep.is_err_and(|error| error.to_string().contains("recursion"));
+        if !twice(&json) && !json.is_empty() && !deep {
             let expected = number_of("seq", &json).flatten().filter(|seq| *seq > 0);
             prop_assert_eq!(seq.ok(), expected.map(Some));
             let expected = number_of("ack", &json).map(|ack| ack.map_or(Answer::Alive, Answer::Ack));

@@ -77,7 +77,7 @@ proptest! {
 
     #[test]
     fn rows_come_back_and_changed_ones_are_whole_or_refused(
-        rows in prop::collection::vec((prop::option::of("[a-c]{0,20}"), any::<i64>(), any::<bool>()), 1..9),
+        rows in prop::collection::vec((prop::option::of("[a-c]{0,20}"), any::<i64>(), any::<bool>()), 2..9),
         of in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
         word in prop_oneof![any::<i64>(), -2i64..99, Just(i64::MAX), Just(1 << 40)],

@@ -37,7 +37,7 @@ fn row() -> impl Strategy<Value = Row> {
 fn batch(rows: &[Row]) -> RecordBatch {
     let texts = || rows.iter().map(|row| row.0.as_deref());
     let numbers = || rows.iter().map(|row| row.1);
-    let items = || rows.iter().flat_map(|row| &row.3);
+    let items: Vec<&String> = rows.iter().flat_map(|row| &row.3).collect();
     let lengths = || OffsetBuffer::<i32>::from_lengths(rows.iter().map(|row| row.3.len()));
     let item = |kind| Arc::new(Field::new("item", kind, false));
     let list = |kind, items: ArrayRef| ListArray::new(item(kind), lengths(), items, None);
@@ -73,14 +73,14 @@ fn batch(rows: &[Row]) -> RecordBatch {
             "list",
             Arc::new(list(
                 DataType::Utf8,
-                Arc::new(StringArray::from_iter_values(items())),
+                Arc::new(StringArray::from_iter_values(&items)),
             )),
         ),
         (
             "list of views",
             Arc::new(list(
                 DataType::Utf8View,
-                Arc::new(StringViewArray::from_iter_values(items())),
+                Arc::new(StringViewArray::from_iter_values(&items)),
             )),
         ),
         (

@@ -4,6 +4,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::panic;
+use std::sync::Once;
 
 struct Counting;
 
@@ -47,8 +49,22 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// What the report of a panic takes is not counted: a backtrace reads the symbols of the whole program.
+fn count_no_reports() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let before = TAKEN.get();
+            report(panic);
+            TAKEN.set(before);
+        }));
+    });
+}
+
 /// The most memory that `work` has at once, on this thread.
 pub fn most_taken<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    count_no_reports();
     let (before, _) = TAKEN.get();
     TAKEN.set((before, before));
     let done = work();
