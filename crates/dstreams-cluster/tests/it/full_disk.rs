@@ -20,7 +20,7 @@ const MEMORY: usize = 4 * SMALLEST_MEMORY;
 /// Bytes of the disk: less than one worker wants to write, and not two whole blocks.
 const DISK: usize = SMALLEST_MEMORY * 3 / 2;
 /// Lines of each client that floods a worker, and bytes of each.
-const LINES: usize = 5000;
+const LINES: usize = 2000;
 const LINE: usize = 1000;
 
 /// A disk that is full at once, where this process may mount one; else a directory that can be taken
