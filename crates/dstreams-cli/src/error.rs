@@ -1,10 +1,9 @@
 //! What can go wrong in a command: what, where, and what to do about it.
 
-use std::io;
+use std::process::ExitStatus;
+use std::{fmt, io};
 
 use dstreams_cluster::app;
-
-use crate::workers::Ended;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +30,7 @@ pub enum Error {
     NotShown(String),
     /// A worker process ended, and without it the program cannot go on.
     #[error("{0}; no worker is left")]
-    WorkerEnded(Ended),
+    WorkerEnded(WorkerEnd),
     /// The demo has counted fewer lines than were acknowledged.
     #[error(
         "{acknowledged} lines were acknowledged and only {counted} counted; please report this"
@@ -119,5 +118,27 @@ fn of_client(error: &dstreams_client::Error) -> String {
             format!("the program refuses: {message}")
         }
         _ => error.to_string(),
+    }
+}
+
+/// A worker process that has ended.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    pub pid: u32,
+    /// Its number, if it had one.
+    pub worker: Option<u32>,
+    pub status: ExitStatus,
+}
+
+impl fmt::Display for WorkerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WorkerEnd { pid, status, .. } = self;
+        match self.worker {
+            Some(worker) => write!(f, "worker {worker} (pid {pid}) ended: {status}"),
+            None => write!(
+                f,
+                "a worker (pid {pid}) ended before it had joined: {status}"
+            ),
+        }
     }
 }

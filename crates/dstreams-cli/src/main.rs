@@ -1,21 +1,18 @@
 //! The `dstreams` command: see the engine at work, feed a running program, count words.
 //!
-//! One file for each subcommand (`demo`, `send`, `wordcount`, `master`, `checkpoint`; `worker`, `status` and `drain` are of
-//! `dstreams_cluster`); `word_count` is the program that they run. Exit codes: 0 done, 1 failed,
+//! `commands` has one file or folder for each subcommand (`worker`, `status` and `drain` come from `dstreams_cluster`);
+//! `program` is the word count that they run; `cluster` starts and watches workers. Exit codes: 0 done, 1 failed,
 //! 2 wrong use.
 
 mod arguments;
-mod checkpoint;
-mod demo;
+mod cluster;
+mod commands;
 mod ending;
 mod error;
-mod master;
 mod memory;
-mod plain;
-mod send;
-mod word_count;
-mod wordcount;
-mod workers;
+mod output;
+
+mod program;
 
 use std::process::ExitCode;
 
@@ -38,14 +35,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Demo(demo::Args),
-    Send(send::Args),
-    Wordcount(wordcount::Args),
-    Master(master::Args),
+    Demo(commands::demo::DemoArgs),
+    Send(commands::send::SendArgs),
+    Wordcount(commands::wordcount::WordcountArgs),
+    Master(commands::master::WordcountMasterArgs),
     Worker(WorkerArgs),
     Status(StatusArgs),
     Drain(DrainArgs),
-    Checkpoint(checkpoint::Args),
+    Checkpoint(commands::checkpoint::CheckpointArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,7 +54,7 @@ fn main() -> ExitCode {
             error.exit()
         }
         Err(error) => {
-            plain::warn(error);
+            output::warn(error);
             ExitCode::FAILURE
         }
     }
@@ -66,18 +63,18 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Error> {
     if let Command::Worker(args) = &command {
         // It has threads of its own.
-        return Ok(app::work(args, &word_count::describe)?);
+        return Ok(app::work(args, &program::describe)?);
     }
     let runtime = tokio::runtime::Runtime::new().map_err(Error::Start)?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Demo(args) => demo::run(args).await,
-            Command::Send(args) => send::run(args).await,
-            Command::Wordcount(args) => wordcount::run(args).await,
-            Command::Master(args) => master::run(args).await,
+            Command::Demo(args) => commands::demo::run(args).await,
+            Command::Send(args) => commands::send::run(args).await,
+            Command::Wordcount(args) => commands::wordcount::run(args).await,
+            Command::Master(args) => commands::master::run(args).await,
             Command::Status(args) => Ok(app::print_status(&args).await?),
             Command::Drain(args) => Ok(app::drain(&args).await?),
-            Command::Checkpoint(args) => checkpoint::run(args),
+            Command::Checkpoint(args) => commands::checkpoint::run(args),
             Command::Worker(_) => Ok(()),
         }
     });

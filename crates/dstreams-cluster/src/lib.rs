@@ -7,6 +7,7 @@ mod link;
 pub mod logs;
 mod master;
 mod plan;
+mod retry;
 mod worker;
 
 #[cfg(doctest)]

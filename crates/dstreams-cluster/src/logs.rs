@@ -28,7 +28,7 @@ pub fn to_stderr() {
             _ => log::LevelFilter::Info,
         };
         log::set_max_level(engine);
-        let _ = log::set_logger(&Engine);
+        let _ = log::set_logger(&EngineFilter);
     }
 }
 
@@ -47,9 +47,9 @@ impl io::Write for Lines {
 }
 
 /// What the engine says.
-struct Engine;
+struct EngineFilter;
 
-impl log::Log for Engine {
+impl log::Log for EngineFilter {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Console(Arc<Shared>);
 
 struct Shared {
-    queue: Mutex<Queue>,
+    queue: Mutex<ConsoleQueue>,
     /// Something is there to be written, or was written.
     moved: Condvar,
     /// Something was written, or nothing can be any more.
@@ -33,7 +33,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Queue {
+struct ConsoleQueue {
     pieces: VecDeque<Vec<u8>>,
     /// Of the pieces, and of the one that is being written.
     bytes: usize,
@@ -47,7 +47,7 @@ struct Queue {
     left_out: u64,
 }
 
-impl Queue {
+impl ConsoleQueue {
     fn waiting(&self) -> usize {
         self.pieces.len() + usize::from(self.writing)
     }
@@ -80,7 +80,7 @@ impl Console {
         console
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, ConsoleQueue> {
         self.0.lock()
     }
 
@@ -105,7 +105,7 @@ impl Console {
         self.until(|queue| queue.waiting() == 0).await
     }
 
-    async fn until(&self, mut is_so: impl FnMut(&mut Queue) -> bool) -> io::Result<()> {
+    async fn until(&self, mut is_so: impl FnMut(&mut ConsoleQueue) -> bool) -> io::Result<()> {
         loop {
             let mut written = pin!(self.0.written.notified());
             written.as_mut().enable();
@@ -166,7 +166,7 @@ impl Console {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, ConsoleQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

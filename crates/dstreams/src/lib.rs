@@ -29,21 +29,24 @@ struct ReadmeExamples;
 // The derive macro names this crate.
 extern crate self as dstreams;
 
-mod batch;
+#[allow(missing_docs)] // public to `cluster` only
+mod blocks;
+mod checkpoint;
 mod commit;
 mod config;
 mod console;
 pub mod contract;
 mod crash;
+mod encoding;
 mod error;
 #[allow(missing_docs)] // public to `cluster` only
 mod execute;
+mod journal;
 mod node;
 #[allow(missing_docs)] // public to `cluster` only
 mod plan;
+mod program;
 mod receive;
-#[allow(missing_docs)] // public to `cluster` only
-mod replicate;
 #[allow(missing_docs)] // public to `cluster` only
 mod state;
 mod stream;
@@ -54,15 +57,14 @@ pub use datafusion::arrow;
 pub use dstreams_control::{BatchReport, BatchTime};
 pub use dstreams_derive::Record;
 
-pub use batch::{Clock, ManualClock};
+pub use checkpoint::{
+    BatchLineage, CheckpointFailures, CheckpointInfo, Inspection, JournalInfo, Lineage, inspect,
+};
 pub use commit::RddReceiver;
 pub use config::{Config, OnFailure};
 pub use error::{BoxError, Cause, Error, Operator, Result};
-pub use node::{
-    BatchLineage, CheckpointFailures, Lineage, Listener, Named, Running, Status, StreamContext,
-    Summary,
-};
-pub use node::{CheckpointInfo, Inspection, JournalInfo, inspect};
+pub use node::{Running, Status, Summary};
+pub use program::{Clock, Listener, ManualClock, Named, StreamContext};
 pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
 pub use stream::dstream::DStream;
 pub use stream::key_state::{KeyState, Values};
@@ -77,25 +79,28 @@ pub use stream::{agg, text};
 /// What the crate `dstreams-cluster` builds on. Not for programs: it changes without notice.
 #[doc(hidden)]
 pub mod cluster {
-    pub use crate::batch::tasks_for;
+    pub use crate::blocks::{Block, BlockStore, Bounds, Budget};
+    pub use crate::checkpoint::{
+        BlockJournal, CheckpointPlan, Durable, Earlier, PartAt, READ_AT_ONCE, Restored, Store,
+        Writing, WrittenFile, blocking, dir_of, load, on_disk, state_file, write,
+    };
     pub use crate::commit::{Dataset, Outputs};
     pub use crate::console::Console;
     pub use crate::crash::{POINTS, point};
+    pub use crate::encoding::{ByteInput, ByteOutput, compact};
     pub use crate::error::said;
     pub use crate::execute::{Installs, run_task};
+    pub use crate::journal::{DirLock, Owner, Ticket};
     pub use crate::node::{
-        BlockJournal, CheckpointPlan, DirLock, Durable, Earlier, Held, Inbox, LINGER, Mailbox,
-        Owner, PartAt, Parts, READ_AT_ONCE, Receivers, Restored, Seal, Sources, Store, Ticket,
-        Workers, Writing, WrittenFile, blocking, dir_of, load, on_disk, open_source, replay,
-        run_on, run_source, say_reachable, state_file, write,
+        Inbox, LINGER, Mailbox, Receivers, Seal, Sources, Usage, Workers, open_source, replay,
+        run_on, run_source, say_reachable,
     };
+    pub use crate::plan::split::tasks_for;
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
+    pub use crate::program::Description;
     pub use crate::receive::message;
-    pub use crate::receive::{
-        Acceptor, Block, Budget, Claims, DeadLetters, Embedded, Intake, Place,
-    };
-    pub use crate::replicate::{BlockStore, Bounds, Input, Output, compact};
-    pub use crate::state::{Captured, Room, Snapshot, States, keyed};
+    pub use crate::receive::{Acceptor, Claims, DeadLetters, Embedded, Intake, SourcePlacement};
+    pub use crate::state::{Captured, Room, Snapshot, States, versioned};
 }
 
 /// Files: read from a directory or an object store as they appear, and written batch by batch.

@@ -10,7 +10,7 @@ use crate::logs;
 ///
 /// SIGTERM or Ctrl-C ends the program: what was received is run and committed before.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct LocalRoleArgs {
     #[command(flatten)]
     ends: Drain,
     /// Arguments of the program
@@ -20,7 +20,7 @@ pub struct Args {
 
 /// Runs the role.
 pub async fn run(
-    args: &Args,
+    args: &LocalRoleArgs,
     app: &dyn Fn(&[String]) -> Result<StreamContext>,
 ) -> Result<(), Error> {
     logs::to_stderr();

@@ -5,8 +5,8 @@ use serde::Serialize;
 use tokio::time::interval;
 
 use super::arguments::MasterArgs;
-use super::attend::{LOOK, dismiss, gather};
 use super::error::Error;
+use super::gather::{LOOK, dismiss, gather};
 use super::members::Members;
 use super::signals::Signals;
 use super::{json, tell};
@@ -16,7 +16,7 @@ use crate::{ClusterStatus, logs};
 ///
 /// SIGTERM or Ctrl-C ends the program and its workers: what was received is run and committed before.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct MasterRoleArgs {
     #[command(flatten)]
     master: MasterArgs,
     /// Arguments of the program
@@ -26,14 +26,14 @@ pub struct Args {
 
 /// Runs the role.
 pub async fn run(
-    args: Args,
+    args: MasterRoleArgs,
     app: &dyn Fn(&[String]) -> Result<StreamContext>,
 ) -> Result<(), Error> {
-    let Args { master, arguments } = args;
+    let MasterRoleArgs { master, arguments } = args;
     logs::to_stderr();
     let mut signals = Signals::catch()?;
     let context = app(&arguments)?;
-    let mut told = Told {
+    let mut told = AddressLine {
         json: master.json,
         members: Members::default(),
     };
@@ -70,7 +70,7 @@ pub async fn run(
     if set_aside > 0 {
         end += &format!(", {set_aside} were set aside");
     }
-    let of = End {
+    let of = EndLine {
         batches,
         records,
         set_aside,
@@ -83,12 +83,12 @@ pub async fn run(
 }
 
 /// Tells where things are. A program goes on though nobody listens.
-struct Told {
+struct AddressLine {
     json: bool,
     members: Members,
 }
 
-impl Told {
+impl AddressLine {
     fn line(&self, object: &impl Serialize, text: impl std::fmt::Display) {
         match self.json {
             true => drop(json(object).map(tell)),
@@ -109,7 +109,7 @@ struct Where {
 }
 
 #[derive(Serialize)]
-struct End {
+struct EndLine {
     batches: u64,
     records: u64,
     set_aside: u64,

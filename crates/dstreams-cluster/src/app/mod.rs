@@ -5,9 +5,9 @@
 //! what is printed.
 
 mod arguments;
-mod attend;
 mod drain;
 mod error;
+mod gather;
 mod local;
 mod master;
 mod members;
@@ -22,10 +22,10 @@ use clap::{Parser, Subcommand};
 use dstreams::{Result, StreamContext};
 
 pub use arguments::{ClusterArgs, Drain, MasterArgs, Secret, WorkerArgs, address, duration};
-pub use attend::{DRAIN, dismiss, gather};
 pub use drain::{DrainArgs, drain};
 pub use dstreams::cluster::Console;
 pub use error::Error;
+pub use gather::{DRAIN, dismiss, gather};
 pub use members::{Change, Members};
 pub use replay::{ReplayArgs, replay};
 pub use signals::Signals;
@@ -41,8 +41,8 @@ struct Roles {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    Local(local::Args),
-    Master(master::Args),
+    Local(local::LocalRoleArgs),
+    Master(master::MasterRoleArgs),
     Worker(WorkerArgs),
     Status(StatusArgs),
     Drain(DrainArgs),

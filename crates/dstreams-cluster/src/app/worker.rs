@@ -26,7 +26,7 @@ pub fn work(
     let options = args.options()?;
     let joined = |worker: u32, ingest: &str| {
         let (pid, master) = (process::id(), options.master.as_str());
-        let line = Joined {
+        let line = JoinedLine {
             worker,
             pid,
             ingest,
@@ -44,7 +44,7 @@ pub fn work(
 }
 
 #[derive(Serialize)]
-struct Joined<'a> {
+struct JoinedLine<'a> {
     worker: u32,
     pid: u32,
     ingest: &'a str,

@@ -137,12 +137,12 @@ fn pieces(rows: RecordBatch) -> Vec<dstreams::Result<RecordBatch>> {
 
 /// Rows of Flight messages: the first has their schema, each of the others a batch.
 #[derive(Default)]
-struct Rows {
+struct CopiedRows {
     schema: Option<SchemaRef>,
     batches: Vec<RecordBatch>,
 }
 
-impl Rows {
+impl CopiedRows {
     fn add(&mut self, message: FlightData) -> Result<(), Status> {
         let damaged = |error: Malformed| Status::invalid_argument(format!("rows: {error}"));
         let metadata = message::metadata(&message.data_header).map_err(damaged)?;
@@ -167,7 +167,7 @@ pub async fn decode(
     messages: impl Stream<Item = Result<FlightData, Status>>,
 ) -> Result<Vec<RecordBatch>, Status> {
     let mut messages = pin!(messages);
-    let mut rows = Rows::default();
+    let mut rows = CopiedRows::default();
     while let Some(message) = messages.next().await {
         rows.add(message?)?;
     }
@@ -189,7 +189,7 @@ pub async fn decode_copy(
     let first = first.ok_or_else(|| Status::invalid_argument("a copy without a message"))?;
     let header = CopyHeader::parse(&first)?;
     let memory = budget.take(header.meta.bytes as usize).await;
-    let mut rows = Rows::default();
+    let mut rows = CopiedRows::default();
     rows.add(first)?;
     while let Some(message) = next(&mut messages).await? {
         rows.add(message)?;

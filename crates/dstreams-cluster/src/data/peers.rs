@@ -18,8 +18,9 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::copy::{CopyHeader, decode, encode};
 use super::service::{COPY_HEADER, KEEP_ALIVE, Token};
-use crate::execute::{TaskName, TaskState, retryable};
 use crate::plan::{KeptId, Part, Slice};
+use crate::plan::{TaskName, TaskState};
+use crate::retry::retryable;
 
 /// The largest message taken from a peer: what is sent is cut into much smaller ones.
 const MESSAGE: usize = 64 << 20;
@@ -50,7 +51,8 @@ impl Ask {
     }
 }
 
-/// See the module. Cheap to clone.
+/// Connections to the other processes of a cluster, opened when they are first needed.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Peers {
     channels: Arc<Mutex<HashMap<String, Channel>>>,

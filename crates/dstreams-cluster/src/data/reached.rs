@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use dstreams::{Error, Result};
 
-/// See the module.
+/// The addresses at which other processes reach this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
     /// Of the engine's ports too.
@@ -60,6 +60,26 @@ pub fn check_reached(setting: &'static str, listen: &str, advertise: Option<&str
                 "{advertise} is no address; give --advertise HOST:PORT, with port 0 for the one it listens on"
             ))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Beyond loopback a token is needed.
+pub fn check_exposed(setting: &'static str, listen: &str, token: Option<&str>) -> Result<()> {
+    let resolved = listen.to_socket_addrs();
+    let mut addresses = resolved.map_err(|error| Error::Config {
+        setting,
+        message: format!("{listen} is no address to listen on: {error}; give HOST:PORT"),
+    })?;
+    let exposed = addresses.any(|address: SocketAddr| !address.ip().is_loopback());
+    match (exposed, token) {
+        (true, None | Some("")) => Err(Error::Config {
+            setting,
+            message: format!(
+                "{listen} can be reached from other machines, and there is no token; set \
+                 DSTREAMS_TOKEN (or --token-file) to the same secret on master, workers and clients"
+            ),
+        }),
         _ => Ok(()),
     }
 }

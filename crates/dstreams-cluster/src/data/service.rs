@@ -114,7 +114,7 @@ pub trait Calls: Send + Sync + 'static {
     async fn drain(&self, worker: u32) -> Result<(), Status>;
 }
 
-/// See the module.
+/// The Flight service of masters and workers: checks the token, and passes each call to its handler.
 pub struct Service {
     calls: Arc<dyn Calls>,
     token: Token,

@@ -1,4 +1,4 @@
-//! [`Engine`]: Ballista's scheduler inside the master.
+//! [`ClusterEngine`]: Ballista's scheduler inside the master.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,12 +35,13 @@ use tonic::transport::Server;
 
 use super::front::{Admitted, Failures, Front};
 use super::launch::{Launcher, MESSAGE};
-use super::policy::Placement;
-use super::tasks::{TaskName, TaskState};
-use super::told::clip;
-use super::watch::{LOOK, Watch};
+use super::placement::Placement;
+use super::task_error::clip;
+use super::watch::{LOOK, TaskWatch};
 use crate::data::{CONNECTIONS, Peers};
 use crate::plan::Codec;
+use crate::plan::{TaskName, TaskState};
+use crate::retry::retryable;
 
 pub type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
@@ -60,8 +61,8 @@ const UNKNOWN: u32 = 10;
 const CANCEL: Duration = Duration::from_millis(20);
 const CANCEL_MOST: Duration = Duration::from_secs(1);
 
-/// See the module.
-pub struct Engine {
+/// Ballista's scheduler, inside the master.
+pub struct ClusterEngine {
     pub scheduler: Scheduler,
     context: Arc<SessionContext>,
     /// Where workers' executors connect.
@@ -113,7 +114,7 @@ fn failed(what: impl ToString) -> Error {
     Error::Engine(Arc::new(DataFusionError::Execution(what.to_string())))
 }
 
-impl Engine {
+impl ClusterEngine {
     /// Starts the scheduler at a free port of `bound`, which workers reach at `host`.
     pub async fn start(
         (bound, host): (&str, &str),
@@ -176,7 +177,7 @@ impl Engine {
                 tracing::error!(%error, "the engine's scheduler ended");
             }
         });
-        Ok(Engine {
+        Ok(ClusterEngine {
             scheduler,
             context: Arc::new(SessionContext::new_with_config(session_config(partitions))),
             address: format!("{host}:{port}"),
@@ -231,7 +232,7 @@ impl Engine {
 
     /// Waits until the job has ended; looks after it meanwhile.
     async fn wait(&self, job: &JobId, running: &mut RunningJob) -> Result<JobState> {
-        let mut watch = Watch::new();
+        let mut watch = TaskWatch::new();
         let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unknown = 0;
@@ -332,16 +333,10 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for ClusterEngine {
     fn drop(&mut self) {
         self.serving.cancel();
     }
-}
-
-/// A failure that another run of the batch may mend.
-pub fn retryable(what: impl ToString) -> Error {
-    let cause = std::io::Error::other(what.to_string());
-    Error::Engine(Arc::new(DataFusionError::IoError(cause)))
 }
 
 async fn next(statuses: &mut Option<mpsc::Receiver<JobStatus>>) -> Option<JobStatus> {

@@ -24,7 +24,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status};
 
 use super::engine::Scheduler;
-use super::told::{Told, clip};
+use super::task_error::{TaskError, clip};
 
 /// More tasks than any worker ever runs: the placement counts who has room, and the engine's count, which is not right
 /// after a loss, must not be in its way. Also when an executor registers again.
@@ -49,15 +49,15 @@ fn is_lost() -> bool {
 
 /// What tasks failed with, by job, until somebody asks.
 #[derive(Debug, Default)]
-pub struct Failures(Mutex<VecDeque<(String, Told)>>);
+pub struct Failures(Mutex<VecDeque<(String, TaskError)>>);
 
 impl Failures {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(String, Told)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(String, TaskError)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One that no other try can mend stays; of others the last.
-    pub fn note(&self, job: &str, told: Told) {
+    pub fn note(&self, job: &str, told: TaskError) {
         let mut failures = self.lock();
         match failures.iter_mut().find(|(of, _)| of == job) {
             Some((_, noted)) if !noted.retryable => {}
@@ -72,7 +72,7 @@ impl Failures {
     }
 
     /// Why the job failed, where a task of it said so.
-    pub fn take(&self, job: &str) -> Option<Told> {
+    pub fn take(&self, job: &str) -> Option<TaskError> {
         let mut failures = self.lock();
         let at = failures.iter().position(|(of, _)| of == job)?;
         failures.remove(at).map(|(_, told)| told)
@@ -106,7 +106,7 @@ impl Admitted {
     }
 }
 
-/// See the module.
+/// The engine's scheduler, as executors reach it.
 pub struct Front {
     pub scheduler: Scheduler,
     pub failures: Arc<Failures>,
@@ -149,7 +149,7 @@ impl Front {
 
     fn read(&self, worker: &str, status: &mut TaskStatus) {
         if let Some(TaskState::Failed(failed)) = &mut status.status {
-            let told = Told::find(&failed.error);
+            let told = TaskError::find(&failed.error);
             failed.error = match &told {
                 Some(told) => told.to_string(),
                 None => clip(&failed.error),

@@ -17,7 +17,7 @@ use bytesize::ByteSize;
 use dstreams::Error;
 
 use super::front::Failures;
-use super::told::Told;
+use super::task_error::TaskError;
 
 /// Bytes of tasks in one message, where they are several.
 const TOGETHER: usize = 8 << 20;
@@ -26,7 +26,7 @@ pub const MESSAGE: usize = 256 << 20;
 /// Bytes of a task besides its plan and its settings.
 const FRAME: usize = 4 << 10;
 
-/// See the module.
+/// Sends tasks to an executor.
 pub struct Launcher {
     /// Where executors report.
     pub endpoint: String,
@@ -85,7 +85,7 @@ impl TaskLauncher for Launcher {
                     ByteSize(MESSAGE as u64)
                 ),
             };
-            self.failures.note(&job, Told::of(&error));
+            self.failures.note(&job, TaskError::of(&error));
             jobs.insert(JobId::new(job));
         }
         for tasks in messages {

@@ -5,20 +5,20 @@
 //! failure**: what a machine or the engine did not manage is worth another try; what a closure did
 //! wrong arrives with its operator, and is not. A report or a task that was lost is found.
 
+mod dataset_cache;
 mod engine;
 mod front;
-mod kept;
 mod launch;
-mod policy;
+mod placement;
 mod pool;
-mod site;
+mod task_error;
+mod task_runner;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod told;
 mod watch;
 
-pub use engine::{Engine, retryable, session_config};
+pub use engine::{ClusterEngine, session_config};
 pub use launch::MESSAGE;
-pub use site::Site;
-pub use tasks::{TaskName, TaskState, Tasks};
+pub use task_runner::TaskRunner;
+pub use tasks::Tasks;

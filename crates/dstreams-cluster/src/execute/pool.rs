@@ -20,7 +20,7 @@ const EACH: usize = 16;
 
 type Idle = HashMap<(String, u16), Vec<(BallistaClient, Instant)>>;
 
-/// See the module.
+/// Connections between executors, reused by exchanges.
 #[derive(Default)]
 pub struct Pool(Arc<Mutex<Idle>>);
 

@@ -1,7 +1,7 @@
 //! [`Tasks`]: how a worker runs tasks for the engine.
 //!
 //! What a task failed with is typed here for the last time: it is put into the form that reaches the master (see
-//! [`Told`]). An exchange that could not be fetched stays what it is, since the engine then makes it again. And it is
+//! [`TaskError`]). An exchange that could not be fetched stays what it is, since the engine then makes it again. And it is
 //! written down which tasks run here and which have ended, for the master that misses a task's report.
 
 use std::collections::{HashMap, VecDeque};
@@ -27,32 +27,14 @@ use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
 use dstreams::Error;
 use futures::FutureExt;
-use serde::{Deserialize, Serialize};
 
 use super::pool::Pool;
-use super::site::panic_message;
-use super::told::{Told, clip};
+use super::task_error::{TaskError, clip};
+use super::task_runner::panic_message;
+use crate::plan::{TaskName, TaskState};
 
 /// Tasks that have ended and are remembered: those of several seconds.
 const REMEMBERED: usize = 4096;
-
-/// A task's name for the engine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct TaskName {
-    pub job: String,
-    pub stage: usize,
-    pub task: usize,
-}
-
-/// What a worker knows of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskState {
-    Runs,
-    /// It ended so many milliseconds ago.
-    Ended(u64),
-    /// It did not begin, or ended long ago.
-    Unknown,
-}
 
 /// The tasks of a worker: which run, and which have ended.
 #[derive(Debug, Default)]
@@ -105,7 +87,7 @@ impl Drop for Runs {
     }
 }
 
-/// See the module.
+/// Runs tasks of the engine on a worker.
 pub struct Tasks {
     engine: DefaultExecutionEngine,
     log: Arc<TaskLog>,
@@ -249,15 +231,15 @@ fn report(error: DataFusionError, work_dir: &str) -> DataFusionError {
             let lost = BallistaError::FetchFailed(executor, *stage, *partition, said);
             return lost.into_datafusion();
         }
-        Cause::Ours(error) => Told::of(error),
+        Cause::Ours(error) => TaskError::of(error),
         Cause::Machine(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-            Told::of_the_machine(&format!(
+            TaskError::of_the_machine(&format!(
                 "no room for exchanges in {work_dir}: {error}; free space there, or give the \
                  worker another directory with --exchanges"
             ))
         }
-        Cause::Machine(_) | Cause::Fetch(_) => Told::of_the_machine(&error.to_string()),
-        Cause::Engine => Told::of(&Error::from(error)),
+        Cause::Machine(_) | Cause::Fetch(_) => TaskError::of_the_machine(&error.to_string()),
+        Cause::Engine => TaskError::of(&Error::from(error)),
     };
     told.for_engine()
 }
@@ -291,7 +273,7 @@ mod tests {
         ] {
             let failed = failed(error);
             assert!(failed.retryable, "{failed:?}");
-            let error = Told::find(&failed.error).unwrap().into_error();
+            let error = TaskError::find(&failed.error).unwrap().into_error();
             assert!(error.is_retryable());
             assert!(error.to_string().contains("--exchanges"), "{error}");
         }
@@ -308,7 +290,7 @@ mod tests {
         ] {
             let failed = failed(error);
             assert!(failed.retryable, "{failed:?}");
-            let error = Told::find(&failed.error).unwrap().into_error();
+            let error = TaskError::find(&failed.error).unwrap().into_error();
             assert!(error.is_retryable(), "{error}");
         }
     }
@@ -336,7 +318,7 @@ mod tests {
         let failed_with = |error: Error| {
             let failed = failed(DataFusionError::from(error).context("running"));
             (
-                Told::find(&failed.error).unwrap().into_error(),
+                TaskError::find(&failed.error).unwrap().into_error(),
                 failed.retryable,
             )
         };

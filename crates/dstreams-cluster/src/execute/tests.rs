@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use dstreams::cluster::Parts;
+use dstreams::cluster::Description;
 use dstreams::{BatchTime, Queue, StreamContext};
 
-use super::Engine;
+use super::ClusterEngine;
 use super::engine::scheduler_config;
 use super::front::LOSE;
 use crate::data::{Peers, Token};
@@ -95,10 +95,10 @@ async fn a_lost_report_and_a_stopped_executor_are_no_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_cancelled_at_any_time_is_gone() {
     let (ctx, _queue) = program(&Found::default());
-    let plans = Arc::new(Parts::of(ctx).unwrap().plans(2).unwrap());
+    let plans = Arc::new(Description::of(ctx).unwrap().plans(2).unwrap());
     let peers = Peers::new(Token::default());
     let codec = Codec::master(plans);
-    let engine = Engine::start(("127.0.0.1", "127.0.0.1"), codec, 2, peers)
+    let engine = ClusterEngine::start(("127.0.0.1", "127.0.0.1"), codec, 2, peers)
         .await
         .unwrap();
     let plan: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::empty())));

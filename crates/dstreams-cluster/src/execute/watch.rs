@@ -1,4 +1,4 @@
-//! [`Watch`]: finds a job that makes no progress, and why.
+//! [`TaskWatch`]: finds a job that makes no progress, and why.
 //!
 //! An executor reports a task once, and drops the report when the call fails. So a task that has been running for a
 //! while is asked for at its worker. If it ended there long ago, its report is lost: it counts as failed, and the engine
@@ -17,8 +17,9 @@ use ballista_scheduler::state::execution_stage::ExecutionStage;
 use dstreams::Result;
 use tonic::Request;
 
-use super::engine::{Engine, retryable};
-use super::tasks::{TaskName, TaskState};
+use super::engine::ClusterEngine;
+use crate::plan::{TaskName, TaskState};
+use crate::retry::retryable;
 
 /// How often a job is looked at.
 pub const LOOK: Duration = if cfg!(test) {
@@ -47,15 +48,15 @@ struct Running {
 
 /// What a job has to do.
 #[derive(Debug, Default)]
-struct Work {
+struct JobWork {
     running: Vec<Running>,
     /// Partitions that wait for a worker.
     waiting: usize,
 }
 
-/// See the module.
+/// Finds jobs that make no progress, and the reason.
 #[derive(Debug)]
-pub struct Watch {
+pub struct TaskWatch {
     /// Since when a task runs, and when it was asked for.
     since: HashMap<Running, (Instant, Instant)>,
     /// Since when there is nothing to do.
@@ -64,9 +65,9 @@ pub struct Watch {
     waits: Option<(Instant, Instant)>,
 }
 
-impl Watch {
+impl TaskWatch {
     pub fn new() -> Self {
-        Watch {
+        TaskWatch {
             since: HashMap::new(),
             idle: None,
             waits: None,
@@ -74,7 +75,7 @@ impl Watch {
     }
 
     /// The tasks to ask for now.
-    fn due(&mut self, work: &Work, now: Instant) -> Vec<Running> {
+    fn due(&mut self, work: &JobWork, now: Instant) -> Vec<Running> {
         self.since.retain(|task, _| work.running.contains(task));
         let mut ask = Vec::new();
         for task in &work.running {
@@ -100,7 +101,7 @@ impl Watch {
     }
 
     /// Whether the job has nothing to do, and for too long; and whether to say that it waits.
-    fn progress(&mut self, work: &Work, now: Instant) -> (bool, Option<Duration>) {
+    fn progress(&mut self, work: &JobWork, now: Instant) -> (bool, Option<Duration>) {
         if !work.running.is_empty() {
             (self.idle, self.waits) = (None, None);
             return (false, None);
@@ -119,7 +120,7 @@ impl Watch {
     }
 
     /// Looks at a job. The error is one that another run of the batch may mend.
-    pub async fn look(&mut self, engine: &Engine, job: &JobId) -> Result<()> {
+    pub async fn look(&mut self, engine: &ClusterEngine, job: &JobId) -> Result<()> {
         let Some(work) = engine.work(job).await else {
             // It is planned, or has ended.
             return Ok(());
@@ -160,12 +161,12 @@ impl Watch {
     }
 }
 
-impl Engine {
+impl ClusterEngine {
     /// What a job that runs has to do.
-    async fn work(&self, job: &JobId) -> Option<Work> {
+    async fn work(&self, job: &JobId) -> Option<JobWork> {
         let jobs = self.scheduler.state.task_manager.get_running_job_cache();
         let graph = jobs.get(job)?.execution_graph.read().await;
-        let mut work = Work::default();
+        let mut work = JobWork::default();
         for stage in graph.stages().values() {
             match stage {
                 ExecutionStage::Running(stage) => {
@@ -234,8 +235,8 @@ mod tests {
         }
     }
 
-    fn work(running: &[usize], waiting: usize) -> Work {
-        Work {
+    fn work(running: &[usize], waiting: usize) -> JobWork {
+        JobWork {
             running: running.iter().copied().map(task).collect(),
             waiting,
         }
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_task_is_asked_for_once_it_has_run_for_a_while() {
-        let (mut watch, now) = (Watch::new(), Instant::now());
+        let (mut watch, now) = (TaskWatch::new(), Instant::now());
         assert_eq!(watch.due(&work(&[0], 0), now), []);
         assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK), [task(0)]);
         assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK * 3 / 2), []);
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn it_is_lost_when_it_ended_long_ago_or_never_began() {
-        let (mut watch, now) = (Watch::new(), Instant::now());
+        let (mut watch, now) = (TaskWatch::new(), Instant::now());
         watch.due(&work(&[0], 0), now);
         let late = LATE.as_millis() as u64;
         let lost = |state, after| watch.is_lost(&task(0), state, now + after).is_some();
@@ -270,13 +271,13 @@ mod tests {
 
     #[test]
     fn a_job_with_nothing_to_do_is_stuck_and_one_that_waits_says_so_now_and_then() {
-        let (mut watch, now) = (Watch::new(), Instant::now());
+        let (mut watch, now) = (TaskWatch::new(), Instant::now());
         assert_eq!(watch.progress(&work(&[], 0), now), (false, None));
         assert_eq!(watch.progress(&work(&[0], 0), now + IDLE), (false, None));
         assert_eq!(watch.progress(&work(&[], 0), now + IDLE), (false, None));
         assert_eq!(watch.progress(&work(&[], 0), now + IDLE * 2), (true, None));
 
-        let mut watch = Watch::new();
+        let mut watch = TaskWatch::new();
         assert_eq!(watch.progress(&work(&[], 3), now), (false, None));
         assert_eq!(watch.progress(&work(&[], 3), now + SAY), (false, Some(SAY)));
         assert_eq!(

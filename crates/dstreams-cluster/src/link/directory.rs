@@ -3,10 +3,10 @@
 //! A worker acknowledges what is in its journal, which only the master's next process reads: both must see the same
 //! files. So the master writes a random name into the directory, and a worker that joins says which name it reads there.
 
-use dstreams::cluster::{Owner, Parts};
+use dstreams::cluster::{Description, Owner};
 use serde::{Deserialize, Serialize};
 
-/// See the module.
+/// The directory of a program, as one of its processes sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
     /// Its path.
@@ -19,7 +19,7 @@ pub struct Directory {
 
 impl Directory {
     /// That of a program; none where it has none.
-    pub fn of(parts: &Parts) -> Option<Self> {
+    pub fn of(parts: &Description) -> Option<Self> {
         let kept = parts.kept()?;
         let owner = Owner::of(&kept.dir);
         Some(Directory {

@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, timeout};
 use tonic::{Request, Status, Streaming};
 
+use super::batch::Remote;
 use super::hub::{Hub, Worker};
-use super::run::Remote;
-use super::status::Watch;
+use super::status::BatchWatch;
 use crate::data::{Ask, Calls, Replies, serve_parts};
 use crate::link::{
     Directory, Heard, Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel,
@@ -38,7 +38,7 @@ pub struct MasterCalls {
     pub silence: Duration,
     /// Set when the program has begun.
     pub begun: tokio::sync::watch::Sender<Option<Arc<Remote>>>,
-    pub watch: Arc<Watch>,
+    pub watch: Arc<BatchWatch>,
     pub this: OnceLock<std::sync::Weak<MasterCalls>>,
 }
 

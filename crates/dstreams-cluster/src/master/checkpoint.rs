@@ -8,15 +8,16 @@ use dstreams::cluster::{CheckpointPlan, WrittenFile, state_file};
 use dstreams_control::cluster::WorkerId;
 
 use super::hub::{Holders, Hub};
-use crate::execute::retryable;
 use crate::link::ToWorker;
+use crate::retry::retryable;
 
-/// See the module. There is one at a time.
+/// The checkpoint that workers are writing now.
+/// There is one at a time.
 #[derive(Default)]
-pub struct Checkpoints(Mutex<State>);
+pub struct Checkpoints(Mutex<CheckpointState>);
 
 #[derive(Default)]
-struct State {
+struct CheckpointState {
     number: u64,
     /// Who has not taken the state yet: nothing may be installed until then.
     taking: BTreeSet<WorkerId>,
@@ -27,16 +28,16 @@ struct State {
 }
 
 impl Checkpoints {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CheckpointState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, number: u64, workers: impl Iterator<Item = WorkerId> + Clone) {
-        *self.lock() = State {
+        *self.lock() = CheckpointState {
             number,
             taking: workers.clone().collect(),
             writing: workers.collect(),
-            ..State::default()
+            ..CheckpointState::default()
         };
     }
 

@@ -3,12 +3,12 @@
 use dstreams_control::Event;
 use dstreams_control::cluster::ClusterCommand;
 
-use super::hub::{Hub, State, lost_state};
+use super::hub::{Hub, HubState, lost_state};
 use crate::link::ToWorker;
 
 impl Hub {
     /// Carries a command out, under the lock.
-    pub(super) fn carry_out(&self, state: &mut State, command: ClusterCommand) {
+    pub(super) fn carry_out(&self, state: &mut HubState, command: ClusterCommand) {
         match command {
             ClusterCommand::Receive {
                 worker,

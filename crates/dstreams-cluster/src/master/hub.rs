@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dstreams::cluster::{Durable, Mailbox, PartAt, Parts, Restored, Ticket};
+use dstreams::cluster::{Description, Durable, Mailbox, PartAt, Restored, Ticket};
 use dstreams::{Error, Listener};
 use dstreams_control::cluster::{Cluster, ClusterEvent, WorkerId};
 use dstreams_control::{BatchTime, ReceiverId};
@@ -13,7 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::inputs::{InputOf, config, inputs_of};
 use crate::link::{Holds, Sender, ToWorker};
 
-/// See the module.
+/// The workers of a cluster, their links, and the messages that go to each of them.
 pub struct Hub {
     pub mailbox: Mailbox,
     pub inputs: Vec<InputOf>,
@@ -23,7 +23,7 @@ pub struct Hub {
     pub copies: usize,
     /// Producers to remember that are nobody's, of all streams together.
     producers: usize,
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     /// Counts changes: of who is there, who holds what, what is installed.
     changes: watch::Sender<u64>,
     /// Where the program is kept.
@@ -31,7 +31,7 @@ pub struct Hub {
     pub checkpoints: Checkpoints,
 }
 
-pub(super) struct State {
+pub(super) struct HubState {
     pub(super) cluster: Cluster,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: u32,
@@ -91,7 +91,7 @@ pub struct Holders {
 }
 
 impl Hub {
-    pub fn new(parts: &Parts, copies: usize, mailbox: Mailbox) -> Self {
+    pub fn new(parts: &Description, copies: usize, mailbox: Mailbox) -> Self {
         let inputs = inputs_of(parts);
         let config = config(&inputs, copies, 0);
         Hub {
@@ -100,7 +100,7 @@ impl Hub {
             listeners: parts.listeners.clone(),
             copies,
             producers: parts.config.producers,
-            state: Mutex::new(State {
+            state: Mutex::new(HubState {
                 cluster: Cluster::new(config),
                 workers: BTreeMap::new(),
                 next_worker: 0,
@@ -155,7 +155,7 @@ impl Hub {
         self.lock().own.insert(receiver, input);
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HubState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -234,7 +234,7 @@ impl Hub {
     }
 
     /// The same, by who has the lock.
-    pub(super) fn step_in(&self, state: &mut State, event: ClusterEvent) {
+    pub(super) fn step_in(&self, state: &mut HubState, event: ClusterEvent) {
         if state.ended {
             return;
         }
@@ -303,7 +303,7 @@ impl Hub {
     }
 
     /// The program cannot go on in this process.
-    pub(super) fn break_off(&self, state: &mut State, error: Error) {
+    pub(super) fn break_off(&self, state: &mut HubState, error: Error) {
         state.ended = true;
         self.mailbox.stop(false, Some(error.clone()));
         state.broken.get_or_insert(error);
@@ -311,7 +311,7 @@ impl Hub {
 
     /// Blocks are gone with all who held them. Where the program is kept they are in the journals of these workers,
     /// and the next process reads them: this one must not say, nor write down, that they are not there.
-    pub(super) fn lost_more(&self, state: &mut State, what: impl FnOnce() -> String) {
+    pub(super) fn lost_more(&self, state: &mut HubState, what: impl FnOnce() -> String) {
         if self.durable.get().is_some() {
             let what = what();
             let error = Error::Config {
@@ -362,7 +362,7 @@ impl Hub {
     }
 }
 
-impl State {
+impl HubState {
     pub(super) fn say(&self, id: WorkerId, message: &ToWorker) {
         if let Some(worker) = self.workers.get(&id) {
             worker.link.say(message);
@@ -407,7 +407,7 @@ mod tests {
         let (_, lines) = ctx.queue::<String>("lines");
         lines.for_each_rdd(|_| ());
         let inbox = Inbox::new();
-        let hub = Hub::new(&Parts::of(ctx).unwrap(), 2, inbox.mailbox());
+        let hub = Hub::new(&Description::of(ctx).unwrap(), 2, inbox.mailbox());
         (hub, inbox)
     }
 

@@ -1,6 +1,6 @@
 //! [`InputOf`]: the inputs of the program, and where they are received.
 
-use dstreams::cluster::{Parts, Place};
+use dstreams::cluster::{Description, SourcePlacement};
 use dstreams::{Clients, Error, Result};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
 
@@ -10,11 +10,11 @@ use crate::data::RECORD;
 const LONGEST_LINE: usize = RECORD;
 
 /// Refuses inputs that no worker could receive, or that clients and workers could not tell apart.
-pub fn check_inputs(parts: &Parts) -> Result<()> {
+pub fn check_inputs(parts: &Description) -> Result<()> {
     let refuse = |setting, message: String| Err(Error::Config { setting, message });
     let mut first: Option<Clients> = None;
     for source in &parts.sources {
-        let Place::Everywhere(clients) = source.place() else {
+        let SourcePlacement::Everywhere(clients) = source.place() else {
             continue;
         };
         if !first
@@ -49,14 +49,14 @@ pub struct InputOf {
 }
 
 /// Those of a program, in their order.
-pub fn inputs_of(parts: &Parts) -> Vec<InputOf> {
+pub fn inputs_of(parts: &Description) -> Vec<InputOf> {
     let inputs = parts.inputs().into_iter().zip(&parts.sources).enumerate();
     let inputs = inputs.map(|(at, ((name, _), source))| {
         let (kind, clients) = match source.place() {
             _ if parts.dead_letter_input == Some(at) => (InputKind::Everywhere, false),
-            Place::OneWorker => (InputKind::One, false),
-            Place::Everywhere(_) => (InputKind::Everywhere, true),
-            Place::Master => (InputKind::Master, false),
+            SourcePlacement::OneWorker => (InputKind::One, false),
+            SourcePlacement::Everywhere(_) => (InputKind::Everywhere, true),
+            SourcePlacement::Master => (InputKind::Master, false),
         };
         InputOf {
             name,
@@ -91,7 +91,7 @@ mod tests {
         config.block_memory = 1 << 30;
         let mut ctx = StreamContext::with_config(config).unwrap();
         build(&mut ctx);
-        match Parts::of(ctx).and_then(|parts| check_inputs(&parts)) {
+        match Description::of(ctx).and_then(|parts| check_inputs(&parts)) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }

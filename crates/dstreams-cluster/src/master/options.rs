@@ -1,12 +1,12 @@
 //! How a master works.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+
 use std::time::Duration;
 
 use dstreams::{Error, Result};
 
-use crate::data::check_reached;
+use crate::data::{check_exposed, check_reached};
 
 /// How a master works.
 #[derive(Clone)]
@@ -106,26 +106,6 @@ impl MasterOptions {
         }
         check_exposed("master", &self.listen, self.token.as_deref())?;
         check_reached("master", &self.listen, self.advertise.as_deref())
-    }
-}
-
-/// Beyond loopback a token is needed.
-pub fn check_exposed(setting: &'static str, listen: &str, token: Option<&str>) -> Result<()> {
-    let resolved = listen.to_socket_addrs();
-    let mut addresses = resolved.map_err(|error| Error::Config {
-        setting,
-        message: format!("{listen} is no address to listen on: {error}; give HOST:PORT"),
-    })?;
-    let exposed = addresses.any(|address: SocketAddr| !address.ip().is_loopback());
-    match (exposed, token) {
-        (true, None | Some("")) => Err(Error::Config {
-            setting,
-            message: format!(
-                "{listen} can be reached from other machines, and there is no token; set \
-                 DSTREAMS_TOKEN (or --token-file) to the same secret on master, workers and clients"
-            ),
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -13,8 +13,8 @@ use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::{BlockId, BlockMeta};
 
+use super::batch::{MEND, PAUSE, Remote};
 use super::hub::{Hub, Restoring};
-use super::run::{MEND, PAUSE, Remote};
 use crate::link::ToWorker;
 use crate::plan::Source;
 

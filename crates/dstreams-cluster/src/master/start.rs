@@ -2,25 +2,25 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use dstreams::cluster::{BlockStore, DirLock, Inbox, Parts, replay, run_on, say_reachable};
+use dstreams::cluster::{BlockStore, Description, DirLock, Inbox, replay, run_on, say_reachable};
 use dstreams::{Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::batch::Remote;
 use super::calls::MasterCalls;
 use super::hub::Hub;
 use super::inputs::check_inputs;
+use super::local_inputs;
 use super::options::MasterOptions;
-use super::own;
-use super::run::Remote;
-use super::status::{ClusterStatus, Watch};
+use super::status::{BatchWatch, ClusterStatus};
 use crate::data::{PAUSE, Peers, Reached, Token, host_of, listen, serve};
-use crate::execute::Engine;
+use crate::execute::ClusterEngine;
 use crate::link::Directory;
 use crate::plan::Codec;
 
 /// A master that listens. [`Master::start`] begins the program, once enough workers are there.
 pub struct Master {
-    parts: Parts,
+    parts: Description,
     /// The directory that the program is kept in.
     lock: Option<DirLock>,
     options: MasterOptions,
@@ -51,16 +51,16 @@ impl Master {
     /// Listens for workers of the program that `context` describes.
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
         options.check()?;
-        let mut parts = Parts::of(context)?;
+        let mut parts = Description::of(context)?;
         parts.may_set_aside()?;
         check_inputs(&parts)?;
         let lock = parts.lock()?;
         // What cannot be planned is told before anybody waits for workers.
         parts.plans(options.partitions.unwrap_or(2))?;
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(BatchWatch::default());
         parts.listeners.push(Arc::clone(&watch) as _);
         let inbox = Inbox::new();
-        parts.listen_for_the_end(&inbox.mailbox());
+        inbox.stop_when_sources_end(&mut parts);
         let hub = Arc::new(Hub::new(&parts, options.copies, inbox.mailbox()));
         let listener = listen(&options.listen).await?;
         let bound = listener
@@ -138,7 +138,7 @@ impl Master {
         hub.begin(state, of_kept);
         let codec = Codec::master(Arc::clone(&plans));
         let peers = Peers::new(Token::new(self.options.token.clone()));
-        let engine = Engine::start(
+        let engine = ClusterEngine::start(
             (&self.bound, &self.reached.host),
             codec,
             partitions,
@@ -149,7 +149,7 @@ impl Master {
         for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
             store.insert(Arc::clone(&block.1));
         }
-        let own = own::begin(&mut self.parts, &hub, &store, of_kept).await?;
+        let own = local_inputs::begin(&mut self.parts, &hub, &store, of_kept).await?;
         let remote = Arc::new(Remote {
             hub: Arc::clone(&hub),
             engine,

@@ -77,9 +77,9 @@ pub struct StreamStatus {
 
 /// Watches batches.
 #[derive(Default)]
-pub struct Watch(Mutex<ClusterStatus>);
+pub struct BatchWatch(Mutex<ClusterStatus>);
 
-impl Watch {
+impl BatchWatch {
     /// The status now.
     pub fn status(&self, hub: &Hub) -> ClusterStatus {
         let mut status = self
@@ -131,7 +131,7 @@ impl Watch {
     }
 }
 
-impl Listener for Watch {
+impl Listener for BatchWatch {
     fn batch_completed(&self, report: &BatchReport) {
         let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         status.batches += 1;

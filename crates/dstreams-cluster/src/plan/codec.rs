@@ -10,8 +10,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use dstreams::cluster::Plans;
 
-use super::step::{StepExec, StepHeader};
-use crate::execute::Site;
+use super::step::{RunStep, StepExec, StepHeader};
 
 /// First bytes of a [`StepExec`]; what follows is its header as JSON.
 const STEP: &[u8] = b"dstreams-step-1 ";
@@ -19,7 +18,7 @@ const STEP: &[u8] = b"dstreams-step-1 ";
 /// Reads and writes plans of one program.
 pub struct Codec {
     plans: Arc<Plans>,
-    site: Option<Arc<Site>>,
+    site: Option<Arc<dyn RunStep>>,
     engine: BallistaPhysicalExtensionCodec,
 }
 
@@ -40,9 +39,9 @@ impl Codec {
     }
 
     /// For a worker: its nodes can run.
-    pub fn worker(site: Arc<Site>) -> Self {
+    pub fn worker(site: Arc<dyn RunStep>) -> Self {
         Codec {
-            plans: Arc::clone(&site.plans),
+            plans: Arc::clone(site.plans()),
             site: Some(site),
             engine: BallistaPhysicalExtensionCodec::default(),
         }

@@ -14,9 +14,9 @@ use dstreams::Result;
 use dstreams::cluster::{Plans, Read, Step, Template};
 use dstreams_control::BatchTime;
 
-use super::lane::LANE;
+use super::exchange::LANE;
 use super::shape::{Group, Shape, Way, into, parts_of, route};
-use super::step::{Exit, Gate, Place, StepExec, StepHeader, Wire, Work};
+use super::step::{Exit, Gate, Place, StepExec, StepHeader, TaskWork, Wire};
 use super::task::{KeptId, ReadSpec, Slice, Source, TaskSpec};
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -93,7 +93,7 @@ impl Builder<'_> {
         let tasks: Vec<TaskSpec> = (0..parts).map(TaskSpec::number).collect();
         let places = vec![Place::default(); parts];
         let exchange = self.exchange(at, parts)?;
-        let header = self.header(at, Work::Hold, Exit::Keep, vec![wire]);
+        let header = self.header(at, TaskWork::Hold, Exit::Keep, vec![wire]);
         Ok(vec![self.exec(header, tasks, places, vec![exchange])?])
     }
 
@@ -147,7 +147,7 @@ impl Builder<'_> {
                 }
             }
         }
-        let header = self.header(at, Work::Step, exit, wires);
+        let header = self.header(at, TaskWork::Step, exit, wires);
         self.exec(header, tasks, places, children)
     }
 
@@ -198,7 +198,7 @@ impl Builder<'_> {
         Ok(Arc::new(RepartitionExec::try_new(input, by)?))
     }
 
-    fn header(&self, step: usize, work: Work, exit: Exit, wires: Vec<Wire>) -> StepHeader {
+    fn header(&self, step: usize, work: TaskWork, exit: Exit, wires: Vec<Wire>) -> StepHeader {
         StepHeader {
             batch: self.binding.batch,
             attempt: self.binding.attempt,

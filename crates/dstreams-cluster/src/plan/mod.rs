@@ -5,17 +5,17 @@
 //! **Promise**: which rows a task reads follows from the blocks alone, as on one machine. **On
 //! failure**: an error that names the step, before anything is submitted.
 
-mod check;
 mod codec;
+pub mod exchange;
 mod job;
-pub mod lane;
 mod shape;
 mod step;
 mod task;
+mod verify;
 
-pub use check::check;
 pub use codec::Codec;
 pub use job::{Binding, Job};
 pub use shape::{Shape, Shapes, Way, into};
-pub use step::{Exit, Gate, Place, StepExec, StepHeader, Wire, Work};
-pub use task::{KeptId, Part, Slice, Source, TaskSpec};
+pub use step::{Exit, Gate, Place, RunStep, StepExec, StepHeader, TaskWork, Wire};
+pub use task::{KeptId, Part, Slice, Source, TaskName, TaskSpec, TaskState};
+pub use verify::check;

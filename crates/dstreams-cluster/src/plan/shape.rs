@@ -36,7 +36,7 @@ pub struct Group {
     pub reads: Vec<Read>,
 }
 
-/// See the module.
+/// The jobs of a batch: how the steps of a template that are due are put together.
 #[derive(Debug)]
 pub struct Shape {
     /// How the dataset of each slot is read; none if it is not made.

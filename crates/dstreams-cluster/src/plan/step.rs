@@ -24,8 +24,7 @@ use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::lane::with_lanes;
-use crate::execute::Site;
+use super::exchange::with_lanes;
 
 /// Which step of which batch, and what becomes of its rows. This is what goes over the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +37,7 @@ pub struct StepHeader {
     pub many: bool,
     /// Its place in the template.
     pub step: usize,
-    pub work: Work,
+    pub work: TaskWork,
     pub exit: Exit,
     /// What the children after the first are.
     pub wires: Vec<Wire>,
@@ -46,7 +45,7 @@ pub struct StepHeader {
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Work {
+pub enum TaskWork {
     /// The step.
     Step,
     /// Nothing: it takes in the partition of the step's dataset that an exchange brings.
@@ -116,7 +115,22 @@ impl Gate {
     }
 }
 
-/// See the module.
+/// Runs steps on a worker. The master has none: it only builds plans.
+pub trait RunStep: fmt::Debug + Send + Sync {
+    /// The plans of the program.
+    fn plans(&self) -> &Arc<Plans>;
+
+    /// The rows of one task of a step; `table` says which task.
+    fn run(
+        self: Arc<Self>,
+        header: StepHeader,
+        table: SendableRecordBatchStream,
+        wires: Vec<(Wire, SendableRecordBatchStream)>,
+        schema: SchemaRef,
+    ) -> SendableRecordBatchStream;
+}
+
+/// A step of a template as a node of the engine's physical plan.
 #[derive(Debug)]
 pub struct StepExec {
     pub header: StepHeader,
@@ -124,7 +138,7 @@ pub struct StepExec {
     /// On the master: where each task should run.
     pub places: Arc<Vec<Place>>,
     /// On a worker: what tasks run with.
-    site: Option<Arc<Site>>,
+    site: Option<Arc<dyn RunStep>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -140,7 +154,7 @@ impl StepExec {
         inputs: Vec<Arc<dyn ExecutionPlan>>,
         plans: &Plans,
         places: Arc<Vec<Place>>,
-        site: Option<Arc<Site>>,
+        site: Option<Arc<dyn RunStep>>,
     ) -> Result<Self> {
         let Some(step) = plans.of(header.many).steps.get(header.step) else {
             return internal_err!("there is no step {}: other programs?", header.step);
@@ -162,7 +176,7 @@ impl StepExec {
         inputs: Vec<Arc<dyn ExecutionPlan>>,
         schema: SchemaRef,
         places: Arc<Vec<Place>>,
-        site: Option<Arc<Site>>,
+        site: Option<Arc<dyn RunStep>>,
     ) -> Result<Self> {
         if inputs.len() != header.wires.len() + 1 {
             return internal_err!("a step with {} children", inputs.len());

@@ -125,3 +125,21 @@ impl TaskSpec {
         serde_json::from_slice(bytes)
     }
 }
+
+/// A task's name for the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskName {
+    pub job: String,
+    pub stage: usize,
+    pub task: usize,
+}
+
+/// What a worker knows of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    Runs,
+    /// It ended so many milliseconds ago.
+    Ended(u64),
+    /// It did not begin, or ended long ago.
+    Unknown,
+}

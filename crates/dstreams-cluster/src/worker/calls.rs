@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock};
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
 use async_trait::async_trait;
 use bytes::Bytes;
-use dstreams::cluster::{Output, on_disk};
+use dstreams::cluster::{ByteOutput, on_disk};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
-use super::epoch::Epoch;
+use super::session::Epoch;
 use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
-use crate::execute::Site;
+use crate::execute::TaskRunner;
 use crate::plan::Source;
 
 /// Bytes of a message of an answer: far below what a peer takes.
@@ -20,7 +20,7 @@ const PIECE: usize = 1 << 20;
 /// Pieces of a state, of 1 MiB, that are made before they are sent.
 const AHEAD: usize = 4;
 
-/// See the module.
+/// Answers the calls that reach a worker: copies of blocks, rows that it holds, clients.
 #[derive(Default)]
 pub struct WorkerCalls {
     /// Set when the program has begun.
@@ -127,7 +127,7 @@ fn cause(error: dstreams::Error) -> Status {
 }
 
 /// A partition's whole state, written where nobody waits, a few pieces ahead of what was sent.
-async fn export(site: &Arc<Site>, partition: usize) -> Result<Replies<FlightData>, Status> {
+async fn export(site: &Arc<TaskRunner>, partition: usize) -> Result<Replies<FlightData>, Status> {
     // Each has a thread while it is sent.
     static AT_ONCE: Semaphore = Semaphore::const_new(8);
     let turn = AT_ONCE.acquire().await;
@@ -149,7 +149,7 @@ async fn export(site: &Arc<Site>, partition: usize) -> Result<Replies<FlightData
             let gone = |_| dstreams::Error::NotRunning;
             pieces.blocking_send(Ok(message)).map_err(gone)
         };
-        let mut to = Output::new(&mut each);
+        let mut to = ByteOutput::new(&mut each);
         match snapshot.write(&mut to).and_then(|()| to.end()) {
             Ok(()) => site.kept.sent(partition, bytes),
             Err(error) => drop(pieces.blocking_send(Err(internal(error)))),

@@ -10,7 +10,7 @@ use dstreams::cluster::Claims;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::epoch::Epoch;
+use super::session::Epoch;
 use crate::link::ToMaster;
 
 /// Up to which number a producer's batches were taken, or why it is not served.

@@ -18,7 +18,7 @@ use tonic::transport::Server;
 
 use super::scratch::Scratch;
 use crate::data::CONNECTIONS;
-use crate::execute::{MESSAGE, Site, Tasks, session_config};
+use crate::execute::{MESSAGE, TaskRunner, Tasks, session_config};
 use crate::plan::Codec;
 
 /// Seconds between signs of life to the engine. Our own link notices a loss much sooner.
@@ -121,7 +121,7 @@ fn free_address(host: &str) -> Result<SocketAddr> {
 /// Runs the executor; returns when it has ended. It listens at `bound`, which others reach at `host`.
 pub async fn run(
     worker: u32,
-    site: Arc<Site>,
+    site: Arc<TaskRunner>,
     (bound, host): (&str, &str),
     engine: (String, u16),
     cores: usize,

@@ -6,13 +6,13 @@
 
 mod calls;
 mod claims;
-mod epoch;
 mod executor;
-mod lane;
+mod journal;
 mod memory;
-mod on_disk;
+mod replicate;
 mod run;
 mod scratch;
+mod session;
 mod state;
 
 pub use executor::engine_name;

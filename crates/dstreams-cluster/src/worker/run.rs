@@ -5,21 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::{BlockStore, Bounds, Parts, Room, States, say_reachable};
+use dstreams::cluster::{BlockStore, Bounds, Description, Room, States, say_reachable};
 use dstreams::{Error, Result, StreamContext};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::WorkerCalls;
-use super::epoch::Epoch;
 use super::executor::{self, WorkDir};
+use super::journal::OnDisk;
 use super::memory::Memory;
-use super::on_disk::OnDisk;
+use super::session::Epoch;
 use crate::data::{
-    KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_reached, host_of, listen, serve,
+    KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_exposed, check_reached, host_of, listen, serve,
 };
-use crate::execute::Site;
+use crate::execute::TaskRunner;
 use crate::link::{Directory, Heard, Sender, ToMaster, ToWorker, VERSION, build_id, channel};
-use crate::master::check_exposed;
 
 /// Pause between two tries to join.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -125,7 +124,7 @@ impl WorkerOptions {
 pub type Program<'a> = dyn Fn(&[String]) -> Result<StreamContext> + 'a;
 
 /// How an epoch ended, when it did not fail for good.
-enum End {
+enum EpochEnd {
     /// The program has ended.
     Program,
     /// The link broke, or none was made.
@@ -159,8 +158,8 @@ pub fn run(
         let end = runtime.block_on(epoch(options, program, joined, &mut welcome));
         runtime.shutdown_background();
         let reason = match end? {
-            End::Program => return Ok(()),
-            End::Link(reason) => reason,
+            EpochEnd::Program => return Ok(()),
+            EpochEnd::Link(reason) => reason,
         };
         if had_joined {
             had_joined = false;
@@ -186,7 +185,7 @@ async fn epoch(
     program: &Program<'_>,
     joined: &dyn Fn(u32, &str),
     welcome: &mut dyn FnMut(),
-) -> Result<End> {
+) -> Result<EpochEnd> {
     let token = Token::new(options.token.clone());
     let listener = listen(&options.listen).await?;
     let bound = listener.local_addr().map_err(|source| Error::Listen {
@@ -213,20 +212,20 @@ async fn epoch(
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
             return Err(refused(&options.master, status.message()));
         }
-        Err(status) => return Ok(End::Link(status.message().to_owned())),
+        Err(status) => return Ok(EpochEnd::Link(status.message().to_owned())),
     };
     let (worker, arguments) = match next(&mut heard).await {
         Ok(ToWorker::Welcome { worker, arguments }) => (worker, arguments),
         Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
-        Ok(ToWorker::End) => return Ok(End::Program),
-        Ok(_) => return Ok(End::Link("a master that does not greet".into())),
+        Ok(ToWorker::End) => return Ok(EpochEnd::Program),
+        Ok(_) => return Ok(EpochEnd::Link("a master that does not greet".into())),
         Err(end) => return Ok(end),
     };
     let mut context = program(&arguments)?;
     if let Some(memory) = options.memory {
         context.set_block_memory(memory);
     }
-    let parts = Parts::of(context)?;
+    let parts = Description::of(context)?;
     let directory = Directory::of(&parts);
     link.say(&ToMaster::Join {
         fingerprint: parts.fingerprint(),
@@ -248,7 +247,7 @@ async fn epoch(
                 incarnation,
             }) => break (partitions, engine, incarnation),
             Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
-            Ok(ToWorker::End) => return Ok(End::Program),
+            Ok(ToWorker::End) => return Ok(EpochEnd::Program),
             Ok(_) => {}
             Err(end) => return Ok(end),
         }
@@ -265,7 +264,7 @@ async fn epoch(
     })?;
     let states = States::new(plans.states.clone(), plans.tasks, room)?;
     let held = (states, store);
-    let site = Site::new(plans, rows_per_batch, peers, held);
+    let site = TaskRunner::new(plans, rows_per_batch, peers, held);
     let site = Arc::new(site);
     let on_disk = OnDisk::begin(&parts, incarnation, worker, directory)?;
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);
@@ -300,7 +299,7 @@ async fn epoch(
     let heeding = async {
         loop {
             match next(&mut heard).await {
-                Ok(ToWorker::End) => return End::Program,
+                Ok(ToWorker::End) => return EpochEnd::Program,
                 Ok(message) => epoch.heed(message),
                 Err(end) => return end,
             }
@@ -311,9 +310,9 @@ async fn epoch(
         end = heeding => Ok(end),
         Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {
             Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.was_taken()) => Err(error),
-            _ => Ok(End::Link("another master has taken its journal".into())),
+            _ => Ok(EpochEnd::Link("another master has taken its journal".into())),
         },
-        ended = executor => Ok(End::Link(ended)),
+        ended = executor => Ok(EpochEnd::Link(ended)),
     }
 }
 
@@ -325,11 +324,11 @@ fn refused(master: &str, reason: &str) -> Error {
 }
 
 /// The next message, or how the link has ended.
-async fn next(heard: &mut Heard<ToWorker>) -> Result<ToWorker, End> {
+async fn next(heard: &mut Heard<ToWorker>) -> Result<ToWorker, EpochEnd> {
     match heard.next().await {
         Ok(Some(message)) => Ok(message),
-        Ok(None) => Err(End::Link("the master has closed the link".into())),
-        Err(status) => Err(End::Link(status.message().to_owned())),
+        Ok(None) => Err(EpochEnd::Link("the master has closed the link".into())),
+        Err(status) => Err(EpochEnd::Link(status.message().to_owned())),
     }
 }
 

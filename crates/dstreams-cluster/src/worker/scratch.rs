@@ -14,7 +14,8 @@ const LOCK: &str = "lock";
 /// Names that are tried: each is taken with next to no likelihood.
 const TRIES: u64 = 8;
 
-/// See the module. Removed with this value.
+/// A temporary directory, removed when the process ends.
+/// Removed with this value.
 #[derive(Debug)]
 pub struct Scratch {
     pub path: PathBuf,

@@ -8,12 +8,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::{Input, Installs, PartAt, READ_AT_ONCE, Store, blocking, load, on_disk};
+use dstreams::cluster::{
+    ByteInput, Installs, PartAt, READ_AT_ONCE, Store, blocking, load, on_disk,
+};
 use dstreams_control::BatchTime;
 use futures::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::execute::Site;
+use crate::execute::TaskRunner;
 use crate::link::{Sender, ToMaster, ToWorker};
 use crate::plan::{KeptId, Source};
 
@@ -26,9 +28,9 @@ const AHEAD: usize = 4;
 /// be.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// See the module.
+/// The state partitions that this worker receives from another holder or from a checkpoint.
 pub struct Standbys {
-    site: Arc<Site>,
+    site: Arc<TaskRunner>,
     link: Sender<ToMaster>,
     /// Where checkpoints are.
     checkpoints: Option<Store>,
@@ -36,7 +38,7 @@ pub struct Standbys {
 }
 
 impl Standbys {
-    pub fn new(site: Arc<Site>, link: Sender<ToMaster>, checkpoints: Option<Store>) -> Self {
+    pub fn new(site: Arc<TaskRunner>, link: Sender<ToMaster>, checkpoints: Option<Store>) -> Self {
         Standbys {
             site,
             link,
@@ -68,7 +70,7 @@ impl Standbys {
 }
 
 async fn run(
-    site: Arc<Site>,
+    site: Arc<TaskRunner>,
     link: Sender<ToMaster>,
     checkpoints: Option<Store>,
     mut messages: mpsc::UnboundedReceiver<ToWorker>,
@@ -196,7 +198,7 @@ impl Over {
 
 /// Makes a partition of state from a checkpoint.
 async fn restore(
-    site: &Arc<Site>,
+    site: &Arc<TaskRunner>,
     checkpoints: Option<&Store>,
     partition: u32,
     sources: Vec<Vec<PartAt>>,
@@ -215,7 +217,7 @@ async fn restore(
 
 /// Gets the whole state of a partition from its holder, and takes it in while it comes.
 async fn take_over(
-    site: &Arc<Site>,
+    site: &Arc<TaskRunner>,
     partition: u32,
     from: &str,
 ) -> dstreams::Result<Option<BatchTime>> {
@@ -231,7 +233,7 @@ async fn take_over(
     let (site, at) = (Arc::clone(site), partition as usize);
     let taken = blocking(move |_| {
         dstreams::cluster::point("state:fetched");
-        let mut from = Input::new(|| next.blocking_recv().transpose());
+        let mut from = ByteInput::new(|| next.blocking_recv().transpose());
         site.states.import(at, &mut from)?;
         Ok(site.states.version(at))
     });
@@ -240,7 +242,7 @@ async fn take_over(
 
 /// Gets what a batch added to a partition from its holder, and installs it.
 async fn install(
-    site: &Arc<Site>,
+    site: &Arc<TaskRunner>,
     (batch, attempt): (BatchTime, u32),
     partition: u32,
     states: &[(usize, usize)],

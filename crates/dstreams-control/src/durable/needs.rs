@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Covered, Restart};
 use crate::{BatchTime, BlockId, ReceiverId};
 
-/// See the module.
+/// Which entries of a journal must stay, as tickets in the order in which they were written.
 #[derive(Clone, Debug)]
 pub struct Needs<T> {
     /// The blocks in this journal that no checkpoint has.

@@ -11,7 +11,7 @@ mod outputs;
 mod prepare;
 
 pub use files::FileSink;
-pub use opened::Opened;
+pub use opened::OpenSinks;
 pub use outputs::RddReceiver;
 pub use prepare::{Dataset, Outputs};
 pub(crate) use prepare::{PreparedBatch, commit};

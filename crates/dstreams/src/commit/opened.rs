@@ -1,4 +1,4 @@
-//! [`Opened`]: the sinks of a program that runs, and the batches that they have from earlier runs.
+//! [`OpenSinks`]: the sinks of a program that runs, and the batches that they have from earlier runs.
 //!
 //! A graceful stop commits its last batch ahead of the clock. The next run must not use that batch time again: its sinks
 //! would take the batch for committed. A journal remembers batch times, else sinks do ([`Sink::open`]).
@@ -18,17 +18,17 @@ const AHEAD: Timestamp = Timestamp(60_000_000);
 
 /// The sinks that were opened; closed when this is dropped.
 #[derive(Default)]
-pub struct Opened {
+pub struct OpenSinks {
     sinks: Vec<Arc<dyn Sink>>,
     /// The newest batch that one has, and its name.
     newest: Option<(BatchTime, String)>,
 }
 
-impl Opened {
+impl OpenSinks {
     /// Opens all sinks of a graph.
     pub(crate) async fn all(graph: &crate::stream::graph::GraphRef) -> Result<Self> {
         let sinks = sinks(&graph.lock());
-        let mut opened = Opened::default();
+        let mut opened = OpenSinks::default();
         for (sink, operator) in sinks {
             let newest = guard(&operator, sink.open()).await?;
             opened.sinks.push(sink);
@@ -94,7 +94,7 @@ fn sinks(graph: &Graph) -> Vec<(Arc<dyn Sink>, crate::error::Operator)> {
     sinks.collect()
 }
 
-impl Drop for Opened {
+impl Drop for OpenSinks {
     fn drop(&mut self) {
         self.sinks.iter().for_each(|sink| sink.close());
     }
@@ -106,14 +106,14 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_000_000_500);
 
-    fn opened(newest: Option<u64>) -> Opened {
-        Opened {
+    fn opened(newest: Option<u64>) -> OpenSinks {
+        OpenSinks {
             sinks: Vec::new(),
             newest: newest.map(|batch| (BatchTime(batch), "files".to_owned())),
         }
     }
 
-    fn after(opened: &Opened, last_cut: Option<u64>) -> Result<Option<u64>> {
+    fn after(opened: &OpenSinks, last_cut: Option<u64>) -> Result<Option<u64>> {
         let restored = Restored {
             last_cut: last_cut.map(BatchTime),
             ..Restored::default()

@@ -16,9 +16,9 @@ use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
 use crate::stream::graph::OutputNode;
 use crate::stream::keyed::Keyed;
-use crate::stream::output::{Output, Rdd, RddFn, Rows, Sink};
+use crate::stream::output::{Output, Rdd, RddFn, Sink, UntypedRdd};
 use crate::stream::record::{Key, Record};
-use crate::stream::rows::{Op, panic_message};
+use crate::stream::rows::{Closure, panic_message};
 
 /// How long a print waits for whoever reads standard output before it says so.
 const UNREAD: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ impl<T: Record> DStream<T> {
     /// });
     /// ```
     #[track_caller]
-    pub fn for_each_rdd(&self, f: impl Fn(Rdd<T>) + Op) {
+    pub fn for_each_rdd(&self, f: impl Fn(Rdd<T>) + Closure) {
         let operator = Operator::new("for_each_rdd", Location::caller());
         self.each(operator, move |rdd| {
             f(rdd);
@@ -60,12 +60,15 @@ impl<T: Record> DStream<T> {
     /// lines.try_for_each_rdd(move |rdd| std::fs::write(&path, rdd.num_rows().to_string()));
     /// ```
     #[track_caller]
-    pub fn try_for_each_rdd<E: Into<BoxError>>(&self, f: impl Fn(Rdd<T>) -> Result<(), E> + Op) {
+    pub fn try_for_each_rdd<E: Into<BoxError>>(
+        &self,
+        f: impl Fn(Rdd<T>) -> Result<(), E> + Closure,
+    ) {
         let operator = Operator::new("try_for_each_rdd", Location::caller());
         self.each(operator, move |rdd| f(rdd).map_err(Into::into));
     }
 
-    fn each(&self, operator: Operator, call: impl Fn(Rdd<T>) -> Result<(), BoxError> + Op) {
+    fn each(&self, operator: Operator, call: impl Fn(Rdd<T>) -> Result<(), BoxError> + Closure) {
         let call = Arc::new(ForEach {
             call,
             operator: operator.clone(),
@@ -115,7 +118,7 @@ impl<T: Record> DStream<T> {
 impl<K: Key, V: Record> Keyed<K, V> {
     /// [`DStream::for_each_rdd`] of the pairs.
     #[track_caller]
-    pub fn for_each_rdd(&self, f: impl Fn(Rdd<(K, V)>) + Op) {
+    pub fn for_each_rdd(&self, f: impl Fn(Rdd<(K, V)>) + Closure) {
         self.pairs().for_each_rdd(f)
     }
 
@@ -123,7 +126,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     #[track_caller]
     pub fn try_for_each_rdd<E: Into<BoxError>>(
         &self,
-        f: impl Fn(Rdd<(K, V)>) -> Result<(), E> + Op,
+        f: impl Fn(Rdd<(K, V)>) -> Result<(), E> + Closure,
     ) {
         self.pairs().try_for_each_rdd(f)
     }
@@ -147,8 +150,8 @@ struct ForEach<T, F> {
     record: PhantomData<fn() -> T>,
 }
 
-impl<T: Record, F: Fn(Rdd<T>) -> Result<(), BoxError> + Op> RddFn for ForEach<T, F> {
-    fn call(&self, rows: Rows, _over: &CancellationToken) -> Result<()> {
+impl<T: Record, F: Fn(Rdd<T>) -> Result<(), BoxError> + Closure> RddFn for ForEach<T, F> {
+    fn call(&self, rows: UntypedRdd, _over: &CancellationToken) -> Result<()> {
         match catch_unwind(AssertUnwindSafe(|| (self.call)(Rdd::new(rows)))) {
             Ok(done) => done.map_err(|cause| Error::Sink {
                 output: self.operator.to_string(),
@@ -167,7 +170,7 @@ struct Print {
 }
 
 impl RddFn for Print {
-    fn call(&self, rows: Rows, over: &CancellationToken) -> Result<()> {
+    fn call(&self, rows: UntypedRdd, over: &CancellationToken) -> Result<()> {
         let mut left = self.limit;
         let mut shown = Vec::new();
         for batch in rows.partitions.iter().flatten() {
@@ -202,10 +205,10 @@ impl RddFn for Print {
     }
 }
 
-struct Collect(mpsc::UnboundedSender<Rows>);
+struct Collect(mpsc::UnboundedSender<UntypedRdd>);
 
 impl RddFn for Collect {
-    fn call(&self, rows: Rows, _over: &CancellationToken) -> Result<()> {
+    fn call(&self, rows: UntypedRdd, _over: &CancellationToken) -> Result<()> {
         // A receiver that was dropped does not want the rest.
         let _ = self.0.send(rows);
         Ok(())
@@ -214,7 +217,7 @@ impl RddFn for Collect {
 
 /// Receives the RDDs of [`DStream::collect`], in order of batch times.
 pub struct RddReceiver<T> {
-    receiver: mpsc::UnboundedReceiver<Rows>,
+    receiver: mpsc::UnboundedReceiver<UntypedRdd>,
     record: PhantomData<fn() -> T>,
 }
 

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::plan::Partitions;
 use crate::stream::graph::Graph;
-use crate::stream::output::{Output, Prepared, Rows};
+use crate::stream::output::{Output, Prepared, UntypedRdd};
 use crate::stream::rows::panic_message;
 
 /// What one output needs to commit a batch.
 pub(crate) struct PreparedBatch {
     output: Output,
     operator: Operator,
-    rows: Rows,
+    rows: UntypedRdd,
     parts: Vec<Prepared>,
 }
 
@@ -60,7 +60,7 @@ impl Outputs {
                 Some(Dataset::Rows(partitions)) => (partitions, None),
                 Some(Dataset::Prepared(parts)) => (Partitions::default(), Some(parts)),
             };
-            let rows = Rows {
+            let rows = UntypedRdd {
                 batch,
                 schema: Arc::clone(schema),
                 partitions,
@@ -83,7 +83,7 @@ impl Outputs {
     pub(crate) fn call(&self, batch: BatchTime, datasets: Vec<Option<Dataset>>) -> Result<()> {
         for ((output, _, schema), dataset) in self.0.iter().zip(datasets) {
             if let (Output::Rdd(call), Some(Dataset::Rows(partitions))) = (output, dataset) {
-                let rows = Rows {
+                let rows = UntypedRdd {
                     batch,
                     schema: Arc::clone(schema),
                     partitions,
@@ -121,7 +121,7 @@ impl Outputs {
 }
 
 /// Prepares all partitions of one output.
-async fn prepare(output: &Output, operator: &Operator, rows: &Rows) -> Result<Vec<Prepared>> {
+async fn prepare(output: &Output, operator: &Operator, rows: &UntypedRdd) -> Result<Vec<Prepared>> {
     let mut parts = Vec::new();
     if let Output::Sink(sink) = output {
         for (partition, batches) in rows.partitions.iter().enumerate() {

@@ -9,15 +9,16 @@ use dstreams_control::ReceiverId;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::{Broken, GROWS, RUNS};
+use crate::blocks::{Block, Budget};
 use crate::config::Config;
 use crate::error::BoxError;
-use crate::receive::{Block, Budget, Closing, DeadLetters, Ingest, Intake, Source};
+use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
 use crate::stream::record::{Record, records_of};
 use crate::stream::relational::describe;
 
 /// What outlived the processes so far.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct Survivors {
     /// As text.
     pub records: Vec<String>,
     pub positions: BTreeMap<String, u64>,
@@ -26,7 +27,7 @@ pub(super) struct Kept {
 }
 
 /// How a source ended.
-pub(super) type End = Result<Result<(), BoxError>, JoinError>;
+pub(super) type SourceOutcome = Result<Result<(), BoxError>, JoinError>;
 
 /// A source that runs.
 pub(super) struct Process {
@@ -34,19 +35,19 @@ pub(super) struct Process {
     budget: Budget,
     closing: Closing,
     pub run: JoinHandle<Result<(), BoxError>>,
-    ended: Option<End>,
+    ended: Option<SourceOutcome>,
     /// Blocks that were taken from it.
     pub taken: u64,
 }
 
 /// What a source did next.
-pub(super) enum Next {
+pub(super) enum SourceStep {
     Blocks(Vec<Arc<Block>>),
-    Ended(End),
+    Ended(SourceOutcome),
     Nothing,
 }
 
-impl Kept {
+impl Survivors {
     /// These blocks outlive their process.
     pub fn take<T: Record + Debug>(
         &mut self,
@@ -104,7 +105,7 @@ impl Process {
     /// Begins a source with what was kept. Each push is a block, and returns when that is said to be safe.
     pub async fn begin<T: Record>(
         mut source: impl Source,
-        kept: &mut Kept,
+        kept: &mut Survivors,
         budget: &Budget,
     ) -> Result<Self, Broken> {
         kept.said.clear();
@@ -134,21 +135,21 @@ impl Process {
     }
 
     /// What comes next.
-    pub async fn next(&mut self, patience: Duration) -> Next {
+    pub async fn next(&mut self, patience: Duration) -> SourceStep {
         loop {
             let blocks = self.seal();
             if !blocks.is_empty() {
-                return Next::Blocks(blocks);
+                return SourceStep::Blocks(blocks);
             }
             if let Some(ended) = self.ended.take() {
-                return Next::Ended(ended);
+                return SourceStep::Ended(ended);
             }
             tokio::select! {
                 biased;
                 () = self.intake.fresh() => {}
                 // What it has pushed comes first.
                 ended = &mut self.run => self.ended = Some(ended),
-                () = tokio::time::sleep(patience) => return Next::Nothing,
+                () = tokio::time::sleep(patience) => return SourceStep::Nothing,
             }
         }
     }

@@ -69,7 +69,7 @@ pub async fn sink<S: Sink, T: Record + Debug>(
     row: impl Fn(u64) -> T,
     read: impl AsyncFn() -> BTreeMap<BatchTime, Vec<T>>,
 ) -> Result<(), Broken> {
-    let mut suite = Suite {
+    let mut suite = SinkSuite {
         make,
         row,
         read,
@@ -94,7 +94,7 @@ pub async fn sink<S: Sink, T: Record + Debug>(
     suite.opened().await
 }
 
-struct Suite<M, R, W> {
+struct SinkSuite<M, R, W> {
     make: M,
     row: R,
     read: W,
@@ -104,7 +104,7 @@ struct Suite<M, R, W> {
     last: u64,
 }
 
-impl<S, T, M, R, W> Suite<M, R, W>
+impl<S, T, M, R, W> SinkSuite<M, R, W>
 where
     S: Sink,
     T: Record + Debug,

@@ -8,9 +8,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::process::{End, Kept, Next, Process, broken};
+use super::process::{Process, SourceOutcome, SourceStep, Survivors, broken};
 use super::{Broken, sorted};
-use crate::receive::{Block, Budget, Source};
+use crate::blocks::{Block, Budget};
+use crate::receive::Source;
 use crate::stream::record::Record;
 
 /// All records come when nothing fails, each once.
@@ -88,7 +89,7 @@ pub async fn source<S: Source, T: Record + Debug>(
     records: impl IntoIterator<Item = T>,
     patience: Duration,
 ) -> Result<(), Broken> {
-    let suite = Suite {
+    let suite = SourceSuite {
         make,
         wanted: sorted(records),
         patience,
@@ -103,7 +104,7 @@ pub async fn source<S: Source, T: Record + Debug>(
     suite.refused(blocks).await
 }
 
-struct Suite<M, T> {
+struct SourceSuite<M, T> {
     make: M,
     /// All records as text, sorted.
     wanted: Vec<String>,
@@ -111,7 +112,7 @@ struct Suite<M, T> {
     record: PhantomData<fn(T)>,
 }
 
-impl<S, T, M> Suite<M, T>
+impl<S, T, M> SourceSuite<M, T>
 where
     S: Source,
     T: Record + Debug,
@@ -119,7 +120,7 @@ where
 {
     /// Nothing fails. Returns the number of blocks.
     async fn whole(&self) -> Result<usize, Broken> {
-        let mut kept = Kept::default();
+        let mut kept = Survivors::default();
         let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         let blocks = self
             .to_the_end(process, &mut kept, GIVES, "run once")
@@ -133,7 +134,7 @@ where
 
     /// One short life after the other, each with what the ones before have left.
     async fn cut_off_again_and_again(&self, blocks: usize) -> Result<(), Broken> {
-        let mut kept = Kept::default();
+        let mut kept = Survivors::default();
         let stride = 1 + blocks / (2 * MOMENTS);
         let step = "cut off again and again";
         for life in 0.. {
@@ -149,7 +150,7 @@ where
     /// Cut off early and late in its life, then begun again once.
     async fn cut_off(&self, blocks: usize) -> Result<(), Broken> {
         for (moment, safe) in moments(blocks).enumerate() {
-            let mut kept = Kept::default();
+            let mut kept = Survivors::default();
             let lucky = moment % 2;
             let step = format!("cut off after {} of {blocks} pushes", safe + lucky);
             self.live(&mut kept, safe, lucky, &step).await?;
@@ -162,7 +163,7 @@ where
     async fn asked_to_end(&self, blocks: usize) -> Result<(), Broken> {
         for safe in moments(blocks) {
             let step = format!("asked to end after {safe} of {blocks} pushes");
-            let mut kept = Kept::default();
+            let mut kept = Survivors::default();
             let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
             let (on_the_way, ended) = self.take(&mut process, &mut kept, safe, &step).await?;
             if !ended {
@@ -173,7 +174,7 @@ where
             self.go_on(kept, CLOSES, &step).await?;
         }
         // Before it has begun.
-        let (mut kept, step) = (Kept::default(), "asked to end at once");
+        let (mut kept, step) = (Survivors::default(), "asked to end at once");
         let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         process.ask_to_end();
         self.ends(process, &mut kept, step).await?;
@@ -182,7 +183,7 @@ where
 
     /// Pushes are safe late.
     async fn held_up(&self) -> Result<(), Broken> {
-        let (mut kept, step) = (Kept::default(), "nothing is safe yet");
+        let (mut kept, step) = (Survivors::default(), "nothing is safe yet");
         let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         for _ in 0..3 {
             tokio::time::sleep(HELD_UP).await;
@@ -200,7 +201,7 @@ where
 
     /// There is no memory for records for a while.
     async fn memory_full(&self) -> Result<(), Broken> {
-        let (mut kept, step) = (Kept::default(), "memory was full");
+        let (mut kept, step) = (Survivors::default(), "memory was full");
         let budget = Budget::new(1);
         let all = budget.take(1).await;
         let process = self.begin(&mut kept, &budget).await?;
@@ -218,18 +219,18 @@ where
                 continue;
             }
             let step = format!("refused after {safe} of {blocks} pushes");
-            let mut kept = Kept::default();
+            let mut kept = Survivors::default();
             let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
             self.take(&mut process, &mut kept, safe, &step).await?;
             drop(process.intake.seal(true));
             process.intake.set_safe(u64::MAX);
             match process.next(self.patience).await {
-                Next::Ended(Ok(Err(_))) => {}
-                Next::Ended(Err(panic)) => return Err(broken(FAILS, &step, panic)),
-                Next::Ended(Ok(Ok(()))) => {
+                SourceStep::Ended(Ok(Err(_))) => {}
+                SourceStep::Ended(Err(panic)) => return Err(broken(FAILS, &step, panic)),
+                SourceStep::Ended(Ok(Ok(()))) => {
                     return Err(broken(FAILS, &step, "it ended as if all had been taken"));
                 }
-                Next::Nothing | Next::Blocks(_) => {
+                SourceStep::Nothing | SourceStep::Blocks(_) => {
                     return Err(broken(FAILS, &step, "it did not end"));
                 }
             }
@@ -237,7 +238,7 @@ where
         Ok(())
     }
 
-    async fn begin(&self, kept: &mut Kept, budget: &Budget) -> Result<Process, Broken> {
+    async fn begin(&self, kept: &mut Survivors, budget: &Budget) -> Result<Process, Broken> {
         Process::begin::<T>((self.make)().await, kept, budget).await
     }
 
@@ -246,14 +247,14 @@ where
     async fn take(
         &self,
         process: &mut Process,
-        kept: &mut Kept,
+        kept: &mut Survivors,
         safe: usize,
         step: &str,
     ) -> Result<(Vec<Arc<Block>>, bool), Broken> {
         let mut on_the_way = Vec::new();
         while on_the_way.is_empty() {
             match process.next(self.patience).await {
-                Next::Blocks(blocks) => {
+                SourceStep::Blocks(blocks) => {
                     for block in blocks {
                         if block.meta.id.seq < safe as u64 {
                             kept.take::<T>(&[block], step)?;
@@ -263,8 +264,8 @@ where
                     }
                     process.intake.set_safe(process.taken.min(safe as u64));
                 }
-                Next::Ended(ended) => return well(ended, step).map(|()| (Vec::new(), true)),
-                Next::Nothing => return Err(kept.differs(&self.wanted, GOES_ON, step)),
+                SourceStep::Ended(ended) => return well(ended, step).map(|()| (Vec::new(), true)),
+                SourceStep::Nothing => return Err(kept.differs(&self.wanted, GOES_ON, step)),
             }
             if on_the_way.is_empty() && kept.records.len() >= self.wanted.len() {
                 break;
@@ -281,7 +282,7 @@ where
     /// ended by itself before.
     async fn live(
         &self,
-        kept: &mut Kept,
+        kept: &mut Survivors,
         safe: usize,
         lucky: usize,
         step: &str,
@@ -299,7 +300,12 @@ where
     }
 
     /// A last life, after which all records must be there.
-    async fn go_on(&self, mut kept: Kept, promise: &'static str, step: &str) -> Result<(), Broken> {
+    async fn go_on(
+        &self,
+        mut kept: Survivors,
+        promise: &'static str,
+        step: &str,
+    ) -> Result<(), Broken> {
         let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         self.to_the_end(process, &mut kept, promise, step).await?;
         Ok(())
@@ -309,7 +315,7 @@ where
     async fn to_the_end(
         &self,
         mut process: Process,
-        kept: &mut Kept,
+        kept: &mut Survivors,
         promise: &'static str,
         step: &str,
     ) -> Result<usize, Broken> {
@@ -319,20 +325,20 @@ where
             let more = match (all, promise) {
                 (false, _) => process.next(self.patience).await,
                 (true, GIVES) => process.next(HELD_UP).await,
-                (true, _) => Next::Nothing,
+                (true, _) => SourceStep::Nothing,
             };
             match more {
-                Next::Blocks(blocks) => {
+                SourceStep::Blocks(blocks) => {
                     kept.take::<T>(&blocks, step)?;
                     drop(blocks);
                     process.say_safe();
                 }
-                Next::Ended(end) => {
+                SourceStep::Ended(end) => {
                     well(end, step)?;
                     ended = true;
                 }
-                Next::Nothing if all => break,
-                Next::Nothing => return Err(kept.differs(&self.wanted, promise, step)),
+                SourceStep::Nothing if all => break,
+                SourceStep::Nothing => return Err(kept.differs(&self.wanted, promise, step)),
             }
         }
         let mut blocks = process.taken as usize;
@@ -351,20 +357,22 @@ where
     async fn ends(
         &self,
         mut process: Process,
-        kept: &mut Kept,
+        kept: &mut Survivors,
         step: &str,
     ) -> Result<usize, Broken> {
         process.say_safe();
         let before = process.taken as usize;
         loop {
             match process.next(self.patience).await {
-                Next::Blocks(blocks) => {
+                SourceStep::Blocks(blocks) => {
                     kept.take::<T>(&blocks, step)?;
                     drop(blocks);
                     process.say_safe();
                 }
-                Next::Ended(ended) => return well(ended, step).map(|()| process.taken as usize),
-                Next::Nothing => return Err(broken(CLOSES, step, "it did not end")),
+                SourceStep::Ended(ended) => {
+                    return well(ended, step).map(|()| process.taken as usize);
+                }
+                SourceStep::Nothing => return Err(broken(CLOSES, step, "it did not end")),
             }
             let more = process.taken as usize - before;
             if more > AFTER_THE_END {
@@ -380,7 +388,7 @@ fn moments(blocks: usize) -> impl Iterator<Item = usize> {
     (0..blocks).step_by(1 + blocks / MOMENTS)
 }
 
-fn well(ended: End, step: &str) -> Result<(), Broken> {
+fn well(ended: SourceOutcome, step: &str) -> Result<(), Broken> {
     match ended {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(broken(RUNS, step, error)),

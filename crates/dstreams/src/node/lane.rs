@@ -6,11 +6,12 @@ use std::time::Duration;
 use dstreams_control::{BatchTime, BlockMeta, Event};
 use tokio::sync::mpsc;
 
-use super::durable::Durable;
-use super::journal::Ticket;
-use super::workers::Mailbox;
-use crate::receive::{Block, Intake};
-use crate::replicate::BlockStore;
+use super::mailbox::Mailbox;
+use crate::blocks::Block;
+use crate::blocks::BlockStore;
+use crate::checkpoint::Durable;
+use crate::journal::Ticket;
+use crate::receive::Intake;
 
 /// How long records wait for more of them before their block is sealed and made safe: an acknowledgement is
 /// that much later, and there are so many fewer blocks.

@@ -11,24 +11,27 @@ use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
-use super::durable::Durable;
-use super::durable::checkpoint::{self, CheckpointPlan, READ_AT_ONCE, Writing, blocking, on_disk};
-use super::durable::manifest::{Manifest, state_file};
-use super::durable::restore::Restored;
-use super::durable::set_aside::{Blocks, Earlier};
-use super::durable::store::Store;
-use super::parts::Parts;
+use super::mailbox::Mailbox;
 use super::receivers::Receivers;
 use super::source::open_source;
-use super::workers::{Held, Mailbox, Workers};
-use crate::batch::{split, tasks_for};
+use super::workers::{Usage, Workers};
+use crate::blocks::Block;
+use crate::blocks::BlockStore;
+use crate::checkpoint::Durable;
+use crate::checkpoint::location::Store;
+use crate::checkpoint::manifest::{Manifest, state_file};
+use crate::checkpoint::recover::Restored;
+use crate::checkpoint::set_aside::{Blocks, Earlier};
+use crate::checkpoint::writer;
+use crate::checkpoint::writer::{CheckpointPlan, READ_AT_ONCE, Writing, blocking, on_disk};
 use crate::commit::Dataset;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
+use crate::plan::split::{split, tasks_for};
 use crate::plan::{Partitions, Plans};
-use crate::receive::{Block, Intake};
-use crate::replicate::BlockStore;
+use crate::program::Description;
+use crate::receive::Intake;
 use crate::state::{Room, States};
 
 /// Receivers, blocks and tasks of one process.
@@ -48,7 +51,7 @@ impl ThisProcess {
     /// Plans the graph, opens the sources and runs them; with what an earlier process left, where there is a
     /// directory for that. Also returns where they listen.
     pub async fn start(
-        parts: &mut Parts,
+        parts: &mut Description,
         mailbox: Mailbox,
         kept: Option<(&Arc<Durable>, &Restored)>,
     ) -> Result<(Self, BTreeMap<String, SocketAddr>)> {
@@ -165,7 +168,7 @@ async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> R
     let loads = partitions.map(|partition| {
         let (store, states) = (store.clone(), Arc::clone(states));
         let sources = manifest.sources(partition);
-        blocking(move |runtime| checkpoint::load(&store, runtime, &states, partition, &sources))
+        blocking(move |runtime| writer::load(&store, runtime, &states, partition, &sources))
     });
     let loads = futures::stream::iter(loads).buffer_unordered(READ_AT_ONCE);
     loads.try_for_each(|()| async { Ok(()) }).await
@@ -263,7 +266,7 @@ impl Workers for ThisProcess {
         let captured = self.states().capture(plan.since.iter().enumerate())?;
         let name = state_file(plan.tried, &plan.incarnation.to_string());
         let store = plan.store.clone();
-        let write = blocking(move |runtime| checkpoint::write(&store, runtime, name, captured));
+        let write = blocking(move |runtime| writer::write(&store, runtime, name, captured));
         Ok(write.boxed())
     }
 
@@ -276,8 +279,8 @@ impl Workers for ThisProcess {
         self.store.clear();
     }
 
-    fn held(&self) -> Held {
-        Held {
+    fn held(&self) -> Usage {
+        Usage {
             rejected: self.plans.rejected(),
             ..self.receivers.held()
         }

@@ -11,15 +11,16 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::durable::Durable;
-use super::journal::Ticket;
-use super::listener::{Listener, tell};
+use super::mailbox::Message;
 use super::running::{Summary, Watched};
 use super::workers::Workers;
-use crate::batch::Clock;
-use crate::commit::{Opened, Outputs, PreparedBatch, commit};
+use crate::checkpoint::Durable;
+use crate::commit::{OpenSinks, Outputs, PreparedBatch, commit};
 use crate::crash::point;
 use crate::error::{Error, Result};
+use crate::journal::Ticket;
+use crate::program::Clock;
+use crate::program::{Listener, tell};
 
 /// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
 /// a database) may need some time, and the first retry should not wait long.
@@ -32,38 +33,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// hundredth of that.
 const LAST_STEPS: Duration = Duration::from_secs(1);
 
-/// What comes back to the loop.
-pub(super) enum Message {
-    Event(Event),
-    Ran {
-        batch: BatchTime,
-        attempt: u32,
-        result: Result<Vec<PreparedBatch>>,
-    },
-    Committed {
-        batch: BatchTime,
-        outputs: Vec<PreparedBatch>,
-        result: Result<()>,
-    },
-    /// The records of a batch are set aside, or could not be.
-    SetAside {
-        batch: BatchTime,
-        result: Result<()>,
-    },
-    /// The program is to stop; with the `failure`, if there is one.
-    Stop {
-        graceful: bool,
-        failure: Option<Error>,
-    },
-}
-
 pub(super) struct Master {
     pub controller: Controller,
     pub clock: Clock,
     pub workers: Arc<dyn Workers>,
     pub outputs: Arc<Outputs>,
     /// Closed when no commit is under way any more.
-    pub opened: Arc<Opened>,
+    pub opened: Arc<OpenSinks>,
     /// The program has stopped: no further output is called.
     pub over: CancellationToken,
     pub durable: Option<Arc<Durable>>,
@@ -72,12 +48,12 @@ pub(super) struct Master {
     pub listeners: Vec<Arc<dyn Listener>>,
     pub messages: mpsc::UnboundedSender<Message>,
     pub watched: Arc<Watched>,
-    pub state: State,
+    pub state: LoopState,
 }
 
 /// What the loop remembers between commands.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct LoopState {
     wake: Option<Timestamp>,
     /// The boundary that the clock was said to be behind of.
     behind: Option<Timestamp>,
@@ -106,7 +82,7 @@ pub(super) struct Cut {
     pub last_error: Option<Error>,
 }
 
-impl State {
+impl LoopState {
     /// A batch that was cut, by this process or by an earlier one.
     pub fn add(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, ticket: Option<Ticket>) {
         let cut = Cut {
@@ -347,7 +323,12 @@ impl Master {
             return;
         };
         match self.workers.capture(&plan) {
-            Ok(states) => durable.checkpoint(plan, states, Arc::clone(&self.workers)),
+            Ok(states) => {
+                let workers = Arc::clone(&self.workers);
+                durable.checkpoint(plan, states, move |batch, covered| {
+                    workers.covered(batch, covered)
+                });
+            }
             Err(error) => tracing::error!(%batch, %error, "no checkpoint was made"),
         }
     }

@@ -7,21 +7,23 @@ use dstreams_control::{BatchTime, Event, ReceiverId};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::durable::Durable;
-use super::durable::restore::Restored;
 use super::lane::{Lane, Seal};
-use super::listener::Listener;
-use super::parts::Parts;
+use super::mailbox::Mailbox;
 use super::source::{Sources, run_source};
-use super::workers::{Held, Mailbox};
+use super::workers::Usage;
+use crate::blocks::BlockStore;
+use crate::blocks::Budget;
+use crate::checkpoint::Durable;
+use crate::checkpoint::recover::Restored;
 use crate::error::Error;
-use crate::receive::{Budget, Closing, DeadLetters, Ingest, Intake, Source};
-use crate::replicate::BlockStore;
+use crate::program::Description;
+use crate::program::Listener;
+use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
 
 /// How long the last blocks may take to the disk when the program has ended.
 const LAST_SYNC: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The receivers of one process.
 pub struct Receivers {
     intakes: Vec<Arc<Intake>>,
     store: Arc<BlockStore>,
@@ -63,7 +65,7 @@ impl Receivers {
     pub fn add(
         &mut self,
         input: u32,
-        parts: &Parts,
+        parts: &Description,
         kept: Option<(&Arc<Durable>, &Restored)>,
     ) -> Arc<Intake> {
         let (name, schema) = parts.inputs().swap_remove(input as usize);
@@ -164,13 +166,13 @@ impl Receivers {
         self.mailbox.send(Event::Reported {
             batch,
             receiver: intake.receiver(),
-            blocks: self.store.seal(intake, last),
+            blocks: self.store.insert_all(intake.seal(last)),
         });
     }
 
     /// What they hold, and their dead letters.
-    pub fn held(&self) -> Held {
-        Held {
+    pub fn held(&self) -> Usage {
+        Usage {
             block_memory: self.budget.used(),
             blocks: self.store.len(),
             dead_letters: self.dead_letters.counts(),

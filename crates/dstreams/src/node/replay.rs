@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use dstreams_control::BatchTime;
 
-use super::context::StreamContext;
-use super::durable::set_aside;
 use super::local::{new_states, run_on};
-use super::parts::Parts;
+use crate::checkpoint::set_aside;
 use crate::commit::Dataset;
 use crate::error::{Error, Result};
 use crate::execute::LocalEngine;
+use crate::program::Description;
+use crate::program::StreamContext;
 
 impl StreamContext {
     /// Runs a batch that was set aside in the directory `dir` alone, in this process: to find out what is wrong with its
@@ -29,7 +29,7 @@ impl StreamContext {
     /// # }
     /// ```
     pub async fn replay(self, dir: impl AsRef<Path>, batch: BatchTime) -> Result<u64> {
-        let parts = Parts::of(self)?;
+        let parts = Description::of(self)?;
         let schemas: Vec<_> = parts
             .inputs()
             .into_iter()

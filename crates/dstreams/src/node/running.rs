@@ -11,12 +11,12 @@ use datafusion::prelude::SessionContext;
 use dstreams_control::{BatchReport, BatchTime, Event};
 use tokio::sync::{mpsc, watch};
 
-use super::durable::lineage::Lineage;
-use super::durable::{CheckpointFailures, Durable};
-use super::master::Message;
+use super::mailbox::Message;
 use super::workers::Workers;
-use crate::batch::Clock;
+use crate::checkpoint::lineage::Lineage;
+use crate::checkpoint::{CheckpointFailures, Durable};
 use crate::error::{Error, Result};
+use crate::program::Clock;
 use crate::stream::extreme::register_extremes;
 
 /// How long states that cannot be read now are asked for.

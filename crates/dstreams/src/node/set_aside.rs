@@ -8,7 +8,8 @@ use std::sync::Arc;
 use dstreams_control::{BatchTime, Event};
 use futures::{StreamExt, stream};
 
-use super::master::{Master, Message};
+use super::mailbox::Message;
+use super::master::Master;
 use crate::crash::point;
 use crate::error::{Error, Result};
 

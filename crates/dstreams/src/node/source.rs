@@ -12,8 +12,8 @@ use futures::future::join_all;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{Listener, tell};
 use crate::error::{BoxError, Error, Result};
+use crate::program::{Listener, tell};
 use crate::receive::{Closing, Ingest, Intake, Source};
 use crate::stream::rows::panic_message;
 

@@ -1,13 +1,13 @@
 //! [`SourcesEnd`]: stops a program when all its sources have ended.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::listener::Listener;
-use super::workers::Mailbox;
+use super::mailbox::{Inbox, Mailbox};
 use crate::error::Error;
+use crate::program::{Description, Listener};
 
 /// Counts the ends of sources, each of which ends once, and tells the master's loop of the last.
-pub(super) struct SourcesEnd {
+struct SourcesEnd {
     left: Mutex<Left>,
     mailbox: Mailbox,
 }
@@ -18,8 +18,18 @@ struct Left {
     error: Option<Error>,
 }
 
+impl Inbox {
+    /// Makes the program stop once all its sources have ended, if it is set to. Call it before sources run.
+    pub fn stop_when_sources_end(&self, parts: &mut Description) {
+        if let Some(sources) = parts.sources_to_wait_for() {
+            let ends = SourcesEnd::new(sources, self.mailbox());
+            parts.listeners.push(Arc::new(ends));
+        }
+    }
+}
+
 impl SourcesEnd {
-    pub fn new(sources: usize, mailbox: Mailbox) -> Self {
+    fn new(sources: usize, mailbox: Mailbox) -> Self {
         let left = Mutex::new(Left {
             sources,
             error: None,

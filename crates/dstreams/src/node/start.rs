@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use dstreams_control::{Controller, Restored};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::context::StreamContext;
-use super::durable::{Durable, restore};
 use super::local::ThisProcess;
-use super::master::{Master, Message, State, pause_before};
-use super::parts::Parts;
+use super::mailbox::Inbox;
+use super::master::{LoopState, Master, pause_before};
 use super::running::{Running, Summary, Watched};
-use super::workers::{Mailbox, Workers};
+use super::workers::Workers;
+use crate::checkpoint::{Durable, recover};
 use crate::commit::Outputs;
 use crate::config::OnFailure;
 use crate::error::{Error, Result};
+use crate::program::Description;
+use crate::program::StreamContext;
 
 impl StreamContext {
     /// Opens the sources, plans the graph and starts. Must be called inside a tokio runtime, which
@@ -27,10 +28,10 @@ impl StreamContext {
     /// Fails if there is no output, if two streams have one name, if an address is in use, or if the graph cannot be
     /// planned. Then whatever was opened is closed again: the same program may be started at once.
     pub async fn start(self) -> Result<Running> {
-        let mut parts = Parts::of(self)?;
+        let mut parts = Description::of(self)?;
         parts.may_set_aside()?;
         let inbox = Inbox::new();
-        parts.listen_for_the_end(&inbox.mailbox());
+        inbox.stop_when_sources_end(&mut parts);
         let lock = parts.lock()?;
         parts.open_sinks().await?;
         let Some(lock) = lock else {
@@ -54,7 +55,7 @@ impl StreamContext {
 pub async fn replay(
     workers: &dyn Workers,
     durable: &Durable,
-    restored: restore::Restored,
+    restored: recover::Restored,
     attempts: u32,
 ) -> Result<Restored> {
     let begun = Instant::now();
@@ -86,26 +87,6 @@ pub async fn replay(
     Ok(restored.controller)
 }
 
-/// The inbox of a master's loop that has not started.
-pub struct Inbox(
-    mpsc::UnboundedSender<Message>,
-    mpsc::UnboundedReceiver<Message>,
-);
-
-impl Inbox {
-    /// An empty one.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        Inbox(sender, receiver)
-    }
-
-    /// Where events are sent to.
-    pub fn mailbox(&self) -> Mailbox {
-        Mailbox(self.0.clone())
-    }
-}
-
 /// Sources that run already must not outlive a start that failed: they hold addresses, and acknowledge.
 async fn end_if_failed<T>(workers: &dyn Workers, started: Result<T>) -> Result<T> {
     if started.is_err() {
@@ -117,7 +98,7 @@ async fn end_if_failed<T>(workers: &dyn Workers, started: Result<T>) -> Result<T
 
 /// Starts the master's loop over workers that are there; after an earlier process where one left something.
 pub async fn run_on(
-    parts: Parts,
+    parts: Description,
     workers: Arc<dyn Workers>,
     inbox: Inbox,
     addresses: BTreeMap<String, SocketAddr>,
@@ -128,7 +109,7 @@ pub async fn run_on(
 }
 
 fn begin(
-    mut parts: Parts,
+    mut parts: Description,
     workers: Arc<dyn Workers>,
     inbox: Inbox,
     addresses: BTreeMap<String, SocketAddr>,
@@ -140,7 +121,7 @@ fn begin(
         .into_iter()
         .map(|(_, schema)| schema)
         .collect();
-    let Parts {
+    let Description {
         graph,
         config,
         clock,
@@ -181,7 +162,7 @@ fn begin(
     restored.begin_after =
         opened.begin_after(&restored, clock.now(), config.interval.as_millis() as u64)?;
     let last = restored.last_committed;
-    let mut state = State::default();
+    let mut state = LoopState::default();
     for (batch, blocks) in &restored.pending {
         state.add(*batch, blocks.clone(), None);
         if restored.set_aside.contains(batch) {

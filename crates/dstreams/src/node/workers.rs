@@ -6,16 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::durable::Covered;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, Event, ReceiverId};
-use tokio::sync::mpsc;
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
-use super::durable::checkpoint::{CheckpointPlan, Writing};
-use super::durable::set_aside::Earlier;
-use super::master::Message;
+use crate::blocks::Block;
+use crate::checkpoint::set_aside::Earlier;
+use crate::checkpoint::writer::{CheckpointPlan, Writing};
 use crate::commit::Dataset;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::Plans;
-use crate::receive::Block;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out what the
 /// master's controller decides; what takes time is started, and its end comes back as an event.
@@ -27,7 +25,7 @@ pub trait Workers: Send + Sync + 'static {
     /// The receivers that are there at the start.
     fn receivers(&self) -> Vec<ReceiverId>;
 
-    /// Has every receiver seal what it has, and answer with [`Event::Reported`].
+    /// Has every receiver seal what it has, and answer with [`Event::Reported`](dstreams_control::Event::Reported).
     fn seal(&self, batch: BatchTime);
 
     /// Takes in nothing more.
@@ -72,7 +70,7 @@ pub trait Workers: Send + Sync + 'static {
     async fn end(&self, failed: bool);
 
     /// What is held now.
-    fn held(&self) -> Held;
+    fn held(&self) -> Usage;
 
     /// The rows of a state as of a batch that took effect, by partition; fails where one of these has that version no
     /// more: see [`States::table`](crate::state::States::table).
@@ -88,7 +86,7 @@ pub trait Workers: Send + Sync + 'static {
 
 /// What receivers hold.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
+pub struct Usage {
     /// Bytes that received records hold.
     pub block_memory: usize,
     /// Sealed blocks.
@@ -99,20 +97,4 @@ pub struct Held {
     pub rejected: BTreeMap<String, u64>,
     /// Producers that were forgotten because there were too many.
     pub forgotten_producers: u64,
-}
-
-/// Where workers send events to: the inbox of the master's loop.
-#[derive(Clone)]
-pub struct Mailbox(pub(super) mpsc::UnboundedSender<Message>);
-
-impl Mailbox {
-    /// Sends an event; without effect once the loop has ended.
-    pub fn send(&self, event: Event) {
-        let _ = self.0.send(Message::Event(event));
-    }
-
-    /// Has the program stop, and if there is a `failure`, end with it.
-    pub fn stop(&self, graceful: bool, failure: Option<Error>) {
-        let _ = self.0.send(Message::Stop { graceful, failure });
-    }
 }

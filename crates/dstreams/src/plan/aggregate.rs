@@ -18,7 +18,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::combine::CombineExec;
 use crate::error::Result;
-use crate::stream::agg::{AggPlan, Finish, Function, Part};
+use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
 use crate::stream::extreme::{greatest, least};
 use crate::stream::rows::{RowsFn, RowsTask};
 
@@ -67,7 +67,7 @@ impl Aggregation<'_> {
 
     /// Counts of texts are combined before they are grouped.
     fn combined(&self, input: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let counts = |part: &Part| part.function == Function::Count && part.column.is_none();
+        let counts = |part: &AggPart| part.function == Function::Count && part.column.is_none();
         let texts = self.keys == 1 && *self.input.field(0).data_type() == DataType::Utf8View;
         if !texts || !matches!(&self.plan.parts[..], [part] if counts(part)) {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Aggregation<'_> {
         )?))
     }
 
-    fn part(&self, at: usize, part: &Part) -> Result<Arc<AggregateFunctionExpr>> {
+    fn part(&self, at: usize, part: &AggPart) -> Result<Arc<AggregateFunctionExpr>> {
         let function = match part.function {
             Function::Count => count::count_udaf(),
             Function::Sum | Function::High => sum::sum_udaf(),

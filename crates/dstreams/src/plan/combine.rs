@@ -18,7 +18,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
-use super::node::{leaf_node, properties};
+use super::exec_node::{leaf_node, properties};
 use crate::error::Result;
 use crate::stream::record::{Builder, TextBuilder};
 
@@ -37,10 +37,10 @@ pub(super) struct CombineExec {
 
 /// Tables that no task uses now: a batch should not pay for making one.
 #[derive(Debug, Default)]
-struct Tables(Mutex<Vec<Vec<Place>>>);
+struct Tables(Mutex<Vec<Vec<RowPlace>>>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct RowPlace {
     view: u128,
     count: i64,
 }
@@ -103,12 +103,12 @@ leaf_node!(CombineExec, input, |_: &CombineExec| format!(
 ));
 
 impl Tables {
-    fn take(&self) -> Vec<Place> {
+    fn take(&self) -> Vec<RowPlace> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        table.unwrap_or_else(|| vec![Place::default(); PLACES])
+        table.unwrap_or_else(|| vec![RowPlace::default(); PLACES])
     }
 
-    fn give_back(&self, table: Vec<Place>) {
+    fn give_back(&self, table: Vec<RowPlace>) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -119,7 +119,7 @@ impl Tables {
 /// One task's run.
 struct Combiner {
     /// A place with a count of 0 is free. Given back, all are.
-    places: Vec<Place>,
+    places: Vec<RowPlace>,
     tables: Arc<Tables>,
     schema: SchemaRef,
     target: usize,

@@ -16,10 +16,10 @@ use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
 use super::cut::{Cuts, by_all_columns, cut, keeps_state, partitions};
 use super::datasets::{DatasetScanExec, Slot};
-use super::held::Views;
-use super::node::internal;
+use super::exec_node::internal;
+use super::query_input::InputTable;
 use super::reduce::ReduceExec;
-use super::relation::InputTable;
+use super::state_views::Views;
 use super::template::{Route, Stage, StateSpec, Step, Template};
 use super::total_order::first_rows;
 use crate::error::{Error, Operator, Result};
@@ -28,7 +28,7 @@ use crate::stream::graph::{Graph, NodeId, Op};
 use crate::stream::relational::Query;
 use crate::stream::rows::Rename;
 
-type Plan = Arc<dyn ExecutionPlan>;
+type ExecPlan = Arc<dyn ExecutionPlan>;
 
 /// Compiles `graph` for batches whose inputs are read by `tasks` tasks; keyed data of windows has
 /// `parts` partitions whatever the number of tasks. The second result is what each state is.
@@ -85,7 +85,7 @@ struct Compiler<'a> {
     /// Nodes whose dataset has a slot: it, and its number of partitions.
     done: HashMap<NodeId, (Slot, usize)>,
     /// States that are there: the plans that read them.
-    held: HashMap<NodeId, Plan>,
+    held: HashMap<NodeId, ExecPlan>,
     /// And what is in the dataset of each.
     views: HashMap<NodeId, Views>,
 }
@@ -96,13 +96,13 @@ impl Compiler<'_> {
         Slot(self.slots - 1)
     }
 
-    fn scan(&self, slot: Slot, schema: SchemaRef, partitions: usize) -> Plan {
+    fn scan(&self, slot: Slot, schema: SchemaRef, partitions: usize) -> ExecPlan {
         let scan = DatasetScanExec::new(slot, schema, partitions, self.rows_per_batch);
         Arc::new(scan)
     }
 
     /// A stage that runs `plan`; returns its dataset and number of partitions.
-    fn stage(&mut self, plan: Plan, route: Route, node: NodeId) -> (Slot, usize) {
+    fn stage(&mut self, plan: ExecPlan, route: Route, node: NodeId) -> (Slot, usize) {
         let into = self.slot();
         let tasks = partitions(&plan);
         let parts = match &route {
@@ -123,7 +123,7 @@ impl Compiler<'_> {
         (into, parts)
     }
 
-    fn exchange(&mut self, plan: Plan, route: Route, node: NodeId) -> Plan {
+    fn exchange(&mut self, plan: ExecPlan, route: Route, node: NodeId) -> ExecPlan {
         let schema = plan.schema();
         let (slot, parts) = self.stage(plan, route, node);
         self.scan(slot, schema, parts)
@@ -145,7 +145,7 @@ impl Compiler<'_> {
 
     /// The plan by which a reader reads a node: its own, or a scan of its dataset if others read
     /// it too.
-    fn shared(&mut self, id: NodeId) -> Result<Plan> {
+    fn shared(&mut self, id: NodeId) -> Result<ExecPlan> {
         let source = matches!(self.graph.node(id).op, Op::Source(_));
         if source || self.graph.readers(id) < 2 {
             return self.node(id);
@@ -160,7 +160,7 @@ impl Compiler<'_> {
         Ok(self.scan(slot, schema, parts))
     }
 
-    fn node(&mut self, id: NodeId) -> Result<Plan> {
+    fn node(&mut self, id: NodeId) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let schema = Arc::clone(&node.schema);
         let operator = node.operator.clone();
@@ -225,11 +225,11 @@ impl Compiler<'_> {
     fn aggregate(
         &mut self,
         id: NodeId,
-        input: Plan,
+        input: ExecPlan,
         before: SchemaRef,
         keys: usize,
         plan: &AggPlan,
-    ) -> Result<Plan> {
+    ) -> Result<ExecPlan> {
         let aggregation = Aggregation {
             keys,
             plan,
@@ -248,7 +248,7 @@ impl Compiler<'_> {
         aggregation.last(split)
     }
 
-    fn query(&mut self, id: NodeId, query: &Query) -> Result<Plan> {
+    fn query(&mut self, id: NodeId, query: &Query) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let mut inputs = Vec::new();
         let mut tables = Vec::new();
@@ -285,7 +285,7 @@ impl Compiler<'_> {
 
     /// All rows of an input of a query as one partition, in an order that is the same whatever the number of tasks:
     /// that in which they were received, where it is left; else by all columns.
-    fn in_order(&mut self, plan: Plan, input: NodeId, query: NodeId) -> Result<Plan> {
+    fn in_order(&mut self, plan: ExecPlan, input: NodeId, query: NodeId) -> Result<ExecPlan> {
         let mut plan = plan;
         if partitions(&plan) > 1 {
             plan = self.exchange(plan, Route::Gather, query);
@@ -311,16 +311,16 @@ impl Compiler<'_> {
 struct QueryCuts<'c, 'g> {
     compiler: &'c mut Compiler<'g>,
     node: NodeId,
-    inputs: Vec<Plan>,
+    inputs: Vec<ExecPlan>,
     in_order: bool,
 }
 
 impl Cuts for QueryCuts<'_, '_> {
-    fn stage(&mut self, plan: Plan, route: Route) -> Result<Plan> {
+    fn stage(&mut self, plan: ExecPlan, route: Route) -> Result<ExecPlan> {
         Ok(self.compiler.exchange(plan, route, self.node))
     }
 
-    fn input(&mut self, input: usize) -> Result<Plan> {
+    fn input(&mut self, input: usize) -> Result<ExecPlan> {
         match self.inputs.get(input) {
             Some(plan) => Ok(Arc::clone(plan)),
             None => Ok(internal(format!("the query has no input {input}"))?),
@@ -333,15 +333,21 @@ impl Cuts for QueryCuts<'_, '_> {
 }
 
 fn apply(
-    input: Plan,
+    input: ExecPlan,
     rows: Arc<dyn crate::stream::rows::RowsFn>,
     schema: SchemaRef,
     operator: &Operator,
-) -> Plan {
+) -> ExecPlan {
     Arc::new(ApplyExec::new(input, rows, schema, operator.clone()))
 }
 
-fn results(parts: Plan, keys: usize, plan: &AggPlan, schema: SchemaRef, at: &Operator) -> Plan {
+fn results(
+    parts: ExecPlan,
+    keys: usize,
+    plan: &AggPlan,
+    schema: SchemaRef,
+    at: &Operator,
+) -> ExecPlan {
     let results = Results {
         keys,
         finish: plan.finish.clone(),
@@ -351,7 +357,7 @@ fn results(parts: Plan, keys: usize, plan: &AggPlan, schema: SchemaRef, at: &Ope
 }
 
 /// The first rows of each partition by value, descending, then by key.
-fn top(input: Plan, schema: &SchemaRef, keys: usize, limit: usize) -> Result<Plan> {
+fn top(input: ExecPlan, schema: &SchemaRef, keys: usize, limit: usize) -> Result<ExecPlan> {
     if limit == 0 {
         // A sort for no rows panics.
         return Ok(Arc::new(LocalLimitExec::new(input, 0)));

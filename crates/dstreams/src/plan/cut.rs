@@ -22,8 +22,8 @@ use datafusion::physical_plan::{
 };
 
 use super::aggregate::column;
-use super::node::internal;
-use super::relation::InputExec;
+use super::exec_node::internal;
+use super::query_input::InputExec;
 use super::template::Route;
 use super::total_order::{first_rows, of_values};
 use crate::error::Result;

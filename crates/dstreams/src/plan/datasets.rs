@@ -10,7 +10,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 
-use super::node::{internal, leaf_node, properties};
+use super::exec_node::{internal, leaf_node, properties};
 
 /// Place of a dataset in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl DatasetScanExec {
                 self.slot
             ));
         };
-        let pieces = Pieces {
+        let pieces = Rebatch {
             rows: rows.clone().into_iter(),
             size: self.rows_per_batch,
             rest: None,
@@ -90,14 +90,14 @@ impl DatasetScanExec {
 /// there are operators (joins without keys) whose order of rows follows that of batches, and the
 /// same rows come in other batches over a network. Pieces that fit the caches are faster, too.
 /// Slicing copies nothing; only what lies across batches is put together.
-struct Pieces {
+struct Rebatch {
     rows: std::vec::IntoIter<RecordBatch>,
     size: usize,
     /// What is left of a batch.
     rest: Option<RecordBatch>,
 }
 
-impl Iterator for Pieces {
+impl Iterator for Rebatch {
     type Item = EngineResult<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {

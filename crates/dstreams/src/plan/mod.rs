@@ -12,21 +12,22 @@ mod combine;
 mod compile;
 mod cut;
 mod datasets;
-mod held;
-mod node;
+mod exec_node;
 mod plans;
+mod query_input;
 mod reads;
 mod reduce;
-mod relation;
 mod route;
+pub(crate) mod split;
+mod state_views;
 mod template;
 mod total_order;
 
 pub use datasets::{Datasets, Partitions, Slot};
-#[cfg(test)]
-pub(crate) use held::Views;
 pub use plans::Plans;
 pub use reads::Read;
 pub use route::split_by_route;
+#[cfg(test)]
+pub(crate) use state_views::Views;
 pub(crate) use template::Update;
 pub use template::{KeyedSpec, Route, Stage, StateSpec, StateStep, Step, Template, WindowSpec};

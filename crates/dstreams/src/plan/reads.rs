@@ -6,11 +6,11 @@ use datafusion::physical_plan::union::UnionExec;
 
 use super::cut::partitions;
 use super::datasets::{DatasetScanExec, Slot};
-use super::node::internal;
+use super::exec_node::internal;
 use super::template::Stage;
 use crate::error::Result;
 
-type Plan = std::sync::Arc<dyn ExecutionPlan>;
+type PlanRef = std::sync::Arc<dyn ExecutionPlan>;
 
 /// A partition of a dataset that a task reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Stage {
     }
 }
 
-fn reads(plan: &Plan) -> Result<Vec<Vec<Read>>> {
+fn reads(plan: &PlanRef) -> Result<Vec<Vec<Read>>> {
     let count = partitions(plan);
     if let Some(scan) = plan.downcast_ref::<DatasetScanExec>() {
         let read = |partition| Read {

@@ -15,7 +15,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
 
-use super::node::{leaf_node, properties};
+use super::exec_node::{leaf_node, properties};
 use crate::error::{Error, Operator, Result};
 use crate::stream::rows::{Reducer, panic_message};
 

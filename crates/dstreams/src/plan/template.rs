@@ -8,7 +8,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::aggregate::Results;
 use super::datasets::Slot;
-use super::held::Views;
+use super::state_views::Views;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::rows::RowsTask;

@@ -38,7 +38,7 @@ const MOST_SPARE: usize = 1024;
 /// As many are for connections in any case: each address has one that nobody has taken yet.
 const LEAST: usize = 8;
 
-/// See the module.
+/// Accepts connections of one address, up to a limit.
 pub struct Acceptor {
     listener: TcpListener,
     address: SocketAddr,

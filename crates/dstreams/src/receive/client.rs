@@ -30,8 +30,8 @@ use self::call::Call;
 use self::producers::Producers;
 use self::service::Service;
 use super::accept::Acceptor;
-use super::ingest::Ingest;
-use super::source::{Closing, Place, Source};
+use super::intake::Ingest;
+use super::source::{Closing, Source, SourcePlacement};
 use crate::error::{BoxError, Error};
 
 /// Bytes a client may send on a call before they are read. HTTP/2's own 64 KiB hold a client of
@@ -76,7 +76,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Clone)]
 pub struct Clients {
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     max_message_bytes: usize,
 }
 
@@ -106,7 +106,7 @@ impl Embedded {
 }
 
 /// What the server and the sources of its streams have in common.
-struct Shared {
+struct ServerState {
     address: String,
     streams: Mutex<BTreeMap<String, Arc<Stream>>>,
     /// The server, while a source lives that needs it.
@@ -144,7 +144,7 @@ impl Clients {
     /// Listens on `address` (host and port; port 0 for a free one) when the context starts.
     pub fn listen(address: &str) -> Self {
         Clients {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ServerState {
                 address: address.to_owned(),
                 streams: Mutex::default(),
                 serving: tokio::sync::Mutex::default(),
@@ -234,7 +234,7 @@ impl Clients {
     }
 }
 
-impl Shared {
+impl ServerState {
     fn streams(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Stream>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -293,8 +293,8 @@ impl Source for ClientSource {
         let _ = self.stream.ingest.set(ingest.clone());
     }
 
-    fn place(&self) -> Place {
-        Place::Everywhere(self.clients.clone())
+    fn place(&self) -> SourcePlacement {
+        SourcePlacement::Everywhere(self.clients.clone())
     }
 
     async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {

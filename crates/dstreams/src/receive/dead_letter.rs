@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dstreams_control::ReceiverId;
 
-use super::ingest::Intake;
+use super::intake::Intake;
 use crate::error::Result;
 use crate::stream::record::batch_of;
 
@@ -40,7 +40,7 @@ pub struct DeadLetters(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    counts: Mutex<BTreeMap<String, Count>>,
+    counts: Mutex<BTreeMap<String, LetterCount>>,
     intake: Mutex<Option<Arc<Intake>>>,
     /// Parts of streams that an earlier process has passed on letters of, and that were forgotten since.
     forgotten: Mutex<BTreeSet<String>>,
@@ -180,7 +180,7 @@ pub struct Letter {
 
 /// Dead letters of one stream.
 #[derive(Default)]
-struct Count {
+struct LetterCount {
     all: u64,
     /// When the second began in which so many were logged.
     second: Option<Instant>,
@@ -189,7 +189,7 @@ struct Count {
     others: u64,
 }
 
-impl Count {
+impl LetterCount {
     /// Whether to log the next one, and how many others there were before it.
     fn log(&mut self, now: Instant) -> Option<u64> {
         let second = self
@@ -229,8 +229,8 @@ mod tests {
     use dstreams_control::ReceiverId;
 
     use super::*;
+    use crate::blocks::Budget;
     use crate::config::Config;
-    use crate::receive::Budget;
     use crate::stream::record::{Record, records_of};
 
     fn letter(reason: &str, at: u64) -> Letter {
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_them_is_not_a_flood_of_lines_in_the_log() {
-        let (mut count, begun) = (Count::default(), Instant::now());
+        let (mut count, begun) = (LetterCount::default(), Instant::now());
         let logged = (0..10_000)
             .filter_map(|_| count.log(begun))
             .collect::<Vec<_>>();

@@ -3,7 +3,7 @@
 /// So many bytes are enough to know.
 pub(super) const HEAD: usize = 64;
 
-/// See the module.
+/// What the first bytes of a file or a connection say about the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First {
     /// It is read as UTF-8, behind a byte order mark of so many bytes.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::ingest::Ingest;
+use super::intake::Ingest;
 use super::source::{Closing, Source};
 use crate::error::{BoxError, Result};
 use crate::stream::record::{Record, batch_of};

@@ -3,7 +3,7 @@
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::DataType;
 
-use super::block;
+use crate::encoding;
 use crate::error::{Error, Result};
 
 /// The most bytes that are pushed at once. A push of more than the memory for records goes through alone.
@@ -12,7 +12,7 @@ pub const PUSH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 1 << 30 };
 /// Refuses records, of so many `bytes` with what they share, that are more at once than an entry of a journal or any
 /// buffer on its way has room for, and single ones of more than `most` bytes.
 pub fn check_size(stream: &str, records: &RecordBatch, bytes: usize, most: usize) -> Result<()> {
-    if bytes > PUSH_BYTES && block::bytes_of(records) > PUSH_BYTES {
+    if bytes > PUSH_BYTES && encoding::bytes_of(records) > PUSH_BYTES {
         return Err(Error::Schema {
             what: format!("records of one push for stream `{stream}`"),
             expected: format!("{PUSH_BYTES} bytes at most; push them in smaller batches"),
@@ -74,9 +74,10 @@ mod tests {
     use dstreams_control::ReceiverId;
 
     use super::*;
+    use crate::blocks::Budget;
     use crate::config::Config;
     use crate::error::Error;
-    use crate::receive::{Budget, DeadLetters, Intake};
+    use crate::receive::{DeadLetters, Intake};
     use crate::record::batch_of;
     use crate::stream::record::Record;
 

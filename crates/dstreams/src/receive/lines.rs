@@ -12,9 +12,9 @@ use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::SchemaRef;
 use memchr::memchr_iter;
 
-use super::budget::{Budget, Share, Unfinished};
 use super::dead_letter::KEPT;
 use super::first::{First, HEAD};
+use crate::blocks::{Budget, BudgetShare, Unfinished};
 use crate::error::Result;
 use crate::stream::record::{trusted_views, view_at};
 
@@ -35,11 +35,11 @@ pub(crate) struct BadLine {
 }
 
 /// Lines of one producer.
-pub(crate) struct Lines {
+pub(crate) struct LineBuffer {
     schema: SchemaRef,
     limit: usize,
     chunk: BytesMut,
-    memory: Option<Share>,
+    memory: Option<BudgetShare>,
     /// For a long line that is not whole, while there is no memory.
     unfinished: Option<Unfinished>,
     /// The receiver knows that there are lines.
@@ -74,9 +74,9 @@ struct Skipped {
     is_return: bool,
 }
 
-impl Lines {
+impl LineBuffer {
     pub fn new(schema: SchemaRef, limit: usize) -> Self {
-        Lines {
+        LineBuffer {
             schema,
             limit,
             chunk: BytesMut::new(),
@@ -111,7 +111,7 @@ impl Lines {
     }
 
     /// Takes a fresh chunk, whose memory is accounted for. The lines so far were taken before.
-    pub fn grow(&mut self, bytes: usize, memory: Share) {
+    pub fn grow(&mut self, bytes: usize, memory: BudgetShare) {
         self.memory = Some(memory);
         self.unfinished = None;
         let partial = self.chunk.len() - self.line;
@@ -288,8 +288,8 @@ impl Lines {
     }
 
     /// The lines found so far. The rest of the chunk stays to go on with, unless it is to be given
-    /// up because others wait for memory; then [`Lines::release`] or [`Lines::pause`] follows.
-    pub fn take(&mut self, give_up: bool) -> Result<Option<(RecordBatch, usize, Share)>> {
+    /// up because others wait for memory; then [`LineBuffer::release`] or [`LineBuffer::pause`] follows.
+    pub fn take(&mut self, give_up: bool) -> Result<Option<(RecordBatch, usize, BudgetShare)>> {
         let used = self.line;
         self.told = false;
         let mut lines = None;

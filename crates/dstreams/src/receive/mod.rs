@@ -7,14 +7,12 @@
 //! only; a source that fails ends with its error, and the context goes on with the others.
 
 mod accept;
-mod block;
-mod budget;
 pub(crate) mod client;
 mod dead_letter;
 mod files;
 mod first;
 mod generator;
-mod ingest;
+mod intake;
 mod largest;
 mod lines;
 pub mod message;
@@ -26,14 +24,11 @@ pub use client::{Claims, Clients, Embedded};
 pub use dead_letter::DeadLetter;
 pub use files::Files;
 pub use generator::Generator;
-pub use ingest::Ingest;
+pub use intake::Ingest;
 pub use queue::Queue;
-pub use source::{Closing, Place, Source};
+pub use source::{Closing, Source, SourcePlacement};
 pub use tcp::TcpText;
 
 pub use accept::Acceptor;
-pub use block::Block;
-pub(crate) use block::bytes_of;
-pub use budget::{Budget, Share};
 pub use dead_letter::DeadLetters;
-pub use ingest::Intake;
+pub use intake::Intake;

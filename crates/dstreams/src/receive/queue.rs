@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
-use super::ingest::Ingest;
-use super::source::{Closing, Place, Source};
+use super::intake::Ingest;
+use super::source::{Closing, Source, SourcePlacement};
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::{Record, batch_of};
 
@@ -65,8 +65,8 @@ impl Source for QueueSource {
         Arc::clone(&self.schema)
     }
 
-    fn place(&self) -> Place {
-        Place::Master
+    fn place(&self) -> SourcePlacement {
+        SourcePlacement::Master
     }
 
     fn connect(&mut self, ingest: &Ingest) {

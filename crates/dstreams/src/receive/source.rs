@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use tokio_util::sync::CancellationToken;
 
-use super::ingest::Ingest;
+use super::intake::Ingest;
 use crate::error::BoxError;
 
 /// Brings records into an input stream.
@@ -58,8 +58,8 @@ pub trait Source: Send + 'static {
 
     /// Where it runs on a cluster.
     #[doc(hidden)]
-    fn place(&self) -> Place {
-        Place::OneWorker
+    fn place(&self) -> SourcePlacement {
+        SourcePlacement::OneWorker
     }
 
     /// Called once before the first batch; a source that is fed from elsewhere keeps the handle.
@@ -74,7 +74,7 @@ pub trait Source: Send + 'static {
 
 /// Where a source runs on a cluster.
 #[doc(hidden)]
-pub enum Place {
+pub enum SourcePlacement {
     /// On one worker, and on another one when that is lost.
     OneWorker,
     /// On every worker, for clients.

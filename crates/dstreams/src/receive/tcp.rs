@@ -12,11 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::accept::{Accepted, Acceptor};
-use super::budget::Share;
 use super::dead_letter::Letter;
-use super::ingest::{Ingest, Intake, OpenBuffer};
-use super::lines::{BadLine, Lines};
+use super::intake::{Ingest, Intake, OpenBuffer};
+use super::lines::{BadLine, LineBuffer};
 use super::source::{Closing, Source};
+use crate::blocks::BudgetShare;
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::Record;
 
@@ -131,19 +131,19 @@ struct Connection {
     peer: SocketAddr,
     intake: Arc<Intake>,
     ingest: Ingest,
-    lines: Arc<Shared>,
+    lines: Arc<SharedLines>,
 }
 
 /// The lines of a connection, which the receiver flushes when it seals a block.
-struct Shared(Mutex<Lines>);
+struct SharedLines(Mutex<LineBuffer>);
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Lines> {
+impl SharedLines {
+    fn lock(&self) -> MutexGuard<'_, LineBuffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl OpenBuffer for Shared {
+impl OpenBuffer for SharedLines {
     fn flush(&self, intake: &Intake) -> Result<()> {
         let mut lines = self.lock();
         let give_up = intake.budget.is_waited_for();
@@ -155,7 +155,7 @@ impl OpenBuffer for Shared {
     }
 }
 
-fn add(intake: &Intake, taken: Option<(RecordBatch, usize, Share)>) -> Result<()> {
+fn add(intake: &Intake, taken: Option<(RecordBatch, usize, BudgetShare)>) -> Result<()> {
     match taken {
         Some((records, bytes, memory)) => intake.add(records, bytes, memory, None).map(drop),
         None => Ok(()),
@@ -163,7 +163,7 @@ fn add(intake: &Intake, taken: Option<(RecordBatch, usize, Share)>) -> Result<()
 }
 
 /// How a connection ended.
-enum End {
+enum Disconnect {
     Closed,
     Broken(std::io::Error),
     /// The context closes; nothing more was there to read.
@@ -173,9 +173,9 @@ enum End {
 impl Connection {
     fn new(socket: TcpStream, peer: SocketAddr, ingest: &Ingest) -> Self {
         let intake = Arc::clone(&ingest.0);
-        let lines = Lines::new(Arc::clone(&intake.schema), intake.line_bytes);
-        let lines = Arc::new(Shared(Mutex::new(lines)));
-        let buffer: Weak<Shared> = Arc::downgrade(&lines);
+        let lines = LineBuffer::new(Arc::clone(&intake.schema), intake.line_bytes);
+        let lines = Arc::new(SharedLines(Mutex::new(lines)));
+        let buffer: Weak<SharedLines> = Arc::downgrade(&lines);
         intake.register(buffer);
         Connection {
             socket: Some(socket),
@@ -205,7 +205,7 @@ impl Connection {
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(stream, peer = %self.peer, %error, "connection given up");
             }
-            (Ok(End::Broken(error)), _) => {
+            (Ok(Disconnect::Broken(error)), _) => {
                 tracing::warn!(stream, peer = %self.peer, %error, "connection broke");
             }
             _ => tracing::debug!(stream, peer = %self.peer, "connection closed"),
@@ -213,7 +213,7 @@ impl Connection {
     }
 
     /// Reads until the producer ends; `None` if the context closes before.
-    async fn read(&self, closing: &Closing) -> Result<Option<End>> {
+    async fn read(&self, closing: &Closing) -> Result<Option<Disconnect>> {
         let Some(socket) = &self.socket else {
             return Ok(None);
         };
@@ -224,7 +224,7 @@ impl Connection {
                 biased;
                 () = closing.requested() => return Ok(None),
                 ready = socket.readable() => if let Err(error) = ready {
-                    return Ok(Some(End::Broken(error)));
+                    return Ok(Some(Disconnect::Broken(error)));
                 },
             }
             self.make_room().await?;
@@ -246,11 +246,11 @@ impl Connection {
             }
             self.bury(std::mem::take(&mut bad)).await;
             match read {
-                Ok(0) => return Ok(Some(End::Closed)),
+                Ok(0) => return Ok(Some(Disconnect::Closed)),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Ok(Some(End::Broken(error))),
+                Err(error) => return Ok(Some(Disconnect::Broken(error))),
             }
             reads += 1;
             if reads % READS_IN_A_ROW == 0 {
@@ -261,11 +261,11 @@ impl Connection {
 
     /// Reads what the kernel holds. Past tokio, which says that nothing is there until it has polled
     /// for events: what came a moment ago would be lost.
-    async fn drain(&mut self) -> Result<End> {
+    async fn drain(&mut self) -> Result<Disconnect> {
         let mut socket = match self.socket.take().map(TcpStream::into_std) {
             Some(Ok(socket)) => socket,
-            Some(Err(error)) => return Ok(End::Broken(error)),
-            None => return Ok(End::Drained),
+            Some(Err(error)) => return Ok(Disconnect::Broken(error)),
+            None => return Ok(Disconnect::Drained),
         };
         let mut bad = Vec::new();
         let mut buffer = vec![0; DRAIN_READ];
@@ -294,15 +294,15 @@ impl Connection {
             };
             self.bury(std::mem::take(&mut bad)).await;
             match read {
-                Ok(0) => return Ok(End::Closed),
+                Ok(0) => return Ok(Disconnect::Closed),
                 Ok(read) => drained += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Ok(End::Broken(error)),
+                Err(error) => return Ok(Disconnect::Broken(error)),
             }
             tokio::task::yield_now().await;
         }
-        Ok(End::Drained)
+        Ok(Disconnect::Drained)
     }
 
     /// Waits for memory if there is no room to read into: this is what slows a producer down.
@@ -324,7 +324,7 @@ impl Connection {
 
     /// The receiver takes them with its next block.
     fn has_lines(&self) {
-        let buffer: Weak<Shared> = Arc::downgrade(&self.lines);
+        let buffer: Weak<SharedLines> = Arc::downgrade(&self.lines);
         self.intake.has_records(buffer);
     }
 

@@ -9,21 +9,20 @@
 //! **On failure**: a delta after a gap is refused; so are bytes that are damaged or of other states,
 //! and then nothing changes.
 
-mod bytes;
-mod captured;
-mod changes;
-mod columns;
-pub mod keyed;
-mod keys;
-mod operator;
-mod room;
-mod stacks;
+mod accumulators;
+mod capture;
+mod key_slots;
+mod keyed;
+mod memory_budget;
+mod since_checkpoint;
 mod states;
+pub mod versioned;
 mod window;
 
+pub(crate) mod encoding;
 #[cfg(test)]
 mod tests;
 
-pub use captured::Captured;
-pub use room::Room;
+pub use capture::Captured;
+pub use memory_budget::Room;
 pub use states::{Snapshot, States};

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
-use super::bytes::{STATE, wrong};
-use super::captured::{Captured, Content};
-use super::operator::{self, KeyedState};
-use super::room::Room;
+use super::capture::{Captured, Content};
+use super::encoding::{STATE, wrong};
+use super::keyed;
+use super::keyed::KeyedState;
+use super::memory_budget::Room;
 use super::window::{self, WindowPartition};
+use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::{Error, Result};
 use crate::execute::Installs;
 use crate::plan::StateSpec;
-use crate::replicate::{Input, Output};
 
 /// The states of a context, by number and partition.
 pub struct States {
@@ -101,7 +102,7 @@ impl Partition {
         }
     }
 
-    fn restore(&mut self, whole: bool, from: &mut Input<'_>) -> Result<()> {
+    fn restore(&mut self, whole: bool, from: &mut ByteInput<'_>) -> Result<()> {
         match self {
             Partition::Window(window) => window.restore(whole, from),
             Partition::Keyed(keyed) => keyed.restore(from),
@@ -112,7 +113,7 @@ impl Partition {
         spec: StateSpec,
         number: usize,
         room: Option<&Arc<Room>>,
-        from: &mut Input<'_>,
+        from: &mut ByteInput<'_>,
     ) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::import(spec, from)?),
@@ -203,7 +204,7 @@ impl States {
         state: usize,
         partition: usize,
         whole: bool,
-        from: &mut Input<'_>,
+        from: &mut ByteInput<'_>,
     ) -> Result<()> {
         self.lock(state, partition).restore(whole, from)
     }
@@ -227,7 +228,7 @@ impl States {
     ///
     /// Fails, and changes nothing, where the bytes are damaged, of another partition or number of
     /// partitions, or of other states than this program's; that error says what differs.
-    pub fn import(&self, partition: usize, from: &mut Input<'_>) -> Result<()> {
+    pub fn import(&self, partition: usize, from: &mut ByteInput<'_>) -> Result<()> {
         from.open(&STATE)?;
         let (theirs, states) = (from.number()?, from.number()?);
         if theirs != partition as u64 {
@@ -302,13 +303,13 @@ pub struct Snapshot {
 /// A partition of a state as it was.
 #[derive(Debug)]
 enum Whole {
-    Window(window::Snapshot),
-    Keyed(operator::Snapshot),
+    Window(window::WindowSnapshot),
+    Keyed(keyed::Snapshot),
 }
 
 impl Snapshot {
     /// Writes it, for [`States::import`]. Some of its rows are in memory once more, however many it has.
-    pub fn write(&self, to: &mut Output<'_>) -> Result<()> {
+    pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.begin(&STATE)?;
         to.put_number(self.partition as u64)?;
         to.put_number(self.states.len() as u64)?;

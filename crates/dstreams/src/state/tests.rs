@@ -11,12 +11,12 @@ use dstreams_control::BatchTime;
 use proptest::prelude::*;
 
 use super::States;
+use super::encoding::STATE;
+use crate::encoding::{ByteInput, in_one, write_batches};
 use crate::error::Result;
 use crate::execute::Installs;
 use crate::plan::{StateSpec, WindowSpec};
-use crate::replicate::{Input, in_one, write_batches};
-use crate::state::bytes::STATE;
-use crate::stream::agg::{AggPlan, Function, Part};
+use crate::stream::agg::{AggPart, AggPlan, Function};
 
 const PARTITION: usize = 1;
 const PARTITIONS: usize = 3;
@@ -70,14 +70,14 @@ fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
     let mut plan = AggPlan {
         parts: parts
             .iter()
-            .map(|number| Part {
+            .map(|number| AggPart {
                 function: part(*number).0,
                 column: (*number > 0).then(|| format!("value{number}")),
             })
             .collect(),
         finish: Vec::new(),
     };
-    let count = plan.column_of(Part {
+    let count = plan.column_of(AggPart {
         function: Function::Count,
         column: None,
     });
@@ -259,7 +259,7 @@ impl InOne for States {
     }
 
     fn import_of(&self, partition: usize, bytes: &[u8]) -> Result<()> {
-        self.import(partition, &mut Input::of(bytes.to_vec()))
+        self.import(partition, &mut ByteInput::of(bytes.to_vec()))
     }
 }
 
@@ -434,14 +434,14 @@ fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
     for length in [u64::MAX, 1 << 62, 1 << 61, 1 << 60, 1 << 40] {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.extend([0; 64]);
-        let reader = || Input::of(bytes.clone());
+        let reader = || ByteInput::of(bytes.clone());
         assert!(reader().text().is_err());
         assert!(reader().part(|from| from.buffer(length)).is_err());
         assert!(reader().slots(usize::MAX).is_err());
         assert!(reader().numbers::<Vec<u64>>(length as usize).is_err());
     }
     let bytes = [2u64, 5, 6].map(u64::to_le_bytes).concat();
-    let numbers = |count| Input::of(bytes.clone()).numbers::<Vec<u64>>(count);
+    let numbers = |count| ByteInput::of(bytes.clone()).numbers::<Vec<u64>>(count);
     assert_eq!(numbers(2).unwrap(), [5, 6]);
     assert!(numbers(1).is_err() && numbers(3).is_err());
 }

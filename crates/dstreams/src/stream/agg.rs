@@ -30,7 +30,7 @@ pub use variance::{
 
 /// A part of an aggregate.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Part {
+pub(crate) struct AggPart {
     pub function: Function,
     /// Name of the column; none for a count of rows.
     pub column: Option<String>,
@@ -84,13 +84,13 @@ pub(crate) enum Finish {
 /// An aggregate, resolved against the columns it reads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AggPlan {
-    pub parts: Vec<Part>,
+    pub parts: Vec<AggPart>,
     pub finish: Vec<Finish>,
 }
 
 impl AggPlan {
     /// The parts and their columns.
-    pub fn columns(&self) -> impl Iterator<Item = (&Part, Range<usize>)> {
+    pub fn columns(&self) -> impl Iterator<Item = (&AggPart, Range<usize>)> {
         let mut end = 0;
         self.parts.iter().map(move |part| {
             let start = end;
@@ -102,8 +102,8 @@ impl AggPlan {
     /// The columns with sums of high halves, and those of the sums that they belong to.
     pub fn highs(&self) -> Vec<(usize, usize)> {
         let sums: Vec<_> = self.columns().collect();
-        let sum_of = |high: &Part| {
-            let is_sum = |it: &Part| it.function == Function::Sum && it.column == high.column;
+        let sum_of = |high: &AggPart| {
+            let is_sum = |it: &AggPart| it.function == Function::Sum && it.column == high.column;
             let (_, columns) = sums.iter().find(|(part, _)| is_sum(part))?;
             Some(columns.start)
         };
@@ -117,7 +117,7 @@ impl AggPlan {
 
     /// Without sums of high halves, which earlier versions did not hold: the parts, and `schema`, whose first `keys`
     /// columns are no parts.
-    pub fn without_highs(&self, schema: &SchemaRef, keys: usize) -> (Vec<Part>, SchemaRef) {
+    pub fn without_highs(&self, schema: &SchemaRef, keys: usize) -> (Vec<AggPart>, SchemaRef) {
         let highs = self.highs();
         let mut parts = self.parts.clone();
         parts.retain(|part| part.function != Function::High);
@@ -129,7 +129,7 @@ impl AggPlan {
     }
 
     /// The first column of a part, which is added if it is not there.
-    pub fn column_of(&mut self, part: Part) -> usize {
+    pub fn column_of(&mut self, part: AggPart) -> usize {
         let known = self.columns().find(|(known, _)| **known == part);
         if let Some((_, columns)) = known {
             return columns.start;
@@ -141,18 +141,18 @@ impl AggPlan {
 }
 
 /// Collects the parts of an aggregate.
-pub struct Parts<'a> {
+pub struct AggParts<'a> {
     plan: AggPlan,
     schema: &'a Schema,
     error: Option<String>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> AggParts<'a> {
     pub(crate) fn resolve<V: Record, A: Agg<V>>(
         schema: &'a Schema,
         agg: &A,
     ) -> Result<AggPlan, String> {
-        let mut parts = Parts {
+        let mut parts = AggParts {
             plan: AggPlan::default(),
             schema,
             error: None,
@@ -167,7 +167,7 @@ impl<'a> Parts<'a> {
 
     /// The first column of a part.
     fn part(&mut self, function: Function, column: Option<String>) -> usize {
-        self.plan.column_of(Part { function, column })
+        self.plan.column_of(AggPart { function, column })
     }
 
     /// The mean of a column.
@@ -196,7 +196,7 @@ impl<'a> Parts<'a> {
                 |field: &Field| matches!(field.data_type(), DataType::Int64 | DataType::UInt64);
             if field.is_some_and(wide) {
                 let function = Function::High;
-                let added = plan.column_of(Part { function, column });
+                let added = plan.column_of(AggPart { function, column });
                 if let Finish::Mean { high, .. } = &mut plan.finish[at] {
                     *high = Some(added);
                 }
@@ -262,7 +262,7 @@ pub trait Agg<V: Record>: Send + Sync + 'static {
     /// Type of the result.
     type Out: Record;
     /// Adds its parts and results.
-    fn add_to(&self, parts: &mut Parts<'_>);
+    fn add_to(&self, parts: &mut AggParts<'_>);
 }
 
 /// A number that can be summed.
@@ -289,7 +289,7 @@ pub fn count() -> Count {
 
 impl<V: Record> Agg<V> for Count {
     type Out = i64;
-    fn add_to(&self, parts: &mut Parts<'_>) {
+    fn add_to(&self, parts: &mut AggParts<'_>) {
         let count = parts.part(Function::Count, None);
         parts.plan.finish.push(Finish::Part(count));
     }
@@ -315,7 +315,7 @@ macro_rules! of_column {
         }
         impl<V: Record, N: $bound> Agg<V> for $function<N> {
             type Out = $out;
-            fn add_to(&self, parts: &mut Parts<'_>) {
+            fn add_to(&self, parts: &mut AggParts<'_>) {
                 let column = parts.column::<N>(&self.column, stringify!($whole));
                 let part = parts.part(Function::$function, Some(column));
                 parts.plan.finish.push(Finish::Part(part));
@@ -353,7 +353,7 @@ pub fn avg<N: Number>() -> Avg<N> {
 
 impl<V: Record, N: Number> Agg<V> for Avg<N> {
     type Out = f64;
-    fn add_to(&self, parts: &mut Parts<'_>) {
+    fn add_to(&self, parts: &mut AggParts<'_>) {
         let column = parts.column::<N>(&self.column, "avg");
         let mean = parts.mean(column);
         parts.plan.finish.push(mean);
@@ -364,7 +364,7 @@ macro_rules! several {
     ($($agg:ident $index:tt),*) => {
         impl<V: Record, $($agg: Agg<V>),*> Agg<V> for ($($agg,)*) {
             type Out = ($($agg::Out,)*);
-            fn add_to(&self, parts: &mut Parts<'_>) { $(self.$index.add_to(parts);)* }
+            fn add_to(&self, parts: &mut AggParts<'_>) { $(self.$index.add_to(parts);)* }
         }
     };
 }

@@ -11,7 +11,7 @@ use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::keyed::Keyed;
 use super::record::{Key, Out, Record};
 use super::relational::Query;
-use super::rows::{Emit, Filter, Keep, Op, Rename, RowsFn};
+use super::rows::{Closure, Emit, Filter, Keep, Rename, RowsFn};
 use crate::error::{Operator, Result};
 
 /// A sequence of RDDs of `T`, one for each batch time.
@@ -58,7 +58,7 @@ impl<T: Record> DStream<T> {
     /// let errors = lines.filter(|line| line.contains("ERROR"));
     /// ```
     #[track_caller]
-    pub fn filter(&self, f: impl for<'a> Fn(T::Ref<'a>) -> bool + Op) -> DStream<T> {
+    pub fn filter(&self, f: impl for<'a> Fn(T::Ref<'a>) -> bool + Closure) -> DStream<T> {
         let operator = Operator::new("filter", Location::caller());
         let rows = Filter::<T, _>(Arc::new(f), PhantomData);
         self.rows(operator, T::schema(), Arc::new(rows))
@@ -75,7 +75,7 @@ impl<T: Record> DStream<T> {
     /// let lengths = lines.map(|line| line.len() as i64);
     /// ```
     #[track_caller]
-    pub fn map<U: Record>(&self, f: impl for<'a> Fn(T::Ref<'a>) -> U + Op) -> DStream<U> {
+    pub fn map<U: Record>(&self, f: impl for<'a> Fn(T::Ref<'a>) -> U + Closure) -> DStream<U> {
         let operator = Operator::new("map", Location::caller());
         let call = move |row: T::Ref<'_>, out: &mut Out<'_, U>| out.append(f(row));
         self.emit(operator, call)
@@ -98,7 +98,7 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn flat_map<U: Record>(
         &self,
-        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Closure,
     ) -> DStream<U> {
         self.emit(Operator::new("flat_map", Location::caller()), f)
     }
@@ -106,7 +106,7 @@ impl<T: Record> DStream<T> {
     fn emit<U: Record>(
         &self,
         operator: Operator,
-        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Closure,
     ) -> DStream<U> {
         let rows = Emit::<T, U, _> {
             call: Arc::new(f),
@@ -121,7 +121,7 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn key_by<K: Key>(
         &self,
-        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, K>) + Op,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, K>) + Closure,
     ) -> Keyed<K, T> {
         let operator = Operator::new("key_by", Location::caller());
         let schema = <(K, T)>::schema();
@@ -153,7 +153,7 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn count(&self) -> Result<DStream<i64>> {
         let operator = Operator::new("count", Location::caller());
-        let plan = super::agg::Parts::resolve::<(), _>(&T::schema(), &super::agg::count());
+        let plan = super::agg::AggParts::resolve::<(), _>(&T::schema(), &super::agg::count());
         let plan = plan.map_err(|message| crate::Error::Graph {
             operator: operator.clone(),
             message,
@@ -200,7 +200,7 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn transform<U: Record>(
         &self,
-        f: impl Fn(DataFrame) -> datafusion::error::Result<DataFrame> + Op,
+        f: impl Fn(DataFrame) -> datafusion::error::Result<DataFrame> + Closure,
     ) -> Result<DStream<U>> {
         let operator = Operator::new("transform", Location::caller());
         let query = Query::frames(vec!["this".to_owned()], move |mut frames| {

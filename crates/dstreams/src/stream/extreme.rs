@@ -77,7 +77,7 @@ pub(super) fn in_place_of_others(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
-/// See the module.
+/// Least or greatest value of a column of floating-point numbers, by a total order: NaN is greater than all others.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Extreme {
     /// For all other types.

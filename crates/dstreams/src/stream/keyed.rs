@@ -5,11 +5,11 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agg::{Agg, AggPlan, Parts};
+use super::agg::{Agg, AggParts, AggPlan};
 use super::dstream::DStream;
 use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::record::{Key, Out, Record};
-use super::rows::{Emit, Keep, Op, Reduce};
+use super::rows::{Closure, Emit, Keep, Reduce};
 use super::window;
 use crate::error::{Error, Operator, Result};
 
@@ -53,7 +53,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     }
 
     pub(crate) fn resolve<A: Agg<V>>(agg: &A, operator: &Operator) -> Result<AggPlan> {
-        Parts::resolve::<V, A>(&<(K, V)>::schema(), agg).map_err(|message| Error::Graph {
+        AggParts::resolve::<V, A>(&<(K, V)>::schema(), agg).map_err(|message| Error::Graph {
             operator: operator.clone(),
             message,
         })
@@ -185,7 +185,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// let last = pairs.by_key().reduce(|_, newer| newer);
     /// ```
     #[track_caller]
-    pub fn reduce(&self, f: impl Fn(V, V) -> V + Op) -> Keyed<K, V> {
+    pub fn reduce(&self, f: impl Fn(V, V) -> V + Closure) -> Keyed<K, V> {
         let op = NodeOp::Reduce {
             keys: Self::key_columns(),
             reducer: Arc::new(Reduce::<V, _>(Arc::new(f), PhantomData)),
@@ -202,7 +202,10 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// let doubled = pairs.by_key().map_values(|n| n * 2);
     /// ```
     #[track_caller]
-    pub fn map_values<U: Record>(&self, f: impl for<'a> Fn(V::Ref<'a>) -> U + Op) -> Keyed<K, U> {
+    pub fn map_values<U: Record>(
+        &self,
+        f: impl for<'a> Fn(V::Ref<'a>) -> U + Closure,
+    ) -> Keyed<K, U> {
         let call = move |value: V::Ref<'_>, out: &mut Out<'_, U>| out.append(f(value));
         let rows = Emit::<V, U, _> {
             call: Arc::new(call),

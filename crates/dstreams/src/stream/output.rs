@@ -19,20 +19,20 @@ use crate::error::{BoxError, Result};
 ///
 /// Partitions and the rows in them have an order that depends on the batch alone.
 pub struct Rdd<T> {
-    rows: Rows,
+    rows: UntypedRdd,
     record: PhantomData<fn() -> T>,
 }
 
 /// An RDD without its type.
 #[derive(Clone)]
-pub(crate) struct Rows {
+pub(crate) struct UntypedRdd {
     pub batch: BatchTime,
     pub schema: SchemaRef,
     pub partitions: Arc<Vec<Vec<RecordBatch>>>,
 }
 
 impl<T: Record> Rdd<T> {
-    pub(crate) fn new(rows: Rows) -> Self {
+    pub(crate) fn new(rows: UntypedRdd) -> Self {
         Rdd {
             rows,
             record: PhantomData,
@@ -183,7 +183,7 @@ pub trait Sink: Send + Sync + 'static {
 /// Something that is called with each RDD when its batch is committed.
 pub(crate) trait RddFn: Send + Sync {
     /// `over` ends waits for the outside: the program has ended.
-    fn call(&self, rows: Rows, over: &CancellationToken) -> Result<()>;
+    fn call(&self, rows: UntypedRdd, over: &CancellationToken) -> Result<()>;
 }
 
 /// An output of the graph.

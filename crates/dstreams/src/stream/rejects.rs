@@ -21,7 +21,7 @@ use datafusion::arrow::json::WriterBuilder;
 use datafusion::arrow::json::writer::LineDelimited;
 
 use super::record::{Builder, Columns, Out, Record, columns_of};
-use super::rows::{Op, RowsFn, RowsTask, panic_message, text_buffers};
+use super::rows::{Closure, RowsFn, RowsTask, panic_message, text_buffers};
 use crate::error::{Error, Result};
 
 /// Kind of a row that was made.
@@ -248,7 +248,7 @@ impl<T, U, F> RowsFn for Attempt<T, U, F>
 where
     T: Record,
     U: Record,
-    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Op,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Closure,
 {
     fn start(&self) -> Box<dyn RowsTask> {
         Box::new(AttemptTask::<T, U, F> {
@@ -264,7 +264,7 @@ impl<T, U, F> RowsTask for AttemptTask<T, U, F>
 where
     T: Record,
     U: Record,
-    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Op,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Closure,
 {
     fn run(
         &mut self,

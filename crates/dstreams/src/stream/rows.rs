@@ -20,8 +20,8 @@ use super::rejects::check_nulls;
 use crate::error::Result;
 
 /// What closures must be: shared between tasks.
-pub trait Op: Send + Sync + 'static {}
-impl<T: Send + Sync + 'static> Op for T {}
+pub trait Closure: Send + Sync + 'static {}
+impl<T: Send + Sync + 'static> Closure for T {}
 
 /// A closure over rows; each task gets its own state.
 pub(crate) trait RowsFn: Send + Sync {
@@ -59,13 +59,13 @@ type Marker<T> = PhantomData<fn() -> T>;
 /// `filter`.
 pub(crate) struct Filter<T, F>(pub Arc<F>, pub Marker<T>);
 
-impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Op> RowsFn for Filter<T, F> {
+impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Closure> RowsFn for Filter<T, F> {
     fn start(&self) -> Box<dyn RowsTask> {
         Box::new(Filter::<T, F>(Arc::clone(&self.0), PhantomData))
     }
 }
 
-impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Op> RowsTask for Filter<T, F> {
+impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Closure> RowsTask for Filter<T, F> {
     fn run(&mut self, input: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
         let columns = columns_of::<T>(input)?;
         let keep = BooleanBuffer::collect_bool(input.num_rows(), |row| (self.0)(columns.get(row)));
@@ -107,7 +107,7 @@ impl<T, U, F> RowsFn for Emit<T, U, F>
 where
     T: Record,
     U: Record,
-    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Closure,
 {
     fn start(&self) -> Box<dyn RowsTask> {
         Box::new(EmitTask {
@@ -127,7 +127,7 @@ impl<T, U, F> RowsTask for EmitTask<T, U, F>
 where
     T: Record,
     U: Record,
-    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Op,
+    F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Closure,
 {
     fn run(
         &mut self,
@@ -248,7 +248,7 @@ struct ReduceTask<V, F> {
     values: Vec<Option<V>>,
 }
 
-impl<V: Record, F: Fn(V, V) -> V + Op> Reducer for Reduce<V, F> {
+impl<V: Record, F: Fn(V, V) -> V + Closure> Reducer for Reduce<V, F> {
     fn start(&self, skip: usize) -> Box<dyn ReducerTask> {
         Box::new(ReduceTask::<V, F> {
             call: Arc::clone(&self.0),
@@ -258,7 +258,7 @@ impl<V: Record, F: Fn(V, V) -> V + Op> Reducer for Reduce<V, F> {
     }
 }
 
-impl<V: Record, F: Fn(V, V) -> V + Op> ReducerTask for ReduceTask<V, F> {
+impl<V: Record, F: Fn(V, V) -> V + Closure> ReducerTask for ReduceTask<V, F> {
     fn update(&mut self, input: &RecordBatch, groups: &[usize]) -> Result<()> {
         let columns = V::Cols::try_new(&mut super::record::ColumnReader::new(
             &input.columns()[self.skip..],

@@ -9,7 +9,7 @@ use super::graph::{GraphRef, NodeId, Op, View};
 use super::key_state::Values;
 use super::keyed::Keyed;
 use super::record::{Key, Record};
-use super::rows::Op as Rows;
+use super::rows::Closure as Rows;
 use super::track::{MapWithState, Settings, Track};
 use super::window;
 use crate::error::{Error, Operator, Result};

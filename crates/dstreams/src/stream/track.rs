@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::initial::Initial;
 use super::key_state::{KeyState, Values};
 use super::record::{Key, Out, Record};
-use super::rows::Op;
+use super::rows::Closure;
 use super::tracker::{EachEvent, EachKey, LastCalls, Tracker, Types};
 use crate::error::Result;
 
@@ -44,8 +44,8 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// `initialize(key, event)` makes the state of a new key; `update(key, state, event)` the next state,
     /// or none to drop the key. Both must be deterministic.
     pub fn new(
-        initialize: impl for<'a> Fn(K::Ref<'a>, V::Ref<'a>) -> S + Op,
-        update: impl for<'a> Fn(K::Ref<'a>, S, V::Ref<'a>) -> Option<S> + Op,
+        initialize: impl for<'a> Fn(K::Ref<'a>, V::Ref<'a>) -> S + Closure,
+        update: impl for<'a> Fn(K::Ref<'a>, S, V::Ref<'a>) -> Option<S> + Closure,
     ) -> Self {
         let next = EachEvent::<K, V, S, (), _>::new(false, move |key, event, state, _| {
             let Some(event) = event else { return };
@@ -67,7 +67,7 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// arrival, and the state before; none to drop the key. It is called for the keys that have values in the
     /// batch. It must be deterministic.
     pub fn by_batch(
-        update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Op,
+        update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Closure,
     ) -> Self {
         Track {
             settings: Settings::new(EachKey::<K, V, S, _>::new(update)),
@@ -82,7 +82,8 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
     /// a key whose time is out, without a value, unless there is [`MapWithState::on_timeout`]. It must be
     /// deterministic.
     pub fn new(
-        map: impl for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
+        map: impl for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>)
+        + Closure,
     ) -> Self {
         MapWithState {
             settings: Settings::new(EachEvent::<K, V, S, M, _>::new(true, map)),
@@ -112,7 +113,7 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
     /// ```
     pub fn on_timeout(
         mut self,
-        last: impl for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Op,
+        last: impl for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Closure,
     ) -> Self {
         let others = Arc::clone(&self.settings.tracker);
         self.settings.tracker = Arc::new(LastCalls::<K, S, M, _>::new(last, others));

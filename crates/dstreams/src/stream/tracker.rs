@@ -16,7 +16,7 @@ use super::record::{
     Builder, ColumnReader, Columns, Key, Out, Record, batch_of, columns_of, finish_batch,
     records_of,
 };
-use super::rows::Op;
+use super::rows::Closure;
 use crate::error::Result;
 
 /// Closures over Arrow batches.
@@ -98,7 +98,7 @@ where
     V: Record,
     S: Record,
     M: Record,
-    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
+    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Closure,
 {
     pub fn new(maps: bool, call: F) -> Self {
         EachEvent {
@@ -134,7 +134,7 @@ where
     V: Record,
     S: Record,
     M: Record,
-    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Op,
+    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Closure,
 {
     fn apply(&self, events: &Events<'_>) -> Result<Applied> {
         let mut made = M::Builder::default();
@@ -187,7 +187,7 @@ where
     K: Key,
     S: Record,
     M: Record,
-    F: for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Op,
+    F: for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Closure,
 {
     fn apply(&self, events: &Events<'_>) -> Result<Applied> {
         let mut made = M::Builder::default();
@@ -238,7 +238,7 @@ where
     K: Key,
     V: Record,
     S: Record,
-    F: for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Op,
+    F: for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Closure,
 {
     fn apply(&self, events: &Events<'_>) -> Result<Applied> {
         let keys = events.rows.iter().map(columns_of::<K>);

@@ -15,7 +15,7 @@ use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::record::{Out, Record};
 use super::rejects::{Attempt, Both, NoNulls, OK, REJECTED, Readers, bounded};
 use super::relational::Query;
-use super::rows::{Op, Pick, RowsFn};
+use super::rows::{Closure, Pick, RowsFn};
 use crate::error::{Operator, Result};
 
 /// What an operator that may fail for single records gives: see [`DStream::try_map`].
@@ -98,7 +98,7 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn try_map<U: Record, E: Display>(
         &self,
-        f: impl for<'a> Fn(T::Ref<'a>) -> Result<U, E> + Op,
+        f: impl for<'a> Fn(T::Ref<'a>) -> Result<U, E> + Closure,
     ) -> Tried<T, U> {
         let operator = Operator::new("try_map", Location::caller());
         self.attempt(operator, move |row: T::Ref<'_>, out: &mut Out<'_, U>| {
@@ -129,7 +129,7 @@ impl<T: Record> DStream<T> {
     #[track_caller]
     pub fn try_flat_map<U: Record, E: Display>(
         &self,
-        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), E> + Op,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), E> + Closure,
     ) -> Tried<T, U> {
         let operator = Operator::new("try_flat_map", Location::caller());
         self.attempt(operator, move |row: T::Ref<'_>, out: &mut Out<'_, U>| {
@@ -140,7 +140,7 @@ impl<T: Record> DStream<T> {
     fn attempt<U: Record>(
         &self,
         operator: Operator,
-        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Op,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Closure,
     ) -> Tried<T, U> {
         let name = operator.to_string();
         Tried::new(&self.graph, self.node, operator, |both, read| {

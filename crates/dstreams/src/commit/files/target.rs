@@ -36,7 +36,7 @@ pub(super) struct Target {
     /// Tells attempts of this process from those of others.
     process: u64,
     attempts: AtomicU64,
-    newest: Mutex<Newest>,
+    newest: Mutex<NewestBatch>,
     /// Held from the opening to the end.
     lock: Mutex<Option<File>>,
     pub(super) disk: Disk,
@@ -44,7 +44,7 @@ pub(super) struct Target {
 
 /// The newest batch in the target.
 #[derive(Clone, Copy)]
-enum Newest {
+enum NewestBatch {
     /// The target was not looked at.
     Unknown,
     Known(Option<BatchTime>),
@@ -57,7 +57,7 @@ impl Target {
             format,
             process: RandomState::new().hash_one(std::process::id()),
             attempts: AtomicU64::new(0),
-            newest: Mutex::new(Newest::Unknown),
+            newest: Mutex::new(NewestBatch::Unknown),
             lock: Mutex::default(),
             disk: Disk::default(),
         }
@@ -84,7 +84,7 @@ impl Target {
             });
         };
         let known = self.look()?;
-        *self.newest() = Newest::Known(known);
+        *self.newest() = NewestBatch::Known(known);
         *lock = Some(file);
         Ok(known)
     }
@@ -92,10 +92,10 @@ impl Target {
     /// Another process may have it.
     pub fn close(&self) {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.newest() = Newest::Unknown;
+        *self.newest() = NewestBatch::Unknown;
     }
 
-    fn newest(&self) -> MutexGuard<'_, Newest> {
+    fn newest(&self) -> MutexGuard<'_, NewestBatch> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,16 +132,16 @@ impl Target {
     pub fn commit(&self, batch: BatchTime, prepared: &[Prepared]) -> Result<()> {
         let mut newest = self.newest();
         let known = match *newest {
-            Newest::Known(known) => known,
-            Newest::Unknown => self.look()?,
+            NewestBatch::Known(known) => known,
+            NewestBatch::Unknown => self.look()?,
         };
-        *newest = Newest::Known(known);
+        *newest = NewestBatch::Known(known);
         if known.is_none_or(|known| known < batch) {
             let names = self.names(batch, prepared)?;
             if !names.is_empty() {
                 self.publish(batch, &names)?;
             }
-            *newest = Newest::Known(Some(batch));
+            *newest = NewestBatch::Known(Some(batch));
         }
         self.clean(known.map_or(batch, |known| known.max(batch)));
         Ok(())

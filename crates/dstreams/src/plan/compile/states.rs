@@ -5,21 +5,21 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
-use super::{Compiler, Plan, apply, results};
+use super::{Compiler, ExecPlan, apply, results};
 use crate::error::{Operator, Result};
 use crate::plan::aggregate::Aggregation;
 use crate::plan::datasets::Slot;
-use crate::plan::held::Views;
-use crate::plan::node::internal;
+use crate::plan::exec_node::internal;
 use crate::plan::route::split_by_route;
+use crate::plan::state_views::Views;
 use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
-use crate::stream::agg::{AggPlan, Function, Part};
+use crate::stream::agg::{AggPart, AggPlan, Function};
 use crate::stream::graph::{Node, NodeId, Op, View};
 use crate::stream::initial::Initial;
 
 impl Compiler<'_> {
     /// The plan that reads a state; its steps are made once.
-    pub(super) fn state_of(&mut self, id: NodeId) -> Result<Plan> {
+    pub(super) fn state_of(&mut self, id: NodeId) -> Result<ExecPlan> {
         if let Some(plan) = self.held.get(&id) {
             return Ok(Arc::clone(plan));
         }
@@ -67,7 +67,7 @@ impl Compiler<'_> {
         Ok(split)
     }
 
-    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<Plan> {
+    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<ExecPlan> {
         let input = self.graph.node(id).inputs[0];
         let before = Arc::clone(&self.graph.node(input).schema);
         let aggregation = Aggregation {
@@ -85,10 +85,10 @@ impl Compiler<'_> {
         &mut self,
         id: NodeId,
         keys: usize,
-        plan: Plan,
+        plan: ExecPlan,
         schema: SchemaRef,
         update: Update,
-    ) -> Result<Plan> {
+    ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let route = self.by_keys(&plan.schema(), keys);
         let (from, parts) = self.stage(plan, route, node.inputs[0]);
@@ -121,7 +121,7 @@ impl Compiler<'_> {
     }
 
     /// The step by which a state takes in the rows of a slot; returns the plan that reads it.
-    fn take_in(&mut self, id: NodeId, from: Slot, parts: usize, spec: StateSpec) -> Plan {
+    fn take_in(&mut self, id: NodeId, from: Slot, parts: usize, spec: StateSpec) -> ExecPlan {
         let node = self.graph.node(id);
         let (into, dataset) = (self.slot(), spec.dataset());
         self.steps.push(Step::State(StateStep {
@@ -142,7 +142,7 @@ impl Compiler<'_> {
         state: NodeId,
         schema: SchemaRef,
         operator: &Operator,
-    ) -> Result<Plan> {
+    ) -> Result<ExecPlan> {
         let mut plan = self.state_of(state)?;
         if let Some(pick) = self.views.get(&state).and_then(|views| views.pick(view)) {
             let columns = Arc::clone(&pick.schema);
@@ -156,12 +156,18 @@ impl Compiler<'_> {
         })
     }
 
-    fn window(&mut self, id: NodeId, keys: usize, plan: &AggPlan, batches: usize) -> Result<Plan> {
+    fn window(
+        &mut self,
+        id: NodeId,
+        keys: usize,
+        plan: &AggPlan,
+        batches: usize,
+    ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let input_node = self.graph.node(node.inputs[0]);
         // A key leaves with its last record, so records are counted, asked for or not.
         let mut held = plan.clone();
-        let count = held.column_of(Part {
+        let count = held.column_of(AggPart {
             function: Function::Count,
             column: None,
         });

@@ -10,8 +10,8 @@ use tonic::{Status, Streaming};
 
 use super::Claims;
 use super::answers::Say;
-use super::columns::Columns;
-use super::producers::{Producer, Shared};
+use super::columns::ColumnMapping;
+use super::producers::{Producer, SharedProducer};
 use crate::error::Error;
 use crate::receive::{Closing, Ingest};
 
@@ -22,8 +22,8 @@ const WAITING_ACKS: usize = 1024;
 pub(super) struct Call {
     pub messages: Streaming<FlightData>,
     pub say: Say,
-    pub columns: Columns,
-    pub producer: Shared,
+    pub columns: ColumnMapping,
+    pub producer: SharedProducer,
     /// The name the producer gave.
     pub name: Option<Arc<str>>,
     /// The producer's name, or its address if it gave none.
@@ -106,8 +106,8 @@ fn not_stored(error: Error) -> Status {
 struct Receiving<'a> {
     messages: &'a mut Streaming<FlightData>,
     say: &'a Say,
-    columns: &'a Columns,
-    producer: &'a Shared,
+    columns: &'a ColumnMapping,
+    producer: &'a SharedProducer,
     name: Option<&'a Arc<str>>,
     claims: Option<&'a dyn Claims>,
     ingest: &'a Ingest,

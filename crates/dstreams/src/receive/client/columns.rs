@@ -19,12 +19,12 @@ use crate::stream::relational::describe;
 const VIEW: usize = 16;
 
 /// What the client sends, and what the stream needs.
-pub(super) struct Columns {
+pub(super) struct ColumnMapping {
     sent: SchemaRef,
     needed: SchemaRef,
 }
 
-impl Columns {
+impl ColumnMapping {
     /// Compares the schema in the first message of a call with that of the stream.
     pub fn agree(first: &FlightData, stream: &str, needed: &SchemaRef) -> Result<Self, Status> {
         let unread = |error: &dyn std::fmt::Display| {
@@ -45,7 +45,7 @@ impl Columns {
                 describe(&sent),
             )));
         }
-        Ok(Columns {
+        Ok(ColumnMapping {
             sent: Arc::new(sent),
             needed: Arc::clone(needed),
         })

@@ -55,7 +55,7 @@ impl Producer {
     }
 }
 
-pub(super) type Shared = Arc<tokio::sync::Mutex<Producer>>;
+pub(super) type SharedProducer = Arc<tokio::sync::Mutex<Producer>>;
 
 /// The producers of one stream.
 #[derive(Default)]
@@ -63,7 +63,7 @@ pub(super) struct Producers(Mutex<Known>);
 
 struct Known {
     /// With the time each was last asked for, counted in calls.
-    producers: HashMap<String, (Shared, u64)>,
+    producers: HashMap<String, (SharedProducer, u64)>,
     calls: u64,
     /// So many are remembered that are not connected.
     most: usize,
@@ -98,9 +98,9 @@ impl Producers {
     }
 
     /// The producer of this name; a new one if it has none.
-    pub fn get(&self, name: Option<&str>) -> Shared {
+    pub fn get(&self, name: Option<&str>) -> SharedProducer {
         let Some(name) = name else {
-            return Shared::default();
+            return SharedProducer::default();
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.calls += 1;
@@ -113,7 +113,7 @@ impl Producers {
         if known.producers.len() > known.most.saturating_add(known.most / 4) {
             known.forget();
         }
-        let producer = Shared::default();
+        let producer = SharedProducer::default();
         known
             .producers
             .insert(name.to_owned(), (Arc::clone(&producer), now));
@@ -124,7 +124,7 @@ impl Producers {
 impl Known {
     /// Forgets those that were used longest ago, of those that are not connected.
     fn forget(&mut self) {
-        let away = |producer: &Shared| Arc::strong_count(producer) == 1;
+        let away = |producer: &SharedProducer| Arc::strong_count(producer) == 1;
         let all = self.producers.values();
         let mut asked: Vec<_> = all
             .filter(|(p, _)| away(p))

@@ -17,8 +17,8 @@ use tonic::{Request, Response, Result, Status, Streaming};
 
 use super::answers::answers;
 use super::call::Call;
-use super::columns::Columns;
-use super::{Shared, Stream};
+use super::columns::ColumnMapping;
+use super::{ServerState, Stream};
 
 /// How long a call may take to send its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
@@ -26,10 +26,10 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 pub type Answers<T> = Pin<Box<dyn Futures<Item = Result<T>> + Send>>;
 
 /// With the bytes of the largest message that it takes; the server that reads it may take more.
-pub struct Service(Arc<Shared>, usize);
+pub struct Service(Arc<ServerState>, usize);
 
 impl Service {
-    pub fn new(shared: Arc<Shared>, most: usize) -> Self {
+    pub fn new(shared: Arc<ServerState>, most: usize) -> Self {
         Service(shared, most)
     }
 
@@ -65,7 +65,7 @@ impl Service {
         let opening = Opening::parse(first.flight_descriptor.as_ref())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let stream = self.find(&opening.stream)?;
-        let columns = Columns::agree(&first, &stream.name, &stream.schema)?;
+        let columns = ColumnMapping::agree(&first, &stream.name, &stream.schema)?;
         let producer = stream.producers.get(opening.producer.as_deref());
         let name: Option<Arc<str>> = opening.producer.map(Arc::from);
         let shown = match (&name, peer) {

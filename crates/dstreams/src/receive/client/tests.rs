@@ -27,8 +27,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::*;
+use crate::blocks::Budget;
 use crate::config::Config;
-use crate::receive::{Budget, DeadLetters, Intake};
+use crate::receive::{DeadLetters, Intake};
 use crate::stream::record::Record;
 
 /// Streams that are served, and what they took in.

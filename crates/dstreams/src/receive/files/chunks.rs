@@ -10,14 +10,15 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::object::Object;
 use super::read::cut_short;
-use super::root::Input;
+use super::root::OpenFile;
 
 /// Bytes that are fetched at once from an object store, for each column: some pages.
 pub(super) const AHEAD: u64 = 1 << 20;
 /// Bytes at the end of an object that are fetched first: enough for most footers, and for the whole of a small one.
 pub(super) const FOOTER: u64 = 64 << 10;
 
-/// See the module. Cheap to clone.
+/// The input of the Parquet reader: a file, or ranges of an object.
+/// Cheap to clone.
 #[derive(Clone)]
 pub(super) enum Chunks {
     /// With the bytes it had when it was opened.
@@ -26,13 +27,13 @@ pub(super) enum Chunks {
 }
 
 impl Chunks {
-    pub fn of(input: Input) -> Self {
+    pub fn of(input: OpenFile) -> Self {
         match input {
-            Input::File(file) => {
+            OpenFile::File(file) => {
                 let bytes = Length::len(&file);
                 Chunks::File(Arc::new(file), bytes)
             }
-            Input::Object(object) => {
+            OpenFile::Object(object) => {
                 let length = object.size().min(FOOTER);
                 // What fails comes again when the footer is read.
                 let _ = object.range(object.size() - length, length);

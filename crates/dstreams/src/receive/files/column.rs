@@ -1,4 +1,4 @@
-//! [`Rows`]: records are put together here, column by column, from values of JSON and fields of CSV.
+//! [`ColumnBuilder`]: records are put together here, column by column, from values of JSON and fields of CSV.
 //!
 //! A value that does not fit its column costs its record: what was added of it is left out at the end. Reasons name the
 //! column and never repeat the value.
@@ -15,12 +15,12 @@ use datafusion::arrow::datatypes::{
     Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
-use super::json::{self, Kind, Value};
-use super::number::{self, Number};
+use super::json::{self, JsonType, Value};
+use super::number::{self, ParsedNumber};
 use crate::error::Result;
 
-/// See the module.
-pub(super) struct Rows {
+/// Builds the columns of a batch from JSON values or CSV fields, record by record.
+pub(super) struct ColumnBuilder {
     schema: SchemaRef,
     columns: Vec<Column>,
     /// Whether each row is a record.
@@ -28,11 +28,11 @@ pub(super) struct Rows {
     bad: usize,
 }
 
-impl Rows {
+impl ColumnBuilder {
     /// Or the column that has no place here.
     pub fn new(schema: &SchemaRef) -> std::result::Result<Self, FieldRef> {
         let column = |field: &FieldRef| Column::of(field).ok_or_else(|| Arc::clone(field));
-        Ok(Rows {
+        Ok(ColumnBuilder {
             schema: Arc::clone(schema),
             columns: schema
                 .fields()
@@ -159,7 +159,7 @@ impl Column {
     #[inline]
     fn add(&mut self, cell: Cell<'_>, field: &Field) -> Result<(), String> {
         let added = match cell {
-            Cell::Json(value) if value.kind != Kind::Null => self.add_json(value),
+            Cell::Json(value) if value.kind != JsonType::Null => self.add_json(value),
             Cell::Csv(text) if !text.is_empty() => self.add_csv(text),
             Cell::Twice => Err("two members have this name".into()),
             _ if field.is_nullable() => {
@@ -200,7 +200,7 @@ impl Column {
         let wrong = |wanted: &str| Err(format!("it is {}, and not {wanted}", name_of(value.kind)));
         match self {
             Column::Text(texts, unescaped) => match value.kind {
-                Kind::Text(escapes) => {
+                JsonType::Text(escapes) => {
                     if escapes {
                         unescaped.clear();
                         json::unescape(value.text, unescaped)?;
@@ -213,14 +213,14 @@ impl Column {
                 _ => wrong("a text"),
             },
             Column::Bool(values) => match value.kind {
-                Kind::True | Kind::False => {
-                    values.append_value(value.kind == Kind::True);
+                JsonType::True | JsonType::False => {
+                    values.append_value(value.kind == JsonType::True);
                     Ok(())
                 }
                 _ => wrong("true or false"),
             },
             Column::List(item, lists) => match value.kind {
-                Kind::List => {
+                JsonType::List => {
                     let items = lists.values();
                     let added = json::items(value.text, |value| items.add(Cell::Json(value), item));
                     added.map_err(|why| format!("an item of the list: {why}"))?;
@@ -230,7 +230,7 @@ impl Column {
                 _ => wrong("a list"),
             },
             numbers => match value.kind {
-                Kind::Number => numbers.add_number(value.text),
+                JsonType::Number => numbers.add_number(value.text),
                 _ => wrong("a number"),
             },
         }
@@ -259,7 +259,7 @@ impl Column {
         fn add<P>(to: &mut PrimitiveBuilder<P>, text: &str) -> Result<(), String>
         where
             P: ArrowPrimitiveType,
-            P::Native: Number,
+            P::Native: ParsedNumber,
         {
             let read = P::Native::read(text);
             to.append_value(read.map_err(|why| why.describe(&P::DATA_TYPE))?);
@@ -300,13 +300,13 @@ impl ArrayBuilder for Column {
     }
 }
 
-fn name_of(kind: Kind) -> &'static str {
+fn name_of(kind: JsonType) -> &'static str {
     match kind {
-        Kind::Null => "null",
-        Kind::True | Kind::False => "true or false",
-        Kind::Number => "a number",
-        Kind::Text(_) => "a text",
-        Kind::List => "a list",
-        Kind::Object => "an object",
+        JsonType::Null => "null",
+        JsonType::True | JsonType::False => "true or false",
+        JsonType::Number => "a number",
+        JsonType::Text(_) => "a text",
+        JsonType::List => "a list",
+        JsonType::Object => "an object",
     }
 }

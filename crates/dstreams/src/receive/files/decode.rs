@@ -10,9 +10,9 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::SchemaRef;
 
-use super::column::{Cell, Rows};
+use super::column::{Cell, ColumnBuilder};
 use super::csv::Fields;
-use super::json::{self, Kind, Value};
+use super::json::{self, JsonType, Value};
 use super::read::Bad;
 use super::split::{Chunk, KEPT, Span};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ const NAMES_SHOWN: usize = 300;
 /// Characters of one of them.
 const NAME_SHOWN: usize = 60;
 
-/// See the module.
+/// Turns the records of a text file into Arrow batches and dead letters.
 pub(super) enum Decoder {
     /// Lines as they are.
     Text(SchemaRef),
@@ -38,7 +38,7 @@ impl Decoder {
         if format == Format::Text {
             return Ok(Decoder::Text(Arc::clone(schema)));
         }
-        let rows = Rows::new(schema).map_err(|field| Error::Schema {
+        let rows = ColumnBuilder::new(schema).map_err(|field| Error::Schema {
             what: "columns of lines".into(),
             expected: "numbers, texts, true or false, and lists of them".into(),
             found: format!("{}: {}", field.name(), field.data_type()),
@@ -68,7 +68,7 @@ impl Decoder {
             std::mem::take(&mut chunk.bytes),
             std::mem::take(&mut chunk.records),
         );
-        let mut lines = Lines {
+        let mut lines = ChunkLines {
             text: simdutf8::basic::from_utf8(&bytes).ok(),
             bytes: &bytes,
             bad: &mut chunk.bad,
@@ -87,14 +87,14 @@ impl Decoder {
 }
 
 /// The bytes of a chunk as text.
-struct Lines<'a, 'b> {
+struct ChunkLines<'a, 'b> {
     bytes: &'a [u8],
     /// All of them, where they are UTF-8: nearly always.
     text: Option<&'a str>,
     bad: &'b mut Vec<(u64, Bad)>,
 }
 
-impl<'a> Lines<'a, '_> {
+impl<'a> ChunkLines<'a, '_> {
     /// A record as text. One that is none is a bad one.
     #[inline]
     fn get(&mut self, record: Span) -> Option<&'a str> {
@@ -134,7 +134,7 @@ fn is_blank(line: &[u8]) -> bool {
 }
 
 /// Views of those that are text.
-fn text(lines: &mut Lines<'_, '_>, records: Vec<Span>) -> Vec<u128> {
+fn text(lines: &mut ChunkLines<'_, '_>, records: Vec<Span>) -> Vec<u128> {
     let mut views = Vec::with_capacity(records.len());
     for record in records {
         if let Some(line) = lines.get(record) {
@@ -156,7 +156,7 @@ fn text_rows(schema: &SchemaRef, views: Vec<u128>, bytes: Vec<u8>) -> Result<Opt
 
 /// Lines of JSON.
 pub(super) struct Json {
-    rows: Rows,
+    rows: ColumnBuilder,
     /// The columns in order, and where each is.
     names: Vec<String>,
     places: HashMap<String, usize>,
@@ -165,7 +165,7 @@ pub(super) struct Json {
 }
 
 impl Json {
-    fn new(schema: &SchemaRef, rows: Rows) -> Self {
+    fn new(schema: &SchemaRef, rows: ColumnBuilder) -> Self {
         let names = schema.fields().iter().map(|field| field.name().clone());
         let names: Vec<_> = names.collect();
         let places = names.iter().cloned().zip(0..).collect();
@@ -179,7 +179,7 @@ impl Json {
 
     fn decode(
         &mut self,
-        lines: &mut Lines<'_, '_>,
+        lines: &mut ChunkLines<'_, '_>,
         records: Vec<Span>,
     ) -> Result<Option<RecordBatch>> {
         let mut cells = vec![Cell::Missing; self.names.len()];
@@ -215,7 +215,7 @@ impl Json {
     #[inline]
     fn place(&mut self, name: Value<'_>, next: usize) -> Option<usize> {
         let name = match name.kind {
-            Kind::Text(true) => {
+            JsonType::Text(true) => {
                 self.unescaped.clear();
                 json::unescape(name.text, &mut self.unescaped).ok()?;
                 &self.unescaped
@@ -232,7 +232,7 @@ impl Json {
 /// Records of CSV.
 pub(super) struct Csv {
     schema: SchemaRef,
-    rows: Rows,
+    rows: ColumnBuilder,
     /// Once the first line was seen.
     header: Option<Header>,
     fields: Fields,
@@ -295,7 +295,7 @@ impl Csv {
 
     fn decode(
         &mut self,
-        lines: &mut Lines<'_, '_>,
+        lines: &mut ChunkLines<'_, '_>,
         records: Vec<Span>,
     ) -> Result<Option<RecordBatch>> {
         let Some(header) = &self.header else {

@@ -14,7 +14,7 @@ pub(super) struct Fault {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum JsonType {
     Null,
     True,
     False,
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 /// A value, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Value<'a> {
-    pub kind: Kind,
+    pub kind: JsonType,
     pub text: &'a str,
 }
 
@@ -173,8 +173,8 @@ impl<'a> Scan<'a> {
         self.skip_blanks();
         let (start, outside) = (self.at, depth);
         let kind = match self.peek() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::List,
+            Some(b'{') => JsonType::Object,
+            Some(b'[') => JsonType::List,
             _ => return self.scalar(),
         };
         // A bit for each level: one for objects.
@@ -239,11 +239,11 @@ impl<'a> Scan<'a> {
             Some(b'"') => return self.text(),
             Some(b'-' | b'0'..=b'9') => {
                 self.number()?;
-                Kind::Number
+                JsonType::Number
             }
-            Some(b't') => self.literal(b"true", Kind::True)?,
-            Some(b'f') => self.literal(b"false", Kind::False)?,
-            Some(b'n') => self.literal(b"null", Kind::Null)?,
+            Some(b't') => self.literal(b"true", JsonType::True)?,
+            Some(b'f') => self.literal(b"false", JsonType::False)?,
+            Some(b'n') => self.literal(b"null", JsonType::Null)?,
             _ => return self.fault("there should be a value"),
         };
         Ok(self.found(kind, start))
@@ -251,13 +251,13 @@ impl<'a> Scan<'a> {
 
     /// A value from there up to here.
     #[inline]
-    fn found(&self, kind: Kind, start: usize) -> Value<'a> {
+    fn found(&self, kind: JsonType, start: usize) -> Value<'a> {
         // Values begin and end next to ASCII.
         let text = self.text.get(start..self.at).unwrap_or_default();
         Value { kind, text }
     }
 
-    fn literal(&mut self, word: &[u8], kind: Kind) -> Result<Kind, Fault> {
+    fn literal(&mut self, word: &[u8], kind: JsonType) -> Result<JsonType, Fault> {
         if !self.text.as_bytes()[self.at..].starts_with(word) {
             return self.fault("there should be a value");
         }
@@ -286,7 +286,7 @@ impl<'a> Scan<'a> {
                 None => return self.fault("a text has no end"),
             }
         }
-        let text = self.found(Kind::Text(escapes), start);
+        let text = self.found(JsonType::Text(escapes), start);
         self.at += 1;
         Ok(text)
     }

@@ -14,15 +14,15 @@ use crate::error::{Error, Result};
 
 /// What a look has found.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct Listing {
     /// Files below the directory, in no order.
-    pub files: Vec<Entry>,
+    pub files: Vec<ListedFile>,
     /// Directories below it that cannot be looked into, with `/` at the end, and files whose names are no text.
     pub closed: Vec<(String, Error)>,
 }
 
 /// A file that is there.
-pub(super) struct Entry {
+pub(super) struct ListedFile {
     /// Its path below the directory, with `/` between the parts.
     pub name: String,
     /// What tells it from another of this name: the number of a file, a hash of the version of an object.
@@ -30,17 +30,21 @@ pub(super) struct Entry {
 }
 
 /// Whether a file is read, by its path below the directory.
-pub(super) type Filter = dyn Fn(&str) -> bool + Send + Sync;
+pub(super) type PathFilter = dyn Fn(&str) -> bool + Send + Sync;
 
-pub(super) fn directory(directory: &Path, filter: &Filter) -> Result<Found> {
-    let mut found = Found::default();
+pub(super) fn directory(directory: &Path, filter: &PathFilter) -> Result<Listing> {
+    let mut found = Listing::default();
     collect(directory, "", filter, &mut found)
         .map_err(|source| Error::file("look into", directory, source))?;
     Ok(found)
 }
 
-pub(super) async fn objects(store: &dyn ObjectStore, at: &At, filter: &Filter) -> Result<Found> {
-    let mut found = Found::default();
+pub(super) async fn objects(
+    store: &dyn ObjectStore,
+    at: &At,
+    filter: &PathFilter,
+) -> Result<Listing> {
+    let mut found = Listing::default();
     let mut listed = store.list(Some(at));
     let failed = |error: datafusion::object_store::Error| {
         Error::file("list", Path::new(at.as_ref()), error.into())
@@ -49,7 +53,9 @@ pub(super) async fn objects(store: &dyn ObjectStore, at: &At, filter: &Filter) -
         let version = (&object.e_tag, object.size, object.last_modified);
         let version = xxh3_64(format!("{version:?}").as_bytes());
         let name = name_below(at, &object).filter(|name| filter(name));
-        found.files.extend(name.map(|name| Entry { name, version }));
+        found
+            .files
+            .extend(name.map(|name| ListedFile { name, version }));
     }
     Ok(found)
 }
@@ -67,7 +73,12 @@ fn name_below(at: &At, object: &ObjectMeta) -> Option<String> {
     read.then(|| parts.join("/"))
 }
 
-fn collect(directory: &Path, prefix: &str, filter: &Filter, found: &mut Found) -> io::Result<()> {
+fn collect(
+    directory: &Path,
+    prefix: &str,
+    filter: &PathFilter,
+    found: &mut Listing,
+) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let kind = entry.file_type()?;
@@ -98,7 +109,7 @@ fn collect(directory: &Path, prefix: &str, filter: &Filter, found: &mut Found) -
         } else if filter(&name)
             && let Some(version) = version_of(kind, &entry)
         {
-            found.files.push(Entry { name, version });
+            found.files.push(ListedFile { name, version });
         }
     }
     Ok(())

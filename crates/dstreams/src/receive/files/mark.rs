@@ -1,4 +1,4 @@
-//! [`Mark`]: how far a file was read, and which file that was: what a restart goes on with.
+//! [`FileOffset`]: how far a file was read, and which file that was: what a restart goes on with.
 //!
 //! A name says little: a file may be another by then, or have another name. So a file that is read has a mark with a hash
 //! of what was read of it, and one that is done has a mark with what stays of a file when it is renamed. Either is the
@@ -18,9 +18,9 @@ const HASH: u32 = 24;
 /// What marks say of files that are done and have no identity, also those of former versions.
 const ALL: u64 = u64::MAX;
 
-/// See the module.
+/// How far a file was read, and which file that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum FileOffset {
     /// So many lines (rows, of Parquet) were read. The hash is of their bytes (of the end of the file, of Parquet); former
     /// versions had none.
     Begun { lines: u64, hash: Option<u32> },
@@ -28,9 +28,9 @@ pub(super) enum Mark {
     Done { identity: Option<Identity> },
 }
 
-impl Mark {
+impl FileOffset {
     /// Nothing was read.
-    pub const NONE: Mark = Mark::Begun {
+    pub const NONE: FileOffset = FileOffset::Begun {
         lines: 0,
         hash: None,
     };
@@ -38,29 +38,29 @@ impl Mark {
     /// So many lines were, whose bytes have this hash.
     pub fn begun(lines: u64, hash: u64) -> Self {
         let hash = Some((hash >> (64 - HASH)) as u32);
-        Mark::Begun { lines, hash }
+        FileOffset::Begun { lines, hash }
     }
 
     /// Of a file that is done, if it has one.
     pub fn identity(self) -> Option<Identity> {
         match self {
-            Mark::Done { identity } => identity,
-            Mark::Begun { .. } => None,
+            FileOffset::Done { identity } => identity,
+            FileOffset::Begun { .. } => None,
         }
     }
 }
 
-impl From<u64> for Mark {
+impl From<u64> for FileOffset {
     fn from(number: u64) -> Self {
         match number & DONE {
-            DONE => Mark::Done {
+            DONE => FileOffset::Done {
                 identity: (number != ALL).then_some(Identity(number)),
             },
-            BEGUN => Mark::Begun {
+            BEGUN => FileOffset::Begun {
                 lines: (number & !DONE) >> HASH,
                 hash: Some(number as u32 & ((1 << HASH) - 1)),
             },
-            _ => Mark::Begun {
+            _ => FileOffset::Begun {
                 lines: number,
                 hash: None,
             },
@@ -68,12 +68,12 @@ impl From<u64> for Mark {
     }
 }
 
-impl From<Mark> for u64 {
-    fn from(mark: Mark) -> u64 {
+impl From<FileOffset> for u64 {
+    fn from(mark: FileOffset) -> u64 {
         match mark {
-            Mark::Done { identity } => identity.map_or(ALL, |identity| identity.0),
+            FileOffset::Done { identity } => identity.map_or(ALL, |identity| identity.0),
             // More lines than any file has are the most that there is room for.
-            Mark::Begun { lines, hash } => match hash {
+            FileOffset::Begun { lines, hash } => match hash {
                 Some(hash) => BEGUN | lines.min((1 << (62 - HASH)) - 1) << HASH | u64::from(hash),
                 None => lines,
             },
@@ -138,12 +138,12 @@ mod tests {
         #[test]
         fn marks_come_back_and_grow(lines in 0..1u64 << 38, more in 1..1000u64, hashes in any::<[u64; 2]>(), born: u64) {
             let [before, after] = [(lines, hashes[0]), (lines + more, hashes[1])];
-            let [before, after] = [before, after].map(|(lines, hash)| Mark::begun(lines, hash));
-            let done = Mark::Done { identity: Some(Identity((born | DONE) & !1)) };
-            let none = Mark::Done { identity: None };
-            let old = Mark::Begun { lines, hash: None };
+            let [before, after] = [before, after].map(|(lines, hash)| FileOffset::begun(lines, hash));
+            let done = FileOffset::Done { identity: Some(Identity((born | DONE) & !1)) };
+            let none = FileOffset::Done { identity: None };
+            let old = FileOffset::Begun { lines, hash: None };
             for mark in [before, done, none, old] {
-                prop_assert_eq!(Mark::from(u64::from(mark)), mark);
+                prop_assert_eq!(FileOffset::from(u64::from(mark)), mark);
             }
             let numbers = [old, before, after, done].map(u64::from);
             prop_assert!(numbers.is_sorted(), "{:?}", numbers);
@@ -153,14 +153,17 @@ mod tests {
     /// As former versions wrote them.
     #[test]
     fn marks_without_a_hash_are_read() {
-        assert_eq!(Mark::from(0), Mark::NONE);
+        assert_eq!(FileOffset::from(0), FileOffset::NONE);
         assert_eq!(
-            Mark::from(7),
-            Mark::Begun {
+            FileOffset::from(7),
+            FileOffset::Begun {
                 lines: 7,
                 hash: None
             }
         );
-        assert_eq!(Mark::from(u64::MAX), Mark::Done { identity: None });
+        assert_eq!(
+            FileOffset::from(u64::MAX),
+            FileOffset::Done { identity: None }
+        );
     }
 }

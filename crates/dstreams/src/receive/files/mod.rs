@@ -32,8 +32,8 @@ use std::time::Duration;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::object_store::ObjectStore;
 
-use self::column::Rows;
-use self::look::Filter;
+use self::column::ColumnBuilder;
+use self::look::PathFilter;
 use self::root::Root;
 use self::source::FileSource;
 use super::source::Source;
@@ -125,7 +125,7 @@ pub struct Files {
 
 /// Which files are read.
 #[derive(Clone)]
-struct Only(Arc<Filter>);
+struct Only(Arc<PathFilter>);
 
 impl fmt::Debug for Only {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,7 +240,7 @@ impl Files {
             #[cfg(feature = "parquet")]
             Format::Parquet => None,
             format => format.refuses(columns).or_else(|| {
-                let field = Rows::new(columns).err()?;
+                let field = ColumnBuilder::new(columns).err()?;
                 let (name, kind) = (field.name(), field.data_type());
                 Some(format!(
                     "lines have no place for column `{name}`, which is {kind}"

@@ -1,4 +1,4 @@
-//! [`Number`]: a text to a number of exactly that value, or why it is none of its type.
+//! [`ParsedNumber`]: a text to a number of exactly that value, or why it is none of its type.
 
 use std::fmt;
 
@@ -30,13 +30,13 @@ impl Wrong {
 }
 
 /// A type of numbers. Texts are as JSON or Rust write them.
-pub(super) trait Number: Sized {
+pub(super) trait ParsedNumber: Sized {
     fn read(text: &str) -> Result<Self, Wrong>;
 }
 
 macro_rules! integer {
     ($($of:ty),*) => {$(
-        impl Number for $of {
+        impl ParsedNumber for $of {
             #[inline]
             fn read(text: &str) -> Result<Self, Wrong> {
                 match text.parse() {
@@ -51,7 +51,7 @@ integer!(i8, i16, i32, i64, u8, u16, u32, u64);
 
 macro_rules! float {
     ($($of:ty),*) => {$(
-        impl Number for $of {
+        impl ParsedNumber for $of {
             #[inline]
             fn read(text: &str) -> Result<Self, Wrong> {
                 let number: $of = text.parse().map_err(|_| Wrong::NoNumber)?;

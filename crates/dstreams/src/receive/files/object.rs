@@ -16,9 +16,10 @@ use datafusion::object_store::{
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::read::Piece;
+use super::read::FileRecords;
 
-/// See the module. Its methods block.
+/// An object that is read range by range, all of one version.
+/// Its methods block.
 pub(super) struct Object {
     store: Arc<dyn ObjectStore>,
     /// What the store said of it first. Later answers must be of the same.
@@ -26,7 +27,7 @@ pub(super) struct Object {
     /// Bytes that are fetched at once, at least.
     ahead: u64,
     /// Nobody waits for the store when nobody takes pieces.
-    to: mpsc::Sender<Piece>,
+    to: mpsc::Sender<FileRecords>,
     fetched: Mutex<Fetched>,
 }
 
@@ -43,7 +44,7 @@ impl Object {
         store: &Arc<dyn ObjectStore>,
         location: &Path,
         ahead: u64,
-        to: &mpsc::Sender<Piece>,
+        to: &mpsc::Sender<FileRecords>,
     ) -> io::Result<Self> {
         let first = wait(to, store.head(location))??;
         let fetched = Fetched {
@@ -121,7 +122,7 @@ impl Object {
 
     /// Reads on from there to the end.
     pub fn reader(self: &Arc<Self>, from: u64) -> impl Read + use<> {
-        Reader {
+        ObjectReader {
             object: Arc::clone(self),
             next: from,
             bytes: Bytes::new(),
@@ -181,7 +182,7 @@ fn told(error: &io::Error) -> io::Error {
 }
 
 /// Waits for the store, or until nobody takes pieces any more.
-fn wait<T>(to: &mpsc::Sender<Piece>, answer: impl Future<Output = T>) -> io::Result<T> {
+fn wait<T>(to: &mpsc::Sender<FileRecords>, answer: impl Future<Output = T>) -> io::Result<T> {
     Handle::current().block_on(async {
         tokio::select! {
             answer = answer => Ok(answer),
@@ -191,14 +192,14 @@ fn wait<T>(to: &mpsc::Sender<Piece>, answer: impl Future<Output = T>) -> io::Res
 }
 
 /// See [`Object::reader`].
-struct Reader {
+struct ObjectReader {
     object: Arc<Object>,
     /// Where the bytes end.
     next: u64,
     bytes: Bytes,
 }
 
-impl Read for Reader {
+impl Read for ObjectReader {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         if self.bytes.is_empty() && self.next < self.object.size() {
             self.bytes = self.object.range(self.next, 1)?;

@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunks::{AHEAD, Chunks, FOOTER};
 use super::footer;
-use super::mark::Mark;
-use super::read::{Bad, Piece, Pieces, Reading, not_read};
+use super::mark::FileOffset;
+use super::read::{Bad, FileRecords, Reading, RecordSender, not_read};
 use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
 use crate::stream::relational::describe;
@@ -24,7 +24,7 @@ use crate::stream::relational::describe;
 const ROWS_AT_ONCE: usize = 4096;
 
 /// Reads the rows after those of the mark. Damage costs the rest of its row group.
-pub(super) fn read(reading: &Reading, pieces: &mut Pieces) -> Result<()> {
+pub(super) fn read(reading: &Reading, pieces: &mut RecordSender) -> Result<()> {
     let file = Chunks::of(reading.open(AHEAD, pieces)?);
     let footer = caught(|| footer::read(&file).map_err(|error| damaged(&error)));
     let footer = footer.map_err(|error| match file.lost() {
@@ -131,7 +131,7 @@ struct Rest<'a> {
 
 impl Rest<'_> {
     /// Reads a row group that begins after the first `begin` rows. `false` when nobody takes its rows any more.
-    fn group(&mut self, group: usize, begin: u64, pieces: &mut Pieces) -> Result<bool> {
+    fn group(&mut self, group: usize, begin: u64, pieces: &mut RecordSender) -> Result<bool> {
         self.done = self.done.max(begin);
         let offset = usize::try_from(self.done - begin).unwrap_or(usize::MAX);
         let (file, footer) = (self.file.clone(), self.footer.clone());
@@ -146,8 +146,8 @@ impl Rest<'_> {
             let (rows, bad) = complete(&self.reading.schema, &batch, self.done)?;
             self.done += batch.num_rows() as u64;
             let rows = Some(rows).filter(|rows| rows.num_rows() > 0);
-            let mark = Mark::begun(self.done, self.hash);
-            if !pieces.push(Piece { rows, bad, mark }) {
+            let mark = FileOffset::begun(self.done, self.hash);
+            if !pieces.push(FileRecords { rows, bad, mark }) {
                 return Ok(false);
             }
         }
@@ -155,7 +155,7 @@ impl Rest<'_> {
     }
 
     /// The rows up to the end of a group are dead letters, as one.
-    fn give_up(&mut self, end: u64, why: &str, pieces: &mut Pieces) {
+    fn give_up(&mut self, end: u64, why: &str, pieces: &mut RecordSender) {
         let bad = Bad {
             at: Some(end),
             bytes: Vec::new(),
@@ -163,9 +163,9 @@ impl Rest<'_> {
             reason: format!("rows {} to {end}: {why}", self.done + 1),
         };
         self.done = end;
-        let (rows, bad, mark) = (None, vec![bad], Mark::begun(end, self.hash));
+        let (rows, bad, mark) = (None, vec![bad], FileOffset::begun(end, self.hash));
         // Whoever reads on finds out when nobody takes it.
-        let _ = pieces.push(Piece { rows, bad, mark });
+        let _ = pieces.push(FileRecords { rows, bad, mark });
     }
 }
 

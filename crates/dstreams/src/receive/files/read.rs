@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::decode::Decoder;
-use super::mark::{Identity, Mark, number};
-use super::root::{Input, Root};
+use super::mark::{FileOffset, Identity, number};
+use super::root::{OpenFile, Root};
 use super::split::Splitter;
 use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
@@ -46,16 +46,16 @@ impl Bad {
 }
 
 /// Some records of a file.
-pub(super) struct Piece {
+pub(super) struct FileRecords {
     pub rows: Option<RecordBatch>,
     pub bad: Vec<Bad>,
     /// How far the file was read with it.
-    pub mark: Mark,
+    pub mark: FileOffset,
 }
 
 /// What is known of a file, as it was opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Opened {
+pub(super) struct OpenedFile {
     pub identity: Identity,
     /// Of its file system.
     pub number: u64,
@@ -63,9 +63,9 @@ pub(super) struct Opened {
     pub bytes: u64,
 }
 
-impl Opened {
+impl OpenedFile {
     pub fn of(file: &Metadata) -> Self {
-        Opened {
+        OpenedFile {
             identity: Identity::of(file),
             number: number(file),
             bytes: file.len(),
@@ -82,19 +82,19 @@ pub(super) struct Reading {
     pub piece: usize,
     pub line_bytes: usize,
     /// How far it was read before.
-    pub mark: Mark,
+    pub mark: FileOffset,
 }
 
 /// Passes pieces on, each when the next one is there, so that the last is known to be the last.
-pub(super) struct Pieces {
-    to: mpsc::Sender<Piece>,
-    held: Option<Piece>,
-    opened: Option<Opened>,
+pub(super) struct RecordSender {
+    to: mpsc::Sender<FileRecords>,
+    held: Option<FileRecords>,
+    opened: Option<OpenedFile>,
 }
 
-impl Pieces {
+impl RecordSender {
     /// Whether anybody takes them still.
-    pub fn push(&mut self, piece: Piece) -> bool {
+    pub fn push(&mut self, piece: FileRecords) -> bool {
         match self.held.replace(piece) {
             Some(before) => self.to.blocking_send(before).is_ok(),
             None => !self.to.is_closed(),
@@ -103,14 +103,14 @@ impl Pieces {
 }
 
 /// The thread that reads a file: what it opened, and how it ended.
-type Reader = JoinHandle<(Option<Opened>, Result<()>)>;
+type ReaderThread = JoinHandle<(Option<OpenedFile>, Result<()>)>;
 
 impl Reading {
     /// Starts to read. What the thread says at its end comes after the pieces that were read before it.
-    pub fn start(self) -> (mpsc::Receiver<Piece>, Reader) {
+    pub fn start(self) -> (mpsc::Receiver<FileRecords>, ReaderThread) {
         let (to, pieces) = mpsc::channel(1);
         let thread = tokio::task::spawn_blocking(move || {
-            let mut pieces = Pieces {
+            let mut pieces = RecordSender {
                 to,
                 held: None,
                 opened: None,
@@ -125,8 +125,8 @@ impl Reading {
                 Ok(()) => {
                     let identity = pieces.opened.map(|opened| opened.identity);
                     let (rows, bad) = last.map_or((None, Vec::new()), |last| (last.rows, last.bad));
-                    let mark = Mark::Done { identity };
-                    Some(Piece { rows, bad, mark })
+                    let mark = FileOffset::Done { identity };
+                    Some(FileRecords { rows, bad, mark })
                 }
                 // What came before the failure counts.
                 Err(_) => last,
@@ -145,24 +145,24 @@ impl Reading {
     }
 
     /// Opens it; of an object at least `ahead` bytes are fetched at once.
-    pub fn open(&self, ahead: u64, pieces: &mut Pieces) -> Result<Input> {
+    pub fn open(&self, ahead: u64, pieces: &mut RecordSender) -> Result<OpenFile> {
         let input = self.root.open(&self.name, ahead, &pieces.to)?;
-        if let Input::File(file) = &input {
+        if let OpenFile::File(file) = &input {
             let known = file.metadata().map_err(|error| self.unreadable(error))?;
-            pieces.opened = Some(Opened::of(&known));
+            pieces.opened = Some(OpenedFile::of(&known));
         }
         Ok(input)
     }
 
-    fn read_text(&self, pieces: &mut Pieces) -> Result<()> {
+    fn read_text(&self, pieces: &mut RecordSender) -> Result<()> {
         let read = Rc::new(Cell::new(0));
         let mut from: Box<dyn Read> = match self.open(AHEAD, pieces)? {
-            Input::File(file) => {
+            OpenFile::File(file) => {
                 let bytes = pieces.opened.map_or(0, |opened| opened.bytes);
                 let read = Rc::clone(&read);
-                Box::new(Whole { file, bytes, read })
+                Box::new(WholeFile { file, bytes, read })
             }
-            Input::Object(object) => Box::new(Arc::new(object).reader(0)),
+            OpenFile::Object(object) => Box::new(Arc::new(object).reader(0)),
         };
         let mut head = Vec::with_capacity(HEAD);
         let begun = (&mut from).take(HEAD as u64).read_to_end(&mut head);
@@ -195,8 +195,8 @@ impl Reading {
                 ..bad
             });
             let bad = bad.collect();
-            let mark = Mark::begun(chunk.last, chunk.hash);
-            if !pieces.push(Piece { rows, bad, mark }) {
+            let mark = FileOffset::begun(chunk.last, chunk.hash);
+            if !pieces.push(FileRecords { rows, bad, mark }) {
                 return Ok(());
             }
         }
@@ -209,8 +209,8 @@ impl Reading {
     /// Lines (rows, of Parquet) that were read before.
     pub fn before(&self) -> u64 {
         match self.mark {
-            Mark::Begun { lines, .. } => lines,
-            Mark::Done { .. } => 0,
+            FileOffset::Begun { lines, .. } => lines,
+            FileOffset::Done { .. } => 0,
         }
     }
 
@@ -218,14 +218,14 @@ impl Reading {
     pub fn is_the_one(&self, hash: Option<u64>, what: &str) -> Result<()> {
         let lines = self.before();
         let is_other = |before: &u32| {
-            let now = hash.map(|hash| Mark::begun(lines, hash));
-            now != Some(Mark::Begun {
+            let now = hash.map(|hash| FileOffset::begun(lines, hash));
+            now != Some(FileOffset::Begun {
                 lines,
                 hash: Some(*before),
             })
         };
         match self.mark {
-            Mark::Begun {
+            FileOffset::Begun {
                 hash: Some(before), ..
             } if is_other(&before) => {
                 let message = format!(
@@ -262,13 +262,13 @@ pub(super) fn not_read(first: First) -> Error {
 }
 
 /// A file that must not end before the place where it ended when it was opened: half a line would be a record.
-struct Whole {
+struct WholeFile {
     file: File,
     bytes: u64,
     read: Rc<Cell<u64>>,
 }
 
-impl Read for Whole {
+impl Read for WholeFile {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(to)?;
         let all = self.read.get() + read as u64;

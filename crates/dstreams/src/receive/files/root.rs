@@ -9,12 +9,13 @@ use datafusion::object_store::ObjectStore;
 use datafusion::object_store::path::Path as At;
 use tokio::sync::mpsc;
 
-use super::look::{self, Filter, Found};
+use super::look::{self, Listing, PathFilter};
 use super::object::Object;
-use super::read::{Opened, Piece};
+use super::read::{FileRecords, OpenedFile};
 use crate::error::{Error, Result};
 
-/// See the module. Cheap to clone.
+/// Where the files are: a directory, or a prefix in an object store.
+/// Cheap to clone.
 #[derive(Clone)]
 pub(super) enum Root {
     Directory(PathBuf),
@@ -23,14 +24,14 @@ pub(super) enum Root {
 }
 
 /// A file that is open.
-pub(super) enum Input {
+pub(super) enum OpenFile {
     File(File),
     Object(Object),
 }
 
 impl Root {
     /// The files below it that are wanted.
-    pub async fn look(&self, wanted: &Arc<Filter>) -> Result<Found> {
+    pub async fn look(&self, wanted: &Arc<PathFilter>) -> Result<Listing> {
         match self {
             Root::Directory(directory) => {
                 let (looked, wanted) = (directory.clone(), Arc::clone(wanted));
@@ -43,7 +44,7 @@ impl Root {
     }
 
     /// What is known of files without opening them, by their names; nothing of objects, and of what is gone.
-    pub async fn known(&self, names: Vec<String>) -> Vec<Option<Opened>> {
+    pub async fn known(&self, names: Vec<String>) -> Vec<Option<OpenedFile>> {
         let nothing = vec![None; names.len()];
         let Root::Directory(directory) = self else {
             return nothing;
@@ -53,7 +54,8 @@ impl Root {
         }
         let directory = directory.clone();
         let known = move || {
-            let known = |name: String| Some(Opened::of(&fs::metadata(directory.join(name)).ok()?));
+            let known =
+                |name: String| Some(OpenedFile::of(&fs::metadata(directory.join(name)).ok()?));
             names.into_iter().map(known).collect()
         };
         tokio::task::spawn_blocking(known).await.unwrap_or(nothing)
@@ -69,9 +71,9 @@ impl Root {
 
     /// Opens a file, on a thread that may block. Of an object at least `ahead` bytes are fetched at once, and no more
     /// when nobody takes what `to` is sent.
-    pub fn open(&self, name: &str, ahead: u64, to: &mpsc::Sender<Piece>) -> Result<Input> {
+    pub fn open(&self, name: &str, ahead: u64, to: &mpsc::Sender<FileRecords>) -> Result<OpenFile> {
         let opened = match self {
-            Root::Directory(directory) => File::open(directory.join(name)).map(Input::File),
+            Root::Directory(directory) => File::open(directory.join(name)).map(OpenFile::File),
             Root::Objects(store, at) => {
                 // The name is as the store has listed it: nothing in it is to be encoded again.
                 let location = match at.as_ref() {
@@ -81,7 +83,7 @@ impl Root {
                 let location = location.map_err(std::io::Error::other);
                 location
                     .and_then(|location| Object::open(store, &location, ahead, to))
-                    .map(Input::Object)
+                    .map(OpenFile::Object)
             }
         };
         opened.map_err(|source| Error::file("open", &self.path(name), source))

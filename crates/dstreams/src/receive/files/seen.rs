@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::look::{Entry, Found};
-use super::mark::{Identity, Mark};
-use super::read::Opened;
+use super::look::{ListedFile, Listing};
+use super::mark::{FileOffset, Identity};
+use super::read::OpenedFile;
 use crate::error::Error;
 
 /// Files that are looked at again after they were read, since somebody may write on: a thousand cost a millisecond.
@@ -19,22 +19,22 @@ const RECENT: usize = 1000;
 /// The files that were read, and for how long they have been gone.
 #[derive(Default)]
 pub(super) struct Seen {
-    files: HashMap<Arc<str>, Known>,
+    files: HashMap<Arc<str>, KnownFile>,
     /// Those that are done, and a name of each.
     done: HashMap<Identity, Arc<str>>,
     /// Names that cannot be looked at.
     closed: HashSet<String>,
     /// The last that were read, by their names now.
-    recent: VecDeque<(Arc<str>, Opened)>,
+    recent: VecDeque<(Arc<str>, OpenedFile)>,
     looks: u64,
 }
 
 /// What is known of a file.
-struct Known {
+struct KnownFile {
     /// What had its name; none of one that only earlier processes have found.
     version: Option<u64>,
     /// How far it was read.
-    mark: Mark,
+    mark: FileOffset,
     /// The last look that found it.
     look: u64,
     /// When a look first did not.
@@ -47,7 +47,7 @@ pub(super) struct News {
     /// Names that cannot be looked at, which could before.
     pub closed: Vec<(String, Error)>,
     /// Files to look at: new ones, and those that may be others than before.
-    pub unsure: Vec<Entry>,
+    pub unsure: Vec<ListedFile>,
     /// Files that are forgotten now.
     pub forgotten: Vec<Arc<str>>,
 }
@@ -56,7 +56,7 @@ pub(super) struct News {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
     /// Nothing was read of it, or what the mark says.
-    New(Mark),
+    New(FileOffset),
     /// What was read.
     Known,
     /// Another file than the one that was read.
@@ -67,12 +67,12 @@ impl Seen {
     /// With what former processes have read.
     pub fn begin<'a>(&mut self, marks: impl Iterator<Item = (&'a String, &'a u64)>) {
         for (name, mark) in marks {
-            let (name, mark) = (Arc::<str>::from(name.as_str()), Mark::from(*mark));
+            let (name, mark) = (Arc::<str>::from(name.as_str()), FileOffset::from(*mark));
             let (version, look, missing) = (None, 0, None);
             if let Some(identity) = mark.identity() {
                 self.done.insert(identity, Arc::clone(&name));
             }
-            let known = Known {
+            let known = KnownFile {
                 version,
                 mark,
                 look,
@@ -83,7 +83,7 @@ impl Seen {
     }
 
     /// Takes in what a look has found at `now`. What was not found for `forget_after` is forgotten.
-    pub fn looked(&mut self, found: Found, now: Instant, forget_after: Duration) -> News {
+    pub fn looked(&mut self, found: Listing, now: Instant, forget_after: Duration) -> News {
         self.looks += 1;
         let mut news = News::default();
         for entry in found.files {
@@ -129,12 +129,12 @@ impl Seen {
     }
 
     /// What a file that was found is, by what is known of it without opening it.
-    pub fn is(&mut self, entry: &Entry, opened: Option<Opened>) -> Is {
+    pub fn is(&mut self, entry: &ListedFile, opened: Option<OpenedFile>) -> Is {
         let Some(known) = self.files.get_mut(&*entry.name) else {
-            return Is::New(Mark::NONE);
+            return Is::New(FileOffset::NONE);
         };
         known.missing = None;
-        if known.version.is_none() && !matches!(known.mark, Mark::Done { .. }) {
+        if known.version.is_none() && !matches!(known.mark, FileOffset::Done { .. }) {
             return Is::New(known.mark);
         }
         let before = known.version.replace(entry.version);
@@ -146,11 +146,11 @@ impl Seen {
     }
 
     /// It is about to be read.
-    pub fn found(&mut self, entry: Entry) -> Arc<str> {
+    pub fn found(&mut self, entry: ListedFile) -> Arc<str> {
         let name = Arc::<str>::from(entry.name);
-        let known = Known {
+        let known = KnownFile {
             version: Some(entry.version),
-            mark: Mark::NONE,
+            mark: FileOffset::NONE,
             look: self.looks,
             missing: None,
         };
@@ -173,7 +173,7 @@ impl Seen {
     }
 
     /// What could be read of a file was; all of it, or not.
-    pub fn was_read(&mut self, name: &Arc<str>, opened: Option<Opened>, all: bool) {
+    pub fn was_read(&mut self, name: &Arc<str>, opened: Option<OpenedFile>, all: bool) {
         if all {
             self.is_done(name, opened.map(|opened| opened.identity));
         }
@@ -186,7 +186,7 @@ impl Seen {
 
     fn is_done(&mut self, name: &Arc<str>, identity: Option<Identity>) {
         if let Some(known) = self.files.get_mut(name) {
-            known.mark = Mark::Done { identity };
+            known.mark = FileOffset::Done { identity };
         }
         if let Some(identity) = identity {
             self.done.insert(identity, Arc::clone(name));
@@ -202,7 +202,7 @@ impl Seen {
     }
 
     /// Of the recent files, as they are now, those that are not as they were read, each with why. They are recent no more.
-    pub fn changed(&mut self, now: Vec<Option<Opened>>) -> Vec<(Arc<str>, String)> {
+    pub fn changed(&mut self, now: Vec<Option<OpenedFile>>) -> Vec<(Arc<str>, String)> {
         let (mut now, mut changed) = (now.into_iter(), Vec::new());
         self.recent.retain(|(name, read)| {
             // Another number is another file, which a look finds.
@@ -235,8 +235,8 @@ mod tests {
     /// A source that knows the files of a directory, by numbers that are their identities too.
     struct Looks(Seen, Instant);
 
-    fn opened(number: u64) -> Opened {
-        Opened {
+    fn opened(number: u64) -> OpenedFile {
+        OpenedFile {
             identity: Identity::of_number(number),
             number,
             bytes: 10,
@@ -247,7 +247,7 @@ mod tests {
         fn begin(marks: &[(&str, u64)]) -> Self {
             let mark = |(name, number): &(&str, u64)| {
                 let identity = Some(Identity::of_number(*number));
-                ((*name).to_owned(), u64::from(Mark::Done { identity }))
+                ((*name).to_owned(), u64::from(FileOffset::Done { identity }))
             };
             let marks: Vec<_> = marks.iter().map(mark).collect();
             let mut seen = Seen::default();
@@ -262,12 +262,12 @@ mod tests {
 
         fn look_beside(&mut self, files: &[(&str, u64)], closed: &[&str]) -> [String; 3] {
             self.1 += Duration::from_secs(60);
-            let entry = |(name, version): &(&str, u64)| Entry {
+            let entry = |(name, version): &(&str, u64)| ListedFile {
                 name: (*name).to_owned(),
                 version: *version,
             };
             let error = || Error::file("look into", "x".as_ref(), std::io::Error::other("closed"));
-            let found = Found {
+            let found = Listing {
                 files: files.iter().map(entry).collect(),
                 closed: closed
                     .iter()
@@ -279,7 +279,7 @@ mod tests {
             for entry in news.unsure {
                 let now = opened(entry.version);
                 match self.0.is(&entry, Some(now)) {
-                    Is::New(Mark::NONE) => {
+                    Is::New(FileOffset::NONE) => {
                         let as_one = self.0.read_as(now.identity).is_some();
                         let name = self.0.found(entry);
                         match as_one {
@@ -364,7 +364,7 @@ mod tests {
     fn another_file_of_the_same_number_is_told_while_it_is_recent() {
         let mut looks = Looks::begin(&[]);
         looks.look(&[("a", 1), ("b", 2)]);
-        let other = Opened {
+        let other = OpenedFile {
             identity: Identity::of_number(9),
             ..opened(1)
         };

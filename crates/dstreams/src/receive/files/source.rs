@@ -11,15 +11,15 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::Files;
-use super::look::{Entry, Found};
-use super::mark::{Identity, Mark};
-use super::read::{Bad, Opened, Reading};
+use super::look::{ListedFile, Listing};
+use super::mark::{FileOffset, Identity};
+use super::read::{Bad, OpenedFile, Reading};
 use super::root::Root;
 use super::seen::{Is, Seen};
 use crate::error::{BoxError, Result};
 use crate::receive::dead_letter::Letter;
-use crate::receive::ingest::Ingest;
-use crate::receive::source::{Closing, Place, Source};
+use crate::receive::intake::Ingest;
+use crate::receive::source::{Closing, Source, SourcePlacement};
 
 /// The pause after a look is so many times as long as the look was: it costs 5 % of a core at most.
 const LOOKS_TO_PAUSE: u32 = 19;
@@ -42,9 +42,9 @@ pub(super) struct FileSource {
 
 /// A file to read, and how far it was read before.
 struct Fresh {
-    entry: Entry,
-    opened: Option<Opened>,
-    mark: Mark,
+    entry: ListedFile,
+    opened: Option<OpenedFile>,
+    mark: FileOffset,
 }
 
 #[async_trait]
@@ -59,8 +59,8 @@ impl Source for FileSource {
     }
 
     /// A worker that takes over would not know what another one has read.
-    fn place(&self) -> Place {
-        Place::Master
+    fn place(&self) -> SourcePlacement {
+        SourcePlacement::Master
     }
 
     async fn run(mut self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
@@ -122,7 +122,7 @@ impl FileSource {
 
     /// Of what was found, what is to be read, in the order of names. Tells of all else that is new, and forgets what is
     /// gone.
-    async fn find_fresh(&mut self, root: &Root, found: Found, ingest: &Ingest) -> Vec<Fresh> {
+    async fn find_fresh(&mut self, root: &Root, found: Listing, ingest: &Ingest) -> Vec<Fresh> {
         let after = self.files.forget_after;
         let news = self.seen.looked(found, Instant::now(), after);
         for name in &news.forgotten {
@@ -170,7 +170,7 @@ impl FileSource {
     ) -> Result<()> {
         let name = self.seen.found(fresh.entry);
         let identity = fresh.opened.map(|opened| opened.identity);
-        let identity = identity.filter(|_| fresh.mark == Mark::NONE);
+        let identity = identity.filter(|_| fresh.mark == FileOffset::NONE);
         match identity.filter(|file| self.is_read(root, &name, *file, ingest)) {
             Some(file) => self.mark_named(&name, file, ingest).await,
             None => self.read(root, &name, fresh.mark, ingest, closing).await,
@@ -196,7 +196,7 @@ impl FileSource {
     async fn mark_named(&mut self, name: &Arc<str>, file: Identity, ingest: &Ingest) -> Result<()> {
         self.seen.is_named(name, file);
         let none = RecordBatch::new_empty(Arc::clone(&self.schema));
-        let mark = Mark::Done {
+        let mark = FileOffset::Done {
             identity: Some(file),
         };
         self.push(none, name, mark, ingest).await
@@ -207,7 +207,7 @@ impl FileSource {
         &mut self,
         rows: RecordBatch,
         name: &Arc<str>,
-        mark: Mark,
+        mark: FileOffset,
         ingest: &Ingest,
     ) -> Result<()> {
         let taken = ingest.0.take_in(rows, Some((name, mark.into()))).await?;
@@ -220,7 +220,7 @@ impl FileSource {
         &mut self,
         root: &Root,
         name: &Arc<str>,
-        mark: Mark,
+        mark: FileOffset,
         ingest: &Ingest,
         closing: &Closing,
     ) -> Result<()> {

@@ -270,24 +270,24 @@ impl<R: Read> Splitter<R> {
 
 /// Where the line feed is that ends a record of CSV; the error says whether a quote is open.
 fn csv_end(bytes: &[u8]) -> Result<usize, bool> {
-    enum At {
+    enum CsvPosition {
         Start,
         Field,
         Quoted,
         Closed,
     }
-    let mut state = At::Start;
+    let mut state = CsvPosition::Start;
     for (at, byte) in bytes.iter().enumerate() {
         state = match (state, byte) {
-            (At::Start, b'"') | (At::Closed, b'"') => At::Quoted,
-            (At::Quoted, b'"') => At::Closed,
-            (At::Quoted, _) => At::Quoted,
+            (CsvPosition::Start, b'"') | (CsvPosition::Closed, b'"') => CsvPosition::Quoted,
+            (CsvPosition::Quoted, b'"') => CsvPosition::Closed,
+            (CsvPosition::Quoted, _) => CsvPosition::Quoted,
             (_, b'\n') => return Ok(at),
-            (_, b',') => At::Start,
-            (_, _) => At::Field,
+            (_, b',') => CsvPosition::Start,
+            (_, _) => CsvPosition::Field,
         };
     }
-    Err(matches!(state, At::Quoted))
+    Err(matches!(state, CsvPosition::Quoted))
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use datafusion::object_store::memory::InMemory;
 use dstreams_control::ReceiverId;
 use proptest::prelude::*;
 
-use super::mark::Mark;
+use super::mark::FileOffset;
 use super::*;
+use crate::blocks::{Block, Budget};
 use crate::config::Config;
-use crate::receive::ingest::Ingest;
+use crate::receive::intake::Ingest;
 use crate::receive::source::Closing;
-use crate::receive::{Block, Budget, DeadLetters, Intake};
+use crate::receive::{DeadLetters, Intake};
 use crate::stream::record::records_of;
 
 pub(super) type Positions = BTreeMap<String, u64>;
@@ -105,7 +106,7 @@ fn goes_on<T: Record + PartialEq + std::fmt::Debug>(files: &Files) -> Result<(),
     // All was kept, and a file that ends with a record is known to be done.
     let done = marks
         .values()
-        .any(|mark| matches!(Mark::from(*mark), Mark::Done { .. }));
+        .any(|mark| matches!(FileOffset::from(*mark), FileOffset::Done { .. }));
     prop_assert!(all.is_empty() || dead > 0 || done, "{:?}", marks);
     prop_assert!(read::<T>(files, marks).0.is_empty());
     Ok(())
@@ -204,7 +205,12 @@ fn a_file_without_records_at_its_end_is_done_with_the_next_records() {
     let files = Files::dir(&dir.0, Format::Csv).piece_bytes(2);
     let (blocks, marks, dead) = read::<i64>(&files, Positions::new());
     assert_eq!((rows::<i64>(&blocks), dead), (vec![1, 2], 2));
-    let is_done = |mark: &u64| matches!(Mark::from(*mark), Mark::Done { identity: Some(_) });
+    let is_done = |mark: &u64| {
+        matches!(
+            FileOffset::from(*mark),
+            FileOffset::Done { identity: Some(_) }
+        )
+    };
     assert!(
         marks.keys().eq(["a", "b", "c"]) && marks.values().all(is_done),
         "{marks:?}"
@@ -239,10 +245,10 @@ fn a_file_is_gone_on_with_only_where_its_lines_are_those_that_were_read() {
     let dir = Dir::new(&[("a".into(), old.clone().into())]);
     let files = |piece| Files::dir(&dir.0, Format::Text).piece_bytes(piece);
     let positions = begun::<String>(&files(16));
-    let Mark::Begun {
+    let FileOffset::Begun {
         lines: before,
         hash: Some(_),
-    } = Mark::from(positions["a"])
+    } = FileOffset::from(positions["a"])
     else {
         panic!("{positions:?}")
     };

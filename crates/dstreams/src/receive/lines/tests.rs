@@ -49,9 +49,9 @@ type Read = (Vec<String>, Vec<u64>);
 
 fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
     let budget = Budget::new(64 << 20);
-    let mut lines = Lines::new(String::schema(), LIMIT);
+    let mut lines = LineBuffer::new(String::schema(), LIMIT);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    let take = |lines: &mut Lines, give_up, good: &mut Vec<String>| {
+    let take = |lines: &mut LineBuffer, give_up, good: &mut Vec<String>| {
         let Some((batch, used, _)) = lines.take(give_up).unwrap() else {
             return;
         };
@@ -61,7 +61,7 @@ fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
         assert!(held <= used, "{held} bytes of {used} accounted for");
         good.extend(texts.iter().map(|text| text.unwrap().to_owned()));
     };
-    let make_room = |lines: &mut Lines, good: &mut Vec<String>| {
+    let make_room = |lines: &mut LineBuffer, good: &mut Vec<String>| {
         if let Some(needed) = lines.needs() {
             assert!(needed <= LARGEST_CHUNK);
             take(lines, true, good);

@@ -11,34 +11,36 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
 use super::{Pane, WindowPartition};
+use crate::encoding::{ByteInput, ByteOutput, columns};
 use crate::error::{Error, Result};
 use crate::plan::WindowSpec;
-use crate::replicate::{Input, Output, columns};
-use crate::state::bytes::wrong;
-use crate::state::captured::{self, Content, WINDOW};
-use crate::state::columns::{each_partial, high_of};
-use crate::state::keys::{Keys, export, key_schema};
-use crate::state::stacks::{self, Stacks};
-use crate::stream::agg::Part;
+use crate::state::accumulators::{each_partial, high_of};
+use crate::state::capture;
+use crate::state::capture::{Content, WINDOW};
+use crate::state::encoding::wrong;
+use crate::state::key_slots::{KeySlots, export, key_schema};
+use crate::state::window::two_stacks;
+use crate::state::window::two_stacks::Stacks;
+use crate::stream::agg::AggPart;
 
 /// Latest batch time that is believed, so that adding a window's length does not overflow.
 const LATEST: u64 = u64::MAX / 4;
 
 /// A partition of a window as it was: shares its keys and panes, so taking it is cheap.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct WindowSnapshot {
     describes: String,
     key_schema: SchemaRef,
     keys: Vec<RecordBatch>,
     panes: Vec<Arc<Pane>>,
     /// The columns that subtract.
     subtracting: Vec<usize>,
-    stacks: Option<stacks::Snapshot>,
+    stacks: Option<two_stacks::StacksSnapshot>,
 }
 
-impl Snapshot {
+impl WindowSnapshot {
     /// Writes the whole state, piece by piece.
-    pub fn write(&self, to: &mut Output<'_>) -> Result<()> {
+    pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.put_bytes(self.describes.as_bytes())?;
         export(&self.keys, &self.key_schema, to)?;
         to.put_number(self.panes.len() as u64)?;
@@ -55,7 +57,7 @@ impl Snapshot {
     }
 
     /// The same, as a part of a checkpoint.
-    pub fn write_sealed(&self, to: &mut Output<'_>) -> Result<()> {
+    pub fn write_sealed(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.begin(&WINDOW)?;
         self.write(to)?;
         to.seal()
@@ -64,8 +66,8 @@ impl Snapshot {
 
 impl WindowPartition {
     /// The state as it is. Where values do not subtract, those of its stacks are copied; all else is shared.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    pub fn snapshot(&self) -> WindowSnapshot {
+        WindowSnapshot {
             describes: describe_all(&self.spec),
             key_schema: key_schema(&self.spec.schema, self.spec.keys),
             keys: self.keys.segments().to_vec(),
@@ -76,11 +78,11 @@ impl WindowPartition {
     }
 
     /// The partition that was exported: what comes later gives the same as there, bit by bit.
-    pub fn import(spec: Arc<WindowSpec>, from: &mut Input<'_>) -> Result<Self> {
+    pub fn import(spec: Arc<WindowSpec>, from: &mut ByteInput<'_>) -> Result<Self> {
         let has_highs = check_same(&spec, &from.text()?)?;
         let mut window = WindowPartition::new(spec)?;
         let schema = key_schema(&window.spec.schema, window.spec.keys);
-        window.keys = Keys::import(schema, from)?;
+        window.keys = KeySlots::import(schema, from)?;
         window.grow();
         for _ in 0..from.number()? {
             let pane = window.read_pane(from, has_highs)?;
@@ -115,7 +117,7 @@ impl WindowPartition {
     }
 
     /// Takes in what was captured: all of it, or what came after the version that is here.
-    pub fn restore(&mut self, whole: bool, from: &mut Input<'_>) -> Result<()> {
+    pub fn restore(&mut self, whole: bool, from: &mut ByteInput<'_>) -> Result<()> {
         if whole {
             from.open(&WINDOW)?;
             let window = WindowPartition::import(self.spec(), from)?;
@@ -124,7 +126,7 @@ impl WindowPartition {
             return Ok(());
         }
         let (schema, highs) = (Arc::clone(&self.spec.schema), self.highs(self.spec.keys));
-        captured::panes(from, |batch, from| {
+        capture::panes(from, |batch, from| {
             let mut rows = Vec::new();
             let what = "what a batch added to a window";
             each_partial(what, from, &schema, &highs, |some| {
@@ -149,7 +151,7 @@ impl WindowPartition {
         highs.map(|(high, sum)| (keys + high, keys + sum)).collect()
     }
 
-    fn read_pane(&self, from: &mut Input<'_>, has_highs: bool) -> Result<Pane> {
+    fn read_pane(&self, from: &mut ByteInput<'_>, has_highs: bool) -> Result<Pane> {
         let batch = BatchTime(from.number()?);
         if self.version.is_some_and(|version| batch <= version) || batch.0 > LATEST {
             return Err(wrong(format!("batch {batch} after {:?}", self.version)));
@@ -199,7 +201,7 @@ fn describe_all(spec: &WindowSpec) -> String {
 }
 
 /// What a window is, one property a line: processes with the same lines understand each other.
-fn describe(spec: &WindowSpec, (parts, schema): (Vec<Part>, SchemaRef)) -> String {
+fn describe(spec: &WindowSpec, (parts, schema): (Vec<AggPart>, SchemaRef)) -> String {
     let parts = parts.iter().map(|part| {
         let column = part.column.as_deref().unwrap_or("*");
         format!("{:?}({column})", part.function)

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use datafusion::arrow::datatypes::{DataType, Field};
 
-use super::{Agg, Finish, Function, Parts};
+use super::{Agg, AggParts, Finish, Function};
 use crate::stream::record::Record;
 
 /// What there is.
@@ -59,7 +59,7 @@ pub fn by_name<O: Record>(function: &str, column: &str) -> ByName<O> {
 
 impl<O: Record> ByName<O> {
     /// Adds the part; the result's type, and whether it may be null.
-    fn resolve(&self, name: &str, parts: &mut Parts<'_>) -> Option<(DataType, bool)> {
+    fn resolve(&self, name: &str, parts: &mut AggParts<'_>) -> Option<(DataType, bool)> {
         let number = |kind: &DataType| match kind.is_integer() || kind.is_floating() {
             true => Ok(()),
             false => Err(format!("it is {kind}, not a number")),
@@ -124,7 +124,7 @@ impl<O: Record> ByName<O> {
 
 impl<V: Record, O: Record> Agg<V> for ByName<O> {
     type Out = O;
-    fn add_to(&self, parts: &mut Parts<'_>) {
+    fn add_to(&self, parts: &mut AggParts<'_>) {
         let name = self.function.trim().to_lowercase();
         let distinct = name
             .split(|c: char| !c.is_alphanumeric())

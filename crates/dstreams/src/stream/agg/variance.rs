@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Agg, Finish, Function, Number, Parts};
+use super::{Agg, AggParts, Finish, Function, Number};
 use crate::stream::record::Record;
 
 /// A variance or a standard deviation: made by [`var_samp`], [`var_pop`], [`stddev_samp`], [`stddev_pop`] and
@@ -22,7 +22,7 @@ pub struct Variance<N, O> {
 
 impl<V: Record, N: Number, O: Record> Agg<V> for Variance<N, O> {
     type Out = O;
-    fn add_to(&self, parts: &mut Parts<'_>) {
+    fn add_to(&self, parts: &mut AggParts<'_>) {
         let column = parts.column::<N>(&self.column, self.name);
         let moments = parts.part(Function::Moments, Some(column));
         let (sample, root) = (self.sample, self.root);

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::*;
 
 /// The members of a line, their texts as they stand there.
-fn members(line: &str) -> Result<Vec<(String, Kind, String)>, Fault> {
+fn members(line: &str) -> Result<Vec<(String, JsonType, String)>, Fault> {
     let mut found = Vec::new();
     object(line, |name, value| {
         found.push((name.text.to_owned(), value.kind, value.text.to_owned()));
@@ -29,11 +29,11 @@ fn members_are_found_with_their_values() {
         .map(|(a, b, c)| (a.as_str(), *b, c.as_str()))
         .collect();
     let wanted = [
-        ("a", Kind::List, "[1, {\"b\":[ ]}]"),
-        ("\\u0062", Kind::Text(true), "x\\\"}"),
-        ("", Kind::Number, "-0.5e+7"),
-        ("d", Kind::Object, "{}"),
-        ("e", Kind::Null, "null"),
+        ("a", JsonType::List, "[1, {\"b\":[ ]}]"),
+        ("\\u0062", JsonType::Text(true), "x\\\"}"),
+        ("", JsonType::Number, "-0.5e+7"),
+        ("d", JsonType::Object, "{}"),
+        ("e", JsonType::Null, "null"),
     ];
     assert_eq!(found, wanted);
     assert_eq!(members("{ }"), Ok(vec![]));
@@ -194,7 +194,7 @@ proptest! {
             Ok(Json::Object(wanted)) => {
                 let mut values = serde_json::Map::new();
                 for (name, kind, text) in found.unwrap() {
-                    let text = if let Kind::Text(_) = kind { format!("\"{text}\"") } else { text };
+                    let text = if let JsonType::Text(_) = kind { format!("\"{text}\"") } else { text };
                     let name = serde_json::from_str::<String>(&format!("\"{name}\"")).unwrap();
                     values.insert(name, serde_json::from_str(&text).unwrap());
                 }

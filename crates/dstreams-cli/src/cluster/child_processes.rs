@@ -1,0 +1,185 @@
+//! [`Children`]: worker processes that this process has started, and ends.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Error;
+use crate::error::WorkerEnd;
+use crate::output::warn_from;
+
+/// How long a worker looks for this process when its link broke: no longer than it takes to see that
+/// this process has ended.
+const RETRY: &str = "2s";
+/// How long workers may take to end by themselves.
+const LEAVE: Duration = Duration::from_secs(5);
+/// How often one looks whether a process has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Worker processes that this process started. Dropping it kills the ones that still run, and waits for them.
+/// Dropped, it kills those that are left, and waits for them.
+pub struct Children {
+    pids: Vec<u32>,
+    ended: mpsc::UnboundedReceiver<WorkerEnd>,
+    left: usize,
+    kill: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a worker prints when it has joined.
+#[derive(Deserialize)]
+struct Joined {
+    worker: u32,
+}
+
+impl Children {
+    /// Starts `count` workers of the master at `master`, which share the cores of this machine.
+    pub fn start(count: usize, master: &str, token: Option<&str>) -> Result<Self, Error> {
+        let own = std::env::current_exe().map_err(Error::Start)?;
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+        let cores = (cores / count).max(1).to_string();
+        let (sender, ended) = mpsc::unbounded_channel();
+        let mut children = Children {
+            pids: Vec::new(),
+            ended,
+            left: 0,
+            kill: Arc::default(),
+            threads: Vec::new(),
+        };
+        for _ in 0..count {
+            let mut command = Command::new(&own);
+            command
+                .args(["worker", "--json", "--master", master])
+                .args(["--cores", &cores, "--retry", RETRY])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                // Ctrl-C at the terminal is for this process alone, which ends its workers in order.
+                .process_group(0);
+            if let Some(token) = token {
+                command.env("DSTREAMS_TOKEN", token);
+            }
+            let child = command.spawn().map_err(Error::Start)?;
+            children.attend(child, sender.clone())?;
+        }
+        Ok(children)
+    }
+
+    /// Threads that pass on what a child says, and wait for its end.
+    fn attend(
+        &mut self,
+        mut child: Child,
+        ended: mpsc::UnboundedSender<WorkerEnd>,
+    ) -> Result<(), Error> {
+        let pid = child.id();
+        let (number, kill) = (Arc::new(AtomicU32::new(0)), Arc::clone(&self.kill));
+        let said = (child.stdout.take(), child.stderr.take());
+        self.left += 1;
+        self.pids.push(pid);
+        let known = Arc::clone(&number);
+        // First of all the one that ends the child: nothing else may fail before.
+        self.thread(move || {
+            let status = wait(&mut child, &kill);
+            let worker = Some(known.load(Ordering::Relaxed)).filter(|number| *number > 0);
+            if let Some(status) = status {
+                let _ = ended.send(WorkerEnd {
+                    pid,
+                    worker,
+                    status,
+                });
+            }
+        })?;
+        let (Some(output), Some(errors)) = said else {
+            return Ok(());
+        };
+        let known = Arc::clone(&number);
+        self.thread(move || note_number(output, &known))?;
+        self.thread(move || pass_on(errors, &number, pid))
+    }
+
+    fn thread(&mut self, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread = thread::Builder::new().name("child".to_owned());
+        self.threads.push(thread.spawn(work).map_err(Error::Start)?);
+        Ok(())
+    }
+
+    /// Whether this is the process of one of them.
+    pub fn has(&self, pid: u32) -> bool {
+        self.pids.contains(&pid)
+    }
+
+    /// How many have not ended.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next that ends; never, if none is left. Can be cancelled.
+    pub async fn ended(&mut self) -> WorkerEnd {
+        match self.ended.recv().await {
+            Some(ended) => {
+                self.left -= 1;
+                ended
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all have ended by themselves, for a while; then kills them.
+    pub async fn finish(mut self) {
+        let deadline = Instant::now() + LEAVE;
+        while self.left > 0 && timeout_at(deadline, self.ended()).await.is_ok() {}
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.kill.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Waits for the end of a process, and brings it about when `kill` says so.
+fn wait(child: &mut Child, kill: &AtomicBool) -> Option<ExitStatus> {
+    loop {
+        if kill.load(Ordering::Relaxed) {
+            // It may have ended meanwhile.
+            let _ = child.kill();
+            return child.wait().ok();
+        }
+        match child.try_wait() {
+            Ok(None) => thread::sleep(LOOK),
+            Ok(ended) => return ended,
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Reads what a worker prints: its number, each time that it has joined.
+fn note_number(output: impl Read, number: &AtomicU32) {
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        if let Ok(joined) = serde_json::from_str::<Joined>(&line) {
+            number.store(joined.worker, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Passes on what a worker complains about.
+fn pass_on(errors: impl Read, number: &AtomicU32, pid: u32) {
+    for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        match number.load(Ordering::Relaxed) {
+            0 => warn_from(format_args!("worker of pid {pid}"), line),
+            number => warn_from(format_args!("worker {number}"), line),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Workers of the word count: started by this process, or by others.
+
+mod child_processes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dstreams_cluster::app::{Change, ClusterArgs, Members, gather};
+use dstreams_cluster::{ClusterStatus, Master, WorkerStatus};
+use tokio::time::sleep;
+
+use self::child_processes::Children;
+use crate::error::{Error, WorkerEnd};
+use crate::output::{json, tell, warn};
+use crate::program::{Engine, Program, Receiver, WordCount, describe_with_results};
+
+/// How often one looks who is there.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How it is told who comes and goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Tell {
+    /// On standard output.
+    Lines { json: bool },
+    /// On standard error, once the program has begun.
+    Aside,
+}
+
+/// A master that waits for workers.
+pub struct Gathering {
+    master: Master,
+    found: Receiver,
+    wanted: usize,
+    children: Option<Children>,
+}
+
+/// The workers of a program that runs.
+pub struct Workers {
+    engine: Arc<Engine>,
+    children: Option<Children>,
+    members: Members,
+    tell: Tell,
+}
+
+impl Gathering {
+    /// Listens for `wanted` workers that others start.
+    pub async fn others(
+        program: &Program,
+        args: &ClusterArgs,
+        listen: &str,
+        wanted: u16,
+    ) -> Result<Self, Error> {
+        let (ctx, found) = describe_with_results(program)?;
+        let wanted = usize::from(wanted);
+        let mut options = args.options(listen, wanted)?;
+        options.arguments = program.arguments();
+        Ok(Gathering {
+            master: Master::listen(ctx, options).await?,
+            found,
+            wanted,
+            children: None,
+        })
+    }
+
+    /// Starts `count` worker processes, and listens for them.
+    pub async fn own(program: &Program, args: &ClusterArgs, count: u16) -> Result<Self, Error> {
+        let mut gathering = Self::others(program, args, "127.0.0.1:0", count).await?;
+        let token = args.secret().read()?;
+        let (count, master) = (usize::from(count), gathering.address());
+        gathering.children = Some(Children::start(count, master, token.as_deref())?);
+        Ok(gathering)
+    }
+
+    /// Where the master listens.
+    pub fn address(&self) -> &str {
+        self.master.address()
+    }
+
+    /// Begins the program when the workers are there.
+    pub async fn begin(self, tell: Tell) -> Result<(WordCount, Workers), Error> {
+        let (mut children, mut members) = (self.children, Members::default());
+        let mut told = |status: &ClusterStatus| {
+            let changes = members.changes(status);
+            if let Tell::Lines { .. } = tell {
+                changes.iter().for_each(|change| tell.of(change));
+            }
+        };
+        let cluster = tokio::select! {
+            cluster = gather(self.master, self.wanted, &mut told) => cluster?,
+            ended = next_ended(&mut children) => return Err(Error::WorkerEnded(ended)),
+        };
+        // Who has come since one last looked.
+        told(&cluster.status());
+        let word_count = WordCount::on(cluster, self.found);
+        let workers = Workers {
+            engine: word_count.engine(),
+            children,
+            members,
+            tell,
+        };
+        Ok((word_count, workers))
+    }
+}
+
+impl Workers {
+    /// The workers that are there.
+    pub fn now(&self) -> Vec<WorkerStatus> {
+        self.engine
+            .cluster()
+            .map_or(Vec::new(), |status| status.workers)
+    }
+
+    /// Tells who comes and goes; returns only when all workers that this process started have ended
+    /// and none of others is there. Can be cancelled.
+    pub async fn watch(&mut self) -> Error {
+        loop {
+            tokio::select! {
+                ended = next_ended(&mut self.children) => {
+                    warn(&ended);
+                    let left = self.children.as_ref().map_or(0, Children::left);
+                    if left == 0 && self.now().iter().all(|worker| self.is_own(worker.pid)) {
+                        return Error::WorkerEnded(ended);
+                    }
+                }
+                () = sleep(LOOK) => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(status) = self.engine.cluster() else {
+            return;
+        };
+        for change in self.members.changes(&status) {
+            // What became of a process of our own is told when it ends.
+            let told_else = matches!(change, Change::Gone { pid, .. } if self.is_own(pid));
+            if !told_else || matches!(self.tell, Tell::Lines { .. }) {
+                self.tell.of(&change);
+            }
+        }
+    }
+
+    fn is_own(&self, pid: u32) -> bool {
+        self.children
+            .as_ref()
+            .is_some_and(|children| children.has(pid))
+    }
+
+    /// Waits for the processes that were started: the program has ended.
+    pub async fn finish(self) {
+        if let Some(children) = self.children {
+            children.finish().await;
+        }
+    }
+}
+
+impl Tell {
+    /// A program goes on though nobody listens.
+    fn of(self, change: &Change) {
+        match self {
+            Tell::Lines { json: true } => drop(json(change).map(tell)),
+            Tell::Lines { json: false } => tell(change),
+            Tell::Aside => warn(change),
+        }
+    }
+}
+
+/// Waits until there is no worker to go on with; for ever where there are none.
+pub async fn watch(workers: &mut Option<Workers>) -> Error {
+    match workers {
+        Some(workers) => workers.watch().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_ended(children: &mut Option<Children>) -> WorkerEnd {
+    match children {
+        Some(children) => children.ended().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,256 @@
+//! `dstreams demo`: the engine at work, fed through the client library over loopback.
+
+mod feed;
+mod screen;
+mod zipf;
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use dstreams::Summary;
+use dstreams_client::Report;
+use dstreams_cluster::app::{ClusterArgs, DRAIN};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::feed::Producer;
+use self::screen::{Now, Screen};
+use crate::arguments::Times;
+use crate::cluster::{Gathering, Tell, Workers, watch};
+use crate::commands::table;
+use crate::ending::{End, Ending};
+use crate::error::Error;
+use crate::output::{say, written};
+use crate::program::{Found, LINES, Program, WordCount};
+
+/// How often the screen is drawn between batches: the memory and the feed move.
+const REDRAW: Duration = Duration::from_millis(250);
+
+/// See the engine at work: random words, counted over a window, live
+///
+/// Feeds itself through the client library over loopback. q, Ctrl-C or SIGTERM ends it; then every
+/// line that was acknowledged must have been counted.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    times: Times,
+    /// Lines a second, of eight words each
+    #[arg(long, value_name = "N", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: u64,
+    /// Run on so many worker processes, which are started and ended with this one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// End after so many batches
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    batches: Option<u64>,
+    /// Print one line a batch, as without a terminal
+    #[arg(long)]
+    plain: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: DemoArgs) -> Result<(), Error> {
+    let mut ending = Ending::new(DRAIN)?;
+    let program = Program::of_clients(&args.times)?;
+    let (mut shown, address) = tokio::select! {
+        started = start(&args, &program) => started?,
+        _ = ending.next() => return Ok(()),
+    };
+    let window = program.window;
+    let ended = show(&args, window, &address, &mut shown, &mut ending).await;
+    if ended.is_err() {
+        shown.program.abandon().await;
+    }
+    if let Some(workers) = shown.workers {
+        workers.finish().await;
+    }
+    let DemoResult { fed, done } = ended?;
+    let (acknowledged, counted) = (fed.records_acknowledged, done.records);
+    if counted < acknowledged {
+        return Err(Error::Lost {
+            acknowledged,
+            counted,
+        });
+    }
+    let total = format!(
+        "fed {} lines, {acknowledged} acknowledged; counted {counted} in {} batches",
+        fed.records_sent, done.batches
+    );
+    let shown = async {
+        say(&total).await?;
+        written().await
+    };
+    tokio::select! {
+        shown = shown => shown,
+        _ = ending.next() => Err(Error::NotShown(total)),
+    }
+}
+
+/// What is shown.
+struct DemoView {
+    program: WordCount,
+    /// None if it runs in this process alone.
+    workers: Option<Workers>,
+}
+
+/// What came of it.
+struct DemoResult {
+    fed: Report,
+    done: Summary,
+}
+
+/// Starts the program; returns it with where clients send lines.
+async fn start(args: &DemoArgs, program: &Program) -> Result<(DemoView, String), Error> {
+    let Some(count) = args.workers else {
+        let program = WordCount::start(program).await?;
+        let address = program.address(LINES)?.to_string();
+        let workers = None;
+        return Ok((DemoView { program, workers }, address));
+    };
+    let gathering = Gathering::own(program, &ClusterArgs::default(), count).await?;
+    let address = gathering.address().to_owned();
+    let (program, workers) = gathering.begin(Tell::Aside).await?;
+    let workers = Some(workers);
+    Ok((DemoView { program, workers }, address))
+}
+
+/// Feeds the program and shows it, until it has stopped.
+async fn show(
+    args: &DemoArgs,
+    window: Duration,
+    address: &str,
+    shown: &mut DemoView,
+    ending: &mut Ending,
+) -> Result<DemoResult, Error> {
+    let mut feed = Producer::start(address, LINES, args.rate).await?;
+    let how = format!("dstreams send {address} --stream {LINES} FILE");
+    let mut view = View::open(args, window, how).await?;
+    watch_batches(shown, &mut feed, &mut view, ending, args.batches).await?;
+    // The terminal is as it was from here on.
+    drop(view);
+
+    // First the feed ends, so that all it sent is acknowledged; then the program, so that all that
+    // was acknowledged is counted.
+    let fed = tokio::select! {
+        fed = feed.finish() => fed?,
+        error = watch(&mut shown.workers) => return Err(error),
+        _ = ending.next() => return Err(Error::Unfinished { unfinished: 1 }),
+    };
+    let engine = shown.program.engine();
+    engine.request_stop(Some(DRAIN));
+    loop {
+        tokio::select! {
+            found = shown.program.next() => if found?.is_none() { break },
+            error = watch(&mut shown.workers) => return Err(error),
+            end = ending.next() => match end {
+                End::Gracefully | End::AtOnce => engine.request_stop(None),
+                End::Now => return Err(Error::Unfinished { unfinished: 1 }),
+            },
+        }
+    }
+    let done = shown.program.end().await?;
+    Ok(DemoResult { fed, done })
+}
+
+/// Shows batches until there were enough, or someone ends it.
+async fn watch_batches(
+    shown: &mut DemoView,
+    feed: &mut Producer,
+    view: &mut View,
+    ending: &mut Ending,
+    batches: Option<u64>,
+) -> Result<(), Error> {
+    let mut ticks = interval(REDRAW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut left = batches;
+    while left != Some(0) {
+        tokio::select! {
+            found = shown.program.next() => match found? {
+                Some(found) => {
+                    let now = shown.now(feed);
+                    tokio::select! {
+                        drawn = view.batch(found, &now) => drawn?,
+                        error = feed.failed() => return Err(error),
+                        error = watch(&mut shown.workers) => return Err(error),
+                        _ = ending.next() => return Ok(()),
+                    }
+                    left = left.map(|left| left - 1);
+                }
+                None => return Ok(()),
+            },
+            error = feed.failed() => return Err(error),
+            error = watch(&mut shown.workers) => return Err(error),
+            _ = ending.next() => return Ok(()),
+            () = view.quit() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        view.draw(&shown.now(feed))?;
+    }
+    Ok(())
+}
+
+impl DemoView {
+    fn now(&self, feed: &Producer) -> Now {
+        Now {
+            status: self.program.status(),
+            workers: self.workers.as_ref().map_or(Vec::new(), Workers::now),
+            acknowledged: feed.acknowledged(),
+        }
+    }
+}
+
+/// Where batches are shown.
+enum View {
+    Screen(Box<Screen>),
+    Plain(Duration),
+}
+
+impl View {
+    /// A screen if there is a terminal and it is wanted, else lines.
+    async fn open(args: &DemoArgs, window: Duration, how: String) -> Result<Self, Error> {
+        let interval = args.times.interval;
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if !args.plain && !dumb && std::io::stdout().is_terminal() {
+            let screen = Screen::open(interval, window, args.batches, how)?;
+            return Ok(View::Screen(Box::new(screen)));
+        }
+        say(format_args!(
+            "words of the last {window:?}, every {interval:?}"
+        ))
+        .await?;
+        say(format_args!("feed it too: {how}")).await?;
+        table::header().await?;
+        Ok(View::Plain(interval))
+    }
+
+    async fn batch(&mut self, found: Found, now: &Now) -> Result<(), Error> {
+        match self {
+            View::Screen(screen) => {
+                screen.batch(found);
+                Ok(())
+            }
+            View::Plain(interval) => {
+                table::batch(&found, *interval).await?;
+                for worker in &now.workers {
+                    table::worker(worker).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn draw(&mut self, now: &Now) -> Result<(), Error> {
+        match self {
+            View::Screen(screen) => screen.draw(now),
+            View::Plain(_) => Ok(()),
+        }
+    }
+
+    /// Waits until someone presses the key that ends it.
+    async fn quit(&mut self) {
+        match self {
+            View::Screen(screen) => screen.quit().await,
+            View::Plain(_) => std::future::pending().await,
+        }
+    }
+}

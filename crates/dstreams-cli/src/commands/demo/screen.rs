@@ -1,0 +1,332 @@
+//! The live view of the demo: top words, rates, times and memory, drawn on the whole terminal.
+
+use std::collections::VecDeque;
+use std::io::{self, Stdout, Write};
+use std::time::Duration;
+
+use dstreams::Status;
+use dstreams_cluster::WorkerStatus;
+use dstreams_cluster::app::Console;
+use indicatif::{HumanBytes, HumanCount};
+use ratatui::backend::TermionBackend;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style, Stylize};
+use ratatui::termion::event::Key;
+use ratatui::termion::input::TermRead;
+use ratatui::termion::raw::{IntoRawMode, RawTerminal};
+use ratatui::termion::{cursor, get_tty, screen};
+use ratatui::text::Line;
+use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
+use ratatui::{Frame, Terminal};
+use tokio::sync::mpsc;
+
+use crate::commands::table::{millis, of_worker, per_second, printable, resident};
+use crate::error::Error;
+use crate::output::Quiet;
+use crate::program::Found;
+
+/// Batches that the curves show at most: more than a terminal has columns.
+const HISTORY: usize = 500;
+/// Columns of the longest bar.
+const BAR: usize = 40;
+
+/// How the program and its workers are doing now.
+pub struct Now {
+    pub status: Status,
+    /// None if it runs in this process alone.
+    pub workers: Vec<WorkerStatus>,
+    /// Lines that are safe.
+    pub acknowledged: u64,
+}
+
+/// The terminal, ours until it is dropped.
+pub struct Screen {
+    terminal: Terminal<TermionBackend<Borrowed>>,
+    quit: mpsc::Receiver<()>,
+    shown: ScreenContent,
+    /// Dropped after the terminal: then there is room for what it has held back.
+    warnings: Quiet,
+}
+
+/// The terminal without line editing and on its second screen, until it is dropped: on errors and
+/// panics too. A picture is written as a whole, by a thread that may wait for the terminal.
+struct Borrowed {
+    /// Gives the terminal back as it was.
+    _raw: RawTerminal<Stdout>,
+    picture: Vec<u8>,
+}
+
+impl Borrowed {
+    fn new() -> io::Result<Self> {
+        let mut borrowed = Borrowed {
+            _raw: io::stdout().into_raw_mode()?,
+            picture: Vec::new(),
+        };
+        write!(borrowed, "{}{}", screen::ToAlternateScreen, cursor::Hide)?;
+        borrowed.flush()?;
+        Ok(borrowed)
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.picture.clear();
+        let _ = write!(self, "{}{}", cursor::Show, screen::ToMainScreen);
+        let _ = self.flush();
+    }
+}
+
+impl Write for Borrowed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.picture.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Console::stdout().offer(std::mem::take(&mut self.picture));
+        Ok(())
+    }
+}
+
+/// What is on it.
+struct ScreenContent {
+    interval: Duration,
+    window: Duration,
+    wanted: Option<u64>,
+    how: String,
+    batches: u64,
+    last: Option<Found>,
+    /// Records a second and processing time in microseconds, newest first.
+    rates: VecDeque<u64>,
+    times: VecDeque<u64>,
+}
+
+impl Screen {
+    /// Takes the terminal; it is given back on drop.
+    pub fn open(
+        interval: Duration,
+        window: Duration,
+        wanted: Option<u64>,
+        how: String,
+    ) -> Result<Self, Error> {
+        let open = || {
+            let mut terminal = Terminal::new(TermionBackend::new(Borrowed::new()?))?;
+            terminal.clear()?;
+            Ok(terminal)
+        };
+        let terminal = open().map_err(Error::Terminal)?;
+        let (pressed, quit) = mpsc::channel(1);
+        std::thread::spawn(move || read_keys(&pressed));
+        let shown = ScreenContent {
+            interval,
+            window,
+            wanted,
+            how,
+            batches: 0,
+            last: None,
+            rates: VecDeque::new(),
+            times: VecDeque::new(),
+        };
+        Ok(Screen {
+            terminal,
+            quit,
+            shown,
+            warnings: Quiet::begin(),
+        })
+    }
+
+    /// Takes in a batch.
+    pub fn batch(&mut self, found: Found) {
+        let shown = &mut self.shown;
+        shown.batches += 1;
+        shown
+            .rates
+            .push_front(per_second(found.records, shown.interval));
+        shown.times.push_front(found.processing.as_micros() as u64);
+        shown.rates.truncate(HISTORY);
+        shown.times.truncate(HISTORY);
+        shown.last = Some(found);
+    }
+
+    /// Draws everything; nothing while the terminal has not taken the last picture.
+    pub fn draw(&mut self, now: &Now) -> Result<(), Error> {
+        if Console::stdout().waiting() > 0 {
+            return Ok(());
+        }
+        let shown = &self.shown;
+        let foot = match self.warnings.last() {
+            Some(warning) => warning,
+            None => format!("q ends it    feed it too: {}", shown.how),
+        };
+        let drawn = self.terminal.draw(|frame| shown.draw(frame, now, &foot));
+        drawn.map(drop).map_err(Error::Terminal)
+    }
+
+    /// Waits until q or Ctrl-C is pressed.
+    pub async fn quit(&mut self) {
+        if self.quit.recv().await.is_none() {
+            // Keys cannot be read; signals still can.
+            std::future::pending().await
+        }
+    }
+}
+
+/// Ends with the process at the latest: reading a key cannot be given up.
+fn read_keys(pressed: &mpsc::Sender<()>) {
+    let Ok(terminal) = get_tty() else { return };
+    for key in terminal.keys().map_while(io::Result::ok) {
+        let quit = matches!(key, Key::Char('q') | Key::Ctrl('c'));
+        if quit && pressed.blocking_send(()).is_err() {
+            return;
+        }
+    }
+}
+
+impl ScreenContent {
+    fn draw(&self, frame: &mut Frame, now: &Now, foot_text: &str) {
+        let of_workers = match now.workers.len() {
+            0 => 0,
+            workers => workers as u16 + 2,
+        };
+        let rows = [
+            Constraint::Length(1),
+            Constraint::Length(13),
+            Constraint::Length(of_workers),
+            Constraint::Min(0),
+            Constraint::Length(1),
+        ];
+        let [head, middle, workers, curves, foot] = Layout::vertical(rows).areas(frame.area());
+        let columns = [Constraint::Fill(1), Constraint::Length(38)];
+        let [words, numbers] = Layout::horizontal(columns).areas(middle);
+        let [rates, times] = Layout::vertical([Constraint::Fill(1); 2]).areas(curves);
+
+        frame.render_widget(self.head().bold().reversed(), head);
+        self.draw_words(frame, words);
+        self.draw_numbers(frame, numbers, now);
+        draw_workers(frame, workers, &now.workers);
+        let most = HumanCount(self.rates.iter().copied().max().unwrap_or(0));
+        curve(
+            frame,
+            rates,
+            format!(" records/s, up to {most} "),
+            &self.rates,
+            Color::Green,
+        );
+        let most = millis(Duration::from_micros(
+            self.times.iter().copied().max().unwrap_or(0),
+        ));
+        let title = format!(" processing time, up to {most} ");
+        curve(frame, times, title, &self.times, Color::Yellow);
+        frame.render_widget(Line::from(format!(" {foot_text}")).dim(), foot);
+    }
+
+    fn head(&self) -> Line<'_> {
+        let wanted = self
+            .wanted
+            .map_or(String::new(), |wanted| format!(" of {wanted}"));
+        let (interval, window) = (self.interval, self.window);
+        Line::from(format!(
+            " dstreams demo   batch {}{wanted}   one every {interval:?}   window {window:?} ",
+            self.batches
+        ))
+    }
+
+    fn draw_words(&self, frame: &mut Frame, area: Rect) {
+        let top = self.last.iter().flat_map(|found| &found.top);
+        let most = top
+            .clone()
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(1)
+            .max(1) as usize;
+        let rows = top.map(|(word, count)| {
+            let length = (*count as usize * BAR).div_ceil(most);
+            Row::new([
+                Cell::from(printable(word)).bold(),
+                Cell::from(
+                    Line::from(HumanCount(count.unsigned_abs()).to_string()).right_aligned(),
+                ),
+                Cell::from("█".repeat(length)).style(Style::new().fg(Color::Cyan)),
+            ])
+        });
+        let widths = [
+            Constraint::Length(12),
+            Constraint::Length(9),
+            Constraint::Fill(1),
+        ];
+        let title = format!(" top words of the last {:?} ", self.window);
+        let table = Table::new(rows, widths).block(Block::bordered().title(title));
+        frame.render_widget(table, area);
+    }
+
+    fn draw_numbers(&self, frame: &mut Frame, area: Rect, now: &Now) {
+        let (status, acknowledged) = (&now.status, now.acknowledged);
+        let of_last =
+            |value: &dyn Fn(&Found) -> String| self.last.as_ref().map_or("-".to_owned(), value);
+        let count = |n: u64| HumanCount(n).to_string();
+        let blocks = HumanBytes(status.block_memory as u64);
+        let numbers = [
+            (
+                "records/s",
+                of_last(&|last| count(per_second(last.records, self.interval))),
+            ),
+            ("processing time", of_last(&|last| millis(last.processing))),
+            (
+                "scheduling delay",
+                of_last(&|last| millis(last.scheduling_delay)),
+            ),
+            ("", String::new()),
+            (
+                "words in the window",
+                of_last(&|last| count(last.window_words.unsigned_abs())),
+            ),
+            ("lines acknowledged", count(acknowledged)),
+            ("lines counted", count(status.records)),
+            ("", String::new()),
+            ("memory of the process", resident()),
+            ("memory of blocks", blocks.to_string()),
+        ];
+        let lines = numbers.iter().map(|(name, value)| {
+            Line::from(vec![
+                format!(" {name:<21}").dim(),
+                format!("{value:>13}").bold(),
+            ])
+        });
+        let block = Block::bordered().title(" engine ");
+        frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(block), area);
+    }
+}
+
+/// A line for each worker: its blocks, its partitions and its memory.
+fn draw_workers(frame: &mut Frame, area: Rect, workers: &[WorkerStatus]) {
+    let rows = workers.iter().map(|worker| {
+        let [name, blocks, partitions, memory] = of_worker(worker);
+        let partitions = format!("partitions {partitions}");
+        Row::new([
+            Cell::from(name).bold(),
+            Cell::from(blocks),
+            Cell::from(partitions),
+            Cell::from(Line::from(memory).right_aligned()),
+        ])
+    });
+    let widths = [
+        Constraint::Length(12),
+        Constraint::Length(26),
+        Constraint::Fill(1),
+        Constraint::Length(12),
+    ];
+    let block = Block::bordered().title(" workers ");
+    frame.render_widget(Table::new(rows, widths).block(block), area);
+}
+
+/// The newest values, the last one at the right edge.
+fn curve(frame: &mut Frame, area: Rect, title: String, values: &VecDeque<u64>, color: Color) {
+    let columns = usize::from(area.width.saturating_sub(2));
+    let newest: Vec<u64> = values.iter().take(columns).copied().collect();
+    let line = Sparkline::default()
+        .data(newest)
+        .direction(ratatui::widgets::RenderDirection::RightToLeft)
+        .style(Style::new().fg(color))
+        .block(Block::bordered().title(title));
+    frame.render_widget(line, area);
+}

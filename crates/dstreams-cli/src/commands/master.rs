@@ -1,0 +1,53 @@
+//! `dstreams master`: the word count's master, for workers that others start.
+
+use std::path::PathBuf;
+
+use dstreams_cluster::app::MasterArgs;
+use dstreams_cluster::logs;
+
+use crate::arguments::Times;
+use crate::cluster::{Gathering, Tell};
+use crate::commands::wordcount::{Report, count};
+use crate::ending::Ending;
+use crate::error::Error;
+use crate::program::Program;
+
+/// Run the word count as its master: decide, and have workers receive and count
+///
+/// Prints where it is, who joins, and every batch. SIGTERM or Ctrl-C ends the program and its
+/// workers: what was received is counted and printed before.
+#[derive(Debug, clap::Args)]
+pub struct WordcountMasterArgs {
+    #[command(flatten)]
+    master: MasterArgs,
+    #[command(flatten)]
+    times: Times,
+    /// Keep the program in this directory, which workers reach by the same path: killed at any moment and started again,
+    /// it goes on where it was
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub async fn run(args: WordcountMasterArgs) -> Result<(), Error> {
+    logs::to_stderr();
+    let MasterArgs {
+        listen,
+        workers,
+        cluster,
+        json,
+        ends,
+        ..
+    } = args.master;
+    let mut ending = Ending::new(ends.drain)?;
+    let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
+    let report = Report::new(json, args.times.interval);
+    let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
+    report.master(gathering.address()).await?;
+    let (program, workers) = tokio::select! {
+        begun = gathering.begin(Tell::Lines { json }) => begun?,
+        // Nothing was received.
+        _ = ending.next() => return report.end(0).await,
+    };
+    count(program, Some(workers), report, None, ending, ends.drain).await
+}

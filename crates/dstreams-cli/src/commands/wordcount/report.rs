@@ -1,0 +1,190 @@
+//! What `wordcount` and `master` print, for programs or for people.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dstreams_cluster::WorkerStatus;
+use dstreams_cluster::app::Console;
+use serde::Serialize;
+
+use crate::commands::table;
+use crate::error::Error;
+use crate::output::{self, json, say, warn};
+use crate::program::{Found, LINES};
+
+/// Prints the batches of `wordcount` and `master`, as JSON or as a table.
+pub struct Report {
+    pub json: bool,
+    pub interval: Duration,
+    records: u64,
+    /// Batches that were printed, read or not.
+    batches: u64,
+    dead_letters: u64,
+}
+
+impl Report {
+    pub fn new(json: bool, interval: Duration) -> Self {
+        Report {
+            json,
+            interval,
+            records: 0,
+            batches: 0,
+            dead_letters: 0,
+        }
+    }
+
+    /// Where one process listens.
+    pub async fn listening(
+        &self,
+        text: SocketAddr,
+        clients: Option<SocketAddr>,
+    ) -> Result<(), Error> {
+        if self.json {
+            let listening = Listening {
+                listening: text,
+                clients,
+            };
+            return say(json(&listening)?).await;
+        }
+        say(format_args!(
+            "listening on {text}: nc {} {} < FILE",
+            text.ip(),
+            text.port()
+        ))
+        .await?;
+        if let Some(clients) = clients {
+            let how = send(&clients.to_string());
+            say(format_args!("listening on {clients} for clients: {how}")).await?;
+        }
+        table::header().await
+    }
+
+    /// Where a master listens that waits for workers.
+    pub async fn master(&self, address: &str) -> Result<(), Error> {
+        match self.json {
+            true => say(json(&Master { master: address })?).await,
+            false => say(format_args!("master {address}: {}", send(address))).await,
+        }
+    }
+
+    /// Where a master and all its workers are.
+    pub async fn cluster(&self, master: &str, workers: &[WorkerStatus]) -> Result<(), Error> {
+        if self.json {
+            let workers = workers.iter().map(|worker| Worker {
+                id: worker.id,
+                pid: worker.pid,
+                ingest: &worker.ingest,
+            });
+            let workers = workers.collect();
+            return say(json(&Cluster { master, workers })?).await;
+        }
+        self.master(master).await?;
+        for worker in workers {
+            let WorkerStatus {
+                id, pid, ingest, ..
+            } = worker;
+            say(format_args!("worker {id} at {ingest} (pid {pid})")).await?;
+        }
+        table::header().await
+    }
+
+    pub async fn batch(&mut self, found: &Found) -> Result<(), Error> {
+        match self.json {
+            true => say(json(&Batch::of(found))?).await?,
+            false => table::batch(found, self.interval).await?,
+        }
+        self.records += found.records;
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// Of so many batches that were to be shown, those that nobody has read.
+    pub fn not_shown(&self, batches: u64) -> u64 {
+        let waiting = Console::stdout().waiting() as u64;
+        batches.saturating_sub(self.batches.saturating_sub(waiting))
+    }
+
+    /// Lines left out so far, as far as they are known: a worker's go with it.
+    pub fn dead_letters(&mut self, known: u64) {
+        self.dead_letters = self.dead_letters.max(known);
+    }
+
+    /// The end: `received` is what the program counted, printed or not.
+    pub async fn end(&self, received: u64) -> Result<(), Error> {
+        let (records_total, dead_letters) = (self.records, self.dead_letters);
+        if dead_letters > 0 {
+            warn(format_args!(
+                "{dead_letters} line(s) left out: not UTF-8, too long or cut off"
+            ));
+        }
+        if received > records_total {
+            let late = received - records_total;
+            warn(format_args!(
+                "{late} line(s) came after the last batch that was asked for"
+            ));
+        }
+        match self.json {
+            true => say(json(&EndLine { records_total })?).await?,
+            false => say(format_args!("{records_total} lines in all")).await?,
+        }
+        output::written().await
+    }
+}
+
+/// How lines get there.
+fn send(address: &str) -> String {
+    format!("dstreams send {address} --stream {LINES} FILE")
+}
+
+#[derive(Serialize)]
+struct Listening {
+    listening: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clients: Option<SocketAddr>,
+}
+
+#[derive(Serialize)]
+struct Master<'a> {
+    master: &'a str,
+}
+
+#[derive(Serialize)]
+struct Cluster<'a> {
+    master: &'a str,
+    workers: Vec<Worker<'a>>,
+}
+
+#[derive(Serialize)]
+struct Worker<'a> {
+    id: u32,
+    pid: u32,
+    ingest: &'a str,
+}
+
+#[derive(Serialize)]
+struct Batch<'a> {
+    batch_time: u64,
+    records: u64,
+    window_words: i64,
+    top: &'a [(String, i64)],
+    processing_ms: f64,
+    scheduling_delay_ms: f64,
+}
+
+impl<'a> Batch<'a> {
+    fn of(found: &'a Found) -> Self {
+        Batch {
+            batch_time: found.batch.0,
+            records: found.records,
+            window_words: found.window_words,
+            top: &found.top,
+            processing_ms: found.processing.as_micros() as f64 / 1e3,
+            scheduling_delay_ms: found.scheduling_delay.as_micros() as f64 / 1e3,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct EndLine {
+    records_total: u64,
+}

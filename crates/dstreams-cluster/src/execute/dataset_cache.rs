@@ -1,0 +1,153 @@
+//! Partitions that tasks left on their worker, until their batch is forgotten; what batches changed of states is there
+//! longer, while a standby lacks it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::arrow::array::RecordBatch;
+use dstreams_control::BatchTime;
+
+use crate::plan::KeptId;
+
+type Rows = Arc<Vec<RecordBatch>>;
+
+/// Bytes of changes of one partition of state that are kept for standbys after their batches took effect, at least;
+/// where the state that was sent is larger, as many as that has. Beyond it all of them go: a standby that lacks them is
+/// sent the whole state again, which is less.
+const FOR_STANDBYS: usize = 64 << 20;
+
+/// Partitions that tasks left on this worker, until their batch is forgotten.
+#[derive(Debug, Default)]
+pub struct KeptStore(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    rows: BTreeMap<KeptId, Rows>,
+    /// Bytes of the states that were sent last, by partition.
+    sent: HashMap<usize, usize>,
+}
+
+impl KeptStore {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a partition. A task that runs again keeps the same rows again.
+    pub fn insert(&self, id: KeptId, rows: Vec<RecordBatch>) {
+        self.lock().rows.insert(id, Arc::new(rows));
+    }
+
+    /// The partition, if it is kept.
+    pub fn get(&self, id: &KeptId) -> Option<Rows> {
+        self.lock().rows.get(id).cloned()
+    }
+
+    /// So many bytes of a partition's state were sent to a standby.
+    pub fn sent(&self, partition: usize, bytes: usize) {
+        self.lock().sent.insert(partition, bytes);
+    }
+
+    /// So many were sent so far.
+    pub fn sending(&self, partition: usize, bytes: usize) {
+        let mut kept = self.lock();
+        let sent = kept.sent.entry(partition).or_default();
+        *sent = bytes.max(*sent);
+    }
+
+    /// Lets go of everything up to this batch, except what is in these slots of these partitions after these versions.
+    pub fn forget_to(&self, batch: BatchTime, but: &[(u32, BatchTime)], slots: &[usize]) {
+        let mut kept = self.lock();
+        if but.is_empty() {
+            kept.rows.retain(|id, _| id.batch > batch);
+            return;
+        }
+        let since: HashMap<_, _> = but
+            .iter()
+            .map(|(of, since)| (*of as usize, *since))
+            .collect();
+        let needed = |id: &KeptId| {
+            let after = |since: &BatchTime| id.batch > *since;
+            slots.contains(&id.slot) && since.get(&id.partition).is_some_and(after)
+        };
+        let mut bytes = HashMap::<usize, usize>::new();
+        kept.rows.retain(|id, rows| {
+            let keep = id.batch > batch || needed(id);
+            if keep && id.batch <= batch {
+                let size = rows.iter().map(RecordBatch::get_array_memory_size);
+                *bytes.entry(id.partition).or_default() += size.sum::<usize>();
+            }
+            keep
+        });
+        for (partition, bytes) in bytes {
+            let most = kept.sent.get(&partition).copied();
+            if bytes > most.unwrap_or_default().max(FOR_STANDBYS) {
+                tracing::debug!(
+                    partition,
+                    bytes,
+                    "changes that a standby lacks were let go of"
+                );
+                kept.rows
+                    .retain(|id, _| id.partition != partition || id.batch > batch);
+            }
+        }
+    }
+
+    /// Number of partitions kept.
+    pub fn len(&self) -> usize {
+        self.lock().rows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    fn id(batch: u64, slot: usize, partition: usize) -> KeptId {
+        KeptId {
+            batch: BatchTime(batch),
+            attempt: 1,
+            slot,
+            partition,
+        }
+    }
+
+    fn rows(count: usize) -> Vec<RecordBatch> {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![7; count]));
+        vec![RecordBatch::try_from_iter([("n", column)]).unwrap()]
+    }
+
+    #[test]
+    fn what_a_standby_lacks_is_kept_and_nothing_else() {
+        let store = KeptStore::default();
+        for batch in 1..=4 {
+            for (slot, partition) in [(0, 0), (0, 1), (5, 1)] {
+                store.insert(id(batch, slot, partition), rows(1));
+            }
+        }
+        store.forget_to(BatchTime(3), &[(1, BatchTime(1))], &[5]);
+        let left =
+            |batch| [(0, 0), (0, 1), (5, 1)].map(|(s, p)| store.get(&id(batch, s, p)).is_some());
+        assert_eq!(left(1), [false; 3]);
+        assert_eq!(left(2), [false, false, true]);
+        assert_eq!(left(3), [false, false, true]);
+        assert_eq!(left(4), [true; 3]);
+        store.forget_to(BatchTime(4), &[], &[]);
+        assert_eq!(store.len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_for_standbys_is_bounded_by_the_state() {
+        let store = KeptStore::default();
+        let (half, since) = (FOR_STANDBYS / 8, [(0, BatchTime(0))]);
+        store.insert(id(1, 5, 0), rows(half));
+        store.insert(id(2, 5, 0), rows(half));
+        store.sent(0, 3 * FOR_STANDBYS);
+        store.forget_to(BatchTime(2), &since, &[5]);
+        assert_eq!(store.len(), 2);
+        store.sent(0, 1000);
+        store.forget_to(BatchTime(2), &since, &[5]);
+        assert_eq!(store.len(), 0);
+    }
+}

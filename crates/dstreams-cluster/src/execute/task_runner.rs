@@ -1,0 +1,352 @@
+//! [`TaskRunner`]: what the tasks of a worker run with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::internal_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionConfig;
+use dstreams::Operator;
+use dstreams::cluster::{
+    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, point, run_task,
+};
+use futures::{StreamExt, TryStreamExt};
+
+use super::dataset_cache::KeptStore;
+use super::tasks::TaskLog;
+use crate::data::Peers;
+use crate::plan::exchange::{in_order, lanes, tag};
+use crate::plan::{Exit, KeptId, RunStep, Source, StepHeader, TaskSpec, TaskWork, Wire, into};
+use crate::retry::retryable;
+
+/// The plans, blocks and state of a worker.
+pub struct TaskRunner {
+    pub plans: Arc<Plans>,
+    pub states: States,
+    pub store: Arc<BlockStore>,
+    pub kept: KeptStore,
+    pub peers: Peers,
+    /// The tasks of the engine that run here, and those that have ended.
+    pub tasks: Arc<TaskLog>,
+    /// How often states were made again.
+    era: RwLock<u32>,
+    config: SessionConfig,
+    resources: Arc<RuntimeEnv>,
+}
+
+impl fmt::Debug for TaskRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TaskRunner")
+    }
+}
+
+impl RunStep for TaskRunner {
+    fn plans(&self) -> &Arc<Plans> {
+        &self.plans
+    }
+
+    fn run(
+        self: Arc<Self>,
+        header: StepHeader,
+        table: SendableRecordBatchStream,
+        wires: Vec<(Wire, SendableRecordBatchStream)>,
+        schema: SchemaRef,
+    ) -> SendableRecordBatchStream {
+        let columns = Arc::clone(&schema);
+        let rows = async move {
+            let rows = self.task(&header, table, wires, &columns).await?;
+            Ok::<_, DataFusionError>(futures::stream::iter(rows.into_iter().map(Ok)))
+        };
+        let rows = futures::stream::once(rows).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+}
+
+impl TaskRunner {
+    pub fn new(
+        plans: Arc<Plans>,
+        rows_per_batch: usize,
+        peers: Peers,
+        (states, store): (States, BlockStore),
+    ) -> Self {
+        TaskRunner {
+            plans,
+            states,
+            store: Arc::new(store),
+            kept: KeptStore::default(),
+            peers,
+            tasks: Arc::default(),
+            era: RwLock::default(),
+            config: SessionConfig::new().with_batch_size(rows_per_batch),
+            resources: Arc::default(),
+        }
+    }
+
+    async fn task(
+        &self,
+        header: &StepHeader,
+        table: SendableRecordBatchStream,
+        wires: Vec<(Wire, SendableRecordBatchStream)>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<RecordBatch>> {
+        let spec = task_of(table).await?;
+        point("execute:task");
+        let template = self.plans.of(header.many);
+        let step = &template.steps[header.step];
+        let mut datasets = Gathered::default();
+        for (wire, rows) in wires {
+            let partition = if wire.whole {
+                0
+            } else {
+                spec.task - wire.first
+            };
+            let mut rows: Vec<_> = rows.try_collect().await?;
+            if wire.exchange {
+                let lane = lanes(wire.parts)?[partition];
+                rows = in_order(rows, lane)?;
+            }
+            datasets.add(wire.slot, partition, rows);
+        }
+        for read in &spec.reads {
+            let mut held = Vec::with_capacity(read.slices.len());
+            for slice in &read.slices {
+                held.push(self.here(&slice.part.source).await?);
+            }
+            let rows = self.peers.read(&read.slices, held).await?;
+            datasets.add(read.slot, read.partition, rows);
+        }
+        let output = match (header.work, step) {
+            (TaskWork::Hold, _) => vec![datasets.only()],
+            (TaskWork::Step, Step::State(window)) => {
+                let delta = datasets.only();
+                // For the standby, which installs it when the batch has run.
+                self.keep(header, window.from, spec.task, &delta)?;
+                let (at, due) = (window.state, header.batch.0.is_multiple_of(window.slide_ms));
+                // Closures of the program may run in it.
+                let installed = catch_unwind(AssertUnwindSafe(|| {
+                    self.install(header, at, spec.task, &delta)?;
+                    point("state:installed");
+                    due.then(|| self.states.read(at, spec.task)).transpose()
+                }));
+                let rows = installed.map_err(|panic| panicked(&window.operator, &*panic))?;
+                let rows = rows.map_err(|error| error.of(&window.operator))?;
+                vec![rows.unwrap_or_default()]
+            }
+            (TaskWork::Step, Step::Run(stage)) => {
+                let datasets = datasets.into_datasets(template.slots);
+                self.stage(stage, spec.task, datasets, header).await?
+            }
+        };
+        let left = self.leave(header, spec.task, output, schema);
+        point("execute:done");
+        left
+    }
+
+    /// Tasks whose runs began before change nothing from now on.
+    pub fn void(&self, era: u32) {
+        let mut now = self.era.write().unwrap_or_else(PoisonError::into_inner);
+        *now = era.max(*now);
+    }
+
+    fn install(
+        &self,
+        header: &StepHeader,
+        state: usize,
+        partition: usize,
+        delta: &[RecordBatch],
+    ) -> dstreams::Result<()> {
+        // Held until it is installed.
+        let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
+        if header.era < *era {
+            let batch = header.batch;
+            return Err(retryable(format!(
+                "states were made again since this run of batch {batch} began"
+            )));
+        }
+        let states = &self.states;
+        states.install(state, partition, header.batch, delta)
+    }
+
+    async fn stage(
+        &self,
+        stage: &Stage,
+        task: usize,
+        datasets: Datasets,
+        header: &StepHeader,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let config = self.config.clone().with_extension(Arc::new(datasets));
+        let context = TaskContext::new(
+            None,
+            header.batch.0.to_string(),
+            config,
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::clone(&self.resources),
+        );
+        // Joins keep what they built, and metrics grow with each execution: start afresh.
+        let plan = reset_plan_states(Arc::clone(&stage.plan))?;
+        // An operator of the program may panic: that is an error of its own, not of the engine.
+        let run = run_task(plan, task, Arc::new(context), stage.route.clone());
+        let run = AssertUnwindSafe(run);
+        match futures::FutureExt::catch_unwind(run).await {
+            Ok(rows) => Ok(rows.map_err(|error| error.of(&stage.operator))?),
+            Err(panic) => Err(panicked(&stage.operator, &*panic).into()),
+        }
+    }
+
+    /// What becomes of a task's rows.
+    fn leave(
+        &self,
+        header: &StepHeader,
+        task: usize,
+        output: Vec<Vec<RecordBatch>>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<RecordBatch>> {
+        match header.exit {
+            Exit::Pass => Ok(output.into_iter().flatten().collect()),
+            Exit::Exchange => {
+                let lanes = lanes(output.len())?;
+                let mut tagged = Vec::new();
+                for (rows, lane) in output.iter().zip(lanes.iter()) {
+                    for rows in rows {
+                        tagged.push(tag(&compact(rows)?, schema, task as u32, *lane)?);
+                    }
+                }
+                Ok(tagged)
+            }
+            Exit::Keep => {
+                let slot = into(&self.plans.of(header.many).steps[header.step]);
+                let rows: Vec<_> = output.into_iter().flatten().collect();
+                self.keep(header, slot, task, &rows)?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Keeps a partition until the batch is forgotten.
+    fn keep(
+        &self,
+        header: &StepHeader,
+        slot: Slot,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> Result<()> {
+        let id = KeptId {
+            batch: header.batch,
+            attempt: header.attempt,
+            slot: slot.0,
+            partition,
+        };
+        let rows = rows.iter().map(compact).collect::<Result<Vec<_>>>()?;
+        self.kept.insert(id, rows);
+        Ok(())
+    }
+
+    /// What is held here.
+    pub async fn here(&self, source: &Source) -> dstreams::Result<Option<Vec<RecordBatch>>> {
+        Ok(match source {
+            Source::Block(id) => {
+                let block = self.store.fetch(*id).await?;
+                block.map(|block| block.batches.clone())
+            }
+            Source::Kept(id) => self.kept.get(id).map(|rows| rows.to_vec()),
+            Source::State {
+                state,
+                partition,
+                batch,
+            } => Some(self.states.table(*state, *partition, *batch)?),
+        })
+    }
+}
+
+/// Datasets of a task, by slot and partition.
+#[derive(Default)]
+struct Gathered(BTreeMap<usize, BTreeMap<usize, Vec<RecordBatch>>>);
+
+impl Gathered {
+    fn add(&mut self, slot: usize, partition: usize, rows: Vec<RecordBatch>) {
+        self.0.entry(slot).or_default().insert(partition, rows);
+    }
+
+    /// The rows of the one dataset there is.
+    fn only(self) -> Vec<RecordBatch> {
+        let rows = self.0.into_values().flat_map(BTreeMap::into_values);
+        rows.flatten().collect()
+    }
+
+    fn into_datasets(self, slots: usize) -> Datasets {
+        let datasets = Datasets::new(slots);
+        for (slot, partitions) in self.0 {
+            let last = partitions.keys().last().copied().unwrap_or_default();
+            let mut all = vec![Vec::new(); last + 1];
+            for (partition, rows) in partitions {
+                all[partition] = rows;
+            }
+            let all: Partitions = Arc::new(all);
+            datasets.set(Slot(slot), all);
+        }
+        datasets
+    }
+}
+
+/// The one row of the task table that this task has.
+async fn task_of(mut table: SendableRecordBatchStream) -> Result<TaskSpec> {
+    while let Some(rows) = table.next().await {
+        let rows = rows?;
+        let Some(column) = rows.column(0).as_binary_opt::<i32>() else {
+            break;
+        };
+        if let [Some(bytes)] = column.iter().collect::<Vec<_>>()[..] {
+            return TaskSpec::parse(bytes)
+                .map_err(|error| DataFusionError::External(Box::new(error)));
+        }
+    }
+    internal_err!("a task without its row of the task table, or with several")
+}
+
+/// The same rows, with text in buffers of their own where much else is in them.
+pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
+    let wasteful = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View => {
+            let held: usize = column
+                .as_string_view()
+                .data_buffers()
+                .iter()
+                .map(|b| b.len())
+                .sum();
+            held > 2 * column.as_string_view().total_buffer_bytes_used() + 4096
+        }
+        DataType::BinaryView => !column.as_binary_view().data_buffers().is_empty(),
+        _ => false,
+    };
+    match rows.columns().iter().any(wasteful) {
+        true => Ok(dstreams::cluster::compact(rows)?),
+        false => Ok(rows.clone()),
+    }
+}
+
+fn panicked(operator: &Operator, panic: &(dyn std::any::Any + Send)) -> dstreams::Error {
+    dstreams::Error::Panic {
+        operator: operator.clone(),
+        message: panic_message(panic),
+    }
+}
+
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(text), _) => text.clone(),
+        (None, Some(text)) => (*text).to_owned(),
+        (None, None) => "a panic without a message".into(),
+    }
+}

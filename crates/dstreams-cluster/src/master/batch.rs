@@ -1,0 +1,369 @@
+//! [`Remote`]: workers on other machines carry out what the controller decides.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use dstreams::arrow::array::RecordBatch;
+use dstreams::cluster::{
+    Block, BlockStore, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
+    tasks_for,
+};
+use dstreams::{Error, Result};
+use dstreams_control::cluster::ClusterEvent;
+use dstreams_control::durable::Covered;
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+
+use super::batch_state::{Snapshot, states};
+use super::hub::{Hub, lost_state};
+use crate::data::Peers;
+use crate::execute::{ClusterEngine, session_config};
+use crate::link::ToWorker;
+use crate::plan::check;
+use crate::plan::{Binding, Gate, Job, Shapes, Way};
+use crate::retry::retryable;
+use crate::worker::engine_name;
+
+/// How long failures of machines and of the engine are mended here, by running the batch again, before they cost it an
+/// attempt: longer than a loss goes unnoticed.
+pub(super) const MEND: Duration = Duration::from_secs(30);
+/// The pause before it runs again, at first and at most.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MOST: Duration = Duration::from_secs(2);
+
+/// The [`Workers`] of a cluster: carries out what the controller decides on other machines.
+pub struct Remote {
+    pub hub: Arc<Hub>,
+    pub engine: ClusterEngine,
+    pub plans: Arc<Plans>,
+    pub peers: Peers,
+    pub rows_per_task: usize,
+    /// Where this process serves blocks of its own.
+    pub address: String,
+    pub own: Arc<Receivers>,
+    pub store: Arc<BlockStore>,
+    pub shapes: Shapes,
+    /// The newest batch that has taken effect: what installed more can run again on less.
+    pub committed: Mutex<Option<BatchTime>>,
+    /// The names of outputs that workers prepare, by output.
+    pub sinks: Vec<Option<String>>,
+    /// Which process of the program this is, where it is kept.
+    pub incarnation: Option<u64>,
+}
+
+impl Remote {
+    pub fn has_state(&self) -> bool {
+        !self.plans.states.is_empty()
+    }
+
+    pub(super) fn committed_mut(&self) -> MutexGuard<'_, Option<BatchTime>> {
+        self.committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn committed(&self) -> Option<BatchTime> {
+        *self.committed_mut()
+    }
+
+    /// From the holders. What one has that holds its partition no more may not be what the batch left.
+    async fn read_state(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let snapshot = self.snapshot(Some(batch)).await;
+        let rows = self.state(state, batch, &snapshot).await?;
+        let now = self.hub.holders(snapshot.holders.len());
+        let mut all = snapshot.holders.iter().zip(now);
+        match all.all(|(then, now)| now.is_some_and(|now| now.holder == then.holder)) {
+            true => Ok(rows),
+            false => Err(retryable("a partition of the state has moved")),
+        }
+    }
+
+    async fn run_for(
+        &self,
+        batch: BatchTime,
+        after: Option<BatchTime>,
+        attempt: u32,
+        wanted: (&[BlockMeta], Wanted),
+    ) -> Result<Vec<Option<Dataset>>> {
+        let over = self.hub.until(|hub| {
+            let stuck = || Some(lost_state(self.stuck(hub)?));
+            hub.broken()
+                .or_else(|| self.has_state().then(stuck).flatten())
+        });
+        tokio::select! {
+            done = self.run_here(batch, after, attempt, wanted) => done,
+            error = over => Err(error),
+        }
+    }
+
+    async fn run_here(
+        &self,
+        batch: BatchTime,
+        after: Option<BatchTime>,
+        attempt: u32,
+        (blocks, wanted): (&[BlockMeta], Wanted),
+    ) -> Result<Vec<Option<Dataset>>> {
+        let (began, mut pause) = (Instant::now(), PAUSE);
+        loop {
+            let snapshot = self.snapshot(None).await;
+            let gate = Gate::default();
+            let run = self.run_jobs((batch, attempt), (blocks, wanted), &snapshot, &gate);
+            tokio::pin!(run);
+            let run = async {
+                tokio::select! {
+                    biased;
+                    opened = self.open_gate(&gate, after, &snapshot) => match opened {
+                        true => Some((&mut run).await),
+                        false => None,
+                    },
+                    done = &mut run => Some(done),
+                }
+            };
+            // Tasks on state run at its holder alone; the engine runs all others elsewhere.
+            let done = tokio::select! {
+                done = run => done,
+                lost = self.hub.until(|hub| snapshot.lost_holder(hub)) => {
+                    let message = format!("worker {lost}, which held state, was lost");
+                    Some(Err(retryable(message)))
+                }
+            };
+            let Some(done) = done else {
+                continue;
+            };
+            match done {
+                Err(error) if of_machines(&error) && began.elapsed() < MEND => {
+                    tracing::warn!(%batch, %error, ?pause, "a batch runs again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MOST);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn run_jobs(
+        &self,
+        (batch, attempt): (BatchTime, u32),
+        (blocks, wanted): (&[BlockMeta], Wanted),
+        snapshot: &Snapshot,
+        gate: &Gate,
+    ) -> Result<Vec<Option<Dataset>>> {
+        let rows = blocks.iter().map(|block| block.rows).sum();
+        let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
+        let template = self.plans.of(many);
+        let inputs = self.inputs(blocks, if many { self.plans.tasks } else { 1 })?;
+        let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
+        let holders: Vec<_> = snapshot
+            .holders
+            .iter()
+            .map(|h| engine_name(h.holder.0))
+            .collect();
+        let mut kept = HashMap::new();
+        for roots in &shape.jobs {
+            let binding = Binding {
+                plans: &self.plans,
+                many,
+                batch,
+                attempt,
+                era: snapshot.era,
+                inputs: &inputs,
+                holders: &holders,
+                gate,
+                kept: &kept,
+                names: &snapshot.names,
+            };
+            let job = Job::new(&shape, roots, &binding)?;
+            if new {
+                check(&job.plan, &session_config(self.plans.tasks))?;
+            }
+            let done = self.engine.run(batch, job.plan).await?;
+            // Also one that has joined since the run began may have run tasks.
+            let workers = self.hub.workers();
+            let addresses: HashMap<_, _> = workers
+                .into_iter()
+                .map(|(id, worker)| (engine_name(id.0), worker.address))
+                .collect();
+            for (at, output) in job.outputs.iter().enumerate() {
+                let worker = done.workers.get(&at);
+                let address = worker.and_then(|name| addresses.get(name));
+                let Some(address) = address else {
+                    return Err(retryable(format!(
+                        "the worker that ran partition {output:?} was lost"
+                    )));
+                };
+                kept.insert(*output, address.clone());
+            }
+        }
+        if self.has_state() {
+            gate.opened().await;
+            let due = states(template, &shape);
+            self.install(batch, attempt, &due, snapshot).await;
+        }
+        let mut outputs = Vec::new();
+        if wanted == Wanted::States {
+            // They took effect: a sink would prepare them once more, for nobody.
+            return Ok(outputs);
+        }
+        for (at, (slot, slide)) in template.outputs.iter().enumerate() {
+            if !batch.0.is_multiple_of(*slide) {
+                outputs.push(None);
+                continue;
+            }
+            let dataset = match (shape.ways[slot.0], inputs.get(slot.0)) {
+                (Some(Way::Input), Some(input)) => {
+                    Dataset::Rows(Arc::new(self.blocks(input).await?))
+                }
+                _ => {
+                    let parts = kept.iter().filter(|((of, _), _)| *of == slot.0);
+                    let mut parts: Vec<_> = parts.map(|((_, p), at)| (*p, at)).collect();
+                    parts.sort_by_key(|(partition, _)| *partition);
+                    self.dataset((batch, attempt), (at, slot.0), &parts).await?
+                }
+            };
+            outputs.push(Some(dataset));
+        }
+        Ok(outputs)
+    }
+}
+
+/// What a run of a batch is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    All,
+    /// The batch has taken effect.
+    States,
+}
+
+/// Whether machines or the engine failed, and neither the program nor a sink.
+fn of_machines(error: &Error) -> bool {
+    let of_engine = match error {
+        Error::Task { cause, .. } => &**cause,
+        other => other,
+    };
+    let of_engine = matches!(of_engine, Error::Engine(_) | Error::Operator { .. });
+    of_engine && error.is_retryable() && !error.is_of_batch()
+}
+
+#[async_trait]
+impl Workers for Remote {
+    fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
+    fn receivers(&self) -> Vec<ReceiverId> {
+        self.own.ids()
+    }
+
+    fn seal(&self, batch: BatchTime) {
+        let last = self.own.is_closing();
+        self.hub.say_all(&ToWorker::Seal { batch, last });
+        self.own.seal(batch);
+    }
+
+    fn close(&self) {
+        self.own.close();
+        self.hub.say_all(&ToWorker::Close);
+    }
+
+    fn hurry(&self) {
+        self.own.hurry();
+        self.hub.say_all(&ToWorker::Hurry);
+    }
+
+    /// The first stages of a batch run while the one before finishes.
+    fn max_running(&self) -> usize {
+        2
+    }
+
+    /// When a worker is lost the engine runs its tasks elsewhere; but tasks that need state had to
+    /// run there, so the batch runs again on the standby.
+    async fn run(
+        &self,
+        batch: BatchTime,
+        after: Option<BatchTime>,
+        attempt: u32,
+        blocks: &[BlockMeta],
+    ) -> Result<Vec<Option<Dataset>>> {
+        self.run_for(batch, after, attempt, (blocks, Wanted::All))
+            .await
+    }
+
+    async fn run_again(&self, batch: BatchTime, attempt: u32, blocks: &[BlockMeta]) -> Result<()> {
+        let wanted = (blocks, Wanted::States);
+        self.run_for(batch, None, attempt, wanted).await.map(drop)
+    }
+
+    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
+        self.fetch_block(block).await
+    }
+
+    async fn make_state_again(&self, from: Earlier) -> Result<()> {
+        self.remake(from).await
+    }
+
+    fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {
+        *self.committed_mut() = Some(batch);
+        self.hub.step(ClusterEvent::Committed { batch });
+        self.hub.step(ClusterEvent::Forgotten {
+            blocks: blocks.to_vec(),
+        });
+        let but = self.hub.needs();
+        let slots = match but.is_empty() {
+            true => Vec::new(),
+            false => self.changes(),
+        };
+        self.hub.say_all(&ToWorker::Forget { batch, but, slots });
+        self.store.forget(blocks);
+    }
+
+    async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let over = |hub: &Hub| {
+            hub.broken()
+                .or(hub.has_ended().then_some(Error::NotRunning))
+        };
+        tokio::select! {
+            rows = self.read_state(state, batch) => rows,
+            error = self.hub.until(over) => Err(error),
+        }
+    }
+
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {
+        let partitions = if self.has_state() {
+            self.plans.tasks
+        } else {
+            0
+        };
+        self.hub.checkpoint(plan, partitions)?;
+        let hub = Arc::clone(&self.hub);
+        Ok(Box::pin(async move { hub.checkpointed().await }))
+    }
+
+    fn covered(&self, batch: BatchTime, blocks: &Covered) {
+        let blocks = blocks.clone();
+        self.hub.say_all(&ToWorker::Covered { batch, blocks });
+    }
+
+    async fn end(&self, failed: bool) {
+        self.own.end().await;
+        self.store.clear();
+        // Where the program is kept, workers wait for the process that goes on with it.
+        self.hub.end(failed && self.incarnation.is_some());
+    }
+
+    fn held(&self) -> Usage {
+        let mut held = self.own.held();
+        held.forgotten_producers += self.hub.lock().cluster.forgotten_producers();
+        for worker in self.hub.workers().into_values() {
+            held.blocks += worker.holds.blocks;
+            held.block_memory += worker.holds.block_memory;
+            for (stream, count) in worker.holds.dead_letters {
+                *held.dead_letters.entry(stream).or_default() += count;
+            }
+            for (operator, count) in worker.holds.rejected {
+                *held.rejected.entry(operator).or_default() += count;
+            }
+        }
+        held
+    }
+}

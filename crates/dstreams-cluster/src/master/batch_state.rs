@@ -1,0 +1,205 @@
+//! What the run of a batch needs of state: holders that have it, and standbys that follow.
+
+use std::collections::HashMap;
+
+use dstreams::cluster::{Step, Template};
+use dstreams_control::BatchTime;
+use dstreams_control::cluster::WorkerId;
+
+use super::batch::Remote;
+use super::hub::{Holders, Hub};
+use crate::link::ToWorker;
+use crate::plan::{Gate, Shape};
+use crate::worker::engine_name;
+
+/// The workers at the start of a run.
+pub struct Snapshot {
+    /// By address: their names for the engine.
+    pub names: HashMap<String, String>,
+    /// By name for the engine.
+    pub addresses: HashMap<String, String>,
+    pub holders: Vec<Holders>,
+    /// How often states had been made again.
+    pub era: u32,
+}
+
+impl Snapshot {
+    /// A holder that is gone.
+    pub fn lost_holder(&self, hub: &Hub) -> Option<WorkerId> {
+        let mut holders = self.holders.iter().map(|of| of.holder);
+        holders.find(|holder| !hub.has(*holder))
+    }
+}
+
+impl Remote {
+    /// Waits for workers, one at least, and for a holder of each partition, with what has taken effect and the state as
+    /// of `batch`.
+    pub async fn snapshot(&self, batch: Option<BatchTime>) -> Snapshot {
+        // Before the first batch there is none.
+        let batch = batch.filter(|batch| batch.0 > 0);
+        let partitions = if self.has_state() {
+            self.plans.tasks
+        } else {
+            0
+        };
+        self.hub
+            .until(|hub| {
+                let era = hub.era();
+                let workers = hub.workers();
+                let joined = workers.iter().filter(|(_, worker)| worker.joined);
+                let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
+                let addresses: HashMap<_, _> = joined.collect();
+                let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
+                let holders = holders?;
+                // One that took over has what was committed before it goes on.
+                let wanted = self.committed().max(batch);
+                let up_to_date =
+                    |(partition, of): (u32, &Holders)| hub.version(of.holder, partition) >= wanted;
+                if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
+                    return None;
+                }
+                let names = addresses
+                    .iter()
+                    .map(|(name, at)| (at.clone(), name.clone()));
+                Some(Snapshot {
+                    names: names.collect(),
+                    holders,
+                    addresses,
+                    era,
+                })
+            })
+            .await
+    }
+
+    /// Opens the gate when the batch before has taken effect, and the holders have what it installed.
+    /// Not sooner: if that batch ran again, it would find a state that this one has changed. `false`
+    /// when one of them holds its partition no more, and so may never have it, or states were made again since.
+    pub async fn open_gate(
+        &self,
+        gate: &Gate,
+        after: Option<BatchTime>,
+        snapshot: &Snapshot,
+    ) -> bool {
+        let holders = &snapshot.holders;
+        let all_there = |hub: &Hub| {
+            let mut all = (0..).zip(holders);
+            // A checkpoint has the state as of the batch before, and not more.
+            let stays = !hub.checkpoints.is_taking();
+            stays
+                && self.committed() >= after
+                && all.all(|(p, of)| hub.version(of.holder, p) >= after)
+        };
+        if all_there(&self.hub) {
+            gate.open();
+            return true;
+        }
+        let there = self.hub.until(|hub| {
+            if all_there(hub) {
+                return Some(true);
+            }
+            let now = hub.holders(holders.len());
+            let stays = |(now, then): (&Option<Holders>, &Holders)| {
+                now.is_some_and(|now| now.holder == then.holder)
+            };
+            let all_stay = now.iter().zip(holders).all(stays) && hub.era() == snapshot.era;
+            (!all_stay).then_some(false)
+        });
+        let there = there.await;
+        if there {
+            gate.open();
+            self.engine.wake().await;
+        }
+        there
+    }
+
+    /// Tells that the holders have installed the batch, and has standbys that are up to date do so.
+    pub async fn install(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        states: &[(usize, usize)],
+        snapshot: &Snapshot,
+    ) {
+        let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
+        let mut before = Vec::with_capacity(snapshot.holders.len());
+        for (partition, ran) in (0u32..).zip(&snapshot.holders) {
+            before.push(self.hub.version(ran.holder, partition));
+            self.hub.installed(ran.holder, partition, batch, None);
+        }
+        // Not only those of the snapshot: who was assigned meanwhile needs this batch too. Who is assigned from now on
+        // is sent a state that has it.
+        let now = self.hub.holders(snapshot.holders.len());
+        let then = snapshot.holders.iter().zip(before);
+        for ((partition, (ran, before)), now) in (0u32..).zip(then).zip(now) {
+            let name = engine_name(ran.holder.0);
+            let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
+                continue;
+            };
+            let others = [Some(now.holder), now.standby, now.next];
+            let others = others.into_iter().flatten();
+            for other in others.filter(|other| *other != ran.holder) {
+                let install = ToWorker::Install {
+                    batch,
+                    attempt,
+                    partition,
+                    states: states.to_vec(),
+                    from: from.clone(),
+                };
+                let known = self.hub.version(other, partition);
+                self.hub.say(other, &install);
+                let complete = known >= before && !self.hub.is_behind(other, partition);
+                if complete || other == now.holder {
+                    waiting.push((partition, other));
+                }
+            }
+        }
+        // One that still gets the whole state catches up by itself; one that was lost never will.
+        self.hub
+            .until(|hub| {
+                let workers = hub.workers();
+                let done = waiting.iter().all(|(partition, standby)| {
+                    hub.version(*standby, *partition) >= Some(batch)
+                        || !workers.contains_key(standby)
+                        || hub.is_behind(*standby, *partition)
+                });
+                done.then_some(())
+            })
+            .await;
+    }
+
+    /// The slots of what batches add to states, few rows or many.
+    pub fn changes(&self) -> Vec<usize> {
+        let templates = [false, true].map(|many| self.plans.of(many));
+        let steps = templates.into_iter().flat_map(|it| &it.steps);
+        let slots = steps.filter_map(|step| match step {
+            Step::State(step) => Some(step.from.0),
+            Step::Run(_) => None,
+        });
+        slots.collect()
+    }
+
+    /// A partition whose holder will never have what was committed.
+    pub fn stuck(&self, hub: &Hub) -> Option<u32> {
+        let committed = self.committed();
+        let holders = hub.holders(self.plans.tasks);
+        let mut all = (0..).zip(holders);
+        let stuck = all.find(|(partition, of)| {
+            of.is_some_and(|of| {
+                hub.is_behind(of.holder, *partition)
+                    && hub.version(of.holder, *partition) < committed
+            })
+        });
+        stuck.map(|(partition, _)| partition)
+    }
+}
+
+/// The states that a batch adds to, and the slots of what it adds.
+pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
+    let states = template.steps.iter().filter_map(|step| match step {
+        Step::State(step) => Some((step.state, step.from.0)),
+        Step::Run(_) => None,
+    });
+    states
+        .filter(|(_, from)| shape.makers[*from].is_some())
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! The rows that a batch reads and gives: which task reads which, and how the master gets them.
+
+use std::sync::Arc;
+
+use dstreams::arrow::array::RecordBatch;
+use dstreams::cluster::Dataset;
+use dstreams::{Error, Result};
+use dstreams_control::{BatchTime, BlockMeta};
+
+use super::batch::Remote;
+use super::batch_state::Snapshot;
+use crate::plan::{KeptId, Part, Slice, Source};
+use crate::retry::retryable;
+use crate::worker::engine_name;
+
+impl Remote {
+    /// The rows of each task, for each input: as on one machine, by row counts alone.
+    ///
+    /// Fails where nobody holds a block, or its receiver is not known any more: it was lost.
+    pub fn inputs(&self, blocks: &[BlockMeta], tasks: usize) -> Result<Vec<Vec<Vec<Slice>>>> {
+        let inputs = self.hub.inputs.len();
+        let mut of: Vec<Vec<(BlockMeta, Vec<String>)>> = vec![Vec::new(); inputs];
+        for meta in blocks {
+            let (input, mut at) = self.hub.block(meta.id);
+            let lost = Error::LostBlock { block: meta.id };
+            if self.store.get(meta.id).is_some() {
+                at.push(self.address.clone());
+            }
+            if at.is_empty() {
+                // Or a worker that was lost just now left it to one that has not said so yet.
+                return Err(retryable(lost.to_string()));
+            }
+            of.get_mut(input as usize).ok_or(lost)?.push((*meta, at));
+        }
+        Ok(of.iter().map(|blocks| split(blocks, tasks)).collect())
+    }
+
+    /// The partitions of an output's dataset: prepared where they are, for a sink; else their rows.
+    pub async fn dataset(
+        &self,
+        (batch, attempt): (BatchTime, u32),
+        (output, slot): (usize, usize),
+        parts: &[(usize, &String)],
+    ) -> Result<Dataset> {
+        let kept = |partition| KeptId {
+            batch,
+            attempt,
+            slot,
+            partition,
+        };
+        if let Some(Some(name)) = self.sinks.get(output) {
+            let prepare = parts
+                .iter()
+                .map(|(partition, at)| self.peers.prepare((output, name), kept(*partition), at));
+            let prepared = futures::future::try_join_all(prepare).await?;
+            return Ok(Dataset::Prepared(prepared));
+        }
+        let fetches = parts.iter().map(|(partition, at)| async move {
+            let part = Source::Kept(kept(*partition)).into();
+            self.peers.fetch(&[part], std::iter::once(*at)).await
+        });
+        let rows = futures::future::try_join_all(fetches).await?;
+        Ok(Dataset::Rows(Arc::new(rows)))
+    }
+
+    /// Fetches the partitions of a state as of a batch.
+    pub async fn state(
+        &self,
+        state: usize,
+        batch: BatchTime,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let fetches = snapshot.holders.iter().enumerate();
+        let fetches = fetches.map(|(partition, of)| async move {
+            let part = Source::State {
+                state,
+                partition,
+                batch,
+            };
+            let at = snapshot.addresses.get(&engine_name(of.holder.0));
+            self.peers.fetch(&[part.into()], at.into_iter()).await
+        });
+        futures::future::try_join_all(fetches).await
+    }
+
+    /// Fetches blocks, for an output that is an input.
+    pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
+        let mut parts = Vec::new();
+        for slices in tasks {
+            let held = slices.iter().map(|slice| self.here(&slice.part.source));
+            parts.push(self.peers.read(slices, held.collect()).await?);
+        }
+        Ok(parts)
+    }
+
+    /// What this process holds.
+    pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
+        match source {
+            Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
+            Source::Kept(_) | Source::State { .. } => None,
+        }
+    }
+}
+
+/// The rows of blocks, in their order, as runs of nearly equal length, one for each task: the same
+/// as [`dstreams`] makes of the blocks themselves.
+fn split(blocks: &[(BlockMeta, Vec<String>)], tasks: usize) -> Vec<Vec<Slice>> {
+    let total: u64 = blocks.iter().map(|(meta, _)| meta.rows).sum();
+    let end_of = |task: usize| (total as u128 * (task as u128 + 1) / tasks as u128) as u64;
+    let mut parts: Vec<Vec<Slice>> = vec![Vec::new(); tasks];
+    let (mut task, mut before) = (0, 0u64);
+    for (meta, at) in blocks {
+        let mut from = 0;
+        while from < meta.rows {
+            while task + 1 < tasks && before >= end_of(task) {
+                task += 1;
+            }
+            let left = meta.rows - from;
+            let rows = match task + 1 < tasks {
+                true => left.min(end_of(task) - before),
+                false => left,
+            };
+            let part = Part {
+                source: Source::Block(meta.id),
+                from,
+                rows: Some(rows),
+            };
+            let at = at.clone();
+            parts[task].push(Slice { part, at });
+            from += rows;
+            before += rows;
+        }
+    }
+    parts
+}

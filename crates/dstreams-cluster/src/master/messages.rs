@@ -1,0 +1,204 @@
+//! What workers that have joined say, and what follows from it.
+
+use std::sync::Arc;
+
+use dstreams_control::cluster::{ClusterEvent, StoredBlock, WorkerId};
+use dstreams_control::{BatchTime, Event};
+
+use super::hub::{Hub, HubState, Restoring};
+use crate::link::{HeldBlock, ToMaster, ToWorker};
+
+impl Hub {
+    /// Grants what a producer claimed, once the journal has what was lost before.
+    pub(super) fn grant(&self, state: &HubState, worker: WorkerId, grant: ToWorker) {
+        let (Some(durable), Some(gone)) = (self.durable.get(), state.gone) else {
+            return state.say(worker, &grant);
+        };
+        let Some(link) = state.workers.get(&worker).map(|worker| worker.link.clone()) else {
+            return;
+        };
+        let durable = Arc::clone(durable);
+        tokio::spawn(async move {
+            // After a failure the next commit ends the program.
+            if durable.synced(gone).await.is_ok() {
+                link.say(&grant);
+            }
+        });
+    }
+
+    /// Blocks that a worker says are held: the marks of their producers go into the next checkpoint.
+    fn stored(&self, blocks: Vec<HeldBlock>) -> Vec<StoredBlock> {
+        if let Some(durable) = self.durable.get() {
+            for block in &blocks {
+                let marks = block.marks.iter();
+                let marks = marks.map(|(input, by, last)| ((*input, by.clone()), *last));
+                durable.stored(block.meta.id, marks);
+            }
+        }
+        blocks.into_iter().map(Into::into).collect()
+    }
+
+    /// What a worker that has joined says.
+    pub fn hear(&self, id: WorkerId, message: ToMaster) {
+        match message {
+            ToMaster::Stored { blocks } => {
+                let blocks = self.stored(blocks);
+                self.step(ClusterEvent::Stored { worker: id, blocks });
+            }
+            ToMaster::Hear { number } => self.say(id, &ToWorker::Heard { number }),
+            ToMaster::Reported {
+                batch,
+                receiver,
+                blocks,
+            } => self.mailbox.send(Event::Reported {
+                batch,
+                receiver,
+                blocks,
+            }),
+            ToMaster::Fenced { lost, blocks } => self.step(ClusterEvent::Fenced {
+                worker: id,
+                lost: WorkerId(lost),
+                blocks: self.stored(blocks),
+            }),
+            ToMaster::CopyFailed { block, to } => self.step(ClusterEvent::CopyFailed {
+                block,
+                to: WorkerId(to),
+            }),
+            ToMaster::Claim {
+                input,
+                producer,
+                token,
+            } => {
+                let mut state = self.lock();
+                state.next_claim += 1;
+                let number = state.next_claim;
+                state.claims.insert(number, (id, token));
+                let claim = ClusterEvent::Claim {
+                    input,
+                    producer: producer.into(),
+                    worker: id,
+                    token: number,
+                };
+                // The order of the numbers is the order of the claims.
+                self.step_in(&mut state, claim);
+                drop(state);
+                self.changed();
+            }
+            ToMaster::Revoked {
+                input,
+                producer,
+                grant,
+                last,
+            } => self.step(ClusterEvent::Revoked {
+                worker: id,
+                input,
+                producer: producer.into(),
+                token: grant,
+                last,
+            }),
+            ToMaster::Installed {
+                partition,
+                version,
+                copy,
+            } => self.installed(id, partition, version, Some(copy)),
+            ToMaster::StateCopyFailed { partition, copy } => {
+                self.step(ClusterEvent::StateCopyFailed {
+                    partition,
+                    to: id,
+                    copy,
+                });
+            }
+            ToMaster::InstallFailed { partition, batch } => {
+                // It is behind from now on, until its state is copied anew; unless it has become
+                // the holder, and has run the batch itself.
+                if self.version(id, partition) < Some(batch) {
+                    self.lock().behind.insert((id, partition), batch);
+                    self.changed();
+                }
+            }
+            ToMaster::RestoreFailed { partition, message } => {
+                tracing::error!(worker = %id, partition, message, "state was not restored");
+                let error = dstreams::Error::Config {
+                    setting: "checkpoint directory",
+                    message: format!("state could not be made from it: {message}"),
+                };
+                self.break_off(&mut self.lock(), error);
+                self.changed();
+            }
+            ToMaster::Taken { checkpoint } => {
+                self.checkpoints.taken(id, checkpoint);
+                self.changed();
+            }
+            ToMaster::Written {
+                checkpoint,
+                written,
+            } => {
+                self.checkpoints.written(id, checkpoint, written);
+                self.changed();
+            }
+            ToMaster::Listening { input, address } => {
+                self.lock().listening.insert(input, address);
+                self.changed();
+            }
+            ToMaster::SourceEnded { input, failure } => self.source_ended(id, input, failure),
+            ToMaster::Holds(holds) => {
+                if let Some(worker) = self.lock().workers.get_mut(&id) {
+                    worker.holds = holds;
+                }
+            }
+            ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
+        }
+    }
+
+    /// A source that ran on a worker has ended.
+    fn source_ended(&self, worker: WorkerId, input: u32, failure: Option<String>) {
+        self.step(ClusterEvent::SourceEnded { input });
+        let Some(input) = self.inputs.get(input as usize) else {
+            return;
+        };
+        let stream = &input.name;
+        let Some(failure) = failure else {
+            return self.listeners.iter().for_each(|l| l.source_ended(stream));
+        };
+        tracing::error!(%worker, stream, failure, "source ended");
+        let error = dstreams::Error::Source {
+            stream: stream.clone(),
+            cause: dstreams::BoxError::from(failure).into(),
+        };
+        self.listeners
+            .iter()
+            .for_each(|l| l.source_failed(stream, &error));
+    }
+
+    /// A worker holds a partition of state as of a batch. The holder, which has run its tasks, began
+    /// with what it told last.
+    pub fn installed(&self, id: WorkerId, partition: u32, version: BatchTime, copy: Option<u64>) {
+        let copy = {
+            let mut state = self.lock();
+            let restoring = state.restoring.get(&partition).map(|it| it.copy);
+            if copy.is_some_and(|copy| restoring.is_some_and(|wanted| wanted != copy)) {
+                return; // of what it had before
+            }
+            let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
+            // A new copy lacks nothing, nor does one that tasks of the batch have run on, or that got it in the end: a
+            // later batch is not installed on top of a gap.
+            let missed = state.behind.get(&(id, partition));
+            if copy.is_none() || copy != known || missed.is_some_and(|missed| *missed <= version) {
+                state.behind.remove(&(id, partition));
+            }
+            let copy = copy.or(known).unwrap_or_default();
+            let made = |it: &Restoring| it.copy == copy && it.batch <= version;
+            if state.restoring.get(&partition).is_some_and(made) {
+                state.restoring.remove(&partition);
+            }
+            state.installed.insert((id, partition), (version, copy));
+            copy
+        };
+        self.step(ClusterEvent::Installed {
+            worker: id,
+            partition,
+            version,
+            copy,
+        });
+    }
+}

@@ -1,0 +1,61 @@
+//! A block: an immutable run of records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use dstreams_control::{BlockId, BlockMeta};
+
+use super::memory_budget::BudgetShare;
+
+/// Batches with fewer rows on average are joined: each costs about as much as this many rows.
+const SMALL: usize = 256;
+
+/// An immutable run of records received by one receiver.
+pub struct Block {
+    /// Its name and size.
+    pub meta: BlockMeta,
+    /// Its records.
+    pub batches: Vec<RecordBatch>,
+    /// For each named producer of records in it, the number of the last.
+    pub marks: BTreeMap<Arc<str>, u64>,
+    /// The memory it holds, until it is dropped.
+    _memory: Vec<BudgetShare>,
+}
+
+impl Block {
+    /// A block without marks.
+    pub fn new(
+        id: BlockId,
+        batches: Vec<RecordBatch>,
+        bytes: usize,
+        memory: Vec<BudgetShare>,
+    ) -> Self {
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let joined = match batches.first() {
+            Some(first) if batches.len() > 1 && rows < SMALL * batches.len() => {
+                concat_batches(&first.schema(), &batches).ok()
+            }
+            _ => None,
+        };
+        let batches = joined.map_or(batches, |joined| vec![joined]);
+        let meta = BlockMeta {
+            id,
+            rows: rows as u64,
+            bytes: bytes as u64,
+        };
+        Block {
+            meta,
+            batches,
+            marks: BTreeMap::new(),
+            _memory: memory,
+        }
+    }
+
+    /// The same with marks.
+    pub fn with_marks(mut self, marks: BTreeMap<Arc<str>, u64>) -> Self {
+        self.marks = marks;
+        self
+    }
+}

@@ -1,0 +1,163 @@
+//! The bound on memory held by received records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that received records may hold together; waiting for some is how a fast producer is
+/// slowed down.
+#[derive(Clone)]
+pub struct Budget {
+    /// In units.
+    free: Arc<Semaphore>,
+    total: usize,
+    /// Bytes of a unit: what is taken at once is counted in 32 bits.
+    unit: usize,
+    lifted: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
+    /// Bytes of long lines that are not whole: see [`Budget::unfinished`].
+    unfinished: Arc<AtomicUsize>,
+}
+
+/// Bytes more than any program takes.
+const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
+
+/// Bytes taken from the budget; given back when dropped.
+pub struct BudgetShare {
+    units: OwnedSemaphorePermit,
+    /// Bytes of each.
+    unit: usize,
+}
+
+impl Budget {
+    /// A bound of so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let total = bytes.max(1);
+        let unit = total.div_ceil(u32::MAX as usize);
+        Budget {
+            free: Arc::new(Semaphore::new(total / unit)),
+            total,
+            unit,
+            lifted: Arc::default(),
+            waiting: Arc::default(),
+            unfinished: Arc::default(),
+        }
+    }
+
+    /// Room for the beginning of a long line, beside the budget, while its producer sends nothing: if such lines held
+    /// the budget itself, they could hold it for ever. Half as much as the budget in all; `None` if that is full.
+    pub fn unfinished(&self, bytes: usize) -> Option<Unfinished> {
+        let most = self.total / 2;
+        let held = self.unfinished.fetch_add(bytes, Ordering::Relaxed);
+        let it = Unfinished(Arc::clone(&self.unfinished), bytes);
+        (held + bytes <= most || self.lifted.load(Ordering::Relaxed)).then_some(it)
+    }
+
+    /// Lifts the bound, for the end of a program: what was received must go through, and the memory
+    /// it waits for may be held by records that no batch takes before the end.
+    pub fn lift(&self) {
+        if !self.lifted.swap(true, Ordering::Relaxed) {
+            self.free.add_permits(ENDLESS);
+        }
+    }
+
+    /// Waits for `bytes`; first come, first served. More than the whole budget counts as the whole:
+    /// such a record goes through alone.
+    pub async fn take(&self, bytes: usize) -> BudgetShare {
+        let _waiting = Waiting::new(&self.waiting);
+        let most = self.total / self.unit;
+        let units = bytes.div_ceil(self.unit).clamp(1, most);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.free).acquire_many_owned(units).await;
+        match permit {
+            Ok(units) => BudgetShare {
+                units,
+                unit: self.unit,
+            },
+            // Nothing closes the semaphore.
+            Err(closed) => unreachable!("budget closed: {closed}"),
+        }
+    }
+
+    /// Whether somebody waits: then memory that is kept for later use should be given back.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        let free = self.free.available_permits();
+        let lifted = self.lifted.load(Ordering::Relaxed);
+        let total = self.total / self.unit + if lifted { ENDLESS } else { 0 };
+        self.unit * total.saturating_sub(free)
+    }
+}
+
+/// Bytes of a line that is not whole; given back when dropped.
+pub struct Unfinished(Arc<AtomicUsize>, usize);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// Counts who waits, also when the wait is given up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl BudgetShare {
+    /// Splits `bytes` off, as far as there are that many.
+    pub fn split(&mut self, bytes: usize) -> Option<BudgetShare> {
+        let units = bytes.div_ceil(self.unit).min(self.units.num_permits());
+        Some(BudgetShare {
+            units: self.units.split(units)?,
+            unit: self.unit,
+        })
+    }
+
+    /// Takes in `other`, of the same budget.
+    pub fn merge(&mut self, other: BudgetShare) {
+        self.units.merge(other.units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than 32 bits can count is still that much.
+    #[tokio::test]
+    async fn a_large_budget_is_as_large_as_it_says() {
+        let gib = 1 << 30;
+        let budget = Budget::new(20 * gib);
+        let near = |used: usize, bytes: usize| used.abs_diff(bytes) < 1 << 10;
+        let mut nineteen = Vec::new();
+        for _ in 0..19 {
+            nineteen.push(budget.take(gib).await);
+        }
+        assert!(near(budget.used(), 19 * gib), "{}", budget.used());
+        let half = nineteen[0].split(gib / 2).unwrap();
+        drop(half);
+        assert!(near(budget.used(), 18 * gib + gib / 2), "{}", budget.used());
+        drop(nineteen);
+        // More than all counts as all, and goes through alone.
+        let all = budget.take(usize::MAX).await;
+        assert!(near(budget.used(), 20 * gib), "{}", budget.used());
+        drop(all);
+        assert_eq!(budget.used(), 0);
+    }
+}

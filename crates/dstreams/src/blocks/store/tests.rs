@@ -1,0 +1,629 @@
+//! Blocks move to files and come back; nothing that is held is ever lost.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use dstreams_control::ReceiverId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::blocks::Budget;
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let path = format!("dstreams-store-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(path);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        Dir(path)
+    }
+
+    fn store(&self, memory: u64) -> BlockStore {
+        BlockStore::open(self.bounds(memory)).unwrap()
+    }
+
+    fn bounds(&self, memory: u64) -> Bounds {
+        Bounds {
+            spill: Some(self.0.clone()),
+            memory,
+            age: None,
+        }
+    }
+
+    /// Names of the files of blocks.
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.ends_with(".spill")).collect();
+        names.sort();
+        names
+    }
+
+    /// Waits until there are so many files of blocks: they are removed on another thread.
+    async fn until_files(&self, count: usize) {
+        let wait = async {
+            while self.files().len() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(20);
+        let waited = tokio::time::timeout(patience, wait).await;
+        waited.unwrap_or_else(|_| panic!("{:?} where {count} belong", self.files()));
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn id(seq: u64) -> BlockId {
+    BlockId {
+        receiver: ReceiverId(2),
+        seq,
+    }
+}
+
+/// A block of 100 bytes, by its own count.
+fn block(seq: u64) -> Arc<Block> {
+    block_of(seq, 100, vec![])
+}
+
+fn block_of(seq: u64, bytes: usize, memory: Vec<crate::blocks::BudgetShare>) -> Arc<Block> {
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![seq as i64, 7]));
+    let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+    let marks = [(Arc::from("p"), seq)].into();
+    Arc::new(Block::new(id(seq), vec![batch], bytes, memory).with_marks(marks))
+}
+
+fn assert_same(found: &Block, wanted: u64) {
+    let wanted = block(wanted);
+    assert_eq!(found.meta, wanted.meta);
+    assert_eq!(found.batches, wanted.batches);
+    assert_eq!(found.marks, wanted.marks);
+}
+
+/// Which of the blocks 0 to `end` are in memory.
+fn in_memory(store: &BlockStore, end: u64) -> Vec<u64> {
+    let held = store.0.lock();
+    (0..end).filter(|seq| held.in_memory(id(*seq))).collect()
+}
+
+fn holdings(blocks: usize, memory_bytes: u64, disk_bytes: u64) -> Holdings {
+    Holdings {
+        blocks,
+        memory_bytes,
+        disk_bytes,
+        expired: 0,
+    }
+}
+
+#[tokio::test]
+async fn without_a_directory_all_blocks_are_in_memory() {
+    let store = BlockStore::default();
+    for seq in 0..5 {
+        store.hold(block(seq)).await.unwrap();
+    }
+    assert_eq!(store.holdings(), holdings(5, 500, 0));
+    assert_same(&store.get(id(3)).unwrap(), 3);
+    assert_same(&store.fetch(id(4)).await.unwrap().unwrap(), 4);
+    assert!(store.fetch(id(9)).await.unwrap().is_none());
+    store.forget(&[id(3), id(9)]);
+    assert!(store.get(id(3)).is_none());
+    store.clear();
+    assert_eq!(store.holdings(), holdings(0, 0, 0));
+}
+
+#[tokio::test]
+async fn blocks_beyond_the_bound_are_read_back() {
+    let dir = Dir::new("beyond");
+    let store = dir.store(250);
+    for seq in 0..5 {
+        store.hold(block(seq)).await.unwrap();
+    }
+    let held = store.holdings();
+    assert_eq!((held.blocks, held.memory_bytes), (5, 200));
+    let size = |name: &String| std::fs::metadata(dir.0.join(name)).unwrap().len();
+    assert_eq!(held.disk_bytes, dir.files().iter().map(size).sum::<u64>());
+    assert_eq!(in_memory(&store, 5), [3, 4]);
+    assert!(store.get(id(0)).is_none());
+    for seq in 0..5 {
+        assert_same(&store.fetch(id(seq)).await.unwrap().unwrap(), seq);
+    }
+    // Reading leaves them where they are.
+    assert_eq!(store.holdings(), held);
+}
+
+#[tokio::test]
+async fn the_blocks_used_last_stay() {
+    let dir = Dir::new("used");
+    let store = dir.store(300);
+    for seq in 0..3 {
+        store.hold(block(seq)).await.unwrap();
+    }
+    store.get(id(0)).unwrap();
+    store.hold(block(3)).await.unwrap();
+    assert_eq!(in_memory(&store, 4), [0, 2, 3]);
+    store.fetch(id(2)).await.unwrap().unwrap();
+    store.hold(block(4)).await.unwrap();
+    store.hold(block(5)).await.unwrap();
+    assert_eq!(in_memory(&store, 6), [2, 4, 5]);
+}
+
+#[tokio::test]
+async fn who_has_a_read_block_shares_it() {
+    let dir = Dir::new("shares");
+    let store = dir.store(0);
+    store.hold(block(0)).await.unwrap();
+    let one = store.fetch(id(0)).await.unwrap().unwrap();
+    let other = store.fetch(id(0)).await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&one, &other));
+    assert!(Arc::ptr_eq(&one, &store.get(id(0)).unwrap()));
+    drop((one, other));
+    assert!(store.get(id(0)).is_none());
+    // So does who had it before it left.
+    let before = block(1);
+    store.hold(Arc::clone(&before)).await.unwrap();
+    let after = store.fetch(id(1)).await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&before, &after));
+}
+
+#[tokio::test]
+async fn memory_of_a_block_that_left_goes_back_to_the_budget() {
+    let dir = Dir::new("budget");
+    let store = dir.store(150);
+    let budget = Budget::new(1000);
+    for seq in 0..3 {
+        let share = budget.take(100).await;
+        store.hold(block_of(seq, 100, vec![share])).await.unwrap();
+    }
+    assert_eq!(budget.used(), 100);
+    store.fetch(id(0)).await.unwrap().unwrap();
+    store.forget(&[id(0), id(1), id(2)]);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn files_go_with_their_blocks() {
+    let dir = Dir::new("files");
+    let store = dir.store(0);
+    for seq in 0..4 {
+        store.hold(block(seq)).await.unwrap();
+    }
+    assert_eq!(dir.files().len(), 4);
+    store.forget(&[id(1)]);
+    dir.until_files(3).await;
+    assert!(store.fetch(id(1)).await.unwrap().is_none());
+    assert_eq!(store.holdings().blocks, 3);
+    store.clear();
+    dir.until_files(0).await;
+    assert_eq!(store.holdings(), holdings(0, 0, 0));
+    store.hold(block(9)).await.unwrap();
+    drop(store);
+    dir.until_files(0).await;
+}
+
+#[tokio::test]
+async fn a_directory_is_taken_until_its_last_file_is_gone() {
+    let dir = Dir::new("last");
+    let store = dir.store(0);
+    store.hold(block(0)).await.unwrap();
+    let found = store.0.lock().find(id(0));
+    let Some(BlockLocation::File(reading)) = found else {
+        panic!("not in a file");
+    };
+    drop(store);
+    assert_eq!(dir.files().len(), 1);
+    assert!(BlockStore::open(dir.bounds(0)).is_err());
+    drop(reading);
+    assert!(dir.files().is_empty());
+    dir.store(0);
+}
+
+#[tokio::test]
+async fn a_block_that_is_held_stays_as_it_is() {
+    let dir = Dir::new("again");
+    let store = dir.store(100);
+    for seq in [0, 0, 1, 0, 1] {
+        store.hold(block(seq)).await.unwrap();
+    }
+    let held = store.holdings();
+    assert_eq!((held.blocks, held.memory_bytes), (2, 100));
+    assert_eq!(dir.files().len(), 1);
+    // Forgotten, it may come again.
+    store.forget(&[id(0)]);
+    store.hold(block(0)).await.unwrap();
+    assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn leftovers_are_removed_and_other_files_stay() {
+    let dir = Dir::new("leftovers");
+    let ours = [
+        "dstreams-block-0-0-0.spill",
+        "dstreams-block-7-18446744073709551615-3.spill",
+    ];
+    let others = [
+        "dstreams-block-0-0.spill",
+        "dstreams-block-0-0-0-0.spill",
+        "dstreams-block-00-0-0.spill",
+        "dstreams-block-x-0-0.spill",
+        "dstreams-block-0-0-0.spill.gz",
+        "my-dstreams-block-0-0-0.spill",
+        "data.spill",
+    ];
+    for name in ours.iter().chain(&others) {
+        std::fs::write(dir.0.join(name), "left").unwrap();
+    }
+    // A directory and a link of such names are not ours.
+    std::fs::create_dir(dir.0.join("dstreams-block-1-1-1.spill")).unwrap();
+    std::os::unix::fs::symlink("data.spill", dir.0.join("dstreams-block-1-1-2.spill")).unwrap();
+    let store = dir.store(0);
+    for name in ours {
+        assert!(!dir.0.join(name).exists(), "{name}");
+    }
+    for name in others {
+        assert!(dir.0.join(name).exists(), "{name}");
+    }
+    assert!(dir.0.join("dstreams-block-1-1-1.spill").is_dir());
+    assert!(dir.0.join("dstreams-block-1-1-2.spill").is_symlink());
+    store.hold(block(0)).await.unwrap();
+    assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
+}
+
+#[test]
+fn a_directory_is_made_and_is_of_one_store_at_a_time() {
+    let dir = Dir::new("lock");
+    let bounds = Bounds {
+        spill: Some(dir.0.join("made").join("here")),
+        ..Bounds::default()
+    };
+    let store = BlockStore::open(bounds.clone()).unwrap();
+    let error = BlockStore::open(bounds.clone()).err().unwrap().to_string();
+    assert!(error.contains("made/here/dstreams-blocks.lock"), "{error}");
+    assert!(error.contains("another store"), "{error}");
+    drop(store);
+    BlockStore::open(bounds).unwrap();
+
+    std::fs::write(dir.0.join("file"), "").unwrap();
+    let bounds = Bounds {
+        spill: Some(dir.0.join("file")),
+        ..Bounds::default()
+    };
+    let error = BlockStore::open(bounds).err().unwrap();
+    assert!(
+        matches!(&error, Error::File { path, .. } if path.ends_with("/file")),
+        "{error}"
+    );
+}
+
+/// A file system of few bytes, where the tests may mount one.
+struct Tmpfs<'a>(&'a Path);
+
+impl<'a> Tmpfs<'a> {
+    fn mount(at: &'a Path, bytes: usize) -> Option<Self> {
+        let size = format!("size={bytes}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then_some(Tmpfs(at))
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+/// A disk with room for some blocks, or for none where nothing can be mounted.
+#[tokio::test]
+async fn a_full_disk_loses_nothing() {
+    let dir = Dir::new("full");
+    let disk = Dir(dir.0.join("disk"));
+    std::fs::create_dir(&disk.0).unwrap();
+    let mounted = Tmpfs::mount(&disk.0, 64 << 10);
+    let store = disk.store(0);
+    if mounted.is_none() {
+        // No file can be made in a directory that is not there.
+        std::fs::remove_dir_all(&disk.0).unwrap();
+    }
+    // Some 16 kB each.
+    let big = |seq: u64| {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![seq as i64; 2000]));
+        let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        Arc::new(Block::new(id(seq), vec![batch], 16_000, vec![]))
+    };
+    let mut failed = Vec::new();
+    for seq in 0..8 {
+        match store.hold(big(seq)).await {
+            Ok(()) => {}
+            Err(Error::File { path, .. }) => {
+                assert!(Path::new(&path).starts_with(&disk.0), "{path}");
+                failed.push(seq);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let on_disk = failed[0];
+    assert_eq!(failed, (on_disk..8).collect::<Vec<_>>());
+    assert_eq!(on_disk > 0, mounted.is_some());
+    let held = store.holdings();
+    let in_memory = 16_000 * (8 - on_disk);
+    assert_eq!((held.blocks, held.memory_bytes), (8, in_memory));
+    for seq in 0..8 {
+        let found = store.fetch(id(seq)).await.unwrap().unwrap();
+        assert_eq!(found.batches, big(seq).batches);
+    }
+    // With room again, the next follows.
+    match &mounted {
+        Some(_) => {
+            // What failed left nothing behind.
+            assert_eq!(disk.files().len(), on_disk as usize);
+            store.forget(&(0..on_disk).map(id).collect::<Vec<_>>());
+            disk.until_files(0).await;
+        }
+        None => std::fs::create_dir(&disk.0).unwrap(),
+    }
+    store.forget(&(on_disk + 1..8).map(id).collect::<Vec<_>>());
+    store.make_room().await.unwrap();
+    assert_eq!(store.holdings().memory_bytes, 0);
+    let found = store.fetch(id(on_disk)).await.unwrap().unwrap();
+    assert_eq!(found.batches, big(on_disk).batches);
+    drop(store);
+    drop(mounted);
+}
+
+#[tokio::test]
+async fn a_damaged_or_missing_file_is_an_error() {
+    let dir = Dir::new("damaged");
+    let store = dir.store(0);
+    for seq in 0..3 {
+        store.hold(block(seq)).await.unwrap();
+    }
+    let path = |at: usize| dir.0.join(&dir.files()[at]);
+    let mut bytes = std::fs::read(path(0)).unwrap();
+    bytes[70] ^= 4;
+    std::fs::write(path(0), &bytes).unwrap();
+    let error = store.fetch(id(0)).await.err().unwrap();
+    assert!(matches!(error, Error::Bytes { .. }), "{error}");
+    // The bytes of another block.
+    std::fs::copy(path(2), path(1)).unwrap();
+    let error = store.fetch(id(1)).await.err().unwrap();
+    assert!(error.to_string().contains("2/1"), "{error}");
+    std::fs::remove_file(path(2)).unwrap();
+    let error = store.fetch(id(2)).await.err().unwrap();
+    assert!(
+        error.to_string().contains("dstreams-block-2-2-2.spill"),
+        "{error}"
+    );
+    assert!(error.is_retryable(), "{error}");
+}
+
+/// Stops the store in the middle of writing a block, does something, and lets it go on.
+async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce() + Send) -> Result<()> {
+    let barrier = Arc::new(Barrier::new(2));
+    let spill = store.0.spill.as_ref().unwrap();
+    *spill.pause.lock().unwrap() = Some(Arc::clone(&barrier));
+    let writing = Arc::clone(store);
+    let writing = tokio::spawn(async move { writing.make_room().await });
+    // The test's thread may block: the store writes on another.
+    tokio::task::block_in_place(|| {
+        barrier.wait();
+        let began = Instant::now();
+        let done = std::thread::scope(|threads| {
+            let something = threads.spawn(something);
+            while !something.is_finished() && began.elapsed() < Duration::from_secs(20) {
+                std::thread::yield_now();
+            }
+            let in_time = something.is_finished();
+            // Whatever became of it: nothing waits for ever.
+            barrier.wait();
+            something.join().map(|()| in_time)
+        });
+        match done {
+            Ok(in_time) => assert!(in_time, "it waited for the file"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    writing.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_locked_while_a_file_is_written() {
+    let dir = Dir::new("unlocked");
+    let store = Arc::new(dir.store(100));
+    store.insert(block(0));
+    store.insert(block(1));
+    let written = while_writing(&store, || {
+        assert_same(&store.get(id(0)).unwrap(), 0);
+        assert_eq!(store.holdings(), holdings(2, 200, 0));
+        // What is being written makes room enough.
+        store.0.make_room().unwrap();
+        assert!(dir.files().len() == 1 && in_memory(&store, 2) == [0, 1]);
+        store.insert(block(2));
+        store.forget(&[id(1)]);
+    });
+    written.await.unwrap();
+    // The block was found while it left; it left all the same.
+    assert_eq!(in_memory(&store, 3), [2]);
+    assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_is_forgotten_while_it_is_written_is_gone() {
+    let dir = Dir::new("forgotten");
+    let store = Arc::new(dir.store(0));
+    store.insert(block(0));
+    let forgotten = while_writing(&store, || {
+        store.forget(&[id(0)]);
+        assert_eq!(store.holdings(), holdings(0, 0, 0));
+    });
+    forgotten.await.unwrap();
+    dir.until_files(0).await;
+    assert_eq!(store.holdings(), holdings(0, 0, 0));
+
+    // It came again meanwhile: then it is another, and written again.
+    store.insert(block(0));
+    let again = while_writing(&store, || {
+        store.forget(&[id(0)]);
+        store.insert(block(0));
+    });
+    again.await.unwrap();
+    dir.until_files(1).await;
+    assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
+    assert_eq!(store.holdings().blocks, 1);
+}
+
+#[test]
+fn a_write_that_fails_is_not_that_of_the_block_that_came_again() {
+    let mut held = BlockIndex::default();
+    let now = Instant::now();
+    held.insert(block(0), now);
+    let first = held.next_to_leave(0).unwrap();
+    held.remove([id(0)]);
+    held.insert(block(0), now);
+    let again = held.next_to_leave(0).unwrap();
+    held.stays(&first);
+    assert!(held.next_to_leave(0).is_none());
+    held.stays(&again);
+    assert!(held.next_to_leave(0).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writing_goes_on_when_nobody_waits_for_it() {
+    let dir = Dir::new("dropped");
+    let store = Arc::new(dir.store(0));
+    store.insert(block(0));
+    let barrier = Arc::new(Barrier::new(2));
+    let spill = store.0.spill.as_ref().unwrap();
+    *spill.pause.lock().unwrap() = Some(Arc::clone(&barrier));
+    let writing = Arc::clone(&store);
+    let writing = tokio::spawn(async move { writing.make_room().await });
+    tokio::task::block_in_place(|| barrier.wait());
+    writing.abort();
+    assert!(writing.await.unwrap_err().is_cancelled());
+    tokio::task::block_in_place(|| barrier.wait());
+    let wait = async {
+        while store.holdings().memory_bytes > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, wait).await.unwrap();
+    assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
+}
+
+#[test]
+fn blocks_beyond_the_age_go() {
+    let dir = Dir::new("age");
+    let bounds = Bounds {
+        age: Some(Duration::from_secs(60)),
+        ..dir.bounds(0)
+    };
+    let store = BlockStore::open(bounds).unwrap();
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    store.insert_at(block(0), at(0));
+    store.insert_at(block(1), at(30));
+    store.0.make_room().unwrap();
+    store.insert_at(block(2), at(60));
+    assert_eq!(store.len(), 3);
+    store.insert_at(block(3), at(61));
+    let held = store.holdings();
+    assert_eq!((held.blocks, held.expired), (3, 1));
+    assert_eq!(dir.files().len(), 1);
+    assert!(store.get(id(0)).is_none());
+    // One that was forgotten does not count.
+    store.forget(&[id(1)]);
+    store.insert_at(block(4), at(1000));
+    let held = store.holdings();
+    assert_eq!((held.blocks, held.expired), (1, 3));
+    assert!(dir.files().is_empty());
+    assert!(store.get(id(4)).is_some());
+}
+
+#[derive(Debug, Clone)]
+enum Do {
+    Insert(u64),
+    Get(u64),
+    Forget(u64),
+    MakeRoom,
+    Clear,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Do>> {
+    let step = prop_oneof![
+        8 => (0..12u64).prop_map(Do::Insert),
+        4 => (0..12u64).prop_map(Do::Get),
+        4 => (0..12u64).prop_map(Do::Forget),
+        6 => Just(Do::MakeRoom),
+        1 => Just(Do::Clear),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    /// Against a list: what is held, what is in memory, which files there are.
+    #[test]
+    fn any_order_of_steps_keeps_what_is_held(steps in steps(), bound in 0..6u64) {
+        let dir = Dir::new("order");
+        let store = dir.store(100 * bound);
+        // From the one that was not used for longest.
+        let (mut memory, mut files) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Do::Insert(seq) => {
+                    store.insert(block(seq));
+                    if !memory.contains(&seq) && !files.contains(&seq) {
+                        memory.push(seq);
+                    }
+                }
+                Do::Get(seq) => {
+                    let found = store.get(id(seq));
+                    prop_assert_eq!(found.is_some(), memory.contains(&seq));
+                    if found.is_some() {
+                        memory.retain(|other| *other != seq);
+                        memory.push(seq);
+                    }
+                }
+                Do::Forget(seq) => {
+                    store.forget(&[id(seq)]);
+                    memory.retain(|other| *other != seq);
+                    files.retain(|other| *other != seq);
+                }
+                Do::MakeRoom => {
+                    store.0.make_room().unwrap();
+                    let leave = memory.len().saturating_sub(bound as usize);
+                    files.extend(memory.drain(..leave));
+                }
+                Do::Clear => {
+                    store.clear();
+                    memory.clear();
+                    files.clear();
+                }
+            }
+            let held = store.holdings();
+            prop_assert_eq!(held.blocks, memory.len() + files.len());
+            prop_assert_eq!(held.memory_bytes, 100 * memory.len() as u64);
+            prop_assert_eq!(dir.files().len(), files.len());
+            prop_assert_eq!(held.disk_bytes > 0, !files.is_empty());
+            for seq in &files {
+                let found = store.0.lock().find(id(*seq));
+                let Some(BlockLocation::File(filed)) = found else {
+                    return Err(TestCaseError::fail("not in a file"));
+                };
+                assert_same(&store.0.read(id(*seq), &filed).unwrap(), *seq);
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! [`BlockJournal`]: the blocks that one worker of a cluster received, on disk.
+//!
+//! Each life of a worker has a journal in a directory of its own, below that of the program. A master that goes on
+//! takes these away before it reads them: see [`Journal::fenced`]. The worker may live on and write to its files: how much
+//! of them counts is written down when they are read first ([`read_taken`](crate::journal::read_taken)). The master
+//! removes them when checkpoints have all that counts of them.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::durable::{Covered, Needs};
+use dstreams_control::{BatchTime, ReceiverId};
+
+use crate::blocks::Block;
+use crate::error::{Error, Result};
+use crate::journal::{Journal, JournalEntry, Owner, Ticket, sync_dir};
+
+/// What the names of directories begin with: those that are written, and those that were taken away from their writers.
+const WRITTEN: &str = "received-";
+const TAKEN: &str = "taken-";
+/// Earlier programs took them away under this name, and made copies of them, which had this name until they were whole.
+const FENCED: &str = "fenced-";
+const COPYING: &str = ".taken-";
+
+/// The blocks that one worker of a cluster received, on disk.
+pub struct BlockJournal {
+    journal: Journal,
+    needs: Mutex<Needs<Ticket>>,
+    dir: PathBuf,
+    /// The master that this worker is of.
+    owner: Owner,
+}
+
+impl BlockJournal {
+    /// Begins the journal of a worker, in a directory that nobody had.
+    pub fn begin(dir: PathBuf, owner: Owner) -> Result<Self> {
+        Ok(BlockJournal {
+            journal: Journal::fenced(&dir, Some(owner.clone()))?,
+            owner,
+            needs: Mutex::default(),
+            dir,
+        })
+    }
+
+    /// Writes a block that was received, or had been before what was asked. It is safe when its ticket is synced.
+    pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
+        let bytes = block.to_pieces(schema)?;
+        let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = self.journal.append(JournalEntry::Block { input, bytes });
+        needs.block(block.meta.id, ticket);
+        Ok(ticket)
+    }
+
+    /// Waits until a block is on disk. Fails for good where it cannot be, or the journal was taken away.
+    pub async fn synced(&self, ticket: Ticket) -> Result<()> {
+        self.journal.synced(ticket).await
+    }
+
+    /// A checkpoint of `batch` has these blocks.
+    pub fn covered(&self, batch: BatchTime, blocks: &Covered) {
+        let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = needs.let_go(batch, blocks);
+        self.journal.let_go_before(first, None);
+    }
+
+    /// Whether a master has taken it away: this worker is of no cluster any more. Not where that cannot be known.
+    pub fn was_taken(&self) -> bool {
+        let is_gone = matches!(&std::fs::metadata(&self.dir), Err(error) if error.kind() == ErrorKind::NotFound);
+        is_gone || self.owner.is_there().is_ok_and(|is_there| !is_there)
+    }
+}
+
+/// Where a worker of the n-th process of a program writes.
+pub fn dir_of(program: &Path, incarnation: u64, worker: u32) -> PathBuf {
+    program.join(format!("{WRITTEN}{incarnation}-{worker}"))
+}
+
+/// Takes away the journals of all workers of earlier processes; those of interrupted restarts are among them.
+pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
+    for (of, path) in named(program, WRITTEN)? {
+        rename(&path, &program.join(format!("{TAKEN}{of}")))?;
+    }
+    for (of, fenced) in named(program, FENCED)? {
+        let taken = program.join(format!("{TAKEN}{of}"));
+        match taken.exists() {
+            true => remove(&fenced)?,
+            false => rename(&fenced, &taken)?,
+        }
+    }
+    for (_, half) in named(program, COPYING)? {
+        remove(&half)?;
+    }
+    sync_dir(program)?;
+    taken(program)
+}
+
+/// Those that were taken away.
+pub(super) fn taken(program: &Path) -> Result<Vec<PathBuf>> {
+    let taken = named(program, TAKEN)?.into_iter();
+    Ok(taken.map(|(_, path)| path).collect())
+}
+
+/// Those of all workers of this process and of earlier ones.
+pub(super) fn all(program: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = taken(program)?;
+    all.extend(named(program, WRITTEN)?.into_iter().map(|(_, path)| path));
+    Ok(all)
+}
+
+/// The directories with names that begin so, in order, with the rest of their names.
+fn named(program: &Path, prefix: &str) -> Result<Vec<(String, PathBuf)>> {
+    let failed = |error| Error::file("read", program, error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(program).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let of = name.and_then(|name| name.strip_prefix(prefix));
+        found.extend(of.map(str::to_owned).map(|of| (of, path)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    std::fs::remove_dir_all(dir).map_err(|error| Error::file("remove", dir, error))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|error| Error::file("rename", from, error))
+}
+
+/// Journals that nobody writes to any more, each with the receivers it has blocks of.
+#[derive(Default)]
+pub(super) struct Ended(Vec<(PathBuf, BTreeSet<ReceiverId>)>);
+
+impl Ended {
+    pub fn add(&mut self, journal: PathBuf, receivers: BTreeSet<ReceiverId>) {
+        self.0.push((journal, receivers));
+    }
+
+    /// Takes out those of which checkpoints have all that counts.
+    pub fn covered(&mut self, covered: &Covered) -> Ended {
+        let done = |(_, receivers): &mut (PathBuf, BTreeSet<ReceiverId>)| {
+            receivers
+                .iter()
+                .all(|receiver| covered.is_closed(*receiver))
+        };
+        Ended(self.0.extract_if(.., done).collect())
+    }
+
+    /// Removes them; returns those that could not be, to be tried again. A shared disk may take long: no lock is to be
+    /// held meanwhile.
+    pub fn remove(mut self) -> Ended {
+        self.0.retain(|(journal, _)| match std::fs::remove_dir_all(journal) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(journal = %journal.display(), %error, "a journal was not removed");
+                true
+            }
+            _ => false,
+        });
+        self
+    }
+
+    /// Puts back what was taken out.
+    pub fn append(&mut self, mut others: Ended) {
+        self.0.append(&mut others.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::journal::read_taken;
+
+    fn committed(batch: u64) -> JournalEntry {
+        let batch = BatchTime(batch);
+        JournalEntry::Committed { batch }
+    }
+
+    fn entries(dir: &Path) -> Vec<JournalEntry> {
+        let found = read_taken(dir).unwrap().entries.into_iter();
+        found.map(|(_, entry)| entry).collect()
+    }
+
+    fn file_of(dir: &Path) -> std::fs::Metadata {
+        std::fs::metadata(dir.join("journal-0000000001.log")).unwrap()
+    }
+
+    /// What is found is the same when a master reads it again, whatever its worker went on to write, and though a master was
+    /// killed before; it is the same file, so that a restart needs no room.
+    #[test]
+    fn who_lives_on_does_not_change_what_was_taken() {
+        let program = std::env::temp_dir().join(format!("dstreams-taken-{}", std::process::id()));
+        let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
+        let on = |ticket| futures::executor::block_on(journal.synced(ticket));
+        on(journal.append(committed(1))).unwrap();
+        let file = file_of(&dir_of(&program, 3, 1));
+        // A master that was killed when it had taken the journal, and begun to say how much of it counts.
+        let taken = take_all(&program).unwrap();
+        assert_eq!(taken, [program.join("taken-3-1")]);
+        std::fs::write(taken[0].join(".lengths.tmp"), b"half").unwrap();
+        for batch in 2..5 {
+            assert_eq!(take_all(&program).unwrap(), taken);
+            assert_eq!(entries(&taken[0]), [committed(1)]);
+            // What comes after that is in the file, and is not said to be.
+            assert!(on(journal.append(committed(batch))).is_err());
+            assert_eq!(file_of(&taken[0]).ino(), file.ino());
+            let names = std::fs::read_dir(&taken[0]).unwrap();
+            let names: BTreeSet<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            let wanted = ["journal-0000000001.log", "lengths"].map(std::ffi::OsString::from);
+            assert_eq!(names, BTreeSet::from(wanted));
+            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 1);
+        }
+        assert!(
+            file_of(&taken[0]).len() > file.len(),
+            "the worker wrote nothing"
+        );
+        std::fs::remove_dir_all(&program).unwrap();
+    }
+
+    /// An entry that the worker is writing when it is read is no part of it, also once it is whole.
+    #[test]
+    fn an_entry_that_is_whole_later_does_not_count() {
+        let program = std::env::temp_dir().join(format!("dstreams-whole-{}", std::process::id()));
+        let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
+        let on = |ticket| futures::executor::block_on(journal.synced(ticket));
+        on(journal.append(committed(1))).unwrap();
+        on(journal.append(committed(2))).unwrap();
+        drop(journal);
+        let path = dir_of(&program, 3, 1).join("journal-0000000001.log");
+        let whole = std::fs::read(&path).unwrap();
+        // The empty entry after each sync is 32 bytes: this is within the second one.
+        std::fs::write(&path, &whole[..whole.len() - 33]).unwrap();
+        let taken = take_all(&program).unwrap();
+        assert_eq!(entries(&taken[0]), [committed(1)]);
+        std::fs::write(taken[0].join("journal-0000000001.log"), &whole).unwrap();
+        assert_eq!(entries(&taken[0]), [committed(1)]);
+        // What counted must be there.
+        std::fs::write(taken[0].join("journal-0000000001.log"), &whole[..40]).unwrap();
+        let error = read_taken(&taken[0]).unwrap_err().to_string();
+        assert!(error.contains("bytes, and has 40"), "{error}");
+        std::fs::remove_dir_all(&program).unwrap();
+    }
+
+    /// Restarts of earlier programs, which made copies, were interrupted.
+    #[test]
+    fn what_earlier_programs_took_is_found() {
+        let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
+        let fenced = |worker, batch| {
+            let dir = dir_of(&program, 3, worker);
+            let journal = Journal::fenced(&dir, None).unwrap();
+            let ticket = journal.append(committed(batch));
+            futures::executor::block_on(journal.synced(ticket)).unwrap();
+            let name = dir.file_name().unwrap().to_str().unwrap();
+            let fenced = program.join(name.replace(WRITTEN, FENCED));
+            rename(&dir, &fenced).unwrap();
+            fenced
+        };
+        let half = program.join(".taken-3-1");
+        fenced(1, 1);
+        std::fs::create_dir(&half).unwrap();
+        std::fs::write(half.join("journal-0000000001.log"), b"half").unwrap();
+        let copied = fenced(2, 2);
+        rename(&copied, &program.join("taken-3-2")).unwrap();
+        fenced(2, 3);
+        let taken = take_all(&program).unwrap();
+        assert_eq!(
+            taken,
+            ["taken-3-1", "taken-3-2"].map(|name| program.join(name))
+        );
+        assert_eq!(entries(&taken[0]), [committed(1)]);
+        assert_eq!(entries(&taken[1]), [committed(2)]);
+        assert_eq!(std::fs::read_dir(&program).unwrap().count(), 2);
+        std::fs::remove_dir_all(&program).unwrap();
+    }
+}

@@ -1,0 +1,402 @@
+//! Whether a program can go on from a checkpoint of another one.
+
+use serde::{Deserialize, Serialize};
+
+use super::location::Store;
+use super::manifest::{Manifest, Program, StateId, StateParts};
+use crate::error::{Error, Result};
+use crate::journal::JournalContents;
+
+/// What a program says about states of earlier versions of it. Each takes effect once: it has been done where the
+/// program that wrote the checkpoint said it too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChanges {
+    /// Names.
+    pub dropped: Vec<String>,
+    /// From, to.
+    pub renamed: Vec<(String, String)>,
+}
+
+/// What of a checkpoint's states has to be changed.
+struct Due<'a> {
+    changes: &'a StateChanges,
+    /// What the program that wrote the checkpoint said. Earlier formats do not tell: then what fits is kept.
+    done: Option<StateChanges>,
+    written: &'a [StateParts],
+    states: &'a [StateId],
+}
+
+impl Due<'_> {
+    /// The name that a state has now.
+    fn name_of(&self, written: &StateId) -> String {
+        let renamed = self.changes.renamed.iter();
+        let mut renamed = renamed.filter(|(from, _)| *from == written.name);
+        let due = |(from, to): &&(String, String)| match &self.done {
+            Some(done) => !done.renamed.iter().any(|it| (&it.0, &it.1) == (from, to)),
+            None => !self.written.iter().any(|state| state.state.name == *to),
+        };
+        match renamed.find(due) {
+            Some((_, to)) => to.clone(),
+            None => self.own_name(written).to_owned(),
+        }
+    }
+
+    /// Earlier programs numbered states that held the same: those with names of their own too, and windows whatever
+    /// streams they were of.
+    fn own_name<'a>(&'a self, written: &'a StateId) -> &'a str {
+        if let Some(name) = self.window_by_number(written) {
+            return name;
+        }
+        let is = |name: &str, it: &StateId| it.name == name && it.holds == written.holds;
+        let without = || {
+            let (name, number) = written.name.strip_suffix(')')?.rsplit_once(" (")?;
+            number.parse::<u32>().ok()?;
+            let is_keyed = name != written.holds;
+            let is_ours = self.states.iter().any(|it| is(name, it));
+            let is_theirs = self.written.iter().any(|it| it.state.name == name);
+            (is_keyed && is_ours && !is_theirs).then_some(name)
+        };
+        match self.states.iter().any(|it| it.name == written.name) {
+            true => &written.name,
+            false => without().unwrap_or(&written.name),
+        }
+    }
+
+    /// The name of the n-th window that holds the same, of one that an earlier program numbered.
+    fn window_by_number(&self, written: &StateId) -> Option<&str> {
+        let rest = written.name.strip_prefix(&written.holds)?;
+        let number = match rest {
+            "" => 1,
+            _ => rest.strip_prefix(" (")?.strip_suffix(')')?.parse().ok()?,
+        };
+        let is_window = |it: &&StateId| {
+            it.holds == written.holds && it.name.starts_with(&format!("{} of ", it.holds))
+        };
+        let mut windows = self.states.iter().filter(is_window);
+        windows
+            .nth(usize::checked_sub(number, 1)?)
+            .map(|it| &*it.name)
+    }
+
+    fn is_dropped(&self, written: &StateId) -> bool {
+        let names = |changes: &StateChanges| changes.dropped.contains(&written.name);
+        let name = self.name_of(written);
+        let fits = || (self.states.iter()).any(|it| it.name == name && it.holds == written.holds);
+        names(self.changes) && (self.done.as_ref().is_some_and(|done| !names(done)) || !fits())
+    }
+}
+
+impl Program {
+    /// Refuses what a program with another interval wrote, or one with inputs that this one does not begin with.
+    fn goes_on(&self, interval_ms: u64, inputs: &[String]) -> Result<()> {
+        let differs = |what: &str, then: &str, now: &str| {
+            refused(format!(
+                "its {what} were [{then}], this program's are [{now}]; start the program that wrote it, or give this \
+                 one a directory of its own"
+            ))
+        };
+        if interval_ms != self.interval_ms {
+            let ms = |interval: u64| format!("{interval} ms");
+            return Err(differs(
+                "batch intervals",
+                &ms(interval_ms),
+                &ms(self.interval_ms),
+            ));
+        }
+        if !self.inputs.starts_with(inputs) {
+            return Err(differs(
+                "inputs",
+                &inputs.join(", "),
+                &self.inputs.join(", "),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a journal that this program with this checkpoint cannot go on after.
+    pub(super) fn goes_on_after(
+        &self,
+        journal: &JournalContents,
+        newest: Option<&Manifest>,
+        store: &Store,
+    ) -> Result<()> {
+        let opening = journal.opening();
+        if let Some(opening) = opening {
+            self.goes_on(opening.interval_ms, &opening.inputs)?;
+        }
+        let there = store.place();
+        let of = opening.map(|opening| &opening.directory);
+        let theirs = newest.and_then(|newest| newest.directory.as_ref());
+        if let (Some(of), Some(theirs)) = (of, theirs)
+            && of != theirs
+        {
+            return Err(not_ours(format!(
+                "those at {there} are of another directory; have those of this program there, or give it an empty \
+                 directory and a place of its own"
+            )));
+        }
+        let needed = match opening {
+            Some(opening) => opening.checkpoint,
+            // Earlier programs did not say; but a file that is gone is in some checkpoint.
+            None => journal.first.filter(|first| *first > 1).map(|_| 1),
+        };
+        let found = newest.map(|newest| newest.number);
+        if found >= needed {
+            return Ok(());
+        }
+        let found = found.map_or_else(|| "none".to_owned(), |found| format!("number {found}"));
+        let needed = needed.unwrap_or_default();
+        let place = opening.map(|opening| format!(", which was at {}", opening.checkpoints));
+        Err(not_ours(format!(
+            "the journal goes on from number {needed}{}; at {there} is {found}; name the place where they are, copy \
+             them there, or begin in an empty directory",
+            place.unwrap_or_default()
+        )))
+    }
+}
+
+fn not_ours(message: String) -> Error {
+    Error::Config {
+        setting: "checkpoints",
+        message,
+    }
+}
+
+impl Manifest {
+    /// The manifest for a program with these states, with the parts of those that it has kept. State of the
+    /// program that was not there before begins empty.
+    ///
+    /// Refuses a program with another batch interval or without an input that there was, and state that has no
+    /// place in the program or holds something else there, unless it is dropped.
+    pub fn fit(
+        mut self,
+        program: &Program,
+        states: &[StateId],
+        changes: &StateChanges,
+    ) -> Result<Self> {
+        program.goes_on(self.program.interval_ms, &self.program.inputs)?;
+        let partitions = self.program.partitions;
+        let mut kept: Vec<Option<StateParts>> = vec![None; states.len()];
+        let due = Due {
+            changes,
+            done: self.changes.take(),
+            written: &self.states,
+            states,
+        };
+        for written in &self.states {
+            let name = due.name_of(&written.state);
+            if due.is_dropped(&written.state) {
+                let bytes: u64 = written.parts().map(|part| part.bytes).sum();
+                tracing::warn!(
+                    state = written.state.name,
+                    bytes,
+                    "state is dropped, as `drop_state` says"
+                );
+                continue;
+            }
+            let place = states.iter().position(|state| state.name == name);
+            let Some(place) = place else {
+                let ours: Vec<_> = states.iter().map(|state| &*state.name).collect();
+                return Err(refused(format!(
+                    "this program has no state {name}, it has [{}]; drop it on purpose with `drop_state`, say with \
+                     `rename_state` what it is now, or give this program a directory of its own",
+                    ours.join("; ")
+                )));
+            };
+            if states[place].holds != written.state.holds {
+                let (then, now) = (&written.state.holds, &states[place].holds);
+                return Err(refused(format!(
+                    "state {name} was {then} and is {now} now; keep what it holds, or drop it on purpose with \
+                     `drop_state`"
+                )));
+            }
+            if name != written.state.name {
+                tracing::info!(from = written.state.name, to = name, "state is renamed");
+            }
+            if let Some(other) = kept[place].replace(written.clone()) {
+                return Err(refused(format!(
+                    "its states {} and {} would both be {name} now; drop one of them on purpose with `drop_state`",
+                    other.state.name, written.state.name
+                )));
+            }
+        }
+        let kept = kept
+            .into_iter()
+            .zip(states)
+            .map(|(kept, state)| StateParts {
+                state: state.clone(),
+                partitions: kept
+                    .map_or_else(|| vec![Vec::new(); partitions], |kept| kept.partitions),
+            });
+        self.states = kept.collect();
+        self.changes = Some(changes.clone());
+        self.program = Program {
+            partitions,
+            ..program.clone()
+        };
+        Ok(self)
+    }
+}
+
+fn refused(why: String) -> Error {
+    Error::Config {
+        setting: "checkpoint directory",
+        message: format!("it is of another program: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::PartitionPart;
+    use super::*;
+
+    fn id(name: &str, holds: &str) -> StateId {
+        StateId {
+            name: name.into(),
+            holds: holds.into(),
+        }
+    }
+
+    fn ids(states: &[(&str, &str)]) -> Vec<StateId> {
+        states.iter().map(|(name, holds)| id(name, holds)).collect()
+    }
+
+    fn changes(dropped: &[&str], renamed: &[(&str, &str)]) -> StateChanges {
+        let renamed = renamed
+            .iter()
+            .map(|(from, to)| ((*from).into(), (*to).into()));
+        StateChanges {
+            dropped: dropped.iter().map(|name| (*name).into()).collect(),
+            renamed: renamed.collect(),
+        }
+    }
+
+    fn program() -> Program {
+        Program {
+            interval_ms: 100,
+            partitions: 1,
+            inputs: Vec::new(),
+        }
+    }
+
+    /// A checkpoint with these states, each with one part; its place says which it was.
+    fn written(states: &[(&str, &str)], said: Option<StateChanges>) -> Manifest {
+        let mut manifest = Manifest::of_nothing(program(), ids(states), &StateChanges::default());
+        manifest.changes = said;
+        for (at, state) in manifest.states.iter_mut().enumerate() {
+            state.partitions[0].push(PartitionPart {
+                file: 0,
+                from: at as u64,
+                bytes: 1,
+                xxh3: 0,
+                version: 100,
+                whole: true,
+                more: false,
+            });
+        }
+        manifest
+    }
+
+    /// By state of the program: which of those that were written it has.
+    fn fit(
+        written: &Manifest,
+        states: &[(&str, &str)],
+        changes: &StateChanges,
+    ) -> Result<(Vec<Option<u64>>, Manifest)> {
+        let fit = written.clone().fit(&program(), &ids(states), changes)?;
+        let from = |state: &StateParts| state.parts().next().map(|part| part.from);
+        Ok((fit.states.iter().map(from).collect(), fit))
+    }
+
+    /// Code stays as it is when a program restarts, and so do the changes it names.
+    #[test]
+    fn a_change_takes_effect_once() {
+        let drop = changes(&["a"], &[]);
+        let (had, next) = fit(
+            &written(&[("a", "count")], Some(StateChanges::default())),
+            &[("a", "sum")],
+            &drop,
+        )
+        .unwrap();
+        assert_eq!((had, &next.changes), (vec![None], &Some(drop.clone())));
+        let again = written(&[("a", "sum")], next.changes);
+        assert_eq!(fit(&again, &[("a", "sum")], &drop).unwrap().0, [Some(0)]);
+        // Said again for another change of the same state.
+        assert_eq!(fit(&again, &[("a", "max")], &drop).unwrap().0, [None]);
+        // Left out once, it may be said again.
+        let (_, without) = fit(&again, &[("a", "sum")], &changes(&[], &[])).unwrap();
+        assert_eq!(fit(&without, &[("a", "sum")], &drop).unwrap().0, [None]);
+
+        let rename = changes(&[], &[("a", "b")]);
+        let first = written(&[("a", "count")], Some(StateChanges::default()));
+        let (had, next) = fit(&first, &[("b", "count"), ("a", "sum")], &rename).unwrap();
+        assert_eq!(had, [Some(0), None]);
+        let both = [("b", "count"), ("a", "sum")];
+        let again = written(&both, next.changes);
+        assert_eq!(fit(&again, &both, &rename).unwrap().0, [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn names_may_be_exchanged() {
+        let both = [("a", "count"), ("b", "count")];
+        let exchanged = changes(&[], &[("a", "b"), ("b", "a")]);
+        let first = written(&both, Some(StateChanges::default()));
+        let (had, next) = fit(&first, &both, &exchanged).unwrap();
+        assert_eq!(had, [Some(1), Some(0)]);
+        let again = written(&both, next.changes);
+        assert_eq!(
+            fit(&again, &both, &exchanged).unwrap().0,
+            [Some(0), Some(1)]
+        );
+    }
+
+    /// Checkpoints of earlier programs do not say what was done: what fits is kept.
+    #[test]
+    fn without_a_record_what_fits_is_kept() {
+        let both = [("a", "sum"), ("b", "count")];
+        let said = changes(&["a"], &[("a", "b")]);
+        let (had, next) = fit(&written(&both, None), &both, &said).unwrap();
+        assert_eq!((had, next.changes), (vec![Some(0), Some(1)], Some(said)));
+        let drop = changes(&["a"], &[]);
+        let other = written(&[("a", "count")], None);
+        assert_eq!(fit(&other, &[("a", "sum")], &drop).unwrap().0, [None]);
+        let rename = changes(&[], &[("a", "b")]);
+        assert_eq!(
+            fit(&other, &[("b", "count")], &rename).unwrap().0,
+            [Some(0)]
+        );
+    }
+
+    /// As earlier programs numbered them.
+    #[test]
+    fn a_state_that_was_numbered_has_its_own_name() {
+        let old = written(
+            &[
+                ("a", "count"),
+                ("b (2)", "count"),
+                ("W", "W"),
+                ("W (2)", "W"),
+            ],
+            None,
+        );
+        let now = [("b", "count"), ("W", "W"), ("a", "count"), ("W (2)", "W")];
+        let none = StateChanges::default();
+        let had = fit(&old, &now, &none).unwrap().0;
+        assert_eq!(had, [Some(1), Some(2), Some(0), Some(3)]);
+        let refused = fit(&old, &now[..3], &none).unwrap_err().to_string();
+        assert!(refused.contains("no state W (2)"), "{refused}");
+    }
+
+    #[test]
+    fn two_states_of_one_name_are_refused() {
+        let both = written(
+            &[("a", "count"), ("b", "count")],
+            Some(StateChanges::default()),
+        );
+        let rename = changes(&[], &[("a", "b")]);
+        let refused = fit(&both, &[("b", "count")], &rename)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("a and b would both be b"), "{refused}");
+    }
+}

@@ -1,0 +1,179 @@
+//! What is in the directory of a program, without its program.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use dstreams_control::BatchTime;
+use serde::Serialize;
+
+use super::location::Store;
+use super::manifest::{Manifest, StateParts};
+use super::set_aside;
+use crate::error::{Error, Result};
+use crate::journal::{JournalEntry, look};
+
+/// What [`inspect`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The newest checkpoint, if there is one.
+    pub checkpoint: Option<CheckpointInfo>,
+    /// The journal.
+    pub journal: JournalInfo,
+    /// Batches that are set aside, in milliseconds since the epoch.
+    pub set_aside: Vec<u64>,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CheckpointInfo {
+    /// The batch whose state it has, in milliseconds since the epoch.
+    pub batch: u64,
+    /// How many processes there were before the one that wrote it.
+    pub incarnation: u64,
+    /// The batch interval, in milliseconds.
+    pub interval_ms: u64,
+    /// Partitions of keyed data.
+    pub partitions: usize,
+    /// Name and columns of each input.
+    pub inputs: Vec<String>,
+    /// Its states.
+    pub states: Vec<StateInfo>,
+    /// Producers, or parts of sources, whose last number is known.
+    pub producers: usize,
+    /// Bytes of its states.
+    pub bytes: u64,
+    /// Files they are in, which may be older than it.
+    pub files: usize,
+}
+
+/// A state in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StateInfo {
+    /// Its name: that of a keyed state, or for a window what it is.
+    pub name: String,
+    /// What it holds: a program goes on with it where this is the same.
+    pub holds: String,
+    /// Bytes of all there was, partition by partition, when each was last written as a whole.
+    pub whole_bytes: u64,
+    /// Bytes of what came after.
+    pub changed_bytes: u64,
+    /// Parts, of all partitions.
+    pub parts: usize,
+}
+
+impl StateInfo {
+    fn of(state: &StateParts) -> Self {
+        let bytes = |whole| {
+            let parts = state.parts().filter(|part| part.whole == whole);
+            parts.map(|part| part.bytes).sum()
+        };
+        StateInfo {
+            name: state.state.name.clone(),
+            holds: state.state.holds.clone(),
+            whole_bytes: bytes(true),
+            changed_bytes: bytes(false),
+            parts: state.parts().count(),
+        }
+    }
+}
+
+/// Reads all parts, as a restart would; returns how many offsets there are.
+async fn check(manifest: &Manifest, store: &Store) -> Result<usize> {
+    for part in manifest.parts() {
+        let file = &manifest.files[part.file];
+        part.read(store, file).await?;
+    }
+    Ok(manifest.offsets(store).await?.len())
+}
+
+/// A journal: what came after the checkpoint, and some of what came before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct JournalInfo {
+    /// Processes that wrote what is there.
+    pub processes: usize,
+    /// Blocks of records.
+    pub blocks: usize,
+    /// Bytes of these.
+    pub block_bytes: u64,
+    /// Batches that were cut after the checkpoint, in milliseconds since the epoch.
+    pub cut: Vec<u64>,
+    /// Of those, how many took effect.
+    pub committed: usize,
+    /// Bytes at its end that were never synced.
+    pub torn: u64,
+}
+
+/// Reads what is in the directory of a program ([`StreamContext::restore_or_new`]), and checks it as a restart
+/// would: damage is an error that names file and place. Of a cluster, the checkpoint and the master's journal, not those
+/// of its workers. Changes nothing, and may be called while the program
+/// runs; what is written meanwhile may then look torn.
+///
+/// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
+pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
+    let dir = dir.as_ref();
+    let store = Store::Dir(dir.to_owned());
+    // Nothing of a directory is waited for.
+    let newest = futures::executor::block_on(Manifest::newest(&store))?;
+    let mut producers = 0;
+    if let Some(manifest) = &newest {
+        producers = futures::executor::block_on(check(manifest, &store))?;
+    }
+    let state = newest.as_ref().map(Manifest::batch);
+    let found = look(dir)?;
+    if newest.is_none() && found.last.is_none() {
+        return Err(Error::Config {
+            setting: "checkpoint directory",
+            message: format!("{} has neither a checkpoint nor a journal", dir.display()),
+        });
+    }
+    let mut journal = JournalInfo {
+        torn: found.torn,
+        ..JournalInfo::default()
+    };
+    let (mut cut, mut committed) = (BTreeSet::new(), BTreeSet::new());
+    let mut processes = BTreeSet::new();
+    for (_, entry) in found.entries {
+        match entry {
+            JournalEntry::Opening(opening) => drop(processes.insert(opening.incarnation)),
+            JournalEntry::Opened { incarnation } => drop(processes.insert(incarnation)),
+            JournalEntry::Block { bytes, .. } | JournalEntry::SealedBlock { bytes, .. } => {
+                journal.blocks += 1;
+                journal.block_bytes += bytes.len() as u64;
+            }
+            JournalEntry::Cut { batch, .. } => drop(cut.insert(batch)),
+            JournalEntry::Committed { batch } => drop(committed.insert(batch)),
+            JournalEntry::SetAside { .. }
+            | JournalEntry::Committing { .. }
+            | JournalEntry::Gone { .. } => {}
+        }
+    }
+    journal.processes = processes.len();
+    let later = |batch: &&BatchTime| Some(**batch) > state;
+    journal.cut = cut.iter().filter(later).map(|batch| batch.0).collect();
+    journal.committed = committed.iter().filter(later).count();
+    let checkpoint = newest.map(|manifest| CheckpointInfo {
+        batch: manifest.batch,
+        incarnation: manifest.incarnation,
+        interval_ms: manifest.program.interval_ms,
+        partitions: manifest.program.partitions,
+        producers,
+        bytes: manifest
+            .states
+            .iter()
+            .flat_map(StateParts::parts)
+            .map(|part| part.bytes)
+            .sum(),
+        files: manifest.files.len(),
+        states: manifest.states.iter().map(StateInfo::of).collect(),
+        inputs: manifest.program.inputs,
+    });
+    Ok(Inspection {
+        checkpoint,
+        journal,
+        set_aside: set_aside::list(dir)?,
+    })
+}

@@ -1,0 +1,356 @@
+//! [`Manifest`]: what a checkpoint is of, and where its bytes are.
+
+use std::io::ErrorKind;
+
+use bytes::Bytes;
+use dstreams_control::BatchTime;
+use dstreams_control::durable::{Covered, Point};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::compatibility::StateChanges;
+use super::location::Store;
+use super::offsets;
+use super::offsets::{Offset, Offsets};
+use crate::encoding::FrameFormat;
+use crate::error::{Error, Result};
+
+const MANIFEST: FrameFormat = FrameFormat {
+    what: "the manifest of a checkpoint",
+    magic: *b"dstr-chk",
+    version: 4,
+};
+/// Each part in one file.
+const VERSION_3: FrameFormat = FrameFormat {
+    version: 3,
+    ..MANIFEST
+};
+/// Without offsets in parts.
+const VERSION_2: FrameFormat = FrameFormat {
+    version: 2,
+    ..MANIFEST
+};
+const PREFIX: &str = "manifest-";
+
+/// Which program a checkpoint is of, and in which files its bytes are.
+/// One that is there is complete: what it refers to was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Grows by one with each.
+    pub number: u64,
+    /// The batch whose state it is; all up to it took effect.
+    pub batch: u64,
+    /// The process that wrote it: the n-th of this directory.
+    pub incarnation: u64,
+    pub program: Program,
+    /// The random name of the directory whose program wrote it; earlier programs gave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// By input and producer (or part of a source): the last that is in a batch up to this one. Format 2 had them here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<(u32, String, u64)>,
+    /// The same: all there were, then what changed, in order.
+    #[serde(default)]
+    pub offsets: Vec<PartitionPart>,
+    /// The blocks of these batches.
+    pub covered: Covered,
+    /// Names of files.
+    pub files: Vec<String>,
+    pub states: Vec<StateParts>,
+    /// What the program that wrote it said of earlier states: it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<StateChanges>,
+}
+
+/// What of a program its checkpoints depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    pub interval_ms: u64,
+    /// Partitions of keyed data, fixed for the life of the state.
+    pub partitions: usize,
+    /// Name and columns of each input.
+    pub inputs: Vec<String>,
+}
+
+/// A state of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateId {
+    /// Unique among the states of a program.
+    pub name: String,
+    /// What it holds: state of the same name is read where this is the same.
+    pub holds: String,
+}
+
+/// Where the bytes of a state are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateParts {
+    pub state: StateId,
+    /// By partition: all there was, then what came after, in order. None where nothing was ever installed.
+    pub partitions: Vec<Vec<PartitionPart>>,
+}
+
+impl StateParts {
+    /// Of all partitions.
+    pub fn parts(&self) -> impl Iterator<Item = &PartitionPart> {
+        self.partitions.iter().flatten()
+    }
+}
+
+/// A part of a file: all of a partition, or what batches changed in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionPart {
+    /// The file, by its place among those of the manifest.
+    pub file: usize,
+    pub from: u64,
+    pub bytes: u64,
+    pub xxh3: u64,
+    /// The version it leads to.
+    pub version: u64,
+    pub whole: bool,
+    /// Whether these bytes follow those of the part before, in the file before: a part may be larger than a file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+impl PartitionPart {
+    /// Its bytes, which must be those that were written.
+    pub async fn read(&self, store: &Store, file: &str) -> Result<Bytes> {
+        let bytes = store.read(file, Some((self.from, self.bytes))).await;
+        let bytes = bytes.map_err(|error| match &error {
+            Error::File { source, .. } if is_cut(source.kind()) => {
+                damaged(store, file, &error.to_string())
+            }
+            _ => error,
+        })?;
+        match xxh3_64(&bytes) == self.xxh3 {
+            true => Ok(bytes),
+            false => Err(damaged(store, file, "it is not what was written")),
+        }
+    }
+}
+
+/// The file is not there, or ends too early.
+fn is_cut(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::UnexpectedEof)
+}
+
+impl Manifest {
+    pub fn batch(&self) -> BatchTime {
+        BatchTime(self.batch)
+    }
+
+    /// How far producers and sources have come.
+    pub(super) async fn offsets(&self, store: &Store) -> Result<Offsets> {
+        let marks = self.marks.iter();
+        let offset = |last: u64| Offset {
+            last,
+            batch: self.batch,
+        };
+        let mut offsets: Offsets = marks
+            .map(|(input, name, last)| ((*input, name.clone()), offset(*last)))
+            .collect();
+        for part in &self.offsets {
+            let file = &self.files[part.file];
+            let bytes = part.read(store, file).await?;
+            offsets::add(&mut offsets, &bytes)
+                .map_err(|error| damaged(store, file, &error.to_string()))?;
+        }
+        Ok(offsets)
+    }
+
+    /// What a restart has to know of it, beside the state.
+    pub(super) fn point(&self, offsets: &Offsets) -> Point {
+        let marks = offsets.iter();
+        Point {
+            batch: self.batch(),
+            incarnation: self.incarnation,
+            marks: marks
+                .map(|(of, offset)| (of.clone(), offset.last))
+                .collect(),
+            covered: self.covered.clone(),
+        }
+    }
+
+    pub fn name(&self) -> String {
+        format!("{PREFIX}{:020}", self.number)
+    }
+
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = MANIFEST.begin(0);
+        serde_json::to_writer(&mut bytes, self)
+            .map_err(|error| MANIFEST.wrong(error.to_string()))?;
+        Ok(MANIFEST.seal(bytes))
+    }
+
+    /// The newest of a store, if there is one.
+    pub async fn newest(store: &Store) -> Result<Option<Self>> {
+        let names = store.list().await?;
+        let newest = names.iter().rfind(|name| is_manifest(name));
+        let Some(name) = newest else {
+            return Ok(None);
+        };
+        let bytes = store.read(name, None).await?;
+        Manifest::open(&bytes)
+            .map(Some)
+            .map_err(|error| damaged(store, name, &error.to_string()))
+    }
+
+    fn open(bytes: &[u8]) -> Result<Self> {
+        let body = VERSION_2.open(bytes);
+        let body = body
+            .or_else(|_| VERSION_3.open(bytes))
+            .or_else(|_| MANIFEST.open(bytes))?;
+        let manifest: Manifest =
+            serde_json::from_slice(body).map_err(|error| MANIFEST.wrong(error.to_string()))?;
+        let parts = manifest.parts().map(|part| part.file);
+        let files = manifest.files.len();
+        match parts.max().is_some_and(|file| file >= files) {
+            true => Err(MANIFEST.wrong("they refer to a file that they do not name")),
+            false => Ok(manifest),
+        }
+    }
+
+    pub fn parts(&self) -> impl Iterator<Item = &PartitionPart> {
+        let states = self.states.iter().flat_map(StateParts::parts);
+        states.chain(&self.offsets)
+    }
+
+    /// Removes what is of no checkpoint any more, now that this one is there, and what was unfinished.
+    pub async fn remove_others(&self, store: &Store) -> Result<()> {
+        let own = self.name();
+        for name in store.list().await? {
+            let unfinished = is_unfinished(&name);
+            let manifest = is_manifest(&name) && name != own;
+            let state = is_state(&name) && !self.files.contains(&name);
+            if unfinished || manifest || state {
+                store.remove(&name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a file with bytes of states: of the n-th checkpoint, by this process of it.
+pub fn state_file(number: u64, process: &str) -> String {
+    format!("state-{number:020}-{process}")
+}
+
+/// What is after a prefix and the twenty digits of a number: other files of the place are not ours.
+fn after_number<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+    let (number, rest) = name.strip_prefix(prefix)?.split_at_checked(20)?;
+    number.bytes().all(|it| it.is_ascii_digit()).then_some(rest)
+}
+
+fn is_manifest(name: &str) -> bool {
+    after_number(name, PREFIX) == Some("")
+}
+
+fn is_unfinished(name: &str) -> bool {
+    let hidden = name.strip_prefix('.');
+    let rest = hidden.and_then(|name| after_number(name, PREFIX));
+    rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".tmp"))
+}
+
+fn is_state(name: &str) -> bool {
+    let process = after_number(name, "state-").and_then(|rest| rest.strip_prefix('-'));
+    process.is_some_and(|process| process.starts_with(|it: char| it.is_ascii_digit()))
+}
+
+pub fn damaged(store: &Store, name: &str, what: &str) -> Error {
+    Error::Bytes {
+        what: store.path(name).display().to_string(),
+        message: format!("{what}; restore it from a copy, or begin anew in an empty directory"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by the first programs that wrote these formats; they must be readable for ever.
+    const FIXTURE_2: &[u8] = include_bytes!("fixtures/manifest-2");
+    const FIXTURE_3: &[u8] = include_bytes!("fixtures/manifest-3");
+    const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-4");
+
+    #[test]
+    #[ignore = "writes a fixture"]
+    fn write_fixture() {
+        let path = "src/node/durable/fixtures/manifest-4";
+        std::fs::write(path, example().to_bytes().unwrap()).unwrap();
+    }
+
+    fn example() -> Manifest {
+        let part = |file, version, whole| PartitionPart {
+            file,
+            from: 7,
+            bytes: 100,
+            xxh3: u64::MAX,
+            version,
+            whole,
+            more: false,
+        };
+        let more = PartitionPart {
+            more: true,
+            ..part(1, 700, false)
+        };
+        Manifest {
+            number: 12,
+            batch: 700,
+            incarnation: 3,
+            program: Program {
+                interval_ms: 100,
+                partitions: 2,
+                inputs: vec!["lines [value Utf8View]".into()],
+            },
+            directory: None,
+            marks: Vec::new(),
+            offsets: vec![part(1, 700, true)],
+            covered: serde_json::from_str(
+                r#"{"closed":{"ranges":{"0":4}},"open":{"7":{"ranges":{"0":11}}}}"#,
+            )
+            .unwrap(),
+            files: vec![state_file(11, "2"), state_file(12, "3")],
+            states: vec![StateParts {
+                state: StateId {
+                    name: "totals".into(),
+                    holds: "counts".into(),
+                },
+                partitions: vec![vec![part(0, 600, true), part(1, 700, false), more], vec![]],
+            }],
+            changes: None,
+        }
+    }
+
+    #[test]
+    fn what_the_first_program_wrote_is_read() {
+        let mut in_one_file = example();
+        in_one_file.states[0].partitions[0].pop();
+        let old = Manifest {
+            marks: vec![(0, "a producer".into(), u64::MAX - 1)],
+            offsets: Vec::new(),
+            ..in_one_file.clone()
+        };
+        assert_eq!(Manifest::open(FIXTURE_2).unwrap(), old);
+        assert_eq!(Manifest::open(FIXTURE_3).unwrap(), in_one_file);
+        assert_eq!(Manifest::open(FIXTURE).unwrap(), example());
+        assert_eq!(example().to_bytes().unwrap(), FIXTURE);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let mut bytes = FIXTURE.to_vec();
+        for bit in 0..8 * bytes.len() {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::open(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn a_part_of_no_file_is_refused() {
+        let mut lie = example();
+        lie.files.pop();
+        let error = Manifest::open(&lie.to_bytes().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("do not name"), "{error}");
+    }
+}

@@ -1,0 +1,378 @@
+//! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::cluster::Mark;
+use dstreams_control::durable::{self, Covered, Needs, Replay};
+use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
+
+use super::block_journal;
+use super::block_journal::Ended;
+use super::compatibility::StateChanges;
+use super::lineage::Lineage;
+use super::location::Store;
+use super::manifest::{Manifest, Program, StateId, StateParts};
+use super::offsets::{Bound, Offset, OffsetTable, Offsets};
+use super::set_aside;
+use super::writer::PartAt;
+use super::{Durable, Tickets};
+use crate::blocks::Block;
+use crate::error::{Error, Result};
+use crate::journal::{
+    DirLock, Journal, JournalEntry, Opening, Ticket, random_name, read, read_taken,
+};
+
+/// What an earlier process left.
+pub struct Restored {
+    /// The n-th process of this directory, from 0.
+    pub incarnation: u64,
+    first_receiver: ReceiverId,
+    /// The checkpoint, and where it is.
+    pub state: Option<(Manifest, Store)>,
+    /// Blocks that the state does not have, with their inputs.
+    pub blocks: Vec<(u32, Arc<Block>)>,
+    /// Batches after the checkpoint that took effect, in order.
+    pub committed: Vec<(BatchTime, Vec<BlockMeta>)>,
+    pub controller: dstreams_control::Restored,
+    /// By input: the last of each producer that is in the state or in a block.
+    offsets: Offsets,
+}
+
+/// An entry without its records, and the block that has them.
+pub(super) fn without_records(
+    entry: JournalEntry,
+    schemas: &[SchemaRef],
+) -> Result<(durable::Entry, Option<Arc<Block>>)> {
+    let entry = match entry {
+        JournalEntry::Opening(opening) => durable::Entry::Opened {
+            incarnation: opening.incarnation,
+        },
+        JournalEntry::Opened { incarnation } => durable::Entry::Opened { incarnation },
+        JournalEntry::Block { input, ref bytes }
+        | JournalEntry::SealedBlock { input, ref bytes } => {
+            let schema = schemas
+                .get(input as usize)
+                .ok_or_else(|| wrong(format!("a block is of input {input}, and there is none")))?;
+            let bytes = bytes.whole();
+            let block = match &entry {
+                JournalEntry::Block { .. } => Block::from_unsealed(&bytes, schema)?,
+                _ => Block::from_bytes(&bytes, schema, Vec::new())?,
+            };
+            let marks = block.marks.iter();
+            let entry = durable::Entry::Block {
+                input,
+                meta: block.meta,
+                marks: marks.map(|(by, last)| (Arc::clone(by), *last)).collect(),
+            };
+            return Ok((entry, Some(Arc::new(block))));
+        }
+        JournalEntry::Cut { batch, blocks } => durable::Entry::Cut { batch, blocks },
+        JournalEntry::SetAside { batch } => durable::Entry::SetAside { batch },
+        JournalEntry::Committing { batch } => durable::Entry::Committing { batch },
+        JournalEntry::Committed { batch } => durable::Entry::Committed { batch },
+        JournalEntry::Gone { receiver, blocks } => durable::Entry::Gone { receiver, blocks },
+    };
+    Ok((entry, None))
+}
+
+fn wrong(message: String) -> Error {
+    Error::Bytes {
+        what: "a journal".into(),
+        message,
+    }
+}
+
+/// Where a program is kept.
+#[derive(Clone)]
+pub struct StateDirectory {
+    /// The journal, and checkpoints if they are nowhere else.
+    pub dir: PathBuf,
+    pub checkpoints: Option<Store>,
+    pub changes: StateChanges,
+}
+
+impl StateDirectory {
+    /// All in one directory.
+    pub fn at(dir: PathBuf) -> Self {
+        StateDirectory {
+            dir,
+            checkpoints: None,
+            changes: StateChanges::default(),
+        }
+    }
+
+    /// Where checkpoints are.
+    pub fn store(&self) -> Store {
+        let here = || Store::Dir(self.dir.clone());
+        self.checkpoints.clone().unwrap_or_else(here)
+    }
+}
+
+impl Manifest {
+    /// Before the first checkpoint.
+    pub(super) fn of_nothing(
+        program: Program,
+        states: Vec<StateId>,
+        changes: &StateChanges,
+    ) -> Self {
+        let partitions = vec![Vec::new(); program.partitions];
+        let states = states.into_iter().map(|state| StateParts {
+            state,
+            partitions: partitions.clone(),
+        });
+        Manifest {
+            number: 0,
+            batch: 0,
+            incarnation: 0,
+            marks: Vec::new(),
+            offsets: Vec::new(),
+            covered: Covered::default(),
+            directory: None,
+            files: Vec::new(),
+            states: states.collect(),
+            program,
+            changes: Some(changes.clone()),
+        }
+    }
+}
+
+impl Durable {
+    /// Takes a directory, and reads what is in it and, if they are elsewhere, what is in the place of
+    /// checkpoints. `program` is this program; its partitions count only where there was none before.
+    pub async fn open(
+        lock: DirLock,
+        kept: &StateDirectory,
+        every: u64,
+        program: Program,
+        states: Vec<StateId>,
+        schemas: &[SchemaRef],
+        bound: Bound,
+    ) -> Result<(Arc<Self>, Restored)> {
+        let dir = &kept.dir;
+        let store = kept.store();
+        let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
+        let found = read(dir)?;
+        store.make()?;
+        let newest = Manifest::newest(&store).await?;
+        program.goes_on_after(&found, newest.as_ref(), &store)?;
+        let of_journal = found.opening().map(|opening| opening.directory.clone());
+        let of_newest = || newest.as_ref().and_then(|newest| newest.directory.clone());
+        let directory = of_journal.or_else(of_newest).unwrap_or_else(random_name);
+        let begins = Opening {
+            incarnation: 0,
+            directory: directory.clone(),
+            interval_ms: program.interval_ms,
+            inputs: program.inputs.clone(),
+            checkpoints: store.place(),
+            checkpoint: newest.as_ref().map(|newest| newest.number),
+        };
+        let mut newest = match newest {
+            Some(written) => {
+                let manifest = written.fit(&program, &states, &kept.changes)?;
+                offsets = manifest.offsets(&store).await?;
+                point = Some(manifest.point(&offsets));
+                state = Some((manifest.clone(), store.clone()));
+                manifest
+            }
+            None => Manifest::of_nothing(program, states, &kept.changes),
+        };
+        newest.directory = Some(directory);
+        if found.torn > 0 {
+            let bytes = found.torn;
+            tracing::info!(bytes, "the journal's end was never synced, and is cut");
+        }
+        let (mut replay, mut blocks) = (Replay::new(point), HashMap::new());
+        let next = found.next();
+        for (_, entry) in found.entries {
+            let (entry, block) = without_records(entry, schemas)?;
+            replay.take(entry);
+            blocks.extend(block.map(|block| (block.meta.id, block)));
+        }
+        let mut ended = Ended::default();
+        for journal in block_journal::take_all(dir)? {
+            let mut receivers = BTreeSet::new();
+            for (_, entry) in read_taken(&journal)?.entries {
+                let (entry, block) = without_records(entry, schemas)?;
+                replay.take(entry);
+                receivers.extend(block.as_ref().map(|block| block.meta.id.receiver));
+                blocks.extend(block.map(|block| (block.meta.id, block)));
+            }
+            ended.add(journal, receivers);
+        }
+        let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
+        let process = u32::try_from(restart.incarnation).map_err(|_| {
+            wrong("its program was started too often; begin anew in an empty directory".into())
+        })?;
+        let first_receiver = ReceiverId::first_of(process);
+        let open = restart.ended.keys().chain(restart.gone.keys());
+        restart.covered.close_before(first_receiver, open);
+        restart.controller.set_aside_before =
+            u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
+        if let Some(last) = restart.controller.last_cut
+            && last.0 % newest.program.interval_ms != 0
+        {
+            return Err(wrong(format!(
+                "its last batch, {last}, is none of a program with an interval of {} ms; start the program that wrote it",
+                newest.program.interval_ms
+            )));
+        }
+        // Nothing is removed, or begun, before it is known that this program can go on here.
+        if state.is_some() {
+            newest.remove_others(&store).await?;
+        }
+        // Before another journal has a block of this process.
+        let opening = Opening {
+            incarnation: restart.incarnation,
+            ..begins
+        };
+        let journal = Journal::open(dir, next, Some(opening), Some(lock.owner().clone()))?;
+        let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
+        let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
+        let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
+        let mut marks = OffsetTable::of(offsets.clone(), bound);
+        for (input, block) in &blocks {
+            marks.received(*input, block);
+        }
+        let mut lineage = Lineage {
+            checkpoint: state.as_ref().map(|(manifest, _)| manifest.batch()),
+            ..Lineage::default()
+        };
+        for (batch, blocks) in &restart.committed {
+            lineage.cut(*batch, blocks, true);
+        }
+        for (batch, blocks) in &restart.controller.pending {
+            lineage.cut(*batch, blocks, false);
+        }
+        let restored = Restored {
+            incarnation: restart.incarnation,
+            first_receiver,
+            state,
+            blocks,
+            committed: restart.committed,
+            controller: restart.controller,
+            offsets: newest_offsets(restart.marks, &offsets),
+        };
+        let durable = Durable {
+            dir: dir.clone(),
+            store,
+            owner: lock.owner().clone(),
+            held: Mutex::new(Some(lock)),
+            journal,
+            every,
+            incarnation: restored.incarnation,
+            newest: Mutex::new(newest),
+            doubtful: Mutex::default(),
+            tickets: Mutex::new(tickets),
+            marks: Mutex::new(marks),
+            lineage: Mutex::new(lineage),
+            ended: Mutex::new(ended),
+        };
+        Ok((Arc::new(durable), restored))
+    }
+}
+
+/// What is in the state or in a block, where these are in the state. Others are of batches after it.
+fn newest_offsets(marks: durable::Marks, of_state: &Offsets) -> Offsets {
+    let offset = |(of, last): ((u32, String), u64)| {
+        let known = of_state.get(&of).filter(|known| known.last == last);
+        let batch = known.map_or(u64::MAX, |known| known.batch);
+        (of, Offset { last, batch })
+    };
+    marks.into_iter().map(offset).collect()
+}
+
+impl Restored {
+    /// The partitions of its states, where there is a checkpoint.
+    pub fn partitions(&self) -> Option<usize> {
+        let (manifest, _) = self.state.as_ref()?;
+        Some(manifest.program.partitions)
+    }
+
+    /// By input and producer: what was taken; of those that sent longest ago first.
+    pub fn known(&self) -> impl Iterator<Item = Mark> {
+        let mut offsets: Vec<_> = self.offsets.iter().collect();
+        offsets.sort_by_key(|(_, offset)| offset.batch);
+        let offsets = offsets.into_iter();
+        offsets.map(|((input, producer), offset)| Mark {
+            input: *input,
+            producer: Arc::from(producer.as_str()),
+            last: offset.last,
+        })
+    }
+
+    /// The batch of the checkpoint.
+    pub fn batch(&self) -> Option<BatchTime> {
+        self.state.as_ref().map(|(manifest, _)| manifest.batch())
+    }
+
+    /// What a partition is made from, by state.
+    pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
+        let state = self.state.as_ref();
+        state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
+    }
+
+    /// Receivers of earlier processes that there are blocks of, and their inputs.
+    pub fn receivers(&self) -> impl Iterator<Item = (ReceiverId, u32)> {
+        let blocks = self.blocks.iter();
+        blocks.map(|(input, block)| (block.meta.id.receiver, *input))
+    }
+
+    /// Receivers of each process have ids of their own, from here on: blocks of several may be in one batch.
+    pub fn first_receiver(&self) -> u64 {
+        self.first_receiver.0
+    }
+
+    /// What was taken of an input, by producer; of those that sent longest ago first.
+    pub fn positions(&self, input: u32) -> Vec<(String, u64)> {
+        let offsets = self.offsets.iter().filter(|((of, _), _)| *of == input);
+        let mut offsets: Vec<_> = offsets.collect();
+        offsets.sort_by_key(|(_, offset)| offset.batch);
+        let offsets = offsets.into_iter();
+        offsets
+            .map(|((_, producer), offset)| (producer.clone(), offset.last))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Record, batch_of};
+    use dstreams_control::{BlockId, ReceiverId};
+
+    /// Also blocks as earlier programs wrote them.
+    #[test]
+    fn blocks_are_what_they_were() {
+        let texts = ["a", "a text that is long enough for a buffer"].map(str::to_owned);
+        let rows = batch_of(texts.clone()).unwrap();
+        let id = BlockId {
+            receiver: ReceiverId(3),
+            seq: 5,
+        };
+        let marks = [(Arc::from("producer"), 7)].into_iter().collect();
+        let block = Block::new(id, vec![rows.clone()], 100, Vec::new()).with_marks(marks);
+        let schema = String::schema();
+        let entries = [
+            JournalEntry::Block {
+                input: 0,
+                bytes: block.to_pieces(&schema).unwrap(),
+            },
+            JournalEntry::SealedBlock {
+                input: 0,
+                bytes: block.to_bytes(&schema).unwrap().into(),
+            },
+        ];
+        for entry in entries {
+            let bytes = entry.to_pieces();
+            let read = JournalEntry::from_bytes(&bytes.whole()).unwrap();
+            assert_eq!(read, entry);
+            let (_, found) = without_records(read, &[Arc::clone(&schema)]).unwrap();
+            let found = found.unwrap();
+            assert_eq!((found.meta, &found.marks), (block.meta, &block.marks));
+            assert_eq!(found.batches, std::slice::from_ref(&rows));
+        }
+    }
+}

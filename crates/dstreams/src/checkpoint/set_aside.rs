@@ -1,0 +1,350 @@
+//! Batches that are set aside: their records and the reason, in `failed/batch=<milliseconds>/` of the directory.
+//!
+//! `blocks` has the records: a line that names the format, then for each block the length of what follows (u64, little
+//! endian) and an entry as a journal has it, then the checksum of all of it. `error.txt` says why. A directory is there
+//! as a whole or not at all, and a journal entry after it makes it count: until then, a restart runs the batch with its
+//! records.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::BatchTime;
+use dstreams_control::durable::{Point, Replay};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::block_journal;
+use super::location::Store;
+use super::manifest::Manifest;
+use super::recover::without_records;
+use super::writer::PartAt;
+use super::{Durable, lock};
+use crate::blocks::Block;
+use crate::crash::point;
+use crate::error::{Error, Result};
+use crate::journal::{JournalContents, JournalEntry, Ticket, look, sync_dir};
+
+const FAILED: &str = "failed";
+const BATCH: &str = "batch=";
+const HEADER: &[u8] = b"dstreams set aside 2\n";
+/// Without the checksum of all: earlier programs wrote it.
+const HEADER_1: &[u8] = b"dstreams set aside 1\n";
+
+/// How often a journal is looked at: each time its writer may have removed another file, which it does once in a while.
+const LOOKS: u32 = 5;
+
+/// The blocks of a batch, with their inputs.
+pub type Blocks = Vec<(u32, Arc<Block>)>;
+
+/// What the state as of the last batch that took effect is made from.
+pub struct Earlier {
+    /// The newest checkpoint, and where it is.
+    pub state: Option<(Manifest, Store)>,
+    /// The batches after it that took effect, in order.
+    pub batches: Vec<(BatchTime, Blocks)>,
+}
+
+impl Earlier {
+    /// The batch of the checkpoint; 0 where there is none.
+    pub fn batch(&self) -> BatchTime {
+        let state = self.state.as_ref();
+        state.map_or(BatchTime(0), |(manifest, _)| manifest.batch())
+    }
+
+    /// What a partition is made from, by state; nothing where there is no checkpoint.
+    pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
+        let state = self.state.as_ref();
+        state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
+    }
+}
+
+impl Durable {
+    /// Sets the records of a batch aside, with the reason; they stay so when this returns. Its blocks are taken from `blocks`
+    /// one at a time.
+    pub async fn set_aside(
+        &self,
+        batch: BatchTime,
+        blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
+        schemas: Vec<SchemaRef>,
+        error: &Error,
+    ) -> Result<PathBuf> {
+        let (dir, text) = (self.dir.clone(), error.to_string());
+        let written = async move { write(&dir, batch, blocks, &schemas, &text).await };
+        let path = super::writer::on_disk(written).await?;
+        point("aside:files");
+        let ticket = self.journal.append(JournalEntry::SetAside { batch });
+        self.journal.synced(ticket).await?;
+        Ok(path)
+    }
+
+    /// A batch is about to take effect: it may when this is synced, and can be set aside no more.
+    pub fn committing(&self, batch: BatchTime) -> Ticket {
+        self.journal.append(JournalEntry::Committing { batch })
+    }
+
+    /// What the state before a batch that was set aside is made from. No checkpoint is being written meanwhile, and
+    /// none may begin.
+    pub async fn earlier(&self, schemas: Vec<SchemaRef>) -> Result<Earlier> {
+        self.close().await;
+        let newest = lock(&self.newest).clone();
+        let state = (newest.number > 0).then(|| (newest, self.store.clone()));
+        // Which producers came how far does not matter here.
+        let point = state
+            .as_ref()
+            .map(|(manifest, _)| manifest.point(&Default::default()));
+        let dir = self.dir.clone();
+        let read = move || read_earlier(&dir, point, &schemas);
+        let batches = super::writer::on_disk(async move { read() }).await?;
+        Ok(Earlier { state, batches })
+    }
+}
+
+fn read_earlier(
+    dir: &Path,
+    point: Option<Point>,
+    schemas: &[SchemaRef],
+) -> Result<Vec<(BatchTime, Blocks)>> {
+    let mut replay = Replay::new(point);
+    let mut found = std::collections::HashMap::new();
+    // That of the master first: what its cuts name is on disk.
+    let mut journals = vec![dir.to_owned()];
+    journals.extend(block_journal::all(dir)?);
+    for journal in journals {
+        for (_, entry) in look_again(&journal)?.entries {
+            let (entry, block) = without_records(entry, schemas)?;
+            replay.take(entry);
+            found.extend(block.map(|block| (block.meta.id, block)));
+        }
+    }
+    let restart = replay.decide().map_err(|error| Error::Bytes {
+        what: format!("the journal in {}", dir.display()),
+        message: error.to_string(),
+    })?;
+    let batches = restart.committed.into_iter().map(|(batch, metas)| {
+        let of = |id| Some((*restart.blocks.get(id)?, Arc::clone(found.get(id)?)));
+        let blocks = match restart.controller.set_aside.contains(&batch) {
+            true => Vec::new(),
+            false => metas.iter().filter_map(|meta| of(&meta.id)).collect(),
+        };
+        (batch, blocks)
+    });
+    Ok(batches.collect())
+}
+
+/// Looks at a journal. Whoever writes it may remove files meanwhile that checkpoints have all of.
+fn look_again(journal: &Path) -> Result<JournalContents> {
+    let gone = |error: &Error| {
+        let kind = std::io::ErrorKind::NotFound;
+        matches!(error, Error::File { source, .. } if source.kind() == kind)
+    };
+    let mut tries = LOOKS;
+    loop {
+        match look(journal) {
+            Err(error) if gone(&error) && tries > 1 => tries -= 1,
+            // With a worker that is no more.
+            Err(error) if gone(&error) && !journal.exists() => {
+                return Ok(JournalContents::default());
+            }
+            found => return found,
+        }
+    }
+}
+
+/// The batches that are set aside in a directory, in order.
+pub fn list(dir: &Path) -> Result<Vec<u64>> {
+    let failed = dir.join(FAILED);
+    let entries = match std::fs::read_dir(&failed) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file("read", &failed, error)),
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let batch = |name: std::ffi::OsString| name.to_str()?.strip_prefix(BATCH)?.parse().ok();
+    let mut batches: Vec<u64> = names.filter_map(batch).collect();
+    batches.sort_unstable();
+    Ok(batches)
+}
+
+async fn write(
+    dir: &Path,
+    batch: BatchTime,
+    mut blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
+    schemas: &[SchemaRef],
+    error: &str,
+) -> Result<PathBuf> {
+    let failed = dir.join(FAILED);
+    let (hidden, path) = (
+        failed.join(format!(".{BATCH}{}", batch.0)),
+        failed.join(format!("{BATCH}{}", batch.0)),
+    );
+    let remove = |path: &Path| match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let wrong = |error| Error::file("write", &path, error);
+    // What a process left that was killed before its journal had it.
+    remove(&hidden)
+        .and_then(|()| remove(&path))
+        .map_err(wrong)?;
+    std::fs::create_dir_all(&hidden).map_err(wrong)?;
+    let create = |name: &str| File::create(hidden.join(name));
+    let mut file = create("blocks").map_err(wrong)?;
+    let mut sum = Xxh3::new();
+    let mut put = |bytes: &[u8]| {
+        sum.update(bytes);
+        file.write_all(bytes).map_err(wrong)
+    };
+    put(HEADER)?;
+    while let Some((input, block)) = blocks.try_next().await? {
+        let schema = schemas.get(input as usize).ok_or(Error::NotRunning)?;
+        let bytes = block.to_bytes(schema)?.into();
+        let entry = JournalEntry::SealedBlock { input, bytes }.to_pieces();
+        let entry = entry.whole();
+        point("aside:block");
+        let length = (entry.len() as u64).to_le_bytes();
+        put(&length)?;
+        put(&entry)?;
+    }
+    let sum = sum.digest().to_le_bytes();
+    file.write_all(&sum).map_err(wrong)?;
+    file.sync_all().map_err(wrong)?;
+    let mut text = create("error.txt").map_err(wrong)?;
+    let written = writeln!(text, "{error}").and_then(|()| text.sync_all());
+    written.map_err(wrong)?;
+    sync_dir(&hidden)?;
+    std::fs::rename(&hidden, &path).map_err(wrong)?;
+    sync_dir(&failed)?;
+    sync_dir(dir)?;
+    Ok(path)
+}
+
+/// The records of a batch that was set aside in a directory.
+pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Blocks> {
+    let path = dir.join(FAILED).join(format!("{BATCH}{}", batch.0));
+    let path = path.join("blocks");
+    let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
+    let wrong = |at: usize, message: &str| Error::Bytes {
+        what: format!("{} at byte {at}", path.display()),
+        message: format!(
+            "{message}; restore the file from a copy, or remove the directory of the batch to give its records up"
+        ),
+    };
+    let whole = match bytes.strip_prefix(HEADER_1) {
+        Some(_) => &*bytes,
+        None => {
+            let split = bytes.split_last_chunk();
+            let (whole, sum) = split.ok_or_else(|| wrong(0, "it is too short"))?;
+            if xxh3_64(whole) != u64::from_le_bytes(*sum) {
+                return Err(wrong(0, "it is not what was written"));
+            }
+            whole
+        }
+    };
+    let mut rest = [HEADER, HEADER_1]
+        .iter()
+        .find_map(|header| whole.strip_prefix(*header))
+        .ok_or_else(|| wrong(0, "it does not begin as such a file does"))?;
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        let at = whole.len() - rest.len();
+        let split = rest.split_first_chunk().and_then(|(length, after)| {
+            let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+            after.split_at_checked(length)
+        });
+        let (entry, after) = split.ok_or_else(|| wrong(at, "it ends too early"))?;
+        let of_entry = |error: Error| wrong(at, &error.to_string());
+        let entry = JournalEntry::from_bytes(entry).map_err(of_entry)?;
+        let input = match &entry {
+            JournalEntry::SealedBlock { input, .. } => *input,
+            _ => return Err(wrong(at, "it has something that is no block")),
+        };
+        let (_, block) = without_records(entry, schemas).map_err(of_entry)?;
+        blocks.extend(block.map(|block| (input, block)));
+        rest = after;
+    }
+    Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use dstreams_control::{BlockId, ReceiverId};
+    use futures::executor::block_on;
+    use futures::{StreamExt, stream};
+
+    use super::*;
+    use crate::stream::record::{Record, batch_of, records_of};
+
+    /// Blocks of two inputs with the same columns.
+    fn blocks() -> Blocks {
+        let block = |input: u32| {
+            let rows = batch_of([format!("of input {input}")]).unwrap();
+            let id = BlockId {
+                receiver: ReceiverId(u64::from(input)),
+                seq: 7,
+            };
+            (input, Arc::new(Block::new(id, vec![rows], 10, Vec::new())))
+        };
+        vec![block(0), block(1)]
+    }
+
+    fn texts(blocks: &Blocks) -> Vec<(u32, Vec<String>)> {
+        let texts = |block: &Block| records_of::<String>(&block.batches[0]).unwrap();
+        blocks
+            .iter()
+            .map(|(input, block)| (*input, texts(block)))
+            .collect()
+    }
+
+    #[test]
+    fn every_change_of_a_batch_that_is_set_aside_is_found() {
+        let dir = std::env::temp_dir().join(format!("dstreams-set-aside-{}", std::process::id()));
+        let (batch, schemas) = (BatchTime(300), [String::schema(), String::schema()]);
+        let written = stream::iter(blocks().into_iter().map(Ok)).boxed();
+        let path = block_on(write(&dir, batch, written, &schemas, "why")).unwrap();
+        let path = path.join("blocks");
+        let found = || read(&dir, batch, &schemas);
+        assert_eq!(texts(&found().unwrap()), texts(&blocks()));
+        let bytes = std::fs::read(&path).unwrap();
+        let refused = |changed: &[u8], what: &str| {
+            std::fs::write(&path, changed).unwrap();
+            let error = found()
+                .err()
+                .unwrap_or_else(|| panic!("{what} is not found"));
+            let text = error.to_string();
+            for words in [
+                "batch=300/blocks",
+                "at byte",
+                "restore the file from a copy",
+            ] {
+                assert!(text.contains(words), "{text}");
+            }
+        };
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            refused(&changed, &format!("byte {at}"));
+            refused(&bytes[..at], &format!("the end after {at} bytes"));
+            changed = bytes.clone();
+            changed[at..].fill(0);
+            if changed != bytes {
+                refused(&changed, &format!("zeros after {at} bytes"));
+            }
+        }
+        let twice = [&bytes[..], &bytes[HEADER.len()..]].concat();
+        refused(&twice, "what is there twice");
+        // As earlier programs wrote it.
+        let old = [HEADER_1, &bytes[HEADER.len()..bytes.len() - 8]].concat();
+        std::fs::write(&path, &old).unwrap();
+        assert_eq!(texts(&found().unwrap()), texts(&blocks()));
+        for at in 0..old.len() {
+            std::fs::write(&path, &old[..at]).unwrap();
+            let _ = found();
+        }
+        refused(&old[..old.len() - 1], "the end of an old one");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

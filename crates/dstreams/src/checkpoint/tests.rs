@@ -1,0 +1,130 @@
+//! What the journal still contains while a checkpoint is written and older entries are released.
+
+use futures::FutureExt;
+
+use super::manifest::Program;
+use super::offsets::Bound;
+use super::recover::{Restored, StateDirectory};
+use super::*;
+use crate::journal::{Opening, read};
+use crate::stream::record::{Record, batch_of};
+
+/// A directory of its own, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let name = format!("dstreams-durable-{}-{name}", std::process::id());
+        Dir(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn open(dir: &Dir) -> Arc<Durable> {
+    open_both(dir).await.0
+}
+
+async fn open_both(dir: &Dir) -> (Arc<Durable>, Restored) {
+    let program = Program {
+        interval_ms: 100,
+        partitions: 1,
+        inputs: vec!["texts".into()],
+    };
+    let (lock, kept) = (
+        DirLock::take(&dir.0).unwrap(),
+        StateDirectory::at(dir.0.clone()),
+    );
+    let opened = Durable::open(
+        lock,
+        &kept,
+        1,
+        program,
+        Vec::new(),
+        &[String::schema()],
+        Bound::default(),
+    )
+    .await;
+    opened.unwrap()
+}
+
+fn block(seq: u64) -> Block {
+    let receiver = ReceiverId(0);
+    let rows = batch_of([format!("record {seq}")]).unwrap();
+    Block::new(BlockId { receiver, seq }, vec![rows], 10, Vec::new())
+}
+
+#[tokio::test]
+async fn what_is_received_while_a_checkpoint_lets_go_stays() {
+    let dir = Dir::new("meanwhile");
+    let durable = open(&dir).await;
+    durable.cut(BatchTime(100), &[]);
+    let plan = durable.committed(BatchTime(100), &[]).unwrap();
+    let receiving = Arc::clone(&durable);
+    let states = async { Ok(Vec::new()) }.boxed();
+    durable.checkpoint(plan, states, move |_, _| {
+        let ticket = receiving.block(0, &block(7), &String::schema());
+        let cut = receiving.cut(BatchTime(200), &[block(7).meta]);
+        assert!(ticket < cut);
+        // The block is persisted: its producer has an acknowledgement now.
+        futures::executor::block_on(receiving.synced(cut)).unwrap();
+    });
+    durable.close().await;
+    drop(durable);
+    let entries = read(&dir.0).unwrap().entries;
+    let kinds: Vec<_> = entries.iter().map(|(_, entry)| entry).collect();
+    let is_there = matches!(
+        kinds[..],
+        [
+            JournalEntry::Opening(_),
+            JournalEntry::Block { .. },
+            JournalEntry::Cut {
+                batch: BatchTime(200),
+                ..
+            }
+        ]
+    );
+    assert!(is_there, "{kinds:?}");
+}
+
+fn files(dir: &Dir, of: &str) -> usize {
+    let entries = std::fs::read_dir(&dir.0).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(of)).count()
+}
+
+/// However often a program is started: no start leaves a file, and none has the receivers of another one.
+#[tokio::test]
+async fn a_directory_is_opened_again_and_again() {
+    let dir = Dir::new("again");
+    let mut receivers = std::collections::BTreeSet::new();
+    for start in 0..150 {
+        let (durable, restored) = open_both(&dir).await;
+        let first = restored.first_receiver();
+        assert!(receivers.insert(first), "{first} again");
+        // The blocks of starts that took some; a restart has them all.
+        assert_eq!(restored.blocks.len(), start / 50);
+        if start % 50 == 49 {
+            let receiver = ReceiverId(first);
+            let rows = batch_of([format!("of start {start}")]).unwrap();
+            let block = Block::new(BlockId { receiver, seq: 0 }, vec![rows], 10, Vec::new());
+            let ticket = durable.block(0, &block, &String::schema());
+            durable.synced(ticket).await.unwrap();
+        }
+        drop(durable);
+        assert_eq!(files(&dir, "journal-"), 1);
+    }
+    // As if it had been started as often as a supervisor does in a day.
+    let started = Opening {
+        incarnation: 70_000,
+        ..read(&dir.0).unwrap().opening().unwrap().clone()
+    };
+    drop(Journal::open(&dir.0, read(&dir.0).unwrap().next(), Some(started), None).unwrap());
+    let (_, restored) = open_both(&dir).await;
+    assert_eq!(restored.first_receiver(), ReceiverId::first_of(70_001).0);
+    assert_eq!(restored.blocks.len(), 3);
+}

@@ -1,0 +1,23 @@
+//! Encoding: how columns become bytes, in files and on the wire.
+//!
+//! **In**: Arrow batches. **Out**: frames with a length and a checksum, or pieces of a file of bounded size.
+//! **Promise**: what is read is what was written; buffers that are sent hold their own rows alone.
+//! **On failure**: an error names the file and the place in it; damaged bytes are never returned as rows.
+
+mod frame;
+mod ipc;
+mod pieces;
+mod stream;
+
+pub(crate) use frame::FrameFormat;
+#[cfg(test)]
+pub(crate) use ipc::ENCODED;
+pub use ipc::compact;
+pub(crate) use ipc::{
+    bytes_of, columns, compact_column, each_batch, encode_batches, encode_in_parts, length_of,
+    read_batches, write_batches,
+};
+pub(crate) use pieces::ByteChunks;
+pub use stream::{ByteInput, ByteOutput};
+#[cfg(test)]
+pub(crate) use stream::{PIECE, in_one};

@@ -1,0 +1,205 @@
+//! [`JournalEntry`]: what a journal has entries of, and its bytes.
+
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::ByteChunks;
+use crate::error::{Error, Result};
+
+/// What is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum JournalEntry {
+    /// What each file of a program's journal begins with.
+    Opening(Box<Opening>),
+    /// A process began to write: the n-th of this directory. Earlier programs wrote it, in place of an `Opening`.
+    Opened { incarnation: u64 },
+    /// A block was received, of an input; its bytes are those of `Block::to_pieces`: the entry's checksum is theirs.
+    Block { input: u32, bytes: ByteChunks },
+    /// The same with a checksum of its own (`Block::to_bytes`): earlier programs wrote it.
+    SealedBlock { input: u32, bytes: ByteChunks },
+    /// A batch has these blocks.
+    Cut {
+        batch: BatchTime,
+        blocks: Vec<BlockId>,
+    },
+    /// The records of a batch are set aside: it takes effect without them.
+    SetAside { batch: BatchTime },
+    /// A batch is about to take effect.
+    Committing { batch: BatchTime },
+    /// A batch has taken effect.
+    Committed { batch: BatchTime },
+    /// A receiver was lost with its worker: these blocks of it survive.
+    Gone {
+        receiver: ReceiverId,
+        blocks: Vec<BlockId>,
+    },
+}
+
+/// Which process writes a file, and what another one needs to go on after it: without that it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Opening {
+    /// The process is the n-th of this directory.
+    pub incarnation: u64,
+    /// A random name of this directory; its checkpoints have it too.
+    pub directory: String,
+    /// The batch interval.
+    pub interval_ms: u64,
+    /// Name and columns of each input.
+    pub inputs: Vec<String>,
+    /// Where checkpoints are, for messages.
+    pub checkpoints: String,
+    /// The number of the checkpoint that has all that is not in this journal any more; none where it has all there was.
+    pub checkpoint: Option<u64>,
+}
+
+const OPENED: u8 = 1;
+const SEALED_BLOCK: u8 = 2;
+/// With receivers of 32 bits, as that in `GONE_1`: earlier programs wrote them.
+const CUT_1: u8 = 3;
+const COMMITTED: u8 = 4;
+const GONE_1: u8 = 5;
+const BLOCK: u8 = 6;
+const OPENING: u8 = 7;
+const CUT: u8 = 8;
+const GONE: u8 = 9;
+const SET_ASIDE: u8 = 10;
+const COMMITTING: u8 = 11;
+
+impl JournalEntry {
+    /// Its bytes.
+    pub fn to_pieces(&self) -> ByteChunks {
+        let mut to = Vec::new();
+        match self {
+            JournalEntry::Opening(opening) => {
+                to.push(OPENING);
+                // Numbers and texts are always JSON; bytes that were not would be refused by who reads them.
+                to.extend(serde_json::to_vec(opening).unwrap_or_default());
+            }
+            JournalEntry::Opened { incarnation } => {
+                to.push(OPENED);
+                to.extend(incarnation.to_le_bytes());
+            }
+            JournalEntry::Block { input, bytes } | JournalEntry::SealedBlock { input, bytes } => {
+                to.push(match self {
+                    JournalEntry::Block { .. } => BLOCK,
+                    _ => SEALED_BLOCK,
+                });
+                to.extend(input.to_le_bytes());
+                let mut pieces = ByteChunks::from(to);
+                pieces.append(bytes.clone());
+                return pieces;
+            }
+            JournalEntry::Cut { batch, blocks } => {
+                to.push(CUT);
+                to.extend(batch.0.to_le_bytes());
+                put_ids(blocks, &mut to);
+            }
+            JournalEntry::SetAside { batch }
+            | JournalEntry::Committing { batch }
+            | JournalEntry::Committed { batch } => {
+                to.push(match self {
+                    JournalEntry::SetAside { .. } => SET_ASIDE,
+                    JournalEntry::Committing { .. } => COMMITTING,
+                    _ => COMMITTED,
+                });
+                to.extend(batch.0.to_le_bytes());
+            }
+            JournalEntry::Gone { receiver, blocks } => {
+                to.push(GONE);
+                to.extend(receiver.0.to_le_bytes());
+                put_ids(blocks, &mut to);
+            }
+        }
+        ByteChunks::from(to)
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let (kind, rest) = bytes.split_first().ok_or_else(|| wrong("it is empty"))?;
+        Ok(match *kind {
+            OPENING => JournalEntry::Opening(
+                serde_json::from_slice(rest).map_err(|error| wrong(error.to_string()))?,
+            ),
+            OPENED => JournalEntry::Opened {
+                incarnation: number(rest)?.0,
+            },
+            BLOCK | SEALED_BLOCK => {
+                let (input, bytes) = rest
+                    .split_first_chunk()
+                    .ok_or_else(|| wrong("it ends too early"))?;
+                let (input, bytes) = (u32::from_le_bytes(*input), bytes.to_vec().into());
+                match *kind {
+                    BLOCK => JournalEntry::Block { input, bytes },
+                    _ => JournalEntry::SealedBlock { input, bytes },
+                }
+            }
+            CUT | CUT_1 => {
+                let (batch, rest) = number(rest)?;
+                JournalEntry::Cut {
+                    batch: BatchTime(batch),
+                    blocks: block_ids(rest, *kind == CUT)?,
+                }
+            }
+            SET_ASIDE => JournalEntry::SetAside {
+                batch: BatchTime(number(rest)?.0),
+            },
+            COMMITTING => JournalEntry::Committing {
+                batch: BatchTime(number(rest)?.0),
+            },
+            COMMITTED => JournalEntry::Committed {
+                batch: BatchTime(number(rest)?.0),
+            },
+            GONE | GONE_1 => {
+                let (receiver, rest) = receiver(rest, *kind == GONE)?;
+                let blocks = block_ids(rest, *kind == GONE)?;
+                JournalEntry::Gone { receiver, blocks }
+            }
+            other => {
+                return Err(wrong(format!(
+                    "its kind is {other}: a newer program wrote it"
+                )));
+            }
+        })
+    }
+}
+
+fn put_ids(blocks: &[BlockId], to: &mut Vec<u8>) {
+    for block in blocks {
+        to.extend(block.receiver.0.to_le_bytes());
+        to.extend(block.seq.to_le_bytes());
+    }
+}
+
+fn block_ids(mut bytes: &[u8], is_wide: bool) -> Result<Vec<BlockId>> {
+    let mut ids = Vec::with_capacity(bytes.len() / 12);
+    while !bytes.is_empty() {
+        let (receiver, rest) = receiver(bytes, is_wide)?;
+        let (seq, rest) = number(rest)?;
+        ids.push(BlockId { receiver, seq });
+        bytes = rest;
+    }
+    Ok(ids)
+}
+
+fn receiver(bytes: &[u8], is_wide: bool) -> Result<(ReceiverId, &[u8])> {
+    if is_wide {
+        let (receiver, rest) = number(bytes)?;
+        return Ok((ReceiverId(receiver), rest));
+    }
+    let split = bytes.split_first_chunk();
+    let (receiver, rest) = split.ok_or_else(|| wrong("it ends too early"))?;
+    let receiver = u64::from(u32::from_le_bytes(*receiver));
+    Ok((ReceiverId(receiver), rest))
+}
+
+fn number(bytes: &[u8]) -> Result<(u64, &[u8])> {
+    let split = bytes.split_first_chunk();
+    let (number, rest) = split.ok_or_else(|| wrong("it ends too early"))?;
+    Ok((u64::from_le_bytes(*number), rest))
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::Bytes {
+        what: "an entry of a journal".into(),
+        message: message.into(),
+    }
+}

@@ -1,0 +1,290 @@
+//! Reading a journal: after a crash, or to look at it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::entry::{JournalEntry, Opening};
+use super::segment::{self, SegmentEnd};
+use super::sync::sync_dir;
+use crate::encoding::FrameFormat;
+use crate::error::{Error, Result};
+
+/// What was found in a directory.
+#[derive(Debug, Default)]
+pub(crate) struct JournalContents {
+    /// The entries, in order, each with the number of its file.
+    pub entries: Vec<(u64, JournalEntry)>,
+    /// The number of the first file.
+    pub first: Option<u64>,
+    /// The number of the last file, and its length.
+    pub last: Option<(u64, u64)>,
+    /// The length of the file before the last.
+    pub before_last: u64,
+    /// Bytes at the end that were never synced, and are gone now.
+    pub torn: u64,
+    /// Of each file, how many bytes count.
+    lengths: JournalLengths,
+}
+
+/// By number of the file.
+type JournalLengths = BTreeMap<u64, u64>;
+
+/// The file that says how much of a journal counts that somebody may still write to.
+const LENGTHS: &str = "lengths";
+const LENGTHS_FORMAT: FrameFormat = FrameFormat {
+    what: "the lengths of a journal",
+    magic: *b"dstr-len",
+    version: 1,
+};
+
+/// What is done to files that are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mend {
+    /// Nothing.
+    No,
+    /// What is read is on disk from then on.
+    Sync,
+    /// A torn end is cut off too.
+    Cut,
+}
+
+/// Bytes of a last file that is written again rather than followed by another one.
+const SHORT: u64 = 1 << 20;
+
+impl JournalContents {
+    /// What the newest file begins with; none where earlier programs wrote it.
+    pub fn opening(&self) -> Option<&Opening> {
+        let mut entries = self.entries.iter().rev();
+        entries.find_map(|(_, entry)| match entry {
+            JournalEntry::Opening(opening) => Some(&**opening),
+            _ => None,
+        })
+    }
+
+    /// Where the journal goes on. A last file that is short is written again: so processes that end soon leave no file
+    /// each.
+    pub fn next(&self) -> NextSegment {
+        let Some((last, length)) = self.last else {
+            return NextSegment::default();
+        };
+        if length > SHORT {
+            return NextSegment {
+                number: last + 1,
+                before: length,
+                again: None,
+            };
+        }
+        let begins = |entry: &JournalEntry| matches!(entry, JournalEntry::Opening(_));
+        let of_last = self.entries.iter().filter(|(file, _)| *file == last);
+        let entries = of_last.map(|(_, entry)| entry);
+        NextSegment {
+            number: last,
+            before: self.before_last,
+            again: Some(entries.filter(|entry| !begins(entry)).cloned().collect()),
+        }
+    }
+}
+
+/// The file in which a journal goes on.
+#[derive(Debug)]
+pub(crate) struct NextSegment {
+    pub(super) number: u64,
+    /// The length of the file before it.
+    pub(super) before: u64,
+    /// What is in the file of this number that it replaces.
+    pub(super) again: Option<Vec<JournalEntry>>,
+}
+
+impl Default for NextSegment {
+    /// The first of a directory.
+    fn default() -> Self {
+        NextSegment {
+            number: 1,
+            before: 0,
+            again: None,
+        }
+    }
+}
+
+/// Reads the journal of a directory, which may have none, and cuts a torn end off. What is left is on disk when this
+/// returns: a process that was killed may have written it and not synced it.
+pub(crate) fn read(dir: &Path) -> Result<JournalContents> {
+    read_files(dir, Mend::Cut, None)
+}
+
+/// The same, and changes nothing: somebody may write to it meanwhile. Of a journal that was taken away, what it had then.
+pub(crate) fn look(dir: &Path) -> Result<JournalContents> {
+    read_files(dir, Mend::No, lengths(dir)?)
+}
+
+/// Reads a journal that was taken away from a process that may live on, and write to its files. How much of each file
+/// counts is written down once, and is on disk when this returns: so it has the same entries whenever it is read again.
+pub(crate) fn read_taken(dir: &Path) -> Result<JournalContents> {
+    if let Some(lengths) = lengths(dir)? {
+        return read_files(dir, Mend::No, Some(lengths));
+    }
+    let found = read_files(dir, Mend::Sync, None)?;
+    let (path, hidden) = (dir.join(LENGTHS), dir.join(format!(".{LENGTHS}.tmp")));
+    let mut bytes = LENGTHS_FORMAT.begin(0);
+    let json = serde_json::to_writer(&mut bytes, &found.lengths);
+    json.map_err(|error| LENGTHS_FORMAT.wrong(error.to_string()))?;
+    let write = || {
+        let mut file = File::create(&hidden)?;
+        file.write_all(&LENGTHS_FORMAT.seal(bytes))?;
+        file.sync_all()?;
+        std::fs::rename(&hidden, &path)
+    };
+    write().map_err(|error| Error::file("write", &path, error))?;
+    sync_dir(dir)?;
+    Ok(found)
+}
+
+fn lengths(dir: &Path) -> Result<Option<JournalLengths>> {
+    let path = dir.join(LENGTHS);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", &path, error)),
+    };
+    let lengths = LENGTHS_FORMAT.open(&bytes).and_then(|json| {
+        let lengths = serde_json::from_slice(json);
+        lengths.map_err(|error| LENGTHS_FORMAT.wrong(error.to_string()))
+    });
+    lengths
+        .map(Some)
+        .map_err(|error| damaged(&path, 0, &error.to_string()))
+}
+
+fn read_files(dir: &Path, mend: Mend, lengths: Option<JournalLengths>) -> Result<JournalContents> {
+    let mut found = JournalContents::default();
+    let mut files = files(dir)?;
+    if let Some(lengths) = &lengths {
+        files.retain(|(number, _)| lengths.contains_key(number));
+        let there = |number: &u64| files.iter().any(|(file, _)| file == number);
+        if let Some(number) = lengths.keys().find(|number| !there(number)) {
+            return Err(damaged(&dir.join(segment::name(*number)), 0, "it is gone"));
+        }
+    }
+    let last = files.last().map(|(number, _)| *number);
+    for (at, (number, path)) in files.iter().enumerate() {
+        let number = *number;
+        let mut bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
+        // What a process wrote behind the back of the one that had taken the directory from it was never said to be there.
+        if let Some((_, next)) = files.get(at + 1)
+            && let Some((of, length)) = header_of(next)
+            && of == number + 1
+        {
+            bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        }
+        if let Some(length) = lengths.as_ref().and_then(|lengths| lengths.get(&number)) {
+            if (bytes.len() as u64) < *length {
+                let text = format!("it had {length} bytes, and has {}", bytes.len());
+                return Err(damaged(path, bytes.len() as u64, &text));
+            }
+            bytes.truncate(usize::try_from(*length).unwrap_or(usize::MAX));
+        }
+        let is_last = Some(number) == last;
+        let header = segment::open(&bytes);
+        if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
+            // It was being made; nothing was written to it.
+            if mend == Mend::Cut {
+                std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
+            }
+            found.torn += bytes.len() as u64;
+            continue;
+        }
+        let (is, before) = header.map_err(|error| damaged(path, 0, &error.to_string()))?;
+        if is != number {
+            return Err(damaged(path, 0, &format!("it is file {is} by its header")));
+        }
+        if let Some((previous, length)) = found.last
+            && (previous + 1, length) != (number, before)
+        {
+            let text = format!("file {previous} before it has {length} bytes; it had {before}");
+            return Err(damaged(path, 0, &text));
+        }
+        let mut bad = None;
+        let end = segment::scan(&bytes, number, |body| {
+            match JournalEntry::from_bytes(body) {
+                Ok(entry) => found.entries.push((number, entry)),
+                Err(error) => drop(bad.get_or_insert(error)),
+            }
+        });
+        if let Some(error) = bad {
+            return Err(damaged(path, 0, &error.to_string()));
+        }
+        let length = match end {
+            SegmentEnd::Whole => {
+                if mend != Mend::No && is_last {
+                    // A process that was killed may not have; and who goes on is told of all there is.
+                    sync(path)?;
+                }
+                bytes.len() as u64
+            }
+            SegmentEnd::Torn(at) if is_last => {
+                match mend {
+                    Mend::No => {}
+                    Mend::Sync => sync(path)?,
+                    Mend::Cut => cut(path, at)?,
+                }
+                found.torn += bytes.len() as u64 - at;
+                at
+            }
+            SegmentEnd::Torn(at) | SegmentEnd::Damaged(at) => {
+                return Err(damaged(path, at, "an entry does not match its checksum"));
+            }
+        };
+        found.first.get_or_insert(number);
+        found.before_last = before;
+        found.last = Some((number, length));
+        found.lengths.insert(number, length);
+    }
+    Ok(found)
+}
+
+/// The number of a file and the length of the one before it, if its header can be read.
+fn header_of(path: &Path) -> Option<(u64, u64)> {
+    let mut header = [0; segment::HEADER_BYTES as usize];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut header))
+        .ok()?;
+    segment::open(&header).ok()
+}
+
+/// The files of a journal, in order.
+pub(super) fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|error| Error::file("read", dir, error))? {
+        let entry = entry.map_err(|error| Error::file("read", dir, error))?;
+        let number = entry.file_name().to_str().and_then(segment::number);
+        files.extend(number.map(|number| (number, entry.path())));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn sync(path: &Path) -> Result<()> {
+    let file = File::options().write(true).open(path);
+    file.and_then(|file| file.sync_all())
+        .map_err(|error| Error::file("sync", path, error))
+}
+
+fn cut(path: &Path, length: u64) -> Result<()> {
+    let file = File::options().write(true).open(path);
+    let file = file.map_err(|error| Error::file("open", path, error))?;
+    file.set_len(length)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| Error::file("cut", path, error))
+}
+
+fn damaged(path: &Path, at: u64, what: &str) -> Error {
+    Error::Bytes {
+        what: format!("{} at byte {at}", path.display()),
+        message: format!(
+            "{what}; what was received after this place cannot be trusted: restore the file from a copy, \
+             or remove the journal to go on from the last checkpoint without what came after it"
+        ),
+    }
+}

@@ -1,0 +1,520 @@
+//! What a journal gives back: after it was closed, cut anywhere, or any byte of it changed.
+
+use std::path::{Path, PathBuf};
+
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::encoding::ByteChunks;
+use crate::error::Error;
+
+/// A directory of its own, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("dstreams-journal-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Dir(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn entry() -> impl Strategy<Value = JournalEntry> {
+    let id = (any::<u64>(), 0..9u64).prop_map(|(receiver, seq)| BlockId {
+        receiver: ReceiverId(receiver),
+        seq,
+    });
+    let ids = prop::collection::vec(id, 0..4);
+    let bytes = prop::collection::vec(any::<u8>(), 0..40);
+    prop_oneof![
+        any::<u64>().prop_map(|incarnation| JournalEntry::Opened { incarnation }),
+        (0..3u32, bytes).prop_map(|(input, bytes)| JournalEntry::Block {
+            input,
+            bytes: bytes.into()
+        }),
+        (any::<u64>(), ids.clone()).prop_map(|(batch, blocks)| JournalEntry::Cut {
+            batch: BatchTime(batch),
+            blocks,
+        }),
+        (any::<u64>(), ids).prop_map(|(receiver, blocks)| JournalEntry::Gone {
+            receiver: ReceiverId(receiver),
+            blocks,
+        }),
+        any::<u64>().prop_map(|batch| JournalEntry::SetAside {
+            batch: BatchTime(batch)
+        }),
+        any::<u64>().prop_map(|batch| JournalEntry::Committing {
+            batch: BatchTime(batch)
+        }),
+        any::<u64>().prop_map(|batch| JournalEntry::Committed {
+            batch: BatchTime(batch)
+        }),
+    ]
+}
+
+fn on<T>(future: impl Future<Output = T>) -> T {
+    futures::executor::block_on(future)
+}
+
+/// Appends the entries, group by group; each group is synced before the next.
+fn write(dir: &Path, groups: &[Vec<JournalEntry>]) {
+    let journal = Journal::open(dir, read(dir).unwrap().next(), None, None).unwrap();
+    for group in groups {
+        let tickets: Vec<_> = group
+            .iter()
+            .map(|entry| journal.append(entry.clone()))
+            .collect();
+        if let Some(last) = tickets.last() {
+            on(journal.synced(*last)).unwrap();
+        }
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<JournalEntry>, Error> {
+    let found = read(dir)?;
+    Ok(found.entries.into_iter().map(|(_, entry)| entry).collect())
+}
+
+fn last_file(dir: &Path) -> PathBuf {
+    let (number, _) = read(dir).unwrap().last.unwrap();
+    dir.join(segment::name(number))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_appended_is_read(sessions in prop::collection::vec(
+        prop::collection::vec(prop::collection::vec(entry(), 0..4), 0..4), 0..4,
+    )) {
+        let dir = Dir::new();
+        for groups in &sessions {
+            write(&dir.0, groups);
+        }
+        prop_assert_eq!(entries(&dir.0).unwrap(), sessions.concat().concat());
+    }
+
+    /// A flip is found, unless it is in what no entry is lost by.
+    #[test]
+    fn a_changed_byte_is_found_or_harmless(
+        groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..4),
+        flip in 1..=255u8,
+    ) {
+        let dir = Dir::new();
+        write(&dir.0, &groups);
+        let path = last_file(&dir.0);
+        let bytes = std::fs::read(&path).unwrap();
+        let mut found = 0;
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= flip;
+            std::fs::write(&path, &changed).unwrap();
+            match entries(&dir.0) {
+                Ok(read) => prop_assert_eq!(read, groups.concat(), "byte {} of {}", at, bytes.len()),
+                Err(error) => {
+                    let text = error.to_string();
+                    prop_assert!(text.contains("journal-") && text.contains("at byte"), "{}", text);
+                    found += 1;
+                }
+            }
+        }
+        prop_assert!(found > 0);
+    }
+
+    /// Pages that were lost, written twice or to another place: never another entry, and one is missing only where the
+    /// file seems to have been longer than what was synced.
+    #[test]
+    fn damaged_pages_are_found_or_harmless(
+        groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..6),
+        damages in prop::collection::vec((0..5u8, any::<[prop::sample::Index; 2]>(), 1..200usize), 1..4),
+    ) {
+        let dir = Dir::new();
+        write(&dir.0, &groups);
+        let path = last_file(&dir.0);
+        let written = std::fs::read(&path).unwrap();
+        let mut bytes = written.clone();
+        for (kind, places, length) in damages {
+            let [from, to] = places.map(|place| place.index(bytes.len()));
+            let page = from..bytes.len().min(from + length);
+            match kind {
+                0 => bytes[page].fill(0),
+                1 => bytes[from..].fill(0),
+                2 => {
+                    let moved = bytes[page].to_vec();
+                    let to = to.min(bytes.len() - moved.len());
+                    bytes[to..to + moved.len()].copy_from_slice(&moved);
+                }
+                3 => {
+                    let again = bytes[page].to_vec();
+                    bytes.splice(to..to, again);
+                }
+                _ => bytes.truncate(from.max(1)),
+            }
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        // The entry after the last sync.
+        let end = written.len() - 32..;
+        let is_end_there = bytes.len() == written.len() && bytes[end.clone()] == written[end];
+        match entries(&dir.0) {
+            Ok(read) if is_end_there => prop_assert_eq!(read, groups.concat()),
+            Ok(read) => prop_assert!(groups.concat().starts_with(&read)),
+            Err(error) => {
+                let text = error.to_string();
+                prop_assert!(text.contains("journal-") && text.contains("at byte"), "{}", text);
+            }
+        }
+    }
+
+    /// A file that ends early has the first entries, and the journal goes on after them.
+    #[test]
+    fn a_torn_end_is_cut(
+        groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..4),
+        cut in 0..1000usize,
+    ) {
+        let dir = Dir::new();
+        write(&dir.0, &groups);
+        let path = last_file(&dir.0);
+        let length = std::fs::metadata(&path).unwrap().len() as usize;
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len((length - cut % length) as u64).unwrap();
+        let kept = entries(&dir.0).unwrap();
+        prop_assert!(groups.concat().starts_with(&kept));
+        let more = vec![JournalEntry::Committed { batch: BatchTime(7) }];
+        write(&dir.0, std::slice::from_ref(&more));
+        prop_assert_eq!(entries(&dir.0).unwrap(), [kept, more].concat());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Blocks that are written in several runs, some of them straight to the disk.
+    #[test]
+    fn large_blocks_are_read(
+        groups in prop::collection::vec(prop::collection::vec((any::<u8>(), 0..1_500_000usize), 1..3), 1..4),
+    ) {
+        let dir = Dir::new();
+        let block = |(salt, length): &(u8, usize)| {
+            let bytes = (0..*length).map(|at| (at / 7) as u8 ^ salt).collect::<Vec<u8>>();
+            let (first, rest) = bytes.split_at(length / 3);
+            let mut pieces = ByteChunks::from(first.to_vec());
+            pieces.append(rest.to_vec().into());
+            JournalEntry::Block { input: 1, bytes: pieces }
+        };
+        let groups: Vec<Vec<_>> = groups.iter().map(|group| group.iter().map(block).collect()).collect();
+        write(&dir.0, &groups);
+        prop_assert_eq!(entries(&dir.0).unwrap(), groups.concat());
+    }
+}
+
+fn committed(batch: u64) -> JournalEntry {
+    JournalEntry::Committed {
+        batch: BatchTime(batch),
+    }
+}
+
+/// So large that the next process begins another file.
+fn large(input: u32) -> JournalEntry {
+    JournalEntry::Block {
+        input,
+        bytes: vec![7; 1 << 20].into(),
+    }
+}
+
+fn opening(incarnation: u64) -> Opening {
+    Opening {
+        incarnation,
+        directory: "a random name".into(),
+        interval_ms: 100,
+        inputs: vec!["lines [value]".into()],
+        checkpoints: "file:///there".into(),
+        checkpoint: None,
+    }
+}
+
+#[test]
+fn processes_that_end_soon_leave_no_file_each() {
+    let dir = Dir::new();
+    write(&dir.0, &[vec![large(1)]]);
+    std::fs::write(
+        dir.0.join(".journal-0000000002.log.tmp"),
+        "of one that was killed",
+    )
+    .unwrap();
+    let mut all = vec![large(1)];
+    for number in 0..20 {
+        let found = read(&dir.0).unwrap();
+        let journal = Journal::open(&dir.0, found.next(), Some(opening(number)), None).unwrap();
+        all.retain(|entry| !matches!(entry, JournalEntry::Opening(_)));
+        all.insert(1, JournalEntry::Opening(Box::new(opening(number))));
+        if number % 4 == 1 {
+            on(journal.synced(journal.append(committed(number)))).unwrap();
+            all.push(committed(number));
+        }
+        drop(journal);
+        assert_eq!(entries(&dir.0).unwrap(), all);
+        let files = super::read::files(&dir.0).unwrap();
+        assert_eq!(files.len(), 2, "{files:?}");
+    }
+}
+
+/// Also when nothing else was written since the last call.
+#[test]
+fn a_file_says_on_which_checkpoint_the_journal_stands() {
+    let dir = Dir::new();
+    let first = read(&dir.0).unwrap().next();
+    let journal = Journal::open(&dir.0, first, Some(opening(0)), None).unwrap();
+    for checkpoint in 1..4 {
+        journal.let_go_before(None, Some(checkpoint));
+        on(journal.synced(journal.append(committed(checkpoint)))).unwrap();
+        let found = read(&dir.0).unwrap();
+        assert_eq!(found.opening().unwrap().checkpoint, Some(checkpoint));
+        assert_eq!(found.entries.len(), 2, "{found:?}");
+    }
+}
+
+#[test]
+fn files_that_are_not_needed_go() {
+    let dir = Dir::new();
+    write(&dir.0, &[vec![large(1)]]);
+    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
+    let two = journal.append(committed(2));
+    journal.let_go_before(Some(Ticket::EARLIER), None);
+    on(journal.synced(two)).unwrap();
+    assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
+    journal.let_go_before(Some(two), None);
+    let three = journal.append(committed(3));
+    on(journal.synced(three)).unwrap();
+    assert_eq!(entries(&dir.0).unwrap(), [committed(2), committed(3)]);
+    journal.let_go_before(None, None);
+    on(journal.synced(journal.append(committed(4)))).unwrap();
+    assert_eq!(entries(&dir.0).unwrap(), [committed(4)]);
+}
+
+#[test]
+fn a_file_that_is_missing_or_shortened_in_the_middle_is_found() {
+    for remove in [true, false] {
+        let dir = Dir::new();
+        for batch in 1..4 {
+            write(&dir.0, &[vec![large(batch)]]);
+        }
+        let path = dir.0.join(segment::name(2));
+        if remove {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(segment::HEADER_BYTES).unwrap();
+        }
+        let error = entries(&dir.0).unwrap_err().to_string();
+        assert!(error.contains("journal-0000000003.log"), "{error}");
+    }
+}
+
+#[test]
+fn a_failed_write_ends_the_journal() {
+    let dir = Dir::new();
+    let journal = Journal::open(&dir.0, NextSegment::default(), None, None).unwrap();
+    on(journal.synced(journal.append(committed(1)))).unwrap();
+    // The next file cannot be made: its directory is gone.
+    std::fs::remove_dir_all(&dir.0).unwrap();
+    journal.let_go_before(None, None);
+    for batch in 2..4 {
+        let after = on(journal.synced(journal.append(committed(batch))));
+        let is_known = matches!(&after, Err(Error::File { action: "make", .. }));
+        assert!(is_known, "{after:?}");
+    }
+}
+
+/// What is in it does not matter to the process that takes the directory.
+#[test]
+fn a_damaged_lock_is_written_again() {
+    let dir = Dir::new();
+    let longer = [b'x'; 1000];
+    for damaged in [&longer[..], b"", b"\xff\xfe", &[0; 32]] {
+        std::fs::write(dir.0.join("lock"), damaged).unwrap();
+        let lock = DirLock::take(&dir.0).unwrap();
+        lock.owner().check().unwrap();
+        assert_eq!(&Owner::of(&dir.0).unwrap(), lock.owner());
+    }
+}
+
+#[test]
+fn two_processes_do_not_share_a_directory() {
+    let dir = Dir::new();
+    let held = DirLock::take(&dir.0).unwrap();
+    let error = DirLock::take(&dir.0).err().unwrap().to_string();
+    assert!(error.contains("another process"), "{error}");
+    drop(held);
+    DirLock::take(&dir.0).unwrap();
+}
+
+/// Bytes written by earlier versions of this code: they must be read for ever.
+#[test]
+fn old_bytes_are_read() {
+    let files: [&[u8]; 5] = [
+        include_bytes!("fixtures/journal-1.log"),
+        include_bytes!("fixtures/journal-1-gone.log"),
+        include_bytes!("fixtures/journal-1-block.log"),
+        include_bytes!("fixtures/journal-1-opening.log"),
+        include_bytes!("fixtures/journal-1-wide.log"),
+    ];
+    let expected = [
+        fixture(),
+        gone_fixture(),
+        block_fixture(),
+        vec![JournalEntry::Opening(Box::new(opening(7)))],
+        wide_fixture(),
+    ];
+    for (bytes, expected) in files.into_iter().zip(expected) {
+        let dir = Dir::new();
+        std::fs::write(dir.0.join(segment::name(1)), bytes).unwrap();
+        assert_eq!(entries(&dir.0).unwrap(), expected);
+    }
+}
+
+const BLOCK: BlockId = BlockId {
+    receiver: ReceiverId(3),
+    seq: 5,
+};
+
+/// The kinds of entries that there were first.
+fn fixture() -> Vec<JournalEntry> {
+    vec![
+        JournalEntry::Opened { incarnation: 2 },
+        JournalEntry::SealedBlock {
+            input: 1,
+            bytes: b"some block".to_vec().into(),
+        },
+        JournalEntry::Cut {
+            batch: BatchTime(1_000),
+            blocks: vec![BLOCK],
+        },
+        committed(1_000),
+    ]
+}
+
+/// A kind that came later.
+fn block_fixture() -> Vec<JournalEntry> {
+    vec![JournalEntry::Block {
+        input: 1,
+        bytes: b"some block".to_vec().into(),
+    }]
+}
+
+/// Receivers of more than 32 bits.
+fn wide_fixture() -> Vec<JournalEntry> {
+    let receiver = ReceiverId(ReceiverId::first_of(70_000).0 + 3);
+    let blocks = vec![BLOCK, BlockId { receiver, seq: 5 }];
+    vec![
+        JournalEntry::Cut {
+            batch: BatchTime(1_000),
+            blocks: blocks.clone(),
+        },
+        JournalEntry::Gone { receiver, blocks },
+    ]
+}
+
+/// A kind that came later.
+fn gone_fixture() -> Vec<JournalEntry> {
+    let receiver = BLOCK.receiver;
+    let blocks = vec![BLOCK];
+    vec![
+        JournalEntry::Gone { receiver, blocks },
+        JournalEntry::Gone {
+            receiver,
+            blocks: vec![],
+        },
+    ]
+}
+
+/// Makes the fixture of what is new; its name says what.
+#[test]
+#[ignore = "writes a fixture"]
+fn write_fixture() {
+    let dir = Dir::new();
+    write(&dir.0, &[wide_fixture()]);
+    let to = "src/node/journal/fixtures/journal-1-wide.log";
+    std::fs::copy(last_file(&dir.0), to).unwrap();
+}
+
+/// What is said to be synced is read by who took the directory away; what comes later is not said to be.
+#[test]
+fn a_journal_that_is_taken_away_fails() {
+    let dir = Dir::new();
+    let (theirs, taken) = (dir.0.join("theirs"), dir.0.join("taken"));
+    let journal = Journal::fenced(&theirs, None).unwrap();
+    let entry = |incarnation| JournalEntry::Opened { incarnation };
+    on(journal.synced(journal.append(entry(1)))).unwrap();
+    std::fs::rename(&theirs, &taken).unwrap();
+    let error = on(journal.synced(journal.append(entry(2)))).unwrap_err();
+    assert!(error.to_string().contains("theirs"), "{error}");
+    let found = read(&taken).unwrap().entries.into_iter();
+    let found: Vec<JournalEntry> = found.map(|(_, entry)| entry).collect();
+    assert_eq!(found.first(), Some(&entry(1)));
+}
+
+/// What came before is on disk, what comes later is not said to be.
+#[test]
+fn a_journal_that_lacks_an_entry_fails() {
+    let dir = Dir::new();
+    let journal = Journal::open(&dir.0, NextSegment::default(), None, None).unwrap();
+    let before = journal.append(JournalEntry::Opened { incarnation: 1 });
+    journal.fail(Error::NotRunning);
+    let later = journal.append(JournalEntry::Opened { incarnation: 2 });
+    assert!(on(journal.synced(later)).is_err());
+    on(journal.synced(before)).unwrap();
+}
+
+/// The directory of a process that runs is removed, renamed, or taken by another process whose lock it does not see:
+/// what was acknowledged is read by the next one, and nothing is acknowledged any more.
+#[test]
+fn a_directory_that_is_not_ours_any_more_ends_the_journal() {
+    let take_away: [fn(&Path); 3] = [
+        |dir| std::fs::remove_dir_all(dir).unwrap(),
+        |dir| {
+            std::fs::rename(dir, dir.with_extension("moved")).unwrap();
+            DirLock::take(dir).unwrap();
+        },
+        // As where locks are those of one machine.
+        |dir| std::fs::write(dir.join("lock"), random_name()).unwrap(),
+    ];
+    for (at, take_away) in take_away.into_iter().enumerate() {
+        let dir = Dir::new();
+        let held = DirLock::take(&dir.0).unwrap();
+        let owner = Some(held.owner().clone());
+        let journal =
+            Journal::open(&dir.0, NextSegment::default(), Some(opening(0)), owner).unwrap();
+        on(journal.synced(journal.append(committed(1)))).unwrap();
+        take_away(&dir.0);
+        let error = on(journal.synced(journal.append(committed(2)))).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(dir.0.to_str().unwrap()), "{at}: {text}");
+        assert!(on(journal.synced(journal.append(committed(3)))).is_err());
+        let _ = std::fs::remove_dir_all(dir.0.with_extension("moved"));
+    }
+}
+
+/// A process that was given up writes on for a moment, into a file that its successor has read: that is not damage.
+#[test]
+fn what_was_written_behind_a_successor_is_left_out() {
+    let dir = Dir::new();
+    write(&dir.0, &[vec![large(1)]]);
+    let file = last_file(&dir.0);
+    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
+    on(journal.synced(journal.append(committed(2)))).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    for behind in [&b"half an entry"[..], &before[36..]] {
+        std::fs::write(&file, [&before, behind].concat()).unwrap();
+        assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
+    }
+}

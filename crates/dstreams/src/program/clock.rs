@@ -1,0 +1,106 @@
+//! The clock: the wall's, or one that a test moves by hand.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dstreams_control::Timestamp;
+use tokio::sync::watch;
+
+/// A clock that is set meanwhile, and a machine that was suspended, are noticed after that: a timer counts neither.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Where a context takes its time from.
+#[derive(Clone)]
+pub struct Clock(ClockKind);
+
+#[derive(Clone)]
+enum ClockKind {
+    Wall,
+    Manual(watch::Receiver<Timestamp>),
+}
+
+/// Moves the time of the clock it was made with.
+#[derive(Clone)]
+pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
+
+impl Clock {
+    /// The wall clock of this machine.
+    pub fn wall() -> Self {
+        Clock(ClockKind::Wall)
+    }
+
+    /// A clock that stands at `since_epoch` until it is moved.
+    pub fn manual(since_epoch: Duration) -> (ManualClock, Clock) {
+        let (sender, receiver) = watch::channel(timestamp(since_epoch));
+        (
+            ManualClock(Arc::new(sender)),
+            Clock(ClockKind::Manual(receiver)),
+        )
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            ClockKind::Wall => timestamp(
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default(),
+            ),
+            ClockKind::Manual(time) => *time.borrow(),
+        }
+    }
+
+    /// Waits until the time is `at` or later, and of the wall's clock no longer than [`LONGEST_SLEEP`].
+    pub(crate) async fn wait_until(&mut self, at: Timestamp) {
+        match &mut self.0 {
+            ClockKind::Wall => {
+                let now = timestamp(
+                    SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap_or_default(),
+                );
+                let wait = Duration::from_micros(at.0.saturating_sub(now.0));
+                tokio::time::sleep(wait.min(LONGEST_SLEEP)).await
+            }
+            ClockKind::Manual(time) => {
+                if time.wait_for(|now| *now >= at).await.is_err() {
+                    // Nobody can move the clock any more.
+                    std::future::pending().await
+                }
+            }
+        }
+    }
+}
+
+impl ManualClock {
+    /// Moves the time on.
+    pub fn advance(&self, by: Duration) {
+        self.0
+            .send_modify(|now| now.0 = now.0.saturating_add(timestamp(by).0));
+    }
+
+    /// Sets the time, forth or back.
+    pub fn set(&self, since_epoch: Duration) {
+        self.0.send_replace(timestamp(since_epoch));
+    }
+}
+
+fn timestamp(since_epoch: Duration) -> Timestamp {
+    Timestamp(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walls_clock_is_looked_at_again_while_it_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        let mut clock = Clock::wall();
+        let day = Timestamp(clock.now().0 + 24 * 3_600 * 1_000_000);
+        // A hang is what fails.
+        runtime.block_on(clock.wait_until(day));
+        assert!(clock.now() < day);
+    }
+}

@@ -1,0 +1,360 @@
+//! [`StreamContext`]: where a program begins.
+
+use std::panic::Location;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::TableProvider;
+use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::object_store::ObjectStore;
+
+use super::listener::Listener;
+use crate::checkpoint::location::Store;
+use crate::checkpoint::recover::StateDirectory;
+use crate::config::Config;
+use crate::error::{Error, Operator, Result};
+use crate::program::Clock;
+use crate::receive::{Clients, DeadLetter, Files, Generator, Queue, Source, TcpText};
+use crate::stream::dstream::{DStream, relational};
+use crate::stream::graph::{GraphRef, Input, NodeId, Op};
+use crate::stream::keyed::Keyed;
+use crate::stream::record::Record;
+use crate::stream::relational::{Query, describe};
+use crate::stream::same_context;
+
+/// Describes a program: inputs, D-Streams made from them, outputs. [`StreamContext::start`] runs
+/// it.
+///
+/// ```
+/// use std::time::Duration;
+/// use dstreams::{StreamContext, agg::count};
+///
+/// let mut ctx = StreamContext::new(Duration::from_millis(100))?;
+/// let lines = ctx.tcp_text("lines", "127.0.0.1:0");
+/// lines
+///     .flat_map::<String>(|line, out| dstreams::text::words(line).for_each(|word| out.push(word)))
+///     .keyed()
+///     .window_agg(Duration::from_secs(1), Duration::from_millis(100), count())?
+///     .top(10)
+///     .print(10);
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+pub struct StreamContext {
+    pub(crate) graph: GraphRef,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) listeners: Vec<Arc<dyn Listener>>,
+    /// By their place among the inputs of the graph.
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    /// Which input takes the dead letters.
+    pub(crate) dead_letter_input: Option<usize>,
+    /// Where it is kept.
+    pub(crate) kept: Option<StateDirectory>,
+    /// Stops by itself.
+    pub(crate) stops_at_the_end: bool,
+}
+
+impl StreamContext {
+    /// A context with this batch interval (whole milliseconds, 10 ms or more) and settings as in
+    /// [`Config::new`], on the wall clock.
+    pub fn new(interval: Duration) -> Result<Self> {
+        Self::with_config(Config::new(interval))
+    }
+
+    /// A context with these settings, on the wall clock.
+    pub fn with_config(config: Config) -> Result<Self> {
+        config.check()?;
+        Ok(StreamContext {
+            graph: GraphRef::new(config.interval),
+            clock: Clock::wall(),
+            listeners: Vec::new(),
+            sources: Vec::new(),
+            dead_letter_input: None,
+            kept: None,
+            stops_at_the_end: false,
+            config,
+        })
+    }
+
+    /// The program that `app` describes, kept in the directory `dir`: when a process of it was there before,
+    /// [`StreamContext::start`] goes on where that one ended, however it ended.
+    ///
+    /// What was received is in a journal before it is acknowledged; every few batches
+    /// ([`Config::checkpoint_every`]) the state is in a checkpoint. After a restart, batches that were cut run
+    /// again with the same records. Those that took effect do so no more; one whose commit was under way is
+    /// committed again, so that a sink that is [`Guarantee::ExactlyOnce`](crate::Guarantee) has each batch
+    /// once, and a closure or a print may see one batch twice. Intervals in which no process was there have
+    /// batches too, empty ones, since windows count time.
+    ///
+    /// A changed program goes on with every state whose name and content still fit; new state begins empty, and
+    /// inputs may be added behind those that there were. Other changes are refused with the difference:
+    /// [`StreamContext::drop_state`], [`StreamContext::rename_state`].
+    ///
+    /// Refused too: a directory that another process uses; another batch interval or other inputs, from the first
+    /// process on; checkpoints that are not where they were, or are of another directory; damage to what is there. Not
+    /// promised: anything about records that were received and not acknowledged; records of sources that
+    /// acknowledge nothing (TCP text) are safe a few milliseconds after they were read. The order of what a
+    /// restart does is in ARCHITECTURE.md.
+    ///
+    /// On a cluster every process builds the program, and must reach `dir` by the same path: workers write what they
+    /// receive and their part of checkpoints there themselves.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use dstreams::{StreamContext, agg::count};
+    ///
+    /// # async fn run() -> dstreams::Result<()> {
+    /// let ctx = StreamContext::restore_or_new("/var/lib/words", || {
+    ///     let mut ctx = StreamContext::new(Duration::from_millis(500))?;
+    ///     let lines = ctx.tcp_text("lines", "127.0.0.1:7000");
+    ///     lines.keyed().window_agg(Duration::from_secs(60), Duration::from_millis(500), count())?.print(10);
+    ///     Ok(ctx)
+    /// })?;
+    /// let running = ctx.start().await?;
+    /// running.run_until_signal(Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn restore_or_new(
+        dir: impl Into<PathBuf>,
+        app: impl FnOnce() -> Result<StreamContext>,
+    ) -> Result<Self> {
+        let mut context = app()?;
+        let dir = dir.into();
+        context.kept = Some(match context.kept.take() {
+            Some(kept) => StateDirectory { dir, ..kept },
+            None => StateDirectory::at(dir),
+        });
+        Ok(context)
+    }
+
+    /// Has checkpoints at this URL and not in the directory of [`StreamContext::restore_or_new`], which then has
+    /// the journal alone: `s3://bucket/path` and the like where the program is built with the feature of the
+    /// crate `object_store` for it, with keys and regions from the environment; `file:///path` always.
+    ///
+    /// The manifest of a checkpoint is put there on the condition that it is new, so two programs that use one
+    /// place by mistake find out; no checkpoint of the second is written.
+    ///
+    /// Fails where the URL names no such place.
+    pub fn checkpoint_to(&mut self, url: &str) -> Result<()> {
+        self.kept_mut().checkpoints = Some(Store::at(url)?);
+        Ok(())
+    }
+
+    /// The same, in a store that the program has made, below `path`.
+    pub fn checkpoint_to_store(&mut self, store: Arc<dyn ObjectStore>, path: &str) {
+        self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
+    }
+
+    /// Drops state that an earlier version of the program had, by the name that [`inspect`](crate::inspect) gives it,
+    /// and logs that. Without effect where there is none of that name.
+    ///
+    /// The call may stay in the program: checkpoints say what was dropped, and state that the program has under this name
+    /// later is not dropped by the same call unless it holds something else.
+    pub fn drop_state(&mut self, name: &str) {
+        self.kept_mut().changes.dropped.push(name.to_owned());
+    }
+
+    /// What an earlier version of the program had as state `from` is `to` now. The call may stay in the program, also
+    /// with new state of the name `from`.
+    pub fn rename_state(&mut self, from: &str, to: &str) {
+        let renamed = (from.to_owned(), to.to_owned());
+        self.kept_mut().changes.renamed.push(renamed);
+    }
+
+    fn kept_mut(&mut self) -> &mut StateDirectory {
+        self.kept
+            .get_or_insert_with(|| StateDirectory::at(PathBuf::new()))
+    }
+
+    /// Bounds the memory of received records: [`Config::block_memory`].
+    pub fn set_block_memory(&mut self, bytes: usize) {
+        self.config.block_memory = bytes;
+    }
+
+    /// Takes the time from `clock` instead of the wall clock.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Has the program stop by itself when all its sources have brought what they have: "all there is, then
+    /// stop", which other engines call an available-now trigger. With [`Files::once`](Files::once) the program
+    /// of a stream is a batch job too.
+    ///
+    /// It stops gracefully: what was received is run and committed, in a last batch that does not wait for its
+    /// interval to end; then [`Running::await_termination`](crate::Running::await_termination) and
+    /// [`Running::run_until_signal`](crate::Running::run_until_signal) return. Where a source failed they return
+    /// its error, when the others have ended and all that came is committed: a job says it is done when it is.
+    ///
+    /// With [`StreamContext::restore_or_new`], one that was killed in the middle goes on where it was, and one
+    /// that is started again after its end takes what has come since.
+    ///
+    /// Sources without an end (queues, clients, TCP) keep the program running. On a cluster, too, the program stops
+    /// when the last source has ended, wherever it runs.
+    ///
+    /// ```no_run
+    /// # async fn run() -> dstreams::Result<()> {
+    /// use dstreams::{StreamContext, files::{Files, Format}};
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.files::<String>("lines", Files::dir("/var/log/app", Format::Text).once())?;
+    /// lines.count()?.print(1);
+    /// ctx.stop_when_sources_end();
+    /// let summary = ctx.start().await?.await_termination(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop_when_sources_end(&mut self) {
+        self.stops_at_the_end = true;
+    }
+
+    /// Tells `listener` about batches.
+    pub fn add_listener(&mut self, listener: impl Listener) {
+        self.listeners.push(Arc::new(listener));
+    }
+
+    /// An input stream from a source of your own.
+    ///
+    /// The columns of the source must be those of `T`.
+    #[track_caller]
+    pub fn source<T: Record>(&mut self, name: &str, source: impl Source) -> Result<DStream<T>> {
+        let operator = Operator::new("source", Location::caller());
+        let found = source.schema();
+        if found.fields() != T::schema().fields() {
+            return Err(Error::Schema {
+                what: format!("columns of the source of {operator}"),
+                expected: describe(&T::schema()),
+                found: describe(&found),
+            });
+        }
+        Ok(self.input(name, Box::new(source), operator))
+    }
+
+    fn input<T: Record>(
+        &mut self,
+        name: &str,
+        source: Box<dyn Source>,
+        at: Operator,
+    ) -> DStream<T> {
+        self.sources.push(source);
+        let mut graph = self.graph.lock();
+        graph.inputs.push(Input {
+            name: name.to_owned(),
+            schema: T::schema(),
+        });
+        let op = Op::Source(graph.inputs.len() - 1);
+        let every = graph.interval_ms;
+        let node = graph.push(op, Vec::new(), T::schema(), at, every);
+        drop(graph);
+        DStream::at(&self.graph, node)
+    }
+
+    /// Lines of text over TCP: the engine listens on `address` (port 0 for a free one), any number
+    /// of producers connect and send lines that end with a line feed. See [`TcpText`].
+    #[track_caller]
+    pub fn tcp_text(&mut self, name: &str, address: &str) -> DStream<String> {
+        let operator = Operator::new("tcp_text", Location::caller());
+        self.input(name, Box::new(TcpText::new(address)), operator)
+    }
+
+    /// Records of the files in a directory or an object store, those that are there and those that appear: see [`Files`].
+    ///
+    /// Fails if the format has no place for a column.
+    #[track_caller]
+    pub fn files<T: Record>(&mut self, name: &str, files: Files) -> Result<DStream<T>> {
+        let operator = Operator::new("files", Location::caller());
+        match files.source::<T>() {
+            Ok(source) => Ok(self.input(name, Box::new(source), operator)),
+            Err(message) => Err(Error::Graph { operator, message }),
+        }
+    }
+
+    /// Records from programs that use the client library `dstreams-client`: the engine listens
+    /// where `clients` says, which serves any number of streams.
+    #[track_caller]
+    pub fn clients<T: Record>(&mut self, name: &str, clients: &Clients) -> DStream<T> {
+        let operator = Operator::new("clients", Location::caller());
+        let source = clients.stream(name, T::schema());
+        self.input(name, Box::new(source), operator)
+    }
+
+    /// Rows or Arrow batches pushed by this process: for tests and for feeding from own code.
+    #[track_caller]
+    pub fn queue<T: Record>(&mut self, name: &str) -> (Queue<T>, DStream<T>) {
+        let operator = Operator::new("queue", Location::caller());
+        let (queue, source) = Queue::new();
+        (queue, self.input(name, Box::new(source), operator))
+    }
+
+    /// Records made by a function of their number: the same every time.
+    #[track_caller]
+    pub fn generator<T: Record>(&mut self, name: &str, generator: Generator<T>) -> DStream<T> {
+        let operator = Operator::new("generator", Location::caller());
+        self.input(name, Box::new(generator), operator)
+    }
+
+    /// What was received and is no record: raw bytes and reason, of all streams. Without this,
+    /// dead letters are counted ([`Status`](crate::Status)) and logged.
+    #[track_caller]
+    pub fn dead_letters(&mut self) -> DStream<DeadLetter> {
+        let operator = Operator::new("dead_letters", Location::caller());
+        self.dead_letter_input = Some(self.sources.len());
+        let (_, source) = Queue::<DeadLetter>::new();
+        self.input("dead letters", Box::new(source), operator)
+    }
+
+    /// A query in SQL over several D-Streams, by the names given, and the tables of the context.
+    /// The rules of [`DStream::sql`] hold; all inputs must have RDDs at the same times.
+    #[track_caller]
+    pub fn sql<U: Record>(&self, inputs: &[(&str, &dyn Named)], query: &str) -> Result<DStream<U>> {
+        let operator = Operator::new("sql", Location::caller());
+        let mut nodes = Vec::new();
+        for (_, input) in inputs {
+            let GraphNode(graph, node) = input.place();
+            same_context(&self.graph, &graph, &operator)?;
+            nodes.push(node);
+        }
+        let names = inputs.iter().map(|(name, _)| (*name).to_owned()).collect();
+        relational(&self.graph, nodes, operator, Query::sql(names, query))
+    }
+
+    /// Makes a table known to the queries of this context, for joins with static data.
+    pub fn register_table(&self, name: &str, table: Arc<dyn TableProvider>) {
+        self.graph.lock().tables.insert(name.to_owned(), table);
+    }
+
+    /// Makes the rows of a DataFrame known to the queries of this context under a name. It is
+    /// evaluated again in each batch; register a `MemTable` to evaluate it once.
+    pub fn register_frame(&self, name: &str, frame: DataFrame) {
+        self.register_table(name, frame.into_view());
+    }
+
+    /// Makes a function known to the queries of this context. It must be immutable.
+    pub fn register_udf(&self, function: ScalarUDF) {
+        self.graph.lock().functions.push(Arc::new(function));
+    }
+}
+
+/// A D-Stream of any type, as an input of [`StreamContext::sql`].
+pub trait Named {
+    #[doc(hidden)]
+    fn place(&self) -> GraphNode;
+}
+
+/// Which node of which graph.
+#[doc(hidden)]
+pub struct GraphNode(GraphRef, NodeId);
+
+impl<T> Named for DStream<T> {
+    fn place(&self) -> GraphNode {
+        GraphNode(self.graph.clone(), self.node)
+    }
+}
+
+impl<K, V> Named for Keyed<K, V> {
+    fn place(&self) -> GraphNode {
+        GraphNode(self.graph.clone(), self.node)
+    }
+}

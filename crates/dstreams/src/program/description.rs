@@ -1,0 +1,277 @@
+//! [`Description`]: a described program, taken apart.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::context::StreamContext;
+use super::listener::Listener;
+use crate::checkpoint::Durable;
+use crate::checkpoint::manifest::{Program, StateId};
+use crate::checkpoint::offsets::Bound;
+use crate::checkpoint::recover::{Restored, StateDirectory};
+use crate::commit::{OpenSinks, Outputs};
+use crate::config::{Config, OnFailure};
+use crate::error::{Error, Operator, Result};
+use crate::journal::DirLock;
+use crate::plan::Plans;
+use crate::program::Clock;
+use crate::receive::{Source, SourcePlacement};
+use crate::stream::graph::GraphRef;
+
+/// What a program described with a [`StreamContext`].
+pub struct Description {
+    /// D-Streams and outputs.
+    pub(crate) graph: GraphRef,
+    /// Settings.
+    pub config: Config,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Who is told about batches.
+    pub listeners: Vec<Arc<dyn Listener>>,
+    /// By their place among the inputs of the graph.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Which input takes the dead letters.
+    pub dead_letter_input: Option<usize>,
+    /// Where it is kept.
+    pub(crate) kept: Option<StateDirectory>,
+    /// Stops by itself when its sources have ended.
+    stops_at_the_end: bool,
+    /// Its sinks, once they are opened.
+    opened: OpenSinks,
+}
+
+impl Description {
+    /// Fails if there is no output, or if two streams have one name.
+    pub fn of(context: StreamContext) -> Result<Self> {
+        let StreamContext {
+            graph,
+            config,
+            clock,
+            listeners,
+            sources,
+            dead_letter_input,
+            kept,
+            stops_at_the_end,
+        } = context;
+        if graph.lock().outputs.is_empty() {
+            return Err(Error::Graph {
+                operator: Operator::new("start", std::panic::Location::caller()),
+                message: "there is no output; add `print`, `for_each_rdd`, `collect` or a sink"
+                    .into(),
+            });
+        }
+        graph.lock().check_names()?;
+        if kept
+            .as_ref()
+            .is_some_and(|kept| kept.dir.as_os_str().is_empty())
+        {
+            return Err(Error::Config {
+                setting: "checkpoints",
+                message:
+                    "a program that says something about them is kept in a directory: make it with \
+                          `StreamContext::restore_or_new`"
+                        .into(),
+            });
+        }
+        Ok(Description {
+            graph,
+            config,
+            clock,
+            listeners,
+            sources,
+            dead_letter_input,
+            kept,
+            stops_at_the_end,
+            opened: OpenSinks::default(),
+        })
+    }
+
+    /// Fails if batches are to be set aside and there is nowhere to.
+    pub fn may_set_aside(&self) -> Result<()> {
+        if self.config.on_failure == OnFailure::SetAside && self.kept.is_none() {
+            return Err(Error::Config {
+                setting: "on_failure",
+                message: "batches are set aside in a directory: make the program with \
+                          `StreamContext::restore_or_new`, or have it stop"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// How many sources the program waits for before it stops by itself; none if it does not.
+    pub(crate) fn sources_to_wait_for(&self) -> Option<usize> {
+        let dead_letters = usize::from(self.dead_letter_input.is_some());
+        self.stops_at_the_end
+            .then(|| self.sources.len() - dead_letters)
+    }
+
+    /// Takes the directory it is kept in, if it is.
+    pub fn lock(&self) -> Result<Option<DirLock>> {
+        let kept = self.kept.as_ref();
+        kept.map(|kept| DirLock::take(&kept.dir)).transpose()
+    }
+
+    /// Where it is kept.
+    pub fn kept(&self) -> Option<&StateDirectory> {
+        self.kept.as_ref()
+    }
+
+    /// What an earlier process left, and what keeps this one. Where there was none, keyed data has so many
+    /// partitions.
+    pub async fn restore(
+        &self,
+        lock: DirLock,
+        partitions: usize,
+    ) -> Result<(Arc<Durable>, Restored)> {
+        let kept = self.kept.as_ref().ok_or(Error::NotRunning)?;
+        let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
+        let every = u64::from(self.config.checkpoint_every);
+        let (program, states) = self.program(partitions)?;
+        let alike = told_apart_by_order(&states);
+        if !alike.is_empty() {
+            tracing::warn!(
+                windows = alike.join("; "),
+                "only their order in the program tells these windows apart: a changed program that exchanges them \
+                 exchanges what they hold; name them with `named_window_agg`"
+            );
+        }
+        let places = self.sources.iter().map(|source| source.place());
+        let of_clients = |place| matches!(place, SourcePlacement::Everywhere(_));
+        let bound = Bound {
+            most: self.config.producers,
+            inputs: places.map(of_clients).collect(),
+        };
+        Durable::open(
+            lock,
+            kept,
+            every,
+            program,
+            states,
+            &schemas.collect::<Vec<_>>(),
+            bound,
+        )
+        .await
+    }
+
+    /// Opens the sinks, in the process that commits, before anything is received.
+    pub async fn open_sinks(&mut self) -> Result<()> {
+        self.opened = OpenSinks::all(&self.graph).await?;
+        Ok(())
+    }
+
+    /// The sinks that were opened.
+    pub(crate) fn take_opened(&mut self) -> OpenSinks {
+        std::mem::take(&mut self.opened)
+    }
+
+    /// The names of outputs that are prepared where their partitions are, by output.
+    pub fn sinks(&self) -> Vec<Option<String>> {
+        Outputs::sinks(&self.graph.lock())
+    }
+
+    /// The outputs, for a process that has planned the graph.
+    pub fn take_outputs(&self) -> Outputs {
+        Outputs::take(&mut self.graph.lock())
+    }
+
+    /// The graph as templates for batches that run as one task or as `tasks` of them.
+    pub fn plans(&self, tasks: usize) -> Result<Plans> {
+        Plans::new(&self.graph.lock(), tasks, self.config.rows_per_batch)
+    }
+
+    /// What the program is, in a few letters: processes of one cluster have the same.
+    pub fn fingerprint(&self) -> String {
+        let text = self.graph.lock().describe();
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+
+    /// What of the program its checkpoints depend on, and its states, where they have so many partitions.
+    pub(crate) fn program(&self, partitions: usize) -> Result<(Program, Vec<StateId>)> {
+        let inputs = self.inputs().into_iter();
+        let program = Program {
+            interval_ms: self.config.interval.as_millis() as u64,
+            partitions,
+            inputs: inputs
+                .map(|(name, schema)| format!("{name} {:?}", schema.fields()))
+                .collect(),
+        };
+        let mut states: Vec<StateId> = Vec::new();
+        for spec in &self.plans(partitions)?.states {
+            let holds = spec.holds();
+            // The program gives each of these a name of its own, whatever the others hold.
+            if let Some(name) = spec.name() {
+                let name = name.to_owned();
+                states.push(StateId { name, holds });
+                continue;
+            }
+            // Other windows have none. Those that hold the same of the same streams are told apart by their order alone.
+            let name = format!("{holds} of {}", spec.streams().unwrap_or_default());
+            let same = |state: &&StateId| is_window_of(state, &name) && state.holds == holds;
+            let name = match states.iter().filter(same).count() {
+                0 => name,
+                same => format!("{name} ({})", same + 1),
+            };
+            states.push(StateId { name, holds });
+        }
+        Ok((program, states))
+    }
+
+    /// Name and columns of each input.
+    pub fn inputs(&self) -> Vec<(String, SchemaRef)> {
+        let graph = self.graph.lock();
+        let inputs = graph.inputs.iter();
+        inputs
+            .map(|input| (input.name.clone(), Arc::clone(&input.schema)))
+            .collect()
+    }
+}
+
+/// Whether a window without a name of its own is called so, or so with a number.
+fn is_window_of(state: &StateId, name: &str) -> bool {
+    let number = state.name.strip_prefix(name).map(|rest| {
+        let number = rest.strip_prefix(" (")?.strip_suffix(')')?;
+        number.parse::<u32>().ok()
+    });
+    state.name == name || number.flatten().is_some()
+}
+
+/// Windows that hold the same of the same streams, and have no names.
+fn told_apart_by_order(states: &[StateId]) -> Vec<&str> {
+    let follows = |state: &StateId, first: &StateId| {
+        let is_unnamed = first.name.starts_with(&format!("{} of ", first.holds));
+        let is_same = state.holds == first.holds && is_window_of(state, &first.name);
+        is_unnamed && is_same && state.name != first.name
+    };
+    let alike = |state: &&StateId| {
+        let mut others = states.iter();
+        others.any(|it| follows(state, it) || follows(it, state))
+    };
+    let alike = states.iter().filter(alike);
+    alike.map(|state| &*state.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_that_only_their_order_tells_apart_are_found() {
+        let state = |name: &str, holds: &str| StateId {
+            name: name.into(),
+            holds: holds.into(),
+        };
+        let states = [
+            state("sums of a, b", "sums"),
+            state("sums of a", "sums"),
+            state("sums of a (2)", "sums"),
+            state("errors", "sums"),
+            state("errors (2)", "sums"),
+            state("counts of a", "counts"),
+        ];
+        let alike = told_apart_by_order(&states);
+        assert_eq!(alike, ["sums of a", "sums of a (2)"]);
+        assert_eq!(told_apart_by_order(&states[..2]), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,16 @@
+//! Program: what a user describes before it starts.
+//!
+//! **In**: operators, sources, outputs and settings. **Out**: a [`StreamContext`], and its [`Description`] once the
+//! graph is complete. **Promise**: a description has no side effects; everything that can be checked without
+//! running is checked here. **On failure**: an error names the setting or the operator, and what to change.
+
+mod clock;
+mod context;
+mod description;
+mod listener;
+
+pub use clock::{Clock, ManualClock};
+pub use context::{Named, StreamContext};
+pub use description::Description;
+pub use listener::Listener;
+pub(crate) use listener::tell;

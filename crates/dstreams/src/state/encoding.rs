@@ -1,0 +1,15 @@
+//! The bytes of a partition's states.
+
+use crate::encoding::FrameFormat;
+use crate::error::Error;
+
+/// The bytes of a partition's state.
+pub(super) const STATE: FrameFormat = FrameFormat {
+    what: "a partition's states",
+    magic: *b"dstr-win",
+    version: 1,
+};
+
+pub(super) fn wrong(message: impl Into<String>) -> Error {
+    STATE.wrong(message)
+}

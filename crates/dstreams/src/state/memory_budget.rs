@@ -1,0 +1,83 @@
+//! [`Room`]: how much memory keyed states may take, and where their rows go beyond it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use super::versioned::KeyedPartition;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// The room of all keyed states of a process, where it is bounded.
+pub struct Room {
+    memory: usize,
+    dir: PathBuf,
+    used: AtomicUsize,
+    /// The last file could not be written, and that was said.
+    failing: AtomicBool,
+}
+
+impl Room {
+    /// The room that a program's settings leave, if they bound it; rows go to files in `dir`, which is made where it
+    /// is missing.
+    pub fn of(config: &Config, dir: PathBuf) -> Result<Option<Arc<Self>>> {
+        let Some(memory) = config.state_memory else {
+            return Ok(None);
+        };
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| Error::file("make the directory", &dir, error))?;
+        Ok(Some(Arc::new(Room {
+            memory,
+            dir,
+            used: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
+        })))
+    }
+}
+
+/// What one partition takes of the room; given back when dropped.
+pub(super) struct MemoryShare {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl MemoryShare {
+    pub fn of(room: &Arc<Room>) -> Self {
+        let (room, bytes) = (Arc::clone(room), 0);
+        MemoryShare { room, bytes }
+    }
+
+    /// Counts the partition after it has changed, and moves as many of its rows to files as there is no room for. Where
+    /// that fails they stay in memory, and it is tried again when it changes next.
+    pub fn fit(&mut self, partition: &mut KeyedPartition) {
+        self.count(partition.memory());
+        let over = self
+            .room
+            .used
+            .load(Relaxed)
+            .saturating_sub(self.room.memory);
+        if over == 0 {
+            return;
+        }
+        let spilled = partition.spill(&self.room.dir, over);
+        self.count(partition.memory());
+        let failed = self.room.failing.swap(spilled.is_err(), Relaxed);
+        if let Err(error) = spilled
+            && !failed
+        {
+            tracing::error!(%error, "state stays in memory, beyond its bound, until this is mended");
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.room.used.fetch_add(bytes, Relaxed);
+        self.room.used.fetch_sub(self.bytes, Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for MemoryShare {
+    fn drop(&mut self) {
+        self.count(0);
+    }
+}

@@ -1,0 +1,213 @@
+//! What one batch changed in a partition of a state.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use datafusion::arrow::util::display::array_value_to_string;
+use dstreams_control::BatchTime;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use super::keys::KeyColumns;
+use super::rows::{Last, RowChunk};
+use super::shape::Shape;
+use crate::error::{Error, Result};
+
+/// The rows of the keys that one batch changed and the keys that it deleted, each key once.
+///
+/// Checked when it is made, and never changed after: so installing it can fail for its place among
+/// batches only. Texts are copied out of the buffers they came in. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    pub(super) shape: Arc<Shape>,
+    pub(super) batch: BatchTime,
+    pub(super) on: Option<BatchTime>,
+    pub(super) whole: bool,
+    pub(super) changed: Vec<RowChunk>,
+    pub(super) deleted: Vec<RowChunk>,
+    /// Of the keys of changed pieces, then of deleted ones.
+    pub(super) hashes: Vec<Vec<u64>>,
+}
+
+impl Delta {
+    /// What `batch` changed: `rows` have the state's columns; `last` is the batch of each key's last
+    /// event, this one where it is not given; `deleted` has the key columns of keys to delete (or is
+    /// empty). A key that is deleted need not be there.
+    ///
+    /// Costs two hash lookups a key in a table of this delta's size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Duplicate`] where a key is there twice, [`Error::Schema`] where columns are not those
+    /// of the state, or a last event has no batch or a later one.
+    pub fn new(
+        shape: &Arc<Shape>,
+        batch: BatchTime,
+        rows: &RecordBatch,
+        last: Option<&UInt64Array>,
+        deleted: &[ArrayRef],
+    ) -> Result<Self> {
+        let rows = shape.rows(rows.columns().to_vec())?;
+        let last = match last {
+            None => Last::Same(batch),
+            Some(last) => last_of(batch, last, rows.num_rows())?,
+        };
+        let mut changed = vec![RowChunk::new(shape, &rows, last)?];
+        let mut keys = Vec::new();
+        if !deleted.is_empty() {
+            shape.key_rows(deleted.to_vec())?;
+            keys.push(RowChunk::of_keys(shape, deleted, batch)?);
+        }
+        changed.retain(|piece| piece.rows() > 0);
+        keys.retain(|piece| piece.rows() > 0);
+        Delta::of_pieces(shape, batch, changed, keys)
+    }
+
+    /// What `batch` changed, where each key is known to be there once and its hash is known.
+    pub(super) fn of_distinct(
+        shape: &Arc<Shape>,
+        batch: BatchTime,
+        rows: &RecordBatch,
+        hashes: Vec<u64>,
+    ) -> Result<Self> {
+        let rows = shape.rows(rows.columns().to_vec())?;
+        let there = rows.num_rows() > 0;
+        let piece = there.then(|| RowChunk::new(shape, &rows, Last::Same(batch)));
+        Ok(Delta {
+            shape: Arc::clone(shape),
+            batch,
+            on: None,
+            whole: false,
+            changed: piece.into_iter().collect::<Result<_>>()?,
+            deleted: Vec::new(),
+            hashes: there.then_some(hashes).into_iter().collect(),
+        })
+    }
+
+    pub(super) fn of_pieces(
+        shape: &Arc<Shape>,
+        batch: BatchTime,
+        changed: Vec<RowChunk>,
+        deleted: Vec<RowChunk>,
+    ) -> Result<Self> {
+        let hashes = changed.iter().chain(&deleted);
+        let delta = Delta {
+            hashes: hashes.map(|piece| piece.keys.hashes()).collect(),
+            shape: Arc::clone(shape),
+            batch,
+            on: None,
+            whole: false,
+            changed,
+            deleted,
+        };
+        delta.check_once()?;
+        Ok(delta)
+    }
+
+    /// The same, for a state at version `on` only: elsewhere, installing it is an error. Without it
+    /// (and for the first delta of all) the version is not looked at.
+    pub fn on(mut self, on: BatchTime) -> Self {
+        self.on = Some(on);
+        self
+    }
+
+    /// The batch whose changes these are, and the version they lead to.
+    pub fn batch(&self) -> BatchTime {
+        self.batch
+    }
+
+    /// The version they were built on, if they say so.
+    pub fn built_on(&self) -> Option<BatchTime> {
+        self.on
+    }
+
+    /// Whether this is a whole state, to begin with.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Number of rows, and of deleted keys.
+    pub fn len(&self) -> (usize, usize) {
+        let rows = |pieces: &[RowChunk]| pieces.iter().map(RowChunk::rows).sum();
+        (rows(&self.changed), rows(&self.deleted))
+    }
+
+    /// Whether it changes nothing but the version.
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+
+    /// The rows: keys and values.
+    pub fn rows(&self) -> Result<Vec<RecordBatch>> {
+        let pieces = self.changed.iter();
+        pieces.map(|piece| piece.batch(&self.shape)).collect()
+    }
+
+    /// The batch of the last event of each row's key, in the order of the rows.
+    pub fn last(&self) -> Vec<UInt64Array> {
+        self.changed.iter().map(RowChunk::last).collect()
+    }
+
+    /// The keys that are deleted.
+    pub fn deleted(&self) -> Result<Vec<RecordBatch>> {
+        let pieces = self.deleted.iter().map(|piece| {
+            let columns = self.shape.key_columns(&piece.keys)?;
+            self.shape.key_rows(columns)
+        });
+        pieces.collect()
+    }
+
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &RowChunk> {
+        self.changed.iter().chain(&self.deleted)
+    }
+
+    fn check_once(&self) -> Result<()> {
+        let keys: Vec<&KeyColumns> = self.pieces().map(|piece| &piece.keys).collect();
+        let rows = keys.iter().map(|keys| keys.len()).sum();
+        let mut seen: HashTable<(u32, u32)> = HashTable::with_capacity(rows);
+        for (piece, hashes) in self.hashes.iter().enumerate() {
+            for (row, hash) in hashes.iter().enumerate() {
+                let same = |at: &(u32, u32)| {
+                    let theirs = keys[at.0 as usize];
+                    theirs.equal(at.1 as usize, keys[piece], row)
+                };
+                let hash_of = |at: &(u32, u32)| self.hashes[at.0 as usize][at.1 as usize];
+                match seen.entry(*hash, same, hash_of) {
+                    Entry::Vacant(entry) => entry.insert((piece as u32, row as u32)),
+                    Entry::Occupied(_) => return Err(self.twice(keys[piece], row)),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn twice(&self, keys: &KeyColumns, row: usize) -> Error {
+        let text = KeyColumns::new(keys.array().slice(row, 1))
+            .and_then(|key| self.shape.key_columns(&key))
+            .and_then(|columns| {
+                let texts = columns.iter().map(|key| array_value_to_string(key, 0));
+                Ok(texts.collect::<Result<Vec<_>, _>>()?.join(", "))
+            });
+        Error::Duplicate {
+            batch: self.batch,
+            key: text.unwrap_or_else(|error| format!("unprintable: {error}")),
+        }
+    }
+}
+
+/// Batches of last events as they came; none may be missing or later than the delta's batch.
+pub(super) fn last_of(batch: BatchTime, last: &UInt64Array, rows: usize) -> Result<Last> {
+    let wrong = |found: String| Error::Schema {
+        what: "last events of a state's keys".into(),
+        expected: format!("a batch for each of {rows} rows, {batch} at most"),
+        found,
+    };
+    if last.len() != rows || last.null_count() > 0 {
+        let nulls = last.null_count();
+        return Err(wrong(format!("{} with {nulls} missing", last.len())));
+    }
+    match last.values().iter().find(|time| **time > batch.0) {
+        Some(late) => Err(wrong(BatchTime(*late).to_string())),
+        None => Ok(Last::of(last.values().to_vec().into())),
+    }
+}

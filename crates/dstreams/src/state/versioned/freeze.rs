@@ -1,0 +1,123 @@
+//! What is written of a state while it goes on: all of it, or what several batches changed.
+//!
+//! Taking it costs as much as there are segments, or deltas; writing it can be left to another thread.
+
+use std::sync::Arc;
+
+use dstreams_control::BatchTime;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use super::delta::Delta;
+use super::partition::KeyedPartition;
+use super::rows::{RowChunk, Shown};
+use super::shape::Shape;
+use super::transfer::{DELTA, Rows};
+use crate::encoding::ByteOutput;
+use crate::error::Result;
+
+/// The whole of a partition as of its newest version. Later installs do not change it.
+#[derive(Debug)]
+pub struct Frozen {
+    shape: Arc<Shape>,
+    version: BatchTime,
+    /// Rows, of which the newest of their keys are shown; by age.
+    pieces: Vec<Shown>,
+}
+
+impl KeyedPartition {
+    /// The partition as of its newest version; none where nothing was installed.
+    ///
+    /// Costs a bit for each row, and shares the rows.
+    pub fn freeze(&self) -> Option<Frozen> {
+        let segments = self.ages.values().filter_map(|slot| self.segment(*slot));
+        let rows = segments.filter(|segment| !segment.deleted);
+        Some(Frozen {
+            shape: Arc::clone(&self.shape),
+            version: self.version?,
+            pieces: rows
+                .map(|segment| Shown {
+                    piece: segment.piece.clone(),
+                    rows: Some(segment.newest()),
+                })
+                .collect(),
+        })
+    }
+}
+
+impl Frozen {
+    /// Writes the whole, as [`Delta::read`] reads it.
+    pub fn write(self, to: &mut ByteOutput<'_>) -> Result<()> {
+        let rows = Rows {
+            shape: self.shape,
+            of: (self.version, None, true),
+            changed: self.pieces,
+            deleted: Vec::new(),
+        };
+        rows.write(to)
+    }
+}
+
+/// What several deltas, in their order, changed together: of each key what it is in the end.
+///
+/// Installed on version `on`, it gives the same rows in the same order. There is one delta at least.
+pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Rows> {
+    let Some(last) = deltas.last() else {
+        return Err(DELTA.wrong("there are none"));
+    };
+    let newest = newest(deltas);
+    let (mut changed, mut deleted) = (Vec::new(), Vec::new());
+    for (delta, newest) in deltas.iter().zip(newest) {
+        for (at, (piece, newest)) in delta.pieces().zip(newest).enumerate() {
+            let shown = Shown {
+                piece: piece.clone(),
+                rows: Some(newest.into()),
+            };
+            match at < delta.changed.len() {
+                true => changed.push(shown),
+                false => deleted.push(shown),
+            }
+        }
+    }
+    Ok(Rows {
+        shape: Arc::clone(&last.shape),
+        of: (last.batch, on, false),
+        changed,
+        deleted,
+    })
+}
+
+/// Of each piece of each delta: which keys come in no later delta.
+fn newest(deltas: &[Delta]) -> Vec<Vec<Vec<bool>>> {
+    let rows = deltas
+        .iter()
+        .map(|delta| delta.hashes.iter().map(Vec::len).sum::<usize>());
+    let mut seen: HashTable<(usize, usize, usize)> =
+        HashTable::with_capacity(rows.max().unwrap_or(0));
+    let pieces: Vec<Vec<&RowChunk>> = deltas
+        .iter()
+        .map(|delta| delta.pieces().collect())
+        .collect();
+    let hash_of = |at: &(usize, usize, usize)| deltas[at.0].hashes[at.1][at.2];
+    let mut newest = Vec::with_capacity(deltas.len());
+    for (number, delta) in deltas.iter().enumerate().rev() {
+        let of_delta = delta.hashes.iter().enumerate().map(|(piece, hashes)| {
+            let of_piece = hashes.iter().enumerate().map(|(row, hash)| {
+                let keys = &pieces[number][piece].keys;
+                let same =
+                    |at: &(usize, usize, usize)| pieces[at.0][at.1].keys.equal(at.2, keys, row);
+                match seen.entry(*hash, same, hash_of) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((number, piece, row));
+                        true
+                    }
+                    Entry::Occupied(_) => false,
+                }
+            });
+            of_piece.collect()
+        });
+        newest.push(of_delta.collect());
+    }
+    newest.reverse();
+    newest
+}

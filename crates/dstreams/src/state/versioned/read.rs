@@ -1,0 +1,209 @@
+//! Reading: all rows at a version, what a batch changed, and what expires.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, BooleanArray, RecordBatch};
+use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::compute::interleave;
+use dstreams_control::BatchTime;
+
+use super::delta::Delta;
+use super::keys::KeyColumns;
+use super::partition::KeyedPartition;
+use super::rows::{Last, RowChunk, Shown};
+use super::segment::{Segment, place};
+use crate::error::{Error, Result};
+
+impl KeyedPartition {
+    /// All rows at a version: keys and values, in the order in which they were last changed (by
+    /// batch, and within a batch by their place in its delta). The same versions give the same order,
+    /// whatever was compacted, exported or restored; into how many batches it is cut may differ.
+    ///
+    /// Looks at all rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] where the version is let go or not there yet.
+    pub fn read(&self, version: BatchTime) -> Result<Vec<RecordBatch>> {
+        let pieces = self.pieces(version)?;
+        let pieces = pieces.iter();
+        pieces
+            .map(|piece| piece.shown()?.batch(&self.shape))
+            .collect()
+    }
+
+    /// All rows at a version, as a delta to begin with.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KeyedPartition::read`].
+    pub fn snapshot(&self, version: BatchTime) -> Result<Delta> {
+        let changed = self.pieces(version)?;
+        let changed = changed.iter().map(Shown::shown);
+        let changed = changed.collect::<Result<Vec<_>>>()?;
+        Ok(Delta {
+            hashes: changed.iter().map(|piece| piece.keys.hashes()).collect(),
+            shape: Arc::clone(&self.shape),
+            batch: version,
+            on: None,
+            whole: true,
+            changed,
+            deleted: Vec::new(),
+        })
+    }
+
+    /// What a batch changed and deleted, in the order of its delta; nothing, where it installed
+    /// nothing. It does not say which version it was built on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] where the batch is not above the low watermark, or not installed yet.
+    pub fn changes(&self, batch: BatchTime) -> Result<Delta> {
+        self.check_version(batch)?;
+        if self.low == Some(batch) {
+            return Err(Error::Version {
+                asked: batch,
+                oldest: self.low,
+                newest: self.version,
+            });
+        }
+        let (mut changed, mut deleted) = (Vec::new(), Vec::new());
+        for segment in self.after(|segment| segment.batch < batch) {
+            if segment.batch > batch {
+                break;
+            }
+            match segment.deleted {
+                true => deleted.push(segment.piece.clone()),
+                false => changed.push(segment.piece.clone()),
+            }
+        }
+        let pieces = changed.iter().chain(&deleted);
+        Ok(Delta {
+            hashes: pieces.map(|piece| piece.keys.hashes()).collect(),
+            shape: Arc::clone(&self.shape),
+            batch,
+            on: None,
+            whole: false,
+            changed,
+            deleted,
+        })
+    }
+
+    /// The unsettled segments from the first on that is not `before`.
+    pub(super) fn after(
+        &self,
+        before: impl Fn(&Segment) -> bool,
+    ) -> impl Iterator<Item = &Segment> {
+        let from = self
+            .unsettled
+            .partition_point(|slot| self.segment(*slot).is_some_and(&before));
+        let slots = self.unsettled.range(from..);
+        slots.filter_map(|slot| self.segment(*slot))
+    }
+
+    /// The rows at a version, by age; rows are shared.
+    pub(super) fn pieces(&self, version: BatchTime) -> Result<Vec<Shown>> {
+        self.check_version(version)?;
+        // Rows that something newer than the version took the place of.
+        let mut still: HashMap<usize, Vec<usize>> = HashMap::new();
+        for segment in self.after(|segment| segment.batch <= version) {
+            for before in segment.before.iter().flatten() {
+                let (slot, row) = place(*before);
+                still.entry(slot).or_default().push(row);
+            }
+        }
+        let mut pieces = Vec::new();
+        for slot in self.ages.values() {
+            let Some(segment) = self.segment(*slot) else {
+                continue;
+            };
+            if segment.batch > version || segment.deleted {
+                continue;
+            }
+            let still = still.get(&(*slot as usize)).map_or(&[][..], Vec::as_slice);
+            let piece = match segment.superseded_rows - still.len() {
+                0 => Shown::all(segment.piece.clone()),
+                hidden if hidden == segment.rows() => continue,
+                _ => visible(segment, still),
+            };
+            let row = segment.key_bytes + segment.value_bytes;
+            self.work.read(segment.rows(), segment.rows() * row);
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// The keys of the newest version whose last event was at `until` or before: keys and values, in
+    /// the order of [`KeyedPartition::read`]. They stay until a delta deletes them.
+    ///
+    /// Looks at these, at rows among them that were superseded since, and at the segments they are
+    /// in; not at what does not expire. Sorts them.
+    pub fn expired(&self, until: BatchTime) -> Result<Vec<RecordBatch>> {
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        for (_, slot) in self.due.range(..=(until, u32::MAX)) {
+            if let Some(segment) = self.segment(*slot) {
+                let before = rows.len();
+                let expired = segment.expired(until);
+                rows.extend(expired.map(|row| (segment.age, *slot, row)));
+                bytes += (rows.len() - before) * (segment.key_bytes + segment.value_bytes);
+            }
+        }
+        self.work.read(rows.len(), bytes);
+        rows.sort_unstable();
+        let chunks = rows.chunks(self.sizes.segment);
+        chunks.map(|rows| self.gather(rows)).collect()
+    }
+
+    /// Rows by age, slot and place.
+    fn gather(&self, rows: &[(u64, u32, usize)]) -> Result<RecordBatch> {
+        let mut segments: Vec<&Segment> = Vec::new();
+        let mut at = Vec::with_capacity(rows.len());
+        for (age, slot, row) in rows {
+            if segments.last().is_none_or(|last| last.age != *age) {
+                segments.extend(self.segment(*slot));
+            }
+            at.push((segments.len().saturating_sub(1), *row));
+        }
+        copy_rows(&segments, &at)?.batch(&self.shape)
+    }
+}
+
+/// Rows of segments: the number of the segment and the place there of each. Texts still point into
+/// the segments' buffers.
+pub(super) fn copy_rows(segments: &[&Segment], at: &[(usize, usize)]) -> Result<RowChunk> {
+    let columns = segments.first().map_or(0, |first| first.piece.values.len());
+    let keys: Vec<&dyn Array> = segments
+        .iter()
+        .map(|segment| segment.piece.keys.array().as_ref())
+        .collect();
+    let mut values = Vec::with_capacity(columns);
+    for column in 0..columns {
+        let sources = segments.iter();
+        let sources: Vec<&dyn Array> = sources
+            .map(|segment| segment.piece.values[column].as_ref())
+            .collect();
+        values.push(interleave(&sources, at)?);
+    }
+    let last = at.iter();
+    let last: Vec<u64> = last
+        .map(|(segment, row)| segments[*segment].piece.last.at(*row).0)
+        .collect();
+    Ok(RowChunk {
+        keys: KeyColumns::new(interleave(&keys, at)?)?,
+        values,
+        last: Last::of(last.into()),
+    })
+}
+
+/// The rows of a segment that are not superseded, or `still` visible nevertheless.
+fn visible(segment: &Segment, still: &[usize]) -> Shown {
+    let mut hidden = segment.superseded.clone();
+    still.iter().for_each(|row| hidden.remove(*row));
+    let mask = BooleanBuffer::collect_bool(segment.rows(), |row| !hidden.has(row));
+    Shown {
+        piece: segment.piece.clone(),
+        rows: Some(BooleanArray::new(mask, None)),
+    }
+}

@@ -1,0 +1,198 @@
+//! A segment: rows that never change, and what this process knows about them.
+//!
+//! The rows are those that one batch changed, or deleted, or (after compaction) what is left of
+//! several. The rest is a cache that can be made again: which rows have a newer one of their key
+//! ([`Segment::superseded`]), which of these nobody can read any more ([`Segment::gone`]), which
+//! older row each took the place of ([`Segment::before`]), and in which order they expire.
+
+use datafusion::arrow::array::BooleanArray;
+use datafusion::arrow::buffer::BooleanBuffer;
+use dstreams_control::BatchTime;
+
+use super::rows::{Last, RowChunk};
+
+/// Bits of a row's number for its place in a segment; the others are the segment's slot.
+const ROW_BITS: u32 = 14;
+/// Most rows of a segment.
+pub(super) const SEGMENT_ROWS: usize = 1 << ROW_BITS;
+/// Most segments; the last slot is left out, as it has [`NONE`].
+pub(super) const SLOTS: usize = (1 << (32 - ROW_BITS)) - 1;
+/// No row.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// The number of a row.
+#[inline]
+pub(super) fn number(slot: u32, row: usize) -> u32 {
+    slot << ROW_BITS | row as u32
+}
+
+/// The slot and the place of a row.
+#[inline]
+pub(super) fn place(number: u32) -> (usize, usize) {
+    let row = number & (SEGMENT_ROWS as u32 - 1);
+    ((number >> ROW_BITS) as usize, row as usize)
+}
+
+/// A set of rows.
+#[derive(Debug, Clone)]
+pub(super) struct RowSet(Vec<u64>);
+
+impl RowSet {
+    pub fn none(rows: usize) -> Self {
+        RowSet(vec![0; rows.div_ceil(64)])
+    }
+
+    #[inline]
+    pub fn has(&self, row: usize) -> bool {
+        self.0[row / 64] >> (row % 64) & 1 == 1
+    }
+
+    #[inline]
+    pub fn add(&mut self, row: usize) {
+        self.0[row / 64] |= 1 << (row % 64);
+    }
+
+    #[inline]
+    pub fn remove(&mut self, row: usize) {
+        self.0[row / 64] &= !(1 << (row % 64));
+    }
+
+    pub fn bytes(&self) -> usize {
+        8 * self.0.capacity()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// The rows are visible from this version on. For what compaction made: the newest of theirs,
+    /// which is not above the low watermark, so that every version that can be read is after it.
+    pub batch: BatchTime,
+    /// Its place among segments, by age; the rows of a segment are by age too.
+    pub age: u64,
+    pub piece: RowChunk,
+    /// Whether the rows are in a file.
+    pub spilled: bool,
+    /// Whether the rows are keys that were deleted.
+    pub deleted: bool,
+    /// The row that each took the place of, or [`NONE`]; nothing any more once no version before
+    /// this segment's can be read.
+    pub before: Option<Vec<u32>>,
+    /// Rows that a newer one took the place of.
+    pub superseded: RowSet,
+    pub superseded_rows: usize,
+    /// Rows of which no version can be read any more.
+    pub gone: RowSet,
+    pub gone_rows: usize,
+    /// Bytes of a key, and of values, on average.
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+    /// The rows in order of their last events, unless they are so already.
+    order: Option<Box<[u16]>>,
+    /// Place in that order before which all rows are superseded.
+    next: usize,
+}
+
+impl Segment {
+    pub fn new(batch: BatchTime, age: u64, piece: RowChunk, deleted: bool) -> Self {
+        let rows = piece.rows();
+        Segment {
+            batch,
+            age,
+            deleted,
+            before: None,
+            superseded: RowSet::none(rows),
+            superseded_rows: 0,
+            gone: RowSet::none(rows),
+            gone_rows: 0,
+            key_bytes: piece.key_bytes().div_ceil(rows.max(1)),
+            value_bytes: piece.value_bytes().div_ceil(rows.max(1)),
+            order: order_of(&piece.last, rows),
+            next: 0,
+            piece,
+            spilled: false,
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.piece.rows()
+    }
+
+    /// Rows that somebody may read.
+    pub fn kept_rows(&self) -> usize {
+        self.rows() - self.gone_rows
+    }
+
+    /// The rows that no newer one took the place of.
+    pub fn newest(&self) -> BooleanArray {
+        let newest = |row| !self.superseded.has(row);
+        BooleanArray::new(BooleanBuffer::collect_bool(self.rows(), newest), None)
+    }
+
+    /// Whether rows of it can be moved: no version before it can be read, and its deletions are done.
+    pub fn is_settled(&self) -> bool {
+        self.before.is_none()
+    }
+
+    /// A newer row took the place of `row`.
+    #[inline]
+    pub fn supersede(&mut self, row: usize) {
+        self.superseded.add(row);
+        self.superseded_rows += 1;
+        while self.due_row().is_some_and(|row| self.superseded.has(row)) {
+            self.next += 1;
+        }
+    }
+
+    /// The newest row with the earliest last event.
+    #[inline]
+    pub fn due_row(&self) -> Option<usize> {
+        (self.next < self.rows()).then(|| self.in_order(self.next))
+    }
+
+    #[inline]
+    fn in_order(&self, at: usize) -> usize {
+        match &self.order {
+            Some(order) => order[at].into(),
+            None => at,
+        }
+    }
+
+    /// The earliest last event among the newest rows.
+    #[inline]
+    pub fn due(&self) -> Option<BatchTime> {
+        let row = self.due_row().filter(|_| !self.deleted)?;
+        Some(self.piece.last.at(row))
+    }
+
+    /// The newest rows whose last event was at `until` or before, by their last events.
+    ///
+    /// Looks at these, and at superseded rows among them behind the first.
+    pub fn expired(&self, until: BatchTime) -> impl Iterator<Item = usize> {
+        let rows = (self.next..self.rows()).map(|at| self.in_order(at));
+        rows.take_while(move |row| self.piece.last.at(*row) <= until)
+            .filter(|row| !self.superseded.has(*row))
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        let before = self.before.as_ref().map_or(0, |rows| 4 * rows.capacity());
+        let order = self.order.as_ref().map_or(0, |rows| 2 * rows.len());
+        let sets = self.superseded.bytes() + self.gone.bytes();
+        let rows = match self.spilled {
+            true => 0,
+            false => self.piece.key_bytes() + self.piece.value_bytes(),
+        };
+        rows + before + order + sets
+    }
+}
+
+fn order_of(last: &Last, rows: usize) -> Option<Box<[u16]>> {
+    match last {
+        Last::Each(times) if !times.is_sorted() => {
+            let mut order: Box<[u16]> = (0..rows as u16).collect();
+            order.sort_by_key(|row| times[usize::from(*row)]);
+            Some(order)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,202 @@
+//! The columns of a keyed state: which are its key, and how keys become one array and columns again.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, new_empty_array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::row::{RowConverter, SortField};
+use datafusion::common::utils::normalize_float_zero;
+
+use super::keys::KeyColumns;
+use crate::encoding::columns;
+use crate::error::{Error, Result};
+
+/// Name of the column with the batch of a key's last event, in bytes.
+const LAST: &str = "__last";
+
+/// The columns of a state: those of its key first, then its values.
+pub struct Shape {
+    schema: SchemaRef,
+    key_schema: SchemaRef,
+    /// Makes bytes of keys that are not one plain column.
+    converter: Option<RowConverter>,
+    /// See [`Shape::highs`].
+    highs: Vec<(usize, usize)>,
+}
+
+impl Shape {
+    /// A state with the columns of `schema`, the first `keys` of them being its key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`] where there is no key column, or one of a type that cannot be compared (maps,
+    /// unions), or any column has dictionaries, which have no place in the bytes of a state.
+    pub fn new(schema: SchemaRef, keys: usize) -> Result<Arc<Self>> {
+        Shape::with_highs(schema, keys, &[])
+    }
+
+    /// The same, of partial results with high halves of sums: pairs of value columns.
+    pub(in crate::state) fn with_highs(
+        schema: SchemaRef,
+        keys: usize,
+        highs: &[(usize, usize)],
+    ) -> Result<Arc<Self>> {
+        let wrong = |found: String| Error::Schema {
+            what: "key of a state".into(),
+            expected: "one or more columns that can be compared".into(),
+            found,
+        };
+        if keys == 0 || keys > schema.fields().len() {
+            return Err(wrong(format!("{keys} of {}", columns(&schema))));
+        }
+        if let Some(found) = schema.fields().iter().find(|f| encoded(f.data_type())) {
+            return Err(Error::Schema {
+                what: format!("column `{}` of a state", found.name()),
+                expected: "plain values".into(),
+                found: found.data_type().to_string(),
+            });
+        }
+        let key_schema = Arc::new(Schema::new(schema.fields()[..keys].to_vec()));
+        let kinds = key_schema.fields().iter().map(|field| field.data_type());
+        let converter = match keys == 1 && kinds.clone().all(KeyColumns::takes) {
+            true => None,
+            false => {
+                let fields: Vec<_> = kinds.cloned().map(SortField::new).collect();
+                if !RowConverter::supports_fields(&fields) {
+                    return Err(wrong(columns(&key_schema)));
+                }
+                Some(RowConverter::new(fields)?)
+            }
+        };
+        let shape = Shape {
+            schema,
+            key_schema,
+            converter,
+            highs: highs
+                .iter()
+                .map(|(high, sum)| (keys + high, keys + sum))
+                .collect(),
+        };
+        // Types that do not come back are found here, not at the first read.
+        let empty = shape.key_schema.fields().iter();
+        let empty: Vec<_> = empty
+            .map(|field| new_empty_array(field.data_type()))
+            .collect();
+        let back = shape
+            .keys(&empty)
+            .and_then(|keys| shape.key_columns(&keys))
+            .map_err(|_| wrong(columns(&shape.key_schema)))?;
+        match RecordBatch::try_new(Arc::clone(&shape.key_schema), back) {
+            Ok(_) => Ok(Arc::new(shape)),
+            Err(_) => Err(wrong(columns(&shape.key_schema))),
+        }
+    }
+
+    /// The columns of rows as bytes that follow from others where an earlier version wrote them: see
+    /// [`AggPlan::highs`](crate::stream::agg::AggPlan::highs).
+    pub(super) fn highs(&self) -> &[(usize, usize)] {
+        &self.highs
+    }
+
+    /// Keys, then values.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The columns of the key.
+    pub fn key_schema(&self) -> &SchemaRef {
+        &self.key_schema
+    }
+
+    /// Number of key columns.
+    pub fn key_columns_len(&self) -> usize {
+        self.key_schema.fields().len()
+    }
+
+    /// Number of value columns.
+    pub fn values_len(&self) -> usize {
+        self.schema.fields().len() - self.key_columns_len()
+    }
+
+    /// Keys, values, and the batch of the last event: the columns of rows as bytes.
+    pub(super) fn row_schema(&self) -> SchemaRef {
+        let mut fields = self.schema.fields().to_vec();
+        fields.push(Arc::new(Field::new(LAST, DataType::UInt64, false)));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Columns as rows of the state: its types, and nulls only where it has them.
+    pub(super) fn rows(&self, of: Vec<ArrayRef>) -> Result<RecordBatch> {
+        batch("rows of a state", &self.schema, of)
+    }
+
+    /// Columns as keys of the state.
+    pub(super) fn key_rows(&self, of: Vec<ArrayRef>) -> Result<RecordBatch> {
+        batch("keys of a state", &self.key_schema, of)
+    }
+
+    /// The keys in columns of exactly the key's types.
+    pub(super) fn keys(&self, of: &[ArrayRef]) -> Result<KeyColumns> {
+        let kinds = self.key_schema.fields().iter().map(|f| f.data_type());
+        if !kinds.eq(of.iter().map(|column| column.data_type())) {
+            let found = of.iter().map(|column| column.data_type().to_string());
+            return Err(Error::Schema {
+                what: "key of a state".into(),
+                expected: columns(&self.key_schema),
+                found: found.collect::<Vec<_>>().join(", "),
+            });
+        }
+        let of: Vec<_> = of.iter().map(normalize_float_zero).collect();
+        KeyColumns::new(match &self.converter {
+            None => Arc::clone(&of[0]),
+            Some(converter) => Arc::new(converter.convert_columns(&of)?.try_into_binary()?),
+        })
+    }
+
+    /// The columns of keys.
+    pub(super) fn key_columns(&self, of: &KeyColumns) -> Result<Vec<ArrayRef>> {
+        let Some(converter) = &self.converter else {
+            return Ok(vec![Arc::clone(of.array())]);
+        };
+        let rows = converter.from_binary(of.array().as_binary::<i32>().clone());
+        Ok(converter.convert_rows(&rows)?)
+    }
+}
+
+fn batch(what: &str, schema: &SchemaRef, of: Vec<ArrayRef>) -> Result<RecordBatch> {
+    RecordBatch::try_new(Arc::clone(schema), of).map_err(|error| Error::Schema {
+        what: what.into(),
+        expected: columns(schema),
+        found: error.to_string(),
+    })
+}
+
+/// Whether values of a type refer to others instead of being there.
+fn encoded(kind: &DataType) -> bool {
+    match kind {
+        DataType::Dictionary(..) | DataType::RunEndEncoded(..) => true,
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => encoded(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| encoded(field.data_type())),
+        _ => false,
+    }
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.schema == other.schema && self.key_schema == other.key_schema)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (keys, all) = (columns(&self.key_schema), columns(&self.schema));
+        write!(f, "Shape {{ keys: {keys}, columns: {all} }}")
+    }
+}

@@ -1,0 +1,306 @@
+//! Deltas and whole partitions as bytes, and back.
+//!
+//! A delta: its batch, flags (1: it says what it was built on, 2: it is whole), what it was built on
+//! or 0 (`u64` each); then two Arrow IPC streams, each after its length: its rows (keys, values, last
+//! event), and the keys it deletes. A partition: flags (1: it has a version, 2: it has a low
+//! watermark), version, low watermark, the number of deltas; then each delta, sealed, after its
+//! length: what is there at the low watermark as a whole one, then one for each batch above. The
+//! frame is that of [`FrameFormat`]. Caches are made anew, so bytes that lie cannot make a partition
+//! whose pieces do not fit each other. All is written and read piece by piece: lengths are found by encoding once more.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::UInt64Type;
+use dstreams_control::BatchTime;
+
+use super::delta::{Delta, last_of};
+use super::partition::KeyedPartition;
+use super::rows::{RowChunk, Shown};
+use super::shape::Shape;
+use crate::encoding::{ByteInput, ByteOutput, FrameFormat};
+use crate::encoding::{each_batch, encode_in_parts, length_of};
+use crate::error::Result;
+use crate::state::accumulators::each_partial;
+
+/// Bytes around the body of a frame.
+const FRAME: u64 = 12 + 8;
+
+pub(super) const DELTA: FrameFormat = FrameFormat {
+    what: "changes of a keyed state",
+    magic: *b"dstr-kdl",
+    version: 1,
+};
+
+pub(super) const PARTITION: FrameFormat = FrameFormat {
+    what: "a partition of a keyed state",
+    magic: *b"dstr-kst",
+    version: 1,
+};
+
+impl Delta {
+    /// Reads a delta, for a state with columns `shape`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bytes`](crate::Error::Bytes), [`Error::Schema`](crate::Error::Schema) or
+    /// [`Error::Duplicate`](crate::Error::Duplicate): any other bytes are one, be they damaged, of
+    /// another format or state, or made up.
+    pub fn read(shape: &Arc<Shape>, from: &mut ByteInput<'_>) -> Result<Self> {
+        from.open(&DELTA)?;
+        let batch = BatchTime(from.number()?);
+        let (flags, on) = (from.number()?, from.number()?);
+        let (mut changed, mut deleted) = (Vec::new(), Vec::new());
+        from.part(|from| {
+            each_partial(
+                DELTA.what,
+                from,
+                &shape.row_schema(),
+                shape.highs(),
+                |rows| {
+                    if let Some((last, columns)) = rows.columns().split_last()
+                        && rows.num_rows() > 0
+                    {
+                        let last = last_of(batch, last.as_primitive::<UInt64Type>(), last.len())?;
+                        let rows = shape.rows(columns.to_vec())?;
+                        changed.push(RowChunk::new(shape, &rows, last)?);
+                    }
+                    Ok(())
+                },
+            )
+        })?;
+        from.part(|from| {
+            each_batch(
+                DELTA.what,
+                from,
+                std::slice::from_ref(shape.key_schema()),
+                |keys| {
+                    if keys.num_rows() > 0 {
+                        deleted.push(RowChunk::of_keys(shape, keys.columns(), batch)?);
+                    }
+                    Ok(())
+                },
+            )
+        })?;
+        let mut delta = Delta::of_pieces(shape, batch, changed, deleted)?;
+        delta.whole = flags & 2 > 0;
+        delta.on = (flags & 1 > 0).then_some(BatchTime(on));
+        let lie = flags > 3 || on > 0 && flags & 1 == 0;
+        let backward = delta.on.is_some_and(|on| on >= batch);
+        match lie || backward || delta.whole && (flags & 1 > 0 || !delta.deleted.is_empty()) {
+            true => Err(DELTA.wrong(format!("flags {flags} and version {on} do not fit them"))),
+            false => from.close().map(|()| delta),
+        }
+    }
+}
+
+/// Rows of a delta that are to be written: shared with the state, which goes on.
+#[derive(Debug)]
+pub struct Rows {
+    pub(super) shape: Arc<Shape>,
+    /// Its batch, what it was built on, whether it is whole.
+    pub(super) of: (BatchTime, Option<BatchTime>, bool),
+    pub(super) changed: Vec<Shown>,
+    pub(super) deleted: Vec<Shown>,
+}
+
+/// Bytes of the rows of a delta, and of the keys that it deletes.
+type Lengths = (u64, u64);
+
+impl Rows {
+    /// Writes the delta.
+    pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
+        self.write_of(self.lengths()?, to)
+    }
+
+    fn write_of(&self, (rows, keys): Lengths, to: &mut ByteOutput<'_>) -> Result<()> {
+        let (batch, on, whole) = self.of;
+        to.begin(&DELTA)?;
+        to.put_number(batch.0)?;
+        to.put_number(u64::from(on.is_some()) | u64::from(whole) << 1)?;
+        to.put_number(on.map_or(0, |on| on.0))?;
+        to.put_number(rows)?;
+        self.encode_rows(&mut |bytes| to.put(bytes))?;
+        to.put_number(keys)?;
+        self.encode_keys(&mut |bytes| to.put(bytes))?;
+        to.seal()
+    }
+
+    fn lengths(&self) -> Result<Lengths> {
+        let rows = length_of(|each| self.encode_rows(each))?;
+        Ok((rows, length_of(|each| self.encode_keys(each))?))
+    }
+
+    fn encode_rows(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let schema = self.shape.row_schema();
+        let rows = self.changed.iter().map(|shown| {
+            let mut columns = shown.piece.batch(&self.shape)?.columns().to_vec();
+            columns.push(Arc::new(shown.piece.last()));
+            let rows = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+            Ok((rows, shown.rows.as_ref()))
+        });
+        encode_in_parts(&schema, rows, each)
+    }
+
+    fn encode_keys(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let keys = self.deleted.iter().map(|shown| {
+            let columns = self.shape.key_columns(&shown.piece.keys)?;
+            Ok((self.shape.key_rows(columns)?, shown.rows.as_ref()))
+        });
+        encode_in_parts(self.shape.key_schema(), keys, each)
+    }
+}
+
+/// All versions of a partition that can be read, and what changed between them. Rows are shared with the partition,
+/// which goes on.
+#[derive(Debug)]
+pub struct Versions {
+    version: Option<BatchTime>,
+    low: Option<BatchTime>,
+    deltas: Vec<Rows>,
+}
+
+impl Versions {
+    /// Writes all of it after its length. Rows are encoded twice, as lengths come first; some are in memory once more.
+    pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
+        let lengths = self.deltas.iter().map(Rows::lengths);
+        let lengths = lengths.collect::<Result<Vec<_>>>()?;
+        let delta = |(rows, keys): &Lengths| FRAME + 3 * 8 + 8 + rows + 8 + keys;
+        let deltas = lengths.iter().map(|lengths| 8 + delta(lengths));
+        to.put_number(FRAME + 4 * 8 + deltas.sum::<u64>())?;
+        to.begin(&PARTITION)?;
+        let flags = u64::from(self.version.is_some()) | u64::from(self.low.is_some()) << 1;
+        to.put_number(flags)?;
+        to.put_number(self.version.map_or(0, |version| version.0))?;
+        to.put_number(self.low.map_or(0, |low| low.0))?;
+        to.put_number(self.deltas.len() as u64)?;
+        for (rows, lengths) in self.deltas.iter().zip(lengths) {
+            to.put_number(delta(&lengths))?;
+            rows.write_of(lengths, to)?;
+        }
+        to.seal()
+    }
+}
+
+impl KeyedPartition {
+    /// All versions that can be read, and what changed between them.
+    ///
+    /// Looks at all segments, and costs a bit for each of their rows that were superseded.
+    pub fn versions(&self) -> Result<Versions> {
+        let rows = |batch, whole, changed, deleted| Rows {
+            shape: Arc::clone(&self.shape),
+            of: (batch, None, whole),
+            changed,
+            deleted,
+        };
+        let mut deltas: Vec<Rows> = Vec::new();
+        if let Some(low) = self.low {
+            deltas.push(rows(low, true, self.pieces(low)?, Vec::new()));
+        }
+        let mut last = self.low;
+        for segment in self.after(|segment| Some(segment.batch) <= self.low) {
+            if Some(segment.batch) > last {
+                deltas.push(rows(segment.batch, false, Vec::new(), Vec::new()));
+                last = Some(segment.batch);
+            }
+            if let Some(delta) = deltas.last_mut() {
+                let shown = Shown::all(segment.piece.clone());
+                match segment.deleted {
+                    true => delta.deleted.push(shown),
+                    false => delta.changed.push(shown),
+                }
+            }
+        }
+        Ok(Versions {
+            version: self.version,
+            low: self.low,
+            deltas,
+        })
+    }
+
+    /// This empty partition with what was exported: the same versions, rows and order, and it goes on the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Delta::read`]: any other bytes are one.
+    pub(in crate::state) fn filled(mut self, from: &mut ByteInput<'_>) -> Result<Self> {
+        from.open(&PARTITION)?;
+        let flags = from.number()?;
+        let (version, low) = (BatchTime(from.number()?), BatchTime(from.number()?));
+        let version = (flags & 1 > 0).then_some(version);
+        let low = (flags & 2 > 0).then_some(low);
+        let lie = |what: String| PARTITION.wrong(format!("{what} does not fit them"));
+        if flags > 3 || low > version {
+            return Err(lie(format!("low watermark {low:?} of version {version:?}")));
+        }
+        let deltas = from.number()?;
+        for place in 0..deltas {
+            let delta = from.part(|from| Delta::read(&self.shape, from))?;
+            let first = low.filter(|_| place == 0);
+            let batch = delta.batch();
+            let starts = delta.is_whole() == first.is_some();
+            let fits = starts && first.is_none_or(|low| low == batch) && Some(batch) <= version;
+            if !fits || !self.install(&delta)? {
+                return Err(lie(format!("batch {batch}")));
+            }
+        }
+        from.close()?;
+        if self.low != low {
+            return Err(lie(format!("low watermark {low:?}")));
+        }
+        // The last batches may have changed nothing.
+        self.version = version;
+        Ok(self)
+    }
+}
+
+/// In one place, where tests look at them.
+#[cfg(test)]
+mod in_memory {
+    use super::*;
+    use crate::encoding::in_one;
+    use crate::state::versioned::Frozen;
+
+    impl Delta {
+        pub fn to_bytes(&self) -> Result<Vec<u8>> {
+            let shown = |pieces: &[RowChunk]| pieces.iter().cloned().map(Shown::all).collect();
+            let rows = Rows {
+                shape: Arc::clone(&self.shape),
+                of: (self.batch, self.on, self.whole),
+                changed: shown(&self.changed),
+                deleted: shown(&self.deleted),
+            };
+            rows.to_bytes()
+        }
+
+        pub fn from_bytes(shape: &Arc<Shape>, bytes: &[u8]) -> Result<Self> {
+            Delta::read(shape, &mut ByteInput::of(bytes.to_vec()))
+        }
+    }
+
+    impl Rows {
+        pub fn to_bytes(&self) -> Result<Vec<u8>> {
+            in_one(|to| self.write(to))
+        }
+    }
+
+    impl Frozen {
+        pub fn to_bytes(self) -> Result<Vec<u8>> {
+            in_one(|to| self.write(to))
+        }
+    }
+
+    impl KeyedPartition {
+        /// Without the length that comes before them.
+        pub fn export(&self) -> Result<Vec<u8>> {
+            let bytes = in_one(|to| self.versions()?.write(to))?;
+            let (length, bytes) = bytes.split_at(8);
+            assert_eq!(length, (bytes.len() as u64).to_le_bytes());
+            Ok(bytes.to_vec())
+        }
+
+        pub fn import(shape: Arc<Shape>, bytes: &[u8]) -> Result<Self> {
+            KeyedPartition::new(shape).filled(&mut ByteInput::of(bytes.to_vec()))
+        }
+    }
+}
