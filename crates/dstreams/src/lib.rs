@@ -95,7 +95,7 @@ pub mod cluster {
         Inbox, LINGER, Mailbox, Receivers, Seal, Sources, Usage, Workers, open_source, replay,
         run_on, run_source, say_reachable,
     };
-    pub use crate::plan::split::tasks_for;
+    pub use crate::plan::split::{Run, split, tasks_for};
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::program::Description;
     pub use crate::receive::message;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dstreams::arrow::array::RecordBatch;
-use dstreams::cluster::Dataset;
+use dstreams::cluster::{Dataset, Run, split};
 use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 
@@ -32,7 +32,7 @@ impl Remote {
             }
             of.get_mut(input as usize).ok_or(lost)?.push((*meta, at));
         }
-        Ok(of.iter().map(|blocks| split(blocks, tasks)).collect())
+        Ok(of.iter().map(|blocks| slices(blocks, tasks)).collect())
     }
 
     /// The partitions of an output's dataset: prepared where they are, for a sink; else their rows.
@@ -102,34 +102,22 @@ impl Remote {
     }
 }
 
-/// The rows of blocks, in their order, as runs of nearly equal length, one for each task: the same
-/// as [`dstreams`] makes of the blocks themselves.
-fn split(blocks: &[(BlockMeta, Vec<String>)], tasks: usize) -> Vec<Vec<Slice>> {
-    let total: u64 = blocks.iter().map(|(meta, _)| meta.rows).sum();
-    let end_of = |task: usize| (total as u128 * (task as u128 + 1) / tasks as u128) as u64;
-    let mut parts: Vec<Vec<Slice>> = vec![Vec::new(); tasks];
-    let (mut task, mut before) = (0, 0u64);
-    for (meta, at) in blocks {
-        let mut from = 0;
-        while from < meta.rows {
-            while task + 1 < tasks && before >= end_of(task) {
-                task += 1;
-            }
-            let left = meta.rows - from;
-            let rows = match task + 1 < tasks {
-                true => left.min(end_of(task) - before),
-                false => left,
-            };
-            let part = Part {
-                source: Source::Block(meta.id),
-                from,
-                rows: Some(rows),
-            };
-            let at = at.clone();
-            parts[task].push(Slice { part, at });
-            from += rows;
-            before += rows;
-        }
-    }
-    parts
+/// The rows of blocks that each task reads.
+fn slices(blocks: &[(BlockMeta, Vec<String>)], tasks: usize) -> Vec<Vec<Slice>> {
+    let lengths: Vec<_> = blocks.iter().map(|(meta, _)| meta.rows).collect();
+    let slice = |run: &Run| {
+        let (meta, at) = &blocks[run.part];
+        let part = Part {
+            source: Source::Block(meta.id),
+            from: run.from,
+            rows: Some(run.rows),
+        };
+        let at = at.clone();
+        Slice { part, at }
+    };
+    let tasks = split(&lengths, tasks);
+    tasks
+        .iter()
+        .map(|runs| runs.iter().map(slice).collect())
+        .collect()
 }

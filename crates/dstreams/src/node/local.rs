@@ -28,7 +28,7 @@ use crate::commit::Dataset;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::execute::{Installs, Job, LocalEngine};
-use crate::plan::split::{split, tasks_for};
+use crate::plan::split::{split_blocks, tasks_for};
 use crate::plan::{Partitions, Plans};
 use crate::program::Description;
 use crate::receive::Intake;
@@ -152,7 +152,9 @@ pub(super) async fn run_on(
     for (input, block) in blocks {
         inputs[*input as usize].push(Arc::clone(block));
     }
-    let inputs = inputs.iter().map(|blocks| Arc::new(split(blocks, tasks)));
+    let inputs = inputs
+        .iter()
+        .map(|blocks| Arc::new(split_blocks(blocks, tasks)));
     let job = Job {
         batch,
         inputs: inputs.collect(),
