@@ -43,7 +43,7 @@
 //! | alive | server | `PutResult` with app_metadata `{}`, at any time: "alive, and waiting for room"; at least every [`ALIVE_EVERY`] while a batch waits, also before the first `ack` |
 //! | close | client | ends its side; the server answers what is left to acknowledge, then ends with status OK |
 //!
-//! "Safe" is what the `receive` and `replicate` stages of the program promise: the block with these records
+//! "Safe" is what the `receive` and `blocks` rooms of the program promise: the block with these records
 //! survives the loss of any one worker (in local mode: of the process, where it has a journal directory).
 //!
 //! A client keeps each batch until it is acknowledged, and bounds how many it sends ahead. Answers come while

@@ -66,8 +66,9 @@
 //! * Every multiple of the interval after the start is one batch, empty or not, in order, however the clock behaves.
 //!   After a stall the missed ones follow each other at once; while the clock is behind, none is made.
 //! * A block is in one cut at most, whatever is reported twice or late, and whoever leaves meanwhile.
-//! * One batch runs at a time; a batch runs after the one before it has committed, and commits once an attempt of it
-//!   finished. Its `Commit` is repeated only after a retryable `CommitFailed`, for the same attempt.
+//! * Up to [`Config::max_running`] batches run at once (default 1; 2 on a cluster). A batch commits when an attempt of it
+//!   has finished and the batch before it has committed. Its `Commit` is repeated only after a retryable
+//!   `CommitFailed`, for the same attempt.
 //! * A graceful stop without failures puts every received block into a batch, and commits it.
 //! * After `Fail` nothing runs or commits; after `Stopped` nothing happens.
 //!

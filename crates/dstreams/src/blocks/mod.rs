@@ -1,4 +1,4 @@
-//! Replicate: sealed blocks are held until no batch needs them.
+//! Blocks: sealed blocks are stored until no batch needs them.
 //!
 //! **In**: sealed blocks. **Out**: the same blocks, by id, or as bytes for another process.
 //! **Promise**: a block stays until it is forgotten (or too old, where an age is set), and its memory

@@ -275,7 +275,7 @@ mod tests {
     #[test]
     #[ignore = "writes a fixture"]
     fn write_fixture() {
-        let path = "src/node/durable/fixtures/manifest-4";
+        let path = "src/checkpoint/fixtures/manifest-4";
         std::fs::write(path, example().to_bytes().unwrap()).unwrap();
     }
 

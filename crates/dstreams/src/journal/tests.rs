@@ -443,7 +443,7 @@ fn gone_fixture() -> Vec<JournalEntry> {
 fn write_fixture() {
     let dir = Dir::new();
     write(&dir.0, &[wide_fixture()]);
-    let to = "src/node/journal/fixtures/journal-1-wide.log";
+    let to = "src/journal/fixtures/journal-1-wide.log";
     std::fs::copy(last_file(&dir.0), to).unwrap();
 }
 

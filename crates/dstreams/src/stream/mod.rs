@@ -1,4 +1,4 @@
-//! What the user writes: the context, D-Streams and their operators, records, aggregates.
+//! Stream: D-Streams and their operators, records, aggregates, and the graph that they build.
 //!
 //! **In**: a program's description. **Out**: the graph, which `plan` turns into plans.
 //! **Promise**: no I/O; what can be checked without data is checked here.

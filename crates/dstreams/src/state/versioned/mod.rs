@@ -9,11 +9,12 @@
 //! | file | what |
 //! |---|---|
 //! | `shape`, `keys` | the columns; keys as one array, hashed and compared |
-//! | `piece`, `delta` | rows in columns; what a batch changed |
+//! | `rows`, `delta` | rows in columns; what a batch changed |
 //! | `segment`, `index` | rows that never change, and where a key's newest row is |
-//! | `partition`, `found`, `read`, `compact` | what can be done with them |
+//! | `partition`, `lookup`, `read`, `compact` | what can be done with them |
 //! | `spill` | rows in files instead of memory |
-//! | `merge` | what is written of a state while it goes on |
+//! | `freeze` | a consistent copy for a checkpoint, taken while batches continue |
+//! | `cost` | counters of the work done, for tests |
 //! | `transfer` | bytes |
 
 mod compact;

@@ -294,7 +294,7 @@ fn old_bytes_can_be_read() {
 fn write_fixtures() {
     let state = example();
     let delta = state.changes(BatchTime(400)).unwrap().on(BatchTime(300));
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/keyed/fixtures");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/versioned/fixtures");
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(format!("{folder}/delta-1.bin"), delta.to_bytes().unwrap()).unwrap();
     std::fs::write(format!("{folder}/partition-1.bin"), state.export().unwrap()).unwrap();
