@@ -65,6 +65,7 @@ impl Controller {
     /// (amortised) apart from the length of the lists; however long the clock stood still, one step cuts two batches
     /// at most, and `WakeAt` asks for more steps.
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
+        // I1 (ARCHITECTURE.md): pure; whatever depends on the world comes in as an event.
         let mut out = Vec::new();
         if self.state == State::Stopped {
             return out;

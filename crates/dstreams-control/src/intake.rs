@@ -137,6 +137,7 @@ impl Intake {
         }
         for block in blocks {
             let seen = self.receivers.get_mut(&block.id.receiver);
+            // I2 (ARCHITECTURE.md): a block that was reported before is not cut again.
             if seen.is_some_and(|seen| seen.insert(block.id.seq)) {
                 self.fresh.push(block);
             }

@@ -169,6 +169,7 @@ impl Pipeline {
 
     /// All before the first batch are committed: commit it or give it up, if it waits for that.
     pub(crate) fn settle(&mut self, out: &mut Vec<Command>) {
+        // I8 (ARCHITECTURE.md): only the first batch commits.
         let Some(first) = self.active.front_mut() else {
             return;
         };

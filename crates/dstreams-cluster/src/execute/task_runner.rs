@@ -164,6 +164,7 @@ impl TaskRunner {
         delta: &[RecordBatch],
     ) -> dstreams::Result<()> {
         // Held until it is installed.
+        // I6, and lock order L5 (ARCHITECTURE.md).
         let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
         if header.era < *era {
             let batch = header.batch;

@@ -23,6 +23,7 @@ pub struct Hub {
     pub copies: usize,
     /// Producers to remember that are nobody's, of all streams together.
     producers: usize,
+    // Lock order L1 in ARCHITECTURE.md: before any lock of `Durable`.
     state: Mutex<HubState>,
     /// Counts changes: of who is there, who holds what, what is installed.
     changes: watch::Sender<u64>,

@@ -20,6 +20,7 @@ impl Hub {
         let durable = Arc::clone(durable);
         tokio::spawn(async move {
             // After a failure the next commit ends the program.
+            // I3 (ARCHITECTURE.md).
             if durable.synced(gone).await.is_ok() {
                 link.say(&grant);
             }

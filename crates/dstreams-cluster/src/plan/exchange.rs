@@ -62,6 +62,7 @@ pub fn in_order(batches: Vec<RecordBatch>, lane: u32) -> Result<Vec<RecordBatch>
             from += length;
         }
     }
+    // I9 (ARCHITECTURE.md).
     runs.sort_by_key(|(task, _)| *task);
     Ok(runs.into_iter().map(|(_, rows)| rows).collect())
 }

@@ -57,6 +57,7 @@ impl Cluster {
     /// workers and the partitions, and all blocks only while there are fewer workers than copies of a block.
     /// `examples/cost` measures it.
     pub fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
+        // I1 (ARCHITECTURE.md): pure.
         let mut out = Vec::new();
         self.take(event, &mut out);
         for (worker, blocks) in std::mem::take(&mut self.drops) {
@@ -242,6 +243,7 @@ impl Cluster {
     }
 
     fn finish_fences(&mut self, out: &mut Vec<ClusterCommand>) {
+        // I12 (ARCHITECTURE.md): the survivors count once every other worker refuses the lost one.
         while let Some(lost) = self.fences.pop_finished() {
             for (receiver, end) in self.receivers.fenced(lost) {
                 let (mut blocks, lost) = self.blocks.survivors(receiver);

@@ -211,6 +211,7 @@ impl Partitions {
             .next
             .take_if(|part| part.version >= it.newest.max(Some(EMPTY)))
         {
+            // I11 (ARCHITECTURE.md).
             // Now the one before may leave.
             let leaver = it.standby.replace(next);
             it.before.extend(leaver.map(|part| part.worker));

@@ -32,6 +32,7 @@ pub struct BlockStore(Arc<StoreInner>);
 
 #[derive(Default)]
 struct StoreInner {
+    // Lock order L4 in ARCHITECTURE.md: last.
     held: Mutex<BlockIndex>,
     spill: Option<SpillDir>,
     memory: u64,

@@ -28,6 +28,7 @@ const COPYING: &str = ".taken-";
 /// The blocks that one worker of a cluster received, on disk.
 pub struct BlockJournal {
     journal: Journal,
+    // Lock order L2 in ARCHITECTURE.md: before the journal's queue.
     needs: Mutex<Needs<Ticket>>,
     dir: PathBuf,
     /// The master that this worker is of.

@@ -65,6 +65,7 @@ pub struct Durable {
     newest: Mutex<Manifest>,
     /// One that could not be written, or so it was said.
     doubtful: Mutex<Option<Manifest>>,
+    // Lock order L2 in ARCHITECTURE.md: before `newest` and the journal's queue. The others are not nested.
     tickets: Mutex<Tickets>,
     marks: Mutex<OffsetTable>,
     lineage: Mutex<Lineage>,
@@ -159,6 +160,7 @@ impl Durable {
         lock(&self.lineage).cut(batch, blocks, false);
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
         let mut tickets = self.lock();
+        // I2 (ARCHITECTURE.md): a restart reads these blocks, and no others.
         let ticket = self.journal.append(JournalEntry::Cut {
             batch,
             blocks: blocks.clone(),
@@ -230,6 +232,7 @@ impl Durable {
                     this.journal.let_go_before(first, Some(number));
                     drop(tickets);
                     lock(&this.lineage).covered(batch);
+                    // Lock order L1 in ARCHITECTURE.md: no lock of `Durable` is held here.
                     checkpointed(batch, &plan.covered);
                     lock(&this.marks).covered(&plan.covered);
                     let ended = lock(&this.ended).covered(&plan.covered);
@@ -269,6 +272,7 @@ impl Durable {
             }
         }
         *lock(&self.newest) = next.clone();
+        // I11 (ARCHITECTURE.md): the new manifest is visible.
         next.remove_others(&self.store).await
     }
 

@@ -119,6 +119,7 @@ impl OffsetTable {
     /// Forgets the producers that sent longest ago, where there are more than the bound by more than `slack`.
     fn trim(&mut self, slack: usize) {
         let most = self.bound.most;
+        // I13 (ARCHITECTURE.md).
         if self.committed.len() <= most + slack {
             return;
         }

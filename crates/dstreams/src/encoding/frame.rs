@@ -63,6 +63,7 @@ impl FrameFormat {
         let Some(rest) = bytes.strip_prefix(&self.magic) else {
             return Err(self.wrong("they do not begin as such bytes do"));
         };
+        // I14 (ARCHITECTURE.md).
         let Some((version, body)) = rest.split_first_chunk() else {
             return Err(self.wrong("they end too early"));
         };

@@ -153,6 +153,7 @@ impl LocalEngine {
             let (installs, delta) = (Arc::clone(&job.installs), Arc::clone(delta));
             let (state, batch) = (step.state, job.batch);
             running.push(self.spawn(async move {
+                // I6 (ARCHITECTURE.md): the only mutation.
                 installs.install(state, partition, batch, &delta[partition])?;
                 match read {
                     true => installs.read(state, partition),

@@ -305,6 +305,7 @@ impl Writer {
             orders.push_back(first);
             orders.extend(queue.try_iter());
             if let Err(error) = self.carry_out(&mut orders) {
+                // I5 (ARCHITECTURE.md): the thread ends; no later entry is written, or reported as synced.
                 tracing::error!(%error, "the journal has failed");
                 self.tell.send_modify(|done| done.failure = Some(error));
                 return;
@@ -360,6 +361,7 @@ impl Writer {
 
     /// After a sync: who takes the directory away reads it then.
     fn check_ours(&self) -> Result<()> {
+        // I12 (ARCHITECTURE.md).
         if let Some(owner) = &self.owner.0 {
             owner.check()?;
         }

@@ -382,6 +382,7 @@ impl Master {
         let messages = self.messages.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
+            // I3 (ARCHITECTURE.md): the cut, and the blocks before it, are synced before any output is called.
             let ready = runtime.block_on(async {
                 let ready = async {
                     pause_before(attempt).await;

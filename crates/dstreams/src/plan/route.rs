@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::Result;
 
+// I10 (ARCHITECTURE.md): this number and `hash_column` decide where persisted state belongs.
 /// Number of hash ranges of keys.
 pub const SHARDS: usize = 128;
 

@@ -31,6 +31,7 @@ pub struct Run {
 ///
 /// `lengths` are the rows of each part, in order.
 pub fn split(lengths: &[u64], tasks: usize) -> Vec<Vec<Run>> {
+    // I9 (ARCHITECTURE.md).
     let total: u64 = lengths.iter().sum();
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); tasks];
     let end_of = |task: usize| (total as u128 * (task as u128 + 1) / tasks as u128) as u64;

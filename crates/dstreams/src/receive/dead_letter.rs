@@ -40,6 +40,7 @@ pub struct DeadLetters(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    // Lock order L6 in ARCHITECTURE.md: before `intake`.
     counts: Mutex<BTreeMap<String, LetterCount>>,
     intake: Mutex<Option<Arc<Intake>>>,
     /// Parts of streams that an earlier process has passed on letters of, and that were forgotten since.

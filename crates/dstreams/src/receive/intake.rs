@@ -115,6 +115,7 @@ pub struct Intake {
     record_bytes: usize,
     receiver: ReceiverId,
     block_bytes: usize,
+    // Lock order L3 in ARCHITECTURE.md: after any buffer or producer.
     open: Mutex<Open>,
     copies: Option<Copies>,
     positions: BTreeMap<String, u64>,
@@ -286,6 +287,7 @@ impl Intake {
             return Ok(());
         };
         let mut safe = copies.safe.subscribe();
+        // I4 (ARCHITECTURE.md): whoever makes blocks safe says so with `set_safe`, and not before.
         let known = |safe: &Safe| safe.blocks > block || safe.failed.is_some();
         match safe.wait_for(known).await {
             Ok(safe) if safe.blocks > block => Ok(()),

@@ -71,6 +71,7 @@ pub fn records(
     let Some(claims) = message.header_as_record_batch() else {
         return Err(not_records(message.header_type()));
     };
+    // I14 (ARCHITECTURE.md).
     check(&claims, body.len())?;
     if let Some(most) = texts {
         let bytes = text_bytes(&claims, body, schema)?;

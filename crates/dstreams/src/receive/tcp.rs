@@ -134,6 +134,7 @@ struct Connection {
     lines: Arc<SharedLines>,
 }
 
+// Lock order L3 in ARCHITECTURE.md: before `Intake`'s.
 /// The lines of a connection, which the receiver flushes when it seals a block.
 struct SharedLines(Mutex<LineBuffer>);
 

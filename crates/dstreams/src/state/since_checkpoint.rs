@@ -42,6 +42,7 @@ impl<T: Clone> Changes<T> {
             return;
         }
         self.rows += rows;
+        // I13 (ARCHITECTURE.md).
         if self.rows > held.max(FEW) {
             *self = Changes::default();
             return;

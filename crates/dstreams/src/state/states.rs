@@ -18,6 +18,7 @@ use crate::plan::StateSpec;
 
 /// The states of a context, by number and partition.
 pub struct States {
+    // Lock order L5 in ARCHITECTURE.md: one partition at a time.
     all: Vec<Vec<Mutex<Partition>>>,
     /// Where memory is bounded.
     room: Option<Arc<Room>>,
@@ -57,6 +58,7 @@ impl Partition {
     fn check_next(&self, batch: BatchTime) -> Result<()> {
         let every = self.spec().every_ms();
         match self.version() {
+            // I7 (ARCHITECTURE.md): a gap is refused.
             Some(version) if batch.0 > version.0 + every => Err(Error::Gap {
                 batch,
                 on: Some(BatchTime(batch.0 - every)),

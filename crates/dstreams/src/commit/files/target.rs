@@ -36,6 +36,7 @@ pub(super) struct Target {
     /// Tells attempts of this process from those of others.
     process: u64,
     attempts: AtomicU64,
+    // Lock order L7 in ARCHITECTURE.md: after `lock`.
     newest: Mutex<NewestBatch>,
     /// Held from the opening to the end.
     lock: Mutex<Option<File>>,
@@ -136,6 +137,7 @@ impl Target {
             NewestBatch::Unknown => self.look()?,
         };
         *newest = NewestBatch::Known(known);
+        // I8 (ARCHITECTURE.md): a batch that is there is not committed again.
         if known.is_none_or(|known| known < batch) {
             let names = self.names(batch, prepared)?;
             if !names.is_empty() {

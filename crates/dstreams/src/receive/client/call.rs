@@ -87,6 +87,7 @@ async fn acknowledge(
     mut waiting: mpsc::Receiver<Taken>,
 ) -> Result<(), Status> {
     while let Some(Taken { seq, block }) = waiting.recv().await {
+        // I4 (ARCHITECTURE.md).
         if let Some(block) = block {
             tokio::select! {
                 () = say.unheard() => return Ok(()),

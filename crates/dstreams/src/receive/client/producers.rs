@@ -55,6 +55,7 @@ impl Producer {
     }
 }
 
+// Lock order L3 in ARCHITECTURE.md: before `Intake`'s.
 pub(super) type SharedProducer = Arc<tokio::sync::Mutex<Producer>>;
 
 /// The producers of one stream.

@@ -81,6 +81,7 @@ impl KeyedState {
 
     /// Takes in the rows of a batch. One that was taken in changes nothing.
     pub fn install(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
+        // I7 (ARCHITECTURE.md): installed before.
         if self.partition.version() >= Some(batch) {
             return self.made_again(batch, rows);
         }

@@ -82,6 +82,7 @@ impl WindowPartition {
 
     /// Takes in the partial results of a batch and lets go what expires with it.
     pub fn install(&mut self, batch: BatchTime, delta: &[RecordBatch]) -> Result<()> {
+        // I7 (ARCHITECTURE.md): installed before.
         if self.version.is_some_and(|version| batch <= version) {
             return Ok(());
         }
