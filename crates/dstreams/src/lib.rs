@@ -92,14 +92,14 @@ pub mod cluster {
     pub use crate::execute::{Installs, run_task};
     pub use crate::journal::{DirLock, Owner, Ticket};
     pub use crate::node::{
-        Inbox, LINGER, Mailbox, Receivers, Seal, Sources, Usage, Workers, open_source, replay,
-        run_on, run_source, say_reachable,
+        Durability, Inbox, Mailbox, NewReceiver, Receivers, ReportedWhen, Usage, Workers,
+        of_master, open_source, replay, run_on, say_reachable,
     };
     pub use crate::plan::split::{Run, split, tasks_for};
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::program::Description;
     pub use crate::receive::message;
-    pub use crate::receive::{Acceptor, Claims, DeadLetters, Embedded, Intake, SourcePlacement};
+    pub use crate::receive::{Acceptor, Claims, Embedded, Intake, SourcePlacement};
     pub use crate::state::{Captured, Room, Snapshot, States, versioned};
 }
 

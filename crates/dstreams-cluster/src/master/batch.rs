@@ -258,7 +258,7 @@ impl Workers for Remote {
     fn seal(&self, batch: BatchTime) {
         let last = self.own.is_closing();
         self.hub.say_all(&ToWorker::Seal { batch, last });
-        self.own.seal(batch);
+        self.own.seal(batch, last);
     }
 
     fn close(&self) {
@@ -352,7 +352,7 @@ impl Workers for Remote {
     }
 
     fn held(&self) -> Usage {
-        let mut held = self.own.held();
+        let mut held = self.own.held(self.store.len());
         held.forgotten_producers += self.hub.lock().cluster.forgotten_producers();
         for worker in self.hub.workers().into_values() {
             held.blocks += worker.holds.blocks;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use dstreams::Result;
-use dstreams::cluster::{BlockStore, Description, Durable, Receivers, Restored, open_source};
+use dstreams::cluster::{
+    BlockStore, Budget, Description, Durable, NewReceiver, Receivers, Restored, of_master,
+    open_source,
+};
 use dstreams_control::cluster::InputKind;
 
 use super::hub::Hub;
@@ -16,14 +19,17 @@ pub async fn begin(
     store: &Arc<BlockStore>,
     kept: Option<(&Arc<Durable>, &Restored)>,
 ) -> Result<Receivers> {
-    let mut receivers =
-        Receivers::new(store, &hub.mailbox, parts.config.block_memory).with_record_bytes(RECORD);
+    let budget = Budget::new(parts.config.block_memory);
+    let receivers = Receivers::new(&parts.config, budget).with_record_bytes(RECORD);
+    let durability = of_master(store, &hub.mailbox, kept.map(|(durable, _)| durable));
+    let streams = parts.inputs();
     let sources = std::mem::take(&mut parts.sources);
-    for (at, mut source) in (0u32..).zip(sources) {
+    for ((at, mut source), (name, schema)) in (0u32..).zip(sources).zip(streams) {
         if hub.inputs[at as usize].kind != InputKind::Master {
             continue;
         }
-        let intake = receivers.add(at, parts, kept);
+        let receiver = NewReceiver::of_master(at, kept.map(|(_, restored)| restored));
+        let intake = receivers.add(receiver, (&name, schema), &durability);
         hub.receives(intake.receiver(), at);
         if let Err(error) = open_source(source.as_mut(), &intake).await {
             // Those that run already must not outlive a start that failed.

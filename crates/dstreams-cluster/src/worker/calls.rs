@@ -48,7 +48,10 @@ impl Calls for WorkerCalls {
     async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status> {
         let epoch = self.epoch()?;
         let (header, block) = decode_copy(messages, &epoch.memory.copies).await?;
-        epoch.take_copy(header.sender, header.received, block).await
+        let replicas = &epoch.replicas;
+        replicas
+            .take_copy(header.sender, header.received, block)
+            .await
     }
 
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {

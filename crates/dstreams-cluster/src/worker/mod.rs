@@ -9,6 +9,7 @@ mod claims;
 mod executor;
 mod journal;
 mod memory;
+mod replicas;
 mod replicate;
 mod run;
 mod scratch;

@@ -305,7 +305,7 @@ async fn epoch(
             }
         }
     };
-    let mut failed = epoch.failed.subscribe();
+    let mut failed = epoch.replicas.failed.subscribe();
     tokio::select! {
         end = heeding => Ok(end),
         Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams_control::{BlockId, BlockMeta};
+use dstreams_control::BlockId;
 use tokio::runtime::Handle;
 
 use super::index::{BlockIndex, BlockLocation, Filed, Holdings, Leaving, ReleasedFiles};
@@ -68,16 +68,6 @@ impl BlockStore {
             tracing::warn!(blocks = expired, "blocks were let go because of their age");
         }
         remove(files);
-    }
-
-    /// Stores blocks that a receiver sealed.
-    pub fn insert_all(&self, blocks: impl IntoIterator<Item = Arc<Block>>) -> Vec<BlockMeta> {
-        let blocks = blocks.into_iter().map(|block| {
-            let meta = block.meta;
-            self.insert(block);
-            meta
-        });
-        blocks.collect()
     }
 
     /// Holds a block, and moves others out of memory where it is full.

@@ -11,12 +11,12 @@ use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use super::durability::of_master;
 use super::mailbox::Mailbox;
-use super::receivers::Receivers;
+use super::receivers::{NewReceiver, Receivers};
 use super::source::open_source;
 use super::workers::{Usage, Workers};
-use crate::blocks::Block;
-use crate::blocks::BlockStore;
+use crate::blocks::{Block, BlockStore, Budget};
 use crate::checkpoint::Durable;
 use crate::checkpoint::location::Store;
 use crate::checkpoint::manifest::{Manifest, state_file};
@@ -66,9 +66,12 @@ impl ThisProcess {
         }
         let engine = Arc::new(LocalEngine::new(config)?);
         let store = Arc::new(BlockStore::default());
-        let mut receivers = Receivers::new(&store, &mailbox, config.block_memory);
-        let inputs = 0..parts.sources.len() as u32;
-        let intakes = inputs.map(|input| receivers.add(input, parts, kept));
+        let receivers = Receivers::new(config, Budget::new(config.block_memory));
+        let durability = of_master(&store, &mailbox, kept.map(|(durable, _)| durable));
+        let intakes = (0..).zip(parts.inputs()).map(|(input, (name, schema))| {
+            let receiver = NewReceiver::of_master(input, restored);
+            receivers.add(receiver, (&name, schema), &durability)
+        });
         let intakes: Vec<Arc<Intake>> = intakes.collect();
         let of = |(at, intake): (usize, &Arc<Intake>)| (intake.receiver(), at);
         let mut inputs: HashMap<_, _> = intakes.iter().enumerate().map(of).collect();
@@ -187,7 +190,7 @@ impl Workers for ThisProcess {
     }
 
     fn seal(&self, batch: BatchTime) {
-        self.receivers.seal(batch);
+        self.receivers.seal(batch, self.receivers.is_closing());
     }
 
     fn close(&self) {
@@ -284,7 +287,7 @@ impl Workers for ThisProcess {
     fn held(&self) -> Usage {
         Usage {
             rejected: self.plans.rejected(),
-            ..self.receivers.held()
+            ..self.receivers.held(self.store.len())
         }
     }
 }

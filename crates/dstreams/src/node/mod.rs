@@ -5,6 +5,7 @@
 //! cannot be run or committed stops the context, with the batch, the operator and the cause.
 
 #[allow(missing_docs)] // public to `cluster` only
+mod durability;
 mod lane;
 mod local;
 mod mailbox;
@@ -20,9 +21,9 @@ mod workers;
 
 pub use running::{Running, Status, Summary};
 
-pub use lane::{LINGER, Seal};
+pub use durability::{Durability, ReportedWhen, of_master};
 pub use mailbox::{Inbox, Mailbox};
-pub use receivers::Receivers;
-pub use source::{Sources, open_source, run_source, say_reachable};
+pub use receivers::{NewReceiver, Receivers};
+pub use source::{open_source, say_reachable};
 pub use start::{replay, run_on};
 pub use workers::{Usage, Workers};

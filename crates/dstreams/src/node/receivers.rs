@@ -1,56 +1,110 @@
 //! [`Receivers`]: the receivers of one process, from the first record to the last.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dstreams_control::{BatchTime, Event, ReceiverId};
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::durability::{Durability, ReportedWhen};
 use super::lane::{Lane, Seal};
-use super::mailbox::Mailbox;
-use super::source::{Sources, run_source};
+use super::source::{Sources, open_source, run_source};
 use super::workers::Usage;
-use crate::blocks::BlockStore;
 use crate::blocks::Budget;
-use crate::checkpoint::Durable;
 use crate::checkpoint::recover::Restored;
+use crate::config::Config;
 use crate::error::Error;
-use crate::program::Description;
-use crate::program::Listener;
+use crate::program::{Listener, tell};
 use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
 
-/// How long the last blocks may take to the disk when the program has ended.
-const LAST_SYNC: Duration = Duration::from_secs(5);
+/// How long the last blocks may take to become safe when the program has ended.
+const LAST_BLOCKS: Duration = Duration::from_secs(5);
 
-/// The receivers of one process.
+/// The receivers of one process, and the sources that push to them.
+///
+/// Locks: that of `all` is held to add a receiver or to copy the list, and no other is taken meanwhile; nor are those
+/// of sources, dead letters and intakes held together.
 pub struct Receivers {
-    intakes: Vec<Arc<Intake>>,
-    store: Arc<BlockStore>,
-    mailbox: Mailbox,
-    /// Where the program is kept: what makes its blocks safe.
-    lanes: Vec<mpsc::UnboundedSender<Seal>>,
-    running_lanes: TaskTracker,
+    all: Mutex<Vec<Receiver>>,
+    lanes: TaskTracker,
     sources: Sources,
     budget: Budget,
     dead_letters: DeadLetters,
     closing: Closing,
+    config: Config,
     record_bytes: usize,
 }
 
+/// A receiver to be.
+pub struct NewReceiver {
+    /// Of which input.
+    pub input: u32,
+    /// What its blocks are called after.
+    pub id: ReceiverId,
+    /// How far each part of its source had come, of what was used longest ago first.
+    pub positions: Vec<(String, u64)>,
+}
+
+impl NewReceiver {
+    /// That of an input in the process of the master, after an earlier one where it left something.
+    pub fn of_master(input: u32, restored: Option<&Restored>) -> Self {
+        // Receivers of each process have names of their own: their blocks may be in one batch.
+        let first = restored.map_or(0, Restored::first_receiver);
+        let positions = restored.map(|restored| restored.positions(input));
+        NewReceiver {
+            input,
+            id: ReceiverId(first + u64::from(input)),
+            positions: positions.into_iter().flatten().collect(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Receiver {
+    intake: Arc<Intake>,
+    sealing: Sealing,
+}
+
+/// Who seals.
+#[derive(Clone)]
+enum Sealing {
+    /// Whoever asks: the blocks of the input are safe once they are held.
+    Asker(u32, Arc<dyn Durability>),
+    Lane(mpsc::UnboundedSender<Seal>),
+}
+
+impl Receiver {
+    fn seal(&self, seal: Seal) {
+        match &self.sealing {
+            // A lane ends with its last seal.
+            Sealing::Lane(lane) => drop(lane.send(seal)),
+            Sealing::Asker(input, durability) => {
+                let blocks = self.intake.seal(seal.last);
+                let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta).collect();
+                let held = Arc::clone(durability).keep(*input, &self.intake, blocks);
+                debug_assert!(matches!(held.now_or_never(), Some(Ok(()))));
+                durability.report(seal.batch, self.intake.receiver(), metas);
+            }
+        }
+    }
+}
+
 impl Receivers {
-    /// None yet; so many bytes is what they may hold.
-    pub fn new(store: &Arc<BlockStore>, mailbox: &Mailbox, bytes: usize) -> Self {
+    /// None yet, of a program with these settings; the budget is what they may hold.
+    pub fn new(config: &Config, budget: Budget) -> Self {
         Receivers {
-            intakes: Vec::new(),
-            store: Arc::clone(store),
-            mailbox: mailbox.clone(),
-            lanes: Vec::new(),
-            running_lanes: TaskTracker::new(),
+            all: Mutex::default(),
+            lanes: TaskTracker::new(),
             sources: Sources::default(),
-            budget: Budget::new(bytes),
+            budget,
             dead_letters: DeadLetters::default(),
             closing: Closing::default(),
+            config: config.clone(),
             record_bytes: usize::MAX,
         }
     }
@@ -61,45 +115,53 @@ impl Receivers {
         self
     }
 
-    /// Adds the receiver of an input; with a lane, and what an earlier process left, where the program is kept.
+    fn lock(&self) -> MutexGuard<'_, Vec<Receiver>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Receiver> {
+        self.lock().clone()
+    }
+
+    /// Adds the receiver of a stream, whose blocks are made safe like that.
     pub fn add(
-        &mut self,
-        input: u32,
-        parts: &Description,
-        kept: Option<(&Arc<Durable>, &Restored)>,
+        &self,
+        receiver: NewReceiver,
+        (stream, schema): (&str, SchemaRef),
+        durability: &Arc<dyn Durability>,
     ) -> Arc<Intake> {
-        let (name, schema) = parts.inputs().swap_remove(input as usize);
-        // Receivers of each process have names of their own: their blocks may be in one batch.
-        let first = kept.map_or(0, |(_, restored)| restored.first_receiver());
-        let receiver = ReceiverId(first + u64::from(input));
+        let NewReceiver {
+            input,
+            id,
+            positions,
+        } = receiver;
         let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
-        let intake = Intake::new(receiver, &name, schema, &parts.config, budget, dead)
-            .with_record_bytes(self.record_bytes);
-        let intake = Arc::new(match kept {
-            Some((_, restored)) => intake
-                .with_copies()
-                .with_positions(restored.positions(input)),
-            None => intake,
+        let intake = Intake::new(id, stream, schema, &self.config, budget, dead)
+            .with_record_bytes(self.record_bytes)
+            .with_positions(positions);
+        let (intake, sealing) = match durability.reported_when() {
+            ReportedWhen::Held => {
+                let sealing = Sealing::Asker(input, Arc::clone(durability));
+                (Arc::new(intake), sealing)
+            }
+            ReportedWhen::Sealed | ReportedWhen::Safe => {
+                let intake = Arc::new(intake.with_copies());
+                let lane = Lane::new(input, Arc::clone(&intake), Arc::clone(durability));
+                let (seals, asked) = mpsc::unbounded_channel();
+                self.lanes.spawn(lane.run(asked));
+                (intake, Sealing::Lane(seals))
+            }
+        };
+        self.lock().push(Receiver {
+            intake: Arc::clone(&intake),
+            sealing,
         });
-        if let Some((durable, _)) = kept {
-            let lane = Lane {
-                input,
-                intake: Arc::clone(&intake),
-                store: Arc::clone(&self.store),
-                durable: Arc::clone(durable),
-                mailbox: self.mailbox.clone(),
-            };
-            let (seals, asked) = mpsc::unbounded_channel();
-            self.running_lanes.spawn(lane.run(asked));
-            self.lanes.push(seals);
-        }
-        self.intakes.push(Arc::clone(&intake));
         intake
     }
 
     /// Dead letters go to this receiver from now on.
     pub fn take_dead_letters(&self, intake: &Arc<Intake>) {
-        self.dead_letters.connect(Arc::clone(intake));
+        self.dead_letters.connect(intake);
     }
 
     /// Runs the source that pushes to a receiver.
@@ -115,9 +177,33 @@ impl Receivers {
         self.sources.spawn(intake, run);
     }
 
+    /// Opens the source that pushes to a receiver, says where it listens if it does, and runs it. One that cannot be
+    /// opened has failed.
+    pub fn open_and_run(
+        &self,
+        mut source: Box<dyn Source>,
+        intake: &Arc<Intake>,
+        listener: Arc<dyn Listener>,
+        listens: impl FnOnce(SocketAddr) + Send + 'static,
+    ) {
+        let (of, closing) = (Arc::clone(intake), self.closing.clone());
+        self.sources.spawn(intake, async move {
+            match open_source(source.as_mut(), &of).await {
+                Ok(address) => {
+                    if let Some(address) = address {
+                        listens(address);
+                    }
+                    run_source(source, Ingest(of), closing, vec![listener]).await;
+                }
+                Err(error) => tell(&*listener, |l| l.source_failed(&of.stream, &error)),
+            }
+        });
+    }
+
     /// Their names.
     pub fn ids(&self) -> Vec<ReceiverId> {
-        let ids = self.intakes.iter().map(|intake| intake.receiver());
+        let all = self.lock();
+        let ids = all.iter().map(|receiver| receiver.intake.receiver());
         ids.collect()
     }
 
@@ -132,20 +218,21 @@ impl Receivers {
         self.closing.is_requested()
     }
 
-    /// Has every receiver seal what it has, and answer. When they are closing, each once its source has ended: it has
-    /// pushed what it had. That of dead letters is last, when all have.
-    pub fn seal(self: &Arc<Self>, batch: BatchTime) {
-        for at in 0..self.intakes.len() {
-            if !self.is_closing() {
-                self.seal_one(at, batch, false);
+    /// Has every receiver seal what it has, and answer. For the last time each once its source has ended: it has pushed
+    /// what it had. That of dead letters is last, when all have.
+    pub fn seal(self: &Arc<Self>, batch: BatchTime, last: bool) {
+        let seal = Seal { batch, last };
+        for receiver in self.all() {
+            if !last {
+                receiver.seal(seal);
                 continue;
             }
             let this = Arc::clone(self);
             tokio::spawn(async move {
-                let receiver = this.intakes[at].receiver();
-                let of_all = this.dead_letters.receiver() == Some(receiver);
-                this.sources.ended(Some(receiver).filter(|_| !of_all)).await;
-                this.seal_one(at, batch, true);
+                let id = receiver.intake.receiver();
+                let of_all = this.dead_letters.receiver() == Some(id);
+                this.sources.ended(Some(id).filter(|_| !of_all)).await;
+                receiver.seal(seal);
             });
         }
     }
@@ -155,45 +242,40 @@ impl Receivers {
         self.sources.hurry();
     }
 
-    /// Its lane does that where there is one.
-    fn seal_one(&self, at: usize, batch: BatchTime, last: bool) {
-        if let Some(lane) = self.lanes.get(at) {
-            // A lane ends with its last seal.
-            let _ = lane.send(Seal { batch, last });
-            return;
-        }
-        let intake = &self.intakes[at];
-        self.mailbox.send(Event::Reported {
-            batch,
-            receiver: intake.receiver(),
-            blocks: self.store.insert_all(intake.seal(last)),
-        });
-    }
-
-    /// What they hold, and their dead letters.
-    pub fn held(&self) -> Usage {
+    /// What they hold, and their dead letters; `blocks` is how many were sealed.
+    pub fn held(&self, blocks: usize) -> Usage {
+        let all = self.lock();
+        let forgotten = all.iter().map(|receiver| receiver.intake.forgotten());
         Usage {
             block_memory: self.budget.used(),
-            blocks: self.store.len(),
-            dead_letters: self.dead_letters.counts(),
+            blocks,
+            dead_letters: self.dead_letters(),
             rejected: Default::default(),
-            forgotten_producers: self.intakes.iter().map(|intake| intake.forgotten()).sum(),
+            forgotten_producers: forgotten.sum(),
         }
+    }
+
+    /// Number of dead letters of each stream.
+    pub fn dead_letters(&self) -> BTreeMap<String, u64> {
+        self.dead_letters.counts()
     }
 
     /// What no batch will take gives its memory back, and whoever pushes gets an error; where the program is kept,
     /// the next process has it. Sources end.
     pub async fn end(&self) {
-        for lane in &self.lanes {
-            let _ = lane.send(Seal {
-                batch: BatchTime(u64::MAX),
-                last: true,
-            });
+        let all = self.all();
+        for receiver in &all {
+            if let Sealing::Lane(lane) = &receiver.sealing {
+                let _ = lane.send(Seal {
+                    batch: BatchTime(u64::MAX),
+                    last: true,
+                });
+            }
         }
-        self.running_lanes.close();
+        self.lanes.close();
         // The disk may take no more; then nothing is acknowledged.
-        let _ = tokio::time::timeout(LAST_SYNC, self.running_lanes.wait()).await;
-        for intake in &self.intakes {
+        let _ = tokio::time::timeout(LAST_BLOCKS, self.lanes.wait()).await;
+        for Receiver { intake, .. } in &all {
             drop(intake.seal(true));
             intake.fail(Error::NotRunning);
         }
@@ -201,3 +283,6 @@ impl Receivers {
         self.dead_letters.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Dead letters: what could not become a record, kept with its reason.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dstreams_control::ReceiverId;
@@ -42,20 +42,21 @@ pub struct DeadLetters(Arc<Inner>);
 struct Inner {
     // Lock order L6 in ARCHITECTURE.md: before `intake`.
     counts: Mutex<BTreeMap<String, LetterCount>>,
-    intake: Mutex<Option<Arc<Intake>>>,
+    /// Not its owner: each intake has these dead letters, that of dead letters too.
+    intake: Mutex<Weak<Intake>>,
     /// Parts of streams that an earlier process has passed on letters of, and that were forgotten since.
     forgotten: Mutex<BTreeSet<String>>,
 }
 
 impl DeadLetters {
-    /// Passes dead letters on to this receiver.
-    pub fn connect(&self, intake: Arc<Intake>) {
-        *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Some(intake);
+    /// Passes dead letters on to this receiver, for as long as somebody else has it.
+    pub fn connect(&self, intake: &Arc<Intake>) {
+        *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(intake);
     }
 
-    fn intake(&self) -> Option<Arc<Intake>> {
+    pub(crate) fn intake(&self) -> Option<Arc<Intake>> {
         let intake = self.0.intake.lock();
-        intake.unwrap_or_else(PoisonError::into_inner).clone()
+        intake.unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// The receiver that they are passed on to, if there is one.
@@ -147,7 +148,7 @@ impl DeadLetters {
             let others = std::mem::take(&mut count.others);
             tracing::warn!(stream, others, "and so many other dead letters");
         }
-        *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
     }
 
     fn count(&self, stream: &str, producer: &str, letters: &[Letter]) {
@@ -257,7 +258,7 @@ mod tests {
             dead.clone(),
         );
         let intake = Arc::new(intake.with_copies());
-        dead.connect(Arc::clone(&intake));
+        dead.connect(&intake);
         let letters = (0..3).map(|at| letter(&"ä".repeat(50_000), at)).collect();
         let added = dead.add("lines", "someone", Some("file"), letters).await;
         assert_eq!(added, Some(0));

@@ -1,0 +1,230 @@
+//! [`Replicas`]: the blocks that a worker holds, its own and copies of others', and what makes its own safe.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dstreams::cluster::{Block, Durability, Intake, ReportedWhen};
+use dstreams::{BatchTime, Result};
+use dstreams_control::{BlockId, BlockMeta, ReceiverId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::journal::OnDisk;
+use super::replicate::{held, replicate};
+use crate::data::{CopyHeader, Received};
+use crate::execute::TaskRunner;
+use crate::link::{HeldBlock, Sender, ToMaster};
+
+/// The blocks of a worker between the master's welcome and the end of the link.
+pub struct Replicas {
+    /// This worker's number.
+    worker: u32,
+    site: Arc<TaskRunner>,
+    pub link: Sender<ToMaster>,
+    /// Where copies of new blocks go.
+    pub peer: watch::Sender<Option<(u32, String)>>,
+    copies: Mutex<Copies>,
+    /// How often the master was asked whether it hears.
+    asked: AtomicU64,
+    pub heard: watch::Sender<u64>,
+    pub on_disk: Option<Arc<OnDisk>>,
+    /// What could not be written, for which this worker ends.
+    pub failed: watch::Sender<Option<dstreams::Error>>,
+    /// Whether the last block that was to leave memory could not.
+    no_room: AtomicBool,
+}
+
+/// Blocks that other workers received.
+#[derive(Default)]
+struct Copies {
+    /// By the worker that received them.
+    of: HashMap<u32, BTreeMap<BlockId, HeldBlock>>,
+    /// Where receivers are, and of which input: others' that blocks are held of, and ours.
+    receivers: HashMap<ReceiverId, Received>,
+    lost: Vec<u32>,
+}
+
+impl Replicas {
+    /// None yet.
+    pub fn new(
+        worker: u32,
+        site: &Arc<TaskRunner>,
+        link: &Sender<ToMaster>,
+        on_disk: Option<Arc<OnDisk>>,
+    ) -> Self {
+        Replicas {
+            worker,
+            site: Arc::clone(site),
+            link: link.clone(),
+            peer: watch::Sender::new(None),
+            copies: Mutex::default(),
+            asked: AtomicU64::new(0),
+            heard: watch::Sender::new(0),
+            on_disk,
+            failed: watch::Sender::new(None),
+            no_room: AtomicBool::new(false),
+        }
+    }
+
+    /// The store's lock is taken while this is held, never the other way round.
+    fn lock(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more can be made safe here.
+    pub async fn fail(&self, error: dstreams::Error) {
+        self.failed.send_replace(Some(error));
+        std::future::pending().await
+    }
+
+    /// Waits until the master knows what was said so far. Never, when it has given this worker up.
+    pub async fn heard(&self) {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        self.link.say(&ToMaster::Hear { number });
+        // The sender is ours.
+        let _ = self
+            .heard
+            .subscribe()
+            .wait_for(|heard| *heard >= number)
+            .await;
+    }
+
+    /// An input is received here.
+    pub fn receives(&self, input: u32, receiver: ReceiverId) {
+        let received = Received {
+            worker: self.worker,
+            input,
+        };
+        self.lock().receivers.insert(receiver, received);
+    }
+
+    /// Holds a copy of another worker's block, which `sender` sent.
+    pub async fn take_copy(
+        &self,
+        sender: u32,
+        received: Received,
+        block: Block,
+    ) -> Result<(), Status> {
+        let held = held(received.input, &block);
+        let id = block.meta.id;
+        let block = Arc::new(block);
+        {
+            // Until the fence nothing is refused, after it everything: what is held then is told.
+            let mut copies = self.lock();
+            if copies.lost.contains(&sender) {
+                return Err(Status::failed_precondition(format!(
+                    "worker {sender} is not of this cluster any more"
+                )));
+            }
+            copies.receivers.insert(id.receiver, received);
+            let of = copies.of.entry(received.worker).or_default();
+            of.insert(id, held.clone());
+            self.site.store.insert(block);
+        }
+        self.make_room().await;
+        self.link.say(&ToMaster::Stored { blocks: vec![held] });
+        Ok(())
+    }
+
+    /// Holds a block; others leave memory where it is full.
+    pub async fn hold(&self, block: Arc<Block>) {
+        self.site.store.insert(block);
+        self.make_room().await;
+    }
+
+    /// A block that cannot be written to a file stays in memory: receiving waits when that is full.
+    async fn make_room(&self) {
+        let made = self.site.store.make_room().await;
+        let stayed = self.no_room.swap(made.is_err(), Ordering::Relaxed);
+        match made {
+            // Once, and not for each block.
+            Err(error) if !stayed => tracing::warn!(%error, "blocks stay in memory"),
+            Ok(()) if stayed => tracing::info!("blocks leave memory again"),
+            _ => {}
+        }
+    }
+
+    /// Gives another worker a copy of a block, for one that was lost.
+    pub fn copy(self: &Arc<Self>, id: BlockId, to: u32, address: String) {
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let copied = match this.site.store.fetch(id).await {
+                Ok(Some(block)) => this.send_copy(&block, &address).await,
+                Ok(None) => Err(Status::not_found("it is not held")),
+                Err(error) => Err(Status::internal(error.to_string())),
+            };
+            if let Err(status) = copied {
+                tracing::warn!(block = %id, to, %status, "not copied");
+                this.link.say(&ToMaster::CopyFailed { block: id, to });
+            }
+        });
+    }
+
+    /// Has the worker at `address` hold a block that is held here.
+    pub async fn send_copy(&self, block: &Block, address: &str) -> Result<(), Status> {
+        let received = self.lock().receivers.get(&block.meta.id.receiver).copied();
+        let received = received.ok_or_else(|| Status::not_found("a block of nobody"))?;
+        let header = CopyHeader::of(self.worker, received, block);
+        self.site.peers.copy(&header, block, address).await
+    }
+
+    /// Refuses copies of this worker from now on, and says which are held.
+    pub fn fence(&self, lost: u32) {
+        let mut copies = self.lock();
+        copies.lost.push(lost);
+        let blocks = copies.of.remove(&lost).unwrap_or_default();
+        let blocks = blocks.into_values().collect();
+        self.link.say(&ToMaster::Fenced { lost, blocks });
+    }
+
+    /// Whether the master has given this worker up, and has been told what is held of it.
+    pub fn refuses(&self, worker: u32) -> bool {
+        self.lock().lost.contains(&worker)
+    }
+
+    /// No batch needs these blocks.
+    pub fn drop_blocks(&self, blocks: &[BlockId]) {
+        self.site.store.forget(blocks);
+        let mut copies = self.lock();
+        for of in copies.of.values_mut() {
+            for block in blocks {
+                of.remove(block);
+            }
+        }
+    }
+}
+
+/// A block is safe when a peer holds it too and the master knows, and it is on disk where the program is kept in a
+/// directory.
+impl Durability for Replicas {
+    fn reported_when(&self) -> ReportedWhen {
+        ReportedWhen::Safe
+    }
+
+    fn keep(
+        self: Arc<Self>,
+        input: u32,
+        intake: &Intake,
+        blocks: Vec<Arc<Block>>,
+    ) -> BoxFuture<'static, Result<()>> {
+        let schema = Arc::clone(&intake.schema);
+        async move {
+            replicate(&self, input, &schema, &blocks).await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn report(&self, batch: BatchTime, receiver: ReceiverId, blocks: Vec<BlockMeta>) {
+        self.link.say(&ToMaster::Reported {
+            batch,
+            receiver,
+            blocks,
+        });
+    }
+
+    fn forget(&self, _input: u32, _parts: &[Arc<str>]) {}
+}
