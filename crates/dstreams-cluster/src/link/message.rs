@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::Directory;
 
 /// Version of these messages.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,6 +77,8 @@ pub enum ToMaster {
     Listening { input: u32, address: String },
     /// A source has ended: by itself, or with an error.
     SourceEnded { input: u32, failure: Option<String> },
+    /// Parts of a source are no more, and never come again.
+    PartsGone { input: u32, parts: Vec<String> },
     /// What it holds, now and then.
     Holds(Holds),
     /// The state for a checkpoint was taken: what is installed later is not in it.

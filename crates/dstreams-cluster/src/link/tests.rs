@@ -93,6 +93,8 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         }),
         (any::<u32>(), prop::option::of(text()))
             .prop_map(|(input, failure)| ToMaster::SourceEnded { input, failure }),
+        (any::<u32>(), prop::collection::vec(text(), 0..3))
+            .prop_map(|(input, parts)| ToMaster::PartsGone { input, parts }),
         (any::<usize>(), letters).prop_map(|(blocks, dead_letters)| {
             ToMaster::Holds(Holds {
                 blocks,

@@ -142,6 +142,13 @@ impl Hub {
                 self.changed();
             }
             ToMaster::SourceEnded { input, failure } => self.source_ended(id, input, failure),
+            ToMaster::PartsGone { input, parts } => {
+                let parts: Vec<Arc<str>> = parts.into_iter().map(Into::into).collect();
+                if let Some(durable) = self.durable.get() {
+                    durable.forget(input, &parts);
+                }
+                self.step(ClusterEvent::PartsGone { input, parts });
+            }
             ToMaster::Holds(holds) => {
                 if let Some(worker) = self.lock().workers.get_mut(&id) {
                     worker.holds = holds;

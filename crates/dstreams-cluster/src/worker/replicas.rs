@@ -226,5 +226,8 @@ impl Durability for Replicas {
         });
     }
 
-    fn forget(&self, _input: u32, _parts: &[Arc<str>]) {}
+    fn forget(&self, input: u32, parts: &[Arc<str>]) {
+        let parts = parts.iter().map(|part| part.to_string()).collect();
+        self.link.say(&ToMaster::PartsGone { input, parts });
+    }
 }

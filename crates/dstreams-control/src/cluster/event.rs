@@ -65,6 +65,14 @@ pub enum ClusterEvent {
         /// The input.
         input: u32,
     },
+    /// Parts of the source of an input are no more, and never come again: where it goes on elsewhere, it is not told how
+    /// far they had come.
+    PartsGone {
+        /// The input; one whose source runs on one worker.
+        input: u32,
+        /// Their names.
+        parts: Vec<Arc<str>>,
+    },
     /// A client with this producer name connected to this worker, which takes nothing of it before `Grant`. Each claim is
     /// answered, by `Grant` or `Refuse`, unless the worker is lost.
     Claim {

@@ -92,6 +92,10 @@ impl Cluster {
                 blocks.into_iter().for_each(|block| self.forget(block));
             }
             ClusterEvent::SourceEnded { input } => self.receivers.source_ended(input),
+            ClusterEvent::PartsGone { input, parts } => {
+                let parts = parts.into_iter();
+                parts.for_each(|part| self.producers.gone((input, part)));
+            }
             ClusterEvent::Claim {
                 input,
                 producer,

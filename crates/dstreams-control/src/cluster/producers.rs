@@ -227,6 +227,18 @@ impl Producers {
         }
     }
 
+    /// A part of a source is no more. What a connection has of that name stays.
+    pub(super) fn gone(&mut self, key: Key) {
+        let free = |it: &Producer| matches!(it.owner, Owner::Nobody) && it.waiting.is_none();
+        if !self.of_sources.contains(&key.0) || !self.all.get(&key).is_some_and(free) {
+            return;
+        }
+        if let Some(it) = self.all.remove(&key) {
+            self.parts = self.parts.saturating_sub(1);
+            self.idle.remove(&(it.turn, key));
+        }
+    }
+
     /// How far each part of an input's source is safe, by name.
     pub(super) fn positions(&self, input: u32, receivers: &Receivers) -> Vec<(Arc<str>, u64)> {
         let first = (input, Arc::from(""));

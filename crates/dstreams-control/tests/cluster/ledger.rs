@@ -254,7 +254,9 @@ impl Ledger {
                 }
             }
             ClusterEvent::Committed { batch } => self.committed = self.committed.max(Some(*batch)),
-            ClusterEvent::Drain { .. } | ClusterEvent::SourceEnded { .. } => {}
+            ClusterEvent::Drain { .. }
+            | ClusterEvent::SourceEnded { .. }
+            | ClusterEvent::PartsGone { .. } => {}
         }
     }
 

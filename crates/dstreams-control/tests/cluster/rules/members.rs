@@ -80,6 +80,21 @@ fn inputs_are_received_where_their_kind_says() {
     assert_eq!(it.input_of(ReceiverId(4)), None);
 }
 
+/// Files that were removed, say. A client of that name is somebody else.
+#[test]
+fn parts_of_a_source_that_are_gone_are_not_told() {
+    let mut config = ClusterConfig::new(vec![InputKind::One, InputKind::Everywhere], 0);
+    config.known = vec![mark(0, "gone", 70), mark(0, "left", 7), mark(1, "gone", 9)];
+    let mut it = Cluster::new(config);
+    for input in [0, 1] {
+        let parts = vec![Arc::from("gone"), Arc::from("never")];
+        assert_eq!(it.step(ClusterEvent::PartsGone { input, parts }), []);
+    }
+    let first = goes_on((W1, 0, 3), &[("left", 7)]);
+    assert_eq!(it.step(join(W1)), [receive(W1, 1, 2), first]);
+    assert_eq!(it.remembered_producers(), 2);
+}
+
 /// What is in a block that survives, or was forgotten, is not read again; what follows a gap is.
 #[test]
 fn a_source_goes_on_where_it_is_safe() {
