@@ -8,7 +8,7 @@
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::{format_ident, quote};
-use syn::{Data, DeriveInput, Error, Fields, parse_macro_input};
+use syn::{Data, DeriveInput, Error, Fields, FieldsNamed, parse_macro_input};
 
 /// Makes a struct a record; see the crate's documentation.
 #[proc_macro_derive(Record, attributes(record))]
@@ -22,30 +22,7 @@ pub fn derive_record(input: TokenStream) -> TokenStream {
 fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
     let key = is_key(input)?;
     let name = &input.ident;
-    if !input.generics.params.is_empty() {
-        return Err(Error::new_spanned(
-            &input.generics,
-            "a record has no type or lifetime parameters: its columns must be known",
-        ));
-    }
-    let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(
-            name,
-            "Record can be derived for structs only; model variants as a struct with Option fields",
-        ));
-    };
-    let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new_spanned(
-            name,
-            "Record needs named fields: they name the columns; for unnamed ones use a tuple",
-        ));
-    };
-    if fields.named.is_empty() {
-        return Err(Error::new_spanned(
-            name,
-            "a record needs at least one field",
-        ));
-    }
+    let fields = fields_of(input)?;
     let vis = &input.vis;
     let row = format_ident!("{name}Ref");
     let cols = format_ident!("{name}Cols");
@@ -56,15 +33,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
         .filter_map(|f| f.ident.as_ref())
         .collect();
     let ty: Vec<_> = fields.named.iter().map(|f| &f.ty).collect();
-    let column = fields.named.iter().map(column_name);
-    let column = column.collect::<Result<Vec<_>, _>>()?;
-    let mut once = std::collections::BTreeSet::new();
-    for (name, field) in column.iter().zip(&fields.named) {
-        if !once.insert(name) {
-            let error = format!("there are two columns `{name}`; each has a name of its own");
-            return Err(Error::new_spanned(field, error));
-        }
-    }
+    let column = column_names(fields)?;
     let first = field[0];
     let keys = key.then(|| {
         quote! {
@@ -149,6 +118,50 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
         }
         #keys
     })
+}
+
+/// The fields of a struct that can be a record.
+fn fields_of(input: &DeriveInput) -> Result<&FieldsNamed, Error> {
+    let name = &input.ident;
+    if !input.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &input.generics,
+            "a record has no type or lifetime parameters: its columns must be known",
+        ));
+    }
+    let Data::Struct(data) = &input.data else {
+        return Err(Error::new_spanned(
+            name,
+            "Record can be derived for structs only; model variants as a struct with Option fields",
+        ));
+    };
+    let Fields::Named(fields) = &data.fields else {
+        return Err(Error::new_spanned(
+            name,
+            "Record needs named fields: they name the columns; for unnamed ones use a tuple",
+        ));
+    };
+    if fields.named.is_empty() {
+        return Err(Error::new_spanned(
+            name,
+            "a record needs at least one field",
+        ));
+    }
+    Ok(fields)
+}
+
+/// The column of each field; no two have one name.
+fn column_names(fields: &FieldsNamed) -> Result<Vec<String>, Error> {
+    let column = fields.named.iter().map(column_name);
+    let column = column.collect::<Result<Vec<_>, _>>()?;
+    let mut once = std::collections::BTreeSet::new();
+    for (name, field) in column.iter().zip(&fields.named) {
+        if !once.insert(name) {
+            let error = format!("there are two columns `{name}`; each has a name of its own");
+            return Err(Error::new_spanned(field, error));
+        }
+    }
+    Ok(column)
 }
 
 /// Whether `#[record(key)]` is there.

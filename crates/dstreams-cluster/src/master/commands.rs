@@ -1,7 +1,9 @@
 //! What the cluster machine decides, carried out: each command is a message to a worker, or to the master's loop.
 
-use dstreams_control::Event;
-use dstreams_control::cluster::ClusterCommand;
+use std::sync::Arc;
+
+use dstreams_control::cluster::{ClusterCommand, WorkerId};
+use dstreams_control::{Event, ReceiverId};
 
 use super::hub::{Hub, HubState, lost_state};
 use crate::link::ToWorker;
@@ -15,17 +17,7 @@ impl Hub {
                 input,
                 receiver,
                 positions,
-            } => {
-                let positions = positions.iter().map(|(part, at)| (part.to_string(), *at));
-                let receive = ToWorker::Receive {
-                    input,
-                    receiver,
-                    positions: positions.collect(),
-                };
-                state.say(worker, &receive);
-                state.receivers.entry(worker).or_default().insert(receiver);
-                self.mailbox.send(Event::Joined { receiver });
-            }
+            } => self.receive(state, worker, (input, receiver), &positions),
             ClusterCommand::Peer { worker, to } => {
                 let to = to.and_then(|to| Some((to.0, state.address(to)?)));
                 state.say(worker, &ToWorker::Peer { to });
@@ -88,15 +80,7 @@ impl Hub {
                 next,
             } => {
                 tracing::debug!(partition, %holder, ?standby, ?next, "partition assigned");
-                if let Some(restoring) = state.restoring.get(&partition) {
-                    let restore = ToWorker::Restore {
-                        partition,
-                        batch: restoring.batch,
-                        sources: restoring.sources.clone(),
-                        copy: restoring.copy,
-                    };
-                    state.say(holder, &restore);
-                }
+                restore(state, partition, holder);
             }
             ClusterCommand::CopyState {
                 partition,
@@ -124,5 +108,37 @@ impl Hub {
                 state.drained.insert(worker);
             }
         }
+    }
+
+    /// Has a worker run the receiver of an input.
+    fn receive(
+        &self,
+        state: &mut HubState,
+        worker: WorkerId,
+        (input, receiver): (u32, ReceiverId),
+        positions: &[(Arc<str>, u64)],
+    ) {
+        let positions = positions.iter().map(|(part, at)| (part.to_string(), *at));
+        let receive = ToWorker::Receive {
+            input,
+            receiver,
+            positions: positions.collect(),
+        };
+        state.say(worker, &receive);
+        state.receivers.entry(worker).or_default().insert(receiver);
+        self.mailbox.send(Event::Joined { receiver });
+    }
+}
+
+/// Has the primary of a partition take its state from a checkpoint, where the program has just begun.
+fn restore(state: &mut HubState, partition: u32, primary: WorkerId) {
+    if let Some(restoring) = state.restoring.get(&partition) {
+        let restore = ToWorker::Restore {
+            partition,
+            batch: restoring.batch,
+            sources: restoring.sources.clone(),
+            copy: restoring.copy,
+        };
+        state.say(primary, &restore);
     }
 }

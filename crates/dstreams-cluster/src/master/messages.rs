@@ -69,22 +69,7 @@ impl Hub {
                 input,
                 producer,
                 token,
-            } => {
-                let mut state = self.lock();
-                state.next_claim += 1;
-                let number = state.next_claim;
-                state.claims.insert(number, (id, token));
-                let claim = ClusterEvent::Claim {
-                    input,
-                    producer: producer.into(),
-                    worker: id,
-                    token: number,
-                };
-                // The order of the numbers is the order of the claims.
-                self.step_in(&mut state, claim);
-                drop(state);
-                self.changed();
-            }
+            } => self.claim(id, input, producer, token),
             ToMaster::Revoked {
                 input,
                 producer,
@@ -156,6 +141,24 @@ impl Hub {
             }
             ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
         }
+    }
+
+    /// A worker asks for the right to take the records of a producer.
+    fn claim(&self, worker: WorkerId, input: u32, producer: String, token: u64) {
+        let mut state = self.lock();
+        state.next_claim += 1;
+        let number = state.next_claim;
+        state.claims.insert(number, (worker, token));
+        let claim = ClusterEvent::Claim {
+            input,
+            producer: producer.into(),
+            worker,
+            token: number,
+        };
+        // The order of the numbers is the order of the claims.
+        self.step_in(&mut state, claim);
+        drop(state);
+        self.changed();
     }
 
     /// A source that ran on a worker has ended.

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow_flight::FlightData;
 use dstreams::cluster::{BlockStore, Bounds, Description, Room, States, say_reachable};
 use dstreams::{Error, Result, StreamContext};
+use futures::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::WorkerCalls;
@@ -203,22 +205,8 @@ async fn epoch(
         pid: std::process::id(),
         cores: options.cores,
     });
-    let connected = async {
-        let mut client = peers.client(&options.master)?;
-        client.do_exchange(peers.request(said)).await
-    };
-    let mut heard = match connected.await {
-        Ok(answers) => Heard::new(answers.into_inner()),
-        Err(status) if status.code() == tonic::Code::Unauthenticated => {
-            return Err(refused(&options.master, status.message()));
-        }
-        Err(status) => return Ok(EpochEnd::Link(status.message().to_owned())),
-    };
-    let (worker, arguments) = match next(&mut heard).await {
-        Ok(ToWorker::Welcome { worker, arguments }) => (worker, arguments),
-        Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
-        Ok(ToWorker::End) => return Ok(EpochEnd::Program),
-        Ok(_) => return Ok(EpochEnd::Link("a master that does not greet".into())),
+    let (mut heard, worker, arguments) = match greet(&options.master, &peers, said).await? {
+        Ok(welcomed) => welcomed,
         Err(end) => return Ok(end),
     };
     let mut context = program(&arguments)?;
@@ -239,18 +227,9 @@ async fn epoch(
     let _serving = stop.drop_guard();
     welcome();
     joined(worker, &address);
-    let (partitions, engine, incarnation) = loop {
-        match next(&mut heard).await {
-            Ok(ToWorker::Begin {
-                partitions,
-                engine,
-                incarnation,
-            }) => break (partitions, engine, incarnation),
-            Ok(ToWorker::Refused { reason }) => return Err(refused(&options.master, &reason)),
-            Ok(ToWorker::End) => return Ok(EpochEnd::Program),
-            Ok(_) => {}
-            Err(end) => return Ok(end),
-        }
+    let (partitions, engine, incarnation) = match begin(&options.master, &mut heard).await? {
+        Ok(begun) => begun,
+        Err(end) => return Ok(end),
     };
     let plans = Arc::new(parts.plans(partitions)?);
     let rows_per_batch = parts.config.rows_per_batch;
@@ -273,27 +252,10 @@ async fn epoch(
     let bound = host_of(bound);
     let hosts = (bound.as_str(), host.as_str());
     let exchanges = &work_dir.exchanges.path;
-    // It ends by itself when the master was silent for some minutes, or the engine stopped it. Whether the master is
-    // lost is for the link to say.
-    let executor = async {
-        let mut tries = EXECUTORS;
-        loop {
-            let began = Instant::now();
-            let (site, engine) = (Arc::clone(&site), engine.clone());
-            let ended = executor::run(worker, site, hosts, engine, options.cores, exchanges).await;
-            tries = if began.elapsed() > LONG {
-                EXECUTORS
-            } else {
-                tries - 1
-            };
-            match ended {
-                Err(error) if tries == 0 => return error.to_string(),
-                Ok(()) if tries == 0 => return "the executor was stopped".to_owned(),
-                ended => tracing::warn!(?ended, "the engine's executor ended; another one starts"),
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    };
+    let executor = keep_executing(|| {
+        let (site, engine) = (Arc::clone(&site), engine.clone());
+        executor::run(worker, site, hosts, engine, options.cores, exchanges)
+    });
     tokio::spawn(tell_holds(Arc::clone(&epoch), link.clone()));
     link.say(&ToMaster::Ready);
     let heeding = async {
@@ -313,6 +275,74 @@ async fn epoch(
             _ => Ok(EpochEnd::Link("another master has taken its journal".into())),
         },
         ended = executor => Ok(EpochEnd::Link(ended)),
+    }
+}
+
+/// Opens the link to the master, and waits for its welcome: the worker's number, and the arguments of the program.
+async fn greet(
+    master: &str,
+    peers: &Peers,
+    said: impl Stream<Item = FlightData> + Send + 'static,
+) -> Result<Result<(Heard<ToWorker>, u32, Vec<String>), EpochEnd>> {
+    let connected = async {
+        let mut client = peers.client(master)?;
+        client.do_exchange(peers.request(said)).await
+    };
+    let mut heard = match connected.await {
+        Ok(answers) => Heard::new(answers.into_inner()),
+        Err(status) if status.code() == tonic::Code::Unauthenticated => {
+            return Err(refused(master, status.message()));
+        }
+        Err(status) => return Ok(Err(EpochEnd::Link(status.message().to_owned()))),
+    };
+    Ok(match next(&mut heard).await {
+        Ok(ToWorker::Welcome { worker, arguments }) => Ok((heard, worker, arguments)),
+        Ok(ToWorker::Refused { reason }) => return Err(refused(master, &reason)),
+        Ok(ToWorker::End) => Err(EpochEnd::Program),
+        Ok(_) => Err(EpochEnd::Link("a master that does not greet".into())),
+        Err(end) => Err(end),
+    })
+}
+
+/// Waits for the program to begin: the number of partitions, the address of the engine's scheduler, and the incarnation
+/// of the program.
+async fn begin(
+    master: &str,
+    heard: &mut Heard<ToWorker>,
+) -> Result<Result<(usize, String, Option<u64>), EpochEnd>> {
+    loop {
+        match next(heard).await {
+            Ok(ToWorker::Begin {
+                partitions,
+                engine,
+                incarnation,
+            }) => return Ok(Ok((partitions, engine, incarnation))),
+            Ok(ToWorker::Refused { reason }) => return Err(refused(master, &reason)),
+            Ok(ToWorker::End) => return Ok(Err(EpochEnd::Program)),
+            Ok(_) => {}
+            Err(end) => return Ok(Err(end)),
+        }
+    }
+}
+
+/// Runs the engine's executor, again when it ends; returns why it will not be tried again. It ends by itself when the
+/// master was silent for some minutes, or the engine stopped it: the link decides whether the master is lost.
+async fn keep_executing<F: Future<Output = Result<()>>>(run: impl Fn() -> F) -> String {
+    let mut tries = EXECUTORS;
+    loop {
+        let began = Instant::now();
+        let ended = run().await;
+        tries = if began.elapsed() > LONG {
+            EXECUTORS
+        } else {
+            tries - 1
+        };
+        match ended {
+            Err(error) if tries == 0 => return error.to_string(),
+            Ok(()) if tries == 0 => return "the executor was stopped".to_owned(),
+            ended => tracing::warn!(?ended, "the engine's executor ended; another one starts"),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

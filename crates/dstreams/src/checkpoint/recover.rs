@@ -1,13 +1,13 @@
 //! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::cluster::Mark;
-use dstreams_control::durable::{self, Covered, Needs, Replay};
-use dstreams_control::{BatchTime, BlockMeta, ReceiverId};
+use dstreams_control::durable::{self, Covered, Needs, Replay, Restart};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::block_journal;
 use super::block_journal::Ended;
@@ -22,7 +22,7 @@ use super::{Durable, Tickets};
 use crate::blocks::Block;
 use crate::error::{Error, Result};
 use crate::journal::{
-    DirLock, Journal, JournalEntry, Opening, Ticket, random_name, read, read_taken,
+    DirLock, Journal, JournalContents, JournalEntry, Opening, Ticket, random_name, read, read_taken,
 };
 
 /// What an earlier process left.
@@ -184,24 +184,9 @@ impl Durable {
             let bytes = found.torn;
             tracing::info!(bytes, "the journal's end was never synced, and is cut");
         }
-        let (mut replay, mut blocks) = (Replay::new(point), HashMap::new());
+        let mut replay = Replay::new(point);
         let next = found.next();
-        for (_, entry) in found.entries {
-            let (entry, block) = without_records(entry, schemas)?;
-            replay.take(entry);
-            blocks.extend(block.map(|block| (block.meta.id, block)));
-        }
-        let mut ended = Ended::default();
-        for journal in block_journal::take_all(dir)? {
-            let mut receivers = BTreeSet::new();
-            for (_, entry) in read_taken(&journal)?.entries {
-                let (entry, block) = without_records(entry, schemas)?;
-                replay.take(entry);
-                receivers.extend(block.as_ref().map(|block| block.meta.id.receiver));
-                blocks.extend(block.map(|block| (block.meta.id, block)));
-            }
-            ended.add(journal, receivers);
-        }
+        let (mut blocks, ended) = read_journals(found, dir, schemas, &mut replay)?;
         let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
         let process = u32::try_from(restart.incarnation).map_err(|_| {
             wrong("its program was started too often; begin anew in an empty directory".into())
@@ -211,14 +196,7 @@ impl Durable {
         restart.covered.close_before(first_receiver, open);
         restart.controller.set_aside_before =
             u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
-        if let Some(last) = restart.controller.last_cut
-            && last.0 % newest.program.interval_ms != 0
-        {
-            return Err(wrong(format!(
-                "its last batch, {last}, is none of a program with an interval of {} ms; start the program that wrote it",
-                newest.program.interval_ms
-            )));
-        }
+        check_interval(restart.controller.last_cut, newest.program.interval_ms)?;
         // Nothing is removed, or begun, before it is known that this program can go on here.
         if state.is_some() {
             newest.remove_others(&store).await?;
@@ -230,21 +208,13 @@ impl Durable {
         };
         let journal = Journal::open(dir, next, Some(opening), Some(lock.owner().clone()))?;
         let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
+        let checkpoint = state.as_ref().map(|(manifest, _)| manifest.batch());
+        let lineage = lineage_of(checkpoint, &restart);
         let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
         let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
         let mut marks = OffsetTable::of(offsets.clone(), bound);
         for (input, block) in &blocks {
             marks.received(*input, block);
-        }
-        let mut lineage = Lineage {
-            checkpoint: state.as_ref().map(|(manifest, _)| manifest.batch()),
-            ..Lineage::default()
-        };
-        for (batch, blocks) in &restart.committed {
-            lineage.cut(*batch, blocks, true);
-        }
-        for (batch, blocks) in &restart.controller.pending {
-            lineage.cut(*batch, blocks, false);
         }
         let restored = Restored {
             incarnation: restart.incarnation,
@@ -272,6 +242,59 @@ impl Durable {
         };
         Ok((Arc::new(durable), restored))
     }
+}
+
+/// Reads the journal of the master, then those that workers left, into the restart that they describe; returns the blocks
+/// that they hold.
+fn read_journals(
+    found: JournalContents,
+    dir: &Path,
+    schemas: &[SchemaRef],
+    replay: &mut Replay,
+) -> Result<(HashMap<BlockId, Arc<Block>>, Ended)> {
+    let mut blocks = HashMap::new();
+    for (_, entry) in found.entries {
+        let (entry, block) = without_records(entry, schemas)?;
+        replay.take(entry);
+        blocks.extend(block.map(|block| (block.meta.id, block)));
+    }
+    let mut ended = Ended::default();
+    for journal in block_journal::take_all(dir)? {
+        let mut receivers = BTreeSet::new();
+        for (_, entry) in read_taken(&journal)?.entries {
+            let (entry, block) = without_records(entry, schemas)?;
+            replay.take(entry);
+            receivers.extend(block.as_ref().map(|block| block.meta.id.receiver));
+            blocks.extend(block.map(|block| (block.meta.id, block)));
+        }
+        ended.add(journal, receivers);
+    }
+    Ok((blocks, ended))
+}
+
+/// A batch ends at a multiple of the interval.
+fn check_interval(last_cut: Option<BatchTime>, interval_ms: u64) -> Result<()> {
+    match last_cut {
+        Some(last) if last.0 % interval_ms != 0 => Err(wrong(format!(
+            "its last batch, {last}, is none of a program with an interval of {interval_ms} ms; start the program that wrote it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The batches that are known, and the blocks of those since the checkpoint.
+fn lineage_of(checkpoint: Option<BatchTime>, restart: &Restart) -> Lineage {
+    let mut lineage = Lineage {
+        checkpoint,
+        ..Lineage::default()
+    };
+    for (batch, blocks) in &restart.committed {
+        lineage.cut(*batch, blocks, true);
+    }
+    for (batch, blocks) in &restart.controller.pending {
+        lineage.cut(*batch, blocks, false);
+    }
+    lineage
 }
 
 /// What is in the state or in a block, where these are in the state. Others are of batches after it.
