@@ -46,6 +46,8 @@ pub enum ToMaster {
     },
     /// Copies of the lost worker are refused from now on; these of its blocks are held.
     Fenced { lost: u32, blocks: Vec<HeldBlock> },
+    /// Copies of all others are refused from now on; these of their blocks are held.
+    Retired { blocks: Vec<HeldBlock> },
     /// A block that was to be copied was not.
     CopyFailed { block: BlockId, to: u32 },
     /// A producer has connected.
@@ -158,6 +160,8 @@ pub enum ToWorker {
     Hurry,
     /// Refuse copies of this worker, and say which are held.
     Fence { lost: u32 },
+    /// Refuse copies of everybody, and say which are held: what drains is about to leave.
+    Retire,
     /// Copy a block.
     Copy {
         block: BlockId,

@@ -121,16 +121,17 @@ impl Remote {
         snapshot: &Snapshot,
     ) {
         let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
-        let mut before = Vec::with_capacity(snapshot.holders.len());
         for (partition, ran) in (0u32..).zip(&snapshot.holders) {
-            before.push(self.hub.version(ran.holder, partition));
             self.hub.installed(ran.holder, partition, batch, None);
         }
+        // By what is committed, and not by what the holder had: when the batch runs again, that has it already.
+        let complete = |hub: &Hub, worker, partition: u32| {
+            hub.has_all(worker, partition) && !hub.is_behind(worker, partition)
+        };
         // Not only those of the snapshot: who was assigned meanwhile needs this batch too. Who is assigned from now on
         // is sent a state that has it.
         let now = self.hub.holders(snapshot.holders.len());
-        let then = snapshot.holders.iter().zip(before);
-        for ((partition, (ran, before)), now) in (0u32..).zip(then).zip(now) {
+        for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
             let name = engine_name(ran.holder.0);
             let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
                 continue;
@@ -145,9 +146,8 @@ impl Remote {
                     states: states.to_vec(),
                     from: from.clone(),
                 };
-                let known = self.hub.version(other, partition);
+                let complete = complete(&self.hub, other, partition);
                 self.hub.say(other, &install);
-                let complete = known >= before && !self.hub.is_behind(other, partition);
                 if complete || other == now.holder {
                     waiting.push((partition, other));
                 }
@@ -157,12 +157,24 @@ impl Remote {
         self.hub
             .until(|hub| {
                 let workers = hub.workers();
-                let done = waiting.iter().all(|(partition, standby)| {
-                    hub.version(*standby, *partition) >= Some(batch)
-                        || !workers.contains_key(standby)
-                        || hub.is_behind(*standby, *partition)
+                let lacks = |worker, partition| {
+                    hub.version(worker, partition) < Some(batch)
+                        && workers.contains_key(&worker)
+                        && !hub.is_behind(worker, partition)
+                };
+                let done = waiting
+                    .iter()
+                    .all(|(partition, other)| !lacks(*other, *partition));
+                // One that has become standby since, with all up to the batch before, is needed with this one: the
+                // standby before may be gone.
+                let now = hub.holders(snapshot.holders.len());
+                let standbys = now.iter().map(|of| of.as_ref().and_then(|of| of.standby));
+                let followed = (0u32..).zip(standbys).all(|(partition, standby)| {
+                    standby.is_none_or(|standby| {
+                        !complete(hub, standby, partition) || !lacks(standby, partition)
+                    })
                 });
-                done.then_some(())
+                (done && followed).then_some(())
             })
             .await;
     }

@@ -103,6 +103,7 @@ impl Hub {
                     None => self.break_off(state, lost_state(partition)),
                 }
             }
+            ClusterCommand::Retire { worker } => state.say(worker, &ToWorker::Retire),
             ClusterCommand::Drained { worker } => {
                 tracing::info!(%worker, "drained");
                 state.drained.insert(worker);

@@ -261,6 +261,11 @@ impl Hub {
         self.lock().cluster.needs()
     }
 
+    /// Whether a worker with a part in a partition of state has all that took effect.
+    pub fn has_all(&self, id: WorkerId, partition: u32) -> bool {
+        self.lock().cluster.has_all(partition, id)
+    }
+
     /// Whether a standby missed an install.
     pub fn is_behind(&self, id: WorkerId, partition: u32) -> bool {
         self.lock().behind.contains_key(&(id, partition))

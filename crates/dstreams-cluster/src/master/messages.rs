@@ -61,6 +61,10 @@ impl Hub {
                 lost: WorkerId(lost),
                 blocks: self.stored(blocks),
             }),
+            ToMaster::Retired { blocks } => self.step(ClusterEvent::Retired {
+                worker: id,
+                blocks: self.stored(blocks),
+            }),
             ToMaster::CopyFailed { block, to } => self.step(ClusterEvent::CopyFailed {
                 block,
                 to: WorkerId(to),

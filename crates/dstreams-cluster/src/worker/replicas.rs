@@ -45,6 +45,8 @@ struct Copies {
     /// Where receivers are, and of which input: others' that blocks are held of, and ours.
     receivers: HashMap<ReceiverId, Received>,
     lost: Vec<u32>,
+    /// No copy is taken any more: this worker is about to leave.
+    retired: bool,
 }
 
 impl Replicas {
@@ -114,6 +116,10 @@ impl Replicas {
         {
             // Until the fence nothing is refused, after it everything: what is held then is told.
             let mut copies = self.lock();
+            if copies.retired {
+                let id = self.worker;
+                return Err(Status::failed_precondition(format!("worker {id} leaves")));
+            }
             if copies.lost.contains(&sender) {
                 return Err(Status::failed_precondition(format!(
                     "worker {sender} is not of this cluster any more"
@@ -180,9 +186,20 @@ impl Replicas {
         self.link.say(&ToMaster::Fenced { lost, blocks });
     }
 
-    /// Whether the master has given this worker up, and has been told what is held of it.
+    /// Refuses all copies from now on, and says which are held: this worker is about to leave.
+    pub fn retire(&self) {
+        let mut copies = self.lock();
+        copies.retired = true;
+        let all = copies.of.values().flat_map(BTreeMap::values);
+        let blocks = all.cloned().collect();
+        self.link.say(&ToMaster::Retired { blocks });
+    }
+
+    /// Whether the master has given the worker up, and has been told which of its blocks are held here; or is told nothing
+    /// more, since this one is about to leave.
     pub fn refuses(&self, worker: u32) -> bool {
-        self.lock().lost.contains(&worker)
+        let copies = self.lock();
+        copies.retired || copies.lost.contains(&worker)
     }
 
     /// No batch needs these blocks.

@@ -98,6 +98,7 @@ impl Epoch {
                 self.receivers.close();
             }
             ToWorker::Fence { lost } => self.replicas.fence(lost),
+            ToWorker::Retire => self.replicas.retire(),
             ToWorker::Copy { block, to, address } => self.replicas.copy(block, to, address),
             ToWorker::Drop { blocks } => self.replicas.drop_blocks(&blocks),
             ToWorker::Grant { token, last } => self.claims.answer(token, Ok(last)),

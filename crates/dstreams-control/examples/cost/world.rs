@@ -304,6 +304,12 @@ impl World {
                     blocks,
                 });
             }
+            ClusterCommand::Retire { worker } => {
+                cost.message(worker);
+                let blocks = Vec::new();
+                self.answers
+                    .push_back(ClusterEvent::Retired { worker, blocks });
+            }
             ClusterCommand::Gone { receiver, blocks } => {
                 drop(self.control(vec![Event::Left { receiver, blocks }], cost));
             }

@@ -136,7 +136,13 @@ pub enum ClusterCommand {
         /// Names what is made, as the number of a `CopyState` does.
         copy: u64,
     },
-    /// The worker has nothing that others do not have: it may leave. Given once.
+    /// The worker has nothing more to give, as far as is known: from now on it takes no block of another. Answered by
+    /// `Retired`; given once.
+    Retire {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The worker has nothing that others do not have: it may leave. Given once, after `Retired`.
     Drained {
         /// Which.
         worker: WorkerId,

@@ -47,6 +47,15 @@ pub enum ClusterEvent {
         /// All blocks it holds that `lost` received.
         blocks: Vec<StoredBlock>,
     },
+    /// The answer to `Retire`, and to every `Fence` that is to come: from now on the worker takes no block of another
+    /// worker, and of its own blocks none is acknowledged because another has it unless the master has heard that it is
+    /// stored.
+    Retired {
+        /// Who answers.
+        worker: WorkerId,
+        /// All blocks it holds that others received.
+        blocks: Vec<StoredBlock>,
+    },
     /// A `Copy` failed. Wait a while before telling it: the next try may be the same again. Each `Copy` is answered, by
     /// this or by `Stored`, unless one of the two workers is lost.
     CopyFailed {

@@ -24,6 +24,13 @@ impl Fences {
         }
     }
 
+    /// `worker` refuses everybody.
+    pub(super) fn answered_all(&mut self, worker: WorkerId) {
+        for silent in self.open.values_mut() {
+            silent.remove(&worker);
+        }
+    }
+
     /// No answer will come from `worker`. Returns those lost of which it has not told.
     pub(super) fn lose(&mut self, worker: WorkerId) -> Vec<WorkerId> {
         let open = self.open.iter_mut();

@@ -87,6 +87,13 @@ impl Cluster {
                     self.finish_fences(out);
                 }
             }
+            ClusterEvent::Retired { worker, blocks } => {
+                self.stored(worker, blocks);
+                if self.roster.retired(worker) {
+                    self.fences.answered_all(worker);
+                    self.finish_fences(out);
+                }
+            }
             ClusterEvent::CopyFailed { block, to } => self.blocks.copy_ended(block, to, true),
             ClusterEvent::Forgotten { blocks } => {
                 blocks.into_iter().for_each(|block| self.forget(block));
@@ -159,7 +166,9 @@ impl Cluster {
         if !self.roster.lose(worker) {
             return;
         }
-        let asked: BTreeSet<_> = self.roster.live().collect();
+        // Those that drain and have retired have answered for all.
+        let live = self.roster.live();
+        let asked: BTreeSet<_> = live.filter(|&at| !self.roster.is_retired(at)).collect();
         for &at in &asked {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
@@ -285,7 +294,8 @@ impl Cluster {
         }
     }
 
-    /// Tells who drains and has given everything that it may leave.
+    /// Tells who drains and has given everything that it may leave. Before that it says what it holds that others sent
+    /// it, and takes no more: its peers may not have heard yet that it drains, and what it leaves with is never heard of.
     fn let_go(&mut self, out: &mut Vec<ClusterCommand>) {
         let gave_all =
             |&worker: &WorkerId| self.blocks.gave_all(worker) && self.partitions.gave_all(worker);
@@ -297,8 +307,12 @@ impl Cluster {
             .filter(gave_all)
             .collect();
         for worker in drained {
-            self.roster.drained(worker);
-            out.push(ClusterCommand::Drained { worker });
+            if self.roster.is_retired(worker) {
+                self.roster.drained(worker);
+                out.push(ClusterCommand::Drained { worker });
+            } else if self.roster.retire(worker) {
+                out.push(ClusterCommand::Retire { worker });
+            }
         }
     }
 
@@ -335,6 +349,13 @@ impl Cluster {
     #[must_use]
     pub fn version(&self, partition: u32) -> Option<BatchTime> {
         self.partitions.version(partition)
+    }
+
+    /// Whether the worker has a part in the partition and all of its state that is committed, as far as it has said so.
+    /// If it is the standby, a batch is to be committed only when it has what that changed as well, or cannot get it.
+    #[must_use]
+    pub fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
+        self.partitions.has_all(partition, worker)
     }
 
     /// What batches that are committed changed of partitions, and somebody with a part in them lacks: each partition, and

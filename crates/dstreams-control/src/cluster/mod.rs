@@ -16,6 +16,7 @@
 //! | `Copy` | `Stored` or `CopyFailed` |
 //! | `Revoke` | `Revoked` |
 //! | `CopyState`, `StateLost` and its `Assign` | `Installed` or `StateCopyFailed` |
+//! | `Retire` | `Retired` |
 //! | `Drained` | `Lost`, when it has left |
 //!
 //! The two machines meet here: `Receive` is the controller's `Joined`, `Gone` is its `Left`, and its `Forget` is

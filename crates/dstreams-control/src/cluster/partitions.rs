@@ -118,6 +118,8 @@ impl Partitions {
             if it.standby.take_if(|part| part.worker == worker).is_some() {
                 it.stale = false;
                 self.lagging.remove(&partition);
+                // The next one waited only for what that one had.
+                it.promote_next();
             }
             if it.next.take_if(|part| part.worker == worker).is_some() {
                 self.lagging.remove(&partition);
@@ -127,6 +129,7 @@ impl Partitions {
             }
             if it.is_complete() || it.is_untouched() {
                 it.holder = it.standby.take();
+                it.promote_next();
             } else {
                 self.copies = self.copies.saturating_add(1);
                 let copy = self.copies;
@@ -207,17 +210,7 @@ impl Partitions {
         } else {
             self.pending.entry(version).or_default().insert(partition);
         }
-        if let Some(next) = it
-            .next
-            .take_if(|part| part.version >= it.newest.max(Some(EMPTY)))
-        {
-            // I11 (ARCHITECTURE.md).
-            // Now the one before may leave.
-            let leaver = it.standby.replace(next);
-            it.before.extend(leaver.map(|part| part.worker));
-            it.stale = false;
-            self.unsettled = true;
-        }
+        self.unsettled |= it.promote_next();
         if follows {
             // It has come further.
             self.lagging.remove(&partition);
@@ -347,6 +340,11 @@ impl Partitions {
         !self.busy.contains(&worker)
     }
 
+    pub(super) fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
+        let it = self.all.get(&partition);
+        it.is_some_and(|it| it.has_all(worker))
+    }
+
     pub(super) fn version(&self, partition: u32) -> Option<BatchTime> {
         self.all.get(&partition)?.holder?.version
     }
@@ -391,6 +389,16 @@ impl Partition {
         standby.into_iter().chain(next).min()
     }
 
+    /// Whether the worker, which has a part in it, lacks nothing that is committed.
+    fn has_all(&self, worker: WorkerId) -> bool {
+        let is = |part: Option<Part>| part.filter(|part| part.worker == worker);
+        let has_newest = |part: Part| part.version >= self.newest;
+        // One that is sent the state has none of it yet, also where nothing is committed.
+        let next = is(self.next).filter(|part| part.version.is_some());
+        let part = is(self.holder).or(is(self.standby)).or(next);
+        self.to_remake.is_none() && part.is_some_and(has_newest)
+    }
+
     /// Whether nobody can have anything of it.
     fn is_untouched(&self) -> bool {
         let given = self.installed || self.next.is_some() || self.to_remake.is_some();
@@ -408,6 +416,22 @@ impl Partition {
     pub(super) fn can_move(&self) -> bool {
         let held = self.holder.and_then(|holder| holder.version);
         self.is_complete() && self.standby.is_some_and(|part| part.version >= held)
+    }
+
+    /// Makes the next one the standby if it has all that this needs; then the one before may leave. Whether it does.
+    fn promote_next(&mut self) -> bool {
+        // Also what the one before has of a batch that is about to be committed because it has it.
+        let before = self.standby.filter(|_| self.is_complete());
+        let before = before.and_then(|part| part.version);
+        let wanted = self.newest.max(before).max(Some(EMPTY));
+        let Some(next) = self.next.take_if(|part| part.version >= wanted) else {
+            return false;
+        };
+        // I11 (ARCHITECTURE.md): now the one before may leave.
+        let leaver = self.standby.replace(next);
+        self.before.extend(leaver.map(|part| part.worker));
+        self.stale = false;
+        true
     }
 
     /// The copy to this worker came to nothing.

@@ -17,6 +17,8 @@ pub(super) struct Roster {
     open: BTreeSet<WorkerId>,
     /// Of the others, who has not been told that it may leave.
     draining: BTreeSet<WorkerId>,
+    /// Those that were told to take no blocks of others, and whether they have answered.
+    retiring: BTreeMap<WorkerId, bool>,
     /// Every id that was lost.
     gone: SeqSet,
 }
@@ -28,6 +30,7 @@ impl Roster {
             live: BTreeMap::new(),
             open: BTreeSet::new(),
             draining: BTreeSet::new(),
+            retiring: BTreeMap::new(),
             gone: SeqSet::default(),
         }
     }
@@ -47,6 +50,7 @@ impl Roster {
         self.gone.insert(worker.0.into());
         self.open.remove(&worker);
         self.draining.remove(&worker);
+        self.retiring.remove(&worker);
         self.live.remove(&worker).is_some()
     }
 
@@ -57,6 +61,31 @@ impl Roster {
             self.draining.insert(worker);
         }
         news
+    }
+
+    /// It is to take no blocks of others. Whether that is news.
+    pub(super) fn retire(&mut self, worker: WorkerId) -> bool {
+        let news = !self.retiring.contains_key(&worker);
+        if news {
+            self.retiring.insert(worker, false);
+        }
+        news
+    }
+
+    /// It takes none any more. Whether it was told to.
+    pub(super) fn retired(&mut self, worker: WorkerId) -> bool {
+        match self.retiring.get_mut(&worker) {
+            Some(answered) => {
+                *answered = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether it takes no blocks of others any more.
+    pub(super) fn is_retired(&self, worker: WorkerId) -> bool {
+        self.retiring.get(&worker) == Some(&true)
     }
 
     /// It was told that it may leave.

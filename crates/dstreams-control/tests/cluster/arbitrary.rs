@@ -66,6 +66,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
         8 => (worker(), stored()).prop_map(|(worker, blocks)| ClusterEvent::Stored { worker, blocks }),
         6 => (worker(), worker(), stored())
             .prop_map(|(worker, lost, blocks)| ClusterEvent::Fenced { worker, lost, blocks }),
+        2 => (worker(), stored()).prop_map(|(worker, blocks)| ClusterEvent::Retired { worker, blocks }),
         2 => (block(), worker()).prop_map(|(block, to)| ClusterEvent::CopyFailed { block, to }),
         2 => blocks.prop_map(|blocks| ClusterEvent::Forgotten { blocks }),
         1 => small().prop_map(|input| ClusterEvent::SourceEnded { input }),

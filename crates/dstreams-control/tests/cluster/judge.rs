@@ -2,7 +2,7 @@
 //!
 //! The first invariant that is broken ends the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
@@ -95,6 +95,20 @@ impl Judge {
             .cuts
             .extend(blocks.iter().map(|block| (block.id, batch)));
         Ok(())
+    }
+
+    /// A batch is about to be committed; those who are behind could not get what it, or one before it, changed.
+    pub fn finished(
+        &mut self,
+        batch: BatchTime,
+        behind: &BTreeSet<(u32, WorkerId)>,
+        facts: Facts,
+        machine: &Cluster,
+    ) -> Result<(), Violation> {
+        self.ledger.finished = Some(batch);
+        let scene = self.scene(facts, machine);
+        self.invariants()
+            .try_for_each(|it| self.rule(it.name(), it.finished(&scene, behind)))
     }
 
     /// The judgement over a world in which nothing goes on.

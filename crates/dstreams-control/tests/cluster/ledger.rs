@@ -30,6 +30,9 @@ pub struct Ledger {
     /// Live workers that were asked to drain, and those that were told that they may leave.
     pub draining: BTreeSet<WorkerId>,
     pub drained: BTreeSet<WorkerId>,
+    /// Those that were told to take no blocks of others, and those of them that have answered.
+    pub retiring: BTreeSet<WorkerId>,
+    pub retired: BTreeSet<WorkerId>,
     pub peers: BTreeMap<WorkerId, Option<WorkerId>>,
     pub receivers: BTreeMap<ReceiverId, (WorkerId, u32)>,
     /// What survived of receivers that are gone.
@@ -60,6 +63,8 @@ pub struct Ledger {
     pub committed: Option<BatchTime>,
     /// Versions of each partition that were installed somewhere.
     pub versions: BTreeMap<u32, BTreeSet<BatchTime>>,
+    /// The batch that is about to be committed, or was last.
+    pub finished: Option<BatchTime>,
     /// Partitions whose state must be made anew.
     pub to_remake: BTreeMap<u32, u64>,
     /// The event was that all states are void.
@@ -81,6 +86,8 @@ impl Ledger {
             gone: BTreeSet::new(),
             draining: BTreeSet::new(),
             drained: BTreeSet::new(),
+            retiring: BTreeSet::new(),
+            retired: BTreeSet::new(),
             peers: BTreeMap::new(),
             receivers: BTreeMap::new(),
             left: BTreeMap::new(),
@@ -99,6 +106,7 @@ impl Ledger {
             parts: BTreeMap::new(),
             committed: None,
             versions: BTreeMap::new(),
+            finished: None,
             to_remake: BTreeMap::new(),
             void: false,
             claims: BTreeMap::new(),
@@ -133,6 +141,13 @@ impl Ledger {
         versions.range(..=self.committed?).next_back().copied()
     }
 
+    /// The same, if the batch is committed that is about to be.
+    pub fn newest_then(&self, partition: u32) -> Option<BatchTime> {
+        let versions = self.versions.get(&partition)?;
+        let then = self.finished.max(self.committed);
+        versions.range(..=then?).next_back().copied()
+    }
+
     /// Who has a part in a partition.
     pub fn parts_of(&self, partition: u32) -> impl Iterator<Item = WorkerId> {
         let assigned = self.assigned.get(&partition).copied();
@@ -144,9 +159,14 @@ impl Ledger {
 
     /// Whether a worker that has a part in a partition is there, and has told to have all of it that is committed.
     pub fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
+        self.has(partition, worker, self.newest(partition))
+    }
+
+    /// The same, as of this version.
+    pub fn has(&self, partition: u32, worker: WorkerId, wanted: Option<BatchTime>) -> bool {
         let part = self.parts.get(&(partition, worker)).copied();
         let part = part.unwrap_or_default();
-        let whole = !part.copying && !part.broken && part.version >= self.newest(partition);
+        let whole = !part.copying && !part.broken && part.version >= wanted;
         self.live.contains(&worker) && whole
     }
 
@@ -189,6 +209,16 @@ impl Ledger {
                 self.stored(*worker, blocks);
                 if self.live.contains(worker) {
                     self.fences.entry(*lost).or_default().remove(worker);
+                    self.finish_fences();
+                }
+            }
+            ClusterEvent::Retired { worker, blocks } => {
+                self.stored(*worker, blocks);
+                if self.live.contains(worker) && self.retiring.contains(worker) {
+                    self.retired.insert(*worker);
+                    for silent in self.fences.values_mut() {
+                        silent.remove(worker);
+                    }
                     self.finish_fences();
                 }
             }
@@ -249,6 +279,7 @@ impl Ledger {
             ClusterEvent::StateVoid => {
                 let committed = self.committed;
                 self.parts.clear();
+                self.finished = None;
                 for versions in self.versions.values_mut() {
                     versions.retain(|version| Some(*version) <= committed);
                 }
@@ -287,7 +318,8 @@ impl Ledger {
                 self.untold.extend([*lost, worker]);
             }
         }
-        self.fences.insert(worker, self.live.clone());
+        let asked = self.live.difference(&self.retired);
+        self.fences.insert(worker, asked.copied().collect());
         self.finish_fences();
     }
 
@@ -415,6 +447,7 @@ impl Ledger {
             ClusterCommand::StateLost { partition, copy } => {
                 self.to_remake.insert(*partition, *copy);
             }
+            ClusterCommand::Retire { worker } => drop(self.retiring.insert(*worker)),
             ClusterCommand::Drained { worker } => drop(self.drained.replace(*worker)),
             ClusterCommand::SurvivorsUnknown { lost } => drop(self.unknown.insert(*lost)),
             ClusterCommand::Fence { .. }

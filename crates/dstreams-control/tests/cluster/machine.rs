@@ -3,7 +3,7 @@
 //! It is the cluster machine, or one that was tampered with.
 
 use dstreams_control::BatchTime;
-use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent};
+use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId};
 
 pub trait Machine {
     fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand>;
@@ -14,6 +14,11 @@ pub trait Machine {
     /// Of which partitions changes are needed still, and from which version on.
     fn needs(&self) -> Vec<(u32, BatchTime)> {
         self.state().needs()
+    }
+
+    /// Whether a worker has all that is committed of a partition.
+    fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
+        self.state().has_all(partition, worker)
     }
 }
 

@@ -25,7 +25,7 @@
 //! | blocks are not dropped, or too early; `Forgotten` is not heard | nothing-leaks |
 //! | a peer is wrong; is told again; is not told | ring |
 //! | holder and standby are one; who they are is told again, or not told | two-parts |
-//! | a standby leaves before the next one has all of the state | two-copies |
+//! | a standby leaves before the next one has all of the state, or a batch does not wait for it | two-copies |
 //! | a standby takes over before it is complete | complete-standby |
 //! | a state is lost for nothing; a lost or void state is not told | state-lost |
 //! | what is void is copied nevertheless | complete-standby |

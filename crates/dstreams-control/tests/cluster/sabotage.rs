@@ -46,6 +46,7 @@ pub enum Fault {
     PeerForgotten,
     StandbyIsHolder,
     StandbyLeavesEarly,
+    StandbyNotAwaited,
     AssignedAgain,
     AssignForgotten,
     IncompletePromoted,
@@ -93,6 +94,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::PeerForgotten, "ring"),
     (Fault::StandbyIsHolder, "two-parts"),
     (Fault::StandbyLeavesEarly, "two-copies"),
+    (Fault::StandbyNotAwaited, "two-copies"),
     (Fault::AssignedAgain, "two-parts"),
     (Fault::AssignForgotten, "two-parts"),
     (Fault::IncompletePromoted, "complete-standby"),
@@ -139,7 +141,12 @@ impl Sabotaged {
     pub fn new(config: ClusterConfig, fault: Fault) -> Self {
         let mut config = config;
         let unbounded = fault == Fault::CopiesUnbounded;
-        let always = [Fault::ChangesForgotten, Fault::ChangesNeeded].contains(&fault);
+        let always = [
+            Fault::ChangesForgotten,
+            Fault::ChangesNeeded,
+            Fault::StandbyNotAwaited,
+        ];
+        let always = always.contains(&fault);
         if unbounded {
             config.max_copying *= 100;
         }
@@ -500,5 +507,10 @@ impl Machine for Sabotaged {
             Fault::ChangesNeeded => vec![(0, BatchTime(0))],
             _ => self.inner.needs(),
         }
+    }
+
+    fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
+        let awaited = self.fault != Fault::StandbyNotAwaited;
+        awaited && self.inner.has_all(partition, worker)
     }
 }

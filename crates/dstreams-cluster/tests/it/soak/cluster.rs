@@ -273,9 +273,7 @@ impl Cluster {
     /// At most one loss at a time, or what the directory is for.
     fn one_fault(&mut self) {
         let quiet = self.soak.is_quiet();
-        // A loss while a worker joins or drains may end the program, though it should not: nothing is lost, and it goes on
-        // when it is started again. So moves are left out unless they are asked for.
-        let moves = std::env::var_os("DSTREAMS_SOAK_MOVES").is_some();
+        let moves = std::env::var("DSTREAMS_SOAK_MOVES").as_deref() != Ok("0");
         match self.soak.random.below(21) {
             7..=12 | 15 if !moves => self.kill_a_worker(),
             0 | 1 => self.kill_a_worker(),

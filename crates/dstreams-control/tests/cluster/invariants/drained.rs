@@ -20,6 +20,9 @@ impl Invariant for Drained {
         ensure(asked, || {
             format!("{worker} may leave, nobody asked, or again")
         })?;
+        ensure(ledger.retired.contains(worker), || {
+            format!("{worker} may leave and takes blocks of others still")
+        })?;
         let mut all = ledger.assigned.keys();
         let part = all.find(|&&partition| ledger.parts_of(partition).any(|with| with == *worker));
         ensure(part.is_none(), || {

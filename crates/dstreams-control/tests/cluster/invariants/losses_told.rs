@@ -1,6 +1,8 @@
 //! No acknowledged block goes without a word: where a receiver is gone without one that a peer had, the block was said to
 //! be lost, or its worker's survivors to be unknown; and that only where one was lost that had not answered.
+//! Nothing is promised after one that a worker without a peer acknowledged before the master heard of it.
 
+use dstreams_control::BlockId;
 use dstreams_control::cluster::ClusterCommand;
 
 use super::{Invariant, Scene, Verdict, ensure};
@@ -26,9 +28,18 @@ impl Invariant for LossesTold {
                 if ledger.unknown.contains(worker) {
                     return Ok(());
                 }
+                // One that was stored once only, and that nobody heard of: what comes after it is not taken.
+                let known = ledger.known.get(receiver);
+                let alone = |id: &&BlockId| {
+                    id.receiver == *receiver
+                        && !truth.copied.contains(id)
+                        && known.is_none_or(|known| !known.contains(&id.seq))
+                };
+                let alone = truth.safe.iter().find(alone);
                 let mut safe = truth.safe.intersection(&truth.copied);
                 let silent = safe.find(|id| {
                     id.receiver == *receiver
+                        && alone.is_none_or(|alone| *id < alone)
                         && blocks.binary_search_by_key(*id, |block| block.id).is_err()
                         && !ledger.forgotten.contains(id)
                         && !ledger.lost_blocks.contains(id)

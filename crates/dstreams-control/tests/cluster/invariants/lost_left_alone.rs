@@ -34,6 +34,7 @@ fn named(command: &ClusterCommand) -> Vec<WorkerId> {
         | ClusterCommand::Grant { worker, .. }
         | ClusterCommand::Refuse { worker, .. }
         | ClusterCommand::Revoke { worker, .. }
+        | ClusterCommand::Retire { worker }
         | ClusterCommand::Drained { worker } => vec![*worker],
         ClusterCommand::Peer { worker, to } => [*worker].into_iter().chain(*to).collect(),
         ClusterCommand::Fence { at, .. } => vec![*at],

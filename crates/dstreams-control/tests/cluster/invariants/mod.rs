@@ -25,7 +25,7 @@ mod survivors;
 mod two_copies;
 mod two_parts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dstreams_control::BlockMeta;
 use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId};
@@ -72,6 +72,11 @@ pub trait Invariant {
 
     /// Before the blocks of a cut are recorded.
     fn cut(&self, _scene: &Scene, _blocks: &[BlockMeta]) -> Verdict {
+        Ok(())
+    }
+
+    /// When a batch is about to be committed; who is behind could not get what it, or one before it, changed.
+    fn finished(&self, _scene: &Scene, _behind: &BTreeSet<(u32, WorkerId)>) -> Verdict {
         Ok(())
     }
 

@@ -1,5 +1,8 @@
 //! Make before break: where two workers that are there have all of a partition's state, two still have it after it is
-//! assigned to others. Only a loss takes one away, or the wish that all but one leave.
+//! assigned to others, and two have what a batch changed that is about to be committed. Only a loss takes one away, or
+//! the wish that all but one leave.
+
+use std::collections::BTreeSet;
 
 use dstreams_control::cluster::{ClusterCommand, WorkerId};
 
@@ -23,13 +26,42 @@ impl Invariant for TwoCopies {
             return Ok(());
         };
         let ledger = scene.ledger;
-        let has = |worker: &WorkerId| ledger.has_all(*partition, *worker);
-        let before: Vec<_> = ledger.parts_of(*partition).filter(has).collect();
-        let now = [Some(*holder), *standby, *next].into_iter().flatten();
-        let now: Vec<_> = now.filter(has).collect();
-        let all = ledger.newest(*partition).is_none() || now.len() >= 2 || before.len() < 2;
-        ensure(all || ledger.open().count() < 2, || {
-            format!("{before:?} have partition {partition}, and {now:?} when it is assigned")
-        })
+        if ledger.open().count() < 2 {
+            return Ok(());
+        }
+        let versions = [ledger.newest(*partition), ledger.newest_then(*partition)];
+        for version in versions.into_iter().filter(Option::is_some) {
+            let has = |worker: &WorkerId| ledger.has(*partition, *worker, version);
+            let before: Vec<_> = ledger.parts_of(*partition).filter(has).collect();
+            let now = [Some(*holder), *standby, *next].into_iter().flatten();
+            let now: Vec<_> = now.filter(has).collect();
+            ensure(now.len() >= 2 || before.len() < 2, || {
+                format!("{before:?} have partition {partition}, and {now:?} when it is assigned")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn finished(&self, scene: &Scene, behind: &BTreeSet<(u32, WorkerId)>) -> Verdict {
+        let ledger = scene.ledger;
+        if ledger.open().count() < 2 {
+            return Ok(());
+        }
+        for (&partition, &(holder, standby)) in &ledger.assigned {
+            let then = ledger.newest_then(partition);
+            let parts = [Some(holder), standby].into_iter().flatten();
+            let had = parts.filter(|&part| {
+                ledger.has_all(partition, part) && !behind.contains(&(partition, part))
+            });
+            let had: Vec<_> = had.collect();
+            let has = |worker: &WorkerId| ledger.has(partition, *worker, then);
+            let now: Vec<_> = ledger.parts_of(partition).filter(has).collect();
+            ensure(now.len() >= 2 || had.len() < 2, || {
+                format!(
+                    "{had:?} had partition {partition}, and {now:?} when {then:?} is to be committed"
+                )
+            })?;
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ClusterCommand::{Drained, Fence, Peer, Receive};
+use ClusterCommand::{Drained, Fence, Peer, Receive, Retire};
 use dstreams_control::ReceiverId;
 use dstreams_control::cluster::{
     Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, StoredBlock, WorkerId,
@@ -234,10 +234,60 @@ fn who_drains_gives_everything_and_may_leave() {
         worker: W3,
         blocks: plain(&[(1, 0)]),
     };
-    assert_eq!(it.step(stored.clone()), [Drained { worker: W1 }]);
+    assert_eq!(it.step(stored.clone()), [Retire { worker: W1 }]);
     assert_eq!(it.step(stored), []);
+    assert_eq!(it.step(retired(W1, &[])), [Drained { worker: W1 }]);
+    assert_eq!(it.step(retired(W1, &[])), []);
     assert!(it.holder(0).is_some_and(|holder| holder != W1));
     assert!(it.standby(0).is_some_and(|standby| standby != W1));
+}
+
+fn retired(worker: WorkerId, blocks: &[(u32, u64)]) -> ClusterEvent {
+    let blocks = plain(blocks);
+    ClusterEvent::Retired { worker, blocks }
+}
+
+/// It takes no part in the losses of others any more: each is one loss, and all is known of it.
+#[test]
+fn who_leaves_is_not_waited_for_when_another_is_lost() {
+    for lost_first in [false, true] {
+        let mut it = cluster(4, 0);
+        it.step(ClusterEvent::Drain { worker: W1 });
+        if lost_first {
+            let commands = it.step(lost(W2));
+            assert!(
+                commands.contains(&Fence { at: W1, lost: W2 }),
+                "{commands:?}"
+            );
+            it.step(retired(W1, &[]));
+        } else {
+            it.step(retired(W1, &[]));
+            let commands = it.step(lost(W2));
+            assert!(
+                !commands.contains(&Fence { at: W1, lost: W2 }),
+                "{commands:?}"
+            );
+        }
+        let left = it.step(lost(W1));
+        let unknown =
+            |command: &ClusterCommand| matches!(command, ClusterCommand::SurvivorsUnknown { .. });
+        assert!(!left.iter().any(unknown), "{left:?}");
+    }
+}
+
+/// What its peer sent it last, and the peer's loss shows.
+#[test]
+fn who_leaves_gives_away_what_it_was_sent_last() {
+    let mut it = cluster(3, 0);
+    assert!(
+        it.step(ClusterEvent::Drain { worker: W1 })
+            .contains(&Retire { worker: W1 })
+    );
+    let commands = it.step(retired(W1, &[(3, 0)]));
+    assert!(!commands.contains(&Drained { worker: W1 }), "{commands:?}");
+    it.step(lost(W3));
+    let commands = it.step(stored(W2, &[(3, 0)]));
+    assert!(commands.contains(&Drained { worker: W1 }), "{commands:?}");
 }
 
 #[test]
@@ -249,7 +299,7 @@ fn who_drains_alone_keeps_what_it_has() {
     assert!(commands.contains(&copy((1, 0), W1, W2)), "{commands:?}");
     assert_eq!(
         it.step(stored(W2, &[(1, 0)])),
-        [Drained { worker: W1 }],
+        [Retire { worker: W1 }],
         "what is foreign does not count"
     );
 }

@@ -137,11 +137,86 @@ fn a_standby_leaves_when_the_next_one_has_all() {
     it.step(installed(holder, 0, 200, 0));
     it.step(committed(200));
     assert_eq!(it.step(installed(W3, 0, 100, 1)), []);
-    let drained = ClusterCommand::Drained { worker: standby };
+    let retire = ClusterCommand::Retire { worker: standby };
     assert_eq!(
         it.step(installed(W3, 0, 200, 1)),
-        [assign(0, holder, W3), drained]
+        [assign(0, holder, W3), retire]
     );
+}
+
+/// The batch is committed since the standby before has it: the next one must have it too.
+#[test]
+fn a_standby_stays_while_it_has_more_than_the_next_one() {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    step(&mut it, join(W3));
+    step(&mut it, ClusterEvent::Drain { worker: standby });
+    step(&mut it, installed(holder, 0, 200, 0));
+    step(&mut it, installed(standby, 0, 200, 0));
+    assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), []);
+    step(&mut it, committed(200));
+    let commands = step(&mut it, lost(holder));
+    let gone = commands.iter().find(|it| matches!(it, StateLost { .. }));
+    assert_eq!((gone, it.holder(0)), (None, Some(standby)));
+}
+
+/// With two workers, and a third that is sent the state of the only partition and has it as of 100, when the two have 200
+/// already, which is not committed. Returns the cluster with the holder and the standby.
+fn next_that_waits() -> (Cluster, WorkerId, WorkerId) {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    step(&mut it, join(W3));
+    step(&mut it, ClusterEvent::Drain { worker: standby });
+    step(&mut it, installed(holder, 0, 200, 0));
+    step(&mut it, installed(standby, 0, 200, 0));
+    assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), []);
+    assert_eq!(it.next(0), Some(W3));
+    (it, holder, standby)
+}
+
+/// It has all that is committed: a loss makes it the standby, and another one then loses no state.
+#[test]
+fn a_next_one_that_waits_for_the_standby_takes_its_place_when_one_is_lost() {
+    for holder_first in [false, true] {
+        let (mut it, holder, standby) = next_that_waits();
+        let both = match holder_first {
+            true => [holder, standby],
+            false => [standby, holder],
+        };
+        let commands = step(&mut it, lost(both[0]));
+        let has = |worker| it.has_all(0, worker);
+        assert!(has(both[1]) && has(W3), "{commands:?}");
+        assert_eq!(it.next(0), None);
+        let commands = step(&mut it, lost(both[1]));
+        let gone = commands.iter().find(|it| matches!(it, StateLost { .. }));
+        assert_eq!((gone, it.holder(0)), (None, Some(W3)));
+    }
+}
+
+/// A batch is to be committed when the standby has it too, if that had all before.
+#[test]
+fn who_has_all_is_known() {
+    let mut it = cluster(2, 1);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    assert!(
+        it.has_all(0, holder) && it.has_all(0, standby),
+        "of nothing"
+    );
+    step(&mut it, installed(holder, 0, 100, 0));
+    assert!(it.has_all(0, standby), "it is not committed");
+    step(&mut it, committed(100));
+    assert!(it.has_all(0, holder) && !it.has_all(0, standby));
+    step(&mut it, installed(standby, 0, 100, 0));
+    assert!(it.has_all(0, standby));
+
+    step(&mut it, join(W3));
+    assert!(!it.has_all(0, W3), "it has no part in it");
+    step(&mut it, ClusterEvent::Drain { worker: standby });
+    assert!(it.next(0) == Some(W3) && !it.has_all(0, W3), "nothing came");
+    step(&mut it, ClusterEvent::StateVoid);
+    assert!(!it.has_all(0, holder), "it is made again");
 }
 
 /// A batch is committed when the holder has it: nobody becomes holder who has not.

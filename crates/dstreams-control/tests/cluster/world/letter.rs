@@ -30,6 +30,7 @@ pub enum Letter {
     // From the master to a worker.
     Peer(Option<WorkerId>),
     Fence(WorkerId),
+    Retire,
     Copy {
         block: BlockId,
         from: WorkerId,

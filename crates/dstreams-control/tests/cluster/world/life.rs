@@ -71,12 +71,18 @@ impl World<'_> {
     fn calm(&mut self) -> Result<(), Violation> {
         self.truth.dry = true;
         self.pass(6)?;
+        // Those that may leave do so whenever they have given all, and the others are asked what they hold of them.
+        let mut gone = None;
+        while gone != Some(self.judge.ledger.gone.len()) || self.anyone_leaves() {
+            gone = Some(self.judge.ledger.gone.len());
+            self.pass(1)?;
+        }
         self.judge_calm(Calm::EngineStands)?;
         if self.machine.state().held_blocks() > 0 {
             self.tally.add("blocks held in the calm");
         }
         self.master.engine_stands = false;
-        self.resume();
+        self.resume()?;
         let until = self.time + 200 * INTERVAL_US;
         while self.controller.pending() > 1 {
             self.lively(until, "batches are not committed")?;
@@ -88,10 +94,15 @@ impl World<'_> {
         while quiet < 3 && self.time < until {
             self.pass(1)?;
             let ledger = &self.judge.ledger;
-            let rests = ledger.next.is_empty() && ledger.draining.is_subset(&ledger.drained);
+            let rests = ledger.next.is_empty() && ledger.draining.is_empty();
             quiet = if rests { quiet + 1 } else { 0 };
         }
         self.judge_calm(Calm::EngineRuns)
+    }
+
+    fn anyone_leaves(&self) -> bool {
+        let ledger = &self.judge.ledger;
+        !ledger.drained.is_disjoint(&ledger.live)
     }
 
     fn stop(&mut self) -> Result<(), Violation> {

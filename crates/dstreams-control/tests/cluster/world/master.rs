@@ -37,7 +37,6 @@ struct Job {
     /// For whom the others were told so.
     told: BTreeSet<(u32, WorkerId)>,
     /// Standbys that had all before it, and are waited for, or were.
-    waits: BTreeSet<(u32, WorkerId)>,
     waited: BTreeSet<(u32, WorkerId)>,
 }
 
@@ -53,6 +52,10 @@ pub(super) struct Master {
     assigned: BTreeMap<u32, Vec<WorkerId>>,
     /// Partitions that the next holder gets made anew.
     to_remake: BTreeMap<u32, u64>,
+    /// With what the state of a partition began at a worker, as that said last.
+    began: BTreeMap<(u32, WorkerId), u64>,
+    /// Who could not get what a batch changed, and lacks it since.
+    behind: BTreeMap<(u32, WorkerId), BatchTime>,
     /// What a batch that is committed changed, until the cluster machine is told.
     changed: BTreeMap<BatchTime, BTreeSet<u32>>,
     /// Blocks of the master's own receivers.
@@ -87,12 +90,31 @@ impl World<'_> {
     fn step_cluster(&mut self, event: ClusterEvent) -> Result<(), Violation> {
         match &event {
             ClusterEvent::Stored { worker, blocks }
-            | ClusterEvent::Fenced { worker, blocks, .. } => {
+            | ClusterEvent::Fenced { worker, blocks, .. }
+            | ClusterEvent::Retired { worker, blocks } => {
                 for block in blocks {
                     let worker = self.workers.get_mut(worker);
                     let held = worker.and_then(|worker| worker.store.get_mut(&block.meta.id));
                     held.into_iter().for_each(|held| held.counts = true);
                 }
+            }
+            ClusterEvent::Installed {
+                worker,
+                partition,
+                version,
+                copy,
+            } => {
+                let part = (*partition, *worker);
+                let known = self.master.began.insert(part, *copy);
+                // A new copy lacks nothing, nor does one that got it in the end.
+                let missed = self.master.behind.get(&part);
+                if known != Some(*copy) || missed.is_some_and(|missed| missed <= version) {
+                    self.master.behind.remove(&part);
+                }
+            }
+            ClusterEvent::StateVoid => {
+                self.master.began.clear();
+                self.master.behind.clear();
             }
             ClusterEvent::Committed { batch } => {
                 for partition in self.master.changed.remove(batch).unwrap_or_default() {
@@ -131,8 +153,7 @@ impl World<'_> {
                 self.order(worker, Letter::Forget { batch, but });
             }
         }
-        self.job_goes_on();
-        Ok(())
+        self.job_goes_on()
     }
 
     fn step_control(&mut self, event: Event) -> Result<(), Violation> {
@@ -262,6 +283,7 @@ impl World<'_> {
                 self.tally.add("state lost");
                 self.master.to_remake.insert(partition, copy);
             }
+            ClusterCommand::Retire { worker } => self.order(worker, Letter::Retire),
             ClusterCommand::Drained { worker } => {
                 self.tally.add("worker drained");
                 let after = self.rng.below(crate::plan::INTERVAL_US);
@@ -323,16 +345,13 @@ impl World<'_> {
 
     /// Where the task has run, all others with a part in the partition are told to get what it changed.
     fn has_installed(&mut self, partition: u32, worker: WorkerId) {
-        let (ledger, machine) = (&self.judge.ledger, self.machine.state());
+        let machine = self.machine.state();
         let Some(job) = self.master.job.as_mut() else {
             return;
         };
         let version = job.batch;
-        let part = ledger.parts.get(&(partition, worker));
-        if part.is_some_and(|part| part.version >= Some(version)) {
-            job.waits.remove(&(partition, worker));
-        }
         let ran = job.run_by.get(&partition) == Some(&worker)
+            && self.workers[&worker].states.keeps(partition, version)
             && machine.holder(partition) == Some(worker)
             && machine.version(partition) >= Some(version);
         if !ran || job.finished || !job.told.insert((partition, worker)) {
@@ -344,11 +363,11 @@ impl World<'_> {
             .into_iter()
             .filter(|other| *other != worker)
             .collect();
-        let complete = others
-            .iter()
-            .filter(|other| ledger.has_all(partition, **other));
-        let complete: Vec<_> = complete.map(|other| (partition, *other)).collect();
-        job.waits.extend(complete.iter().copied());
+        let behind = &self.master.behind;
+        let complete = others.iter().filter(|other| {
+            self.machine.has_all(partition, **other) && !behind.contains_key(&(partition, **other))
+        });
+        let complete = complete.map(|other| (partition, *other));
         job.waited.extend(complete);
         for other in others {
             let install = Letter::Install {
@@ -361,19 +380,40 @@ impl World<'_> {
     }
 
     /// The batch is finished, or committed, once the holders have what it changed.
-    fn job_goes_on(&mut self) {
+    fn job_goes_on(&mut self) -> Result<(), Violation> {
         let Some(job) = self.master.job.as_mut().filter(|job| job.ran) else {
-            return;
+            return Ok(());
         };
         let (batch, attempt) = (job.batch, job.attempt);
         let machine = self.machine.state();
-        let has = |partition: &u32| machine.version(*partition) >= Some(batch);
         let ledger = &self.judge.ledger;
-        let there = |&(partition, worker): &(u32, WorkerId)| {
-            ledger.parts_of(partition).any(|with| with == worker) && ledger.live.contains(&worker)
+        let told = |partition: u32, worker: WorkerId| {
+            let part = ledger.parts.get(&(partition, worker));
+            part.is_some_and(|part| part.version >= Some(batch))
         };
-        if !job.changes.iter().all(has) || (!job.finished && job.waits.iter().any(there)) {
-            return;
+        let has = |partition: &u32| {
+            // Who ran its task has told so, unless it has no part any more.
+            let ran = job.run_by.get(partition).copied();
+            let ran = ran.filter(|ran| ledger.parts_of(*partition).any(|with| with == *ran));
+            machine.version(*partition) >= Some(batch)
+                && ran.is_none_or(|ran| told(*partition, ran))
+        };
+        let behind = &self.master.behind;
+        let lacks = |&(partition, worker): &(u32, WorkerId)| {
+            !told(partition, worker)
+                && !behind.contains_key(&(partition, worker))
+                && ledger.parts_of(partition).any(|with| with == worker)
+                && ledger.live.contains(&worker)
+        };
+        // One that has become standby since, and had all before it, is waited for too.
+        let standbys = || {
+            let standby = |&partition: &u32| Some((partition, machine.standby(partition)?));
+            let standbys = job.changes.iter().filter_map(standby);
+            standbys.filter(|&(partition, standby)| self.machine.has_all(partition, standby))
+        };
+        let waits = || job.waited.iter().any(lacks) || standbys().any(|standby| lacks(&standby));
+        if !job.changes.iter().all(has) || (!job.finished && waits()) {
+            return Ok(());
         }
         if job.bad {
             self.tally.add("bad batch");
@@ -385,6 +425,9 @@ impl World<'_> {
                 of_batch: true,
             }));
         } else if !std::mem::replace(&mut job.finished, true) {
+            let behind = behind.keys().copied().collect();
+            let facts = (&self.workers, &self.truth, &self.clients[..]);
+            self.judge.finished(batch, &behind, facts, machine)?;
             self.todo
                 .push_back(Do::Control(Event::Finished { batch, attempt }));
         } else if job.committed {
@@ -397,6 +440,7 @@ impl World<'_> {
             self.todo
                 .push_front(Do::Cluster(ClusterEvent::Committed { batch }));
         }
+        Ok(())
     }
 
     fn carry_out_control(&mut self, command: Command) {
@@ -419,7 +463,6 @@ impl World<'_> {
                     bad: false,
                     run_by: BTreeMap::new(),
                     told: BTreeSet::new(),
-                    waits: BTreeSet::new(),
                     waited: BTreeSet::new(),
                 });
                 self.send(End::Master, End::Master, Letter::Ran { batch, attempt });
@@ -485,7 +528,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn reaches_master(&mut self, from: End, letter: Letter) {
+    pub(super) fn reaches_master(&mut self, from: End, letter: Letter) -> Result<(), Violation> {
         let worker = match from {
             End::Worker(worker) => self.workers.get(&worker),
             End::Master | End::Client(_) => None,
@@ -529,33 +572,36 @@ impl World<'_> {
                 }
             }
             Letter::InstallFailed { partition, version } => {
-                if let (End::Worker(worker), Some(job)) = (from, &mut self.master.job)
-                    && job.batch == version
-                {
-                    job.waits.remove(&(partition, worker));
-                    self.job_goes_on();
+                if let End::Worker(worker) = from {
+                    let part = self.judge.ledger.parts.get(&(partition, worker));
+                    if part.is_none_or(|part| part.version < Some(version)) {
+                        self.master.behind.insert((partition, worker), version);
+                    }
+                    self.job_goes_on()?;
                 }
             }
-            Letter::Ran { batch, attempt } => self.ran(batch, attempt),
+            Letter::Ran { batch, attempt } => self.ran(batch, attempt)?,
             Letter::Committed => {
                 if let Some(job) = &mut self.master.job {
                     job.committed = true;
                 }
-                self.job_goes_on();
+                self.job_goes_on()?;
             }
             _ => {}
         }
+        Ok(())
     }
 
-    pub(super) fn resume(&mut self) {
-        for (batch, attempt) in std::mem::take(&mut self.master.held_back) {
-            self.ran(batch, attempt);
-        }
+    pub(super) fn resume(&mut self) -> Result<(), Violation> {
+        let held_back = std::mem::take(&mut self.master.held_back);
+        let mut held_back = held_back.into_iter();
+        held_back.try_for_each(|(batch, attempt)| self.ran(batch, attempt))
     }
 
-    fn ran(&mut self, batch: BatchTime, attempt: u32) {
+    fn ran(&mut self, batch: BatchTime, attempt: u32) -> Result<(), Violation> {
         if self.master.engine_stands {
-            return self.master.held_back.push((batch, attempt));
+            self.master.held_back.push((batch, attempt));
+            return Ok(());
         }
         let ready = self.master.cuts[&batch]
             .iter()
@@ -566,12 +612,13 @@ impl World<'_> {
             } else {
                 "run without a block"
             });
-            return self.todo.push_back(Do::Control(Event::Failed {
+            self.todo.push_back(Do::Control(Event::Failed {
                 batch,
                 attempt,
                 retryable: true,
                 of_batch: false,
             }));
+            return Ok(());
         }
         let partitions = 0..self.plan.cluster.partitions;
         let changes: BTreeSet<_> = partitions.filter(|_| self.rng.chance(600)).collect();
@@ -585,7 +632,7 @@ impl World<'_> {
         changes
             .into_iter()
             .for_each(|partition| self.run(partition));
-        self.job_goes_on();
+        self.job_goes_on()
     }
 
     /// Whether a block can be read where the cluster machine says, or cannot be helped.

@@ -113,7 +113,7 @@ impl World<'_> {
         };
         self.time = self.time.max(at);
         match item {
-            Item::Deliver { from, to, letter } => self.deliver(from, to, letter),
+            Item::Deliver { from, to, letter } => self.deliver(from, to, letter)?,
             Item::Wake(number) => self.wake(number),
             Item::Client(client) => self.client_turn(client),
             Item::Turn(turn) => self.turn(turn),
@@ -148,7 +148,7 @@ impl World<'_> {
                 Letter::Said(ClusterEvent::Stored { blocks, .. }) if blocks.iter().any(own) => {
                     *told = (*told).max(self.time + after);
                 }
-                Letter::Said(ClusterEvent::Fenced { .. }) => {
+                Letter::Said(ClusterEvent::Fenced { .. } | ClusterEvent::Retired { .. }) => {
                     after = after.max(told.saturating_sub(self.time) + 1);
                 }
                 _ => {}
@@ -171,10 +171,13 @@ impl World<'_> {
         self.push(after, Item::Deliver { from, to, letter });
     }
 
-    fn deliver(&mut self, from: End, to: End, letter: Letter) {
+    fn deliver(&mut self, from: End, to: End, letter: Letter) -> Result<(), Violation> {
         let letters = match to {
             End::Master => return self.reaches_master(from, letter),
-            End::Client(client) => return self.clients[client].take(letter),
+            End::Client(client) => {
+                self.clients[client].take(letter);
+                return Ok(());
+            }
             End::Worker(id) => match self.workers.get_mut(&id).filter(|worker| worker.alive) {
                 Some(worker) => worker.take(from, letter, &mut self.truth, &mut self.rng),
                 None => letter
@@ -193,6 +196,7 @@ impl World<'_> {
         for (end, letter) in letters {
             self.answer(to, end, letter);
         }
+        Ok(())
     }
 
     /// What a worker sends, unless what it does fails.

@@ -58,6 +58,11 @@ impl States {
         }
     }
 
+    /// Whether the batch's task has run here, so that others can get what it changed.
+    pub fn keeps(&self, partition: u32, version: BatchTime) -> bool {
+        self.kept.contains_key(&(partition, version))
+    }
+
     /// How many changes of batches are held here.
     pub fn changes(&self) -> usize {
         self.kept.len()
@@ -69,12 +74,12 @@ impl States {
                 partition,
                 from,
                 copy,
-            } => self.order(partition, Order::Copy { from, copy }, out),
+            } => self.order(me, partition, Order::Copy { from, copy }, out),
             Letter::Install {
                 partition,
                 version,
                 from,
-            } => self.order(partition, Order::Install { from, version }, out),
+            } => self.order(me, partition, Order::Install { from, version }, out),
             Letter::WantState { partition, copy } => {
                 let state = self.all.get(&partition);
                 out.push(match state.filter(|state| state.void) {
@@ -103,7 +108,7 @@ impl States {
                     (state.copy, state.versions, state.void) = (copy, versions, false);
                     state.bad = bad;
                     out.push(installed(me, partition, state));
-                    self.done(partition, out);
+                    self.done(me, partition, out);
                 }
             }
             Letter::NoState { partition, copy } => {
@@ -114,7 +119,7 @@ impl States {
                         copy,
                     };
                     out.push((End::Master, Letter::Said(failed)));
-                    self.done(partition, out);
+                    self.done(me, partition, out);
                 }
             }
             Letter::WantChange { partition, version } => {
@@ -131,7 +136,7 @@ impl States {
             Letter::HaveChange { partition, change } => {
                 if self.waits_for_change(partition, change.version) {
                     self.apply(me, partition, change, out);
-                    self.done(partition, out);
+                    self.done(me, partition, out);
                 }
             }
             Letter::NoChange {
@@ -141,17 +146,22 @@ impl States {
             } => {
                 if self.waits_for_change(partition, version) {
                     let state = self.all.entry(partition).or_default();
-                    let over = state.orders.iter().skip(1).any(|order| match order {
-                        Order::Copy { .. } => true,
+                    let later = || state.orders.iter().skip(1);
+                    let replaced = later().any(|order| matches!(order, Order::Copy { .. }));
+                    let again = later().any(|order| match order {
+                        Order::Copy { .. } => false,
                         Order::Install { version: of, .. } => *of == version,
                     });
                     state.tries += 1;
                     // Nobody must believe that it is not to be had before the loss of who has it is seen.
-                    if silent && !over && state.tries < PATIENCE {
-                        return self.begin(partition, out);
+                    if silent && !again && !replaced && state.tries < PATIENCE {
+                        return self.begin(me, partition, out);
                     }
-                    self.miss(partition, version, out);
-                    self.done(partition, out);
+                    // What is to be had elsewhere is asked for there next.
+                    if replaced || !again {
+                        self.miss(partition, version, out);
+                    }
+                    self.done(me, partition, out);
                 }
             }
             Letter::Run { partition, change } => {
@@ -184,17 +194,25 @@ impl States {
         }
     }
 
-    fn order(&mut self, partition: u32, order: Order, out: &mut Letters) {
+    fn order(&mut self, me: WorkerId, partition: u32, order: Order, out: &mut Letters) {
         let state = self.all.entry(partition).or_default();
         state.orders.push_back(order);
         if state.orders.len() == 1 {
-            self.begin(partition, out);
+            self.begin(me, partition, out);
         }
     }
 
     /// Asks for what the first order is about.
-    fn begin(&mut self, partition: u32, out: &mut Letters) {
+    fn begin(&mut self, me: WorkerId, partition: u32, out: &mut Letters) {
         let state = self.all.entry(partition).or_default();
+        // What is here, from a copy or since its task ran here, is not asked for.
+        while let Some(Order::Install { version, .. }) = state.orders.front()
+            && !state.void
+            && state.versions.last() >= Some(version)
+        {
+            out.push(installed(me, partition, state));
+            state.orders.pop_front();
+        }
         out.extend(state.orders.front().map(|&order| match order {
             Order::Copy { from, copy } => {
                 state.void = true;
@@ -206,11 +224,11 @@ impl States {
         }));
     }
 
-    fn done(&mut self, partition: u32, out: &mut Letters) {
+    fn done(&mut self, me: WorkerId, partition: u32, out: &mut Letters) {
         let state = self.all.entry(partition).or_default();
         state.orders.pop_front();
         state.tries = 0;
-        self.begin(partition, out);
+        self.begin(me, partition, out);
     }
 
     fn first(&self, partition: u32) -> Option<Order> {

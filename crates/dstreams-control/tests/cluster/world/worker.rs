@@ -55,6 +55,8 @@ pub struct Worker {
     /// Blocks that the peer has.
     copied: BTreeSet<BlockId>,
     refused: BTreeSet<WorkerId>,
+    /// It drains, and refuses everybody.
+    retired: bool,
     grants: BTreeMap<usize, Grant>,
     /// Seals that are not answered: the batch, the receiver, and how many blocks must be safe.
     seals: Vec<(BatchTime, ReceiverId, usize)>,
@@ -75,6 +77,7 @@ impl Worker {
             unsafe_blocks: VecDeque::new(),
             copied: BTreeSet::new(),
             refused: BTreeSet::new(),
+            retired: false,
             grants: BTreeMap::new(),
             seals: Vec::new(),
         }
@@ -112,10 +115,11 @@ impl Worker {
             Letter::Push(block) => self.pushed_here(from, block, truth, &mut out),
             Letter::Pushed(block) => {
                 // What a worker has that is refused counts no more.
-                let peer = self.peer.filter(|peer| !self.refused.contains(peer));
+                let peer = self
+                    .peer
+                    .filter(|peer| !self.refused.contains(peer) && !self.retired);
                 if from == peer.map_or(End::Master, End::Worker) {
                     self.copied.insert(block);
-                    truth.copied.insert(block);
                 }
                 while let Some(&first) = self
                     .unsafe_blocks
@@ -126,6 +130,15 @@ impl Worker {
                 }
             }
             Letter::Fence(lost) => self.fence(lost, &mut out),
+            Letter::Retire => {
+                self.retired = true;
+                let foreign = self.store.values();
+                let foreign = foreign.filter(|held| held.block.origin != Some(self.id));
+                out.push(said(ClusterEvent::Retired {
+                    worker: self.id,
+                    blocks: foreign.map(|held| held.block.stored()).collect(),
+                }));
+            }
             Letter::Keep(block) => self.store_copy(&block, false, &mut out),
             Letter::Copy { block, from } => match self.store.get(&block) {
                 Some(held) => out.push(self.stored(&Rc::clone(&held.block))),
@@ -188,7 +201,8 @@ impl Worker {
     }
 
     fn pushed_here(&mut self, from: End, block: Rc<Block>, truth: &mut Truth, out: &mut Letters) {
-        let refused = matches!(from, End::Worker(worker) if self.refused.contains(&worker));
+        let refused =
+            matches!(from, End::Worker(worker) if self.retired || self.refused.contains(&worker));
         if !refused {
             self.store_copy(&block, true, out);
             if self.is_in() {
@@ -276,6 +290,9 @@ impl Worker {
     fn safe(&mut self, id: BlockId, truth: &mut Truth, out: &mut Letters) {
         self.unsafe_blocks.retain(|&other| other != id);
         truth.safe.insert(id);
+        if self.copied.contains(&id) {
+            truth.copied.insert(id);
+        }
         let block = Rc::clone(&truth.blocks[&id]);
         out.push(self.stored(&block));
         for &(producer, number) in &block.records {
