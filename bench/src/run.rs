@@ -161,7 +161,7 @@ async fn drive<T: Record>(
         take(at, rdd)?;
     }
     let time = start.elapsed();
-    running.stop(false, None).await?;
+    running.abort().await?;
     Ok((time, times))
 }
 

@@ -65,7 +65,10 @@ impl Cluster {
             running,
             mut workers,
         } = self;
-        let summary = running.running.stop(graceful, None).await?;
+        let summary = match graceful {
+            true => running.running.stop().await?,
+            false => running.running.abort().await?,
+        };
         drop(running);
         // The last messages to the workers are sent by this runtime.
         tokio::task::block_in_place(|| workers.iter_mut().try_for_each(Process::join))?;

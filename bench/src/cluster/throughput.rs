@@ -198,7 +198,7 @@ fn local(work: &str, args: &Args) -> Outcome<Value> {
             };
             rows.push(vec![done.0.as_secs_f64() * 1e3, done.1.as_secs_f64() * 1e3]);
         }
-        running.stop(false, None).await?;
+        running.abort().await?;
         Ok::<_, Box<dyn std::error::Error>>(results)
     })?;
     results.check(work, &input)?;
@@ -259,7 +259,7 @@ fn received(work: &str, engine: &str, interval: u64, lines: usize) -> Outcome<Va
                 let running = ctx.start().await?;
                 let address = running.address("lines").ok_or("no address")?;
                 let sent = send(&[address.to_string()], &asked).await?;
-                (sent, running.stop(true, None).await?)
+                (sent, running.stop().await?)
             }
             other => return Err(format!("no engine {other:?}: cluster or local").into()),
         })

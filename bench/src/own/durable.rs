@@ -243,7 +243,7 @@ fn measure(
         };
         let feeds = futures::future::try_join_all((0..FEEDS).map(|_| feed()));
         futures::future::try_join(feeds, allow).await?;
-        let summary = running.stop(true, None).await?;
+        let summary = running.stop().await?;
         Ok::<_, dstreams::Error>((next.load(Relaxed) * LINES, summary))
     })?;
     let used = cpu(std::process::id()) - used;

@@ -124,7 +124,7 @@ fn dstreams(input: &Arc<Input>, lines: u64, interval: Duration) -> Outcome<(Dura
         }
         producer.join().map_err(|_| "the producer panicked")??;
         // What was received runs at once, not at the end of the interval.
-        running.stop(true, None).await?;
+        running.stop().await?;
         let time = start.elapsed();
         let mut found = 0;
         while let Some(rdd) = counts.recv().await {

@@ -62,7 +62,7 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
     let jitter = runtime.block_on(async {
         let running = ctx.start().await?;
         let jitter = bare_timer(Duration::from_millis(every), Duration::from_secs(seconds)).await;
-        running.stop(true, None).await?;
+        running.stop().await?;
         Ok::<_, dstreams::Error>(jitter)
     })?;
     let reports = reports.all();

@@ -90,7 +90,7 @@ where
                 times.push(start.elapsed());
             }
         }
-        running.stop(false, None).await?;
+        running.abort().await?;
         Ok(times)
     })
 }

@@ -54,6 +54,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("  {page:<10} {views:>7} views  {mean:>6.2} ms mean  {longest:>3} ms longest");
         }
     }
-    running.stop(false, None).await?;
+    running.abort().await?;
     Ok(())
 }

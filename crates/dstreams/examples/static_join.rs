@@ -66,6 +66,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{time} {city:<8} {sales:>5} sales {euros:>9.2} EUR");
         }
     }
-    running.stop(false, None).await?;
+    running.abort().await?;
     Ok(())
 }

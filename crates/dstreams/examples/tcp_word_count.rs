@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // What was received and not yet counted is counted before the end.
-    let summary = running.stop(true, None).await?;
+    let summary = running.stop().await?;
     println!("{} lines in {} batches", summary.records, summary.batches);
     Ok(())
 }

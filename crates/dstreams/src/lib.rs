@@ -18,7 +18,7 @@
 //!     .print(10);
 //! let running = ctx.start().await?;
 //! println!("send lines to {:?}", running.address("lines"));
-//! # running.stop(true, None).await?;
+//! # running.stop().await?;
 //! # Ok(()) }
 //! ```
 

@@ -150,7 +150,7 @@ pub fn measure(options: &Options, keys: u64) -> Outcome<Value> {
             "batch_ms": percentiles(processing),
             "total_delay_ms": percentiles(ours().map(|r| r.total_delay()).collect()),
         });
-        running.stop(false, None).await?;
+        running.abort().await?;
         Ok(result)
     })
 }

@@ -40,7 +40,7 @@ pub fn measure(options: &Options) -> Outcome<Value> {
             feed.batch(draw.some(options.changed, options.many)).await?;
         }
         let reports = feed.reports.all().split_off(from);
-        running.stop(false, None).await?;
+        running.abort().await?;
         let [state, manifest, journal] = files.end(["state-", "manifest-", "journal-"])?;
         let changed = options.changed * options.batches * ROW;
         let ours = || reports.iter().filter(|report| report.records > 0);
@@ -84,7 +84,7 @@ pub fn restarted(flags: &[String]) -> Outcome<()> {
         let answer = answer.await?.collect().await?;
         let number = |column: usize| answer[0].column(column).as_primitive::<Int64Type>();
         let (keys, sum) = (number(0).value(0) as u64, number(1).value(0) as u64);
-        running.stop(false, None).await?;
+        running.abort().await?;
         if (keys, sum) != (many, pushed) {
             return Err(format!("{keys} keys that came {sum} times, not {many} and {pushed}").into());
         }

@@ -41,9 +41,14 @@ impl Engine {
         }
     }
 
-    /// Takes in nothing more, and stops: counts what was received first, for so long at most, or does not.
-    pub fn request_stop(&self, drain: Option<Duration>) {
-        self.running().request_stop(drain.is_some(), drain);
+    /// Takes in nothing more, counts what was received, for so long at most, and stops.
+    pub fn request_stop_within(&self, drain: Duration) {
+        self.running().request_stop_within(drain);
+    }
+
+    /// Stops without counting what was received.
+    pub fn request_abort(&self) {
+        self.running().request_abort();
     }
 
     /// How the cluster is doing, if it is one.
@@ -111,7 +116,7 @@ impl WordCount {
     pub async fn abandon(&mut self) -> u64 {
         // Nobody waits for what is found any more.
         self.found.close();
-        let stopped = self.engine.running().stop(false, None);
+        let stopped = self.engine.running().abort();
         let stopped = tokio::time::timeout(ABANDON, stopped).await;
         self.dismiss().await;
         match stopped {

@@ -57,7 +57,10 @@ pub async fn run(
         tokio::select! {
             ended = running.await_termination(None) => break ended,
             () = signals.next() => {
-                running.request_stop(!asked, Some(drain));
+                match asked {
+                    false => running.request_stop_within(drain),
+                    true => running.request_abort(),
+                }
                 asked = true;
             }
             _ = ticks.tick() => told.changes(&cluster.status()),

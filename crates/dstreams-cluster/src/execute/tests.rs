@@ -82,7 +82,7 @@ async fn a_lost_report_and_a_stopped_executor_are_no_loss() {
         "the same worker"
     );
     drop(remote);
-    cluster.running.stop(true, None).await.unwrap();
+    cluster.running.stop().await.unwrap();
     drop(cluster);
     tokio::task::spawn_blocking(|| worker.join())
         .await

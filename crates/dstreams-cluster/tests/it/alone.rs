@@ -67,7 +67,7 @@ fn a_lone_worker_acknowledges_nothing_while_its_master_is_silent() {
         soon("the second", lines.flush()).await.unwrap();
 
         soon("the client", lines.finish()).await.unwrap();
-        let summary = soon("the stop", cluster.running.stop(true, None)).await;
+        let summary = soon("the stop", cluster.running.stop()).await;
         assert_eq!(summary.unwrap().records, 2);
         drop(cluster);
         let joined = tokio::task::spawn_blocking(|| workers.join());

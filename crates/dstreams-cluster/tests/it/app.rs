@@ -289,7 +289,7 @@ fn a_batch_that_was_set_aside_is_run_alone_by_its_program() {
             running.status().set_aside == 1
         })
         .await;
-        running.stop(true, None).await.unwrap();
+        running.stop().await.unwrap();
         let batch = dstreams::inspect(&dir).unwrap().set_aside[0].to_string();
         let args = |more: &[&str]| {
             let always = ["replay", dir.to_str().unwrap(), "--batch", &batch];

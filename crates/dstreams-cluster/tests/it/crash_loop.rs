@@ -27,7 +27,7 @@ fn slow_batches_survive_a_worker_that_crashes_in_a_loop() {
         }
         // It has not failed; what is behind by now would take long.
         scene.batches(1).await;
-        let stopped = scene.cluster.running.stop(false, None);
+        let stopped = scene.cluster.running.abort();
         soon("the stop", stopped).await.unwrap();
     });
 }

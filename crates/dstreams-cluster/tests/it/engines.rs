@@ -31,7 +31,7 @@ fn on_this_machine(config: &Config, input: &[Interval<Row>]) -> Vec<Outcome> {
         let queue = describe(&mut program.ctx, &log);
         let mut live = program.start().await;
         feed(&mut live, &queue, input).await;
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
     take(&log)
 }
@@ -51,7 +51,7 @@ fn on_a_cluster(config: &Config, cores: &[usize], input: &[Interval<Row>]) -> Ve
         let mut live = program.start_by(start).await;
         feed(&mut live, &queue, input).await;
         let (cluster, workers) = live.running;
-        cluster.running.stop(false, None).await.unwrap();
+        cluster.running.abort().await.unwrap();
         drop(cluster);
         tokio::task::spawn_blocking(|| workers.join())
             .await

@@ -177,8 +177,6 @@ fn a_batch_waits_for_room_for_its_exchanges() {
         drop(file);
         std::fs::remove_file(&filler).unwrap();
         until("the batch", || found.lock().unwrap().counts.len() == 100).await;
-        soon("the stop", cluster.running.stop(true, None))
-            .await
-            .unwrap();
+        soon("the stop", cluster.running.stop()).await.unwrap();
     });
 }

@@ -111,12 +111,12 @@ fn sources_go_on_elsewhere_and_after_a_restart() {
             until("the other", || cluster.status().workers.len() == WORKERS).await;
         }
         more(&found, 100).await;
-        let stop = soon("the stop", cluster.running.stop(true, None)).await;
+        let stop = soon("the stop", cluster.running.stop()).await;
         stop.unwrap();
         drop((cluster, workers));
         let (cluster, _workers, _) = start(&dir, &found).await;
         more(&found, 100).await;
-        let stop = soon("the stop", cluster.running.stop(true, None)).await;
+        let stop = soon("the stop", cluster.running.stop()).await;
         stop.unwrap();
     });
     for numbers in std::mem::take(&mut *found.lock().unwrap()) {

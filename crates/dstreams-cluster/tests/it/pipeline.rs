@@ -75,7 +75,7 @@ fn a_batch_begins_while_the_one_before_takes_effect() {
             live.report().await.unwrap();
         }
         let (cluster, workers) = live.running;
-        cluster.running.stop(false, None).await.unwrap();
+        cluster.running.abort().await.unwrap();
         drop(cluster);
         tokio::task::spawn_blocking(|| workers.join())
             .await

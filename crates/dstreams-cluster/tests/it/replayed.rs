@@ -105,9 +105,7 @@ fn what_took_effect_is_not_prepared_again() {
             let _worker = Process::start("replayed::a_worker", master.address(), &how);
             let cluster = soon("the worker", master.start()).await.unwrap();
             until("batches", || committed().len() >= before.len() + 4).await;
-            soon("the stop", cluster.running.stop(true, None))
-                .await
-                .unwrap();
+            soon("the stop", cluster.running.stop()).await.unwrap();
         }
     });
     let committed = committed();

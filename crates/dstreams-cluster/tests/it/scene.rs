@@ -310,7 +310,7 @@ impl Scene {
     /// Stops the program, when the client has its last acknowledgement, and checks all it gave.
     pub async fn close(self) {
         let sent = self.client.finish().await;
-        let stopped = self.cluster.running.stop(true, None);
+        let stopped = self.cluster.running.stop();
         let summary = soon("the stop", stopped).await.unwrap();
         assert_eq!(summary.unfinished, 0);
         let asked = soon("an answer", self.cluster.running.session()).await;

@@ -160,7 +160,10 @@ impl Running {
 
     async fn stop(self, graceful: bool) -> (dstreams::Summary, [Vec<(u64, Vec<Pair>)>; 2]) {
         let (cluster, workers) = self.live.running;
-        let summary = cluster.running.stop(graceful, None).await.unwrap();
+        let summary = match graceful {
+            true => cluster.running.stop().await.unwrap(),
+            false => cluster.running.abort().await.unwrap(),
+        };
         drop(cluster);
         let joined = tokio::task::spawn_blocking(|| workers.join());
         joined.await.unwrap();
@@ -196,7 +199,7 @@ async fn without_them() -> [Vec<(u64, Vec<Pair>)>; 2] {
         }
         live.batch().await;
     }
-    live.running.stop(true, None).await.unwrap();
+    live.running.stop().await.unwrap();
     [drain(totals), drain(counts)]
 }
 

@@ -73,7 +73,7 @@ fn files_of_a_cluster_are_those_of_one_process() {
         let queue = describe(&mut program.ctx, &here);
         let mut live = program.start().await;
         feed(&mut live, &queue).await;
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
 
         let mut program = Program::new(small(3, 4, 5));
         let queue = describe(&mut program.ctx, &there);
@@ -87,7 +87,7 @@ fn files_of_a_cluster_are_those_of_one_process() {
         let mut live = program.start_by(start).await;
         feed(&mut live, &queue).await;
         let (cluster, workers) = live.running;
-        cluster.running.stop(false, None).await.unwrap();
+        cluster.running.abort().await.unwrap();
         drop(cluster);
         tokio::task::spawn_blocking(|| workers.join())
             .await
@@ -244,7 +244,7 @@ fn outputs_that_fail_twice_have_each_batch_once() {
             live.batch().await;
         }
         let (cluster, workers) = live.running;
-        cluster.running.stop(false, None).await.unwrap();
+        cluster.running.abort().await.unwrap();
         drop(cluster);
         let joined = tokio::task::spawn_blocking(|| workers.join());
         joined.await.unwrap();
@@ -333,11 +333,10 @@ fn outputs_that_block_hold_up_no_stop() {
             live.clock.advance(INTERVAL);
             until("the batch", || !entered.lock().unwrap().is_empty()).await;
             let (cluster, workers) = live.running;
-            let deadline = Some(Duration::from_millis(200));
-            let stop = soon("the stop", cluster.running.stop(true, deadline));
+            let stop = cluster.running.stop_within(Duration::from_millis(200));
             // The deadline is one of the program's clock.
             let later = async { live.clock.advance(Duration::from_secs(1)) };
-            let (stopped, _) = tokio::join!(stop, later);
+            let (stopped, _) = tokio::join!(soon("the stop", stop), later);
             assert!(stopped.unwrap().unfinished > 0);
             assert!(log.lock().unwrap().is_empty());
             drop(release);
@@ -392,7 +391,7 @@ fn workers_prepare_and_what_they_say_is_told() {
             until("a batch", || cluster.running.status().batches > batches).await;
         }
         lines.finish().await.unwrap();
-        let stopped = cluster.running.stop(true, None);
+        let stopped = cluster.running.stop();
         assert_eq!(soon("the stop", stopped).await.unwrap().unfinished, 0);
     });
 }

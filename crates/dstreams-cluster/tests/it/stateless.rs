@@ -86,9 +86,7 @@ fn workers_are_killed_one_at_a_time_and_then_all() {
         workers.push(start());
         workers_are(&cluster, 1).await;
 
-        let summary = soon("the stop", cluster.running.stop(true, None))
-            .await
-            .unwrap();
+        let summary = soon("the stop", cluster.running.stop()).await.unwrap();
         assert_eq!(summary.unfinished, 0);
         let mut found = found.lock().unwrap();
         found.counts.sort_unstable();

@@ -192,24 +192,50 @@ impl Running {
         Ok(self.session().await?.table(name).await?)
     }
 
-    /// Stops the program; returns when it has stopped.
+    /// Stops the program gracefully; returns when it has stopped.
     ///
-    /// `graceful` takes in nothing more, and runs and commits what was received; otherwise the batch that runs is dropped.
-    /// A second call may shorten the first, never lengthen it. The last batch of a graceful stop has the end of the
-    /// interval for its name, and does not wait for it: see [`Sink`](crate::Sink).
+    /// Takes in nothing more, and runs and commits everything that was received, however long that takes. The last batch
+    /// has the end of its interval for its name, and does not wait for it: see [`Sink`](crate::Sink).
     ///
-    /// `deadline` bounds all of it, up to a second: what is not done by then is counted in
-    /// [`Summary::unfinished`]. Sources may take half of that time to end, or 30 seconds where there is no deadline;
-    /// after that, what they have pushed is in the last batch, and what they push is refused. No output is called once
-    /// this has returned; one that is at work goes on to its end, and holds what it has claimed until then.
-    pub async fn stop(&self, graceful: bool, deadline: Option<Duration>) -> Result<Summary> {
-        self.request_stop(graceful, deadline);
-        let most = deadline.map(|deadline| deadline.saturating_add(UNANSWERED));
-        match self.await_termination(most).await? {
-            Some(summary) => Ok(summary),
-            None if most.is_some() => Ok(self.does_not_answer()),
-            None => Err(Error::NotRunning),
-        }
+    /// Sources may take 30 seconds to end. After that, what they have pushed is in the last batch, and what they push is
+    /// refused.
+    ///
+    /// Fails with the error of a batch that failed. The program goes on stopping when the future is dropped. A later call
+    /// of [`Running::stop_within`] or [`Running::abort`] shortens a stop; none lengthens it.
+    pub async fn stop(&self) -> Result<Summary> {
+        self.request_stop();
+        self.ended().await
+    }
+
+    /// Stops the program gracefully, as [`Running::stop`] does, within `deadline`: what is not done by then has no
+    /// effect, and is counted in [`Summary::unfinished`].
+    ///
+    /// Returns when the program has stopped, a second after the deadline or so at the latest, and two where a listener
+    /// does not return. Sources may take half of the time to end. No output is called once this has returned; one that
+    /// is at work goes on to its end, and holds what it has claimed until then.
+    ///
+    /// The earliest deadline holds when there are several. After [`Running::request_abort`] it bounds how long the commit
+    /// that is under way is waited for.
+    pub async fn stop_within(&self, deadline: Duration) -> Result<Summary> {
+        self.request_stop_within(deadline);
+        let most = deadline.saturating_add(UNANSWERED);
+        let ended = self.await_termination(Some(most)).await?;
+        Ok(ended.unwrap_or_else(|| self.does_not_answer()))
+    }
+
+    /// Stops the program abruptly; returns when it has stopped.
+    ///
+    /// The batch that runs is dropped, and so is what was received and not yet run: [`Summary::unfinished`] counts the
+    /// batches that were begun. A program that is kept in a directory has them again when it starts the next time. A
+    /// commit that is under way is waited for.
+    pub async fn abort(&self) -> Result<Summary> {
+        self.request_abort();
+        self.ended().await
+    }
+
+    async fn ended(&self) -> Result<Summary> {
+        let ended = self.await_termination(None).await?;
+        ended.ok_or(Error::NotRunning)
     }
 
     /// A listener blocks the master's loop.
@@ -222,7 +248,21 @@ impl Running {
     }
 
     /// Asks the program to stop, as [`Running::stop`] does, without waiting for it.
-    pub fn request_stop(&self, graceful: bool, deadline: Option<Duration>) {
+    pub fn request_stop(&self) {
+        self.request(true, None);
+    }
+
+    /// Asks the program to stop, as [`Running::stop_within`] does, without waiting for it. The time runs from now on.
+    pub fn request_stop_within(&self, deadline: Duration) {
+        self.request(true, Some(deadline));
+    }
+
+    /// Asks the program to stop, as [`Running::abort`] does, without waiting for it.
+    pub fn request_abort(&self) {
+        self.request(false, None);
+    }
+
+    fn request(&self, graceful: bool, deadline: Option<Duration>) {
         let now = self.clock.now();
         let deadline = deadline.map(|wait| {
             let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
@@ -271,7 +311,10 @@ impl Running {
                 },
                 () = signals.next() => {
                     tracing::info!(graceful = !asked, "asked to stop");
-                    self.request_stop(!asked, Some(deadline));
+                    match asked {
+                        false => self.request_stop_within(deadline),
+                        true => self.request_abort(),
+                    }
                     asked = true;
                 }
             }

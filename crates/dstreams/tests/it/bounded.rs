@@ -82,7 +82,7 @@ fn offsets_of_producers_are_as_many_as_the_bound() {
         checkpoint_of(&mut live, dir, 900).await;
         assert_eq!(checkpoint(&dir.0).unwrap().producers, 3);
         assert_eq!(live.running.status().forgotten_producers, 6);
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }
 
@@ -117,7 +117,7 @@ impl Reading {
 
     /// Stops it and starts it again. The last batch of a stop is ahead of the clock.
     async fn again(self, dir: &Path, every: Duration) -> Self {
-        self.live.running.stop(true, None).await.unwrap();
+        self.live.running.stop().await.unwrap();
         Reading::start(dir, every, self.batches + 1).await
     }
 
@@ -166,7 +166,7 @@ fn offsets_of_files_that_are_gone_go() {
         let mut reading = reading.again(dir, every).await;
         put(dir, "old/8", b"");
         assert_eq!(reading.until(dir, 1, 12).await, ["old/8"]);
-        reading.live.running.stop(true, None).await.unwrap();
+        reading.live.running.stop().await.unwrap();
     });
 }
 
@@ -221,7 +221,7 @@ fn many_small_files() {
             begun.elapsed(),
             size()
         );
-        reading.live.running.stop(true, None).await.unwrap();
+        reading.live.running.stop().await.unwrap();
     });
 }
 
@@ -257,7 +257,7 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
         assert!(!whole.is_empty(), "{:?}", states(&dir.0));
         checkpoint_of(&mut live, dir, first + 1200).await;
         assert_eq!(large(), whole, "it was written again: {:?}", states(&dir.0));
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }
 
@@ -290,12 +290,12 @@ fn a_long_downtime_is_caught_up_with_bit_by_bit() {
         let mut live = first.start().await;
         queue.push(["a".to_owned()]).await.unwrap();
         live.batch().await;
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
 
         // Stopped while it catches up: what was cut is done, and the rest is for the next process.
         let (again, _queue, _seen) = program(Program::after(intervals, config()));
         let live = again.start().await;
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         let found = dstreams::inspect(&dir.0).unwrap();
         assert!(found.journal.cut.len() < 60, "{found:?}");
 
@@ -310,7 +310,7 @@ fn a_long_downtime_is_caught_up_with_bit_by_bit() {
             }
         }
         assert!(most < 100, "{most} batches are kept");
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         let seen: Vec<(dstreams::BatchTime, Vec<(String, i64)>)> = batches.try_iter().collect();
         let times = seen.iter().map(|(batch, _)| batch.0 / 1000);
         let times: Vec<_> = times.collect();

@@ -63,7 +63,7 @@ impl Dir {
             assert!(batch.0 < wanted.0 + 100_000, "no checkpoint");
         }
         let found = ask(&live, query).await;
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         self.1 += 1;
         found
     }
@@ -163,7 +163,7 @@ fn another_program_is_refused_before_the_first_checkpoint() {
             words.push([("a".to_owned(), 1)]).await.unwrap();
             live.batch().await;
             found = ask(&live, "select * from counts").await;
-            live.running.stop(true, None).await.unwrap();
+            live.running.stop().await.unwrap();
             dir.1 += 2;
 
             let mut other = config.clone();
@@ -277,7 +277,7 @@ async fn windows(
         live.batch().await;
         dir.1 += 1;
     }
-    live.running.stop(true, None).await.unwrap();
+    live.running.stop().await.unwrap();
     dir.1 += 1;
     let mut found = Vec::new();
     for (name, mut output) in outputs {
@@ -365,7 +365,7 @@ async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: boo
         live.batch().await;
         dir.1 += 1;
     }
-    live.running.stop(true, None).await.unwrap();
+    live.running.stop().await.unwrap();
     dir.1 += 1;
     outputs.map(|mut output| {
         let mut last = 0;

@@ -58,7 +58,7 @@ impl Counter {
     }
 
     async fn end(self) {
-        self.live.running.stop(false, None).await.unwrap();
+        self.live.running.abort().await.unwrap();
     }
 }
 
@@ -92,10 +92,7 @@ fn a_clock_that_is_set_back_repeats_no_batch() {
         // A stop does not wait for the clock.
         counter.set(2);
         counter.push("a").await;
-        let stop = counter
-            .live
-            .running
-            .stop(true, Some(Duration::from_secs(3600)));
+        let stop = counter.live.running.stop_within(Duration::from_secs(3600));
         let summary = soon("the stop", stop).await.unwrap();
         assert_eq!((summary.batches, summary.records), (12, 9));
         assert_eq!(counter.next().await, (12, 1, a(8)));

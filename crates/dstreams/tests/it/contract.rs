@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use dstreams::arrow::array::RecordBatch;
 use dstreams::arrow::datatypes::SchemaRef;
@@ -92,9 +91,7 @@ fn source_contract<T, S>(
             live.clock.advance(INTERVAL);
             let first = soon("a batch", records.recv()).await.unwrap();
             got.extend(first.collect().unwrap());
-            let summary = soon("the stop", live.running.stop(true, None))
-                .await
-                .unwrap();
+            let summary = soon("the stop", live.running.stop()).await.unwrap();
             while let Some(rdd) = records.try_recv() {
                 got.extend(rdd.collect().unwrap());
             }
@@ -298,7 +295,7 @@ fn sink_contract(fails: Option<usize>, batches: u64) {
                 .unwrap();
             live.batch().await;
         }
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
     let calls = sink.calls.lock().unwrap().clone();
     if fails.is_some() {
@@ -390,10 +387,7 @@ fn outputs_take_effect_in_the_order_of_the_program() {
             queue.push(0..3).await.unwrap();
             live.batch().await;
         }
-        live.running
-            .stop(false, Some(Duration::from_secs(1)))
-            .await
-            .unwrap();
+        live.running.abort().await.unwrap();
     });
     let wanted: Vec<_> = [100, 200, 300]
         .into_iter()

@@ -22,7 +22,7 @@ fn outputs(config: &Config, input: &[Interval<Row>]) -> Vec<Outcome> {
             }
             live.batch().await;
         }
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
     take(&log)
 }
@@ -105,7 +105,7 @@ fn order_of_arrival_at_different_streams_changes_nothing() {
                 }
                 live.batch().await;
             }
-            live.running.stop(false, None).await.unwrap();
+            live.running.abort().await.unwrap();
         });
         take(&log)
     };

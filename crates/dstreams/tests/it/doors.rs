@@ -109,7 +109,7 @@ fn a_start_that_fails_half_way_closes_what_it_has_opened() {
         drop(taken);
         for kept in [false, true] {
             let running = program(kept).start().await.unwrap();
-            running.stop(true, None).await.unwrap();
+            running.stop().await.unwrap();
         }
     });
 }

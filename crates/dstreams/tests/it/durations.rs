@@ -108,7 +108,10 @@ fn waits_are_as_long_as_they_say() {
                         .is_none()
                 );
             }
-            let stopped = live.running.stop(wait >= INTERVAL, Some(wait));
+            if wait < INTERVAL {
+                live.running.request_abort();
+            }
+            let stopped = live.running.stop_within(wait);
             let summary = soon("the stop", stopped).await.unwrap();
             assert_eq!(summary.unfinished, 0);
         });

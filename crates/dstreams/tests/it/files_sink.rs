@@ -139,7 +139,7 @@ fn a_program_writes_what_it_collects() {
                 visible::<(String, i64)>(&dir.0.join("a/counts"), format),
                 wanted
             );
-            live.running.stop(true, None).await.unwrap();
+            live.running.stop().await.unwrap();
         });
     }
 }

@@ -108,7 +108,7 @@ impl<T: Record> Reader<T> {
             }
         };
         soon("the end of the source", ended).await;
-        let stopped = soon("the stop", self.live.running.stop(true, None)).await;
+        let stopped = soon("the stop", self.live.running.stop()).await;
         stopped.unwrap();
         take(&mut self.records, &mut all);
         take(&mut self.dead, &mut dead);
@@ -381,9 +381,7 @@ fn files_are_read_once_as_they_appear() {
         fs::rename(dir.0.join("_d"), dir.0.join("d")).unwrap();
         assert_eq!(reader.receive(1, 0).await.0, ["fourth"]);
         assert_eq!(reader.ends.0.load(Ordering::SeqCst), 0);
-        soon("the stop", reader.live.running.stop(true, None))
-            .await
-            .unwrap();
+        soon("the stop", reader.live.running.stop()).await.unwrap();
         assert!(
             reader
                 .records
@@ -418,9 +416,7 @@ fn a_stop_ends_it_while_it_waits_for_memory_or_for_files() {
             let mut reader = Reader::<String>::start(tight(), files).await;
             let used = || reader.live.running.status().block_memory;
             until("memory to be taken", || lines == 0 || used() > 30 << 10).await;
-            soon("the stop", reader.live.running.stop(true, None))
-                .await
-                .unwrap();
+            soon("the stop", reader.live.running.stop()).await.unwrap();
             let mut all = Vec::new();
             take(&mut reader.records, &mut all);
             // What was pushed is there, from the beginning and in order.

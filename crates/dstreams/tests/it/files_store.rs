@@ -304,7 +304,7 @@ fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
             started.store(true, Ordering::SeqCst);
             put(&store.objects, "in/a", long());
             until("the store to be silent", || waits.load(Ordering::SeqCst)).await;
-            let stop = reader.live.running.stop(true, None);
+            let stop = reader.live.running.stop();
             soon("the stop", stop).await.unwrap();
             // No thread waits for it either.
             let alone = || Arc::strong_count(&store) <= 2;
@@ -375,7 +375,7 @@ fn a_restart_goes_on_in_the_middle_of_an_object() {
                 }
             };
             soon("the next range", wait).await;
-            live.running.stop(true, None).await.unwrap();
+            live.running.stop().await.unwrap();
             intervals += 1;
             take(&mut lines, &mut found);
             take(&mut letters, &mut dead);

@@ -114,7 +114,7 @@ fn a_full_disk_under_checkpoints_is_waited_out() {
             "the journal has what no checkpoint has: {}",
             cuts()
         );
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
         drop(live);
 
         let (mut live, queue) = words.start(build).await;
@@ -129,14 +129,14 @@ fn a_full_disk_under_checkpoints_is_waited_out() {
             }
         };
         soon("a checkpoint", room).await;
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
         drop(live);
 
         let (live, _queue) = words.start(build).await;
         assert_eq!(counts(&live).await, wanted);
         let left = names(&disk.0);
         assert!(left.iter().all(|name| !name.contains('#')), "{left:?}");
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
 }
 
@@ -190,7 +190,7 @@ fn a_full_disk_under_a_file_sink_ends_the_program_and_loses_nothing() {
             "it is committed first"
         );
         words.batch(&mut live, &queue, &some(2)).await;
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
     assert_eq!(
         names(&target),

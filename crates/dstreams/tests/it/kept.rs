@@ -92,7 +92,7 @@ fn the_directory_of_a_program_can_be_inspected() {
         // The last batch is in no checkpoint; those before may be, by now.
         assert!((1..=3).contains(&taken.journal.blocks), "{taken:?}");
         assert_eq!(taken.journal.cut.last(), Some(&300), "{taken:?}");
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
     let found = dstreams::inspect(dir).unwrap();
     let checkpoint = found.checkpoint.unwrap();
@@ -136,7 +136,7 @@ fn damage_to_a_directory_is_named_or_harmless() {
             queue.push([word.to_owned()]).await.unwrap();
             live.batch().await;
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
     let whole = dstreams::inspect(dir).unwrap();
     for (kind, remedy) in [
@@ -202,7 +202,7 @@ fn a_directory_of_another_program_or_process_is_refused() {
             queue.push(["a".to_owned()]).await.unwrap();
             live.batch().await;
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         drop(live);
 
         let other = program(5).0.ctx.start().await.err().unwrap().to_string();
@@ -212,7 +212,7 @@ fn a_directory_of_another_program_or_process_is_refused() {
         );
         assert!(other.contains("a directory of its own"), "{other}");
         let same = program(3).0.ctx.start().await.unwrap();
-        same.stop(true, None).await.unwrap();
+        same.stop().await.unwrap();
     });
 }
 
@@ -286,7 +286,7 @@ async fn run(
 
 /// Ends it, with a last batch for the interval that has begun.
 async fn end(dir: &Dir, live: Live) {
-    live.running.stop(true, None).await.unwrap();
+    live.running.stop().await.unwrap();
     dir.1.set(dir.1.get() + 1);
 }
 
@@ -529,7 +529,7 @@ fn checkpoints_that_fail_are_in_the_status() {
                 assert!(batches < 1_000, "{failures:?}");
             }
         }
-        running.running.stop(true, None).await.unwrap();
+        running.running.stop().await.unwrap();
     });
 }
 

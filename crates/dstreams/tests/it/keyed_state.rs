@@ -143,7 +143,7 @@ fn changes_and_the_whole_state_are_read_together() {
             ["c2", "a1 b2 c2"],
         ];
         assert_eq!(found, wanted.map(|batch| batch.map(str::to_owned)));
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }
 
@@ -219,6 +219,6 @@ fn states_can_be_asked_while_the_program_runs() {
         let rows = dstreams::record::records_of::<(String, f64)>(&rows[0]).unwrap();
         assert_eq!(rows, [("a".to_owned(), 8.0 / 3.0)]);
         assert!(live.running.table("nobody").await.is_err());
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }

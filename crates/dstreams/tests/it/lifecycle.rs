@@ -68,7 +68,7 @@ fn listeners_are_told_in_order_and_of_empty_intervals() {
         assert_eq!((status.batches, status.records), (3, 10));
         until("the blocks to go", || live.running.status().blocks == 0).await;
         assert_eq!(live.running.last_batch(), Some(BatchTime(300)));
-        let summary = live.running.stop(false, None).await.unwrap();
+        let summary = live.running.abort().await.unwrap();
         assert_eq!(
             (summary.batches, summary.records, summary.unfinished),
             (3, 10, 0)
@@ -134,7 +134,7 @@ fn a_slow_batch_delays_the_next_ones_which_wait_in_order() {
             effects.all(),
             ["100 ms: [1]", "200 ms: [2]", "300 ms: [3]", "400 ms: [4]"]
         );
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
 }
 
@@ -176,10 +176,7 @@ fn failure_of(
             .await
             .unwrap_err();
         assert_eq!(end.to_string(), error.to_string());
-        assert!(
-            live.running.stop(true, None).await.is_err(),
-            "it has failed for good"
-        );
+        assert!(live.running.stop().await.is_err(), "it has failed for good");
         assert_eq!(log.all().last().unwrap(), "failed 200 ms");
         error.to_string()
     })
@@ -316,7 +313,7 @@ fn a_source_that_fails_is_told_and_the_others_go_on() {
             queue.push([8]).await.unwrap();
             live.batch().await;
             assert_eq!(all.recv().await.unwrap().collect().unwrap(), [8]);
-            live.running.stop(true, None).await.unwrap();
+            live.running.stop().await.unwrap();
         }
     });
 }
@@ -335,7 +332,7 @@ fn generated_records_are_the_same_in_each_run() {
                 live.batch().await;
                 all.extend(records.recv().await.unwrap().collect().unwrap());
             }
-            live.running.stop(true, None).await.unwrap();
+            live.running.stop().await.unwrap();
             all
         })
     };
@@ -374,10 +371,7 @@ fn the_wall_clock_works() {
         }
         found.sort();
         assert_eq!(found, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
-        running
-            .stop(true, Some(Duration::from_secs(10)))
-            .await
-            .unwrap();
+        running.stop_within(Duration::from_secs(10)).await.unwrap();
     });
 }
 
@@ -406,7 +400,7 @@ fn an_output_may_block_on_futures() {
             live.batch().await;
             assert!(all.try_recv().is_some());
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         assert_eq!(counts.lock().unwrap()[..3], [3, 0, 70]);
     });
 }
@@ -434,6 +428,6 @@ fn a_listener_that_panics_is_left_alone() {
         live.batch().await;
         let completed = "completed 200 ms: 2".to_owned();
         until("the next listener", || log.all().contains(&completed)).await;
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }

@@ -79,7 +79,7 @@ fn files_have_them_as_they_are() {
             let mut live = program.start().await;
             queue.push([click(1), click(2)]).await.unwrap();
             live.batch().await;
-            live.running.stop(true, None).await.unwrap();
+            live.running.stop().await.unwrap();
         });
         let batch = fs::read_dir(&out)
             .unwrap()

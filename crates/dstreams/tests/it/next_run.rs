@@ -17,7 +17,7 @@ async fn run(numbers: std::ops::Range<i64>, output: impl Fn(&DStream<i64>)) -> S
     output(&stream);
     let live = program.start().await;
     queue.push(numbers).await.unwrap();
-    let stop = live.running.stop(true, None);
+    let stop = live.running.stop();
     soon("the stop", stop).await.unwrap()
 }
 
@@ -130,9 +130,9 @@ fn one_directory_is_of_one_program_until_that_has_stopped() {
         queue.push([1]).await.unwrap();
         let refused = start().await.err().unwrap().to_string();
         assert!(refused.contains("another process"), "{refused}");
-        running.stop(true, None).await.unwrap();
+        running.stop().await.unwrap();
         let (_, next) = start().await.unwrap();
-        next.stop(false, None).await.unwrap();
+        next.abort().await.unwrap();
         assert_eq!(written(&dir), [(100, vec![1])]);
     });
 }

@@ -147,7 +147,7 @@ fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
                 live.batch().await;
             }
             // Without a last batch.
-            live.running.stop(false, None).await.unwrap();
+            live.running.abort().await.unwrap();
         });
     }
     let mut all = Found::new();

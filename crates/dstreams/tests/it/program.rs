@@ -230,7 +230,7 @@ where
         while let Some(rdd) = output.try_recv() {
             batches.push((rdd.batch_time().0, rdd.collect().unwrap()));
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         batches
     })
 }

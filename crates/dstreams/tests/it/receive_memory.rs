@@ -254,7 +254,7 @@ fn half_a_line_does_not_keep_the_whole_memory_from_others() {
         assert_eq!((got[0].len(), rows[0].len()), (150 << 10, 2 * memory));
         large.await.unwrap().unwrap();
         long.join().unwrap();
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }
 
@@ -275,7 +275,7 @@ fn lines_are_in_the_journal_while_their_producer_pauses() {
             let blocks = || dstreams::inspect(&dir.0).unwrap().journal.blocks;
             until("a block", || blocks() == n).await;
         }
-        let summary = live.running.stop(true, None).await.unwrap();
+        let summary = live.running.stop().await.unwrap();
         assert_eq!(summary.records, 3);
     });
 }

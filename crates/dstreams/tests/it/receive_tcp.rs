@@ -84,9 +84,7 @@ impl Server {
 
     /// Stops gracefully; all lines and dead letters that were not taken before.
     pub async fn stop(mut self) -> (Vec<String>, Vec<DeadLetter>) {
-        soon("the stop", self.live.running.stop(true, None))
-            .await
-            .unwrap();
+        soon("the stop", self.live.running.stop()).await.unwrap();
         let (mut all, mut letters) = (Vec::new(), Vec::new());
         take(&mut self.lines, &mut all);
         take(&mut self.dead, &mut letters);
@@ -410,7 +408,7 @@ fn a_million_lines() {
         producers
             .into_iter()
             .for_each(|producer| producer.join().unwrap());
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         let all = (PRODUCERS * LINES) as i64;
         assert_eq!((count, sum), (all, all * (all - 1) / 2));
         assert_eq!(live.running.status().records, all as u64);

@@ -217,7 +217,7 @@ fn all_queries(config: &Config, input: &[Interval<Pair>]) -> Vec<Batches<Pair>> 
             batches
         });
         let collected = collected.collect();
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         collected
     })
 }
@@ -251,7 +251,7 @@ fn joined(
         while let Some(rdd) = output.try_recv() {
             batches.push((rdd.batch_time().0, rdd.collect().unwrap()));
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         batches
     })
 }

@@ -111,7 +111,7 @@ async fn without_them(threads: usize) -> [Vec<(u64, Vec<Pair>)>; 2] {
         push(&queue, words).await;
         live.batch().await;
     }
-    live.running.stop(true, None).await.unwrap();
+    live.running.stop().await.unwrap();
     let mut both = [drain(&mut totals), drain(&mut counts)];
     both.iter_mut()
         .for_each(|batches| batches.truncate(INPUT.len()));
@@ -146,7 +146,7 @@ fn everything_is_as_if_its_records_had_not_come() {
                 reports.iter().map(|it| (it.records, it.set_aside)).unzip();
             assert_eq!(records, [2, 1, 0, 1, 0, 2]);
             assert_eq!(aside, [0, 0, 3, 0, 0, 0]);
-            let summary = live.running.stop(true, None).await.unwrap();
+            let summary = live.running.stop().await.unwrap();
             assert_eq!((summary.records, summary.set_aside), (6, 3));
             assert_eq!(dstreams::inspect(&dir.0).unwrap().set_aside, [300]);
             let reason = std::fs::read_to_string(dir.set_aside(300).join("error.txt")).unwrap();
@@ -171,7 +171,7 @@ fn it_stays_so_after_a_restart() {
             push(&queue, words).await;
             live.batch().await;
             // Dropped without a checkpoint; a graceful stop would add a batch.
-            live.running.stop(false, None).await.unwrap();
+            live.running.abort().await.unwrap();
             found[0].extend(drain(&mut totals));
             found[1].extend(drain(&mut counts));
         }
@@ -186,7 +186,7 @@ fn it_can_be_run_alone_to_find_out_why() {
         let (mut live, queue, ..) = start(&dir.0, 0, config(2, 100), Bad::Late).await;
         push(&queue, "a bad a").await;
         live.batch().await;
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         let mut program = Program::new(small(2, 2, 4));
         let (_, mut totals, _) = build(&mut program.ctx, Bad::Late);
         let error = program
@@ -260,7 +260,7 @@ fn only_so_many_are_set_aside() {
             log.len() == 1 && log[0].0 == 200 && log[0].1.contains("a bad word"),
             "{log:?}"
         );
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }
 

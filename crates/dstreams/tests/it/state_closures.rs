@@ -153,7 +153,7 @@ fn together(config: &dstreams::Config, input: &[Interval<Event>]) -> Vec<Given> 
                 timed_out,
             });
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         batches
     })
 }

@@ -89,7 +89,7 @@ fn state_in_files_is_the_same_state() {
         }
         assert!(mapped(&spill.0) >= 4, "{} files", mapped(&spill.0));
         assert_eq!(held(&live).await, totals);
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
         drop((live, queue));
         assert_eq!(mapped(&spill.0), 0);
 
@@ -98,7 +98,7 @@ fn state_in_files_is_the_same_state() {
         batch(&mut live, &queue, &mut totals, some(12)).await;
         assert!(mapped(&spill.0) >= 4, "{} files", mapped(&spill.0));
         assert_eq!(held(&live).await, totals);
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
 }
 
@@ -128,6 +128,6 @@ fn state_that_no_file_has_room_for_stays_in_memory() {
         batch(&mut live, &queue, &mut totals, some(3)).await;
         assert!(mapped(&disk.0) > 0);
         assert_eq!(held(&live).await, totals);
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
     });
 }

@@ -26,9 +26,7 @@ fn a_graceful_stop_drains_what_was_received() {
         live.clock.advance(INTERVAL);
         queue.push(5..9).await.unwrap();
         // In the middle of an interval: the clock need not move for the last batch.
-        let summary = soon("the stop", live.running.stop(true, None))
-            .await
-            .unwrap();
+        let summary = soon("the stop", live.running.stop()).await.unwrap();
         assert_eq!((summary.records, summary.unfinished), (9, 0));
         let mut got = Vec::new();
         while let Some(rdd) = all.try_recv() {
@@ -36,7 +34,7 @@ fn a_graceful_stop_drains_what_was_received() {
         }
         assert_eq!(got, (0..9).collect::<Vec<_>>());
         // Again, and after it has stopped.
-        assert_eq!(live.running.stop(false, None).await.unwrap(), summary);
+        assert_eq!(live.running.abort().await.unwrap(), summary);
         assert_eq!(
             live.running.await_termination(None).await.unwrap(),
             Some(summary)
@@ -52,7 +50,7 @@ fn receivers_end_when_the_program_has_stopped() {
         let mut all = numbers.collect();
         let mut live = program.start().await;
         live.batch().await;
-        live.running.stop(false, None).await.unwrap();
+        live.running.abort().await.unwrap();
         // Handles into the graph are still there.
         let _ = numbers.map(|n| n);
         assert_eq!(
@@ -72,7 +70,11 @@ fn pushing_into_a_stopped_program_is_an_error() {
             numbers.for_each_rdd(|_| {});
             let live = program.start().await;
             queue.push([1]).await.unwrap();
-            live.running.stop(graceful, None).await.unwrap();
+            let running = &live.running;
+            match graceful {
+                true => running.stop().await.unwrap(),
+                false => running.abort().await.unwrap(),
+            };
             let error = queue.push([2]).await.unwrap_err();
             assert!(matches!(error, Error::NotRunning), "{error}");
         }
@@ -102,7 +104,13 @@ fn a_stop_ends_a_push_that_waits_for_memory() {
                 async move { queue.push_batch(rows).await }
             });
             assert!(live.running.status().block_memory <= bytes + bytes / 2);
-            let stop = live.running.stop(graceful, None);
+            let running = &live.running;
+            let stop = async {
+                match graceful {
+                    true => running.stop().await,
+                    false => running.abort().await,
+                }
+            };
             let summary = soon("the stop", stop).await.unwrap();
             // Either it came in before the end, or its producer knows that it did not.
             let pushed = soon("the push", waits).await.unwrap();
@@ -138,7 +146,7 @@ fn an_abrupt_stop_does_not_wait_for_batches_that_queue_up() {
             until("the cut", || live.running.status().blocks as i64 == batch).await;
         }
         until("the effect", || !committed.lock().unwrap().is_empty()).await;
-        let stop = live.running.stop(false, None);
+        let stop = live.running.abort();
         let nothing = live
             .running
             .await_termination(Some(Duration::from_millis(1)))
@@ -173,9 +181,7 @@ fn an_abrupt_stop_drops_the_batch_that_runs() {
         tokio::task::spawn_blocking(move || starts.recv().unwrap())
             .await
             .unwrap();
-        let summary = soon("the stop", live.running.stop(false, None))
-            .await
-            .unwrap();
+        let summary = soon("the stop", live.running.abort()).await.unwrap();
         assert_eq!((summary.batches, summary.unfinished), (0, 1));
         assert_eq!(live.running.status().blocks, 0, "nobody will take them");
         drop(release);
@@ -200,7 +206,7 @@ fn a_graceful_stop_ends_at_its_deadline() {
         live.clock.advance(INTERVAL);
         until("the cut", || live.running.status().blocks == 1).await;
         let clock = live.clock.clone();
-        let stop = live.running.stop(true, Some(Duration::from_secs(5)));
+        let stop = live.running.stop_within(Duration::from_secs(5));
         tokio::pin!(stop);
         // Asked for first, then the time passes.
         let early = tokio::time::timeout(Duration::from_millis(1), &mut stop).await;
@@ -224,7 +230,7 @@ fn awaiting_the_end_times_out() {
             .await_termination(Some(Duration::from_millis(5)))
             .await;
         assert!(waited.unwrap().is_none());
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         let waited = live
             .running
             .await_termination(Some(Duration::from_millis(5)))
@@ -264,7 +270,7 @@ fn a_source_without_an_end_keeps_the_program_running() {
         }
         queue.push(0..3).await.unwrap();
         assert_eq!(live.batch().await.records, 3);
-        assert_eq!(live.running.stop(true, None).await.unwrap().records, 8);
+        assert_eq!(live.running.stop().await.unwrap().records, 8);
     });
 }
 
@@ -302,7 +308,13 @@ fn a_source_that_does_not_end_costs_nobody_a_record() {
             let live = program.start().await;
             until("the source", || live.running.status().block_memory > 0).await;
             queue.push([3, 4, 5]).await.unwrap();
-            let stop = live.running.stop(true, deadline);
+            let running = &live.running;
+            let stop = async {
+                match deadline {
+                    Some(deadline) => running.stop_within(deadline).await,
+                    None => running.stop().await,
+                }
+            };
             tokio::pin!(stop);
             let early = tokio::time::timeout(Duration::from_millis(20), &mut stop).await;
             assert!(early.is_err(), "the source has its time to end");
@@ -366,7 +378,7 @@ fn no_output_is_called_after_the_deadline() {
         queue.push([1]).await.unwrap();
         live.clock.advance(INTERVAL);
         until("the commit", || !called.lock().unwrap().is_empty()).await;
-        let stop = live.running.stop(true, Some(Duration::from_secs(5)));
+        let stop = live.running.stop_within(Duration::from_secs(5));
         tokio::pin!(stop);
         let early = tokio::time::timeout(Duration::from_millis(1), &mut stop).await;
         assert!(early.is_err(), "it cannot have stopped");

@@ -222,7 +222,7 @@ fn means_that_were_held_without_high_halves_go_on() {
                 assert!(batches < 500, "no checkpoint");
             }
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
     block_on(async {
         let (sender, mut found) = tokio::sync::mpsc::unbounded_channel();
@@ -250,7 +250,7 @@ fn means_that_were_held_without_high_halves_go_on() {
             let rows = found.recv().await.unwrap();
             assert_eq!(rows, [(0, mean(&sums)), (1, mean(&sums))]);
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
     let _ = std::fs::remove_dir_all(&dir);
 }
@@ -292,7 +292,7 @@ fn expressions_beyond_their_types_do_as_in_plain_datafusion() {
                 queue.push([n, n]).await.unwrap();
                 live.try_batch().await?;
                 let rows = output.try_recv().unwrap().collect().unwrap();
-                live.running.stop(true, None).await.unwrap();
+                live.running.stop().await.unwrap();
                 Ok::<_, Error>(rows)
             });
             match (found, wanted) {

@@ -50,7 +50,7 @@ fn run_both<T: Record + Clone, U: Record, R: Record>(
             }
             (made, others)
         });
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         both
     })
 }
@@ -218,6 +218,6 @@ fn rejected_records_that_nothing_reads_are_counted_in_the_status() {
                     .collect()
             );
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
     });
 }

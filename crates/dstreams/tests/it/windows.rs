@@ -367,7 +367,7 @@ fn several_windows_over_one_stream() {
             queue.push(interval.concat()).await.unwrap();
             live.batch().await;
         }
-        live.running.stop(true, None).await.unwrap();
+        live.running.stop().await.unwrap();
         outputs
     });
     for (mut output, sizes) in outputs.into_iter().zip(all_sizes) {

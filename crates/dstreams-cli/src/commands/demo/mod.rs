@@ -137,13 +137,13 @@ async fn show(
         _ = ending.next() => return Err(Error::Unfinished { unfinished: 1 }),
     };
     let engine = shown.program.engine();
-    engine.request_stop(Some(DRAIN));
+    engine.request_stop_within(DRAIN);
     loop {
         tokio::select! {
             found = shown.program.next() => if found?.is_none() { break },
             error = watch(&mut shown.workers) => return Err(error),
             end = ending.next() => match end {
-                End::Gracefully | End::AtOnce => engine.request_stop(None),
+                End::Gracefully | End::AtOnce => engine.request_abort(),
                 End::Now => return Err(Error::Unfinished { unfinished: 1 }),
             },
         }

@@ -125,8 +125,8 @@ pub async fn count(
                 () = over.notified(), if watches => watches = false,
                 error = watch(&mut workers), if watches => break Err(error),
                 end = ending.next() => match end {
-                    End::Gracefully => engine.request_stop(Some(drain)),
-                    End::AtOnce => engine.request_stop(None),
+                    End::Gracefully => engine.request_stop_within(drain),
+                    End::AtOnce => engine.request_abort(),
                     End::Now => break Ok(None),
                 },
             }
@@ -162,7 +162,7 @@ async fn show(
         report.batch(&found).await?;
         left = left.map(|left| left - 1);
         if left == Some(0) {
-            program.engine().request_stop(Some(drain));
+            program.engine().request_stop_within(drain);
         }
     }
     over.notify_one();

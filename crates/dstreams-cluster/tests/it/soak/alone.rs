@@ -147,7 +147,7 @@ fn counts_are_exact_under_faults_on_one_machine() {
         let ctx = soak.shape.open(&alone.listen, 3).unwrap();
         let running = soon("the start", ctx.start()).await.unwrap();
         soak.check_state(&running).await;
-        let stopped = running.stop(true, None);
+        let stopped = running.stop();
         soon("the stop", stopped).await.unwrap();
     });
     soak.close();

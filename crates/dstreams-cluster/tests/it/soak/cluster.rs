@@ -385,7 +385,7 @@ fn counts_are_exact_under_faults_on_a_cluster() {
             .map(|number| Role::worker(&soak.shape, &cluster.address, cluster.started + number));
         let running = soon("the start", master.start()).await.unwrap();
         soak.check_state(&running.running).await;
-        let stopped = running.running.stop(true, None);
+        let stopped = running.running.stop();
         soon("the stop", stopped).await.unwrap();
         drop(workers);
     });
