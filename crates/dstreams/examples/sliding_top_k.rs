@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ctx = StreamContext::new(Duration::from_millis(500))?;
     let views = ctx.generator("views", Generator::new(20_000, view));
     let pages = views
-        .key_by::<String>(|view, key| key.push(view.page))
+        .key_by_into::<String>(|view, key| key.push(view.page))
         // For each page: views, mean and longest time. The slide is the interval here; it may be
         // any multiple of it, and the window any multiple of that.
         .window_agg(

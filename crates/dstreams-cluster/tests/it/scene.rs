@@ -75,7 +75,7 @@ fn program(found: &Arc<Mutex<Found>>, asked: bool) -> StreamContext {
         counts.changes().for_each_rdd(|_| ());
         let totals = lines
             .filter(|line| !line.starts_with(OTHER))
-            .key_by::<String>(|_, key| key.push("lines"))
+            .key_by_into::<String>(|_, key| key.push("lines"))
             .running_agg("totals", count());
         totals.unwrap().changes().for_each_rdd(|_| ());
     }

@@ -117,13 +117,49 @@ impl<T: Record> DStream<T> {
         self.rows(operator, U::schema(), Arc::new(rows))
     }
 
-    /// Gives each record a key: the closure pushes exactly one. O(records of the batch).
+    /// Gives each record a key: the closure returns it. O(records of the batch).
+    ///
+    /// The key is owned; for text that lies in the record use [`DStream::key_by_into`], which does not copy it.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let by_length = lines.key_by(|line| line.len() as i64);
+    /// ```
     #[track_caller]
-    pub fn key_by<K: Key>(
+    pub fn key_by<K: Key>(&self, f: impl for<'a> Fn(T::Ref<'a>) -> K + Closure) -> Keyed<K, T> {
+        let operator = Operator::new("key_by", Location::caller());
+        let call = move |row: T::Ref<'_>, out: &mut Out<'_, K>| out.append(f(row));
+        self.emit_keys(operator, call)
+    }
+
+    /// Gives each record a key that the closure pushes, so that borrowed text becomes a key without a copy.
+    /// O(records of the batch).
+    ///
+    /// The closure pushes exactly one key for each record; otherwise the batch fails.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let by_level = lines.key_by_into::<String>(|line, key| {
+    ///     key.push(line.split(' ').next().unwrap_or_default())
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn key_by_into<K: Key>(
         &self,
         f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, K>) + Closure,
     ) -> Keyed<K, T> {
-        let operator = Operator::new("key_by", Location::caller());
+        self.emit_keys(Operator::new("key_by_into", Location::caller()), f)
+    }
+
+    fn emit_keys<K: Key>(
+        &self,
+        operator: Operator,
+        f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, K>) + Closure,
+    ) -> Keyed<K, T> {
         let schema = <(K, T)>::schema();
         let rows = Emit::<T, K, _> {
             call: Arc::new(f),

@@ -70,7 +70,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
     /// # let (_, sales) = ctx.queue::<Sale>("sales");
     /// let by_shop = sales
-    ///     .key_by::<String>(|sale, key| key.push(sale.shop))
+    ///     .key_by_into::<String>(|sale, key| key.push(sale.shop))
     ///     .agg((count(), sum_of::<f64>("price"), avg_of::<f64>("price")))?;
     /// # Ok::<(), dstreams::Error>(())
     /// ```

@@ -65,8 +65,10 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         rows.flat_map::<String>(|(text, _, _), out| text.split(' ').for_each(|w| out.push(w)));
     watch.on("flat_map", &words);
     watch.on("count", &words.count().unwrap());
-    let keyed = rows.key_by::<String>(|(text, _, _), key| key.push(text));
+    let keyed = rows.key_by(|(text, _, _)| text.to_owned());
     watch.on("key_by", &keyed.pairs());
+    let keyed = rows.key_by_into::<String>(|(text, _, _), key| key.push(text));
+    watch.on("key_by_into", &keyed.pairs());
     let floats = keyed.map_values(|(_, _, x)| x);
     watch.on("map_values", &floats.pairs());
     watch.on(

@@ -140,7 +140,7 @@ fn functions_that_change_from_run_to_run_are_refused() {
 fn columns_of_aggregates_must_be_there_of_that_type_without_nulls() {
     let mut ctx = context();
     let (_, sales) = ctx.queue::<Sale>("sales");
-    let by_shop = sales.key_by::<String>(|sale, key| key.push(sale.shop));
+    let by_shop = sales.key_by_into::<String>(|sale, key| key.push(sale.shop));
     refused(
         "agg",
         by_shop.agg(sum_of::<f64>("prize")),

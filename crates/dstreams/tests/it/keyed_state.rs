@@ -175,7 +175,7 @@ fn states_can_be_asked_while_the_program_runs() {
     block_on(async {
         let mut program = Program::new(small(3, 2, 4));
         let (queue, words) = program.ctx.queue::<String>("words");
-        let lengths = words.key_by::<String>(|word, key| key.push(&word[..1]));
+        let lengths = words.key_by_into::<String>(|word, key| key.push(&word[..1]));
         let lengths = lengths.map_values(|word| word.len() as i64);
         let means = lengths.running_agg("means", dstreams::agg::avg::<i64>());
         means.unwrap().changes().pairs().for_each_rdd(|_| ());

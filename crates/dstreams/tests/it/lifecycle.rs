@@ -236,14 +236,15 @@ fn an_error_of_a_query_names_the_query() {
 #[test]
 fn a_key_for_each_record_is_held() {
     let error = failure(|_, numbers| {
-        let keyed = numbers
-            .key_by::<i64>(|n, out| (0..if n == 13 { 2 } else { 1 }).for_each(|_| out.push(n)));
+        let keyed = numbers.key_by_into::<i64>(|n, out| {
+            (0..if n == 13 { 2 } else { 1 }).for_each(|_| out.push(n))
+        });
         keyed.for_each_rdd(|_| {});
     });
-    names(&error, &["`key_by`", "exactly one"]);
+    names(&error, &["`key_by_into`", "exactly one"]);
     // In the sum it is right: one record pushes two keys, another none.
     let error = failure(|_, numbers| {
-        let keyed = numbers.key_by::<i64>(|n, out| {
+        let keyed = numbers.key_by_into::<i64>(|n, out| {
             let pushes = match n {
                 1 => 1,
                 _ => 2 * (n % 2),
@@ -252,7 +253,7 @@ fn a_key_for_each_record_is_held() {
         });
         keyed.for_each_rdd(|_| {});
     });
-    names(&error, &["`key_by`", "exactly one"]);
+    names(&error, &["`key_by_into`", "exactly one"]);
 }
 
 /// A source as in the documentation of the trait, which ends as it is told.

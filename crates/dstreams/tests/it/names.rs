@@ -112,7 +112,7 @@ fn queries_and_aggregates_find_them() {
         for part in ["userid", "userId", "quote", "`sql`"] {
             assert!(refused.contains(part), "{part} in {refused}");
         }
-        let by_type = clicks.key_by::<String>(|click, key| key.push(click.r#type));
+        let by_type = clicks.key_by_into::<String>(|click, key| key.push(click.r#type));
         let sums = (
             sum_of::<i64>("userId"),
             by_name::<i64>("max", "userId"),
@@ -122,7 +122,7 @@ fn queries_and_aggregates_find_them() {
     });
     assert_eq!(got, [(100, vec![("click".to_owned(), (7, 4, 2))])]);
     let got = run(&config, &input, |_, clicks| {
-        let by_type = clicks.key_by::<String>(|click, key| key.push(click.r#type));
+        let by_type = clicks.key_by_into::<String>(|click, key| key.push(click.r#type));
         let query = r#"select key, "value_userId" as value from this where "value_user-agent" = 'x' order by 2 limit 1"#;
         by_type.pairs().sql::<(String, i64)>(query).unwrap()
     });

@@ -77,7 +77,7 @@ proptest! {
     fn key_by_and_map_values(config in settings(), input in intervals(pair(), 4)) {
         let got = run(&config, &input, |_, pairs| {
             pairs
-                .key_by::<String>(|(text, _), key| key.push(text))
+                .key_by_into::<String>(|(text, _), key| key.push(text))
                 .map_values(|(text, n)| format!("{text} and its number {n}"))
                 .pairs()
         });
@@ -89,13 +89,26 @@ proptest! {
     }
 
     #[test]
+    fn keys_are_returned_or_pushed(config in settings(), input in intervals(pair(), 4)) {
+        let returned = run(&config, &input, |_, pairs| pairs.key_by(|(text, _)| text.to_owned()).pairs());
+        let pushed = run(&config, &input, |_, pairs| {
+            pairs.key_by_into::<String>(|(text, _), key| key.push(text)).pairs()
+        });
+        let wanted = each(&input, |rows| {
+            rows.into_iter().map(|(text, n)| (text.clone(), (text, n))).collect()
+        });
+        prop_assert_eq!(&returned, &wanted);
+        prop_assert_eq!(pushed, wanted);
+    }
+
+    #[test]
     fn records_that_become_many_get_their_keys(config in settings(), input in intervals(pair(), 4)) {
         // More rows than one Arrow batch should have: the next closures take them in pieces.
         let got = run(&config, &input, |_, pairs| {
             let many = pairs.flat_map::<Pair>(|(text, n), out| {
                 (0..n.rem_euclid(23)).for_each(|copy| out.push((text, copy)));
             });
-            let keyed = many.key_by::<i64>(|(_, n), key| key.push(n * 2));
+            let keyed = many.key_by(|(_, n)| n * 2);
             keyed.map_values(|(text, n)| (n, text.len() as u64)).pairs()
         });
         let wanted = each(&input, |rows| {

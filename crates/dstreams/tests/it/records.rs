@@ -113,7 +113,7 @@ proptest! {
     #[test]
     fn structs_are_values_of_keys(config in settings(), input in intervals(event(), 4)) {
         let got = run(&config, &input, |_, events| {
-            events.key_by::<(String, bool)>(|event, key| key.push((event.place.city, event.pair.0))).pairs()
+            events.key_by_into::<(String, bool)>(|event, key| key.push((event.place.city, event.pair.0))).pairs()
         });
         prop_assert_eq!(got, each(&input, |rows| {
             rows.into_iter().map(|event| ((event.place.city.clone(), event.pair.0), event)).collect()
@@ -121,7 +121,7 @@ proptest! {
         // The last one of each key crosses the shuffle.
         let got = run(&config, &input, |_, events| {
             events
-                .key_by::<String>(|event, key| key.push(event.place.city))
+                .key_by_into::<String>(|event, key| key.push(event.place.city))
                 .reduce(|_, newer| newer)
                 .map_values(|event| (event.tags.len() as u32, rebuilt(event)))
                 .pairs()
@@ -141,7 +141,7 @@ proptest! {
     fn nested_columns_are_aggregated_by_name(config in settings(), input in intervals(event(), 4)) {
         let got = run(&config, &input, |_, events| {
             events
-                .key_by::<i8>(|event, key| key.push(event.r#type % 3))
+                .key_by(|event| event.r#type % 3)
                 .agg((count(), sum_of::<u64>("pair_value"), max_of::<String>("place_city")))
                 .unwrap()
                 .pairs()

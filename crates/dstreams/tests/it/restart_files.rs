@@ -37,7 +37,7 @@ fn program(dir: &Path, once: bool, url: bool) -> dstreams::Result<StreamContext>
     let dead = ctx.dead_letters();
     let dead = dead.map(|letter| format!("{} {}", letter.producer, letter.reason));
     dead.write_files(dir.join("dead"), Format::JsonLines)?;
-    let kinds = lines.key_by::<String>(|line, key| key.push(&line[..1]));
+    let kinds = lines.key_by_into::<String>(|line, key| key.push(&line[..1]));
     let totals = kinds.running_agg("totals", count())?;
     totals
         .changes()

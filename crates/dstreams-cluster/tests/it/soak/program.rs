@@ -257,13 +257,11 @@ impl Shape {
         let keys = self.keys;
         let events = ctx.clients::<(i64, i64)>("events", &Clients::listen(listen));
         events.sink(EVENTS, events_to);
-        let by_key = events
-            .key_by::<i64>(move |(producer, at), key| key.push(key_of(producer, at, keys) as i64));
+        let by_key = events.key_by(move |(producer, at)| key_of(producer, at, keys) as i64);
         let totals = by_key.running_agg("totals", count())?;
         totals.changes().pairs().sink(TOTALS, totals_to);
-        let by_group = events.key_by::<i64>(move |(producer, at), key| {
-            key.push((key_of(producer, at, keys) % GROUPS) as i64);
-        });
+        let by_group =
+            events.key_by(move |(producer, at)| (key_of(producer, at, keys) % GROUPS) as i64);
         let length = self.interval * WINDOW as u32;
         let window = by_group.window_agg(length, self.interval, count())?;
         let windows = self.dir.join(WINDOWS);
@@ -274,8 +272,7 @@ impl Shape {
             },
         );
         let sessions = sessions.timeout(self.interval * SILENT as u32);
-        let by_session =
-            events.key_by::<i64>(|(producer, at), key| key.push(session_of(producer, at)));
+        let by_session = events.key_by(|(producer, at)| session_of(producer, at));
         let sessions = by_session.track("sessions", sessions)?;
         sessions.timed_out().pairs().sink(SESSIONS, sessions_to);
         Ok(ctx)
