@@ -2,7 +2,7 @@
 
 use std::io;
 
-use dstreams::cluster::Console;
+use dstreams::internal::Console;
 use tracing::Level;
 use tracing_subscriber::fmt;
 

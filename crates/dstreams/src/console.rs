@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::debug::debug_as;
 use tokio::sync::Notify;
 
 /// Bytes that wait to be written at most: as many as a pipe holds. A piece that is longer waits alone.
@@ -23,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Standard output or error, written by a thread of its own: a slow or absent reader blocks nothing else.
 pub struct Console(Arc<Shared>);
+
+debug_as!(Console);
 
 struct Shared {
     queue: Mutex<ConsoleQueue>,

@@ -29,7 +29,7 @@ struct ReadmeExamples;
 // The derive macro names this crate.
 extern crate self as dstreams;
 
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 mod blocks;
 mod checkpoint;
 mod commit;
@@ -37,17 +37,18 @@ mod config;
 mod console;
 pub mod contract;
 mod crash;
+mod debug;
 mod encoding;
 mod error;
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 mod execute;
 mod journal;
 mod node;
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 mod plan;
 mod program;
 mod receive;
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 mod state;
 mod stream;
 
@@ -76,9 +77,11 @@ pub use stream::track::{MapWithState, Track};
 pub use stream::tried::Tried;
 pub use stream::{agg, text};
 
-/// What the crate `dstreams-cluster` builds on. Not for programs: it changes without notice.
+/// Internal: what the crate `dstreams-cluster` (and the benchmarks) build on.
+///
+/// Not for programs. It is no part of what version numbers promise: it changes, and goes, without notice.
 #[doc(hidden)]
-pub mod cluster {
+pub mod internal {
     pub use crate::blocks::{Block, BlockStore, Bounds, Budget};
     pub use crate::checkpoint::{
         BlockJournal, CheckpointPlan, Durable, Earlier, PartAt, READ_AT_ONCE, Restored, Store,
@@ -100,7 +103,7 @@ pub mod cluster {
     pub use crate::program::Description;
     pub use crate::receive::message;
     pub use crate::receive::{Acceptor, Claims, Embedded, Intake, SourcePlacement};
-    pub use crate::state::{Captured, Room, Snapshot, States, versioned};
+    pub use crate::state::{Room, States, versioned};
 }
 
 /// Files: read from a directory or an object store as they appear, and written batch by batch.

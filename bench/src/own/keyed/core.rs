@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dstreams::BatchTime;
 use dstreams::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use dstreams::arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use dstreams::cluster::versioned::{KeyedPartition, Shape, Work};
+use dstreams::internal::versioned::{KeyedPartition, Shape, Work};
 use serde_json::{Value, json};
 
 use super::{Draw, Options, Outcome, key};

@@ -23,7 +23,7 @@ use dstreams::{Result, StreamContext};
 
 pub use arguments::{ClusterArgs, Drain, MasterArgs, Secret, WorkerArgs, address, duration};
 pub use drain::{DrainArgs, drain};
-pub use dstreams::cluster::Console;
+pub use dstreams::internal::Console;
 pub use error::Error;
 pub use gather::{DRAIN, dismiss, gather};
 pub use members::{Change, Members};

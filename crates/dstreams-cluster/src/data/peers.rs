@@ -9,7 +9,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
-use dstreams::cluster::Block;
+use dstreams::internal::Block;
 use dstreams::{BoxError, Error, Prepared, Result};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};

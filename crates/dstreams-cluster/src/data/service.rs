@@ -10,7 +10,7 @@ use arrow_flight::{
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use async_trait::async_trait;
-use dstreams::cluster::Acceptor;
+use dstreams::internal::Acceptor;
 use dstreams_client::protocol::refusal;
 use futures::{Stream, TryStreamExt};
 use tokio::net::TcpListener;

@@ -23,7 +23,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use dstreams::cluster::{Acceptor, say_reachable};
+use dstreams::internal::{Acceptor, say_reachable};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 use tokio::net::TcpListener;

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
-use dstreams::cluster::said;
+use dstreams::internal::said;
 use dstreams::{Error, Operator};
 use serde::{Deserialize, Serialize};
 

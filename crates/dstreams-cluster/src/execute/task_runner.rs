@@ -15,7 +15,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use dstreams::Operator;
-use dstreams::cluster::{
+use dstreams::internal::{
     BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, point, run_task,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -331,7 +331,7 @@ pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
         _ => false,
     };
     match rows.columns().iter().any(wasteful) {
-        true => Ok(dstreams::cluster::compact(rows)?),
+        true => Ok(dstreams::internal::compact(rows)?),
         false => Ok(rows.clone()),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use dstreams::cluster::Description;
+use dstreams::internal::Description;
 use dstreams::{BatchTime, Queue, StreamContext};
 
 use super::ClusterEngine;

@@ -3,7 +3,7 @@
 //! A worker acknowledges what is in its journal, which only the master's next process reads: both must see the same
 //! files. So the master writes a random name into the directory, and a worker that joins says which name it reads there.
 
-use dstreams::cluster::{Description, Owner};
+use dstreams::internal::{Description, Owner};
 use serde::{Deserialize, Serialize};
 
 /// The directory of a program, as one of its processes sees it.

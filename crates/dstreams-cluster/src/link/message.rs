@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dstreams::cluster::{PartAt, WrittenFile};
+use dstreams::internal::{PartAt, WrittenFile};
 use dstreams_control::cluster::{Mark, StoredBlock};
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};

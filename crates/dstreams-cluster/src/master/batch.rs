@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dstreams::arrow::array::RecordBatch;
-use dstreams::cluster::{
+use dstreams::internal::{
     Block, BlockStore, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
     tasks_for,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dstreams::cluster::{Step, Template};
+use dstreams::internal::{Step, Template};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 

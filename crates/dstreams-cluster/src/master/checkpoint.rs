@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dstreams::Result;
-use dstreams::cluster::{CheckpointPlan, WrittenFile, state_file};
+use dstreams::internal::{CheckpointPlan, WrittenFile, state_file};
 use dstreams_control::cluster::WorkerId;
 
 use super::hub::{Holders, Hub};

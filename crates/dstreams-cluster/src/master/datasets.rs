@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dstreams::arrow::array::RecordBatch;
-use dstreams::cluster::{Dataset, Run, split};
+use dstreams::internal::{Dataset, Run, split};
 use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dstreams::cluster::{Description, Durable, Mailbox, PartAt, Restored, Ticket};
+use dstreams::internal::{Description, Durable, Mailbox, PartAt, Restored, Ticket};
 use dstreams::{Error, Listener};
 use dstreams_control::cluster::{Cluster, ClusterEvent, WorkerId};
 use dstreams_control::{BatchTime, ReceiverId};
@@ -403,7 +403,7 @@ mod tests {
     use std::time::Duration;
 
     use dstreams::StreamContext;
-    use dstreams::cluster::Inbox;
+    use dstreams::internal::Inbox;
 
     use super::*;
     use crate::link::{ToMaster, channel};

@@ -1,6 +1,6 @@
 //! [`InputOf`]: the inputs of the program, and where they are received.
 
-use dstreams::cluster::{Description, SourcePlacement};
+use dstreams::internal::{Description, SourcePlacement};
 use dstreams::{Clients, Error, Result};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dstreams::Result;
-use dstreams::cluster::{
+use dstreams::internal::{
     BlockStore, Budget, Description, Durable, NewReceiver, Receivers, Restored, of_master,
     open_source,
 };

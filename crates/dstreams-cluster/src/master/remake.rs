@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dstreams::cluster::{Block, Earlier, Workers, point};
+use dstreams::internal::{Block, Earlier, Workers, point};
 use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::{BlockId, BlockMeta};

@@ -1,8 +1,9 @@
 //! [`Master`]: from a listening master to a running program.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use dstreams::cluster::{BlockStore, Description, DirLock, Inbox, replay, run_on, say_reachable};
+use dstreams::internal::{BlockStore, Description, DirLock, Inbox, replay, run_on, say_reachable};
 use dstreams::{Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -38,6 +39,22 @@ pub struct RunningCluster {
     pub running: Running,
     pub(crate) calls: Arc<MasterCalls>,
     _serving: DropGuard,
+}
+
+impl fmt::Debug for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Master");
+        shown.field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RunningCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("RunningCluster");
+        shown
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RunningCluster {

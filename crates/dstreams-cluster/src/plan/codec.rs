@@ -8,7 +8,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
-use dstreams::cluster::Plans;
+use dstreams::internal::Plans;
 
 use super::step::{RunStep, StepExec, StepHeader};
 

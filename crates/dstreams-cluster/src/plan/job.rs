@@ -11,7 +11,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use dstreams::Result;
-use dstreams::cluster::{Plans, Read, Step, Template};
+use dstreams::internal::{Plans, Read, Step, Template};
 use dstreams_control::BatchTime;
 
 use super::exchange::LANE;

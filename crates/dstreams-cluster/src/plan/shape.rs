@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dstreams::cluster::{Plans, Read, Route, Slot, Step, Template};
+use dstreams::internal::{Plans, Read, Route, Slot, Step, Template};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 

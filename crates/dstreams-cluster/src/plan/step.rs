@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, Partitioning,
     PlanProperties,
 };
-use dstreams::cluster::{Plans, Step};
+use dstreams::internal::{Plans, Step};
 use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
 use async_trait::async_trait;
 use bytes::Bytes;
-use dstreams::cluster::{ByteOutput, on_disk};
+use dstreams::internal::{ByteOutput, on_disk};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};

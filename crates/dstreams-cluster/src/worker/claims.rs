@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
-use dstreams::cluster::Claims;
+use dstreams::internal::Claims;
 use tokio::sync::oneshot;
 use tonic::Status;
 

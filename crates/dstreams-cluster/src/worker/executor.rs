@@ -12,7 +12,7 @@ use ballista_executor::ArrowFlightServerProvider;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 use ballista_executor::executor_server::TERMINATING;
 use ballista_executor::flight_service::BallistaFlightService;
-use dstreams::cluster::{Acceptor, say_reachable};
+use dstreams::internal::{Acceptor, say_reachable};
 use dstreams::{Error, Result};
 use tonic::transport::Server;
 

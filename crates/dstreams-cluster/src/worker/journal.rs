@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dstreams::Result;
-use dstreams::cluster::{
+use dstreams::internal::{
     Block, BlockJournal, Description, Owner, Store, Ticket, blocking, dir_of, on_disk, write,
 };
 use dstreams_control::BatchTime;

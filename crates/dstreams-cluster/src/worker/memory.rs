@@ -1,7 +1,7 @@
 //! How a worker divides its memory for records.
 
 use dstreams::Config;
-use dstreams::cluster::Budget;
+use dstreams::internal::Budget;
 
 use crate::data::CLIENT_MESSAGE;
 

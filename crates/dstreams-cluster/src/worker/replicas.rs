@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dstreams::cluster::{Block, Durability, Intake, ReportedWhen};
+use dstreams::internal::{Block, Durability, Intake, ReportedWhen};
 use dstreams::{BatchTime, Result};
 use dstreams_control::{BlockId, BlockMeta, ReceiverId};
 use futures::FutureExt;

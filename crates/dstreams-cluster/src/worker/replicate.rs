@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dstreams::arrow::datatypes::SchemaRef;
-use dstreams::cluster::{Block, point};
+use dstreams::internal::{Block, point};
 use futures::StreamExt;
 use tonic::{Code, Status};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::FlightData;
-use dstreams::cluster::{BlockStore, Bounds, Description, Room, States, say_reachable};
+use dstreams::internal::{BlockStore, Bounds, Description, Room, States, say_reachable};
 use dstreams::{Error, Result, StreamContext};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dstreams::cluster::{
+use dstreams::internal::{
     Description, Durability, Embedded, NewReceiver, Outputs, Receivers, SourcePlacement,
 };
 use dstreams::{Clients, Listener, Result, Source};

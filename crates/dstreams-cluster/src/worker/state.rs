@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dstreams::cluster::{
+use dstreams::internal::{
     ByteInput, Installs, PartAt, READ_AT_ONCE, Store, blocking, load, on_disk,
 };
 use dstreams_control::BatchTime;
@@ -232,7 +232,7 @@ async fn take_over(
     };
     let (site, at) = (Arc::clone(site), partition as usize);
     let taken = blocking(move |_| {
-        dstreams::cluster::point("state:fetched");
+        dstreams::internal::point("state:fetched");
         let mut from = ByteInput::new(|| next.blocking_recv().transpose());
         site.states.import(at, &mut from)?;
         Ok(site.states.version(at))
@@ -267,7 +267,7 @@ async fn install(
             .await?;
         let (of, state) = (Arc::clone(site), *state);
         on_disk(async move { of.states.install(state, partition as usize, batch, &rows) }).await?;
-        dstreams::cluster::point("state:standby");
+        dstreams::internal::point("state:standby");
     }
     Ok(())
 }

@@ -113,7 +113,7 @@ async fn kills(mut random: Rng) {
 }
 
 fn crashes_at(name: &str, point: &str) {
-    assert!(dstreams::cluster::POINTS.contains(&point.split('#').next().unwrap()));
+    assert!(dstreams::internal::POINTS.contains(&point.split('#').next().unwrap()));
     block_on(async {
         let file = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         let mut setup = Setup::local();

@@ -8,6 +8,7 @@ use datafusion::arrow::compute::concat_batches;
 use dstreams_control::{BlockId, BlockMeta};
 
 use super::memory_budget::BudgetShare;
+use crate::debug::debug_as;
 
 /// Batches with fewer rows on average are joined: each costs about as much as this many rows.
 const SMALL: usize = 256;
@@ -23,6 +24,8 @@ pub struct Block {
     /// The memory it holds, until it is dropped.
     _memory: Vec<BudgetShare>,
 }
+
+debug_as!(Block { meta });
 
 impl Block {
     /// A block without marks.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::debug::debug_as;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that received records may hold together; waiting for some is how a fast producer is
@@ -20,6 +21,8 @@ pub struct Budget {
     unfinished: Arc<AtomicUsize>,
 }
 
+debug_as!(Budget { total });
+
 /// Bytes more than any program takes.
 const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
 
@@ -29,6 +32,8 @@ pub struct BudgetShare {
     /// Bytes of each.
     unit: usize,
 }
+
+debug_as!(BudgetShare { unit });
 
 impl Budget {
     /// A bound of so many bytes.
@@ -95,6 +100,7 @@ impl Budget {
 }
 
 /// Bytes of a line that is not whole; given back when dropped.
+#[derive(Debug)]
 pub struct Unfinished(Arc<AtomicUsize>, usize);
 
 impl Drop for Unfinished {

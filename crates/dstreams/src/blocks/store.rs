@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::index::{BlockIndex, BlockLocation, Filed, Holdings, Leaving, ReleasedFiles};
 use super::spill::{SpillDir, SpillFile};
 use crate::blocks::Block;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 /// Bounds of a block store. None of them is set by default.
@@ -29,6 +30,8 @@ pub struct Bounds {
 /// Blocks by id.
 #[derive(Default)]
 pub struct BlockStore(Arc<StoreInner>);
+
+debug_as!(BlockStore);
 
 #[derive(Default)]
 struct StoreInner {

@@ -15,6 +15,7 @@ use dstreams_control::durable::{Covered, Needs};
 use dstreams_control::{BatchTime, ReceiverId};
 
 use crate::blocks::Block;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, JournalEntry, Owner, Ticket, sync_dir};
 
@@ -34,6 +35,8 @@ pub struct BlockJournal {
     /// The master that this worker is of.
     owner: Owner,
 }
+
+debug_as!(BlockJournal);
 
 impl BlockJournal {
     /// Begins the journal of a worker, in a directory that nobody had.

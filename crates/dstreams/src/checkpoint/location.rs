@@ -14,6 +14,7 @@ use datafusion::object_store::{
     self, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{make_dir, sync_dir};
 use crate::stream::object_url::store_at;
@@ -31,6 +32,8 @@ pub enum Store {
     /// Objects below a path.
     Objects(Arc<dyn ObjectStore>, At),
 }
+
+debug_as!(Store);
 
 impl Store {
     /// The place that a URL names.

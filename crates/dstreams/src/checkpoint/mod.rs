@@ -13,13 +13,13 @@ pub(super) mod lineage;
 pub(crate) mod location;
 pub(crate) mod manifest;
 pub(crate) mod offsets;
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 pub(crate) mod recover;
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 pub(crate) mod set_aside;
 #[cfg(test)]
 mod tests;
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 pub(crate) mod writer;
 
 pub use block_journal::{BlockJournal, dir_of};
@@ -48,6 +48,7 @@ use self::offsets::OffsetTable;
 use super::journal::{DirLock, Journal, JournalEntry, Owner, Ticket};
 use crate::blocks::Block;
 use crate::crash::point;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 /// A program on disk: its journal and its checkpoints, in one directory.
@@ -72,6 +73,8 @@ pub struct Durable {
     /// Of a cluster: what workers wrote that are no more.
     ended: Mutex<Ended>,
 }
+
+debug_as!(Durable);
 
 /// Where in the journal is what no checkpoint has.
 struct Tickets {

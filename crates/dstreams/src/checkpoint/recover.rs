@@ -20,6 +20,7 @@ use super::set_aside;
 use super::writer::PartAt;
 use super::{Durable, Tickets};
 use crate::blocks::Block;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{
     DirLock, Journal, JournalContents, JournalEntry, Opening, Ticket, random_name, read, read_taken,
@@ -40,6 +41,8 @@ pub struct Restored {
     /// By input: the last of each producer that is in the state or in a block.
     offsets: Offsets,
 }
+
+debug_as!(Restored);
 
 /// An entry without its records, and the block that has them.
 pub(super) fn without_records(
@@ -93,6 +96,8 @@ pub struct StateDirectory {
     pub checkpoints: Option<Store>,
     pub changes: StateChanges,
 }
+
+debug_as!(StateDirectory);
 
 impl StateDirectory {
     /// All in one directory.

@@ -41,6 +41,7 @@ const LOOKS: u32 = 5;
 pub type Blocks = Vec<(u32, Arc<Block>)>;
 
 /// What the state as of the last batch that took effect is made from.
+#[derive(Debug)]
 pub struct Earlier {
     /// The newest checkpoint, and where it is.
     pub state: Option<(Manifest, Store)>,

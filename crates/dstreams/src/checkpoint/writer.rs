@@ -24,6 +24,7 @@ const FILE_BYTES: usize = 32 << 20;
 pub const READ_AT_ONCE: usize = 2;
 
 /// What the next checkpoint is to have.
+#[derive(Debug)]
 pub struct CheckpointPlan {
     /// The batch whose state it is.
     pub batch: BatchTime,

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::console::Console;
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
 use crate::stream::graph::OutputNode;
@@ -220,6 +221,8 @@ pub struct RddReceiver<T> {
     receiver: mpsc::UnboundedReceiver<UntypedRdd>,
     record: PhantomData<fn() -> T>,
 }
+
+debug_as!([T] RddReceiver<T>);
 
 impl<T: Record> RddReceiver<T> {
     /// The next RDD; `None` when the context has stopped.

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::plan::Partitions;
 use crate::stream::graph::Graph;
@@ -35,6 +36,8 @@ pub enum Dataset {
 
 /// The outputs of a program, in the order in which it built them.
 pub struct Outputs(Vec<(Output, Operator, SchemaRef)>);
+
+debug_as!(Outputs);
 
 impl Outputs {
     /// Takes the outputs out of the graph.

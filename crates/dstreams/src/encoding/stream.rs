@@ -9,6 +9,7 @@ use datafusion::arrow::buffer::{Buffer, MutableBuffer};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::frame::FrameFormat;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 /// The most bytes of a piece.
@@ -23,6 +24,8 @@ pub struct ByteOutput<'a> {
     /// Of the frames that are open, the outermost first.
     sums: Vec<Xxh3>,
 }
+
+debug_as!(ByteOutput<'_>);
 
 impl<'a> ByteOutput<'a> {
     /// Gives each piece away when it is full, and the last one at the end.
@@ -120,6 +123,8 @@ pub struct ByteInput<'a> {
     #[cfg(test)]
     pub largest: usize,
 }
+
+debug_as!(ByteInput<'_>);
 
 impl<'a> ByteInput<'a> {
     /// Bytes whose next piece `next` gives.

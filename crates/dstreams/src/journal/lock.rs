@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 const LOCK: &str = "lock";
 
 /// Held for as long as this process works in the directory.
+#[derive(Debug)]
 pub struct DirLock {
     _file: File,
     owner: Owner,

@@ -7,6 +7,7 @@ use dstreams_control::{BatchTime, Event};
 use tokio::sync::mpsc;
 
 use crate::commit::PreparedBatch;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 /// What comes back to the loop.
@@ -40,6 +41,8 @@ pub struct Inbox(
     pub(super) mpsc::UnboundedReceiver<Message>,
 );
 
+debug_as!(Inbox);
+
 impl Inbox {
     /// An empty one.
     #[allow(clippy::new_without_default)]
@@ -57,6 +60,8 @@ impl Inbox {
 /// Where workers send events to: the inbox of the master's loop.
 #[derive(Clone)]
 pub struct Mailbox(pub(super) mpsc::UnboundedSender<Message>);
+
+debug_as!(Mailbox);
 
 impl Mailbox {
     /// Sends an event; without effect once the loop has ended.

@@ -4,7 +4,7 @@
 //! is carried out in its order; whatever takes time runs beside it. **On failure**: a batch that
 //! cannot be run or committed stops the context, with the batch, the operator and the cause.
 
-#[allow(missing_docs)] // public to `cluster` only
+#[allow(missing_docs)] // public to `internal` only
 mod durability;
 mod lane;
 mod local;

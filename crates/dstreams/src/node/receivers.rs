@@ -18,6 +18,7 @@ use super::workers::Usage;
 use crate::blocks::Budget;
 use crate::checkpoint::recover::Restored;
 use crate::config::Config;
+use crate::debug::debug_as;
 use crate::error::Error;
 use crate::program::{Listener, tell};
 use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
@@ -41,6 +42,7 @@ pub struct Receivers {
 }
 
 /// A receiver to be.
+#[derive(Debug)]
 pub struct NewReceiver {
     /// Of which input.
     pub input: u32,
@@ -93,6 +95,8 @@ impl Receiver {
         }
     }
 }
+
+debug_as!(Receivers);
 
 impl Receivers {
     /// None yet, of a program with these settings; the budget is what they may hold.

@@ -15,6 +15,7 @@ use super::mailbox::Message;
 use super::workers::Workers;
 use crate::checkpoint::lineage::Lineage;
 use crate::checkpoint::{CheckpointFailures, Durable};
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::program::Clock;
 use crate::stream::extreme::register_extremes;
@@ -37,6 +38,11 @@ pub struct Running {
     /// The last batch that took effect in an earlier process.
     pub(super) restored: Option<BatchTime>,
 }
+
+debug_as!(Running {
+    addresses,
+    restored
+});
 
 /// What a finished program did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
 use crate::program::{Listener, tell};
 use crate::receive::{Closing, Ingest, Intake, Source};
@@ -85,6 +86,8 @@ pub struct Sources {
     /// None of them is waited for any longer.
     hurried: CancellationToken,
 }
+
+debug_as!(Sources);
 
 /// A source that was started.
 struct Started {

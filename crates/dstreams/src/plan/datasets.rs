@@ -11,6 +11,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 
 use super::exec_node::{internal, leaf_node, properties};
+use crate::debug::debug_as;
 
 /// Place of a dataset in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub type Partitions = Arc<Vec<Vec<RecordBatch>>>;
 
 /// The datasets of one batch. Tasks find them in their session's configuration.
 pub struct Datasets(Vec<OnceLock<Partitions>>);
+
+debug_as!(Datasets);
 
 impl Datasets {
     pub fn new(slots: usize) -> Self {

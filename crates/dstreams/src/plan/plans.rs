@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::compile::compile;
 use super::template::{StateSpec, Template};
+use crate::debug::debug_as;
 use crate::error::Result;
 use crate::stream::graph::Graph;
 use crate::stream::rejects::Readers;
@@ -19,6 +20,8 @@ pub struct Plans {
     pub states: Vec<StateSpec>,
     rejects: Vec<Arc<Readers>>,
 }
+
+debug_as!(Plans { tasks });
 
 impl Plans {
     /// Plans `graph` for batches that run as one task or as `tasks` of them.

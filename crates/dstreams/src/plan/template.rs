@@ -9,6 +9,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use super::aggregate::Results;
 use super::datasets::Slot;
 use super::state_views::Views;
+use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::rows::RowsTask;
@@ -24,7 +25,10 @@ pub struct Template {
     pub slots: usize,
 }
 
+debug_as!(Template { slots });
+
 /// One step.
+#[derive(Debug)]
 pub enum Step {
     Run(Stage),
     /// A state takes in what the batch has for it.
@@ -45,8 +49,10 @@ pub struct Stage {
     pub operator: Operator,
 }
 
+debug_as!(Stage { tasks, operator });
+
 /// Where the rows of a task go.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum Route {
     /// Rows of task i are partition i.
     Keep,
@@ -60,6 +66,7 @@ pub enum Route {
 }
 
 /// The rows that a batch has for a state are taken in; what the state gives then is the dataset.
+#[derive(Debug)]
 pub struct StateStep {
     /// Number of the state in its context.
     pub state: usize,
@@ -71,7 +78,7 @@ pub struct StateStep {
 }
 
 /// What a state is: made when the graph is compiled.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum StateSpec {
     /// Of the last batches.
     Window(Arc<WindowSpec>),
@@ -143,6 +150,8 @@ pub struct KeyedSpec {
     /// Time between two RDDs of its input, in milliseconds.
     pub every_ms: u64,
 }
+
+debug_as!(KeyedSpec { name });
 
 /// How the rows of a batch change a state.
 pub(crate) enum Update {
@@ -223,6 +232,8 @@ pub struct WindowSpec {
     /// Time between two RDDs of the window's input, in milliseconds.
     pub every_ms: u64,
 }
+
+debug_as!(WindowSpec { name });
 
 impl WindowSpec {
     /// What its state depends on, in words; without columns that earlier versions did not hold.

@@ -10,17 +10,17 @@ use tokio::sync::watch;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Where a context takes its time from.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Clock(ClockKind);
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum ClockKind {
     Wall,
     Manual(watch::Receiver<Timestamp>),
 }
 
 /// Moves the time of the clock it was made with.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
 impl Clock {

@@ -14,6 +14,7 @@ use super::listener::Listener;
 use crate::checkpoint::location::Store;
 use crate::checkpoint::recover::StateDirectory;
 use crate::config::Config;
+use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 use crate::program::Clock;
 use crate::receive::{Clients, DeadLetter, Files, Generator, Queue, Source, TcpText};
@@ -55,6 +56,8 @@ pub struct StreamContext {
     /// Stops by itself.
     pub(crate) stops_at_the_end: bool,
 }
+
+debug_as!(StreamContext { config });
 
 impl StreamContext {
     /// A context with this batch interval (whole milliseconds, 10 ms or more) and settings as in
@@ -346,6 +349,8 @@ pub trait Named {
 /// Which node of which graph.
 #[doc(hidden)]
 pub struct GraphNode(GraphRef, NodeId);
+
+debug_as!(GraphNode);
 
 impl<T> Named for DStream<T> {
     fn place(&self) -> GraphNode {

@@ -12,6 +12,7 @@ use crate::checkpoint::offsets::Bound;
 use crate::checkpoint::recover::{Restored, StateDirectory};
 use crate::commit::{OpenSinks, Outputs};
 use crate::config::{Config, OnFailure};
+use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 use crate::journal::DirLock;
 use crate::plan::Plans;
@@ -40,6 +41,8 @@ pub struct Description {
     /// Its sinks, once they are opened.
     opened: OpenSinks,
 }
+
+debug_as!(Description { config });
 
 impl Description {
     /// Fails if there is no output, or if two streams have one name.

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::debug::debug_as;
 use futures::Stream;
 use futures::stream::unfold;
 use socket2::{SockRef, TcpKeepalive};
@@ -49,6 +50,8 @@ pub struct Acceptor {
     said: Option<Instant>,
 }
 
+debug_as!(Acceptor { address });
+
 /// A connection; its place is free when this is dropped.
 pub struct Accepted {
     pub socket: TcpStream,
@@ -57,8 +60,12 @@ pub struct Accepted {
     greeting: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
+debug_as!(Accepted);
+
 /// A place among the connections of an address, and a descriptor of the process.
 pub struct Place(#[allow(dead_code)] [OwnedSemaphorePermit; 2]);
+
+debug_as!(Place);
 
 impl Accepted {
     fn greets_within(mut self, time: Duration) -> Self {

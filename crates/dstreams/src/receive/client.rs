@@ -32,6 +32,7 @@ use self::service::Service;
 use super::accept::Acceptor;
 use super::intake::Ingest;
 use super::source::{Closing, Source, SourcePlacement};
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error};
 
 /// Bytes a client may send on a call before they are read. HTTP/2's own 64 KiB hold a client of
@@ -80,9 +81,13 @@ pub struct Clients {
     max_message_bytes: usize,
 }
 
+debug_as!(Clients { max_message_bytes });
+
 /// The calls of clients, for a server of somebody else's: see [`Clients::embed`].
 #[doc(hidden)]
 pub struct Embedded(Service, Clients);
+
+debug_as!(Embedded);
 
 impl Embedded {
     /// Serves a call of a client.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dstreams_control::ReceiverId;
 
 use super::intake::Intake;
+use crate::debug::debug_as;
 use crate::error::Result;
 use crate::stream::record::batch_of;
 
@@ -37,6 +38,8 @@ pub struct DeadLetter {
 /// Counts dead letters, and passes them on where the program reads them.
 #[derive(Clone, Default)]
 pub struct DeadLetters(Arc<Inner>);
+
+debug_as!(DeadLetters);
 
 #[derive(Default)]
 struct Inner {
@@ -179,6 +182,8 @@ pub struct Letter {
     /// How far its part of the stream has come with it.
     pub at: Option<u64>,
 }
+
+debug_as!(Letter { length });
 
 /// Dead letters of one stream.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::intake::Ingest;
 use super::source::{Closing, Source};
+use crate::debug::debug_as;
 use crate::error::{BoxError, Result};
 use crate::stream::record::{Record, batch_of};
 
@@ -26,6 +27,8 @@ pub struct Generator<T> {
     per_second: u64,
     limit: u64,
 }
+
+debug_as!([T] Generator<T> { per_second, limit });
 
 impl<T: Record> Generator<T> {
     /// `make(n)` for n = 0, 1, ..., `per_second` of them a second, without end.

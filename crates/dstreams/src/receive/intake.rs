@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::dead_letter::{DeadLetters, KEPT, Letter};
 use super::largest::check_size;
 use crate::blocks::{Block, Budget, BudgetShare};
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
@@ -24,7 +25,7 @@ const VISIT_EVERY: Duration = Duration::from_millis(20);
 ///
 /// Cheap to clone. Records of one `push` stay together and in order; pushes by several tasks are
 /// in the order in which they were taken.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Ingest(pub(crate) Arc<Intake>);
 
 impl Ingest {
@@ -127,6 +128,8 @@ pub struct Intake {
     /// Parts of the source that are no more.
     gone: Mutex<Vec<Arc<str>>>,
 }
+
+debug_as!(Intake { stream });
 
 /// Blocks of a receiver whose records are safe only when somebody says so: another worker has them, or they are on disk.
 struct Copies {

@@ -9,6 +9,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use super::intake::Ingest;
 use super::source::{Closing, Source, SourcePlacement};
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::{Record, batch_of};
 
@@ -20,6 +21,8 @@ pub struct Queue<T> {
     ingest: Arc<OnceLock<Ingest>>,
     record: PhantomData<fn(T)>,
 }
+
+debug_as!([T] Queue<T>);
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {

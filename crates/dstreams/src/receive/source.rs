@@ -74,6 +74,7 @@ pub trait Source: Send + 'static {
 
 /// Where a source runs on a cluster.
 #[doc(hidden)]
+#[derive(Debug)]
 pub enum SourcePlacement {
     /// On one worker, and on another one when that is lost.
     OneWorker,

@@ -17,6 +17,7 @@ use super::intake::{Ingest, Intake, OpenBuffer};
 use super::lines::{BadLine, LineBuffer};
 use super::source::{Closing, Source};
 use crate::blocks::BudgetShare;
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::Record;
 
@@ -53,6 +54,8 @@ pub struct TcpText {
     address: String,
     listener: Option<TcpListener>,
 }
+
+debug_as!(TcpText { address });
 
 impl TcpText {
     /// Listens on `address` (host and port; port 0 for a free one) when the context starts.

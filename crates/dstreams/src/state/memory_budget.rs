@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// The room of all keyed states of a process, where it is bounded.
+#[derive(Debug)]
 pub struct Room {
     memory: usize,
     dir: PathBuf,

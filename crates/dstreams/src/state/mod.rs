@@ -25,4 +25,4 @@ mod tests;
 
 pub use capture::Captured;
 pub use memory_budget::Room;
-pub use states::{Snapshot, States};
+pub use states::States;

@@ -11,6 +11,7 @@ use super::keyed;
 use super::keyed::KeyedState;
 use super::memory_budget::Room;
 use super::window::{self, WindowPartition};
+use crate::debug::debug_as;
 use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::{Error, Result};
 use crate::execute::Installs;
@@ -23,6 +24,8 @@ pub struct States {
     /// Where memory is bounded.
     room: Option<Arc<Room>>,
 }
+
+debug_as!(States);
 
 /// One partition of a state.
 enum Partition {

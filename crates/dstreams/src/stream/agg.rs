@@ -21,6 +21,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::record::{Leaf, Record, field_name};
+use crate::debug::debug_as;
 
 pub use by_name::{ByName, by_name};
 pub use variance::{
@@ -146,6 +147,8 @@ pub struct AggParts<'a> {
     schema: &'a Schema,
     error: Option<String>,
 }
+
+debug_as!(AggParts<'_> { error });
 
 impl<'a> AggParts<'a> {
     pub(crate) fn resolve<V: Record, A: Agg<V>>(
@@ -302,6 +305,7 @@ macro_rules! of_column {
             column: String,
             number: PhantomData<fn() -> N>,
         }
+        debug_as!([N] $function<N> { column });
         #[doc = concat!($doc, " of the column `column` of the values, which holds `N`.")]
         pub fn $of<N: $bound>(column: &str) -> $function<N> {
             $function {
@@ -333,6 +337,8 @@ pub struct Avg<N> {
     column: String,
     number: PhantomData<fn() -> N>,
 }
+
+debug_as!([N] Avg<N> { column });
 
 /// Mean of the column `column` of the values, which holds `N`: their sum by their number.
 ///

@@ -12,6 +12,7 @@ use super::keyed::Keyed;
 use super::record::{Key, Out, Record};
 use super::relational::Query;
 use super::rows::{Closure, Emit, Filter, Keep, Rename, RowsFn};
+use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 
 /// A sequence of RDDs of `T`, one for each batch time.
@@ -24,6 +25,8 @@ pub struct DStream<T> {
     pub(crate) node: NodeId,
     record: PhantomData<fn() -> T>,
 }
+
+debug_as!([T] DStream<T> { node });
 
 impl<T> Clone for DStream<T> {
     fn clone(&self) -> Self {

@@ -1,6 +1,7 @@
 //! What closures over states get: the state of one key ([`KeyState`]), its values of a batch ([`Values`]).
 
 use super::record::{Columns, Record};
+use crate::debug::debug_as;
 
 /// The state of one key, in the hands of the closure of
 /// [`Keyed::map_with_state`](crate::Keyed::map_with_state).
@@ -9,6 +10,8 @@ pub struct KeyState<S> {
     timing_out: bool,
     set: bool,
 }
+
+debug_as!([S] KeyState<S> { timing_out, set });
 
 impl<S> KeyState<S> {
     pub(crate) fn of(state: Option<S>) -> Self {
@@ -67,6 +70,8 @@ pub struct Values<'a, V: Record> {
     columns: &'a [V::Cols],
     places: std::slice::Iter<'a, (u32, u32)>,
 }
+
+debug_as!([V: Record] Values<'_, V>);
 
 impl<'a, V: Record> Values<'a, V> {
     pub(crate) fn new(columns: &'a [V::Cols], places: &'a [(u32, u32)]) -> Self {

@@ -11,6 +11,7 @@ use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::record::{Key, Out, Record};
 use super::rows::{Closure, Emit, Keep, Reduce};
 use super::window;
+use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 
 /// A D-Stream of pairs whose first part is a key.
@@ -19,6 +20,8 @@ pub struct Keyed<K, V> {
     pub(crate) node: NodeId,
     pair: PhantomData<fn() -> (K, V)>,
 }
+
+debug_as!([K, V] Keyed<K, V> { node });
 
 impl<K, V> Clone for Keyed<K, V> {
     fn clone(&self) -> Self {

@@ -13,6 +13,7 @@ use dstreams_control::BatchTime;
 use tokio_util::sync::CancellationToken;
 
 use super::record::{Record, records_of};
+use crate::debug::debug_as;
 use crate::error::{BoxError, Result};
 
 /// The dataset a D-Stream has at one batch time: immutable, in partitions.
@@ -23,6 +24,8 @@ pub struct Rdd<T> {
     record: PhantomData<fn() -> T>,
 }
 
+debug_as!([T] Rdd<T> { rows });
+
 /// An RDD without its type.
 #[derive(Clone)]
 pub(crate) struct UntypedRdd {
@@ -30,6 +33,8 @@ pub(crate) struct UntypedRdd {
     pub schema: SchemaRef,
     pub partitions: Arc<Vec<Vec<RecordBatch>>>,
 }
+
+debug_as!(UntypedRdd { batch });
 
 impl<T: Record> Rdd<T> {
     pub(crate) fn new(rows: UntypedRdd) -> Self {

@@ -20,6 +20,7 @@ use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions}
 use datafusion::arrow::buffer::{Buffer, NullBuffer};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 pub use list::Items;
@@ -116,6 +117,8 @@ pub struct Out<'b, U: Record> {
     builder: &'b mut U::Builder,
 }
 
+debug_as!([U: Record] Out<'_, U>);
+
 impl<'b, U: Record> Out<'b, U> {
     pub(crate) fn new(builder: &'b mut U::Builder) -> Self {
         Out { builder }
@@ -138,6 +141,8 @@ pub struct ColumnReader<'a> {
     next: usize,
     nullable: bool,
 }
+
+debug_as!(ColumnReader<'_> { next, nullable });
 
 impl<'a> ColumnReader<'a> {
     /// Reads `columns` from the first on.

@@ -12,6 +12,7 @@ use super::record::{Key, Record};
 use super::rows::Closure as Rows;
 use super::track::{MapWithState, Settings, Track};
 use super::window;
+use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 
 /// The state of a keyed operator: a value of type `S` for each key of type `K`, with a version for each
@@ -21,6 +22,8 @@ pub struct State<K, S> {
     node: NodeId,
     pair: PhantomData<fn() -> (K, S)>,
 }
+
+debug_as!([K, S] State<K, S> { node });
 
 impl<K, S> Clone for State<K, S> {
     fn clone(&self) -> Self {

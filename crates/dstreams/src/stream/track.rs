@@ -9,6 +9,7 @@ use super::key_state::{KeyState, Values};
 use super::record::{Key, Out, Record};
 use super::rows::Closure;
 use super::tracker::{EachEvent, EachKey, LastCalls, Tracker, Types};
+use crate::debug::debug_as;
 use crate::error::Result;
 
 /// What [`Keyed::track`](crate::Keyed::track) does with events: see there.
@@ -17,11 +18,15 @@ pub struct Track<K, V, S> {
     types: Types<K, V, S, ()>,
 }
 
+debug_as!([K, V, S] Track<K, V, S> { settings });
+
 /// What [`Keyed::map_with_state`](crate::Keyed::map_with_state) does with events: see there.
 pub struct MapWithState<K, V, S, M> {
     pub(crate) settings: Settings,
     types: Types<K, V, S, M>,
 }
+
+debug_as!([K, V, S, M] MapWithState<K, V, S, M> { settings });
 
 /// What both are.
 pub(crate) struct Settings {
@@ -29,6 +34,8 @@ pub(crate) struct Settings {
     pub timeout: Option<Duration>,
     pub initial: Option<Result<Initial>>,
 }
+
+debug_as!(Settings { timeout });
 
 impl Settings {
     fn new(tracker: impl Tracker + 'static) -> Self {

@@ -16,6 +16,7 @@ use super::record::{Out, Record};
 use super::rejects::{Attempt, Both, NoNulls, OK, REJECTED, Readers, bounded};
 use super::relational::Query;
 use super::rows::{Closure, Pick, RowsFn};
+use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 
 /// What an operator that may fail for single records gives: see [`DStream::try_map`].
@@ -33,6 +34,8 @@ pub struct Tried<T, U> {
     read: Arc<Readers>,
     types: PhantomData<fn() -> (T, U)>,
 }
+
+debug_as!([T, U] Tried<T, U> { operator });
 
 impl<T: Record, U: Record> Tried<T, U> {
     fn new(

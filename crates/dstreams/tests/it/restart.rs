@@ -171,7 +171,7 @@ fn a_program_that_crashes_at_any_point_goes_on() {
             "journal:let-go#2",
         ] {
             let name = point.split('#').next().unwrap();
-            assert!(dstreams::cluster::POINTS.contains(&name));
+            assert!(dstreams::internal::POINTS.contains(&name));
             Process::start(dir, clients, Some(point)).crashed(dir).await;
         }
         // There is something to replay after a few batches without a checkpoint.

@@ -16,6 +16,7 @@ use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
 use self::target::Target;
+use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
 use crate::stream::format::Format;
@@ -65,6 +66,8 @@ use crate::stream::record::{Key, Record};
 /// ```
 #[derive(Clone)]
 pub struct FileSink(Arc<Target>);
+
+debug_as!(FileSink);
 
 impl FileSink {
     /// Writes to `directory`, which is made when the program starts.

@@ -10,6 +10,7 @@ use dstreams_control::BatchTime;
 use super::delta::Delta;
 use super::partition::KeyedPartition;
 use super::segment::{NONE, Segment, place};
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 impl KeyedPartition {
@@ -111,11 +112,15 @@ pub struct LookedUpRows<'a> {
     newest: NewestRows,
 }
 
+debug_as!(LookedUpRows<'_>);
+
 /// Where the newest rows of keys are, as long as the partition is not changed.
 pub struct NewestRows {
     edits: u64,
     rows: Vec<u32>,
 }
+
+debug_as!(NewestRows);
 
 impl NewestRows {
     /// The rows, if the partition is as it was.

@@ -14,6 +14,7 @@ use super::lookup::NewestRows;
 use super::rows::RowChunk;
 use super::segment::{NONE, SEGMENT_ROWS, SLOTS, Segment, number, place};
 use super::shape::Shape;
+use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 /// Keys whose rows are looked up, and then changed, at once: what that touches stays in the nearer caches.
@@ -75,6 +76,8 @@ pub struct KeyedPartition {
     pub(super) edits: u64,
     pub(super) work: Counters,
 }
+
+debug_as!(KeyedPartition);
 
 impl KeyedPartition {
     /// A state without rows and without versions.

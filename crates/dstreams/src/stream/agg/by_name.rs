@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use datafusion::arrow::datatypes::{DataType, Field};
 
 use super::{Agg, AggParts, Finish, Function};
+use crate::debug::debug_as;
 use crate::stream::record::Record;
 
 /// What there is.
@@ -30,6 +31,8 @@ pub struct ByName<O> {
     column: String,
     out: PhantomData<fn() -> O>,
 }
+
+debug_as!([O] ByName<O> { function, column });
 
 /// The aggregate that DataFusion calls `function`, of the column `column` of the values ("" for single
 /// values): for programs that are told what to compute. `O` is the type of the result.

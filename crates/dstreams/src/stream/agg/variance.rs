@@ -8,6 +8,7 @@
 use std::marker::PhantomData;
 
 use super::{Agg, AggParts, Finish, Function, Number};
+use crate::debug::debug_as;
 use crate::stream::record::Record;
 
 /// A variance or a standard deviation: made by [`var_samp`], [`var_pop`], [`stddev_samp`], [`stddev_pop`] and
@@ -19,6 +20,8 @@ pub struct Variance<N, O> {
     root: bool,
     types: PhantomData<fn() -> (N, O)>,
 }
+
+debug_as!([N, O] Variance<N, O> { name, column });
 
 impl<V: Record, N: Number, O: Record> Agg<V> for Variance<N, O> {
     type Out = O;

@@ -7,6 +7,7 @@ use datafusion::arrow::buffer::{Buffer, OffsetBuffer};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 
 use super::{Builder, ColumnReader, Columns, Leaf, Push, Record, leaf_name};
+use crate::debug::debug_as;
 use crate::error::Result;
 
 /// The values of a list column.
@@ -15,11 +16,15 @@ pub struct ListCols<T: Record> {
     items: T::Cols,
 }
 
+debug_as!([T: Record] ListCols<T>);
+
 /// Builder of a list column.
 pub struct ListBuilder<T: Record> {
     lengths: Vec<usize>,
     items: T::Builder,
 }
+
+debug_as!([T: Record] ListBuilder<T>);
 
 impl<T: Record> Default for ListBuilder<T> {
     fn default() -> Self {
@@ -36,6 +41,8 @@ pub struct Items<'a, T: Record> {
     start: usize,
     end: usize,
 }
+
+debug_as!([T: Record] Items<'_, T> { start, end });
 
 impl<T: Record> Clone for Items<'_, T> {
     fn clone(&self) -> Self {

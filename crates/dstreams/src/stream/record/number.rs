@@ -9,13 +9,18 @@ use datafusion::arrow::datatypes::{
 use std::sync::Arc;
 
 use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, leaf_name};
+use crate::debug::debug_as;
 use crate::error::Result;
 
 /// The values of a column of numbers.
 pub struct NumberCols<P: ArrowPrimitiveType>(ScalarBuffer<P::Native>);
 
+debug_as!([P: ArrowPrimitiveType] NumberCols<P>);
+
 /// Builder of a column of numbers.
 pub struct NumberBuilder<P: ArrowPrimitiveType>(Vec<P::Native>);
+
+debug_as!([P: ArrowPrimitiveType] NumberBuilder<P>);
 
 impl<P: ArrowPrimitiveType> Default for NumberBuilder<P> {
     fn default() -> Self {

@@ -5,6 +5,7 @@ use datafusion::arrow::buffer::{Buffer, NullBuffer};
 use datafusion::arrow::datatypes::Field;
 
 use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record};
+use crate::debug::debug_as;
 use crate::error::Result;
 
 /// The values of a column with nulls.
@@ -13,11 +14,15 @@ pub struct OptionCols<T: Record> {
     values: T::Cols,
 }
 
+debug_as!([T: Record] OptionCols<T>);
+
 /// Builder of a column with nulls.
 pub struct OptionBuilder<T: Record> {
     valid: Vec<bool>,
     values: T::Builder,
 }
+
+debug_as!([T: Record] OptionBuilder<T>);
 
 impl<T: Record> Default for OptionBuilder<T> {
     fn default() -> Self {

@@ -10,6 +10,7 @@ use datafusion::arrow::buffer::{Buffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{DataType, Field};
 
 use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, leaf_name};
+use crate::debug::debug_as;
 use crate::error::Result;
 
 /// Longest text that a view holds itself, in bytes (Arrow's columnar format).
@@ -22,6 +23,8 @@ const COPY_BUFFER: usize = 8 << 10;
 
 /// The values of a text column.
 pub struct TextCols(StringViewArray);
+
+debug_as!(TextCols);
 
 impl Record for String {
     type Ref<'a> = &'a str;
@@ -91,6 +94,8 @@ pub struct TextBuilder {
     attached: Vec<(Buffer, Option<u32>)>,
     copies: Vec<u8>,
 }
+
+debug_as!(TextBuilder);
 
 impl TextBuilder {
     /// Appends one text.

@@ -8,10 +8,11 @@ use super::{Builder, ColumnReader, Columns, Key, Push, Record, field_name};
 use crate::error::Result;
 
 /// No columns.
+#[derive(Debug)]
 pub struct UnitCols;
 
 /// Counts the rows of a record without columns.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct UnitBuilder(usize);
 
 impl Record for () {

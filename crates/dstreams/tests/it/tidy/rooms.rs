@@ -29,7 +29,7 @@ const EXPORTED: [&str; 1] = ["run_worker"];
 /// The rooms of each crate whose rooms are folders, the ones that are used by all of them first.
 fn order(krate: &str) -> Option<Vec<&'static str>> {
     let everywhere: &[&str] = match krate {
-        "dstreams" => &["error", "config", "console", "crash"],
+        "dstreams" => &["debug", "error", "config", "console", "crash"],
         _ => &[],
     };
     let rooms: &[&str] = match krate {
