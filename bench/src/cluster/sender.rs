@@ -45,16 +45,15 @@ pub fn sender(flags: &[String]) -> Outcome<()> {
     guard(flags);
     let addresses = flags.first().ok_or("a sender needs addresses")?;
     let linger = flag(flags, "--linger-ms", usual_linger())?;
+    let mut options = Options::default();
+    options.linger = Duration::from_millis(linger);
     let plan = Plan {
         addresses: addresses.split(',').map(str::to_owned).collect(),
         clients: flag(flags, "--clients", 1)?,
         rate: flag(flags, "--rate", 0)?,
         every: Duration::from_millis(flag(flags, "--every-ms", 1)?),
         length: Duration::from_secs_f64(flag(flags, "--seconds", 10.0)?),
-        options: Options {
-            linger: Duration::from_millis(linger),
-            ..Options::default()
-        },
+        options,
         batches: flag(flags, "--as", "lines".to_owned())? == "batches",
     };
     let lines = flag(flags, "--lines", 100_000usize)?;

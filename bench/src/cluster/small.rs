@@ -136,10 +136,8 @@ impl Seen {
 
 /// A producer that loses no time with waiting for more lines.
 pub async fn open(address: &str) -> Outcome<LineSender> {
-    let options = Options {
-        linger: Duration::ZERO,
-        ..Options::default()
-    };
+    let mut options = Options::default();
+    options.linger = Duration::ZERO;
     let client = Client::connect(address, options).await?;
     Ok(client.lines("lines").await?)
 }

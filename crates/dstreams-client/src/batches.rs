@@ -13,6 +13,7 @@ use crate::sender::{Report, Sender};
 /// sender lives; what is safe and what dropping it does is as with [`LineSender`](crate::LineSender). A
 /// batch leaves at once, small or not: collect rows yourself, some thousands to a batch.
 #[derive(Debug)]
+#[must_use = "send records, then `finish`: only then are they known to be safe"]
 pub struct BatchSender {
     sender: Sender,
     schema: SchemaRef,

@@ -18,6 +18,7 @@ use crate::sender::Sender;
 /// Where a program is and how to send to it. Each sender it opens has a connection and a background task of
 /// its own, so that none waits for another; a client holds no connection itself and is cheap to clone.
 #[derive(Debug, Clone)]
+#[must_use = "open a sender: `lines` or `batches`"]
 pub struct Client {
     addresses: Addresses,
     options: Options,

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 /// How many records were safe and how many were not when an error ended a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tally {
     /// Records the server has acknowledged: they are safe.
     pub acknowledged: u64,
@@ -22,6 +23,7 @@ pub struct Tally {
 
 /// What an error means for the records it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Refused, by this crate or by the server; the same again would be refused again.
     Rejected,

@@ -21,6 +21,7 @@ use crate::sender::{Permit, Report, Sender};
 ///
 /// After an error that ends it, each call returns that error again.
 #[derive(Debug)]
+#[must_use = "send records, then `finish`: only then are they known to be safe"]
 pub struct LineSender {
     sender: Sender,
     slot: Arc<Slot>,

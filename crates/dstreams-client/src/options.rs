@@ -11,15 +11,19 @@ use crate::protocol::is_token;
 
 /// How a client packs, sends, waits and tries again.
 ///
-/// A time may be `Duration::MAX`: no limit. Waits for an answer are at least a millisecond.
+/// [`Options::default`] has the defaults; what is to be another way is assigned. A time may be `Duration::MAX`: no
+/// limit. Waits for an answer are at least a millisecond.
 ///
 /// ```
 /// use dstreams_client::Options;
 /// use std::time::Duration;
-/// let options = Options { linger: Duration::from_millis(1), ..Options::default() };
+/// let mut options = Options::default();
+/// options.linger = Duration::from_millis(1);
 /// assert_eq!(options.pack_bytes, 256 * 1024);
 /// ```
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "settings do nothing before a client has them"]
 pub struct Options {
     /// Bytes of lines after which they are sent as one message. Default 256 KiB: large enough that the cost
     /// of a message (tens of microseconds) vanishes, small enough to stay in a core's cache.
@@ -114,6 +118,8 @@ impl fmt::Debug for Options {
 /// Bounded exponential backoff with jitter. Each acknowledgement starts the count anew: a connection that
 /// breaks often but makes progress is never given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "settings do nothing before a client has them"]
 pub struct Retry {
     /// Rounds of tries without progress before giving up. In a round every address given, and every worker
     /// that a master names, is tried once; 0 gives up after the round of the first break. So the bound is

@@ -271,6 +271,7 @@ pub fn parse_batch_metadata(metadata: &[u8]) -> Result<Option<u64>, Malformed> {
 
 /// What a server says in a `PutResult`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Answer {
     /// Everything up to this number is safe.
     Ack(u64),
@@ -325,7 +326,7 @@ pub struct Sequence {
     last: Option<u64>,
 }
 
-/// What to do with a batch that is offered.
+/// What to do with a batch that is offered. There is no other answer: a server has to have one for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
     /// Store it, then call [`Sequence::taken`] with this number and acknowledge it.

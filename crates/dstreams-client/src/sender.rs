@@ -20,6 +20,7 @@ use crate::window::Window;
 
 /// What a sender did, when it is finished.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Records taken by `send`.
     pub records_sent: u64,

@@ -10,6 +10,7 @@ use crate::{BatchTime, Timestamp};
 
 /// A committed batch: how much it was and when what happened.
 #[derive(Clone, Eq, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BatchReport {
     /// The batch.
     pub batch: BatchTime,
@@ -34,6 +35,24 @@ pub struct BatchReport {
 }
 
 impl BatchReport {
+    /// A batch without records whose times are all the end of its interval: for tests of what reads reports.
+    #[must_use]
+    pub const fn of(batch: BatchTime) -> Self {
+        let at = batch.timestamp();
+        BatchReport {
+            batch,
+            attempts: 1,
+            records: 0,
+            set_aside: 0,
+            bytes: 0,
+            cut_at: at,
+            first_started_at: at,
+            started_at: at,
+            finished_at: at,
+            committed_at: at,
+        }
+    }
+
     /// From the end of the interval to the start of the first attempt.
     #[must_use]
     pub const fn scheduling_delay(&self) -> Duration {

@@ -16,6 +16,7 @@ const MAX_LINE_BYTES: usize = 1 << 30;
 /// Settings of a context. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[must_use = "settings do nothing before a context has them"]
 pub struct Config {
     /// Batch interval: whole milliseconds, 10 ms or more, and 366 days at most.
     pub interval: Duration,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use dstreams_client::Client;
 use dstreams_client::arrow::array::{
     ArrayRef, AsArray, DictionaryArray, Int64Array, RecordBatch, StringArray, StringViewArray,
 };
 use dstreams_client::arrow::compute::concat_batches;
 use dstreams_client::arrow::datatypes::{DataType, Int32Type};
-use dstreams_client::{Client, Options};
 
 use crate::server::{Server, Store};
 use crate::small;
@@ -22,11 +22,9 @@ async fn batches_are_cut_to_size_and_arrive_whole() {
     let batch = RecordBatch::try_from_iter([("n", numbers), ("t", text)]).unwrap();
     let store = Store::new([("rows", batch.schema())]);
     let server = Server::start(&store);
-    let options = Options {
-        pack_bytes: 1000,
-        max_message_bytes: 10_000,
-        ..small()
-    };
+    let mut options = small();
+    options.pack_bytes = 1000;
+    options.max_message_bytes = 10_000;
     let client = Client::connect(server.address, options).await.unwrap();
     let mut rows = client.batches("rows", batch.schema()).await.unwrap();
     rows.send(batch.slice(0, 0)).await.unwrap();

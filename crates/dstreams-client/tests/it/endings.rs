@@ -19,11 +19,9 @@ pub fn no_one() -> (SocketAddr, tokio::net::TcpSocket) {
 }
 
 pub fn three_tries() -> Options {
-    let retry = Retry {
-        tries: 3,
-        ..small().retry
-    };
-    Options { retry, ..small() }
+    let mut options = small();
+    options.retry.tries = 3;
+    options
 }
 
 #[tokio::test]
@@ -118,13 +116,8 @@ async fn an_idle_sender_survives_any_absence() {
     let store = Store::lines();
     let server = Server::start(&store);
     let proxy = Proxy::faithful(server.address).await;
-    let options = Options {
-        retry: Retry {
-            tries: 1,
-            ..small().retry
-        },
-        ..small()
-    };
+    let mut options = small();
+    options.retry.tries = 1;
     let client = Client::connect(proxy.address, options).await.unwrap();
     let idle = client.lines("lines").await.unwrap();
     let mut busy = client.lines("lines").await.unwrap();
@@ -142,10 +135,8 @@ async fn an_idle_sender_survives_any_absence() {
 async fn a_server_that_never_acknowledges_is_left() {
     let store = Store::lines();
     let server = Server::start(&store);
-    let options = Options {
-        ack_timeout: Duration::from_millis(20),
-        ..three_tries()
-    };
+    let mut options = three_tries();
+    options.ack_timeout = Duration::from_millis(20);
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     store.acknowledging.send_replace(false);
@@ -173,10 +164,8 @@ async fn a_server_that_never_acknowledges_is_left() {
 async fn a_server_that_says_it_is_alive_is_waited_for() {
     let store = Store::lines();
     let server = Server::start(&store);
-    let options = Options {
-        ack_timeout: Duration::from_millis(200),
-        ..three_tries()
-    };
+    let mut options = three_tries();
+    options.ack_timeout = Duration::from_millis(200);
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     store.says_alive.store(true, Relaxed);
@@ -193,10 +182,8 @@ async fn a_server_that_says_it_is_alive_is_waited_for() {
 async fn a_dropped_sender_closes_its_connection_and_sends_nothing_more() {
     let store = Store::lines();
     let server = Server::start(&store);
-    let options = Options {
-        linger: Duration::from_secs(3600),
-        ..small()
-    };
+    let mut options = small();
+    options.linger = Duration::from_secs(3600);
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     store.acknowledging.send_replace(false);
@@ -235,41 +222,28 @@ fn a_sender_whose_runtime_is_gone_says_so() {
 #[tokio::test]
 async fn times_may_be_for_ever_or_nothing() {
     let (most, none) = (Duration::MAX, Duration::ZERO);
-    let retry = |time| Retry {
-        elapsed: time,
-        first_pause: time,
-        longest_pause: time,
-        ..Retry::default()
+    let with = |set: fn(&mut Options, Duration), time| {
+        let mut options = small();
+        set(&mut options, time);
+        options
+    };
+    let retry: fn(&mut Options, Duration) = |options, time| {
+        options.retry = Retry::default();
+        options.retry.elapsed = time;
+        options.retry.first_pause = time;
+        options.retry.longest_pause = time;
     };
     let all = [
-        Options {
-            linger: most,
-            ..small()
-        },
-        Options {
-            connect_timeout: most,
-            ..small()
-        },
-        Options {
-            open_timeout: most,
-            ..small()
-        },
-        Options {
-            ack_timeout: most,
-            ..small()
-        },
-        Options {
-            keep_alive: most,
-            ..small()
-        },
-        Options {
-            retry: retry(most),
-            ..small()
-        },
-        Options {
-            linger: none,
-            retry: retry(none),
-            ..small()
+        with(|options, time| options.linger = time, most),
+        with(|options, time| options.connect_timeout = time, most),
+        with(|options, time| options.open_timeout = time, most),
+        with(|options, time| options.ack_timeout = time, most),
+        with(|options, time| options.keep_alive = time, most),
+        with(retry, most),
+        {
+            let mut options = with(retry, none);
+            options.linger = none;
+            options
         },
     ];
     for options in all {

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use dstreams_client::{Client, Options};
+use dstreams_client::Client;
 use futures::poll;
 
 use crate::server::{Server, Store};
@@ -34,10 +34,8 @@ async fn a_slow_feed_is_sent_without_a_flush() {
 async fn lines_share_a_message_while_they_linger() {
     let store = Store::lines();
     let server = Server::start(&store);
-    let options = Options {
-        linger: Duration::from_secs(3600),
-        ..small()
-    };
+    let mut options = small();
+    options.linger = Duration::from_secs(3600);
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     for number in 0..10 {
@@ -58,11 +56,9 @@ async fn lines_share_a_message_while_they_linger() {
 async fn a_full_pack_does_not_linger() {
     let store = Store::lines();
     let server = Server::start(&store);
-    let options = Options {
-        linger: Duration::from_secs(3600),
-        window_messages: 1,
-        ..small()
-    };
+    let mut options = small();
+    options.linger = Duration::from_secs(3600);
+    options.window_messages = 1;
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     store.acknowledging.send_replace(false);

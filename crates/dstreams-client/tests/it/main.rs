@@ -24,30 +24,25 @@ mod window;
 
 use std::time::{Duration, Instant};
 
-use dstreams_client::{Options, Retry};
+use dstreams_client::Options;
 
 /// Small messages and a small window, so that a few lines exercise both; impatient.
 fn small() -> Options {
-    Options {
-        pack_lines: 7,
-        window_messages: 4,
-        retry: Retry {
-            tries: 100,
-            elapsed: Duration::from_secs(60),
-            first_pause: Duration::from_micros(200),
-            longest_pause: Duration::from_millis(2),
-        },
-        ..Options::default()
-    }
+    let mut options = Options::default();
+    options.pack_lines = 7;
+    options.window_messages = 4;
+    options.retry.tries = 100;
+    options.retry.elapsed = Duration::from_secs(60);
+    options.retry.first_pause = Duration::from_micros(200);
+    options.retry.longest_pause = Duration::from_millis(2);
+    options
 }
 
 /// As `small`, and waits for as long as a test lasts.
 fn patient() -> Options {
-    let retry = Retry {
-        tries: u32::MAX,
-        ..small().retry
-    };
-    Options { retry, ..small() }
+    let mut options = small();
+    options.retry.tries = u32::MAX;
+    options
 }
 
 /// Waits for a condition; after 20 s says which one did not come.

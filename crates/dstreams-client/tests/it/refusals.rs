@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dstreams_client::arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use dstreams_client::{Client, Error, Options, Outcome};
+use dstreams_client::{Client, Error, Outcome};
 use tonic::Code;
 
 use crate::server::{Server, Store};
@@ -111,11 +111,9 @@ async fn records_that_cannot_be_sent_leave_the_sender_usable() {
         ("numbers", numbers_schema),
     ]);
     let server = Server::start(&store);
-    let options = Options {
-        pack_bytes: 50,
-        max_message_bytes: 100,
-        ..small()
-    };
+    let mut options = small();
+    options.pack_bytes = 50;
+    options.max_message_bytes = 100;
     let client = Client::connect(server.address, options).await.unwrap();
 
     let mut lines = client.lines("lines").await.unwrap();

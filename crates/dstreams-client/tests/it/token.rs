@@ -10,8 +10,9 @@ use crate::server::{Server, Store};
 use crate::small;
 
 fn with(token: Option<&str>) -> Options {
-    let token = token.map(str::to_string);
-    Options { token, ..small() }
+    let mut options = small();
+    options.token = token.map(str::to_string);
+    options
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn a_token_that_is_missing_or_wrong_is_refused_at_once() {
     // A server that wants no token does not mind one.
     *store.token.lock().unwrap() = None;
     let client = Client::connect(worker.address, with(Some("guess"))).await;
-    client.unwrap().lines("lines").await.unwrap();
+    let _ = client.unwrap().lines("lines").await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use dstreams_client::{Client, LineSender, Options};
+use dstreams_client::{Client, LineSender};
 
 use crate::server::{Server, Store};
 use crate::{small, until};
@@ -48,11 +48,9 @@ fn two_streams() -> Arc<Store> {
 async fn at_most_so_many_messages_are_on_the_way() {
     let store = two_streams();
     let server = Server::start(&store);
-    let options = Options {
-        pack_lines: 1,
-        window_messages: 3,
-        ..small()
-    };
+    let mut options = small();
+    options.pack_lines = 1;
+    options.window_messages = 3;
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     store.acknowledging.send_replace(false);
@@ -74,12 +72,10 @@ async fn at_most_so_many_messages_are_on_the_way() {
 async fn at_most_so_many_bytes_are_on_the_way() {
     let store = two_streams();
     let server = Server::start(&store);
-    let options = Options {
-        pack_lines: 1,
-        window_messages: 100,
-        window_bytes: 10_000,
-        ..small()
-    };
+    let mut options = small();
+    options.pack_lines = 1;
+    options.window_messages = 100;
+    options.window_bytes = 10_000;
     let client = Client::connect(server.address, options).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
     store.acknowledging.send_replace(false);

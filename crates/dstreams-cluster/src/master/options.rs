@@ -11,6 +11,7 @@ use crate::data::{check_exposed, check_reached};
 /// How a master works.
 #[derive(Clone)]
 #[non_exhaustive]
+#[must_use = "settings do nothing before a master has them"]
 pub struct MasterOptions {
     /// Where it listens, for workers and clients; port 0 for a free one. Default: loopback.
     pub listen: String,

@@ -20,6 +20,7 @@ use crate::link::Directory;
 use crate::plan::Codec;
 
 /// A master that listens. [`Master::start`] begins the program, once enough workers are there.
+#[must_use = "a master that listens runs nothing before `start`"]
 pub struct Master {
     parts: Description,
     /// The directory that the program is kept in.
@@ -34,6 +35,7 @@ pub struct Master {
 }
 
 /// A program that runs on a cluster.
+#[must_use = "dropping it lets the workers go"]
 pub struct RunningCluster {
     /// The program.
     pub running: Running,

@@ -34,6 +34,7 @@ const HOLDS_EVERY: Duration = Duration::from_millis(500);
 /// How a worker works.
 #[derive(Clone)]
 #[non_exhaustive]
+#[must_use = "settings do nothing before a worker has them"]
 pub struct WorkerOptions {
     /// Address of the master.
     pub master: String,

@@ -224,11 +224,9 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
 const LARGEST: usize = 16 << 20;
 
 async fn send_line(scene: &Scene, bytes: usize) -> Result<(), Error> {
-    let options = Options {
-        max_message_bytes: 2 * LARGEST,
-        window_bytes: 4 * LARGEST,
-        ..Options::default()
-    };
+    let mut options = Options::default();
+    options.max_message_bytes = 2 * LARGEST;
+    options.window_bytes = 4 * LARGEST;
     let client = Client::connect(&scene.master, options).await?;
     let mut lines = client.lines("lines").await?;
     let line = OTHER.to_owned() + &"x".repeat(bytes - OTHER.len());

@@ -44,7 +44,7 @@ fn on_a_cluster(config: &Config, cores: &[usize], input: &[Interval<Row>]) -> Ve
         let (settings, partitions) = (config.clone(), config.threads);
         let build = move || {
             let mut ctx = StreamContext::with_config(settings.clone()).unwrap();
-            describe(&mut ctx, &Log::default());
+            let _ = describe(&mut ctx, &Log::default());
             ctx
         };
         let start = async |ctx| cluster(ctx, partitions, cores, build).await;

@@ -61,7 +61,7 @@ fn a_batch_begins_while_the_one_before_takes_effect() {
         let noted = Arc::clone(&log);
         let build = move || {
             let mut ctx = StreamContext::with_config(config.clone()).unwrap();
-            describe(&mut ctx, &noted);
+            let _ = describe(&mut ctx, &noted);
             ctx
         };
         let start = async |ctx| cluster(ctx, 2, &[1, 1], build).await;

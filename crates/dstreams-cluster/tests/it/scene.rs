@@ -152,12 +152,11 @@ impl Setup {
 
     /// How clients connect.
     pub fn client(&self) -> Options {
-        Options {
-            token: self.token.clone(),
-            // As workers do: no test waits longer for a client than for the cluster.
-            keep_alive: Duration::from_secs(5),
-            ..Options::default()
-        }
+        let mut options = Options::default();
+        options.token = self.token.clone();
+        // As workers do: no test waits longer for a client than for the cluster.
+        options.keep_alive = Duration::from_secs(5);
+        options
     }
 }
 

@@ -80,7 +80,7 @@ fn files_of_a_cluster_are_those_of_one_process() {
         let place = there.clone();
         let build = move || {
             let mut ctx = StreamContext::with_config(small(3, 4, 5)).unwrap();
-            describe(&mut ctx, &place);
+            let _ = describe(&mut ctx, &place);
             ctx
         };
         let start = async |ctx| cluster(ctx, 3, &[1, 1], build).await;
@@ -202,7 +202,7 @@ fn started_by(
 ) -> impl AsyncFnOnce(StreamContext) -> (RunningCluster, Workers) {
     let build = move || {
         let mut ctx = StreamContext::with_config(config.clone()).unwrap();
-        describe(&mut ctx);
+        let _ = describe(&mut ctx);
         ctx
     };
     async |ctx| cluster(ctx, 2, &[1, 1], build).await

@@ -14,7 +14,7 @@ fn a_program_stops_by_itself_when_its_sources_have_ended() {
             let all = sources_that_end(&mut program.ctx, fails);
             let build = move || {
                 let mut ctx = StreamContext::with_config(small(2, 4, 4)).unwrap();
-                sources_that_end(&mut ctx, fails);
+                let _ = sources_that_end(&mut ctx, fails);
                 ctx
             };
             let start = async |ctx| cluster(ctx, 2, &[1, 1], build).await;

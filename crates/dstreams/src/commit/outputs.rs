@@ -217,6 +217,7 @@ impl RddFn for Collect {
 }
 
 /// Receives the RDDs of [`DStream::collect`], in order of batch times.
+#[must_use = "the RDDs that it receives are kept until they are read"]
 pub struct RddReceiver<T> {
     receiver: mpsc::UnboundedReceiver<UntypedRdd>,
     record: PhantomData<fn() -> T>,

@@ -29,6 +29,7 @@ const LONG: Duration = Duration::from_millis(50);
 const UNANSWERED: Duration = Duration::from_secs(2);
 
 /// A program that runs. Dropping it does not stop the program.
+#[must_use = "a program that runs is stopped, or waited for"]
 pub struct Running {
     pub(super) addresses: BTreeMap<String, SocketAddr>,
     pub(super) messages: mpsc::UnboundedSender<Message>,

@@ -21,6 +21,7 @@ enum ClockKind {
 
 /// Moves the time of the clock it was made with.
 #[derive(Debug, Clone)]
+#[must_use = "a clock that nobody moves stands still, and no batch begins"]
 pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
 impl Clock {

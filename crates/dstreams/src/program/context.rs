@@ -42,6 +42,7 @@ use crate::stream::same_context;
 ///     .print(10);
 /// # Ok::<(), dstreams::Error>(())
 /// ```
+#[must_use = "a described program does nothing before it is started"]
 pub struct StreamContext {
     pub(crate) graph: GraphRef,
     pub(crate) config: Config,

@@ -76,6 +76,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// # Ok::<(), dstreams::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "clients are taken where a context reads them"]
 pub struct Clients {
     shared: Arc<ServerState>,
     max_message_bytes: usize,

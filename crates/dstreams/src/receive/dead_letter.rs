@@ -22,6 +22,7 @@ const LOGGED: u32 = 5;
 /// Something received that could not become a record. A record itself: see
 /// [`StreamContext::dead_letters`](crate::StreamContext::dead_letters).
 #[derive(Debug, Clone, PartialEq, Eq, dstreams_derive::Record)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// The input stream.
     pub stream: String,

@@ -22,6 +22,7 @@ const MADE: &str = "made";
 /// into follows the clock.
 ///
 /// After a restart, or on another worker of a cluster, it goes on with the number after the last one that is in a batch.
+#[must_use = "records are made where a context has it as a source"]
 pub struct Generator<T> {
     make: Box<dyn Fn(u64) -> T + Send>,
     per_second: u64,

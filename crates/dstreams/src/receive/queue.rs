@@ -17,6 +17,7 @@ use crate::stream::record::{Record, batch_of};
 ///
 /// What is pushed belongs to the interval in which the call returns. Before the context has started
 /// and after it has stopped pushing is an error.
+#[must_use = "a queue without its pushing end stays empty"]
 pub struct Queue<T> {
     ingest: Arc<OnceLock<Ingest>>,
     record: PhantomData<fn(T)>,

@@ -50,6 +50,7 @@ const FULL: &str = "too many connections; try again later\n";
 ///
 /// Not promised: text over TCP has no acknowledgements, so what was sent and not yet received when
 /// the engine stops is lost; use the client library where that matters.
+#[must_use = "text is received where a context has it as a source"]
 pub struct TcpText {
     address: String,
     listener: Option<TcpListener>,

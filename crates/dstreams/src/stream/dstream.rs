@@ -20,6 +20,7 @@ use crate::error::{Operator, Result};
 /// Cheap to clone: a handle into the graph. An operator adds a node to the graph and returns its
 /// handle; nothing runs before the context starts. What two operators or outputs read is computed
 /// once a batch.
+#[must_use = "nothing computes a stream that no operator and no output reads"]
 pub struct DStream<T> {
     pub(crate) graph: GraphRef,
     pub(crate) node: NodeId,

@@ -15,6 +15,7 @@ use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 
 /// A D-Stream of pairs whose first part is a key.
+#[must_use = "nothing computes a stream that no operator and no output reads"]
 pub struct Keyed<K, V> {
     pub(crate) graph: GraphRef,
     pub(crate) node: NodeId,

@@ -94,6 +94,7 @@ pub struct Prepared(pub Vec<u8>);
 
 /// How often a batch takes effect in a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Guarantee {
     /// Once, whatever fails: prepared work is invisible, and a commit that is repeated for the same
     /// batch time changes nothing.

@@ -17,6 +17,7 @@ use crate::error::{Error, Operator, Result};
 
 /// The state of a keyed operator: a value of type `S` for each key of type `K`, with a version for each
 /// batch.
+#[must_use = "a state that only `Running::table` asks for is assigned to `_`"]
 pub struct State<K, S> {
     graph: GraphRef,
     node: NodeId,

@@ -13,6 +13,7 @@ use crate::debug::debug_as;
 use crate::error::Result;
 
 /// What [`Keyed::track`](crate::Keyed::track) does with events: see there.
+#[must_use = "give it to `Keyed::track`"]
 pub struct Track<K, V, S> {
     pub(crate) settings: Settings,
     types: Types<K, V, S, ()>,
@@ -21,6 +22,7 @@ pub struct Track<K, V, S> {
 debug_as!([K, V, S] Track<K, V, S> { settings });
 
 /// What [`Keyed::map_with_state`](crate::Keyed::map_with_state) does with events: see there.
+#[must_use = "give it to `Keyed::map_with_state`"]
 pub struct MapWithState<K, V, S, M> {
     pub(crate) settings: Settings,
     types: Types<K, V, S, M>,

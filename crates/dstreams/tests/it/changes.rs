@@ -388,7 +388,7 @@ fn windows_of_one_stream_are_told_apart_by_their_names() {
         let mut program = Program::new(small(2, 4, 8));
         let (_queue, words) = program.ctx.queue::<String>("words");
         let words = words.keyed();
-        words.running_agg("words", count()).unwrap();
+        let _ = words.running_agg("words", count()).unwrap();
         let taken = words.named_window_agg("words", INTERVAL, INTERVAL, count());
         let error = taken.err().unwrap().to_string();
         assert!(error.contains("another state is called `words`"), "{error}");

@@ -8,7 +8,7 @@ use std::path::Path;
 use dstreams::agg::count;
 use dstreams::files::Format;
 use dstreams::{Clients, Config, Queue, StreamContext};
-use dstreams_client::{Client, Options, Retry};
+use dstreams_client::{Client, Options};
 
 use crate::files_sink::{Dir, names};
 use crate::program::{Live, Program, block_on, small, soon};
@@ -226,14 +226,8 @@ fn a_full_disk_under_the_journal_ends_every_wait() {
         program.ctx = StreamContext::restore_or_new(&disk.0, || Ok(app)).unwrap();
         let mut live = program.start().await;
         let address = live.running.address("lines").unwrap();
-        let retry = Retry {
-            tries: 2,
-            ..Retry::default()
-        };
-        let options = Options {
-            retry,
-            ..Options::default()
-        };
+        let mut options = Options::default();
+        options.retry.tries = 2;
         let client = Client::connect(address, options).await.unwrap();
         let mut sender = client.lines("lines").await.unwrap();
         queue.push(["there is room".to_owned()]).await.unwrap();

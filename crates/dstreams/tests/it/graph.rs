@@ -95,10 +95,10 @@ fn results_of_queries_must_have_the_columns_of_the_record() {
         &["nothing"],
     );
     // Text may come in another encoding, and columns by place where names say only the place.
-    pairs
+    let _ = pairs
         .sql::<Pair>("select concat(key, 'x'), value + 1 from this")
         .unwrap();
-    pairs
+    let _ = pairs
         .sql::<String>("select arrow_cast(key, 'LargeUtf8') as text from this")
         .unwrap();
     refused(
@@ -106,7 +106,7 @@ fn results_of_queries_must_have_the_columns_of_the_record() {
         pairs.sql::<(i64, i64, i64)>("select value, value, value from this"),
         &["unique"],
     );
-    pairs
+    let _ = pairs
         .sql::<(i64, i64, i64)>("select value a, value b, value c from this")
         .unwrap();
 }
@@ -169,7 +169,7 @@ fn columns_of_aggregates_must_be_there_of_that_type_without_nulls() {
         by_shop.window_agg(second, second, max_of::<String>("shop")),
         &["numbers only", "`agg`"],
     );
-    by_shop.agg(max_of::<String>("shop")).unwrap();
+    let _ = by_shop.agg(max_of::<String>("shop")).unwrap();
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn windows_are_multiples_and_the_message_names_the_nearest() {
         slow.window_agg(ms(400), ms(300), max::<i64>()),
         &["300 ms and 600 ms"],
     );
-    slow.window_agg(ms(900), ms(600), min::<i64>()).unwrap();
-    window(100, 700).unwrap();
+    let _ = slow.window_agg(ms(900), ms(600), min::<i64>()).unwrap();
+    let _ = window(100, 700).unwrap();
 }
 
 #[test]
@@ -246,7 +246,8 @@ fn streams_of_different_slides_do_not_mix() {
         ctx.sql::<Pair>(&[("a", &pairs), ("b", &slow)], query),
         &["different times"],
     );
-    slow.pairs()
+    let _ = slow
+        .pairs()
         .union(&slow.map_values(|n| n + 1).pairs())
         .unwrap();
 }
@@ -256,7 +257,7 @@ fn a_program_without_output_does_not_start() {
     block_on(async {
         let mut ctx = context();
         let (queue, pairs) = ctx.queue::<Pair>("pairs");
-        pairs.by_key().agg(count()).unwrap();
+        let _ = pairs.by_key().agg(count()).unwrap();
         let error = ctx.start().await.err().unwrap();
         assert!(
             error.to_string().contains("no output; add `print`"),

@@ -151,7 +151,7 @@ fn changes_and_the_whole_state_are_read_together() {
 fn states_have_names_of_their_own_and_timeouts_are_multiples() {
     let mut ctx = StreamContext::new(INTERVAL).unwrap();
     let (_, events) = ctx.queue::<Event>("events");
-    events.by_key().running_agg("one", count()).unwrap();
+    let _ = events.by_key().running_agg("one", count()).unwrap();
     let again = events
         .by_key()
         .track("one", tracking())

@@ -24,7 +24,7 @@ fn what_differs_from_run_to_run_is_refused() {
             "{refused}"
         );
     }
-    pairs
+    let _ = pairs
         .sql::<(String, i64)>(
             "select key, sum(distinct cast(value as bigint)) as value from this group by key",
         )

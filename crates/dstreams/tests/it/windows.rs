@@ -359,7 +359,7 @@ fn several_windows_over_one_stream() {
                 .unwrap();
             outputs.push(window.collect());
         }
-        keyed
+        let _ = keyed
             .window_agg(batches(5), batches(5), min::<i64>())
             .unwrap();
         let mut live = program.start().await;

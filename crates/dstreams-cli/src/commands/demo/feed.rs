@@ -29,10 +29,8 @@ impl Producer {
     /// Begins to send `rate` lines a second to a stream of the program, or of the master, at
     /// `address`.
     pub async fn start(address: &str, stream: &str, rate: u64) -> Result<Self, Error> {
-        let options = Options {
-            token: Secret::default().read()?,
-            ..Options::default()
-        };
+        let mut options = Options::default();
+        options.token = Secret::default().read()?;
         let client = Client::connect(address, options).await?;
         let lines = client.lines(stream).await?;
         let (stop, stopped) = oneshot::channel();

@@ -7,7 +7,7 @@ mod rate_limit;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use dstreams_client::{Client, LineSender, Options, Report, Retry};
+use dstreams_client::{Client, LineSender, Options, Report};
 use dstreams_cluster::app::{Secret, Signals, address};
 use indicatif::HumanBytes;
 use tokio::time::timeout;
@@ -80,15 +80,9 @@ pub async fn run(args: SendArgs) -> Result<(), Error> {
 }
 
 async fn open(args: &SendArgs) -> Result<LineSender, Error> {
-    let retry = Retry {
-        elapsed: COME_BACK,
-        ..Retry::default()
-    };
-    let options = Options {
-        retry,
-        token: args.secret.read()?,
-        ..Options::default()
-    };
+    let mut options = Options::default();
+    options.retry.elapsed = COME_BACK;
+    options.token = args.secret.read()?;
     let client = Client::connect(&args.address, options).await?;
     // What takes the connection and says nothing is no program of ours: once is enough.
     match timeout(ANSWER, client.lines(&args.stream)).await {

@@ -47,16 +47,15 @@ fn expected(ledger: &Ledger) -> Option<BatchReport> {
         Some(_) => (0, rows),
         None => (rows, 0),
     };
-    Some(BatchReport {
-        batch: cut.batch,
-        attempts: attempt.attempt,
-        records,
-        set_aside,
-        bytes: cut.blocks.iter().map(|block| block.bytes).sum(),
-        cut_at: cut.at,
-        first_started_at: attempt.first_started_at,
-        started_at: attempt.started_at,
-        finished_at: at,
-        committed_at,
-    })
+    let mut report = BatchReport::of(cut.batch);
+    report.attempts = attempt.attempt;
+    report.records = records;
+    report.set_aside = set_aside;
+    report.bytes = cut.blocks.iter().map(|block| block.bytes).sum();
+    report.cut_at = cut.at;
+    report.first_started_at = attempt.first_started_at;
+    report.started_at = attempt.started_at;
+    report.finished_at = at;
+    report.committed_at = committed_at;
+    Some(report)
 }

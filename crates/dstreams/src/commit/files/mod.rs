@@ -65,6 +65,7 @@ use crate::stream::record::{Key, Record};
 /// # Ok::<(), dstreams::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "files are written where a stream has it as a sink"]
 pub struct FileSink(Arc<Target>);
 
 debug_as!(FileSink);

@@ -19,7 +19,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
 use dstreams_client::protocol::{Answer, Opening, VERSION_HEADER, batch_metadata};
-use dstreams_client::{Client, Error as ClientError, Options, Retry};
+use dstreams_client::{Client, Error as ClientError, Options};
 use dstreams_control::ReceiverId;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -95,15 +95,9 @@ impl Served {
     }
 
     async fn client(&self) -> Client {
-        let retry = Retry {
-            tries: 3,
-            first_pause: Duration::from_millis(1),
-            ..Retry::default()
-        };
-        let options = Options {
-            retry,
-            ..Options::default()
-        };
+        let mut options = Options::default();
+        options.retry.tries = 3;
+        options.retry.first_pause = Duration::from_millis(1);
         Client::connect(self.address, options).await.unwrap()
     }
 }

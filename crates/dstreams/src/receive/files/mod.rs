@@ -112,6 +112,7 @@ const PIECE: usize = 256 << 10;
 /// # Ok::<(), dstreams::Error>(())
 /// ```
 #[derive(Debug, Clone)]
+#[must_use = "files are read where a context has them as a source"]
 pub struct Files {
     /// Or why there is no such place, which the start tells.
     root: Result<Root>,

@@ -51,15 +51,10 @@ async fn lines_over_connections_that_break_are_taken_once() {
             }
         });
         let address = cutting(served.address, after.collect()).await;
-        let options = Options {
-            pack_lines: 5,
-            retry: Retry {
-                first_pause: Duration::from_micros(200),
-                longest_pause: Duration::from_millis(2),
-                ..Retry::default()
-            },
-            ..Options::default()
-        };
+        let mut options = Options::default();
+        options.pack_lines = 5;
+        options.retry.first_pause = Duration::from_micros(200);
+        options.retry.longest_pause = Duration::from_millis(2);
         let client = Client::connect(address, options).await.unwrap();
         let mut lines = client.lines("lines").await.unwrap();
         let expected: Vec<_> = (0..200).map(|n| format!("seed {seed} line {n}")).collect();
