@@ -1,26 +1,129 @@
 //! Discretized Streams in Rust: a stream processor on Apache DataFusion.
 //!
-//! A stream is a sequence of small batches, one for each interval; a batch is a dataset; what is
-//! computed from batches is deterministic. See [`StreamContext`] to begin.
+//! A program receives records without end and computes with them: counts, windows, state for each key, SQL. The engine
+//! cuts the input into small **batches**, one for each interval of the clock, and runs each batch as a short,
+//! deterministic job. From that the rest follows. A batch gives the same result however often it runs, so a program can
+//! resume after a crash with exact results. Batches take effect in order, each once. The same operators work on
+//! streams and on files that end. One process is enough; the crate `dstreams-cluster` runs the same program on many.
+//!
+//! The model is that of [Spark Streaming](https://people.csail.mit.edu/matei/papers/2013/sosp_spark_streaming.pdf). Records
+//! are rows of Arrow columns, and closures and SQL work on the same columns.
+//!
+//! # A first program
+//!
+//! The words of the last thirty seconds, the most frequent first. Lines come over TCP, from any number of producers.
 //!
 //! ```
 //! use std::time::Duration;
 //! use dstreams::{StreamContext, agg::count, text::words};
 //!
 //! # #[tokio::main] async fn main() -> dstreams::Result<()> {
-//! let mut ctx = StreamContext::new(Duration::from_millis(100))?;
-//! let lines = ctx.tcp_text("lines", "127.0.0.1:0");
+//! // 1. Describe: inputs, what is made of them, outputs. Nothing runs yet.
+//! let interval = Duration::from_millis(100);
+//! let mut ctx = StreamContext::new(interval)?;
+//! let lines = ctx.tcp_text("lines", "127.0.0.1:0"); // port 0: a free one
 //! lines
 //!     .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
 //!     .keyed()
-//!     .window_agg(Duration::from_secs(30), Duration::from_millis(100), count())?
+//!     .window_agg(Duration::from_secs(30), interval, count())?
 //!     .top(10)
 //!     .print(10);
+//!
+//! // 2. Run.
 //! let running = ctx.start().await?;
 //! println!("send lines to {:?}", running.address("lines"));
-//! # running.stop().await?;
+//!
+//! // 3. Stop: what was received is computed first.
+//! # if false {
+//! tokio::time::sleep(Duration::from_secs(60)).await;
+//! # }
+//! let summary = running.stop().await?;
+//! println!("{} lines in {} batches", summary.records, summary.batches);
 //! # Ok(()) }
 //! ```
+//!
+//! To resume after a crash, give the program a directory: [`StreamContext::restore_or_new`]. To end on SIGTERM, call
+//! [`Running::run_until_signal`]. Start a tokio runtime of several threads (`#[tokio::main]` does).
+//!
+//! # The guide
+//!
+//! [Batches and time](guide::batches_and_time) |
+//! [Records](guide::records) |
+//! [Windows](guide::windows) |
+//! [State](guide::state) |
+//! [Restarts and exactly-once](guide::restarts) |
+//! [Sources and sinks of one's own](guide::sources_and_sinks) |
+//! [Clusters](guide::cluster) |
+//! [Testing a program](guide::testing) |
+//! [Limits](guide::limits)
+//!
+//! # Sources
+//!
+//! All of them slow their producers down when memory is at [`Config::block_memory`]. "Once" holds over restarts, if the
+//! program has a directory.
+//!
+//! | source | brings | promise | cost |
+//! |---|---|---|---|
+//! | [`clients`](StreamContext::clients) | records of programs with `dstreams-client` or Arrow Flight | each acknowledged record once | acknowledgements: a sync with a directory, a copy to a second worker on a cluster |
+//! | [`files`](StreamContext::files) | lines or rows of [`Files`](files::Files) in a directory or an object store | each once | a look twice a second, in an object store every five |
+//! | [`tcp_text`](StreamContext::tcp_text) | lines of text | none: no acknowledgements | no copy for each line |
+//! | [`queue`](StreamContext::queue) | records that this process pushes | in a batch once `push` has returned | |
+//! | [`generator`](StreamContext::generator) | records made from their number, at a rate | each once | |
+//! | [`source`](StreamContext::source) | whatever your [`Source`] pushes | each once if it names positions | as acknowledgements |
+//! | [`dead_letters`](StreamContext::dead_letters) | input that is not a record, with the reason | the first 64 KiB of each | |
+//!
+//! # Operators
+//!
+//! *n* is the number of records of the batch. All are deterministic, and give the same rows in the same order whenever
+//! the batch runs.
+//!
+//! | on a [`DStream`] | gives | cost of a batch |
+//! |---|---|---|
+//! | [`map`](DStream::map), [`filter`](DStream::filter) | one record for each; those that fit | O(n) |
+//! | [`flat_map`](DStream::flat_map) | any number for each; borrowed text is not copied | O(records in and out) |
+//! | [`try_map`](DStream::try_map), [`try_flat_map`](DStream::try_flat_map), [`try_sql`](DStream::try_sql) | [`Tried`]: results, and rejected records with the reason | as without `try` |
+//! | [`union`](DStream::union) | the records of both | O(n) |
+//! | [`count`](DStream::count) | one number | O(n) |
+//! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
+//! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)) | that of the query |
+//! | [`key_by`](DStream::key_by), [`key_by_into`](DStream::key_by_into), [`keyed`](DStream::keyed), [`by_key`](DStream::by_key) | [`Keyed`]: keys and values; the last two compute nothing | O(n), O(n), none, none |
+//!
+//! | on a [`Keyed`] | gives | cost of a batch |
+//! |---|---|---|
+//! | [`pairs`](Keyed::pairs) | keys and values as records | none |
+//! | [`map_values`](Keyed::map_values) | another value for each key | O(n) |
+//! | [`agg`](Keyed::agg) | aggregates ([`agg`]) of each key, within the batch | O(n), vectorised |
+//! | [`reduce`](Keyed::reduce) | the values of each key joined by a closure | O(n) |
+//! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), whatever the length; O(keys) to read it |
+//! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
+//! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
+//! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
+//! | [`map_with_state`](Keyed::map_with_state) | records made of events and states, and the [`State`] | O(n + keys that expire) |
+//!
+//! | on a [`State`] | gives | cost of a batch |
+//! |---|---|---|
+//! | [`changes`](State::changes) | keys that have a new value, with it | O(changes) |
+//! | [`timed_out`](State::timed_out) | keys that expired, with what they leave | O(keys that expire) |
+//! | [`all`](State::all) | everything | O(keys held) |
+//! | [`Running::session`] | SQL over all states, while the program runs | O(keys held), for each call |
+//!
+//! # Outputs
+//!
+//! Outputs of a batch take effect after those of all earlier batches. A slow one delays the batches behind it.
+//!
+//! | output | does | promise |
+//! |---|---|---|
+//! | [`write_files`](DStream::write_files) | a directory of files for each batch | exactly once |
+//! | [`sink`](DStream::sink) | your [`Sink`]: prepares by partition, commits by batch | exactly once if it keeps [its contract](contract::sink()) |
+//! | [`for_each_rdd`](DStream::for_each_rdd), [`try_for_each_rdd`](DStream::try_for_each_rdd) | a closure gets each [`Rdd`]; the second may fail, and is tried again | at least once |
+//! | [`print`](DStream::print) | the first rows to standard output | at least once |
+//! | [`collect`](DStream::collect) | RDDs into a channel without a bound | at least once |
+//!
+//! # What is not there
+//!
+//! No event time: a record belongs to the batch in which it is received. No join of two streams over time. No connector to
+//! Kafka or other brokers. No web page. Windows and states hold aggregates of fixed size. The chapter
+//! [limits](guide::limits) has the list, with what to do instead.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
@@ -42,6 +145,7 @@ mod encoding;
 mod error;
 #[allow(missing_docs)] // public to `internal` only
 mod execute;
+pub mod guide;
 mod journal;
 mod node;
 #[allow(missing_docs)] // public to `internal` only
