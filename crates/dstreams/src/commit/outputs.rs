@@ -82,6 +82,13 @@ impl<T: Record> DStream<T> {
     ///
     /// A pipe that nobody reads, or a terminal that is stopped, holds up the batches after it, and so the producers,
     /// until it is read or the program stops: after two seconds a warning says so. A closed one holds nothing up.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// lines.filter(|line| line.contains("ERROR")).print(10);
+    /// ```
     #[track_caller]
     pub fn print(&self, limit: usize) {
         let operator = Operator::new("print", Location::caller());
@@ -89,6 +96,21 @@ impl<T: Record> DStream<T> {
     }
 
     /// Sends each RDD into a channel. The channel has no bound: read it. At least once.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut lengths = lines.map(|line| line.len() as i64).collect();
+    /// let running = ctx.start().await?;
+    /// queue.push(["to".to_owned(), "bee".to_owned()]).await?;
+    /// running.stop().await?;
+    /// while let Some(rdd) = lengths.recv().await {
+    ///     assert_eq!(rdd.collect()?, [2, 3]);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn collect(&self) -> RddReceiver<T> {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -101,6 +123,15 @@ impl<T: Record> DStream<T> {
     }
 
     /// Writes each RDD to a sink of your own; `name` names it in messages.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// use dstreams::files::{FileSink, Format};
+    ///
+    /// lines.sink("lines", FileSink::new("/srv/lines", Format::JsonLines));
+    /// ```
     #[track_caller]
     pub fn sink(&self, name: &str, sink: impl Sink) {
         let operator = Operator::new(name, Location::caller());
@@ -118,12 +149,39 @@ impl<T: Record> DStream<T> {
 
 impl<K: Key, V: Record> Keyed<K, V> {
     /// [`DStream::for_each_rdd`] of the pairs.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// let counts = words.keyed().agg(count())?;
+    /// counts.for_each_rdd(|rdd| println!("{}: {} words", rdd.batch_time(), rdd.num_rows()));
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn for_each_rdd(&self, f: impl Fn(Rdd<(K, V)>) + Closure) {
         self.pairs().for_each_rdd(f)
     }
 
     /// [`DStream::try_for_each_rdd`] of the pairs.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// let counts = words.keyed().agg(count())?;
+    /// # let path = std::env::temp_dir().join("counts");
+    /// counts.try_for_each_rdd(move |rdd| {
+    ///     let counts = rdd.collect()?;
+    ///     std::fs::write(&path, format!("{counts:?}"))?;
+    ///     Ok::<(), dstreams::BoxError>(())
+    /// });
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn try_for_each_rdd<E: Into<BoxError>>(
         &self,
@@ -133,12 +191,38 @@ impl<K: Key, V: Record> Keyed<K, V> {
     }
 
     /// [`DStream::print`] of the pairs.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// let counts = words.keyed().agg(count())?;
+    /// counts.print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn print(&self, limit: usize) {
         self.pairs().print(limit)
     }
 
     /// [`DStream::collect`] of the pairs.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// let mut counts = words.keyed().agg(count())?.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "to"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(counts.recv().await.unwrap().collect()?, [("to".to_owned(), 2)]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn collect(&self) -> RddReceiver<(K, V)> {
         self.pairs().collect()
@@ -227,11 +311,41 @@ debug_as!([T] RddReceiver<T>);
 
 impl<T: Record> RddReceiver<T> {
     /// The next RDD; `None` when the context has stopped.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// let running = ctx.start().await?;
+    /// queue.push(["to".to_owned()]).await?;
+    /// running.stop().await?;
+    /// assert_eq!(rdds.recv().await.unwrap().collect()?, ["to"]);
+    /// assert!(rdds.recv().await.is_none()); // the program has stopped
+    /// # Ok(()) }
+    /// ```
     pub async fn recv(&mut self) -> Option<Rdd<T>> {
         self.receiver.recv().await.map(Rdd::new)
     }
 
     /// The next RDD, if there is one within `timeout`.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use std::time::Duration;
+    ///
+    /// let mut rdds = lines.collect();
+    /// let running = ctx.start().await?;
+    /// # let _ = &queue;
+    /// // The first interval has not ended yet.
+    /// assert!(rdds.recv_timeout(Duration::from_millis(1)).await.is_none());
+    /// # running.abort().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn recv_timeout(&mut self, timeout: Duration) -> Option<Rdd<T>> {
         tokio::time::timeout(timeout, self.recv())
             .await
@@ -240,6 +354,20 @@ impl<T: Record> RddReceiver<T> {
     }
 
     /// The next RDD if it is there already.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// let running = ctx.start().await?;
+    /// assert!(rdds.try_recv().is_none());
+    /// queue.push(["to".to_owned()]).await?;
+    /// running.stop().await?;
+    /// assert_eq!(rdds.try_recv().unwrap().num_rows(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv(&mut self) -> Option<Rdd<T>> {
         self.receiver.try_recv().ok().map(Rdd::new)
     }

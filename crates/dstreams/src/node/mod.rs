@@ -14,6 +14,7 @@ mod receivers;
 mod replay;
 mod running;
 mod set_aside;
+mod signals;
 mod source;
 mod sources_end;
 mod start;

@@ -12,6 +12,7 @@ use dstreams_control::{BatchReport, BatchTime, Event};
 use tokio::sync::{mpsc, watch};
 
 use super::mailbox::Message;
+use super::signals::Signals;
 use super::workers::Workers;
 use crate::checkpoint::lineage::Lineage;
 use crate::checkpoint::{CheckpointFailures, Durable};
@@ -97,11 +98,36 @@ pub(super) struct Watched {
 
 impl Running {
     /// The address that the stream `name` listens on.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = dstreams::StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.tcp_text("lines", "127.0.0.1:0").print(10); // port 0: a free one
+    /// let running = ctx.start().await?;
+    /// println!("send lines to {}", running.address("lines").unwrap());
+    /// # running.abort().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn address(&self, name: &str) -> Option<SocketAddr> {
         self.addresses.get(name).copied()
     }
 
     /// How the program is doing now.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// # let _ = &queue;
+    /// let status = running.status();
+    /// println!("{} batches, {} bytes wait", status.batches, status.block_memory);
+    /// # assert_eq!(status.batches, 0);
+    /// # running.abort().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn status(&self) -> Status {
         let held = self.watched.workers.held();
         let durable = self.watched.durable.upgrade();
@@ -131,6 +157,20 @@ impl Running {
     }
 
     /// The newest batch that took effect.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// # let _ = &queue;
+    /// assert_eq!(running.last_batch(), None); // no interval has ended
+    /// running.stop().await?;
+    /// assert!(running.last_batch().is_some());
+    /// # Ok(()) }
+    /// ```
     pub fn last_batch(&self) -> Option<BatchTime> {
         self.status().last.map(|report| report.batch)
     }
@@ -195,6 +235,16 @@ impl Running {
     }
 
     /// The state `name` as of the last batch that took effect: see [`Running::session`].
+    ///
+    /// ```no_run
+    /// # async fn ask(running: &dstreams::Running) -> Result<(), Box<dyn std::error::Error>> {
+    /// use dstreams::datafusion::prelude::{col, lit};
+    ///
+    /// let counts = running.table("counts").await?; // of `running_agg("counts", count())`
+    /// counts.filter(col("value").gt(lit(1_000)))?.show().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn table(&self, name: &str) -> Result<DataFrame> {
         Ok(self.session().await?.table(name).await?)
     }
@@ -209,6 +259,20 @@ impl Running {
     ///
     /// Fails with the error of a batch that failed. The program goes on stopping when the future is dropped. A later call
     /// of [`Running::stop_within`] or [`Running::abort`] shortens a stop; none lengthens it.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// let running = ctx.start().await?;
+    /// queue.push(["to be".to_owned()]).await?;
+    /// let summary = running.stop().await?;
+    /// assert_eq!((summary.records, summary.unfinished), (1, 0));
+    /// assert_eq!(rdds.recv().await.unwrap().collect()?, ["to be"]);
+    /// # Ok(()) }
+    /// ```
     pub async fn stop(&self) -> Result<Summary> {
         self.request_stop();
         self.ended().await
@@ -223,6 +287,21 @@ impl Running {
     ///
     /// The earliest deadline holds when there are several. After [`Running::request_abort`] it bounds how long the commit
     /// that is under way is waited for.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use std::time::Duration;
+    ///
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// queue.push(["to be".to_owned()]).await?;
+    /// let summary = running.stop_within(Duration::from_secs(30)).await?;
+    /// assert_eq!(summary.unfinished, 0); // it did not need that long
+    /// # Ok(()) }
+    /// ```
     pub async fn stop_within(&self, deadline: Duration) -> Result<Summary> {
         self.request_stop_within(deadline);
         let most = deadline.saturating_add(UNANSWERED);
@@ -235,6 +314,20 @@ impl Running {
     /// The batch that runs is dropped, and so is what was received and not yet run: [`Summary::unfinished`] counts the
     /// batches that were begun. A program that is kept in a directory has them again when it starts the next time. A
     /// commit that is under way is waited for.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// let running = ctx.start().await?;
+    /// queue.push(["to be".to_owned()]).await?;
+    /// let summary = running.abort().await?;
+    /// assert_eq!(summary.records, 0); // the interval had not ended
+    /// assert!(rdds.recv().await.is_none());
+    /// # Ok(()) }
+    /// ```
     pub async fn abort(&self) -> Result<Summary> {
         self.request_abort();
         self.ended().await
@@ -255,16 +348,58 @@ impl Running {
     }
 
     /// Asks the program to stop, as [`Running::stop`] does, without waiting for it.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// queue.push(["to be".to_owned()]).await?;
+    /// running.request_stop(); // returns at once
+    /// let summary = running.await_termination(None).await?.unwrap();
+    /// assert_eq!(summary.records, 1);
+    /// # Ok(()) }
+    /// ```
     pub fn request_stop(&self) {
         self.request(true, None);
     }
 
     /// Asks the program to stop, as [`Running::stop_within`] does, without waiting for it. The time runs from now on.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use std::time::Duration;
+    ///
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// # let _ = &queue;
+    /// running.request_stop_within(Duration::from_secs(30)); // returns at once
+    /// running.await_termination(None).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn request_stop_within(&self, deadline: Duration) {
         self.request(true, Some(deadline));
     }
 
     /// Asks the program to stop, as [`Running::abort`] does, without waiting for it.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// # let _ = &queue;
+    /// running.request_abort(); // returns at once
+    /// running.await_termination(None).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn request_abort(&self) {
         self.request(false, None);
     }
@@ -282,6 +417,23 @@ impl Running {
 
     /// Waits until the program has stopped, by itself or by [`Running::stop`]; `None` if it has not
     /// within `timeout`. The error of a batch that failed comes back here.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use std::time::Duration;
+    ///
+    /// lines.print(10);
+    /// let running = ctx.start().await?;
+    /// # let _ = &queue;
+    /// // It runs.
+    /// assert!(running.await_termination(Some(Duration::from_millis(1))).await?.is_none());
+    /// running.request_stop();
+    /// assert!(running.await_termination(None).await?.is_some());
+    /// # Ok(()) }
+    /// ```
     pub async fn await_termination(&self, timeout: Option<Duration>) -> Result<Option<Summary>> {
         let mut end = self.end.clone();
         let ended = async move {
@@ -306,6 +458,16 @@ impl Running {
     /// Waits for the program to end, and stops it gracefully when this process is told to end
     /// (SIGTERM, Ctrl-C): what was received is run and committed, for `deadline` at most. A second
     /// signal stops it abruptly.
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = dstreams::StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// # ctx.tcp_text("lines", "127.0.0.1:7000").print(10);
+    /// let running = ctx.start().await?;
+    /// let summary = running.run_until_signal(std::time::Duration::from_secs(30)).await?;
+    /// println!("{} records in {} batches", summary.records, summary.batches);
+    /// # Ok(()) }
+    /// ```
     pub async fn run_until_signal(&self, deadline: Duration) -> Result<Summary> {
         // Listens from the first call on: what comes between two waits is not missed.
         let mut signals = Signals::listen();
@@ -332,48 +494,4 @@ impl Running {
 /// Whether states may be read when they are asked for once more.
 fn passes(error: &Error) -> bool {
     matches!(error, Error::Version { .. }) || error.is_retryable()
-}
-
-/// SIGTERM and Ctrl-C; without signals a program ends by itself only.
-#[cfg(unix)]
-struct Signals(Vec<tokio::signal::unix::Signal>);
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
-        Signals(
-            kinds
-                .into_iter()
-                .filter_map(|kind| signal(kind).ok())
-                .collect(),
-        )
-    }
-
-    async fn next(&mut self) {
-        let waits = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
-        let waits: Vec<_> = waits.collect();
-        match waits.is_empty() {
-            true => std::future::pending().await,
-            false => drop(futures::future::select_all(waits).await),
-        }
-    }
-}
-
-/// Ctrl-C; without signals a program ends by itself only.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> Self {
-        Signals
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
 }

@@ -27,6 +27,19 @@ impl StreamContext {
     ///
     /// Fails if there is no output, if two streams have one name, if an address is in use, or if the graph cannot be
     /// planned. Then whatever was opened is closed again: the same program may be started at once.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// lines.print(10);
+    /// let running = ctx.start().await?; // from here on it receives
+    /// queue.push(["to be".to_owned()]).await?;
+    /// let summary = running.stop().await?;
+    /// assert_eq!((summary.batches, summary.records), (1, 1));
+    /// # Ok(()) }
+    /// ```
     pub async fn start(self) -> Result<Running> {
         let mut parts = Description::of(self)?;
         parts.may_set_aside()?;

@@ -26,11 +26,36 @@ pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
 impl Clock {
     /// The wall clock of this machine.
+    ///
+    /// ```
+    /// use dstreams::Clock;
+    ///
+    /// assert!(Clock::wall().now().0 > 1_700_000_000_000_000); // microseconds since 1970
+    /// ```
     pub fn wall() -> Self {
         Clock(ClockKind::Wall)
     }
 
     /// A clock that stands at `since_epoch` until it is moved.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use std::time::Duration;
+    /// use dstreams::Clock;
+    ///
+    /// let mut rdds = lines.collect();
+    /// let (time, clock) = Clock::manual(Duration::ZERO);
+    /// ctx.set_clock(clock);
+    /// let running = ctx.start().await?;
+    /// queue.push(["to".to_owned()]).await?;
+    /// time.advance(Duration::from_secs(3600)); // the first interval ends
+    /// assert_eq!(rdds.recv().await.unwrap().collect()?, ["to"]);
+    /// # running.abort().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn manual(since_epoch: Duration) -> (ManualClock, Clock) {
         let (sender, receiver) = watch::channel(timestamp(since_epoch));
         (
@@ -40,6 +65,14 @@ impl Clock {
     }
 
     /// The time now.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::Clock;
+    ///
+    /// let (_time, clock) = Clock::manual(Duration::from_millis(5));
+    /// assert_eq!(clock.now().0, 5_000); // in microseconds
+    /// ```
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             ClockKind::Wall => timestamp(
@@ -75,12 +108,30 @@ impl Clock {
 
 impl ManualClock {
     /// Moves the time on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::Clock;
+    ///
+    /// let (time, clock) = Clock::manual(Duration::from_secs(1));
+    /// time.advance(Duration::from_secs(2));
+    /// assert_eq!(clock.now().0, 3_000_000);
+    /// ```
     pub fn advance(&self, by: Duration) {
         self.0
             .send_modify(|now| now.0 = now.0.saturating_add(timestamp(by).0));
     }
 
     /// Sets the time, forth or back.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::Clock;
+    ///
+    /// let (time, clock) = Clock::manual(Duration::from_secs(9));
+    /// time.set(Duration::from_secs(2)); // as when a wall clock is set back
+    /// assert_eq!(clock.now().0, 2_000_000);
+    /// ```
     pub fn set(&self, since_epoch: Duration) {
         self.0.send_replace(timestamp(since_epoch));
     }

@@ -5,9 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::catalog::TableProvider;
-use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::ScalarUDF;
 use datafusion::object_store::ObjectStore;
 
 use super::listener::Listener;
@@ -18,12 +15,10 @@ use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 use crate::program::Clock;
 use crate::receive::{Clients, DeadLetter, Files, Generator, Queue, Source, TcpText};
-use crate::stream::dstream::{DStream, relational};
-use crate::stream::graph::{GraphRef, Input, NodeId, Op};
-use crate::stream::keyed::Keyed;
+use crate::stream::dstream::DStream;
+use crate::stream::graph::{GraphRef, Input, Op};
 use crate::stream::record::Record;
-use crate::stream::relational::{Query, describe};
-use crate::stream::same_context;
+use crate::stream::relational::describe;
 
 /// Describes a program: inputs, D-Streams made from them, outputs. [`StreamContext::start`] runs
 /// it.
@@ -63,11 +58,31 @@ debug_as!(StreamContext { config });
 impl StreamContext {
     /// A context with this batch interval (whole milliseconds, 10 ms or more) and settings as in
     /// [`Config::new`], on the wall clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::StreamContext;
+    ///
+    /// let ctx = StreamContext::new(Duration::from_millis(500))?;
+    /// assert!(StreamContext::new(Duration::from_millis(1)).is_err());
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn new(interval: Duration) -> Result<Self> {
         Self::with_config(Config::new(interval))
     }
 
     /// A context with these settings, on the wall clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{Config, StreamContext};
+    ///
+    /// let mut config = Config::new(Duration::from_millis(500));
+    /// config.threads = 4;
+    /// config.block_memory = 1 << 30;
+    /// let ctx = StreamContext::with_config(config)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn with_config(config: Config) -> Result<Self> {
         config.check()?;
         Ok(StreamContext {
@@ -142,12 +157,41 @@ impl StreamContext {
     /// place by mistake find out; no checkpoint of the second is written.
     ///
     /// Fails where the URL names no such place.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, agg::count};
+    /// # let app = || {
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.checkpoint_to("file:///backup/words")?; // or s3://bucket/words
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// # words.keyed().running_agg("counts", count())?.changes().print(10);
+    /// # Ok(ctx)
+    /// # };
+    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn checkpoint_to(&mut self, url: &str) -> Result<()> {
         self.kept_mut().checkpoints = Some(Store::at(url)?);
         Ok(())
     }
 
     /// The same, in a store that the program has made, below `path`.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, agg::count};
+    /// # let app = || {
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// use dstreams::datafusion::object_store::memory::InMemory;
+    ///
+    /// let store = std::sync::Arc::new(InMemory::new()); // or any other `ObjectStore`
+    /// ctx.checkpoint_to_store(store, "words");
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// # words.keyed().running_agg("counts", count())?.changes().print(10);
+    /// # Ok(ctx)
+    /// # };
+    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn checkpoint_to_store(&mut self, store: Arc<dyn ObjectStore>, path: &str) {
         self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
     }
@@ -157,12 +201,38 @@ impl StreamContext {
     ///
     /// The call may stay in the program: checkpoints say what was dropped, and state that the program has under this name
     /// later is not dropped by the same call unless it holds something else.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, agg::count};
+    /// # let app = || {
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.drop_state("longest words"); // version 1 had it
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// # words.keyed().running_agg("counts", count())?.changes().print(10);
+    /// # Ok(ctx)
+    /// # };
+    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn drop_state(&mut self, name: &str) {
         self.kept_mut().changes.dropped.push(name.to_owned());
     }
 
     /// What an earlier version of the program had as state `from` is `to` now. The call may stay in the program, also
     /// with new state of the name `from`.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, agg::count};
+    /// # let app = || {
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.rename_state("word counts", "counts"); // version 1 called it so
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// # words.keyed().running_agg("counts", count())?.changes().print(10);
+    /// # Ok(ctx)
+    /// # };
+    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn rename_state(&mut self, from: &str, to: &str) {
         let renamed = (from.to_owned(), to.to_owned());
         self.kept_mut().changes.renamed.push(renamed);
@@ -174,11 +244,29 @@ impl StreamContext {
     }
 
     /// Bounds the memory of received records: [`Config::block_memory`].
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.set_block_memory(1 << 30); // 1 GiB
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn set_block_memory(&mut self, bytes: usize) {
         self.config.block_memory = bytes;
     }
 
     /// Takes the time from `clock` instead of the wall clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{Clock, StreamContext};
+    ///
+    /// let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// let (time, clock) = Clock::manual(Duration::ZERO);
+    /// ctx.set_clock(clock);
+    /// // After the start, each call of `time.advance(Duration::from_secs(1))` ends an interval.
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
     }
@@ -215,6 +303,22 @@ impl StreamContext {
     }
 
     /// Tells `listener` about batches.
+    ///
+    /// ```
+    /// use dstreams::{BatchReport, Listener, StreamContext};
+    ///
+    /// struct Delays;
+    ///
+    /// impl Listener for Delays {
+    ///     fn batch_completed(&self, report: &BatchReport) {
+    ///         println!("{}: {:?} after its interval", report.batch, report.total_delay());
+    ///     }
+    /// }
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.add_listener(Delays);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn add_listener(&mut self, listener: impl Listener) {
         self.listeners.push(Arc::new(listener));
     }
@@ -222,6 +326,15 @@ impl StreamContext {
     /// An input stream from a source of your own.
     ///
     /// The columns of the source must be those of `T`.
+    ///
+    /// ```
+    /// use dstreams::{StreamContext, TcpText};
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.source::<String>("lines", TcpText::new("127.0.0.1:0"))?;
+    /// assert!(ctx.source::<i64>("numbers", TcpText::new("127.0.0.1:0")).is_err()); // it brings text
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn source<T: Record>(&mut self, name: &str, source: impl Source) -> Result<DStream<T>> {
         let operator = Operator::new("source", Location::caller());
@@ -257,6 +370,20 @@ impl StreamContext {
 
     /// Lines of text over TCP: the engine listens on `address` (port 0 for a free one), any number
     /// of producers connect and send lines that end with a line feed. See [`TcpText`].
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// use std::io::Write;
+    /// use dstreams::StreamContext;
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// ctx.tcp_text("lines", "127.0.0.1:0").print(10); // port 0: a free one
+    /// let running = ctx.start().await?;
+    /// let mut producer = std::net::TcpStream::connect(running.address("lines").unwrap()).unwrap();
+    /// producer.write_all(b"to be\nor not\n").unwrap();
+    /// # running.abort().await?;
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn tcp_text(&mut self, name: &str, address: &str) -> DStream<String> {
         let operator = Operator::new("tcp_text", Location::caller());
@@ -266,6 +393,17 @@ impl StreamContext {
     /// Records of the files in a directory or an object store, those that are there and those that appear: see [`Files`].
     ///
     /// Fails if the format has no place for a column.
+    ///
+    /// ```
+    /// use dstreams::{Record, StreamContext, files::{Files, Format}};
+    ///
+    /// #[derive(Record)]
+    /// struct Sale { shop: String, cents: i64 }
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let sales = ctx.files::<Sale>("sales", Files::dir("/srv/sales", Format::Csv))?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn files<T: Record>(&mut self, name: &str, files: Files) -> Result<DStream<T>> {
         let operator = Operator::new("files", Location::caller());
@@ -277,6 +415,15 @@ impl StreamContext {
 
     /// Records from programs that use the client library `dstreams-client`: the engine listens
     /// where `clients` says, which serves any number of streams.
+    ///
+    /// ```
+    /// use dstreams::{Clients, StreamContext};
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let clients = Clients::listen("127.0.0.1:0");
+    /// let sales = ctx.clients::<(String, i64)>("sales", &clients);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn clients<T: Record>(&mut self, name: &str, clients: &Clients) -> DStream<T> {
         let operator = Operator::new("clients", Location::caller());
@@ -285,6 +432,19 @@ impl StreamContext {
     }
 
     /// Rows or Arrow batches pushed by this process: for tests and for feeding from own code.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// let (queue, numbers) = ctx.queue::<i64>("numbers");
+    /// let mut doubled = numbers.map(|n| 2 * n).collect();
+    /// let running = ctx.start().await?;
+    /// queue.push([1, 2]).await?;
+    /// running.stop().await?;
+    /// assert_eq!(doubled.recv().await.unwrap().collect()?, [2, 4]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn queue<T: Record>(&mut self, name: &str) -> (Queue<T>, DStream<T>) {
         let operator = Operator::new("queue", Location::caller());
@@ -293,6 +453,14 @@ impl StreamContext {
     }
 
     /// Records made by a function of their number: the same every time.
+    ///
+    /// ```
+    /// use dstreams::{Generator, StreamContext};
+    ///
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let numbers = ctx.generator("numbers", Generator::new(1_000, |n| n)); // 1,000 a second
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn generator<T: Record>(&mut self, name: &str, generator: Generator<T>) -> DStream<T> {
         let operator = Operator::new("generator", Location::caller());
@@ -301,66 +469,21 @@ impl StreamContext {
 
     /// What was received and is no record: raw bytes and reason, of all streams. Without this,
     /// dead letters are counted ([`Status`](crate::Status)) and logged.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.tcp_text("lines", "127.0.0.1:0");
+    /// ctx.dead_letters()
+    ///     .map(|letter| format!("{} from {}: {}", letter.stream, letter.producer, letter.reason))
+    ///     .print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn dead_letters(&mut self) -> DStream<DeadLetter> {
         let operator = Operator::new("dead_letters", Location::caller());
         self.dead_letter_input = Some(self.sources.len());
         let (_, source) = Queue::<DeadLetter>::new();
         self.input("dead letters", Box::new(source), operator)
-    }
-
-    /// A query in SQL over several D-Streams, by the names given, and the tables of the context.
-    /// The rules of [`DStream::sql`] hold; all inputs must have RDDs at the same times.
-    #[track_caller]
-    pub fn sql<U: Record>(&self, inputs: &[(&str, &dyn Named)], query: &str) -> Result<DStream<U>> {
-        let operator = Operator::new("sql", Location::caller());
-        let mut nodes = Vec::new();
-        for (_, input) in inputs {
-            let GraphNode(graph, node) = input.place();
-            same_context(&self.graph, &graph, &operator)?;
-            nodes.push(node);
-        }
-        let names = inputs.iter().map(|(name, _)| (*name).to_owned()).collect();
-        relational(&self.graph, nodes, operator, Query::sql(names, query))
-    }
-
-    /// Makes a table known to the queries of this context, for joins with static data.
-    pub fn register_table(&self, name: &str, table: Arc<dyn TableProvider>) {
-        self.graph.lock().tables.insert(name.to_owned(), table);
-    }
-
-    /// Makes the rows of a DataFrame known to the queries of this context under a name. It is
-    /// evaluated again in each batch; register a `MemTable` to evaluate it once.
-    pub fn register_frame(&self, name: &str, frame: DataFrame) {
-        self.register_table(name, frame.into_view());
-    }
-
-    /// Makes a function known to the queries of this context. It must be immutable.
-    pub fn register_udf(&self, function: ScalarUDF) {
-        self.graph.lock().functions.push(Arc::new(function));
-    }
-}
-
-/// A D-Stream of any type, as an input of [`StreamContext::sql`].
-pub trait Named {
-    #[doc(hidden)]
-    fn place(&self) -> GraphNode;
-}
-
-/// Which node of which graph.
-#[doc(hidden)]
-pub struct GraphNode(GraphRef, NodeId);
-
-debug_as!(GraphNode);
-
-impl<T> Named for DStream<T> {
-    fn place(&self) -> GraphNode {
-        GraphNode(self.graph.clone(), self.node)
-    }
-}
-
-impl<K, V> Named for Keyed<K, V> {
-    fn place(&self) -> GraphNode {
-        GraphNode(self.graph.clone(), self.node)
     }
 }

@@ -8,9 +8,11 @@ mod clock;
 mod context;
 mod description;
 mod listener;
+mod queries;
 
 pub use clock::{Clock, ManualClock};
-pub use context::{Named, StreamContext};
+pub use context::StreamContext;
 pub use description::Description;
 pub use listener::Listener;
+pub use queries::Named;
 pub(crate) use listener::tell;

@@ -148,6 +148,14 @@ struct Serving {
 
 impl Clients {
     /// Listens on `address` (host and port; port 0 for a free one) when the context starts.
+    ///
+    /// ```
+    /// # use dstreams::{Clients, StreamContext};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let clients = Clients::listen("0.0.0.0:7001");
+    /// let lines = ctx.clients::<String>("lines", &clients); // dstreams send HOST:7001 --stream lines FILE
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn listen(address: &str) -> Self {
         Clients {
             shared: Arc::new(ServerState {
@@ -163,6 +171,11 @@ impl Clients {
     /// The largest message taken, in bytes. Default: 16 MiB, eight times what `dstreams-client` makes
     /// (foreign libraries do not cut their batches). One message per connection is held beside the
     /// memory for received records.
+    ///
+    /// ```
+    /// # use dstreams::Clients;
+    /// let clients = Clients::listen("0.0.0.0:7001").max_message_bytes(64 << 20);
+    /// ```
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
@@ -176,6 +189,7 @@ impl Clients {
 
     /// Serves calls within a server of somebody else's, which asks `claims` for producers; the
     /// address given is not listened on. That server takes messages of `most` bytes from clients.
+    #[doc(hidden)]
     pub fn embed(&self, claims: Arc<dyn Claims>, most: usize) -> Embedded {
         let _ = self.shared.claims.set(claims);
         let most = self.max_message_bytes.min(most);

@@ -35,6 +35,14 @@ impl<T: Record> Generator<T> {
     /// `make(n)` for n = 0, 1, ..., `per_second` of them a second, without end.
     ///
     /// Seed a random generator with `n` to make random records that come again in every run.
+    ///
+    /// ```
+    /// # use dstreams::{Generator, StreamContext};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let views = Generator::new(20_000, |n| (format!("/page/{}", n % 7), (n % 97) as i64));
+    /// let views = ctx.generator("views", views);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn new(per_second: u64, make: impl Fn(u64) -> T + Send + 'static) -> Self {
         Generator {
             make: Box::new(make),
@@ -44,6 +52,18 @@ impl<T: Record> Generator<T> {
     }
 
     /// Ends after `records` records.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # use dstreams::{Generator, StreamContext};
+    /// let mut ctx = StreamContext::new(std::time::Duration::from_millis(20))?;
+    /// let numbers = ctx.generator("numbers", Generator::new(1_000_000, |n| n).limit(100));
+    /// numbers.count()?.print(1);
+    /// ctx.stop_when_sources_end();
+    /// let summary = ctx.start().await?.await_termination(None).await?.unwrap();
+    /// assert_eq!(summary.records, 100);
+    /// # Ok(()) }
+    /// ```
     pub fn limit(mut self, records: u64) -> Self {
         self.limit = records;
         self

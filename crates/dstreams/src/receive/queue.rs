@@ -46,11 +46,40 @@ impl<T: Record> Queue<T> {
     }
 
     /// Pushes records; waits while the memory for received records is full.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// assert!(queue.push(["too early".to_owned()]).await.is_err());
+    /// let running = ctx.start().await?;
+    /// queue.push(["to be".to_owned(), "or not".to_owned()]).await?;
+    /// running.stop().await?;
+    /// assert_eq!(rdds.recv().await.unwrap().num_rows(), 2);
+    /// # Ok(()) }
+    /// ```
     pub async fn push(&self, records: impl IntoIterator<Item = T>) -> Result<()> {
         self.push_batch(batch_of(records)?).await
     }
 
     /// Pushes an Arrow batch with the columns of `T`.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use dstreams::record::batch_of;
+    ///
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push_batch(batch_of(["to be".to_owned()])?).await?; // or columns from elsewhere
+    /// # running.stop().await?;
+    /// assert_eq!(rdds.recv().await.unwrap().collect()?, ["to be"]);
+    /// # Ok(()) }
+    /// ```
     pub async fn push_batch(&self, records: RecordBatch) -> Result<()> {
         let ingest = self.ingest.get().ok_or(Error::NotRunning)?;
         ingest.push(records).await

@@ -90,11 +90,38 @@ pub struct Closing(CancellationToken);
 
 impl Closing {
     /// Whether it was asked to end.
+    ///
+    /// ```
+    /// # use dstreams::{BoxError, Closing, Ingest, record::batch_of};
+    /// /// The `run` of a source that never waits.
+    /// async fn run(ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    ///     let mut n = 0i64;
+    ///     while !closing.is_requested() {
+    ///         ingest.push(batch_of([n])?).await?;
+    ///         n += 1;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn is_requested(&self) -> bool {
         self.0.is_cancelled()
     }
 
     /// Waits until it is asked to end.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dstreams::{BoxError, Closing, Ingest, record::batch_of};
+    /// /// The `run` of a source that waits between two records.
+    /// async fn run(ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    ///     loop {
+    ///         tokio::select! {
+    ///             () = closing.requested() => return Ok(()),
+    ///             () = tokio::time::sleep(Duration::from_secs(1)) => ingest.push(batch_of([1i64])?).await?,
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub async fn requested(&self) {
         self.0.cancelled().await
     }

@@ -60,6 +60,13 @@ debug_as!(TcpText { address });
 
 impl TcpText {
     /// Listens on `address` (host and port; port 0 for a free one) when the context starts.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, TcpText};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.source::<String>("lines", TcpText::new("0.0.0.0:7000"))?; // as `ctx.tcp_text`
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn new(address: &str) -> Self {
         TcpText {
             address: address.to_owned(),

@@ -178,6 +178,20 @@ impl<T: Record> DStream<T> {
     /// The records of both, first those of `self`.
     ///
     /// Both must be of the same context and have RDDs at the same times.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let short = lines.filter(|line| line.len() < 3);
+    /// let mut both = lines.union(&short)?.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "bee"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(both.recv().await.unwrap().collect()?, ["to", "bee", "to"]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn union(&self, other: &DStream<T>) -> Result<DStream<T>> {
         let operator = Operator::new("union", Location::caller());
@@ -190,6 +204,19 @@ impl<T: Record> DStream<T> {
     }
 
     /// Number of records of each RDD, as one record.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut counts = lines.count()?.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(counts.recv().await.unwrap().collect()?, [3]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn count(&self) -> Result<DStream<i64>> {
         let operator = Operator::new("count", Location::caller());
@@ -237,6 +264,22 @@ impl<T: Record> DStream<T> {
     /// Any DataFrame over each RDD; called when the graph is built and planned, not for each batch.
     ///
     /// The rules of [`DStream::sql`] hold.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// use dstreams::datafusion::prelude::{col, lit};
+    ///
+    /// let errors = lines.transform::<String>(|frame| frame.filter(col("value").eq(lit("error"))))?;
+    /// let mut errors = errors.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["error", "fine"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(errors.recv().await.unwrap().collect()?, ["error"]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn transform<U: Record>(
         &self,
@@ -282,6 +325,21 @@ pub(super) fn relational_as(
 
 impl<T: Key> DStream<T> {
     /// The records as keys without values, to count them.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// let mut most = words.keyed().agg(count())?.top(1).collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "to"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(most.recv().await.unwrap().collect()?, [("to".to_owned(), 2)]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn keyed(&self) -> Keyed<T, ()> {
         let operator = Operator::new("keyed", Location::caller());
@@ -294,6 +352,16 @@ impl<T: Key> DStream<T> {
 
 impl<K: Key, V: Record> DStream<(K, V)> {
     /// Pairs as keys and values; the columns stay as they are.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, sales) = ctx.queue::<(String, i64)>("sales");
+    /// use dstreams::agg::sum;
+    ///
+    /// let turnover = sales.by_key().agg(sum::<i64>())?; // by shop
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn by_key(&self) -> Keyed<K, V> {
         Keyed::at(&self.graph, self.node)
     }

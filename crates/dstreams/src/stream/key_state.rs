@@ -39,6 +39,23 @@ impl<S> KeyState<S> {
     }
 
     /// The state; none where the key is new, or was removed by an event before.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// # use dstreams::MapWithState;
+    /// # use std::time::Duration;
+    /// # type Visits = MapWithState<String, i64, i64, String>;
+    /// let visits = Visits::new(|user, clicks, state, out| {
+    ///     if state.get().is_none() {
+    ///         out.push(format!("{user} is new"));
+    ///     }
+    ///     state.set(clicks.unwrap_or_default());
+    /// });
+    /// let (made, _visits) = clicks.by_key().map_with_state("visits", visits)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn get(&self) -> Option<&S> {
         self.state.as_ref()
     }
@@ -47,6 +64,21 @@ impl<S> KeyState<S> {
     ///
     /// A key whose time is out leaves, whatever is set in its last call: then this has no effect, and is logged as an
     /// error. A closure for last calls that cannot do so is [`MapWithState::on_timeout`](crate::MapWithState::on_timeout).
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// # use dstreams::MapWithState;
+    /// # use std::time::Duration;
+    /// # type Visits = MapWithState<String, i64, i64, String>;
+    /// let visits = Visits::new(|_user, clicks, state, _out| {
+    ///     let before = state.get().copied().unwrap_or_default();
+    ///     state.set(before + clicks.unwrap_or_default());
+    /// });
+    /// let (made, _visits) = clicks.by_key().map_with_state("visits", visits)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn set(&mut self, state: S) {
         self.set = true;
         if !self.timing_out {
@@ -55,11 +87,48 @@ impl<S> KeyState<S> {
     }
 
     /// Takes the state out: unless another one is set, the key is removed.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// # use dstreams::MapWithState;
+    /// # use std::time::Duration;
+    /// # type Visits = MapWithState<String, i64, i64, String>;
+    /// let visits = Visits::new(|user, clicks, state, out| match clicks {
+    ///     // This program's sign that a user logs out.
+    ///     Some(0) => {
+    ///         let clicks = state.remove().unwrap_or_default();
+    ///         out.push(format!("{user} leaves after {clicks} clicks"));
+    ///     }
+    ///     clicks => state.set(state.get().copied().unwrap_or_default() + clicks.unwrap_or_default()),
+    /// });
+    /// let (made, _visits) = clicks.by_key().map_with_state("visits", visits)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn remove(&mut self) -> Option<S> {
         self.state.take()
     }
 
     /// Whether this is the last call for the key, since its time is out: it has no value then.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// # use dstreams::MapWithState;
+    /// # use std::time::Duration;
+    /// # type Visits = MapWithState<String, i64, i64, String>;
+    /// let visits = Visits::new(|user, clicks, state, out| {
+    ///     if state.is_timing_out() {
+    ///         return out.push(format!("{user} is gone"));
+    ///     }
+    ///     state.set(clicks.unwrap_or_default());
+    /// });
+    /// let visits = visits.timeout(Duration::from_secs(600));
+    /// let (made, _visits) = clicks.by_key().map_with_state("visits", visits)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn is_timing_out(&self) -> bool {
         self.timing_out
     }

@@ -42,6 +42,22 @@ impl<K, V> Keyed<K, V> {
 
 impl<K: Key, V: Record> Keyed<K, V> {
     /// The pairs as records with the columns `key` and `value`.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// let counts = words.keyed().agg(count())?;
+    /// let mut texts = counts.pairs().map(|(word, count)| format!("{word}: {count}")).collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "to"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(texts.recv().await.unwrap().collect()?, ["to: 2"]);
+    /// # Ok(()) }
+    /// ```
     pub fn pairs(&self) -> DStream<(K, V)> {
         DStream::at(&self.graph, self.node)
     }
@@ -225,6 +241,20 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// descending, then by those of the key, ascending; in that order.
     ///
     /// O(records of the RDD) and O(`limit`) memory.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, sales) = ctx.queue::<(String, i64)>("sales");
+    /// let mut top = sales.by_key().top(2).collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push([("a", 1), ("c", 3), ("b", 3)].map(|(shop, n)| (shop.to_owned(), n))).await?;
+    /// # running.stop().await?;
+    /// let pairs = [("b", 3), ("c", 3)].map(|(shop, n)| (shop.to_owned(), n));
+    /// assert_eq!(top.recv().await.unwrap().collect()?, pairs);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn top(&self, limit: usize) -> DStream<(K, V)> {
         let op = NodeOp::Top {

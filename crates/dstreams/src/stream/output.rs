@@ -45,16 +45,60 @@ impl<T: Record> Rdd<T> {
     }
 
     /// The batch time: the end of the interval.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// // The end of an interval of an hour.
+    /// assert_eq!(rdd.batch_time().0 % 3_600_000, 0);
+    /// # Ok(()) }
+    /// ```
     pub fn batch_time(&self) -> BatchTime {
         self.rows.batch
     }
 
     /// The Arrow batches of each partition.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// let rows = rdd.partitions().iter().flatten().map(|batch| batch.num_rows());
+    /// assert_eq!(rows.sum::<usize>(), 3);
+    /// # Ok(()) }
+    /// ```
     pub fn partitions(&self) -> &[Vec<RecordBatch>] {
         &self.rows.partitions
     }
 
     /// Number of records.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// assert_eq!(rdd.num_rows(), 3);
+    /// # Ok(()) }
+    /// ```
     pub fn num_rows(&self) -> usize {
         self.rows
             .partitions
@@ -65,11 +109,39 @@ impl<T: Record> Rdd<T> {
     }
 
     /// All records, owned, partition after partition.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// assert_eq!(rdd.collect()?, ["to", "be", "or"]);
+    /// # Ok(()) }
+    /// ```
     pub fn collect(&self) -> Result<Vec<T>> {
         self.take(usize::MAX)
     }
 
     /// The first `limit` records, owned.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// assert_eq!(rdd.take(2)?, ["to", "be"]);
+    /// # Ok(()) }
+    /// ```
     pub fn take(&self, limit: usize) -> Result<Vec<T>> {
         let mut records = Vec::new();
         for batch in self.rows.partitions.iter().flatten() {
@@ -80,6 +152,23 @@ impl<T: Record> Rdd<T> {
     }
 
     /// The records as a DataFrame of a fresh session, for any question.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "or"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// use dstreams::datafusion::prelude::{col, lit};
+    ///
+    /// let rest = rdd.dataframe()?.filter(col("value").not_eq(lit("be")))?;
+    /// assert_eq!(rest.count().await?, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn dataframe(&self) -> Result<DataFrame> {
         let schema = Arc::clone(&self.rows.schema);
         let table = MemTable::try_new(schema, self.rows.partitions.to_vec())?;

@@ -40,12 +40,49 @@ impl<K: Key, S: Record> State<K, S> {
     /// What each batch changed: the keys it gave a new value, with that. O(changes).
     ///
     /// A key that was dropped is not among them; one whose time was out is in [`State::timed_out`].
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, sales) = ctx.queue::<(String, i64)>("sales");
+    /// use dstreams::Track;
+    ///
+    /// let totals = Track::<String, i64, i64>::new(|_, n| n, |_, total, n| Some(total + n));
+    /// let totals = totals.initial([("old".to_owned(), 5)]);
+    /// let totals = sales.by_key().track("totals", totals)?;
+    /// let mut changes = totals.changes().collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push([("new".to_owned(), 1), ("new".to_owned(), 2)]).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(changes.recv().await.unwrap().collect()?, [("new".to_owned(), 3)]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn changes(&self) -> Keyed<K, S> {
         self.read(View::Changes, Operator::new("changes", Location::caller()))
     }
 
     /// The whole state as of each batch, in an order that depends on the batches alone. O(keys held).
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, sales) = ctx.queue::<(String, i64)>("sales");
+    /// use dstreams::Track;
+    ///
+    /// let totals = Track::<String, i64, i64>::new(|_, n| n, |_, total, n| Some(total + n));
+    /// let totals = totals.initial([("old".to_owned(), 5)]);
+    /// let totals = sales.by_key().track("totals", totals)?;
+    /// let mut all = totals.all().top(10).collect(); // in an order of their own
+    /// # let running = ctx.start().await?;
+    /// queue.push([("new".to_owned(), 1)]).await?;
+    /// # running.stop().await?;
+    /// let totals = all.recv().await.unwrap().collect()?;
+    /// assert_eq!(totals, [("old".to_owned(), 5), ("new".to_owned(), 1)]);
+    /// # Ok(()) }
+    /// ```
     #[track_caller]
     pub fn all(&self) -> Keyed<K, S> {
         self.read(View::All, Operator::new("all", Location::caller()))

@@ -52,6 +52,21 @@ impl Settings {
 impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// `initialize(key, event)` makes the state of a new key; `update(key, state, event)` the next state,
     /// or none to drop the key. Both must be deterministic.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, orders) = ctx.queue::<(String, i64)>("orders");
+    /// use dstreams::Track;
+    ///
+    /// // The open amount of each customer; one with nothing left to pay is dropped.
+    /// let open = Track::<String, i64, i64>::new(
+    ///     |_customer, amount| amount,
+    ///     |_customer, open, amount| Some(open + amount).filter(|open| *open > 0),
+    /// );
+    /// let open = orders.by_key().track("open", open)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn new(
         initialize: impl for<'a> Fn(K::Ref<'a>, V::Ref<'a>) -> S + Closure,
         update: impl for<'a> Fn(K::Ref<'a>, S, V::Ref<'a>) -> Option<S> + Closure,
@@ -75,6 +90,17 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// `update(key, values, state)` gives the new state of a key from all its values of a batch, in order of
     /// arrival, and the state before; none to drop the key. It is called for the keys that have values in the
     /// batch. It must be deterministic.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, readings) = ctx.queue::<(String, f64)>("readings");
+    /// use dstreams::Track;
+    ///
+    /// let newest = Track::<String, f64, f64>::by_batch(|_sensor, values, _before| values.last());
+    /// let newest = readings.by_key().track("newest", newest)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn by_batch(
         update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Closure,
     ) -> Self {
@@ -90,6 +116,26 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
     /// key, sets or removes it, and pushes any number of records. With a timeout it is called once more for
     /// a key whose time is out, without a value, unless there is [`MapWithState::on_timeout`]. It must be
     /// deterministic.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, readings) = ctx.queue::<(String, i64)>("readings");
+    /// use dstreams::MapWithState;
+    ///
+    /// // Types of key, value, state, and what is made.
+    /// type Rises = MapWithState<String, i64, i64, String>;
+    /// let rises = Rises::new(|sensor, value, last, out| {
+    ///     let Some(value) = value else { return };
+    ///     if last.get().is_some_and(|last| value > *last) {
+    ///         out.push(format!("{sensor} rises to {value}"));
+    ///     }
+    ///     last.set(value);
+    /// });
+    /// let (rises, _last) = readings.by_key().map_with_state("last", rises)?;
+    /// rises.print(10);
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn new(
         map: impl for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>)
         + Closure,
@@ -135,6 +181,19 @@ macro_rules! settings {
         impl<K: Key, V: Record, S: Record $(, $also: Record)*> $of<K, V, S $(, $also)*> {
             /// Drops a key that saw no event for so long, in batch times: a multiple of the interval.
             /// What it leaves behind is in [`State::timed_out`](crate::State::timed_out).
+            ///
+            /// ```
+            /// # use dstreams::StreamContext;
+            /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+            /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+            /// use std::time::Duration;
+            /// use dstreams::Track;
+            ///
+            /// let clicks_of = Track::<String, i64, i64>::new(|_, n| n, |_, clicks, n| Some(clicks + n));
+            /// let visits = clicks_of.timeout(Duration::from_secs(600));
+            /// let visits = clicks.by_key().track("visits", visits)?;
+            /// # Ok::<(), dstreams::Error>(())
+            /// ```
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.settings.timeout = Some(timeout);
                 self
@@ -146,6 +205,18 @@ macro_rules! settings {
             /// Taken when the program runs its first batch with this state, and never again: a program that
             /// is restored from a directory goes on with the state it had. On a cluster every process must
             /// be given the same rows. They stay in memory with the program, beside the state.
+            ///
+            /// ```
+            /// # use dstreams::StreamContext;
+            /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+            /// # let (_, sales) = ctx.queue::<(String, i64)>("sales");
+            /// use dstreams::Track;
+            ///
+            /// let totals = Track::<String, i64, i64>::new(|_, n| n, |_, total, n| Some(total + n));
+            /// let totals = totals.initial([("Berlin".to_owned(), 1_200), ("Hamburg".to_owned(), 800)]);
+            /// let totals = sales.by_key().track("totals", totals)?;
+            /// # Ok::<(), dstreams::Error>(())
+            /// ```
             pub fn initial(mut self, rows: impl IntoIterator<Item = (K, S)>) -> Self {
                 self.settings.initial = Some(Initial::new(rows));
                 self

@@ -60,6 +60,19 @@ impl<T: Record, U: Record> Tried<T, U> {
     }
 
     /// What was made, in the order of the records.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut numbers = lines.try_map(|line| line.parse::<i64>()).ok().collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["7", "seven", "8"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// assert_eq!(numbers.recv().await.unwrap().collect()?, [7, 8]);
+    /// # Ok(()) }
+    /// ```
     pub fn ok(&self) -> DStream<U> {
         self.pick(OK, U::schema())
     }
@@ -67,6 +80,20 @@ impl<T: Record, U: Record> Tried<T, U> {
     /// Why a record was rejected, and the record as it came; in the order of the records.
     ///
     /// A reason has up to 1,024 bytes; what is longer is cut off, and says so.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, lines) = ctx.queue::<String>("lines");
+    /// let mut rejected = lines.try_map(|line| line.parse::<i64>()).rejected().collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["7", "seven"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// let found = rejected.recv().await.unwrap().collect()?;
+    /// assert_eq!(found, [("invalid digit found in string".to_owned(), "seven".to_owned())]);
+    /// # Ok(()) }
+    /// ```
     pub fn rejected(&self) -> DStream<(String, T)> {
         self.read.add();
         self.pick(REJECTED, <(String, T)>::schema())

@@ -72,6 +72,15 @@ debug_as!(FileSink);
 
 impl FileSink {
     /// Writes to `directory`, which is made when the program starts.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// use dstreams::files::{FileSink, Format};
+    ///
+    /// lines.sink("lines", FileSink::new("/srv/lines", Format::Csv));
+    /// ```
     pub fn new(directory: impl Into<PathBuf>, format: Format) -> Self {
         FileSink(Arc::new(Target::new(directory.into(), format)))
     }
@@ -126,6 +135,17 @@ impl<T: Record> DStream<T> {
     ///
     /// Fails if the format has no place for a column, or if another output of this program writes to `directory`.
     /// O(records of the batch).
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, sales) = ctx.queue::<(String, i64)>("sales");
+    /// use dstreams::files::Format;
+    ///
+    /// // /srv/sales/batch=1700000000000/part-00000.jsonl: {"key":"Berlin","value":12}
+    /// sales.write_files("/srv/sales", Format::JsonLines)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn write_files(&self, directory: impl Into<PathBuf>, format: Format) -> Result<()> {
         let directory = directory.into();
@@ -157,6 +177,16 @@ impl<T: Record> DStream<T> {
 
 impl<K: Key, V: Record> Keyed<K, V> {
     /// [`DStream::write_files`] of the pairs.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// use dstreams::{agg::count, files::Format};
+    ///
+    /// words.keyed().agg(count())?.write_files("/srv/counts", Format::Csv)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     #[track_caller]
     pub fn write_files(&self, directory: impl Into<PathBuf>, format: Format) -> Result<()> {
         self.pairs().write_files(directory, format)

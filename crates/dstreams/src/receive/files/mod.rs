@@ -136,6 +136,13 @@ impl fmt::Debug for Only {
 
 impl Files {
     /// The files in `directory`, which must be there when the context starts.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, files::{Files, Format}};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.files::<String>("lines", Files::dir("/var/log/app", Format::Text))?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn dir(directory: impl Into<PathBuf>, format: Format) -> Self {
         Files::below(Ok(Root::Directory(directory.into())), EVERY, format)
     }
@@ -147,12 +154,29 @@ impl Files {
     ///
     /// The start fails where the URL names no such place, or the objects below it cannot be listed. That there are
     /// none is no failure.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, files::{Files, Format}};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let lines = ctx.files::<String>("lines", Files::url("s3://bucket/logs", Format::Text))?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn url(url: &str, format: Format) -> Self {
         let root = store_at("Files::url", url).map(|(store, path)| Root::Objects(store, path));
         Files::below(root, EVERY_OF_OBJECTS, format)
     }
 
     /// The objects in a store that the program has made, below `path`; all of them where it is empty.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, files::{Files, Format}};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// use dstreams::datafusion::object_store::memory::InMemory;
+    ///
+    /// let store = std::sync::Arc::new(InMemory::new()); // or any other `ObjectStore`
+    /// let lines = ctx.files::<String>("lines", Files::store(store, "logs", Format::Text))?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn store(store: Arc<dyn ObjectStore>, path: &str, format: Format) -> Self {
         let root = Root::Objects(store, path.into());
         Files::below(Ok(root), EVERY_OF_OBJECTS, format)
@@ -175,6 +199,12 @@ impl Files {
     ///
     /// The pause is longer where a look takes long, so that looks cost at most 5 % of a core: 19 times as long as the look
     /// was, up to 30 seconds. It is a millisecond at least.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dstreams::files::{Files, Format};
+    /// let files = Files::url("s3://bucket/logs", Format::Text).every(Duration::from_secs(60));
+    /// ```
     pub fn every(mut self, pause: Duration) -> Self {
         self.every = pause;
         self
@@ -186,6 +216,12 @@ impl Files {
     /// The time begins at the first look that does not find the file, so it is counted by one process: after a restart it
     /// begins again, and with [`Files::once`] nothing is forgotten. A look that fails, or a directory that cannot be looked
     /// into, does not count; a disk that is not mounted does, where its empty directory can be looked into.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dstreams::files::{Files, Format};
+    /// let files = Files::dir("/srv/in", Format::Text).forget_after(Duration::from_secs(3600));
+    /// ```
     pub fn forget_after(mut self, gone: Duration) -> Self {
         self.forget_after = gone;
         self
@@ -195,6 +231,23 @@ impl Files {
     /// [`StreamContext::stop_when_sources_end`](crate::StreamContext::stop_when_sources_end) the program stops
     /// by itself then; listeners are told of the end
     /// ([`Listener::source_ended`](crate::Listener::source_ended)).
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # use dstreams::{StreamContext, files::{Files, Format}};
+    /// # let dir = std::env::temp_dir().join(format!("dstreams-once-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir).unwrap();
+    /// # std::fs::write(dir.join("a.txt"), "to be\nor not\n").unwrap();
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_millis(20))?;
+    /// // `dir` has one file of two lines.
+    /// let lines = ctx.files::<String>("lines", Files::dir(&dir, Format::Text).once())?;
+    /// lines.print(10);
+    /// ctx.stop_when_sources_end();
+    /// let summary = ctx.start().await?.await_termination(None).await?.unwrap();
+    /// assert_eq!(summary.records, 2);
+    /// # std::fs::remove_dir_all(dir).unwrap();
+    /// # Ok(()) }
+    /// ```
     pub fn once(mut self) -> Self {
         self.once = true;
         self
@@ -223,6 +276,14 @@ impl Files {
     /// [`StreamContext::files`](crate::StreamContext::files) is all that a program needs.
     ///
     /// The error says why the format has no place for a column.
+    ///
+    /// ```
+    /// # use dstreams::{StreamContext, files::{Files, Format}};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// let source = Files::dir("/var/log/app", Format::Text).source::<String>().unwrap();
+    /// let lines = ctx.source::<String>("lines", source)?; // as `ctx.files`
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn source<T: Record>(self) -> Result<impl Source, String> {
         let schema = T::schema();
         match self.refuses(&schema) {

@@ -1,8 +1,10 @@
 //! The rules of the source code, of every crate, checked by reading it.
 //!
 //! `rooms` checks who may import whom, `names` what files and types are called, `shape` how long things are and how
-//! they are documented. Each rule also runs over a small example that breaks it.
+//! they are documented, `examples` that what programs call is shown. Each rule also runs over a small example that
+//! breaks it.
 
+mod examples;
 mod names;
 mod rooms;
 mod shape;
