@@ -8,7 +8,7 @@
 //! | [Batches and time](batches_and_time) | When does a record take effect, and under which time? |
 //! | [Records](records) | Which types travel in a stream, and which columns do they have? |
 //! | [Windows](windows) | How do I aggregate the last minutes? |
-//! | [State](state) | How does a program remember something of each key, and how do I query it? |
+//! | [State](state) | How does a program remember something about each key, and how do I query it? |
 //! | [Restarts and exactly-once](restarts) | What survives a crash, and what takes effect twice? |
 //! | [Sources and sinks of one's own](sources_and_sinks) | How do I connect another system? |
 //! | [Clusters](cluster) | How does the same program run on many machines? |

@@ -14,5 +14,5 @@ pub use clock::{Clock, ManualClock};
 pub use context::StreamContext;
 pub use description::Description;
 pub use listener::Listener;
-pub use queries::Named;
 pub(crate) use listener::tell;
+pub use queries::Named;

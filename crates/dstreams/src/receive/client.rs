@@ -30,7 +30,7 @@ use self::call::Call;
 use self::producers::Producers;
 use self::service::Service;
 use super::accept::Acceptor;
-use super::intake::Ingest;
+use super::ingest::Ingest;
 use super::source::{Closing, Source, SourcePlacement};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::intake::Ingest;
+use super::ingest::Ingest;
 use super::source::{Closing, Source};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Result};

@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BlockId, ReceiverId};
 use tokio::sync::{Notify, watch};
 
-use super::dead_letter::{DeadLetters, KEPT, Letter};
+use super::dead_letter::DeadLetters;
 use super::largest::check_size;
 use crate::blocks::{Block, Budget, BudgetShare};
 use crate::debug::debug_as;
@@ -20,144 +20,6 @@ use crate::stream::relational::describe;
 /// How often the buffers of all producers are visited, where others wait for memory: a seal may come each millisecond, and
 /// there may be thousands.
 const VISIT_EVERY: Duration = Duration::from_millis(20);
-
-/// What a source pushes records into.
-///
-/// Cheap to clone. Records of one `push` stay together and in order; pushes by several tasks are
-/// in the order in which they were taken.
-#[derive(Debug, Clone)]
-pub struct Ingest(pub(crate) Arc<Intake>);
-
-impl Ingest {
-    /// The pushing end of an intake.
-    #[doc(hidden)]
-    pub fn of(intake: Arc<Intake>) -> Self {
-        Ingest(intake)
-    }
-
-    /// Adds records to the current interval; returns when they are safe, so that a producer may be told: held in
-    /// memory; on disk where the program is kept in a directory; held by another worker too on a cluster.
-    ///
-    /// Waits while the memory for received records is full. Fails if the columns are not those of
-    /// the stream, if they have more than 1 GiB, if one of them is larger than 32 MiB and workers of a cluster would
-    /// have to send it to each other, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
-    /// safe, since the disk is full or the context stops before that: then they may be in a batch, or not.
-    ///
-    /// ```
-    /// use dstreams::{BoxError, Ingest, record::batch_of};
-    ///
-    /// /// Part of a source of `i64`.
-    /// async fn bring(ingest: &Ingest) -> Result<(), BoxError> {
-    ///     ingest.push(batch_of([1i64, 2, 3])?).await?;
-    ///     Ok(())
-    /// }
-    /// ```
-    pub async fn push(&self, records: RecordBatch) -> Result<()> {
-        self.0.push(records).await
-    }
-
-    /// As [`Ingest::push`], and says that the input `key` (a file, a partition of a log) has come as far
-    /// as `done` with these records: a number that only grows, and means what the source wants it to.
-    /// The mark is kept or lost with the records; without any, with the next that are pushed.
-    ///
-    /// ```
-    /// use dstreams::{BoxError, Ingest, record::batch_of};
-    ///
-    /// /// Part of a source of `u64`: the numbers below a hundred, ten at a time.
-    /// async fn bring(ingest: &Ingest) -> Result<(), BoxError> {
-    ///     let begin = ingest.positions().get("numbers").copied().unwrap_or(0);
-    ///     for n in (begin..100).step_by(10) {
-    ///         ingest.push_at(batch_of(n..n + 10)?, "numbers", n + 10).await?;
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    pub async fn push_at(&self, records: RecordBatch, key: &str, done: u64) -> Result<()> {
-        self.0.push_marked(records, Some((&key.into(), done))).await
-    }
-
-    /// How far each input had come, by the marks of records that are in a batch, or will be: where to go on
-    /// after a restart, and on a cluster when the worker was lost that the source ran on before. Empty when the
-    /// program starts for the first time, and at each start of one that keeps no journal.
-    ///
-    /// ```
-    /// use dstreams::Ingest;
-    ///
-    /// /// Where a source goes on in a file.
-    /// fn line(ingest: &Ingest, file: &str) -> u64 {
-    ///     ingest.positions().get(file).copied().unwrap_or(0)
-    /// }
-    /// ```
-    pub fn positions(&self) -> &BTreeMap<String, u64> {
-        self.0.positions()
-    }
-
-    /// Drops the offset of an input that is no more (see [`Ingest::push_at`]): checkpoints have it no longer. Only for
-    /// one that never comes again under this name: the next restart would begin with it at the beginning, or, where it
-    /// is killed soon after this call, where the old one had come.
-    ///
-    /// ```
-    /// use dstreams::Ingest;
-    ///
-    /// /// A source has read a file of the day to its end, and nobody writes to it any more.
-    /// fn done(ingest: &Ingest, file: &str) {
-    ///     ingest.forget(file);
-    /// }
-    /// ```
-    pub fn forget(&self, key: &str) {
-        self.0.forget(key)
-    }
-
-    /// Keeps something that is no record as a dead letter. `producer` says who sent it.
-    ///
-    /// ```
-    /// use dstreams::{BoxError, Ingest, record::batch_of};
-    ///
-    /// /// Part of a source of `i64`.
-    /// async fn take(ingest: &Ingest, peer: &str, line: &str) -> Result<(), BoxError> {
-    ///     match line.parse::<i64>() {
-    ///         Ok(number) => ingest.push(batch_of([number])?).await?,
-    ///         Err(error) => ingest.dead_letter(peer, line.as_bytes(), &error.to_string()).await,
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    pub async fn dead_letter(&self, producer: &str, bytes: &[u8], reason: &str) {
-        let intake = &self.0;
-        let letter = Letter {
-            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
-            length: bytes.len() as u64,
-            reason: reason.to_owned(),
-            at: None,
-        };
-        let dead = &intake.dead_letters;
-        let added = dead.add(&intake.stream, producer, None, vec![letter]).await;
-        dead.safe(added).await
-    }
-
-    /// Name of the stream.
-    ///
-    /// ```
-    /// fn say(ingest: &dstreams::Ingest, records: usize) {
-    ///     println!("stream {}: {records} records", ingest.stream());
-    /// }
-    /// ```
-    pub fn stream(&self) -> &str {
-        &self.0.stream
-    }
-
-    /// Columns of the stream.
-    ///
-    /// ```
-    /// /// A batch that was read from elsewhere has the columns of the stream.
-    /// fn fits(ingest: &dstreams::Ingest, batch: &dstreams::arrow::array::RecordBatch) -> bool {
-    ///     batch.schema().fields() == ingest.schema().fields()
-    /// }
-    /// ```
-    pub fn schema(&self) -> &SchemaRef {
-        &self.0.schema
-    }
-}
 
 /// A place where received bytes wait to become part of a block; emptied when the block is sealed.
 pub trait OpenBuffer: Send + Sync {
@@ -268,7 +130,7 @@ impl Intake {
         }
     }
 
-    /// What was received before a restart (see [`Ingest::positions`]), of what was used longest ago first.
+    /// What was received before a restart (see [`Ingest::positions`](super::Ingest::positions)), of what was used longest ago first.
     pub fn with_positions(mut self, positions: impl IntoIterator<Item = (String, u64)>) -> Self {
         for (name, last) in positions {
             self.oldest_first.push(name.clone());
@@ -292,7 +154,7 @@ impl Intake {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// A part of the source is no more: see [`Ingest::forget`].
+    /// A part of the source is no more: see [`Ingest::forget`](super::Ingest::forget).
     pub(crate) fn forget(&self, part: &str) {
         if self.copies.is_some() {
             let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -306,7 +168,7 @@ impl Intake {
         std::mem::take(&mut gone)
     }
 
-    /// See [`Ingest::positions`].
+    /// See [`Ingest::positions`](super::Ingest::positions).
     pub(crate) fn positions(&self) -> &BTreeMap<String, u64> {
         &self.positions
     }
@@ -376,12 +238,12 @@ impl Intake {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// See [`Ingest::push`].
+    /// See [`Ingest::push`](super::Ingest::push).
     pub async fn push(&self, records: RecordBatch) -> Result<()> {
         self.push_marked(records, None).await
     }
 
-    /// See [`Ingest::push_at`].
+    /// See [`Ingest::push_at`](super::Ingest::push_at).
     pub(crate) async fn push_marked(
         &self,
         records: RecordBatch,

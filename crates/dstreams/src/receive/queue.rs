@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
-use super::intake::Ingest;
+use super::ingest::Ingest;
 use super::source::{Closing, Source, SourcePlacement};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use tokio_util::sync::CancellationToken;
 
-use super::intake::Ingest;
+use super::ingest::Ingest;
 use crate::error::BoxError;
 
 /// Brings records into an input stream.

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use super::accept::{Accepted, Acceptor};
 use super::dead_letter::Letter;
-use super::intake::{Ingest, Intake, OpenBuffer};
+use super::ingest::Ingest;
+use super::intake::{Intake, OpenBuffer};
 use super::lines::{BadLine, LineBuffer};
 use super::source::{Closing, Source};
 use crate::blocks::BudgetShare;

@@ -18,7 +18,7 @@ use super::root::Root;
 use super::seen::{Is, Seen};
 use crate::error::{BoxError, Result};
 use crate::receive::dead_letter::Letter;
-use crate::receive::intake::Ingest;
+use crate::receive::ingest::Ingest;
 use crate::receive::source::{Closing, Source, SourcePlacement};
 
 /// The pause after a look is so many times as long as the look was: it costs 5 % of a core at most.

@@ -14,7 +14,7 @@ use super::mark::FileOffset;
 use super::*;
 use crate::blocks::{Block, Budget};
 use crate::config::Config;
-use crate::receive::intake::Ingest;
+use crate::receive::ingest::Ingest;
 use crate::receive::source::Closing;
 use crate::receive::{DeadLetters, Intake};
 use crate::stream::record::records_of;
