@@ -19,6 +19,25 @@ impl Timestamp {
         Self(millis.saturating_mul(1_000))
     }
 
+    /// The timestamp of `micros` microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// The time `wait` later (saturating).
+    #[must_use]
+    pub fn plus(self, wait: Duration) -> Self {
+        let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(wait))
+    }
+
     /// Time from `earlier` to this one; zero if `earlier` is later (the clock stepped back).
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
@@ -37,6 +56,42 @@ impl fmt::Display for Timestamp {
 pub struct BatchTime(pub u64);
 
 impl BatchTime {
+    /// The latest there is.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The batch whose interval ends `millis` milliseconds after the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// The time `millis` milliseconds later (saturating).
+    #[must_use]
+    pub const fn plus(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// The time `millis` milliseconds earlier; `None` before the Unix epoch.
+    #[must_use]
+    pub const fn minus(self, millis: u64) -> Option<Self> {
+        match self.0.checked_sub(millis) {
+            Some(millis) => Some(Self(millis)),
+            None => None,
+        }
+    }
+
+    /// Whether something that is there every `slide_ms` milliseconds is there at this time.
+    #[must_use]
+    pub const fn is_multiple_of(self, slide_ms: u64) -> bool {
+        self.0.is_multiple_of(slide_ms)
+    }
+
     /// The first multiple of `interval_ms` strictly after `now`; `None` where no [`Timestamp`] can express it.
     #[must_use]
     pub const fn first_after(now: Timestamp, interval_ms: u64) -> Option<Self> {
@@ -99,6 +154,25 @@ mod tests {
         assert_eq!(BatchTime::first_after(Timestamp(0), u64::MAX), None);
         assert_eq!(BatchTime::first_after(Timestamp(0), 0), None);
         assert_eq!(BatchTime(u64::MAX / 1_000).next(1), None);
+    }
+
+    #[test]
+    fn arithmetic_ends_with_the_times_there_are() {
+        let batch = BatchTime::from_millis(600);
+        assert_eq!(
+            (batch.plus(300).millis(), batch.minus(600)),
+            (900, Some(BatchTime(0)))
+        );
+        assert_eq!(
+            (batch.minus(601), BatchTime::MAX.plus(1)),
+            (None, BatchTime::MAX)
+        );
+        assert!(batch.is_multiple_of(300) && !batch.is_multiple_of(400));
+        let at = Timestamp::from_micros(5).plus(Duration::from_millis(2));
+        assert_eq!(
+            (at.micros(), at.plus(Duration::MAX)),
+            (2_005, Timestamp(u64::MAX))
+        );
     }
 
     #[test]

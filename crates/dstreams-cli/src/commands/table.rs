@@ -26,7 +26,7 @@ pub async fn header() -> Result<(), Error> {
 pub async fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
     let mut line = format!(
         "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
-        time_of_day(found.batch.0),
+        time_of_day(found.batch.millis()),
         HumanCount(found.records).to_string(),
         HumanCount(per_second(found.records, interval)).to_string(),
         HumanCount(found.window_words.unsigned_abs()).to_string(),

@@ -194,7 +194,7 @@ impl ClusterEngine {
     pub async fn run(&self, batch: BatchTime, plan: Arc<dyn ExecutionPlan>) -> Result<Done> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let (sender, statuses) = mpsc::channel(STATUSES);
-        let name = format!("{:020}-{number:020}", batch.0);
+        let name = format!("{:020}-{number:020}", batch.millis());
         let context = Arc::clone(&self.context);
         let submitted = self
             .scheduler

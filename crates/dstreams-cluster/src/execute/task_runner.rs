@@ -129,7 +129,7 @@ impl TaskRunner {
                 let delta = datasets.only();
                 // For the standby, which installs it when the batch has run.
                 self.keep(header, window.from, spec.task, &delta)?;
-                let (at, due) = (window.state, header.batch.0.is_multiple_of(window.slide_ms));
+                let (at, due) = (window.state, header.batch.is_multiple_of(window.slide_ms));
                 // Closures of the program may run in it.
                 let installed = catch_unwind(AssertUnwindSafe(|| {
                     self.install(header, at, spec.task, &delta)?;
@@ -186,7 +186,7 @@ impl TaskRunner {
         let config = self.config.clone().with_extension(Arc::new(datasets));
         let context = TaskContext::new(
             None,
-            header.batch.0.to_string(),
+            header.batch.millis().to_string(),
             config,
             HashMap::new(),
             HashMap::new(),

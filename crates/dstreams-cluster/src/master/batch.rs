@@ -206,7 +206,7 @@ impl Remote {
             return Ok(outputs);
         }
         for (at, (slot, slide)) in template.outputs.iter().enumerate() {
-            if !batch.0.is_multiple_of(*slide) {
+            if !batch.is_multiple_of(*slide) {
                 outputs.push(None);
                 continue;
             }

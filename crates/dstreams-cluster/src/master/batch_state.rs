@@ -36,7 +36,7 @@ impl Remote {
     /// of `batch`.
     pub async fn snapshot(&self, batch: Option<BatchTime>) -> Snapshot {
         // Before the first batch there is none.
-        let batch = batch.filter(|batch| batch.0 > 0);
+        let batch = batch.filter(|batch| batch.millis() > 0);
         let partitions = if self.has_state() {
             self.plans.tasks
         } else {

@@ -65,7 +65,7 @@ impl Shapes {
             Step::State(window) => window.slide_ms,
         });
         let slides = steps.chain(template.outputs.iter().map(|(_, slide)| *slide));
-        let due = slides.map(|slide| batch.0.is_multiple_of(slide)).collect();
+        let due = slides.map(|slide| batch.is_multiple_of(slide)).collect();
         let key = (many, due);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shape) = known.get(&key) {
@@ -100,7 +100,7 @@ impl Shape {
     /// Adds a step, if it is due and what it reads is there.
     fn add(&mut self, at: usize, step: &Step, parts: usize, batch: BatchTime) -> Result<()> {
         let (into, reads) = match step {
-            Step::Run(stage) if !batch.0.is_multiple_of(stage.slide_ms) => return Ok(()),
+            Step::Run(stage) if !batch.is_multiple_of(stage.slide_ms) => return Ok(()),
             Step::Run(stage) => (stage.into, stage.reads()?),
             Step::State(window) => {
                 let read = |partition| Read {
@@ -136,7 +136,7 @@ impl Shape {
             }
         }
         for (slot, slide) in &template.outputs {
-            if batch.0.is_multiple_of(*slide) {
+            if batch.is_multiple_of(*slide) {
                 readers[slot.0] += 2; // the master's reading is another job's
             }
         }

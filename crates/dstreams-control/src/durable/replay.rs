@@ -115,7 +115,7 @@ impl Replay {
             |point| (point.covered, point.marks),
         );
         let later = match state {
-            Some(batch) => self.cuts.split_off(&BatchTime(batch.0.saturating_add(1))),
+            Some(batch) => self.cuts.split_off(&batch.plus(1)),
             None => std::mem::take(&mut self.cuts),
         };
         for block in self.cuts.values().flatten() {

@@ -91,7 +91,7 @@ impl OffsetTable {
             self.changed.insert(of.clone());
             let known = self.committed.entry(of).or_default();
             known.last = known.last.max(last);
-            known.batch = known.batch.max(batch.0);
+            known.batch = known.batch.max(batch.millis());
         }
         // Now and then, so that it costs little for each.
         self.trim(self.bound.most / 4);

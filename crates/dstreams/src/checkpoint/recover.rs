@@ -280,7 +280,7 @@ fn read_journals(
 /// A batch ends at a multiple of the interval.
 fn check_interval(last_cut: Option<BatchTime>, interval_ms: u64) -> Result<()> {
     match last_cut {
-        Some(last) if last.0 % interval_ms != 0 => Err(wrong(format!(
+        Some(last) if !last.is_multiple_of(interval_ms) => Err(wrong(format!(
             "its last batch, {last}, is none of a program with an interval of {interval_ms} ms; start the program that wrote it"
         ))),
         _ => Ok(()),

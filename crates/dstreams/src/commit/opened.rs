@@ -4,6 +4,7 @@
 //! would take the batch for committed. A journal remembers batch times, else sinks do ([`Sink::open`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dstreams_control::{BatchTime, Restored, Timestamp};
 
@@ -14,7 +15,7 @@ use crate::stream::output::{Output, Sink};
 
 /// How far a batch may be ahead of the clock when a program starts, beside an interval: a clock that was set meanwhile
 /// is off by seconds; more is a wrong clock or a wrong place, and nobody should wait for it.
-const AHEAD: Timestamp = Timestamp(60_000_000);
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// The sinks that were opened; closed when this is dropped.
 #[derive(Default)]
@@ -61,9 +62,9 @@ impl OpenSinks {
                 _ => Ok(None),
             };
         }
-        let ahead = AHEAD.max(Timestamp::from_millis(interval_ms));
+        let ahead = AHEAD.max(Duration::from_millis(interval_ms));
         if let Some((batch, output)) = newest
-            && batch.timestamp().0.saturating_sub(now.0) > ahead.0
+            && batch.timestamp().since(now) > ahead
         {
             let seconds = batch.timestamp().since(now).as_secs();
             return Err(foreign(

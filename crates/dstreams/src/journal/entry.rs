@@ -91,7 +91,7 @@ impl JournalEntry {
             }
             JournalEntry::Cut { batch, blocks } => {
                 to.push(CUT);
-                to.extend(batch.0.to_le_bytes());
+                to.extend(batch.millis().to_le_bytes());
                 put_ids(blocks, &mut to);
             }
             JournalEntry::SetAside { batch }
@@ -102,7 +102,7 @@ impl JournalEntry {
                     JournalEntry::Committing { .. } => COMMITTING,
                     _ => COMMITTED,
                 });
-                to.extend(batch.0.to_le_bytes());
+                to.extend(batch.millis().to_le_bytes());
             }
             JournalEntry::Gone { receiver, blocks } => {
                 to.push(GONE);

@@ -302,13 +302,13 @@ impl Master {
     /// Batches follow the clock, and none comes twice: one that was set back, or is behind that of an earlier
     /// process, has to come to the next interval first.
     fn warn_of_the_clock(&mut self, next: Timestamp) {
-        let interval = Timestamp::from_millis(self.controller.config().interval_ms).0;
-        let wait = next.0.saturating_sub(self.clock.now().0);
+        let interval = Duration::from_millis(self.controller.config().interval_ms);
+        let wait = next.since(self.clock.now());
         if self.controller.state() == dstreams_control::State::Running
             && wait > interval.saturating_mul(2)
             && self.state.behind.replace(next) != Some(next)
         {
-            let seconds = wait / 1_000_000;
+            let seconds = wait.as_secs();
             tracing::warn!(
                 seconds,
                 "the clock is behind the batches: the next one comes when it has caught up"

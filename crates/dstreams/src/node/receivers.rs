@@ -271,7 +271,7 @@ impl Receivers {
         for receiver in &all {
             if let Sealing::Lane(lane) = &receiver.sealing {
                 let _ = lane.send(Seal {
-                    batch: BatchTime(u64::MAX),
+                    batch: BatchTime::MAX,
                     last: true,
                 });
             }

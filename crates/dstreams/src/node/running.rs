@@ -406,10 +406,7 @@ impl Running {
 
     fn request(&self, graceful: bool, deadline: Option<Duration>) {
         let now = self.clock.now();
-        let deadline = deadline.map(|wait| {
-            let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-            dstreams_control::Timestamp(now.0.saturating_add(wait))
-        });
+        let deadline = deadline.map(|wait| now.plus(wait));
         let stop = Event::Stop { graceful, deadline };
         // If nobody listens it has stopped already.
         let _ = self.messages.send(Message::Event(stop));

@@ -93,8 +93,7 @@ impl Clock {
                         .duration_since(UNIX_EPOCH)
                         .unwrap_or_default(),
                 );
-                let wait = Duration::from_micros(at.0.saturating_sub(now.0));
-                tokio::time::sleep(wait.min(LONGEST_SLEEP)).await
+                tokio::time::sleep(at.since(now).min(LONGEST_SLEEP)).await
             }
             ClockKind::Manual(time) => {
                 if time.wait_for(|now| *now >= at).await.is_err() {
@@ -118,8 +117,7 @@ impl ManualClock {
     /// assert_eq!(clock.now().0, 3_000_000);
     /// ```
     pub fn advance(&self, by: Duration) {
-        self.0
-            .send_modify(|now| now.0 = now.0.saturating_add(timestamp(by).0));
+        self.0.send_modify(|now| *now = now.plus(by));
     }
 
     /// Sets the time, forth or back.
@@ -138,7 +136,7 @@ impl ManualClock {
 }
 
 fn timestamp(since_epoch: Duration) -> Timestamp {
-    Timestamp(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+    Timestamp::from_micros(0).plus(since_epoch)
 }
 
 #[cfg(test)]

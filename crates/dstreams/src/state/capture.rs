@@ -74,7 +74,7 @@ fn write_panes(panes: &[(BatchTime, Arc<[u8]>)], to: &mut ByteOutput<'_>) -> Res
     to.begin(&PANES)?;
     to.put_number(panes.len() as u64)?;
     for (batch, rows) in panes {
-        to.put_number(batch.0)?;
+        to.put_number(batch.millis())?;
         to.put_bytes(rows)?;
     }
     to.seal()

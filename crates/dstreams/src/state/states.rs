@@ -62,9 +62,9 @@ impl Partition {
         let every = self.spec().every_ms();
         match self.version() {
             // I7 (ARCHITECTURE.md): a gap is refused.
-            Some(version) if batch.0 > version.0 + every => Err(Error::Gap {
+            Some(version) if batch > version.plus(every) => Err(Error::Gap {
                 batch,
-                on: Some(BatchTime(batch.0 - every)),
+                on: batch.minus(every),
                 version: Some(version),
             }),
             _ => Ok(()),

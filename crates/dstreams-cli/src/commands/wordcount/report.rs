@@ -174,7 +174,7 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn of(found: &'a Found) -> Self {
         Batch {
-            batch_time: found.batch.0,
+            batch_time: found.batch.millis(),
             records: found.records,
             window_words: found.window_words,
             top: &found.top,

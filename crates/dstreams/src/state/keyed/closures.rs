@@ -29,8 +29,8 @@ impl KeyedState {
         let before = self.before(batch);
         let again = self.partition.version() == Some(batch);
         let (mut keys, key_columns, key_of) = self.keys_of(rows)?;
-        let until = timeout_ms.and_then(|timeout| batch.0.checked_sub(timeout));
-        let expired = match until.map(BatchTime) {
+        let until = timeout_ms.and_then(|timeout| batch.minus(timeout));
+        let expired = match until {
             None => Vec::new(),
             Some(_) if again => self.deleted_by(batch, before)?,
             Some(until) => self.partition.expired(until)?,
@@ -45,7 +45,7 @@ impl KeyedState {
             false => self.partition.latest(&key_columns)?,
         };
         // A key that expires with this batch and has an event in it begins anew.
-        let there = alive(&found, until);
+        let there = alive(&found, until.map(BatchTime::millis));
         let values = found.values()?;
         if there.true_count() < found.there() {
             let ended = (0..found.len()).map(|key| found.is_there(key) && !there.value(key));

@@ -113,7 +113,7 @@ impl KeyedState {
 
     /// The batch before.
     fn before(&self, batch: BatchTime) -> BatchTime {
-        BatchTime(batch.0.saturating_sub(self.spec.every_ms))
+        batch.minus(self.spec.every_ms).unwrap_or(BatchTime(0))
     }
 
     /// Installs what the program begins with, as the version before its first batch.

@@ -206,7 +206,7 @@ pub(super) fn last_of(batch: BatchTime, last: &UInt64Array, rows: usize) -> Resu
         let nulls = last.null_count();
         return Err(wrong(format!("{} with {nulls} missing", last.len())));
     }
-    match last.values().iter().find(|time| **time > batch.0) {
+    match last.values().iter().find(|time| **time > batch.millis()) {
         Some(late) => Err(wrong(BatchTime(*late).to_string())),
         None => Ok(Last::of(last.values().to_vec().into())),
     }

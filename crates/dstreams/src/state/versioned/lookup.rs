@@ -24,7 +24,7 @@ impl KeyedPartition {
     ///
     /// [`Error::Schema`] where the columns are not those of the state's key.
     pub fn latest(&self, keys: &[ArrayRef]) -> Result<LookedUpRows<'_>> {
-        self.look_up(keys, self.version.unwrap_or(BatchTime(u64::MAX)))
+        self.look_up(keys, self.version.unwrap_or(BatchTime::MAX))
     }
 
     /// The rows of keys at a version. Costs as [`KeyedPartition::latest`], and a step for each batch

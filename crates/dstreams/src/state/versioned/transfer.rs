@@ -116,7 +116,7 @@ impl Rows {
     fn write_of(&self, (rows, keys): Lengths, to: &mut ByteOutput<'_>) -> Result<()> {
         let (batch, on, whole) = self.of;
         to.begin(&DELTA)?;
-        to.put_number(batch.0)?;
+        to.put_number(batch.millis())?;
         to.put_number(u64::from(on.is_some()) | u64::from(whole) << 1)?;
         to.put_number(on.map_or(0, |on| on.0))?;
         to.put_number(rows)?;
@@ -171,7 +171,7 @@ impl Versions {
         to.begin(&PARTITION)?;
         let flags = u64::from(self.version.is_some()) | u64::from(self.low.is_some()) << 1;
         to.put_number(flags)?;
-        to.put_number(self.version.map_or(0, |version| version.0))?;
+        to.put_number(self.version.map_or(0, |version| version.millis()))?;
         to.put_number(self.low.map_or(0, |low| low.0))?;
         to.put_number(self.deltas.len() as u64)?;
         for (rows, lengths) in self.deltas.iter().zip(lengths) {

@@ -88,7 +88,7 @@ impl WindowPartition {
         }
         self.add(batch, delta)?;
         while let Some(pane) = self.panes.front()
-            && pane.batch.0 + self.spec.length_ms <= batch.0
+            && pane.batch.plus(self.spec.length_ms) <= batch
         {
             self.expire();
         }

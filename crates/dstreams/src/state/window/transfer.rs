@@ -45,7 +45,7 @@ impl WindowSnapshot {
         export(&self.keys, &self.key_schema, to)?;
         to.put_number(self.panes.len() as u64)?;
         for pane in &self.panes {
-            to.put_number(pane.batch.0)?;
+            to.put_number(pane.batch.millis())?;
             to.put_slots(&pane.slots)?;
             for column in &self.subtracting {
                 to.put_numbers(pane.values[*column].iter())?;
@@ -153,7 +153,7 @@ impl WindowPartition {
 
     fn read_pane(&self, from: &mut ByteInput<'_>, has_highs: bool) -> Result<Pane> {
         let batch = BatchTime(from.number()?);
-        if self.version.is_some_and(|version| batch <= version) || batch.0 > LATEST {
+        if self.version.is_some_and(|version| batch <= version) || batch.millis() > LATEST {
             return Err(wrong(format!("batch {batch} after {:?}", self.version)));
         }
         let slots = from.slots(self.keys.len())?;
