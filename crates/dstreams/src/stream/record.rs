@@ -43,6 +43,12 @@ pub(crate) use text::{trusted_views, view_at};
 /// A column has the name of its field, upper case included, and `#[record(name = "user-agent")]` gives it another one:
 /// the one that files, queries and aggregates know. Queries put such names in quotes (`select "userId" from this`), since
 /// SQL reads those without quotes in lower case.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no record",
+    label = "not stored as columns",
+    note = "derive it for a struct with named fields: `#[derive(dstreams::Record)]`",
+    note = "numbers, `bool`, `String`, and `Option`s, `Vec`s and tuples of records are records; borrowed text is pushed, or made a `String`"
+)]
 pub trait Record: Send + Sync + Sized + 'static {
     /// A borrowed view of one row; what closures get.
     type Ref<'a>: Copy;
@@ -71,9 +77,20 @@ pub trait Record: Send + Sync + Sized + 'static {
 /// A record that can be a key: equality of values is equality of their columns.
 ///
 /// Floating-point numbers are no keys (`NaN`, `-0.0`); convert them first.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no key",
+    label = "cannot be a key",
+    note = "keys are integers, `bool`, `String`, and `Option`s and tuples of keys; convert floating-point numbers first",
+    note = "a struct becomes one by `#[derive(dstreams::Record)]` with `#[record(key)]`"
+)]
 pub trait Key: Record {}
 
 /// A record of one column, so that it can be null in an `Option` or an item of a `Vec`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has not one column",
+    label = "cannot be null, nor an item of a list",
+    note = "`Option`s and `Vec`s are of numbers, `bool` and `String`; make the fields of a struct with `#[derive(dstreams::Record)]` optional, not the struct"
+)]
 pub trait Leaf: Record {
     /// Appends a null; the value underneath is unspecified.
     fn append_null(to: &mut Self::Builder);
@@ -107,6 +124,11 @@ pub trait Builder: Default + Send {
 
 /// A value that can be appended as a record of type `U`: the record itself, or something
 /// borrowed such as `&str` for `String`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be pushed as a `{U}`",
+    label = "not a `{U}`, nor borrowed from one",
+    note = "push the record itself, or what a closure gets of one, such as `&str` for `String`; for a tuple, a tuple of those"
+)]
 pub trait Push<U: Record> {
     /// Appends the value.
     fn push_to(self, to: &mut U::Builder);
