@@ -13,9 +13,9 @@ use crate::protocol::{TOKEN_HEADER, VERSION, VERSION_HEADER, token_metadata};
 
 /// Opens a connection, within [`Options::connect_timeout`].
 pub(crate) async fn connect(address: &str, options: &Options) -> Result<Channel, Error> {
-    let failed = |source| Error::Connect {
+    let failed = |cause| Error::Connect {
         address: address.to_string(),
-        source: Arc::new(source),
+        cause: Arc::new(cause),
     };
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(failed)?

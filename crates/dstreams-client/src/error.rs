@@ -4,6 +4,9 @@
 //! (nothing was stored, trying later may work) and *unknown* (given up with records on the way). Whether
 //! trying again can help is decided in one place, [`Error::is_retryable`]; the client's own reconnecting
 //! asks the same function.
+//!
+//! The text of an error says its cause down to the root, and [`std::error::Error::source`] is nothing: whoever prints a
+//! chain prints nothing twice. The cause stays typed, in the field `cause`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,10 +73,10 @@ pub enum Error {
     },
 
     /// Arrow could not write a batch, or its schema, as IPC.
-    #[error("cannot encode a batch: {source}")]
+    #[error("cannot encode a batch: {cause}")]
     Encode {
         /// What Arrow says.
-        source: Arc<ArrowError>,
+        cause: Arc<ArrowError>,
     },
 
     /// The server refuses: unknown stream, wrong schema, too large a message, or not allowed.
@@ -122,12 +125,12 @@ pub enum Error {
     },
 
     /// No connection to this address.
-    #[error("cannot reach {address}: {}", root(source))]
+    #[error("cannot reach {address}: {}", root(cause))]
     Connect {
         /// The address, `host:port`.
         address: String,
         /// What the transport says.
-        source: Arc<tonic::transport::Error>,
+        cause: Arc<tonic::transport::Error>,
     },
 
     /// A connection did not open, or its first answer did not come, in time.
@@ -166,9 +169,9 @@ pub enum Error {
         detail: String,
     },
 
-    /// All tries are used up; the last one's error is the source.
+    /// All tries are used up; the last one's error is the cause.
     #[error(
-        "gave up on stream {stream:?} after {tries} tries in {elapsed:?}: {source}{}; \
+        "gave up on stream {stream:?} after {tries} tries in {elapsed:?}: {cause}{}; \
          {} records are acknowledged, {} are not",
         before_it(before), tally.acknowledged, tally.unacknowledged
     )]
@@ -185,7 +188,7 @@ pub enum Error {
         /// end, at most eight.
         before: Vec<Error>,
         /// The error of the last try.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
 
     /// The sender's background task is gone: the runtime it ran on was shut down.
@@ -325,9 +328,9 @@ impl Error {
 }
 
 impl From<ArrowError> for Error {
-    fn from(source: ArrowError) -> Self {
+    fn from(cause: ArrowError) -> Self {
         Self::Encode {
-            source: Arc::new(source),
+            cause: Arc::new(cause),
         }
     }
 }
@@ -377,6 +380,29 @@ mod tests {
     }
 
     #[test]
+    fn the_text_says_the_cause_and_no_chain_repeats_it() {
+        let wrong = tonic::transport::Endpoint::from_shared("no address").unwrap_err();
+        let why = root(&wrong);
+        let connect = Error::Connect {
+            address: "a:1".into(),
+            cause: Arc::new(wrong),
+        };
+        let encode = Error::from(ArrowError::CastError("no number".into()));
+        let gave_up = Error::GaveUp {
+            stream: "s".into(),
+            tries: 3,
+            elapsed: Duration::from_secs(1),
+            tally: Tally::default(),
+            before: Vec::new(),
+            cause: Box::new(connect.clone()),
+        };
+        for (error, why) in [(connect, &*why), (encode, "no number"), (gave_up, &*why)] {
+            assert_eq!(error.to_string().matches(why).count(), 1, "{error}");
+            assert!(std::error::Error::source(&error).is_none(), "{error}");
+        }
+    }
+
+    #[test]
     fn giving_up_is_unknown_only_with_records_on_the_way() {
         let no_ack = |address: &str| Error::NoAck {
             address: address.into(),
@@ -391,7 +417,7 @@ mod tests {
                 unacknowledged,
             },
             before: vec![no_ack("m:1"), no_ack("b:1")],
-            source: Box::new(no_ack("a:1")),
+            cause: Box::new(no_ack("a:1")),
         };
         assert_eq!(gave_up(0).outcome(), Outcome::Failed);
         assert_eq!(gave_up(1).outcome(), Outcome::Unknown);

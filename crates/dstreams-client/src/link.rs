@@ -203,7 +203,7 @@ impl Link {
             elapsed: used.elapsed,
             tally: Tally::default(),
             before: self.failures.of_others(&last),
-            source: Box::new(last),
+            cause: Box::new(last),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The one error type of the library.
 //!
-//! Sources stay typed to the end: what failed below is reachable through
-//! [`std::error::Error::source`]. Every message names what was wrong, where, and what to do.
+//! Every message names what was wrong, where, and what to do. It says its cause too, so that a log line or a command has
+//! to print one text only. [`std::error::Error::source`] is therefore what the cause itself was caused by: a printer of
+//! chains prints nothing twice, and nothing is left out. The cause stays typed, in the field of its variant
+//! (`cause`, `source`).
 
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use dstreams_control::{BatchTime, BlockId};
 
@@ -21,19 +25,67 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What can go wrong.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting has a value that cannot work.
-    #[error("setting `{setting}`: {message}")]
     Config {
         /// Name of the setting.
         setting: &'static str,
         /// What is wrong with it and what fits.
         message: String,
     },
+    /// A directory is used by another process, or by another output of this one.
+    Locked {
+        /// The directory.
+        path: String,
+        /// By what, and what to do.
+        message: String,
+    },
+    /// The directory of a program was removed, renamed or taken while the program ran.
+    LostDirectory {
+        /// The directory.
+        path: String,
+    },
+    /// The directory of a program has what another program wrote.
+    OtherProgram {
+        /// What differs and what to do.
+        message: String,
+    },
+    /// Checkpoints are not those that were written, not there, or cannot be used.
+    Checkpoints {
+        /// What is wrong, where, and what to do.
+        message: String,
+    },
+    /// Blocks or state of a cluster are gone with the workers that held them.
+    LostState {
+        /// What is gone, and what to do.
+        message: String,
+    },
+    /// A worker found no master, for as long as it may try.
+    NoMaster {
+        /// The address of the master, as given.
+        master: String,
+        /// How long it tried.
+        waited: Duration,
+        /// What was seen at last.
+        reason: String,
+    },
+    /// A master does not take a worker.
+    Refused {
+        /// The address of the master, as given.
+        master: String,
+        /// Why.
+        reason: String,
+    },
+    /// A thread cannot be started.
+    Thread {
+        /// What it was for.
+        what: &'static str,
+        /// What the operating system said.
+        source: Arc<std::io::Error>,
+    },
     /// The graph cannot be built as described.
-    #[error("{operator}: {message}")]
     Graph {
         /// The operator with the place in the program that built it.
         operator: Operator,
@@ -41,7 +93,6 @@ pub enum Error {
         message: String,
     },
     /// Columns do not have the shape a record type needs.
-    #[error("{what}: expected {expected}, found {found}")]
     Schema {
         /// Whose columns.
         what: String,
@@ -51,7 +102,6 @@ pub enum Error {
         found: String,
     },
     /// An address could not be opened.
-    #[error("cannot listen on {address}: {source}; choose another port, or 0 for a free one")]
     Listen {
         /// The address as given.
         address: String,
@@ -59,16 +109,13 @@ pub enum Error {
         source: Arc<std::io::Error>,
     },
     /// A source ended with an error.
-    #[error("source of stream `{stream}` failed: {cause}")]
     Source {
         /// Its stream.
         stream: String,
         /// What it said.
-        #[source]
         cause: Cause,
     },
     /// A user's closure panicked.
-    #[error("panic in the closure of {operator}: {message}")]
     Panic {
         /// The operator with the place in the program that built it.
         operator: Operator,
@@ -76,7 +123,6 @@ pub enum Error {
         message: String,
     },
     /// One record (or what it became) cannot be handled by an operator.
-    #[error("{operator}: {message}")]
     Record {
         /// The operator with the place in the program that built it.
         operator: Operator,
@@ -84,11 +130,6 @@ pub enum Error {
         message: String,
     },
     /// A batch could not be run; the context has stopped.
-    #[error(
-        "batch {batch} failed after {attempts} attempt(s) in {stage}: {}{}",
-        beside_its_place(cause),
-        what_to_do(cause)
-    )]
     Batch {
         /// The batch.
         batch: BatchTime,
@@ -97,37 +138,30 @@ pub enum Error {
         /// The operator or output that failed; on a cluster with the task and its worker, where one failed.
         stage: String,
         /// Why.
-        #[source]
         cause: Cause,
     },
     /// A task of a batch failed on a worker of a cluster.
-    #[error("{cause} (task {task} at {worker})")]
     Task {
         /// The name of the worker, as its log and the status of the cluster have it.
         worker: String,
         /// Its number in its stage.
         task: usize,
         /// What it failed with.
-        #[source]
         cause: Box<Error>,
     },
     /// A sink could not prepare or commit.
-    #[error("output {output}: {cause}")]
     Sink {
         /// Name of the output.
         output: String,
         /// What it said.
-        #[source]
         cause: Cause,
     },
     /// A block of a batch is not held any more.
-    #[error("block {block} is not held")]
     LostBlock {
         /// The block.
         block: BlockId,
     },
     /// Bytes from a file or another process cannot be read.
-    #[error("bytes of {what}: {message}")]
     Bytes {
         /// What they were to be.
         what: String,
@@ -135,11 +169,6 @@ pub enum Error {
         message: String,
     },
     /// A version of a state cannot be read: it is let go, or not there yet.
-    #[error(
-        "version {asked} of a state cannot be read: it has those from {} to {}",
-        bound(oldest),
-        bound(newest)
-    )]
     Version {
         /// The version that was asked for.
         asked: BatchTime,
@@ -149,11 +178,6 @@ pub enum Error {
         newest: Option<BatchTime>,
     },
     /// What a batch changed in a state does not fit the version that the state has.
-    #[error(
-        "changes of batch {batch} are for version {}, and the state has {}; install those between, or all anew",
-        bound(on),
-        bound(version)
-    )]
     Gap {
         /// The batch of the changes.
         batch: BatchTime,
@@ -163,7 +187,6 @@ pub enum Error {
         version: Option<BatchTime>,
     },
     /// What a batch changed in a state has a key twice.
-    #[error("changes of batch {batch} have key ({key}) twice; give each key one row, or delete it")]
     Duplicate {
         /// The batch of the changes.
         batch: BatchTime,
@@ -171,7 +194,6 @@ pub enum Error {
         key: String,
     },
     /// A file or a directory could not be used.
-    #[error("cannot {action} {path}: {source}{}", remedy(source))]
     File {
         /// What was to be done.
         action: &'static str,
@@ -181,22 +203,15 @@ pub enum Error {
         source: Arc<std::io::Error>,
     },
     /// The query engine said no.
-    #[error("{}", said(.0))]
     Engine(Arc<DataFusionError>),
     /// The query engine said no to an operator.
-    #[error("{operator}: {}", said(cause))]
     Operator {
         /// The operator with the place in the program that built it.
         operator: Operator,
         /// What the engine said.
-        #[source]
         cause: Arc<DataFusionError>,
     },
     /// A record is larger than what workers of a cluster send to each other.
-    #[error(
-        "a record of {bytes} bytes for stream `{stream}` is too large: on a cluster a record has {most} bytes at most; \
-         cut it into several"
-    )]
     TooLarge {
         /// The stream that it was for.
         stream: String,
@@ -206,8 +221,146 @@ pub enum Error {
         most: usize,
     },
     /// The context has stopped (or was never started).
-    #[error("the stream context is not running")]
     NotRunning,
+    /// What cannot be, unless this library has a mistake.
+    Internal {
+        /// What was seen.
+        message: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config { setting, message } => write!(f, "setting `{setting}`: {message}"),
+            Error::Locked { path, message } => write!(f, "{path} is {message}"),
+            Error::LostDirectory { path } => write!(
+                f,
+                "{path} was removed, renamed or taken by another process while its program ran; nothing that came later \
+                 was acknowledged: put it back, and start one process of the program"
+            ),
+            Error::OtherProgram { message } => {
+                write!(
+                    f,
+                    "checkpoint directory: it is of another program: {message}"
+                )
+            }
+            Error::Checkpoints { message } => write!(f, "checkpoints: {message}"),
+            Error::LostState { message } => f.write_str(message),
+            Error::NoMaster {
+                master,
+                waited,
+                reason,
+            } => write!(
+                f,
+                "no master at {master} for {waited:?}: {reason}; start one there with `master --listen {master}`, or \
+                 give another address"
+            ),
+            Error::Refused { master, reason } => {
+                write!(f, "{master} refuses this worker: {reason}")
+            }
+            Error::Thread { what, source } => write!(
+                f,
+                "cannot start {what}: {source}; allow this process more threads and memory, or have it use fewer"
+            ),
+            Error::Graph { operator, message } | Error::Record { operator, message } => {
+                write!(f, "{operator}: {message}")
+            }
+            Error::Schema {
+                what,
+                expected,
+                found,
+            } => write!(f, "{what}: expected {expected}, found {found}"),
+            Error::Listen { address, source } => write!(
+                f,
+                "cannot listen on {address}: {source}; choose another port, or 0 for a free one"
+            ),
+            Error::Source { stream, cause } => {
+                write!(f, "source of stream `{stream}` failed: {cause}")
+            }
+            Error::Panic { operator, message } => {
+                write!(f, "panic in the closure of {operator}: {message}")
+            }
+            Error::Batch {
+                batch,
+                attempts,
+                stage,
+                cause,
+            } => write!(
+                f,
+                "batch {batch} failed after {attempts} attempt(s) in {stage}: {}{}",
+                beside_its_place(cause),
+                what_to_do(cause)
+            ),
+            Error::Task {
+                worker,
+                task,
+                cause,
+            } => write!(f, "{cause} (task {task} at {worker})"),
+            Error::Sink { output, cause } => write!(f, "output {output}: {cause}"),
+            Error::LostBlock { block } => write!(f, "block {block} is not held"),
+            Error::Bytes { what, message } => write!(f, "bytes of {what}: {message}"),
+            Error::Version {
+                asked,
+                oldest,
+                newest,
+            } => write!(
+                f,
+                "version {asked} of a state cannot be read: it has those from {} to {}",
+                bound(oldest),
+                bound(newest)
+            ),
+            Error::Gap { batch, on, version } => write!(
+                f,
+                "changes of batch {batch} are for version {}, and the state has {}; install those between, or all anew",
+                bound(on),
+                bound(version)
+            ),
+            Error::Duplicate { batch, key } => write!(
+                f,
+                "changes of batch {batch} have key ({key}) twice; give each key one row, or delete it"
+            ),
+            Error::File {
+                action,
+                path,
+                source,
+            } => write!(f, "cannot {action} {path}: {source}{}", remedy(source)),
+            Error::Engine(cause) => f.write_str(&said(cause)),
+            Error::Operator { operator, cause } => write!(f, "{operator}: {}", said(cause)),
+            Error::TooLarge {
+                stream,
+                bytes,
+                most,
+            } => write!(
+                f,
+                "a record of {bytes} bytes for stream `{stream}` is too large: on a cluster a record has {most} bytes \
+                 at most; cut it into several"
+            ),
+            Error::NotRunning => f.write_str("the stream context is not running"),
+            Error::Internal { message } => {
+                write!(
+                    f,
+                    "{message}; this is a mistake in dstreams, please report it"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Listen { source, .. }
+            | Error::File { source, .. }
+            | Error::Thread { source, .. } => source.source(),
+            Error::Source { cause, .. }
+            | Error::Sink { cause, .. }
+            | Error::Batch { cause, .. } => cause.source(),
+            Error::Task { cause, .. } => cause.source(),
+            Error::Engine(cause) | Error::Operator { cause, .. } => unsaid(cause),
+            _ => None,
+        }
+    }
 }
 
 impl Error {
@@ -217,6 +370,21 @@ impl Error {
             action,
             path: path.display().to_string(),
             source: Arc::new(source),
+        }
+    }
+
+    /// What cannot be.
+    #[doc(hidden)]
+    pub fn internal(message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error::Internal { message }
+    }
+
+    /// A thread that did not end its work: it panicked, or the program ends.
+    pub(crate) fn of_thread(ended: tokio::task::JoinError) -> Error {
+        match ended.is_panic() {
+            true => Error::internal(format!("a thread of the program ended: {ended}")),
+            false => Error::NotRunning,
         }
     }
 
@@ -314,6 +482,24 @@ pub fn said(error: &DataFusionError) -> String {
     }
 }
 
+/// What an error of the query engine was caused by, beyond what [`said`] says of it.
+fn unsaid(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)> {
+    use std::error::Error;
+    match error {
+        DataFusionError::IoError(error) => error.source(),
+        DataFusionError::External(error) => error.source(),
+        DataFusionError::Diagnostic(_, error) | DataFusionError::Context(_, error) => unsaid(error),
+        DataFusionError::Shared(error) => unsaid(error),
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::ExternalError(error) => error.source(),
+            ArrowError::IoError(_, error) => error.source(),
+            _ => None,
+        },
+        // The engine's own text quotes what is below.
+        _ => None,
+    }
+}
+
 /// Why a batch failed, without the operator or output, which the message names before.
 fn beside_its_place(cause: &Cause) -> String {
     match cause.downcast_ref::<Error>() {
@@ -370,8 +556,8 @@ impl From<Error> for DataFusionError {
     }
 }
 
-impl From<datafusion::arrow::error::ArrowError> for Error {
-    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
         Error::from(DataFusionError::from(error))
     }
 }
@@ -404,7 +590,6 @@ impl fmt::Display for Operator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::arrow::error::ArrowError;
 
     fn operator() -> Operator {
         Operator {
@@ -491,5 +676,106 @@ mod tests {
             "{text}"
         );
         assert!(batch(Error::NotRunning).ends_with("the stream context is not running"));
+    }
+
+    /// An error with a cause of its own, which its text leaves to printers of chains.
+    #[derive(Debug)]
+    struct Outer(Inner);
+
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the outer cause")
+        }
+    }
+
+    impl std::error::Error for Outer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[derive(Debug)]
+    struct Inner;
+
+    impl fmt::Display for Inner {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the inner cause")
+        }
+    }
+
+    impl std::error::Error for Inner {}
+
+    /// What a program prints that prints an error and what caused it.
+    fn chain(error: &dyn std::error::Error) -> Vec<String> {
+        let first: Option<&dyn std::error::Error> = Some(error);
+        std::iter::successors(first, |error| error.source())
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_chain_of_causes_says_each_once() {
+        let io = || Arc::new(std::io::Error::other(Outer(Inner)));
+        let cause = || -> Cause { Arc::new(Outer(Inner)) };
+        let (stream, address) = (String::from("lines"), String::from("127.0.0.1:1"));
+        let sink = Error::Sink {
+            output: "counts".into(),
+            cause: cause(),
+        };
+        let in_task = |cause: Error| Error::Task {
+            worker: "worker-3".into(),
+            task: 2,
+            cause: Box::new(cause),
+        };
+        let in_batch = |cause: Error| Error::Batch {
+            batch: BatchTime(300),
+            attempts: 1,
+            stage: cause.place(),
+            cause: Arc::new(cause),
+        };
+        let external = || DataFusionError::External(Box::new(Outer(Inner)));
+        let arrow = ArrowError::from_external_error(Box::new(Outer(Inner)));
+        let arrow = DataFusionError::ArrowError(Box::new(arrow), None);
+        let read = DataFusionError::IoError(std::io::Error::other(Outer(Inner)));
+        for error in [
+            Error::Listen {
+                address,
+                source: io(),
+            },
+            Error::Source {
+                stream,
+                cause: cause(),
+            },
+            Error::Thread {
+                what: "a thread",
+                source: io(),
+            },
+            Error::file("read", Path::new("/x"), std::io::Error::other(Outer(Inner))),
+            Error::Engine(Arc::new(external())),
+            Error::Engine(Arc::new(DataFusionError::Shared(Arc::new(external())))),
+            of_engine(external().context("select")),
+            of_engine(arrow),
+            of_engine(read),
+            in_task(of_engine(external())),
+            in_batch(of_engine(external())),
+            in_batch(in_task(of_engine(external()))),
+            in_batch(sink.clone()),
+            sink,
+        ] {
+            let texts = chain(&error);
+            let all = texts.join("\n");
+            assert_eq!(
+                all.matches("the outer cause").count(),
+                1,
+                "{error:?}: {all}"
+            );
+            assert_eq!(
+                all.matches("the inner cause").count(),
+                1,
+                "{error:?}: {all}"
+            );
+            assert!(texts[0].contains("the outer cause"), "{all}");
+        }
+        assert_eq!(chain(&Error::NotRunning).len(), 1);
     }
 }

@@ -119,10 +119,10 @@ async fn a_cluster_that_gets_no_worker_is_given_up_with_the_masters_words() {
         *directory.unavailable.lock().unwrap() = words;
         let before = directory.asked();
         let error = one_line(master.address).await.unwrap_err();
-        let Error::GaveUp { source, tries, .. } = &error else {
+        let Error::GaveUp { cause, tries, .. } = &error else {
             panic!("{error:?}")
         };
-        assert!(matches!(**source, Error::NoWorker { .. }), "{source:?}");
+        assert!(matches!(**cause, Error::NoWorker { .. }), "{cause:?}");
         assert_eq!((*tries, directory.asked() - before), (4, 4));
         let text = error.to_string();
         let wanted = [expected, &master.address.to_string(), "\"lines\""];

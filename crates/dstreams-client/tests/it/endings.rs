@@ -79,7 +79,7 @@ async fn a_server_that_stays_away_is_given_up_with_what_was_safe() {
     let Error::GaveUp {
         tries,
         tally,
-        source,
+        cause,
         ..
     } = &error
     else {
@@ -87,7 +87,7 @@ async fn a_server_that_stays_away_is_given_up_with_what_was_safe() {
     };
     assert_eq!((tally.acknowledged, tally.unacknowledged), (10, 1));
     assert_eq!(*tries, 4, "three more after the first");
-    assert!(source.is_retryable(), "{source:?}");
+    assert!(cause.is_retryable(), "{cause:?}");
     assert_eq!(error.outcome(), Outcome::Unknown);
 }
 
@@ -153,10 +153,10 @@ async fn a_server_that_never_acknowledges_is_left() {
     store.forgets.store(true, Relaxed);
     lines.send("never").await.unwrap();
     let error = lines.finish().await.unwrap_err();
-    let Error::GaveUp { source, tally, .. } = &error else {
+    let Error::GaveUp { cause, tally, .. } = &error else {
         panic!("{error:?}")
     };
-    assert!(matches!(**source, Error::NoAck { .. }), "{source:?}");
+    assert!(matches!(**cause, Error::NoAck { .. }), "{cause:?}");
     assert_eq!((tally.acknowledged, tally.unacknowledged), (1, 1));
 }
 

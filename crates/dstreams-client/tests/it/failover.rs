@@ -191,10 +191,10 @@ async fn known_workers_are_tried_unless_the_master_says_that_there_is_none() {
     proxy.retarget(Some(worker.address));
     lines.send("two").await.unwrap();
     let error = lines.finish().await.unwrap_err();
-    let Error::GaveUp { source, tally, .. } = &error else {
+    let Error::GaveUp { cause, tally, .. } = &error else {
         panic!("{error:?}")
     };
-    assert!(matches!(**source, Error::NoWorker { .. }), "{source:?}");
+    assert!(matches!(**cause, Error::NoWorker { .. }), "{cause:?}");
     assert_eq!((tally.acknowledged, tally.unacknowledged), (1, 1));
     assert_eq!(error.outcome(), Outcome::Unknown);
     assert_eq!(worker.local.opened.load(Relaxed), 2);

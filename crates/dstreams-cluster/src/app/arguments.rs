@@ -30,9 +30,9 @@ impl Secret {
     pub fn read(&self) -> Result<Option<String>, Error> {
         let (place, text) = match &self.token_file {
             Some(file) => {
-                let text = std::fs::read_to_string(file).map_err(|source| Error::TokenFile {
+                let text = std::fs::read_to_string(file).map_err(|cause| Error::TokenFile {
                     file: file.clone(),
-                    source,
+                    cause,
                 })?;
                 (file.display().to_string(), text)
             }

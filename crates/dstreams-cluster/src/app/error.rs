@@ -1,4 +1,4 @@
-//! What can go wrong in a role, beside the program itself.
+//! What can go wrong in a role, beside the program itself. Texts say their causes, as those of [`dstreams::Error`] do.
 
 use std::io;
 use std::path::PathBuf;
@@ -38,12 +38,12 @@ pub enum Error {
         reason: String,
     },
     /// The secret cannot be read.
-    #[error("cannot read the token from {file}: {source}")]
+    #[error("cannot read the token from {file}: {cause}")]
     TokenFile {
         /// The file as given.
         file: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The secret cannot be one.
     #[error(

@@ -320,8 +320,7 @@ impl Hub {
     pub(super) fn lost_more(&self, state: &mut HubState, what: impl FnOnce() -> String) {
         if self.durable.get().is_some() {
             let what = what();
-            let error = Error::Config {
-                setting: "copies",
+            let error = Error::LostState {
                 message: format!(
                     "{what} gone with the workers that held them: more were lost at once than the copies bear; \
                      start the master again, it goes on with what they wrote to the directory of the program"
@@ -387,8 +386,7 @@ impl HubState {
 }
 
 pub(super) fn lost_state(partition: u32) -> Error {
-    Error::Config {
-        setting: "copies",
+    Error::LostState {
         message: format!(
             "the state of partition {partition} is gone with the workers that held it: \
              the holder and its standby were lost before another one had a copy"

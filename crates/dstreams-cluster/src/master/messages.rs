@@ -108,10 +108,8 @@ impl Hub {
             }
             ToMaster::RestoreFailed { partition, message } => {
                 tracing::error!(worker = %id, partition, message, "state was not restored");
-                let error = dstreams::Error::Config {
-                    setting: "checkpoint directory",
-                    message: format!("state could not be made from it: {message}"),
-                };
+                let message = format!("state could not be made from one: {message}");
+                let error = dstreams::Error::Checkpoints { message };
                 self.break_off(&mut self.lock(), error);
                 self.changed();
             }

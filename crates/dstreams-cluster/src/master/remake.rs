@@ -73,7 +73,7 @@ impl Remote {
         self.store.forget(&blocks);
         made?;
         let now = std::mem::replace(&mut *self.committed_mut(), before);
-        if now.filter(|batch| batch.0 > 0) != before {
+        if now.filter(|batch| batch.millis() > 0) != before {
             return Err(Error::Bytes {
                 what: "the journal".into(),
                 message: format!("they end with {now:?}, and {before:?} took effect"),
@@ -96,12 +96,11 @@ impl Remote {
                 }
             }
         }
-        Err(Error::Config {
-            setting: "workers",
-            message: format!(
-                "a worker was lost each of the {ROUNDS} times that the state was made again"
-            ),
-        })
+        let message = format!(
+            "a worker was lost each of the {ROUNDS} times that the state was made again; see to the workers, then start \
+             the master again"
+        );
+        Err(Error::LostState { message })
     }
 
     async fn run_since(&self, from: &Earlier) -> Result<()> {

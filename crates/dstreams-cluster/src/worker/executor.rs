@@ -12,6 +12,7 @@ use ballista_executor::ArrowFlightServerProvider;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 use ballista_executor::executor_server::TERMINATING;
 use ballista_executor::flight_service::BallistaFlightService;
+use datafusion::error::DataFusionError;
 use dstreams::internal::{Acceptor, say_reachable};
 use dstreams::{Error, Result};
 use tonic::transport::Server;
@@ -165,9 +166,9 @@ pub async fn run(
         ..Default::default()
     };
     let ended = start_executor_process(Arc::new(config)).await;
-    ended.map_err(|error| Error::Config {
-        setting: "engine",
-        message: format!("the executor ended: {error}"),
+    ended.map_err(|error| {
+        let message = format!("the executor ended: {error}");
+        Error::Engine(Arc::new(DataFusionError::Execution(message)))
     })
 }
 

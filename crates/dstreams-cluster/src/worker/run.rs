@@ -150,9 +150,9 @@ pub fn run(
             .enable_all()
             .thread_name("dstreams-worker")
             .build();
-        let runtime = runtime.map_err(|error| Error::Config {
-            setting: "threads",
-            message: format!("the worker's threads cannot be started: {error}"),
+        let runtime = runtime.map_err(|error| Error::Thread {
+            what: "the threads of the worker",
+            source: Arc::new(error),
         })?;
         let mut welcome = || {
             had_joined = true;
@@ -170,13 +170,10 @@ pub fn run(
             tracing::warn!(reason, "the link to the master broke; joining again");
         }
         if trying.elapsed() >= options.retry {
-            let (master, waited) = (&options.master, options.retry);
-            return Err(Error::Config {
-                setting: "master",
-                message: format!(
-                    "no master at {master} for {waited:?}: {reason}; \
-                     start one there with `master --listen {master}`, or give another address"
-                ),
+            return Err(Error::NoMaster {
+                master: options.master.clone(),
+                waited: options.retry,
+                reason,
             });
         }
         std::thread::sleep(AGAIN);
@@ -348,9 +345,9 @@ async fn keep_executing<F: Future<Output = Result<()>>>(run: impl Fn() -> F) -> 
 }
 
 fn refused(master: &str, reason: &str) -> Error {
-    Error::Config {
-        setting: "master",
-        message: format!("{master} refuses this worker: {reason}"),
+    Error::Refused {
+        master: master.to_owned(),
+        reason: reason.to_owned(),
     }
 }
 

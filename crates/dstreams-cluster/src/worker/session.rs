@@ -150,7 +150,8 @@ impl Epoch {
             self.inputs.get(at),
             lock(&self.sources).get_mut(at).and_then(Option::take),
         ) else {
-            return Err(dstreams::Error::NotRunning);
+            let what = format!("input {input} is received twice, or not one of the program");
+            return Err(dstreams::Error::internal(what));
         };
         if let SourcePlacement::Everywhere(clients) = source.place() {
             self.embed(clients)?;

@@ -206,7 +206,10 @@ async fn restore(
     // Of each, the bytes of a file are in memory beside its state.
     static AT_ONCE: Semaphore = Semaphore::const_new(READ_AT_ONCE);
     let _turn = AT_ONCE.acquire().await;
-    let store = checkpoints.ok_or(dstreams::Error::NotRunning)?.clone();
+    let store = checkpoints.ok_or_else(|| {
+        dstreams::Error::internal("state is to be restored, and the program is kept nowhere")
+    })?;
+    let store = store.clone();
     let (site, partition) = (Arc::clone(site), partition as usize);
     blocking(move |runtime| {
         site.states.clear(partition)?;

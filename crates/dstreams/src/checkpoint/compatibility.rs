@@ -156,10 +156,7 @@ impl Program {
 }
 
 fn not_ours(message: String) -> Error {
-    Error::Config {
-        setting: "checkpoints",
-        message,
-    }
+    Error::Checkpoints { message }
 }
 
 impl Manifest {
@@ -238,11 +235,8 @@ impl Manifest {
     }
 }
 
-fn refused(why: String) -> Error {
-    Error::Config {
-        setting: "checkpoint directory",
-        message: format!("it is of another program: {why}"),
-    }
+fn refused(message: String) -> Error {
+    Error::OtherProgram { message }
 }
 
 #[cfg(test)]

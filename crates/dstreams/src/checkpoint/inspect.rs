@@ -125,10 +125,11 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     let state = newest.as_ref().map(Manifest::batch);
     let found = look(dir)?;
     if newest.is_none() && found.last.is_none() {
-        return Err(Error::Config {
-            setting: "checkpoint directory",
-            message: format!("{} has neither a checkpoint nor a journal", dir.display()),
-        });
+        let message = format!(
+            "{} has neither a checkpoint nor a journal; give the directory that a program is kept in",
+            dir.display()
+        );
+        return Err(Error::Checkpoints { message });
     }
     let mut journal = JournalInfo {
         torn: found.torn,
@@ -153,7 +154,11 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     }
     journal.processes = processes.len();
     let later = |batch: &&BatchTime| Some(**batch) > state;
-    journal.cut = cut.iter().filter(later).map(|batch| batch.0).collect();
+    journal.cut = cut
+        .iter()
+        .filter(later)
+        .map(|batch| batch.millis())
+        .collect();
     journal.committed = committed.iter().filter(later).count();
     let checkpoint = newest.map(|manifest| CheckpointInfo {
         batch: manifest.batch,

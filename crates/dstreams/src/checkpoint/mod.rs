@@ -293,10 +293,7 @@ impl Durable {
                 "{path} is there already: another program writes its checkpoints to the same place"
             ),
         };
-        Err(Error::Config {
-            setting: "checkpoints",
-            message,
-        })
+        Err(Error::Checkpoints { message })
     }
 
     /// Parts of a source are no more, and never come again.

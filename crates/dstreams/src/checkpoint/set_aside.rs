@@ -179,8 +179,8 @@ async fn write(
 ) -> Result<PathBuf> {
     let failed = dir.join(FAILED);
     let (hidden, path) = (
-        failed.join(format!(".{BATCH}{}", batch.0)),
-        failed.join(format!("{BATCH}{}", batch.0)),
+        failed.join(format!(".{BATCH}{}", batch.millis())),
+        failed.join(format!("{BATCH}{}", batch.millis())),
     );
     let remove = |path: &Path| match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -201,7 +201,12 @@ async fn write(
     };
     put(HEADER)?;
     while let Some((input, block)) = blocks.try_next().await? {
-        let schema = schemas.get(input as usize).ok_or(Error::NotRunning)?;
+        let schema = schemas.get(input as usize);
+        let schema = schema.ok_or_else(|| {
+            Error::internal(format!(
+                "a block is of input {input}, which the program does not have"
+            ))
+        })?;
         let bytes = block.to_bytes(schema)?.into();
         let entry = JournalEntry::SealedBlock { input, bytes }.to_pieces();
         let entry = entry.whole();
@@ -225,7 +230,7 @@ async fn write(
 
 /// The records of a batch that was set aside in a directory.
 pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Blocks> {
-    let path = dir.join(FAILED).join(format!("{BATCH}{}", batch.0));
+    let path = dir.join(FAILED).join(format!("{BATCH}{}", batch.millis()));
     let path = path.join("blocks");
     let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
     let wrong = |at: usize, message: &str| Error::Bytes {

@@ -116,7 +116,7 @@ pub fn write(
             from: files.bytes.len() as u64,
             bytes: 0,
             xxh3: 0,
-            version: taken.version.0,
+            version: taken.version.millis(),
             whole: taken.on.is_none(),
             more: false,
         });
@@ -203,7 +203,7 @@ pub(super) async fn write_offsets(
         from: 0,
         bytes: bytes.len() as u64,
         xxh3: xxh3_64(&bytes),
-        version: plan.batch.0,
+        version: plan.batch.millis(),
         whole,
         more: false,
     };
@@ -249,7 +249,7 @@ impl Manifest {
     /// The manifest after this one, with what was written.
     pub fn next(mut self, plan: &CheckpointPlan, written: Vec<WrittenFile>) -> Result<Self> {
         self.number = plan.number;
-        self.batch = plan.batch.0;
+        self.batch = plan.batch.millis();
         self.incarnation = plan.incarnation;
         for WrittenFile { name, parts } in written {
             let file = self.files.len();
@@ -318,7 +318,7 @@ pub async fn on_disk<T: Send + 'static>(
 ) -> Result<T> {
     let runtime = tokio::runtime::Handle::current();
     let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
-    done.unwrap_or(Err(Error::NotRunning))
+    done.unwrap_or_else(|ended| Err(Error::of_thread(ended)))
 }
 
 /// The same for work that is not a future.
@@ -327,7 +327,7 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let runtime = Handle::current();
     let done = tokio::task::spawn_blocking(move || work(&runtime)).await;
-    done.unwrap_or(Err(Error::NotRunning))
+    done.unwrap_or_else(|ended| Err(Error::of_thread(ended)))
 }
 
 /// Takes a partition of all states from a checkpoint, file by file; they must be empty. Blocks.

@@ -118,7 +118,7 @@ impl Outputs {
             Some((Output::Sink(sink), operator, _)) => {
                 guard(operator, sink.prepare(batch, partition, rows)).await
             }
-            _ => Err(Error::NotRunning),
+            _ => Err(Error::internal(format!("output {output} is no sink"))),
         }
     }
 }

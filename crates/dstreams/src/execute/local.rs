@@ -34,9 +34,9 @@ impl LocalEngine {
             .thread_name("dstreams-task")
             .enable_all()
             .build();
-        let threads = threads.map_err(|error| Error::Config {
-            setting: "threads",
-            message: format!("{} threads cannot be started: {error}", config.threads),
+        let threads = threads.map_err(|error| Error::Thread {
+            what: "the threads for tasks (`threads`)",
+            source: Arc::new(error),
         })?;
         Ok(LocalEngine {
             threads: Some(threads),
@@ -71,7 +71,7 @@ impl LocalEngine {
         for step in &job.template.steps {
             match step {
                 Step::Run(stage) => {
-                    if job.batch.0.is_multiple_of(stage.slide_ms) {
+                    if job.batch.is_multiple_of(stage.slide_ms) {
                         let rows = self.stage(stage, &context, job.batch).await?;
                         datasets.set(stage.into, rows);
                     }
@@ -80,7 +80,7 @@ impl LocalEngine {
             }
         }
         let outputs = job.template.outputs.iter();
-        let due = |slide: &u64| job.batch.0.is_multiple_of(*slide);
+        let due = |slide: &u64| job.batch.is_multiple_of(*slide);
         Ok(JobOutput(
             outputs
                 .map(|(slot, slide)| datasets.get(*slot).filter(|_| due(slide)).cloned())
@@ -92,7 +92,7 @@ impl LocalEngine {
         let config = self.config.clone().with_extension(Arc::clone(datasets));
         Arc::new(TaskContext::new(
             None,
-            batch.0.to_string(),
+            batch.millis().to_string(),
             config,
             HashMap::new(),
             HashMap::new(),
@@ -129,7 +129,7 @@ impl LocalEngine {
         }
         let mut order: Vec<usize> = (0..stage.tasks).collect();
         if let Some(seed) = self.shuffle {
-            shuffle(&mut order, seed ^ batch.0);
+            shuffle(&mut order, seed ^ batch.millis());
         }
         let mut running = Vec::new();
         for partition in order {
@@ -147,7 +147,7 @@ impl LocalEngine {
         let Some(delta) = datasets.get(step.from) else {
             return Ok(());
         };
-        let read = job.batch.0.is_multiple_of(step.slide_ms);
+        let read = job.batch.is_multiple_of(step.slide_ms);
         let mut running = Vec::new();
         for partition in 0..job.installs.partitions(step.state) {
             let (installs, delta) = (Arc::clone(&job.installs), Arc::clone(delta));

@@ -37,12 +37,11 @@ impl DirLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Config {
-                    setting: "checkpoint directory",
-                    message: format!(
-                        "{} is used by another process; stop it, or give each program a directory of its own",
-                        dir.display()
-                    ),
+                let message =
+                    "used by another process; stop it, or give each program a directory of its own";
+                return Err(Error::Locked {
+                    path: dir.display().to_string(),
+                    message: message.into(),
                 });
             }
             Err(TryLockError::Error(error)) => return Err(Error::file("lock", &path, error)),
@@ -127,13 +126,8 @@ impl Owner {
     pub fn check(&self) -> Result<()> {
         match self.is_there()? {
             true => Ok(()),
-            false => Err(Error::Config {
-                setting: "checkpoint directory",
-                message: format!(
-                    "{} was removed, renamed or taken by another process while its program ran; nothing that came \
-                     later was acknowledged: put it back, and start one process of the program",
-                    self.dir.display()
-                ),
+            false => Err(Error::LostDirectory {
+                path: self.dir.display().to_string(),
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use tokio::sync::watch;
 
@@ -116,9 +116,9 @@ impl Journal {
                 };
                 writer.run(&queue);
             })
-            .map_err(|error| Error::Config {
-                setting: "threads",
-                message: format!("the journal's thread cannot be started: {error}"),
+            .map_err(|error| Error::Thread {
+                what: "the thread of the journal",
+                source: Arc::new(error),
             })?;
         Ok(Journal {
             queue: Mutex::new(WriteQueue {

@@ -45,7 +45,7 @@ impl StreamContext {
             let rows = rows.into_iter().map(|rows| rows.map(Dataset::Rows));
             let called = move || outputs.call(batch, rows.collect());
             let called = tokio::task::spawn_blocking(called).await;
-            called.map_err(|_| Error::NotRunning)?
+            called.map_err(Error::of_thread)?
         };
         run.await.map_err(|cause: Error| Error::Batch {
             batch,

@@ -23,7 +23,9 @@ impl Master {
         let (schemas, messages) = (self.schemas.clone(), self.messages.clone());
         tokio::spawn(async move {
             let done = async {
-                let durable = durable.ok_or(Error::NotRunning)?;
+                let durable = durable.ok_or_else(|| {
+                    Error::internal("a batch is to be set aside, and there is no directory")
+                })?;
                 point("aside:begins");
                 let holders = Arc::clone(&workers);
                 let blocks = stream::iter(metas).then(move |meta| {

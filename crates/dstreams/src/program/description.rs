@@ -128,7 +128,9 @@ impl Description {
         lock: DirLock,
         partitions: usize,
     ) -> Result<(Arc<Durable>, Restored)> {
-        let kept = self.kept.as_ref().ok_or(Error::NotRunning)?;
+        let kept = self.kept.as_ref();
+        let kept =
+            kept.ok_or_else(|| Error::internal("a program without a directory is restored"))?;
         let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
         let every = u64::from(self.config.checkpoint_every);
         let (program, states) = self.program(partitions)?;

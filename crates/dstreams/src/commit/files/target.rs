@@ -75,13 +75,11 @@ impl Target {
             false => None,
         };
         let Some(file) = taken else {
-            let directory = self.directory.display();
-            return Err(Error::Config {
-                setting: "output directory",
-                message: format!(
-                    "{directory} is written to by another output, of this program or of another process; give each a \
-                     directory of its own"
-                ),
+            return Err(Error::Locked {
+                path: self.directory.display().to_string(),
+                message: "written to by another output, of this program or of another process; give each a directory of \
+                          its own"
+                    .into(),
             });
         };
         let known = self.look()?;
@@ -187,7 +185,9 @@ impl Target {
 
     /// Makes the batch appear. If it cannot, and it is there, whoever was faster has committed it.
     fn publish(&self, batch: BatchTime, names: &[(usize, &str)]) -> Result<()> {
-        let visible = self.directory.join(format!("{BATCH}{:013}", batch.0));
+        let visible = self
+            .directory
+            .join(format!("{BATCH}{:013}", batch.millis()));
         let gathered = self.gather(batch, names);
         let renamed = gathered.and_then(|gathered| self.disk.rename(&gathered, &visible));
         if renamed.is_err() && committed(&visible).is_none() {
@@ -201,7 +201,7 @@ impl Target {
         let attempts = self.directory.join(ATTEMPTS);
         let all: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
         let hash = xxh3_64(all.join("\n").as_bytes());
-        let gathered = attempts.join(format!("{:013}-{hash:016x}", batch.0));
+        let gathered = attempts.join(format!("{:013}-{hash:016x}", batch.millis()));
         self.disk.add_dir(&gathered)?;
         for (partition, name) in names {
             let (from, to) = (attempts.join(name), gathered.join(self.part(*partition)));
@@ -238,7 +238,7 @@ impl Target {
 
 /// What the name of each attempt at a partition begins with.
 fn start_of(batch: BatchTime, partition: usize) -> String {
-    format!("{:013}-{partition:05}-", batch.0)
+    format!("{:013}-{partition:05}-", batch.millis())
 }
 
 /// The batch that a file or a directory of attempts is of.
