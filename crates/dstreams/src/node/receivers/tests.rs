@@ -131,7 +131,7 @@ async fn a_program_that_has_ended_frees_its_intakes() {
         match ctx.unwrap().start().await {
             Ok(running) => {
                 assert!(opens);
-                running.stop(true, None).await.unwrap();
+                running.stop().await.unwrap();
             }
             Err(error) => assert!(!opens, "{error}"),
         }
