@@ -1,6 +1,6 @@
-//! [`Config`]: the interval and the bound of every wait and retry the controller decides on.
+//! [`Config`]: the interval, and the bounds of every wait and retry that the controller decides.
 //!
-//! Each field has its unit and the reason for its default. A bound of zero counts as one.
+//! Each field states its unit and the reason for its default. A bound of zero counts as one.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,34 +10,34 @@ use thiserror::Error;
 pub struct Config {
     /// Length of an interval, milliseconds, at least 1. Batch times are its multiples since the Unix epoch.
     pub interval_ms: u64,
-    /// Tries of one batch: runs, and apart from them commits of the run that finished. Default 4, as many as
-    /// Spark gives a task: three in a row is no longer bad luck with one worker.
+    /// Attempts per batch: runs, and separately commits of the run that finished. Default 4, as many as Spark gives
+    /// a task: three failures in a row are no longer bad luck with one worker.
     pub max_attempts: u32,
-    /// Batches that may be set aside when they failed for good, those of earlier processes included; the next one that
-    /// fails is given up. Default 0, none. Where it is not 0, one bad record does not end the program; the bound is for
-    /// the program that fails on every batch.
+    /// Batches that may be set aside after failing for good, those of earlier processes included; the next failure
+    /// is given up. Default 0, none. Otherwise one bad record does not end the program; the bound is for a program
+    /// that fails on every batch.
     pub max_set_aside: u32,
-    /// Batches that run at once. Default 1. They take effect in their order all the same; with 2, what a batch does
-    /// before it needs the state of the one before is done while that finishes.
+    /// Batches that run concurrently. Default 1. They still take effect in order; with 2, a batch does the work
+    /// that needs no earlier state while the one before finishes.
     pub max_running: usize,
     /// How long a cut waits for the receivers' reports, milliseconds since its `Seal`. Default half the interval
-    /// (at least 1): a silent receiver delays batches, but never so that they fall further and further behind.
-    /// A report that comes later is not lost, its blocks go into the next cut.
+    /// (at least 1): a silent receiver delays batches, but never makes them fall further and further behind. A late
+    /// report is not lost; its blocks go into the next cut.
     pub report_timeout_ms: u64,
-    /// How long sources may take to end in a graceful stop without a deadline, milliseconds since the last `Seal`; with
-    /// one, half the time that is left. Then `Hurry` is given. Default 30 000: as long as the long polls of brokers, and
-    /// no source holds up a stop for ever.
+    /// How long sources may take to end in a graceful stop without a deadline, milliseconds since the last `Seal`;
+    /// with one, half the remaining time. Then `Hurry` is given. Default 30 000: as long as brokers' long polls,
+    /// and no source delays a stop indefinitely.
     pub source_timeout_ms: u64,
-    /// How long the last cut of a graceful stop waits for reports after that, milliseconds; not less than
-    /// `report_timeout_ms`. Default 10 000: there is no next cut to take a late report, so patience here is what
-    /// keeps its blocks, yet a receiver that died silently must not hold up the stop for ever.
+    /// How long the last cut of a graceful stop then waits for reports, milliseconds; not less than
+    /// `report_timeout_ms`. Default 10 000: no later cut can take a late report, so this wait saves its blocks, yet
+    /// a receiver that died silently must not delay the stop indefinitely.
     pub final_report_timeout_ms: u64,
-    /// Overdue reports that are remembered, so that the last cut can wait for them. Default 1 024, some 16 KiB:
-    /// a receiver that is silent for ever owes one more at each batch; the oldest are given up.
+    /// Overdue reports that are remembered, so that the last cut can wait for them. Default 1 024, some 16 KiB: a
+    /// permanently silent receiver adds one per batch; the oldest are dropped.
     pub max_owed_reports: usize,
-    /// Batches without blocks that wait to be run; while they are so many, no boundary is sealed. Default 16: after a
-    /// long downtime, or while a batch is tried again for long, intervals wait on the clock and not in memory, and a
-    /// stop has a few of them to finish. Batches with blocks are bounded by the memory for these.
+    /// Empty batches that may wait to run; at the bound, no boundary is sealed. Default 16: after a long downtime,
+    /// or during long retries, intervals wait on the clock instead of in memory, and a stop has only a few of them
+    /// to finish. Batches with blocks are bounded by the memory for blocks.
     pub max_empty_waiting: usize,
 }
 

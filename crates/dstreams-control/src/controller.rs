@@ -1,15 +1,15 @@
 //! [`Controller`]: takes an event, returns commands.
 //!
-//! A step has three parts: take the event, advance whatever the new state and time allow (cut, seal, run, stop), and
-//! ask to be woken. [`Intake`] decides up to the cut, [`Pipeline`] from there on; here is what joins them, and the
-//! stop.
+//! A step has three parts: take the event, advance as far as the new state and time allow (cut, seal, run, stop),
+//! and ask to be woken. [`Intake`] decides up to the cut, [`Pipeline`] from there on; this module joins them and
+//! handles the stop.
 
 use crate::elapsed::Elapsed;
 use crate::intake::Intake;
 use crate::pipeline::{Failure, Pipeline};
 use crate::{BatchTime, Command, Config, Event, ReceiverId, Restored, State, Timestamp};
 
-/// The decisions of the master as a pure state machine. See the [crate's page](crate).
+/// The master's decisions as a pure state machine. See the [crate's page](crate).
 #[derive(Debug)]
 pub struct Controller {
     config: Config,
@@ -17,7 +17,7 @@ pub struct Controller {
     elapsed: Elapsed,
     intake: Intake,
     pipeline: Pipeline,
-    /// Stop then at the latest (elapsed microseconds).
+    /// Latest end of the stop (elapsed microseconds).
     deadline: Option<u64>,
     receivers_closed: bool,
     last_wake: Option<Timestamp>,
@@ -39,9 +39,8 @@ impl Controller {
         }
     }
 
-    /// A controller that goes on where an earlier one ended. `Cut` was given for what is pending, and is not again;
-    /// it is run and committed as any batch is, which may have been done before: the effect of a commit that the
-    /// journal does not know of may be there.
+    /// A controller that resumes after an earlier one. Pending batches have their `Cut` already; they are run and
+    /// committed like any other. Their effect may already be there, if the journal lacks the commit.
     #[must_use]
     pub fn restored(config: Config, restored: Restored) -> Self {
         let mut it = Self::new(config);
@@ -50,7 +49,7 @@ impl Controller {
         it.pipeline
             .go_on_after(restored.last_committed, restored.set_aside_before);
         for (batch, blocks) in restored.pending {
-            // When it was cut, the journal does not say; not before its interval ended.
+            // The journal has no time of the cut; it was not before the end of the interval.
             it.pipeline.push(batch, blocks, batch.timestamp());
             let (set_aside, committing) = (&restored.set_aside, &restored.committing);
             it.pipeline
@@ -61,11 +60,11 @@ impl Controller {
 
     /// Takes an event at `now` and returns what to do, in order.
     ///
-    /// Total: any event at any time is accepted, `now` may step back, nothing panics. The cost is constant
-    /// (amortised) apart from the length of the lists; however long the clock stood still, one step cuts two batches
-    /// at most, and `WakeAt` asks for more steps.
+    /// Total: any event is accepted at any time, `now` may step back, nothing panics. Amortised constant cost apart
+    /// from the length of the lists; however long the clock stood still, one step cuts two batches at most, and
+    /// `WakeAt` asks for more steps.
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
-        // I1 (ARCHITECTURE.md): pure; whatever depends on the world comes in as an event.
+        // I1 (ARCHITECTURE.md): pure; everything external comes in as an event.
         let mut out = Vec::new();
         if self.state == State::Stopped {
             return out;
@@ -116,7 +115,7 @@ impl Controller {
         }
     }
 
-    /// Begins nothing more; what has just taken effect still counts.
+    /// After the deadline: begins nothing more, but a commit that has just taken effect counts.
     fn take_at_deadline(&mut self, event: &Event, now: Timestamp, out: &mut Vec<Command>) {
         if let Event::Committed { batch } = event {
             self.pipeline.committed(*batch, now, out);
@@ -162,7 +161,7 @@ impl Controller {
             State::Running | State::Draining => {
                 self.cut(now, out);
                 if self.seal(now, out) {
-                    // At once where there are no receivers; then one boundary per step, or a stall makes a long list.
+                    // At once without receivers; then one boundary per step, or a stall would make a long list.
                     self.cut(now, out);
                 }
                 let late = self.intake.hurry(self.elapsed.passed());
@@ -196,7 +195,7 @@ impl Controller {
         sealed.is_some()
     }
 
-    /// Whether boundaries wait: a batch that is started or done brings the next one.
+    /// Whether boundaries wait: the start or the end of a batch brings the next one.
     fn is_held_back(&self) -> bool {
         self.pipeline.empty_waiting() >= self.config.max_empty_waiting.max(1)
     }
@@ -227,8 +226,8 @@ impl Controller {
         });
     }
 
-    /// Asks for a step at the next point of time that matters, unless that was asked for already and the timer still
-    /// runs. A `Tick` has used it up, perhaps too early if the clock stepped back.
+    /// Asks for a step at the next relevant time, unless that was already asked for and the timer still runs. A
+    /// `Tick` has used the timer up, perhaps too early if the clock stepped back.
     fn ask_wake(&mut self, timer_used: bool, out: &mut Vec<Command>) {
         if self.state == State::Stopped {
             return;
@@ -275,7 +274,7 @@ impl Controller {
         self.pipeline.len()
     }
 
-    /// The batches that are run or committed, in their order, and their attempts.
+    /// The batches that run or commit, in order, with their attempts.
     pub fn running(&self) -> impl Iterator<Item = (BatchTime, u32)> {
         self.pipeline.active()
     }
@@ -292,8 +291,8 @@ impl Controller {
         self.intake.next()
     }
 
-    /// Reports that did not come before their cut and are still missing. If not 0 after a graceful stop, blocks may
-    /// have been received that are in no batch.
+    /// Reports that missed their cut and are still missing. If not 0 after a graceful stop, received blocks may be
+    /// in no batch.
     #[must_use]
     pub fn owed_reports(&self) -> usize {
         self.intake.owed()

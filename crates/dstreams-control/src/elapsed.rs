@@ -1,11 +1,10 @@
-//! [`Elapsed`]: the time that has passed, taken from a clock that may step back.
+//! [`Elapsed`]: elapsed time, from a clock that may step back.
 //!
-//! Only steps forward count, so that a timeout fires after the time it names even if the clock is set back by hours
-//! meanwhile.
+//! Only forward steps count, so a timeout still fires after its time if the clock is set back by hours meanwhile.
 
 use crate::Timestamp;
 
-/// Microseconds that have passed since the first reading.
+/// Microseconds elapsed since the first reading.
 #[derive(Debug)]
 pub(crate) struct Elapsed {
     last: Option<Timestamp>,
@@ -27,18 +26,18 @@ impl Elapsed {
         self.last = Some(now);
     }
 
-    /// Microseconds passed.
+    /// Microseconds elapsed.
     pub(crate) const fn passed(&self) -> u64 {
         self.passed
     }
 
-    /// How much will have passed when the clock, running on from here, shows `at`.
+    /// The elapsed time when the clock, running on from here, shows `at`.
     pub(crate) fn at_clock(&self, at: Timestamp) -> u64 {
         self.passed
             .saturating_add(at.0.saturating_sub(self.clock()))
     }
 
-    /// What the clock, running on from here, will show when `passed` has passed.
+    /// What the clock, running on from here, will show at elapsed time `passed`.
     pub(crate) fn clock_at(&self, passed: u64) -> Timestamp {
         Timestamp(
             self.clock()

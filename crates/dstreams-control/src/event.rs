@@ -1,7 +1,7 @@
-//! [`Event`]: what the node tells the controller.
+//! [`Event`]: what the node reports to the controller.
 //!
-//! Events may come late, twice and in any order; one that does not fit (an old attempt, an unknown batch or
-//! receiver) changes nothing.
+//! Events may come late, repeatedly and in any order; one that does not match (an old attempt, an unknown batch or
+//! receiver) is ignored.
 
 use crate::{BatchTime, BlockMeta, ReceiverId, Timestamp};
 
@@ -10,33 +10,34 @@ use crate::{BatchTime, BlockMeta, ReceiverId, Timestamp};
 pub enum Event {
     /// The first event. Boundaries start with the first multiple of the interval strictly after `now`.
     Start {
-        /// Everyone who will answer `Seal`, beside those who joined before. Blocks of other receivers are ignored.
+        /// All receivers that will answer `Seal`, beside those that joined before. Blocks of other receivers are
+        /// ignored.
         receivers: Vec<ReceiverId>,
     },
-    /// A receiver has come: it is waited for from the next `Seal` on; before `Start`, as if in its list. The id must be
-    /// new: one that has left never joins again.
+    /// A new receiver: every `Seal` from the next on waits for it; before `Start`, as if listed there. The id must
+    /// be new: a receiver that left never joins again.
     Joined {
-        /// Who has come.
+        /// The new receiver.
         receiver: ReceiverId,
     },
-    /// A receiver is gone for good and waited for no longer; reports of it that come later are ignored. One that never
-    /// joined leaves as if it had joined just before.
+    /// A receiver is gone for good: nothing waits for it, and its later reports are ignored. One that never joined
+    /// counts as joined just before.
     Left {
-        /// Who is gone.
+        /// The receiver.
         receiver: ReceiverId,
-        /// All its blocks that survive, whether a report named them or not, in any order. Those that no report named
-        /// go into the cut of the outstanding `Seal`, or else into the next. Those that a report named and that are
-        /// not here are lost; if they are in no cut yet, they never will be.
+        /// All its surviving blocks, reported or not, in any order. Unreported ones go into the cut of the
+        /// outstanding `Seal`, or else into the next. Reported ones missing here are lost; if they are in no cut
+        /// yet, they never will be.
         blocks: Vec<BlockMeta>,
     },
     /// Time has passed (the answer to `WakeAt`); harmless at any time.
     Tick,
-    /// A receiver's answer to `Seal`: the blocks it holds that no earlier report named. Each `Seal` must be answered
-    /// in the end, by this or by [`Left`](Event::Left).
+    /// A receiver's answer to `Seal`: its blocks that no earlier report named. Each `Seal` must be answered
+    /// eventually, by this or by [`Left`](Event::Left).
     Reported {
         /// The batch of the `Seal`.
         batch: BatchTime,
-        /// Who answers.
+        /// The receiver that answers.
         receiver: ReceiverId,
         /// The blocks, in any order.
         blocks: Vec<BlockMeta>,
@@ -48,8 +49,8 @@ pub enum Event {
         /// The attempt of the `Run`.
         attempt: u32,
     },
-    /// The engine could not run it, or a sink could not prepare its output. Ignored once `Commit` was given: from
-    /// then on only [`Committed`](Event::Committed) and [`CommitFailed`](Event::CommitFailed) count.
+    /// The engine could not run it, or a sink could not prepare its output. Ignored after `Commit`: from then on
+    /// only [`Committed`](Event::Committed) and [`CommitFailed`](Event::CommitFailed) count.
     Failed {
         /// The batch of the `Run`.
         batch: BatchTime,
@@ -57,15 +58,15 @@ pub enum Event {
         attempt: u32,
         /// Whether another attempt may succeed.
         retryable: bool,
-        /// Whether the batch itself failed, and not what it ran on: only then may it be set aside.
+        /// Whether the batch itself failed, not its environment: only then may it be set aside.
         of_batch: bool,
     },
-    /// The records of the batch are set aside, and it will stay so after a restart.
+    /// The records of the batch are set aside, durably.
     SetAside {
         /// The batch of the `SetAside`.
         batch: BatchTime,
     },
-    /// They could not be set aside.
+    /// Setting the records aside failed.
     SetAsideFailed {
         /// The batch of the `SetAside`.
         batch: BatchTime,
@@ -75,7 +76,7 @@ pub enum Event {
         /// The batch of the `Commit`.
         batch: BatchTime,
     },
-    /// Not all outputs of the batch are known to have taken effect; some may have.
+    /// Some outputs of the batch are not known to have taken effect; others may have.
     CommitFailed {
         /// The batch of the `Commit`.
         batch: BatchTime,
@@ -84,12 +85,12 @@ pub enum Event {
     },
     /// Stop. A second one may shorten the first (graceful to abrupt, an earlier deadline), never lengthen it.
     Stop {
-        /// Close the receivers, take what was received, run and commit everything. Otherwise drop what is not
-        /// being committed; that one is waited for, and its commit repeated if it fails, since its effect may be
+        /// Close the receivers, then cut, run and commit everything received. Otherwise drop all batches but the
+        /// one being committed; wait for that one, and retry its commit on failure, since its effect may be
         /// visible.
         graceful: bool,
-        /// Wait no longer than that. The time left is fixed when the event is taken: a clock that steps back later
-        /// does not lengthen it.
+        /// Wait no longer than that. The remaining time is fixed when the event is taken: a later backward step of
+        /// the clock does not lengthen it.
         deadline: Option<Timestamp>,
     },
 }

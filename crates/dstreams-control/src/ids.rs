@@ -1,12 +1,12 @@
-//! Names of what is received: [`ReceiverId`], [`BlockId`], and [`BlockMeta`], the little the controller knows
-//! about a block. Its records never come here.
+//! Names of what is received: [`ReceiverId`], [`BlockId`], and [`BlockMeta`], the little that the controller knows
+//! about a block. Records never come here.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The receiver of one input stream. No two of a program have the same, also of different processes: those of the n-th
-/// process (from 0) are n·2³² and on.
+/// The receiver of one input stream. Unique in a program, across its processes: ids of the n-th process (from 0)
+/// start at n·2³².
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
 pub struct ReceiverId(pub u64);
 
@@ -20,21 +20,20 @@ impl fmt::Display for ReceiverId {
 }
 
 impl ReceiverId {
-    /// The first of the n-th process, from 0.
+    /// The first id of the n-th process, from 0.
     #[must_use]
     pub const fn first_of(process: u32) -> Self {
         Self((process as u64) << 32)
     }
 }
 
-/// Name of a block. Its order (receiver, then number) is the order of blocks inside a batch, whatever the order of
-/// arrival.
+/// Name of a block. Its order (receiver, then number) is the order of blocks inside a batch, regardless of arrival.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
 pub struct BlockId {
-    /// Who received it.
+    /// The receiver.
     pub receiver: ReceiverId,
-    /// Its number among the receiver's blocks. Number them consecutively, from 0: the controller remembers every number it
-    /// has seen, as ranges, and each lasting gap costs it a few bytes for ever.
+    /// Its number among the receiver's blocks. Number them consecutively, from 0: the controller remembers every
+    /// number as ranges, and each lasting gap costs a few bytes permanently.
     pub seq: u64,
 }
 

@@ -1,7 +1,7 @@
 //! [`Intake`]: from boundaries and the receivers' reports to cuts.
 //!
-//! One `Seal` is outstanding at most. Every block named by a report is kept in `fresh` until the next cut takes all of
-//! them, so a late report needs no special way.
+//! One `Seal` is outstanding at most. Every reported block stays in `fresh` until the next cut takes all of them,
+//! so late reports need no special handling.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,13 @@ use crate::{BatchTime, BlockMeta, Config, ReceiverId, Timestamp};
 #[derive(Debug)]
 struct Open {
     batch: BatchTime,
-    /// Who has not reported for it.
+    /// Receivers that have not reported for it.
     silent: BTreeSet<ReceiverId>,
-    /// Of the last batch: the receivers are hurried then, if they were not (elapsed microseconds).
+    /// Last batch only: when to hurry the receivers, unless done (elapsed microseconds).
     hurry: Option<u64>,
-    /// Cut so long after that, or after the `Seal`, at the latest (microseconds).
+    /// Wait for reports after the `Seal`, or after the hurry (microseconds).
     patience: u64,
-    /// Cut then at the latest (elapsed microseconds).
+    /// Latest time of the cut (elapsed microseconds).
     until: u64,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Intake {
     source_timeout_us: u64,
     final_timeout_us: u64,
     max_owed: usize,
-    /// The receivers that are there, each with the numbers of all blocks taken from it.
+    /// The present receivers, each with the numbers of all blocks taken from it.
     receivers: BTreeMap<ReceiverId, SeqSet>,
     /// The receivers that have left.
     gone: SeqSet,
@@ -41,9 +41,9 @@ pub(crate) struct Intake {
     open: Option<Open>,
     /// Blocks reported and not yet in a cut.
     fresh: Vec<BlockMeta>,
-    /// Reports that did not come before their cut.
+    /// Reports that missed their cut.
     owed: BTreeSet<(BatchTime, ReceiverId)>,
-    /// The last batch is sealed (or there is none): no more after the open one.
+    /// The last batch is sealed (or there is none): none follows the open one.
     last_sealed: bool,
 }
 
@@ -69,7 +69,7 @@ impl Intake {
         }
     }
 
-    /// An earlier controller has cut up to this batch, and not these blocks.
+    /// An earlier controller cut up to this batch, and left these blocks uncut.
     pub(crate) fn go_on_after(
         &mut self,
         cut: Option<BatchTime>,
@@ -94,14 +94,14 @@ impl Intake {
         }
     }
 
-    /// Takes in a receiver, unless it has left: the next `Seal` asks it too.
+    /// Adds a receiver, unless it has left: the next `Seal` includes it.
     pub(crate) fn joined(&mut self, receiver: ReceiverId) {
         if !self.gone.contains(receiver.0) {
             self.receivers.entry(receiver).or_default();
         }
     }
 
-    /// Lets a receiver go, once: of what is in no cut, exactly `blocks` remain.
+    /// Removes a receiver, once. Of its uncut blocks, exactly `blocks` remain.
     pub(crate) fn left(&mut self, receiver: ReceiverId, blocks: Vec<BlockMeta>) {
         if self.is_done() || !self.gone.insert(receiver.0) {
             return;
@@ -158,8 +158,8 @@ impl Intake {
         }
     }
 
-    /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding. Its name is
-    /// used up for whoever starts next: see [`Restored::begin_after`](crate::Restored::begin_after).
+    /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding. A
+    /// later process must not use its name again: see [`Restored::begin_after`](crate::Restored::begin_after).
     pub(crate) fn seal_last(&mut self, passed: u64, deadline: Option<u64>) -> Option<BatchTime> {
         if self.last_sealed || self.open.is_some() {
             return None;
@@ -174,7 +174,7 @@ impl Intake {
         sealed
     }
 
-    /// There is a deadline now, or an earlier one.
+    /// A first or an earlier deadline was set.
     pub(crate) fn shorten(&mut self, passed: u64, deadline: u64) {
         let hurry = passed.saturating_add(deadline.saturating_sub(passed) / 2);
         let open = self.open.as_mut();
@@ -183,7 +183,7 @@ impl Intake {
         }
     }
 
-    /// Whether the receivers are to answer the last `Seal` without waiting for their sources any longer; once.
+    /// Whether the receivers must now answer the last `Seal` without waiting for their sources; once.
     pub(crate) fn hurry(&mut self, passed: u64) -> Option<BatchTime> {
         let open = self.open.as_mut()?;
         open.hurry.take_if(|at| *at <= passed)?;
@@ -203,7 +203,7 @@ impl Intake {
         Some(batch)
     }
 
-    /// Cuts the sealed batch if all have reported or it waited long enough.
+    /// Cuts the sealed batch if all have reported or its wait is over.
     pub(crate) fn cut(&mut self, passed: u64) -> Option<(BatchTime, Vec<BlockMeta>)> {
         let all_reported =
             |open: &Open| open.silent.is_empty() && (!self.last_sealed || self.owed.is_empty());
@@ -233,18 +233,18 @@ impl Intake {
         self.last_sealed && self.open.is_none()
     }
 
-    /// When something is due for the outstanding `Seal` (elapsed microseconds).
+    /// When the outstanding `Seal` needs action (elapsed microseconds).
     pub(crate) fn due(&self) -> Option<u64> {
         let open = self.open.as_ref()?;
         Some(open.hurry.unwrap_or(open.until))
     }
 
-    /// The boundary that is sealed next.
+    /// The next boundary to seal.
     pub(crate) const fn next(&self) -> Option<BatchTime> {
         self.next
     }
 
-    /// How many reports did not come in time and are still missing.
+    /// Reports that missed their cut and are still missing.
     pub(crate) fn owed(&self) -> usize {
         self.owed.len()
     }
@@ -261,9 +261,9 @@ impl Open {
 mod tests {
     use super::*;
 
-    /// However many are silent at once: then what is owed is remembered for the newest batches.
+    /// Even if many receivers are silent: the newest batches' reports are remembered.
     #[test]
-    fn no_more_overdue_reports_are_remembered_than_the_bound() {
+    fn overdue_reports_are_bounded() {
         for bound in [0, 1, 3, 9] {
             let config = Config {
                 max_owed_reports: bound,

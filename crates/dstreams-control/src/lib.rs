@@ -1,16 +1,16 @@
-//! The decisions of `dstreams`: when a batch is cut, run, rerun, committed, given up, and how it all stops.
+//! The decisions of `dstreams`: when a batch is cut, run, rerun, committed, given up, and how everything stops.
 //!
 //! **Deciding is not doing.** [`Controller`] is a pure state machine: [`step`](Controller::step) takes an [`Event`]
-//! and the time, and returns a list of [`Command`]s. It does no I/O, has no clock and no threads, so the same events
-//! give the same commands, and thousands of failure schedules run where one real cluster test would
-//! (`tests/sim`). The node carries out the commands; the local engine and the cluster use the same controller. In a
-//! cluster, [`cluster::Cluster`] decides beside it who receives and who holds what (`tests/cluster`). What a killed
-//! program goes on with, [`durable::Replay`] decides (`tests/durable`).
+//! and the time, and returns a list of [`Command`]s. It does no I/O, has no clock and no threads, so the same
+//! events give the same commands, and thousands of failure schedules run in the time of one real cluster test
+//! (`tests/sim`). The node executes the commands; the local engine and the cluster use the same controller. In a
+//! cluster, [`cluster::Cluster`] decides beside it which worker receives and stores what (`tests/cluster`).
+//! [`durable::Replay`] decides where a killed program resumes (`tests/durable`).
 //!
 //! # Driving it
 //!
-//! Feed `Start`, then every event as it comes, one at a time. Carry out the commands in order; whatever takes time is
-//! started and not awaited. Each of these is answered by an event, in the end:
+//! Feed `Start`, then every event as it comes, one at a time. Execute the commands in order; whatever takes time is
+//! started and not awaited. Each of these is eventually answered by an event:
 //!
 //! | command | answer |
 //! |---|---|
@@ -20,10 +20,10 @@
 //! | `SetAside` | `SetAside` or `SetAsideFailed` |
 //! | `Commit` | `Committed` or `CommitFailed` |
 //!
-//! `SetAside` comes in place of `Fail` where [`Config::max_set_aside`] allows it.
+//! `SetAside` replaces `Fail` where [`Config::max_set_aside`] allows it.
 //!
-//! Receivers may come (`Joined`) and go (`Left`, with all its blocks that survive) at any time; a receiver that left
-//! is answered for.
+//! Receivers may come (`Joined`) and go (`Left`, with all surviving blocks) at any time; `Left` also answers their
+//! `Seal`.
 //!
 //! The others (`Cut`, `Hurry`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
 //!
@@ -65,15 +65,15 @@
 //!
 //! * Every multiple of the interval after the start is one batch, empty or not, in order, however the clock behaves.
 //!   After a stall the missed ones follow each other at once; while the clock is behind, none is made.
-//! * A block is in one cut at most, whatever is reported twice or late, and whoever leaves meanwhile.
+//! * A block is in one cut at most, even if it is reported twice or late, or receivers leave meanwhile.
 //! * Up to [`Config::max_running`] batches run at once (default 1; 2 on a cluster). A batch commits when an attempt of it
 //!   has finished and the batch before it has committed. Its `Commit` is repeated only after a retryable
 //!   `CommitFailed`, for the same attempt.
 //! * A graceful stop without failures puts every received block into a batch, and commits it.
 //! * After `Fail` nothing runs or commits; after `Stopped` nothing happens.
 //!
-//! Not promised: that a commit takes effect once (sinks make it so, by batch and attempt), and that a stop ends if a
-//! command is never answered and no deadline was given.
+//! Not promised: that a commit takes effect once (sinks ensure that, by batch and attempt), and that a stop ends if
+//! a command is never answered and there is no deadline.
 
 pub mod cluster;
 mod command;

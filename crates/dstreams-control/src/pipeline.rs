@@ -1,8 +1,8 @@
-//! [`Pipeline`]: batches that are cut and not committed. The first few run at once, the others wait in order.
+//! [`Pipeline`]: batches that are cut and not committed. The first few run concurrently, the others wait in order.
 //!
-//! A batch is first run, as often as needed, then committed, when all before it are; once a `Commit` was given it is
-//! never run again, since its effect may be visible. A batch that is lost is set aside or given up when its turn to commit
-//! comes: what is before it does not suffer. One that was set aside is run once more, without its records.
+//! A batch runs as often as needed, then commits after all before it. Once its `Commit` was given it never runs
+//! again, since its effect may be visible. A lost batch is set aside or given up when its turn to commit comes, so
+//! earlier ones are not affected. A batch that was set aside runs once more, without its records.
 
 use std::collections::VecDeque;
 
@@ -25,18 +25,18 @@ struct Pending {
 pub(crate) struct Failure {
     /// Whether another attempt may succeed.
     pub retryable: bool,
-    /// Whether the batch itself failed, and not what it ran on.
+    /// Whether the batch itself failed, not its environment.
     pub of_batch: bool,
 }
 
-/// What an active batch waits for.
+/// The event that an active batch waits for.
 #[derive(Debug)]
 enum Stage {
     /// `Finished` or `Failed` of the current attempt.
     Running,
-    /// The commits of those before it.
+    /// The commits of earlier batches.
     Finished { at: Timestamp },
-    /// The same, to be set aside or given up then.
+    /// The same; then it is set aside or given up.
     Lost { of_batch: bool },
     /// `SetAside` or `SetAsideFailed`.
     SettingAside,
@@ -46,19 +46,19 @@ enum Stage {
     Over,
 }
 
-/// A batch that is run or committed.
+/// A batch that runs or commits.
 #[derive(Debug)]
 struct Active {
     pending: Pending,
     attempt: u32,
-    /// Attempts before it was set aside; they do not count for those after.
+    /// Attempts before it was set aside; they do not count towards the bound.
     attempts_before: u32,
     first_started_at: Timestamp,
     started_at: Timestamp,
     stage: Stage,
 }
 
-/// Decides what runs and what commits.
+/// Decides which batches run and commit.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     max_attempts: u32,
@@ -66,11 +66,11 @@ pub(crate) struct Pipeline {
     max_set_aside: u32,
     /// Batches that were set aside.
     set_aside: u32,
-    /// In their order.
+    /// In batch order.
     active: VecDeque<Active>,
-    /// Those with blocks without bound here: the memory of blocks is bounded where they are received.
+    /// Batches with blocks are unbounded here: the memory of blocks is bounded where they are received.
     waiting: VecDeque<Pending>,
-    /// How many of these have no blocks.
+    /// The number of these without blocks.
     empty_waiting: usize,
     last_committed: Option<BatchTime>,
 }
@@ -89,13 +89,13 @@ impl Pipeline {
         }
     }
 
-    /// An earlier controller committed up to this batch, and so many were set aside.
+    /// An earlier controller committed up to this batch, and set so many aside.
     pub(crate) const fn go_on_after(&mut self, committed: Option<BatchTime>, set_aside: u32) {
         self.last_committed = committed;
         self.set_aside = set_aside;
     }
 
-    /// Takes a batch that was cut.
+    /// Adds a cut batch.
     pub(crate) fn push(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, now: Timestamp) {
         self.empty_waiting += usize::from(blocks.is_empty());
         self.waiting.push_back(Pending {
@@ -107,14 +107,14 @@ impl Pipeline {
         });
     }
 
-    /// What an earlier process did with the batch that was taken last.
+    /// What an earlier process did with the batch that was added last.
     pub(crate) fn last_was(&mut self, set_aside: bool, committing: bool) {
         if let Some(last) = self.waiting.back_mut() {
             (last.set_aside, last.committing) = (set_aside, committing);
         }
     }
 
-    /// Starts what waits, as far as there is room.
+    /// Starts waiting batches, up to the bound.
     pub(crate) fn start_next(&mut self, now: Timestamp, out: &mut Vec<Command>) {
         while self.active.len() < self.max_running
             && let Some(pending) = self.waiting.pop_front()
@@ -142,7 +142,7 @@ impl Pipeline {
         }
     }
 
-    /// An attempt failed: run it again, if it is current and that may help.
+    /// An attempt failed: run it again, if it is current and a retry may help.
     pub(crate) fn failed(
         &mut self,
         (batch, attempt): (BatchTime, u32),
@@ -167,7 +167,7 @@ impl Pipeline {
         }
     }
 
-    /// All before the first batch are committed: commit it or give it up, if it waits for that.
+    /// All batches before the first are committed: commit it or give it up, if that is due.
     pub(crate) fn settle(&mut self, out: &mut Vec<Command>) {
         // I8 (ARCHITECTURE.md): only the first batch commits.
         let Some(first) = self.active.front_mut() else {
@@ -196,7 +196,7 @@ impl Pipeline {
         }
     }
 
-    /// The records of the first batch are set aside, if its `SetAside` was given: run it without.
+    /// The records of the first batch are set aside, if its `SetAside` was given: run it without them.
     pub(crate) fn set_aside(&mut self, batch: BatchTime, now: Timestamp, out: &mut Vec<Command>) {
         let Some(first) = self.setting_aside(batch) else {
             return;
@@ -213,7 +213,7 @@ impl Pipeline {
         self.set_aside += 1;
     }
 
-    /// They could not be: the batch is given up.
+    /// Setting aside failed: the batch is given up.
     pub(crate) fn set_aside_failed(&mut self, batch: BatchTime, out: &mut Vec<Command>) {
         if let Some(first) = self.setting_aside(batch) {
             first.give_up(out);
@@ -289,7 +289,7 @@ impl Pipeline {
         }
     }
 
-    /// Aborts the attempts that are running, if any, and begins no commit; one that was given is left alone.
+    /// Aborts running attempts and begins no commit; a commit in progress continues.
     pub(crate) fn abort(&mut self, out: &mut Vec<Command>) {
         for active in &mut self.active {
             match active.stage {
@@ -315,7 +315,7 @@ impl Pipeline {
             .is_some_and(|active| matches!(active.stage, Stage::Over))
     }
 
-    /// Whether a commit is under way.
+    /// Whether a commit is in progress.
     pub(crate) fn is_committing(&self) -> bool {
         self.active
             .front()
@@ -329,7 +329,7 @@ impl Pipeline {
             .map(|active| (active.pending.batch, active.attempt))
     }
 
-    /// How many batches without blocks wait and are not started next.
+    /// The number of empty batches that wait and do not start next.
     pub(crate) fn empty_waiting(&self) -> usize {
         let room = self.max_running.saturating_sub(self.active.len());
         let next = self.waiting.iter().take(room);
@@ -337,7 +337,7 @@ impl Pipeline {
         self.empty_waiting - next
     }
 
-    /// How many batches are cut and not committed.
+    /// The number of batches that are cut and not committed.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len() + self.active.len()
     }

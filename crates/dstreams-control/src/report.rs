@@ -1,4 +1,4 @@
-//! [`BatchReport`]: what listeners are told about a batch that is done.
+//! [`BatchReport`]: what listeners get about a finished batch.
 //!
 //! Times are readings of a clock that may step back; differences of them saturate at zero.
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BatchTime, Timestamp};
 
-/// A committed batch: how much it was and when what happened.
+/// A committed batch: its size, and the times of its steps.
 #[derive(Clone, Eq, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BatchReport {
@@ -22,7 +22,7 @@ pub struct BatchReport {
     pub set_aside: u64,
     /// Bytes of its blocks in memory.
     pub bytes: u64,
-    /// When its blocks were fixed.
+    /// When it was cut.
     pub cut_at: Timestamp,
     /// When `Run` was given for its first attempt.
     pub first_started_at: Timestamp,

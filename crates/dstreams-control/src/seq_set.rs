@@ -1,8 +1,7 @@
-//! [`SeqSet`]: a set of numbers as ranges: those of every block a receiver has named, those of receivers that left, those
-//! of the blocks that a checkpoint covers.
+//! [`SeqSet`]: a set of numbers as ranges: the blocks that a receiver has reported, the receivers that left, the
+//! blocks that a checkpoint covers.
 //!
-//! Consecutive numbers make one range, so it stays small for ever, and what is named twice is found however late the
-//! second time comes.
+//! Consecutive numbers make one range, so it stays small, and a repetition is recognised however late it comes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// A set of numbers, small where they are consecutive.
 #[derive(Clone, Eq, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct SeqSet {
-    /// First number of each range to its last; neither overlapping nor adjacent.
+    /// The last number of each range by its first; ranges neither overlap nor touch.
     ranges: BTreeMap<u64, u64>,
 }
 
@@ -41,7 +40,7 @@ impl SeqSet {
         self.ranges.insert(first, last);
     }
 
-    /// The least number that is not in it.
+    /// The least number that is not in the set.
     pub(crate) fn end(&self) -> u64 {
         let first = self.ranges.first_key_value();
         let from_zero = first.filter(|&(&first, _)| first == 0);
@@ -54,7 +53,7 @@ impl SeqSet {
         before.is_some_and(|(_, &last)| seq <= last)
     }
 
-    /// Adds `seq`; says whether it was new.
+    /// Adds `seq`; returns whether it was new.
     pub(crate) fn insert(&mut self, seq: u64) -> bool {
         let before = self
             .ranges
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_number_is_no_trap() {
+    fn the_largest_number_does_not_overflow() {
         let mut set = SeqSet::default();
         assert!(set.insert(u64::MAX));
         assert!(set.insert(u64::MAX - 1));
@@ -105,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_run_from_zero_is_a_range(seqs in prop::collection::vec(0u64..40, 0..30), last in 0u64..45) {
+        fn insert_up_to_makes_one_range(seqs in prop::collection::vec(0u64..40, 0..30), last in 0u64..45) {
             let (mut set, mut model) = (SeqSet::default(), BTreeSet::new());
             for seq in seqs {
                 set.insert(seq);

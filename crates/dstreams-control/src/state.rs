@@ -1,8 +1,8 @@
-//! [`State`]: where a controller is in its life.
+//! [`State`]: the phase of a controller's life.
 //!
 //! It only goes forward, from `New` to `Stopped`.
 
-/// Where a controller is in its life.
+/// The phase of a controller's life.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub enum State {
     /// Waits for `Start`.
@@ -11,7 +11,7 @@ pub enum State {
     Running,
     /// Graceful stop: receivers are closed; what was received is cut, run and committed.
     Draining,
-    /// Abrupt stop, while a commit was under way: waits for that one only.
+    /// Abrupt stop during a commit: waits for that commit only.
     Halting,
     /// `Stopped` was given; every event is ignored.
     Stopped,

@@ -1,7 +1,7 @@
-//! The two kinds of time: [`Timestamp`], a reading of the node's clock, and [`BatchTime`], the end of an
-//! interval, which names a batch.
+//! The two kinds of time: [`Timestamp`], a reading of the node's clock, and [`BatchTime`], the end of an interval,
+//! which names a batch.
 //!
-//! Both saturate instead of overflowing; no reading of a clock, however wrong, can make the controller panic.
+//! Both saturate instead of overflowing; no reading of a clock, however wrong, makes the controller panic.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! [`Blocks`]: which worker holds which block.
+//! [`Blocks`]: which workers store which block.
 //!
-//! A block lacks a copy when fewer open workers hold it than should; copies it lacks are made as far as the bound on
-//! copies under way allows ([`Copies`]). A block goes when it is forgotten, or lost: no one holds it any more.
+//! A block lacks a copy when fewer open workers store it than should. Missing copies are made, up to the bound on
+//! concurrent copies ([`Copies`]). A block is removed when it is forgotten, or lost: no worker stores it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,21 +22,21 @@ struct Block {
 pub(super) struct Blocks {
     all: BTreeMap<BlockId, Block>,
     held: BTreeMap<WorkerId, BTreeSet<BlockId>>,
-    /// Those that too few open workers hold.
+    /// Blocks that too few open workers store.
     lacking: BTreeSet<BlockId>,
-    /// Of those, what each draining worker holds.
+    /// The part of `lacking` that each draining worker stores.
     to_give: BTreeMap<WorkerId, BTreeSet<BlockId>>,
     copies: Copies,
-    /// [`Roster::needed`] when `lacking` was last right for all.
+    /// [`Roster::needed`] when `lacking` was last complete.
     needed: usize,
 }
 
-/// A block that is no longer held.
+/// A block that is no longer stored.
 #[derive(Debug)]
 pub(super) struct Removed {
     pub marks: Vec<Mark>,
     pub holders: Vec<WorkerId>,
-    /// It was the last of its receiver.
+    /// The receiver has no other block.
     pub last: bool,
 }
 
@@ -64,7 +64,7 @@ impl Blocks {
         self.all.contains_key(&block)
     }
 
-    /// Takes in a block that is new, with the live workers that hold it.
+    /// Adds a new block and the live workers that store it.
     pub(super) fn insert(
         &mut self,
         meta: BlockMeta,
@@ -84,7 +84,7 @@ impl Blocks {
         self.review(meta.id, roster);
     }
 
-    /// A live worker holds a block.
+    /// A live worker stores a block.
     pub(super) fn hold(&mut self, block: BlockId, worker: WorkerId, roster: &Roster) {
         let Some(it) = self.all.get_mut(&block) else {
             return;
@@ -96,14 +96,14 @@ impl Blocks {
         }
     }
 
-    /// A copy to `worker` is under way no longer.
+    /// A copy to `worker` has ended.
     pub(super) fn copy_ended(&mut self, block: BlockId, worker: WorkerId, failed: bool) {
         if self.copies.ended(block, worker, failed) && self.lacking.contains(&block) {
             self.copies.want(block);
         }
     }
 
-    /// The worker is lost; returns the blocks it held, was given or gave.
+    /// The worker is lost; returns the blocks that it stored, and those with a copy to or from it.
     pub(super) fn lose(&mut self, worker: WorkerId, roster: &Roster) -> BTreeSet<BlockId> {
         self.to_give.remove(&worker);
         let mut touched = self.held.remove(&worker).unwrap_or_default();
@@ -117,7 +117,7 @@ impl Blocks {
         touched
     }
 
-    /// The worker drains: others must hold what it holds.
+    /// The worker drains: others must store its blocks.
     pub(super) fn drain(&mut self, worker: WorkerId, roster: &Roster) {
         self.to_give.insert(worker, BTreeSet::new());
         for block in self.held.get(&worker).cloned().unwrap_or_default() {
@@ -125,7 +125,7 @@ impl Blocks {
         }
     }
 
-    /// After the roster changed: what is lacking may be another now, and may be made good elsewhere.
+    /// The roster changed: other blocks may lack copies now, and other workers may take them.
     pub(super) fn roster_changed(&mut self, roster: &Roster) {
         if roster.needed() != self.needed {
             self.needed = roster.needed();
@@ -137,17 +137,17 @@ impl Blocks {
         }
     }
 
-    /// Whether it holds nothing that others should hold and do not.
+    /// Whether every block of the worker has enough copies elsewhere.
     pub(super) fn gave_all(&self, worker: WorkerId) -> bool {
         self.to_give.get(&worker).is_none_or(BTreeSet::is_empty)
     }
 
-    /// Whether nobody holds the block, and so nobody can copy it.
+    /// Whether no worker stores the block, so that it cannot be copied.
     pub(super) fn is_lost(&self, block: BlockId) -> bool {
         self.all.get(&block).is_some_and(|it| it.holders.is_empty())
     }
 
-    /// Of the blocks of a receiver: those that someone holds, and those that nobody does.
+    /// The blocks of a receiver: those that some worker stores, and those that none does.
     pub(super) fn survivors(&self, receiver: ReceiverId) -> (Vec<BlockMeta>, Vec<BlockId>) {
         let (mut survive, mut lost) = (Vec::new(), Vec::new());
         for (&id, block) in self.all.range(all_of(receiver)) {
@@ -178,7 +178,7 @@ impl Blocks {
         })
     }
 
-    /// Starts copies that are lacking, as many as may be under way.
+    /// Starts missing copies, up to the bound.
     pub(super) fn copy(&mut self, roster: &Roster, out: &mut Vec<ClusterCommand>) {
         while let Some(block) = self.copies.next() {
             let Some(it) = self
@@ -196,7 +196,7 @@ impl Blocks {
         }
     }
 
-    /// Sets right whether the block is lacking.
+    /// Recomputes whether the block lacks a copy.
     fn review(&mut self, block: BlockId, roster: &Roster) {
         let Some(it) = self.all.get(&block) else {
             return;

@@ -1,49 +1,49 @@
-//! [`ClusterConfig`]: what the program needs of a cluster, and the bounds of what is under way at once.
+//! [`ClusterConfig`]: what the program needs of a cluster, and the bounds on concurrent work.
 //!
 //! A bound of zero counts as one.
 
 use super::Mark;
 use crate::BatchTime;
 
-/// Who receives an input.
+/// Which process receives an input.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
 pub enum InputKind {
     /// One receiver on each worker (clients, which connect to any).
     Everywhere,
-    /// One receiver on one worker; a new one on another when that worker is lost, which goes on where that had come.
+    /// One receiver on one worker. When that worker is lost, a new one on another worker resumes at its offsets.
     One,
-    /// The master itself. No `Receive` is given for it and it never leaves. Its blocks are the master's own affair, unless
-    /// it tells `Stored` of them, under the receiver id that is the input's number.
+    /// The master itself. No `Receive` is given for it and it never leaves. The master manages its blocks itself,
+    /// unless it reports them as `Stored`, with the input's number as receiver id.
     Master,
 }
 
 /// Settings of a [`Cluster`](super::Cluster).
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct ClusterConfig {
-    /// Workers that hold a block. Default 2: what was acknowledged survives the loss of any one worker. With 1, blocks
-    /// have no second holder; those beyond 2 are copied after a block was acknowledged.
+    /// Workers that store a block. Default 2: acknowledged records survive the loss of any one worker. With 1,
+    /// blocks have no replica; copies beyond 2 are made after the acknowledgement.
     pub copies: usize,
     /// Partitions of state; 0 if the program has none.
     pub partitions: u32,
     /// The inputs by their number.
     pub inputs: Vec<InputKind>,
-    /// The first id that `Receive` uses, if not below the number of inputs. Default 0; a master that goes on where
-    /// another stopped begins above every id that one gave.
+    /// The first id that `Receive` uses, if not below the number of inputs. Default 0; a master that resumes begins
+    /// above every id that an earlier one gave.
     pub first_receiver: u64,
-    /// The batch as of which an earlier master left the state: each partition is to be made as of it, on the first
-    /// worker that is assigned to it, which says `Installed` with copy 1 then.
+    /// The batch as of which an earlier master left the state. The first worker assigned to a partition restores it
+    /// as of that batch, then reports `Installed` with copy 1.
     pub restored: Option<BatchTime>,
-    /// By input and producer: the last record that an earlier master left safe; of those that sent longest ago first.
+    /// The last durable record by input and producer, from an earlier master; least recently active first.
     pub known: Vec<Mark>,
-    /// Copies of blocks under way at once, and copies of partitions' states apart from them. Default 16: enough to
-    /// keep some links busy, without starving the batches.
+    /// Concurrent copies of blocks, and separately of states of partitions. Default 16: enough to keep some links
+    /// busy, without starving the batches.
     pub max_copying: usize,
-    /// Producers without a live owner whose numbers are remembered, some 200 bytes each. Default 100 000. One that
-    /// was forgotten starts anew: what it sends again may be taken twice. Parts of a source that one worker receives are
-    /// not among them: they are remembered whatever their number.
+    /// Producers without a live owner whose offsets are remembered, some 200 bytes each. Default 100 000. A
+    /// forgotten producer starts from scratch: what it sends again may be taken twice. Parts of a source with one
+    /// receiver do not count: they are always remembered.
     pub max_producers: usize,
-    /// Committed batches in which a standby that is behind may come no further before its state is copied anew. Default
-    /// 8: news of an install that is on its way must not cost a copy of the whole state.
+    /// Committed batches for which a lagging standby may make no progress before its state is copied again. Default
+    /// 8: a late report of an install must not cost a copy of the whole state.
     pub max_standby_lag: u64,
 }
 

@@ -1,7 +1,7 @@
-//! [`Copies`]: the copies of blocks that are wanted, and those that are under way.
+//! [`Copies`]: the block copies that are wanted, and those in progress.
 //!
-//! First wanted, first copied; a copy that failed is tried again elsewhere, and when all were tried, from the start,
-//! after the others.
+//! First in, first out. A failed copy is retried on another worker; when all have failed, from the first again,
+//! after the other blocks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,13 +9,13 @@ use super::WorkerId;
 use super::roster::Roster;
 use crate::BlockId;
 
-/// One block's copying.
+/// The copies of one block.
 #[derive(Default, Debug)]
 struct Attempts {
     queued: bool,
-    /// To whom copies are under way.
+    /// Targets of copies in progress.
     to: BTreeSet<WorkerId>,
-    /// Where a copy failed.
+    /// Targets where a copy failed.
     failed: BTreeSet<WorkerId>,
 }
 
@@ -23,9 +23,9 @@ struct Attempts {
 pub(super) struct Copies {
     max: usize,
     queue: VecDeque<BlockId>,
-    /// Of blocks that are held; none for most.
+    /// By stored block; most have none.
     attempts: BTreeMap<BlockId, Attempts>,
-    /// Everything under way, by who gets it, with who gives it; also of blocks that were forgotten meanwhile.
+    /// All copies in progress, with their sources; those of forgotten blocks included.
     under_way: BTreeMap<(WorkerId, BlockId), WorkerId>,
 }
 
@@ -48,7 +48,7 @@ impl Copies {
         }
     }
 
-    /// The next block that may lack a copy, if one more may be under way.
+    /// The next block that may lack a copy, if one more copy may start.
     pub(super) fn next(&mut self) -> Option<BlockId> {
         while self.under_way.len() < self.max {
             let block = self.queue.pop_front()?;
@@ -60,7 +60,7 @@ impl Copies {
         None
     }
 
-    /// Chooses a copy for a block of which `missing` are; none if that many are under way.
+    /// Chooses a copy for a block that lacks `missing`; none if that many are in progress.
     pub(super) fn start(
         &mut self,
         block: BlockId,
@@ -75,7 +75,7 @@ impl Copies {
         if under_way >= missing || holders.is_empty() {
             return None;
         }
-        // Another source with each failure, too.
+        // Each failure also moves on to another source.
         let from = *holders.get(turn.wrapping_add(attempts.failed.len()) % holders.len())?;
         let free: Vec<_> = roster
             .after(from)
@@ -89,7 +89,7 @@ impl Copies {
             attempts.failed.clear();
             fresh = free.iter().collect();
         }
-        // A single holder has perhaps just received it and copied it to its peer; else all take part.
+        // A single holder has perhaps just sent it to its peer, so start there; else spread over all workers.
         let at = if holders.len() == 1 { 0 } else { turn };
         let to = **fresh.get(at.checked_rem(fresh.len())?)?;
         attempts.to.insert(to);
@@ -100,7 +100,7 @@ impl Copies {
         Some((from, to))
     }
 
-    /// A copy is under way no longer. Whether it was.
+    /// A copy has ended. Returns whether it was in progress.
     pub(super) fn ended(&mut self, block: BlockId, to: WorkerId, failed: bool) -> bool {
         let ended = self.under_way.remove(&(to, block)).is_some();
         if let Some(attempts) = self.attempts.get_mut(&block).filter(|_| ended) {
@@ -112,7 +112,7 @@ impl Copies {
         ended
     }
 
-    /// No copy from or to this worker is under way any more; returns of which blocks.
+    /// Ends all copies from or to this worker; returns their blocks.
     pub(super) fn lose(&mut self, worker: WorkerId) -> Vec<BlockId> {
         let mut over = Vec::new();
         for (&(to, block), &from) in &self.under_way {
@@ -126,10 +126,10 @@ impl Copies {
         over.into_iter().map(|(_, block)| block).collect()
     }
 
-    /// The block is held no more. What is under way still counts.
+    /// The block is no longer stored. Copies in progress still count.
     pub(super) fn forget(&mut self, block: BlockId) {
         self.attempts.remove(&block);
-        // Its place in the queue goes too, in time, even if no copy ever ends.
+        // Its place in the queue is freed in time, even if no copy ever ends.
         if self.queue.len() > 2 * self.attempts.len() + 64 {
             self.queue
                 .retain(|queued| self.attempts.contains_key(queued));
@@ -144,7 +144,7 @@ mod tests {
 
     /// The second does not wait for the first.
     #[test]
-    fn two_copies_that_are_missing_are_under_way_at_once() {
+    fn two_missing_copies_are_made_concurrently() {
         let mut roster = Roster::new(3);
         (1..=4).for_each(|worker| assert!(roster.join(WorkerId(worker))));
         let mut copies = Copies::new(9);
@@ -157,7 +157,7 @@ mod tests {
         }
         let worker = |from, to| (WorkerId(from), WorkerId(to));
         assert_eq!(started, [worker(1, 2), worker(1, 3)]);
-        // One failed: the other goes on, and another takes the place.
+        // One failed: the other continues, and another worker takes its place.
         assert!(copies.ended(block, WorkerId(2), true));
         copies.want(block);
         assert_eq!(copies.next(), Some(block));
@@ -165,9 +165,9 @@ mod tests {
         assert_eq!(again, Some(worker(1, 4)));
     }
 
-    /// However many blocks want a copy and are forgotten before one ends.
+    /// Even if many blocks are queued and forgotten before a copy ends.
     #[test]
-    fn blocks_that_are_forgotten_leave_nothing() {
+    fn forgotten_blocks_leave_nothing() {
         let mut copies = Copies::new(1);
         let receiver = ReceiverId(0);
         let block = |seq| BlockId { receiver, seq };

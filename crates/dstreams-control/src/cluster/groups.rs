@@ -1,4 +1,4 @@
-//! [`Groups`]: partitions by a worker and by what they have in common there, so that a move need not walk them all.
+//! [`Groups`]: partitions by worker and by what they have in common there, so that a move need not walk them all.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
-//! Names of who is there and of what is held: [`WorkerId`], [`StoredBlock`], [`Mark`].
+//! Names of workers and of what they store: [`WorkerId`], [`StoredBlock`], [`Mark`].
 //!
-//! As everywhere in this crate, the records themselves never come here.
+//! Records never come here, as everywhere in this crate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::BlockMeta;
 
-/// A worker, from when it joins until it is lost. Given by the master and never used again: a worker that comes back
-/// has a new one, so the id is its epoch too.
+/// A worker, from when it joins until it is lost. Assigned by the master and never reused: a worker that returns
+/// gets a new one, so the id is also its epoch.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Serialize, Deserialize)]
 pub struct WorkerId(pub u32);
 
@@ -20,7 +20,7 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// A block that a worker holds, and how far it takes its producers.
+/// A block that a worker stores, and the offsets of its producers after it.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct StoredBlock {
     /// The block.
@@ -29,13 +29,13 @@ pub struct StoredBlock {
     pub marks: Vec<Mark>,
 }
 
-/// A block contains records of a producer up to a number.
+/// A block contains records of a producer up to an offset.
 #[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub struct Mark {
     /// The input.
     pub input: u32,
     /// The producer's name, unique within the input.
     pub producer: Arc<str>,
-    /// The greatest number of the producer's in the block. Numbers start at 1.
+    /// The producer's greatest sequence number in the block. Numbers start at 1.
     pub last: u64,
 }

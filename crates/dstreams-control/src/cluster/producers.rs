@@ -1,8 +1,8 @@
-//! [`Producers`]: which worker takes the records of which producer, and up to which number they are safe.
+//! [`Producers`]: which worker takes the records of which producer, and the offset up to which they are safe.
 //!
-//! One worker owns a producer at most. Before another may, the owner has given it up, or is lost and everyone refuses
-//! it; what is known to be safe by then is what the next owner goes on from. The parts of a source that runs on one worker
-//! are producers too, without owners: its receiver is what moves.
+//! A producer has one owner at most. Before the next one, the owner has given it up, or is lost and every worker
+//! refuses it; the next owner resumes from what is known to be safe by then. The parts of a source that runs on one
+//! worker are producers too, without owners: their receiver moves instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ enum Owner {
         claim: Claim,
         revoked: bool,
     },
-    /// The owner is lost and not yet fenced.
+    /// The owner is lost and not fenced yet.
     Lost,
 }
 
@@ -39,11 +39,11 @@ struct Producer {
     waiting: Option<Claim>,
     /// The newest claim's token.
     newest: Option<u64>,
-    /// The greatest number that is safe whatever becomes of the blocks that are held.
+    /// The offset that is safe even if all stored blocks are lost.
     settled: u64,
-    /// The greatest number in each block that is held.
+    /// The greatest number in each stored block.
     held: BTreeMap<BlockId, u64>,
-    /// When it was claimed, in turns.
+    /// When it was last claimed, as a counter.
     turn: u64,
 }
 
@@ -52,14 +52,14 @@ pub(super) struct Producers {
     max: usize,
     /// Inputs whose producers are the parts of one source.
     of_sources: BTreeSet<u32>,
-    /// How many of all are: they are never forgotten, since the source would begin again.
+    /// The number of such parts. They are never forgotten, or the source would begin again.
     parts: usize,
     all: BTreeMap<Key, Producer>,
     of_worker: BTreeMap<WorkerId, BTreeSet<Key>>,
-    /// Those that nobody owns or waits for, by turn.
+    /// Producers without owner or waiting claim, by turn.
     idle: BTreeSet<(u64, Key)>,
     turns: u64,
-    /// How many were forgotten.
+    /// Producers forgotten so far.
     forgotten: u64,
 }
 
@@ -79,12 +79,12 @@ impl Producers {
         }
     }
 
-    /// How many were forgotten because there were too many.
+    /// Producers that were forgotten because there were too many.
     pub(super) const fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// What an earlier master left safe; of those that sent longest ago first.
+    /// Adds the offsets that an earlier master left; least recently active first.
     pub(super) fn know(&mut self, marks: &[Mark]) {
         for mark in marks {
             let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
@@ -164,7 +164,7 @@ impl Producers {
         self.freed(key, known, out);
     }
 
-    /// The worker is lost, and not yet fenced.
+    /// The worker is lost and not fenced yet.
     pub(super) fn lose(&mut self, worker: WorkerId) {
         for key in self.of_worker.get(&worker).into_iter().flatten() {
             if let Some(it) = self.all.get_mut(key) {
@@ -173,7 +173,7 @@ impl Producers {
         }
     }
 
-    /// Everyone refuses the lost worker.
+    /// Every worker refuses the lost one.
     pub(super) fn fenced(
         &mut self,
         lost: WorkerId,
@@ -186,7 +186,7 @@ impl Producers {
         self.trim();
     }
 
-    /// Nobody owns it now: who waits gets it.
+    /// It has no owner now: a waiting claim gets it.
     fn freed(
         &mut self,
         key: &Key,
@@ -207,7 +207,7 @@ impl Producers {
         }
     }
 
-    /// A new block is held.
+    /// A new block is stored.
     pub(super) fn mark(&mut self, block: BlockId, marks: &[Mark]) {
         for mark in marks {
             let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
@@ -216,7 +216,7 @@ impl Producers {
         self.trim();
     }
 
-    /// A block is held no more; it is safe for ever, or lost.
+    /// A block is no longer stored: its records are settled, or lost.
     pub(super) fn unmark(&mut self, block: BlockId, marks: &[Mark], safe: bool) {
         for mark in marks {
             let key = (mark.input, Arc::clone(&mark.producer));
@@ -227,7 +227,7 @@ impl Producers {
         }
     }
 
-    /// A part of a source is no more. What a connection has of that name stays.
+    /// A part of a source no longer exists. A connection's producer of that name stays.
     pub(super) fn gone(&mut self, key: Key) {
         let free = |it: &Producer| matches!(it.owner, Owner::Nobody) && it.waiting.is_none();
         if !self.of_sources.contains(&key.0) || !self.all.get(&key).is_some_and(free) {
@@ -239,7 +239,7 @@ impl Producers {
         }
     }
 
-    /// How far each part of an input's source is safe, by name.
+    /// The safe offset of each part of an input's source, by name.
     pub(super) fn positions(&self, input: u32, receivers: &Receivers) -> Vec<(Arc<str>, u64)> {
         let first = (input, Arc::from(""));
         let of_input = self
@@ -250,7 +250,7 @@ impl Producers {
         positions.filter(|(_, last)| *last > 0).collect()
     }
 
-    /// How many are remembered.
+    /// The number of producers remembered.
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
@@ -260,7 +260,7 @@ impl Producers {
         self.turns
     }
 
-    /// The producer; one that is new is idle.
+    /// The producer; a new one is idle.
     fn producer(&mut self, key: &Key) -> &mut Producer {
         let turn = self.next_turn();
         let (idle, parts) = (&mut self.idle, &mut self.parts);
@@ -274,7 +274,7 @@ impl Producers {
         })
     }
 
-    /// Forgets those that were claimed longest ago, if there are too many.
+    /// Forgets the least recently claimed producers, if there are too many.
     fn trim(&mut self) {
         while self.all.len() - self.parts > self.max {
             let Some((_, key)) = self.idle.pop_first() else {
@@ -298,7 +298,7 @@ impl Producer {
         }
     }
 
-    /// Grants what waits, if anything does.
+    /// Grants the waiting claim, if there is one.
     fn grant(&mut self, receivers: &Receivers, out: &mut Vec<ClusterCommand>) {
         let Some(claim) = self.waiting.take() else {
             return;

@@ -1,7 +1,7 @@
-//! [`Receivers`]: who receives which input, and which of its blocks are over.
+//! [`Receivers`]: which process receives which input, and which of its blocks are finished with.
 //!
-//! A receiver is open, then its worker is lost and the others are asked (fencing), then it is gone. It is remembered
-//! until the last of its blocks is forgotten.
+//! A receiver is open; then its worker is lost and being fenced; then it is gone. It is remembered until its last
+//! block is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,9 +22,9 @@ struct Receiver {
     /// `None`: the master.
     worker: Option<WorkerId>,
     life: Life,
-    /// Blocks that are forgotten.
+    /// Forgotten blocks.
     forgotten: SeqSet,
-    /// Blocks that someone held. Those after the first that is not among them were never acknowledged.
+    /// Blocks that were stored once. Blocks after the first gap were never acknowledged.
     known: SeqSet,
 }
 
@@ -40,14 +40,14 @@ impl Receiver {
     }
 }
 
-/// What a block is that a worker says it holds.
+/// How to treat a block that a worker reports as stored.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Standing {
-    /// Of a receiver that never was.
+    /// Its receiver never existed.
     Foreign,
-    /// To be kept; received by a worker that is there, or not.
+    /// To be stored; `receiver_at` is the live worker that received it.
     Wanted { receiver_at: Option<WorkerId> },
-    /// Forgotten, or of a receiver whose survivors are known and complete: to be kept only if it is one of them.
+    /// Forgotten, or of a receiver whose survivors are already determined: stored only if it is one of them.
     Over,
 }
 
@@ -56,9 +56,9 @@ pub(super) struct Receivers {
     inputs: Vec<InputKind>,
     all: BTreeMap<ReceiverId, Receiver>,
     of_worker: BTreeMap<WorkerId, Vec<ReceiverId>>,
-    /// Inputs of one receiver that have none.
+    /// Inputs with one receiver that have none now.
     unplaced: Vec<u32>,
-    /// Inputs that have no source any more.
+    /// Inputs whose source has ended.
     ended: BTreeSet<u32>,
     /// The first id of a worker's receiver, and the next; `None` when there are no more.
     first: u64,
@@ -83,7 +83,7 @@ impl Receivers {
         }
     }
 
-    /// Gives a new worker a receiver for each input that has one everywhere.
+    /// Gives a new worker a receiver for each input that is received everywhere.
     pub(super) fn join(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
         for input in 0..u32::try_from(self.inputs.len()).unwrap_or(u32::MAX) {
             if kind_of(&self.inputs, input) == Some(InputKind::Everywhere) {
@@ -92,7 +92,7 @@ impl Receivers {
         }
     }
 
-    /// Gives each input of one receiver that has none to the one of `workers` with the fewest receivers.
+    /// Gives each unplaced input to the one of `workers` with the fewest receivers.
     pub(super) fn place(
         &mut self,
         workers: impl Iterator<Item = WorkerId> + Clone,
@@ -110,7 +110,7 @@ impl Receivers {
         }
     }
 
-    /// An input needs no receiver any more, once the one that it has is gone.
+    /// An input needs no new receiver after its present one.
     pub(super) fn source_ended(&mut self, input: u32) {
         if kind_of(&self.inputs, input) == Some(InputKind::One) {
             self.ended.insert(input);
@@ -143,7 +143,7 @@ impl Receivers {
         }
     }
 
-    /// The lost worker's receivers, which are gone now, each with the first block that nobody ever held.
+    /// The lost worker's receivers, gone now, each with the first block that was never stored.
     /// [`Receivers::release`] those without blocks.
     pub(super) fn fenced(&mut self, lost: WorkerId) -> Vec<(ReceiverId, BlockId)> {
         let mut gone = Vec::new();
@@ -166,7 +166,7 @@ impl Receivers {
         gone
     }
 
-    /// None of its blocks is held any more: a receiver that is gone is not remembered longer.
+    /// None of its blocks is stored any more: a receiver that is gone is forgotten.
     pub(super) fn release(&mut self, receiver: ReceiverId) {
         let gone = |it: &Receiver| it.life == Life::Gone;
         if self.all.get(&receiver).is_some_and(gone) {
@@ -174,7 +174,7 @@ impl Receivers {
         }
     }
 
-    /// The block is forgotten, whether it was held or not.
+    /// The block is forgotten, whether it was stored or not.
     pub(super) fn forget(&mut self, block: BlockId) {
         if let Some(receiver) = self.all.get_mut(&block.receiver)
             && receiver.life != Life::Gone
@@ -185,7 +185,8 @@ impl Receivers {
         }
     }
 
-    /// Somebody holds the block. If who receives it says so, all before it were stored as they should be.
+    /// A worker stores the block. If its receiver's worker says so, all blocks before it were replicated as
+    /// required.
     pub(super) fn held(&mut self, block: BlockId, by: WorkerId) {
         let there = |it: &&mut Receiver| it.life != Life::Gone;
         let Some(receiver) = self.all.get_mut(&block.receiver).filter(there) else {
@@ -197,7 +198,7 @@ impl Receivers {
         }
     }
 
-    /// Whether all blocks before it were held too, so that its records follow each other.
+    /// Whether all blocks before it were stored too, so that its records are contiguous.
     pub(super) fn follows(&self, block: BlockId) -> bool {
         let follows = |it: &Receiver| it.life == Life::Gone || block.seq < it.known.end();
         self.all.get(&block.receiver).is_none_or(follows)
@@ -220,14 +221,14 @@ impl Receivers {
         }
     }
 
-    /// Whether it is not known yet which of its blocks survive.
+    /// Whether its surviving blocks are not known yet.
     pub(super) fn is_fencing(&self, receiver: ReceiverId) -> bool {
         self.all
             .get(&receiver)
             .is_some_and(|receiver| receiver.life == Life::Fencing)
     }
 
-    /// Whether clients send to this input at workers.
+    /// Whether workers take clients of this input.
     pub(super) fn is_at_workers(&self, input: u32) -> bool {
         kind_of(&self.inputs, input).is_some_and(|kind| kind != InputKind::Master)
     }

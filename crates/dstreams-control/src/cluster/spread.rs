@@ -1,8 +1,8 @@
-//! Who should hold which partition of state: as even as it can be, by as few moves as that takes.
+//! The target placement of partitions of state: as even as possible, with as few moves as possible.
 //!
-//! A move goes by way of the standby: the state is copied to where it should be, which becomes the standby when it has
-//! all of it, and then the two change places. So the first thing is that everything has a standby, then that holders are
-//! spread evenly, then that standbys are. Until the copy is there the standby before stays.
+//! A move goes through the standby: the state is copied to the new worker, which becomes the standby when it has
+//! all of it, and then swaps roles with the primary. So first every partition gets a standby, then primaries are
+//! spread evenly, then standbys. The previous standby stays until the copy is complete.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +13,8 @@ use super::partitions::{Part, Partition, Partitions};
 use super::roster::Roster;
 use crate::BatchTime;
 
-/// Decides all that can be decided now; returns the partitions whose standby must be sent the state, and whether
-/// holders are where they should be.
+/// Decides all that can be decided now; returns the partitions whose state must be copied to a new standby, and
+/// whether all primaries are in place.
 pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>, bool) {
     let under_way = partitions.all.values().filter(|it| it.next.is_some());
     let under_way = under_way.count();
@@ -29,7 +29,7 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
         spread.freed = false;
         spread.give_holders();
         spread.give_standbys();
-        // A standby that needed no copy can take over from a holder that drains, which is replaced as standby then.
+        // A standby that needed no copy can now take over from a draining primary, and is then replaced as standby.
         spread.give_holders();
         spread.give_standbys();
         spread.move_holders();
@@ -45,17 +45,17 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
 struct Spread<'a> {
     partitions: &'a mut Partitions,
     roster: &'a Roster,
-    /// Copies that may be started.
+    /// Copies that may still start.
     free: usize,
     copies: Vec<u32>,
-    /// A copy was given up: one more may be started.
+    /// A copy was given up: one more may start.
     freed: bool,
 }
 
 impl Spread<'_> {
-    /// A holder for each partition without one; and none that drains, if its standby can take over.
+    /// A primary for each partition without one. Draining primaries give way to standbys that can take over.
     fn give_holders(&mut self) {
-        // Who holds one is there: none is lost.
+        // A worker that is a primary is live: no lost one is left here.
         let all_held = || self.partitions.all.values().all(|it| it.holder.is_some());
         if !self.roster.any_drains() && all_held() {
             return;
@@ -89,7 +89,7 @@ impl Spread<'_> {
 
     /// An open standby for each partition, if there is a worker for it.
     fn give_standbys(&mut self) {
-        // Mostly few, even while much moves.
+        // Usually few, even during many moves.
         let is_open = |part: Option<Part>| part.is_some_and(|it| self.roster.is_open(it.worker));
         let wanting = |it: &Partition| {
             it.to_remake.is_none() && !is_open(it.next) && (it.stale || !is_open(it.standby))
@@ -109,7 +109,7 @@ impl Spread<'_> {
             let Some(holder) = it.holder else {
                 continue;
             };
-            // The next one drains.
+            // The new standby itself drains.
             if let Some(next) = it.next.take() {
                 it.before.insert(next.worker);
                 self.free += 1;
@@ -124,7 +124,7 @@ impl Spread<'_> {
             }
             let others = || load.iter().filter(|&(&worker, _)| worker != holder.worker);
             if others().next().is_none() {
-                // Alone: a standby that drains must go, unless the holder drains too.
+                // With one worker: a draining standby must go, unless the primary drains too.
                 if self.roster.is_open(holder.worker)
                     && let Some(leaver) = it.standby.take()
                 {
@@ -146,14 +146,14 @@ impl Spread<'_> {
         }
     }
 
-    /// From those that hold most to those that hold least, while that makes it more even.
+    /// Moves primaries from the most to the least loaded worker, while that improves the balance.
     fn move_holders(&mut self) {
         let mut load = self.load(|it| it.holder);
         if uneven(&load).is_none() {
             return;
         }
         let mut standbys = self.load(going);
-        // By where each is, or is on its way to.
+        // By the worker where each is or will be.
         let mut at = Groups::new();
         for (&partition, it) in &self.partitions.all {
             if let Some(holder) = it.holder {
@@ -186,8 +186,8 @@ impl Spread<'_> {
         }
     }
 
-    /// One that can move at once, or whose copy is on its way, or that needs one; in this order, as it costs more each
-    /// time.
+    /// A partition that can move at once, else one whose copy is in progress, else one that needs a copy: by rising
+    /// cost.
     fn to_move(
         &self,
         at: &Groups<Kind>,
@@ -216,7 +216,7 @@ impl Spread<'_> {
         Some(partition)
     }
 
-    /// Moves a partition at once, or waits for its copy, or starts one. Whether it can.
+    /// Moves a partition at once, waits for its copy, or starts one. Returns whether it can.
     fn move_one(&mut self, partition: u32, to: WorkerId) -> bool {
         let is = |part: Option<Part>| part.is_some_and(|part| part.worker == to);
         let there = |it: &Partition| is(it.standby) || is(it.next);
@@ -234,7 +234,7 @@ impl Spread<'_> {
         true
     }
 
-    /// The same for standbys, once nothing moves otherwise.
+    /// The same for standbys, once no primary moves.
     fn move_standbys(&mut self) {
         if self
             .partitions
@@ -248,7 +248,7 @@ impl Spread<'_> {
         if uneven(&load).is_none() {
             return;
         }
-        // By the standby, and then the holder.
+        // By standby, then by primary.
         let mut at = Groups::new();
         for (&partition, it) in &self.partitions.all {
             if let (Some(holder), Some(standby)) = (it.holder, it.standby) {
@@ -269,7 +269,8 @@ impl Spread<'_> {
         }
     }
 
-    /// Has a worker sent the state, to become the standby then; if that can begin now. At once where there is no state.
+    /// Copies the state to a worker, which will become the standby; if that can start now. At once where there is
+    /// no state.
     fn replace_standby(&mut self, partition: u32, worker: WorkerId) -> bool {
         let Some(it) = self.partitions.all.get_mut(&partition) else {
             return false;
@@ -284,7 +285,7 @@ impl Spread<'_> {
             copy: 0,
             version: None,
         };
-        // One that is sent the state again has nothing from now on.
+        // A standby that gets the state again starts from nothing.
         let again = it.standby.take_if(|part| part.worker == worker);
         if state {
             self.free -= 1;
@@ -307,7 +308,7 @@ impl Spread<'_> {
         holders.all(open)
     }
 
-    /// How many partitions each open worker has, in the part that `of` picks.
+    /// The number of partitions of each open worker, in the role that `of` picks.
     fn load(&self, of: impl Fn(&Partition) -> Option<Part>) -> BTreeMap<WorkerId, usize> {
         let open = self.roster.open().iter();
         let mut load: BTreeMap<_, _> = open.map(|&worker| (worker, 0)).collect();
@@ -321,18 +322,18 @@ impl Spread<'_> {
     }
 }
 
-/// The standby, or who is to become that.
+/// The standby, or the worker that will become it.
 fn going(it: &Partition) -> Option<Part> {
     it.next.or(it.standby)
 }
 
-/// What decides how a partition can move, and what that costs.
+/// How a partition can move, and the cost.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
 struct Kind {
     standby: Option<WorkerId>,
     next: Option<WorkerId>,
     complete: bool,
-    /// Standby and holder can change places.
+    /// Standby and primary can swap.
     moves: bool,
 }
 
@@ -351,8 +352,8 @@ impl Kind {
     }
 }
 
-/// A partition whose standby may go from one that has many to one that has few, and is not its holder; with its
-/// holder, and both.
+/// A partition whose standby can move from a loaded worker to a less loaded one that is not its primary; with its
+/// primary, and both.
 fn standby_to_move(
     at: &Groups<WorkerId>,
     load: &BTreeMap<WorkerId, usize>,
@@ -363,7 +364,7 @@ fn standby_to_move(
         .collect();
     few.sort_by_key(|&(_, count)| count);
     for &(from, most) in few.iter().rev() {
-        // At most one does not suit: the holder of all of them. So this ends soon.
+        // At most one does not fit, the primary of all of them, so this ends soon.
         for &(to, _) in few.iter().take_while(|&&(_, least)| least + 2 <= most) {
             let firsts = at.of(from).filter(|&(&holder, _)| holder != to);
             let first = firsts.filter_map(|(&holder, group)| Some((*group.first()?, holder)));
@@ -375,14 +376,14 @@ fn standby_to_move(
     None
 }
 
-/// Who has least.
+/// The least loaded worker.
 fn least(load: &BTreeMap<WorkerId, usize>) -> Option<WorkerId> {
     load.iter()
         .min_by_key(|&(_, &count)| count)
         .map(|(&worker, _)| worker)
 }
 
-/// Who has most and who has least, if moving one makes it more even.
+/// The most and the least loaded worker, if moving one improves the balance.
 fn uneven(load: &BTreeMap<WorkerId, usize>) -> Option<(WorkerId, WorkerId)> {
     let least = least(load)?;
     let (&most, &count) = load.iter().rev().max_by_key(|&(_, &count)| count)?;

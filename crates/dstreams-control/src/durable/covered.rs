@@ -1,8 +1,8 @@
-//! [`Covered`]: the blocks that a checkpoint has, for ever.
+//! [`Covered`]: the blocks that a checkpoint contains, permanently.
 //!
-//! The cut that names a block may be let go of while the block is still in another journal. So a checkpoint says itself
-//! which blocks it has: a range for each receiver, and receivers of which nothing more counts as ranges too, so that it
-//! stays small.
+//! The cut that names a block may be released while the block is still in another journal. So a checkpoint lists
+//! its blocks: a range for each receiver. Receivers with no other relevant blocks form ranges too, so that it stays
+//! small.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,24 +11,24 @@ use serde::{Deserialize, Serialize};
 use crate::seq_set::SeqSet;
 use crate::{BlockId, ReceiverId};
 
-/// A set of blocks. Opaque: kept with a checkpoint, given to [`Replay`](super::Replay) and to workers.
+/// A set of blocks. Opaque: stored with a checkpoint, given to [`Replay`](super::Replay) and to workers.
 #[derive(Clone, Eq, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct Covered {
-    /// Receivers that are gone, and all their blocks that count are covered.
+    /// Receivers that are gone, with all their relevant blocks covered.
     closed: SeqSet,
     /// The others.
     open: BTreeMap<ReceiverId, SeqSet>,
 }
 
 impl Covered {
-    /// Whether no restart needs the block: a checkpoint has it, or it does not count.
+    /// Whether no restart needs the block: it is in a checkpoint, or irrelevant.
     #[must_use]
     pub fn contains(&self, block: BlockId) -> bool {
         let of_open = || self.open.get(&block.receiver);
         self.is_closed(block.receiver) || of_open().is_some_and(|of| of.contains(block.seq))
     }
 
-    /// Whether that goes for all blocks of the receiver.
+    /// Whether no restart needs any block of the receiver.
     #[must_use]
     pub fn is_closed(&self, receiver: ReceiverId) -> bool {
         self.closed.contains(receiver.0)
@@ -50,8 +50,8 @@ impl Covered {
         self.closed.insert(receiver.0);
     }
 
-    /// Adds all receivers before `first` but these: nothing of them is anywhere, and nothing ever will be. So however
-    /// many processes there were, they are few ranges.
+    /// Adds all receivers before `first` but these: they have no blocks anywhere and never will. So any number of
+    /// processes takes few ranges.
     pub fn close_before<'a>(
         &mut self,
         first: ReceiverId,
@@ -67,7 +67,7 @@ impl Covered {
         }
     }
 
-    /// The receivers with blocks in it that are not closed.
+    /// The receivers that have blocks in the set and are not closed.
     pub(super) fn open(&self) -> impl Iterator<Item = ReceiverId> {
         self.open.keys().copied()
     }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_are_over_are_one_range() {
+    fn ended_processes_are_one_range() {
         let mut covered = Covered::default();
         for process in 0..70_000 {
             let first = ReceiverId::first_of(process);
@@ -119,9 +119,9 @@ mod tests {
         assert_eq!(ReceiverId::first_of(70_000).0 - 1, 300_647_710_719_999);
     }
 
-    /// The first, neighbours, the bound itself: between and around them is what was nothing of.
+    /// The first, neighbours, the bound itself: closed ranges lie between and around them.
     #[test]
-    fn receivers_that_are_not_closed_leave_gaps_and_nothing_else() {
+    fn open_receivers_are_the_only_gaps() {
         let mut covered = Covered::default();
         covered.insert(id(4, 0));
         covered.close_before(ReceiverId(6), [0, 3, 6, 8].map(ReceiverId).iter());
@@ -131,9 +131,9 @@ mod tests {
         assert_eq!(json, r#"{"ranges":{"1":2,"5":5}}"#);
     }
 
-    /// The bytes are in checkpoints.
+    /// Checkpoints contain these bytes.
     #[test]
-    fn its_json_is_read() {
+    fn json_is_readable() {
         let json = r#"{"closed":{"ranges":{"0":4,"9":9}},"open":{"7":{"ranges":{"0":11}}}}"#;
         let covered: Covered = serde_json::from_str(json).unwrap();
         assert!(covered.contains(id(4, 99)) && covered.contains(id(7, 11)));

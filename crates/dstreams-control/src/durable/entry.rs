@@ -1,4 +1,4 @@
-//! [`Entry`] and [`Point`]: what journals and checkpoints say, without records and state.
+//! [`Entry`] and [`Point`]: the contents of journals and checkpoints, without records and state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Covered;
 use crate::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
-/// By input and producer (or part of a source): its last number.
+/// The last sequence number by input and producer (or part of a source).
 pub type Marks = BTreeMap<(u32, String), u64>;
 
 /// An entry of a journal.
@@ -14,33 +14,33 @@ pub type Marks = BTreeMap<(u32, String), u64>;
 pub enum Entry {
     /// A process began to write.
     Opened {
-        /// It is the n-th, from 0.
+        /// It is the n-th process, from 0.
         incarnation: u64,
     },
     /// A block was received. The same block may be in several journals.
     Block {
-        /// The input it is of.
+        /// Its input.
         input: u32,
         /// Its name and size.
         meta: BlockMeta,
-        /// Of each producer with records in it, the last number.
+        /// The last number of each producer with records in it.
         marks: Vec<(Arc<str>, u64)>,
     },
-    /// A batch has these blocks, and no others ever.
+    /// A batch has exactly these blocks, permanently.
     Cut {
         /// The batch.
         batch: BatchTime,
         /// Its blocks.
         blocks: Vec<BlockId>,
     },
-    /// The records of a batch that failed for good were set aside: it takes effect without them, now and whenever it is
-    /// run again. The offsets of its blocks count.
+    /// The records of a permanently failed batch were set aside: it takes effect without them, also in every later
+    /// run. The offsets of its blocks count.
     SetAside {
         /// The batch.
         batch: BatchTime,
     },
-    /// A batch is about to take effect: from here on its records may be visible, and are not set aside any more. Needed
-    /// only where batches may be set aside.
+    /// A batch is about to take effect: its records may be visible from here on, so they can no longer be set
+    /// aside. Needed only where batches may be set aside.
     Committing {
         /// The batch.
         batch: BatchTime,
@@ -50,26 +50,26 @@ pub enum Entry {
         /// The batch.
         batch: BatchTime,
     },
-    /// A receiver was lost with its worker. Of what no cut names, `blocks` count and nothing else, whatever its journals
-    /// have: the rest was not acknowledged, or was sent again elsewhere.
+    /// A receiver was lost with its worker. Of its blocks in no cut, only `blocks` count, whatever its journals
+    /// contain: the rest was not acknowledged, or was sent again elsewhere.
     Gone {
-        /// Who is gone.
+        /// The lost receiver.
         receiver: ReceiverId,
-        /// All its blocks that survive; those that are in a cut may be missing.
+        /// All its surviving blocks; those in a cut may be missing.
         blocks: Vec<BlockId>,
     },
 }
 
-/// What a checkpoint says beside the state.
+/// The contents of a checkpoint beside the state.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Point {
-    /// The batch as of which it is: all up to it took effect.
+    /// The batch of the checkpoint: it and all before it took effect.
     pub batch: BatchTime,
-    /// Which process wrote it.
+    /// The process that wrote it.
     pub incarnation: u64,
-    /// Of each producer the last that is in a batch up to this one.
+    /// The last number of each producer in the batches up to this one.
     pub marks: Marks,
-    /// The blocks of these batches: see [`Needs::covered`](super::Needs::covered). May be empty where there is one
-    /// journal, in which a block goes before the cut that names it.
+    /// The blocks of these batches: see [`Needs::covered`](super::Needs::covered). May be empty with a single
+    /// journal, where a block precedes the cut that names it.
     pub covered: Covered,
 }

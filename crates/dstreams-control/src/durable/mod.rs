@@ -1,32 +1,32 @@
-//! What a program that was killed goes on with, and what must stay on disk for that.
+//! Where a killed program resumes, and what must stay on disk for that.
 //!
-//! Two pure halves of one promise. [`Needs`] watches what is written to a journal and says which of it must stay;
-//! [`Replay`] takes what was found and decides where the next process goes on. They do no I/O: entries come without
-//! their records, and a place in a journal is whatever the caller numbers places with.
+//! Two pure halves of one promise. [`Needs`] watches what is written to a journal and says which entries must stay;
+//! [`Replay`] takes what was found on disk and decides where the next process resumes. They do no I/O: entries come
+//! without their records, and the caller numbers the places in a journal as it likes.
 //!
-//! A machine has one journal. A cluster has several: the master's own, with [`Opened`](Entry::Opened),
-//! [`Cut`](Entry::Cut), [`Committed`](Entry::Committed) and [`Gone`](Entry::Gone), and one of each worker's life, with the
-//! blocks it received. In which order entries of different journals were written nobody knows, so [`Replay`] takes
-//! all of them first, in any order, and decides then.
+//! One machine has one journal. A cluster has several: the master's, with [`Opened`](Entry::Opened),
+//! [`Cut`](Entry::Cut), [`Committed`](Entry::Committed) and [`Gone`](Entry::Gone), and one per life of a worker,
+//! with the blocks it received. The order of entries of different journals is unknown, so [`Replay`] first takes
+//! all of them, in any order, and then decides.
 //!
-//! # What the writer keeps to
+//! # Obligations of the writer
 //!
-//! * A record is acknowledged, and a producer is told how far it came, when its block is synced.
-//! * A batch takes effect when its cut and its blocks are synced. Where these are in several journals, a block is
-//!   reported for a batch when it is synced; in one journal the order does.
+//! * Records are acknowledged, and offsets reported to their producer, when their block is synced.
+//! * A batch takes effect when its cut and its blocks are synced. With several journals, a block is reported for a
+//!   batch when it is synced; in one journal the order ensures it.
 //! * `Opened` is synced before another journal has a block of the process.
-//! * `Gone` is synced before a producer of that receiver may go on elsewhere. That a worker that was given up lives on
-//!   and writes to its journal does no harm then.
-//! * After a restart, what was read is synced before a producer is told how far it came; it may have been in memory
-//!   only. All journals are read, and nobody writes to one that was.
-//! * A checkpoint as of a batch is written when the batch has taken effect, with [`Needs::covered`] as it was then; what
-//!   [`Needs::let_go`] names may go when the checkpoint is on disk, from the oldest entry on.
+//! * `Gone` is synced before a producer of that receiver may resume elsewhere. A fenced worker that lives and
+//!   writes to its journal then does no harm.
+//! * After a restart, what was read is synced before offsets are reported to producers; it may have been in memory
+//!   only. All journals are read, and none that was read is written again.
+//! * A checkpoint of a batch is written after the batch took effect, with [`Needs::covered`] as of then; what
+//!   [`Needs::let_go`] names may be deleted once the checkpoint is on disk, oldest entry first.
 //!
 //! # Promises
 //!
-//! * Of several processes one after the other, each killed at any moment, a block is in one batch at most, and exactly
-//!   one if it was acknowledged; a batch that took effect has the same blocks for ever.
-//! * A journal that lost what [`Needs`] did not name gives the same restart.
+//! * Over several processes in a row, each killed at any moment, a block is in one batch at most, and in exactly
+//!   one if it was acknowledged; a batch that took effect keeps its blocks permanently.
+//! * A journal without the entries that [`Needs`] released gives the same restart.
 
 mod covered;
 mod entry;

@@ -1,17 +1,17 @@
 //! [`Needs`]: which entries of a journal must stay.
 //!
-//! Each journal has one of its own: that of a machine all of it, that of a master cuts and `Gone`s and the blocks it
-//! received itself, that of a worker blocks alone. An entry is named by a place `T`, which grows from entry to entry.
+//! Each journal has its own: one machine's covers everything; a master's covers cuts, `Gone`s and the blocks it
+//! received itself; a worker's covers blocks only. A place `T` names an entry; it grows from entry to entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Covered, Restart};
 use crate::{BatchTime, BlockId, ReceiverId};
 
-/// Which entries of a journal must stay, as tickets in the order in which they were written.
+/// The entries of a journal that must stay, by their places, in the order of writing.
 #[derive(Clone, Debug)]
 pub struct Needs<T> {
-    /// The blocks in this journal that no checkpoint has.
+    /// The blocks in this journal that are in no checkpoint.
     blocks: BTreeMap<BlockId, T>,
     cuts: BTreeMap<BatchTime, Cut<T>>,
     ended: BTreeMap<ReceiverId, Ended<T>>,
@@ -25,12 +25,12 @@ struct Cut<T> {
     at: T,
 }
 
-/// A receiver that is no more.
+/// A receiver that has ended.
 #[derive(Clone, Debug)]
 struct Ended<T> {
-    /// Its blocks that count and were in no checkpoint then.
+    /// Its relevant blocks that were in no checkpoint then.
     blocks: BTreeSet<BlockId>,
-    /// Its `Gone`.
+    /// The place of its `Gone`.
     at: Option<T>,
 }
 
@@ -46,7 +46,7 @@ impl<T> Default for Needs<T> {
 }
 
 impl<T: Copy + Ord> Needs<T> {
-    /// Of a journal that goes on after a restart: what the restart needs is at `earlier`.
+    /// For a journal that continues after a restart: what the restart needs is at `earlier`.
     #[must_use]
     pub fn after(restart: &Restart, earlier: T) -> Self {
         let ended = |at: Option<T>| {
@@ -93,8 +93,8 @@ impl<T: Copy + Ord> Needs<T> {
         self.ended.insert(receiver, Ended { blocks, at });
     }
 
-    /// The blocks that a checkpoint as of `batch` has: all in batches up to it, and all of a receiver that is gone when
-    /// no other of it counts. Ask the journal that has the cuts.
+    /// The blocks of a checkpoint of `batch`: all in batches up to it, and all blocks of a gone receiver once no
+    /// other one counts. Ask the journal that has the cuts.
     #[must_use]
     pub fn covered(&self, batch: BatchTime) -> Covered {
         let mut covered = self.covered.clone();
@@ -115,11 +115,11 @@ impl<T: Copy + Ord> Needs<T> {
         covered
     }
 
-    /// A checkpoint as of `batch`, which has these blocks, is on disk. Returns the first entry that must stay; `None`
-    /// if that is none. A worker's journal is told the same, once or again and again.
+    /// A checkpoint of `batch`, containing these blocks, is on disk. Returns the first entry that must stay; `None`
+    /// if there is none. Tell a worker's journal the same; repeating it is harmless.
     ///
-    /// A cut stays as long as it names a block that is in another journal and not in `covered`, and a `Gone` until its
-    /// receiver is closed there: so with a checkpoint that does not keep what it covers, nothing goes that it needs.
+    /// A cut stays while it names a block that is in another journal and not in `covered`, and a `Gone` until its
+    /// receiver is closed in `covered`: so a checkpoint that omits its covered blocks loses nothing that it needs.
     pub fn let_go(&mut self, batch: BatchTime, covered: &Covered) -> Option<T> {
         let blocks = &mut self.blocks;
         self.cuts.retain(|of, cut| {

@@ -1,7 +1,7 @@
 //! [`Replay`]: from a checkpoint and journals to a [`Restart`].
 //!
-//! A cut decides: a block that one names is in that batch. Of the other blocks, those of receivers that are gone count
-//! as their [`Gone`](Entry::Gone) says, and all others do.
+//! Cuts decide: a block that a cut names is in that batch. Of the other blocks, those of gone receivers count as
+//! their [`Gone`](Entry::Gone) says; all others count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{BatchTime, BlockId, BlockMeta, ReceiverId, Restored};
 #[derive(Clone, Default, Debug)]
 pub struct Replay {
     point: Option<Point>,
-    /// One more than the last process that is known of.
+    /// One more than the last known process.
     incarnations: u64,
     blocks: BTreeMap<BlockId, Received>,
     cuts: BTreeMap<BatchTime, Vec<BlockId>>,
@@ -28,7 +28,7 @@ pub struct Replay {
 
 type ByReceiver = BTreeMap<ReceiverId, Vec<BlockId>>;
 
-/// A block of a journal.
+/// A block found in a journal.
 #[derive(Clone, Debug)]
 struct Received {
     input: u32,
@@ -36,12 +36,12 @@ struct Received {
     marks: Vec<(Arc<str>, u64)>,
 }
 
-/// What was found does not make sense.
+/// The entries on disk are inconsistent.
 #[derive(Clone, Eq, PartialEq, Debug, Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// A cut after the checkpoint names a block that is in no journal.
-    #[error("batch {batch} has block {block}, which it does not have")]
+    #[error("batch {batch} names block {block}, which is in no journal")]
     BlockMissing {
         /// The batch of the cut.
         batch: BatchTime,
@@ -49,7 +49,7 @@ pub enum ReplayError {
         block: BlockId,
     },
     /// Two cuts of one batch name different blocks.
-    #[error("batch {batch} was cut twice, and not of the same blocks")]
+    #[error("batch {batch} was cut twice, with different blocks")]
     CutTwice {
         /// The batch.
         batch: BatchTime,
@@ -70,7 +70,7 @@ impl Replay {
         }
     }
 
-    /// Takes an entry of any journal. The order does not matter, nor does how often one is taken.
+    /// Takes an entry of any journal, in any order, once or repeatedly.
     pub fn take(&mut self, entry: Entry) {
         match entry {
             Entry::Opened { incarnation } => {
@@ -99,11 +99,11 @@ impl Replay {
         }
     }
 
-    /// Decides where to go on.
+    /// Decides where to resume.
     ///
     /// # Errors
     ///
-    /// [`ReplayError`]: the journals are damaged, or not all there.
+    /// [`ReplayError`]: the journals are damaged or incomplete.
     pub fn decide(mut self) -> Result<Restart, ReplayError> {
         if let Some(batch) = self.cut_twice {
             return Err(ReplayError::CutTwice { batch });
@@ -181,7 +181,7 @@ impl Replay {
             .retain(|id, _| cut.contains(id) || (!covered.contains(*id) && survives(id)));
     }
 
-    /// Those of earlier processes, with their blocks that are needed: without and with a `Gone`.
+    /// The receivers of earlier processes with their blocks that are needed: without and with a `Gone`.
     fn receivers(&self, covered: &Covered) -> (ByReceiver, ByReceiver) {
         let gone = self.gone.keys().copied();
         let known = covered

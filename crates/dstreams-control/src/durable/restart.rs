@@ -1,30 +1,30 @@
-//! [`Restart`]: where the next process goes on.
+//! [`Restart`]: where the next process resumes.
 
 use std::collections::BTreeMap;
 
 use super::{Covered, Marks};
 use crate::{BatchTime, BlockId, BlockMeta, ReceiverId, Restored};
 
-/// What a [`Replay`](super::Replay) decided.
+/// The decision of a [`Replay`](super::Replay).
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Restart {
-    /// Which process this is, from 0; to be written as [`Opened`](super::Entry::Opened) before anything else.
+    /// The number of this process, from 0; write it as [`Opened`](super::Entry::Opened) before anything else.
     pub incarnation: u64,
-    /// Where the controller goes on.
+    /// Where the controller resumes.
     pub controller: Restored,
-    /// The batches after the checkpoint that took effect, in order: to be run again for their state alone.
+    /// The batches after the checkpoint that took effect, in order: to be replayed for their state only.
     pub committed: Vec<(BatchTime, Vec<BlockMeta>)>,
-    /// The blocks that are in a batch after the checkpoint, or will be, with their inputs. Nobody needs others.
+    /// The blocks that are, or will be, in a batch after the checkpoint, with their inputs. No others are needed.
     pub blocks: BTreeMap<BlockId, u32>,
-    /// Of each producer the last number that is in the checkpoint or in one of these blocks: what comes again up to
-    /// it is not taken.
+    /// The last number of each producer in the checkpoint or in one of these blocks: repetitions up to it are
+    /// dropped.
     pub marks: Marks,
-    /// The same of the checkpoint alone.
+    /// The same for the checkpoint alone.
     pub marks_of_state: Marks,
-    /// The receivers of earlier processes, each with its blocks among these, without those in `gone`.
+    /// The receivers of earlier processes, each with its blocks among these, except those in `gone`.
     pub ended: BTreeMap<ReceiverId, Vec<BlockId>>,
-    /// The same of those that a [`Gone`](super::Entry::Gone) names.
+    /// The same for receivers that a [`Gone`](super::Entry::Gone) names.
     pub gone: BTreeMap<ReceiverId, Vec<BlockId>>,
-    /// The blocks that the checkpoint has.
+    /// The blocks that the checkpoint contains.
     pub covered: Covered,
 }

@@ -145,7 +145,7 @@ fn a_block_that_is_nowhere_is_said() {
     let error = replay.decide().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "batch 100 ms has block 0/4, which it does not have"
+        "batch 100 ms names block 0/4, which is in no journal"
     );
 }
 
