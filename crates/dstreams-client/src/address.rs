@@ -1,7 +1,7 @@
-//! Where a program can be reached: one address, or several to try in turn.
+//! Addresses of a program: one, or several to try in turn.
 //!
-//! An address is `host:port`, of a cluster's master, of one of its workers, or of a program that runs alone.
-//! One text may hold several, with commas between them, as a command line does.
+//! An address is `host:port`, of a cluster's master, of one of its workers, or of a program that runs alone. One
+//! string may contain several, separated by commas, as on a command line.
 
 use crate::error::Error;
 use crate::protocol::is_address;
@@ -58,7 +58,7 @@ impl<A: ToAddresses + ?Sized> ToAddresses for &A {
     }
 }
 
-/// The addresses given to a client, and the one whose turn it is.
+/// The addresses given to a client, and the one to try now.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     all: Vec<String>,
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_ways_to_write_them() {
+    fn addresses_may_be_written_in_many_ways() {
         assert_eq!("a:1, b:2,".to_addresses(), ["a:1", "b:2"]);
         assert_eq!(["a:1", "b:2,c:3"].to_addresses(), ["a:1", "b:2", "c:3"]);
         assert_eq!(vec!["a:1".to_string()].to_addresses(), ["a:1"]);
@@ -109,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn malformed_addresses_are_refused() {
         for wrong in ["", ",", "host", "host:", "host:70000", "http://host"] {
             assert!(Addresses::new(&wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn they_are_taken_in_turn() {
+    fn addresses_are_tried_in_turn() {
         let mut addresses = Addresses::new(&"a:1,b:2").unwrap();
         let mut seen = Vec::new();
         for _ in 0..3 {

@@ -1,7 +1,7 @@
-//! When to try again, and when to give up: pure, the time comes in.
+//! When to try again, and when to give up: pure, the time is an argument.
 //!
-//! One round tries every address once without a pause (`route.rs` says when it is over); then the pauses
-//! double, each drawn between half and all of its value. Progress (an acknowledgement) starts anew.
+//! One round tries every address once without a pause (`route.rs` says when it is over); after that the pauses
+//! double, each drawn between half and all of its value. Progress (an acknowledgement) resets the count.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ pub(crate) struct Backoff {
     retry: Retry,
     /// Failed tries since the last progress.
     tries: u32,
-    /// Rounds of them that are over.
+    /// Completed rounds of them.
     rounds: u32,
     first_failure: Option<Instant>,
     random: u64,
@@ -42,7 +42,7 @@ impl Backoff {
         self.first_failure = None;
     }
 
-    /// Notes a failed try: the pause before the next.
+    /// Records a failed try; returns the pause before the next.
     pub(crate) fn failed(&mut self, now: Instant, round_over: bool) -> Result<Duration, UsedUp> {
         self.tries = self.tries.saturating_add(1);
         self.rounds += u32::from(round_over);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_pause_within_a_round_and_rounds_are_what_counts() {
+    fn no_pause_within_a_round_and_rounds_are_counted() {
         let now = Instant::now();
         let mut backoff = Backoff::new(retry(2), 7);
         for over in [false, false, true, false, true, false] {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_and_time_are_bounded_and_progress_starts_anew() {
+    fn tries_and_time_are_bounded_and_progress_resets_them() {
         let start = Instant::now();
         let mut backoff = Backoff::new(retry(2), 7);
         assert!(backoff.failed(start, true).is_ok());
@@ -134,7 +134,7 @@ mod tests {
         backoff.progress();
         assert!(backoff.failed(start, true).is_ok());
         let late = start + Duration::from_secs(121);
-        // Whatever the round.
+        // In any round.
         let used = backoff.failed(late, false).map_err(|used| used.tries);
         assert_eq!(used, Err(2));
     }

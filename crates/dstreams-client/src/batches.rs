@@ -9,9 +9,9 @@ use crate::sender::{Report, Sender};
 
 /// Sends record batches of one schema to one stream; made by [`Client::batches`](crate::Client::batches).
 ///
-/// A record is a row. Rows arrive in the order in which they were sent, each exactly once as long as this
-/// sender lives; what is safe and what dropping it does is as with [`LineSender`](crate::LineSender). A
-/// batch leaves at once, small or not: collect rows yourself, some thousands to a batch.
+/// A record is a row. Rows arrive in the order in which they were sent, each exactly once as long as this sender
+/// lives; safety and dropping are as with [`LineSender`](crate::LineSender). A batch is sent at once, small or not:
+/// collect rows yourself, some thousands to a batch.
 #[derive(Debug)]
 #[must_use = "send records, then `finish`: only then are they known to be safe"]
 pub struct BatchSender {
@@ -36,14 +36,14 @@ impl BatchSender {
 
     /// Sends a batch: encodes it, waits while the window is full, and returns when it is taken.
     ///
-    /// One over [`Options::max_message_bytes`](crate::Options::max_message_bytes) is cut by rows. Dictionary
-    /// columns travel as their values. A batch without rows is nothing. If the future is dropped before it
-    /// is ready, none of the batch was taken.
+    /// A batch over [`Options::max_message_bytes`](crate::Options::max_message_bytes) is split by rows. Dictionary
+    /// columns travel as their values. An empty batch is ignored. If the future is dropped before it is ready, none
+    /// of the batch was taken.
     ///
     /// # Errors
     ///
-    /// [`Error::WrongSchema`], [`Error::TooLarge`] (a single row) and [`Error::Encode`]: none of the batch
-    /// was taken, the sender can still be used. Any other error has ended the sender.
+    /// [`Error::WrongSchema`], [`Error::TooLarge`] (a single row) and [`Error::Encode`]: none of the batch was
+    /// taken, the sender can still be used. Any other error has ended the sender.
     pub async fn send(&mut self, batch: RecordBatch) -> Result<(), Error> {
         self.sender.check()?;
         if !same_columns(&self.schema, batch.schema_ref()) {
@@ -68,13 +68,13 @@ impl BatchSender {
     ///
     /// # Errors
     ///
-    /// What ended the sender; [`Error::tally`] says how many rows were safe then.
+    /// The error that ended the sender; [`Error::tally`] says how many rows were safe then.
     pub async fn flush(&mut self) -> Result<(), Error> {
         self.sender.check()?;
         self.sender.all_acknowledged().await
     }
 
-    /// [`flush`](Self::flush), then closes the stream in good order.
+    /// [`flush`](Self::flush), then closes the stream gracefully.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl BatchSender {
         self.sender.sent()
     }
 
-    /// Rows that are safe so far. Cheap enough for a progress bar. Of a batch that was cut, parts count.
+    /// Rows that are safe so far. Cheap enough for a progress bar. Counts parts of a split batch.
     pub fn acknowledged(&self) -> u64 {
         self.sender.acknowledged()
     }
@@ -109,13 +109,13 @@ impl BatchSender {
         self.sender.stream()
     }
 
-    /// The name the server knows this sender by, unique and random: find it in the server's log.
+    /// The sender's unique random name: find it in the server's log.
     pub fn producer(&self) -> &str {
         self.sender.producer()
     }
 }
 
-/// Same names, types and nulls; metadata may differ.
+/// Same names, types and nullability; metadata may differ.
 fn same_columns(one: &SchemaRef, other: &SchemaRef) -> bool {
     fn columns(
         schema: &Schema,

@@ -1,4 +1,4 @@
-//! The entry: knows where a program is, and opens senders to its streams.
+//! The entry point: finds a program, and opens senders to its streams.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::pack::Slot;
 use crate::protocol::lines_schema;
 use crate::sender::Sender;
 
-/// Where a program is and how to send to it. Each sender it opens has a connection and a background task of
-/// its own, so that none waits for another; a client holds no connection itself and is cheap to clone.
+/// The address of a program and how to send to it. Each sender it opens has a connection and a background task of
+/// its own, so that none waits for another; a client has no connection itself and is cheap to clone.
 #[derive(Debug, Clone)]
 #[must_use = "open a sender: `lines` or `batches`"]
 pub struct Client {
@@ -37,14 +37,14 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// An address may be that of a cluster's master: each sender asks it for the workers that take its
-    /// stream, when it opens and whenever its connection breaks, and goes on with another of them.
+    /// An address may be a cluster's master: each sender asks it for the workers that take its stream, when it
+    /// opens and whenever its connection breaks, and continues with another of them.
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] if an option or an address cannot work; otherwise what the last address said
-    /// ([`Error::Connect`] or [`Error::NoAnswer`]). This does not wait for a program that is not up yet:
-    /// call it again, [`Error::is_retryable`] says so.
+    /// [`Error::Options`] if an option or an address cannot work; otherwise the error of the last address
+    /// ([`Error::Connect`] or [`Error::NoAnswer`]). This does not wait for a program that is not up yet: call it
+    /// again if [`Error::is_retryable`].
     pub async fn connect(addresses: impl ToAddresses, options: Options) -> Result<Self, Error> {
         options.check()?;
         let options = options.bounded();
@@ -79,10 +79,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] if there is no such stream (the message names those there are) or it does not
-    /// take lines; [`Error::Unauthenticated`] if it wants another token; [`Error::GaveUp`] if no address
-    /// could be reached, or a master had no worker for the stream ([`Error::NoWorker`] is the source then),
-    /// within [`Options::retry`].
+    /// [`Error::Rejected`] if there is no such stream (the message lists the existing ones) or it does not take
+    /// lines; [`Error::Unauthenticated`] if it requires another token; [`Error::GaveUp`] if no address could be
+    /// reached, or a master had no worker for the stream ([`Error::NoWorker`] is the source then), within
+    /// [`Options::retry`].
     pub async fn lines(&self, stream: &str) -> Result<LineSender, Error> {
         let slot = Arc::new(Slot::new(&self.options));
         let sender = Sender::open(

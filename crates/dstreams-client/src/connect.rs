@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to one address, and what every call on it carries.
+//! One HTTP/2 connection to one address, and the headers of every call on it.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(crate) async fn connect(address: &str, options: &Options) -> Result<Channel,
     }
 }
 
-/// A call with its headers: the version of the protocol, and the token if there is one.
+/// A call with its headers: the protocol version, and the token if there is one.
 pub(crate) fn request<T>(message: T, options: &Options) -> Result<Request<T>, Error> {
     let mut request = Request::new(message);
     let headers = request.metadata_mut();

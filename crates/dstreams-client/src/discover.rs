@@ -10,17 +10,17 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::protocol::{parse_workers, workers_question};
 
-/// What an address that was asked turned out to be.
+/// What the asked address turned out to be.
 pub(crate) enum Found {
     /// It takes the records itself, over this connection.
     Itself(Channel),
-    /// A master; these workers take the stream now, best first. There may be none.
+    /// A master, with the workers that take the stream now, best first. May be empty.
     Workers(Vec<String>),
 }
 
 /// Asks `address` for the workers of `stream`, within [`Options::open_timeout`].
 ///
-/// That the master cannot say it now (`UNAVAILABLE`) is [`Error::NoWorker`].
+/// A master that cannot answer now (`UNAVAILABLE`) is [`Error::NoWorker`].
 pub(crate) async fn discover(
     stream: &str,
     address: &str,
@@ -58,7 +58,7 @@ pub(crate) async fn discover(
     }
 }
 
-/// Did the server say so, or is it the transport that found it gone?
+/// Did the server answer this, or did the transport fail?
 fn said_unavailable(status: &Status) -> bool {
     status.code() == Code::Unavailable && std::error::Error::source(status).is_none()
 }

@@ -1,7 +1,7 @@
-//! Record batches as Flight messages: encoded once, cut by rows where they are over the limit.
+//! Record batches as Flight messages: encoded once, split by rows where they are over the limit.
 //!
-//! Dictionaries are sent as their values: a message must stand alone, so that it can be sent again over
-//! another connection.
+//! Dictionaries are sent as their values: each message stands alone, so that it can be sent again over another
+//! connection.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::error::Error;
 
-/// A message without its number.
+/// A message without its sequence number.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) header: Bytes,
@@ -53,7 +53,7 @@ impl Encoder {
         }
     }
 
-    /// One message, whatever its size. The batch has no dictionaries.
+    /// One message of any size. The batch has no dictionaries.
     pub(crate) fn encode(&mut self, batch: &RecordBatch) -> Result<Encoded, Error> {
         let (dictionaries, message) = self.generator.encode(
             batch,
@@ -63,7 +63,7 @@ impl Encoder {
         )?;
         debug_assert!(
             dictionaries.is_empty(),
-            "{:?} was not made plain",
+            "{:?} still has dictionaries",
             batch.schema()
         );
         Ok(Encoded {
@@ -73,11 +73,11 @@ impl Encoder {
         })
     }
 
-    /// As many messages as are needed for none to be over `limit` bytes of data.
+    /// As many messages as needed for each to have at most `limit` bytes of data.
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] if a single row is over it.
+    /// [`Error::TooLarge`] if a single row is over the limit.
     pub(crate) fn encode_cut(
         &mut self,
         batch: &RecordBatch,
@@ -127,7 +127,7 @@ pub(crate) fn plain_schema(schema: &Schema) -> Result<SchemaRef, Error> {
                 .with_data_type(values.as_ref().clone()),
         )),
         nested if has_dictionary(nested) => Err(ArrowError::NotYetImplemented(format!(
-            "column {:?}: a dictionary inside of {nested} cannot be sent",
+            "column {:?}: a dictionary inside {nested} cannot be sent",
             field.name()
         ))),
         _ => Ok(Arc::clone(field)),
@@ -180,7 +180,7 @@ pub(crate) fn plain_batch(batch: &RecordBatch, plain: &SchemaRef) -> Result<Reco
     )?)
 }
 
-/// Views drag along all of the buffers they point into: copies what a piece needs of them.
+/// Copies the parts of view buffers that a piece uses; a view keeps all of its buffers alive.
 fn compact(batch: &RecordBatch) -> Result<RecordBatch, Error> {
     let columns = batch
         .columns()

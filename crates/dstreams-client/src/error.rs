@@ -1,4 +1,4 @@
-//! Everything that can go wrong when sending, in one enum.
+//! All errors of sending, in one enum.
 //!
 //! Three outcomes are kept apart ([`Outcome`]): *rejected* (refused, and would be refused again), *failed*
 //! (nothing was stored, trying later may work) and *unknown* (given up with records on the way). Whether
@@ -14,7 +14,7 @@ use std::time::Duration;
 use arrow::error::ArrowError;
 use tonic::{Code, Status};
 
-/// How many records were safe and how many were not when an error ended a sender.
+/// How many records were safe, and how many not, when an error ended a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
@@ -24,33 +24,33 @@ pub struct Tally {
     pub unacknowledged: u64,
 }
 
-/// What an error means for the records it is about.
+/// What an error means for the records concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Refused, by this crate or by the server; the same again would be refused again.
+    /// Refused, by this crate or by the server, and would be refused again.
     Rejected,
-    /// Nothing of it was stored; trying again later may work.
+    /// Nothing was stored; a later retry may work.
     Failed,
-    /// Given up while records were on the way: they may or may not be stored.
+    /// Given up while records were in flight: they may or may not be stored.
     Unknown,
 }
 
-/// Why something was not sent, or not known to be safe. Cheap to clone; later calls return it again.
+/// Why records were not sent, or are not known to be safe. Cheap to clone; later calls return it again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// [`Options`](crate::Options) or addresses that cannot work.
+    /// Invalid [`Options`](crate::Options) or addresses.
     #[error("cannot start with these options: {detail}")]
     Options {
-        /// Which one, and what is needed.
+        /// The setting, and its valid values.
         detail: String,
     },
 
     /// Bytes given as text are not UTF-8. None of them were taken.
     #[error("the text is not UTF-8 after {valid_up_to} bytes; none of it was taken")]
     NotText {
-        /// Bytes before the first that is wrong.
+        /// Bytes before the first invalid one.
         valid_up_to: usize,
     },
 
@@ -87,19 +87,19 @@ pub enum Error {
     Rejected {
         /// The stream's name.
         stream: String,
-        /// The gRPC code; the table of [`protocol`](crate::protocol#refusals) says what each means.
+        /// The gRPC code; see the table of [`protocol`](crate::protocol#refusals).
         code: Code,
-        /// The server's words: what it expected and what it got.
+        /// The server's text: what it expected and what it got.
         message: String,
-        /// What was safe.
+        /// How many records were safe.
         tally: Tally,
     },
 
-    /// The server wants a token, or another one. Trying again does not help.
+    /// The server requires a token, or another one. Retrying does not help.
     #[error(
         "{address} {}: {message}; {} records are acknowledged, {} are not",
-        if *token_given { "does not take the token that was given" }
-        else { "wants a token, and none is given (Options::token)" },
+        if *token_given { "rejects the given token" }
+        else { "requires a token, and none is given (Options::token)" },
         tally.acknowledged, tally.unacknowledged
     )]
     Unauthenticated {
@@ -107,20 +107,20 @@ pub enum Error {
         address: String,
         /// [`Options::token`](crate::Options::token) was sent.
         token_given: bool,
-        /// The server's words.
+        /// The server's text.
         message: String,
-        /// What was safe.
+        /// How many records were safe.
         tally: Tally,
     },
 
-    /// The master knows the stream, and no worker that takes it now.
+    /// The master knows the stream, but has no worker for it now.
     #[error("{address} has no worker for stream {stream:?} now: {message}")]
     NoWorker {
         /// The stream's name.
         stream: String,
         /// The master's address, `host:port`.
         address: String,
-        /// The master's words, or that it named none.
+        /// The master's text, or that it named no worker.
         message: String,
     },
 
@@ -138,20 +138,20 @@ pub enum Error {
     NoAnswer {
         /// The address, `host:port`.
         address: String,
-        /// How long was waited.
+        /// The time waited.
         after: Duration,
     },
 
-    /// A connection broke, or the server said that trying again may help.
+    /// A connection broke, or the server answered that a retry may help.
     #[error("the connection to {address} broke: {}", status.message())]
     Broken {
         /// The address, `host:port`.
         address: String,
-        /// The status as gRPC gives it.
+        /// The gRPC status.
         status: Status,
     },
 
-    /// The server says nothing while batches wait for their acknowledgement.
+    /// The server is silent while batches wait for their acknowledgement.
     #[error("{address} has acknowledged nothing for {after:?}")]
     NoAck {
         /// The address, `host:port`.
@@ -160,7 +160,7 @@ pub enum Error {
         after: Duration,
     },
 
-    /// The server says something this protocol does not know.
+    /// The server's answer does not conform to this protocol.
     #[error("{address} does not speak the protocol of dstreams: {detail}")]
     Protocol {
         /// The address, `host:port`.
@@ -182,10 +182,9 @@ pub enum Error {
         tries: u32,
         /// Time since the first of them failed.
         elapsed: Duration,
-        /// What was safe.
+        /// How many records were safe.
         tally: Tally,
-        /// What the other addresses said when they were last tried, a master's among them: the newest at the
-        /// end, at most eight.
+        /// The latest errors of other addresses, a master's included: the newest last, at most eight.
         before: Vec<Error>,
         /// The error of the last try.
         cause: Box<Error>,
@@ -197,14 +196,14 @@ pub enum Error {
         tally.acknowledged, tally.unacknowledged
     )]
     Stopped {
-        /// What was safe.
+        /// How many records were safe.
         tally: Tally,
     },
 }
 
 impl Error {
-    /// Can the same, tried again, succeed? What it may do to records already on the way (store them a
-    /// second time) is said by [`Error::outcome`]: only [`Outcome::Unknown`] can.
+    /// Can a retry succeed? [`Error::outcome`] says what it may do to records in flight: only after
+    /// [`Outcome::Unknown`] can it store them twice.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Options { .. }
@@ -225,7 +224,7 @@ impl Error {
         }
     }
 
-    /// What this error means for the records it is about.
+    /// What this error means for the records concerned.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Options { .. }
@@ -259,7 +258,7 @@ impl Error {
         }
     }
 
-    /// The address it is about, if it is about one.
+    /// The address concerned, if any.
     pub(crate) fn address(&self) -> Option<&str> {
         match self {
             Self::Unauthenticated { address, .. }
@@ -273,7 +272,7 @@ impl Error {
         }
     }
 
-    /// The same error with the numbers a sender knows.
+    /// The same error with the sender's counts.
     pub(crate) fn with_tally(mut self, now: Tally) -> Self {
         match &mut self {
             Self::Rejected { tally, .. }
@@ -343,7 +342,7 @@ fn before_it(before: &[Error]) -> String {
     }
 }
 
-/// The innermost cause: transport errors say only "transport error" themselves.
+/// The innermost cause: transport errors only say "transport error" themselves.
 fn root(error: &dyn std::error::Error) -> String {
     let mut inner = error;
     while let Some(source) = inner.source() {
@@ -357,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_refuses_is_final_and_what_breaks_is_not() {
+    fn refusals_are_final_and_broken_connections_are_not() {
         let of = |code| Error::from_status("s", "a:1", false, Status::new(code, "why"));
         for code in [
             Code::NotFound,
@@ -429,6 +428,6 @@ mod tests {
         let at: Vec<_> = ["a:1", "b:1", "m:1"]
             .map(|address| text.find(address))
             .to_vec();
-        assert!(at.is_sorted() && at[0].is_some(), "the last first: {text}");
+        assert!(at.is_sorted() && at[0].is_some(), "newest first: {text}");
     }
 }

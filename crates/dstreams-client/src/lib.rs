@@ -16,17 +16,16 @@
 //! # }
 //! ```
 //!
-//! * **Safe** means acknowledged: the program holds the record as its `replicate` stage promises.
-//! * **Exactly once** into the program, for as long as a sender lives: batches are numbered, and what was on
-//!   the way when a connection broke is sent again and recognised. A producer that restarts must know itself
-//!   where to go on.
-//! * **Clusters**: given the address of a master, a sender asks it for the workers that take its stream, and goes
-//!   on with another when one fails ([`protocol`] says how).
-//! * **Bounded**: what is on the way is bounded in messages and bytes ([`Options`]); `send` waits.
-//! * **Errors** are typed ([`Error`]): what is refused is not tried again, what breaks is, with bounded
-//!   backoff; [`Error::tally`] says how many records were safe.
+//! * **Safe** means acknowledged: the program stores the record as its `replicate` stage promises.
+//! * **Exactly once** into the program, for as long as a sender lives: batches are numbered, and those in flight
+//!   when a connection broke are sent again and recognised. A producer that restarts must know its own offset.
+//! * **Clusters**: given the address of a master, a sender asks it for the workers that take its stream, and fails
+//!   over to another one ([`protocol`] says how).
+//! * **Bounded**: messages and bytes in flight are bounded ([`Options`]); `send` waits (backpressure).
+//! * **Errors** are typed ([`Error`]): refusals are not retried, broken connections are, with bounded backoff;
+//!   [`Error::tally`] says how many records were safe.
 //!
-//! Other languages: any Arrow Flight library will do, see [`protocol`].
+//! Other languages: any Arrow Flight library works, see [`protocol`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -10,14 +10,13 @@ use crate::sender::{Permit, Report, Sender};
 
 /// Sends lines of text to one stream; made by [`Client::lines`](crate::Client::lines).
 ///
-/// Lines arrive in the order in which they were sent, each exactly once as long as this sender lives,
-/// whatever happens to the connection or to the worker behind it (a server that forgets its producers may store
-/// twice what was on the way when it stopped). A line that was taken is not safe until it is acknowledged: by
-/// [`flush`](Self::flush), by [`finish`](Self::finish), or by [`acknowledged`](Self::acknowledged) having
-/// counted it.
+/// Lines arrive in the order in which they were sent, each exactly once as long as this sender lives, whatever
+/// happens to the connection or to its worker (a server that forgets its producers may store lines twice that were
+/// in flight when it stopped). A line that was taken is not safe until it is acknowledged: [`flush`](Self::flush)
+/// or [`finish`](Self::finish) has returned, or [`acknowledged`](Self::acknowledged) has counted it.
 ///
-/// **Dropping it** without `finish` closes the connection at once: what is not acknowledged may or may not
-/// be stored, and lines not yet packed are not sent.
+/// **Dropping it** without `finish` closes the connection at once: unacknowledged lines may or may not be stored,
+/// and lines not yet packed are not sent.
 ///
 /// After an error that ends it, each call returns that error again.
 #[derive(Debug)]
@@ -40,11 +39,11 @@ impl LineSender {
         }
     }
 
-    /// Sends one line, as it is: a line end in it stays a part of the record.
+    /// Sends one line as it is: a line end in it is part of the record.
     ///
-    /// Returns when the line is taken, which is at once unless the window is full (see
-    /// [`Options::window_bytes`]). It leaves with others when a message is full, or after
-    /// [`Options::linger`]. If the future is dropped before it is ready, the line was not taken.
+    /// Returns when the line is taken, which is at once unless the window is full (see [`Options::window_bytes`]).
+    /// It is sent with others when a message is full, or after [`Options::linger`]. If the future is dropped before
+    /// it is ready, the line was not taken.
     ///
     /// # Errors
     ///
@@ -67,14 +66,14 @@ impl LineSender {
 
     /// Sends a text of whole lines, much faster than line by line; returns how many lines it had.
     ///
-    /// Lines end with `\n` or `\r\n`, which are not part of the record; the last one needs no end. So cut a
-    /// larger text only behind line ends. Waits as [`send`](Self::send) does. If the future is dropped
-    /// before it is ready, the first lines may have been taken; [`sent`](Self::sent) tells how many.
+    /// Lines end with `\n` or `\r\n`, which are not part of the record; the last one needs no end. So split a
+    /// larger text only after line ends. Waits as [`send`](Self::send) does. If the future is dropped before it is
+    /// ready, the first lines may have been taken; [`sent`](Self::sent) says how many.
     ///
     /// # Errors
     ///
-    /// [`Error::NotText`] and [`Error::TooLarge`], as the text as a whole: none of it was taken, the sender
-    /// can still be used. Any other error has ended the sender.
+    /// [`Error::NotText`] and [`Error::TooLarge`], for the text as a whole: none of it was taken, the sender can
+    /// still be used. Any other error has ended the sender.
     pub async fn send_text(&mut self, text: &[u8]) -> Result<u64, Error> {
         self.sender.check()?;
         let mut rest = std::str::from_utf8(text).map_err(|error| Error::NotText {
@@ -99,17 +98,17 @@ impl LineSender {
         Ok(lines)
     }
 
-    /// Sends what is packed and waits until every line so far is acknowledged.
+    /// Sends the lines packed so far and waits until every line is acknowledged.
     ///
     /// # Errors
     ///
-    /// What ended the sender; [`Error::tally`] says how many lines were safe then.
+    /// The error that ended the sender; [`Error::tally`] says how many lines were safe then.
     pub async fn flush(&mut self) -> Result<(), Error> {
         self.hand_over().await?;
         self.sender.all_acknowledged().await
     }
 
-    /// [`flush`](Self::flush), then closes the stream in good order.
+    /// [`flush`](Self::flush), then closes the stream gracefully.
     ///
     /// # Errors
     ///
@@ -139,7 +138,7 @@ impl LineSender {
         self.sender.stream()
     }
 
-    /// The name the server knows this sender by, unique and random: find it in the server's log.
+    /// The sender's unique random name: find it in the server's log.
     pub fn producer(&self) -> &str {
         self.sender.producer()
     }
@@ -153,13 +152,13 @@ impl LineSender {
         }
     }
 
-    /// Waits until the pack can go, then takes and sends it. Cancelled, it leaves the pack where it is.
+    /// Waits until the pack can go, then takes and sends it. Cancelled, it leaves the pack in place.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let permit = self.sender.permit().await?;
         send_pack(&self.slot, &mut self.encoder, permit).map_err(|error| self.sender.end(error))
     }
 
-    /// Sends a full pack if that needs no waiting; otherwise the task takes it as soon as there is room.
+    /// Sends a full pack if that needs no waiting; otherwise the task takes it when there is room.
     fn try_hand_over(&mut self) -> Result<(), Error> {
         let Some(permit) = self.sender.try_permit() else {
             self.slot.left_full();

@@ -1,9 +1,8 @@
-//! The background task of a sender: keeps a session going until the sender is finished or all tries are
-//! used up.
+//! The background task of a sender: keeps a session open until the sender is finished or all tries are used up.
 //!
-//! It owns everything that is on the way. A session (`session.rs`) is one connection; when it breaks the
-//! link notes which address failed (`route.rs` chooses the next), pauses, and starts another with the same
-//! window. With nothing to send it does not reconnect until there is.
+//! It owns all messages in flight. A session (`session.rs`) is one connection; when it breaks the link records
+//! which address failed (`route.rs` chooses the next), pauses, and starts another with the same window. While there
+//! is nothing to send it does not reconnect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use crate::pack::Slot;
 use crate::route::Route;
 use crate::window::Window;
 
-/// What a link tells its sender.
+/// What a link reports to its sender.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     /// The server has answered once: the stream exists and takes this schema.
@@ -39,7 +38,7 @@ pub(crate) struct Progress {
 pub(crate) struct Link {
     pub(crate) stream: String,
     pub(crate) route: Route,
-    /// The address of the session that is going on, or was last.
+    /// The address of the current session, or of the last.
     pub(crate) peer: String,
     pub(crate) failures: Failures,
     pub(crate) options: Options,
@@ -54,7 +53,7 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Vec<Error>);
 
-/// Failures kept for the error of giving up: so many addresses are worth reading.
+/// Failures listed in the error of giving up: more addresses would not be worth reading.
 const MOST_FAILURES: usize = 8;
 
 impl Failures {
@@ -91,12 +90,12 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Nothing is on the way.
+    /// Nothing is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.window.is_empty() && self.waiting.is_empty()
     }
 
-    /// Should more be taken from the sender now?
+    /// Should the task take more from the sender now?
     pub(crate) fn wants_input(&self) -> bool {
         !self.closed && self.waiting.is_empty() && self.window.has_room()
     }
@@ -135,8 +134,8 @@ impl Flow {
         let Some(slot) = &self.slot else {
             return Ok(());
         };
-        // A pack that was full before this one was opened is in the channel: it goes first. Not one that is filled
-        // after this one was taken, so both happen at once.
+        // A pack that was full before this one was opened is in the channel and goes first, but not one filled
+        // after this one was taken: so both are taken at once.
         let batch = slot.take_after(|| {
             while let Ok(group) = self.input.try_recv() {
                 self.waiting.extend(group);
@@ -151,7 +150,7 @@ impl Flow {
 }
 
 impl Link {
-    /// Runs to the end and says how it was; what is left in the channel is dropped only after that.
+    /// Runs to the end and reports it; drops what is left in the channel only after that.
     pub(crate) async fn run(mut self) {
         if let Err(error) = self.keep_going().await {
             tracing::debug!(stream = self.stream, %error, "sender ended");
@@ -216,7 +215,7 @@ mod tests {
 
     /// A pack is full and in the channel, and the next one is full before the task wakes.
     #[tokio::test]
-    async fn what_was_handed_over_goes_before_lines_that_were_packed_later() {
+    async fn handed_over_packs_go_before_later_lines() {
         let options = Options {
             pack_lines: 1,
             ..Options::default()
@@ -252,7 +251,7 @@ mod tests {
 
     /// Two threads take packs, and each line fills one.
     #[test]
-    fn lines_stay_in_order_whoever_takes_them() {
+    fn lines_stay_in_order_with_two_takers() {
         const LINES: usize = 10_000;
         let options = Options {
             pack_lines: 1,
@@ -271,7 +270,7 @@ mod tests {
         let sending = std::thread::spawn(move || {
             let mut encoder = Encoder::new();
             for line in 0..LINES {
-                // As a sender of lines does: it takes a full pack where there is room, else the task does.
+                // Like a sender of lines: it takes a full pack where there is room, else the task does.
                 while slot.push_line(&format!("{line:08}")).lines == 0 {
                     std::thread::yield_now();
                 }

@@ -1,7 +1,7 @@
-//! Every bound and wait of the client, each with its unit and reason.
+//! Every bound and timeout of the client, each with its unit and reason.
 //!
-//! The defaults suit a feed of text lines over a local network: messages of 256 KiB, 16 MiB on the way,
-//! reconnecting for up to two minutes.
+//! The defaults suit a feed of text lines over a local network: messages of 256 KiB, 16 MiB in flight, reconnecting
+//! for up to two minutes.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::protocol::is_token;
 
-/// How a client packs, sends, waits and tries again.
+/// How a client packs, sends, waits and retries.
 ///
 /// [`Options::default`] has the defaults; what is to be another way is assigned. A time may be `Duration::MAX`: no
 /// limit. Waits for an answer are at least a millisecond.
@@ -33,32 +33,31 @@ pub struct Options {
     /// The longest a line waits for others to share its message. Default 2 ms: a slow feed
     /// is acknowledged within some 5 ms, and a fast one fills its messages sooner.
     pub linger: Duration,
-    /// Messages sent and not acknowledged, per sender; `send` waits when they are so many. Default 64.
+    /// Messages sent and not acknowledged, per sender; `send` waits at this bound. Default 64.
     pub window_messages: usize,
-    /// Bytes sent and not acknowledged, per sender; `send` waits when they are so many. They are kept for
-    /// sending again, so this bounds memory too (two messages more may be ready). Default 16 MiB: keeps a
-    /// link of 1 GB/s and 16 ms busy. A single larger message is sent alone.
+    /// Bytes sent and not acknowledged, per sender; `send` waits at this bound. They are stored for sending again,
+    /// so this bounds memory too (two messages more may be ready). Default 16 MiB: enough for a link of 1 GB/s and
+    /// 16 ms. A single larger message is sent alone.
     pub window_bytes: usize,
-    /// The largest message, in bytes of data. Default 2 MiB. A larger batch is cut by rows; a single larger
+    /// The largest message, in bytes of data. Default 2 MiB. A larger batch is split by rows; a single larger
     /// record is refused. Stay well below the server's limit (its refusal ends the sender).
     pub max_message_bytes: usize,
-    /// The longest opening of a connection to one address. Default 5 s.
+    /// Timeout for opening a connection to one address. Default 5 s.
     pub connect_timeout: Duration,
-    /// The longest wait for a master's answer, for the server's first answer on a stream, and for its last.
-    /// Default 10 s.
+    /// Timeout for a master's answer, for the server's first answer on a stream, and for its last. Default 10 s.
     pub open_timeout: Duration,
-    /// The longest silence of the server while messages wait to be acknowledged; then the connection counts
-    /// as broken. A server that waits for room says so every 5 s, so this is not reached by a program that
-    /// is behind. Default 30 s.
+    /// The longest silence of the server while messages wait for acknowledgement; then the connection counts as
+    /// broken. A server under backpressure reports so every 5 s, so a program that is behind does not reach this.
+    /// Default 30 s.
     pub ack_timeout: Duration,
-    /// How often an idle connection is probed, and how long a probe may take: finds out about a peer that
-    /// vanished without a word. Default 10 s.
+    /// How often an idle connection is probed, and how long a probe may take: detects a peer that vanished
+    /// silently. Default 10 s.
     pub keep_alive: Duration,
-    /// How often and how long a broken connection is opened again.
+    /// How often and how long to retry a broken connection.
     pub retry: Retry,
-    /// The secret that a cluster and its clients share, sent with every call; `None` (the default) sends
-    /// none. Visible ASCII characters. It travels as it is, without encryption: it keeps strangers out of a
-    /// network that can be trusted, not listeners. Not shown by `Debug`.
+    /// The secret shared by a cluster and its clients, sent with every call; `None` (the default) sends none.
+    /// Visible ASCII characters. It travels unencrypted: it keeps strangers out of a trusted network, but does not
+    /// protect against listeners. Not shown by `Debug`.
     pub token: Option<String>,
 }
 
@@ -115,23 +114,23 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Bounded exponential backoff with jitter. Each acknowledgement starts the count anew: a connection that
-/// breaks often but makes progress is never given up.
+/// Bounded exponential backoff with jitter. Each acknowledgement resets it: a connection that breaks often but
+/// makes progress is never given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "settings do nothing before a client has them"]
 pub struct Retry {
-    /// Rounds of tries without progress before giving up. In a round every address given, and every worker
-    /// that a master names, is tried once; 0 gives up after the round of the first break. So the bound is
-    /// the same however many workers there are. Default 40 per sender.
+    /// Rounds of tries without progress before giving up. A round tries every given address, and every worker that
+    /// a master names, once; 0 gives up after the round of the first break. So the bound does not depend on the
+    /// number of workers. Default 40 per sender.
     pub tries: u32,
-    /// Time without progress before giving up, counted from the first failed try. Default 2 min: outlives
-    /// the restart of a program.
+    /// Time without progress before giving up, counted from the first failed try. Default 2 min: longer than the
+    /// restart of a program.
     pub elapsed: Duration,
     /// The first pause, after the first round. Doubles with each round. Default 50 ms.
     pub first_pause: Duration,
-    /// The longest pause. Default 5 s. Each pause is between half and all of its value, at random, so that
-    /// many clients do not come back at once.
+    /// The longest pause. Default 5 s. Each pause is between half and all of its value, at random, so that many
+    /// clients do not reconnect at once.
     pub longest_pause: Duration,
 }
 
@@ -149,15 +148,15 @@ impl Default for Retry {
 /// Offsets of a text column are 32 bits: no message may come near 2 GiB.
 const LARGEST_MESSAGE: usize = 1024 * 1024 * 1024;
 
-/// The longest time that a timer waits, in place of `Duration::MAX`, which would overflow it.
-const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// The shortest wait for an answer.
+/// The longest timer, in place of `Duration::MAX`, which would overflow it.
+const LONGEST_TIMER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The shortest timeout for an answer.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Options {
-    /// These, with longer times cut to what timers can count.
+    /// These options, with longer times reduced to what timers support.
     pub(crate) fn bounded(self) -> Self {
-        let bounded = |time: Duration| time.min(FOR_EVER);
+        let bounded = |time: Duration| time.min(LONGEST_TIMER);
         Self {
             linger: bounded(self.linger),
             connect_timeout: bounded(self.connect_timeout),
@@ -219,7 +218,7 @@ impl Options {
         Ok(())
     }
 
-    /// Does not show it.
+    /// Does not show the token.
     pub(crate) fn wrong_token(&self) -> Error {
         let bytes = self.token.as_ref().map_or(0, String::len);
         let detail = format!(
@@ -234,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_that_cannot_work_are_refused_by_name() {
+    fn invalid_options_are_refused_by_name() {
         Options::default().check().unwrap();
         let cases = [
             (

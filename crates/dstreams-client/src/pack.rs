@@ -1,8 +1,8 @@
-//! Lines on their way into a message: filled by the sender, emptied by the sender when full and by the
-//! background task when they have lingered.
+//! Lines on their way into a message: filled by the sender, emptied by the sender when full and by the background
+//! task when they have lingered.
 //!
-//! A slow feed stops calling, so someone else must be able to take what it left: hence one lock, held for
-//! one append and never contended but when a pack is taken (a call with a whole chunk takes it once).
+//! A slow feed stops calling, so the task must be able to take the rest: hence one lock, held for one append and
+//! contended only when a pack is taken (a call with a whole chunk locks it once).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,10 +35,10 @@ struct Pack {
     opened: Option<Instant>,
 }
 
-/// An offset of the Utf8 column: what a line costs beside its text.
+/// An offset of the Utf8 column: the cost of a line beside its text.
 const OFFSET_BYTES: usize = 4;
 
-/// What became of what was pushed.
+/// The result of a push.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pushed {
     /// Lines taken.
@@ -115,7 +115,7 @@ impl Slot {
         pack.bytes >= self.pack_bytes || pack.lines.len() >= self.pack_lines
     }
 
-    /// The pack is full, and no one could take it: let the task do it.
+    /// The pack is full, and the sender could not take it: let the task do it.
     pub(crate) fn left_full(&self) {
         self.changed.notify_one();
     }
@@ -125,7 +125,7 @@ impl Slot {
         self.take_after(|| ())
     }
 
-    /// The same. `before` runs first, and until the pack is taken no line is added and no other pack is taken.
+    /// The same. `before` runs first; until the pack is taken no line is added and no other pack is taken.
     pub(crate) fn take_after(&self, before: impl FnOnce()) -> Option<Result<RecordBatch, Error>> {
         let mut lines = {
             let mut pack = self.lock();
@@ -133,7 +133,7 @@ impl Slot {
             before();
             pack.opened = None;
             let bytes = std::mem::take(&mut pack.bytes);
-            // The next pack is likely to become as large as this one.
+            // The next pack will probably be as large.
             let next = StringBuilder::with_capacity(pack.lines.len(), bytes);
             std::mem::replace(&mut pack.lines, next)
         };
@@ -142,7 +142,7 @@ impl Slot {
         Some(batch.map_err(Error::from))
     }
 
-    /// Waits until the pack is to be taken: its oldest line has lingered, or it is full.
+    /// Waits until the pack is due: its oldest line has lingered, or it is full.
     pub(crate) async fn due(&self) {
         loop {
             match self.due_at() {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_cut_at_line_ends_and_goes_on_where_a_full_pack_stopped() {
+    fn text_is_split_at_line_ends_and_continues_after_a_full_pack() {
         let slot = slot(1000, 3);
         let text = "one\r\n\ntwo \r x\nthree\nlast";
         let first = slot.push_text(text);
@@ -261,7 +261,7 @@ mod tests {
 
     async fn soon(due: impl Future<Output = ()>) {
         let waited = tokio::time::timeout(Duration::from_secs(20), due).await;
-        assert!(waited.is_ok(), "it is never due");
+        assert!(waited.is_ok(), "the pack is never due");
     }
 
     #[tokio::test]

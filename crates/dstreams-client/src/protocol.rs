@@ -1,114 +1,112 @@
 //! The wire protocol between a producer of records and a running `dstreams` program, version 1.
 //!
-//! It is one Arrow Flight `DoPut` call per stream and producer, and on a cluster one `GetFlightInfo` before it
-//! to find a worker: simple enough to be spoken by any Flight library (an example in Python stands below).
-//! This module is its definition: both halves, this crate and the servers in `dstreams`, use the functions
-//! here and nothing else to read and write it.
+//! It is one Arrow Flight `DoPut` call per stream and producer, and on a cluster one `GetFlightInfo` before it to
+//! find a worker: simple enough for any Flight library (a Python example is below). This module is its definition:
+//! both sides, this crate and the servers in `dstreams`, read and write it only with the functions here.
 //!
 //! # Finding a worker
 //!
-//! An address may be a master's, a worker's, or that of a program that runs alone; a client need not know
-//! which. It asks `GetFlightInfo` with the `FlightDescriptor` path `[stream]` ([`workers_question`]):
+//! An address may be a master's, a worker's, or that of a program that runs alone; a client need not know which. It
+//! asks `GetFlightInfo` with the `FlightDescriptor` path `[stream]` ([`workers_question`]):
 //!
 //! | answer | meaning |
 //! |---|---|
-//! | `FlightInfo` with endpoints | each location is a worker that takes the stream now, best first: `grpc://host:port` (also read: `grpc+tcp://` and `http://`). An endpoint without a location, or `arrow-flight-reuse-connection://?`, is the server that was asked. Locations of other kinds are passed over; if there is no other, the answer is an error. Everything else in it (schema, tickets, numbers) means nothing here |
-//! | `FlightInfo` without endpoints | the stream is known, and no worker takes it now: ask again later, and use none known from before |
+//! | `FlightInfo` with endpoints | each location is a worker that takes the stream now, best first: `grpc://host:port` (also accepted: `grpc+tcp://` and `http://`). An endpoint without a location, or `arrow-flight-reuse-connection://?`, is the server that was asked. Other kinds of locations are ignored; if there are only such, the answer is an error. Everything else in it (schema, tickets, numbers) is ignored |
+//! | `FlightInfo` without endpoints | the stream exists, but no worker takes it now: ask again later, and use no worker known from before |
 //! | `UNIMPLEMENTED` | not a master: send to this address itself |
-//! | `NOT_FOUND` | no such stream (the message names those there are): final |
+//! | `NOT_FOUND` | no such stream (the message lists the existing ones): final |
 //! | `UNAVAILABLE`, or no connection, or no answer | a master that is starting or away: ask again later, and meanwhile use the workers known from before |
 //! | other codes | as [below](#refusals) |
 //!
-//! [`workers_answer`] and [`parse_workers`] write and read it. Any worker of an answer will do for any
-//! producer. A simple client takes the first; many producers should not all take the same: this crate orders
-//! the workers by a hash of (producer, worker), so that a producer has its own order whatever the order of the
-//! answer, and those of a worker that died are spread over the others.
+//! [`workers_answer`] and [`parse_workers`] write and read it. Any worker of an answer will do for any producer. A
+//! simple client takes the first; many producers should not all take the same one: this crate orders the workers by
+//! a hash of (producer, worker), so that each producer has a fixed order of its own, and those of a dead worker are
+//! spread over the others.
 //!
 //! # When a worker fails
 //!
-//! When the connection breaks, or a call ends with a code that may be tried again, the client asks the master
-//! again, since it may have new workers by now (for a while it may also name the dead one), and opens the
-//! call on the next worker, under the same producer's name. That worker's first `{"ack":n}` says what is
-//! safe; the client drops what it kept up to `n` and sends the rest again, with the same numbers. After each
-//! worker was tried once it pauses, and begins again: longer with each round, bounded in rounds and in time.
+//! When the connection breaks, or a call ends with a retryable code, the client asks the master again, since it may
+//! have new workers by now (for a while it may also name the dead one), and opens the call on the next worker,
+//! under the same producer name. That worker's first `{"ack":n}` says what is safe; the client drops its batches up
+//! to `n` and sends the rest again, with the same numbers. After trying each worker once it pauses and begins
+//! again: longer with each round, bounded in rounds and in time.
 //!
 //! # The call
 //!
 //! | step | who | message |
 //! |---|---|---|
 //! | open | client | a `FlightData` with the Arrow schema; its `FlightDescriptor` is a path, `[stream, producer]` or `[stream]` |
-//! | go on from | server | `PutResult` with app_metadata `{"ack":n}`: everything up to `n` is safe already; 0 for a new producer |
+//! | resume | server | `PutResult` with app_metadata `{"ack":n}`: everything up to `n` is safe already; 0 for a new producer |
 //! | record batch | client | `FlightData` with one record batch and app_metadata `{"seq":n}` |
 //! | acknowledge | server | `PutResult` with app_metadata `{"ack":n}`: everything up to `n` is safe (cumulative) |
-//! | alive | server | `PutResult` with app_metadata `{}`, at any time: "alive, and waiting for room"; at least every [`ALIVE_EVERY`] while a batch waits, also before the first `ack` |
-//! | close | client | ends its side; the server answers what is left to acknowledge, then ends with status OK |
+//! | alive | server | `PutResult` with app_metadata `{}`, at any time: "alive, under backpressure"; at least every [`ALIVE_EVERY`] while a batch waits, also before the first `ack` |
+//! | close | client | ends its side; the server sends the remaining acknowledgements, then ends with status OK |
 //!
-//! "Safe" is what the `receive` and `blocks` rooms of the program promise: the block with these records
-//! survives the loss of any one worker (in local mode: of the process, where it has a journal directory).
+//! "Safe" is what the `receive` and `blocks` modules of the program promise: the block with these records survives
+//! the loss of any one worker (in local mode: of the process, where it has a journal directory).
 //!
-//! A client keeps each batch until it is acknowledged, and bounds how many it sends ahead. Answers come while
-//! it sends: it must read them, or both sides may end up waiting. A server that has said nothing for some
-//! time (this crate: 30 s) while batches wait is as one that broke the connection.
+//! A client stores each batch until it is acknowledged, and bounds how many it sends ahead. Answers come while it
+//! sends: it must read them, or both sides may end up waiting. Treat a server that has been silent for some time
+//! (this crate: 30 s) while batches wait as a broken connection.
 //!
 //! # Sequence numbers
 //!
-//! * Batches are numbered 1, 2, 3... per (stream, producer), whatever the connection. A producer is one
-//!   writer: two that write at once need two names.
-//! * The server keeps the last number it took. `seq <= last` was taken before: it is acknowledged again and
-//!   not stored. `seq == last + 1` is stored. A larger one is a gap, and refused.
-//! * A batch without app_metadata counts as `last + 1`: taken, and so never recognised as a repetition.
-//!   A producer without a name starts at 0 with each connection. So a naive producer works, at least once.
-//! * A producer the server does not know (a new one, or one it has forgotten) may start at any number: it
-//!   sets `last`. What was in flight when a server forgets may be stored twice; a server that keeps `last`
-//!   with the blocks forgets nothing.
-//! * [`Sequence`] is this rule as code.
+//! * Batches are numbered 1, 2, 3... per (stream, producer), across connections. A producer is one writer: two that
+//!   write at once need two names.
+//! * The server remembers the last number it took. `seq <= last` was taken before: it is acknowledged again and not
+//!   stored. `seq == last + 1` is stored. A larger one is a gap, and refused.
+//! * A batch without app_metadata counts as `last + 1`: taken, and so never recognised as a repetition. A producer
+//!   without a name starts at 0 with each connection. So a naive producer works, at least once.
+//! * A producer unknown to the server (new, or forgotten) may start at any number: it sets `last`. Batches in
+//!   flight when a server forgets may be stored twice; a server that stores `last` with the blocks forgets nothing.
+//! * [`Sequence`] implements this rule.
 //! * **One connection at a time.** A reconnecting producer may arrive while the server still stores a batch
 //!   from its broken connection. The server must first finish or abandon that batch, then answer the new
 //!   connection's first `ack`; after that it must take nothing more from the old one.
-//! * **On a cluster all of this holds across workers**, the numbers and the one connection: a worker that a
-//!   producer comes to answers its first `ack` only when it knows which batches of it will be computed,
-//!   wherever they are held, and when no other worker will still take one. `n` counts all of those, also
-//!   those that were never acknowledged: one that is left out is stored twice, one that is counted and then
-//!   lost is lost. Until then the worker says `{}`, or refuses with `UNAVAILABLE`. One that knows only of
-//!   earlier batches than were acknowledged refuses the next as a gap: nothing is lost without a word.
+//! * **On a cluster all of this holds across workers**, the numbers and the one connection: a worker answers a
+//!   producer's first `ack` only when it knows which of its batches will be computed, wherever they are stored, and
+//!   that no other worker will still take one. `n` counts all of those, also unacknowledged ones: one that is left
+//!   out would be stored twice, one that is counted and then lost would be missing. Until then the worker says
+//!   `{}`, or refuses with `UNAVAILABLE`. A worker that knows fewer batches than were acknowledged refuses the next
+//!   as a gap: nothing is lost silently.
 //!
 //! # The token
 //!
-//! A cluster may want a token that it shares with its clients. It goes with every call, `GetFlightInfo` and
+//! A cluster may require a token that it shares with its clients. It is sent with every call, `GetFlightInfo` and
 //! `DoPut`, in the header [`TOKEN_HEADER`]: `authorization: Bearer <token>`, in visible ASCII characters
 //! ([`token_metadata`], [`parse_token_metadata`]). A call without it, or with another, is refused with
-//! `UNAUTHENTICATED`. A server that wants none passes over it. Connections are not encrypted: the token keeps
-//! out who may not send, not who can listen.
+//! `UNAUTHENTICATED`. A server that requires none ignores it. Connections are not encrypted: the token keeps out
+//! unauthorised senders, not listeners.
 //!
 //! # Data
 //!
-//! Arrow IPC, one schema per call, no dictionary batches (send the values), no compression; no two buffers share
-//! bytes, and the texts of views, each counted as often as it is referred to, have no more bytes than the largest
-//! message. A stream of text lines has one column, `value: Utf8` (or LargeUtf8,
-//! Utf8View), non-null; see [`lines_schema`].
+//! Arrow IPC, one schema per call, no dictionary batches (send the values), no compression. No two buffers share
+//! bytes. The texts of views, each counted as often as it is referenced, have at most the bytes of the largest
+//! message. A stream of text lines has one column, `value: Utf8` (or LargeUtf8, Utf8View), non-null; see
+//! [`lines_schema`].
 //!
 //! # Refusals
 //!
 //! A refusal ends the call with a gRPC status that says what was expected, in at most [`MAX_REFUSAL_BYTES`]
-//! ([`refusal`]): a longer text might not fit the headers that the client takes, and its code be lost. Batches acknowledged before stay
-//! safe; those between the last `ack` and the refused one may be stored.
+//! ([`refusal`]): a longer text might exceed the client's header limit, and its code be lost. Batches acknowledged
+//! before stay safe; those between the last `ack` and the refused one may be stored.
 //!
-//! | code | when | again? |
+//! | code | when | retry? |
 //! |---|---|---|
-//! | `NOT_FOUND` | no such stream (the message names those there are) | no |
+//! | `NOT_FOUND` | no such stream (the message lists the existing ones) | no |
 //! | `INVALID_ARGUMENT` | descriptor, metadata or schema wrong (the message says expected and got) | no |
 //! | `OUT_OF_RANGE` | message over the server's limit; a gap in the numbers | no |
 //! | `UNAUTHENTICATED` | the token is missing or wrong | no |
-//! | `FAILED_PRECONDITION` | the protocol version of the header [`VERSION_HEADER`] is not spoken here | no |
+//! | `FAILED_PRECONDITION` | the protocol version in the header [`VERSION_HEADER`] is not supported | no |
 //! | `ABORTED` | a newer connection of the same producer took over | yes |
-//! | `UNAVAILABLE` | the server is stopping, or is not the one to talk to now | yes |
+//! | `UNAVAILABLE` | the server is stopping, or is not the right one now | yes |
 //!
-//! Codes that may be tried again are tried on the next address, with backoff. `UNIMPLEMENTED` (of `DoPut`),
-//! `PERMISSION_DENIED`, `ALREADY_EXISTS` and `DATA_LOSS` are final too; all others are not.
+//! Retryable codes are tried on the next address, with backoff. `UNIMPLEMENTED` (of `DoPut`), `PERMISSION_DENIED`,
+//! `ALREADY_EXISTS` and `DATA_LOSS` are final too; all others are not.
 //!
 //! # In Python
 //!
-//! The shortest client, of one batch; `tests/pyarrow/send.py` beside this crate's sources is a whole one, with
+//! The shortest client, for one batch; `tests/pyarrow/send.py` beside this crate's sources is a complete one, with
 //! discovery, failover and a window, and is tested.
 //!
 //! ```python
@@ -151,14 +149,14 @@ pub use self::workers::{MAX_WORKERS, parse_workers, workers_answer, workers_ques
 /// The version this crate speaks.
 pub const VERSION: u32 = 1;
 
-/// gRPC header of every call with the client's protocol version in decimal. Absent (any foreign Flight
-/// client) means 1.
+/// gRPC header of every call with the client's protocol version in decimal. Absent (any foreign Flight client)
+/// means 1.
 pub const VERSION_HEADER: &str = "dstreams-protocol";
 
-/// The longest name of a stream or of a producer, in bytes: bounds what a server keeps per producer.
+/// The longest name of a stream or of a producer, in bytes: bounds a server's memory per producer.
 pub const MAX_NAME_BYTES: usize = 256;
 
-/// How often a server with a batch that waits says that it is alive.
+/// How often a server with a waiting batch reports that it is alive.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// The name of the only column of a stream of text lines.
@@ -172,7 +170,7 @@ pub fn lines_schema() -> SchemaRef {
 
 /// A message that is not of this protocol; the text says what was expected and what came.
 ///
-/// A server answers it as `INVALID_ARGUMENT`.
+/// A server answers it with `INVALID_ARGUMENT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Malformed {
@@ -187,7 +185,7 @@ impl Malformed {
     }
 }
 
-/// Who wants to send to what: the `FlightDescriptor` of the first message.
+/// The stream and the producer of a call: the `FlightDescriptor` of the first message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
     /// The stream's name, as the program gave it.
@@ -250,7 +248,7 @@ pub fn batch_metadata(seq: u64) -> Bytes {
 ///
 /// # Errors
 ///
-/// [`Malformed`] if it is not `{"seq":n}` with n >= 1. Members that are not known are passed over.
+/// [`Malformed`] if it is not `{"seq":n}` with n >= 1. Unknown members are ignored.
 pub fn parse_batch_metadata(metadata: &[u8]) -> Result<Option<u64>, Malformed> {
     #[derive(Deserialize)]
     struct Batch {
@@ -269,13 +267,13 @@ pub fn parse_batch_metadata(metadata: &[u8]) -> Result<Option<u64>, Malformed> {
     }
 }
 
-/// What a server says in a `PutResult`.
+/// The content of a server's `PutResult`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
     /// Everything up to this number is safe.
     Ack(u64),
-    /// Alive, and waiting for room.
+    /// Alive, under backpressure.
     Alive,
 }
 
@@ -289,11 +287,11 @@ impl Answer {
         PutResult { app_metadata }
     }
 
-    /// Reads what a server said.
+    /// Reads a server's answer.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if it is neither `{"ack":n}` nor `{}`: this server speaks something else.
+    /// [`Malformed`] if it is neither `{"ack":n}` nor `{}`: the server speaks another protocol.
     pub fn parse(result: &PutResult) -> Result<Self, Malformed> {
         #[derive(Deserialize)]
         struct Ack {
@@ -310,7 +308,7 @@ impl Answer {
     }
 }
 
-/// What a server knows of one (stream, producer): the last number it took.
+/// A server's knowledge of one (stream, producer): the last number it took.
 ///
 /// ```
 /// use dstreams_client::protocol::{Offer, Sequence};
@@ -335,18 +333,18 @@ pub enum Offer {
     Repeated,
     /// Numbers are missing: refuse it.
     Gap {
-        /// The number that should have come.
+        /// The number expected next.
         expected: u64,
     },
 }
 
 impl Sequence {
-    /// A sequence that goes on after `last`, for a server that kept it.
+    /// A sequence that resumes after `last`, for a server that stored it.
     pub fn after(last: u64) -> Self {
         Self { last: Some(last) }
     }
 
-    /// The last number taken, 0 if none: what the first `ack` of a connection says.
+    /// The last number taken, 0 if none: sent in the first `ack` of a connection.
     pub fn last(&self) -> u64 {
         self.last.unwrap_or(0)
     }
@@ -363,16 +361,16 @@ impl Sequence {
         }
     }
 
-    /// Notes that the batch with this number is stored. A number below the last changes nothing.
+    /// Records that the batch with this number is stored. A number below the last changes nothing.
     pub fn taken(&mut self, seq: u64) {
         self.last = self.last.max(Some(seq));
     }
 }
 
-/// A JSON object; serde reads the members of a struct from a list too.
+/// A JSON object; serde would accept a list for a struct too.
 fn object<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     match json.trim_ascii_start().first() {
-        Some(b'[') => Err(serde_json::Error::custom("a list is no object")),
+        Some(b'[') => Err(serde_json::Error::custom("expected an object, got a list")),
         _ => serde_json::from_slice(json),
     }
 }
@@ -420,7 +418,7 @@ mod tests {
         }
     }
 
-    /// The bytes of version 1: a change here breaks clients that are out there.
+    /// The bytes of version 1: a change here breaks deployed clients.
     #[test]
     fn the_bytes_of_version_1() {
         assert_eq!(batch_metadata(7), "{\"seq\":7}");

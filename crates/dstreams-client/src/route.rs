@@ -1,8 +1,8 @@
-//! Where a sender goes next: pure, the answers of masters come in.
+//! Where a sender connects next: pure, masters' answers are arguments.
 //!
-//! The addresses given are taken in turn. One may be a master, which is asked for workers before each try;
-//! its workers are then tried, each once, in the order of this producer. A round is over when every address
-//! given, and every worker found, was tried. Progress (an acknowledgement) starts a new one.
+//! The given addresses are tried in turn. One may be a master, which is asked for workers before each try; its
+//! workers are then tried, each once, in this producer's order. A round is over when every given address, and every
+//! worker found, was tried. Progress (an acknowledgement) starts a new one.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
@@ -13,16 +13,16 @@ use crate::protocol::MAX_WORKERS;
 pub(crate) struct Route {
     given: Addresses,
     producer: String,
-    /// Addresses given that were left behind in this round.
+    /// Given addresses that have failed in this round.
     left: usize,
-    /// The workers last heard of, in the order of this producer.
+    /// The last known workers, in this producer's order.
     workers: Vec<String>,
-    /// Workers tried in vain since the address given was last changed.
+    /// Workers that failed since the given address last changed.
     tried: Vec<String>,
-    /// The worker of the try that is going on.
-    going_to: Option<String>,
-    /// The master did not answer in this round: workers known from before are tried without asking it.
-    asked_in_vain: bool,
+    /// The worker being tried.
+    current: Option<String>,
+    /// The master did not answer in this round: known workers are tried without asking it.
+    master_silent: bool,
 }
 
 impl Route {
@@ -33,53 +33,52 @@ impl Route {
             left: 0,
             workers: Vec::new(),
             tried: Vec::new(),
-            going_to: None,
-            asked_in_vain: false,
+            current: None,
+            master_silent: false,
         }
     }
 
-    /// The address to ask now, if one is to be asked.
+    /// The address to ask now, if any.
     pub(crate) fn asks(&self) -> Option<&str> {
-        (!self.asked_in_vain).then(|| self.given.current())
+        (!self.master_silent).then(|| self.given.current())
     }
 
     /// A master has named the workers that take the stream now, in its order.
     pub(crate) fn found(&mut self, mut workers: Vec<String>) {
-        // The worker with the greatest hash of (producer, worker) comes first: the same for a producer
-        // whatever the order of the answer, spread over producers, and so is where those of a worker that
-        // died go next.
+        // The worker with the greatest hash of (producer, worker) comes first: the same for a producer whatever the
+        // order of the answer, and spread over producers; so are the next workers of a dead one's producers.
         let hash = |worker: &String| {
             BuildHasherDefault::<DefaultHasher>::default().hash_one((&self.producer, worker))
         };
         workers.sort_by_cached_key(|worker| std::cmp::Reverse(hash(worker)));
         self.workers = workers;
         if self.untried().is_none() {
-            self.tried.clear(); // those that are left were tried in vain: again, then
+            self.tried.clear(); // all of these have failed: try them again
         }
     }
 
-    /// The master does not answer. Is there a worker known from before that was not tried yet?
+    /// The master does not answer. Is there a known worker that was not tried yet?
     pub(crate) fn goes_on_without(&mut self) -> bool {
-        self.asked_in_vain = self.untried().is_some();
-        self.asked_in_vain
+        self.master_silent = self.untried().is_some();
+        self.master_silent
     }
 
-    /// The worker of this try.
+    /// The worker to try now.
     pub(crate) fn go(&mut self) -> Option<&str> {
-        self.going_to = self.untried().cloned();
-        self.going_to.as_deref()
+        self.current = self.untried().cloned();
+        self.current.as_deref()
     }
 
-    /// This try was in vain. Is the round over?
+    /// This try failed. Is the round over?
     pub(crate) fn failed(&mut self) -> bool {
-        if let Some(worker) = self.going_to.take() {
+        if let Some(worker) = self.current.take() {
             self.tried.push(worker);
             if self.tried.len() < MAX_WORKERS && self.untried().is_some() {
                 return false;
             }
         }
         self.tried.clear();
-        self.asked_in_vain = false;
+        self.master_silent = false;
         self.given.move_on();
         self.left += 1;
         let over = self.left >= self.given.len();
@@ -89,14 +88,14 @@ impl Route {
         over
     }
 
-    /// An acknowledgement came: what was tried in vain before may be better now.
+    /// An acknowledgement came: what failed before may work now.
     pub(crate) fn progress(&mut self) {
         self.tried.clear();
-        self.asked_in_vain = false;
+        self.master_silent = false;
         self.left = 0;
     }
 
-    /// Whatever comes next is the beginning of a round.
+    /// The next try begins a round.
     pub(crate) fn begin_round(&mut self) {
         self.left = 0;
     }
@@ -188,7 +187,7 @@ mod tests {
         route.found(vec![failed.clone(), "new:1".to_string()]);
         assert_eq!(go(&mut route), "new:1");
         route.failed();
-        // Only one that failed is left: better than none.
+        // Only the failed one is left: better than none.
         route.found(vec![failed.clone()]);
         assert_eq!(go(&mut route), failed);
         assert!(route.failed());
@@ -206,7 +205,7 @@ mod tests {
         assert_ne!(go(&mut route), first);
         assert!(route.failed(), "both were tried");
         assert_eq!(route.asks(), Some("m:1"));
-        // Both again, asking once for the round.
+        // Both again, with one question in the round.
         assert!(route.goes_on_without());
         go(&mut route);
         assert!(!route.failed());
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_master_that_says_there_is_none_leaves_none_to_try() {
+    fn a_master_without_workers_leaves_none_to_try() {
         let mut route = route("m:1", "p");
         route.found(workers("a:1"));
         go(&mut route);
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_given_are_taken_in_turn_and_make_a_round() {
+    fn given_addresses_are_tried_in_turn_and_make_a_round() {
         let mut route = route("m:1,w:1", "p");
         route.found(workers("a:1"));
         go(&mut route);
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!(route.asks(), Some("w:1"));
         assert!(route.failed());
         assert_eq!(route.asks(), Some("m:1"));
-        // Progress, or new work after a rest, begins a round anew.
+        // Progress, or new work after a rest, begins a new round.
         assert!(!route.failed());
         route.begin_round();
         assert!(!route.failed());

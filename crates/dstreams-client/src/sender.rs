@@ -18,13 +18,13 @@ use crate::protocol::Opening;
 use crate::route::Route;
 use crate::window::Window;
 
-/// What a sender did, when it is finished.
+/// The totals of a finished sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Records taken by `send`.
     pub records_sent: u64,
-    /// Records the server acknowledged; all of them, if `finish` gave the report.
+    /// Records the server acknowledged; all of them, if returned by `finish`.
     pub records_acknowledged: u64,
     /// Messages sent, each counted once.
     pub messages: u64,
@@ -53,11 +53,11 @@ pub(crate) struct Sender {
 /// The right to hand over one group of messages.
 pub(crate) type Permit<'a> = mpsc::Permit<'a, Vec<Encoded>>;
 
-/// Groups of messages between sender and link: one is made while the other is sent.
+/// Groups of messages between sender and link: one is prepared while another is sent.
 const READY_GROUPS: usize = 1;
 
 impl Sender {
-    /// Starts the link and waits until the server has taken the stream and its schema.
+    /// Starts the link and waits until the server has accepted the stream and its schema.
     pub(crate) async fn open(
         stream: &str,
         schema: &Schema,
@@ -127,7 +127,7 @@ impl Sender {
         }
     }
 
-    /// Notes records that were taken.
+    /// Counts records that were taken.
     pub(crate) fn took(&mut self, records: u64) {
         self.sent += records;
     }
@@ -226,7 +226,7 @@ impl Drop for Sender {
     }
 }
 
-/// A name that no other sender has, and a seed.
+/// A unique name, and a seed.
 fn new_producer() -> (String, u64) {
     // The keys of a RandomState come from the operating system's randomness.
     let random = RandomState::new();

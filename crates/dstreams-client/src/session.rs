@@ -1,5 +1,5 @@
-//! One connection of a link: find who takes the stream, open the call, learn where the server is, send again
-//! what it lacks, then send what fits the window and take acknowledgements until something ends.
+//! One connection of a link: find the server that takes the stream, open the call, learn its offset, send again
+//! what it lacks, then send what fits the window and process acknowledgements until something ends.
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, PutResult};
@@ -39,7 +39,7 @@ impl Link {
         Ok(())
     }
 
-    /// Connects to who takes the stream: the address whose turn it is, or a worker that it names.
+    /// Connects to the server that takes the stream: the current address, or a worker that it names.
     async fn reach(&mut self) -> Result<Channel, Error> {
         if let Some(asked) = self.route.asks() {
             self.peer = asked.to_string();
@@ -48,7 +48,7 @@ impl Link {
                 Ok(Found::Workers(workers)) => self.route.found(workers),
                 Err(error) if error.is_retryable() && self.route.goes_on_without() => {
                     let (stream, master) = (&self.stream, &self.peer);
-                    tracing::debug!(stream, master, %error, "trying the workers known from before");
+                    tracing::debug!(stream, master, %error, "master unavailable, trying the known workers");
                     self.failures.note(error);
                 }
                 Err(error) => return Err(error),
@@ -58,7 +58,7 @@ impl Link {
             return Err(Error::NoWorker {
                 stream: self.stream.clone(),
                 address: self.peer.clone(),
-                message: "it names none".to_string(),
+                message: "it named none".to_string(),
             });
         };
         self.peer = worker.to_string();
@@ -75,7 +75,7 @@ impl Link {
         }
     }
 
-    /// Goes on where the server is: what it has is acknowledged, the rest is sent again.
+    /// Resumes at the server's offset: what it has is acknowledged, the rest is sent again.
     fn resume(&mut self, ack: u64, wire: &mpsc::Sender<FlightData>) -> Result<(), Error> {
         let first_time = !self.progress.borrow().opened;
         if first_time {
@@ -174,12 +174,12 @@ impl Link {
         }
     }
 
-    /// Hands a message to the connection. One that is broken says so by its answers.
+    /// Hands a message to the connection. A broken one shows in its answers.
     fn put(&self, wire: &mpsc::Sender<FlightData>, message: FlightData) -> Result<(), Error> {
         match wire.try_send(message) {
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
             Err(TrySendError::Full(_)) => {
-                let detail = "acknowledged messages it has not got".to_string();
+                let detail = "acknowledged messages that were not sent".to_string();
                 Err(self.protocol(Malformed { detail }))
             }
         }

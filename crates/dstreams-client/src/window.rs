@@ -1,7 +1,7 @@
-//! The messages on the way: numbered, kept until acknowledged, bounded in number and bytes. Pure.
+//! The messages in flight: numbered, stored until acknowledged, bounded in number and bytes. Pure.
 //!
-//! Acknowledgements are cumulative. What is kept here is all that is needed to go on over a new connection:
-//! the encoded messages share their bytes with what was sent, so keeping them copies nothing.
+//! Acknowledgements are cumulative. The window is all that is needed to resume over a new connection: the encoded
+//! messages share their bytes with what was sent, so storing them copies nothing.
 
 use std::collections::VecDeque;
 
@@ -28,7 +28,7 @@ struct Kept {
     records: u64,
 }
 
-/// What an acknowledgement set free.
+/// What an acknowledgement released.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Freed {
     pub(crate) messages: u64,
@@ -61,7 +61,7 @@ impl Window {
             || (self.kept.len() < self.max_messages && self.bytes + bytes <= self.max_bytes)
     }
 
-    /// Gives the message its number and keeps it; returns what is to be sent.
+    /// Numbers the message and stores it; returns the message to send.
     pub(crate) fn admit(&mut self, encoded: Encoded) -> FlightData {
         let bytes = encoded.bytes();
         debug_assert!(
@@ -89,7 +89,7 @@ impl Window {
         self.acknowledged + self.kept.len() as u64
     }
 
-    /// The server knows this producer from before: the first message goes on after `last`.
+    /// The server knows this producer: the first message follows `last`.
     pub(crate) fn start_after(&mut self, last: u64) {
         debug_assert!(self.kept.is_empty(), "numbers are given already");
         self.acknowledged = last;
@@ -119,7 +119,7 @@ impl Window {
         self.acknowledged
     }
 
-    /// What is to be sent again over a new connection, in order.
+    /// The messages to send again over a new connection, in order.
     pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = FlightData> {
         self.kept.iter().map(|kept| kept.message.clone())
     }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_in_messages_and_bytes_and_never_stuck() {
+    fn window_is_bounded_in_messages_and_bytes_and_never_stuck() {
         let mut window = window(2, 100);
         assert!(window.fits(1000), "a message over the bound must go alone");
         window.admit(message(60));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_go_on_where_the_server_is_and_stay_when_sent_again() {
+    fn numbers_resume_at_the_servers_and_stay_when_sent_again() {
         let mut window = window(10, 1000);
         window.start_after(5);
         for _ in 0..3 {

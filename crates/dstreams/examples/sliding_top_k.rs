@@ -1,7 +1,7 @@
 //! The most viewed pages of the last three seconds, twice a second, of a made-up web site.
 //!
-//! Shows a generator (record `n` is the same in every run), a stream of structs, several
-//! aggregates at once over a sliding window, and `top`.
+//! Shows a generator (record `n` is the same in every run), a stream of structs, several aggregates over one
+//! sliding window, and `top`.
 //!
 //! ```text
 //! cargo run --example sliding_top_k        # until Ctrl-C

@@ -1,7 +1,7 @@
-//! Sales as they come, joined with a table of shops that does not change; in SQL.
+//! Sales joined with a fixed table of shops, in SQL.
 //!
-//! Shows that typed streams and SQL are one: structs go in, a query joins each batch with a table
-//! of the context, structs come out, and the columns are checked before anything runs.
+//! Shows how typed streams and SQL combine: structs go in, a query joins each batch with a table of the context,
+//! structs come out, and the columns are checked before anything runs.
 //!
 //! ```text
 //! cargo run --example static_join        # until Ctrl-C

@@ -1,7 +1,7 @@
-//! Counts the words of the last ten seconds over lines that anyone sends over TCP.
+//! Counts the words of the last ten seconds in lines received over TCP.
 //!
-//! Shows the way of a record: a stream from a socket, words of each line, a count for each word
-//! over a sliding window, the ten most frequent ones once a second.
+//! Shows the path of a record: a stream from a socket, the words of each line, a count for each word over a sliding
+//! window, the ten most frequent ones once a second.
 //!
 //! ```text
 //! cargo run --example tcp_word_count            # prints the address it listens on
@@ -28,10 +28,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ctx = StreamContext::new(interval)?;
     let lines = ctx.tcp_text("lines", &address);
     let top = lines
-        // Words lie in the bytes that were received: pushing one copies nothing.
+        // Words are slices of the received bytes: pushing one copies nothing.
         .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
         .keyed()
-        // A batch costs as much as it brings and what leaves the window, not the window's length.
+        // A batch costs as much as enters and leaves the window, not the window's length.
         .window_agg(Duration::from_secs(10), interval, count())?
         .top(10);
     let mut tops = top.collect();

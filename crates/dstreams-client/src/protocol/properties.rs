@@ -1,4 +1,4 @@
-//! What one half writes the other reads; anything else is refused in a few words.
+//! Each side reads what the other writes; anything else is refused with a short text.
 
 use arrow_flight::{FlightEndpoint, FlightInfo};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// JSON as others may write it, and what only looks like it.
+/// JSON as other implementations may write it, and near misses.
 fn json() -> impl Strategy<Value = Vec<u8>> {
     let value = prop_oneof![
         any::<u64>().prop_map(|n| n.to_string()),
@@ -39,7 +39,7 @@ fn json() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(text, end)| [text.into_bytes(), end].concat())
 }
 
-/// The number of this name in an object that has no name twice; serde reads such an object otherwise.
+/// The number of this name in an object without duplicate names; serde reads other objects differently.
 fn number_of(name: &str, json: &[u8]) -> Option<Option<u64>> {
     let value: Value = serde_json::from_slice(json).ok()?;
     match value.as_object()?.get(name) {
@@ -71,7 +71,7 @@ proptest! {
             prop_assert!(refused.detail.len() <= MAX_REFUSAL_BYTES);
         }
         let ack = Answer::parse(&PutResult { app_metadata: json.clone().into() });
-        // What is passed over may be deeper than what is read.
+        // Ignored members may be nested deeper than parsed ones.
         let deep = serde_json::from_slice::<Value>(&json);
         let deep = deep.is_err_and(|error| error.to_string().contains("recursion"));
         if !twice(&json) && !json.is_empty() && !deep {
@@ -148,7 +148,7 @@ proptest! {
         }
     }
 
-    /// The rule of numbers against the numbers that were taken.
+    /// The rule of numbers, against a set of the numbers taken.
     #[test]
     fn a_sequence_takes_each_number_once_and_none_out_of_order(
         offers in prop::collection::vec(prop_oneof![4 => (1u64..9).prop_map(Some), 1 => Just(None)], 0..40),

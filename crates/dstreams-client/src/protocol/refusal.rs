@@ -1,12 +1,12 @@
-//! Refusals that arrive: a text too long for a header takes the code with it.
+//! Refusals that reach the client: a text too long for a header takes the code with it.
 
 use tonic::Status;
 
 /// The longest text of a refusal, in bytes. It travels in a header, where a byte may become three, and common gRPC
-/// libraries take headers of 8 KiB: of a longer one the client sees a broken stream, and tries again what is final.
+/// libraries accept headers of 8 KiB: with a longer one the client sees a broken stream, and retries a final error.
 pub const MAX_REFUSAL_BYTES: usize = 2 << 10;
 
-/// The refusal with a text that arrives: a longer one is cut.
+/// The refusal with its text cut to a length that reaches the client.
 pub fn refusal(status: Status) -> Status {
     if status.message().len() <= MAX_REFUSAL_BYTES {
         return status;
@@ -15,7 +15,7 @@ pub fn refusal(status: Status) -> Status {
     Status::with_metadata(status.code(), text, status.metadata().clone())
 }
 
-/// At most [`MAX_REFUSAL_BYTES`] of a text that may repeat what somebody sent.
+/// At most [`MAX_REFUSAL_BYTES`] of a text that may contain remote input.
 pub(super) fn cut(mut text: String) -> String {
     const END: &str = " ... (cut)";
     if text.len() > MAX_REFUSAL_BYTES {

@@ -1,4 +1,4 @@
-//! The token that a cluster and its clients share, as it travels.
+//! The token that a cluster and its clients share, on the wire.
 
 /// The gRPC header with the token, on every call: `Bearer <token>`.
 pub const TOKEN_HEADER: &str = "authorization";
@@ -11,14 +11,14 @@ pub fn token_metadata(token: &str) -> String {
 /// Reads the value of [`TOKEN_HEADER`]: the token, or `None` if it is not `Bearer <token>`. The word may be
 /// in any case.
 ///
-/// A server should compare the token in a time that does not depend on how much of it is right.
+/// A server should compare the token in constant time.
 pub fn parse_token_metadata(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Can this text travel as a token? Visible ASCII characters, at least one.
+/// Can this text be sent as a token? Visible ASCII characters, at least one.
 pub fn is_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_stand_in_a_header_is_no_token() {
+    fn a_token_must_be_valid_in_a_header() {
         assert!(is_token("aZ09-._~+/="));
         for wrong in ["", " ", "two words", "line\n", "gr\u{fc}n"] {
             assert!(!is_token(wrong), "{wrong:?}");

@@ -4,14 +4,13 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Location};
 
 use super::{Malformed, Opening};
 
-/// The most workers an answer is read for; the rest is passed over.
+/// The most workers read from an answer; the rest is ignored.
 pub const MAX_WORKERS: usize = 1024;
 
-/// How the location of a worker that is reached without encryption may begin. The first is what Flight
-/// writes itself.
+/// Prefixes of unencrypted worker locations. Flight itself writes the first.
 const SCHEMES: [&str; 3] = ["grpc://", "grpc+tcp://", "http://"];
 
-/// What Flight writes for "go on with the connection you have".
+/// Flight's location for "reuse the connection you have".
 const REUSE_CONNECTION: &str = "arrow-flight-reuse-connection://";
 
 /// The question: the descriptor of a `GetFlightInfo` about this stream. A server reads it with
@@ -89,7 +88,7 @@ pub fn parse_workers(answer: &FlightInfo, asked: &str) -> Result<Vec<String>, Ma
     }
 }
 
-/// The `host:port` of a location, if it can be reached by this protocol.
+/// The `host:port` of a location, if this protocol can reach it.
 fn address_of(uri: &str) -> Option<&str> {
     let rest = SCHEMES
         .iter()
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn all_ways_to_name_a_worker_are_read_in_order_and_each_once() {
+    fn all_location_schemes_are_read_in_order_without_duplicates() {
         let info = answer(&[
             &["grpc://b:2", "grpc+tcp://a:1/"],
             &["http://[::1]:3", "grpc://a:1"],
@@ -133,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_nothing_that_can_be_used_is_said_to_be_so() {
+    fn an_answer_without_usable_locations_is_malformed() {
         let info = answer(&[&["grpc+tls://a:1"], &["unix:///tmp/socket"]]);
         let error = parse_workers(&info, "m:7").unwrap_err().to_string();
         assert!(error.contains("grpc+tls://a:1"), "{error}");
     }
 
     #[test]
-    fn no_more_workers_are_kept_than_the_most() {
+    fn the_number_of_workers_is_bounded() {
         let many = (0..2 * MAX_WORKERS).map(|n| format!("w:{}", n % 60_000));
         let info = workers_answer(workers_question("lines"), many);
         assert_eq!(parse_workers(&info, "m:7").unwrap().len(), MAX_WORKERS);
@@ -148,7 +147,7 @@ mod tests {
 
     /// The bytes of version 1.
     #[test]
-    fn question_and_answer_are_what_any_flight_library_writes() {
+    fn question_and_answer_are_standard_flight_messages() {
         let question = workers_question("lines");
         assert_eq!(question, FlightDescriptor::new_path(vec!["lines".into()]));
         let info = workers_answer(question, ["w:1"]);
