@@ -13,7 +13,7 @@ use crate::server::{Server, Store};
 use crate::small;
 
 #[tokio::test]
-async fn batches_are_cut_to_size_and_arrive_whole() {
+async fn batches_are_split_to_size_and_arrive_whole() {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter(
         (0..1000).map(|n| (n % 3 > 0).then_some(n)),
     ));

@@ -11,7 +11,7 @@ use crate::master::Directory;
 use crate::server::{Server, Store};
 use crate::{patient, small, until};
 
-/// Sends one line by way of `addresses`, and says whether that went well.
+/// Sends one line to `addresses`; returns whether that succeeded.
 async fn one_line(addresses: impl dstreams_client::ToAddresses) -> Result<(), Error> {
     let client = Client::connect(addresses, three_tries()).await?;
     let mut lines = client.lines("lines").await?;
@@ -31,7 +31,7 @@ async fn records_go_to_the_worker_that_the_master_names() {
 }
 
 #[tokio::test]
-async fn locations_are_read_in_all_their_spellings() {
+async fn all_spellings_of_locations_are_read() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let directory = Directory::lines([""; 0]);
@@ -58,10 +58,10 @@ async fn masters_and_workers_can_be_given_together() {
     let (dead, _socket) = no_one();
     let directory = Directory::lines([dead]);
     let master = Server::master(&directory);
-    // Of the master's workers none is there; the worker that was given is.
+    // None of the master's workers is up; the given worker is.
     one_line([master.address, worker.address]).await.unwrap();
     assert!(directory.asked() > 0);
-    // The master that was given first is not there.
+    // The first given master is down.
     let directory = Directory::lines([worker.address]);
     let master = Server::master(&directory);
     one_line([dead, master.address]).await.unwrap();
@@ -70,7 +70,7 @@ async fn masters_and_workers_can_be_given_together() {
 }
 
 #[tokio::test]
-async fn an_unknown_stream_is_refused_by_the_master_and_not_tried_again() {
+async fn a_master_refuses_an_unknown_stream_without_retries() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let directory = Directory::lines([worker.address]);
@@ -87,7 +87,7 @@ async fn an_unknown_stream_is_refused_by_the_master_and_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_cluster_without_workers_yet_is_waited_for() {
+async fn a_sender_waits_for_the_first_worker() {
     let store = Store::lines();
     let directory = Directory::lines([""; 0]);
     *directory.unavailable.lock().unwrap() = Some("no worker has registered");
@@ -109,7 +109,7 @@ async fn a_cluster_without_workers_yet_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_gets_no_worker_is_given_up_with_the_masters_words() {
+async fn giving_up_without_a_worker_has_the_masters_text() {
     let directory = Directory::lines([""; 0]);
     let master = Server::master(&directory);
     for (words, expected) in [
@@ -145,7 +145,7 @@ async fn senders_are_spread_over_the_workers() {
     let opened = |worker: &Server| worker.local.opened.load(Relaxed);
     let spread: Vec<_> = workers.iter().map(opened).collect();
     assert_eq!(spread.iter().sum::<u64>(), 60);
-    // Less than one in a million times by chance.
+    // By chance in less than one of a million runs.
     assert!(spread.iter().all(|calls| *calls >= 4), "{spread:?}");
     drop((senders, Arc::clone(&store)));
 }

@@ -1,5 +1,5 @@
-//! Servers that are not there, go away, or say nothing: the client moves on, or gives up within bounds and
-//! says what was safe.
+//! Servers that are down, vanish, or are silent: the client moves on, or gives up within bounds and reports what
+//! was safe.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,7 +11,7 @@ use crate::proxy::Proxy;
 use crate::server::{Server, Store};
 use crate::{small, until};
 
-/// An address where no one listens: bound, and never listened on while the socket lives.
+/// An address without a listener: bound, and never listened on while the socket lives.
 pub fn no_one() -> (SocketAddr, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -25,7 +25,7 @@ pub fn three_tries() -> Options {
 }
 
 #[tokio::test]
-async fn the_first_address_that_answers_is_taken() {
+async fn connect_takes_the_first_address_that_answers() {
     let store = Store::lines();
     let server = Server::start(&store);
     let (dead, _socket) = no_one();
@@ -63,7 +63,7 @@ async fn a_sender_moves_to_the_next_address_when_its_server_dies() {
 }
 
 #[tokio::test]
-async fn a_server_that_stays_away_is_given_up_with_what_was_safe() {
+async fn giving_up_an_absent_server_reports_what_was_safe() {
     let store = Store::lines();
     let server = Server::start(&store);
     let proxy = Proxy::faithful(server.address).await;
@@ -92,7 +92,7 @@ async fn a_server_that_stays_away_is_given_up_with_what_was_safe() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_often_and_makes_progress_is_never_given_up() {
+async fn progress_prevents_giving_up_a_connection_that_breaks_often() {
     let store = Store::lines();
     let server = Server::start(&store);
     let proxy = Proxy::faithful(server.address).await;
@@ -110,7 +110,7 @@ async fn a_connection_that_breaks_often_and_makes_progress_is_never_given_up() {
     assert_eq!(store.stored_lines().len(), 10);
 }
 
-/// Without anything to send there is nothing to fail: the sender waits for work to come back.
+/// With nothing to send nothing can fail: the sender waits for new work.
 #[tokio::test]
 async fn an_idle_sender_survives_any_absence() {
     let store = Store::lines();
@@ -132,7 +132,7 @@ async fn an_idle_sender_survives_any_absence() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_acknowledges_is_left() {
+async fn a_server_that_never_acknowledges_is_given_up() {
     let store = Store::lines();
     let server = Server::start(&store);
     let mut options = three_tries();
@@ -145,11 +145,11 @@ async fn a_server_that_never_acknowledges_is_left() {
         store.opened.load(Relaxed) >= 2
     })
     .await;
-    // The second connection's first answer says that the line was stored: progress, after all.
+    // The second connection's first answer says that the line was stored: progress after all.
     lines.flush().await.unwrap();
     assert_eq!(store.stored_lines(), ["line"]);
 
-    // Where even that is forgotten there is none.
+    // A server that forgets even that makes no progress.
     store.forgets.store(true, Relaxed);
     lines.send("never").await.unwrap();
     let error = lines.finish().await.unwrap_err();
@@ -161,7 +161,7 @@ async fn a_server_that_never_acknowledges_is_left() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_it_is_alive_is_waited_for() {
+async fn a_server_that_reports_alive_is_not_given_up() {
     let store = Store::lines();
     let server = Server::start(&store);
     let mut options = three_tries();
@@ -171,7 +171,7 @@ async fn a_server_that_says_it_is_alive_is_waited_for() {
     store.says_alive.store(true, Relaxed);
     store.acknowledging.send_replace(false);
     lines.send("line").await.unwrap();
-    // More than the time after which a silent server is left (the one wait for time: nothing happens).
+    // Longer than the timeout for a silent server (the only wait for time: nothing happens).
     let waited = tokio::time::timeout(Duration::from_millis(600), lines.flush()).await;
     assert!(waited.is_err(), "{waited:?}");
     store.acknowledging.send_replace(true);
@@ -200,7 +200,7 @@ async fn a_dropped_sender_closes_its_connection_and_sends_nothing_more() {
 }
 
 #[test]
-fn a_sender_whose_runtime_is_gone_says_so() {
+fn a_sender_without_its_runtime_returns_an_error() {
     let store = Store::lines();
     let server = Server::start(&store);
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -218,9 +218,9 @@ fn a_sender_whose_runtime_is_gone_says_so() {
     assert_eq!(error.outcome(), Outcome::Failed);
 }
 
-/// No time is too long: the longest of each, and all of them, and no wait where there may be none.
+/// No duration is too long: the longest of each, and all of them; and zero where that is allowed.
 #[tokio::test]
-async fn times_may_be_for_ever_or_nothing() {
+async fn durations_may_be_infinite_or_zero() {
     let (most, none) = (Duration::MAX, Duration::ZERO);
     let with = |set: fn(&mut Options, Duration), time| {
         let mut options = small();
@@ -254,7 +254,7 @@ async fn times_may_be_for_ever_or_nothing() {
         let mut lines = client.lines("lines").await.unwrap();
         let sent = async {
             lines.send("one").await?;
-            // The task looks at its timers.
+            // The task polls its timers.
             tokio::task::yield_now().await;
             lines.send("two").await?;
             lines.flush().await?;

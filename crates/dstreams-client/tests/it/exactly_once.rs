@@ -1,4 +1,4 @@
-//! Whatever happens to connections and servers: each record is stored once, in order.
+//! Whatever happens to connections and servers, each record is stored once, in order.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,16 +16,16 @@ struct Fired {
     report: Report,
 }
 
-/// Sends 300 lines, in ways that the seed chooses, over connections that are cut.
+/// Sends 300 lines, in ways chosen by the seed, over connections that are cut.
 async fn through_cuts(seed: u64) -> Fired {
     let why = format!("seed {seed}");
     let mut random = Random::new(seed);
     let store = Store::lines();
-    // To a modest server everything not acknowledged is sent again, also what it has.
+    // To a modest server every unacknowledged message is sent again, also what it has.
     store.modest.store(random.below(2) == 0, Relaxed);
     let server = Server::start(&store);
     let proxy = Proxy::cutting(server.address, &mut random).await;
-    // The first connection of all may be cut already; finding an address does not try again.
+    // Even the first connection may be cut; `connect` does not retry.
     let client = loop {
         match Client::connect(proxy.address, small()).await {
             Ok(client) => break client,
@@ -80,7 +80,7 @@ async fn cut_connections_lose_and_repeat_nothing() {
         all.report.reconnects += fired.report.reconnects;
     }
     if seeds.len() >= 100 {
-        // The faults fired: connections were cut, some of them while acknowledgements were on the way back.
+        // The faults fired: connections were cut, some of them with acknowledgements in flight.
         let enough = seeds.len() as u64 / 10;
         assert!(
             all.cuts > enough && all.report.reconnects > enough,
@@ -94,7 +94,7 @@ async fn cut_connections_lose_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_and_comes_back_has_each_line_once() {
+async fn a_killed_and_restarted_server_has_each_line_once() {
     let store = Store::lines();
     let mut server = Server::start(&store);
     let proxy = Proxy::faithful(server.address).await;
@@ -119,7 +119,7 @@ async fn a_server_that_is_killed_and_comes_back_has_each_line_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgets_its_producers_is_sent_what_it_has_not_acknowledged() {
+async fn a_forgetful_server_gets_everything_unacknowledged() {
     let store = Store::lines();
     let server = Server::start(&store);
     let proxy = Proxy::faithful(server.address).await;

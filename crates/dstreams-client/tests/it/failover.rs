@@ -1,5 +1,5 @@
 //! Workers die, refuse and come back, and so does the master: nothing acknowledged is lost, nothing is stored
-//! twice, and giving up says what was tried.
+//! twice, and the error of giving up lists what was tried.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::seed::{Random, seeds};
 use crate::server::{Server, Store};
 use crate::{patient, small, until};
 
-/// The workers, the one that has the only call first.
+/// The workers, the one with the only call first.
 fn busy_first(mut workers: Vec<Server>) -> Vec<Server> {
     workers.sort_by_key(|worker| worker.local.opened.load(Relaxed) == 0);
     workers
@@ -25,7 +25,7 @@ fn addresses(workers: &[Server]) -> Vec<SocketAddr> {
     workers.iter().map(|worker| worker.address).collect()
 }
 
-/// Two workers that share what they know, their master, and a sender.
+/// Two workers with a shared store, their master, and a sender.
 async fn two_workers(options: Options) -> (Arc<Store>, Vec<Server>, Arc<Directory>, LineSender) {
     let store = Store::lines();
     let workers = vec![Server::start(&store), Server::start(&store)];
@@ -39,7 +39,7 @@ async fn two_workers(options: Options) -> (Arc<Store>, Vec<Server>, Arc<Director
 }
 
 #[tokio::test]
-async fn when_a_worker_dies_the_other_one_takes_over_and_only_the_rest_is_sent_again() {
+async fn after_a_worker_dies_the_other_gets_only_the_rest() {
     let (store, mut servers, directory, mut lines) = two_workers(small()).await;
     store.acknowledging.send_replace(false);
     for _ in 0..28 {
@@ -64,7 +64,7 @@ async fn when_a_worker_dies_the_other_one_takes_over_and_only_the_rest_is_sent_a
 }
 
 #[tokio::test]
-async fn a_batch_that_a_worker_had_not_stored_when_it_died_is_sent_to_the_other() {
+async fn a_batch_lost_with_its_worker_is_sent_to_the_other() {
     let (store, mut servers, _directory, mut lines) = two_workers(small()).await;
     lines.send("safe").await.unwrap();
     lines.flush().await.unwrap();
@@ -82,7 +82,7 @@ async fn a_batch_that_a_worker_had_not_stored_when_it_died_is_sent_to_the_other(
 }
 
 #[tokio::test]
-async fn a_worker_that_refuses_as_unavailable_is_left_for_the_next() {
+async fn an_unavailable_worker_is_left_for_the_next() {
     let store = Store::lines();
     let (one, other) = (Server::start(&store), Server::start(&store));
     let proxy = Proxy::faithful(other.address).await;
@@ -101,7 +101,7 @@ async fn a_worker_that_refuses_as_unavailable_is_left_for_the_next() {
         directory.asked() > 10,
         "no sender tried the other one first"
     );
-    // Now the other way round, with the connections of all of them cut.
+    // Now the reverse, with all their connections cut.
     one.local.unavailable.store(false, Relaxed);
     other.local.unavailable.store(true, Relaxed);
     proxy.retarget(Some(other.address));
@@ -111,7 +111,7 @@ async fn a_worker_that_refuses_as_unavailable_is_left_for_the_next() {
     }
     assert_eq!(one.local.opened.load(Relaxed), 10);
     assert_eq!(store.stored_lines().len(), 10);
-    // Nobody takes records: the error says why.
+    // No worker takes records: the error says why.
     one.local.unavailable.store(true, Relaxed);
     let error = client.lines("lines").await.unwrap_err();
     assert!(matches!(error, Error::GaveUp { .. }), "{error:?}");
@@ -122,7 +122,7 @@ async fn a_worker_that_refuses_as_unavailable_is_left_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_worker_that_came_later_is_found_when_the_known_ones_die() {
+async fn a_later_worker_is_found_when_the_known_ones_die() {
     let (store, mut servers, directory, mut lines) = two_workers(small()).await;
     lines.send("one").await.unwrap();
     lines.flush().await.unwrap();
@@ -136,7 +136,7 @@ async fn a_worker_that_came_later_is_found_when_the_known_ones_die() {
 }
 
 #[tokio::test]
-async fn without_its_master_a_client_goes_on_with_known_workers_and_hears_of_new_ones_later() {
+async fn without_its_master_a_client_uses_known_workers_and_learns_new_ones_later() {
     let store = Store::lines();
     let workers = vec![Server::start(&store), Server::start(&store)];
     let directory = Directory::lines(addresses(&workers));
@@ -167,9 +167,9 @@ async fn without_its_master_a_client_goes_on_with_known_workers_and_hears_of_new
     assert_eq!(store.stored_lines(), ["one", "two", "three"]);
 }
 
-/// A master that is up and has no answer is as one that is away; one that names none is believed.
+/// A master without an answer counts as one that is away; one that names no worker is believed.
 #[tokio::test]
-async fn known_workers_are_tried_unless_the_master_says_that_there_is_none() {
+async fn known_workers_are_tried_unless_the_master_names_none() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let proxy = Proxy::faithful(worker.address).await;
@@ -201,7 +201,7 @@ async fn known_workers_are_tried_unless_the_master_says_that_there_is_none() {
 }
 
 #[tokio::test]
-async fn giving_up_says_what_was_tried_last() {
+async fn the_error_of_giving_up_lists_the_last_tries() {
     let (store, mut servers, directory, mut lines) = two_workers(three_tries()).await;
     lines.send("safe").await.unwrap();
     lines.flush().await.unwrap();
@@ -222,7 +222,7 @@ async fn giving_up_says_what_was_tried_last() {
     assert_eq!(directory.asked(), 1);
 }
 
-/// A round has each worker once, so the bound on rounds is not used up by many dead ones.
+/// A round tries each worker once, so many dead ones do not use up the bound on rounds.
 #[tokio::test]
 async fn many_dead_workers_do_not_use_up_the_tries() {
     let store = Store::lines();
@@ -243,9 +243,9 @@ async fn many_dead_workers_do_not_use_up_the_tries() {
     assert!(directory.asked() > 5, "none of the dead was tried");
 }
 
-/// A worker that lost what its cluster knew: the gap is said, and nothing is passed over.
+/// A worker that lost its cluster's knowledge: the gap is reported, and nothing is skipped.
 #[tokio::test]
-async fn a_worker_that_knows_less_than_was_acknowledged_is_not_sent_to() {
+async fn a_worker_behind_the_acknowledgements_gets_nothing() {
     let (store, mut servers, _directory, mut lines) = two_workers(small()).await;
     for line in ["one", "two", "three"] {
         lines.send(line).await.unwrap();
@@ -281,7 +281,7 @@ struct Fired {
 struct Place {
     proxy: Proxy,
     worker: Option<Server>,
-    /// Calls opened with the workers that were here before.
+    /// Calls opened with earlier workers at this place.
     opened: u64,
 }
 
@@ -304,8 +304,8 @@ impl Place {
     }
 }
 
-/// Sends 300 lines to a cluster of three workers that are cut off, killed and restarted, with a master that
-/// comes and goes, as the seed chooses.
+/// Sends 300 lines to a cluster of three workers that are cut off, killed and restarted, with a master that comes
+/// and goes, as chosen by the seed.
 async fn through_deaths(seed: u64, fired: &mut Fired) {
     let why = format!("seed {seed}");
     let mut random = Random::new(seed);
@@ -392,9 +392,9 @@ async fn dying_workers_lose_and_repeat_nothing() {
     }
 }
 
-/// What a client is told is safe, is: also when it gives up because the whole cluster goes.
+/// What a client was told is safe, is safe: also if it gives up because the whole cluster dies.
 #[tokio::test]
-async fn what_was_acknowledged_is_stored_when_the_whole_cluster_dies() {
+async fn acknowledged_records_are_stored_when_the_whole_cluster_dies() {
     for seed in seeds(20) {
         let (store, mut servers, _directory, mut lines) = two_workers(three_tries()).await;
         let mut random = Random::new(seed);

@@ -28,12 +28,12 @@ fn python() -> String {
     python
 }
 
-/// Waits for what Python does: it takes its time to start.
+/// Waits longer, since Python is slow to start.
 async fn until(what: &str, condition: impl FnMut() -> bool) {
     until_within(Duration::from_secs(100), what, condition).await;
 }
 
-/// A script that runs, and is killed with this.
+/// A running script; killed on drop.
 struct Run(Option<Child>);
 
 impl Run {
@@ -50,7 +50,7 @@ impl Run {
         child.try_wait().unwrap().is_some()
     }
 
-    /// Waits until it is over. What it says fits into the pipe.
+    /// Waits until it ends. Its output fits into the pipe.
     async fn output(mut self) -> Output {
         until("the script is over", || self.is_over()).await;
         self.0.take().unwrap().wait_with_output().unwrap()
@@ -65,7 +65,7 @@ impl Drop for Run {
     }
 }
 
-/// A file of lines, gone with this.
+/// A file of lines, removed on drop.
 struct Lines {
     path: PathBuf,
     lines: Vec<String>,
@@ -145,7 +145,7 @@ async fn pyarrow_finds_workers_and_sends_each_line_once_over_cuts_and_deaths() {
 }
 
 #[tokio::test]
-async fn pyarrow_sends_again_what_was_not_acknowledged_and_it_is_recognised() {
+async fn pyarrow_resends_unacknowledged_batches_and_they_are_recognised() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let proxy = Proxy::faithful(worker.address).await;
@@ -165,7 +165,7 @@ async fn pyarrow_sends_again_what_was_not_acknowledged_and_it_is_recognised() {
 }
 
 #[tokio::test]
-async fn pyarrow_goes_on_after_a_restart_of_its_producer_and_has_the_token() {
+async fn pyarrow_resumes_after_a_producer_restart_with_the_token() {
     let store = Store::lines();
     let worker = Server::start(&store);
     *store.token.lock().unwrap() = Some("s3cret");
@@ -186,7 +186,7 @@ async fn pyarrow_goes_on_after_a_restart_of_its_producer_and_has_the_token() {
 }
 
 #[tokio::test]
-async fn pyarrow_says_what_is_refused() {
+async fn pyarrow_reports_refusals() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let directory = Directory::lines([worker.address]);
@@ -211,7 +211,7 @@ async fn pyarrow_says_what_is_refused() {
 }
 
 #[tokio::test]
-async fn pyarrow_waits_for_a_cluster_that_takes_nothing_yet() {
+async fn pyarrow_waits_for_a_cluster_without_workers() {
     let store = Store::lines();
     let worker = Server::start(&store);
     worker.local.unavailable.store(true, Relaxed);
@@ -233,7 +233,7 @@ async fn pyarrow_waits_for_a_cluster_that_takes_nothing_yet() {
     assert_eq!(store.stored_lines(), file.lines);
 }
 
-/// What the documentation shows does run.
+/// The example in the documentation runs.
 #[tokio::test]
 async fn pyarrow_runs_the_example_of_the_protocol() {
     let documentation = include_str!("../../src/protocol.rs");
@@ -252,7 +252,7 @@ async fn pyarrow_runs_the_example_of_the_protocol() {
         let output = Run::start(&mut command).output().await;
         assert!(output.status.success(), "{}", said(&output));
     }
-    // The second run goes on after the first, since it has the same producer's name.
+    // The second run resumes after the first, since the producer's name is the same.
     let twice = ["one line", "another", "one line", "another"];
     assert_eq!(store.stored_lines(), twice);
 }

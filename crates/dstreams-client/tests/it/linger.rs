@@ -1,4 +1,4 @@
-//! When lines leave: full messages at once, others after the linger, all of them on flush.
+//! When lines are sent: full messages at once, others after the linger, all of them on flush.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use dstreams_client::Options;
 
-/// Small messages and a small window, so that a few lines exercise both; impatient.
+/// Small messages and a small window, so that a few lines exercise both; short timeouts.
 fn small() -> Options {
     let mut options = Options::default();
     options.pack_lines = 7;
@@ -38,14 +38,14 @@ fn small() -> Options {
     options
 }
 
-/// As `small`, and waits for as long as a test lasts.
+/// As `small`, with timeouts as long as a test lasts.
 fn patient() -> Options {
     let mut options = small();
     options.retry.tries = u32::MAX;
     options
 }
 
-/// Waits for a condition; after 20 s says which one did not come.
+/// Waits for a condition; after 20 s panics with its name.
 async fn until(what: &str, condition: impl FnMut() -> bool) {
     until_within(Duration::from_secs(20), what, condition).await;
 }

@@ -1,4 +1,4 @@
-//! What a master knows, and how it answers when it is asked for workers.
+//! A master's knowledge, and its answers to questions for workers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,7 +14,7 @@ use crate::server::{Places, check_token, check_version};
 pub struct Directory {
     /// By stream.
     workers: Mutex<BTreeMap<String, Vec<String>>>,
-    /// Answers these locations, whatever the workers.
+    /// Answers these locations, regardless of the workers.
     pub locations: Mutex<Option<Vec<&'static str>>>,
     /// Answers that it is unavailable, with this text.
     pub unavailable: Mutex<Option<&'static str>>,
@@ -26,7 +26,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Of one stream, "lines", and these workers.
+    /// With one stream, "lines", and these workers.
     pub fn lines(workers: impl IntoIterator<Item = impl ToString>) -> Arc<Self> {
         let directory = Self::default();
         directory.names(workers);

@@ -21,7 +21,7 @@ pub struct Proxy {
     accepts: JoinHandle<()>,
 }
 
-/// Bytes a connection carries before it is cut.
+/// Bytes that a connection carries before it is cut.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     up: u64,
@@ -83,7 +83,7 @@ impl Proxy {
         self.target.send_replace(target);
     }
 
-    /// Connections cut because they reached their limit.
+    /// Connections cut at their limit.
     pub fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Relaxed)
     }
@@ -124,7 +124,7 @@ async fn carry(
     };
 }
 
-/// Carries bytes until the end, or the limit: then true.
+/// Carries bytes until the end (false) or the limit (true).
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,

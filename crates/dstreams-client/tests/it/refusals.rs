@@ -1,4 +1,4 @@
-//! What is refused is refused at once, by name, and never tried again.
+//! Refusals are immediate, name their cause, and are never retried.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +16,7 @@ fn numbers(count: i64) -> RecordBatch {
 }
 
 #[tokio::test]
-async fn an_unknown_stream_is_refused_with_the_known_ones() {
+async fn refusing_an_unknown_stream_lists_the_known_ones() {
     let store = Store::lines();
     let server = Server::start(&store);
     let client = Client::connect(server.address, small()).await.unwrap();
@@ -37,7 +37,7 @@ async fn an_unknown_stream_is_refused_with_the_known_ones() {
 }
 
 #[tokio::test]
-async fn a_schema_that_does_not_fit_is_refused_with_both() {
+async fn refusing_a_schema_shows_both() {
     let store = Store::lines();
     let server = Server::start(&store);
     let client = Client::connect(server.address, small()).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_schema_that_does_not_fit_is_refused_with_both() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_servers_limit_ends_the_sender_and_says_what_was_safe() {
+async fn a_message_over_the_servers_limit_ends_the_sender_with_a_tally() {
     let store = Store::lines();
     store.largest_message.store(10_000, Relaxed);
     let server = Server::start(&store);
@@ -82,7 +82,7 @@ async fn a_message_over_the_servers_limit_ends_the_sender_and_says_what_was_safe
     );
     let tally = error.tally().unwrap();
     assert_eq!((tally.acknowledged, tally.unacknowledged), (1, 1));
-    // Every later call says the same, and nothing was tried again.
+    // Every later call returns the same, and nothing was retried.
     let again = lines.send("more").await.unwrap_err();
     assert_eq!(again.to_string(), error.to_string());
     assert_eq!(
@@ -93,7 +93,7 @@ async fn a_message_over_the_servers_limit_ends_the_sender_and_says_what_was_safe
 }
 
 #[tokio::test]
-async fn a_server_of_something_else_is_told_apart() {
+async fn a_server_of_another_protocol_is_recognised() {
     let store = Store::lines();
     *store.babbles.lock().unwrap() = Some("hello");
     let server = Server::start(&store);

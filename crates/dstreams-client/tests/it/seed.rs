@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// The seeds to run: `default` many, or what the environment says.
+/// The seeds to run: `default` many, or those of the environment.
 pub fn seeds(default: u64) -> Vec<u64> {
     let number = |name| {
         std::env::var(name)

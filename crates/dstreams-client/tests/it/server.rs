@@ -1,9 +1,9 @@
-//! Servers of the protocol, as `protocol.rs` defines it, that keep everything in memory.
+//! Servers of the protocol, as `protocol.rs` defines it, that store everything in memory.
 //!
-//! Each runs on a runtime of its own, so that dropping it is as sudden as a kill; what it stored stays in the
-//! [`Store`], with which another can be started. Several that run with one store are a cluster of workers:
-//! each knows what is safe of a producer, and a batch that one had not stored yet dies with it. A server
-//! with a [`Directory`] is a master. All can be told to misbehave.
+//! Each runs on a runtime of its own, so that dropping it is as sudden as a kill; its records stay in the
+//! [`Store`], with which another can be started. Several servers with one store are a cluster of workers: each
+//! knows what is safe of a producer, and a batch that a worker had not stored yet dies with it. A server with a
+//! [`Directory`] is a master. All can be made to misbehave.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ use crate::master::Directory;
 
 type Shared<T> = Arc<tokio::sync::Mutex<T>>;
 
-/// What outlives a server, and what a test looks at and turns.
+/// Outlives a server; tests read and set it.
 pub struct Store {
     streams: BTreeMap<String, SchemaRef>,
     stored: Mutex<Vec<RecordBatch>>,
@@ -48,34 +48,34 @@ pub struct Store {
     pub repeated: AtomicUsize,
     /// Calls opened.
     pub opened: AtomicU64,
-    /// Calls that came to their end, or whose connection broke.
+    /// Calls that ended, or whose connection broke.
     pub ended: AtomicU64,
-    /// Acknowledgements are held back while false.
+    /// Acknowledgements are withheld while false.
     pub acknowledging: watch::Sender<bool>,
-    /// Instead of acknowledgements held back, says that it is alive.
+    /// While acknowledgements are withheld, answers that it is alive.
     pub says_alive: AtomicBool,
     /// Forgets all numbers when a call opens.
     pub forgets: AtomicBool,
-    /// Opens each call with `{"ack":0}`, which is true of any number of batches taken.
+    /// Opens each call with `{"ack":0}`, which is true after any number of batches.
     pub modest: AtomicBool,
     /// Answers this instead of the first acknowledgement.
     pub babbles: Mutex<Option<&'static str>>,
-    /// The largest message it reads, in bytes.
+    /// The largest message it accepts, in bytes.
     pub largest_message: AtomicUsize,
-    /// Microseconds from the arrival of a batch until it is stored: a worker killed in between loses it.
+    /// Microseconds from a batch's arrival until it is stored: a worker killed in between loses it.
     pub replicates_in: AtomicU64,
     /// The token every call must have.
     pub token: Mutex<Option<&'static str>>,
     places: Places,
 }
 
-/// The addresses of servers, kept when they are gone: otherwise a server of another test could get one, and a
-/// client that still tries it would send it what is not for it.
+/// The addresses of servers, reserved after they are gone: otherwise a server of another test could get one, and a
+/// client that still tries it would send it foreign records.
 #[derive(Default)]
 pub struct Places(Mutex<Vec<TcpSocket>>);
 
 impl Places {
-    /// A socket to listen on, at an address that nobody else gets.
+    /// A socket to listen on, at an address that no other server gets.
     fn take(&self) -> TcpSocket {
         let bound = |address: SocketAddr| {
             let socket = TcpSocket::new_v4().unwrap();
@@ -143,7 +143,7 @@ impl Store {
         self.stored.lock().unwrap().iter().flat_map(lines).collect()
     }
 
-    /// All it knows of a producer of "lines" is now that `last` was taken.
+    /// From now on all it knows of a producer of "lines" is that `last` was taken.
     pub async fn knows(&self, producer: &str, last: u64) {
         let opening = Opening {
             stream: "lines".to_string(),
@@ -178,12 +178,12 @@ impl Store {
     }
 }
 
-/// What a test looks at and turns on one server.
+/// What tests read and set on one server.
 #[derive(Default)]
 pub struct Local {
     /// Calls opened here.
     pub opened: AtomicU64,
-    /// Refuses to open calls: it is not the one to talk to now.
+    /// Refuses to open calls as unavailable.
     pub unavailable: AtomicBool,
 }
 
@@ -204,7 +204,7 @@ impl Server {
         Self::serve(service, local, largest_message, &store.places)
     }
 
-    /// A master: says which workers take a stream, and takes no records.
+    /// A master: names the workers that take a stream, and takes no records.
     pub fn master(directory: &Arc<Directory>) -> Self {
         let local = Arc::default();
         let service = Service {
@@ -259,7 +259,7 @@ enum Role {
     Worker(Arc<Store>),
 }
 
-/// Is this the token that is wanted?
+/// Is this the required token?
 pub fn check_token(metadata: &MetadataMap, wanted: Option<&str>) -> Result<()> {
     let Some(wanted) = wanted else { return Ok(()) };
     let given = metadata.get(TOKEN_HEADER);

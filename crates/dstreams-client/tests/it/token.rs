@@ -1,4 +1,4 @@
-//! The token goes with every call; one that is missing or wrong ends a sender at once.
+//! The token is sent with every call; a missing or wrong one ends a sender at once.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,7 +16,7 @@ fn with(token: Option<&str>) -> Options {
 }
 
 #[tokio::test]
-async fn every_call_has_the_token_also_after_a_break() {
+async fn every_call_has_the_token_even_after_reconnecting() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let proxy = Proxy::faithful(worker.address).await;
@@ -40,7 +40,7 @@ async fn every_call_has_the_token_also_after_a_break() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_missing_or_wrong_is_refused_at_once() {
+async fn a_missing_or_wrong_token_is_refused_at_once() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let directory = Directory::lines([worker.address]);
@@ -71,14 +71,14 @@ async fn a_token_that_is_missing_or_wrong_is_refused_at_once() {
         }
     }
     assert_eq!(store.opened.load(Relaxed), 0);
-    // A server that wants no token does not mind one.
+    // A server that requires no token ignores it.
     *store.token.lock().unwrap() = None;
     let client = Client::connect(worker.address, with(Some("guess"))).await;
     let _ = client.unwrap().lines("lines").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_token_that_is_changed_ends_a_sender_and_says_what_was_safe() {
+async fn a_changed_token_ends_a_sender_with_a_tally() {
     let store = Store::lines();
     let worker = Server::start(&store);
     let proxy = Proxy::faithful(worker.address).await;
@@ -99,7 +99,7 @@ async fn a_token_that_is_changed_ends_a_sender_and_says_what_was_safe() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_travel_is_refused_before_anything_is_sent() {
+async fn an_invalid_token_is_refused_before_anything_is_sent() {
     let error = Client::connect("127.0.0.1:1", with(Some("two words"))).await;
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Options { .. }), "{error:?}");

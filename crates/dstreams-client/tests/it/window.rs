@@ -1,4 +1,4 @@
-//! The window bounds what is on the way, and `send` waits for it.
+//! The window bounds what is in flight, and `send` waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +8,7 @@ use dstreams_client::{Client, LineSender};
 use crate::server::{Server, Store};
 use crate::{small, until};
 
-/// Sends lines until a send waits, with the server acknowledging nothing; how many were taken.
+/// Sends lines until a send waits, without acknowledgements; returns how many were taken.
 async fn fill(
     lines: &mut LineSender,
     (client, store): (&Client, &Store),
@@ -32,7 +32,7 @@ async fn fill(
     panic!("send never waits");
 }
 
-/// By now the server would have got whatever was sent before.
+/// Afterwards the server has received everything sent before.
 async fn round_trips(client: &Client) {
     for _ in 0..5 {
         client.lines("other").await.unwrap().finish().await.unwrap();
@@ -45,7 +45,7 @@ fn two_streams() -> Arc<Store> {
 }
 
 #[tokio::test]
-async fn at_most_so_many_messages_are_on_the_way() {
+async fn messages_in_flight_are_bounded() {
     let store = two_streams();
     let server = Server::start(&store);
     let mut options = small();
@@ -55,7 +55,7 @@ async fn at_most_so_many_messages_are_on_the_way() {
     let mut lines = client.lines("lines").await.unwrap();
     store.acknowledging.send_replace(false);
     let taken = fill(&mut lines, (&client, &store), "line", 3).await;
-    // Three on the way; one waits for the window, one in the channel, one is packed.
+    // Three in flight; one waits for the window, one in the channel, one is packed.
     assert!((3..=6).contains(&taken), "{taken} were taken");
     assert_eq!(store.received.load(Relaxed), 3);
     assert_eq!(lines.acknowledged(), 0);
@@ -69,7 +69,7 @@ async fn at_most_so_many_messages_are_on_the_way() {
 }
 
 #[tokio::test]
-async fn at_most_so_many_bytes_are_on_the_way() {
+async fn bytes_in_flight_are_bounded() {
     let store = two_streams();
     let server = Server::start(&store);
     let mut options = small();

@@ -1,12 +1,12 @@
-//! What the master's decisions cost: both machines driven without I/O, for many workers and partitions.
+//! The cost of the master's decisions: both machines driven without I/O, for many workers and partitions.
 //!
 //!     cargo run --release -p dstreams-control --example cost -- --out DIR
 //!
-//! `--quick` takes a second, and a few where nothing is optimised.
+//! `--quick` takes a second, some more without optimisation.
 //!
-//! For each size of cluster it measures whole batches, and of them a block and a commit; a worker that joins and one
-//! that is lost, until all is settled; and a batch while state is on its way to the one that joined. `raw.jsonl` has
-//! a line for each, `summary.md` the medians and how they grow.
+//! For each size of cluster it measures whole batches, and within them a block and a commit; a joining and a lost
+//! worker, until all is settled; and a batch during state copies to a joined worker. `raw.jsonl` has a line for
+//! each, `summary.md` the medians and how they grow.
 
 mod meter;
 mod report;
@@ -17,11 +17,11 @@ mod world;
 #[path = "../../../../bench/src/machine.rs"]
 mod machine;
 
-/// What [`machine`] needs to know.
+/// Programs that [`machine`] reports on.
 mod programs {
     use std::path::Path;
 
-    /// Where the sources are, for the commit.
+    /// The folder of the sources, for the commit.
     pub fn folder() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))
     }

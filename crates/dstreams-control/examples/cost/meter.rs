@@ -1,7 +1,7 @@
 //! [`Cost`]: what a piece of work took: processor time of this thread, allocations, commands, messages.
 //!
-//! Time of the processor and not of the clock, so that other work on the machine disturbs little. What the counting
-//! of allocations costs, some nanoseconds for each, is in it; reading the clock is some 300 ns for each measured piece.
+//! Processor time instead of wall time, so that other work on the machine disturbs little. Includes the counting of
+//! allocations, some nanoseconds each; reading the clock costs some 300 ns per measured piece.
 
 use std::alloc::System;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[derive(Clone, Default)]
 pub struct Cost {
     pub cpu: Duration,
-    /// Of the piece that took longest.
+    /// Of the slowest piece.
     pub worst: Duration,
     pub steps: usize,
     pub allocations: usize,
@@ -27,7 +27,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Does `work`, which is so many steps.
+    /// Runs `work`, which is so many steps.
     pub fn measure<T>(&mut self, steps: usize, work: impl FnOnce() -> T) -> T {
         let heap = Region::new(ALLOCATOR);
         let began = ThreadTime::now();
@@ -59,7 +59,7 @@ impl Cost {
     }
 }
 
-/// The bytes that go with `it`.
+/// The bytes freed with `it`.
 pub fn held_by<T>(it: T) -> usize {
     let heap = Region::new(ALLOCATOR);
     drop(it);

@@ -2,7 +2,7 @@
 
 use crate::sample::{Row, percentile};
 
-/// What a fit is made of: the kind of work, and which of its numbers.
+/// The fits: the kind of work, and one of its numbers.
 const GROWTH: [(&str, &str, &str); 14] = [
     ("batch", "cpu_us", "batch, processor time"),
     ("batch", "commands", "batch, commands"),
@@ -113,8 +113,8 @@ pub fn summary(rows: &[Row], workers: &[usize], partitions: &[u32]) -> String {
     out
 }
 
-/// The slope of the line through the logarithms, by least squares. What is constant hides the growth at the small
-/// end, so the first third is left out.
+/// The slope of the line through the logarithms, by least squares. Constants hide the growth at the small end, so
+/// the first third is left out.
 fn exponent(points: Vec<(f64, f64)>) -> f64 {
     let skipped = points.len() / 3;
     let logs: Vec<_> = points

@@ -22,7 +22,7 @@ pub struct Row {
     pub kind: &'static str,
     pub workers: usize,
     pub partitions: u32,
-    /// Of each, by name.
+    /// The numbers by name.
     pub numbers: Vec<(&'static str, f64)>,
 }
 
@@ -68,7 +68,7 @@ pub fn sample(size: (usize, usize, u32), rounds: Rounds) -> Result<Vec<Row>, Box
         joins.push(join);
         check(&world, "joined", size)?;
         world.batch();
-        // With blocks that no batch has yet.
+        // With blocks that are in no batch yet.
         world.store();
         let mut loss = Cost::default();
         world.lose(&mut loss);

@@ -1,7 +1,7 @@
-//! [`World`]: both machines, and workers that answer at once and never fail, so that nothing but deciding takes time.
+//! [`World`]: both machines, with workers that answer at once and never fail, so that only decisions take time.
 //!
-//! What would be a message is an event in a list. Copies of state are answered last, so that a batch can be measured
-//! while they are under way.
+//! Messages are events in a list. Copies of state are answered last, so that a batch can be measured while they are
+//! in progress.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::meter::{Cost, held_by};
 
 const INTERVAL_MS: u64 = 1_000;
 
-/// A copy of state that is under way.
+/// A copy of state in progress.
 type StateCopy = (u32, WorkerId, u64);
 
-/// What a batch took: as a whole, and of that, its blocks and its commit.
+/// The cost of a batch: as a whole, and of its blocks and its commit.
 pub struct Batch {
     pub all: Cost,
     pub stored: Cost,
@@ -32,18 +32,18 @@ pub struct World {
     cluster: Cluster,
     controller: Controller,
     partitions: u32,
-    /// Of each worker and interval.
+    /// Per worker and interval.
     blocks: u64,
     now: Timestamp,
     last_worker: u32,
     receivers: BTreeMap<WorkerId, ReceiverId>,
     peers: BTreeMap<WorkerId, WorkerId>,
-    /// How many blocks each receiver has made.
+    /// The number of blocks that each receiver has made.
     made: BTreeMap<ReceiverId, u64>,
     unreported: BTreeMap<ReceiverId, Vec<BlockMeta>>,
     /// Blocks that are not forgotten.
     held: BTreeMap<BlockId, StoredBlock>,
-    /// Who has a part in a partition, and the number of the copy it began with.
+    /// The workers with a part in a partition, and the number of the copy each began with.
     parts: BTreeMap<u32, BTreeMap<WorkerId, u64>>,
     to_remake: BTreeMap<u32, u64>,
     answers: VecDeque<ClusterEvent>,
@@ -82,7 +82,7 @@ impl World {
         Ok(it)
     }
 
-    /// A worker joins, with a client: all but the copies of state.
+    /// A worker joins, with a client: all steps but the copies of state.
     pub fn join(&mut self, cost: &mut Cost) {
         self.last_worker += 1;
         let worker = WorkerId(self.last_worker);
@@ -96,7 +96,7 @@ impl World {
         self.answer(cost);
     }
 
-    /// The worker that has been there longest is lost: all but the copies of state.
+    /// The oldest worker is lost: all steps but the copies of state.
     pub fn lose(&mut self, cost: &mut Cost) {
         let Some((worker, receiver)) = self.receivers.pop_first() else {
             return;
@@ -108,7 +108,7 @@ impl World {
         self.answer(cost);
     }
 
-    /// Ends all copies of state, and what follows.
+    /// Ends all copies of state, and the following steps.
     pub fn settle(&mut self, cost: &mut Cost) {
         while let Some((partition, worker, copy)) = self.copying.pop_front() {
             let version = self.cluster.version(partition).unwrap_or(BatchTime(0));
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Whether holders are spread as evenly as they can be, and every partition has a standby where there can be one.
+    /// Whether primaries are spread as evenly as possible, and every partition has a standby where possible.
     pub fn is_settled(&self) -> bool {
         let mut load: BTreeMap<_, usize> = self.receivers.keys().map(|&it| (it, 0)).collect();
         let mut standbys = true;
@@ -141,7 +141,7 @@ impl World {
         standbys && even && counted && self.copying.is_empty()
     }
 
-    /// Every worker receives its blocks; each is told by its copy first.
+    /// Every worker receives its blocks; each is reported by its copy first.
     pub fn store(&mut self) -> Cost {
         let mut events = Vec::new();
         for (&worker, &receiver) in &self.receivers {
@@ -170,7 +170,7 @@ impl World {
         cost
     }
 
-    /// Blocks come in, and a batch of them goes all the way.
+    /// Blocks come in, and their batch runs to its end.
     pub fn batch(&mut self) -> Batch {
         let stored = self.store();
         let mut all = stored.clone();
@@ -241,7 +241,7 @@ impl World {
         (held_by(self.cluster), held_by(self.controller))
     }
 
-    /// Steps that are measured as one piece.
+    /// Steps measured as one piece.
     fn control(&mut self, events: Vec<Event>, cost: &mut Cost) -> Vec<Command> {
         let mut commands = Vec::with_capacity(8 * events.len());
         let (controller, now) = (&mut self.controller, self.now);
@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    /// One step after the other, until there are no answers but those to copies of state.
+    /// Step after step, until the only answers left are those to copies of state.
     fn answer(&mut self, cost: &mut Cost) {
         while let Some(event) = self.answers.pop_front() {
             self.tell(vec![event], cost);
@@ -351,7 +351,7 @@ impl World {
         }
     }
 
-    /// Tells who has a part in the partition, or had one.
+    /// Assigns the partition to the workers that have, or had, a part in it.
     fn assign(
         &mut self,
         partition: u32,

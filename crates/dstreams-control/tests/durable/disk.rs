@@ -1,4 +1,4 @@
-//! The model of disks: [`Journal`], whose end is lost with the power as far as it was not synced, and [`Checkpoint`].
+//! The model of disks: [`Journal`], whose unsynced end is lost at a power loss, and [`Checkpoint`].
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use dstreams_control::durable::{Entry, Point, Replay, ReplayError, Restart};
 use crate::plan::PARTITIONS;
 use crate::rng::Rng;
 
-/// A block and what is in it: producers and their numbers.
+/// A block with its content: producers and their numbers.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Block {
     pub meta: BlockMeta,
@@ -22,29 +22,30 @@ pub struct Line {
     pub block: Option<Rc<Block>>,
 }
 
-/// A journal. What it let go is still here, to be compared with.
+/// A journal. Released entries stay here for comparison.
 #[derive(Default)]
 pub struct Journal {
     lines: Vec<Line>,
-    /// Lines before it were let go.
+    /// The number of released lines.
     first: usize,
-    /// The same, as far as a power loss does not bring them back.
+    /// The same, as far as a power loss cannot bring them back.
     first_synced: usize,
     synced: usize,
-    /// A sync is under way, of the lines before this.
+    /// A sync is in progress, of the lines before this.
     syncing: Option<usize>,
-    /// Counts the processes that wrote to it.
+    /// The number of processes that wrote to it.
     writers: u64,
 }
 
 impl Journal {
-    /// Returns the place of the line: they count from 1.
+    /// Returns the place of the line; places count from 1.
     pub fn append(&mut self, line: Line) -> u64 {
         self.lines.push(line);
         self.end()
     }
 
-    /// Begins a sync of what is there, unless one is under way or nothing is to be synced; returns whose it is.
+    /// Begins a sync of the present lines, unless one is in progress or nothing is to be synced; returns its
+    /// writer.
     pub fn begin_sync(&mut self) -> Option<u64> {
         if self.syncing.is_some() || self.synced == self.lines.len() {
             return None;
@@ -53,13 +54,13 @@ impl Journal {
         Some(self.writers)
     }
 
-    /// Ends a sync, unless who began it is no more; returns the lines that were not synced before.
+    /// Ends a sync, unless its writer has ended; returns the newly synced lines.
     pub fn end_sync(&mut self, writer: u64) -> Option<&[Line]> {
         let upto = self.syncing.take_if(|_| self.writers == writer)?;
         Some(self.sync_to(upto))
     }
 
-    /// Who writes to it ends.
+    /// The writer ends.
     pub fn ends(&mut self) {
         self.writers += 1;
         self.syncing = None;
@@ -74,7 +75,7 @@ impl Journal {
         place <= self.synced as u64
     }
 
-    /// Syncs all; returns the lines that were not synced before.
+    /// Syncs everything; returns the newly synced lines.
     pub fn sync(&mut self) -> &[Line] {
         self.sync_to(self.lines.len())
     }
@@ -86,7 +87,7 @@ impl Journal {
         &self.lines[from..upto]
     }
 
-    /// What is before `place` may go, and some of it does: files go as a whole. Says whether any did.
+    /// Entries before `place` may go, and some do: files go as a whole. Returns whether any did.
     pub fn let_go_before(&mut self, place: u64, rng: &mut Rng) -> bool {
         let before = usize::try_from(place.saturating_sub(1)).unwrap_or(usize::MAX);
         let most = before.min(self.synced);
@@ -97,7 +98,7 @@ impl Journal {
         goes > 0
     }
 
-    /// Of what was not synced, the end is lost; returns it.
+    /// Loses an unsynced end; returns it.
     pub fn lose_power(&mut self, rng: &mut Rng) -> Vec<Line> {
         let unsynced = (self.lines.len() - self.synced) as u64;
         let keep = self.synced + usize::try_from(rng.below(unsynced + 1)).unwrap();
@@ -106,18 +107,18 @@ impl Journal {
         self.lines.split_off(keep)
     }
 
-    /// What is there.
+    /// The lines that are present.
     pub fn kept(&self) -> &[Line] {
         &self.lines[self.first..]
     }
 
-    /// What would be there if nothing had been let go.
+    /// The lines that would be present without any release.
     pub fn all(&self) -> &[Line] {
         &self.lines
     }
 }
 
-/// A checkpoint that can be seen, and survives the loss of power or not.
+/// A visible checkpoint, which survives the loss of power or not.
 #[derive(Clone)]
 pub struct Checkpoint {
     pub point: Point,
@@ -125,7 +126,7 @@ pub struct Checkpoint {
     pub durable: bool,
 }
 
-/// What a restart would decide.
+/// The decision of a restart.
 pub fn decide<'a>(
     checkpoint: Option<&Checkpoint>,
     lines: impl Iterator<Item = &'a Line>,

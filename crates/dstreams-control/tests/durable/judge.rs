@@ -1,6 +1,6 @@
-//! [`Judge`]: what happens, held against every invariant and recorded in the ledger.
+//! [`Judge`]: checks what happens against every invariant, and records it in the ledger.
 //!
-//! The first invariant that is broken ends the run.
+//! The first broken invariant ends the run.
 
 use crate::disk::{Checkpoint, Journal};
 use crate::invariants::{self, Scene};
@@ -19,9 +19,9 @@ pub struct Judge {
     pub steps: u64,
     /// Print every step.
     pub trace: bool,
-    /// Judge by this one alone.
+    /// Judge by this invariant alone.
     pub only: Option<&'static str>,
-    /// What was broken first.
+    /// The first violation.
     pub broken: Option<Violation>,
 }
 
@@ -52,7 +52,7 @@ impl Judge {
         self.ledger.record(fact);
     }
 
-    /// An invariant is broken, if it is judged by.
+    /// Reports a broken invariant, if it is judged.
     pub fn broken(&mut self, invariant: &'static str, detail: String) {
         if self.only.is_some_and(|only| only != invariant) {
             return;

@@ -11,12 +11,12 @@ use crate::plan::PARTITIONS;
 
 pub type States = [u64; PARTITIONS];
 
-/// Something happened, and is judged before it is recorded.
+/// Something happened; judged before it is recorded.
 #[derive(Clone)]
 pub enum Fact<'a> {
     /// A block was appended to a journal.
     Written(&'a Rc<Block>),
-    /// A producer is told that its records up to a number are safe.
+    /// A producer learns that its records up to a number are safe.
     Told { producer: usize, last: u64 },
     /// The controller has cut a batch.
     Cut(BatchTime),
@@ -27,18 +27,18 @@ pub enum Fact<'a> {
     },
     /// An output of a batch takes effect.
     Effect(Effect<'a>),
-    /// A checkpoint can be seen.
+    /// A checkpoint becomes visible.
     Checkpoint(&'a Checkpoint),
-    /// A journal has let go of something.
+    /// A journal has released entries.
     LetGo,
-    /// A process has read what is there, and decided.
+    /// A process has read the disks, and decided.
     Restart(&'a Result<Restart, ReplayError>),
     /// It has the state as of its last batch that took effect.
     Replayed {
         batch: Option<BatchTime>,
         states: States,
     },
-    /// All is done, and there was a checkpoint since: how many journals or receivers are not done with.
+    /// All is done, with a checkpoint since: the journals or receivers that still need entries.
     Calm { needed: usize },
 }
 
@@ -51,7 +51,7 @@ pub struct Effect<'a> {
     pub content: u64,
     /// The state as the batch left it.
     pub states: States,
-    /// It was not there.
+    /// It was not there before.
     pub put: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct Visible {
 
 #[derive(Default)]
 pub struct Ledger {
-    /// By producer: what it was told is safe.
+    /// The last number reported as safe, by producer.
     pub told: Vec<u64>,
     pub blocks: BTreeMap<BlockId, Rc<Block>>,
     pub synced_blocks: BTreeSet<BlockId>,
@@ -102,7 +102,7 @@ impl Ledger {
         }
     }
 
-    /// Lines were lost; nobody heard of the blocks in them.
+    /// Lines were lost; no one learnt of their blocks.
     pub fn lost(&mut self, lines: &[Line]) {
         for block in lines.iter().filter_map(|line| line.block.as_ref()) {
             let known = self.blocks.get(&block.meta.id);

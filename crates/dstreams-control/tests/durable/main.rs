@@ -1,43 +1,42 @@
-//! Tests of what a killed program goes on with: [`rules`] are the rules one by one, as written-out journals; the rest is
-//! a simulation: journal, install, checkpoint, restart, with lost and repeated messages, judged at everything that
-//! happens.
+//! Tests of the restart of a killed program: [`rules`] are the rules one by one, as written-out journals; the rest
+//! is a simulation: journal, install, checkpoint, restart, with lost and repeated messages, judged at every event.
 //!
-//! A seed makes a [`plan`]; the [`world`] lives it: the real controller, the real `Replay` and `Needs`, and a model of
-//! all they work with: [`disk`]s that lose what was not synced, processes that are killed, workers that are lost and
-//! live on, clients, an engine and sinks. The [`ledger`] records what happened; the [`judge`] holds it against the
-//! [`invariants`]. After the trouble the world is fair, and every record must be acknowledged, committed and let go.
+//! A seed makes a [`plan`]; the [`world`] runs it: the real controller, the real `Replay` and `Needs`, and a model
+//! of all they work with: [`disk`]s that lose unsynced lines, killed processes, lost workers that live on, clients,
+//! an engine and sinks. The [`ledger`] records what happened; the [`judge`] checks it against the [`invariants`].
+//! After the trouble the world is fair, and every record must be acknowledged, committed and released.
 //!
-//! That it catches bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each invariant
-//! must be broken by one of them at least. Where a bug is seen long before the harm is done, the harm is waited for as
-//! well.
+//! Its ability to catch bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each
+//! invariant must be broken by at least one of them. Where a bug is seen long before the harm is done, the test
+//! waits for the harm as well.
 //!
 //! | sabotage | found by |
 //! |---|---|
 //! | a record is acknowledged before it is synced | safe-synced |
-//! | a worker acknowledges what the master has not heard of | acked-kept |
+//! | a worker acknowledges a block unknown to the master | acked-kept |
 //! | a batch takes effect before its cut is synced | effect-synced |
-//! | a worker reports what is not synced | effect-synced; in the end restart-possible |
+//! | a worker reports an unsynced block | effect-synced; in the end restart-possible |
 //! | a worker receives before `Opened` is synced | block-named-once |
-//! | a producer goes on elsewhere before `Gone` is synced; `Gone` is not read | record-once |
-//! | a producer goes on elsewhere before what was taken of it is synced | safe-synced |
-//! | a checkpoint does not say which blocks it has | needs-kept; in the end record-once |
-//! | a journal lets go of all at a checkpoint | needs-kept; in the end acked-kept |
-//! | it lets go before the checkpoint is durable | acked-kept |
-//! | it never lets go; what is covered is not looked at | nothing-leaks |
+//! | a producer resumes elsewhere before `Gone` is synced; `Gone` is not read | record-once |
+//! | a producer resumes elsewhere before its records taken so far are synced | safe-synced |
+//! | a checkpoint does not list its blocks | needs-kept; in the end record-once |
+//! | a journal releases everything at a checkpoint | needs-kept; in the end acked-kept |
+//! | it releases entries before the checkpoint is durable | acked-kept |
+//! | it never releases; covered blocks are ignored | nothing-leaks |
 //! | a repeated install counts; one is left out | state-folds |
 //! | the state goes into a checkpoint while the next batch changes it | state-folds |
-//! | a batch is set aside before that is synced; takes effect before `Committing` is | set-aside-stays |
-//! | what a batch that is set aside installed is not undone; a restart forgets that it was | state-folds |
+//! | a batch is set aside before the entry is synced; takes effect before `Committing` is | set-aside-stays |
+//! | installs of a batch that is set aside are not undone; a restart forgets that it was | state-folds |
 //! | a batch is not replayed; is replayed twice | state-folds |
-//! | a restart forgets how far producers came; a repeated record is taken | record-once |
-//! | a checkpoint says they came as far as was received | safe-synced |
-//! | a restart forgets what was in no batch | acked-once |
+//! | a restart forgets the offsets of producers; a repeated record is taken | record-once |
+//! | a checkpoint has the offsets of what was received | safe-synced |
+//! | a restart forgets blocks in no batch | acked-once |
 //! | a restart forgets batches that were pending, or the last cut | contiguous |
-//! | a restart cuts pending batches anew | batch-fixed |
-//! | what a restart read is not synced | safe-synced |
+//! | a restart cuts pending batches again | batch-fixed |
+//! | entries that a restart read are not synced | safe-synced |
 //! | a worker lives on and writes to a journal that was read | record-once |
-//! | a repeated commit adds its output once more; it differs | output-once |
-//! | a worker that was lost is still heard | acked-kept |
+//! | a repeated commit adds its output again; it differs | output-once |
+//! | messages of a lost worker are accepted | acked-kept |
 //! | a commit that waits for its cut is forgotten | liveness |
 //!
 //! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test durable seeds` runs that
@@ -198,8 +197,8 @@ fn broken_by(fault: Fault, expected: &str, only: Option<&'static str>) -> BTreeS
         }
         seed += 1;
     }
-    assert!(fired > 0, "{fault:?} was never put in");
-    println!("{fault:?}: put in {fired} times in {seed} seeds, found by {found:?}");
+    assert!(fired > 0, "{fault:?} was never injected");
+    println!("{fault:?}: injected {fired} times in {seed} seeds, found by {found:?}");
     found
 }
 

@@ -1,6 +1,7 @@
-//! [`Plan`]: what a seed's world is like, and what goes wrong in it.
+//! [`Plan`]: the world of a seed, and what goes wrong in it.
 //!
-//! Each kind of trouble is switched off in half of the seeds, so that every mix of them occurs, calm worlds included.
+//! Each kind of trouble is switched off in half of the seeds, so that every mix of them occurs, calm worlds
+//! included.
 
 use dstreams_control::Config;
 
@@ -13,7 +14,7 @@ pub const PARTITIONS: usize = 2;
 /// Outputs of each batch.
 pub const OUTPUTS: usize = 2;
 
-/// How often what goes wrong, per mille of its occasions.
+/// Rates of trouble, per mille of its occasions.
 #[derive(Clone, Default, Debug)]
 pub struct Rates {
     /// A message between a client and a receiver is lost.
@@ -22,7 +23,7 @@ pub struct Rates {
     pub repeated: u64,
     /// A message or a task takes up to two intervals.
     pub slow: u64,
-    /// A sync of the master's journal takes up to four; of another.
+    /// A sync of the master's journal takes up to four intervals; of another journal.
     pub slow_master: u64,
     pub slow_sync: u64,
     pub run_fails: u64,
@@ -30,22 +31,22 @@ pub struct Rates {
     pub run_fails_for_good: u64,
     pub commit_fails: u64,
     pub checkpoint_fails: u64,
-    /// The master is killed, before anything that happens.
+    /// The master is killed, before any event.
     pub killed: u64,
     /// When the master is killed, every machine loses power.
     pub power: u64,
-    /// A client breaks off, and goes elsewhere perhaps.
+    /// A client disconnects, and perhaps goes elsewhere.
     pub disconnect: u64,
 }
 
-/// Something that will be done to the world.
+/// Trouble to come.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Trouble {
     /// The process of the master ends.
     KillMaster,
     /// Every machine loses power.
     PowerLoss,
-    /// A worker's process ends, with its machine perhaps.
+    /// A worker's process ends, perhaps with its machine.
     KillWorker { power: bool },
     /// A worker is given up, and lives on.
     CutOff,

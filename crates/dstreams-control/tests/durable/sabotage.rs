@@ -1,5 +1,6 @@
-//! [`Fault`]: what can be wrong with the protocol or with what is decided. The world does it wrong where it asks
-//! [`Faults::on`]; the simulation must name the invariant that breaks. The list is in the documentation of `main.rs`.
+//! [`Fault`]: what can be wrong with the protocol or with the decisions. The world does it wrong where it asks
+//! [`Faults::on`]; the simulation must name the invariant that breaks. The list is in the documentation of
+//! `main.rs`.
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Fault {
@@ -87,10 +88,10 @@ pub const FAULTS: &[(Fault, &str, Option<&str>)] = &[
     (Fault::CutSyncIgnored, "liveness", None),
 ];
 
-/// The fault that is put in, if any.
+/// The injected fault, if any.
 pub struct Faults {
     fault: Option<Fault>,
-    /// How often.
+    /// How often it was injected.
     pub fired: u64,
 }
 

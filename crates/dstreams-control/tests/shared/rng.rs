@@ -1,6 +1,6 @@
 //! [`Rng`]: splitmix64.
 //!
-//! Small, and the same for ever, so that a seed means the same run on every machine.
+//! Small and never changed, so that a seed means the same run on every machine.
 
 pub struct Rng(u64);
 

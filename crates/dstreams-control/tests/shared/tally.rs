@@ -1,6 +1,6 @@
-//! [`Tally`]: how often what happened.
+//! [`Tally`]: how often each thing happened.
 //!
-//! With it the test asserts that each trouble really struck.
+//! With it the test asserts that each kind of trouble really struck.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Tally {
         }
     }
 
-    /// What of `must` did not happen.
+    /// The members of `must` that did not happen.
     pub fn missing(&self, must: &[&'static str]) -> Vec<&'static str> {
         must.iter()
             .copied()

@@ -1,7 +1,7 @@
-//! Any events in any order: nothing panics, whatever the numbers; and every invariant holds.
+//! Any events in any order: nothing panics, with any numbers; and every invariant holds.
 //!
-//! The first test takes numbers as they come, the largest included. The second picks them so that they often fit what
-//! the controller waits for, or nearly; proptest shrinks what it finds.
+//! The first test takes any numbers, the largest included. The second picks them so that they often match what the
+//! controller waits for, or nearly; proptest shrinks what it finds.
 
 use dstreams_control::{
     BatchTime, BlockId, BlockMeta, Command, Config, Controller, Event, ReceiverId, Timestamp,
@@ -96,7 +96,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         )
 }
 
-/// An event relative to what the controller waits for: which one, how well it fits, and how the clock moved.
+/// An event relative to what the controller waits for: which one, how well it matches, and how the clock moved.
 #[derive(Clone, Debug)]
 struct Choice {
     kind: u8,

@@ -1,6 +1,6 @@
-//! [`Judge`]: one step of a machine, recorded in the ledger and held against every invariant.
+//! [`Judge`]: one step of a machine, recorded in the ledger and checked against every invariant.
 //!
-//! The first invariant that is broken ends the run.
+//! The first broken invariant ends the run.
 
 use dstreams_control::{Command, Config, Event, Timestamp};
 
@@ -32,7 +32,7 @@ impl Judge {
         }
     }
 
-    /// Lets `machine` take `event`. `note` sees each command with the ledger as it was before it.
+    /// Lets `machine` take `event`. `note` gets each command with the ledger as it was before it.
     pub fn step(
         &mut self,
         machine: &mut dyn Machine,

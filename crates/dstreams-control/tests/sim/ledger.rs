@@ -1,6 +1,6 @@
-//! [`Ledger`]: what was said so far, both ways. It records and does not judge; the invariants read it.
+//! [`Ledger`]: events and commands so far. It records and does not judge; the invariants read it.
 //!
-//! It is written from the rules, independently of the controller: an event that does not count by the rules (an old
+//! It follows the rules, independently of the controller: an event that does not count by the rules (an old
 //! attempt, an unknown receiver) is not recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ pub struct Open {
     pub last: bool,
     /// The ledger's `forward` when the receivers are to be hurried.
     pub hurry: u64,
-    /// They were.
+    /// They were hurried.
     pub hurried: bool,
 }
 
@@ -35,7 +35,7 @@ pub enum Outcome {
     Failed { retryable: bool, of_batch: bool },
 }
 
-/// The attempt of a batch that was started last.
+/// A batch's latest attempt.
 #[derive(Copy, Clone, Debug)]
 pub struct Attempt {
     pub batch: BatchTime,
@@ -47,7 +47,7 @@ pub struct Attempt {
     pub set_aside: Option<u32>,
 }
 
-/// The commit under way.
+/// The commit in progress.
 #[derive(Copy, Clone, Debug)]
 pub struct Commit {
     pub batch: BatchTime,
@@ -66,7 +66,7 @@ pub struct Stop {
 pub struct Ledger {
     pub config: Config,
     pub now: Timestamp,
-    /// Microseconds the clock went forward so far.
+    /// Microseconds that the clock went forward so far.
     pub forward: u64,
     pub receivers: BTreeSet<ReceiverId>,
     /// Receivers that have left.
@@ -83,10 +83,10 @@ pub struct Ledger {
     pub uncut: BTreeMap<BlockId, BlockMeta>,
     pub cut_blocks: BTreeSet<BlockId>,
     pub cuts: Vec<Cut>,
-    /// Of the batches that were started and did not take effect.
+    /// Of batches that were started and did not take effect.
     pub attempts: BTreeMap<BatchTime, Attempt>,
     pub commit: Option<Commit>,
-    /// The `SetAside` that was given and has had no good answer; whether it had a bad one.
+    /// The outstanding or failed `SetAside`; whether it failed.
     pub setting_aside: Option<(BatchTime, bool)>,
     /// Batches that are set aside.
     pub set_aside: u32,
@@ -180,7 +180,7 @@ impl Ledger {
         waiting.find(|batch| !self.attempts.contains_key(batch))
     }
 
-    /// Whether so many batches without blocks wait that no boundary is sealed.
+    /// Whether so many empty batches wait that no boundary is sealed.
     pub fn is_held_back(&self) -> bool {
         let pending = self.cuts.get(self.committed.len()..).unwrap_or_default();
         let waiting = pending
@@ -205,7 +205,7 @@ impl Ledger {
             .is_some_and(|deadline| deadline <= self.forward)
     }
 
-    /// Whether the last batch was cut, or there is none as nothing ever started.
+    /// Whether the last batch was cut, or nothing ever started.
     pub fn all_cut(&self) -> bool {
         self.expected.is_none() || self.last_is_cut()
     }
@@ -214,7 +214,7 @@ impl Ledger {
         self.last_sealed && self.open.is_none()
     }
 
-    /// The `forward` at which the outstanding `Seal` is waited for no longer.
+    /// The `forward` at which the wait for the outstanding `Seal` ends.
     pub fn cut_until(&self, open: Open) -> u64 {
         let config = &self.config;
         let (since, patience) = match open.last {
@@ -358,7 +358,7 @@ impl Ledger {
         }
     }
 
-    /// The `forward` in the middle between now and the deadline.
+    /// The `forward` halfway between now and the deadline.
     fn half_of_the_deadline(&self) -> Option<u64> {
         let deadline = self.stop.as_ref()?.deadline?;
         Some(self.forward + deadline.saturating_sub(self.forward) / 2)

@@ -1,6 +1,6 @@
-//! [`Machine`]: what the world drives.
+//! [`Machine`]: the state machine that the world drives.
 //!
-//! It is the controller, or a controller that was tampered with.
+//! The controller, or a sabotaged one.
 
 use dstreams_control::{Command, Controller, Event, Timestamp};
 

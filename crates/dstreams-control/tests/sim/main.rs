@@ -1,38 +1,38 @@
-//! Simulation of the controller: seeded worlds in which everything goes wrong that may, judged after every step.
+//! Simulation of the controller: seeded worlds in which everything that may go wrong does, judged after every step.
 //!
-//! A seed makes a [`plan`]; the [`world`] lives it: time, a queue of events, and a model [`node`] with receivers, an
-//! engine and sinks, all of them late, failing, repeating themselves, with a clock that stands still and steps back.
-//! The [`ledger`] records what was said; the [`judge`] holds it against the [`invariants`]. After the trouble the world is fair, and then
-//! everything due must be committed and a stop must lead to `Stopped` ("liveness").
+//! A seed makes a [`plan`]; the [`world`] runs it: time, a queue of events, and a model [`node`] with receivers, an
+//! engine and sinks, all of them late, failing, repeating themselves, with a clock that stops and steps back. The
+//! [`ledger`] records events and commands; the [`judge`] checks them against the [`invariants`]. After the trouble
+//! the world is fair, and then everything due must be committed and a stop must lead to `Stopped` ("liveness").
 //!
 //! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test sim seeds` runs that
 //! one and prints every step; `SIM_SEEDS=1000000` runs that many.
 //!
-//! That it catches bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each invariant
-//! must be broken by one of them at least.
+//! Its ability to catch bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each
+//! invariant must be broken by at least one of them.
 //!
 //! | sabotage | found by |
 //! |---|---|
 //! | a cut drops a block | nothing-left-out |
 //! | a cut repeats a block of the one before; a cut is not sorted | block-once |
 //! | a cut does not wait for the reports | cut-waits |
-//! | one that has left is waited for; one that joins is not asked | cut-waits |
-//! | the blocks of one that leaves are not cut | nothing-left-out |
-//! | of those, one that was lost is cut; one that was cut is cut again | block-once |
+//! | a cut waits for a receiver that left; a joined one is not asked | cut-waits |
+//! | the blocks of a leaving receiver are not cut | nothing-left-out |
+//! | of those, a lost one is cut; one that was cut is cut again | block-once |
 //! | a boundary is skipped; a seal is given twice | boundaries |
 //! | one batch too many is run | runs |
 //! | a commit is given twice; before `Finished`; before that of the batch before | commit-once |
 //! | input is forgotten before `Committed`; twice | forget |
 //! | listeners are told a wrong count | completed |
 //! | a run after `Fail`; a batch is given up before its turn | failed |
-//! | a batch is set aside beyond the bound; is not run then | set-aside |
-//! | one that may be set aside is given up | failed |
+//! | a batch is set aside beyond the bound; is not run after it | set-aside |
+//! | a batch that may be set aside is given up | failed |
 //! | a command after `Stopped`; receivers are not closed | stopped |
 //! | no abort; a seal after an abrupt stop; a stop is ignored; sources are not hurried | stopping |
-//! | a `WakeAt` is never given; is too late | wakes |
+//! | a `WakeAt` is missing; is too late | wakes |
 //! | a retry is never run | liveness |
 //!
-//! [`rules`] are the rules one by one, as written-out schedules; [`arbitrary`] throws any events at it.
+//! [`rules`] are the rules one by one, as written-out schedules; [`arbitrary`] sends any events.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -191,8 +191,8 @@ fn sabotage_is_found() {
             }
             fired += machine.fired;
         }
-        println!("{fault:?}: put in {fired} times, found by {found:?}");
-        assert!(fired > 0, "{fault:?} was never put in");
+        println!("{fault:?}: injected {fired} times, found by {found:?}");
+        assert!(fired > 0, "{fault:?} was never injected");
         assert!(
             found.contains(expected),
             "{fault:?} should break {expected}, but broke {found:?}"

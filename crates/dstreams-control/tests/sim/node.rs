@@ -1,5 +1,5 @@
-//! [`Node`]: the model of what carries commands out: receivers that come and go, with random arrivals, an engine and
-//! sinks that take random time and may fail. Every `Seal`, `Run` and `Commit` is answered in the end.
+//! [`Node`]: the model of the node that executes commands: receivers that come and go, with random arrivals, an
+//! engine and sinks that take random time and may fail. Every `Seal`, `Run` and `Commit` is answered eventually.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,19 +33,19 @@ pub struct Node {
     receivers: Vec<Receiver>,
     /// The next to join.
     next_receiver: u64,
-    /// The controller was told that they have left.
+    /// Receivers whose leaving was reported to the controller.
     gone: BTreeSet<ReceiverId>,
     /// Receivers take in blocks: from the start until they are closed.
     open: bool,
-    /// Every block a receiver took in and that was not lost when it left.
+    /// Every block that a receiver took in and that was not lost when it left.
     pub received: BTreeSet<BlockId>,
-    /// Reports and news of leaving that have not arrived.
+    /// Reports and `Left` events in flight.
     on_their_way: BTreeMap<ReceiverId, usize>,
-    /// Of those, how many at the latest cut.
+    /// How many of those at the latest cut.
     pub behind_last_cut: usize,
     /// Answers to the last `Seal` of receivers whose sources do not end.
     stuck: Vec<Sent>,
-    /// Answers given, to make noise of.
+    /// Answers given, to repeat as noise.
     said: Vec<Event>,
 }
 
@@ -78,7 +78,7 @@ impl Node {
         self.open = true;
     }
 
-    /// A receiver comes, if they are open.
+    /// A receiver joins, if they are open.
     pub fn join(&mut self, tally: &mut Tally) -> Option<Sent> {
         if !self.open {
             return None;
@@ -96,7 +96,7 @@ impl Node {
         Some(sent)
     }
 
-    /// A receiver goes, if there is one; not all of its blocks may survive.
+    /// A receiver leaves, if there is one; not all of its blocks may survive.
     pub fn leave(&mut self, rates: &Rates, rng: &mut Rng, tally: &mut Tally) -> Option<Sent> {
         self.take_in(rng);
         let at = rng.below(self.receivers.len() as u64);
@@ -130,7 +130,7 @@ impl Node {
         })
     }
 
-    /// Carries a command out: what will be answered, and when.
+    /// Executes a command: what will be answered, and when.
     pub fn carry_out(&mut self, command: Command, rates: &Rates, rng: &mut Rng) -> Vec<Sent> {
         let sent = match command {
             Command::Seal { batch } => self.seal(batch, rates, rng),
@@ -270,7 +270,7 @@ impl Node {
         }
     }
 
-    /// A message that means nothing: said before and answered since, or about things that never were.
+    /// A meaningless message: one already answered, or about things that never existed.
     pub fn noise(&self, rng: &mut Rng) -> Event {
         let never = BatchTime(1 + rng.below(1_000));
         let foreign = ReceiverId(1_000);
@@ -321,7 +321,7 @@ impl Node {
         }
     }
 
-    /// An old answer once more; a report as if it were for a batch that never was.
+    /// An old answer again; a report as if for a batch that never existed.
     fn said_long_ago(&self, rng: &mut Rng) -> Option<Event> {
         let old = self.said.len().checked_sub(12)?;
         match self

@@ -1,4 +1,4 @@
-//! [`Plan`]: what a seed's world is like, and what goes wrong in it.
+//! [`Plan`]: the world of a seed, and what goes wrong in it.
 //!
 //! Each kind of trouble is switched off in half of the seeds, so that every mix of them occurs, calm worlds included.
 
@@ -6,7 +6,7 @@ use dstreams_control::{Config, ReceiverId};
 
 use crate::rng::Rng;
 
-/// How often what goes wrong, per mille of its occasions.
+/// Rates of trouble, per mille of its occasions.
 #[derive(Clone, Default, Debug)]
 pub struct Rates {
     /// A report comes after up to three intervals.
@@ -27,7 +27,7 @@ pub struct Rates {
     pub commit_fails_for_good: u64,
     /// Before an event, a stale or foreign one is delivered.
     pub noise: u64,
-    /// The node stands still for up to six intervals.
+    /// The node stalls for up to six intervals.
     pub stall: u64,
     /// The clock steps back by up to three intervals, or forward again.
     pub clock_step: u64,
@@ -37,7 +37,7 @@ pub struct Rates {
     pub slow_run: u64,
 }
 
-/// A stop that will be asked for.
+/// A planned stop.
 #[derive(Copy, Clone, Debug)]
 pub struct PlannedStop {
     pub graceful: bool,
@@ -45,11 +45,11 @@ pub struct PlannedStop {
     pub deadline: Option<u64>,
 }
 
-/// What a seed's world is like.
+/// The world of a seed.
 #[derive(Debug)]
 pub struct Plan {
     pub config: Config,
-    /// Those that are there at the start.
+    /// The receivers at the start.
     pub receivers: Vec<ReceiverId>,
     /// How many of them join before the start, instead of being in its list.
     pub early: usize,
@@ -63,7 +63,7 @@ pub struct Plan {
     pub stops: Vec<(u64, PlannedStop)>,
     /// The stop of a world that has survived.
     pub last_stop: PlannedStop,
-    /// What the clock shows at the beginning, microseconds.
+    /// The clock reading at the beginning, microseconds.
     pub epoch_us: u64,
 }
 

@@ -1,5 +1,5 @@
-//! [`Sabotaged`]: a controller that was tampered with. Each [`Fault`] alters what the true controller says; the
-//! simulation must name the invariant it breaks. The list is in the documentation of `main.rs`.
+//! [`Sabotaged`]: a sabotaged controller. Each [`Fault`] alters what the real controller says; the simulation must
+//! name the invariant it breaks. The list is in the documentation of `main.rs`.
 
 use dstreams_control::{BatchTime, BlockMeta, Command, Config, Controller, Event, Timestamp};
 
@@ -89,7 +89,7 @@ pub struct Sabotaged {
     /// A block that was cut before its receiver left.
     cut_before: Option<BlockMeta>,
     stopped: bool,
-    /// Times the fault was put in.
+    /// How often the fault was injected.
     pub fired: u64,
 }
 
@@ -109,7 +109,7 @@ impl Sabotaged {
         }
     }
 
-    /// What is said instead of `command`.
+    /// The commands in place of `command`.
     fn alter(&mut self, command: Command) -> Vec<Command> {
         let said = command.clone();
         let with = |other: Command| Some(vec![said.clone(), other]);
@@ -205,7 +205,7 @@ impl Sabotaged {
         altered.unwrap_or_else(|| vec![said])
     }
 
-    /// What it takes in instead of `event`.
+    /// The event in place of `event`.
     fn alter_event(&mut self, event: Event) -> Event {
         let altered = match (self.fault, event.clone()) {
             (Fault::LeaverWaitedFor, Event::Left { receiver, blocks }) => Some(Event::Reported {
@@ -243,7 +243,7 @@ impl Sabotaged {
         altered.unwrap_or(event)
     }
 
-    /// What is said of a batch as if it were its turn.
+    /// The command for a batch as if it were its turn.
     fn answer_at_once(&self, event: &Event) -> Option<Command> {
         let (fault, is_running) = (self.fault, |of| self.inner.running().any(|it| it == of));
         match *event {

@@ -1,7 +1,8 @@
-//! [`World`]: time, a queue of what will happen, and a model of the node that carries the commands out.
+//! [`World`]: time, a queue of events, and a model of the node that executes the commands.
 //!
-//! At first it is as troublesome as its [`Plan`] says, then it is fair: nothing fails, messages are fast, the clock is
-//! right. What was under way when it became fair may still arrive late or as a failure; nothing is lost for ever.
+//! At first it is as troublesome as its [`Plan`] says, then it is fair: nothing fails, messages are fast, the clock
+//! is right. Messages in flight when it became fair may still arrive late or as a failure; nothing is lost
+//! permanently.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +16,17 @@ use crate::plan::{Plan, PlannedStop, Rates};
 use crate::rng::Rng;
 use crate::tally::Tally;
 
-/// What will happen.
+/// A future event.
 #[derive(Debug)]
 enum Item {
     Deliver(Sent),
     /// The timer of the `WakeAt` with this number runs out.
     Wake(u64),
     Stop(PlannedStop),
-    /// A receiver comes, or goes.
+    /// A receiver joins, or leaves.
     Join,
     Leave,
-    /// The clock steps: what it will be ahead of time, microseconds.
+    /// The clock steps to this lead over time, microseconds.
     Clock(i64),
 }
 
@@ -130,7 +131,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The world is fair from now on: everything due gets committed.
+    /// The world is fair from now on: everything due is committed.
     fn catch_up(&mut self) -> Result<(), Violation> {
         self.rates = Rates::default();
         let interval = self.interval_us();
@@ -199,7 +200,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Lets the next thing happen; false if nothing will.
+    /// Processes the next event; false if there is none.
     fn next(&mut self) -> Result<bool, Violation> {
         let Some(((at, _), item)) = self.queue.pop_first() else {
             return Ok(false);
@@ -253,7 +254,7 @@ impl World<'_> {
         self.deliver(Event::Stop { graceful, deadline })
     }
 
-    /// One step: the machine decides, the invariants judge, the node carries it out.
+    /// One step: the machine decides, the invariants judge, the node executes.
     fn deliver(&mut self, event: Event) -> Result<(), Violation> {
         let (now, node, tally) = (self.now(), &mut self.node, &mut self.tally);
         let commands = self
@@ -287,7 +288,7 @@ impl World<'_> {
         self.push(sent.after, Item::Deliver(sent));
     }
 
-    /// Perhaps it arrives once more.
+    /// Perhaps it arrives again.
     fn repeat(&mut self, sent: &Sent) {
         if self.rng.chance(self.rates.duplicate) {
             let after = sent.after + self.rng.below(4 * self.interval_us());

@@ -1,4 +1,4 @@
-//! After a restart, every record that a producer was told is safe is in a batch or will be, and is known.
+//! After a restart, every record reported as safe is in a batch or will be, and is known.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! In the end, every record that a producer was told is safe is in a batch that took effect.
+//! In the end, every record reported as safe is in a batch that took effect.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

@@ -1,4 +1,4 @@
-//! A name is of one block, in every journal and for ever.
+//! A name belongs to one block, in every journal, permanently.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

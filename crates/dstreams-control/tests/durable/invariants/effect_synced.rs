@@ -1,4 +1,4 @@
-//! A batch takes effect when its cut and its blocks were synced.
+//! A batch takes effect after its cut and its blocks were synced.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

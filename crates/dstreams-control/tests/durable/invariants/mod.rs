@@ -1,6 +1,6 @@
-//! What must always hold, one invariant per file.
+//! The invariants, one per file.
 //!
-//! Each thing that happens is judged against the ledger as it was before it, and against what is on disk.
+//! Each fact is judged against the ledger as it was before it, and against the disks.
 
 mod acked_kept;
 mod acked_once;
@@ -20,10 +20,10 @@ mod state_folds;
 use crate::disk::{Checkpoint, Journal};
 use crate::ledger::{Fact, Ledger};
 
-/// `Err` says what is wrong.
+/// `Err` describes the violation.
 pub type Verdict = Result<(), String>;
 
-/// What happened, and what is on disk.
+/// A fact, and the disks.
 pub struct Scene<'a> {
     pub ledger: &'a Ledger,
     pub journals: &'a [Journal],

@@ -1,4 +1,4 @@
-//! Journals that let go of what is not needed give the same restart as if they had let go of nothing.
+//! Journals without their released entries give the same restart as complete ones.
 
 use dstreams_control::durable::{ReplayError, Restart};
 

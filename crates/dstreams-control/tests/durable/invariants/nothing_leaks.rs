@@ -1,4 +1,4 @@
-//! What checkpoints have is let go, and receivers that are no more are closed in them.
+//! Entries covered by checkpoints are released, and receivers that ended are closed in checkpoints.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

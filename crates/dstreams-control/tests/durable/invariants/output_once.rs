@@ -1,4 +1,4 @@
-//! Each output of a batch is there once, and what is committed again is the same.
+//! Each output of a batch exists once, and a repeated commit is identical.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

@@ -1,4 +1,4 @@
-//! Whatever was lost, what is on disk makes sense.
+//! Whatever was lost, the disks are consistent.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

@@ -1,4 +1,4 @@
-//! What a producer is told is safe was synced.
+//! What is reported as safe was synced.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

@@ -1,4 +1,4 @@
-//! Records that were set aside never take effect, in no process; and what took effect is not set aside.
+//! Records that were set aside never take effect, in any process; and what took effect is not set aside.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;

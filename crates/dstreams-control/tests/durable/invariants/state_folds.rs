@@ -1,4 +1,4 @@
-//! The state as of a batch is that of the one before and its records: nothing is installed twice or left out.
+//! The state after a batch is the one before plus its records: nothing is installed twice or left out.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::{Fact, fold};

@@ -60,7 +60,7 @@ fn point(batch: BatchTime, covered: Covered) -> Option<Point> {
     })
 }
 
-/// What is decided, in whichever order the entries are taken, and how often.
+/// The decision, with the entries taken in any order and repeatedly.
 fn decided(point: Option<Point>, entries: &[Entry]) -> Restart {
     let of = |entries: &mut dyn Iterator<Item = &Entry>| {
         let mut replay = Replay::new(point.clone());

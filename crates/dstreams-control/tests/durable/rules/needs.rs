@@ -1,4 +1,4 @@
-//! What of a journal must stay.
+//! Which entries of a journal must stay.
 
 use dstreams_control::ReceiverId;
 use dstreams_control::durable::{Covered, Needs};
@@ -18,7 +18,7 @@ fn machine() -> Needs<u32> {
 }
 
 #[test]
-fn what_a_checkpoint_has_may_go() {
+fn blocks_in_a_checkpoint_are_released() {
     let mut needs = machine();
     assert_eq!(needs.first(), Some(1));
     let covered = needs.covered(B1);
@@ -29,13 +29,13 @@ fn what_a_checkpoint_has_may_go() {
 }
 
 #[test]
-fn with_one_journal_the_checkpoint_need_not_say_what_it_has() {
+fn with_one_journal_a_checkpoint_need_not_list_its_blocks() {
     let mut needs = machine();
     assert_eq!(needs.let_go(B2, &Covered::default()), Some(5));
 }
 
 #[test]
-fn a_cut_of_blocks_that_are_elsewhere_stays_until_a_checkpoint_has_them() {
+fn a_cut_of_blocks_in_other_journals_stays_until_a_checkpoint_has_them() {
     let mut master = Needs::default();
     master.cut(B1, vec![id(7, 0)], 1);
     assert_eq!(master.let_go(B1, &Covered::default()), Some(1));
@@ -43,7 +43,7 @@ fn a_cut_of_blocks_that_are_elsewhere_stays_until_a_checkpoint_has_them() {
 }
 
 #[test]
-fn a_worker_is_told_what_is_covered_by_whichever_checkpoint() {
+fn a_worker_may_learn_coverage_from_any_checkpoint() {
     let (mut master, mut worker) = (Needs::default(), Needs::default());
     for seq in 0..3 {
         worker.block(id(7, seq), seq);
@@ -55,7 +55,7 @@ fn a_worker_is_told_what_is_covered_by_whichever_checkpoint() {
 }
 
 #[test]
-fn a_gone_stays_until_a_checkpoint_has_all_that_counts() {
+fn a_gone_stays_until_a_checkpoint_has_all_relevant_blocks() {
     let mut master = Needs::default();
     master.gone(ReceiverId(7), &[id(7, 0), id(7, 1)], 1);
     master.cut(B1, vec![id(7, 0)], 2);
@@ -68,7 +68,7 @@ fn a_gone_stays_until_a_checkpoint_has_all_that_counts() {
     assert_eq!(master.let_go(B2, &covered), None);
 }
 
-/// It was cut and forgotten before its receiver was lost, and is no survivor.
+/// It was cut and forgotten before its receiver was lost, and does not survive.
 #[test]
 fn a_receiver_with_a_block_in_a_later_batch_is_not_closed() {
     let mut master = Needs::default();
@@ -80,7 +80,7 @@ fn a_receiver_with_a_block_in_a_later_batch_is_not_closed() {
 }
 
 #[test]
-fn after_a_restart_what_it_needs_stays() {
+fn entries_needed_by_a_restart_stay_after_it() {
     let entries = [
         block(1, 0, 1),
         block(2, 0, 1),

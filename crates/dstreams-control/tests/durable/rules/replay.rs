@@ -1,4 +1,4 @@
-//! What a restart decides.
+//! Decisions of a restart.
 
 use dstreams_control::durable::{Covered, Entry, Needs, Replay, ReplayError};
 use dstreams_control::{BatchTime, ReceiverId, Restored};
@@ -18,7 +18,7 @@ fn an_empty_directory_is_a_first_process() {
 }
 
 #[test]
-fn without_a_checkpoint_all_batches_are_run_again() {
+fn without_a_checkpoint_all_batches_are_replayed() {
     let opened = Entry::Opened { incarnation: 0 };
     let blocks = [block(0, 0, 3), block(0, 1, 8), block(0, 2, 9)];
     let cuts = [cut(B1, &[id(0, 0)]), cut(B2, &[id(0, 1)]), cut(B3, &[])];
@@ -43,9 +43,9 @@ fn without_a_checkpoint_all_batches_are_run_again() {
     );
 }
 
-/// The offsets of its blocks count all the same: nothing of it comes again.
+/// The offsets of its blocks still count: nothing of it comes again.
 #[test]
-fn what_was_set_aside_stays_so_and_its_offsets_count() {
+fn a_batch_stays_set_aside_and_its_offsets_count() {
     let blocks = [block(0, 0, 3), block(0, 1, 8)];
     let cuts = [cut(B1, &[id(0, 0)]), cut(B2, &[id(0, 1)])];
     let set_aside = [B1, B2].map(|batch| Entry::SetAside { batch });
@@ -65,7 +65,7 @@ fn what_was_set_aside_stays_so_and_its_offsets_count() {
 }
 
 #[test]
-fn what_the_checkpoint_has_is_not_needed() {
+fn blocks_in_the_checkpoint_are_not_needed() {
     let blocks = [block(0, 0, 6), block(0, 1, 7), block(0, 2, 8)];
     let cuts = [
         cut(B1, &[id(0, 0)]),
@@ -87,7 +87,7 @@ fn what_the_checkpoint_has_is_not_needed() {
 }
 
 #[test]
-fn a_checkpoint_alone_is_gone_on_from() {
+fn a_restart_resumes_from_a_checkpoint_alone() {
     let restart = decided(point(B2, Covered::default()), &[]);
     assert_eq!(restart.controller.last_cut, Some(B2));
     assert_eq!(restart.controller.last_committed, Some(B2));
@@ -95,7 +95,7 @@ fn a_checkpoint_alone_is_gone_on_from() {
 }
 
 #[test]
-fn of_a_receiver_that_is_gone_its_survivors_count() {
+fn survivors_of_a_gone_receiver_count() {
     let blocks = [block(1, 0, 3), block(1, 1, 5), block(2, 0, 4)];
     let restart = decided(None, &[&blocks[..], &[gone(1, &[id(1, 0)])]].concat());
     assert_eq!(restart.controller.uncut, [meta(1, 0), meta(2, 0)]);
@@ -104,9 +104,9 @@ fn of_a_receiver_that_is_gone_its_survivors_count() {
     assert_eq!(restart.ended, [(ReceiverId(2), vec![id(2, 0)])].into());
 }
 
-/// Who was lost may have held blocks of batches that took effect: they were forgotten, and are no survivors.
+/// A lost worker may have had blocks of batches that took effect: they were forgotten, and do not survive.
 #[test]
-fn a_block_that_is_cut_counts_whoever_is_gone() {
+fn a_cut_block_counts_even_if_its_receiver_is_gone() {
     let entries = [
         block(1, 0, 3),
         cut(B1, &[id(1, 0)]),
@@ -118,7 +118,7 @@ fn a_block_that_is_cut_counts_whoever_is_gone() {
     assert_eq!(restart.marks, mark(3));
 }
 
-/// The block is in a worker's journal still; the master's journal has let its cut go.
+/// The block is still in a worker's journal; the master's journal has released its cut.
 #[test]
 fn a_checkpoint_knows_its_blocks_without_their_cuts() {
     let mut master = Needs::default();
@@ -139,7 +139,7 @@ fn a_checkpoint_knows_its_blocks_without_their_cuts() {
 }
 
 #[test]
-fn a_block_that_is_nowhere_is_said() {
+fn a_missing_block_is_an_error() {
     let mut replay = Replay::new(None);
     replay.take(cut(B1, &[id(0, 4)]));
     let error = replay.decide().unwrap_err();
@@ -150,7 +150,7 @@ fn a_block_that_is_nowhere_is_said() {
 }
 
 #[test]
-fn two_different_cuts_of_a_batch_are_said() {
+fn two_different_cuts_of_a_batch_are_an_error() {
     let mut replay = Replay::new(None);
     for entry in [block(0, 0, 1), cut(B1, &[id(0, 0)]), cut(B1, &[])] {
         replay.take(entry);
@@ -162,7 +162,7 @@ fn two_different_cuts_of_a_batch_are_said() {
 }
 
 #[test]
-fn the_largest_numbers_are_no_trap() {
+fn the_largest_numbers_do_not_overflow() {
     let most = u64::MAX;
     let opened = Entry::Opened { incarnation: most };
     let restart = decided(point(BatchTime(most), Covered::default()), &[opened]);

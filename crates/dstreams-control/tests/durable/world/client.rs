@@ -1,5 +1,5 @@
-//! [`Client`]: a producer that numbers its records, sends them to one receiver of its input, and to another when
-//! nothing is acknowledged; it is told what is safe, and sends the rest again.
+//! [`Client`]: a producer that numbers its records and sends them to one receiver of its input, and to another when
+//! nothing is acknowledged; it learns what is safe, and sends the rest again.
 
 use dstreams_control::ReceiverId;
 
@@ -7,7 +7,7 @@ use super::{Item, World};
 use crate::plan::INTERVAL_US;
 
 /// Turns without progress after which a client breaks its connection.
-const PATIENCE: u32 = 4;
+const TURNS_UNTIL_DISCONNECT: u32 = 4;
 
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -24,7 +24,7 @@ pub enum Request {
 
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// All up to this number is safe: go on after it.
+    /// Everything up to this number is safe: resume after it.
     Ready { connection: u64, last: u64 },
     /// The same, later.
     Safe { connection: u64, last: u64 },
@@ -90,7 +90,7 @@ impl World {
         }
         client.idle += 1;
         match client.at {
-            Some(_) if break_off || client.idle > PATIENCE => {
+            Some(_) if break_off || client.idle > TURNS_UNTIL_DISCONNECT => {
                 (client.at, client.ready, client.connection) = (None, false, 0);
                 self.tally.add("client broke off");
             }
@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    /// Connects to any receiver of its input, also to one that was given up and does not know.
+    /// Connects to any receiver of its input, perhaps to one that was given up without knowing it.
     fn connect(&mut self, at: usize) {
         let input = self.clients[at].input;
         let receivers = self.receivers.values().filter(|it| it.input == input);

@@ -1,5 +1,5 @@
-//! The model of an engine and its sinks: attempts that install what a batch adds to each partition, and fail; outputs
-//! that take effect one after the other.
+//! The model of an engine and its sinks: attempts that install a batch's changes in each partition, and fail;
+//! outputs that take effect one after the other.
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ impl Partition {
     }
 }
 
-/// What a task installs.
+/// An install of a task.
 #[derive(Clone, Debug)]
 pub struct Install {
     partition: usize,
@@ -51,7 +51,7 @@ impl World {
             Some(_) => Vec::new(),
             None => self.judge.ledger.records_of(&cut.blocks),
         };
-        // One that may have taken effect is a sink's to bear: it fails for a time only.
+        // If it may have taken effect, only a sink can fail, and only for a time.
         let for_good = cut.set_aside.is_none()
             && !cut.committing
             && self.rng.chance(self.rates.run_fails_for_good);

@@ -1,4 +1,4 @@
-//! What is kept of batches that took effect: their commit, the state in a checkpoint; and what is let go then.
+//! What is stored of batches that took effect: their commit, the state in a checkpoint; and what is released then.
 
 use dstreams_control::durable::{Covered, Entry, Point};
 use dstreams_control::{BatchTime, BlockId};
@@ -58,7 +58,7 @@ impl World {
                 *known = (*number).max(*known);
             }
         }
-        // One journal needs it not.
+        // With one journal it is not needed.
         let covered = if self.plan.cluster {
             master.needs.covered(batch)
         } else {
@@ -81,7 +81,7 @@ impl World {
         self.push(after, Item::CheckpointVisible(life));
     }
 
-    /// The checkpoint under way can be seen, as a whole, unless it failed.
+    /// The checkpoint in progress becomes visible, as a whole, unless it failed.
     pub(super) fn checkpoint_visible(&mut self) {
         let states = self.states();
         let Some(master) = &mut self.master else {
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// What the checkpoint has may go, from all journals.
+    /// Releases the checkpoint's blocks from all journals.
     fn let_go(&mut self) {
         let Some(master) = &mut self.master else {
             return;
@@ -154,7 +154,7 @@ impl World {
             first
         };
         let members: Vec<_> = master.members.iter().copied().collect();
-        // As what was appended before is synced first.
+        // Earlier entries are synced first.
         self.sync(MASTERS);
         self.journals[MASTERS].let_go_before(first.unwrap_or(u64::MAX), &mut self.rng);
         self.fact(Fact::LetGo);
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// A worker is told what a checkpoint has.
+    /// A worker learns what a checkpoint covers.
     pub(super) fn worker_lets_go(&mut self, at: usize, batch: BatchTime, covered: &Covered) {
         let worker = &mut self.workers[at];
         let first = worker.needs.let_go(batch, covered).unwrap_or(u64::MAX);

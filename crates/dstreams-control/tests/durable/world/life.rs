@@ -1,4 +1,4 @@
-//! A world's life: its trouble, then a time in which all must be committed, then calm.
+//! A world's life: its trouble, then a time in which everything must be committed, then calm.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl World {
         told && self.judge.ledger.records.len() as u64 == total
     }
 
-    /// Records of which that is not so.
+    /// Records for which that does not hold.
     fn missing(&self) -> Vec<(usize, u64)> {
         let of = |(at, client): (usize, &Client)| {
             let (safe, total) = (client.safe, client.total);
@@ -76,10 +76,10 @@ impl World {
         missing.map(|(at, number, _)| (at, number)).collect()
     }
 
-    /// Until there is a checkpoint of all of it, and everybody was told.
+    /// Until there is a checkpoint of everything, and every worker knows it.
     fn calm(&mut self) -> Result<(), Violation> {
         let places: Vec<_> = self.journals.iter().map(|journal| journal.end()).collect();
-        // Old records may arrive once more; they are in no block.
+        // Old records may arrive again; they are in no block.
         let begun = self.now().0 / 1_000;
         let until = self.time + 200 * INTERVAL_US;
         let later = |world: &World| {
@@ -104,8 +104,8 @@ impl World {
         self.judge.broken.take().map_or(Ok(()), Err)
     }
 
-    /// How many journals need more than what the master's has after a place; and receivers that are no more, and that
-    /// the checkpoint does not close.
+    /// The number of journals that need more than the master's has after a place; and of ended receivers that the
+    /// checkpoint does not close.
     fn needed(&self, place: u64) -> usize {
         let Some(master) = &self.master else { return 0 };
         let own = master.needs.first().is_some_and(|first| first <= place);

@@ -1,5 +1,5 @@
-//! [`Master`]: a process of the master: the real [`Controller`] and the real [`Needs`], who receives, and which
-//! producer sends where.
+//! [`Master`]: a process of the master: the real [`Controller`] and the real [`Needs`], the receivers, and the
+//! owner of each producer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::ledger::Fact;
 use crate::plan::{INTERVAL_US, PARTITIONS};
 use crate::sabotage::Fault;
 
-/// What the master is told.
+/// A message to the master.
 #[derive(Clone, Debug)]
 pub enum Letter {
     Event(Event),
@@ -25,7 +25,7 @@ pub enum Letter {
         receiver: ReceiverId,
         connection: u64,
     },
-    /// A receiver takes no more of a producer, and came so far.
+    /// A receiver takes no more of a producer, at this offset.
     Revoked {
         client: usize,
         receiver: ReceiverId,
@@ -41,11 +41,11 @@ pub struct Master {
     pub incarnation: u64,
     /// Where its first entry is.
     pub opened: u64,
-    /// None until it goes on.
+    /// None until it has resumed.
     pub controller: Option<Controller>,
     pub wakes: u64,
     pub needs: Needs<u64>,
-    /// Journals of workers that are no more.
+    /// Journals of workers that have ended.
     pub old: Vec<(usize, Needs<u64>)>,
     pub restored: dstreams_control::Restored,
     pub replaying: VecDeque<(BatchTime, Vec<BlockMeta>)>,
@@ -53,18 +53,18 @@ pub struct Master {
     /// Batches that were cut and did not take effect.
     pub cuts: BTreeMap<BatchTime, Cut>,
     pub marks_of_state: Marks,
-    /// Of each producer the last that is safe.
+    /// The last safe number of each producer.
     pub known: BTreeMap<usize, u64>,
     /// Safe blocks that are in no batch that took effect.
     pub heard: BTreeMap<BlockId, BlockMeta>,
-    /// Who receives.
+    /// The receivers.
     pub members: BTreeSet<ReceiverId>,
     pub next_receiver: u64,
-    /// Where each producer sends, or did.
+    /// The receiver that each producer sends, or sent, to.
     pub owners: BTreeMap<usize, ReceiverId>,
-    /// Those that are asked of their receiver.
+    /// Producers whose receiver was asked to give them up.
     pub revoking: BTreeSet<usize>,
-    /// Where it wants to.
+    /// Receivers that producers want to send to.
     pub claims: BTreeMap<usize, (ReceiverId, u64)>,
     /// Receivers that are lost, until their `Gone` is synced.
     pub leaving: Vec<(ReceiverId, u64)>,
@@ -75,12 +75,12 @@ pub struct Master {
 /// A batch that was cut.
 pub struct Cut {
     pub blocks: Vec<BlockMeta>,
-    /// Where the journal has it; None: an earlier process cut it.
+    /// Its place in the journal; None: an earlier process cut it.
     pub at: Option<u64>,
     pub attempt: u32,
     /// To be committed when the cut is synced.
     pub waits: bool,
-    /// Its records are set aside, and what attempts up to this one do is of no account.
+    /// Its records are set aside; attempts up to this one are void.
     pub set_aside: Option<u32>,
     /// An earlier process may have committed it.
     pub committing: bool,
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// Grants what a producer wants, when nobody else takes its records.
+    /// Grants a producer's claim when no other receiver takes its records.
     fn claim(&mut self, client: usize) {
         let Some(master) = &mut self.master else {
             return;
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// Tells who has a receiver, which may be the master itself.
+    /// Tells the process of a receiver, which may be the master itself.
     fn tell_worker(&mut self, receiver: ReceiverId, told: Told) {
         match self.receivers.get(&receiver).map(|it| it.worker) {
             Some(Some(worker)) => self.link(worker, false, Item::ToWorker(worker, told)),
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// The producers of a receiver that is gone may go on elsewhere.
+    /// The producers of a gone receiver may resume elsewhere.
     pub(super) fn release(&mut self, receiver: ReceiverId) {
         let Some(master) = &mut self.master else {
             return;

@@ -1,4 +1,5 @@
-//! Workers: processes with a journal and receivers, which come, are lost, and live on perhaps when they were given up.
+//! Workers: processes with a journal and receivers, which join, are lost, and perhaps live on after they were given
+//! up.
 
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use crate::disk::{Block, Journal};
 use crate::plan::INTERVAL_US;
 use crate::sabotage::Fault;
 
-/// What who has a receiver is told by the master.
+/// A message of the master to the process of a receiver.
 #[derive(Clone, Debug)]
 pub enum Told {
     Granted {
@@ -28,7 +29,7 @@ pub enum Told {
         receiver: ReceiverId,
         batch: BatchTime,
     },
-    /// The master has heard of a block.
+    /// The master knows the block.
     Safe(Rc<Block>),
     LetGo {
         batch: BatchTime,
@@ -43,7 +44,7 @@ pub struct Worker {
     /// The process of the master that it belongs to.
     pub master: u64,
     pub alive: bool,
-    /// It hears of the master. One that does not may be heard, until the master gives it up.
+    /// It receives from the master. Without that its messages may still arrive, until the master gives it up.
     pub linked: bool,
     pub needs: Needs<u64>,
 }
@@ -98,7 +99,7 @@ impl World {
         }
     }
 
-    /// What the master says to who has a receiver.
+    /// Handles a message of the master to the process of a receiver.
     pub(super) fn obey(&mut self, told: Told) {
         match told {
             Told::Granted {
@@ -148,7 +149,7 @@ impl World {
         self.push(after, Item::Join);
     }
 
-    /// Its process ends, and its machine loses power perhaps.
+    /// Its process ends, and perhaps its machine loses power.
     pub(super) fn end_worker(&mut self, at: usize, power: bool) {
         let worker = &mut self.workers[at];
         (worker.alive, worker.linked) = (false, false);
@@ -168,7 +169,7 @@ impl World {
         self.judge.ledger.lost(&lost);
     }
 
-    /// The master sees that a worker is lost: what it heard of survives.
+    /// The master sees that a worker is lost: the blocks it knew of survive.
     pub(super) fn lost(&mut self, at: usize) {
         let journal = self.workers[at].journal;
         let needs = self.needs_of(journal);
@@ -207,7 +208,7 @@ impl World {
         }
     }
 
-    /// Of a journal that nobody writes to.
+    /// For a journal without a writer.
     pub(super) fn needs_of(&self, journal: usize) -> Needs<u64> {
         let mut needs = Needs::default();
         for (at, line) in self.journals[journal].all().iter().enumerate() {

@@ -1,10 +1,10 @@
-//! [`World`]: time, a queue of what will happen, disks, clients, and processes that are killed and started again.
+//! [`World`]: time, a queue of events, disks, clients, and processes that are killed and started again.
 //!
-//! There is a master with a journal, and with receivers of its own; in a cluster there are workers too, each with a
-//! journal and receivers. Messages between clients and receivers are lost, late and repeated, and in any order; those
-//! between workers and master come in order as long as their link lasts. What the master waits for by itself (an
-//! engine, sinks, a checkpoint) is late and fails. At first the world is as troublesome as its [`Plan`] says, then it
-//! is fair, and all must be committed.
+//! There is a master with a journal and its own receivers; in a cluster there are workers too, each with a journal
+//! and receivers. Messages between clients and receivers are lost, late, repeated and reordered; those between
+//! workers and master come in order while their link lasts. The master's own dependencies (an engine, sinks, a
+//! checkpoint) are late and fail. At first the world is as troublesome as its [`Plan`] says, then it is fair, and
+//! everything must be committed.
 
 mod client;
 mod engine;
@@ -36,7 +36,7 @@ use crate::tally::Tally;
 /// The master's journal.
 const MASTERS: usize = 0;
 
-/// What will happen. What belongs to a process of the master ends with it: `life` says which one.
+/// A future event. Those of a process of the master end with it: `life` says which one.
 #[derive(Clone, Debug)]
 enum Item {
     /// A client's turn to connect or send.
@@ -47,23 +47,23 @@ enum Item {
     ToWorker(usize, Told),
     /// A timer of the controller.
     Wake(u64, u64),
-    /// Records have waited long enough for more of them.
+    /// Records have lingered long enough.
     Linger(ReceiverId),
     Sync(usize, u64),
-    /// A task of an attempt runs; the same, it installs what it has.
+    /// A task of an attempt runs; the same, it installs its changes.
     Compute(u64, BatchTime, u32),
     Install(u64, engine::Install),
     /// The records of a batch are to be set aside.
     SetAside(u64, BatchTime, u32),
     /// An output takes effect.
     Effect(u64, BatchTime, usize),
-    /// The checkpoint under way can be seen; is durable.
+    /// The checkpoint in progress becomes visible; becomes durable.
     CheckpointVisible(u64),
     CheckpointDurable(u64),
     /// A process of the master begins; has one more batch to replay.
     Begin,
     Replay(u64),
-    /// A worker comes; the master sees that one is lost.
+    /// A worker joins; the master sees that one is lost.
     Join,
     Seen(u64, usize),
     Trouble(Trouble),
@@ -78,13 +78,13 @@ pub struct World {
     time: u64,
     queue: BTreeMap<(u64, u64), Item>,
     queued: u64,
-    /// When the last message on the link of a worker arrives, to it and from it.
+    /// When the last message on a worker's link arrives, to it and from it.
     links: BTreeMap<(usize, bool), u64>,
     journals: Vec<Journal>,
     checkpoints: Vec<Checkpoint>,
     master: Option<Master>,
     lives: u64,
-    /// Now would be a bad moment to be killed.
+    /// A kill now would be especially harmful.
     delicate: bool,
     workers: Vec<Worker>,
     receivers: BTreeMap<ReceiverId, Receiver>,
@@ -94,8 +94,8 @@ pub struct World {
     tally: Tally,
 }
 
-/// Runs the world of `seed` to its end, judged by all invariants or `only` by one; returns what happened, the number
-/// of steps, and how often `fault` was put in.
+/// Runs the world of `seed` to its end, judged by all invariants or `only` by one; returns what happened, the
+/// number of steps, and how often `fault` was injected.
 pub fn run(
     seed: u64,
     plan: Plan,
@@ -135,7 +135,7 @@ pub fn run(
 }
 
 impl World {
-    /// Lets the next thing happen.
+    /// Processes the next event.
     fn next(&mut self) -> Result<(), Violation> {
         let Some(((at, _), item)) = self.queue.pop_first() else {
             self.judge
@@ -210,7 +210,7 @@ impl World {
         1 + self.rng.below(most)
     }
 
-    /// A message that may be lost and come again.
+    /// A message that may be lost or repeated.
     fn send(&mut self, item: Item) {
         if self.rng.chance(self.rates.repeated) {
             let later = self.takes() + self.rng.below(3 * INTERVAL_US);
@@ -225,7 +225,7 @@ impl World {
         self.push(after, item);
     }
 
-    /// A message on the link of a worker: in order.
+    /// A message on a worker's link: in order.
     fn link(&mut self, worker: usize, to_master: bool, item: Item) {
         let after = self.takes();
         let last = self.links.entry((worker, to_master)).or_default();
@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    /// A sync ends; what was appended meanwhile is in the next.
+    /// A sync ends; lines appended meanwhile are in the next.
     fn end_sync(&mut self, journal: usize, writer: u64) {
         if let Some(lines) = self.journals[journal].end_sync(writer) {
             self.judge.ledger.synced(lines);
@@ -286,7 +286,7 @@ impl World {
         Timestamp(1_700_000_000_000_000 + self.time)
     }
 
-    /// A message of the master to itself, or of what it waits for.
+    /// A message of the master to itself, or from one of its dependencies.
     fn tell_controller(&mut self, after: u64, event: Event) {
         if let Some(master) = &self.master {
             self.push(after, Item::ToMaster(master.life, Letter::Event(event)));

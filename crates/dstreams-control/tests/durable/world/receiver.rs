@@ -1,7 +1,7 @@
-//! [`Receiver`]: takes records of its producers in their order, each once, and makes blocks of them.
+//! [`Receiver`]: takes records of its producers in order, each once, and makes blocks of them.
 //!
-//! A block goes to the journal of its process. One of the master's is safe when it is synced; one of a worker's when
-//! the master has heard that it is.
+//! A block goes to the journal of its process. The master's are safe when synced; a worker's when the master knows
+//! that it is synced.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,10 +26,10 @@ pub struct Receiver {
     open: Vec<(usize, u64)>,
     /// By producer: its connection.
     serving: BTreeMap<usize, u64>,
-    /// By producer: its last number that was taken, here or before.
+    /// The last number taken of each producer, here or before.
     taken: BTreeMap<usize, u64>,
     sealed: Vec<Sealed>,
-    /// Producers that may go on elsewhere when the blocks below this are synced.
+    /// Producers that may resume elsewhere when the blocks below this are synced.
     revoking: Vec<(usize, u64)>,
 }
 
@@ -113,7 +113,7 @@ impl World {
         self.send(Item::ToClient(client, Answer::Ready { connection, last }));
     }
 
-    /// A producer goes on elsewhere when what was taken of it is safe.
+    /// A producer resumes elsewhere when its records taken so far are safe.
     pub(super) fn revoke(&mut self, id: ReceiverId, client: usize) {
         self.seal(id);
         let Some(receiver) = self.receivers.get_mut(&id) else {
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// What is open becomes a block.
+    /// The open records become a block.
     pub(super) fn seal(&mut self, id: ReceiverId) {
         let Some(receiver) = self.receivers.get_mut(&id) else {
             return;
@@ -242,7 +242,7 @@ impl World {
         }
     }
 
-    /// The producers of a block are told.
+    /// The producers of a block are notified.
     pub(super) fn is_safe(&mut self, block: &Block) {
         let leaving = self.master.as_ref().map(|master| &master.leaving);
         self.delicate = leaving.is_some_and(|leaving| !leaving.is_empty());
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// A receiver answers a `Seal`: of a worker's blocks those that are synced.
+    /// A receiver answers a `Seal`: a worker's with synced blocks only.
     pub(super) fn report(&mut self, id: ReceiverId, batch: BatchTime) {
         self.seal(id);
         let Some(receiver) = self.receivers.get_mut(&id) else {
@@ -289,7 +289,7 @@ impl World {
         self.tell_master(id, Letter::Event(event));
     }
 
-    /// What a receiver tells the master.
+    /// A message of a receiver to the master.
     fn tell_master(&mut self, id: ReceiverId, letter: Letter) {
         match self.receivers[&id].worker {
             None => {

@@ -1,4 +1,4 @@
-//! Processes of the master: how one ends, and how the next goes on, which may end too at any moment of that.
+//! Processes of the master: how one ends, and how the next resumes, which may end too at any moment of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::plan::{INTERVAL_US, OUTPUTS, PARTITIONS};
 use crate::sabotage::Fault;
 
 impl World {
-    /// The process of the master ends; with the power of all machines, perhaps.
+    /// The process of the master ends; perhaps with the power of all machines.
     pub(super) fn end_master(&mut self, power: bool) {
         let Some(master) = self.master.take() else {
             return;
@@ -59,7 +59,7 @@ impl World {
         }
     }
 
-    /// A graceful stop has come to its end: what was appended is synced.
+    /// A graceful stop has ended: everything appended is synced.
     pub(super) fn stopped(&mut self) {
         self.tally.add("master stopped");
         self.sync(MASTERS);
@@ -78,7 +78,7 @@ impl World {
         self.push(after, Item::Begin);
     }
 
-    /// A process begins: it reads what is there. Nobody else writes to journals any more: they are locked.
+    /// A process begins and reads the disks. No other process writes to journals any more: they are locked.
     pub(super) fn begin(&mut self) {
         if self.master.is_some() {
             return;
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// What a restart may get wrong.
+    /// Errors that a restart may make.
     fn spoil(&mut self, mut restart: Restart) -> Restart {
         let controller = &mut restart.controller;
         if self.faults.on(Fault::MarksForgotten) {
@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    /// One more batch that took effect is run for its state alone; after the last the program goes on.
+    /// One more committed batch runs for its state alone; after the last the program resumes.
     pub(super) fn replay(&mut self) {
         let Some(master) = &mut self.master else {
             return;

@@ -1,5 +1,5 @@
 //! Every multiple of the interval after the start is sealed and cut once, in order, not before its time (except the
-//! last one of a graceful stop) and as soon as its turn has come: not while too many batches without blocks wait, of which
+//! last one of a graceful stop) and as soon as its turn comes: not while too many empty batches wait, of which
 //! there are never more than the bound.
 
 use dstreams_control::Command;
@@ -36,7 +36,7 @@ impl Invariant for Boundaries {
             Command::Run { batch, .. } => {
                 let waiting = ledger.cuts.iter().filter(|cut| cut.batch >= *batch);
                 let empty = waiting.filter(|cut| cut.blocks.is_empty()).count();
-                // Those that run, and the one that was sealed when there was room for it.
+                // Those that run, and the one sealed while there was room for it.
                 let most = ledger.config.max_empty_waiting.max(1) + ledger.max_running() + 1;
                 ensure(empty <= most, || {
                     format!("{empty} batches without blocks wait")

@@ -1,6 +1,5 @@
 //! Commits go in batch order. The first of a batch follows `Finished` of its current attempt and the commit of the
-//! batch before, at once; another only
-//! a retryable `CommitFailed`, for the same attempt, up to the bound.
+//! batch before, at once; a repetition only a retryable `CommitFailed`, for the same attempt, up to the bound.
 
 use dstreams_control::Command;
 

@@ -1,4 +1,4 @@
-//! A cut is made when every receiver has reported for it or the timeout has passed, and neither earlier nor later. The
+//! A cut comes when every receiver has reported for it or the timeout has passed, neither earlier nor later. The
 //! last cut of a graceful stop waits for overdue reports too, with a timeout of its own.
 
 use dstreams_control::Command;

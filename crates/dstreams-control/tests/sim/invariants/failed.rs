@@ -1,6 +1,5 @@
-//! A batch that is not set aside is given up after a failure that is not retryable or the last try, when all before it
-//! took effect, and only then; with it everything stops:
-//! no later seal, cut, run or commit.
+//! A batch that is not set aside is given up after a non-retryable failure or the last try, when all before it took
+//! effect, and only then; with it everything stops: no later seal, cut, run or commit.
 
 use dstreams_control::{BatchTime, Command};
 

@@ -1,4 +1,4 @@
-//! The input of a batch is let go after the batch took effect.
+//! The input of a batch is released after the batch took effect.
 //!
 //! Once, at once, all of it and nothing else.
 
@@ -18,7 +18,7 @@ impl Invariant for Forget {
         let Command::Forget { batch, blocks } = command else {
             return Ok(());
         };
-        // In order and once each: the n-th is that of the n-th batch that took effect.
+        // In order and once each: the n-th belongs to the n-th batch that took effect.
         let nth = ledger.forgotten.len();
         let committed = ledger.committed.get(nth).map(|(attempt, _)| attempt.batch);
         ensure(committed == Some(*batch), || {

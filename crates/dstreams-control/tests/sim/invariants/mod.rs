@@ -1,7 +1,7 @@
-//! What must always hold, one invariant per file.
+//! The invariants, one per file.
 //!
-//! Each command is judged against the ledger as it was before it; after the last command of a step, what should have
-//! been said is checked too; at the end, the whole run.
+//! Each command is judged against the ledger as it was before it; after a step's last command, missing commands are
+//! found too; at the end, the whole run is judged.
 
 mod block_once;
 mod boundaries;
@@ -24,13 +24,13 @@ use dstreams_control::{BlockId, Command};
 use crate::ledger::Ledger;
 pub use nothing_left_out::is_complete;
 
-/// `Err` says what is wrong.
+/// `Err` describes the violation.
 pub type Verdict = Result<(), String>;
 
-/// What the world knows when a run is over.
+/// The world's view of a finished run.
 pub struct End<'a> {
     pub received: &'a BTreeSet<BlockId>,
-    /// Reports that were on their way when the last cut was made.
+    /// Reports in flight when the last cut was made.
     pub reports_behind_last_cut: usize,
 }
 
@@ -54,7 +54,7 @@ pub trait Invariant {
     }
 }
 
-/// All of them. Where several are broken by one command, the first is named.
+/// All of them. Where one command breaks several, the first is named.
 pub fn all() -> &'static [&'static dyn Invariant] {
     &[
         &stopped::Stopped,

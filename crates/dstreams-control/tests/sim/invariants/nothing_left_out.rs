@@ -1,5 +1,5 @@
-//! A cut takes every block reported until then. After a graceful stop that nothing cut short, each received block is
-//! in exactly one cut, and every cut is committed.
+//! A cut takes every block reported until then. After an undisturbed graceful stop, each received block is in
+//! exactly one cut, and every cut is committed.
 
 use dstreams_control::Command;
 
@@ -17,7 +17,7 @@ impl Invariant for NothingLeftOut {
         let Command::Cut { batch, blocks } = command else {
             return Ok(());
         };
-        // `block-once` has seen to it that they are sorted and were reported.
+        // `block-once` has checked that they are sorted and were reported.
         let left_out = ledger
             .uncut
             .keys()
@@ -42,7 +42,7 @@ impl Invariant for NothingLeftOut {
     }
 }
 
-/// Whether this was a graceful stop that nothing cut short.
+/// Whether this was an undisturbed graceful stop.
 pub fn is_complete(ledger: &Ledger, end: &End) -> bool {
     let graceful = ledger.stop.as_ref().is_some_and(|stop| stop.graceful);
     graceful

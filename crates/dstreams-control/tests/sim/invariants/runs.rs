@@ -1,7 +1,6 @@
 //! The first batches that are cut and not committed run, as many as may at once; each is started once, in order.
-//! Attempts count from 1; the next follows a retryable failure of the current one, up to the bound, or that the batch was
-//! set aside, from which on the bound counts again. No batch waits
-//! while there is room.
+//! Attempts count from 1; the next follows a retryable failure of the current one, up to the bound, or the setting
+//! aside of the batch, which resets the bound. No batch waits while there is room.
 
 use dstreams_control::Command;
 

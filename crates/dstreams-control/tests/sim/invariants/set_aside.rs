@@ -1,5 +1,6 @@
-//! A batch whose attempts failed for good, and whose last one failed for what is in it, is set aside when all before it took effect, as long as fewer than the bound
-//! are: once, at once, and only then. What follows is a run of it, and no effect of it is visible before.
+//! A batch whose attempts failed for good, the last one because of its content, is set aside when all before it
+//! took effect, while fewer than the bound are: once, at once, and only then. Next comes a run of it, and no effect
+//! of it is visible before.
 
 use dstreams_control::Command;
 

@@ -1,4 +1,4 @@
-//! Nothing is said after `Stopped`, which counts what is unfinished. Receivers are closed once, before it, and only
+//! No command follows `Stopped`, which counts what is unfinished. Receivers are closed once, before it, and only
 //! with a stop or a failure.
 
 use dstreams_control::Command;

@@ -1,6 +1,7 @@
-//! A stop does what it says. Graceful: one more seal, at once after the outstanding one, then `Stopped` when all is
-//! committed; receivers that are silent are hurried when sources have had their time. Abrupt, or at the deadline: the running attempts are aborted, nothing new begins, and only a commit that
-//! was given is waited for, until the deadline at most.
+//! A stop follows its kind. Graceful: one more seal, at once after the outstanding one, then `Stopped` when all is
+//! committed; silent receivers are hurried when sources have had their time. Abrupt, or at the deadline: running
+//! attempts are aborted, nothing new begins, and only a commit in progress is waited for, until the deadline at
+//! most.
 
 use dstreams_control::Command;
 

@@ -1,5 +1,5 @@
-//! A timer runs whenever time alone will bring something to do: the next boundary, the end of the wait for reports, the
-//! deadline of a stop. It is set for exactly then, and set again if a `Tick` used it up too early.
+//! A timer runs whenever time alone will make something due: the next boundary, the end of the wait for reports,
+//! the deadline of a stop. It is set for exactly then, and set again if a `Tick` used it up too early.
 
 use dstreams_control::{Command, Timestamp};
 
@@ -30,7 +30,7 @@ impl Invariant for Wakes {
     }
 }
 
-/// What the clock will show when time alone brings something to do.
+/// The clock reading at which time alone makes something due.
 fn due(ledger: &Ledger) -> Option<Timestamp> {
     let at = |forward: u64| Timestamp(ledger.now.0 + forward.saturating_sub(ledger.forward));
     let deadline = ledger.stop.as_ref().and_then(|stop| stop.deadline).map(at);

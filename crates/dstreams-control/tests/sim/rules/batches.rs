@@ -75,7 +75,7 @@ fn a_late_report_goes_into_the_next_cut() {
 }
 
 #[test]
-fn after_a_stall_the_missed_boundaries_follow_at_once() {
+fn missed_boundaries_follow_at_once_after_a_stall() {
     let mut it = started(1);
     assert_eq!(step(&mut it, Event::Tick, 310), [Seal { batch: B1 }]);
     let cut = |batch| Cut {
@@ -283,7 +283,7 @@ fn a_commit_is_repeated_for_the_same_attempt() {
 }
 
 #[test]
-fn a_joiner_is_waited_for_from_the_next_seal_on() {
+fn the_next_seal_waits_for_a_new_receiver() {
     let mut it = started(1);
     step(&mut it, Event::Tick, 100);
     assert_eq!(step(&mut it, joined(1), 101), []);
@@ -304,7 +304,7 @@ fn a_joiner_is_waited_for_from_the_next_seal_on() {
 }
 
 #[test]
-fn a_leaver_is_waited_for_no_longer_and_what_survives_is_cut_once() {
+fn a_cut_does_not_wait_for_a_lost_receiver_and_takes_its_survivors_once() {
     let mut it = started(2);
     step(&mut it, Event::Tick, 100);
     step(&mut it, reported(B1, 0, &[block(0, 0)]), 101);
@@ -319,7 +319,7 @@ fn a_leaver_is_waited_for_no_longer_and_what_survives_is_cut_once() {
 }
 
 #[test]
-fn a_reported_block_that_does_not_survive_is_in_no_later_cut() {
+fn a_reported_block_that_is_lost_is_in_no_later_cut() {
     let mut it = started(2);
     step(&mut it, Event::Tick, 100);
     step(&mut it, reported(B1, 1, &[block(1, 0), block(1, 1)]), 101);
@@ -331,7 +331,7 @@ fn a_reported_block_that_does_not_survive_is_in_no_later_cut() {
 }
 
 #[test]
-fn a_leaver_owes_nothing() {
+fn a_lost_receiver_owes_no_reports() {
     let mut it = started(2);
     step(&mut it, Event::Tick, 100);
     step(&mut it, reported(B1, 0, &[]), 101);
@@ -347,7 +347,7 @@ fn a_leaver_owes_nothing() {
 }
 
 #[test]
-fn when_the_last_receiver_has_left_batches_are_cut_at_once() {
+fn without_receivers_batches_are_cut_at_once() {
     let mut it = started(1);
     step(&mut it, Event::Tick, 100);
     assert_eq!(step(&mut it, left(0, &[]), 101)[0], cut(B1, &[]));
@@ -358,7 +358,7 @@ fn when_the_last_receiver_has_left_batches_are_cut_at_once() {
 }
 
 #[test]
-fn who_joins_or_leaves_before_the_start_counts() {
+fn joining_and_leaving_before_the_start_count() {
     let mut it = Controller::new(Config::new(100).unwrap());
     step(&mut it, joined(0), 1);
     step(&mut it, joined(1), 2);
@@ -373,7 +373,7 @@ fn who_joins_or_leaves_before_the_start_counts() {
     );
 }
 
-/// Nobody was there for a day: what waits does not grow with that, and each interval has its batch all the same.
+/// A day of downtime: waiting batches do not grow with it, and each interval still has its batch.
 #[test]
 fn missed_intervals_wait_on_the_clock() {
     let mut it = started(1);
@@ -381,7 +381,7 @@ fn missed_intervals_wait_on_the_clock() {
     let (mut waiting, mut most) = (std::collections::VecDeque::new(), 0);
     let (mut sealed, mut ticks) = (None, 1);
     for done in 1..=2_000u64 {
-        // All that time alone, and the reports, bring.
+        // What time alone, and the reports, bring.
         while ticks > 0 || sealed.is_some() {
             let event = match sealed.take() {
                 Some(batch) => reported(batch, 0, &[]),
@@ -416,7 +416,7 @@ fn missed_intervals_wait_on_the_clock() {
 }
 
 #[test]
-fn batches_that_run_at_once_are_committed_in_order() {
+fn concurrent_batches_commit_in_order() {
     let config = Config {
         max_running: 2,
         ..Config::new(100).unwrap()

@@ -1,5 +1,5 @@
-//! The rules one by one, as written-out schedules. The interval is 100 ms, a report is waited for 50 ms, sources that are
-//! to end for 500 ms, the last reports 1 s after that, a batch is tried twice.
+//! The rules one by one, as written-out schedules. The interval is 100 ms; a report has 50 ms, ending sources 500
+//! ms, the last reports 1 s after that; a batch is tried twice.
 
 mod batches;
 mod restarts;

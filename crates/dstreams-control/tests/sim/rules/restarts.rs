@@ -1,4 +1,4 @@
-//! A controller that goes on where another one ended.
+//! A controller that resumes after another one.
 
 use Command::{Commit, Run, Seal, WakeAt};
 use dstreams_control::{BatchTime, Command, Config, Controller, Event, ReceiverId, Restored};
@@ -20,7 +20,7 @@ fn restored() -> Controller {
 }
 
 #[test]
-fn what_was_cut_is_run_and_committed_in_order() {
+fn pending_batches_run_and_commit_in_order() {
     let mut it = restored();
     let receivers = vec![ReceiverId(1)];
     let run = |batch| Run { batch, attempt: 1 };
@@ -36,7 +36,7 @@ fn what_was_cut_is_run_and_committed_in_order() {
 }
 
 #[test]
-fn intervals_in_which_nobody_was_there_follow_and_what_was_left_is_in_the_first() {
+fn downtime_intervals_become_batches_and_the_first_takes_uncut_blocks() {
     let mut it = restored();
     let receivers = vec![ReceiverId(1)];
     let commands = it.step(Event::Start { receivers }, at(520));
@@ -51,7 +51,7 @@ fn intervals_in_which_nobody_was_there_follow_and_what_was_left_is_in_the_first(
 }
 
 #[test]
-fn a_clock_behind_the_last_cut_is_waited_for() {
+fn the_next_cut_waits_for_a_clock_behind_the_last() {
     let mut it = restored();
     let receivers = vec![];
     let commands = it.step(Event::Start { receivers }, at(10));
@@ -60,7 +60,7 @@ fn a_clock_behind_the_last_cut_is_waited_for() {
 
 /// Outputs have a batch that an earlier program made ahead of the clock.
 #[test]
-fn the_first_batch_comes_after_what_outputs_have() {
+fn the_first_batch_comes_after_those_in_outputs() {
     for (after, first) in [
         (B1, B2),
         (BatchTime(150), B2),

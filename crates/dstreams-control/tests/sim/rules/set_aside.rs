@@ -1,4 +1,4 @@
-//! A batch that fails for good is set aside, where that is allowed.
+//! A permanently failing batch is set aside, where that is allowed.
 
 use Command::{CloseReceivers, Commit, Fail, Forget, Run, SetAside, Stopped, WakeAt};
 use dstreams_control::{BatchTime, Command, Config, Controller, Event, ReceiverId, Restored};
@@ -39,7 +39,7 @@ fn set_aside(batch: BatchTime, attempts: u32) -> [Command; 1] {
 }
 
 #[test]
-fn it_takes_effect_without_its_records_and_the_next_one_follows() {
+fn a_set_aside_batch_commits_without_records_and_the_next_follows() {
     let mut it = running(1);
     assert_eq!(step(&mut it, failed(B1, 1, false), 110), set_aside(B1, 1));
     let run = |batch, attempt| Run { batch, attempt };
@@ -69,7 +69,7 @@ fn it_takes_effect_without_its_records_and_the_next_one_follows() {
 }
 
 #[test]
-fn without_its_records_it_has_all_its_tries_again_and_is_not_set_aside_twice() {
+fn a_set_aside_batch_has_all_its_tries_again_and_is_not_set_aside_twice() {
     let mut it = running(5);
     assert_eq!(step(&mut it, failed(B1, 1, true), 110).len(), 1);
     assert_eq!(step(&mut it, failed(B1, 2, true), 111), set_aside(B1, 2));
@@ -83,16 +83,16 @@ fn without_its_records_it_has_all_its_tries_again_and_is_not_set_aside_twice() {
 }
 
 #[test]
-fn what_cannot_be_set_aside_is_given_up() {
+fn a_batch_that_cannot_be_set_aside_is_given_up() {
     let mut it = running(5);
     step(&mut it, failed(B1, 1, false), 110);
     let event = Event::SetAsideFailed { batch: B1 };
     assert_eq!(step(&mut it, event, 111), fail(B1, 1));
 }
 
-/// A machine that was lost, say: the records are not to blame, and the last attempt decides.
+/// For example a lost machine: the records are not to blame, and the last attempt decides.
 #[test]
-fn what_failed_for_another_reason_is_not_set_aside() {
+fn a_batch_that_failed_for_its_environment_is_not_set_aside() {
     let of_machine = |attempt, retryable| Event::Failed {
         batch: B1,
         attempt,
@@ -125,7 +125,7 @@ fn a_commit_that_failed_is_not_set_aside() {
 }
 
 #[test]
-fn what_may_have_taken_effect_is_not_set_aside() {
+fn a_batch_that_may_have_committed_is_not_set_aside() {
     let restored = Restored {
         last_cut: Some(B1),
         pending: vec![(B1, vec![block(0, 0)])],
@@ -143,7 +143,7 @@ fn what_may_have_taken_effect_is_not_set_aside() {
 }
 
 #[test]
-fn what_earlier_processes_set_aside_counts_and_is_not_set_aside_again() {
+fn batches_set_aside_by_earlier_processes_count_and_stay() {
     let restored = Restored {
         last_cut: Some(B1),
         pending: vec![(B1, vec![block(0, 0)])],

@@ -16,7 +16,7 @@ const ABRUPT: Event = Event::Stop {
 };
 
 #[test]
-fn a_graceful_stop_takes_what_was_received() {
+fn a_graceful_stop_commits_everything_received() {
     let mut it = running();
     assert_eq!(
         it.step(GRACEFUL, at(110)),
@@ -83,7 +83,7 @@ fn a_graceful_stop_waits_for_the_outstanding_seal_and_overdue_reports() {
 }
 
 #[test]
-fn the_last_cut_does_not_wait_for_ever() {
+fn the_last_cut_waits_for_a_bounded_time() {
     let mut it = started(1);
     assert_eq!(
         step(&mut it, GRACEFUL, 40),
@@ -108,7 +108,7 @@ fn the_last_cut_does_not_wait_for_ever() {
     );
     assert_eq!(step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_541), []);
     assert_eq!(it.owed_reports(), 1);
-    // What that receiver had is in no batch: the program does not end as if it were.
+    // That receiver's blocks are in no batch: the program does not end as if they were.
     step(
         &mut it,
         Event::Finished {
@@ -122,7 +122,7 @@ fn the_last_cut_does_not_wait_for_ever() {
 }
 
 #[test]
-fn sources_have_half_of_the_time_until_the_deadline() {
+fn sources_have_half_the_time_until_the_deadline() {
     let stop = |deadline| Event::Stop {
         graceful: true,
         deadline: Some(at(deadline)),
