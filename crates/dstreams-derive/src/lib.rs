@@ -170,7 +170,7 @@ fn is_key(input: &DeriveInput) -> Result<bool, Error> {
     for attribute in input.attrs.iter().filter(|a| a.path().is_ident("record")) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("key") {
-                return Err(meta.error("unknown option; there is `key`"));
+                return Err(meta.error("unknown option; expected `key`"));
             }
             key = true;
             Ok(())
@@ -186,7 +186,7 @@ fn column_name(field: &syn::Field) -> Result<String, Error> {
     for attribute in field.attrs.iter().filter(|a| a.path().is_ident("record")) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("name") {
-                return Err(meta.error("unknown option; there is `name = \"..\"`"));
+                return Err(meta.error("unknown option; expected `name = \"..\"`"));
             }
             let given: syn::LitStr = meta.value()?.parse()?;
             name = given.value();

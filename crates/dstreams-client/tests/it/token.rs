@@ -48,7 +48,10 @@ async fn a_missing_or_wrong_token_is_refused_at_once() {
     *directory.token.lock().unwrap() = Some("s3cret");
     *store.token.lock().unwrap() = Some("s3cret");
     for address in [master.address, worker.address] {
-        for (token, words) in [(None, "requires a token"), (Some("guess"), "rejects the given")] {
+        for (token, words) in [
+            (None, "requires a token"),
+            (Some("guess"), "rejects the given"),
+        ] {
             let client = Client::connect(address, with(token)).await.unwrap();
             let before = directory.asked();
             let error = client.lines("lines").await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Files that cannot be read, or not as a whole: what the user is told, and that nothing else is lost.
+//! Unreadable or partly readable files: what the user learns, and that nothing else is lost.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -23,7 +23,7 @@ fn are(dead: &[DeadLetter], wanted: &[(&str, &[&str])]) {
     }
 }
 
-/// A program that reads `a`, which is larger than its memory, and found what else there is; `change` happens then.
+/// The findings of a program that reads `a`, which is larger than its memory; `change` happens meanwhile.
 fn while_it_reads<T: Record>(
     dir: &Dir,
     format: Format,
@@ -41,7 +41,7 @@ fn while_it_reads<T: Record>(
 }
 
 #[test]
-fn files_that_go_while_others_are_read_are_dead_letters() {
+fn files_deleted_while_others_are_read_are_dead_letters() {
     let dir = Dir::new();
     put(&dir, "a", large(5000));
     put(&dir, "b", "gone");
@@ -58,7 +58,7 @@ fn files_that_go_while_others_are_read_are_dead_letters() {
     are(&dead, &[("/b", &gone), ("/c", &directory)]);
 }
 
-/// The whole lines count, and half a line is none.
+/// The whole lines count, half a line is no record.
 #[test]
 fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
     let dir = Dir::new();
@@ -80,12 +80,12 @@ fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_told_once_and_the_rest_is_read() {
+fn unreadable_paths_are_reported_once_and_the_rest_is_read() {
     let dir = Dir::new();
     put(&dir, "a", "first");
     symlink(dir.0.join("loop"), dir.0.join("loop")).unwrap();
     symlink(dir.0.join("later"), dir.0.join("nowhere yet")).unwrap();
-    // A path that is too long: a directory that nobody can look into, not even root.
+    // A path that is too long: a directory that cannot be listed, not even by root.
     let (mut deep, long) = (dir.0.join("deep"), "x".repeat(200));
     while deep.as_os_str().len() < 3800 {
         deep.push(&long);
@@ -101,7 +101,7 @@ fn what_cannot_be_opened_is_told_once_and_the_rest_is_read() {
     let closed = ["given up: cannot look into", "File name too long"];
     let open = ["given up: cannot open", "/loop", "symbolic links"];
     are(&dead, &[("x/", &closed), ("/loop", &open)]);
-    // It is looked at again and again.
+    // It is listed again and again.
     block_on(async {
         let files = files.every(std::time::Duration::from_millis(1));
         let mut reader = Reader::<String>::start(small(2, 4, 3), files).await;
@@ -112,9 +112,9 @@ fn what_cannot_be_opened_is_told_once_and_the_rest_is_read() {
     });
 }
 
-/// A reader that follows it on the stack ends the process, and the one that is started after it.
+/// A recursive reader overflows the stack and ends the process, and the next one too.
 #[test]
-fn a_line_that_is_nested_too_deep_is_a_dead_letter() {
+fn a_line_nested_too_deeply_is_a_dead_letter() {
     let dir = Dir::new();
     let deep = ["[".repeat(100_000), "]".repeat(100_000)].concat();
     let line = |member: &str| format!("{{\"key\":\"a\",\"{member}\":{deep}}}\n");
@@ -128,13 +128,13 @@ fn a_line_that_is_nested_too_deep_is_a_dead_letter() {
     assert!(dead.iter().all(|letter| letter.bytes.len() == 64 << 10));
 }
 
-/// Beside one that is read: bytes that are packed, or text in another encoding, are one dead letter and no record.
+/// Beside a readable file: compressed bytes, or text in another encoding, are one dead letter and no record.
 #[test]
-fn bytes_that_are_no_text_in_utf_8_cost_their_file_and_are_named() {
+fn compressed_or_non_utf8_files_are_one_dead_letter() {
     let text: String = (0..3000).map(|n| format!("{{\"value\":{n}}}\n")).collect();
     let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let marked = [b"\xff\xfe".as_slice(), &wide].concat();
-    // Packed bytes have line feeds, and what is between them may be UTF-8.
+    // Compressed bytes contain line feeds, and the bytes between may be UTF-8.
     let gzip = [b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), text.as_bytes()].concat();
     let zstd = [b"\x28\xb5\x2f\xfd\x04".as_slice(), text.as_bytes()].concat();
     let mut formats = vec![Format::Text, Format::JsonLines, Format::Csv];
@@ -177,7 +177,7 @@ fn read_none<T: std::fmt::Debug>((found, dead): (Vec<T>, Vec<DeadLetter>)) -> Ve
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_record() {
+fn a_byte_order_mark_is_not_part_of_a_record() {
     let read = |format, text: &str| {
         let dir = Dir::new();
         put(&dir, "a", format!("\u{feff}{text}"));
@@ -206,7 +206,7 @@ mod parquet {
     use crate::files_source::write_groups;
     use dstreams::record::batch_of;
 
-    /// Texts that no encoding makes small, and their numbers.
+    /// Incompressible texts, and their numbers.
     fn rows(rows: std::ops::Range<i64>) -> Vec<(String, i64)> {
         let text = |n: i64| {
             (0..6)
@@ -216,7 +216,8 @@ mod parquet {
         rows.map(|n| (text(n), n)).collect()
     }
 
-    /// As others write what is asked for: with fewer bits, in a dictionary; but never one of two columns.
+    /// Other writers' variants of the expected columns: with fewer bits, in a dictionary; but never one of two
+    /// columns.
     #[test]
     fn columns_of_narrower_types_are_read_and_ambiguous_ones_refused() {
         use dstreams::arrow::array::{
@@ -333,8 +334,8 @@ mod parquet {
         writer.into_inner().unwrap()
     }
 
-    /// The header of a page is Thrift's compact protocol: its kind, its size unpacked and packed, and then, left out by
-    /// most writers, the checksum.
+    /// The header of a page is Thrift's compact protocol: its kind, its size unpacked and packed, and then,
+    /// optional, the checksum.
     fn add_checksums(mut pages: &[u8]) -> Vec<u8> {
         const NUMBER: u8 = 0x15;
         let mut to = Vec::new();
@@ -348,7 +349,7 @@ mod parquet {
                 size = digits.fold(0, |size, byte| size << 7 | usize::from(byte & 127)) / 2;
                 at += 1 + bytes;
             }
-            // What follows are the fields of a page of data, which end with zeros, of theirs and of the header.
+            // Next come the fields of a data page, which end with zeros, of theirs and of the header.
             assert_eq!(pages[at], 0x2c);
             let rest = pages.windows(2).position(|end| end == [0, 0]).unwrap() + 2;
             let (page, next) = pages[rest..].split_at(size);
@@ -376,9 +377,9 @@ mod parquet {
         })
     }
 
-    /// One that is flipped in a page of plain numbers makes another number, and nothing but the checksum tells.
+    /// A flipped bit in a page of plain numbers gives another number; only the checksum shows it.
     #[test]
-    fn a_page_whose_checksum_is_wrong_costs_its_row_group() {
+    fn a_page_with_a_wrong_checksum_costs_its_row_group() {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
         let rows: Vec<i64> = (0..300).map(|n| (n + 1) * 0x0123_4567_89AB).collect();
         let flipped = |mut bytes: Vec<u8>| {

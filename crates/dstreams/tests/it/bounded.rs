@@ -1,4 +1,4 @@
-//! What a program keeps does not grow for ever: offsets, checkpoints, intervals that were missed.
+//! The stored data of a program is bounded: offsets, checkpoints, missed intervals.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,11 +41,11 @@ fn states(dir: &Path) -> Vec<(String, u64)> {
 }
 
 fn checkpoint(dir: &Path) -> Option<dstreams::CheckpointInfo> {
-    // Files of an older one may go while this reads.
+    // Files of an older one may be deleted during the read.
     dstreams::inspect(dir).ok()?.checkpoint
 }
 
-/// Runs batches until there is a checkpoint of this one or a later one; returns of which.
+/// Runs batches until there is a checkpoint of this one or a later one; returns its batch.
 async fn checkpoint_of(live: &mut Live, dir: &Dir, batch: u64) -> u64 {
     for _ in 0..1000 {
         live.batch().await;
@@ -59,7 +59,7 @@ async fn checkpoint_of(live: &mut Live, dir: &Dir, batch: u64) -> u64 {
 
 /// Each `dstreams send` is a producer of its own.
 #[test]
-fn offsets_of_producers_are_as_many_as_the_bound() {
+fn offsets_of_producers_are_bounded() {
     let dir = &Dir::new("producers");
     block_on(async {
         let clients = Clients::listen("127.0.0.1:0");
@@ -86,12 +86,12 @@ fn offsets_of_producers_are_as_many_as_the_bound() {
     });
 }
 
-/// A program that reads the files of `in`, below its directory, and forgets those that are gone at once.
+/// A program that reads the files of `in`, below its directory, and forgets deleted ones at once.
 struct Reading {
     live: Live,
     lines: RddReceiver<String>,
     dead: RddReceiver<DeadLetter>,
-    /// Intervals that it and the processes before it have run.
+    /// Intervals run so far, by it and the processes before it.
     batches: u32,
 }
 
@@ -115,7 +115,7 @@ impl Reading {
         }
     }
 
-    /// Stops it and starts it again. The last batch of a stop is ahead of the clock.
+    /// Stops it and starts it again. A stop makes its last batch ahead of the clock.
     async fn again(self, dir: &Path, every: Duration) -> Self {
         self.live.running.stop().await.unwrap();
         Reading::start(dir, every, self.batches + 1).await
@@ -150,7 +150,7 @@ fn put(dir: &Path, name: &str, more: &[u8]) {
 
 /// Neither its own, nor that of its dead letters.
 #[test]
-fn offsets_of_files_that_are_gone_go() {
+fn offsets_of_deleted_files_are_forgotten() {
     let dir = &Dir::new("files").0;
     let every = Duration::from_millis(1);
     block_on(async {
@@ -160,7 +160,7 @@ fn offsets_of_files_that_are_gone_go() {
         std::fs::remove_dir_all(dir.join("in/old")).unwrap();
         (0..10).for_each(|n| put(dir, &format!("new/{n}"), b""));
         assert_eq!(reading.until(dir, 10, 10).await.len(), 10);
-        // One of a name that was is a new file now.
+        // A reused name is a new file now.
         put(dir, "old/7", b"");
         assert_eq!(reading.until(dir, 1, 11).await, ["old/7"]);
         let mut reading = reading.again(dir, every).await;
@@ -225,7 +225,7 @@ fn many_small_files() {
     });
 }
 
-/// A state that is fed by a longer slide has an older version than the batch of a checkpoint.
+/// A state fed by a longer slide has an older version than the checkpoint's batch.
 #[test]
 fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
     let dir = &Dir::new("idle");
@@ -251,7 +251,7 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
                 .filter(|(_, bytes)| *bytes > 4000)
                 .collect::<Vec<_>>()
         };
-        // The first RDD of the window is that of 400 ms, and the later ones are without keys.
+        // The window's first RDD is that of 400 ms; later ones have no keys.
         let first = checkpoint_of(&mut live, dir, 400).await;
         let whole = large();
         assert!(!whole.is_empty(), "{:?}", states(&dir.0));
@@ -261,10 +261,10 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
     });
 }
 
-/// After a downtime each interval has its batch, as if the program had run all the time; what waits and what is kept of
-/// that does not grow with the time away, and a stop in the middle is not held up by it.
+/// After a downtime each interval has its batch, as if the program had run all the time; waiting and stored batches
+/// do not grow with the downtime, and a stop in the middle is not delayed by it.
 #[test]
-fn a_long_downtime_is_caught_up_with_bit_by_bit() {
+fn a_long_downtime_is_caught_up_with_gradually() {
     let dir = &Dir::new("downtime");
     let intervals = 600u32;
     let program = |begun: Program| {
@@ -292,7 +292,7 @@ fn a_long_downtime_is_caught_up_with_bit_by_bit() {
         live.batch().await;
         live.running.abort().await.unwrap();
 
-        // Stopped while it catches up: what was cut is done, and the rest is for the next process.
+        // Stopped while it catches up: cut batches are done, the rest is for the next process.
         let (again, _queue, _seen) = program(Program::after(intervals, config()));
         let live = again.start().await;
         live.running.stop().await.unwrap();

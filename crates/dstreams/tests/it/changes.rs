@@ -1,4 +1,4 @@
-//! A program that changes, in the directory of its earlier versions: what it goes on with, and what it refuses.
+//! A changed program in the directory of its earlier versions: what it resumes with, and what it refuses.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::program::{INTERVAL, Live, Program, block_on, small};
 
 type Words = Queue<(String, i64)>;
 
-/// The directory of a program, and how many intervals it has run.
+/// The directory of a program, and the number of intervals it has run.
 struct Dir(PathBuf, u32);
 
 impl Dir {
@@ -44,7 +44,7 @@ impl Dir {
         start.err().unwrap().to_string()
     }
 
-    /// Runs it past a checkpoint with this record in it, and returns what `query` gives.
+    /// Runs it past a checkpoint with this record, and returns the result of `query`.
     async fn run(
         &mut self,
         app: impl FnOnce(&mut StreamContext) -> Words,
@@ -106,7 +106,7 @@ fn states(ctx: &mut StreamContext, states: &[(&str, bool)]) -> Words {
     words
 }
 
-/// A call that drops or renames state is code, and stays when the program restarts: it must not do so again.
+/// A call that drops or renames state stays in the code after a restart: it must not act again.
 #[test]
 fn a_change_of_state_may_stay_in_the_program() {
     let (counts, sums) = (false, true);
@@ -140,7 +140,7 @@ fn a_change_of_state_may_stay_in_the_program() {
     });
 }
 
-/// From the first second on a directory knows the program it is of: no checkpoint is needed to refuse another one.
+/// From the first second a directory knows its program: another one is refused without any checkpoint.
 #[test]
 fn another_program_is_refused_before_the_first_checkpoint() {
     let two = |ctx: &mut StreamContext, names: [&str; 2]| {
@@ -187,9 +187,9 @@ fn another_program_is_refused_before_the_first_checkpoint() {
     });
 }
 
-/// A journal that goes on from a checkpoint needs that one: without it the state would begin empty.
+/// A journal that continues after a checkpoint needs it: without it the state would begin empty.
 #[test]
-fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
+fn missing_checkpoints_are_demanded() {
     let app = |ctx: &mut StreamContext| states(ctx, &[("counts", false)]);
     let all = "select * from counts order by 1";
     block_on(async {
@@ -212,12 +212,12 @@ fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
             refused.contains("none") && refused.contains(&was),
             "{refused}"
         );
-        // There are some, and newer ones, of another directory.
+        // There are checkpoints, and newer ones, but of another directory.
         let refused = dir.refused(at(&other.0)).await;
         assert!(refused.contains("of another directory"), "{refused}");
         assert_eq!(dir.run(app, ("a", 1), all).await, pairs(&[("a", 2)]));
 
-        // Where they were copied to they are found; those that stayed behind are too old then.
+        // Copied elsewhere they are found; those that stayed behind are too old then.
         for entry in std::fs::read_dir(&dir.0).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -234,7 +234,7 @@ fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
         }
         let refused = dir.refused(at(&place)).await;
         assert!(refused.contains("none"), "{refused}");
-        // The journal was lost, and checkpoints were not: they are what there is.
+        // The journal was lost, the checkpoints were not: the program resumes from these.
         for entry in std::fs::read_dir(&other.0).unwrap() {
             let path = entry.unwrap().path();
             if path.to_str().unwrap().contains("journal-") {
@@ -245,7 +245,7 @@ fn checkpoints_that_are_elsewhere_or_gone_are_asked_for() {
     });
 }
 
-/// What a window of each stream has, after a record of `pushed` where there is one.
+/// The contents of a window of each stream, after a record of `pushed` if there is one.
 async fn windows(
     dir: &mut Dir,
     streams: &[&'static str],
@@ -254,7 +254,7 @@ async fn windows(
     let mut config = small(2, 4, 8);
     config.checkpoint_every = 1;
     let mut program = Program::after(dir.1, config);
-    // The inputs stay in their order, whatever is done with them.
+    // The inputs keep their order, however they are used.
     let queues = ["errors", "requests"].map(|name| (name, program.ctx.queue::<String>(name)));
     let of = |name: &str| queues.iter().find(|it| it.0 == name).unwrap().1.clone();
     let mut outputs = Vec::new();
@@ -294,9 +294,9 @@ async fn windows(
     found
 }
 
-/// Windows have no names: those that hold the same are told apart by the streams they are of.
+/// Unnamed windows with the same contents are told apart by their streams.
 #[test]
-fn windows_of_other_streams_are_not_exchanged() {
+fn windows_of_different_streams_are_not_swapped() {
     block_on(async {
         let mut dir = Dir::new("windows");
         windows(&mut dir, &["errors", "requests"], Some("errors")).await;
@@ -327,8 +327,8 @@ fn windows_of_other_streams_are_not_exchanged() {
     });
 }
 
-/// Two windows that hold the same of the same stream, in this order, after a line of errors; named, or renamed from what
-/// they were called without names. What each has of it.
+/// Two windows with the same contents of the same stream, in this order, after a line of errors; named, or renamed
+/// from their default names. Returns the contents of each.
 async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: bool) -> [usize; 2] {
     let mut config = small(2, 4, 8);
     config.checkpoint_every = 1;
@@ -376,7 +376,7 @@ async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: boo
     })
 }
 
-/// Their order is all that tells them apart unless they have names.
+/// Without names only their order tells them apart.
 #[test]
 fn windows_of_one_stream_are_told_apart_by_their_names() {
     block_on(async {
@@ -395,7 +395,7 @@ fn windows_of_one_stream_are_told_apart_by_their_names() {
     });
 }
 
-/// The name of a state is what the program says, whatever other states hold, and in which order they are.
+/// A state has the name that the program gives, regardless of other states and their order.
 #[test]
 fn states_may_be_added_before_others() {
     block_on(async {

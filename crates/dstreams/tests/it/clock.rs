@@ -1,5 +1,5 @@
 //! Clocks that step, while a program runs and between two processes: no batch comes twice, none is left out, and
-//! windows count the time in which nobody was there.
+//! windows count downtime.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::program::{INTERVAL, Live, Program, block_on, small, soon};
 
 const WINDOW: u32 = 3;
 
-/// A window of words, kept in a directory if there is one.
+/// A window of words, stored in a directory if there is one.
 struct Counter {
     live: Live,
     queue: Queue<String>,
@@ -19,7 +19,7 @@ struct Counter {
 }
 
 impl Counter {
-    /// One whose clock shows so many intervals.
+    /// Starts one whose clock shows so many intervals.
     async fn start(dir: Option<&Dir>, at: u32) -> Self {
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 2;
@@ -67,7 +67,7 @@ fn a(count: i64) -> Vec<(String, i64)> {
 }
 
 #[test]
-fn a_clock_that_is_set_back_repeats_no_batch() {
+fn a_clock_set_back_repeats_no_batch() {
     block_on(async {
         let mut counter = Counter::start(None, 0).await;
         counter.push("a").await;
@@ -82,7 +82,7 @@ fn a_clock_that_is_set_back_repeats_no_batch() {
         }
         counter.set(4);
         counter.push("a").await;
-        // No interval that has a batch has another one.
+        // An interval with a batch gets no other one.
         for at in 5..=10 {
             counter.set(at);
             counter.push("a").await;
@@ -100,7 +100,7 @@ fn a_clock_that_is_set_back_repeats_no_batch() {
 }
 
 #[test]
-fn a_clock_that_is_set_forth_has_a_batch_for_each_interval() {
+fn a_clock_set_forward_has_a_batch_for_each_interval() {
     block_on(async {
         let mut counter = Counter::start(None, 0).await;
         counter.push("a").await;
@@ -118,7 +118,7 @@ fn a_clock_that_is_set_forth_has_a_batch_for_each_interval() {
 }
 
 #[test]
-fn a_process_whose_clock_is_behind_the_last_batch_goes_on_after_it() {
+fn a_process_with_a_clock_behind_the_last_batch_resumes_after_it() {
     let dir = &Dir::new();
     block_on(async {
         let mut counter = Counter::start(Some(dir), 50).await;
@@ -139,7 +139,7 @@ fn a_process_whose_clock_is_behind_the_last_batch_goes_on_after_it() {
 }
 
 #[test]
-fn a_process_after_a_long_time_has_a_batch_for_each_interval() {
+fn downtime_has_a_batch_for_each_interval() {
     let dir = &Dir::new();
     block_on(async {
         let mut counter = Counter::start(Some(dir), 0).await;

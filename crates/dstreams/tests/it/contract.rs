@@ -1,5 +1,4 @@
-//! What the traits for sources and sinks promise, held against the library's own and against
-//! examples of ones that users write.
+//! The contracts of sources and sinks, checked for the library's own and for examples of user-defined ones.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::program::{INTERVAL, Program, block_on, small, soon};
 
-/// A source under test, with what shows how it was treated.
+/// A source under test, with a record of how it was treated.
 struct Watched<S> {
     source: S,
     pushed: mpsc::UnboundedSender<&'static str>,
@@ -48,12 +47,12 @@ impl<S: Source> Source for Watched<S> {
     }
 }
 
-/// The contract of a source of `T`: it is opened and connected before it runs, what it pushed is in
-/// the batches, whole and in order, and it ends soon after it is asked to, also when it waits for
-/// memory; nothing it has taken in is lost then.
+/// The contract of a source of `T`: it is opened and connected before it runs; its records are in the batches,
+/// complete and in order; it ends soon after it is asked to, also under backpressure; nothing it has taken in is
+/// lost then.
 ///
-/// `feed` brings it records from outside, given its address; `all` are the ones it brings, or the
-/// beginning of them, where it has no end.
+/// `feed` sends it records from outside, given its address; `all` are the records it brings, or the first of them
+/// if it has no end.
 fn source_contract<T, S>(
     mut config: Config,
     source: impl Fn() -> S,
@@ -64,7 +63,7 @@ fn source_contract<T, S>(
     S: Source,
 {
     assert_eq!(source().schema().fields(), T::schema().fields());
-    // The second time all memory is taken before its end.
+    // In the second run memory is full before its end.
     for memory in [config.block_memory, 48 << 10] {
         config.block_memory = memory;
         config.line_bytes = 1 << 10;
@@ -87,7 +86,7 @@ fn source_contract<T, S>(
             let address = live.running.address("watched");
             feed(address);
             let mut got = Vec::new();
-            // A batch in the middle, then the end: the clock stands still meanwhile.
+            // A batch in the middle, then the end, with the clock standing still.
             live.clock.advance(INTERVAL);
             let first = soon("a batch", records.recv()).await.unwrap();
             got.extend(first.collect().unwrap());
@@ -217,14 +216,14 @@ enum Call {
     Commit(BatchTime, Vec<Vec<u8>>),
 }
 
-/// Writes the first column of each partition down, and fails when it is told to.
+/// Records the first column of each partition, and fails on request.
 #[derive(Clone, Default)]
 struct Recorder {
     calls: Arc<Mutex<Vec<Call>>>,
     /// Rows that are visible, by batch.
     visible: Arc<Mutex<BTreeMap<BatchTime, Vec<i64>>>>,
     staged: Arc<Mutex<BTreeMap<Vec<u8>, Vec<i64>>>>,
-    /// Every how many calls one fails.
+    /// Fails each n-th call.
     fails: Option<usize>,
 }
 
@@ -275,9 +274,9 @@ impl Sink for Recorder {
     }
 }
 
-/// The contract of the engine towards sinks: `prepare` for each partition, then `commit` with what
-/// the last successful `prepare` of each partition returned, in order of partitions; batches in
-/// order, each until it succeeds; nothing of the next batch is committed before.
+/// The contract of the engine towards sinks: `prepare` for each partition, then `commit` with the results of the
+/// last successful `prepare` of each partition, in order of partitions; batches in order, each until it succeeds;
+/// nothing of the next batch is committed before.
 fn sink_contract(fails: Option<usize>, batches: u64) {
     let sink = Recorder {
         fails,
@@ -359,13 +358,12 @@ fn sinks_are_prepared_and_committed_in_order() {
 }
 
 #[test]
-fn sinks_that_fail_now_and_then_take_effect_exactly_once() {
+fn sinks_that_fail_sometimes_take_effect_exactly_once() {
     sink_contract(Some(5), 8);
     sink_contract(Some(7), 8);
 }
 
-/// Outputs of the library: each sees every batch, in order, and they take effect in the order in
-/// which the program built them.
+/// Outputs of the library: each sees every batch, in order, and they take effect in program order.
 #[test]
 fn outputs_take_effect_in_the_order_of_the_program() {
     let log = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! The contract of sources that go on after a restart: held by ours, and broken one way at a time.
+//! The contract of sources that resume after a restart: satisfied by ours, and broken one way at a time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -49,24 +49,24 @@ fn files_of_all_formats_keep_the_contract() {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// Goes on after one of its inputs only.
+    /// Resumes only one of its inputs.
     KnowsOneInput,
     StartsAnew,
     SaysNoPosition,
-    /// Says that a record is done with the one before it.
+    /// Gives a record the offset of the one before it.
     SaysTooMuch,
-    /// Says that a record is done with the one after it.
+    /// Gives a record the offset of the one after it.
     SaysTooLittle,
-    /// Pushes the second half of what a position is for later.
+    /// Pushes the second half of an offset's records later.
     SplitsWhatBelongsTogether,
     StepsBack,
     DoesNotWait,
-    /// Gives a push up that takes long.
+    /// Gives up a slow push.
     GivesUp,
     NeverEnds,
     /// Pushes all before it ends.
     EndsAtTheEnd,
-    /// Drops what it has taken in when it is asked to end, but says that it is done.
+    /// Drops records that it has taken in when asked to end, but reports them as done.
     DropsAtTheEnd,
     PassesErrorsOver,
     Panics,
@@ -81,7 +81,7 @@ struct Numbers {
     ends: bool,
 }
 
-const EACH: i64 = 40;
+const RECORDS_PER_INPUT: i64 = 40;
 
 #[dstreams::async_trait]
 impl Source for Numbers {
@@ -108,7 +108,7 @@ impl Source for Numbers {
             }
         };
         let mut left: VecDeque<(&str, i64)> = VecDeque::new();
-        for n in 0..EACH {
+        for n in 0..RECORDS_PER_INPUT {
             let inputs = [("a", n), ("b", n)].into_iter();
             left.extend(inputs.filter(|(input, n)| *n >= position(input)));
         }
@@ -142,12 +142,12 @@ impl Source for Numbers {
                     let _ = tokio::time::timeout(Duration::from_millis(10), push).await;
                 }
                 Fault::PassesErrorsOver => drop(ingest.push_at(one(), input, done).await),
-                Fault::GivesTwice if n == EACH - 1 => {
+                Fault::GivesTwice if n == RECORDS_PER_INPUT - 1 => {
                     ingest.push_at(one(), input, done).await?;
                     ingest.push_at(one(), input, done).await?;
                 }
-                Fault::DropsAtTheEnd if asked() && n + 1 < EACH => {
-                    // The next one says that it is done, too.
+                Fault::DropsAtTheEnd if asked() && n + 1 < RECORDS_PER_INPUT => {
+                    // The next one reports it as done, too.
                     let next = batch_of([(input.to_owned(), n + 1)])?;
                     ingest.push_at(next, input, done + 1).await?;
                     return Ok(());
@@ -169,7 +169,7 @@ impl Source for Numbers {
 }
 
 fn check(fault: Fault, ends: bool) -> Result<(), Broken> {
-    let all = (0..EACH).flat_map(|n| ["a", "b"].map(|input| (input.to_owned(), n)));
+    let all = (0..RECORDS_PER_INPUT).flat_map(|n| ["a", "b"].map(|input| (input.to_owned(), n)));
     let patience = match fault {
         Fault::None => PATIENCE,
         _ => Duration::from_secs(2),
@@ -182,7 +182,7 @@ fn check(fault: Fault, ends: bool) -> Result<(), Broken> {
 }
 
 #[test]
-fn the_contract_finds_what_a_source_does_wrong() {
+fn the_contract_finds_the_faults_of_a_source() {
     for ends in [true, false] {
         check(Fault::None, ends).unwrap();
     }
@@ -237,7 +237,7 @@ fn the_contract_finds_what_a_source_does_wrong() {
     for (fault, ends, promise, step) in faults {
         let broken = check(fault, ends).unwrap_err();
         println!("{fault:?}: {broken}");
-        // Pushes that nobody waits for also overtake each other, and that may be seen first.
+        // Pushes without waiting also overtake each other, and that may be seen first.
         if fault == Fault::DoesNotWait && broken.promise == GROWS {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The same batches give the same results whatever the order of tasks, of arrival, and their number.
+//! The same batches give the same results in any order of tasks and of arrival, and for any number of tasks.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ proptest! {
 
     #[test]
     fn number_of_tasks_changes_only_the_order_of_rows(input in intervals(row(), 4)) {
-        // Means of other parts of the rows are rounded in another way.
+        // Means over other splits of the rows are rounded differently.
         let fixed = |(name, _, _): &Outcome| !name.contains("variances");
         // Halves add exactly in any order.
         let input: Vec<Interval<Row>> = input.iter().map(|blocks| {

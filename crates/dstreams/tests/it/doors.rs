@@ -1,4 +1,4 @@
-//! Where records come in: names and addresses at the start of a program, and what a start that fails leaves behind.
+//! Stream names and addresses at the start of a program, and the cleanup of a failed start.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use dstreams::{Clients, DStream, Error, Generator, Result, Running, StreamContex
 
 use crate::program::{INTERVAL, block_on};
 
-/// An address of this machine that only its test uses: a host of its own, with a port that is free.
+/// An address of this machine that only its test uses: a host of its own, with a free port.
 fn address(host: u8) -> String {
     let listener = TcpListener::bind(format!("127.0.0.{host}:0")).unwrap();
     listener.local_addr().unwrap().to_string()
@@ -29,7 +29,7 @@ const MAKERS: [Make; 4] = [
 ];
 
 #[test]
-fn two_streams_of_one_name_are_refused_and_both_are_named() {
+fn two_streams_of_one_name_are_refused() {
     block_on(async {
         for first in MAKERS {
             for second in MAKERS {
@@ -57,7 +57,7 @@ fn two_streams_of_one_name_are_refused_and_both_are_named() {
     });
 }
 
-/// A directory that is not there, and goes when its test ends.
+/// A directory that does not exist; removed on drop.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -75,7 +75,7 @@ impl Drop for Dir {
 }
 
 #[test]
-fn a_start_that_fails_half_way_closes_what_it_has_opened() {
+fn a_failed_start_closes_everything_it_opened() {
     let dir = Dir::new("half-started");
     let (text, clients) = (address(71), address(72));
     let taken = TcpListener::bind("127.0.0.73:0").unwrap();
@@ -100,7 +100,7 @@ fn a_start_that_fails_half_way_closes_what_it_has_opened() {
         for kept in [false, true, true] {
             let error = error(program(kept).start().await).to_string();
             assert!(error.contains(&last) && error.contains("in use"), "{error}");
-            // At once: nothing is left that closes later.
+            // At once: nothing closes later.
             for address in [&text, &clients] {
                 TcpListener::bind(address).unwrap();
             }
@@ -115,7 +115,7 @@ fn a_start_that_fails_half_way_closes_what_it_has_opened() {
 }
 
 #[test]
-fn a_place_for_checkpoints_that_cannot_be_reached_is_said_at_the_start_and_holds_nothing() {
+fn an_unreachable_place_for_checkpoints_fails_the_start() {
     let dir = Dir::new("no-place");
     let text = address(74);
     block_on(async {

@@ -1,4 +1,4 @@
-//! Every duration of the library at its extremes: right, or refused with what fits.
+//! Every duration of the library at its extremes: correct, or refused with the nearest valid ones.
 
 use std::time::Duration;
 
@@ -52,9 +52,9 @@ fn windows_and_timeouts_are_refused_by_name() {
     }
 }
 
-/// Nothing leaves a window of a century, and no key's time is out.
+/// Nothing leaves a window of a century, and no key times out.
 #[test]
-fn what_is_longer_than_any_program_is_right() {
+fn durations_longer_than_any_program_work() {
     let words = |words: &[&str]| vec![words.iter().map(|w| (*w).to_owned()).collect()];
     let input = [words(&["a", "b"]), words(&[]), words(&["a"])];
     let row = |key: &str, n: i64| (key.to_owned(), n);
@@ -73,15 +73,15 @@ fn what_is_longer_than_any_program_is_right() {
     assert_eq!(crate::program::sorted(tracked), wanted);
 }
 
-/// Waits and deadlines may be as long as they like.
+/// Waits and deadlines may be of any length.
 #[test]
-fn waits_are_as_long_as_they_say() {
+fn waits_may_be_of_any_length() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.txt"), "one\n").unwrap();
     for wait in EXTREMES {
         block_on(async {
             let mut program = Program::new(small(1, 4, 4));
-            // With a pause for ever, a source looks once.
+            // With an infinite pause, a source looks once.
             let every = wait.max(Duration::from_millis(1));
             let files = Files::dir(dir.path(), Format::Text).every(every);
             program
@@ -118,9 +118,9 @@ fn waits_are_as_long_as_they_say() {
     }
 }
 
-/// A clock that is moved to the end of time stays there.
+/// A clock moved to the end of time stays there.
 #[test]
-fn clocks_end() {
+fn a_clock_at_the_end_of_time_stays_there() {
     for start in EXTREMES {
         let (manual, clock) = Clock::manual(start);
         let begun = clock.now();

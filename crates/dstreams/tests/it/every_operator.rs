@@ -1,4 +1,4 @@
-//! Every operator there is, in one program: what engines must agree on.
+//! Every operator, in one program: engines must agree on all of them.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use crate::program::text;
 
-/// What every operator below works on.
+/// The input of every operator below.
 pub type Row = (String, i64, f64);
 
 pub fn row() -> impl Strategy<Value = Row> {
@@ -26,12 +26,12 @@ pub fn row() -> impl Strategy<Value = Row> {
 pub type Outcome = (&'static str, u64, Vec<String>);
 pub type Log = Arc<Mutex<Vec<Outcome>>>;
 
-/// What was logged since the last call.
+/// The log since the last call.
 pub fn take(log: &Log) -> Vec<Outcome> {
     std::mem::take(&mut *log.lock().unwrap())
 }
 
-/// Logs what outputs get.
+/// Logs the data of outputs.
 pub struct Watch(pub Log);
 
 impl Watch {
@@ -39,7 +39,7 @@ impl Watch {
         let log = Arc::clone(&self.0);
         stream.for_each_rdd(move |rdd| {
             let partitions = rdd.partitions().iter().map(|batches| {
-                // One table, whatever the sizes of its Arrow batches.
+                // One table, regardless of the sizes of its Arrow batches.
                 pretty_format_batches(batches).unwrap().to_string()
             });
             log.lock()
@@ -49,7 +49,7 @@ impl Watch {
     }
 }
 
-/// Every operator there is.
+/// Every operator.
 pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     let dim: Vec<(i64, String)> = (-2..9).map(|n| (n, format!("dimension {n}"))).collect();
     let dim = batch_of(dim).unwrap();

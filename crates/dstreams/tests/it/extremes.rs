@@ -1,5 +1,5 @@
-//! Least and greatest floating-point numbers: one total order, in which what is not a number is the greatest; whatever
-//! the order of rows, the number of tasks, the cut into batches, and the way in which they are asked for.
+//! Least and greatest floating-point numbers: one total order, in which NaN is the greatest; for any order of rows,
+//! number of tasks, split into batches, and kind of query.
 
 use std::fmt::Debug;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::program::{Batches, INTERVAL, Interval, cases, run, small};
 
-/// As `f64::total_cmp`, but for the sign of what is not a number.
+/// As `f64::total_cmp`, but ignores the sign of NaN.
 fn order(one: &f64, other: &f64) -> std::cmp::Ordering {
     match (one.is_nan(), other.is_nan()) {
         (false, false) => one.total_cmp(other),
@@ -19,7 +19,7 @@ fn order(one: &f64, other: &f64) -> std::cmp::Ordering {
     }
 }
 
-/// A number as text: equal for equal bits, and for all that are no numbers.
+/// A number as text: equal for equal bits, and for all NaNs.
 fn text(n: f64) -> String {
     format!("{n:?}")
 }
@@ -41,8 +41,8 @@ fn number() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// Of each key, its least and greatest value so far as text, by all ways of asking that hold values over all batches;
-/// by `within` a batch otherwise.
+/// For each key, its least and greatest value so far as text, from all queries that accumulate over batches; with
+/// `within`, inside a batch.
 type Found = Vec<(String, String, String)>;
 
 fn last<R>(batches: Batches<R>, text: impl Fn(R) -> (String, String, String)) -> Found {
@@ -52,7 +52,7 @@ fn last<R>(batches: Batches<R>, text: impl Fn(R) -> (String, String, String)) ->
     rows
 }
 
-/// All ways of asking; those within a batch where there is one.
+/// All kinds of queries; those within a batch where there is one.
 fn found<N>(threads: usize, input: &[Interval<(String, N)>]) -> Vec<(&'static str, Found)>
 where
     N: Number + Record + Clone + Debug + Into<f64>,
@@ -102,7 +102,7 @@ where
     });
     all.push(("transform", last(frame, flat)));
     let over = run(&config, input, |_, rows: &DStream<(String, N)>| {
-        // No `distinct`: to group by a number takes its sign off a zero.
+        // No `distinct`: grouping by a number removes the sign of a zero.
         let query = "select key, least, greatest from (select key, \
             row_number() over (partition by key order by value) as place, \
             min(value) over (partition by key order by value rows between unbounded preceding \
@@ -114,7 +114,7 @@ where
         (key, text(a.unwrap().into()), text(b.unwrap().into()))
     };
     all.push(("sql over", last(over, some)));
-    // Without a group: of one key.
+    // Without a group: for one key.
     let single = run(&config, input, |_, rows: &DStream<(String, N)>| {
         let query = "select 'a' as a, min(value), max(value) from this where key = 'a' \
             union all select 'b' as a, min(value), max(value) from this where key = 'b'";
@@ -155,7 +155,7 @@ fn check(rows: &[(String, f64)], cuts: &[usize]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// One block in each batch of so many rows.
+/// Batches of one block each with so many rows.
 fn cut<T: Clone>(rows: &[T], cuts: &[usize]) -> Vec<Interval<T>> {
     let mut rest = rows;
     let mut batches = Vec::new();
@@ -171,7 +171,7 @@ proptest! {
     #![proptest_config(cases(5))]
 
     #[test]
-    fn of_any_numbers_in_any_order(
+    fn extremes_of_any_numbers_in_any_order(
         rows in prop::collection::vec((proptest::sample::select(vec!["a".to_owned(), "b".to_owned()]), number()), 1..12),
         first in 0..6usize,
     ) {

@@ -1,4 +1,4 @@
-//! Names of files and what is behind them: on their way, written on, renamed, linked, given again, no text.
+//! File names and their files: temporary, appended to, renamed, linked, reused, not UTF-8.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -31,9 +31,9 @@ fn is_told(dead: &[DeadLetter], file: &str, words: &[&str]) {
     }
 }
 
-/// Half a line is a record then, which nobody can know; but the rest is never lost in silence.
+/// Half a line then becomes a record, which cannot be detected; but the rest is never lost silently.
 #[test]
-fn a_file_that_is_written_on_is_told_and_an_empty_one_is_waited_for() {
+fn a_file_appended_to_is_reported_and_an_empty_one_is_waited_for() {
     block_on(async {
         let dir = Dir::new();
         put(&dir, "slow", "one\nth");
@@ -51,14 +51,14 @@ fn a_file_that_is_written_on_is_told_and_an_empty_one_is_waited_for() {
             "rename it",
         ];
         is_told(&dead, "/slow", &words);
-        // Its name and number stay.
+        // Its name and inode stay.
         fs::write(dir.0.join("late"), "x\n").unwrap();
         assert_eq!(reader.receive(1, 0).await, (vec!["x".to_owned()], vec![]));
     });
 }
 
 #[test]
-fn files_on_their_way_are_read_when_they_have_their_names() {
+fn temporary_files_are_read_once_renamed() {
     block_on(async {
         let dir = Dir::new();
         let mut reader = Reader::<String>::start(small(2, 4, 3), texts(&dir)).await;
@@ -93,7 +93,7 @@ fn files_on_their_way_are_read_when_they_have_their_names() {
 }
 
 #[test]
-fn a_program_says_itself_which_files_it_wants() {
+fn a_program_may_select_its_files() {
     let dir = Dir::new();
     fs::create_dir_all(dir.0.join("b/_c")).unwrap();
     for name in [
@@ -116,9 +116,9 @@ fn a_program_says_itself_which_files_it_wants() {
     );
 }
 
-/// As logs are rotated: by a rename and a file of the name that was.
+/// As in log rotation: a rename and a new file of the old name.
 #[test]
-fn a_renamed_file_is_not_read_again_and_another_of_its_name_is_told() {
+fn a_renamed_file_is_not_read_again_and_a_reused_name_is_reported() {
     block_on(async {
         let dir = Dir::new();
         put(&dir, "app.log", "1\n2\n");
@@ -136,7 +136,7 @@ fn a_renamed_file_is_not_read_again_and_another_of_its_name_is_told() {
             "/app.log",
             &["a file of this name was read before", "a name of its own"],
         );
-        // Who has the file open writes on.
+        // The process with the open file appends.
         let log = File::options().append(true).open(dir.0.join("app.log.1"));
         log.unwrap().write_all(b"3\n").unwrap();
         let (found, dead) = reader.receive(0, 1).await;
@@ -145,9 +145,9 @@ fn a_renamed_file_is_not_read_again_and_another_of_its_name_is_told() {
     });
 }
 
-/// Names that look the same as text are told apart by their bytes, and each is told.
+/// Names that look the same as text are told apart by their bytes, and each is reported.
 #[test]
-fn a_name_that_is_no_text_is_a_dead_letter() {
+fn a_name_that_is_not_utf8_is_a_dead_letter() {
     let dir = Dir::new();
     for name in [b"caf\xe9.txt", b"caf\xe8.txt"] {
         fs::write(dir.0.join(OsStr::from_bytes(name)), "lost\n").unwrap();

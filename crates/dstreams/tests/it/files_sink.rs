@@ -24,7 +24,7 @@ pub const FORMATS: &[Format] = &[
     Format::Parquet,
 ];
 
-/// A directory that goes with the test.
+/// A directory, removed on drop.
 pub struct Dir(pub PathBuf);
 
 impl Dir {
@@ -54,7 +54,7 @@ pub fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// The records of a file, by the readers of Arrow.
+/// The records of a file, read by Arrow's readers.
 fn records<T: Record>(path: &Path, format: Format) -> Vec<T> {
     let file = File::open(path).unwrap();
     let batches: Vec<RecordBatch> = match format {
@@ -160,7 +160,7 @@ fn a_batch_whose_target_cannot_be_written_stops_the_context() {
         for part in ["4 attempt(s)", "`write_files`", "/words", "choose a path"] {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
-        // Typed to the end.
+        // The cause keeps its type.
         let Error::Batch { cause, .. } = error else {
             panic!()
         };
@@ -173,7 +173,7 @@ fn a_batch_whose_target_cannot_be_written_stops_the_context() {
 }
 
 #[test]
-fn columns_that_have_no_place_are_refused_when_the_program_is_described() {
+fn unsupported_columns_are_refused_when_the_graph_is_built() {
     let mut program = Program::new(small(1, 1, 1));
     let (_, lists) = program.ctx.queue::<(String, Vec<i64>)>("lists");
     let error = lists
@@ -187,7 +187,7 @@ fn columns_that_have_no_place_are_refused_when_the_program_is_described() {
     lists.write_files("/nowhere", Format::JsonLines).unwrap();
 }
 
-/// What a sink does wrong.
+/// A fault of a sink.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
@@ -323,7 +323,7 @@ impl Sink for Model {
 }
 
 #[test]
-fn the_contract_finds_what_a_sink_does_wrong() {
+fn the_contract_finds_the_faults_of_a_sink() {
     let check = |fault| {
         let world = Arc::new(Mutex::new(World::default()));
         let make = async || Model::open(&world, fault);

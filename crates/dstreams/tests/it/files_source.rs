@@ -1,4 +1,4 @@
-//! Files as a source: every format as Arrow's own writers write it, bad lines, files that come and go.
+//! Files as a source: every format as written by Arrow's own writers, bad lines, files that come and go.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct Row {
     pub flag: bool,
 }
 
-/// Writes a file with Arrow's own writers, under a name that is passed over, and renames it.
+/// Writes a file with Arrow's own writers, under an ignored name, and renames it.
 pub fn write(path: &Path, format: Format, rows: &[RecordBatch]) {
     let hidden = path.with_file_name(".hidden");
     let file = File::create(&hidden).unwrap();
@@ -64,7 +64,7 @@ pub fn write_groups(path: &Path, of: usize, rows: &RecordBatch) {
     writer.close().unwrap();
 }
 
-/// Told how many sources ended by themselves.
+/// Counts sources that ended by themselves.
 #[derive(Clone, Default)]
 struct Ends(Arc<AtomicUsize>);
 
@@ -99,7 +99,7 @@ impl<T: Record> Reader<T> {
         }
     }
 
-    /// What there is until its source ends.
+    /// All records until its source ends.
     pub async fn all(mut self) -> (Vec<T>, Vec<DeadLetter>) {
         let (mut all, mut dead) = (Vec::new(), Vec::new());
         let ended = async {
@@ -131,7 +131,7 @@ impl<T: Record> Reader<T> {
     }
 }
 
-/// What a program over all there is finds.
+/// The findings of a program over all files.
 pub fn read_all<T: Record>(config: Config, files: Files) -> (Vec<T>, Vec<DeadLetter>) {
     block_on(async {
         let reader = Reader::<T>::start(config, files.once()).await;
@@ -154,7 +154,7 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn every_format_brings_the_rows_that_were_written(
+    fn every_format_gives_the_written_rows(
         files in prop::collection::vec(prop::collection::vec(row(), 1..12), 1..4),
         piece in 1..200usize,
     ) {
@@ -179,7 +179,7 @@ proptest! {
     }
 }
 
-/// Writes a text file under a name that is passed over, and renames it.
+/// Writes a text file under an ignored name, and renames it.
 pub fn put(dir: &Dir, name: &str, text: impl AsRef<[u8]>) {
     fs::write(dir.0.join("_hidden"), text).unwrap();
     fs::rename(dir.0.join("_hidden"), dir.0.join(name)).unwrap();
@@ -200,7 +200,7 @@ fn reasons(dead: &[DeadLetter]) -> Vec<(String, String, String)> {
     letters.collect()
 }
 
-/// The dead letters are of these lines, with reasons that have these words, and these bytes.
+/// The dead letters are those of these lines, with reasons containing these words, and these bytes.
 #[track_caller]
 fn are(dead: &[DeadLetter], wanted: &[(&str, u64, &str, &str)]) {
     let found = reasons(dead);
@@ -319,7 +319,7 @@ fn bad_lines_of_text_are_dead_letters_and_their_neighbours_are_kept() {
 
 #[cfg(feature = "parquet")]
 #[test]
-fn parquet_that_does_not_fit_is_a_dead_letter() {
+fn mismatched_parquet_is_a_dead_letter() {
     let dir = Dir::new();
     let rows = [("a", Some(1i64)), ("b", None), ("c", Some(3))];
     let rows = rows.map(|(key, value)| (key.to_owned(), value));
@@ -373,7 +373,7 @@ fn files_are_read_once_as_they_appear() {
         fs::write(dir.0.join("c.tmp"), "whole\n").unwrap();
         fs::rename(dir.0.join("c.tmp"), dir.0.join("c")).unwrap();
         assert_eq!(reader.receive(1, 0).await.0, ["whole"]);
-        // The directory goes, and comes again.
+        // The directory is removed and created again.
         fs::remove_dir_all(&dir.0).unwrap();
         fs::create_dir(&dir.0).unwrap();
         fs::create_dir(dir.0.join("_d")).unwrap();
@@ -392,7 +392,7 @@ fn files_are_read_once_as_they_appear() {
     });
 }
 
-/// So much text that it does not fit in memory: the source waits until batches have taken some.
+/// Text larger than memory: the source waits until batches have taken some.
 pub fn large(lines: usize) -> String {
     (0..lines)
         .map(|n| format!("{n} {}\n", "x".repeat(90)))
@@ -406,7 +406,7 @@ pub fn tight() -> Config {
 }
 
 #[test]
-fn a_stop_ends_it_while_it_waits_for_memory_or_for_files() {
+fn a_stop_ends_a_source_that_waits_for_memory_or_files() {
     block_on(async {
         for lines in [5000, 0] {
             let dir = Dir::new();
@@ -419,7 +419,7 @@ fn a_stop_ends_it_while_it_waits_for_memory_or_for_files() {
             soon("the stop", reader.live.running.stop()).await.unwrap();
             let mut all = Vec::new();
             take(&mut reader.records, &mut all);
-            // What was pushed is there, from the beginning and in order.
+            // Pushed records are complete, from the beginning and in order.
             let wanted = large(lines);
             assert!(
                 all.iter()
@@ -436,7 +436,7 @@ fn a_stop_ends_it_while_it_waits_for_memory_or_for_files() {
 }
 
 #[test]
-fn what_a_sink_writes_is_read_while_it_is_written() {
+fn the_output_of_a_sink_is_read_while_it_is_written() {
     for &format in FORMATS {
         let dir = Dir::new();
         block_on(async {
@@ -464,7 +464,7 @@ fn what_a_sink_writes_is_read_while_it_is_written() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused() {
+fn unreadable_sources_are_refused() {
     let mut program = Program::new(small(1, 1, 1));
     let ctx = &mut program.ctx;
     let error = ctx

@@ -19,8 +19,8 @@ use crate::program::{Program, block_on, small, soon, until};
 use crate::receive_tcp::take;
 use crate::watched::{Answer, Asked, Watched, delete, put};
 
-/// Bytes of text that are fetched at once.
-const AHEAD: usize = 4 << 20;
+/// Bytes of text fetched per request.
+const FETCH_BYTES: usize = 4 << 20;
 
 /// All files below a directory, by their paths below it.
 fn walk(dir: &Path, below: &str, found: &mut Vec<(String, PathBuf)>) {
@@ -34,8 +34,8 @@ fn walk(dir: &Path, below: &str, found: &mut Vec<(String, PathBuf)>) {
     }
 }
 
-/// An object store reads the bytes of the directory as the directory is read; returns how many records and dead
-/// letters there are.
+/// An object store with the directory's bytes gives the same records; returns the numbers of records and dead
+/// letters.
 #[track_caller]
 fn is_read_the_same<T: Record + PartialEq + Debug>(dir: &Dir, format: Format) -> (usize, usize) {
     let objects = Arc::new(InMemory::new());
@@ -106,7 +106,7 @@ fn every_format_is_read_as_from_a_directory() {
     assert_eq!((records, dead), (5, 2));
 }
 
-/// Pushes all there is of objects below `in/`, which are given and watched by `told`.
+/// All records of the objects below `in/`, which are provided and watched by `told`.
 fn all_of<T: Record>(store: &Arc<Watched>, format: Format) -> (Vec<T>, Vec<DeadLetter>) {
     read_all(small(2, 4, 3), files(store, format))
 }
@@ -129,12 +129,12 @@ fn are(dead: &[DeadLetter], wanted: &[(&str, &[&str])]) {
     }
 }
 
-/// Text of some more than two ranges.
+/// Text of a little more than two ranges.
 fn long() -> String {
     large(100_000)
 }
 
-/// The ranges that were asked for of an object.
+/// The requested ranges of an object.
 fn ranges(store: &Watched, name: &str) -> Vec<std::ops::Range<u64>> {
     let asked = store.asked().into_iter();
     let ranges = asked.filter_map(|asked| match asked {
@@ -151,7 +151,7 @@ fn text_is_fetched_range_by_range() {
     put(&store.objects, "in/a", text.clone());
     let (found, dead) = all_of::<String>(&store, Format::Text);
     assert!(dead.is_empty() && text.lines().eq(found.iter().map(String::as_str)));
-    let (ahead, end) = (AHEAD as u64, text.len() as u64);
+    let (ahead, end) = (FETCH_BYTES as u64, text.len() as u64);
     let wanted = [0..ahead, ahead..2 * ahead, 2 * ahead..end];
     assert_eq!(ranges(&store, "in/a"), wanted);
 }
@@ -218,7 +218,7 @@ fn a_listing_that_fails_ends_a_source_that_reads_once() {
 }
 
 #[test]
-fn objects_that_go_or_cannot_be_read_are_dead_letters() {
+fn deleted_or_unreadable_objects_are_dead_letters() {
     let text = long();
     let store = Watched::new(|asked, objects| match asked {
         Asked::Head(name) if name == "in/a" => {
@@ -239,7 +239,7 @@ fn objects_that_go_or_cannot_be_read_are_dead_letters() {
         put(&store.objects, name, text.clone());
     }
     let (found, dead) = all_of::<String>(&store, Format::Text);
-    let whole = text[..AHEAD].lines().count() - 1;
+    let whole = text[..FETCH_BYTES].lines().count() - 1;
     let whole: Vec<_> = text.lines().take(whole).collect();
     let wanted = [&["in/a"], &whole[..], &whole, &["in/e"]].concat();
     assert_eq!(found.len(), wanted.len());
@@ -254,11 +254,11 @@ fn objects_that_go_or_cannot_be_read_are_dead_letters() {
     );
 }
 
-/// Nothing of the second version comes: half a line of the first and half of the second would be a record.
+/// No part of the second version: half a line of each would make a false record.
 #[test]
 fn an_object_that_is_overwritten_while_it_is_read_is_given_up() {
     let text = long();
-    let whole = text[..AHEAD].lines().count() - 1;
+    let whole = text[..FETCH_BYTES].lines().count() - 1;
     for (tags, other) in [(true, text.len()), (false, text.len() + 1)] {
         let store = Watched::with_tags(tags, move |asked, objects| {
             match asked {
@@ -315,7 +315,7 @@ fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
 }
 
 #[test]
-fn a_url_that_names_no_place_fails_the_start() {
+fn an_invalid_url_fails_the_start() {
     for wrong in ["nowhere", "gopher://host/path", "file:///%ff"] {
         let mut program = Program::new(small(1, 1, 1));
         let files = Files::url(wrong, Format::Text);
@@ -330,13 +330,13 @@ fn a_url_that_names_no_place_fails_the_start() {
     }
 }
 
-/// A program that is ended in the middle of an object goes on at the next line.
+/// A program that ends in the middle of an object resumes at the next line.
 #[test]
-fn a_restart_goes_on_in_the_middle_of_an_object() {
+fn a_restart_resumes_in_the_middle_of_an_object() {
     let state = Dir::new();
     let text = long();
     let mut bytes = text.clone().into_bytes();
-    // Lines that are none, in the first range and in the second.
+    // Invalid lines, in the first range and in the second.
     let bad_lines = [101, 70_001];
     for line in bad_lines {
         bytes[text.find(&format!("\n{} ", line - 1)).unwrap() + 1] = 0xff;
@@ -349,7 +349,7 @@ fn a_restart_goes_on_in_the_middle_of_an_object() {
     let mut lives = Vec::new();
     for ranges_given in [1, 2, 3u64] {
         let store = Watched::new(move |asked, _| match asked {
-            Asked::Get(_, range) if range.start >= ranges_given * AHEAD as u64 => Answer::Never,
+            Asked::Get(_, range) if range.start >= ranges_given * FETCH_BYTES as u64 => Answer::Never,
             _ => Answer::Give,
         });
         put(&store.objects, "in/a", bytes.clone());
@@ -405,7 +405,7 @@ mod parquet {
 
     type Four = (String, i64, String, f64);
 
-    /// Texts that no encoding makes small, and their numbers.
+    /// Incompressible texts, and their numbers.
     fn rows(rows: i64) -> Vec<Four> {
         let text = |n: i64, of: i64| {
             (0..6)
@@ -423,7 +423,7 @@ mod parquet {
         fs::read(path).unwrap()
     }
 
-    /// Memory has a bound, and nothing is fetched twice to speak of.
+    /// Memory is bounded, and almost nothing is fetched twice.
     #[test]
     fn columns_are_fetched_range_by_range() {
         let store = Watched::new(|_, _| Answer::Give);
@@ -443,7 +443,7 @@ mod parquet {
         assert!(ranges.len() < 24, "{ranges:?}");
     }
 
-    /// Of small ones all is fetched at once.
+    /// A small object is fetched whole.
     #[test]
     fn a_small_object_is_one_request() {
         let store = Watched::new(|_, _| Answer::Give);
@@ -479,9 +479,9 @@ mod parquet {
         assert_eq!(ranges(&store, "in/a").len(), 5);
     }
 
-    /// A store that fails is not damage: no row is given up for good, and a restart reads on.
+    /// A failing store is not damage: no row is given up for good, and a restart reads on.
     #[test]
-    fn a_store_that_fails_costs_no_row_group() {
+    fn a_failing_store_costs_no_row_group() {
         let rows = rows(30_000);
         for failing in [1, 2, 5] {
             let mut gets = 0;

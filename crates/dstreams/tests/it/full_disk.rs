@@ -14,7 +14,7 @@ use crate::files_sink::{Dir, names};
 use crate::program::{Live, Program, block_on, small, soon};
 use crate::restart::Disk;
 
-/// Takes all room there is on a file system; gives it back when dropped.
+/// Fills a file system; frees the space on drop.
 struct Filler(std::path::PathBuf);
 
 impl Filler {
@@ -32,7 +32,7 @@ impl Drop for Filler {
     }
 }
 
-/// A program of words that is kept in `dir`, from process to process.
+/// A program of words, stored in `dir` across processes.
 struct Words<'a> {
     dir: &'a Path,
     intervals: u32,
@@ -67,10 +67,10 @@ async fn counts(live: &Live) -> BTreeMap<String, i64> {
         .collect()
 }
 
-/// The program goes on with its journal, which keeps what the checkpoint would have; the checkpoint is written
-/// when there is room. A process that ends meanwhile has lost nothing.
+/// The program continues with its journal, which keeps the data of the missing checkpoint; the checkpoint is
+/// written when there is room. A process that ends meanwhile has lost nothing.
 #[test]
-fn a_full_disk_under_checkpoints_is_waited_out() {
+fn checkpoints_resume_after_a_full_disk() {
     let (dir, place) = (Dir::new(), Dir::new());
     let Some(disk) = Disk::mount(&place.0) else {
         return println!("skipped: this user may not mount a file system");
@@ -140,7 +140,7 @@ fn a_full_disk_under_checkpoints_is_waited_out() {
     });
 }
 
-/// The batch is tried again, then the program ends and says where there is no room; with room, the next process
+/// The batch is retried, then the program ends with an error naming the full place; with room, the next process
 /// writes each batch once.
 #[test]
 fn a_full_disk_under_a_file_sink_ends_the_program_and_loses_nothing() {
@@ -209,7 +209,7 @@ fn a_full_disk_under_a_file_sink_ends_the_program_and_loses_nothing() {
     }
 }
 
-/// Whoever waits for an acknowledgement hears that there will be none, the program ends, and its port is free.
+/// A waiting client learns that there will be no acknowledgement, the program ends, and its port is free.
 #[test]
 fn a_full_disk_under_the_journal_ends_every_wait() {
     let place = Dir::new();

@@ -1,4 +1,4 @@
-//! What cannot work is refused when the graph is built, and what is shared is computed once.
+//! Invalid graphs are refused when built, and shared nodes are computed once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::program::{INTERVAL, Program, block_on, small};
 
 type Pair = (String, i64);
 
-/// A record with everything an aggregate could be asked for.
+/// A record with columns for every aggregate.
 #[derive(Record, Debug, Clone)]
 struct Sale {
     shop: String,
@@ -46,7 +46,7 @@ fn refused<T>(operator: &str, result: Result<T>, parts: &[&str]) {
 }
 
 #[test]
-fn results_of_queries_must_have_the_columns_of_the_record() {
+fn query_results_must_have_the_columns_of_the_record() {
     let pairs = pairs();
     refused(
         "sql",
@@ -112,7 +112,7 @@ fn results_of_queries_must_have_the_columns_of_the_record() {
 }
 
 #[test]
-fn functions_that_change_from_run_to_run_are_refused() {
+fn nondeterministic_functions_are_refused() {
     let pairs = pairs();
     for call in [
         "now()",
@@ -137,7 +137,7 @@ fn functions_that_change_from_run_to_run_are_refused() {
 }
 
 #[test]
-fn columns_of_aggregates_must_be_there_of_that_type_without_nulls() {
+fn aggregated_columns_must_exist_with_the_type_and_without_nulls() {
     let mut ctx = context();
     let (_, sales) = ctx.queue::<Sale>("sales");
     let by_shop = sales.key_by_into::<String>(|sale, key| key.push(sale.shop));
@@ -173,7 +173,7 @@ fn columns_of_aggregates_must_be_there_of_that_type_without_nulls() {
 }
 
 #[test]
-fn windows_are_multiples_and_the_message_names_the_nearest() {
+fn windows_must_be_multiples_and_the_message_names_the_nearest() {
     let keyed = pairs().by_key();
     let ms = Duration::from_millis;
     let window = |len, slide| keyed.window_agg(ms(len), ms(slide), count());
@@ -285,7 +285,7 @@ fn sources_must_have_the_columns_of_their_records() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused_by_name() {
+fn invalid_settings_are_refused_by_name() {
     let check = |setting: &str, change: fn(&mut Config)| {
         let mut config = Config::new(INTERVAL);
         change(&mut config);
@@ -312,7 +312,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
 }
 
 #[test]
-fn what_several_read_is_computed_once() {
+fn a_stream_with_several_readers_is_computed_once() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     block_on(async {

@@ -1,4 +1,4 @@
-//! What a program keeps in its directory: looked at, in another place, of another program.
+//! A program's directory: inspected, moved, used by another program.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use dstreams::{BatchTime, Queue, StreamContext};
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 use crate::watched::{Answer, Asked, Watched};
 
-/// The newest file whose name begins like that.
+/// The newest file with this prefix.
 fn file_of(dir: &Path, prefix: &str) -> PathBuf {
     let files = std::fs::read_dir(dir)
         .unwrap()
@@ -27,7 +27,7 @@ fn file_of(dir: &Path, prefix: &str) -> PathBuf {
     files.filter(of).max().unwrap()
 }
 
-/// Changes a bit in the middle of a file, or changes it back.
+/// Flips a bit in the middle of a file, or flips it back.
 fn flip(file: &Path) {
     let mut bytes = std::fs::read(file).unwrap();
     let middle = bytes.len() / 2;
@@ -35,7 +35,7 @@ fn flip(file: &Path) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// An empty directory, and how many intervals its program has run.
+/// An empty directory, and the number of intervals its program has run.
 struct Dir(PathBuf, Cell<u32>);
 
 impl Dir {
@@ -52,7 +52,7 @@ impl Drop for Dir {
     }
 }
 
-/// What a program leaves in its directory can be looked at without it, and damage to it is named.
+/// A program's directory can be inspected without it, and damage is named.
 #[test]
 fn the_directory_of_a_program_can_be_inspected() {
     let Dir(dir, _) = &Dir::new("inspect");
@@ -74,7 +74,7 @@ fn the_directory_of_a_program_can_be_inspected() {
         }
         let lineage = live.running.lineage().unwrap();
         let batches = |from: u64| (from..=300).step_by(100).map(BatchTime).collect::<Vec<_>>();
-        // The checkpoint of the second batch is there, or is being written.
+        // The checkpoint of the second batch is complete, or is being written.
         let after = lineage.checkpoint.map_or(100, |batch| batch.0 + 100);
         let known: Vec<_> = lineage.batches.keys().copied().collect();
         assert_eq!(known, batches(after), "{lineage}");
@@ -118,7 +118,7 @@ fn the_directory_of_a_program_can_be_inspected() {
     }
 }
 
-/// Each kind of file, with bits that are flipped, ends that are zeros or cut off, and bytes that are there twice.
+/// Each kind of file, with flipped bits, zeroed or truncated ends, and repeated bytes.
 #[test]
 fn damage_to_a_directory_is_named_or_harmless() {
     let Dir(dir, _) = &Dir::new("damaged");
@@ -157,7 +157,7 @@ fn damage_to_a_directory_is_named_or_harmless() {
             }
             std::fs::write(&path, &changed).unwrap();
             match dstreams::inspect(dir) {
-                // An end of a journal that was cut off looks as if it had not been synced.
+                // A truncated journal looks as if its end had not been synced.
                 Ok(found) if kind == "journal-" => {
                     assert_eq!(found.checkpoint, whole.checkpoint);
                     assert!(found.journal.cut.len() <= whole.journal.cut.len());
@@ -176,7 +176,7 @@ fn damage_to_a_directory_is_named_or_harmless() {
     }
 }
 
-/// A directory is of one program, and of one process at a time; both refusals say what to do.
+/// A directory belongs to one program, and to one process at a time; both refusals say what to do.
 #[test]
 fn a_directory_of_another_program_or_process_is_refused() {
     let Dir(dir, _) = &Dir::new("refused");
@@ -216,7 +216,7 @@ fn a_directory_of_another_program_or_process_is_refused() {
     });
 }
 
-/// Running counts and sums of numbered words, kept in `dir`.
+/// Running counts and sums of numbered words, stored in `dir`.
 struct Kept<'a> {
     dir: &'a Dir,
     program: Program,
@@ -296,9 +296,9 @@ fn counted(of: &[(&str, i64)]) -> Vec<(String, i64)> {
         .collect()
 }
 
-/// What fits is kept, what is new begins empty, and what has no place is refused until it is dropped or renamed.
+/// Matching state stays, new state begins empty, and unused state is refused until it is dropped or renamed.
 #[test]
-fn a_changed_program_keeps_the_state_that_fits() {
+fn a_changed_program_keeps_matching_state() {
     let dir = Dir::new("changed");
     block_on(async {
         let found = Kept::new(&dir, "counts", false, |_| ()).run("a", 2).await;
@@ -369,7 +369,7 @@ fn checkpoints_may_be_in_an_object_store() {
             .collect();
         assert_eq!(manifests.len(), 1, "{objects:?}");
 
-        // Another program has written the next one there: ours is not, and the program goes on with its journal.
+        // Another program has written the next one there: ours is not, and the program continues with its journal.
         let live = Kept::new(&dir, "counts", false, to_store);
         let (mut running, words) = (live.program.start().await, live.words);
         let newest = manifests[0].rsplit_once('-').unwrap().1;
@@ -394,9 +394,9 @@ fn checkpoints_may_be_in_an_object_store() {
     });
 }
 
-/// A checkpoint that is there, though the store said that it failed, is followed by the next ones.
+/// A checkpoint that is complete, though the store reported a failure, is followed by the next ones.
 #[test]
-fn a_checkpoint_that_was_said_to_have_failed_is_followed() {
+fn a_checkpoint_reported_as_failed_is_followed_by_others() {
     let dir = Dir::new("doubtful");
     let second = |name: &str| name.contains("manifest-") && name.ends_with("0002");
     let store = Watched::new(move |asked, _| match asked {
@@ -437,7 +437,7 @@ async fn names(store: &InMemory) -> Vec<String> {
     objects.map(|object| object.location.to_string()).collect()
 }
 
-/// The URL of a place, and one of none.
+/// A valid URL, and an invalid one.
 #[test]
 fn a_url_names_the_place_of_checkpoints() {
     let (dir, place) = (Dir::new("url"), Dir::new("url-place"));
@@ -456,9 +456,9 @@ fn a_url_names_the_place_of_checkpoints() {
     });
 }
 
-/// The directory of a program that runs is removed: it ends, and acknowledges nothing more.
+/// The directory of a running program is removed: the program ends, and acknowledges nothing more.
 #[test]
-fn a_program_whose_directory_is_taken_away_ends() {
+fn a_program_ends_when_its_directory_is_removed() {
     let dir = Dir::new("taken-away");
     block_on(async {
         let live = Kept::new(&dir, "counts", false, |_| ());
@@ -485,7 +485,7 @@ fn a_program_whose_directory_is_taken_away_ends() {
         };
         assert!(ended.contains(dir.0.to_str().unwrap()), "{ended}");
         drop(running);
-        // Put back, it goes on with what was acknowledged.
+        // Put back, the program resumes with what was acknowledged.
         let _ = std::fs::remove_dir_all(&dir.0);
         std::fs::rename(&moved, &dir.0).unwrap();
         dir.1.set(dir.1.get() + 2);
@@ -494,9 +494,9 @@ fn a_program_whose_directory_is_taken_away_ends() {
     });
 }
 
-/// Checkpoints that fail again and again are not only in the log.
+/// Repeated failures of checkpoints are also in the status.
 #[test]
-fn checkpoints_that_fail_are_in_the_status() {
+fn failed_checkpoints_are_in_the_status() {
     let dir = Dir::new("failing");
     let failing = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let fails = Arc::clone(&failing);
@@ -533,9 +533,9 @@ fn checkpoints_that_fail_are_in_the_status() {
     });
 }
 
-/// What else is in a place is none of a program's business: files of other names, and places below.
+/// A program ignores other files of a place, and subdirectories.
 #[test]
-fn a_place_may_have_other_files_and_places_in_it() {
+fn a_place_may_have_other_files_and_subdirectories() {
     let (dir, inner) = (Dir::new("outer"), Dir::new("inner"));
     let others = [
         "state-of-the-nation.txt",

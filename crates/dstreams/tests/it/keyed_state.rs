@@ -39,7 +39,7 @@ fn tracking() -> Track<String, i64, Seen> {
     track.timeout(INTERVAL * TIMEOUT as u32)
 }
 
-/// What `tracking` holds after each interval, and what it changed: one event after the other.
+/// The contents of `tracking` after each interval, and its changes: one event after the other.
 fn by_hand(input: &[Interval<Event>]) -> Vec<(BTreeMap<String, Seen>, BTreeMap<String, Seen>)> {
     let mut held: BTreeMap<String, (Seen, u64)> = BTreeMap::new();
     let mut batches = Vec::new();
@@ -75,7 +75,7 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn tracked_states_are_those_of_a_map(config in settings(), input in intervals(event(), 12)) {
+    fn tracked_states_equal_a_map(config in settings(), input in intervals(event(), 12)) {
         let wanted = by_hand(&input);
         let all = run(&config, &input, |_, events| {
             events.by_key().track("seen", tracking()).unwrap().all().pairs()
@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn running_aggregates_are_those_of_all_batches(config in settings(), input in intervals(event(), 8)) {
+    fn running_aggregates_cover_all_batches(config in settings(), input in intervals(event(), 8)) {
         let found = run(&config, &input, |_, events| {
             let running = events.by_key().running_agg("totals", (count(), sum::<i64>(), (min::<i64>(), max::<i64>())));
             running.unwrap().all().pairs()
@@ -108,7 +108,7 @@ proptest! {
     }
 }
 
-/// Both readers of a state at once, beside each other.
+/// Both readers of a state, side by side.
 #[test]
 fn changes_and_the_whole_state_are_read_together() {
     block_on(async {
@@ -169,7 +169,7 @@ fn states_have_names_of_their_own_and_timeouts_are_multiples() {
     assert!(uneven.contains("100 ms and 200 ms"), "{uneven}");
 }
 
-/// What is asked while the program runs is of one batch, whatever happens meanwhile.
+/// A query during the run sees one batch, whatever happens meanwhile.
 #[test]
 fn states_can_be_asked_while_the_program_runs() {
     block_on(async {
@@ -198,7 +198,7 @@ fn states_can_be_asked_while_the_program_runs() {
                 .await
                 .unwrap();
             live.batch().await;
-            // One state counts all words, the other is asked in the same breath: they are of one batch.
+            // One state counts all words, the other is queried with it: both are of one batch.
             let query =
                 "select (select sum(value) from counts) as n, (select count(*) from means) as k";
             sums.push(

@@ -1,5 +1,5 @@
-//! A program whose outputs are files, a file for each batch, and a check of all it put out: what is common to tests
-//! that kill it, in one process or on a cluster.
+//! A program whose outputs are files, one for each batch, and a check of all its outputs: shared by tests that kill
+//! it, in one process or on a cluster.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub const INTERVAL: Duration = Duration::from_millis(100);
 
 type Counts = BTreeMap<String, i64>;
 
-/// A sink: a file for each batch, which is there as a whole or not at all.
+/// A sink: a file for each batch, which is complete or absent.
 pub struct Files(pub PathBuf);
 
 #[async_trait]
@@ -78,11 +78,11 @@ impl Sink for Files {
     }
 }
 
-/// What the program puts out, by directory of its output.
+/// The program's outputs, by directory.
 const OUTPUTS: [&str; 6] = ["lines", "counts", "windows", "totals", "known", "left"];
 /// One of its states forgets a word after so many intervals without it.
-const SILENT: u32 = 2;
-/// What that state begins with: a word that comes, and one that does not.
+const FORGET_AFTER: u32 = 2;
+/// The initial content of that state: a word that comes, and one that does not.
 const KNOWN: [(&str, i64); 2] = [("a", 1000), ("never", 7)];
 
 pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Result<StreamContext> {
@@ -117,14 +117,14 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         Some(count.unwrap_or(0) + values.len() as i64)
     });
     let known = known.initial(KNOWN.map(|(word, count)| (word.to_owned(), count)));
-    let known = known.timeout(interval * SILENT);
+    let known = known.timeout(interval * FORGET_AFTER);
     let known = counted.track("known", known)?;
     known.all().pairs().sink("known", to_known);
     known.timed_out().pairs().sink("left", to_left);
     Ok(ctx)
 }
 
-/// Sends lines until told to stop; returns how many, all acknowledged.
+/// Sends lines until stopped; returns how many, all acknowledged.
 pub async fn send(address: String, stop: Arc<AtomicBool>) -> usize {
     let mut options = Options::default();
     options.retry.tries = u32::MAX;
@@ -171,8 +171,8 @@ fn counts_of(text: &str) -> Counts {
     counts.map(count).collect()
 }
 
-/// Every batch is there, once, with the results of its lines and of its window's; every line that was sent
-/// is in one batch, once. Returns the number of batches.
+/// Every batch is there, once, with the results of its lines and of its window's; every sent line is in one batch,
+/// once. Returns the number of batches.
 pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
     let interval = interval.as_millis() as u64;
     let [lines, counts, windows, totals, known, left] =
@@ -210,7 +210,7 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         }
         assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
         let counts = |(word, (count, _)): (&String, &(i64, u64))| (word.clone(), *count);
-        let silent = |last: u64| last + interval * u64::from(SILENT) <= *at;
+        let silent = |last: u64| last + interval * u64::from(FORGET_AFTER) <= *at;
         let leave = held.iter().filter(|(_, (_, last))| silent(*last));
         assert_eq!(
             counts_of(&left[at]),
@@ -247,8 +247,7 @@ pub fn new_dir() -> PathBuf {
     dir
 }
 
-/// An address that is free now, and that no connection takes while its program is away: below the ports
-/// that the system gives to those.
+/// A free address that no connection takes while its program is down: below the system's ephemeral ports.
 pub fn free_address() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id() * 61 + NUMBER.fetch_add(1, Ordering::Relaxed) * 997;
@@ -260,7 +259,7 @@ pub fn free_address() -> String {
 
 /// Waits until so many more batches have taken effect.
 pub async fn batches_more(dir: &Path, more: usize) {
-    // Their names alone: this looks often, and must not take the time that the program needs.
+    // Only names: this polls often, and must not take the program's processor time.
     let count = || {
         let names = std::fs::read_dir(dir.join("totals")).into_iter().flatten();
         let names = names.map(|entry| entry.unwrap().file_name());

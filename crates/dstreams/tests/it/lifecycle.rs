@@ -1,4 +1,4 @@
-//! From start to stop: listeners, slow batches, failures, sinks, sources of one's own.
+//! From start to stop: listeners, slow batches, failures, sinks, user-defined sources.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -14,7 +14,7 @@ use dstreams::{
 
 use crate::program::{INTERVAL, Program, block_on, small, soon, until};
 
-/// What a test saw, in order.
+/// The observations of a test, in order.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -46,7 +46,7 @@ impl Listener for Log {
 }
 
 #[test]
-fn listeners_are_told_in_order_and_of_empty_intervals() {
+fn listeners_hear_of_all_batches_in_order_even_empty_ones() {
     block_on(async {
         let log = Log::default();
         let mut program = Program::new(small(2, 4, 4));
@@ -86,7 +86,7 @@ fn listeners_are_told_in_order_and_of_empty_intervals() {
 }
 
 #[test]
-fn a_slow_batch_delays_the_next_ones_which_wait_in_order() {
+fn batches_wait_in_order_behind_a_slow_one() {
     let (release, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
     let (inside, effects) = (Arc::new(AtomicUsize::new(0)), Log::default());
@@ -138,8 +138,8 @@ fn a_slow_batch_delays_the_next_ones_which_wait_in_order() {
     });
 }
 
-/// The error with which the context stops when `build` makes a program that fails at 13: the same
-/// whether a batch runs as one task or as several.
+/// The error that stops a program made by `build`, which fails at 13: the same for a batch of one task or of
+/// several.
 fn failure(build: impl Fn(&mut Program, &dstreams::DStream<i64>)) -> String {
     let one = failure_of(&build, 13..14);
     let several = failure_of(&build, 13..21);
@@ -234,7 +234,7 @@ fn an_error_of_a_query_names_the_query() {
 }
 
 #[test]
-fn a_key_for_each_record_is_held() {
+fn key_by_requires_one_key_per_record() {
     let error = failure(|_, numbers| {
         let keyed = numbers.key_by_into::<i64>(|n, out| {
             (0..if n == 13 { 2 } else { 1 }).for_each(|_| out.push(n))
@@ -256,7 +256,7 @@ fn a_key_for_each_record_is_held() {
     names(&error, &["`key_by_into`", "exactly one"]);
 }
 
-/// A source as in the documentation of the trait, which ends as it is told.
+/// A source as in the documentation of the trait, which ends as configured.
 struct Numbers {
     until: i64,
     end: Result<(), &'static str>,
@@ -282,7 +282,7 @@ impl Source for Numbers {
 }
 
 #[test]
-fn a_source_that_fails_is_told_and_the_others_go_on() {
+fn a_failed_source_is_reported_and_the_others_continue() {
     block_on(async {
         for (end, message) in [
             (Err("the wire is cut"), "the wire is cut"),
@@ -376,7 +376,7 @@ fn the_wall_clock_works() {
     });
 }
 
-/// What outputs call may wait: for threads, for futures, for a query over the RDD.
+/// An output may wait: for threads, for futures, for a query over the RDD.
 #[test]
 fn an_output_may_block_on_futures() {
     block_on(async {
@@ -388,7 +388,7 @@ fn an_output_may_block_on_futures() {
             let runtime = tokio::runtime::Handle::current();
             runtime.block_on(tokio::time::sleep(Duration::from_millis(1)));
             let count = runtime.block_on(rdd.dataframe().unwrap().count());
-            // As clients do that have a runtime of their own.
+            // As clients with a runtime of their own do.
             let own = tokio::runtime::Runtime::new().unwrap();
             seen.lock()
                 .unwrap()
@@ -406,9 +406,9 @@ fn an_output_may_block_on_futures() {
     });
 }
 
-/// A listener that panics is no reason to end a program.
+/// A panicking listener does not end a program.
 #[test]
-fn a_listener_that_panics_is_left_alone() {
+fn a_panicking_listener_is_ignored() {
     struct Careless;
     impl Listener for Careless {
         fn batch_completed(&self, _: &BatchReport) {

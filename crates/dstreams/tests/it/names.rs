@@ -1,5 +1,4 @@
-//! Names of columns that SQL or Rust does not write as they are: upper case, words of the language, signs; in files,
-//! queries and aggregates.
+//! Column names that need quoting in SQL or Rust: upper case, keywords, signs; in files, queries and aggregates.
 
 use std::fs;
 use std::time::Duration;
@@ -33,7 +32,7 @@ fn click(n: i64) -> Click {
 }
 
 #[test]
-fn columns_have_the_names_that_are_given() {
+fn columns_have_the_given_names() {
     let names: Vec<_> = Click::schema()
         .fields()
         .iter()
@@ -46,7 +45,7 @@ fn columns_have_the_names_that_are_given() {
 }
 
 #[test]
-fn files_have_them_as_they_are() {
+fn files_have_the_exact_names() {
     block_on(async {
         let line = r#"{"userId":7,"@timestamp":"t","user-agent":"x","type":"click"}"#;
         let csv = "userId,@timestamp,user-agent,type\n7,t,x,click\n";
@@ -57,7 +56,7 @@ fn files_have_them_as_they_are() {
             let mut reader = Reader::<Click>::start(small(2, 4, 3), files).await;
             assert_eq!(reader.receive(1, 0).await, (vec![click(7)], vec![]));
         }
-        // Other upper and lower case is another name: nothing is read, and that is said.
+        // Another letter case is another name: nothing is read, and that is reported.
         let dir = Dir::new();
         put(&dir, "a", line.to_lowercase());
         let files = Files::dir(&dir.0, Format::JsonLines).every(Duration::from_millis(2));
@@ -95,7 +94,7 @@ fn files_have_them_as_they_are() {
 }
 
 #[test]
-fn queries_and_aggregates_find_them() {
+fn queries_and_aggregates_find_quoted_names() {
     let input = [vec![vec![click(3), click(4)]]];
     let config = small(2, 1, 1);
     let got = run(&config, &input, |_, clicks| {

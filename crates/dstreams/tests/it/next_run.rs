@@ -1,4 +1,4 @@
-//! A program that is kept nowhere, started again on the outputs of the run before: no record is lost.
+//! A program without a directory, started again on the outputs of the previous run: no record is lost.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use dstreams::{BatchTime, BoxError, DStream, Guarantee, Prepared, Sink, Summary}
 use crate::files_sink::{Dir, names, visible};
 use crate::program::{Program, block_on, small, soon};
 
-/// Runs a program of its own for `numbers`, all in one interval, and ends it before the interval has ended.
+/// Runs a separate program for `numbers`, all in one interval, and ends it before the interval's end.
 async fn run(numbers: std::ops::Range<i64>, output: impl Fn(&DStream<i64>)) -> Summary {
     let mut program = Program::new(small(2, 4, 4));
     let (queue, stream) = program.ctx.queue::<i64>("numbers");
@@ -40,7 +40,7 @@ fn files_of_two_runs_within_an_interval_are_all_there() {
     });
 }
 
-/// As the documentation of [`Sink`] has it, and remembers across runs.
+/// As in the documentation of [`Sink`], with memory across runs.
 struct Ledger(Arc<Mutex<Committed>>);
 
 type Committed = Vec<(BatchTime, Vec<i64>)>;
@@ -79,7 +79,7 @@ impl Sink for Ledger {
 }
 
 #[test]
-fn a_sink_of_ones_own_has_both_runs_within_an_interval() {
+fn a_user_defined_sink_has_both_runs_within_an_interval() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     block_on(async {
         for numbers in [0..3, 3..5] {
@@ -93,7 +93,7 @@ fn a_sink_of_ones_own_has_both_runs_within_an_interval() {
 }
 
 #[test]
-fn one_directory_is_of_one_output() {
+fn a_directory_belongs_to_one_output() {
     let dir = Dir::new();
     let mut program = Program::new(small(1, 4, 4));
     let (_, numbers) = program.ctx.queue::<i64>("numbers");
@@ -107,7 +107,7 @@ fn one_directory_is_of_one_output() {
         refused.contains("next_run.rs") && refused.contains("give each"),
         "{refused}"
     );
-    // Another way to the same place is found when the program starts.
+    // Another path to the same place is detected when the program starts.
     numbers.sink("other", FileSink::new(dir.0.join("o"), Format::Csv));
     let refused = block_on(program.ctx.start()).err().unwrap().to_string();
     assert!(
@@ -117,7 +117,7 @@ fn one_directory_is_of_one_output() {
 }
 
 #[test]
-fn one_directory_is_of_one_program_until_that_has_stopped() {
+fn a_directory_belongs_to_one_program_until_it_stops() {
     let dir = Dir::new();
     block_on(async {
         let start = async || {

@@ -1,5 +1,5 @@
-//! Nulls of queries: refused when the graph is built where it is known that there may be some, else named by column
-//! and row; never taken for numbers.
+//! Nulls of queries: refused when the graph is built if they are foreseeable, else reported with column and row;
+//! never taken for numbers.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use dstreams::{Record, StreamContext};
 
 use crate::program::{INTERVAL, Program, block_on, run, small};
 
-/// A text, a number that is there, one that may be null, a floating-point number.
+/// A text, a number, a nullable number, a floating-point number.
 type Row = (String, i64, Option<i64>, f64);
 
-/// Whether a query may be a stream of texts and numbers without nulls; the refusal.
+/// Whether a query may be a stream of texts and numbers without nulls; otherwise the refusal.
 fn build<U: Record>(query: &str) -> Result<(), String> {
     let mut ctx = StreamContext::new(INTERVAL).unwrap();
     let (_, rows) = ctx.queue::<Row>("rows");
@@ -26,8 +26,8 @@ fn build<U: Record>(query: &str) -> Result<(), String> {
     }
 }
 
-/// Gives a text and a number.
-const FINE: &[&str] = &[
+/// Queries for a text and a number.
+const VALID: &[&str] = &[
     "select _1, _2 from this",
     "select _1, count(*) from this group by _1",
     "select 'all', count(_3) from this",
@@ -53,7 +53,7 @@ const FINE: &[&str] = &[
     "select coalesce(k._2, 'none'), t._2 from this t left join known k on t._2 = k._1",
 ];
 
-/// Gives a text and a number that may be null; and what the refusal says.
+/// Queries for a text and a nullable number; with the reason for the refusal.
 const REFUSED: &[(&str, &str)] = &[
     ("select _1, _3 from this", "`_3` of `this` may have nulls"),
     (
@@ -113,8 +113,8 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_may_be_null_is_refused_when_the_graph_is_built() {
-    for query in FINE {
+fn nullable_columns_are_refused_when_the_graph_is_built() {
+    for query in VALID {
         assert_eq!(build::<(String, i64)>(query), Ok(()), "{query}");
     }
     for (query, reason) in REFUSED {
@@ -135,7 +135,7 @@ fn what_may_be_null_is_refused_when_the_graph_is_built() {
 
 /// An error of a batch names operator, column and row.
 #[test]
-fn a_null_that_was_not_foreseen_is_named() {
+fn an_unforeseen_null_is_named() {
     block_on(async {
         let mut program = Program::new(small(2, 1, 2));
         let (queue, pairs) = program.ctx.queue::<(String, i64)>("in");
@@ -156,9 +156,9 @@ fn a_null_that_was_not_foreseen_is_named() {
     });
 }
 
-/// What is null and then replaced is a number like others, in a batch and over batches.
+/// A null that is replaced is an ordinary number, in a batch and over batches.
 #[test]
-fn nulls_that_are_replaced_are_right_in_aggregates() {
+fn replaced_nulls_are_right_in_aggregates() {
     let row = |key: &str, n| (key.to_owned(), n);
     let input = [
         vec![vec![row("a", 0), row("b", 3)]],

@@ -1,6 +1,6 @@
-//! Operators over keys and values at the limits of their types, against a few lines of plain Rust: nulls, empty and long
-//! texts, numbers that are none, both zeros, integers beyond 63 bits; with one partition and four, and with a restart in
-//! the middle.
+//! Operators over keys and values at the limits of their types, against a few lines of plain Rust: nulls, empty and
+//! long texts, NaN, both zeros, integers beyond 63 bits; with one partition and four, and with a restart in the
+//! middle.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::program::{INTERVAL, Interval, Program, block_on, cases, small};
 
 type Key = (Option<String>, u64);
 type Row = (Key, f64);
-/// Of a batch, what each operator gave: as text, sorted but for the first ones.
+/// The results of each operator in a batch: as text, sorted but for the first ones.
 type Found = BTreeMap<(u64, &'static str), Vec<String>>;
 
 const TOP: &str = "top";
@@ -89,8 +89,8 @@ fn wanted(input: &[Interval<Row>]) -> Found {
     found
 }
 
-/// What the operators give, in programs that run one after another with the same directory; each begins after the
-/// batch with which the one before it stopped.
+/// The operators' results, in programs that run one after another in one directory; each begins after the last
+/// batch of the one before.
 fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
     let dir: PathBuf = std::env::temp_dir().join(format!("dstreams-odd-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
@@ -158,7 +158,7 @@ fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
     all
 }
 
-/// Rows of operators that have no order between keys, by text.
+/// Rows of operators without an order of keys, by text.
 fn sorted(mut found: Found) -> Found {
     for ((_, name), rows) in &mut found {
         if *name != TOP {
@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(cases(4))]
 
     #[test]
-    fn give_what_plain_rust_gives(
+    fn operators_equal_plain_rust(
         input in prop::collection::vec(prop::collection::vec(prop::collection::vec(row(), 1..7), 1..4), 4..6),
         restart in 1..4usize,
     ) {

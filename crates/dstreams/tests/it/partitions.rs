@@ -1,10 +1,10 @@
-//! Queries give the same whatever the number of partitions, or are refused: what can be seen of it is in the tests of
-//! determinism, what is refused here.
+//! Queries give the same for any number of partitions, or are refused: the tests of determinism check the former,
+//! this file the latter.
 
 use crate::program::{Program, small};
 
 #[test]
-fn what_differs_from_run_to_run_is_refused() {
+fn nondeterministic_queries_are_refused() {
     let mut program = Program::new(small(1, 1, 1));
     let (_, pairs) = program.ctx.queue::<(String, f64)>("in");
     for (query, name) in [

@@ -1,4 +1,4 @@
-//! The memory of received lines is bounded, and its bound stops nobody for ever.
+//! The memory of received lines is bounded, and the bound blocks no producer permanently.
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use crate::files_sink::Dir;
 use crate::program::{Program, block_on, soon, until};
 use crate::receive_tcp::{serve, settings, take};
 
-/// Numbered lines, written without blocking until `stop`; returns how many bytes were accepted.
+/// Numbered lines, written without blocking until `stop`; returns the number of accepted bytes.
 fn flood(address: SocketAddr, accepted: &AtomicUsize, stop: &AtomicBool, most: usize) -> usize {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -42,8 +42,8 @@ fn flood(address: SocketAddr, accepted: &AtomicUsize, stop: &AtomicBool, most: u
 #[test]
 fn memory_is_bounded_and_producers_wait() {
     const MEMORY: usize = 128 << 10;
-    // More than the kernel holds for both ends of a connection.
-    const MOST: usize = 64 << 20;
+    // More than the kernel buffers for both ends of a connection.
+    const MAX_BYTES: usize = 64 << 20;
     block_on(async {
         let mut server = serve(settings(MEMORY, 1000)).await;
         let accepted = Arc::new(AtomicUsize::new(0));
@@ -51,9 +51,9 @@ fn memory_is_bounded_and_producers_wait() {
         let producer = {
             let (address, accepted, stop) =
                 (server.address, Arc::clone(&accepted), Arc::clone(&stop));
-            std::thread::spawn(move || flood(address, &accepted, &stop, MOST))
+            std::thread::spawn(move || flood(address, &accepted, &stop, MAX_BYTES))
         };
-        // The clock stands still: at some point nothing more is accepted.
+        // The clock stands still: eventually nothing more is accepted.
         let (mut last, mut same) = (0, 0);
         while same < 100 {
             let status = server.live.running.status();
@@ -67,7 +67,7 @@ fn memory_is_bounded_and_producers_wait() {
             last = now;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        assert!(last < MOST, "all {last} bytes were accepted");
+        assert!(last < MAX_BYTES, "all {last} bytes were accepted");
         assert!(server.live.running.status().block_memory > MEMORY / 2);
         stop.store(true, Ordering::SeqCst);
         let mut got = Vec::new();
@@ -90,7 +90,7 @@ fn memory_is_bounded_and_producers_wait() {
 }
 
 #[test]
-fn idle_producers_do_not_hold_the_memory_of_others() {
+fn idle_producers_take_no_memory_from_others() {
     block_on(async {
         let mut server = serve(settings(64 << 10, 1000)).await;
         let mut idle = Vec::new();
@@ -177,16 +177,16 @@ fn a_graceful_stop_with_full_memory_ends_and_loses_nothing() {
     });
 }
 
-/// Producers that pause in the middle of long lines hold no memory that others wait for, and not more than has a bound.
+/// Producers that pause in the middle of long lines take no memory that others need, and only a bounded amount.
 #[test]
-fn half_lines_hold_up_nobody() {
-    const HALF: usize = 40 << 10;
+fn unfinished_lines_block_no_other_producer() {
+    const UNFINISHED_BYTES: usize = 40 << 10;
     block_on(async {
         let mut server = serve(settings(256 << 10, 64 << 10)).await;
         let mut idle: Vec<_> = (0..16)
             .map(|_| {
                 let mut socket = TcpStream::connect(server.address).unwrap();
-                socket.write_all(&[b'x'; HALF]).unwrap();
+                socket.write_all(&[b'x'; UNFINISHED_BYTES]).unwrap();
                 socket
             })
             .collect();
@@ -202,7 +202,7 @@ fn half_lines_hold_up_nobody() {
         for socket in &mut idle {
             socket.write_all(b"\n").unwrap();
         }
-        // There is room for three of them beside the memory. The others are told.
+        // There is room for three of them beside the memory. The others are refused.
         let both = async {
             let (mut lines, mut dead) = (Vec::new(), Vec::new());
             while lines.len() + dead.len() < 16 {
@@ -213,17 +213,17 @@ fn half_lines_hold_up_nobody() {
             (lines, dead)
         };
         let (lines, dead) = soon("the half lines", both).await;
-        assert!(lines.len() >= 3 && lines.iter().all(|line| line.len() == HALF));
+        assert!(lines.len() >= 3 && lines.iter().all(|line| line.len() == UNFINISHED_BYTES));
         for letter in dead {
             assert!(letter.reason.contains("no room"), "{}", letter.reason);
-            assert_eq!(letter.length, HALF as u64);
+            assert_eq!(letter.length, UNFINISHED_BYTES as u64);
         }
         server.stop().await;
     });
 }
 
 #[test]
-fn half_a_line_does_not_keep_the_whole_memory_from_others() {
+fn an_unfinished_line_leaves_memory_for_others() {
     block_on(async {
         let memory = 256 << 10;
         let mut program = Program::new(settings(memory, memory));
@@ -258,7 +258,7 @@ fn half_a_line_does_not_keep_the_whole_memory_from_others() {
     });
 }
 
-/// Where a program is kept, lines are on disk when they were read, and not at the end of the interval.
+/// With a directory, lines are on disk when they are read, not at the end of the interval.
 #[test]
 fn lines_are_in_the_journal_while_their_producer_pauses() {
     let dir = Dir::new();

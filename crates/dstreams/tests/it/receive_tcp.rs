@@ -82,7 +82,7 @@ impl Server {
         (all, letters)
     }
 
-    /// Stops gracefully; all lines and dead letters that were not taken before.
+    /// Stops gracefully; returns all lines and dead letters not taken before.
     pub async fn stop(mut self) -> (Vec<String>, Vec<DeadLetter>) {
         soon("the stop", self.live.running.stop()).await.unwrap();
         let (mut all, mut letters) = (Vec::new(), Vec::new());
@@ -204,7 +204,7 @@ fn a_line_without_an_end_counts_if_the_connection_is_closed_cleanly() {
 }
 
 #[test]
-fn the_first_bytes_of_a_connection_say_what_it_sends() {
+fn the_first_bytes_of_a_connection_select_its_protocol() {
     let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let sent: [(Vec<u8>, &[&str], &str); 5] = [
         (
@@ -342,7 +342,7 @@ fn a_port_in_use_fails_the_start_and_is_named() {
 }
 
 #[test]
-fn a_graceful_stop_takes_what_the_sockets_had_accepted() {
+fn a_graceful_stop_takes_everything_the_sockets_accepted() {
     block_on(async {
         for round in 0..10 {
             let server = serve(settings(64 << 20, 1000)).await;

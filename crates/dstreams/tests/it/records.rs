@@ -70,7 +70,7 @@ fn event() -> impl Strategy<Value = Event> {
         )
 }
 
-/// The same record by way of the row view, written anew.
+/// The same record rebuilt from the row view.
 fn rebuilt(row: EventRef<'_>) -> Event {
     Event {
         name: row.name.to_owned(),
@@ -93,7 +93,7 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn structs_come_through(config in settings(), input in intervals(event(), 4)) {
+    fn structs_pass_through_unchanged(config in settings(), input in intervals(event(), 4)) {
         let got = run(&config, &input, |_, events| events.clone());
         prop_assert_eq!(&got, &each(&input, |rows| rows));
         let got = run(&config, &input, |_, events| {

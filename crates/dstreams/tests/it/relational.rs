@@ -42,7 +42,7 @@ fn plain<U: Record>(tables: &[(&str, RecordBatch)], query: &str) -> Vec<U> {
     })
 }
 
-/// Queries that give a text and a number; the second is whether their order is fixed.
+/// Queries for a text and a number; the flag: whether their order is fixed.
 const QUERIES: &[(&str, bool)] = &[
     ("select key, value from this", false),
     (
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn frames(config in settings(), input in intervals(pair(), 3)) {
+    fn transforms_of_frames_equal_queries(config in settings(), input in intervals(pair(), 3)) {
         let got = run(&config, &input, |_, pairs| {
             let f = |frame: dstreams::datafusion::dataframe::DataFrame| {
                 frame.filter(col("value").gt(lit(0i64)))?.select(vec![col("value"), col("key")])
@@ -285,7 +285,7 @@ fn tables_and_functions_of_the_context() {
     }
 }
 
-/// Values of types that are no keys of streams cross exchanges too.
+/// Values of types that cannot be keys of streams cross exchanges too.
 #[test]
 fn groups_and_joins_by_values_of_any_type() {
     let input: Vec<Interval<i64>> = vec![

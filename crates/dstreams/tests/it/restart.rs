@@ -1,4 +1,4 @@
-//! A program that is killed at any moment, and started again: its batches are those of one that never was.
+//! A program that is killed at any moment and restarted has the same batches as an undisturbed one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,9 +11,9 @@ use dstreams::StreamContext;
 use crate::killed::{INTERVAL, batches_more, check, free_address, new_dir, program, send};
 use crate::program::{block_on, soon, until};
 
-/// Tells a test process to be the program, in this directory, and where clients send.
+/// Makes a test process be the program: the directory, and where clients send.
 pub const PLACE: &str = "DSTREAMS_TEST_RESTART";
-/// Not a test: the program, until it is killed or told to end.
+/// Not a test: the program, until it is killed or stopped.
 #[test]
 #[ignore = "a process of other tests"]
 fn the_program() {
@@ -25,7 +25,7 @@ fn the_program() {
     be_the_program(dir, || program(dir, clients, INTERVAL));
 }
 
-/// Runs a program that is kept below `dir`, until this process is killed or told to end.
+/// Runs a program stored below `dir`, until this process is killed or stopped.
 pub fn be_the_program(dir: &Path, app: impl FnOnce() -> dstreams::Result<StreamContext>) {
     let ended = block_on(async {
         let ctx = StreamContext::restore_or_new(dir.join("state"), app)?;
@@ -47,7 +47,7 @@ impl Process {
         Process::start_as("restart::the_program", dir, &place, crash_at)
     }
 
-    /// Starts this test program again, to run the test `test` only, which finds `place`.
+    /// Starts this test binary again, to run only the test `test`, which finds `place`.
     pub fn start_as(test: &str, dir: &Path, place: &str, crash_at: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -62,7 +62,7 @@ impl Process {
         Process(command.spawn().unwrap())
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
     }
@@ -80,7 +80,7 @@ impl Process {
         std::fs::remove_file(file).unwrap();
     }
 
-    /// Kill -9; it must have been there.
+    /// Kill -9; it must be running.
     pub fn kill(&mut self) {
         let ended = self.ended();
         assert!(ended.is_none(), "it had ended by itself: {ended:?}");
@@ -88,7 +88,7 @@ impl Process {
         self.0.wait().unwrap();
     }
 
-    /// Asks it to end, and waits until it has, well.
+    /// Asks it to end, and waits for its success.
     pub fn stop(mut self) {
         let told = Command::new("kill").arg(self.0.id().to_string()).status();
         assert!(told.unwrap().success());
@@ -103,7 +103,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs the program and a client while `trouble` kills it; then checks what there is.
+/// Runs the program and a client while `trouble` kills it; then checks the outputs.
 async fn with_trouble(trouble: impl AsyncFnOnce(&Path, &str) -> Process) {
     let (dir, clients) = (new_dir(), free_address());
     let stop = Arc::new(AtomicBool::new(false));
@@ -114,11 +114,11 @@ async fn with_trouble(trouble: impl AsyncFnOnce(&Path, &str) -> Process) {
     process.stop();
     let batches = check(&dir, sent, INTERVAL);
     println!("{batches} batches, {sent} lines");
-    // A file system may be mounted in it still.
+    // A file system may still be mounted in it.
     let _ = std::fs::remove_dir_all(dir);
 }
 
-/// Kills it so many times, at moments that follow from the seed.
+/// Kills it so many times, at moments chosen by the seed.
 fn killed(kills: u32, seed: u64) {
     println!("seed {seed}");
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -136,23 +136,23 @@ fn killed(kills: u32, seed: u64) {
             process.kill();
             process = Process::start(dir, clients, None);
         }
-        // It listens to signals by then.
+        // It handles signals by then.
         batches_more(dir, 1).await;
         process
     }));
 }
 
 #[test]
-fn a_program_that_is_killed_goes_on() {
+fn a_killed_program_resumes() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let kills = number("DSTREAMS_KILLS").unwrap_or(34);
     let seed = number("DSTREAMS_SEED").unwrap_or(u64::from(std::process::id()));
     killed(kills as u32, seed);
 }
 
-/// It ends at each point, early and late in its life, one process after the other in one directory.
+/// It crashes at each point, early and late in its life, one process after the other in one directory.
 #[test]
-fn a_program_that_crashes_at_any_point_goes_on() {
+fn a_program_that_crashes_at_any_point_resumes() {
     block_on(with_trouble(async |dir, clients| {
         for point in [
             "journal:written#3",
@@ -174,12 +174,12 @@ fn a_program_that_crashes_at_any_point_goes_on() {
             assert!(dstreams::internal::POINTS.contains(&name));
             Process::start(dir, clients, Some(point)).crashed(dir).await;
         }
-        // There is something to replay after a few batches without a checkpoint.
+        // After a few batches without a checkpoint there is something to replay.
         let crashed = async |point| Process::start(dir, clients, Some(point)).crashed(dir).await;
         crashed("commit:done#2").await;
         crashed("restore:replayed#1").await;
         let process = Process::start(dir, clients, None);
-        // Two checkpoints more: nothing unfinished is left.
+        // Two more checkpoints: nothing unfinished is left.
         batches_more(dir, 8).await;
         let left = std::fs::read_dir(dir.join("state")).unwrap();
         let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -189,11 +189,11 @@ fn a_program_that_crashes_at_any_point_goes_on() {
     }));
 }
 
-/// A small file system of its own at a directory, unmounted at the end.
+/// A small file system of its own at a directory, unmounted on drop.
 pub struct Disk(pub PathBuf);
 
 impl Disk {
-    /// None where that is not allowed.
+    /// None where mounting is not allowed.
     pub fn mount(at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
@@ -219,7 +219,7 @@ impl Drop for Disk {
     }
 }
 
-/// Without room for the journal nothing is acknowledged and the program ends; with room it goes on.
+/// Without room for the journal nothing is acknowledged and the program ends; with room it resumes.
 #[test]
 fn a_full_disk_ends_the_program_and_loses_nothing() {
     block_on(async {

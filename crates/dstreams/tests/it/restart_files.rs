@@ -1,4 +1,4 @@
-//! Files in, files out, and the program between them killed: each line is in one batch, once.
+//! Files in, files out, and the program between them is killed: each line is in one batch, once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::restart::{PLACE, Process, be_the_program};
 const FILES: usize = 40;
 const LINES: usize = 60;
 
-/// All there is, then stop, if `once`; out of an object store, if `url`.
+/// With `once`, takes all files, then stops; with `url`, from an object store.
 fn program(dir: &Path, once: bool, url: bool) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(Duration::from_millis(50));
     config.threads = 2;
@@ -26,7 +26,7 @@ fn program(dir: &Path, once: bool, url: bool) -> dstreams::Result<StreamContext>
         true => Files::url(&format!("file://{}/in", dir.display()), Format::Text),
         false => Files::dir(dir.join("in"), Format::Text),
     };
-    // Small pieces: a file is read in several, and killed between them.
+    // Small pieces: a file takes several, with kills between them.
     let files = files.every(Duration::from_millis(10)).piece_bytes(200);
     let files = if once { files.once() } else { files };
     let lines = ctx.files::<String>("lines", files)?;
@@ -46,7 +46,7 @@ fn program(dir: &Path, once: bool, url: bool) -> dstreams::Result<StreamContext>
     Ok(ctx)
 }
 
-/// Not a test: the program, until it is killed or told to end.
+/// Not a test: the program, until it is killed or stopped.
 #[test]
 #[ignore = "a process of other tests"]
 fn the_program() {
@@ -87,8 +87,8 @@ fn line(file: usize, line: usize) -> String {
     )
 }
 
-/// Writes a file under a name that is passed over, and renames it. Two more lines are none, in the middle and at
-/// the end.
+/// Writes a file under an ignored name, and renames it. It has two more, invalid lines, in the middle and at the
+/// end.
 fn put(dir: &Path, file: usize) {
     let lines = |of: std::ops::Range<usize>| of.map(|at| line(file, at) + "\n").collect::<String>();
     let (half, bad) = (LINES / 2, b"\xff\n");
@@ -105,12 +105,12 @@ fn put(dir: &Path, file: usize) {
 }
 
 #[test]
-fn each_line_of_a_file_is_in_one_batch_whenever_the_program_is_killed() {
+fn each_line_of_a_file_is_in_one_batch_despite_kills() {
     lines_are_in_one_batch_whenever_it_is_killed("dir");
 }
 
 #[test]
-fn each_line_of_an_object_is_in_one_batch_whenever_the_program_is_killed() {
+fn each_line_of_an_object_is_in_one_batch_despite_kills() {
     lines_are_in_one_batch_whenever_it_is_killed("url");
 }
 
@@ -125,7 +125,7 @@ fn lines_are_in_one_batch_whenever_it_is_killed(kind: &str) {
         for file in 0..FILES {
             put(&dir.join("in"), file);
             if file % 4 == 2 {
-                // In the middle of what it reads, or a little later.
+                // While it reads, or a little later.
                 let there = found();
                 let wait = async {
                     while found() < (there + 1).min((file + 1) * LINES) {
@@ -168,7 +168,7 @@ fn check(dir: &Path, kind: &str, files: usize) {
     dead.sort();
     let wanted = (0..files).flat_map(|file| {
         let root = dir.to_str().unwrap();
-        // Paths in an object store begin without it.
+        // Paths in an object store have no leading root.
         let root = if kind.contains("url") {
             &root[1..]
         } else {
@@ -200,15 +200,15 @@ fn check(dir: &Path, kind: &str, files: usize) {
     }
 }
 
-/// The same program over the files that are there: it stops by itself when each line is in a batch, once, also
-/// when it was killed before; begun again, it takes what has come since.
+/// The same program over the existing files: it stops by itself when each line is in a batch, once, also after
+/// kills; a new start takes the files added since.
 #[test]
-fn a_program_over_what_there_is_stops_by_itself_whenever_it_is_killed() {
+fn a_program_over_existing_files_stops_by_itself_despite_kills() {
     all_there_is_whenever_it_is_killed("once");
 }
 
 #[test]
-fn a_program_over_the_objects_there_are_stops_by_itself_whenever_it_is_killed() {
+fn a_program_over_existing_objects_stops_by_itself_despite_kills() {
     all_there_is_whenever_it_is_killed("once-url");
 }
 

@@ -1,4 +1,4 @@
-//! A batch that fails for good is set aside with its records, and the program goes on as if they had not come.
+//! A permanently failing batch is set aside with its records, and the program continues as if they had not come.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -101,7 +101,7 @@ fn drain(output: &mut Pairs) -> Vec<(u64, Vec<Pair>)> {
 
 const INPUT: [&str; 6] = ["a b", "a", "a bad c", "b", "", "c a"];
 
-/// What a program gives to which the words of the third batch never came.
+/// The outputs of a program without the words of the third batch.
 async fn without_them(threads: usize) -> [Vec<(u64, Vec<Pair>)>; 2] {
     let mut program = Program::new(small(threads, 2, 4));
     let (queue, mut totals, mut counts) = build(&mut program.ctx, Bad::Late);
@@ -158,7 +158,7 @@ fn everything_is_as_if_its_records_had_not_come() {
     }
 }
 
-/// With no checkpoint after it the batch is run again, and without its records again.
+/// Without a later checkpoint the batch is replayed, again without its records.
 #[test]
 fn it_stays_so_after_a_restart() {
     block_on(async {
@@ -180,7 +180,7 @@ fn it_stays_so_after_a_restart() {
 }
 
 #[test]
-fn it_can_be_run_alone_to_find_out_why() {
+fn a_set_aside_batch_can_be_replayed_alone() {
     block_on(async {
         let dir = Dir::new("aside-replay");
         let (mut live, queue, ..) = start(&dir.0, 0, config(2, 100), Bad::Late).await;
@@ -221,10 +221,10 @@ impl Listener for Seen {
     }
 }
 
-/// The next one after the bound stops the program; where one was taken out of the way, it is set aside at the next
-/// start. What a process that was killed left of it does not matter.
+/// The next one beyond the bound stops the program; after one is moved away, it is set aside at the next start.
+/// Leftovers of a killed process do not matter.
 #[test]
-fn only_so_many_are_set_aside() {
+fn the_number_of_set_aside_batches_is_bounded() {
     block_on(async {
         let dir = Dir::new("aside-bound");
         let mut config = config(2, 100);
@@ -264,7 +264,7 @@ fn only_so_many_are_set_aside() {
     });
 }
 
-/// Its effect may be visible: the program stops, whatever it says about batches that fail.
+/// Its effect may be visible: the program stops, whatever its setting for failed batches.
 #[test]
 fn an_output_that_always_fails_stops_the_program() {
     block_on(async {

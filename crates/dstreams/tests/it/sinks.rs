@@ -1,4 +1,4 @@
-//! Sinks that fail: what is tried again, in which order, and what stops the context.
+//! Failing sinks: what is retried, in which order, and what stops the context.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +70,7 @@ impl Sink for Unreliable {
     }
 }
 
-/// Runs two batches into the sink; the result is that of the second.
+/// Runs two batches into the sink; returns the second one's result.
 async fn write_two(
     sink: &Unreliable,
     failures: impl FnOnce(),
@@ -95,7 +95,7 @@ const PREPARE: [&str; 2] = ["prepare 200 ms 0: 4", "prepare 200 ms 1: 4"];
 const COMMIT: &str = "commit 200 ms: 200 ms 0, 200 ms 1";
 
 #[test]
-fn a_commit_that_fails_is_repeated_for_the_same_batch() {
+fn a_failed_commit_is_repeated_for_the_same_batch() {
     block_on(async {
         let sink = Unreliable::default();
         let fail = Arc::clone(&sink.commits_fail);
@@ -107,14 +107,14 @@ fn a_commit_that_fails_is_repeated_for_the_same_batch() {
             .chain([COMMIT; 4])
             .collect();
         assert_eq!(sink.log.all(), wanted);
-        // The next batch begins anew.
+        // The next batch begins from scratch.
         fail.store(3, Ordering::SeqCst);
         assert_eq!(live.batch().await.batch, BatchTime(300));
     });
 }
 
 #[test]
-fn a_prepare_that_fails_runs_the_batch_again() {
+fn a_failed_prepare_runs_the_batch_again() {
     block_on(async {
         let sink = Unreliable::default();
         let fail = Arc::clone(&sink.prepares_fail);
@@ -183,7 +183,7 @@ fn a_sink_that_panics_stops_the_context() {
 }
 
 #[test]
-fn state_is_right_after_a_batch_was_tried_again() {
+fn state_is_right_after_a_retried_batch() {
     block_on(async {
         let sink = Unreliable::default();
         let mut program = Program::new(small(2, 1, 4));

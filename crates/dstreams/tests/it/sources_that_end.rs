@@ -1,4 +1,4 @@
-//! A program whose sources end, and what it gives: in one process and on a cluster.
+//! A program whose sources end, and its outputs: in one process and on a cluster.
 
 use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
@@ -19,7 +19,7 @@ impl Source for Fails {
     }
 }
 
-/// Describes it: one source brings 500 numbers, and where one fails, that brings three more before.
+/// Builds the program: one source brings 500 numbers; a failing one brings three more before.
 pub fn sources_that_end(ctx: &mut StreamContext, fails: bool) -> RddReceiver<i64> {
     let many = Generator::new(1_000_000, |n| n as i64).limit(500);
     let all = ctx.generator("many", many).collect();
@@ -32,7 +32,7 @@ pub fn sources_that_end(ctx: &mut StreamContext, fails: bool) -> RddReceiver<i64
     all
 }
 
-/// Checks how it ended, and that all that the sources brought has taken effect.
+/// Checks how it ended, and that all records of the sources have taken effect.
 pub fn they_have_ended(
     ended: Result<Option<Summary>, Error>,
     running: &Running,

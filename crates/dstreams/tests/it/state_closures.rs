@@ -1,4 +1,4 @@
-//! States of closures equal a map that takes one event after the other: what they hold, change, make, leave.
+//! States of closures equal a map that takes one event after the other: contents, changes, results, leavings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,7 +46,7 @@ fn mapping(on_timeout: bool) -> MapWithState<String, i64, Seen, String> {
                 return out.push(format!("{key} leaves {before:?}"));
             };
             assert!(!state.is_timing_out());
-            // Nothing for some values, two records for others.
+            // None for some values, two records for others.
             for n in 0..value.rem_euclid(3) {
                 out.push(format!("{key} {before:?} {value} {n}"));
             }
@@ -65,7 +65,7 @@ fn mapping(on_timeout: bool) -> MapWithState<String, i64, Seen, String> {
     map.timeout(INTERVAL * TIMEOUT as u32).initial(initial())
 }
 
-/// What a batch gives, sorted.
+/// A batch's results, sorted.
 #[derive(Debug, Default, PartialEq)]
 struct Given {
     mapped: Vec<String>,
@@ -74,7 +74,7 @@ struct Given {
     timed_out: Vec<(String, Seen)>,
 }
 
-/// What `mapping` gives with each interval: one event after the other.
+/// The results of `mapping` for each interval: one event after the other.
 fn by_hand(input: &[Interval<Event>]) -> Vec<Given> {
     let held = initial().into_iter();
     let mut held: BTreeMap<String, (Seen, u64)> = held.map(|(k, s)| (k, (s, 0))).collect();
@@ -120,7 +120,7 @@ fn only<U: Ord>(batches: Batches<U>) -> Vec<Vec<U>> {
     sorted.collect()
 }
 
-/// All that one program gives, its readers beside each other.
+/// All outputs of one program, its readers side by side.
 fn together(config: &dstreams::Config, input: &[Interval<Event>]) -> Vec<Given> {
     block_on(async {
         let mut program = Program::new(config.clone());
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn one_reader_alone_gets_the_same(config in settings(), input in intervals(event(), 9)) {
+    fn a_single_reader_gets_the_same(config in settings(), input in intervals(event(), 9)) {
         let wanted = by_hand(&input);
         let mapped = run(&config, &input, |_, events| {
             events.by_key().map_with_state("seen", mapping(true)).unwrap().0
@@ -183,7 +183,7 @@ proptest! {
         prop_assert_eq!(mapped, wanted.into_iter().map(|given| given.mapped).collect::<Vec<_>>());
     }
 
-    /// All values of a key in a batch at once, in their order; keys without any are left alone.
+    /// All values of a key in a batch at once, in their order; keys without values are left alone.
     #[test]
     fn updated_by_batches(config in settings(), input in intervals(event(), 9), timeout in any::<bool>()) {
         let update = |_: &str, values: dstreams::Values<'_, i64>, state: Option<Seen>| {
@@ -255,7 +255,7 @@ fn an_initial_key_twice_is_refused_by_name() {
     }
 }
 
-/// A key whose time is out leaves; a state that is given to it then has no effect, and ends nothing.
+/// A key that times out leaves; a state given to it then has no effect, and ends nothing.
 #[test]
 fn a_key_that_leaves_cannot_be_given_a_state() {
     let event = |n| vec![vec![("a".to_owned(), n)]];
@@ -285,7 +285,7 @@ fn a_key_that_leaves_cannot_be_given_a_state() {
                 events.by_key().map_with_state("careless", map).unwrap().0
             },
         );
-        // With the last batch the key's time is out, and it begins anew.
+        // In the last batch the key times out, and begins anew.
         let got: Vec<String> = got.into_iter().flat_map(|(_, rows)| rows).collect();
         assert_eq!(
             got,
@@ -295,9 +295,9 @@ fn a_key_that_leaves_cannot_be_given_a_state() {
     }
 }
 
-/// A state that says no more than that a key was there.
+/// A state may consist of its key only.
 #[test]
-fn a_state_may_be_nothing_but_its_keys() {
+fn a_state_may_have_no_columns() {
     let words = |words: &[&str]| vec![words.iter().map(|w| ((*w).to_owned(), 1)).collect()];
     let input = [words(&["a", "b", "a"]), words(&[]), words(&["c", "b", "d"])];
     let key = |key: &str| (key.to_owned(), ());
@@ -318,7 +318,7 @@ fn a_state_may_be_nothing_but_its_keys() {
             known.unwrap().all().pairs()
         });
         assert_eq!(only(updated), wanted);
-        // What it makes has no columns either, and some keys have left.
+        // Its results have no columns either, and some keys have left.
         let first = run(&config, &input, |_, events: &dstreams::DStream<Event>| {
             let map = MapWithState::new(
                 |_,
@@ -338,7 +338,8 @@ fn a_state_may_be_nothing_but_its_keys() {
             let ends = state.timed_out().pairs().map(|_| ());
             first.union(&ends).unwrap()
         });
-        // `a` and `b` are new; `z` leaves, told twice; `c`, `d` and `b`, which left, are new, and `a` and `b` leave.
+        // `a` and `b` are new; `z` leaves, reported twice; `c`, `d` and `b`, which left, are new, and `a` and `b`
+        // leave.
         let counts: Vec<usize> = first.iter().map(|(_, rows)| rows.len()).collect();
         assert_eq!(counts, [2, 2, 3 + 2 * 2]);
     }

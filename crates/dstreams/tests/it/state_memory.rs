@@ -1,4 +1,4 @@
-//! State beyond the bound on memory is in files, and gives what it gives in memory.
+//! State beyond the memory bound is in files, and gives the same results.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::files_sink::Dir;
 use crate::program::{Live, Program, block_on, small};
 use crate::restart::Disk;
 
-/// Keys of the state: enough that whole segments of it are cold.
+/// Keys of the state: enough for whole cold segments.
 const KEYS: i64 = 60_000;
 
 type Totals = BTreeMap<i64, i64>;
@@ -57,7 +57,7 @@ async fn held(live: &Live) -> Totals {
     rows.collect()
 }
 
-/// Files in a directory that have no name any more and are mapped by this process.
+/// Files of a directory that are deleted but still mapped by this process.
 fn mapped(dir: &Path) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let of = |line: &&str| line.contains(dir.to_str().unwrap());
@@ -71,7 +71,7 @@ fn some(round: i64) -> Vec<(i64, i64)> {
 }
 
 #[test]
-fn state_in_files_is_the_same_state() {
+fn spilled_state_is_the_same_state() {
     let (kept, spill) = (Dir::new(), Dir::new());
     let config = bounded(&spill.0);
     let mut totals = Totals::new();
@@ -93,7 +93,7 @@ fn state_in_files_is_the_same_state() {
         drop((live, queue));
         assert_eq!(mapped(&spill.0), 0);
 
-        // Made from the checkpoint and the journal.
+        // Restored from the checkpoint and the journal.
         let (mut live, queue) = start(&config, &kept.0, 12).await;
         batch(&mut live, &queue, &mut totals, some(12)).await;
         assert!(mapped(&spill.0) >= 4, "{} files", mapped(&spill.0));
@@ -103,7 +103,7 @@ fn state_in_files_is_the_same_state() {
 }
 
 #[test]
-fn state_that_no_file_has_room_for_stays_in_memory() {
+fn state_stays_in_memory_on_a_full_disk() {
     let (kept, place) = (Dir::new(), Dir::new());
     let Some(disk) = Disk::mount(&place.0) else {
         return println!("skipped: this user may not mount a file system");

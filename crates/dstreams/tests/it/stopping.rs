@@ -1,4 +1,4 @@
-//! How programs end: gracefully with all that was received, or at once.
+//! How programs end: gracefully with everything received, or at once.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::program::{INTERVAL, Program, block_on, small, soon, until};
 use crate::sources_that_end::{sources_that_end, they_have_ended};
 
 #[test]
-fn a_graceful_stop_drains_what_was_received() {
+fn a_graceful_stop_drains_everything_received() {
     block_on(async {
         let mut program = Program::new(small(2, 4, 4));
         let (queue, numbers) = program.ctx.queue::<i64>("numbers");
@@ -112,7 +112,7 @@ fn a_stop_ends_a_push_that_waits_for_memory() {
                 }
             };
             let summary = soon("the stop", stop).await.unwrap();
-            // Either it came in before the end, or its producer knows that it did not.
+            // Either it was taken before the end, or its producer learns that it was not.
             let pushed = soon("the push", waits).await.unwrap();
             let wanted = match (graceful, &pushed) {
                 (true, Ok(())) => 2000,
@@ -127,7 +127,7 @@ fn a_stop_ends_a_push_that_waits_for_memory() {
 }
 
 #[test]
-fn an_abrupt_stop_does_not_wait_for_batches_that_queue_up() {
+fn an_abrupt_stop_does_not_wait_for_queued_batches() {
     let (release, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
     block_on(async {
@@ -153,7 +153,7 @@ fn an_abrupt_stop_does_not_wait_for_batches_that_queue_up() {
             .await
             .unwrap();
         assert!(nothing.is_none(), "it has not stopped yet");
-        // What is being committed is waited for: its effect may be visible.
+        // A commit in progress is waited for: its effect may be visible.
         release.send(()).unwrap();
         let summary = soon("the stop", stop).await.unwrap();
         assert_eq!((summary.batches, summary.unfinished), (1, 2));
@@ -162,7 +162,7 @@ fn an_abrupt_stop_does_not_wait_for_batches_that_queue_up() {
 }
 
 #[test]
-fn an_abrupt_stop_drops_the_batch_that_runs() {
+fn an_abrupt_stop_drops_the_running_batch() {
     let (release, blocked) = mpsc::channel::<()>();
     let (started, starts) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
@@ -239,8 +239,8 @@ fn awaiting_the_end_times_out() {
     });
 }
 
-/// All that the sources brought is committed, and the clock need not move. A source that failed is no end that
-/// is well; those without an end keep the program running.
+/// All records of the sources are committed, and the clock need not move. A failed source is no success; sources
+/// without an end keep the program running.
 #[test]
 fn a_program_stops_by_itself_when_its_sources_have_ended() {
     block_on(async {
@@ -274,11 +274,11 @@ fn a_source_without_an_end_keeps_the_program_running() {
     });
 }
 
-/// Pushes two numbers, and does not end; pushes another one when it is told to, and says what came of it.
-struct Endless(oneshot::Receiver<()>, oneshot::Sender<dstreams::Result<()>>);
+/// Pushes two numbers, and does not end; pushes another one on request, and reports the result.
+struct NeverEnds(oneshot::Receiver<()>, oneshot::Sender<dstreams::Result<()>>);
 
 #[dstreams::async_trait]
-impl Source for Endless {
+impl Source for NeverEnds {
     fn schema(&self) -> SchemaRef {
         i64::schema()
     }
@@ -293,13 +293,13 @@ impl Source for Endless {
 }
 
 #[test]
-fn a_source_that_does_not_end_costs_nobody_a_record() {
+fn a_source_that_does_not_end_costs_no_record() {
     for deadline in [None, Some(Duration::from_secs(60))] {
         block_on(async {
             let (late, goes_on) = oneshot::channel();
             let (pushed, refused) = oneshot::channel();
             let mut program = Program::new(small(2, 4, 4));
-            let endless = Endless(goes_on, pushed);
+            let endless = NeverEnds(goes_on, pushed);
             let endless = program.ctx.source::<i64>("endless", endless).unwrap();
             let (queue, numbers) = program.ctx.queue::<i64>("numbers");
             let mut all = endless.union(&numbers).unwrap().collect();
@@ -323,14 +323,14 @@ fn a_source_that_does_not_end_costs_nobody_a_record() {
             assert_eq!((summary.records, summary.unfinished), (5, 0));
             let got = all.try_recv().unwrap().collect().unwrap();
             assert_eq!(got, [1, 2, 3, 4, 5]);
-            // It was dropped, or what it pushes is refused.
+            // It was dropped, or its push is refused.
             let _ = late.send(());
             assert!(!matches!(refused.await, Ok(Ok(()))));
         });
     }
 }
 
-/// Tells when it is closed.
+/// Reports when it is closed.
 struct Closes(mpsc::Sender<()>);
 
 #[dstreams::async_trait]

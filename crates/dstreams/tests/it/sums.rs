@@ -1,5 +1,5 @@
-//! Sums and means of 64-bit integers at their limits: sums wrap around the same wherever they are asked for, means do
-//! not, and a window is right again when what was too large has left.
+//! Sums and means of 64-bit integers at their limits: sums wrap around the same in every kind of query, means do
+//! not, and a window is right again when the too large values have left.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -32,7 +32,7 @@ impl Whole for u64 {
     }
 }
 
-/// Of each key: sum, mean, number.
+/// For each key: sum, mean, number.
 type Found<N> = BTreeMap<String, (N, f64, i64)>;
 /// Batches of a window that nothing leaves.
 const WINDOW: u32 = 1000;
@@ -55,7 +55,7 @@ fn last<N>(batches: Batches<Row<N>>) -> Found<N> {
     batches.into_iter().last().unwrap().1.into_iter().collect()
 }
 
-/// Each batch is what `agg` and the queries see; the window has two.
+/// Each batch is the input of `agg` and of the queries; the window has two.
 fn check<N: Whole>(input: &[Interval<(String, N)>], threads: usize) -> Result<(), TestCaseError> {
     let config = small(threads, 2, 2);
     let rows = |from: usize| input[from..].iter().flatten().flatten().cloned();
@@ -153,12 +153,12 @@ proptest! {
     #![proptest_config(cases(6))]
 
     #[test]
-    fn of_signed_integers_at_their_limits(input in batches(signed()), threads in prop::sample::select(vec![1, 4])) {
+    fn sums_of_signed_integers_at_their_limits(input in batches(signed()), threads in prop::sample::select(vec![1, 4])) {
         check(&input, threads)?;
     }
 
     #[test]
-    fn of_unsigned_integers_at_their_limits(input in batches(unsigned()), threads in prop::sample::select(vec![1, 4])) {
+    fn sums_of_unsigned_integers_at_their_limits(input in batches(unsigned()), threads in prop::sample::select(vec![1, 4])) {
         check(&input, threads)?;
     }
 }
@@ -181,15 +181,15 @@ fn the_mean_of_the_greatest_twice_is_the_greatest() {
     assert_eq!(mean, [(100, vec![Some(u64::MAX as f64)])]);
 }
 
-/// A program that held means before there were high halves wrote the same bytes as one with a sum and a count does.
+/// A program from before means had high halves wrote the same bytes as one with a sum and a count.
 #[test]
-fn means_that_were_held_without_high_halves_go_on() {
+fn means_stored_without_high_halves_resume() {
     type Pair = (String, i64);
     let dir: PathBuf = std::env::temp_dir().join(format!("dstreams-means-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     let start = |after: u32, build: &dyn Fn(&DStream<Pair>)| {
         let mut config = small(2, 4, 8);
-        // Written as a whole, and then as what batches added.
+        // Written as a whole, and then as changes of batches.
         config.checkpoint_every = 1;
         let mut program = Program::after(after, config);
         let (queue, rows) = program.ctx.queue::<Pair>("rows");
@@ -255,10 +255,10 @@ fn means_that_were_held_without_high_halves_go_on() {
     let _ = std::fs::remove_dir_all(&dir);
 }
 
-/// An expression that does not fit its type wraps around or fails its batch, as in plain DataFusion, whatever the number
-/// of tasks; the error says which query it is.
+/// An expression beyond the range of its type wraps around or fails its batch, as in plain DataFusion, for any
+/// number of tasks; the error names the query.
 #[test]
-fn expressions_beyond_their_types_do_as_in_plain_datafusion() {
+fn out_of_range_expressions_behave_as_in_plain_datafusion() {
     let expressions = [
         "value + 1",
         "value * value",

@@ -1,4 +1,4 @@
-//! Operators that may fail for single records: what they made, and what they rejected, from one computation.
+//! Operators that may fail for single records: results and rejections, from one computation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ fn row() -> impl Strategy<Value = Row> {
     (text(), -6..6i64)
 }
 
-/// What is made, and what is rejected with which reason.
+/// The results, and the rejected records with their reasons.
 type Both<U, T> = (Batches<U>, Batches<(String, T)>);
 
-/// What both streams of an operator give, and the streams of a second one that each has one reader alone.
+/// The results of both streams of an operator, and those of a second one whose streams have one reader each.
 fn run_both<T: Record + Clone, U: Record, R: Record>(
     config: &Config,
     input: &[Interval<T>],
@@ -55,7 +55,7 @@ fn run_both<T: Record + Clone, U: Record, R: Record>(
     })
 }
 
-/// Pushes some records, and fails for some after it pushed.
+/// Pushes some records, and fails for some inputs afterwards.
 fn made_of((text, n): &Row) -> Result<Vec<(i64, String)>, String> {
     let made = (0..n.rem_euclid(3)).map(|i| (n + i, format!("{text} and something long")));
     match n % 4 {
@@ -68,7 +68,7 @@ proptest! {
     #![proptest_config(cases(16))]
 
     #[test]
-    fn each_record_is_made_or_rejected_once(config in settings(), input in intervals(row(), 4)) {
+    fn each_record_succeeds_or_is_rejected_once(config in settings(), input in intervals(row(), 4)) {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
         let got = run_both(&config, &input, move |rows| {
@@ -122,9 +122,9 @@ proptest! {
     }
 }
 
-/// A closure that panics rejects its record, and nothing else; a long reason is cut off.
+/// A panicking closure rejects its record, and nothing else; a long reason is truncated.
 #[test]
-fn a_panic_is_a_reason_and_reasons_are_bounded() {
+fn panics_become_reasons_and_reasons_are_bounded() {
     let rows: Vec<Row> = (0..9).map(|n| (format!("text {n}"), n)).collect();
     let [(ok, rejected), _] = run_both(&small(2, 2, 3), &[vec![rows.clone()]], |rows| {
         rows.try_map::<i64, String>(|(_, n)| match n {
@@ -153,7 +153,7 @@ fn a_panic_is_a_reason_and_reasons_are_bounded() {
     );
 }
 
-/// An error of an output is tried again; one that stays ends the program, and names the output.
+/// An output's error is retried; a permanent one ends the program, and names the output.
 #[test]
 fn an_output_may_fail() {
     block_on(async {
@@ -166,7 +166,7 @@ fn an_output_may_fail() {
         numbers.try_for_each_rdd(move |rdd| {
             let call = counted.fetch_add(1, Ordering::SeqCst);
             match rdd.num_rows() {
-                // Well again at the third call.
+                // Succeeds at the third call.
                 1 if call >= 2 => Ok(()),
                 0 => Ok(()),
                 _ => Err(std::io::Error::other("the other side is away")),

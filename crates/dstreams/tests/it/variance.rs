@@ -28,7 +28,7 @@ fn spread() -> impl Agg<f64, Out = Spread> {
     (count(), avg::<f64>(), four)
 }
 
-/// Values far from zero and near to each other: squares of them have no digit of the variance.
+/// Values far from zero and close together: their squares have no digit of the variance.
 fn event() -> impl Strategy<Value = Event> {
     (text(), -50..50i32).prop_map(|(key, n)| (key, 1e9 + f64::from(n) / 16.0))
 }
@@ -62,9 +62,8 @@ fn plain(rows: Vec<Event>) -> BTreeMap<String, Spread> {
     })
 }
 
-/// Both are off from the truth by at most some `n * eps * sqrt(1 + mean² / variance)` of a variance (Chan,
-/// Golub, LeVeque 1983), so the two differ by twice that at most; where the variance is 0, by what rounding the
-/// mean makes of it.
+/// Both errors are at most some `n * eps * sqrt(1 + mean² / variance)` of a variance (Chan, Golub, LeVeque 1983),
+/// so the two differ by twice that at most; where the variance is 0, by the rounding of the mean.
 fn check(
     found: Vec<(String, Spread)>,
     wanted: BTreeMap<String, Spread>,
@@ -99,7 +98,7 @@ fn check(
     Ok(())
 }
 
-/// What `agg` gives with each batch, against plain DataFusion over the last `batches` of them.
+/// The results of `agg` for each batch, against plain DataFusion over its last `batches`.
 fn compare(
     config: &Config,
     input: &[Interval<Event>],
@@ -139,7 +138,7 @@ proptest! {
         })?;
     }
 
-    /// A function by name is the function.
+    /// A function chosen by name is the function.
     #[test]
     fn by_name_is_the_same(config in settings(), input in intervals((text(), -9..9i64), 6)) {
         type All = ((i64, i64, f64), (i64, i64), (Option<f64>, f64, Option<f64>, f64));
@@ -165,7 +164,7 @@ proptest! {
     }
 }
 
-/// A mean that is large beside the differences, over many batches: the digits are still there.
+/// A mean that is large beside the differences, over many batches: the digits survive.
 #[test]
 fn digits_are_kept_over_many_batches() {
     let input: Vec<Interval<Event>> = (0..400)
@@ -198,7 +197,7 @@ fn digits_are_kept_over_many_batches() {
 }
 
 #[test]
-fn what_has_no_bound_is_refused_by_name() {
+fn unbounded_aggregates_are_refused_by_name() {
     let mut ctx = StreamContext::new(INTERVAL).unwrap();
     let (_, events) = ctx.queue::<(String, (i64, String))>("events");
     let events = events.by_key();

@@ -1,4 +1,4 @@
-//! An object store in memory that tells what it is asked, before it answers, to somebody who may do something then.
+//! An object store in memory that reports each request before it answers, to an observer that may act on it.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,27 +13,27 @@ use dstreams::datafusion::object_store::{
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 
-/// What a store is asked.
+/// A request to a store.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Asked {
     List,
     Head(String),
     Get(String, Range<u64>),
-    /// An object is there; it may be said to have failed.
+    /// An object is stored; it may be reported as failed.
     Put(String),
 }
 
-/// What it answers.
+/// The answer.
 pub enum Answer {
     Give,
     Fail,
-    /// Nothing, ever.
+    /// No answer, ever.
     Never,
 }
 
 type Told = Box<dyn FnMut(&Asked, &InMemory) -> Answer + Send>;
 
-/// See the module.
+/// An object store in memory with an observer of its requests.
 pub struct Watched {
     pub objects: InMemory,
     /// Whether objects have entity tags.
@@ -59,7 +59,7 @@ impl Watched {
         })
     }
 
-    /// All it was asked so far.
+    /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }

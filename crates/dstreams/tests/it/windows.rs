@@ -1,4 +1,4 @@
-//! Windows over random batches equal the aggregate of the last batches, taken anew each time.
+//! Windows over random batches equal the aggregate of the last batches, computed from scratch each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -111,7 +111,7 @@ proptest! {
 
     #[test]
     fn invertible(config in settings(), input in intervals(pair(), 20), sizes in sizes()) {
-        // Without a count among them: keys whose sum is 0 must stay, keys without records go.
+        // Without a count: keys whose sum is 0 must stay, keys without records go.
         check(&config, &input, sizes, sum::<i64>(), |all| all.iter().sum::<i64>())?;
         let agg = (avg::<i64>(), count(), sum::<i64>());
         check(&config, &input, sizes, agg, |all| {
@@ -246,7 +246,7 @@ proptest! {
             let inner = pairs.by_key().window_agg(batches(len), batches(slide), sum::<i64>()).unwrap();
             inner.window_agg(batches(outer.0), batches(outer.1), max::<i64>()).unwrap().pairs()
         });
-        // The inner RDDs as an input of their own.
+        // The inner RDDs as a separate input.
         let inner = naive(&input, (len, slide), |all| all.iter().sum::<i64>());
         let inner: Vec<Interval<(u8, i64)>> = inner.into_iter().map(|(_, rows)| vec![rows]).collect();
         let wanted = naive(&inner, (outer_len, outer_slide), |all| most(&all));
@@ -256,8 +256,8 @@ proptest! {
 
     #[test]
     fn keys_that_come_and_go(seed in any::<u64>(), sizes in (1..6usize, 1..3usize), threads in 1..3usize) {
-        // Thousands of keys that are there for some batches only: slots die by the thousand, some
-        // keys come back while their slot is dead, some after it was given away.
+        // Thousands of keys that exist in some batches only: slots die by the thousand, some keys return while
+        // their slot is dead, some after its reuse.
         let mut random = seed | 1;
         let mut next = |bound: u64| {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -276,7 +276,7 @@ proptest! {
     }
 }
 
-/// Batches whose keys are nearly all different: DataFusion then stops grouping partial results.
+/// Batches with nearly all different keys: DataFusion then stops grouping partial results.
 #[test]
 fn a_flood_of_different_keys() {
     let first: Vec<(i64, i64)> = (0..130_000).map(|n| (n, n % 7)).collect();
