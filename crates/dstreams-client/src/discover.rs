@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::protocol::{parse_workers, workers_question};
 
-/// What the asked address turned out to be.
+/// The kind of server at the asked address.
 pub(crate) enum Found {
     /// It takes the records itself, over this connection.
     Itself(Channel),

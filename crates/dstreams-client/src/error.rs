@@ -24,7 +24,7 @@ pub struct Tally {
     pub unacknowledged: u64,
 }
 
-/// What an error means for the records concerned.
+/// The fate of the records after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -224,7 +224,7 @@ impl Error {
         }
     }
 
-    /// What this error means for the records concerned.
+    /// The fate of the records after this error.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Options { .. }

@@ -20,7 +20,7 @@ use crate::pack::Slot;
 use crate::route::Route;
 use crate::window::Window;
 
-/// What a link reports to its sender.
+/// The report of a link to its sender.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     /// The server has answered once: the stream exists and takes this schema.

@@ -1,4 +1,4 @@
-//! What senders of lines and of batches have in common: the near end of a link.
+//! The common part of senders of lines and of batches: the near end of a link.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

@@ -28,7 +28,7 @@ struct Kept {
     records: u64,
 }
 
-/// What an acknowledgement released.
+/// The messages released by an acknowledgement.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Freed {
     pub(crate) messages: u64,

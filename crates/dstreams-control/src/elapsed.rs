@@ -37,7 +37,7 @@ impl Elapsed {
             .saturating_add(at.0.saturating_sub(self.clock()))
     }
 
-    /// What the clock, running on from here, will show at elapsed time `passed`.
+    /// The reading of the clock, running on from here, at elapsed time `passed`.
     pub(crate) fn clock_at(&self, passed: u64) -> Timestamp {
         Timestamp(
             self.clock()

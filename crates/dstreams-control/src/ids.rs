@@ -43,7 +43,7 @@ impl fmt::Display for BlockId {
     }
 }
 
-/// What the controller knows about a block.
+/// The controller's knowledge of a block.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug, Serialize, Deserialize)]
 pub struct BlockMeta {
     /// Its name.

@@ -17,7 +17,7 @@ struct Open {
     /// Last batch only: when to hurry the receivers, unless done (elapsed microseconds).
     hurry: Option<u64>,
     /// Wait for reports after the `Seal`, or after the hurry (microseconds).
-    patience: u64,
+    report_wait: u64,
     /// Latest time of the cut (elapsed microseconds).
     until: u64,
 }
@@ -190,15 +190,15 @@ impl Intake {
         Some(open.batch)
     }
 
-    fn seal(&mut self, passed: u64, patience: u64) -> Option<BatchTime> {
+    fn seal(&mut self, passed: u64, report_wait: u64) -> Option<BatchTime> {
         let batch = self.next?;
         self.next = batch.next(self.interval_ms);
         self.open = Some(Open {
             batch,
             silent: self.receivers.keys().copied().collect(),
             hurry: None,
-            patience,
-            until: passed.saturating_add(patience),
+            report_wait,
+            until: passed.saturating_add(report_wait),
         });
         Some(batch)
     }
@@ -253,7 +253,7 @@ impl Intake {
 impl Open {
     fn hurry_at(&mut self, at: u64) {
         self.hurry = Some(at);
-        self.until = at.saturating_add(self.patience);
+        self.until = at.saturating_add(self.report_wait);
     }
 }
 

@@ -107,7 +107,7 @@ impl Pipeline {
         });
     }
 
-    /// What an earlier process did with the batch that was added last.
+    /// Records the outcome in an earlier process of the batch that was added last.
     pub(crate) fn last_was(&mut self, set_aside: bool, committing: bool) {
         if let Some(last) = self.waiting.back_mut() {
             (last.set_aside, last.committing) = (set_aside, committing);

@@ -392,7 +392,7 @@ async fn dying_workers_lose_and_repeat_nothing() {
     }
 }
 
-/// What a client was told is safe, is safe: also if it gives up because the whole cluster dies.
+/// Records reported as safe are safe, even if the client gives up because the whole cluster dies.
 #[tokio::test]
 async fn acknowledged_records_are_stored_when_the_whole_cluster_dies() {
     for seed in seeds(20) {

@@ -178,7 +178,7 @@ impl Store {
     }
 }
 
-/// What tests read and set on one server.
+/// The part of one server that tests read and set.
 #[derive(Default)]
 pub struct Local {
     /// Calls opened here.

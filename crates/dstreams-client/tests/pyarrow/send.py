@@ -8,7 +8,7 @@ nothing but pyarrow (`pip install pyarrow`). HOST:PORT is a master, a worker, or
 FILE may be - for standard input. A token, if the cluster wants one, is read from DSTREAMS_TOKEN.
 
 Batches are numbered by their place in the file. So with a --producer of your own, a second run with the same
-file and --batch-rows goes on where the first one stopped; a producer's name belongs to one file.
+file and --batch-rows resumes where the first one stopped; a producer's name belongs to one file.
 """
 
 import argparse
@@ -34,10 +34,10 @@ WINDOW = 16
 ANSWER = 10.0
 # Seconds without progress before giving up, and the shortest and the longest pause between rounds of tries.
 GIVE_UP, FIRST_PAUSE, LONGEST_PAUSE = 120.0, 0.05, 5.0
-# A peer that vanished without a word is found out by pings, in milliseconds.
+# Pings, in milliseconds, detect a peer that vanished silently.
 CHANNEL = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 10_000)]
 # NOT_FOUND; INVALID_ARGUMENT, OUT_OF_RANGE and FAILED_PRECONDITION; UNIMPLEMENTED; UNAUTHENTICATED;
-# PERMISSION_DENIED. The same again would be refused again; whatever else comes from Arrow may be tried again.
+# PERMISSION_DENIED. These are final; all other errors of Arrow may be retried.
 FINAL = (
     pa.ArrowKeyError,
     pa.ArrowInvalid,
@@ -153,7 +153,7 @@ class Sender:
             options = fl.FlightCallOptions(headers=self.headers)
             writer, answers = client.do_put(path, SCHEMA, options)
             try:
-                # What the server has already is safe; only the rest is sent again.
+                # The records that the server already has are safe; only the rest is sent again.
                 self.acknowledge(self.next_ack(answers))
                 for number, batch in self.window:
                     self.write(writer, number, batch)

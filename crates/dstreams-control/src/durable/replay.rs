@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{Covered, Entry, Marks, Point, Restart};
 use crate::{BatchTime, BlockId, BlockMeta, ReceiverId, Restored};
 
-/// What was found on disk.
+/// The checkpoint and the entries found on disk.
 #[derive(Clone, Default, Debug)]
 pub struct Replay {
     point: Option<Point>,

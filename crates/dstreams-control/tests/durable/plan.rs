@@ -50,7 +50,7 @@ pub enum Trouble {
     KillWorker { power: bool },
     /// A worker is given up, and lives on.
     CutOff,
-    /// The master is told to stop.
+    /// The master is asked to stop.
     Stop,
 }
 

@@ -23,7 +23,7 @@
 //! | one batch too many is run | runs |
 //! | a commit is given twice; before `Finished`; before that of the batch before | commit-once |
 //! | input is forgotten before `Committed`; twice | forget |
-//! | listeners are told a wrong count | completed |
+//! | listeners get a wrong count | completed |
 //! | a run after `Fail`; a batch is given up before its turn | failed |
 //! | a batch is set aside beyond the bound; is not run after it | set-aside |
 //! | a batch that may be set aside is given up | failed |

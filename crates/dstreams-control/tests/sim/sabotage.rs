@@ -5,7 +5,7 @@ use dstreams_control::{BatchTime, BlockMeta, Command, Config, Controller, Event,
 
 use crate::machine::Machine;
 
-/// What is wrong with it, and the invariant that must say so.
+/// A fault of the controller; each has an invariant that must find it.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Fault {
     CutDropsABlock,

@@ -209,7 +209,7 @@ fn pushes_with_other_columns_are_refused() {
     });
 }
 
-/// What a sink was asked to do.
+/// A call of a sink.
 #[derive(Debug, Clone, PartialEq)]
 enum Call {
     Prepare(BatchTime, usize),

@@ -45,7 +45,7 @@ fn files_of_all_formats_keep_the_contract() {
     }
 }
 
-/// What is wrong with a source.
+/// A fault of a source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,

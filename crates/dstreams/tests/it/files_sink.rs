@@ -204,7 +204,7 @@ enum Fault {
     OpensAsEmpty,
 }
 
-/// What outlives the process.
+/// State that outlives the process.
 #[derive(Default)]
 struct World {
     staged: BTreeMap<Vec<u8>, Vec<i64>>,

@@ -309,7 +309,7 @@ fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
             // No thread waits for it either.
             let alone = || Arc::strong_count(&store) <= 2;
             drop(reader.live);
-            until("the store to be let go", alone).await;
+            until("the store to be released", alone).await;
         });
     }
 }
@@ -349,7 +349,9 @@ fn a_restart_resumes_in_the_middle_of_an_object() {
     let mut lives = Vec::new();
     for ranges_given in [1, 2, 3u64] {
         let store = Watched::new(move |asked, _| match asked {
-            Asked::Get(_, range) if range.start >= ranges_given * FETCH_BYTES as u64 => Answer::Never,
+            Asked::Get(_, range) if range.start >= ranges_given * FETCH_BYTES as u64 => {
+                Answer::Never
+            }
             _ => Answer::Give,
         });
         put(&store.objects, "in/a", bytes.clone());

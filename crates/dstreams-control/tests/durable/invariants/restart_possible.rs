@@ -15,6 +15,6 @@ impl Invariant for RestartPossible {
             return Ok(());
         };
         let _ = scene;
-        ensure(false, || format!("it cannot go on: {error}"))
+        ensure(false, || format!("the restart fails: {error}"))
     }
 }

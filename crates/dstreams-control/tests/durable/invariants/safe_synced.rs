@@ -1,4 +1,4 @@
-//! What is reported as safe was synced.
+//! Records reported as safe were synced.
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;
@@ -18,7 +18,7 @@ impl Invariant for SafeSynced {
         let synced = |number| scene.ledger.synced_records.contains(&(producer, number));
         let lacking = (known + 1..=last).find(|number| !synced(*number));
         ensure(lacking.is_none(), || {
-            format!("producer {producer} is told that {last} is safe; {lacking:?} was never synced")
+            format!("producer {producer} learns that {last} is safe; {lacking:?} was never synced")
         })
     }
 }

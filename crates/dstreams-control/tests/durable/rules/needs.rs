@@ -25,7 +25,7 @@ fn blocks_in_a_checkpoint_are_released() {
     assert_eq!(needs.let_go(B1, &covered), Some(2));
     assert_eq!(needs.let_go(B2, &needs.covered(B2)), Some(5));
     assert_eq!(needs.let_go(B3, &needs.covered(B3)), None);
-    assert!(needs.covered(B3).contains(id(0, 0)), "for ever");
+    assert!(needs.covered(B3).contains(id(0, 0)), "permanently");
 }
 
 #[test]

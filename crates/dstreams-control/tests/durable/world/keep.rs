@@ -1,4 +1,4 @@
-//! What is stored of batches that took effect: their commit, the state in a checkpoint; and what is released then.
+//! Persistence of batches that took effect: their commit, the state in a checkpoint; and the release of entries.
 
 use dstreams_control::durable::{Covered, Entry, Point};
 use dstreams_control::{BatchTime, BlockId};

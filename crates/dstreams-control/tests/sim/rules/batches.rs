@@ -381,7 +381,7 @@ fn missed_intervals_wait_on_the_clock() {
     let (mut waiting, mut most) = (std::collections::VecDeque::new(), 0);
     let (mut sealed, mut ticks) = (None, 1);
     for done in 1..=2_000u64 {
-        // What time alone, and the reports, bring.
+        // All steps due by time and reports alone.
         while ticks > 0 || sealed.is_some() {
             let event = match sealed.take() {
                 Some(batch) => reported(batch, 0, &[]),
