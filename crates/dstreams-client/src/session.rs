@@ -48,7 +48,7 @@ impl Link {
                 Ok(Found::Workers(workers)) => self.route.found(workers),
                 Err(error) if error.is_retryable() && self.route.goes_on_without() => {
                     let (stream, master) = (&self.stream, &self.peer);
-                    tracing::debug!(stream, master, %error, "master unavailable, trying the known workers");
+                    tracing::debug!(stream, master, %error, "using the known workers");
                     self.failures.note(error);
                 }
                 Err(error) => return Err(error),
@@ -179,7 +179,7 @@ impl Link {
         match wire.try_send(message) {
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
             Err(TrySendError::Full(_)) => {
-                let detail = "acknowledged messages that were not sent".to_string();
+                let detail = "acknowledged messages that it never received".to_string();
                 Err(self.protocol(Malformed { detail }))
             }
         }
