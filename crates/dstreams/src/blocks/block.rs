@@ -10,25 +10,25 @@ use dstreams_control::{BlockId, BlockMeta};
 use super::memory_budget::BudgetShare;
 use crate::debug::debug_as;
 
-/// Batches with fewer rows on average are joined: each costs about as much as this many rows.
-const SMALL: usize = 256;
+/// Batches with fewer rows on average are merged: each costs about as much as this many rows.
+const MIN_ROWS_PER_BATCH: usize = 256;
 
 /// An immutable run of records received by one receiver.
 pub struct Block {
-    /// Its name and size.
+    /// Its id and size.
     pub meta: BlockMeta,
     /// Its records.
     pub batches: Vec<RecordBatch>,
-    /// For each named producer of records in it, the number of the last.
+    /// The last number of each named producer of these records.
     pub marks: BTreeMap<Arc<str>, u64>,
-    /// The memory it holds, until it is dropped.
+    /// The memory reserved for it until it is dropped.
     _memory: Vec<BudgetShare>,
 }
 
 debug_as!(Block { meta });
 
 impl Block {
-    /// A block without marks.
+    /// A block without offsets.
     pub fn new(
         id: BlockId,
         batches: Vec<RecordBatch>,
@@ -37,7 +37,7 @@ impl Block {
     ) -> Self {
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let joined = match batches.first() {
-            Some(first) if batches.len() > 1 && rows < SMALL * batches.len() => {
+            Some(first) if batches.len() > 1 && rows < MIN_ROWS_PER_BATCH * batches.len() => {
                 concat_batches(&first.schema(), &batches).ok()
             }
             _ => None,
@@ -56,7 +56,7 @@ impl Block {
         }
     }
 
-    /// The same with marks.
+    /// The same with offsets.
     pub fn with_marks(mut self, marks: BTreeMap<Arc<str>, u64>) -> Self {
         self.marks = marks;
         self

@@ -1,8 +1,8 @@
 //! A block as bytes, and back.
 //!
-//! The receiver (`u64`; `u32` in format 1), the block's number, its records and its bytes of memory (`u64` each); the
-//! marks: how many (`u32`), and for each its name's length (`u32`), its name and its number (`u64`);
-//! then an Arrow IPC stream to the end. The frame is that of [`FrameFormat`].
+//! The receiver (`u64`; `u32` in format 1), the block's number, its number of records and its bytes of memory
+//! (`u64` each); the offsets: how many (`u32`), and for each its name's length (`u32`), its name and its number
+//! (`u64`); then an Arrow IPC stream to the end. The frame is that of [`FrameFormat`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ const BLOCK: FrameFormat = FrameFormat {
     magic: *b"dstr-blk",
     version: 2,
 };
-/// Earlier programs wrote it.
+/// The format of earlier programs.
 const BLOCK_1: FrameFormat = FrameFormat {
     version: 1,
     ..BLOCK
 };
 
-/// Bytes before the marks.
+/// Bytes before the offsets.
 const HEAD: usize = 4 * 8 + 4;
-/// Bytes of a block that are believed: more than any machine's memory.
-const MOST: u64 = 1 << 48;
+/// The largest credible size of a block: more than any machine's memory.
+const MAX_BLOCK_BYTES: u64 = 1 << 48;
 
 impl Block {
-    /// The bytes of a block of a stream with columns `schema`. Of the buffers that its texts point
-    /// into they hold hardly more than the texts.
+    /// The bytes of a block of a stream with columns `schema`. Of the string buffers they contain little more than
+    /// the strings in use.
     pub fn to_bytes(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
         Ok(BLOCK.seal_pieces(&self.to_pieces(schema)?))
     }
 
-    /// The same where they lie, without a checksum.
+    /// The same as chunks, without copying and without a checksum.
     pub(crate) fn to_pieces(&self, schema: &SchemaRef) -> Result<ByteChunks> {
         let mut bytes = BLOCK.begin(HEAD);
         let BlockId { receiver, seq } = self.meta.id;
@@ -59,8 +59,7 @@ impl Block {
         Ok(pieces)
     }
 
-    /// The block of such bytes, which must have the columns of `schema`; it holds `memory` from
-    /// then on.
+    /// Decodes a block, which must have the columns of `schema`; it holds `memory` from then on.
     ///
     /// Any other bytes are an error: damaged, of another format, made up.
     pub fn from_bytes(bytes: &[u8], schema: &SchemaRef, memory: Vec<BudgetShare>) -> Result<Block> {
@@ -71,7 +70,7 @@ impl Block {
         Block::from_body(is_wide, body, schema, memory)
     }
 
-    /// The block of bytes without a checksum: somebody has checked that they are what was written.
+    /// Decodes a block without a checksum; the caller has verified the bytes.
     pub(crate) fn from_unsealed(bytes: &[u8], schema: &SchemaRef) -> Result<Block> {
         let (is_wide, body) = match BLOCK_1.open_unsealed(bytes) {
             Ok(body) => (false, body),
@@ -87,8 +86,8 @@ impl Block {
         memory: Vec<BudgetShare>,
     ) -> Result<Block> {
         let (id, rows, size, marks) = head(is_wide, &mut from)?;
-        if size > MOST {
-            return Err(BLOCK.wrong(format!("{size} bytes of memory are said to be in a block")));
+        if size > MAX_BLOCK_BYTES {
+            return Err(BLOCK.wrong(format!("a block claims {size} bytes of memory")));
         }
         let batches = read_batches("a block's records", from, schema)?;
         let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -101,7 +100,7 @@ impl Block {
 
 type OffsetMap = BTreeMap<Arc<str>, u64>;
 
-/// What is before the records: name, records, bytes of memory, marks.
+/// The fields before the records: id, number of records, bytes of memory, offsets.
 fn head(is_wide: bool, from: &mut &[u8]) -> Result<(BlockId, u64, u64, OffsetMap)> {
     let short = |error: TryGetError| BLOCK.wrong(error.to_string());
     let receiver = match is_wide {
@@ -116,7 +115,7 @@ fn head(is_wide: bool, from: &mut &[u8]) -> Result<(BlockId, u64, u64, OffsetMap
     for _ in 0..from.try_get_u32_le().map_err(short)? {
         let length = from.try_get_u32_le().map_err(short)? as usize;
         let name = from.split_at_checked(length);
-        let (name, rest) = name.ok_or_else(|| BLOCK.wrong("a name is longer than they are"))?;
+        let (name, rest) = name.ok_or_else(|| BLOCK.wrong("a name exceeds the bytes"))?;
         *from = rest;
         let name = str::from_utf8(name).map_err(|error| BLOCK.wrong(error.to_string()))?;
         marks.insert(Arc::from(name), from.try_get_u64_le().map_err(short)?);

@@ -1,4 +1,4 @@
-//! Which blocks are held, and where: bookkeeping alone, without files.
+//! The stored blocks and their places: bookkeeping alone, without files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -11,17 +11,17 @@ use dstreams_control::BlockId;
 use super::spill::SpillFile;
 use crate::blocks::Block;
 
-/// The blocks that are held.
+/// The stored blocks.
 #[derive(Default)]
 pub(super) struct BlockIndex {
     blocks: HashMap<BlockId, BlockEntry>,
-    /// By number.
+    /// By order of arrival.
     arrived: BTreeMap<u64, BlockId>,
-    /// Those in memory that nobody writes, by when they were used last.
+    /// Blocks in memory that are not being written, by last use.
     idle: BTreeMap<u64, BlockId>,
     /// Counts arrivals and uses.
     ticks: u64,
-    /// Bytes of all in memory, and of those among them that are being written.
+    /// Bytes of all in memory, and of those among them being written.
     memory: u64,
     leaving: u64,
     disk: u64,
@@ -40,7 +40,7 @@ enum BlockPlace {
     File(Filed),
 }
 
-/// A block in a file, and in memory while somebody has it.
+/// A block in a file, and in memory while it is in use.
 #[derive(Clone)]
 pub(super) struct Filed {
     pub file: Arc<SpillFile>,
@@ -49,7 +49,7 @@ pub(super) struct Filed {
     number: u64,
 }
 
-/// Where a block is.
+/// The place of a block.
 pub(super) enum BlockLocation {
     Memory(Arc<Block>),
     File(Filed),
@@ -69,10 +69,10 @@ impl Leaving {
     }
 }
 
-/// Files to be removed, by dropping them: not while the blocks are locked.
+/// Files to be removed by dropping them, outside the lock.
 pub(super) type ReleasedFiles = Vec<Arc<SpillFile>>;
 
-/// What a store holds.
+/// The contents of a store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holdings {
@@ -82,7 +82,7 @@ pub struct Holdings {
     pub memory_bytes: u64,
     /// Bytes of files.
     pub disk_bytes: u64,
-    /// Blocks that were let go because of their age, ever.
+    /// The number of blocks ever released because of their age.
     pub expired: u64,
 }
 
@@ -92,7 +92,7 @@ impl BlockIndex {
         self.ticks
     }
 
-    /// Takes in a block, unless it is held.
+    /// Stores a block, unless it is already stored.
     pub fn insert(&mut self, block: Arc<Block>, now: Instant) {
         let id = block.meta.id;
         if self.blocks.contains_key(&id) {
@@ -114,7 +114,7 @@ impl BlockIndex {
         self.blocks.insert(id, entry);
     }
 
-    /// Where a block is; one in memory is then the one that was used last.
+    /// The place of a block; one in memory becomes the most recently used.
     pub fn find(&mut self, id: BlockId) -> Option<BlockLocation> {
         let now = self.tick();
         Some(match &mut self.blocks.get_mut(&id)?.place {
@@ -142,13 +142,13 @@ impl BlockIndex {
         }
     }
 
-    /// Whether more than `bytes` are in memory and not on their way out.
+    /// Whether more than `bytes` are in memory and not being written.
     pub fn exceeds(&self, bytes: u64) -> bool {
         self.memory - self.leaving > bytes && !self.idle.is_empty()
     }
 
-    /// The block that was not used for longest, if more than `bytes` are in memory: to be written,
-    /// and then [`BlockIndex::left`] or [`BlockIndex::stays`].
+    /// The least recently used block if more than `bytes` are in memory. Write it, then call [`BlockIndex::left`]
+    /// or [`BlockIndex::stays`].
     pub fn next_to_leave(&mut self, bytes: u64) -> Option<Leaving> {
         if !self.exceeds(bytes) {
             return None;
@@ -168,7 +168,7 @@ impl BlockIndex {
         Some(Leaving { number, block })
     }
 
-    /// The block is in a file, which comes back if the block was forgotten meanwhile.
+    /// The block is in a file; returns the file if the block was released meanwhile.
     pub fn left(&mut self, leaving: &Leaving, file: SpillFile) -> ReleasedFiles {
         let file = Arc::new(file);
         let Some(entry) = self.blocks.get_mut(&leaving.block.meta.id) else {
@@ -205,7 +205,7 @@ impl BlockIndex {
         }
     }
 
-    /// Lets blocks go.
+    /// Releases blocks.
     pub fn remove(&mut self, ids: impl IntoIterator<Item = BlockId>) -> ReleasedFiles {
         let mut files = Vec::new();
         for id in ids {
@@ -231,13 +231,13 @@ impl BlockIndex {
         files
     }
 
-    /// Lets all blocks go.
+    /// Releases all blocks.
     pub fn clear(&mut self) -> ReleasedFiles {
         let ids: Vec<_> = self.blocks.keys().copied().collect();
         self.remove(ids)
     }
 
-    /// Lets blocks go that are held for longer than `age`; returns how many.
+    /// Releases blocks stored for longer than `age`; returns how many.
     pub fn expire(&mut self, age: Duration, now: Instant) -> (usize, ReleasedFiles) {
         let old = self.arrived.values().copied().take_while(|id| {
             let entry = self.blocks.get(id);

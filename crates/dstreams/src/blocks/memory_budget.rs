@@ -1,4 +1,4 @@
-//! The bound on memory held by received records.
+//! The limit on memory for received records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,18 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::debug::debug_as;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that received records may hold together; waiting for some is how a fast producer is
-/// slowed down.
+/// Bytes that received records may use together. Waiting for some is backpressure on a fast producer.
 #[derive(Clone)]
 pub struct Budget {
-    /// In units.
+    /// Free memory in units.
     free: Arc<Semaphore>,
     total: usize,
-    /// Bytes of a unit: what is taken at once is counted in 32 bits.
+    /// Bytes of a unit: the semaphore counts one request in 32 bits.
     unit: usize,
     lifted: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
-    /// Bytes of long lines that are not whole: see [`Budget::unfinished`].
+    /// Bytes of incomplete long lines: see [`Budget::unfinished`].
     unfinished: Arc<AtomicUsize>,
 }
 
@@ -26,17 +25,17 @@ debug_as!(Budget { total });
 /// Bytes more than any program takes.
 const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
 
-/// Bytes taken from the budget; given back when dropped.
+/// Bytes taken from the budget; returned when dropped.
 pub struct BudgetShare {
     units: OwnedSemaphorePermit,
-    /// Bytes of each.
+    /// Bytes of each unit.
     unit: usize,
 }
 
 debug_as!(BudgetShare { unit });
 
 impl Budget {
-    /// A bound of so many bytes.
+    /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Self {
         let total = bytes.max(1);
         let unit = total.div_ceil(u32::MAX as usize);
@@ -50,8 +49,8 @@ impl Budget {
         }
     }
 
-    /// Room for the beginning of a long line, beside the budget, while its producer sends nothing: if such lines held
-    /// the budget itself, they could hold it for ever. Half as much as the budget in all; `None` if that is full.
+    /// Memory for the beginning of a long line, beside the budget, while its producer sends nothing: such lines
+    /// could otherwise hold the budget forever. Up to half the budget in total; `None` if that is used up.
     pub fn unfinished(&self, bytes: usize) -> Option<Unfinished> {
         let most = self.total / 2;
         let held = self.unfinished.fetch_add(bytes, Ordering::Relaxed);
@@ -59,16 +58,16 @@ impl Budget {
         (held + bytes <= most || self.lifted.load(Ordering::Relaxed)).then_some(it)
     }
 
-    /// Lifts the bound, for the end of a program: what was received must go through, and the memory
-    /// it waits for may be held by records that no batch takes before the end.
+    /// Lifts the limit at the end of a program: received records must get through, and those that hold the memory
+    /// may not be in a batch before the end.
     pub fn lift(&self) {
         if !self.lifted.swap(true, Ordering::Relaxed) {
-            self.free.add_permits(ENDLESS);
+            self.free.add_permits(UNLIMITED_PERMITS);
         }
     }
 
-    /// Waits for `bytes`; first come, first served. More than the whole budget counts as the whole:
-    /// such a record goes through alone.
+    /// Waits for `bytes`, in order of arrival. A request beyond the whole budget counts as the whole: such a
+    /// record goes through alone.
     pub async fn take(&self, bytes: usize) -> BudgetShare {
         let _waiting = Waiting::new(&self.waiting);
         let most = self.total / self.unit;
@@ -85,7 +84,7 @@ impl Budget {
         }
     }
 
-    /// Whether somebody waits: then memory that is kept for later use should be given back.
+    /// Whether a producer waits: then release memory that is only reserved for later.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
@@ -94,7 +93,7 @@ impl Budget {
     pub fn used(&self) -> usize {
         let free = self.free.available_permits();
         let lifted = self.lifted.load(Ordering::Relaxed);
-        let total = self.total / self.unit + if lifted { ENDLESS } else { 0 };
+        let total = self.total / self.unit + if lifted { UNLIMITED_PERMITS } else { 0 };
         self.unit * total.saturating_sub(free)
     }
 }
@@ -109,7 +108,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Counts who waits, also when the wait is given up.
+/// Counts waiting producers, also if the wait is cancelled.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -126,7 +125,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl BudgetShare {
-    /// Splits `bytes` off, as far as there are that many.
+    /// Splits off `bytes`, or as many as there are.
     pub fn split(&mut self, bytes: usize) -> Option<BudgetShare> {
         let units = bytes.div_ceil(self.unit).min(self.units.num_permits());
         Some(BudgetShare {
@@ -135,7 +134,7 @@ impl BudgetShare {
         })
     }
 
-    /// Takes in `other`, of the same budget.
+    /// Merges `other`, which must be of the same budget.
     pub fn merge(&mut self, other: BudgetShare) {
         self.units.merge(other.units)
     }
@@ -145,9 +144,9 @@ impl BudgetShare {
 mod tests {
     use super::*;
 
-    /// More than 32 bits can count is still that much.
+    /// Also a size beyond 32 bits.
     #[tokio::test]
-    async fn a_large_budget_is_as_large_as_it_says() {
+    async fn budgets_beyond_32_bits_count_exactly() {
         let gib = 1 << 30;
         let budget = Budget::new(20 * gib);
         let near = |used: usize, bytes: usize| used.abs_diff(bytes) < 1 << 10;
@@ -160,7 +159,7 @@ mod tests {
         drop(half);
         assert!(near(budget.used(), 18 * gib + gib / 2), "{}", budget.used());
         drop(nineteen);
-        // More than all counts as all, and goes through alone.
+        // A request beyond the budget counts as the whole, and goes through alone.
         let all = budget.take(usize::MAX).await;
         assert!(near(budget.used(), 20 * gib), "{}", budget.used());
         drop(all);

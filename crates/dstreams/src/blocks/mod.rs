@@ -1,10 +1,9 @@
-//! Blocks: sealed blocks are stored until no batch needs them.
+//! Blocks: the store keeps sealed blocks until no batch needs them.
 //!
-//! **In**: sealed blocks. **Out**: the same blocks, by id, or as bytes for another process.
-//! **Promise**: a block stays until it is forgotten (or too old, where an age is set), and its memory
-//! is given back then, or when it moves to a file. Bytes make the same block again, or an error.
-//! **On failure**: asking for a block that is not held is an error that names it. A block that
-//! cannot be written to a file stays in memory.
+//! **In**: sealed blocks. **Out**: the same blocks, by id, or as bytes for another process. **Promise**: a block
+//! stays until it is released (or too old, if an age is set). Its memory is freed then, or when it moves to a
+//! file. Bytes decode to the same block, or to an error. **On failure**: asking for a missing block is an error
+//! that names it. A block that cannot be written to a file stays in memory.
 
 mod block;
 mod encoding;

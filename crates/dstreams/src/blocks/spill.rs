@@ -1,7 +1,7 @@
-//! Files of blocks that are not in memory.
+//! Spill files of blocks.
 //!
-//! They are room, not safety: nothing is synced, and what an earlier process left is removed. One
-//! store uses a directory at a time, which a locked file in it sees to.
+//! They add capacity, not durability: nothing is synced, and files of an earlier process are removed. One store
+//! uses a directory at a time; a locked file in it ensures that.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -13,31 +13,30 @@ use dstreams_control::{BlockId, ReceiverId};
 
 use crate::error::{Error, Result};
 
-/// Name of the file that is locked.
+/// The name of the lock file.
 const LOCK: &str = "dstreams-blocks.lock";
 
-/// A directory of blocks.
+/// A directory of spill files.
 pub(super) struct SpillDir {
     path: PathBuf,
-    /// Files made so far: a block that comes again gets another file.
-    made: AtomicU64,
+    /// Files created so far: a block that is spilled again gets another file.
+    created: AtomicU64,
     lock: Arc<File>,
     #[cfg(test)]
     pub pause: std::sync::Mutex<Option<Arc<std::sync::Barrier>>>,
 }
 
-/// The file of a block; removed when dropped, so that who reads it has it until the end.
+/// The file of a block; removed when dropped, so that a reader has it until the end.
 pub(super) struct SpillFile {
     path: PathBuf,
     pub bytes: u64,
-    /// The directory is locked until the last file is gone, so that no other store makes one of
-    /// the same name before.
+    /// Keeps the directory locked until the last file is gone, so that no other store reuses its name earlier.
     _lock: Arc<File>,
 }
 
 impl SpillDir {
-    /// Makes the directory where it is missing, locks it, and removes the blocks of an earlier
-    /// process; other files stay.
+    /// Creates the directory if it is missing, locks it, and removes the blocks of an earlier process; other files
+    /// stay.
     pub fn open(path: PathBuf) -> Result<Self> {
         fs::create_dir_all(&path)
             .map_err(|error| Error::file("make the directory", &path, error))?;
@@ -67,20 +66,20 @@ impl SpillDir {
         }
         Ok(SpillDir {
             path,
-            made: AtomicU64::new(0),
+            created: AtomicU64::new(0),
             lock: Arc::new(file),
             #[cfg(test)]
             pause: Default::default(),
         })
     }
 
-    /// Writes the bytes of a block into a new file. Nothing is left of it after a failure.
+    /// Writes the bytes of a block to a new file. A failure leaves no file.
     pub fn write(&self, id: BlockId, bytes: &[u8]) -> Result<SpillFile> {
-        let made = self.made.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(name_of(id, made));
+        let created = self.created.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(name_of(id, created));
         let file = File::create_new(&path);
         let mut file = file.map_err(|error| Error::file("make the file", &path, error))?;
-        // From here on the file goes when this is dropped.
+        // From here on, dropping this removes the file.
         let written = SpillFile {
             path,
             bytes: bytes.len() as u64,
@@ -93,7 +92,7 @@ impl SpillDir {
         Ok(written)
     }
 
-    /// Tests stop here, with the file made and not yet written.
+    /// Tests stop here, with the file created and not yet written.
     #[cfg(test)]
     fn pause(&self) {
         let pause = self.pause.lock().unwrap().take();
@@ -112,30 +111,30 @@ impl SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        // Its directory may have gone before, with the process that it was for.
+        // Its directory may be gone already, with its process.
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             let path = self.path.display();
-            tracing::warn!(%path, %error, "the file of a block that went was not removed");
+            tracing::warn!(%path, %error, "cannot remove the spill file of a released block");
         }
     }
 }
 
-fn name_of(id: BlockId, made: u64) -> String {
-    format!("dstreams-block-{}-{}-{made}.spill", id.receiver.0, id.seq)
+fn name_of(id: BlockId, created: u64) -> String {
+    format!("dstreams-block-{}-{}-{created}.spill", id.receiver.0, id.seq)
 }
 
-/// The block whose file has this name.
+/// The block of a file name.
 fn block_of(name: &str) -> Option<BlockId> {
     let numbers = name
         .strip_prefix("dstreams-block-")?
         .strip_suffix(".spill")?;
     let mut numbers = numbers.split('-');
-    let (receiver, seq, made) = (numbers.next()?, numbers.next()?, numbers.next()?);
+    let (receiver, seq, created) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let id = BlockId {
         receiver: ReceiverId(receiver.parse().ok()?),
         seq: seq.parse().ok()?,
     };
-    (name == name_of(id, made.parse().ok()?)).then_some(id)
+    (name == name_of(id, created.parse().ok()?)).then_some(id)
 }

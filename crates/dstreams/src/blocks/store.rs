@@ -1,4 +1,4 @@
-//! The block store: blocks in memory up to a bound, and the rest in files.
+//! The block store: blocks in memory up to a limit, and the rest in files.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +13,16 @@ use crate::blocks::Block;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
-/// Bounds of a block store. None of them is set by default.
+/// Limits of a block store; unlimited by default.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
-    /// The directory for blocks beyond the memory, made where it is missing; no other store may
-    /// use it at the same time, of this process or of another. Without one, all blocks are in memory.
+    /// The directory for blocks beyond the memory limit, created if missing; no other store, of this or another
+    /// process, may use it at the same time. Without one, all blocks are in memory.
     pub spill: Option<PathBuf>,
-    /// Bytes of blocks in memory, where there is a directory for others. What is being taken in,
-    /// written or read is beyond it.
+    /// The most bytes of blocks in memory, given a directory for others. Blocks being received, written or read
+    /// are not counted.
     pub memory: u64,
-    /// How long a block is held; an older one is let go, wanted or not, and counted. A batch that
+    /// The longest time a block is stored; an older one is released, needed or not, and counted. A batch that
     /// still needs it fails with [`Error::LostBlock`].
     pub age: Option<Duration>,
 }
@@ -43,7 +43,7 @@ struct StoreInner {
 }
 
 impl BlockStore {
-    /// A store with bounds. What an earlier process left in the directory is removed.
+    /// A store with limits. Files of an earlier process in the directory are removed.
     pub fn open(bounds: Bounds) -> Result<Self> {
         Ok(BlockStore(Arc::new(StoreInner {
             held: Mutex::default(),
@@ -53,8 +53,8 @@ impl BlockStore {
         })))
     }
 
-    /// Holds a block in memory; one that is held already stays as it is. Never fails and never
-    /// waits; [`BlockStore::make_room`] is what keeps memory bounded.
+    /// Stores a block in memory; one that is already stored stays unchanged. Never fails and never waits;
+    /// [`BlockStore::make_room`] bounds the memory.
     pub fn insert(&self, block: Arc<Block>) {
         self.insert_at(block, Instant::now());
     }
@@ -68,31 +68,29 @@ impl BlockStore {
         };
         drop(held);
         if expired > 0 {
-            tracing::warn!(blocks = expired, "blocks were let go because of their age");
+            tracing::warn!(blocks = expired, "released blocks because of their age");
         }
         remove(files);
     }
 
-    /// Holds a block, and moves others out of memory where it is full.
+    /// Stores a block, and spills others if memory is full.
     ///
-    /// After an error the block is held none the less, and memory may be beyond its bound.
+    /// After an error the block is stored nonetheless, and memory may exceed its limit.
     pub async fn hold(&self, block: Arc<Block>) -> Result<()> {
         self.insert(block);
         self.make_room().await
     }
 
-    /// Writes blocks to files until memory is within its bound, those first that were not used for
-    /// longest.
+    /// Writes the least recently used blocks to files until memory is within its limit.
     ///
-    /// A block leaves memory when it is in its file as a whole. An error (a full disk) names the
-    /// path; the block stays in memory, and is tried again the next time. Goes on to the end if
-    /// the future is dropped.
+    /// A block leaves memory once its file is complete. An error (a full disk) names the path; the block stays in
+    /// memory, and the next call retries. Dropping the future does not stop it.
     pub async fn make_room(&self) -> Result<()> {
         if self.0.spill.is_none() || !self.0.lock().exceeds(self.0.memory) {
             return Ok(());
         }
         let shared = Arc::clone(&self.0);
-        on_a_thread_that_may_block(move || shared.make_room()).await
+        on_blocking_thread(move || shared.make_room()).await
     }
 
     /// The block, if it is in memory.
@@ -103,10 +101,10 @@ impl BlockStore {
         }
     }
 
-    /// The block, if it is held; read from its file, unless it is in memory.
+    /// The block, if it is stored; read from its file, unless it is in memory.
     ///
-    /// A block that was read is in memory for as long as somebody has it, and is then counted by
-    /// no budget: the bound is what the caller asks for at once.
+    /// A block that was read is in memory while it is in use, and no budget counts it: the caller's concurrency
+    /// bounds it.
     pub async fn fetch(&self, id: BlockId) -> Result<Option<Arc<Block>>> {
         let found = self.0.lock().find(id);
         match found {
@@ -114,41 +112,41 @@ impl BlockStore {
             Some(BlockLocation::Memory(block)) => Ok(Some(block)),
             Some(BlockLocation::File(filed)) => {
                 let shared = Arc::clone(&self.0);
-                let read = on_a_thread_that_may_block(move || shared.read(id, &filed));
+                let read = on_blocking_thread(move || shared.read(id, &filed));
                 read.await.map(Some)
             }
         }
     }
 
-    /// Lets blocks go.
+    /// Releases blocks.
     pub fn forget(&self, ids: &[BlockId]) {
         let files = self.0.lock().remove(ids.iter().copied());
         remove(files);
     }
 
-    /// Lets all blocks go.
+    /// Releases all blocks.
     pub fn clear(&self) {
         let files = self.0.lock().clear();
         remove(files);
     }
 
-    /// Number of blocks held.
+    /// The number of stored blocks.
     pub fn len(&self) -> usize {
         self.holdings().blocks
     }
 
-    /// Whether none is held.
+    /// Whether the store is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What is held, and where.
+    /// The stored blocks, by place.
     pub fn holdings(&self) -> Holdings {
         self.0.lock().holdings()
     }
 }
 
-/// No lock is held across what is done with files.
+/// No lock is held during file operations.
 impl StoreInner {
     fn lock(&self) -> MutexGuard<'_, BlockIndex> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,7 +191,7 @@ fn write(spill: &SpillDir, leaving: &Leaving) -> Result<SpillFile> {
     spill.write(block.meta.id, &block.to_bytes(&leaving.schema())?)
 }
 
-/// Removes files; not on a thread of the runtime, where there is one.
+/// Removes files, outside the runtime's threads if there is a runtime.
 fn remove(files: ReleasedFiles) {
     if files.is_empty() {
         return;
@@ -204,7 +202,7 @@ fn remove(files: ReleasedFiles) {
     }
 }
 
-async fn on_a_thread_that_may_block<T: Send + 'static>(
+async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {

@@ -1,9 +1,9 @@
 //! [`BlockJournal`]: the blocks that one worker of a cluster received, on disk.
 //!
-//! Each life of a worker has a journal in a directory of its own, below that of the program. A master that goes on
-//! takes these away before it reads them: see [`Journal::fenced`]. The worker may live on and write to its files: how much
-//! of them counts is written down when they are read first ([`read_taken`](crate::journal::read_taken)). The master
-//! removes them when checkpoints have all that counts of them.
+//! Each epoch of a worker has a journal in its own directory, below that of the program. A resuming master takes
+//! these away before it reads them: see [`Journal::fenced`]. The worker may still be running and writing to its
+//! files, so the first read records their valid lengths ([`read_taken`](crate::journal::read_taken)). The master
+//! removes them once checkpoints cover all their blocks.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -19,10 +19,10 @@ use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, JournalEntry, Owner, Ticket, sync_dir};
 
-/// What the names of directories begin with: those that are written, and those that were taken away from their writers.
+/// Prefixes of directory names: journals being written, and those taken away from their writers.
 const WRITTEN: &str = "received-";
 const TAKEN: &str = "taken-";
-/// Earlier programs took them away under this name, and made copies of them, which had this name until they were whole.
+/// Earlier programs took them away under this name, and copied them to this one until the copy was complete.
 const FENCED: &str = "fenced-";
 const COPYING: &str = ".taken-";
 
@@ -32,14 +32,14 @@ pub struct BlockJournal {
     // Lock order L2 in ARCHITECTURE.md: before the journal's queue.
     needs: Mutex<Needs<Ticket>>,
     dir: PathBuf,
-    /// The master that this worker is of.
+    /// The master of this worker.
     owner: Owner,
 }
 
 debug_as!(BlockJournal);
 
 impl BlockJournal {
-    /// Begins the journal of a worker, in a directory that nobody had.
+    /// Begins the journal of a worker, in a new directory.
     pub fn begin(dir: PathBuf, owner: Owner) -> Result<Self> {
         Ok(BlockJournal {
             journal: Journal::fenced(&dir, Some(owner.clone()))?,
@@ -49,7 +49,7 @@ impl BlockJournal {
         })
     }
 
-    /// Writes a block that was received, or had been before what was asked. It is safe when its ticket is synced.
+    /// Writes a block; it is durable when its ticket is synced.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
         let bytes = block.to_pieces(schema)?;
         let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,31 +58,32 @@ impl BlockJournal {
         Ok(ticket)
     }
 
-    /// Waits until a block is on disk. Fails for good where it cannot be, or the journal was taken away.
+    /// Waits until a block is on disk. Fails permanently if it cannot be, or the journal was taken away.
     pub async fn synced(&self, ticket: Ticket) -> Result<()> {
         self.journal.synced(ticket).await
     }
 
-    /// A checkpoint of `batch` has these blocks.
+    /// A checkpoint of `batch` covers these blocks.
     pub fn covered(&self, batch: BatchTime, blocks: &Covered) {
         let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
         let first = needs.let_go(batch, blocks);
         self.journal.let_go_before(first, None);
     }
 
-    /// Whether a master has taken it away: this worker is of no cluster any more. Not where that cannot be known.
+    /// Whether a master has taken it away, so that this worker is in no cluster. False if that cannot be
+    /// determined.
     pub fn was_taken(&self) -> bool {
         let is_gone = matches!(&std::fs::metadata(&self.dir), Err(error) if error.kind() == ErrorKind::NotFound);
         is_gone || self.owner.is_there().is_ok_and(|is_there| !is_there)
     }
 }
 
-/// Where a worker of the n-th process of a program writes.
+/// The directory to which a worker of the n-th process of a program writes.
 pub fn dir_of(program: &Path, incarnation: u64, worker: u32) -> PathBuf {
     program.join(format!("{WRITTEN}{incarnation}-{worker}"))
 }
 
-/// Takes away the journals of all workers of earlier processes; those of interrupted restarts are among them.
+/// Takes away the journals of all workers of earlier processes, including those of interrupted restarts.
 pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     for (of, path) in named(program, WRITTEN)? {
         rename(&path, &program.join(format!("{TAKEN}{of}")))?;
@@ -101,20 +102,20 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     taken(program)
 }
 
-/// Those that were taken away.
+/// The journals that were taken away.
 pub(super) fn taken(program: &Path) -> Result<Vec<PathBuf>> {
     let taken = named(program, TAKEN)?.into_iter();
     Ok(taken.map(|(_, path)| path).collect())
 }
 
-/// Those of all workers of this process and of earlier ones.
+/// The journals of all workers of this process and of earlier ones.
 pub(super) fn all(program: &Path) -> Result<Vec<PathBuf>> {
     let mut all = taken(program)?;
     all.extend(named(program, WRITTEN)?.into_iter().map(|(_, path)| path));
     Ok(all)
 }
 
-/// The directories with names that begin so, in order, with the rest of their names.
+/// The directories whose names have this prefix, in order, with the rest of their names.
 fn named(program: &Path, prefix: &str) -> Result<Vec<(String, PathBuf)>> {
     let failed = |error| Error::file("read", program, error);
     let mut found = Vec::new();
@@ -136,7 +137,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).map_err(|error| Error::file("rename", from, error))
 }
 
-/// Journals that nobody writes to any more, each with the receivers it has blocks of.
+/// Journals that nothing writes to, each with the receivers whose blocks it has.
 #[derive(Default)]
 pub(super) struct Ended(Vec<(PathBuf, BTreeSet<ReceiverId>)>);
 
@@ -145,7 +146,7 @@ impl Ended {
         self.0.push((journal, receivers));
     }
 
-    /// Takes out those of which checkpoints have all that counts.
+    /// Takes out the journals that checkpoints cover completely.
     pub fn covered(&mut self, covered: &Covered) -> Ended {
         let done = |(_, receivers): &mut (PathBuf, BTreeSet<ReceiverId>)| {
             receivers
@@ -155,12 +156,12 @@ impl Ended {
         Ended(self.0.extract_if(.., done).collect())
     }
 
-    /// Removes them; returns those that could not be, to be tried again. A shared disk may take long: no lock is to be
-    /// held meanwhile.
+    /// Removes them; returns those that could not be removed, to be retried. A shared disk may be slow: hold no
+    /// lock meanwhile.
     pub fn remove(mut self) -> Ended {
         self.0.retain(|(journal, _)| match std::fs::remove_dir_all(journal) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(journal = %journal.display(), %error, "a journal was not removed");
+                tracing::warn!(journal = %journal.display(), %error, "cannot remove a journal");
                 true
             }
             _ => false,
@@ -195,23 +196,23 @@ mod tests {
         std::fs::metadata(dir.join("journal-0000000001.log")).unwrap()
     }
 
-    /// What is found is the same when a master reads it again, whatever its worker went on to write, and though a master was
-    /// killed before; it is the same file, so that a restart needs no room.
+    /// A master always reads the same entries, whatever the worker wrote later, and even if a master was killed
+    /// before. It is the same file, so that a restart needs no extra space.
     #[test]
-    fn who_lives_on_does_not_change_what_was_taken() {
+    fn a_fenced_worker_cannot_alter_the_taken_journal() {
         let program = std::env::temp_dir().join(format!("dstreams-taken-{}", std::process::id()));
         let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
         let on = |ticket| futures::executor::block_on(journal.synced(ticket));
         on(journal.append(committed(1))).unwrap();
         let file = file_of(&dir_of(&program, 3, 1));
-        // A master that was killed when it had taken the journal, and begun to say how much of it counts.
+        // A master that was killed after it took the journal, while it wrote the lengths.
         let taken = take_all(&program).unwrap();
         assert_eq!(taken, [program.join("taken-3-1")]);
         std::fs::write(taken[0].join(".lengths.tmp"), b"half").unwrap();
         for batch in 2..5 {
             assert_eq!(take_all(&program).unwrap(), taken);
             assert_eq!(entries(&taken[0]), [committed(1)]);
-            // What comes after that is in the file, and is not said to be.
+            // Later entries are in the file, but not acknowledged.
             assert!(on(journal.append(committed(batch))).is_err());
             assert_eq!(file_of(&taken[0]).ino(), file.ino());
             let names = std::fs::read_dir(&taken[0]).unwrap();
@@ -227,9 +228,9 @@ mod tests {
         std::fs::remove_dir_all(&program).unwrap();
     }
 
-    /// An entry that the worker is writing when it is read is no part of it, also once it is whole.
+    /// An entry that is still being written when the journal is read does not count, even once it is complete.
     #[test]
-    fn an_entry_that_is_whole_later_does_not_count() {
+    fn an_entry_completed_later_does_not_count() {
         let program = std::env::temp_dir().join(format!("dstreams-whole-{}", std::process::id()));
         let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
         let on = |ticket| futures::executor::block_on(journal.synced(ticket));
@@ -244,16 +245,16 @@ mod tests {
         assert_eq!(entries(&taken[0]), [committed(1)]);
         std::fs::write(taken[0].join("journal-0000000001.log"), &whole).unwrap();
         assert_eq!(entries(&taken[0]), [committed(1)]);
-        // What counted must be there.
+        // Entries that counted must still be there.
         std::fs::write(taken[0].join("journal-0000000001.log"), &whole[..40]).unwrap();
         let error = read_taken(&taken[0]).unwrap_err().to_string();
         assert!(error.contains("bytes, and has 40"), "{error}");
         std::fs::remove_dir_all(&program).unwrap();
     }
 
-    /// Restarts of earlier programs, which made copies, were interrupted.
+    /// Interrupted restarts of earlier programs, which made copies.
     #[test]
-    fn what_earlier_programs_took_is_found() {
+    fn journals_taken_by_earlier_programs_are_found() {
         let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
         let fenced = |worker, batch| {
             let dir = dir_of(&program, 3, worker);

@@ -1,4 +1,4 @@
-//! Whether a program can go on from a checkpoint of another one.
+//! Whether a program can resume from a checkpoint of another version of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,42 +7,43 @@ use super::manifest::{Manifest, Program, StateId, StateParts};
 use crate::error::{Error, Result};
 use crate::journal::JournalContents;
 
-/// What a program says about states of earlier versions of it. Each takes effect once: it has been done where the
-/// program that wrote the checkpoint said it too.
+/// The changes that a program declares to states of earlier versions. Each takes effect once: it is done if the
+/// program that wrote the checkpoint declared it too.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChanges {
-    /// Names.
+    /// The names of dropped states.
     pub dropped: Vec<String>,
-    /// From, to.
+    /// The old name and the new one.
     pub renamed: Vec<(String, String)>,
 }
 
-/// What of a checkpoint's states has to be changed.
-struct Due<'a> {
+/// The pending changes to the states of a checkpoint.
+struct PendingChanges<'a> {
     changes: &'a StateChanges,
-    /// What the program that wrote the checkpoint said. Earlier formats do not tell: then what fits is kept.
+    /// The changes declared by the program that wrote the checkpoint. Earlier formats lack them: then compatible
+    /// state is kept.
     done: Option<StateChanges>,
     written: &'a [StateParts],
     states: &'a [StateId],
 }
 
-impl Due<'_> {
+impl PendingChanges<'_> {
     /// The name that a state has now.
     fn name_of(&self, written: &StateId) -> String {
         let renamed = self.changes.renamed.iter();
         let mut renamed = renamed.filter(|(from, _)| *from == written.name);
-        let due = |(from, to): &&(String, String)| match &self.done {
+        let pending = |(from, to): &&(String, String)| match &self.done {
             Some(done) => !done.renamed.iter().any(|it| (&it.0, &it.1) == (from, to)),
             None => !self.written.iter().any(|state| state.state.name == *to),
         };
-        match renamed.find(due) {
+        match renamed.find(pending) {
             Some((_, to)) => to.clone(),
             None => self.own_name(written).to_owned(),
         }
     }
 
-    /// Earlier programs numbered states that held the same: those with names of their own too, and windows whatever
-    /// streams they were of.
+    /// Earlier programs numbered states with equal contents: also those with their own names, and windows of any
+    /// stream.
     fn own_name<'a>(&'a self, written: &'a StateId) -> &'a str {
         if let Some(name) = self.window_by_number(written) {
             return name;
@@ -62,7 +63,7 @@ impl Due<'_> {
         }
     }
 
-    /// The name of the n-th window that holds the same, of one that an earlier program numbered.
+    /// The name of the n-th window with these contents, for a window that an earlier program numbered.
     fn window_by_number(&self, written: &StateId) -> Option<&str> {
         let rest = written.name.strip_prefix(&written.holds)?;
         let number = match rest {
@@ -87,8 +88,8 @@ impl Due<'_> {
 }
 
 impl Program {
-    /// Refuses what a program with another interval wrote, or one with inputs that this one does not begin with.
-    fn goes_on(&self, interval_ms: u64, inputs: &[String]) -> Result<()> {
+    /// Refuses a program with another interval, or one whose inputs are not the first of this one.
+    fn check_compatible(&self, interval_ms: u64, inputs: &[String]) -> Result<()> {
         let differs = |what: &str, then: &str, now: &str| {
             refused(format!(
                 "its {what} were [{then}], this program's are [{now}]; start the program that wrote it, or give this \
@@ -113,7 +114,7 @@ impl Program {
         Ok(())
     }
 
-    /// Refuses a journal that this program with this checkpoint cannot go on after.
+    /// Refuses a journal after which this program with this checkpoint cannot resume.
     pub(super) fn goes_on_after(
         &self,
         journal: &JournalContents,
@@ -122,7 +123,7 @@ impl Program {
     ) -> Result<()> {
         let opening = journal.opening();
         if let Some(opening) = opening {
-            self.goes_on(opening.interval_ms, &opening.inputs)?;
+            self.check_compatible(opening.interval_ms, &opening.inputs)?;
         }
         let there = store.place();
         let of = opening.map(|opening| &opening.directory);
@@ -131,13 +132,13 @@ impl Program {
             && of != theirs
         {
             return Err(not_ours(format!(
-                "those at {there} are of another directory; have those of this program there, or give it an empty \
-                 directory and a place of its own"
+                "the checkpoints at {there} are of another directory; name this program's own, or use an empty \
+                 directory and another place"
             )));
         }
         let needed = match opening {
             Some(opening) => opening.checkpoint,
-            // Earlier programs did not say; but a file that is gone is in some checkpoint.
+            // Earlier programs did not record it; but some checkpoint covers a removed file.
             None => journal.first.filter(|first| *first > 1).map(|_| 1),
         };
         let found = newest.map(|newest| newest.number);
@@ -148,8 +149,8 @@ impl Program {
         let needed = needed.unwrap_or_default();
         let place = opening.map(|opening| format!(", which was at {}", opening.checkpoints));
         Err(not_ours(format!(
-            "the journal goes on from number {needed}{}; at {there} is {found}; name the place where they are, copy \
-             them there, or begin in an empty directory",
+            "the journal continues checkpoint {needed}{}; the newest at {there} is {found}; name the right place, copy \
+             them there, or start with an empty directory",
             place.unwrap_or_default()
         )))
     }
@@ -160,34 +161,33 @@ fn not_ours(message: String) -> Error {
 }
 
 impl Manifest {
-    /// The manifest for a program with these states, with the parts of those that it has kept. State of the
-    /// program that was not there before begins empty.
+    /// The manifest for a program with these states, with the parts of those that remain. New states begin empty.
     ///
-    /// Refuses a program with another batch interval or without an input that there was, and state that has no
-    /// place in the program or holds something else there, unless it is dropped.
+    /// Refuses a program with another batch interval or without an earlier input, and state that the program lacks
+    /// or holds differently, unless it is dropped.
     pub fn fit(
         mut self,
         program: &Program,
         states: &[StateId],
         changes: &StateChanges,
     ) -> Result<Self> {
-        program.goes_on(self.program.interval_ms, &self.program.inputs)?;
+        program.check_compatible(self.program.interval_ms, &self.program.inputs)?;
         let partitions = self.program.partitions;
         let mut kept: Vec<Option<StateParts>> = vec![None; states.len()];
-        let due = Due {
+        let pending = PendingChanges {
             changes,
             done: self.changes.take(),
             written: &self.states,
             states,
         };
         for written in &self.states {
-            let name = due.name_of(&written.state);
-            if due.is_dropped(&written.state) {
+            let name = pending.name_of(&written.state);
+            if pending.is_dropped(&written.state) {
                 let bytes: u64 = written.parts().map(|part| part.bytes).sum();
                 tracing::warn!(
                     state = written.state.name,
                     bytes,
-                    "state is dropped, as `drop_state` says"
+                    "dropping state, as `drop_state` declares"
                 );
                 continue;
             }
@@ -195,15 +195,15 @@ impl Manifest {
             let Some(place) = place else {
                 let ours: Vec<_> = states.iter().map(|state| &*state.name).collect();
                 return Err(refused(format!(
-                    "this program has no state {name}, it has [{}]; drop it on purpose with `drop_state`, say with \
-                     `rename_state` what it is now, or give this program a directory of its own",
+                    "this program has no state {name}, it has [{}]; drop it with `drop_state`, name its \
+                     new name with `rename_state`, or give this program a directory of its own",
                     ours.join("; ")
                 )));
             };
             if states[place].holds != written.state.holds {
                 let (then, now) = (&written.state.holds, &states[place].holds);
                 return Err(refused(format!(
-                    "state {name} was {then} and is {now} now; keep what it holds, or drop it on purpose with \
+                    "state {name} was {then} and is {now} now; keep its contents the same, or drop it with \
                      `drop_state`"
                 )));
             }
@@ -212,7 +212,7 @@ impl Manifest {
             }
             if let Some(other) = kept[place].replace(written.clone()) {
                 return Err(refused(format!(
-                    "its states {} and {} would both be {name} now; drop one of them on purpose with `drop_state`",
+                    "its states {} and {} would both be {name} now; drop one of them with `drop_state`",
                     other.state.name, written.state.name
                 )));
             }
@@ -273,7 +273,7 @@ mod tests {
         }
     }
 
-    /// A checkpoint with these states, each with one part; its place says which it was.
+    /// A checkpoint with these states, each with one part whose place identifies the state.
     fn written(states: &[(&str, &str)], said: Option<StateChanges>) -> Manifest {
         let mut manifest = Manifest::of_nothing(program(), ids(states), &StateChanges::default());
         manifest.changes = said;
@@ -291,7 +291,7 @@ mod tests {
         manifest
     }
 
-    /// By state of the program: which of those that were written it has.
+    /// Which of the written states each state of the program takes over.
     fn fit(
         written: &Manifest,
         states: &[(&str, &str)],
@@ -302,7 +302,7 @@ mod tests {
         Ok((fit.states.iter().map(from).collect(), fit))
     }
 
-    /// Code stays as it is when a program restarts, and so do the changes it names.
+    /// The code stays the same when a program restarts, and so do the changes it declares.
     #[test]
     fn a_change_takes_effect_once() {
         let drop = changes(&["a"], &[]);
@@ -315,9 +315,9 @@ mod tests {
         assert_eq!((had, &next.changes), (vec![None], &Some(drop.clone())));
         let again = written(&[("a", "sum")], next.changes);
         assert_eq!(fit(&again, &[("a", "sum")], &drop).unwrap().0, [Some(0)]);
-        // Said again for another change of the same state.
+        // Declared for another change of the same state.
         assert_eq!(fit(&again, &[("a", "max")], &drop).unwrap().0, [None]);
-        // Left out once, it may be said again.
+        // After one version without it, it may be declared again.
         let (_, without) = fit(&again, &[("a", "sum")], &changes(&[], &[])).unwrap();
         assert_eq!(fit(&without, &[("a", "sum")], &drop).unwrap().0, [None]);
 
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn names_may_be_exchanged() {
+    fn names_may_be_swapped() {
         let both = [("a", "count"), ("b", "count")];
         let exchanged = changes(&[], &[("a", "b"), ("b", "a")]);
         let first = written(&both, Some(StateChanges::default()));
@@ -344,9 +344,9 @@ mod tests {
         );
     }
 
-    /// Checkpoints of earlier programs do not say what was done: what fits is kept.
+    /// Checkpoints of earlier programs do not record the changes that were done: compatible state is kept.
     #[test]
-    fn without_a_record_what_fits_is_kept() {
+    fn without_recorded_changes_compatible_state_is_kept() {
         let both = [("a", "sum"), ("b", "count")];
         let said = changes(&["a"], &[("a", "b")]);
         let (had, next) = fit(&written(&both, None), &both, &said).unwrap();
@@ -361,9 +361,9 @@ mod tests {
         );
     }
 
-    /// As earlier programs numbered them.
+    /// As earlier programs numbered states.
     #[test]
-    fn a_state_that_was_numbered_has_its_own_name() {
+    fn a_numbered_state_gets_its_own_name() {
         let old = written(
             &[
                 ("a", "count"),
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn two_states_of_one_name_are_refused() {
+    fn two_states_with_one_name_are_refused() {
         let both = written(
             &[("a", "count"), ("b", "count")],
             Some(StateChanges::default()),

@@ -1,4 +1,4 @@
-//! What is in the directory of a program, without its program.
+//! Inspecting the directory of a program without the program.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::set_aside;
 use crate::error::{Error, Result};
 use crate::journal::{JournalEntry, look};
 
-/// What [`inspect`] found.
+/// The result of [`inspect`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -28,9 +28,9 @@ pub struct Inspection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CheckpointInfo {
-    /// The batch whose state it has, in milliseconds since the epoch.
+    /// The batch of this state, in milliseconds since the epoch.
     pub batch: u64,
-    /// How many processes there were before the one that wrote it.
+    /// The number of processes before the one that wrote it.
     pub incarnation: u64,
     /// The batch interval, in milliseconds.
     pub interval_ms: u64,
@@ -40,11 +40,11 @@ pub struct CheckpointInfo {
     pub inputs: Vec<String>,
     /// Its states.
     pub states: Vec<StateInfo>,
-    /// Producers, or parts of sources, whose last number is known.
+    /// Producers and parts of sources with a known offset.
     pub producers: usize,
     /// Bytes of its states.
     pub bytes: u64,
-    /// Files they are in, which may be older than it.
+    /// The files with these bytes; they may be older than the checkpoint.
     pub files: usize,
 }
 
@@ -52,15 +52,15 @@ pub struct CheckpointInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StateInfo {
-    /// Its name: that of a keyed state, or for a window what it is.
+    /// Its name: that of a keyed state; for a window, its description.
     pub name: String,
-    /// What it holds: a program goes on with it where this is the same.
+    /// A description of its contents. A program resumes with the state if its own is the same.
     pub holds: String,
-    /// Bytes of all there was, partition by partition, when each was last written as a whole.
+    /// Bytes of full parts: each partition as of when it was last written completely.
     pub whole_bytes: u64,
-    /// Bytes of what came after.
+    /// Bytes of incremental parts.
     pub changed_bytes: u64,
-    /// Parts, of all partitions.
+    /// The number of parts, over all partitions.
     pub parts: usize,
 }
 
@@ -80,7 +80,7 @@ impl StateInfo {
     }
 }
 
-/// Reads all parts, as a restart would; returns how many offsets there are.
+/// Reads all parts, as a restart would; returns the number of offsets.
 async fn check(manifest: &Manifest, store: &Store) -> Result<usize> {
     for part in manifest.parts() {
         let file = &manifest.files[part.file];
@@ -89,11 +89,11 @@ async fn check(manifest: &Manifest, store: &Store) -> Result<usize> {
     Ok(manifest.offsets(store).await?.len())
 }
 
-/// A journal: what came after the checkpoint, and some of what came before.
+/// A journal: the entries after the checkpoint, and some before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JournalInfo {
-    /// Processes that wrote what is there.
+    /// Processes that wrote these entries.
     pub processes: usize,
     /// Blocks of records.
     pub blocks: usize,
@@ -101,22 +101,22 @@ pub struct JournalInfo {
     pub block_bytes: u64,
     /// Batches that were cut after the checkpoint, in milliseconds since the epoch.
     pub cut: Vec<u64>,
-    /// Of those, how many took effect.
+    /// How many of those took effect.
     pub committed: usize,
     /// Bytes at its end that were never synced.
     pub torn: u64,
 }
 
-/// Reads what is in the directory of a program ([`StreamContext::restore_or_new`]), and checks it as a restart
-/// would: damage is an error that names file and place. Of a cluster, the checkpoint and the master's journal, not those
-/// of its workers. Changes nothing, and may be called while the program
-/// runs; what is written meanwhile may then look torn.
+/// Reads the directory of a program ([`StreamContext::restore_or_new`]), and checks it as a restart would: damage
+/// is an error that names file and place. For a cluster, it reads the checkpoint and the master's journal, not
+/// those of the workers. Changes nothing, and may be called while the program runs; concurrent writes may then
+/// look torn.
 ///
 /// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
 pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     let dir = dir.as_ref();
     let store = Store::Dir(dir.to_owned());
-    // Nothing of a directory is waited for.
+    // The futures of a directory never wait.
     let newest = futures::executor::block_on(Manifest::newest(&store))?;
     let mut producers = 0;
     if let Some(manifest) = &newest {

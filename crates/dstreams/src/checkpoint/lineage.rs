@@ -1,11 +1,11 @@
-//! [`Lineage`]: what the newest state can be made from again.
+//! [`Lineage`]: what the newest state can be recovered from.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use dstreams_control::{BatchTime, BlockMeta};
 
-/// What the newest state can be made from again: a checkpoint, and the batches after it. What is older is forgotten.
+/// The checkpoint and the later batches from which the newest state can be recovered. Older ones are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lineage {
@@ -15,7 +15,7 @@ pub struct Lineage {
     pub batches: BTreeMap<BatchTime, BatchLineage>,
 }
 
-/// What a batch is made from.
+/// The input of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchLineage {

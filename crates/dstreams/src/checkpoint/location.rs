@@ -1,7 +1,7 @@
-//! [`Store`]: where checkpoints are: a directory, or a place in an object store.
+//! [`Store`]: the place of checkpoints: a directory, or a prefix in an object store.
 //!
-//! Both have the same files, without directories: `state-…` with bytes that manifests refer to, and `manifest-…`,
-//! each of which is there as a whole or not at all.
+//! Both have the same files, without subdirectories: `state-…` with bytes that manifests refer to, and
+//! `manifest-…`, which appear atomically.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -19,12 +19,11 @@ use crate::error::{Error, Result};
 use crate::journal::{make_dir, sync_dir};
 use crate::stream::object_url::store_at;
 
-/// Bytes of each part of an object that is written by more than one request. Stores take 5 GiB in one request and 10,000
-/// parts: an object of 640 GB.
+/// Bytes of each part of a multipart upload. Stores take 5 GiB in one request and 10,000 parts: an object of 640
+/// GB.
 const PART_BYTES: usize = 64 << 20;
 
-/// Where checkpoints are: a directory, or a prefix in an object store.
-/// Cheap to clone.
+/// The place of checkpoints: a directory, or a prefix in an object store. Cheap to clone.
 #[derive(Clone)]
 pub enum Store {
     /// Files of a directory. Calls block.
@@ -36,9 +35,9 @@ pub enum Store {
 debug_as!(Store);
 
 impl Store {
-    /// The place that a URL names.
+    /// The store that a URL names.
     pub fn at(url: &str) -> Result<Self> {
-        // Of a directory we know that it is synced, which the store of `file:` does not do.
+        // We sync a directory ourselves; the object store for `file:` does not.
         let parsed = url::Url::parse(url).ok();
         let file = parsed.filter(|parsed| parsed.scheme() == "file");
         if let Some(dir) = file.and_then(|file| file.to_file_path().ok()) {
@@ -48,7 +47,7 @@ impl Store {
         Ok(Store::Objects(store, path))
     }
 
-    /// Makes it, where it is a directory that is missing.
+    /// Creates the directory, if it is one and missing.
     pub fn make(&self) -> Result<()> {
         match self {
             Store::Dir(dir) => make_dir(dir).map_err(|error| Error::file("make", dir, error)),
@@ -56,7 +55,7 @@ impl Store {
         }
     }
 
-    /// What it is, for messages.
+    /// The place, for messages.
     pub fn place(&self) -> String {
         match self {
             Store::Dir(dir) => dir.display().to_string(),
@@ -64,7 +63,7 @@ impl Store {
         }
     }
 
-    /// The whole name of a file, for messages.
+    /// The full name of a file, for messages.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
             Store::Dir(dir) => dir.join(name),
@@ -72,7 +71,7 @@ impl Store {
         }
     }
 
-    /// Writes a file that nobody reads before a manifest refers to it. It is on disk when this returns.
+    /// Writes a file that is not read before a manifest refers to it. It is durable when this returns.
     pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
         match self {
             Store::Dir(dir) => write(&dir.join(name), &bytes),
@@ -84,8 +83,7 @@ impl Store {
         }
     }
 
-    /// Makes a file that is there as a whole or not at all. `false` where there is one of that name: then it
-    /// stays as it is.
+    /// Creates a file atomically. Returns `false` if one with that name exists, and leaves it unchanged.
     pub async fn publish(&self, name: &str, bytes: Vec<u8>) -> Result<bool> {
         match self {
             Store::Dir(dir) => {
@@ -96,14 +94,15 @@ impl Store {
                 }
                 write(&hidden, &bytes)?;
                 crate::crash::point("checkpoint:written");
-                // Unlike a rename a link replaces nothing: of two programs that use one place by mistake, one finds out.
+                // Unlike a rename, a link replaces nothing: of two programs that share a place by mistake, one
+                // notices.
                 match std::fs::hard_link(&hidden, &whole) {
                     Ok(()) => drop(std::fs::remove_file(&hidden)),
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                         let _ = std::fs::remove_file(&hidden);
                         return Ok(false);
                     }
-                    // A file system without links.
+                    // A file system without hard links.
                     Err(_) => std::fs::rename(&hidden, &whole)
                         .map_err(|error| Error::file("rename", &hidden, error))?,
                 }
@@ -126,7 +125,7 @@ impl Store {
         }
     }
 
-    /// A file, from `from` on, `length` bytes of it; the whole without.
+    /// Reads `length` bytes of a file from offset `from`, or all of it.
     pub async fn read(&self, name: &str, part: Option<(u64, u64)>) -> Result<Bytes> {
         match self {
             Store::Dir(dir) => {
@@ -157,7 +156,7 @@ impl Store {
         }
     }
 
-    /// The names of its files, in order. What a process was making when it ended is not among them.
+    /// The names of its files, in order, without unfinished ones of a killed process.
     pub async fn list(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         match self {
@@ -171,7 +170,7 @@ impl Store {
                 }
             }
             Store::Objects(store, at) => {
-                // Not what is in places below this one.
+                // Without objects below deeper prefixes.
                 let listed = store.list_with_delimiter(Some(at)).await;
                 let listed = listed
                     .map_err(|error| self.failed("list", "", error))?
@@ -184,7 +183,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Removes a file; one that is not there is removed already.
+    /// Removes a file; a missing one is not an error.
     pub async fn remove(&self, name: &str) -> Result<()> {
         match self {
             Store::Dir(dir) => {
@@ -208,7 +207,7 @@ impl Store {
     }
 }
 
-/// One partition may have more bytes than a store takes in one request.
+/// Uploads an object in parts if needed: one partition may exceed what a store takes in one request.
 async fn put_object(
     store: &dyn ObjectStore,
     at: &At,
@@ -222,7 +221,7 @@ async fn put_object(
     for from in (0..bytes.len()).step_by(part_bytes) {
         let part = bytes.slice(from..bytes.len().min(from + part_bytes));
         if let Err(error) = upload.put_part(PutPayload::from(part)).await {
-            // What was sent is paid for until it is removed.
+            // Uploaded parts cost money until they are removed.
             let _ = upload.abort().await;
             return Err(error);
         }
@@ -246,7 +245,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_large_object_is_there_as_it_is() {
+    async fn large_objects_are_uploaded_in_parts() {
         let (store, at) = (InMemory::new(), At::from("large"));
         for bytes in [0, 10, 11, 20, 25] {
             let whole: Bytes = (0..bytes).collect::<Vec<u8>>().into();

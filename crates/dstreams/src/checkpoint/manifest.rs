@@ -1,4 +1,4 @@
-//! [`Manifest`]: what a checkpoint is of, and where its bytes are.
+//! [`Manifest`]: the program of a checkpoint, and where its bytes are.
 
 use std::io::ErrorKind;
 
@@ -20,49 +20,50 @@ const MANIFEST: FrameFormat = FrameFormat {
     magic: *b"dstr-chk",
     version: 4,
 };
-/// Each part in one file.
+/// Before parts could span files.
 const VERSION_3: FrameFormat = FrameFormat {
     version: 3,
     ..MANIFEST
 };
-/// Without offsets in parts.
+/// Before offsets were in parts.
 const VERSION_2: FrameFormat = FrameFormat {
     version: 2,
     ..MANIFEST
 };
 const PREFIX: &str = "manifest-";
 
-/// Which program a checkpoint is of, and in which files its bytes are.
-/// One that is there is complete: what it refers to was there before.
+/// The program that a checkpoint belongs to, and the files with its bytes. A visible manifest is complete: its
+/// files were durable before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Grows by one with each.
+    /// Grows by one with each checkpoint.
     pub number: u64,
-    /// The batch whose state it is; all up to it took effect.
+    /// The batch of this state; all up to it took effect.
     pub batch: u64,
     /// The process that wrote it: the n-th of this directory.
     pub incarnation: u64,
     pub program: Program,
-    /// The random name of the directory whose program wrote it; earlier programs gave none.
+    /// The random name of the directory whose program wrote it; earlier programs had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// By input and producer (or part of a source): the last that is in a batch up to this one. Format 2 had them here.
+    /// By input and producer (or part of a source): the last offset in a batch up to this one. Format 2 stored
+    /// them here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<(u32, String, u64)>,
-    /// The same: all there were, then what changed, in order.
+    /// The same in parts: one full, then the incremental ones, in order.
     #[serde(default)]
     pub offsets: Vec<PartitionPart>,
-    /// The blocks of these batches.
+    /// The blocks of all batches up to this one.
     pub covered: Covered,
     /// Names of files.
     pub files: Vec<String>,
     pub states: Vec<StateParts>,
-    /// What the program that wrote it said of earlier states: it is done.
+    /// The state changes that the program which wrote it declared: they are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<StateChanges>,
 }
 
-/// What of a program its checkpoints depend on.
+/// The properties of a program that determine checkpoint compatibility.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     pub interval_ms: u64,
@@ -77,7 +78,7 @@ pub struct Program {
 pub struct StateId {
     /// Unique among the states of a program.
     pub name: String,
-    /// What it holds: state of the same name is read where this is the same.
+    /// Its contents: state of the same name is read if this is the same.
     pub holds: String,
 }
 
@@ -85,35 +86,35 @@ pub struct StateId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateParts {
     pub state: StateId,
-    /// By partition: all there was, then what came after, in order. None where nothing was ever installed.
+    /// By partition: a full part, then incremental ones, in order. Empty if no delta was ever installed.
     pub partitions: Vec<Vec<PartitionPart>>,
 }
 
 impl StateParts {
-    /// Of all partitions.
+    /// The parts of all partitions.
     pub fn parts(&self) -> impl Iterator<Item = &PartitionPart> {
         self.partitions.iter().flatten()
     }
 }
 
-/// A part of a file: all of a partition, or what batches changed in it.
+/// A part of a file: a full copy of a partition, or what batches changed in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionPart {
-    /// The file, by its place among those of the manifest.
+    /// The index of the file in the manifest's list.
     pub file: usize,
     pub from: u64,
     pub bytes: u64,
     pub xxh3: u64,
-    /// The version it leads to.
+    /// The version after this part.
     pub version: u64,
     pub whole: bool,
-    /// Whether these bytes follow those of the part before, in the file before: a part may be larger than a file.
+    /// Whether these bytes continue the part before, in the file before: a part may be larger than a file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
 
 impl PartitionPart {
-    /// Its bytes, which must be those that were written.
+    /// Its bytes, verified against the checksum.
     pub async fn read(&self, store: &Store, file: &str) -> Result<Bytes> {
         let bytes = store.read(file, Some((self.from, self.bytes))).await;
         let bytes = bytes.map_err(|error| match &error {
@@ -129,7 +130,7 @@ impl PartitionPart {
     }
 }
 
-/// The file is not there, or ends too early.
+/// Whether the file is missing or too short.
 fn is_cut(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::UnexpectedEof)
 }
@@ -139,7 +140,7 @@ impl Manifest {
         BatchTime(self.batch)
     }
 
-    /// How far producers and sources have come.
+    /// The offsets of producers and sources.
     pub(super) async fn offsets(&self, store: &Store) -> Result<Offsets> {
         let marks = self.marks.iter();
         let offset = |last: u64| Offset {
@@ -158,7 +159,7 @@ impl Manifest {
         Ok(offsets)
     }
 
-    /// What a restart has to know of it, beside the state.
+    /// The part of it that a restart needs besides the state.
     pub(super) fn point(&self, offsets: &Offsets) -> Point {
         let marks = offsets.iter();
         Point {
@@ -182,7 +183,7 @@ impl Manifest {
         Ok(MANIFEST.seal(bytes))
     }
 
-    /// The newest of a store, if there is one.
+    /// The newest manifest of a store, if there is one.
     pub async fn newest(store: &Store) -> Result<Option<Self>> {
         let names = store.list().await?;
         let newest = names.iter().rfind(|name| is_manifest(name));
@@ -205,7 +206,7 @@ impl Manifest {
         let parts = manifest.parts().map(|part| part.file);
         let files = manifest.files.len();
         match parts.max().is_some_and(|file| file >= files) {
-            true => Err(MANIFEST.wrong("they refer to a file that they do not name")),
+            true => Err(MANIFEST.wrong("it refers to a file that it does not list")),
             false => Ok(manifest),
         }
     }
@@ -215,7 +216,7 @@ impl Manifest {
         states.chain(&self.offsets)
     }
 
-    /// Removes what is of no checkpoint any more, now that this one is there, and what was unfinished.
+    /// Removes the files that no checkpoint needs now that this one is visible, and unfinished ones.
     pub async fn remove_others(&self, store: &Store) -> Result<()> {
         let own = self.name();
         for name in store.list().await? {
@@ -230,12 +231,12 @@ impl Manifest {
     }
 }
 
-/// The name of a file with bytes of states: of the n-th checkpoint, by this process of it.
+/// The name of a file with bytes of states: of the n-th checkpoint, written by this process.
 pub fn state_file(number: u64, process: &str) -> String {
     format!("state-{number:020}-{process}")
 }
 
-/// What is after a prefix and the twenty digits of a number: other files of the place are not ours.
+/// The rest of a name after a prefix and the twenty digits of a number; none for files that are not ours.
 fn after_number<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let (number, rest) = name.strip_prefix(prefix)?.split_at_checked(20)?;
     number.bytes().all(|it| it.is_ascii_digit()).then_some(rest)
@@ -259,7 +260,7 @@ fn is_state(name: &str) -> bool {
 pub fn damaged(store: &Store, name: &str, what: &str) -> Error {
     Error::Bytes {
         what: store.path(name).display().to_string(),
-        message: format!("{what}; restore it from a copy, or begin anew in an empty directory"),
+        message: format!("{what}; restore it from a copy, or start with an empty directory"),
     }
 }
 
@@ -267,7 +268,7 @@ pub fn damaged(store: &Store, name: &str, what: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// Written by the first programs that wrote these formats; they must be readable for ever.
+    /// Written by the first programs that used these formats; they must stay readable forever.
     const FIXTURE_2: &[u8] = include_bytes!("fixtures/manifest-2");
     const FIXTURE_3: &[u8] = include_bytes!("fixtures/manifest-3");
     const FIXTURE: &[u8] = include_bytes!("fixtures/manifest-4");
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_program_wrote_is_read() {
+    fn manifests_of_earlier_formats_are_read() {
         let mut in_one_file = example();
         in_one_file.states[0].partitions[0].pop();
         let old = Manifest {
@@ -347,10 +348,10 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_no_file_is_refused() {
+    fn a_part_in_an_unlisted_file_is_refused() {
         let mut lie = example();
         lie.files.pop();
         let error = Manifest::open(&lie.to_bytes().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("do not name"), "{error}");
+        assert!(error.to_string().contains("does not list"), "{error}");
     }
 }

@@ -1,10 +1,11 @@
-//! Checkpoint: a program in a directory, so that it can be killed and started again.
+//! Checkpoint: a program in a directory, so that it can be killed and restarted.
 //!
-//! **In**: received blocks, the cut of each batch, its commit, the state as of a batch. **Out**: after a restart, the
-//! newest checkpoint, the batches after it that took effect (run again for their state alone), and those that did not.
-//! **Promise**: whatever was acknowledged is in the journal or in a checkpoint; a directory is only read by the program
-//! that wrote it, or one whose states fit ([`recover`]). **On failure**: a checkpoint that cannot be written is tried
-//! again with the next batch, and the journal keeps what it needs; damage is an error that names the file.
+//! **In**: received blocks, the cut of each batch, its commit, the state as of a batch. **Out**: after a restart,
+//! the newest checkpoint, the batches after it that took effect (replayed for their state alone), and those that
+//! did not. **Promise**: everything acknowledged is in the journal or in a checkpoint; only the program that wrote
+//! a directory, or one with compatible states, reads it ([`recover`]). **On failure**: a checkpoint that cannot be
+//! written is retried with the next batch, and the journal retains what it needs; damage is an error that names
+//! the file.
 
 pub(crate) mod block_journal;
 pub(crate) mod compatibility;
@@ -55,22 +56,22 @@ use crate::error::{Error, Result};
 pub struct Durable {
     dir: PathBuf,
     store: Store,
-    /// None once it is closed.
+    /// None once the directory is released.
     held: Mutex<Option<DirLock>>,
     owner: Owner,
     journal: Journal,
     /// Batches between two checkpoints.
     every: u64,
     incarnation: u64,
-    /// The checkpoint that is there, or one of nothing.
+    /// The newest checkpoint, or an empty one.
     newest: Mutex<Manifest>,
-    /// One that could not be written, or so it was said.
+    /// A manifest whose write was reported as failed.
     doubtful: Mutex<Option<Manifest>>,
     // Lock order L2 in ARCHITECTURE.md: before `newest` and the journal's queue. The others are not nested.
     tickets: Mutex<Tickets>,
     marks: Mutex<OffsetTable>,
     lineage: Mutex<Lineage>,
-    /// Of a cluster: what workers wrote that are no more.
+    /// In a cluster: the journals of workers that have ended.
     ended: Mutex<Ended>,
 }
 
@@ -80,18 +81,18 @@ debug_as!(Durable);
 struct Tickets {
     needs: Needs<Ticket>,
     since: u64,
-    /// The number of the checkpoint that was tried last: each try has files and answers of its own.
+    /// The number of the last checkpoint attempt: each has files and answers of its own.
     tried: u64,
     writing: Option<JoinHandle<()>>,
-    /// Tries to write a checkpoint that failed since the last that did not.
+    /// Failed attempts since the last successful checkpoint.
     failed: CheckpointFailures,
 }
 
-/// Tries to write a checkpoint that failed, one after another.
+/// Consecutive failed attempts to write a checkpoint.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CheckpointFailures {
-    /// How many; 0 when the last one is there, or none was due yet.
+    /// How many; 0 if the last attempt succeeded, or none was due yet.
     pub tries: u64,
     /// Why the last one failed.
     pub error: Option<Error>,
@@ -106,8 +107,8 @@ impl Durable {
         lock(&self.tickets)
     }
 
-    /// A block was received. It is safe when its ticket is synced; never, and no batch takes effect any more, where
-    /// it cannot be written.
+    /// A block was received. It is durable when its ticket is synced. If it cannot be written, that never happens,
+    /// and no further batch takes effect.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Ticket {
         let bytes = block.to_pieces(schema);
         lock(&self.marks).received(input, block);
@@ -123,7 +124,7 @@ impl Durable {
         ticket
     }
 
-    /// What the newest state can be made from again.
+    /// The checkpoint and batches from which the newest state can be recovered.
     pub fn lineage(&self) -> Lineage {
         lock(&self.lineage).clone()
     }
@@ -133,13 +134,13 @@ impl Durable {
         self.incarnation
     }
 
-    /// A worker has a block on disk, with these marks, by input and producer.
+    /// A worker has persisted a block, with these offsets by input and producer.
     pub fn stored(&self, block: BlockId, marks: impl Iterator<Item = ((u32, String), u64)>) {
         lock(&self.marks).stored(block, marks);
     }
 
-    /// A receiver was lost with its worker; of what no cut names, these of its blocks count. Nothing may be taken
-    /// elsewhere of what it may have taken before the ticket is synced.
+    /// A receiver was lost with its worker; of its blocks that are in no cut, only these count. Until the ticket
+    /// is synced, no record that it may have taken may be taken elsewhere.
     pub fn gone(&self, receiver: ReceiverId, blocks: &[BlockMeta]) -> Ticket {
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
         lock(&self.marks).gone(receiver, &blocks);
@@ -152,13 +153,13 @@ impl Durable {
         ticket
     }
 
-    /// A worker with these receivers is no more.
+    /// A worker with these receivers has ended.
     pub fn worker_ended(&self, worker: u32, receivers: BTreeSet<ReceiverId>) {
         let journal = dir_of(&self.dir, self.incarnation, worker);
         lock(&self.ended).add(journal, receivers);
     }
 
-    /// A batch has these blocks. It may take effect when its ticket is synced.
+    /// The blocks of a batch. It may take effect when its ticket is synced.
     pub fn cut(&self, batch: BatchTime, blocks: &[BlockMeta]) -> Ticket {
         lock(&self.lineage).cut(batch, blocks, false);
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
@@ -177,7 +178,7 @@ impl Durable {
         self.journal.synced(ticket).await
     }
 
-    /// A batch with these blocks has taken effect: what a checkpoint of it is to have, if one is due.
+    /// A batch with these blocks has taken effect. Returns the plan of a checkpoint if one is due.
     pub fn committed(&self, batch: BatchTime, blocks: &[BlockId]) -> Option<CheckpointPlan> {
         self.journal.append(JournalEntry::Committed { batch });
         lock(&self.marks).committed(batch, blocks);
@@ -201,13 +202,13 @@ impl Durable {
         })
     }
 
-    /// A batch with these blocks, which took effect in an earlier process, has its state again.
+    /// A batch with these blocks, which took effect in an earlier process, has been replayed.
     pub fn replayed(&self, batch: BatchTime, blocks: &[BlockId]) {
         lock(&self.marks).committed(batch, blocks);
     }
 
-    /// Writes a checkpoint in the background, and calls `checkpointed` once it is complete. A failure is logged, and
-    /// the next batch tries again: until then the journal keeps what the checkpoint would have.
+    /// Writes a checkpoint in the background, and calls `checkpointed` once it is complete. A failure is logged,
+    /// and the next batch retries; until then the journal retains the entries.
     pub fn checkpoint(
         self: &Arc<Self>,
         plan: CheckpointPlan,
@@ -220,7 +221,7 @@ impl Durable {
         let runtime = tokio::runtime::Handle::current();
         let mut tickets = self.lock();
         tickets.since = 0;
-        // Files are written by calls that block.
+        // Writing files blocks.
         tickets.writing = Some(tokio::task::spawn_blocking(move || {
             let batch = plan.batch;
             let written = runtime.block_on(this.write(&plan, (offsets, whole), states));
@@ -230,7 +231,7 @@ impl Durable {
                 Ok(()) => {
                     tickets.failed = CheckpointFailures::default();
                     let first = tickets.needs.let_go(batch, &plan.covered);
-                    // Before anybody appends what is needed from now on.
+                    // Before later entries, which are needed, are appended.
                     let number = lock(&this.newest).number;
                     this.journal.let_go_before(first, Some(number));
                     drop(tickets);
@@ -246,7 +247,7 @@ impl Durable {
                     tickets.since = this.every;
                     tickets.failed.tries += 1;
                     tickets.failed.error = Some(error.clone());
-                    tracing::error!(%batch, %error, "no checkpoint was written");
+                    tracing::error!(%batch, %error, "cannot write a checkpoint");
                 }
             }
         }));
@@ -263,13 +264,13 @@ impl Durable {
         let mut next = lock(&self.newest).clone().next(plan, written)?;
         offsets.into_iter().for_each(|file| next.add_offsets(file));
         next.covered = plan.covered.clone();
-        // A process that was given up may still write state; no manifest names it.
+        // A fenced process may still write state files; no manifest names them.
         self.owner.check()?;
         match self.store.publish(&next.name(), next.to_bytes()?).await {
             Ok(true) => point("checkpoint:visible"),
             Ok(false) => return self.follow(&next.name()).await,
             Err(error) => {
-                // It may be there nevertheless: the next one with this number finds it then.
+                // It may have been written nevertheless; then the next attempt with this number finds it.
                 *lock(&self.doubtful) = Some(next);
                 return Err(error);
             }
@@ -279,7 +280,7 @@ impl Durable {
         next.remove_others(&self.store).await
     }
 
-    /// A checkpoint of this name is there. One of ours that was said to have failed is followed by the next try.
+    /// A checkpoint of this name exists. If it is ours, reported as failed, the next attempt follows it.
     async fn follow(&self, name: &str) -> Result<()> {
         let ours = lock(&self.doubtful).clone();
         let there = self.store.read(name, None).await?;
@@ -287,31 +288,31 @@ impl Durable {
         let message = match ours {
             Some(ours) if ours.name() == name && ours.to_bytes()? == there => {
                 *lock(&self.newest) = ours;
-                format!("{path} is there, though writing it failed; the next one follows it")
+                format!("{path} exists, though the write was reported as failed; the next checkpoint follows it")
             }
             _ => format!(
-                "{path} is there already: another program writes its checkpoints to the same place"
+                "{path} already exists: another program writes its checkpoints to the same place"
             ),
         };
         Err(Error::Checkpoints { message })
     }
 
-    /// Parts of a source are no more, and never come again.
+    /// Parts of a source are gone permanently.
     pub fn forget(&self, input: u32, parts: &[Arc<str>]) {
         lock(&self.marks).forget(input, parts);
     }
 
-    /// Producers that were forgotten because there were too many.
+    /// The number of producers that were forgotten because of the limit.
     pub fn forgotten_producers(&self) -> u64 {
         lock(&self.marks).forgotten()
     }
 
-    /// Tries to write a checkpoint that failed since the last that did not.
+    /// Failed attempts since the last successful checkpoint.
     pub fn failures(&self) -> CheckpointFailures {
         self.lock().failed.clone()
     }
 
-    /// Waits for a checkpoint that is being written.
+    /// Waits for the checkpoint being written, if any.
     pub async fn close(&self) {
         let writing = self.lock().writing.take();
         if let Some(writing) = writing {
@@ -319,8 +320,8 @@ impl Durable {
         }
     }
 
-    /// Frees the directory, once what was appended is written, whoever has a part in this still: what comes later is not
-    /// written, and never said to be.
+    /// Releases the directory once all appended entries are written, even while others still use this. Later
+    /// entries are not written, and never acknowledged.
     pub async fn free(self: Arc<Self>) {
         let freed = tokio::task::spawn_blocking(move || {
             self.journal.close();

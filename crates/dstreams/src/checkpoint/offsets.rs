@@ -1,5 +1,5 @@
-//! [`OffsetTable`]: how far each producer's records, or a source's, are in batches that took effect; and their bytes in
-//! checkpoints, which have what changed, and all of it now and then.
+//! [`OffsetTable`]: the offsets of producers and sources in batches that took effect; and their bytes in
+//! checkpoints, which are incremental, and complete now and then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,24 +14,25 @@ use crate::error::Result;
 /// An input, and a producer or part of a source.
 pub(super) type Of = (u32, String);
 
-/// How far a producer, or a part of a source, has come.
+/// The offset of a producer or a part of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Offset {
     pub last: u64,
-    /// The newest batch that has records of it, in milliseconds.
+    /// The newest batch with its records, in milliseconds.
     pub batch: u64,
 }
 
 pub(super) type Offsets = BTreeMap<Of, Offset>;
 
-/// An offset as a checkpoint has it: input, name, last number and batch; no number where it was forgotten.
+/// An offset in a checkpoint: input, name, last number and batch; no number if it was forgotten.
 pub(super) type Written = (u32, String, Option<u64>, u64);
 
-/// How many producers are remembered.
+/// The limit on remembered producers.
 #[derive(Debug, Clone, Default)]
 pub struct Bound {
     pub most: usize,
-    /// By input: whether its producers come and go. Parts of other sources are where these read on, and stay.
+    /// By input: whether its producers come and go. Other inputs have parts of sources, which resume at their
+    /// offsets: these stay.
     pub inputs: Vec<bool>,
 }
 
@@ -39,18 +40,18 @@ pub struct Bound {
 #[derive(Default)]
 pub(super) struct OffsetTable {
     committed: Offsets,
-    /// Of blocks in no batch that took effect.
+    /// Of blocks in no committed batch.
     blocks: HashMap<BlockId, Vec<(Of, u64)>>,
     bound: Bound,
-    /// What no checkpoint has as it is now.
+    /// Those that changed since the last checkpoint.
     changed: BTreeSet<Of>,
-    /// The same, in the checkpoint that is being written.
+    /// Those in the checkpoint being written.
     writing: BTreeSet<Of>,
     forgotten: u64,
 }
 
 impl OffsetTable {
-    /// Those of a checkpoint.
+    /// The table as of a checkpoint.
     pub fn of(committed: Offsets, bound: Bound) -> Self {
         let mut marks = OffsetTable {
             committed,
@@ -71,15 +72,15 @@ impl OffsetTable {
         self.blocks.entry(block).or_insert_with(|| marks.collect());
     }
 
-    /// Of this receiver, these blocks will be in a batch and no others.
+    /// Of this receiver, only these blocks will be in batches.
     pub fn gone(&mut self, receiver: ReceiverId, blocks: &[BlockId]) {
         let blocks: HashSet<&BlockId> = blocks.iter().collect();
         self.blocks
             .retain(|id, _| id.receiver != receiver || blocks.contains(id));
     }
 
-    /// A checkpoint has these blocks. Those of a worker that was late to say that it holds them are of batches that took
-    /// effect before.
+    /// A checkpoint covers these blocks. Offsets that a slow worker reported late are of batches that had already
+    /// committed.
     pub fn covered(&mut self, covered: &Covered) {
         self.blocks.retain(|id, _| !covered.contains(*id));
     }
@@ -93,11 +94,11 @@ impl OffsetTable {
             known.last = known.last.max(last);
             known.batch = known.batch.max(batch.millis());
         }
-        // Now and then, so that it costs little for each.
+        // Only now and then: amortized cost.
         self.trim(self.bound.most / 4);
     }
 
-    /// A part of a source is no more, and never comes again.
+    /// Parts of a source are gone permanently.
     pub fn forget(&mut self, input: u32, names: &[Arc<str>]) {
         let names: HashSet<&str> = names.iter().map(|name| &**name).collect();
         let is = |of: &Of| of.0 == input && names.contains(&*of.1);
@@ -111,12 +112,12 @@ impl OffsetTable {
         }
     }
 
-    /// Producers that were forgotten because there were too many.
+    /// The number of producers that were forgotten because of the limit.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// Forgets the producers that sent longest ago, where there are more than the bound by more than `slack`.
+    /// Forgets the producers that sent longest ago, if they exceed the limit by more than `slack`.
     fn trim(&mut self, slack: usize) {
         let most = self.bound.most;
         // I13 (ARCHITECTURE.md).
@@ -140,7 +141,7 @@ impl OffsetTable {
             tracing::warn!(
                 input,
                 many,
-                "producers that sent longest ago are forgotten: what they send again is taken again"
+                "forgot the producers that sent longest ago: records they resend are accepted again"
             );
             self.forgotten += many as u64;
             for (_, of) in all {
@@ -150,8 +151,8 @@ impl OffsetTable {
         }
     }
 
-    /// What the next checkpoint is to have: what changed since the last one, or all. `captured` says whether that one
-    /// is there, or it comes again.
+    /// The offsets for the next checkpoint: those changed since the last one, or all. `captured` reports whether
+    /// it was written; if not, they are in the next one.
     pub fn capture(&mut self, whole: bool) -> Vec<Written> {
         self.trim(0);
         let written = |(of, offset): (&Of, Option<&Offset>)| {
@@ -174,7 +175,7 @@ impl OffsetTable {
         }
     }
 
-    /// What was captured last is in a checkpoint, or was not written.
+    /// The last captured offsets are in a checkpoint, or were not written.
     pub fn captured(&mut self, is_written: bool) {
         let mut writing = std::mem::take(&mut self.writing);
         if !is_written {
@@ -196,7 +197,7 @@ pub(super) fn to_bytes(offsets: &[Written]) -> Result<Vec<u8>> {
     Ok(OFFSETS.seal(bytes))
 }
 
-/// Adds what a part of a checkpoint has to what earlier parts had.
+/// Applies a part of a checkpoint to the offsets of earlier parts.
 pub(super) fn add(offsets: &mut Offsets, bytes: &[u8]) -> Result<()> {
     let parts: Vec<Written> = serde_json::from_slice(OFFSETS.open(bytes)?)
         .map_err(|error| OFFSETS.wrong(error.to_string()))?;
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_receiver_that_is_gone_what_survives_is_known() {
+    fn only_surviving_blocks_of_a_lost_receiver_count() {
         let mut marks = OffsetTable::default();
         for (receiver, seq) in [(1, 0), (1, 1), (2, 0)] {
             marks.stored(id(receiver, seq), of(seq));
@@ -236,9 +237,9 @@ mod tests {
         assert_eq!(left, [id(1, 1), id(2, 0)]);
     }
 
-    /// A worker may be late to say that it holds a block: nobody commits that one again.
+    /// A worker may report a block late: its batch is not committed again.
     #[test]
-    fn what_comes_after_its_batch_goes_with_the_next_checkpoint() {
+    fn late_offsets_are_dropped_by_the_next_checkpoint() {
         let mut marks = OffsetTable::default();
         marks.stored(id(1, 0), of(1));
         marks.committed(BatchTime(100), &[id(1, 0)]);
@@ -267,9 +268,9 @@ mod tests {
             .collect()
     }
 
-    /// Those of clients come and go; a file that was read to its end is not read again, however long ago that was.
+    /// Producers come and go; a file that was read to its end is not read again, however long ago that was.
     #[test]
-    fn producers_that_sent_longest_ago_are_forgotten_and_parts_of_sources_are_not() {
+    fn idle_producers_are_forgotten_and_parts_of_sources_are_not() {
         let bound = Bound {
             most: 3,
             inputs: vec![true, false],
@@ -285,7 +286,7 @@ mod tests {
         let clients = [(0, "b", 3), (0, "c", 3), (0, "z", 4)];
         assert_eq!(names(&offsets), [&clients[..], &files].concat());
         assert_eq!(marks.forgotten(), 1);
-        // An earlier process may have had a greater bound.
+        // An earlier process may have had a higher limit.
         let fewer = Bound { most: 1, ..bound };
         let marks = OffsetTable::of(offsets, fewer);
         assert_eq!(names(&marks.committed)[0], (0, "z", 4));
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_has_what_changed_until_one_has_it() {
+    fn changed_offsets_are_written_until_a_checkpoint_succeeds() {
         let bound = Bound {
             most: 2,
             inputs: vec![true],
@@ -315,15 +316,15 @@ mod tests {
         batch(&mut marks, 2, 0, &["b"]);
         assert_eq!(write(&mut marks, false), 1);
         batch(&mut marks, 3, 0, &["c"]);
-        // With `a`, which was forgotten.
+        // Including `a`, which was forgotten.
         assert_eq!(write(&mut marks, true), 3);
         marks.forget(0, &["b".into(), "unknown".into()]);
         assert_eq!(write(&mut marks, true), 1);
     }
 
-    /// Also what blocks say that are in no batch yet.
+    /// Also the offsets of blocks that are in no batch yet.
     #[test]
-    fn what_is_no_more_does_not_come_again() {
+    fn forgotten_parts_do_not_come_back() {
         let mut marks = OffsetTable::of(
             Offsets::new(),
             Bound {

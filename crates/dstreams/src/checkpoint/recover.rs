@@ -1,4 +1,4 @@
-//! From what is on disk to where a program goes on. What is decided, [`Replay`] decides.
+//! From the files of a program to the point at which it resumes. [`Replay`] makes the decisions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,19 +26,19 @@ use crate::journal::{
     DirLock, Journal, JournalContents, JournalEntry, Opening, Ticket, random_name, read, read_taken,
 };
 
-/// What an earlier process left.
+/// The data that an earlier process left.
 pub struct Restored {
     /// The n-th process of this directory, from 0.
     pub incarnation: u64,
     first_receiver: ReceiverId,
-    /// The checkpoint, and where it is.
+    /// The checkpoint, and its store.
     pub state: Option<(Manifest, Store)>,
-    /// Blocks that the state does not have, with their inputs.
+    /// Blocks that the state does not cover, with their inputs.
     pub blocks: Vec<(u32, Arc<Block>)>,
     /// Batches after the checkpoint that took effect, in order.
     pub committed: Vec<(BatchTime, Vec<BlockMeta>)>,
     pub controller: dstreams_control::Restored,
-    /// By input: the last of each producer that is in the state or in a block.
+    /// By input: the last offset of each producer that is in the state or in a block.
     offsets: Offsets,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn without_records(
         | JournalEntry::SealedBlock { input, ref bytes } => {
             let schema = schemas
                 .get(input as usize)
-                .ok_or_else(|| wrong(format!("a block is of input {input}, and there is none")))?;
+                .ok_or_else(|| wrong(format!("a block belongs to input {input}, which does not exist")))?;
             let bytes = bytes.whole();
             let block = match &entry {
                 JournalEntry::Block { .. } => Block::from_unsealed(&bytes, schema)?,
@@ -88,10 +88,10 @@ fn wrong(message: String) -> Error {
     }
 }
 
-/// Where a program is kept.
+/// The place of a program's journal and checkpoints.
 #[derive(Clone)]
 pub struct StateDirectory {
-    /// The journal, and checkpoints if they are nowhere else.
+    /// The journal; also checkpoints, unless they have another place.
     pub dir: PathBuf,
     pub checkpoints: Option<Store>,
     pub changes: StateChanges,
@@ -100,7 +100,7 @@ pub struct StateDirectory {
 debug_as!(StateDirectory);
 
 impl StateDirectory {
-    /// All in one directory.
+    /// The journal and checkpoints in one directory.
     pub fn at(dir: PathBuf) -> Self {
         StateDirectory {
             dir,
@@ -109,7 +109,7 @@ impl StateDirectory {
         }
     }
 
-    /// Where checkpoints are.
+    /// The store of checkpoints.
     pub fn store(&self) -> Store {
         let here = || Store::Dir(self.dir.clone());
         self.checkpoints.clone().unwrap_or_else(here)
@@ -117,7 +117,7 @@ impl StateDirectory {
 }
 
 impl Manifest {
-    /// Before the first checkpoint.
+    /// The manifest before the first checkpoint.
     pub(super) fn of_nothing(
         program: Program,
         states: Vec<StateId>,
@@ -145,8 +145,8 @@ impl Manifest {
 }
 
 impl Durable {
-    /// Takes a directory, and reads what is in it and, if they are elsewhere, what is in the place of
-    /// checkpoints. `program` is this program; its partitions count only where there was none before.
+    /// Takes a directory, and reads it and the checkpoints, which may be elsewhere. `program` is this program; its
+    /// number of partitions counts only if nothing was there before.
     pub async fn open(
         lock: DirLock,
         kept: &StateDirectory,
@@ -187,14 +187,14 @@ impl Durable {
         newest.directory = Some(directory);
         if found.torn > 0 {
             let bytes = found.torn;
-            tracing::info!(bytes, "the journal's end was never synced, and is cut");
+            tracing::info!(bytes, "cut off the unsynced end of the journal");
         }
         let mut replay = Replay::new(point);
         let next = found.next();
         let (mut blocks, ended) = read_journals(found, dir, schemas, &mut replay)?;
         let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
         let process = u32::try_from(restart.incarnation).map_err(|_| {
-            wrong("its program was started too often; begin anew in an empty directory".into())
+            wrong("restart limit of this directory reached; use an empty one".into())
         })?;
         let first_receiver = ReceiverId::first_of(process);
         let open = restart.ended.keys().chain(restart.gone.keys());
@@ -206,7 +206,7 @@ impl Durable {
         if state.is_some() {
             newest.remove_others(&store).await?;
         }
-        // Before another journal has a block of this process.
+        // Before any other journal has a block of this process.
         let opening = Opening {
             incarnation: restart.incarnation,
             ..begins
@@ -313,13 +313,13 @@ fn newest_offsets(marks: durable::Marks, of_state: &Offsets) -> Offsets {
 }
 
 impl Restored {
-    /// The partitions of its states, where there is a checkpoint.
+    /// The number of partitions of the states, if there is a checkpoint.
     pub fn partitions(&self) -> Option<usize> {
         let (manifest, _) = self.state.as_ref()?;
         Some(manifest.program.partitions)
     }
 
-    /// By input and producer: what was taken; of those that sent longest ago first.
+    /// Offsets by input and producer, of the least recently active first.
     pub fn known(&self) -> impl Iterator<Item = Mark> {
         let mut offsets: Vec<_> = self.offsets.iter().collect();
         offsets.sort_by_key(|(_, offset)| offset.batch);
@@ -336,24 +336,25 @@ impl Restored {
         self.state.as_ref().map(|(manifest, _)| manifest.batch())
     }
 
-    /// What a partition is made from, by state.
+    /// The parts from which to restore a partition, by state.
     pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
         let state = self.state.as_ref();
         state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
     }
 
-    /// Receivers of earlier processes that there are blocks of, and their inputs.
+    /// Receivers of earlier processes with blocks, and their inputs.
     pub fn receivers(&self) -> impl Iterator<Item = (ReceiverId, u32)> {
         let blocks = self.blocks.iter();
         blocks.map(|(input, block)| (block.meta.id.receiver, *input))
     }
 
-    /// Receivers of each process have ids of their own, from here on: blocks of several may be in one batch.
+    /// The first receiver id of this process. Ids are unique across processes, since a batch may have blocks of
+    /// several.
     pub fn first_receiver(&self) -> u64 {
         self.first_receiver.0
     }
 
-    /// What was taken of an input, by producer; of those that sent longest ago first.
+    /// The offsets of an input by producer, of the least recently active first.
     pub fn positions(&self, input: u32) -> Vec<(String, u64)> {
         let offsets = self.offsets.iter().filter(|((of, _), _)| *of == input);
         let mut offsets: Vec<_> = offsets.collect();
@@ -371,9 +372,9 @@ mod tests {
     use crate::record::{Record, batch_of};
     use dstreams_control::{BlockId, ReceiverId};
 
-    /// Also blocks as earlier programs wrote them.
+    /// Also blocks in the formats of earlier programs.
     #[test]
-    fn blocks_are_what_they_were() {
+    fn blocks_are_restored_unchanged() {
         let texts = ["a", "a text that is long enough for a buffer"].map(str::to_owned);
         let rows = batch_of(texts.clone()).unwrap();
         let id = BlockId {

@@ -1,9 +1,8 @@
 //! Batches that are set aside: their records and the reason, in `failed/batch=<milliseconds>/` of the directory.
 //!
-//! `blocks` has the records: a line that names the format, then for each block the length of what follows (u64, little
-//! endian) and an entry as a journal has it, then the checksum of all of it. `error.txt` says why. A directory is there
-//! as a whole or not at all, and a journal entry after it makes it count: until then, a restart runs the batch with its
-//! records.
+//! `blocks` has the records: a line that names the format; for each block the length of its entry (u64, little
+//! endian) and a journal entry; then the checksum of all of it. `error.txt` has the reason. A directory appears
+//! atomically, and counts once a journal entry names it: until then, a restart runs the batch with its records.
 
 use std::fs::File;
 use std::io::Write;
@@ -28,14 +27,14 @@ use crate::crash::point;
 use crate::error::{Error, Result};
 use crate::journal::{JournalContents, JournalEntry, Ticket, look, sync_dir};
 
-const FAILED: &str = "failed";
-const BATCH: &str = "batch=";
+const FAILED_DIR: &str = "failed";
+const BATCH_PREFIX: &str = "batch=";
 const HEADER: &[u8] = b"dstreams set aside 2\n";
-/// Without the checksum of all: earlier programs wrote it.
+/// Without the checksum. Earlier programs wrote it.
 const HEADER_1: &[u8] = b"dstreams set aside 1\n";
 
-/// How often a journal is looked at: each time its writer may have removed another file, which it does once in a while.
-const LOOKS: u32 = 5;
+/// Attempts to read a journal: during each, its writer may have removed another file, which is rare.
+const READ_ATTEMPTS: u32 = 5;
 
 /// The blocks of a batch, with their inputs.
 pub type Blocks = Vec<(u32, Arc<Block>)>;
@@ -43,20 +42,20 @@ pub type Blocks = Vec<(u32, Arc<Block>)>;
 /// What the state as of the last batch that took effect is made from.
 #[derive(Debug)]
 pub struct Earlier {
-    /// The newest checkpoint, and where it is.
+    /// The newest checkpoint, and its store.
     pub state: Option<(Manifest, Store)>,
     /// The batches after it that took effect, in order.
     pub batches: Vec<(BatchTime, Blocks)>,
 }
 
 impl Earlier {
-    /// The batch of the checkpoint; 0 where there is none.
+    /// The batch of the checkpoint; 0 if there is none.
     pub fn batch(&self) -> BatchTime {
         let state = self.state.as_ref();
         state.map_or(BatchTime(0), |(manifest, _)| manifest.batch())
     }
 
-    /// What a partition is made from, by state; nothing where there is no checkpoint.
+    /// The parts from which to restore a partition, by state; empty without a checkpoint.
     pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
         let state = self.state.as_ref();
         state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
@@ -64,8 +63,7 @@ impl Earlier {
 }
 
 impl Durable {
-    /// Sets the records of a batch aside, with the reason; they stay so when this returns. Its blocks are taken from `blocks`
-    /// one at a time.
+    /// Sets the records of a batch aside, durably, with the reason. Takes its blocks from `blocks` one at a time.
     pub async fn set_aside(
         &self,
         batch: BatchTime,
@@ -82,18 +80,18 @@ impl Durable {
         Ok(path)
     }
 
-    /// A batch is about to take effect: it may when this is synced, and can be set aside no more.
+    /// A batch is about to take effect: it may when this is synced, and can no longer be set aside.
     pub fn committing(&self, batch: BatchTime) -> Ticket {
         self.journal.append(JournalEntry::Committing { batch })
     }
 
-    /// What the state before a batch that was set aside is made from. No checkpoint is being written meanwhile, and
-    /// none may begin.
+    /// The sources of the state before a batch that was set aside. No checkpoint is written meanwhile, and none
+    /// may begin.
     pub async fn earlier(&self, schemas: Vec<SchemaRef>) -> Result<Earlier> {
         self.close().await;
         let newest = lock(&self.newest).clone();
         let state = (newest.number > 0).then(|| (newest, self.store.clone()));
-        // Which producers came how far does not matter here.
+        // Offsets do not matter here.
         let point = state
             .as_ref()
             .map(|(manifest, _)| manifest.point(&Default::default()));
@@ -111,11 +109,11 @@ fn read_earlier(
 ) -> Result<Vec<(BatchTime, Blocks)>> {
     let mut replay = Replay::new(point);
     let mut found = std::collections::HashMap::new();
-    // That of the master first: what its cuts name is on disk.
+    // The master's first: the blocks in its cuts are on disk.
     let mut journals = vec![dir.to_owned()];
     journals.extend(block_journal::all(dir)?);
     for journal in journals {
-        for (_, entry) in look_again(&journal)?.entries {
+        for (_, entry) in look_with_retries(&journal)?.entries {
             let (entry, block) = without_records(entry, schemas)?;
             replay.take(entry);
             found.extend(block.map(|block| (block.meta.id, block)));
@@ -136,17 +134,17 @@ fn read_earlier(
     Ok(batches.collect())
 }
 
-/// Looks at a journal. Whoever writes it may remove files meanwhile that checkpoints have all of.
-fn look_again(journal: &Path) -> Result<JournalContents> {
+/// Reads a journal. Its writer may meanwhile remove files that checkpoints cover.
+fn look_with_retries(journal: &Path) -> Result<JournalContents> {
     let gone = |error: &Error| {
         let kind = std::io::ErrorKind::NotFound;
         matches!(error, Error::File { source, .. } if source.kind() == kind)
     };
-    let mut tries = LOOKS;
+    let mut tries = READ_ATTEMPTS;
     loop {
         match look(journal) {
             Err(error) if gone(&error) && tries > 1 => tries -= 1,
-            // With a worker that is no more.
+            // Removed, since its worker has ended.
             Err(error) if gone(&error) && !journal.exists() => {
                 return Ok(JournalContents::default());
             }
@@ -157,14 +155,14 @@ fn look_again(journal: &Path) -> Result<JournalContents> {
 
 /// The batches that are set aside in a directory, in order.
 pub fn list(dir: &Path) -> Result<Vec<u64>> {
-    let failed = dir.join(FAILED);
+    let failed = dir.join(FAILED_DIR);
     let entries = match std::fs::read_dir(&failed) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::file("read", &failed, error)),
     };
     let names = entries.flatten().map(|entry| entry.file_name());
-    let batch = |name: std::ffi::OsString| name.to_str()?.strip_prefix(BATCH)?.parse().ok();
+    let batch = |name: std::ffi::OsString| name.to_str()?.strip_prefix(BATCH_PREFIX)?.parse().ok();
     let mut batches: Vec<u64> = names.filter_map(batch).collect();
     batches.sort_unstable();
     Ok(batches)
@@ -177,7 +175,7 @@ async fn write(
     schemas: &[SchemaRef],
     error: &str,
 ) -> Result<PathBuf> {
-    let failed = dir.join(FAILED);
+    let failed = dir.join(FAILED_DIR);
     let (hidden, path) = (
         failed.join(format!(".{BATCH}{}", batch.millis())),
         failed.join(format!("{BATCH}{}", batch.millis())),
@@ -187,7 +185,7 @@ async fn write(
         _ => Ok(()),
     };
     let wrong = |error| Error::file("write", &path, error);
-    // What a process left that was killed before its journal had it.
+    // Left by a process that was killed before the journal entry.
     remove(&hidden)
         .and_then(|()| remove(&path))
         .map_err(wrong)?;
@@ -253,7 +251,7 @@ pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Block
     let mut rest = [HEADER, HEADER_1]
         .iter()
         .find_map(|header| whole.strip_prefix(*header))
-        .ok_or_else(|| wrong(0, "it does not begin as such a file does"))?;
+        .ok_or_else(|| wrong(0, "its header is wrong"))?;
     let mut blocks = Vec::new();
     while !rest.is_empty() {
         let at = whole.len() - rest.len();
@@ -266,7 +264,7 @@ pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Block
         let entry = JournalEntry::from_bytes(entry).map_err(of_entry)?;
         let input = match &entry {
             JournalEntry::SealedBlock { input, .. } => *input,
-            _ => return Err(wrong(at, "it has something that is no block")),
+            _ => return Err(wrong(at, "it has an entry that is not a block")),
         };
         let (_, block) = without_records(entry, schemas).map_err(of_entry)?;
         blocks.extend(block.map(|block| (input, block)));
@@ -306,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_a_batch_that_is_set_aside_is_found() {
+    fn every_change_of_a_set_aside_batch_is_found() {
         let dir = std::env::temp_dir().join(format!("dstreams-set-aside-{}", std::process::id()));
         let (batch, schemas) = (BatchTime(300), [String::schema(), String::schema()]);
         let written = stream::iter(blocks().into_iter().map(Ok)).boxed();
@@ -341,8 +339,8 @@ mod tests {
             }
         }
         let twice = [&bytes[..], &bytes[HEADER.len()..]].concat();
-        refused(&twice, "what is there twice");
-        // As earlier programs wrote it.
+        refused(&twice, "a repeated entry");
+        // The format of earlier programs.
         let old = [HEADER_1, &bytes[HEADER.len()..bytes.len() - 8]].concat();
         std::fs::write(&path, &old).unwrap();
         assert_eq!(texts(&found().unwrap()), texts(&blocks()));

@@ -1,4 +1,4 @@
-//! What the journal still contains while a checkpoint is written and older entries are released.
+//! The journal while a checkpoint is written and older entries are released.
 
 use futures::FutureExt;
 
@@ -59,7 +59,7 @@ fn block(seq: u64) -> Block {
 }
 
 #[tokio::test]
-async fn what_is_received_while_a_checkpoint_lets_go_stays() {
+async fn blocks_received_during_a_release_are_retained() {
     let dir = Dir::new("meanwhile");
     let durable = open(&dir).await;
     durable.cut(BatchTime(100), &[]);
@@ -97,16 +97,16 @@ fn files(dir: &Dir, of: &str) -> usize {
     names.filter(|name| name.starts_with(of)).count()
 }
 
-/// However often a program is started: no start leaves a file, and none has the receivers of another one.
+/// However often a program starts: starts do not leave a file each, and receivers are never reused.
 #[tokio::test]
-async fn a_directory_is_opened_again_and_again() {
+async fn a_directory_can_be_opened_many_times() {
     let dir = Dir::new("again");
     let mut receivers = std::collections::BTreeSet::new();
     for start in 0..150 {
         let (durable, restored) = open_both(&dir).await;
         let first = restored.first_receiver();
         assert!(receivers.insert(first), "{first} again");
-        // The blocks of starts that took some; a restart has them all.
+        // A restart has the blocks of all starts that took some.
         assert_eq!(restored.blocks.len(), start / 50);
         if start % 50 == 49 {
             let receiver = ReceiverId(first);
@@ -118,7 +118,7 @@ async fn a_directory_is_opened_again_and_again() {
         drop(durable);
         assert_eq!(files(&dir, "journal-"), 1);
     }
-    // As if it had been started as often as a supervisor does in a day.
+    // As many restarts as a supervisor makes in a day.
     let started = Opening {
         incarnation: 70_000,
         ..read(&dir.0).unwrap().opening().unwrap().clone()

@@ -1,4 +1,4 @@
-//! Writing a checkpoint: the bytes of what changed, then the manifest that makes them one; and reading it.
+//! Writing a checkpoint: first the changed bytes, then the manifest that publishes them; and reading it.
 
 use dstreams_control::BatchTime;
 use dstreams_control::durable::Covered;
@@ -14,33 +14,33 @@ use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::{Error, Result};
 use crate::state::{Captured, States};
 
-/// Parts of a partition before it is written as a whole again: a restart reads all of them.
-const MOST_PARTS: usize = 64;
+/// A partition with this many parts is written in full again, since a restart reads all of them.
+const MAX_PARTS: usize = 64;
 
-/// Bytes after which a checkpoint begins another file: about so many are in memory, and few enough to be sent again where
-/// a request to an object store fails.
+/// A checkpoint begins another file after this many bytes: about as many are in memory, and few enough to be
+/// resent if a request to an object store fails.
 const FILE_BYTES: usize = 32 << 20;
-/// Partitions that are read at once at a restart.
+/// The number of partitions that a restart reads concurrently.
 pub const READ_AT_ONCE: usize = 2;
 
 /// What the next checkpoint is to have.
 #[derive(Debug)]
 pub struct CheckpointPlan {
-    /// The batch whose state it is.
+    /// The batch of its state.
     pub batch: BatchTime,
-    /// The blocks of the batches up to it.
+    /// The blocks of all batches up to it.
     pub covered: Covered,
     /// Its number.
     pub number: u64,
-    /// The number of this try to write it: each has files of its own.
+    /// The number of this attempt: each has its own files.
     pub tried: u64,
     pub incarnation: u64,
     pub store: Store,
-    /// By partition and state: the version that the last checkpoint has, where it is to go on from that.
+    /// By partition and state: the version of the last checkpoint, if the next one is incremental.
     pub since: Vec<Vec<Option<BatchTime>>>,
 }
 
-/// A file of a checkpoint, whose bytes are on disk.
+/// A file of a checkpoint, on disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WrittenFile {
     pub name: String,
@@ -61,7 +61,7 @@ pub struct WrittenPart {
 }
 
 impl WrittenPart {
-    /// The part, in the file of this place in its manifest.
+    /// The part, with the index of its file in the manifest.
     fn in_file(self, file: usize) -> PartitionPart {
         PartitionPart {
             file,
@@ -75,8 +75,8 @@ impl WrittenPart {
     }
 }
 
-/// The version that the next checkpoint goes on from, where these parts stay.
-fn goes_on(parts: &[PartitionPart]) -> Option<BatchTime> {
+/// The version from which the next checkpoint may be incremental, given these parts.
+fn incremental_from(parts: &[PartitionPart]) -> Option<BatchTime> {
     let last = parts.last()?;
     let mut sizes = parts.chunk_by(|_, next| next.more).map(|files| {
         let bytes = files.iter().map(|part| part.bytes);
@@ -84,17 +84,17 @@ fn goes_on(parts: &[PartitionPart]) -> Option<BatchTime> {
     });
     let first = sizes.next()?;
     let later: Vec<u64> = sizes.collect();
-    let small = later.iter().sum::<u64>() < first && 1 + later.len() < MOST_PARTS;
+    let small = later.iter().sum::<u64>() < first && 1 + later.len() < MAX_PARTS;
     small.then_some(BatchTime(last.version))
 }
 
-/// The state was taken, and is being written.
+/// The captured state, while it is being written.
 pub type Writing = BoxFuture<'static, Result<Vec<WrittenFile>>>;
 
-/// Writes what was taken of some partitions into files with names that begin so; none where that is nothing. A part may be
-/// in several files: of the bytes, hardly more than `FILE_BYTES` are in memory at once.
+/// Writes the captured state of some partitions to files with this name prefix; no file if it is empty. A part may
+/// span files: hardly more than `FILE_BYTES` are in memory at once.
 ///
-/// Blocks: to be called where that is allowed.
+/// Blocks: call it from a blocking thread.
 pub fn write(
     store: &Store,
     runtime: &Handle,
@@ -133,19 +133,19 @@ pub fn write(
     Ok(files.written)
 }
 
-/// Files that are being written.
+/// The files being written.
 struct CheckpointFiles<'a> {
     store: &'a Store,
     runtime: &'a Handle,
     name: String,
-    /// What is not written yet, and the parts in it.
+    /// The bytes not written yet, and the parts in them.
     bytes: Vec<u8>,
     parts: Vec<WrittenPart>,
     written: Vec<WrittenFile>,
 }
 
 impl CheckpointFiles<'_> {
-    /// Adds bytes to the last part, which goes on in another file where this one is full.
+    /// Adds bytes to the last part, which continues in another file if this one is full.
     fn add(&mut self, piece: Vec<u8>) -> Result<()> {
         if self.bytes.len() >= FILE_BYTES
             && let Some(part) = self.parts.last().cloned()
@@ -162,7 +162,7 @@ impl CheckpointFiles<'_> {
         Ok(())
     }
 
-    /// The last part has what came since it began.
+    /// Ends the last part: it has all bytes added since it began.
     fn end_part(&mut self) {
         if let Some(part) = self.parts.last_mut() {
             let bytes = &self.bytes[part.from as usize..];
@@ -186,7 +186,7 @@ impl CheckpointFiles<'_> {
     }
 }
 
-/// Writes a file with offsets; none where nothing changed.
+/// Writes a file with offsets; none if nothing changed.
 pub(super) async fn write_offsets(
     plan: &CheckpointPlan,
     offsets: &[offsets::Written],
@@ -213,11 +213,10 @@ pub(super) async fn write_offsets(
 }
 
 impl Manifest {
-    /// What the next checkpoint goes on from: of a partition whose changes have become more than it itself, or
-    /// have come in many parts, all is written again. So in the long run not much more is written than twice
-    /// what changed.
+    /// The versions from which the next checkpoint may be incremental. A partition is written in full again once
+    /// its changes exceed its own size or have too many parts. So the total written stays near twice the changes.
     pub fn since(&self, partitions: usize) -> Vec<Vec<Option<BatchTime>>> {
-        let of = |state: &StateParts, partition: usize| goes_on(state.partitions.get(partition)?);
+        let of = |state: &StateParts, partition: usize| incremental_from(state.partitions.get(partition)?);
         let states = |partition| {
             self.states
                 .iter()
@@ -227,9 +226,9 @@ impl Manifest {
         (0..partitions).map(states).collect()
     }
 
-    /// Whether the next checkpoint goes on from the offsets of this one, in the same way.
+    /// Whether the next checkpoint's offsets may be incremental, by the same rule.
     pub fn goes_on_with_offsets(&self) -> bool {
-        goes_on(&self.offsets).is_some()
+        incremental_from(&self.offsets).is_some()
     }
 
     /// Adds a file with offsets.
@@ -246,7 +245,7 @@ impl Manifest {
         self.forget_files();
     }
 
-    /// The manifest after this one, with what was written.
+    /// The next manifest, with the written files.
     pub fn next(mut self, plan: &CheckpointPlan, written: Vec<WrittenFile>) -> Result<Self> {
         self.number = plan.number;
         self.batch = plan.batch.millis();
@@ -271,7 +270,7 @@ impl Manifest {
         Ok(self)
     }
 
-    /// Lets go of files that no part is in.
+    /// Removes files without parts from the list.
     fn forget_files(&mut self) {
         let mut needed = vec![false; self.files.len()];
         self.parts().for_each(|part| needed[part.file] = true);
@@ -291,7 +290,7 @@ impl Manifest {
         parts.for_each(|part| part.file = places[part.file]);
     }
 
-    /// What a partition is restored from.
+    /// The parts from which to restore a partition.
     pub fn sources(&self, partition: usize) -> Vec<Vec<PartAt>> {
         let of = |state: &StateParts| {
             let parts = state.partitions.get(partition).into_iter().flatten();
@@ -305,14 +304,14 @@ impl Manifest {
     }
 }
 
-/// A part of a file of a checkpoint, by name.
+/// A part of a checkpoint, with the name of its file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PartAt {
     pub file: String,
     pub part: PartitionPart,
 }
 
-/// Runs what waits for a disk where that is allowed.
+/// Runs a future that waits for a disk on a blocking thread.
 pub async fn on_disk<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -321,7 +320,7 @@ pub async fn on_disk<T: Send + 'static>(
     done.unwrap_or_else(|ended| Err(Error::of_thread(ended)))
 }
 
-/// The same for work that is not a future.
+/// The same for a function.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Handle) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -330,7 +329,7 @@ pub async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|ended| Err(Error::of_thread(ended)))
 }
 
-/// Takes a partition of all states from a checkpoint, file by file; they must be empty. Blocks.
+/// Loads a partition of all states from a checkpoint, file by file; the states must be empty. Blocks.
 pub fn load(
     store: &Store,
     runtime: &Handle,
@@ -365,9 +364,9 @@ mod tests {
     use super::*;
     use crate::encoding::PIECE;
 
-    /// However large a partition of a state is, it is written file by file, and a restart finds each byte.
+    /// However large a partition is, it is written file by file, and a restart finds each byte.
     #[test]
-    fn a_large_state_is_in_files_of_bounded_size() {
+    fn large_state_is_written_to_files_of_bounded_size() {
         let dir = std::env::temp_dir().join(format!("dstreams-parts-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let store = Store::Dir(dir.clone());
@@ -414,7 +413,7 @@ mod tests {
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
-    /// What is in several files is one part: of what is whole, and of what came after.
+    /// Several files of one part count as one, for full and for incremental parts.
     #[test]
     fn files_of_one_part_count_together() {
         let part = |version, bytes, whole, more| PartitionPart {
@@ -429,10 +428,10 @@ mod tests {
         let whole = [part(1, 10, true, false), part(1, 10, true, true)];
         let changes = [part(2, 10, false, false), part(2, 9, false, true)];
         let parts = [whole.clone(), changes.clone()].concat();
-        assert_eq!(goes_on(&parts), Some(BatchTime(2)));
+        assert_eq!(incremental_from(&parts), Some(BatchTime(2)));
         let parts = [whole.to_vec(), changes.to_vec(), changes[..1].to_vec()].concat();
-        assert_eq!(goes_on(&parts), None);
-        let parts = vec![part(1, 10, true, true); 2 * MOST_PARTS];
-        assert_eq!(goes_on(&parts), Some(BatchTime(1)));
+        assert_eq!(incremental_from(&parts), None);
+        let parts = vec![part(1, 10, true, true); 2 * MAX_PARTS];
+        assert_eq!(incremental_from(&parts), Some(BatchTime(1)));
     }
 }

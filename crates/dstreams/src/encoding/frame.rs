@@ -1,7 +1,6 @@
-//! The frame of bytes that leave the process: what they are, in which version, and whether they
-//! are what was written.
+//! The frame of bytes that leave the process: their kind, their version, and a checksum.
 //!
-//! A magic of 8 bytes, the version as a `u32`, the body, and `xxh3_64` of all before it. Numbers are
+//! A magic of 8 bytes, the version as a `u32`, the body, and `xxh3_64` of everything before it. Numbers are
 //! little-endian, here and in the bodies.
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,9 +9,9 @@ use crate::encoding::ByteChunks;
 use crate::error::{Error, Result};
 
 /// Bytes before the body.
-const HEAD: usize = 12;
+const HEAD_BYTES: usize = 12;
 /// Bytes after it.
-const TAIL: usize = 8;
+const TAIL_BYTES: usize = 8;
 
 /// A kind of bytes.
 pub(crate) struct FrameFormat {
@@ -25,43 +24,43 @@ pub(crate) struct FrameFormat {
 impl FrameFormat {
     /// Bytes to which a body of about `expected` bytes is appended.
     pub fn begin(&self, expected: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD + expected + TAIL);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + expected + TAIL_BYTES);
         bytes.extend(self.magic);
         bytes.extend(self.version.to_le_bytes());
         bytes
     }
 
-    /// Ends what [`FrameFormat::begin`] began.
+    /// Completes a frame from [`FrameFormat::begin`].
     pub fn seal(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.extend(xxh3_64(&bytes).to_le_bytes());
         bytes
     }
 
-    /// The same where they lie in pieces.
+    /// The same for bytes in chunks.
     pub fn seal_pieces(&self, pieces: &ByteChunks) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(pieces.len() + TAIL);
+        let mut bytes = Vec::with_capacity(pieces.len() + TAIL_BYTES);
         pieces.iter().for_each(|piece| bytes.extend(piece));
         self.seal(bytes)
     }
 
     /// The body of sealed bytes.
     pub fn open<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
-        // What they are comes first: of others nothing is known of the end.
+        // Checks the kind first: other kinds have another end.
         self.open_unsealed(bytes)?;
         match bytes.split_last_chunk() {
             Some((sealed, sum))
-                if sealed.len() >= HEAD && xxh3_64(sealed) == u64::from_le_bytes(*sum) =>
+                if sealed.len() >= HEAD_BYTES && xxh3_64(sealed) == u64::from_le_bytes(*sum) =>
             {
-                Ok(&sealed[HEAD..])
+                Ok(&sealed[HEAD_BYTES..])
             }
             _ => Err(self.wrong("they are damaged: their checksum does not match")),
         }
     }
 
-    /// The body of bytes that are not sealed.
+    /// The body of a frame without a checksum.
     pub fn open_unsealed<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let Some(rest) = bytes.strip_prefix(&self.magic) else {
-            return Err(self.wrong("they do not begin as such bytes do"));
+            return Err(self.wrong("their first bytes are wrong"));
         };
         // I14 (ARCHITECTURE.md).
         let Some((version, body)) = rest.split_first_chunk() else {
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens() {
+    fn sealed_bytes_can_be_opened() {
         for body in [&b""[..], b"x", b"some longer body"] {
             assert_eq!(FORMAT.open(&sealed(body)).unwrap(), body);
         }
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_cut_or_go_on_are_refused() {
+    fn bytes_that_are_cut_or_extended_are_refused() {
         let bytes = sealed(b"some body");
         for end in 0..bytes.len() {
             assert!(FORMAT.open(&bytes[..end]).is_err(), "{end} bytes");
@@ -130,7 +129,7 @@ mod tests {
         assert!(FORMAT.open(&[&bytes[..], b"x"].concat()).is_err());
     }
 
-    /// The last byte of the version as the first of the checksum: one magic in 256 allows for it.
+    /// The last byte of the version as the first of the checksum: one magic in 256 makes that possible.
     #[test]
     fn head_and_sum_do_not_overlap() {
         let short = (0u64..).find_map(|magic| {
@@ -152,7 +151,7 @@ mod tests {
         let bytes = sealed(b"some body");
         let error = FrameFormat { magic, ..FORMAT }.open(&bytes).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("do not begin as"), "{error}");
+        assert!(error.contains("first bytes are wrong"), "{error}");
     }
 
     #[test]

@@ -21,7 +21,8 @@ use super::pieces::ByteChunks;
 use super::stream::ByteInput;
 use crate::error::{Error, Result};
 
-/// About how many bytes rows have, without what they share of buffers and do not use; not fewer than are written of them.
+/// The approximate size of rows, without unused parts of shared buffers; at least the bytes that are written for
+/// them.
 pub(crate) fn bytes_of(rows: &RecordBatch) -> usize {
     let columns = rows.columns().iter();
     let bytes = columns.map(|column| match column.data_type() {
@@ -38,10 +39,10 @@ pub(crate) fn bytes_of(rows: &RecordBatch) -> usize {
     bytes.sum()
 }
 
-/// Of the bytes that texts hold, one in so many may be of no use to them.
-const SLACK: usize = 8;
+/// One in so many bytes of string buffers may be unused.
+const UNUSED_FRACTION: usize = 8;
 
-/// Appends batches of columns `schema`, with hardly more than what their rows need.
+/// Appends batches with the columns of `schema`, with hardly more than the bytes that their rows need.
 pub(crate) fn encode_batches(
     to: &mut ByteChunks,
     schema: &Schema,
@@ -78,13 +79,13 @@ impl BatchWriter {
     }
 }
 
-/// About how many bytes of rows are encoded at once. Who reads them has as many at once.
+/// About how many bytes of rows are encoded, and later decoded, at once.
 pub(crate) const ENCODED: usize = 4 << 20;
 
-/// Rows that are to be written, and which of them are; all without.
+/// Rows to write, and a filter on them; all of them without one.
 type EncodedParts<'a> = Result<(RecordBatch, Option<&'a BooleanArray>)>;
 
-/// Calls `each` with the bytes of columns `schema`, a part of the rows after the other.
+/// Calls `each` with the bytes of rows with the columns of `schema`, one part of the rows after another.
 pub(crate) fn encode_in_parts<'a>(
     schema: &Schema,
     batches: impl Iterator<Item = EncodedParts<'a>>,
@@ -98,7 +99,7 @@ pub(crate) fn encode_in_parts<'a>(
         let mut from = 0;
         while from < all.num_rows() {
             let mut rows = all.slice(from, most.min(all.num_rows() - from));
-            // Some have longer texts than others.
+            // Some rows have longer strings than others.
             while rows.num_rows() > 1 && bytes_of(&rows) > 2 * ENCODED {
                 rows = rows.slice(0, rows.num_rows() / 2);
             }
@@ -115,7 +116,7 @@ pub(crate) fn encode_in_parts<'a>(
     writer.end()?.iter().try_for_each(each)
 }
 
-/// How many bytes something has that calls with its bytes.
+/// The number of bytes that an encoder produces.
 pub(crate) fn length_of(
     encode: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
 ) -> Result<u64> {
@@ -127,7 +128,7 @@ pub(crate) fn length_of(
     Ok(length)
 }
 
-/// Appends batches of columns `schema`, with hardly more than what their rows need.
+/// Appends batches with the columns of `schema`, with hardly more than the bytes that their rows need.
 pub(crate) fn write_batches(
     to: &mut Vec<u8>,
     schema: &Schema,
@@ -140,7 +141,7 @@ pub(crate) fn write_batches(
     Ok(())
 }
 
-/// The batches in `bytes`, which must have the columns of `schema`, in types and nulls too.
+/// The batches in `bytes`, which must match `schema`, including types and nullability.
 ///
 /// They share one copy of `bytes`.
 pub(crate) fn read_batches(
@@ -148,7 +149,7 @@ pub(crate) fn read_batches(
     bytes: &[u8],
     schema: &SchemaRef,
 ) -> Result<Vec<RecordBatch>> {
-    // Arrow checks the values, and panics at some lies about the layout.
+    // Arrow checks the values, and panics on some invalid layouts.
     catch_unwind(AssertUnwindSafe(|| {
         decode(what, Buffer::from(bytes), schema)
     }))
@@ -167,12 +168,12 @@ fn decode(what: &str, mut bytes: Buffer, schema: &SchemaRef) -> Result<Vec<Recor
     }
     match agreed.is_some() && bytes.is_empty() {
         true => Ok(batches),
-        false => Err(wrong(&"they have no schema, or go on after their end")),
+        false => Err(wrong(&"they have no schema, or continue after their end")),
     }
 }
 
-/// Calls `each` with the batches that are next in `from`, to the end of their stream; one is in memory at once. They have
-/// the columns of one of `schemas`.
+/// Calls `each` with the next batches in `from`, to the end of their stream; only one is in memory at a time. They
+/// must match one of `schemas`.
 pub(crate) fn each_batch(
     what: &str,
     from: &mut ByteInput<'_>,
@@ -203,8 +204,8 @@ fn body_of(header: &Buffer) -> Result<u64, String> {
     Ok(u64::try_from(message.bodyLength()).unwrap_or(u64::MAX))
 }
 
-/// A message of an IPC stream: first the schema, then batches. Compressed ones are refused: what they say of their size
-/// cannot be believed, and memory is taken for it.
+/// Decodes a message of an IPC stream: first the schema, then batches. Compressed batches are refused: their
+/// declared size cannot be trusted, and memory would be allocated for it.
 fn decode_message(
     what: &str,
     header: &Buffer,
@@ -236,9 +237,9 @@ fn decode_message(
                 batch.map(Some).map_err(|error| wrong(&error))
             }
             Some(_) => Err(wrong(&"a batch is compressed")),
-            None => Err(wrong(&"a schema and then batches of rows belong there")),
+            None => Err(wrong(&"expected a schema and then batches of rows")),
         },
-        _ => Err(wrong(&"a schema and then batches of rows belong there")),
+        _ => Err(wrong(&"expected a schema and then batches of rows")),
     }
 }
 
@@ -269,14 +270,14 @@ fn next_header(bytes: &mut Buffer) -> Result<Option<Buffer>, &'static str> {
     }
 }
 
-/// The length of a header, by what is before it; none at the end of the stream.
+/// The length of a header, from the bytes before it; none at the end of the stream.
 fn header_length(head: &[u8]) -> Result<Option<u64>, &'static str> {
     match head.split_first_chunk() {
         Some(([0xff, 0xff, 0xff, 0xff], &[a, b, c, d])) => {
             let length = u32::from_le_bytes([a, b, c, d]);
             Ok((length > 0).then_some(length.into()))
         }
-        _ => Err("there is no message where one belongs"),
+        _ => Err("a message is missing"),
     }
 }
 
@@ -290,7 +291,7 @@ fn split(bytes: &mut Buffer, length: usize) -> Result<Buffer, &'static str> {
     Ok(first)
 }
 
-/// Columns as text: names, types, nulls.
+/// Columns as text: names, types, nullability.
 pub(crate) fn columns(schema: &Schema) -> String {
     let fields = schema.fields().iter().map(|field| {
         let nulls = if field.is_nullable() { "" } else { " not null" };
@@ -299,7 +300,7 @@ pub(crate) fn columns(schema: &Schema) -> String {
     format!("({})", fields.collect::<Vec<_>>().join(", "))
 }
 
-/// The same rows without what they do not use of the buffers they point into.
+/// The same rows, without unused parts of the buffers that they point into.
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(compact_column);
     let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -311,13 +312,13 @@ pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     )?)
 }
 
-/// The same rows without what they do not use of the buffers that texts and lists point into.
+/// The same rows, without unused parts of the buffers that strings and lists point into.
 pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
         kind if kind.is_nested() => {
-            // The rows alone: a slice of lists has all items of the whole.
+            // Only its rows: a slice of lists has all items of the whole array.
             let data = column.to_data();
             let mut rows = MutableArrayData::new(vec![&data], false, data.len());
             rows.try_extend(0, 0, data.len())?;
@@ -332,7 +333,7 @@ pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// Whether a column uses nearly all of the buffers it points into, so that it is written as it is.
+/// Whether a column uses nearly all of the buffers that it points into, so that it is written unchanged.
 fn is_dense(column: &ArrayRef) -> bool {
     match column.data_type() {
         DataType::Utf8View => are_dense(column.as_string_view()),
@@ -343,5 +344,5 @@ fn is_dense(column: &ArrayRef) -> bool {
 
 fn are_dense<T: ByteViewType>(texts: &GenericByteViewArray<T>) -> bool {
     let held: usize = texts.data_buffers().iter().map(Buffer::len).sum();
-    held - held / SLACK <= texts.total_buffer_bytes_used()
+    held - held / UNUSED_FRACTION <= texts.total_buffer_bytes_used()
 }

@@ -1,8 +1,8 @@
-//! Encoding: how columns become bytes, in files and on the wire.
+//! Encoding: columns as bytes, in files and on the wire.
 //!
 //! **In**: Arrow batches. **Out**: frames with a length and a checksum, or pieces of a file of bounded size.
-//! **Promise**: what is read is what was written; buffers that are sent hold their own rows alone.
-//! **On failure**: an error names the file and the place in it; damaged bytes are never returned as rows.
+//! **Promise**: decoding returns what was encoded; sent buffers contain only their own rows. **On failure**: an
+//! error names the file and the place in it; damaged bytes are never returned as rows.
 
 mod frame;
 mod ipc;

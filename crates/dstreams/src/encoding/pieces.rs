@@ -1,20 +1,20 @@
-//! [`ByteChunks`]: bytes that lie in several places.
+//! [`ByteChunks`]: bytes in several buffers.
 
 use std::borrow::Cow;
 
 use datafusion::arrow::buffer::Buffer;
 
-/// Bytes in pieces, shared with those they are of: so a block is bytes without a copy of its columns.
+/// Bytes in pieces that share buffers with their source: a block becomes bytes without a copy of its columns.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ByteChunks(Vec<Buffer>);
 
 impl ByteChunks {
-    /// Appends these after it.
+    /// Appends these pieces.
     pub fn append(&mut self, mut more: ByteChunks) {
         self.0.append(&mut more.0);
     }
 
-    /// How many bytes these are.
+    /// The total number of bytes.
     pub fn len(&self) -> usize {
         self.0.iter().map(Buffer::len).sum()
     }
@@ -23,7 +23,7 @@ impl ByteChunks {
         self.0.iter().map(Buffer::as_slice)
     }
 
-    /// All of them in one place.
+    /// All bytes in one slice.
     pub fn whole(&self) -> Cow<'_, [u8]> {
         match self.0.as_slice() {
             [one] => Cow::Borrowed(one),
@@ -44,7 +44,7 @@ impl From<Vec<u8>> for ByteChunks {
     }
 }
 
-/// The same bytes, however they are cut.
+/// Compares the bytes, however they are cut.
 impl PartialEq for ByteChunks {
     fn eq(&self, other: &Self) -> bool {
         self.whole() == other.whole()

@@ -1,8 +1,9 @@
-//! [`ByteOutput`] and [`ByteInput`]: sealed bytes ([`FrameFormat`]) piece by piece, so that they are never in memory as a whole.
+//! [`ByteOutput`] and [`ByteInput`]: frames ([`FrameFormat`]) piece by piece, so that they are never in memory as
+//! a whole.
 //!
-//! They are the same bytes as in one place. Frames may lie within frames; each has a checksum of its own, which
-//! is looked at when its end is read. Numbers are little-endian; a list begins with its length. A length that says
-//! more than there are bytes is an error, and takes no memory beyond what came.
+//! The bytes are the same as those of a frame in one buffer. Frames may be nested; each has its own checksum,
+//! which is verified at its end. Numbers are little-endian; a list begins with its length. A length beyond the
+//! available bytes is an error, and allocates no memory beyond the bytes received.
 
 use bytes::Bytes;
 use datafusion::arrow::buffer::{Buffer, MutableBuffer};
@@ -14,21 +15,21 @@ use crate::error::{Error, Result};
 
 /// The most bytes of a piece.
 pub(crate) const PIECE: usize = 1 << 20;
-/// Numbers that are turned into bytes at once.
-const AT_ONCE: usize = 512;
+/// Numbers that are converted to bytes at once.
+const NUMBERS_AT_ONCE: usize = 512;
 
-/// Where bytes are written, a piece at a time.
+/// A writer of bytes, a piece at a time.
 pub struct ByteOutput<'a> {
     each: &'a mut dyn FnMut(Vec<u8>) -> Result<()>,
     piece: Vec<u8>,
-    /// Of the frames that are open, the outermost first.
+    /// The checksums of open frames, the outermost first.
     sums: Vec<Xxh3>,
 }
 
 debug_as!(ByteOutput<'_>);
 
 impl<'a> ByteOutput<'a> {
-    /// Gives each piece away when it is full, and the last one at the end.
+    /// Calls `each` with every full piece, and with the last one at the end.
     pub fn new(each: &'a mut dyn FnMut(Vec<u8>) -> Result<()>) -> Self {
         ByteOutput {
             each,
@@ -42,7 +43,7 @@ impl<'a> ByteOutput<'a> {
         self.put(&format.begin(0))
     }
 
-    /// Ends the frame that was begun last.
+    /// Ends the innermost frame.
     pub(crate) fn seal(&mut self) -> Result<()> {
         let sum = self.sums.pop().map_or(0, |sum| sum.digest());
         self.put_number(sum)
@@ -88,19 +89,19 @@ impl<'a> ByteOutput<'a> {
         mut items: impl ExactSizeIterator<Item = [u8; N]>,
     ) -> Result<()> {
         self.put_number(items.len() as u64)?;
-        let mut some = Vec::with_capacity(AT_ONCE * N);
+        let mut some = Vec::with_capacity(NUMBERS_AT_ONCE * N);
         while items.len() > 0 {
             some.clear();
             items
                 .by_ref()
-                .take(AT_ONCE)
+                .take(NUMBERS_AT_ONCE)
                 .for_each(|item| some.extend(item));
             self.put(&some)?;
         }
         Ok(())
     }
 
-    /// Gives the last piece away.
+    /// Passes on the last piece.
     pub fn end(self) -> Result<()> {
         match self.piece.is_empty() {
             true => Ok(()),
@@ -111,15 +112,15 @@ impl<'a> ByteOutput<'a> {
 
 type Pieces<'a> = dyn FnMut() -> Result<Option<Bytes>> + 'a;
 
-/// Where bytes are read from, a piece at a time.
+/// A reader of bytes, a piece at a time.
 pub struct ByteInput<'a> {
     next: Box<Pieces<'a>>,
     piece: Bytes,
-    /// Of what the frames are that are open, the outermost first, and the sums of what was read of them.
+    /// The open frames, the outermost first: their names, and the checksums of the bytes read so far.
     frames: Vec<(&'static str, Xxh3)>,
-    /// Bytes left of the part that is being read.
+    /// Bytes left of the part being read.
     left: u64,
-    /// The most that was in one place.
+    /// The largest buffer so far.
     #[cfg(test)]
     pub largest: usize,
 }
@@ -127,7 +128,7 @@ pub struct ByteInput<'a> {
 debug_as!(ByteInput<'_>);
 
 impl<'a> ByteInput<'a> {
-    /// Bytes whose next piece `next` gives.
+    /// Bytes whose pieces come from `next`.
     pub fn new(next: impl FnMut() -> Result<Option<Bytes>> + 'a) -> Self {
         ByteInput {
             next: Box::new(next),
@@ -139,7 +140,7 @@ impl<'a> ByteInput<'a> {
         }
     }
 
-    /// Bytes in one place.
+    /// Bytes in one buffer.
     pub fn of(bytes: impl Into<Bytes>) -> Self {
         let mut bytes = Some(bytes.into());
         ByteInput::new(move || Ok(bytes.take()))
@@ -164,7 +165,7 @@ impl<'a> ByteInput<'a> {
         Ok(self.left > 0)
     }
 
-    /// The next bytes: one at least, and so many at most.
+    /// The next bytes: at least one, at most `most`.
     fn some(&mut self, most: u64) -> Result<Bytes> {
         if !self.has_more()? {
             return Err(self.wrong("there are not enough bytes: they end too early"));
@@ -204,7 +205,7 @@ impl<'a> ByteInput<'a> {
         format.open_unsealed(&head).map(drop)
     }
 
-    /// Reads the end of the frame that was begun last, which must be that of the part, or of all there is.
+    /// Reads the end of the innermost frame, which must also be the end of the part or of all bytes.
     pub(crate) fn close(&mut self) -> Result<()> {
         let sum = self.frames.last().map_or(0, |(_, sum)| sum.digest());
         let found = self.array()?;
@@ -218,7 +219,7 @@ impl<'a> ByteInput<'a> {
         error.map_or(Ok(()), Err)
     }
 
-    /// Passes over the rest; how many bytes that is.
+    /// Skips the rest; returns its length.
     fn rest(&mut self) -> Result<u64> {
         let mut bytes = 0;
         while self.has_more()? {
@@ -228,18 +229,18 @@ impl<'a> ByteInput<'a> {
         Ok(bytes)
     }
 
-    /// Reads a part, which comes after its length, and must be read as a whole.
+    /// Reads a part, which follows its length, and must be read completely.
     pub(crate) fn part<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let length = self.number()?;
         if length > self.left {
-            return Err(self.wrong("a part is longer than they are"));
+            return Err(self.wrong("a part is longer than the bytes left"));
         }
         let after = std::mem::replace(&mut self.left, length) - length;
         let part = read(self)?;
         if self.left > 0 {
             return Err(self.wrong(format!("{} bytes after the end", self.left)));
         }
-        // Without a bound there is none after it either.
+        // An unlimited input stays unlimited.
         self.left = if after > u64::MAX / 2 {
             u64::MAX
         } else {
@@ -252,10 +253,10 @@ impl<'a> ByteInput<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// As many bytes, where Arrow takes them as they are.
+    /// A buffer of this length, in the form that Arrow takes.
     pub(crate) fn buffer(&mut self, length: u64) -> Result<Buffer> {
         if length > self.left {
-            return Err(self.wrong("a part is longer than they are"));
+            return Err(self.wrong("a part is longer than the bytes left"));
         }
         let mut bytes = MutableBuffer::new(length.min(PIECE as u64) as usize);
         self.each(length, |some| bytes.extend_from_slice(some))?;
@@ -294,31 +295,31 @@ impl<'a> ByteInput<'a> {
         let length = items
             .checked_mul(N as u64)
             .filter(|length| *length <= self.left);
-        let too_long = "a list is longer than the bytes that are left";
+        let too_long = "a list is longer than the bytes left";
         let length = length.ok_or_else(|| self.wrong(too_long))?;
         let mut list = Vec::new();
-        // Of an item that lies in two pieces, what came.
-        let mut begun: Vec<u8> = Vec::new();
+        // The bytes so far of an item that spans two pieces.
+        let mut partial: Vec<u8> = Vec::new();
         self.each(length, |mut some| {
-            while !begun.is_empty() && begun.len() < N && !some.is_empty() {
-                begun.push(some[0]);
+            while !partial.is_empty() && partial.len() < N && !some.is_empty() {
+                partial.push(some[0]);
                 some = &some[1..];
             }
-            list.extend(begun.as_chunks().0.iter().map(|item| of(*item)));
-            if begun.len() == N {
-                begun.clear();
+            list.extend(partial.as_chunks().0.iter().map(|item| of(*item)));
+            if partial.len() == N {
+                partial.clear();
             }
-            if begun.is_empty() {
+            if partial.is_empty() {
                 let (items, rest) = some.as_chunks();
                 list.extend(items.iter().map(|item| of(*item)));
-                begun.extend(rest);
+                partial.extend(rest);
             }
         })?;
         Ok(list)
     }
 }
 
-/// Bytes in one place.
+/// The written bytes in one buffer.
 #[cfg(test)]
 pub(crate) fn in_one(write: impl FnOnce(&mut ByteOutput<'_>) -> Result<()>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -376,9 +377,9 @@ mod tests {
     }
 
     proptest! {
-        /// The bytes are those of a frame in one place, and are read however they are cut.
+        /// The bytes equal those of a frame in one buffer, and can be read however they are cut.
         #[test]
-        fn what_is_written_is_read_in_any_pieces(
+        fn written_bytes_can_be_read_in_any_pieces(
             numbers in prop::collection::vec(any::<u64>(), 0..1500),
             slots in prop::collection::vec(0_u32..1 << 20, 0..1500),
             cut in 1_usize..5000,
@@ -395,10 +396,10 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_and_lengths_that_lie_are_refused() {
+    fn damaged_bytes_and_wrong_lengths_are_refused() {
         let mut bytes = in_one(|to| write(to, &[1, 2], &[3])).unwrap();
         for bit in 0..8 * bytes.len() {
-            // The number is looked at by the reader.
+            // The reader checks the number itself.
             if !(96..160).contains(&bit) {
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 assert!(
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_have_a_bound() {
+    fn pieces_have_bounded_size() {
         let mut sizes = Vec::new();
         let mut each = |piece: Vec<u8>| {
             sizes.push(piece.len());

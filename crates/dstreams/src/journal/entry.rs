@@ -1,4 +1,4 @@
-//! [`JournalEntry`]: what a journal has entries of, and its bytes.
+//! [`JournalEntry`]: the entries of a journal, and their bytes.
 
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 use serde::{Deserialize, Serialize};
@@ -6,36 +6,38 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::ByteChunks;
 use crate::error::{Error, Result};
 
-/// What is written down.
+/// One entry of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum JournalEntry {
-    /// What each file of a program's journal begins with.
+    /// The first entry of each file of a program's journal.
     Opening(Box<Opening>),
-    /// A process began to write: the n-th of this directory. Earlier programs wrote it, in place of an `Opening`.
+    /// A process began to write: the n-th of this directory. Earlier programs wrote it instead of an `Opening`.
     Opened { incarnation: u64 },
-    /// A block was received, of an input; its bytes are those of `Block::to_pieces`: the entry's checksum is theirs.
+    /// A block of an input was received. Its bytes are those of `Block::to_pieces`; the entry's checksum covers
+    /// them.
     Block { input: u32, bytes: ByteChunks },
-    /// The same with a checksum of its own (`Block::to_bytes`): earlier programs wrote it.
+    /// The same with a checksum of its own (`Block::to_bytes`). Earlier programs wrote it.
     SealedBlock { input: u32, bytes: ByteChunks },
-    /// A batch has these blocks.
+    /// The blocks of a batch.
     Cut {
         batch: BatchTime,
         blocks: Vec<BlockId>,
     },
-    /// The records of a batch are set aside: it takes effect without them.
+    /// The records of a batch are set aside; it takes effect without them.
     SetAside { batch: BatchTime },
     /// A batch is about to take effect.
     Committing { batch: BatchTime },
     /// A batch has taken effect.
     Committed { batch: BatchTime },
-    /// A receiver was lost with its worker: these blocks of it survive.
+    /// A receiver was lost with its worker. These of its blocks survive.
     Gone {
         receiver: ReceiverId,
         blocks: Vec<BlockId>,
     },
 }
 
-/// Which process writes a file, and what another one needs to go on after it: without that it is refused.
+/// The process that writes a file, and what the next one needs to resume after it. A program that does not match
+/// is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Opening {
     /// The process is the n-th of this directory.
@@ -48,13 +50,13 @@ pub(crate) struct Opening {
     pub inputs: Vec<String>,
     /// Where checkpoints are, for messages.
     pub checkpoints: String,
-    /// The number of the checkpoint that has all that is not in this journal any more; none where it has all there was.
+    /// The number of the checkpoint that covers everything removed from this journal; none if nothing was removed.
     pub checkpoint: Option<u64>,
 }
 
 const OPENED: u8 = 1;
 const SEALED_BLOCK: u8 = 2;
-/// With receivers of 32 bits, as that in `GONE_1`: earlier programs wrote them.
+/// With 32-bit receivers, like `GONE_1`. Earlier programs wrote both.
 const CUT_1: u8 = 3;
 const COMMITTED: u8 = 4;
 const GONE_1: u8 = 5;
@@ -72,7 +74,7 @@ impl JournalEntry {
         match self {
             JournalEntry::Opening(opening) => {
                 to.push(OPENING);
-                // Numbers and texts are always JSON; bytes that were not would be refused by who reads them.
+                // Numbers and strings always serialize; the reader would refuse anything else.
                 to.extend(serde_json::to_vec(opening).unwrap_or_default());
             }
             JournalEntry::Opened { incarnation } => {

@@ -1,9 +1,11 @@
-//! [`DirLock`]: one process at a time works in a directory. [`Owner`]: which one, for all who write there.
+//! [`DirLock`]: only one process at a time works in a directory. [`Owner`] names it, for everything that writes
+//! there.
 //!
-//! The lock of the system is not enough: a directory may be removed, renamed or replaced while its program runs, and some
-//! network file systems have locks that other machines do not see. So the process that takes a directory writes a random
-//! name of its own into the file `lock`, and whoever has written something looks whether that is still there before it
-//! says so. The file is opened for each look, for which a network file system asks its server.
+//! The system's file lock is not enough: a directory may be removed, renamed or replaced while its program runs,
+//! and the locks of some network file systems are not seen by other machines. So the process that takes a
+//! directory writes a random name into the file `lock`. After each write, and before it is acknowledged, the
+//! writer checks that this name is still there. Each check opens the file, which makes a network file system ask
+//! its server.
 
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use super::sync::sync_dir;
 use crate::error::{Error, Result};
 
-/// The name of the file.
+/// The name of the lock file.
 const LOCK: &str = "lock";
 
 /// Held for as long as this process works in the directory.
@@ -47,7 +49,8 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(Error::file("lock", &path, error)),
         }
         let name = random_name();
-        // All names are equally long: there is no time at which the file has half a name, or, unless it was damaged, more.
+        // All names have the same length: the file never has half a name, nor, unless it was damaged, anything
+        // after it.
         let written = file.write_all(name.as_bytes());
         let written = written.and_then(|()| file.set_len(name.len() as u64));
         let written = written.and_then(|()| file.sync_all());
@@ -59,13 +62,13 @@ impl DirLock {
         })
     }
 
-    /// This process.
+    /// The owner that this process is.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 }
 
-/// Makes a directory and those above it, and has their names on disk.
+/// Creates a directory and its parents, and syncs their names.
 pub(crate) fn make_dir(dir: &Path) -> std::io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -93,7 +96,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The process of this name.
+    /// The process with this name.
     pub fn new(dir: &Path, name: String) -> Self {
         Owner {
             dir: dir.to_owned(),
@@ -101,7 +104,7 @@ impl Owner {
         }
     }
 
-    /// Who works in this directory now, as this process sees it.
+    /// The current owner of this directory, as this process sees it.
     pub fn of(dir: &Path) -> Result<Self> {
         let path = dir.join(LOCK);
         let name = std::fs::read_to_string(&path);
@@ -111,8 +114,8 @@ impl Owner {
         })
     }
 
-    /// Whether it still does: the directory is where it was, and nobody has taken it since. An error where that cannot
-    /// be known.
+    /// Whether this process still owns the directory: it is where it was, and no process has taken it since. An
+    /// error if that cannot be determined.
     pub fn is_there(&self) -> Result<bool> {
         let path = self.dir.join(LOCK);
         match std::fs::read(&path) {
@@ -122,7 +125,7 @@ impl Owner {
         }
     }
 
-    /// Fails where it does not.
+    /// Fails if it does not.
     pub fn check(&self) -> Result<()> {
         match self.is_there()? {
             true => Ok(()),
@@ -133,7 +136,7 @@ impl Owner {
     }
 }
 
-/// A name that nothing else has.
+/// A name that is unique.
 pub(crate) fn random_name() -> String {
     // The keys of a RandomState come from the operating system's randomness.
     let half = || RandomState::new().hash_one(std::process::id());

@@ -1,18 +1,19 @@
-//! The journal: what a program must not forget, on disk.
+//! The journal: the write-ahead log of a program.
 //!
-//! **In**: received blocks, the cut of each batch, its commit. **Out**: after a restart, the same in the
-//! same order. **Promise**: what [`Journal::synced`] has returned for survives the loss of the process and
-//! of power. Entries are written in the order of [`Journal::append`]; many are synced at once, by a thread
-//! of the journal's own, while batches run. **On failure**: a write or sync that fails ends the journal for
-//! good: nothing after it is ever promised, and the program stops.
+//! **In**: received blocks, the cut of each batch, its commit. **Out**: after a restart, the same in the same
+//! order. **Promise**: an entry for which [`Journal::synced`] has returned survives the loss of the process and of
+//! power. Entries are written in the order of [`Journal::append`]; the journal's own thread syncs many at once,
+//! while batches run. **On failure**: a failed write or sync ends the journal permanently: no later entry is ever
+//! acknowledged, and the program stops.
 //!
 //! A directory has one journal, of files `journal-<number>.log` of some 64 MiB: a header, then entries
-//! ([`segment`]), the first of which says which program it is of ([`Opening`]). A file is let go when all it has is in a checkpoint. An entry that was not synced may be
-//! missing or torn after a crash: the end of the last file is cut there. Damage before that is an error that
-//! names file and place: each entry says how much was synced before it, so the two can be told apart.
+//! ([`segment`]), of which the first identifies the program ([`Opening`]). A file is removed when checkpoints
+//! cover all its entries. An unsynced entry may be missing or torn after a crash: the end of the last file is cut
+//! there. Damage before that is an error that names file and place. Each entry records how much was synced before
+//! it, so the two can be told apart.
 //!
-//! Not promised: that damage to the very last synced entries is told from a torn end when the machine lost
-//! power before it wrote anything more.
+//! Not promised: telling damage of the very last synced entries from a torn end if the machine lost power before
+//! it wrote anything more.
 
 mod entry;
 mod lock;

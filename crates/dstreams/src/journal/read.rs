@@ -1,4 +1,4 @@
-//! Reading a journal: after a crash, or to look at it.
+//! Reading a journal: to recover after a crash, or to inspect it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +11,7 @@ use super::sync::sync_dir;
 use crate::encoding::FrameFormat;
 use crate::error::{Error, Result};
 
-/// What was found in a directory.
+/// The journal found in a directory.
 #[derive(Debug, Default)]
 pub(crate) struct JournalContents {
     /// The entries, in order, each with the number of its file.
@@ -22,16 +22,16 @@ pub(crate) struct JournalContents {
     pub last: Option<(u64, u64)>,
     /// The length of the file before the last.
     pub before_last: u64,
-    /// Bytes at the end that were never synced, and are gone now.
+    /// Bytes at the end that were never synced and have been cut off.
     pub torn: u64,
-    /// Of each file, how many bytes count.
+    /// The valid length of each file.
     lengths: JournalLengths,
 }
 
 /// By number of the file.
 type JournalLengths = BTreeMap<u64, u64>;
 
-/// The file that says how much of a journal counts that somebody may still write to.
+/// The file with the valid lengths of a journal to which a lost process may still write.
 const LENGTHS: &str = "lengths";
 const LENGTHS_FORMAT: FrameFormat = FrameFormat {
     what: "the lengths of a journal",
@@ -39,22 +39,22 @@ const LENGTHS_FORMAT: FrameFormat = FrameFormat {
     version: 1,
 };
 
-/// What is done to files that are read.
+/// What reading does to the files.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mend {
-    /// Nothing.
+enum Repair {
+    /// Changes nothing.
     No,
-    /// What is read is on disk from then on.
+    /// Syncs them.
     Sync,
-    /// A torn end is cut off too.
+    /// Also cuts off a torn end.
     Cut,
 }
 
-/// Bytes of a last file that is written again rather than followed by another one.
-const SHORT: u64 = 1 << 20;
+/// A last file of at most this size is rewritten; a longer one is followed by another.
+const MAX_REWRITTEN_BYTES: u64 = 1 << 20;
 
 impl JournalContents {
-    /// What the newest file begins with; none where earlier programs wrote it.
+    /// The opening of the newest file; none if an earlier program wrote it.
     pub fn opening(&self) -> Option<&Opening> {
         let mut entries = self.entries.iter().rev();
         entries.find_map(|(_, entry)| match entry {
@@ -63,13 +63,13 @@ impl JournalContents {
         })
     }
 
-    /// Where the journal goes on. A last file that is short is written again: so processes that end soon leave no file
-    /// each.
+    /// Where the journal resumes. A short last file is rewritten, so that short-lived processes do not leave a
+    /// file each.
     pub fn next(&self) -> NextSegment {
         let Some((last, length)) = self.last else {
             return NextSegment::default();
         };
-        if length > SHORT {
+        if length > MAX_REWRITTEN_BYTES {
             return NextSegment {
                 number: last + 1,
                 before: length,
@@ -87,18 +87,18 @@ impl JournalContents {
     }
 }
 
-/// The file in which a journal goes on.
+/// The file in which a journal resumes.
 #[derive(Debug)]
 pub(crate) struct NextSegment {
     pub(super) number: u64,
     /// The length of the file before it.
     pub(super) before: u64,
-    /// What is in the file of this number that it replaces.
+    /// The entries of the file of this number that it replaces.
     pub(super) again: Option<Vec<JournalEntry>>,
 }
 
 impl Default for NextSegment {
-    /// The first of a directory.
+    /// The first file of a directory.
     fn default() -> Self {
         NextSegment {
             number: 1,
@@ -108,24 +108,25 @@ impl Default for NextSegment {
     }
 }
 
-/// Reads the journal of a directory, which may have none, and cuts a torn end off. What is left is on disk when this
-/// returns: a process that was killed may have written it and not synced it.
+/// Reads the journal of a directory, which may have none, and cuts off a torn end. The rest is on disk when this
+/// returns: a killed process may have written it without syncing it.
 pub(crate) fn read(dir: &Path) -> Result<JournalContents> {
-    read_files(dir, Mend::Cut, None)
+    read_files(dir, Repair::Cut, None)
 }
 
-/// The same, and changes nothing: somebody may write to it meanwhile. Of a journal that was taken away, what it had then.
+/// The same without changing anything: another process may be writing. Of a journal that was taken away, its
+/// contents at that time.
 pub(crate) fn look(dir: &Path) -> Result<JournalContents> {
-    read_files(dir, Mend::No, lengths(dir)?)
+    read_files(dir, Repair::No, lengths(dir)?)
 }
 
-/// Reads a journal that was taken away from a process that may live on, and write to its files. How much of each file
-/// counts is written down once, and is on disk when this returns: so it has the same entries whenever it is read again.
+/// Reads a journal that was taken away from a process that may still be running and writing to its files. Stores
+/// the valid length of each file once, durably, so that every later read has the same entries.
 pub(crate) fn read_taken(dir: &Path) -> Result<JournalContents> {
     if let Some(lengths) = lengths(dir)? {
-        return read_files(dir, Mend::No, Some(lengths));
+        return read_files(dir, Repair::No, Some(lengths));
     }
-    let found = read_files(dir, Mend::Sync, None)?;
+    let found = read_files(dir, Repair::Sync, None)?;
     let (path, hidden) = (dir.join(LENGTHS), dir.join(format!(".{LENGTHS}.tmp")));
     let mut bytes = LENGTHS_FORMAT.begin(0);
     let json = serde_json::to_writer(&mut bytes, &found.lengths);
@@ -157,7 +158,7 @@ fn lengths(dir: &Path) -> Result<Option<JournalLengths>> {
         .map_err(|error| damaged(&path, 0, &error.to_string()))
 }
 
-fn read_files(dir: &Path, mend: Mend, lengths: Option<JournalLengths>) -> Result<JournalContents> {
+fn read_files(dir: &Path, repair: Repair, lengths: Option<JournalLengths>) -> Result<JournalContents> {
     let mut found = JournalContents::default();
     let mut files = files(dir)?;
     if let Some(lengths) = &lengths {
@@ -171,7 +172,7 @@ fn read_files(dir: &Path, mend: Mend, lengths: Option<JournalLengths>) -> Result
     for (at, (number, path)) in files.iter().enumerate() {
         let number = *number;
         let mut bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
-        // What a process wrote behind the back of the one that had taken the directory from it was never said to be there.
+        // Bytes that a fenced process wrote after another had taken the directory were never acknowledged.
         if let Some((_, next)) = files.get(at + 1)
             && let Some((of, length)) = header_of(next)
             && of == number + 1
@@ -188,8 +189,8 @@ fn read_files(dir: &Path, mend: Mend, lengths: Option<JournalLengths>) -> Result
         let is_last = Some(number) == last;
         let header = segment::open(&bytes);
         if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
-            // It was being made; nothing was written to it.
-            if mend == Mend::Cut {
+            // A crash while it was created; it has no entries.
+            if repair == Repair::Cut {
                 std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
             }
             found.torn += bytes.len() as u64;
@@ -217,17 +218,17 @@ fn read_files(dir: &Path, mend: Mend, lengths: Option<JournalLengths>) -> Result
         }
         let length = match end {
             SegmentEnd::Whole => {
-                if mend != Mend::No && is_last {
-                    // A process that was killed may not have; and who goes on is told of all there is.
+                if repair != Repair::No && is_last {
+                    // A killed process may not have synced it, and the next one relies on every entry.
                     sync(path)?;
                 }
                 bytes.len() as u64
             }
             SegmentEnd::Torn(at) if is_last => {
-                match mend {
-                    Mend::No => {}
-                    Mend::Sync => sync(path)?,
-                    Mend::Cut => cut(path, at)?,
+                match repair {
+                    Repair::No => {}
+                    Repair::Sync => sync(path)?,
+                    Repair::Cut => cut(path, at)?,
                 }
                 found.torn += bytes.len() as u64 - at;
                 at
@@ -244,7 +245,7 @@ fn read_files(dir: &Path, mend: Mend, lengths: Option<JournalLengths>) -> Result
     Ok(found)
 }
 
-/// The number of a file and the length of the one before it, if its header can be read.
+/// The number of a file and the length of the one before it, if its header is readable.
 fn header_of(path: &Path) -> Option<(u64, u64)> {
     let mut header = [0; segment::HEADER_BYTES as usize];
     File::open(path)

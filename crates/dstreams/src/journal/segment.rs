@@ -1,4 +1,4 @@
-//! One file of a journal: a header, then entries that follow each other.
+//! One file of a journal: a header, then consecutive entries.
 //!
 //! Header: magic, version, number of the file, length of the file before it, checksum. Entry: magic, length
 //! of the body, bytes of this file that were synced when it was written, its own place, `xxh3_64` of these
@@ -19,18 +19,18 @@ pub(super) const HEADER_BYTES: u64 = 12 + 16 + 8;
 const MAGIC: [u8; 4] = *b"\xD5jr\n";
 const HEAD: usize = 4 + 4 + 8 + 8 + 8;
 
-/// The name of a file.
+/// The name of a journal file.
 pub(super) fn name(number: u64) -> String {
     format!("journal-{number:010}.log")
 }
 
-/// The number in the name of a file, if it is one of a journal.
+/// The number in the name of a journal file; none for other files.
 pub(super) fn number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("journal-")?.strip_suffix(".log")?;
     digits.parse().ok()
 }
 
-/// The header of a file.
+/// The header of a journal file.
 pub(super) fn header(number: u64, before: u64) -> Vec<u8> {
     let mut bytes = HEADER.begin(16);
     bytes.extend(number.to_le_bytes());
@@ -46,8 +46,8 @@ pub(super) fn open(bytes: &[u8]) -> crate::Result<(u64, u64)> {
     Ok((u64_of(number), u64_of(before)))
 }
 
-/// What is before an entry with these bytes that will be written at `at`. An entry that its length has no room for is an
-/// error: what is received has a bound far below it.
+/// The header of an entry with these bytes that will be written at `at`. An entry too long for the length field is
+/// an error; the limit on received data is far lower.
 pub(super) fn head(number: u64, at: u64, synced: u64, body: &ByteChunks) -> crate::Result<Vec<u8>> {
     let length = u32::try_from(body.len()).map_err(|_| {
         let bytes = body.len();
@@ -70,14 +70,14 @@ fn checksum<'a>(number: u64, head: [&[u8]; 3], body: impl Iterator<Item = &'a [u
     sum.digest()
 }
 
-/// What is at a place of a file.
+/// An entry found in a file.
 struct EntryLocation<'a> {
     body: &'a [u8],
     synced: u64,
     end: usize,
 }
 
-/// The entry at `at`, if there is a whole and right one.
+/// The entry at `at`, if it is complete and its checksum matches.
 fn entry(bytes: &[u8], number: u64, at: usize) -> Option<EntryLocation<'_>> {
     let head = bytes.get(at..at.checked_add(HEAD)?)?;
     let length = head.get(4..8)?;
@@ -96,15 +96,15 @@ fn entry(bytes: &[u8], number: u64, at: usize) -> Option<EntryLocation<'_>> {
 /// How the entries of a file end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SegmentEnd {
-    /// With the file.
+    /// At the end of the file.
     Whole,
-    /// There, with something that was never synced.
+    /// Here; the rest was never synced.
     Torn(u64),
-    /// There is damage, and after it something that says that it was synced.
+    /// Damage here, and after it an entry which shows that this place had been synced.
     Damaged(u64),
 }
 
-/// Calls `each` with the entries of a file.
+/// Calls `each` with each entry of a file.
 pub(super) fn scan(bytes: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> SegmentEnd {
     let mut at = HEADER_BYTES as usize;
     while at < bytes.len() {

@@ -1,4 +1,4 @@
-//! What a journal gives back: after it was closed, cut anywhere, or any byte of it changed.
+//! Reading a journal back: after it was closed, cut anywhere, or had any byte changed.
 
 use std::path::{Path, PathBuf};
 
@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_appended_is_read(sessions in prop::collection::vec(
+    fn appended_entries_are_read(sessions in prop::collection::vec(
         prop::collection::vec(prop::collection::vec(entry(), 0..4), 0..4), 0..4,
     )) {
         let dir = Dir::new();
@@ -104,7 +104,7 @@ proptest! {
         prop_assert_eq!(entries(&dir.0).unwrap(), sessions.concat().concat());
     }
 
-    /// A flip is found, unless it is in what no entry is lost by.
+    /// A flipped byte is found, unless no entry depends on it.
     #[test]
     fn a_changed_byte_is_found_or_harmless(
         groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..4),
@@ -131,7 +131,7 @@ proptest! {
         prop_assert!(found > 0);
     }
 
-    /// Pages that were lost, written twice or to another place: never another entry, and one is missing only where the
+    /// Pages that were lost, written twice or misplaced: no wrong entry is read, and one is missing only where the
     /// file seems to have been longer than what was synced.
     #[test]
     fn damaged_pages_are_found_or_harmless(
@@ -175,7 +175,7 @@ proptest! {
         }
     }
 
-    /// A file that ends early has the first entries, and the journal goes on after them.
+    /// A file that ends early keeps its first entries, and the journal resumes after them.
     #[test]
     fn a_torn_end_is_cut(
         groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..4),
@@ -198,7 +198,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Blocks that are written in several runs, some of them straight to the disk.
+    /// Blocks that are written in several runs, some of them directly.
     #[test]
     fn large_blocks_are_read(
         groups in prop::collection::vec(prop::collection::vec((any::<u8>(), 0..1_500_000usize), 1..3), 1..4),
@@ -223,7 +223,7 @@ fn committed(batch: u64) -> JournalEntry {
     }
 }
 
-/// So large that the next process begins another file.
+/// Large enough that the next process begins another file.
 fn large(input: u32) -> JournalEntry {
     JournalEntry::Block {
         input,
@@ -243,7 +243,7 @@ fn opening(incarnation: u64) -> Opening {
 }
 
 #[test]
-fn processes_that_end_soon_leave_no_file_each() {
+fn short_lived_processes_do_not_leave_a_file_each() {
     let dir = Dir::new();
     write(&dir.0, &[vec![large(1)]]);
     std::fs::write(
@@ -270,7 +270,7 @@ fn processes_that_end_soon_leave_no_file_each() {
 
 /// Also when nothing else was written since the last call.
 #[test]
-fn a_file_says_on_which_checkpoint_the_journal_stands() {
+fn a_file_names_the_checkpoint_that_precedes_it() {
     let dir = Dir::new();
     let first = read(&dir.0).unwrap().next();
     let journal = Journal::open(&dir.0, first, Some(opening(0)), None).unwrap();
@@ -284,7 +284,7 @@ fn a_file_says_on_which_checkpoint_the_journal_stands() {
 }
 
 #[test]
-fn files_that_are_not_needed_go() {
+fn unneeded_files_are_removed() {
     let dir = Dir::new();
     write(&dir.0, &[vec![large(1)]]);
     let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
@@ -325,7 +325,7 @@ fn a_failed_write_ends_the_journal() {
     let dir = Dir::new();
     let journal = Journal::open(&dir.0, NextSegment::default(), None, None).unwrap();
     on(journal.synced(journal.append(committed(1)))).unwrap();
-    // The next file cannot be made: its directory is gone.
+    // The next file cannot be created: its directory is gone.
     std::fs::remove_dir_all(&dir.0).unwrap();
     journal.let_go_before(None, None);
     for batch in 2..4 {
@@ -335,9 +335,9 @@ fn a_failed_write_ends_the_journal() {
     }
 }
 
-/// What is in it does not matter to the process that takes the directory.
+/// The old contents do not matter to the process that takes the directory.
 #[test]
-fn a_damaged_lock_is_written_again() {
+fn a_damaged_lock_is_rewritten() {
     let dir = Dir::new();
     let longer = [b'x'; 1000];
     for damaged in [&longer[..], b"", b"\xff\xfe", &[0; 32]] {
@@ -358,7 +358,7 @@ fn two_processes_do_not_share_a_directory() {
     DirLock::take(&dir.0).unwrap();
 }
 
-/// Bytes written by earlier versions of this code: they must be read for ever.
+/// Bytes written by earlier versions of this code: they must stay readable forever.
 #[test]
 fn old_bytes_are_read() {
     let files: [&[u8]; 5] = [
@@ -387,7 +387,7 @@ const BLOCK: BlockId = BlockId {
     seq: 5,
 };
 
-/// The kinds of entries that there were first.
+/// The first kinds of entries.
 fn fixture() -> Vec<JournalEntry> {
     vec![
         JournalEntry::Opened { incarnation: 2 },
@@ -403,7 +403,7 @@ fn fixture() -> Vec<JournalEntry> {
     ]
 }
 
-/// A kind that came later.
+/// A kind added later.
 fn block_fixture() -> Vec<JournalEntry> {
     vec![JournalEntry::Block {
         input: 1,
@@ -424,7 +424,7 @@ fn wide_fixture() -> Vec<JournalEntry> {
     ]
 }
 
-/// A kind that came later.
+/// A kind added later.
 fn gone_fixture() -> Vec<JournalEntry> {
     let receiver = BLOCK.receiver;
     let blocks = vec![BLOCK];
@@ -437,7 +437,7 @@ fn gone_fixture() -> Vec<JournalEntry> {
     ]
 }
 
-/// Makes the fixture of what is new; its name says what.
+/// Writes the fixture of the newest format; its name says which.
 #[test]
 #[ignore = "writes a fixture"]
 fn write_fixture() {
@@ -447,7 +447,7 @@ fn write_fixture() {
     std::fs::copy(last_file(&dir.0), to).unwrap();
 }
 
-/// What is said to be synced is read by who took the directory away; what comes later is not said to be.
+/// The process that takes the directory away reads everything acknowledged; nothing is acknowledged later.
 #[test]
 fn a_journal_that_is_taken_away_fails() {
     let dir = Dir::new();
@@ -463,9 +463,9 @@ fn a_journal_that_is_taken_away_fails() {
     assert_eq!(found.first(), Some(&entry(1)));
 }
 
-/// What came before is on disk, what comes later is not said to be.
+/// Earlier entries are on disk; later ones are never acknowledged.
 #[test]
-fn a_journal_that_lacks_an_entry_fails() {
+fn a_journal_that_misses_an_entry_fails() {
     let dir = Dir::new();
     let journal = Journal::open(&dir.0, NextSegment::default(), None, None).unwrap();
     let before = journal.append(JournalEntry::Opened { incarnation: 1 });
@@ -475,17 +475,17 @@ fn a_journal_that_lacks_an_entry_fails() {
     on(journal.synced(before)).unwrap();
 }
 
-/// The directory of a process that runs is removed, renamed, or taken by another process whose lock it does not see:
-/// what was acknowledged is read by the next one, and nothing is acknowledged any more.
+/// The directory of a running process is removed, renamed, or taken by another process whose lock it does not see:
+/// the next process reads everything acknowledged, and nothing more is acknowledged.
 #[test]
-fn a_directory_that_is_not_ours_any_more_ends_the_journal() {
+fn losing_the_directory_ends_the_journal() {
     let take_away: [fn(&Path); 3] = [
         |dir| std::fs::remove_dir_all(dir).unwrap(),
         |dir| {
             std::fs::rename(dir, dir.with_extension("moved")).unwrap();
             DirLock::take(dir).unwrap();
         },
-        // As where locks are those of one machine.
+        // As on a file system with locks per machine.
         |dir| std::fs::write(dir.join("lock"), random_name()).unwrap(),
     ];
     for (at, take_away) in take_away.into_iter().enumerate() {
@@ -504,9 +504,9 @@ fn a_directory_that_is_not_ours_any_more_ends_the_journal() {
     }
 }
 
-/// A process that was given up writes on for a moment, into a file that its successor has read: that is not damage.
+/// A fenced process keeps writing for a moment, to a file that its successor has read: that is not damage.
 #[test]
-fn what_was_written_behind_a_successor_is_left_out() {
+fn bytes_written_after_a_takeover_are_ignored() {
     let dir = Dir::new();
     write(&dir.0, &[vec![large(1)]]);
     let file = last_file(&dir.0);

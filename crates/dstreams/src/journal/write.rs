@@ -16,15 +16,15 @@ use crate::crash::point;
 use crate::encoding::ByteChunks;
 use crate::error::{Error, Result};
 
-/// Bytes after which a new file is begun.
+/// A file that reaches this size is followed by a new one.
 const FILE_BYTES: u64 = 64 << 20;
 
-/// An entry that was appended: what `Journal::synced` waits for.
+/// An appended entry, to wait for with `Journal::synced`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
 impl Ticket {
-    /// What entries of earlier processes have.
+    /// The ticket of all entries of earlier processes.
     pub const EARLIER: Ticket = Ticket(0);
 
     /// After all entries.
@@ -39,16 +39,16 @@ pub(crate) struct Journal {
 
 struct WriteQueue {
     next: u64,
-    /// None once the journal has been closed.
+    /// None once the journal is closed.
     orders: Option<mpsc::Sender<Order>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 enum Order {
     Append(JournalEntry),
-    /// What should have been appended could not be.
+    /// An entry could not be appended.
     Fail(Error),
-    /// Nothing before this entry is needed; of what goes, the checkpoint of this number has all.
+    /// Entries before this one are no longer needed; the checkpoint of this number covers them.
     LetGo(Ticket, Option<u64>),
 }
 
@@ -60,8 +60,8 @@ struct Done {
 }
 
 impl Journal {
-    /// Goes on after what was found in the directory, which is the owner's: what is synced when it is so no more is not
-    /// said to be, and the journal fails. Each file begins with `opening`.
+    /// Resumes after the entries found in the directory, each file beginning with `opening`. Once the owner has
+    /// lost the directory, nothing more is acknowledged as synced, and the journal fails.
     pub fn open(
         dir: &Path,
         next: NextSegment,
@@ -75,10 +75,10 @@ impl Journal {
         Journal::begin(dir, file, opening, (owner, false))
     }
 
-    /// A journal in a directory of its own, which another process may take away by renaming it: what is synced
-    /// after that is not said to be, and the journal fails. So who renames it and reads it then has all that
-    /// anybody was told of. A process that takes the whole program first names itself as its owner: that is seen even
-    /// where a rename is not at once.
+    /// A journal in a directory of its own, which another process may take away by renaming it. Entries synced
+    /// after that are not acknowledged, and the journal fails: the process that renames and then reads it has all
+    /// acknowledged entries. A process that takes the whole program first writes its name as the owner's, which is
+    /// noticed even where a rename is not visible at once.
     pub fn fenced(dir: &Path, owner: Option<Owner>) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|error| Error::file("make", dir, error))?;
         if let Some(parent) = dir.parent() {
@@ -130,18 +130,18 @@ impl Journal {
         })
     }
 
-    /// Appends an entry, behind all that were appended before. Never waits.
+    /// Appends an entry after all earlier ones. Never waits.
     pub fn append(&self, entry: JournalEntry) -> Ticket {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.next += 1;
         if let Some(orders) = &queue.orders {
-            // After a failure nobody listens; who waits for the entry is told.
+            // After a failure nothing receives it; `synced` returns the error.
             let _ = orders.send(Order::Append(entry));
         }
         Ticket(queue.next)
     }
 
-    /// What should be appended cannot be: nothing that comes later is said to be on disk.
+    /// An entry could not be appended: no later one is reported as synced.
     pub fn fail(&self, error: Error) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(orders) = &queue.orders {
@@ -161,7 +161,7 @@ impl Journal {
         }
     }
 
-    /// Waits until what was appended is written. What comes later is not, and never said to be. Blocks.
+    /// Waits until all appended entries are written. Later ones are not written, and never acknowledged. Blocks.
     pub fn close(&self) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.orders = None;
@@ -170,12 +170,12 @@ impl Journal {
         }
     }
 
-    /// Entries before this one are not needed any more, or none that was appended before this call: files that have
-    /// no others are removed, once what was appended before this call is synced. Entries of earlier processes come
-    /// before all. Of what goes, the `checkpoint` of this number has all that counts: the files that stay say so.
+    /// Releases the entries before this one, or all that were appended before this call. A file without other
+    /// entries is removed once those appended before this call are synced. Entries of earlier processes count as
+    /// the first. The `checkpoint` of this number covers all that is removed; the remaining files say so.
     ///
-    /// Whoever decides what is needed must let nobody append in between: an entry that comes later may be in the file
-    /// that is removed.
+    /// The caller must prevent appends between its decision and this call: a later entry may be in the file that
+    /// is removed.
     pub fn let_go_before(&self, first: Option<Ticket>, checkpoint: Option<u64>) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(orders) = &queue.orders {
@@ -191,14 +191,14 @@ impl Drop for Journal {
     }
 }
 
-/// The file that is written.
+/// The file being written.
 struct OpenSegment {
     path: PathBuf,
     output: SegmentFile,
     number: u64,
     synced: u64,
-    /// What every file begins with ends here.
-    begun: u64,
+    /// The end of the header and opening.
+    header_end: u64,
 }
 
 impl OpenSegment {
@@ -210,7 +210,7 @@ impl OpenSegment {
         Ok(made)
     }
 
-    /// The same in place of the file of this number, with these entries again. At any time one of the two is there.
+    /// The same in place of the file of this number, with these entries. At any time one of the two files exists.
     fn replace(
         dir: &Path,
         next: &NextSegment,
@@ -219,7 +219,7 @@ impl OpenSegment {
     ) -> Result<Self> {
         let name = segment::name(next.number);
         let (hidden, path) = (dir.join(format!(".{name}.tmp")), dir.join(name));
-        // Of a process that ended here.
+        // Left by a process that was killed here.
         if let Err(error) = std::fs::remove_file(&hidden)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -237,13 +237,13 @@ impl OpenSegment {
         Ok(made)
     }
 
-    /// A file that begins with a header and what the journal is of; neither is synced.
+    /// A file that begins with a header and the opening; neither is synced.
     fn at(path: &Path, number: u64, before: u64, opening: Option<&Opening>) -> Result<Self> {
         let output = SegmentFile::create(path).map_err(|error| Error::file("make", path, error))?;
         let mut made = OpenSegment {
             number,
             synced: 0,
-            begun: 0,
+            header_end: 0,
             output,
             path: path.to_owned(),
         };
@@ -253,7 +253,7 @@ impl OpenSegment {
             made.put(&JournalEntry::Opening(Box::new(opening.clone())).to_pieces())?;
         }
         made.flush()?;
-        made.begun = made.length();
+        made.header_end = made.length();
         Ok(made)
     }
 
@@ -269,7 +269,7 @@ impl OpenSegment {
         done.map_err(|error| Error::file("write", &self.path, error))
     }
 
-    /// After a flush.
+    /// Call it after a flush.
     fn sync(&mut self) -> Result<()> {
         if self.synced < self.length() {
             let done = self.output.sync();
@@ -291,10 +291,10 @@ struct Writer {
     /// The first entry of each file of this process.
     firsts: Vec<(u64, Ticket)>,
     appended: u64,
-    /// What the next file begins with.
+    /// The first entry of the next file.
     opening: Option<Opening>,
     tell: watch::Sender<Done>,
-    /// Whose the directory is, and whether it itself may be taken away too.
+    /// The owner of the directory, and whether the directory itself may be taken away.
     owner: (Option<Owner>, bool),
 }
 
@@ -313,7 +313,7 @@ impl Writer {
         }
     }
 
-    /// All that waits: written first, then synced once.
+    /// Carries out all queued orders: writes first, then syncs once.
     fn carry_out(&mut self, orders: &mut VecDeque<Order>) -> Result<()> {
         let mut entries = 0;
         while let Some(order) = orders.pop_front() {
@@ -352,14 +352,14 @@ impl Writer {
         let entries = std::mem::take(entries);
         if entries > 0 {
             self.tell.send_modify(|done| done.entries += entries);
-            // An empty entry, synced with the next: so that even now there is one that says how much was.
+            // An empty entry, synced with the next: even now an entry records how much was synced.
             self.file.put(&ByteChunks::default())?;
             self.file.flush()?;
         }
         Ok(())
     }
 
-    /// After a sync: who takes the directory away reads it then.
+    /// Checks the ownership after a sync: a process that takes the directory away reads it afterwards.
     fn check_ours(&self) -> Result<()> {
         // I12 (ARCHITECTURE.md).
         if let Some(owner) = &self.owner.0 {
@@ -381,13 +381,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Also begins a new file, which says on which checkpoint the journal stands now: what comes from now on is apart
-    /// from what the next call lets go.
+    /// Also begins a new file, which names the current checkpoint: later entries are apart from those that the
+    /// next call releases.
     fn let_go(&mut self, before: Ticket) -> Result<()> {
-        if self.opening.is_some() || self.file.length() > self.file.begun {
+        if self.opening.is_some() || self.file.length() > self.file.header_end {
             self.roll()?;
         }
-        // The last file that has nothing before it: those below it may go.
+        // The last file with nothing before it: files below it may be removed.
         let keep = self.firsts.iter().rposition(|(_, first)| *first <= before);
         let Some(keep) = keep.filter(|_| before >= Ticket(1)) else {
             return Ok(());
@@ -397,7 +397,8 @@ impl Writer {
         for (number, path) in files(&self.dir)? {
             if number < below {
                 std::fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
-                // Before the next: files that are left follow each other, whatever order a power loss leaves them in.
+                // Before the next: the remaining files are consecutive, in whatever state a power loss leaves
+                // them.
                 sync_dir(&self.dir)?;
                 point("journal:let-go");
             }

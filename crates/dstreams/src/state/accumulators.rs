@@ -1,12 +1,11 @@
 //! The values of a window or a running aggregate: columns of 64-bit numbers, one or more for each part.
 //!
-//! Counts and sums of integers add and subtract (wrapping, as the sums themselves). Sums of
-//! floating-point numbers do not subtract exactly, and least and greatest values not at all: these
-//! combine only.
+//! Counts and sums of integers can be added and subtracted (wrapping, like the sums themselves). Floating-point
+//! sums cannot be subtracted exactly, and minima and maxima not at all: these only combine.
 //!
-//! Moments are three columns: the number of values, their mean, and the sum of their squared differences
-//! from it. They combine by Chan, Golub and LeVeque's formula, which loses no digits where the mean is
-//! large and the differences are small; the new value of a column follows from the ones before it too.
+//! Moments are three columns: the number of values, their mean, and the sum of their squared differences from it.
+//! They combine by the formula of Chan, Golub and LeVeque, which loses no digits if the mean is large and the
+//! differences are small; the new value of a column depends on the columns before it too.
 
 use std::sync::Arc;
 
@@ -22,10 +21,10 @@ use crate::encoding::each_batch;
 use crate::error::{Error, Result};
 use crate::stream::agg::{AggPlan, Function};
 
-/// How values of a column combine. Values are kept as the bits of 64-bit numbers.
+/// The way in which values of a column combine. Values are stored as the bits of 64-bit numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Combine {
-    /// Adds; can be subtracted again.
+    /// Adds; values can be subtracted again.
     Add,
     AddFloat,
     Min(NumberKind),
@@ -41,7 +40,7 @@ pub(super) enum Moment {
     Squares,
 }
 
-/// Kind of number.
+/// The kind of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberKind {
     Signed,
@@ -65,7 +64,7 @@ impl NumberKind {
 }
 
 impl Combine {
-    /// How the columns of the parts of an aggregate combine.
+    /// How each column of an aggregate's parts combines.
     pub fn of_plan(plan: &AggPlan, fields: &[FieldRef]) -> Result<Vec<Self>> {
         let mut all = Vec::with_capacity(fields.len());
         for (part, columns) in plan.columns() {
@@ -97,8 +96,8 @@ impl Combine {
         self == Combine::Add
     }
 
-    /// Combines an earlier row with a later one: the value of this column. A row is asked for the value so
-    /// many columns before this one; so where the earlier row is replaced, the last column goes first.
+    /// Combines an earlier row with a later one: the value of this column. The argument of a row is the number of
+    /// columns before this one; so if the earlier row is overwritten, the last column goes first.
     #[inline]
     pub fn apply(
         self,
@@ -138,7 +137,7 @@ impl Moment {
         }
         let means = [earlier(place - 1), later(place - 1)].map(f64::from_bits);
         let apart = means[1] - means[0];
-        // The later values' share of all.
+        // The share of the later values in the total.
         let share = counts[1] as f64 / count as f64;
         let value = match self {
             Moment::Squares => {
@@ -157,7 +156,7 @@ fn less(kind: NumberKind, one: u64, other: u64) -> bool {
         NumberKind::Signed => (one as i64) < other as i64,
         NumberKind::Unsigned => one < other,
         NumberKind::Float => {
-            // Of either sign, what is not a number is the greatest.
+            // NaN of either sign is the greatest.
             let (one, other) = (f64::from_bits(one), f64::from_bits(other));
             match (one.is_nan(), other.is_nan()) {
                 (false, false) => one.total_cmp(&other).is_lt(),
@@ -167,7 +166,7 @@ fn less(kind: NumberKind, one: u64, other: u64) -> bool {
     }
 }
 
-/// The values of a column of partial results, as bits. A null would be whatever number lies beneath it.
+/// The values of a column of partial results, as bits. Nulls are refused: they would read as arbitrary numbers.
 pub(super) fn bits_of_partial(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     match column.null_count() {
         0 => bits_of(column),
@@ -179,7 +178,7 @@ pub(super) fn bits_of_partial(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     }
 }
 
-/// The values of a column as bits; of a null, any number.
+/// The values of a column as bits; arbitrary for nulls.
 pub(super) fn bits_of(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     let buffer = match NumberKind::of(column.data_type())? {
         NumberKind::Signed => {
@@ -199,10 +198,10 @@ pub(super) fn bits_of(column: &ArrayRef) -> Result<ScalarBuffer<u64>> {
     Ok(ScalarBuffer::new(buffer, 0, rows))
 }
 
-/// Calls `each` with the rows that are next in `from`, with the columns of `schema`.
+/// Calls `each` with the next rows in `from`, with the columns of `schema`.
 ///
-/// Earlier versions held no high halves of sums (`highs` are their columns, and those of the sums that they belong to):
-/// these follow from the sums, which had 64 bits then.
+/// Earlier versions lack the high halves of sums (`highs` lists their columns, each with that of its sum): these
+/// follow from the sums, which had 64 bits then.
 pub(super) fn each_partial(
     what: &str,
     from: &mut ByteInput<'_>,
@@ -215,7 +214,7 @@ pub(super) fn each_partial(
     let earlier: Vec<_> = places.clone().filter(|at| !is_high(*at)).collect();
     let schemas = [Arc::clone(schema), Arc::new(schema.project(&earlier)?)];
     let with_highs = |found: RecordBatch| -> Result<RecordBatch> {
-        // Where a column was then.
+        // The place of a column in that version.
         let before = |at: usize| found.column(earlier.partition_point(|place| *place < at));
         let columns = places.clone().map(|at| {
             let Some((_, sum)) = highs.iter().find(|(high, _)| *high == at) else {
@@ -235,7 +234,7 @@ pub(super) fn each_partial(
     })
 }
 
-/// The high half of a 64-bit sum, as plans make it of values: rounded to its nearest.
+/// The high half of a 64-bit sum as plans compute it: rounded to nearest.
 pub(super) fn high_of(sum: u64, kind: &DataType) -> u64 {
     match kind.is_unsigned_integer() {
         true => ((sum >> 31) + 1) >> 1,

@@ -1,4 +1,4 @@
-//! [`Captured`]: what a checkpoint writes of one partition of one state, taken between two batches.
+//! [`Captured`]: the state of one partition for a checkpoint, captured between two batches.
 
 use std::sync::Arc;
 
@@ -9,46 +9,45 @@ use super::window::WindowSnapshot;
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat};
 use crate::error::Result;
 
-/// All of a window.
+/// A full window.
 pub(super) const WINDOW: FrameFormat = FrameFormat {
     what: "a partition of a window",
     magic: *b"dstr-wst",
     version: 1,
 };
 
-/// What batches added to a window.
+/// Changes of a window.
 const PANES: FrameFormat = FrameFormat {
     what: "what batches added to a window",
     magic: *b"dstr-wch",
     version: 1,
 };
 
-/// One partition of one state as of a batch, for a checkpoint.
-/// Cheap to take; making bytes of it can be left to another thread.
+/// One partition of one state as of a batch, for a checkpoint. Cheap to take; another thread may encode it.
 #[derive(Debug)]
 pub struct Captured {
     /// The number of the state.
     pub state: usize,
-    /// The version it leads to.
+    /// The version after it.
     pub version: BatchTime,
-    /// The version it goes on from; none where it is all there is.
+    /// The version on which it builds; none if it is full.
     pub on: Option<BatchTime>,
     pub(super) content: Content,
 }
 
 #[derive(Debug)]
 pub(super) enum Content {
-    /// A whole window.
+    /// A full window.
     Window(WindowSnapshot),
     /// Batches and the bytes of their partial results.
     Panes(Vec<(BatchTime, Arc<[u8]>)>),
-    /// A whole keyed state.
+    /// A full keyed state.
     Keyed(Frozen),
     Deltas(Vec<Delta>),
 }
 
 impl Captured {
-    /// With these bytes in it.
+    /// A capture with these bytes.
     #[cfg(test)]
     pub(crate) fn of_bytes(state: usize, version: BatchTime, bytes: Vec<u8>) -> Self {
         Captured {
@@ -59,7 +58,7 @@ impl Captured {
         }
     }
 
-    /// Writes the bytes of it: one part of a checkpoint. Some of its rows are in memory once more, however many it has.
+    /// Writes one part of a checkpoint. Only some of its rows are copied at a time.
     pub fn write(self, to: &mut ByteOutput<'_>) -> Result<()> {
         match self.content {
             Content::Window(window) => window.write_sealed(to),
@@ -80,7 +79,7 @@ fn write_panes(panes: &[(BatchTime, Arc<[u8]>)], to: &mut ByteOutput<'_>) -> Res
     to.seal()
 }
 
-/// Batches, and what each added, as an Arrow IPC stream.
+/// Calls `each` with each batch and the rows it added, as an Arrow IPC stream.
 pub(super) fn panes(
     from: &mut ByteInput<'_>,
     mut each: impl FnMut(BatchTime, &mut ByteInput<'_>) -> Result<()>,

@@ -1,9 +1,9 @@
-//! The bytes of a partition's states.
+//! The encoding of a partition's states.
 
 use crate::encoding::FrameFormat;
 use crate::error::Error;
 
-/// The bytes of a partition's state.
+/// The format of a partition's states.
 pub(super) const STATE: FrameFormat = FrameFormat {
     what: "a partition's states",
     magic: *b"dstr-win",

@@ -17,8 +17,8 @@ use crate::error::Result;
 pub(super) struct KeySlots {
     schema: SchemaRef,
     index: Box<dyn GroupValues>,
-    /// The keys by slot: slots of the first segment come first. Segments are joined as they grow,
-    /// so that there are few.
+    /// The keys by slot, beginning with the first segment. Segments are merged as they grow, so that there are
+    /// few.
     segments: Vec<RecordBatch>,
     slots: usize,
 }
@@ -33,15 +33,15 @@ impl KeySlots {
         })
     }
 
-    /// Number of slots.
+    /// The number of slots.
     pub fn len(&self) -> usize {
         self.slots
     }
 
-    /// The slot of each row's key, into `slots`.
+    /// Writes the slot of each row's key to `slots`.
     pub fn intern(&mut self, keys: &[ArrayRef], slots: &mut Vec<usize>) -> Result<()> {
         self.index.intern(keys, slots)?;
-        // New slots come in the order of their rows, unless hashes of keys collide.
+        // New slots are in the order of their rows, unless hashes of keys collide.
         let mut fresh = Vec::new();
         for (row, slot) in slots.iter().enumerate() {
             let Some(at) = slot.checked_sub(self.slots) else {
@@ -83,7 +83,7 @@ impl KeySlots {
         &self.segments
     }
 
-    /// The keys that were exported, with a new index.
+    /// The exported keys, with a new index.
     pub fn import(schema: SchemaRef, from: &mut ByteInput<'_>) -> Result<Self> {
         let mut keys = KeySlots::new(Arc::clone(&schema))?;
         let mut slots = Vec::new();
@@ -107,7 +107,7 @@ impl KeySlots {
         Ok(keys)
     }
 
-    /// Keeps the slots in `live` only, which get new numbers in their order.
+    /// Retains only the slots in `live`, renumbered in order.
     pub fn keep(&mut self, live: &UInt32Array) -> Result<()> {
         let all = concat_batches(&self.schema, &self.segments)?;
         let columns = all
@@ -150,10 +150,10 @@ mod tests {
 
     use super::*;
 
-    /// Gives each batch of keys the slots of a list.
-    struct Listed(Vec<Vec<usize>>);
+    /// Assigns the listed slots to each batch of keys.
+    struct FixedSlots(Vec<Vec<usize>>);
 
-    impl GroupValues for Listed {
+    impl GroupValues for FixedSlots {
         fn intern(
             &mut self,
             _: &[ArrayRef],
@@ -178,10 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn new_slots_may_come_in_any_order() {
+    fn new_slots_may_be_in_any_order() {
         let field = Field::new("key", DataType::Int64, false);
         let mut keys = KeySlots::new(Arc::new(Schema::new(vec![field]))).unwrap();
-        keys.index = Box::new(Listed(vec![vec![2, 0, 2, 1, 0], vec![1, 4, 3]]));
+        keys.index = Box::new(FixedSlots(vec![vec![2, 0, 2, 1, 0], vec![1, 4, 3]]));
         for batch in [[12, 10, 12, 11, 10].to_vec(), [11, 14, 13].to_vec()] {
             let batch: ArrayRef = Arc::new(Int64Array::from(batch));
             keys.intern(&[batch], &mut Vec::new()).unwrap();

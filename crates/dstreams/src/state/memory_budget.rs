@@ -1,4 +1,4 @@
-//! [`Room`]: how much memory keyed states may take, and where their rows go beyond it.
+//! [`Room`]: the memory limit of keyed states, and the directory for rows beyond it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ pub struct Room {
     memory: usize,
     dir: PathBuf,
     used: AtomicUsize,
-    /// The last file could not be written, and that was said.
+    /// Whether the last spill failed, which has been logged.
     failing: AtomicBool,
 }
 
 impl Room {
-    /// The room that a program's settings leave, if they bound it; rows go to files in `dir`, which is made where it
-    /// is missing.
+    /// The limit from a program's settings, if any; rows beyond it go to files in `dir`, which is created if
+    /// missing.
     pub fn of(config: &Config, dir: PathBuf) -> Result<Option<Arc<Self>>> {
         let Some(memory) = config.state_memory else {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Room {
     }
 }
 
-/// What one partition takes of the room; given back when dropped.
+/// The memory of one partition; returned when dropped.
 pub(super) struct MemoryShare {
     room: Arc<Room>,
     bytes: usize,
@@ -48,8 +48,8 @@ impl MemoryShare {
         MemoryShare { room, bytes }
     }
 
-    /// Counts the partition after it has changed, and moves as many of its rows to files as there is no room for. Where
-    /// that fails they stay in memory, and it is tried again when it changes next.
+    /// Counts the partition after a change, and spills as many rows as exceed the limit. If that fails they stay
+    /// in memory, and the next change retries.
     pub fn fit(&mut self, partition: &mut KeyedPartition) {
         self.count(partition.memory());
         let over = self
@@ -66,7 +66,7 @@ impl MemoryShare {
         if let Err(error) = spilled
             && !failed
         {
-            tracing::error!(%error, "state stays in memory, beyond its bound, until this is mended");
+            tracing::error!(%error, "cannot spill state to disk; memory limit exceeded");
         }
     }
 

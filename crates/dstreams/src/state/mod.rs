@@ -1,13 +1,11 @@
-//! State: what outlives a batch.
+//! State: data that outlives a batch.
 //!
-//! **In**: the delta of a batch for each partition. **Out**: what a window or a keyed state holds at a batch time.
-//! **Promise**: installing is the only mutation, and idempotent: a delta that was installed is
-//! ignored. The cost of installing follows the keys of the new and of the expiring batch, not what
-//! is held. Exported and imported again, a partition goes on as it would have, bit by bit.
-//! [`keyed`] is the state of keyed operators, version by version; beyond a bound on memory ([`Room`]) its rows are in
-//! files.
-//! **On failure**: a delta after a gap is refused; so are bytes that are damaged or of other states,
-//! and then nothing changes.
+//! **In**: the delta of a batch for each partition. **Out**: the contents of a window or a keyed state at a batch
+//! time. **Promise**: installing is the only mutation, and idempotent: a delta that is already installed is
+//! ignored. The cost of installing depends on the keys of the new and of the expiring batch, not on the size of
+//! the state. An exported and imported partition behaves identically, bit by bit. [`keyed`] is the versioned state
+//! of keyed operators; beyond a memory limit ([`Room`]) its rows are in files. **On failure**: a delta after a gap
+//! is refused, as are bytes that are damaged or of other states; nothing changes then.
 
 mod accumulators;
 mod capture;

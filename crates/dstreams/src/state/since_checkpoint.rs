@@ -1,21 +1,20 @@
-//! [`Changes`]: what batches did to a partition since the last checkpoint, for the next one.
+//! [`Changes`]: the changes to a partition since the last checkpoint, for the next one.
 
 use std::collections::VecDeque;
 
 use dstreams_control::BatchTime;
 
-/// Rows that are kept though the state has fewer.
-const FEW: usize = 4096;
+/// Rows that are retained even if the state has fewer.
+const MIN_RETAINED_ROWS: usize = 4096;
 
-/// What batches changed in a partition since the last checkpoint.
-/// Keeps nothing before the first checkpoint, and gives up (the next checkpoint has the whole
-/// state then) when more rows have come than the state has: so it is no larger than that, whatever becomes of
-/// checkpoints.
+/// The changes to a partition since the last checkpoint. Retains nothing before the first checkpoint. Gives up
+/// once more rows have changed than the state has; the next checkpoint is then full. So it never exceeds the size
+/// of the state, even if checkpoints fail.
 #[derive(Debug)]
 pub(super) struct Changes<T> {
-    /// Everything after this version is here; none where not.
+    /// All changes after this version are retained; none if nothing is.
     from: Option<BatchTime>,
-    /// Batches, how many rows each changed, and how.
+    /// Batches, the number of rows that each changed, and the change.
     batches: VecDeque<(BatchTime, usize, T)>,
     rows: usize,
 }
@@ -31,26 +30,26 @@ impl<T> Default for Changes<T> {
 }
 
 impl<T: Clone> Changes<T> {
-    /// Whether what a batch does is kept.
+    /// Whether changes are retained.
     pub fn keeps(&self) -> bool {
         self.from.is_some()
     }
 
-    /// A batch changed so many rows of a state that has `held`.
+    /// Records that a batch changed `rows` rows of a state with `held` rows.
     pub fn add(&mut self, batch: BatchTime, rows: usize, held: usize, change: T) {
         if !self.keeps() {
             return;
         }
         self.rows += rows;
         // I13 (ARCHITECTURE.md).
-        if self.rows > held.max(FEW) {
+        if self.rows > held.max(MIN_RETAINED_ROWS) {
             *self = Changes::default();
             return;
         }
         self.batches.push_back((batch, rows, change));
     }
 
-    /// What came after version `since`, in order; none where that is not known.
+    /// The changes after version `since`, in order; none if not all are known.
     pub fn since(&self, since: BatchTime) -> Option<Vec<T>> {
         if self.from? > since {
             return None;
@@ -59,7 +58,7 @@ impl<T: Clone> Changes<T> {
         Some(later.map(|(.., change)| change.clone()).collect())
     }
 
-    /// The whole state as of `version`, which is the newest, is being written: what comes later is kept.
+    /// The full state as of `version`, the newest, is being written: retains later changes.
     pub fn begin(&mut self, version: BatchTime) {
         *self = Changes {
             from: Some(version),
@@ -67,12 +66,12 @@ impl<T: Clone> Changes<T> {
         };
     }
 
-    /// A checkpoint of `batch` is there: what it has is needed no more. The next one goes on from the last change that it
-    /// has, which is older than `batch` where the state changes more rarely than there are batches. `newest` is the newest
-    /// version now.
+    /// A checkpoint of `batch` is complete: drops the changes it covers. The next one builds on the last change
+    /// that it covers, which is older than `batch` if the state changes less often than there are batches.
+    /// `newest` is the current version.
     pub fn covered(&mut self, batch: BatchTime, newest: BatchTime) {
         if self.from.is_none() {
-            // What came in between was not kept.
+            // Changes in between were not retained.
             self.from = (newest <= batch).then_some(newest);
             return;
         }
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_after_a_checkpoint_is_known_until_the_next_has_it() {
+    fn changes_are_retained_until_the_next_checkpoint() {
         let mut changes = Changes::default();
         changes.add(BatchTime(1), 1, 100, 1);
         assert_eq!(since(&changes, 0), None);
@@ -105,7 +104,7 @@ mod tests {
         assert_eq!(since(&changes, 0), None);
         assert_eq!(since(&changes, 1), Some(vec![2, 3]));
         assert_eq!(since(&changes, 2), Some(vec![3]));
-        // It takes a while until it is there, and another may be tried before.
+        // It completes later, and another may be tried before.
         changes.covered(BatchTime(2), BatchTime(3));
         assert_eq!(since(&changes, 1), None);
         assert_eq!(since(&changes, 2), Some(vec![3]));
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_changes_more_rarely_than_checkpoints_come_goes_on_from_its_version() {
+    fn a_rarely_changed_state_builds_on_its_own_version() {
         let mut changes = Changes::default();
         changes.begin(BatchTime(3));
         for batch in [4, 7, 9] {
@@ -124,7 +123,7 @@ mod tests {
             assert_eq!(since(&changes, 3), Some(vec![]));
         }
         changes.add(BatchTime(10), 1, 100, 10);
-        // It was being written while the state changed: it has the version before.
+        // The state changed during the write: the checkpoint has the version before.
         changes.covered(BatchTime(9), BatchTime(10));
         assert_eq!(since(&changes, 3), Some(vec![10]));
         changes.covered(BatchTime(14), BatchTime(10));
@@ -135,19 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn it_is_no_larger_than_the_state() {
+    fn changes_never_exceed_the_state() {
         let mut changes = Changes::default();
         changes.begin(BatchTime(0));
-        changes.add(BatchTime(1), FEW, 10, 1);
+        changes.add(BatchTime(1), MIN_RETAINED_ROWS, 10, 1);
         assert_eq!(since(&changes, 0), Some(vec![1]));
         changes.add(BatchTime(2), 1, 10, 2);
         assert_eq!(since(&changes, 0), None);
         assert!(changes.batches.is_empty());
     }
 
-    /// A standby that has come in between does not know what it did not keep.
+    /// A standby that joined in between does not know the earlier changes.
     #[test]
-    fn one_that_kept_nothing_begins_with_a_checkpoint_of_its_newest_version() {
+    fn without_changes_it_begins_at_a_checkpoint_of_the_newest_version() {
         let mut changes = Changes::<u64>::default();
         changes.covered(BatchTime(5), BatchTime(7));
         assert!(!changes.keeps());

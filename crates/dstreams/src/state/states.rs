@@ -21,7 +21,7 @@ use crate::plan::StateSpec;
 pub struct States {
     // Lock order L5 in ARCHITECTURE.md: one partition at a time.
     all: Vec<Vec<Mutex<Partition>>>,
-    /// Where memory is bounded.
+    /// If memory is limited.
     room: Option<Arc<Room>>,
 }
 
@@ -34,7 +34,7 @@ enum Partition {
 }
 
 impl Partition {
-    /// Partition `number` of a state.
+    /// An empty partition `number` of a state.
     fn new(spec: StateSpec, number: usize, room: Option<&Arc<Room>>) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
@@ -42,7 +42,7 @@ impl Partition {
         })
     }
 
-    /// What it is a partition of.
+    /// The state to which it belongs.
     fn spec(&self) -> StateSpec {
         match self {
             Partition::Window(window) => StateSpec::Window(window.spec()),
@@ -147,8 +147,8 @@ impl States {
 }
 
 impl States {
-    /// A partition of a named state as of a batch that took effect. Fails with [`Error::Version`] when it is let go:
-    /// when two more batches were taken in meanwhile.
+    /// A partition of a named state as of a committed batch. Fails with [`Error::Version`] once two more batches
+    /// were installed.
     pub fn table(
         &self,
         state: usize,
@@ -163,14 +163,13 @@ impl States {
     }
 }
 
-/// What checkpoints need.
+/// Methods for checkpoints.
 impl States {
-    /// What is to be written of partitions, of each by state: what came after the version that the last checkpoint has
-    /// of it, or all there is where there is no such, or that is not known any more. Nothing of a state that did
-    /// not change.
+    /// The state of some partitions for a checkpoint, state by state: the changes since the version of the last
+    /// checkpoint, or the full state if there is none or they are not retained. Unchanged states are left out.
     ///
-    /// Called between two batches. Takes little time: rows are shared. Of windows with values that do not subtract, these
-    /// are copied where all is written.
+    /// Called between two batches. Fast, since rows are shared; for a full window, values that cannot be
+    /// subtracted are copied.
     pub fn capture<'a>(
         &self,
         since: impl Iterator<Item = (usize, &'a Vec<Option<BatchTime>>)>,
@@ -196,13 +195,13 @@ impl States {
         Ok(all)
     }
 
-    /// A checkpoint of `batch` is there: what it has is kept no longer for the next one.
+    /// A checkpoint of `batch` is complete: drops the changes that it covers.
     pub fn covered(&self, batch: BatchTime) {
         let partitions = self.all.iter().flatten();
         partitions.for_each(|state| lock(state).covered(batch));
     }
 
-    /// Takes in what was captured of a partition of a state that is empty: first all of it, then what came after,
+    /// Restores captured parts of a partition into an empty state: first the full one, then the incremental ones,
     /// in order.
     pub fn restore(
         &self,
@@ -215,10 +214,10 @@ impl States {
     }
 }
 
-/// What a standby needs.
+/// Methods for standbys.
 impl States {
-    /// The whole of a partition of all states, to be written. Each state is taken at its own version, between two
-    /// installs, and goes on meanwhile.
+    /// A full copy of a partition of all states, to be written. Each state is captured at its own version, between
+    /// two installs, and may change afterwards.
     pub fn snapshot(&self, partition: usize) -> Result<Snapshot> {
         let of = |state: &Vec<Mutex<Partition>>| {
             let of = state.get(partition).ok_or_else(|| absent(partition))?;
@@ -228,11 +227,11 @@ impl States {
         Ok(Snapshot { partition, states })
     }
 
-    /// Puts the state that was exported elsewhere in place of a partition's: from then on it gives
-    /// the same as there, bit by bit.
+    /// Replaces a partition with exported state: from then on it gives the same results as the original, bit by
+    /// bit.
     ///
-    /// Fails, and changes nothing, where the bytes are damaged, of another partition or number of
-    /// partitions, or of other states than this program's; that error says what differs.
+    /// Fails, without changes, if the bytes are damaged, of another partition or number of partitions, or of other
+    /// states than this program's; the error says what differs.
     pub fn import(&self, partition: usize, from: &mut ByteInput<'_>) -> Result<()> {
         from.open(&STATE)?;
         let (theirs, states) = (from.number()?, from.number()?);
@@ -270,24 +269,22 @@ impl States {
         Ok(())
     }
 
-    /// The batch that each state has of a partition, by number of state; none where nothing was
-    /// installed.
+    /// The version of a partition in each state, by number of state; none if nothing was installed.
     pub fn versions(&self, partition: usize) -> Vec<Option<BatchTime>> {
         let states = self.all.iter().map(|state| state.get(partition));
         states.map(|partition| lock(partition?).version()).collect()
     }
 
-    /// The least batch among states that something was installed in; none where there is no such.
+    /// The lowest version of a partition among states with one; none if no state has any.
     ///
-    /// These need the batches after it, and installing those that some of them have already
-    /// changes nothing. One whose input has RDDs more rarely than others is behind them without
-    /// lacking anything. One that nothing was installed in does not count here: see
-    /// [`States::versions`] for each.
+    /// These states need the batches after it; installing a batch again changes nothing. A state whose input has
+    /// RDDs less often is behind the others without missing anything. States without a version are not counted:
+    /// see [`States::versions`].
     pub fn version(&self, partition: usize) -> Option<BatchTime> {
         self.versions(partition).into_iter().flatten().min()
     }
 
-    /// Lets a partition go in all states.
+    /// Releases a partition of all states.
     pub fn clear(&self, partition: usize) -> Result<()> {
         for state in self.all.iter().filter_map(|state| state.get(partition)) {
             let mut state = lock(state);
@@ -297,15 +294,15 @@ impl States {
     }
 }
 
-/// A partition of all states as it was: see [`States::snapshot`].
+/// A partition of all states at some time: see [`States::snapshot`].
 #[derive(Debug)]
 pub struct Snapshot {
     partition: usize,
-    /// Of each state, its number of partitions and what is in this one.
+    /// For each state, its number of partitions and the contents of this one.
     states: Vec<(usize, Whole)>,
 }
 
-/// A partition of a state as it was.
+/// The contents of a partition at some time.
 #[derive(Debug)]
 enum Whole {
     Window(window::WindowSnapshot),
@@ -313,7 +310,7 @@ enum Whole {
 }
 
 impl Snapshot {
-    /// Writes it, for [`States::import`]. Some of its rows are in memory once more, however many it has.
+    /// Writes it for [`States::import`]. Only some of its rows are copied at a time.
     pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.begin(&STATE)?;
         to.put_number(self.partition as u64)?;

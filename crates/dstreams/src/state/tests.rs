@@ -1,4 +1,4 @@
-//! A partition's state goes to another place and on there as if it had stayed.
+//! A partition's state that moved behaves as if it had stayed.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ fn spec(keys: usize, parts: &[usize], panes: u64, every_ms: u64) -> WindowSpec {
     }
 }
 
-/// A number of a key, records, a number they have.
+/// A key's number, a number of records, their value.
 type Row = (u16, u8, i16);
 
 fn key_column(kind: &DataType, nulls: bool, rows: &[Row]) -> ArrayRef {
@@ -131,7 +131,7 @@ fn key_column(kind: &DataType, nulls: bool, rows: &[Row]) -> ArrayRef {
 fn part_columns(number: usize, rows: &[Row]) -> Vec<ArrayRef> {
     match part(number).0 {
         Function::Moments => {
-            // Of as many values as there are records, their mean the number they have.
+            // One value per record, whose mean is the records' value.
             let counts = cast(&part_column(0, rows), &DataType::UInt64).unwrap();
             let squares = rows.iter().map(|row| f64::from(row.1) / 7.0);
             let squares = Arc::new(Float64Array::from_iter_values(squares));
@@ -147,7 +147,7 @@ fn part_column(number: usize, rows: &[Row]) -> ArrayRef {
         (0, _) => Arc::new(Int64Array::from_iter_values(
             rows.iter().map(|row| i64::from(row.1)),
         )),
-        // Tenths do not add exactly: what they add to tells the order.
+        // Tenths do not add exactly: their sum depends on the order.
         (_, DataType::Float64 | DataType::Float32) => Arc::new(Float64Array::from_iter_values(
             rows.iter().map(|row| f64::from(row.2) / 10.0),
         )),
@@ -170,10 +170,10 @@ fn delta(spec: &WindowSpec, keys: usize, parts: &[usize], rows: &[Row]) -> Recor
     RecordBatch::try_new(Arc::clone(&spec.schema), keys.chain(parts).collect()).unwrap()
 }
 
-/// A window: keys, parts, panes, and at each how many batches its input has an RDD.
+/// A window: keys, parts, panes, and the number of batches from one RDD of its input to the next.
 type Shape = (usize, Vec<usize>, u64, u64);
 
-/// What one batch brings, and whether the state is then exported.
+/// The rows of one batch, and whether the state is then exported.
 type Step = (Vec<Vec<Row>>, bool);
 
 struct Program(Vec<(Shape, WindowSpec)>);
@@ -208,7 +208,7 @@ impl Program {
         }
     }
 
-    /// All that can be read, with batches, order and bits.
+    /// All readable rows, with batches, order and bits.
     fn read(&self, from: &States) -> Vec<(Vec<RecordBatch>, Vec<u8>)> {
         let windows = self.0.iter().enumerate().map(|(window, (_, spec))| {
             let batches = from.read(window, PARTITION).unwrap();
@@ -230,7 +230,7 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
     prop::collection::vec((0..6usize, parts, 1..6u64, 1..3u64), 1..4)
 }
 
-/// Keys come, stay and go: each batch has some out of a range that moves.
+/// Keys appear, stay and disappear: each batch has some from a moving range.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let row = (0..24u16, 1..4u8, -99..99i16);
     let rows = prop::collection::vec(prop::collection::vec(row, 0..24), 0..3);
@@ -246,13 +246,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// Bytes in one place.
-trait InOne {
+/// Export and import as one buffer.
+trait OneBuffer {
     fn export(&self, partition: usize) -> Result<Vec<u8>>;
     fn import_of(&self, partition: usize, bytes: &[u8]) -> Result<()>;
 }
 
-impl InOne for States {
+impl OneBuffer for States {
     fn export(&self, partition: usize) -> Result<Vec<u8>> {
         let snapshot = self.snapshot(partition)?;
         in_one(|to| snapshot.write(to))
@@ -276,7 +276,7 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn imported_state_goes_on_as_the_exported_one(shapes in shapes(), steps in steps()) {
+    fn imported_state_behaves_like_the_exported_one(shapes in shapes(), steps in steps()) {
         let program = Program::new(&shapes);
         let original = program.windows();
         let mut copies: Vec<States> = Vec::new();
@@ -286,7 +286,7 @@ proptest! {
                 program.install(windows, at, rows);
             }
             let bytes = original.export(PARTITION).unwrap();
-            // What is being written stays as it was.
+            // A snapshot does not change.
             let taken = (original.snapshot(PARTITION).unwrap(), bytes.clone());
             if let Some((snapshot, bytes)) = before.replace(taken) {
                 prop_assert!(in_one(|to| snapshot.write(to)).unwrap() == bytes, "it has changed");
@@ -297,7 +297,7 @@ proptest! {
                 prop_assert!(copy.export(PARTITION).unwrap() == bytes, "internals differ");
             }
             if *export {
-                // A copy of the last copy, in place of what another program left there.
+                // A copy of the last copy, over existing state.
                 let copy = program.windows();
                 program.install(&copy, 7, &steps[0].0);
                 let from = copies.last().unwrap_or(&original);
@@ -326,7 +326,7 @@ fn example() -> (Program, States, Vec<u8>) {
 #[test]
 fn flipped_bits_are_refused_and_change_nothing() {
     let (_, windows, mut bytes) = example();
-    // One of each byte: all is read before the checksum is.
+    // One bit of each byte: the checksum is read last.
     for at in 0..bytes.len() {
         bytes[at] ^= 1 << (at % 8);
         assert!(windows.import_of(PARTITION, &bytes).is_err(), "byte {at}");
@@ -341,7 +341,7 @@ fn flipped_bits_are_refused_and_change_nothing() {
     assert_eq!(windows.export(PARTITION).unwrap(), bytes);
 }
 
-/// Bytes that were made up, checksum and all, are an error or a state that goes on.
+/// Made-up bytes with a valid checksum are an error or a working state.
 #[test]
 fn made_up_bytes_never_panic() {
     let (program, _, bytes) = example();
@@ -360,7 +360,7 @@ fn made_up_bytes_never_panic() {
         taken += 1;
         let version = windows.version(PARTITION).unwrap().0 / 100;
         for next in version + 1..version + 7 {
-            // Not those of the bytes, so that they go and slots are numbered anew.
+            // Other keys than those of the bytes, so that these expire and slots are renumbered.
             let rows = (0..12).map(|n| (100 * next as u16 + n, 1, 1)).collect();
             program.install(&windows, next, &[rows]);
             // A value beyond its column's type is an error here.
@@ -375,9 +375,9 @@ fn made_up_bytes_never_panic() {
     );
 }
 
-/// What cannot be in a partition is refused, not carried along.
+/// Impossible contents are refused.
 #[test]
-fn lies_are_refused_by_name() {
+fn impossible_contents_are_refused_with_the_reason() {
     let shape = (0, vec![0, 1, 4], 9, 1);
     let program = Program::new(&[shape]);
     let windows = program.windows();
@@ -430,7 +430,7 @@ fn lies_are_refused_by_name() {
 }
 
 #[test]
-fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
+fn a_length_beyond_the_bytes_allocates_nothing() {
     for length in [u64::MAX, 1 << 62, 1 << 61, 1 << 60, 1 << 40] {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.extend([0; 64]);
@@ -447,7 +447,7 @@ fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn state_of_other_windows_is_refused_with_what_differs() {
+fn state_of_other_windows_is_refused_with_the_difference() {
     let shape = (0, vec![0, 1], 3, 1);
     let bytes = |shapes: &[Shape], partitions| {
         let specs = Program::new(shapes)
@@ -482,7 +482,7 @@ fn state_of_other_windows_is_refused_with_what_differs() {
         }
     }
     let error = refusal(&bytes(&[(0, vec![0, 1], 4, 1)], PARTITIONS));
-    assert!(!error.contains("key0"), "what is the same: {error}");
+    assert!(!error.contains("key0"), "names an equal part: {error}");
     let error = refusal(&bytes(&[shape.clone(), shape.clone()], PARTITIONS));
     assert!(error.contains("2 states, this program 1"), "{error}");
     let error = refusal(&bytes(&[shape], 2));
@@ -500,7 +500,7 @@ fn state_of_another_partition_is_refused() {
 }
 
 #[test]
-fn versions_are_those_of_the_last_installs() {
+fn versions_follow_the_last_installs() {
     let (program, windows, bytes) = example();
     let batches = |times: [Option<u64>; 2]| times.map(|time| time.map(BatchTime)).to_vec();
     assert_eq!(windows.versions(PARTITION), batches([Some(700), Some(600)]));

@@ -1,4 +1,4 @@
-//! Blocks go to bytes and back as they were; anything else is an error.
+//! Blocks survive encoding to bytes; any other bytes are an error.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::*;
 use crate::blocks::Budget;
 use crate::encoding::write_batches;
 
-/// Texts with nulls, truths, numbers, lists of texts.
+/// Nullable strings, booleans, numbers, lists of strings.
 fn schema() -> SchemaRef {
     let item = Arc::new(Field::new("item", DataType::Utf8View, true));
     Arc::new(Schema::new(vec![
@@ -97,7 +97,7 @@ fn example() -> Block {
     Block::new(id(3, 1 << 40), vec![batch], 4321, vec![]).with_marks(marks.into())
 }
 
-/// Floating-point numbers as their bits: those that are no numbers equal nothing.
+/// Floating-point numbers as their bits: a NaN equals nothing.
 fn bits(batch: &RecordBatch) -> (RecordBatch, Vec<u64>) {
     let numbers = batch.column(2).as_primitive::<Float64Type>().values();
     let others = batch.project(&[0, 1, 3, 4]).unwrap();
@@ -111,7 +111,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn a_block_comes_back_as_it_was(
+    fn a_block_survives_encoding(
         batches in batches(),
         (receiver, seq, size) in (any::<u64>(), any::<u64>(), any::<u32>()),
         marks in prop::collection::btree_map(text(), any::<u64>(), 0..4),
@@ -171,7 +171,7 @@ fn every_flipped_bit_and_every_cut_is_an_error() {
     assert!(Block::from_bytes(&bytes, &schema(), vec![]).is_ok());
 }
 
-/// Bytes that were made up, checksum and all, are an error or a block of whole columns.
+/// Made-up bytes with a valid checksum are an error or a block of valid columns.
 #[test]
 fn made_up_bytes_never_panic() {
     let bytes = example().to_bytes(&schema()).unwrap();
@@ -208,7 +208,7 @@ fn made_up_bytes_never_panic() {
     assert!(Block::from_bytes(&longer, &schema(), vec![]).is_err());
 }
 
-/// As many bytes as memory could never hold, by what a compressed buffer says of its size.
+/// A compressed buffer may claim more bytes than memory could ever hold.
 #[test]
 fn compressed_records_are_refused() {
     let options = IpcWriteOptions::default();
@@ -234,7 +234,7 @@ fn compressed_records_are_refused() {
 }
 
 #[test]
-fn other_columns_are_refused_with_both() {
+fn an_error_names_both_schemas() {
     let block = example();
     let bytes = block.to_bytes(&schema()).unwrap();
     let fields = |change: &dyn Fn(&mut Vec<Field>)| {
@@ -273,15 +273,15 @@ fn other_columns_are_refused_with_both() {
     }
 }
 
-/// A sender whose columns say that they have no nulls, and have some.
+/// A sender whose columns are declared without nulls, and have some.
 #[test]
-fn nulls_where_none_belong_are_refused() {
+fn unexpected_nulls_are_refused() {
     let field = |nulls| Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, nulls)]));
     let column: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
     let batch = RecordBatch::try_new(field(true), vec![column]).unwrap();
     let block = Block::new(id(0, 0), vec![batch], 0, vec![]);
     let bytes = block.to_bytes(&field(true)).unwrap();
-    // The same under the schema without nulls: what the stream says of itself has equal length.
+    // The same with the schema without nulls: both schema messages have the same length.
     let (with, without) = (schema_bytes(&field(true)), schema_bytes(&field(false)));
     let at = bytes.windows(with.len()).position(|part| part == with);
     let at = at.unwrap();
@@ -293,7 +293,7 @@ fn nulls_where_none_belong_are_refused() {
     assert!(error.to_string().contains("null"), "{error}");
 }
 
-/// The message of an IPC stream that has the schema.
+/// The schema message of an IPC stream.
 fn schema_bytes(schema: &SchemaRef) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_batches(&mut bytes, schema, &[]).unwrap();
@@ -303,18 +303,18 @@ fn schema_bytes(schema: &SchemaRef) -> Vec<u8> {
 }
 
 #[test]
-fn sizes_that_are_not_as_said_are_refused() {
+fn wrong_sizes_are_refused() {
     let block = example();
     let bytes = block.to_bytes(&schema()).unwrap();
     let mut lie = bytes[..bytes.len() - 8].to_vec();
-    // After the frame's head: receiver, number, records.
+    // After the frame's header: receiver, number, records.
     assert_eq!(lie[28..36], 2u64.to_le_bytes());
     lie[28] = 3;
     let error = Block::from_bytes(&BLOCK.seal(lie.clone()), &schema(), vec![])
         .err()
         .unwrap();
     assert!(error.to_string().contains("2 records where 3"), "{error}");
-    // And after these its bytes of memory, which others add up.
+    // Then its bytes of memory, which the store adds up.
     assert_eq!(lie[36..44], 4321u64.to_le_bytes());
     lie[28] = 2;
     lie[43] = 0xff;
@@ -324,7 +324,7 @@ fn sizes_that_are_not_as_said_are_refused() {
 }
 
 #[test]
-fn bytes_hold_the_texts_alone() {
+fn bytes_contain_only_the_strings_in_use() {
     let chunk = Buffer::from(vec![b'x'; 1 << 20]);
     let views = |at: &[u32]| {
         let mut texts = StringViewBuilder::new();
@@ -355,7 +355,7 @@ fn bytes_hold_the_texts_alone() {
 }
 
 #[tokio::test]
-async fn a_block_of_bytes_holds_memory_of_the_budget() {
+async fn a_decoded_block_holds_its_budget_share() {
     let budget = Budget::new(1000);
     let bytes = example().to_bytes(&schema()).unwrap();
     let share = budget.take(600).await;

@@ -1,4 +1,4 @@
-//! Blocks move to files and come back; nothing that is held is ever lost.
+//! Blocks move to files and come back; no stored block is ever lost.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blocks::Budget;
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -35,7 +35,7 @@ impl Dir {
         }
     }
 
-    /// Names of the files of blocks.
+    /// The names of spill files.
     fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -44,16 +44,16 @@ impl Dir {
         names
     }
 
-    /// Waits until there are so many files of blocks: they are removed on another thread.
+    /// Waits for this number of spill files: another thread removes them.
     async fn until_files(&self, count: usize) {
         let wait = async {
             while self.files().len() != count {
                 tokio::task::yield_now().await;
             }
         };
-        let patience = Duration::from_secs(20);
-        let waited = tokio::time::timeout(patience, wait).await;
-        waited.unwrap_or_else(|_| panic!("{:?} where {count} belong", self.files()));
+        let timeout = Duration::from_secs(20);
+        let waited = tokio::time::timeout(timeout, wait).await;
+        waited.unwrap_or_else(|_| panic!("{:?} instead of {count}", self.files()));
     }
 }
 
@@ -70,7 +70,7 @@ fn id(seq: u64) -> BlockId {
     }
 }
 
-/// A block of 100 bytes, by its own count.
+/// A block with a declared size of 100 bytes.
 fn block(seq: u64) -> Arc<Block> {
     block_of(seq, 100, vec![])
 }
@@ -89,7 +89,7 @@ fn assert_same(found: &Block, wanted: u64) {
     assert_eq!(found.marks, wanted.marks);
 }
 
-/// Which of the blocks 0 to `end` are in memory.
+/// The blocks from 0 to `end` that are in memory.
 fn in_memory(store: &BlockStore, end: u64) -> Vec<u64> {
     let held = store.0.lock();
     (0..end).filter(|seq| held.in_memory(id(*seq))).collect()
@@ -136,7 +136,7 @@ async fn blocks_beyond_the_bound_are_read_back() {
     for seq in 0..5 {
         assert_same(&store.fetch(id(seq)).await.unwrap().unwrap(), seq);
     }
-    // Reading leaves them where they are.
+    // Reading does not move them.
     assert_eq!(store.holdings(), held);
 }
 
@@ -157,7 +157,7 @@ async fn the_blocks_used_last_stay() {
 }
 
 #[tokio::test]
-async fn who_has_a_read_block_shares_it() {
+async fn readers_of_a_block_share_it() {
     let dir = Dir::new("shares");
     let store = dir.store(0);
     store.hold(block(0)).await.unwrap();
@@ -167,7 +167,7 @@ async fn who_has_a_read_block_shares_it() {
     assert!(Arc::ptr_eq(&one, &store.get(id(0)).unwrap()));
     drop((one, other));
     assert!(store.get(id(0)).is_none());
-    // So does who had it before it left.
+    // A reader that had it before it was spilled shares it too.
     let before = block(1);
     store.hold(Arc::clone(&before)).await.unwrap();
     let after = store.fetch(id(1)).await.unwrap().unwrap();
@@ -175,7 +175,7 @@ async fn who_has_a_read_block_shares_it() {
 }
 
 #[tokio::test]
-async fn memory_of_a_block_that_left_goes_back_to_the_budget() {
+async fn spilling_a_block_returns_its_memory_to_the_budget() {
     let dir = Dir::new("budget");
     let store = dir.store(150);
     let budget = Budget::new(1000);
@@ -190,7 +190,7 @@ async fn memory_of_a_block_that_left_goes_back_to_the_budget() {
 }
 
 #[tokio::test]
-async fn files_go_with_their_blocks() {
+async fn files_are_removed_with_their_blocks() {
     let dir = Dir::new("files");
     let store = dir.store(0);
     for seq in 0..4 {
@@ -210,7 +210,7 @@ async fn files_go_with_their_blocks() {
 }
 
 #[tokio::test]
-async fn a_directory_is_taken_until_its_last_file_is_gone() {
+async fn a_directory_stays_locked_until_its_last_file_is_gone() {
     let dir = Dir::new("last");
     let store = dir.store(0);
     store.hold(block(0)).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_directory_is_taken_until_its_last_file_is_gone() {
 }
 
 #[tokio::test]
-async fn a_block_that_is_held_stays_as_it_is() {
+async fn storing_a_block_twice_changes_nothing() {
     let dir = Dir::new("again");
     let store = dir.store(100);
     for seq in [0, 0, 1, 0, 1] {
@@ -236,7 +236,7 @@ async fn a_block_that_is_held_stays_as_it_is() {
     let held = store.holdings();
     assert_eq!((held.blocks, held.memory_bytes), (2, 100));
     assert_eq!(dir.files().len(), 1);
-    // Forgotten, it may come again.
+    // A released block may be stored again.
     store.forget(&[id(0)]);
     store.hold(block(0)).await.unwrap();
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
@@ -261,7 +261,7 @@ async fn leftovers_are_removed_and_other_files_stay() {
     for name in ours.iter().chain(&others) {
         std::fs::write(dir.0.join(name), "left").unwrap();
     }
-    // A directory and a link of such names are not ours.
+    // A directory and a link with such names are not ours.
     std::fs::create_dir(dir.0.join("dstreams-block-1-1-1.spill")).unwrap();
     std::os::unix::fs::symlink("data.spill", dir.0.join("dstreams-block-1-1-2.spill")).unwrap();
     let store = dir.store(0);
@@ -278,7 +278,7 @@ async fn leftovers_are_removed_and_other_files_stay() {
 }
 
 #[test]
-fn a_directory_is_made_and_is_of_one_store_at_a_time() {
+fn a_directory_is_created_and_used_by_one_store_at_a_time() {
     let dir = Dir::new("lock");
     let bounds = Bounds {
         spill: Some(dir.0.join("made").join("here")),
@@ -303,7 +303,7 @@ fn a_directory_is_made_and_is_of_one_store_at_a_time() {
     );
 }
 
-/// A file system of few bytes, where the tests may mount one.
+/// A small file system, if the tests may mount one.
 struct Tmpfs<'a>(&'a Path);
 
 impl<'a> Tmpfs<'a> {
@@ -323,7 +323,7 @@ impl Drop for Tmpfs<'_> {
     }
 }
 
-/// A disk with room for some blocks, or for none where nothing can be mounted.
+/// A disk with room for some blocks, or for none if nothing can be mounted.
 #[tokio::test]
 async fn a_full_disk_loses_nothing() {
     let dir = Dir::new("full");
@@ -332,7 +332,7 @@ async fn a_full_disk_loses_nothing() {
     let mounted = Tmpfs::mount(&disk.0, 64 << 10);
     let store = disk.store(0);
     if mounted.is_none() {
-        // No file can be made in a directory that is not there.
+        // No file can be created in a missing directory.
         std::fs::remove_dir_all(&disk.0).unwrap();
     }
     // Some 16 kB each.
@@ -362,10 +362,10 @@ async fn a_full_disk_loses_nothing() {
         let found = store.fetch(id(seq)).await.unwrap().unwrap();
         assert_eq!(found.batches, big(seq).batches);
     }
-    // With room again, the next follows.
+    // Once there is room again, the next block is spilled.
     match &mounted {
         Some(_) => {
-            // What failed left nothing behind.
+            // Failed writes left no files.
             assert_eq!(disk.files().len(), on_disk as usize);
             store.forget(&(0..on_disk).map(id).collect::<Vec<_>>());
             disk.until_files(0).await;
@@ -407,14 +407,14 @@ async fn a_damaged_or_missing_file_is_an_error() {
     assert!(error.is_retryable(), "{error}");
 }
 
-/// Stops the store in the middle of writing a block, does something, and lets it go on.
+/// Stops the store in the middle of writing a block, does something, and continues.
 async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce() + Send) -> Result<()> {
     let barrier = Arc::new(Barrier::new(2));
     let spill = store.0.spill.as_ref().unwrap();
     *spill.pause.lock().unwrap() = Some(Arc::clone(&barrier));
     let writing = Arc::clone(store);
     let writing = tokio::spawn(async move { writing.make_room().await });
-    // The test's thread may block: the store writes on another.
+    // The test's thread may block: the store writes on another thread.
     tokio::task::block_in_place(|| {
         barrier.wait();
         let began = Instant::now();
@@ -424,7 +424,7 @@ async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce() + Send)
                 std::thread::yield_now();
             }
             let in_time = something.is_finished();
-            // Whatever became of it: nothing waits for ever.
+            // In any case, so that nothing waits forever.
             barrier.wait();
             something.join().map(|()| in_time)
         });
@@ -445,20 +445,20 @@ async fn nothing_is_locked_while_a_file_is_written() {
     let written = while_writing(&store, || {
         assert_same(&store.get(id(0)).unwrap(), 0);
         assert_eq!(store.holdings(), holdings(2, 200, 0));
-        // What is being written makes room enough.
+        // The block being written already frees enough memory.
         store.0.make_room().unwrap();
         assert!(dir.files().len() == 1 && in_memory(&store, 2) == [0, 1]);
         store.insert(block(2));
         store.forget(&[id(1)]);
     });
     written.await.unwrap();
-    // The block was found while it left; it left all the same.
+    // A reader got the block while it was spilled; it was spilled nonetheless.
     assert_eq!(in_memory(&store, 3), [2]);
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_block_that_is_forgotten_while_it_is_written_is_gone() {
+async fn a_block_released_while_it_is_written_is_gone() {
     let dir = Dir::new("forgotten");
     let store = Arc::new(dir.store(0));
     store.insert(block(0));
@@ -470,7 +470,7 @@ async fn a_block_that_is_forgotten_while_it_is_written_is_gone() {
     dir.until_files(0).await;
     assert_eq!(store.holdings(), holdings(0, 0, 0));
 
-    // It came again meanwhile: then it is another, and written again.
+    // Stored again meanwhile, it is another block, and is written again.
     store.insert(block(0));
     let again = while_writing(&store, || {
         store.forget(&[id(0)]);
@@ -483,7 +483,7 @@ async fn a_block_that_is_forgotten_while_it_is_written_is_gone() {
 }
 
 #[test]
-fn a_write_that_fails_is_not_that_of_the_block_that_came_again() {
+fn a_failed_write_does_not_affect_a_block_stored_again() {
     let mut held = BlockIndex::default();
     let now = Instant::now();
     held.insert(block(0), now);
@@ -498,7 +498,7 @@ fn a_write_that_fails_is_not_that_of_the_block_that_came_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writing_goes_on_when_nobody_waits_for_it() {
+async fn writing_continues_after_the_future_is_dropped() {
     let dir = Dir::new("dropped");
     let store = Arc::new(dir.store(0));
     store.insert(block(0));
@@ -516,13 +516,13 @@ async fn writing_goes_on_when_nobody_waits_for_it() {
             tokio::task::yield_now().await;
         }
     };
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, wait).await.unwrap();
+    let timeout = Duration::from_secs(20);
+    tokio::time::timeout(timeout, wait).await.unwrap();
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
 }
 
 #[test]
-fn blocks_beyond_the_age_go() {
+fn blocks_beyond_the_age_are_released() {
     let dir = Dir::new("age");
     let bounds = Bounds {
         age: Some(Duration::from_secs(60)),
@@ -541,7 +541,7 @@ fn blocks_beyond_the_age_go() {
     assert_eq!((held.blocks, held.expired), (3, 1));
     assert_eq!(dir.files().len(), 1);
     assert!(store.get(id(0)).is_none());
-    // One that was forgotten does not count.
+    // A released block does not count.
     store.forget(&[id(1)]);
     store.insert_at(block(4), at(1000));
     let held = store.holdings();
@@ -551,7 +551,7 @@ fn blocks_beyond_the_age_go() {
 }
 
 #[derive(Debug, Clone)]
-enum Do {
+enum Action {
     Insert(u64),
     Get(u64),
     Forget(u64),
@@ -559,13 +559,13 @@ enum Do {
     Clear,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Do>> {
+fn steps() -> impl Strategy<Value = Vec<Action>> {
     let step = prop_oneof![
-        8 => (0..12u64).prop_map(Do::Insert),
-        4 => (0..12u64).prop_map(Do::Get),
-        4 => (0..12u64).prop_map(Do::Forget),
-        6 => Just(Do::MakeRoom),
-        1 => Just(Do::Clear),
+        8 => (0..12u64).prop_map(Action::Insert),
+        4 => (0..12u64).prop_map(Action::Get),
+        4 => (0..12u64).prop_map(Action::Forget),
+        6 => Just(Action::MakeRoom),
+        1 => Just(Action::Clear),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -573,22 +573,22 @@ fn steps() -> impl Strategy<Value = Vec<Do>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
-    /// Against a list: what is held, what is in memory, which files there are.
+    /// Compared with a list: the stored blocks, those in memory, and the files.
     #[test]
-    fn any_order_of_steps_keeps_what_is_held(steps in steps(), bound in 0..6u64) {
+    fn stored_blocks_survive_any_order_of_steps(steps in steps(), bound in 0..6u64) {
         let dir = Dir::new("order");
         let store = dir.store(100 * bound);
-        // From the one that was not used for longest.
+        // Least recently used first.
         let (mut memory, mut files) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Do::Insert(seq) => {
+                Action::Insert(seq) => {
                     store.insert(block(seq));
                     if !memory.contains(&seq) && !files.contains(&seq) {
                         memory.push(seq);
                     }
                 }
-                Do::Get(seq) => {
+                Action::Get(seq) => {
                     let found = store.get(id(seq));
                     prop_assert_eq!(found.is_some(), memory.contains(&seq));
                     if found.is_some() {
@@ -596,17 +596,17 @@ proptest! {
                         memory.push(seq);
                     }
                 }
-                Do::Forget(seq) => {
+                Action::Forget(seq) => {
                     store.forget(&[id(seq)]);
                     memory.retain(|other| *other != seq);
                     files.retain(|other| *other != seq);
                 }
-                Do::MakeRoom => {
+                Action::MakeRoom => {
                     store.0.make_room().unwrap();
                     let leave = memory.len().saturating_sub(bound as usize);
                     files.extend(memory.drain(..leave));
                 }
-                Do::Clear => {
+                Action::Clear => {
                     store.clear();
                     memory.clear();
                     files.clear();

@@ -1,4 +1,4 @@
-//! What a batch does to the states of closures: events are applied, and keys whose time is out leave.
+//! A batch on the states of closures: it applies events, and keys time out.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::state::versioned::{Delta, LookedUpRows};
 use crate::stream::tracker::{Events, Tracker};
 
 impl KeyedState {
-    /// Events of a batch, applied to the states of their keys; and the keys that expire.
+    /// The events of a batch, applied to the states of their keys; and the keys that time out.
     ///
-    /// Where the batch was taken in already, the same again, from the version before it.
+    /// If the batch is already installed, computes the same again from the version before it.
     pub(super) fn tracked(
         &self,
         batch: BatchTime,
@@ -91,7 +91,7 @@ impl KeyedState {
         Ok((delta, Made { timed_out, mapped }))
     }
 
-    /// The keys that a batch deleted, and what they had before.
+    /// The keys that a batch deleted, with their values before.
     fn deleted_by(&self, batch: BatchTime, before: BatchTime) -> Result<Vec<RecordBatch>> {
         let deleted = self.partition.changes(batch)?.deleted()?;
         let rows = deleted.iter().map(|keys| {
@@ -101,7 +101,7 @@ impl KeyedState {
         rows.collect()
     }
 
-    /// Rows of keys and values, those of a mask.
+    /// The rows of keys and values that a mask selects.
     fn rows_of(
         &self,
         keys: &[ArrayRef],
@@ -122,7 +122,7 @@ impl KeyedState {
     }
 }
 
-/// The rows that expire whose keys are not among those of the batch, `keys`.
+/// The rows that time out and whose keys are not in the batch's `keys`.
 fn silent(
     expired: Vec<RecordBatch>,
     keys: &mut KeySlots,
@@ -139,7 +139,7 @@ fn silent(
     Ok(silent)
 }
 
-/// Which keys have a state that does not expire: whose last event is later than `until`.
+/// A mask of the keys that do not time out: their last event is later than `until`.
 fn alive(found: &LookedUpRows<'_>, until: Option<u64>) -> BooleanArray {
     let Some(until) = until else {
         return found.mask();

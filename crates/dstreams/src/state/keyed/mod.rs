@@ -1,4 +1,4 @@
-//! [`KeyedState`]: one partition of the state of a keyed operator, and what a batch does to it.
+//! [`KeyedState`]: one partition of the state of a keyed operator, and the effect of a batch on it.
 
 mod closures;
 mod running_aggregate;
@@ -23,35 +23,35 @@ use crate::error::Result;
 use crate::plan::{KeyedSpec, Update};
 use crate::stream::graph::View;
 
-/// Rows that a batch may look at to give room back, for each row that it changes: more than a row is
-/// copied for, so that compaction keeps up.
-const COMPACT: usize = 8;
-/// And for each batch.
-const COMPACT_LEAST: usize = 4096;
+/// Rows that compaction may visit for each row that a batch changes: more than the copies of a row, so that
+/// compaction keeps up.
+const COMPACTED_ROWS_PER_CHANGE: usize = 8;
+/// And at least for each batch.
+const MIN_COMPACTED_ROWS: usize = 4096;
 
 /// One partition of the state of a keyed operator.
 pub(super) struct KeyedState {
     spec: Arc<KeyedSpec>,
-    /// Number of the partition.
+    /// The number of the partition.
     number: usize,
     shape: Arc<Shape>,
     partition: KeyedPartition,
-    /// What the newest batch changed.
+    /// The changes of the newest batch.
     changed: Vec<RecordBatch>,
-    /// For the next checkpoint.
+    /// The changes for the next checkpoint.
     changes: Changes<Delta>,
-    /// What it made beside that; none where this process did not run it: no bytes have it.
+    /// Its other outputs, which are not exported; none if this process did not run it.
     made: Option<Made>,
-    /// Where memory is bounded.
+    /// If memory is limited.
     share: Option<MemoryShare>,
 }
 
-/// What a batch gives that is not in the state.
+/// The outputs of a batch that are not in the state.
 #[derive(Default)]
 struct Made {
-    /// Keys and values of those whose time was out.
+    /// Keys that timed out, and their values.
     timed_out: Vec<RecordBatch>,
-    /// What closures made.
+    /// The outputs of closures.
     mapped: Vec<RecordBatch>,
 }
 
@@ -79,11 +79,11 @@ impl KeyedState {
         self.partition.version()
     }
 
-    /// Takes in the rows of a batch. One that was taken in changes nothing.
+    /// Installs the rows of a batch; a batch that is already installed changes nothing.
     pub fn install(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
         // I7 (ARCHITECTURE.md): installed before.
         if self.partition.version() >= Some(batch) {
-            return self.made_again(batch, rows);
+            return self.recompute_outputs(batch, rows);
         }
         if self.partition.version().is_none() {
             self.begin(self.before(batch))?;
@@ -98,8 +98,8 @@ impl KeyedState {
         };
         let held = self.partition.len();
         self.changes.add(batch, changed + deleted, held, delta);
-        let budget = COMPACT_LEAST + COMPACT * (changed + deleted);
-        // The version before can be read still, and what this batch changed is in an export.
+        let budget = MIN_COMPACTED_ROWS + COMPACTED_ROWS_PER_CHANGE * (changed + deleted);
+        // The version before stays readable, and exports contain the changes of this batch.
         self.partition.compact(self.before(batch), budget)?;
         self.fit();
         Ok(())
@@ -116,7 +116,7 @@ impl KeyedState {
         batch.minus(self.spec.every_ms).unwrap_or(BatchTime(0))
     }
 
-    /// Installs what the program begins with, as the version before its first batch.
+    /// Installs the initial state of the program, as the version before its first batch.
     fn begin(&mut self, version: BatchTime) -> Result<()> {
         let Update::Tracked { initial, .. } = &self.spec.update else {
             return Ok(());
@@ -131,7 +131,8 @@ impl KeyedState {
         Ok(())
     }
 
-    /// What a batch does to this version; with where the keys are that it changes, if it changes all it looked up.
+    /// The effect of a batch on this version; with the places of the changed keys if it changes all that it looked
+    /// up.
     fn outcome(
         &self,
         batch: BatchTime,
@@ -153,8 +154,8 @@ impl KeyedState {
         }
     }
 
-    /// Makes again what the newest batch made, where another process took it in.
-    fn made_again(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
+    /// Recomputes the outputs of the newest batch if another process installed it.
+    fn recompute_outputs(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
         let newest = self.partition.version() == Some(batch);
         if newest && self.made.is_none() && self.spec.views.beyond_state() {
             self.made = Some(self.outcome(batch, rows)?.1);
@@ -162,7 +163,7 @@ impl KeyedState {
         Ok(())
     }
 
-    /// The keys of rows, once each, and the key of each row by its place among them.
+    /// The distinct keys of rows, and for each row the index of its key.
     fn keys_of(&self, rows: &[RecordBatch]) -> Result<(KeySlots, Vec<ArrayRef>, Vec<Vec<usize>>)> {
         let schema = key_schema(&self.spec.schema, self.spec.keys);
         let mut keys = KeySlots::new(Arc::clone(&schema))?;
@@ -176,7 +177,7 @@ impl KeyedState {
         Ok((keys, all.columns().to_vec(), key_of))
     }
 
-    /// What its readers get of the newest batch.
+    /// The rows of the newest batch that its readers get.
     pub fn read(&self) -> Result<Vec<RecordBatch>> {
         self.spec.views.join(|view| match view {
             View::Changes => Ok(self.changed.clone()),
@@ -192,13 +193,13 @@ impl KeyedState {
     fn made(&self) -> Result<&Made> {
         let not_run = || {
             let (name, version) = (&self.spec.name, self.partition.version());
-            let message = format!("state `{name}` is read at {version:?}, which did not run here");
+            let message = format!("state `{name}` is read at {version:?}, which this process did not run");
             DataFusionError::Internal(message).into()
         };
         self.made.as_ref().ok_or_else(not_run)
     }
 
-    /// What a program reads of the state, as of a batch that took effect.
+    /// The table that a program reads, as of a committed batch.
     pub fn table(&self, batch: BatchTime) -> Result<Vec<RecordBatch>> {
         let Some(version) = self.partition.version() else {
             return Ok(Vec::new());
@@ -207,7 +208,7 @@ impl KeyedState {
         rows.iter().map(|rows| self.spec.results_of(rows)).collect()
     }
 
-    /// What came after version `since`, where that is known; else all there is.
+    /// The changes after version `since`, if they are retained; else the full state.
     pub fn capture(&mut self, since: Option<BatchTime>) -> Option<(Option<BatchTime>, Content)> {
         if let Some(deltas) = since.and_then(|since| self.changes.since(since)) {
             return (!deltas.is_empty()).then_some((since, Content::Deltas(deltas)));
@@ -217,14 +218,14 @@ impl KeyedState {
         Some((None, Content::Keyed(frozen)))
     }
 
-    /// A checkpoint of `batch` is there.
+    /// A checkpoint of `batch` is complete.
     pub fn covered(&mut self, batch: BatchTime) {
         if let Some(version) = self.partition.version() {
             self.changes.covered(batch, version);
         }
     }
 
-    /// Takes in what was captured.
+    /// Restores a captured part.
     pub fn restore(&mut self, from: &mut ByteInput<'_>) -> Result<()> {
         let delta = Delta::read(&self.shape, from)?;
         self.partition.install(&delta)?;
@@ -232,7 +233,7 @@ impl KeyedState {
         Ok(())
     }
 
-    /// The state as it is, whose rows are shared.
+    /// A snapshot, which shares rows with the state.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Ok(Snapshot {
             describes: self.spec.describe(),
@@ -240,7 +241,7 @@ impl KeyedState {
         })
     }
 
-    /// This empty state with what was exported.
+    /// This empty state with exported contents.
     pub fn filled(mut self, from: &mut ByteInput<'_>) -> Result<Self> {
         let (theirs, ours) = (from.text()?, self.spec.describe());
         if theirs != ours {
@@ -250,7 +251,7 @@ impl KeyedState {
         }
         let empty = KeyedPartition::new(Arc::clone(&self.shape));
         self.partition = from.part(|from| empty.filled(from))?;
-        // What was made as a whole does not say what its last batch changed, and nobody asks: it has taken effect.
+        // A full state does not have its last batch's changes; they are not needed: it has taken effect.
         let (version, low) = (self.partition.version(), self.partition.low());
         if let Some(version) = version.filter(|_| version > low) {
             self.changed = self.partition.changes(version)?.rows()?;
@@ -260,7 +261,7 @@ impl KeyedState {
     }
 }
 
-/// A partition of a keyed state as it was.
+/// A snapshot of a partition of a keyed state.
 #[derive(Debug)]
 pub struct Snapshot {
     describes: String,
@@ -268,7 +269,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Writes the whole state, piece by piece.
+    /// Writes the full state, piece by piece.
     pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.put_bytes(self.describes.as_bytes())?;
         self.versions.write(to)

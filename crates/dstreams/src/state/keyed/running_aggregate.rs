@@ -1,4 +1,4 @@
-//! What a batch does to a running aggregate.
+//! The effect of a batch on a running aggregate.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::state::versioned::{Delta, NewestRows};
 use crate::stream::agg::AggPlan;
 
 impl KeyedState {
-    /// Partial results of a batch, combined with what is held.
+    /// Partial results of a batch, combined with the state.
     pub(super) fn combined(
         &self,
         batch: BatchTime,

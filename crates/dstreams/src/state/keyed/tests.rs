@@ -1,4 +1,4 @@
-//! A batch that another process took in is read here as there.
+//! A batch that another process installed gives the same outputs here.
 
 use std::sync::Arc;
 
@@ -62,11 +62,11 @@ fn read(state: &KeyedState) -> RecordBatch {
 }
 
 #[test]
-fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
+fn a_batch_installed_elsewhere_gives_the_same_outputs() {
     let mut state = empty();
     let mut made = 0;
     for batch in 1..40u64 {
-        // Keys that come again within a batch, come back just when their time is out, or stay away.
+        // Keys that repeat within a batch, return just when they time out, or stay away.
         let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
         let rows = rows.chain((batch % 2 == 0).then_some((20, batch as i64)));
         let rows = [batch_of(rows).unwrap()];
@@ -75,15 +75,15 @@ fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
         state.install(time, &rows).unwrap();
         let here = read(&state);
         let mut there = moved(&state);
-        assert!(there.read().is_err(), "it does not have what closures made");
-        // The batch runs again, there.
+        assert!(there.read().is_err(), "it lacks the outputs of closures");
+        // The batch runs again on the copy.
         there.install(time, &rows).unwrap();
         assert_eq!(read(&there), here, "batch {batch}");
-        // And where the state is that of the batch before.
+        // And on a copy from before the batch.
         let mut there = before;
         there.install(time, &rows).unwrap();
         assert_eq!(read(&there), here, "batch {batch}");
-        // Again here, it changes nothing.
+        // Run again here, it changes nothing.
         state.install(time, &rows).unwrap();
         assert_eq!(read(&state), here, "batch {batch}");
         made += state
@@ -98,10 +98,10 @@ fn a_batch_gives_the_same_where_it_was_taken_in_elsewhere() {
     assert!(made > 30, "{made}");
 }
 
-/// What a checkpoint has of a state gives it again, and from there it goes on as it would have, also when it is
-/// moved to another worker at once.
+/// A restored checkpoint equals the state, and behaves the same afterwards, also when it moves to another worker
+/// at once.
 #[test]
-fn a_captured_state_goes_on() {
+fn a_restored_state_behaves_like_the_original() {
     let mut state = empty();
     let mut captured: Vec<Vec<u8>> = Vec::new();
     let mut since = None;
@@ -126,7 +126,7 @@ fn a_captured_state_goes_on() {
         };
         captured.push(in_one(|to| captured_now.write(to)).unwrap());
         state.covered(time);
-        // Once, as if the last checkpoint were not known.
+        // Once, as if the last checkpoint were unknown.
         since = Some(time).filter(|_| batch != 25);
         let mut restored = empty();
         for bytes in &captured {

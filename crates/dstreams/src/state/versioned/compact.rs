@@ -1,11 +1,11 @@
-//! Compaction: gives the room of rows back that nobody can read any more, a slice at a time.
+//! Compaction: reclaims rows that no readable version needs, a slice at a time.
 //!
-//! Nothing but segments below the low watermark is touched, and only neighbours by age are joined, so
-//! that rows stay in their order. A segment is looked at when it comes below the watermark, and when
-//! half of its rows are gone; never because time passed. Small neighbours of about the same size are
-//! joined, eight of them or half a segment's worth, so that a row is copied once for each power of
-//! eight up to the size of a segment; a segment half of which is gone is copied without it, which
-//! costs one copied row for each row that died. Rows of versions that can be read are copied along.
+//! It touches only segments below the low watermark, and joins only neighbours by age, so that rows keep their
+//! order. A segment is considered when it comes below the watermark, and when half of its rows are dead; never
+//! because time passes. Small neighbours of about the same size are joined, eight of them or half a segment's
+//! worth: a row is copied once for each power of eight up to the size of a segment. A segment of which half is
+//! dead is copied without those rows, which costs one copied row for each dead one. Rows of readable versions are
+//! copied too.
 
 use dstreams_control::BatchTime;
 
@@ -15,23 +15,21 @@ use super::rows::{RowChunk, owned};
 use super::segment::{NONE, SLOTS, Segment, number, place};
 use crate::error::Result;
 
-/// Neighbours of a size that are joined.
-const FAN: usize = 8;
-/// Segments that are joined at once, at most.
-const MOST: usize = 4 * FAN;
+/// The number of neighbours of one size that are joined.
+const JOIN_FAN: usize = 8;
+/// The most segments that are joined at once.
+const MAX_JOINED: usize = 4 * JOIN_FAN;
 
 impl KeyedPartition {
-    /// Lets go of versions before `low` (the newest, if that is less), and then gives room back:
-    /// about `budget` rows are looked at, and what the last step takes more (at most 32,768 rows looked
-    /// at and 16,384 copied). Whether there is more to do. Repeated calls come to an end; nothing that
-    /// can be read changes.
+    /// Releases versions before `low` (the newest, if that is lower), and then reclaims space: visits about
+    /// `budget` rows, plus the excess of the last step (at most 32,768 rows visited and 16,384 copied). Returns
+    /// whether there is more to do. Repeated calls terminate; no readable version changes.
     ///
     /// The watermark moves at once, whatever the budget, and never back.
     ///
     /// # Errors
     ///
-    /// Those of Arrow (texts of one segment that do not fit their offsets): then the segments stay as
-    /// they are.
+    /// Those of Arrow (strings of one segment that exceed their offsets); the segments are unchanged then.
     pub fn compact(&mut self, low: BatchTime, budget: usize) -> Result<bool> {
         let Some(version) = self.version else {
             return Ok(false);
@@ -58,8 +56,8 @@ impl KeyedPartition {
         (Some(batch) <= self.low).then_some(slot)
     }
 
-    /// No version before this segment's can be read: the rows it took the place of are gone, and so
-    /// is it, if its rows say only that.
+    /// Settles a segment: no version before it is readable. The rows that it replaced are dead, and so is the
+    /// segment itself if it only has deletions.
     fn settle(&mut self, slot: u32) -> usize {
         let Some(segment) = self.segment_mut(slot) else {
             return 0;
@@ -94,8 +92,8 @@ impl KeyedPartition {
         }
     }
 
-    /// Puts the row `to` in place of `from`, with the same key, where rows are found: in the index,
-    /// or as what a newer row took the place of. Without `to`, nothing is found there any more.
+    /// Replaces the row `from` by `to`, with the same key, where it is referenced: in the index, or as the
+    /// predecessor of a newer row. Without `to`, removes the reference.
     fn repoint(&mut self, hash: u64, from: u32, to: Option<u32>) {
         if self.index.replace(hash, from, to) {
             return;
@@ -124,7 +122,7 @@ impl KeyedPartition {
         self.work.read(reads.rows.get(), reads.bytes.get());
     }
 
-    /// Joins a segment with its neighbours, or copies what is left of it, if that is worth it.
+    /// Joins a segment with its neighbours, or copies its live rows, if that is worth it.
     fn tidy(&mut self, slot: u32) -> Result<usize> {
         let Some(segment) = self.segment(slot).filter(|segment| segment.is_settled()) else {
             return Ok(1);
@@ -137,7 +135,7 @@ impl KeyedPartition {
         }
     }
 
-    /// The segment with neighbours that are to be joined, by age; alone where there are too few.
+    /// The segment with the neighbours to join, by age; alone if there are too few.
     fn neighbours(&self, slot: u32, segment: &Segment) -> Vec<u32> {
         let full = self.sizes.segment / 2;
         let mut rows = segment.kept_rows();
@@ -151,7 +149,7 @@ impl KeyedPartition {
                 return false;
             };
             let more = next.kept_rows();
-            let fits = more < full && tier_of(more) <= tier && run.len() < MOST;
+            let fits = more < full && tier_of(more) <= tier && run.len() < MAX_JOINED;
             let fits = fits && rows + more <= self.sizes.segment;
             if fits {
                 rows += more;
@@ -171,13 +169,13 @@ impl KeyedPartition {
                 break;
             }
         }
-        match run.len() >= FAN || rows >= full {
+        match run.len() >= JOIN_FAN || rows >= full {
             true => run,
             false => vec![slot],
         }
     }
 
-    /// Copies what is kept of some neighbours into one segment, in their place.
+    /// Copies the live rows of some neighbours into one segment, in their place.
     fn join(&mut self, run: &[u32]) -> Result<usize> {
         let segments: Vec<&Segment> = run.iter().filter_map(|slot| self.segment(*slot)).collect();
         let looked: usize = segments.iter().map(|segment| segment.rows()).sum();
@@ -220,7 +218,7 @@ impl KeyedPartition {
         let row_bytes = joined.key_bytes + joined.value_bytes;
         self.work.wrote(at.len(), at.len() * row_bytes);
         let hashes = joined.piece.keys.hashes();
-        // The first one's place among the ages is that of the joined one now.
+        // The joined segment takes the first one's place among the ages.
         let slot = self.place_segment(joined);
         for (from, hashes) in (0..).step_by(AT_ONCE).zip(hashes.chunks(AT_ONCE)) {
             self.index.fetch(hashes);
@@ -235,7 +233,7 @@ impl KeyedPartition {
     }
 }
 
-/// The power of [`FAN`] a number of rows has.
+/// The power of [`JOIN_FAN`] of a number of rows.
 fn tier_of(rows: usize) -> u32 {
-    rows.max(1).ilog(FAN)
+    rows.max(1).ilog(JOIN_FAN)
 }

@@ -1,11 +1,11 @@
-//! What was done, counted exactly, so that tests can hold costs without a clock.
+//! Exact counts of work done, so that tests can check costs without a clock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Rows and bytes of state that were read and written since the partition was made.
+/// Rows and bytes of state that were read and written since the partition was created.
 ///
-/// A row counts as read when its key is compared, hashed, or its values are copied out (each time),
-/// and as written when it is put into a segment. Bytes are those of the columns that were looked at.
+/// A row counts as read when its key is compared, hashed, or its values are copied out (each time), and as written
+/// when it is put into a segment. Bytes are those of the columns visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
     /// Rows read.
@@ -16,7 +16,7 @@ pub struct Work {
     pub rows_written: u64,
     /// Bytes of their columns.
     pub bytes_written: u64,
-    /// Rows whose key was hashed again because the index grew (read, too).
+    /// Rows whose key was hashed again because the index grew (also counted as read).
     pub rehashed: u64,
 }
 

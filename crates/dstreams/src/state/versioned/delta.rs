@@ -1,4 +1,4 @@
-//! What one batch changed in a partition of a state.
+//! [`Delta`]: the changes of one batch to a partition of a state.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 
 /// The rows of the keys that one batch changed and the keys that it deleted, each key once.
 ///
-/// Checked when it is made, and never changed after: so installing it can fail for its place among
-/// batches only. Texts are copied out of the buffers they came in. Cheap to clone.
+/// Validated when created, and immutable: so installing it can only fail because of its place among batches.
+/// Strings are copied out of shared buffers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Delta {
     pub(super) shape: Arc<Shape>,
@@ -25,21 +25,21 @@ pub struct Delta {
     pub(super) whole: bool,
     pub(super) changed: Vec<RowChunk>,
     pub(super) deleted: Vec<RowChunk>,
-    /// Of the keys of changed pieces, then of deleted ones.
+    /// The hashes of the keys of changed pieces, then of deleted ones.
     pub(super) hashes: Vec<Vec<u64>>,
 }
 
 impl Delta {
-    /// What `batch` changed: `rows` have the state's columns; `last` is the batch of each key's last
-    /// event, this one where it is not given; `deleted` has the key columns of keys to delete (or is
-    /// empty). A key that is deleted need not be there.
+    /// The changes of `batch`: `rows` have the state's columns; `last` is the batch of each key's last event, by
+    /// default this one; `deleted` has the key columns of keys to delete (or is empty). A deleted key need not
+    /// exist.
     ///
-    /// Costs two hash lookups a key in a table of this delta's size.
+    /// Costs two hash lookups per key in a table of this delta's size.
     ///
     /// # Errors
     ///
-    /// [`Error::Duplicate`] where a key is there twice, [`Error::Schema`] where columns are not those
-    /// of the state, or a last event has no batch or a later one.
+    /// [`Error::Duplicate`] if a key occurs twice, [`Error::Schema`] if columns do not match the state, or a last
+    /// event has no batch or a later one.
     pub fn new(
         shape: &Arc<Shape>,
         batch: BatchTime,
@@ -63,7 +63,7 @@ impl Delta {
         Delta::of_pieces(shape, batch, changed, keys)
     }
 
-    /// What `batch` changed, where each key is known to be there once and its hash is known.
+    /// The changes of `batch`, whose keys are known to be distinct, with their hashes.
     pub(super) fn of_distinct(
         shape: &Arc<Shape>,
         batch: BatchTime,
@@ -104,29 +104,29 @@ impl Delta {
         Ok(delta)
     }
 
-    /// The same, for a state at version `on` only: elsewhere, installing it is an error. Without it
-    /// (and for the first delta of all) the version is not looked at.
+    /// The same, only for a state at version `on`: elsewhere, installing it is an error. Otherwise (and for the
+    /// first delta) the version is not checked.
     pub fn on(mut self, on: BatchTime) -> Self {
         self.on = Some(on);
         self
     }
 
-    /// The batch whose changes these are, and the version they lead to.
+    /// The batch that made these changes, and the version after them.
     pub fn batch(&self) -> BatchTime {
         self.batch
     }
 
-    /// The version they were built on, if they say so.
+    /// The version on which they build, if given.
     pub fn built_on(&self) -> Option<BatchTime> {
         self.on
     }
 
-    /// Whether this is a whole state, to begin with.
+    /// Whether this is a full state, to start with.
     pub fn is_whole(&self) -> bool {
         self.whole
     }
 
-    /// Number of rows, and of deleted keys.
+    /// The number of rows, and of deleted keys.
     pub fn len(&self) -> (usize, usize) {
         let rows = |pieces: &[RowChunk]| pieces.iter().map(RowChunk::rows).sum();
         (rows(&self.changed), rows(&self.deleted))
@@ -148,7 +148,7 @@ impl Delta {
         self.changed.iter().map(RowChunk::last).collect()
     }
 
-    /// The keys that are deleted.
+    /// The deleted keys.
     pub fn deleted(&self) -> Result<Vec<RecordBatch>> {
         let pieces = self.deleted.iter().map(|piece| {
             let columns = self.shape.key_columns(&piece.keys)?;
@@ -195,7 +195,7 @@ impl Delta {
     }
 }
 
-/// Batches of last events as they came; none may be missing or later than the delta's batch.
+/// The batches of last events; none may be missing or later than the delta's batch.
 pub(super) fn last_of(batch: BatchTime, last: &UInt64Array, rows: usize) -> Result<Last> {
     let wrong = |found: String| Error::Schema {
         what: "last events of a state's keys".into(),

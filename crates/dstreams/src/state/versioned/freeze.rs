@@ -1,6 +1,7 @@
-//! What is written of a state while it goes on: all of it, or what several batches changed.
+//! Consistent copies of a state for a checkpoint while batches continue: the full state, or the merged changes of
+//! several batches.
 //!
-//! Taking it costs as much as there are segments, or deltas; writing it can be left to another thread.
+//! Creating one costs as much as there are segments, or deltas; another thread may write it.
 
 use std::sync::Arc;
 
@@ -16,19 +17,19 @@ use super::transfer::{DELTA, Rows};
 use crate::encoding::ByteOutput;
 use crate::error::Result;
 
-/// The whole of a partition as of its newest version. Later installs do not change it.
+/// The full partition as of its newest version. Later installs do not change it.
 #[derive(Debug)]
 pub struct Frozen {
     shape: Arc<Shape>,
     version: BatchTime,
-    /// Rows, of which the newest of their keys are shown; by age.
+    /// Rows by age, with masks of those that are the newest of their keys.
     pieces: Vec<Shown>,
 }
 
 impl KeyedPartition {
-    /// The partition as of its newest version; none where nothing was installed.
+    /// The partition as of its newest version; none if nothing was installed.
     ///
-    /// Costs a bit for each row, and shares the rows.
+    /// Costs one bit per row, and shares the rows.
     pub fn freeze(&self) -> Option<Frozen> {
         let segments = self.ages.values().filter_map(|slot| self.segment(*slot));
         let rows = segments.filter(|segment| !segment.deleted);
@@ -46,7 +47,7 @@ impl KeyedPartition {
 }
 
 impl Frozen {
-    /// Writes the whole, as [`Delta::read`] reads it.
+    /// Writes it in the format of [`Delta::read`].
     pub fn write(self, to: &mut ByteOutput<'_>) -> Result<()> {
         let rows = Rows {
             shape: self.shape,
@@ -58,12 +59,12 @@ impl Frozen {
     }
 }
 
-/// What several deltas, in their order, changed together: of each key what it is in the end.
+/// The changes of several consecutive deltas merged: the final state of each key.
 ///
-/// Installed on version `on`, it gives the same rows in the same order. There is one delta at least.
+/// Installed on version `on`, it gives the same rows in the same order. There must be at least one delta.
 pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Rows> {
     let Some(last) = deltas.last() else {
-        return Err(DELTA.wrong("there are none"));
+        return Err(DELTA.wrong("there are no deltas"));
     };
     let newest = newest(deltas);
     let (mut changed, mut deleted) = (Vec::new(), Vec::new());
@@ -87,7 +88,7 @@ pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Rows> {
     })
 }
 
-/// Of each piece of each delta: which keys come in no later delta.
+/// For each piece of each delta, a mask of the keys that are in no later delta.
 fn newest(deltas: &[Delta]) -> Vec<Vec<Vec<bool>>> {
     let rows = deltas
         .iter()

@@ -1,14 +1,13 @@
-//! Finds the newest row of a key: a hash table of row numbers that grows a little at a time.
+//! Finds the newest row of a key: a hash table of row numbers that grows incrementally.
 //!
-//! Linear hashing over small tables: whenever there are more rows than [`Index`]'s tables are to have,
-//! one of them is split in two. So growing never walks more than the rows of one table (some
-//! thousand), whatever the number of keys. It costs about two hashes for each new key, spread evenly.
-//! A table takes 5 bytes a bucket and is filled to between 40 and 87 %. Tables are never joined:
-//! after keys have gone the room stays for those to come.
+//! Linear hashing over small tables: when [`Index`] has more rows than its tables should hold, one of them is
+//! split in two. So growing never walks more than the rows of one table (some thousand), whatever the number of
+//! keys. It costs about two hashes for each new key, evenly spread. A table takes 5 bytes per bucket and is 40 to
+//! 87 % full. Tables are never joined: space of deleted keys stays for later ones.
 
 use hashbrown::HashTable;
 
-/// Where in a hash the table's number is: hashbrown uses the lowest bits and the highest seven.
+/// The position of the table's number in a hash: hashbrown uses the lowest bits and the highest seven.
 const TABLE_SHIFT: u32 = 28;
 
 pub(super) struct Index {
@@ -16,7 +15,7 @@ pub(super) struct Index {
     /// `tables.len()` is in `1 << level .. 2 << level`.
     level: u32,
     rows: usize,
-    /// Rows of a table on average, at most.
+    /// The most rows per table on average.
     table_rows: usize,
 }
 
@@ -40,29 +39,29 @@ impl Index {
         }
     }
 
-    /// The row with that hash that `is` wanted.
+    /// The row with this hash for which `is` holds.
     #[inline]
     pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let table = &self.tables[self.table(hash)];
         table.find(hash, |row| is(*row)).copied()
     }
 
-    /// A row whose hash may be that: nearly always the one that is wanted, if it is there at all.
+    /// A row that may have this hash: nearly always the wanted one, if it exists.
     ///
-    /// Looks at no key, so that a loop over many hashes waits for the memory of several at once.
+    /// Reads no keys, so that a loop over many hashes waits for several memory accesses at once.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<u32> {
         self.find(hash, |_| true)
     }
 
-    /// Brings what will be looked at for these hashes into the processor's caches, for many at once.
+    /// Prefetches the memory for the lookups of many hashes.
     #[inline]
     pub fn fetch(&self, hashes: &[u64]) {
         let rows = hashes.iter().filter_map(|hash| self.guess(*hash));
         std::hint::black_box(rows.fold(0, |all, row| all ^ row));
     }
 
-    /// Adds the row of a new key. `hash_of` gives the hash of any row in the index.
+    /// Adds the row of a new key. `hash_of` returns the hash of any row in the index.
     pub fn insert(&mut self, hash: u64, row: u32, hash_of: impl Fn(u32) -> u64) {
         let table = self.table(hash);
         self.tables[table].insert_unique(hash, row, |row| hash_of(*row));
@@ -72,7 +71,7 @@ impl Index {
         }
     }
 
-    /// Puts `to` in place of `from`, or only takes `from` out; whether it was there.
+    /// Replaces `from` by `to`, or only removes `from`; returns whether it was there.
     pub fn replace(&mut self, hash: u64, from: u32, to: Option<u32>) -> bool {
         let table = self.table(hash);
         let Ok(mut entry) = self.tables[table].find_entry(hash, |row| *row == from) else {
@@ -103,13 +102,13 @@ impl Index {
         }
     }
 
-    /// Number of rows.
+    /// The number of rows.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Number of tables, and of rows in the fullest of them.
+    /// The number of tables, and of rows in the fullest of them.
     #[cfg(test)]
     pub fn tables(&self) -> (usize, usize) {
         let fullest = self.tables.iter().map(HashTable::len).max();

@@ -1,9 +1,9 @@
-//! The keys of rows as one array, whatever their columns, hashed and compared without looking at types.
+//! The keys of rows as one array, whatever their columns, hashed and compared independently of their types.
 //!
-//! One column of a fixed width (up to 8 bytes) or of views stays as it is; anything else becomes the
-//! bytes of `arrow-row`. Equal means what it means when DataFusion groups: null is one key, zero has
-//! no sign, and not-a-numbers differ where their bits do. The hash is for indexes in memory only: it
-//! is fixed, is no part of any format, and differs from the one that routes.
+//! A single column of fixed width (up to 8 bytes) or of views is used unchanged; anything else becomes the bytes
+//! of `arrow-row`. Equality is that of DataFusion's grouping: null is one key, signed zeros are equal, and NaNs
+//! compare bitwise. The hash is for indexes in memory only: it is fixed, is in no format, and differs from the one
+//! for routing.
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, ByteView};
 use datafusion::arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
@@ -12,9 +12,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::{Error, Result};
 
-/// Not the seed of routing: a partition has the keys whose routing hashes begin alike.
+/// Differs from the seed for routing: all keys of a partition have routing hashes with the same prefix.
 const SEED: u64 = 0x6b65_7965_6420_7374;
-/// Bytes that a view holds itself.
+/// The most bytes that are inline in a view.
 const INLINE: u32 = 12;
 
 /// Keys by row. Cheap to clone: the values are shared.
@@ -25,7 +25,7 @@ pub(super) struct KeyColumns {
     bits: Bits,
 }
 
-/// The array as what is compared.
+/// The array in comparable form.
 #[derive(Debug, Clone)]
 enum Bits {
     One(ScalarBuffer<u8>),
@@ -64,13 +64,13 @@ impl Bits {
 }
 
 impl KeyColumns {
-    /// Whether a column of this type is an array of keys as it is.
+    /// Whether a column of this type serves as an array of keys unchanged.
     pub fn takes(kind: &DataType) -> bool {
         let narrow = kind.primitive_width().is_some_and(|width| width <= 8);
         narrow || matches!(kind, DataType::Utf8View | DataType::BinaryView)
     }
 
-    /// Keys of a column that [`KeyColumns::takes`], or of the bytes of rows.
+    /// The keys of a column that [`KeyColumns::takes`], or of encoded rows.
     pub fn new(array: ArrayRef) -> Result<KeyColumns> {
         let bits = Bits::of(&array).ok_or_else(|| Error::Schema {
             what: "keys of a state".into(),
@@ -100,7 +100,7 @@ impl KeyColumns {
         self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
 
-    /// The hash of a row's key. Not proof against keys that are chosen to collide.
+    /// The hash of a row's key. Not secure against chosen collisions.
     #[inline]
     pub fn hash(&self, row: usize) -> u64 {
         if self.is_null(row) {
@@ -127,7 +127,7 @@ impl KeyColumns {
         (0..self.len()).map(|row| self.hash(row)).collect()
     }
 
-    /// Whether a row here and a row there have the same key. Keys of other columns are never equal.
+    /// Whether a row here and a row of `other` have the same key. Keys of different columns are never equal.
     #[inline]
     pub fn equal(&self, row: usize, other: &KeyColumns, their: usize) -> bool {
         if self.nulls.is_some() || other.nulls.is_some() {
@@ -145,7 +145,7 @@ impl KeyColumns {
                 let (ours, theirs) = (ours[row], theirs[their]);
                 match ours as u32 {
                     0..=INLINE => ours == theirs,
-                    // Length and first four bytes, before the rest is looked at.
+                    // Length and first four bytes, before the rest is compared.
                     _ if ours as u64 != theirs as u64 => false,
                     _ => far(ours, data) == far(theirs, their_data),
                 }
@@ -156,7 +156,7 @@ impl KeyColumns {
     }
 }
 
-/// The bytes of a view that does not hold them itself.
+/// The bytes of a view that are not inline.
 #[inline]
 fn far(view: u128, data: &[Buffer]) -> &[u8] {
     let view = ByteView::from(view);
@@ -164,7 +164,7 @@ fn far(view: u128, data: &[Buffer]) -> &[u8] {
     &data[view.buffer_index as usize].to_byte_slice()[from..from + view.length as usize]
 }
 
-/// Every bit of the number moves about half of the bits of the result; no two numbers give the same.
+/// Every bit of the number affects about half of the bits of the result; no two numbers give the same.
 #[inline]
 fn mix(mut number: u64) -> u64 {
     number = (number ^ SEED ^ (number >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

@@ -14,25 +14,24 @@ use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
 impl KeyedPartition {
-    /// The rows of keys at the newest version, a key for each row of the key columns `keys`; a key
-    /// may be asked for more than once.
+    /// The rows of keys at the newest version, one for each row of the key columns `keys`; keys may repeat.
     ///
-    /// Hashes each key once and looks it up once. Takes 28 bytes of memory a key and 4 a segment; no
-    /// memory for each key apart.
+    /// Hashes each key once and looks it up once. Takes 28 bytes of memory per key and 4 per segment, without an
+    /// allocation per key.
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`] where the columns are not those of the state's key.
+    /// [`Error::Schema`] if the columns are not those of the state's key.
     pub fn latest(&self, keys: &[ArrayRef]) -> Result<LookedUpRows<'_>> {
         self.look_up(keys, self.version.unwrap_or(BatchTime::MAX))
     }
 
-    /// The rows of keys at a version. Costs as [`KeyedPartition::latest`], and a step for each batch
-    /// after that version that changed the key.
+    /// The rows of keys at a version. Costs as much as [`KeyedPartition::latest`], and a step for each later batch
+    /// that changed the key.
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] where the version is let go or not there yet.
+    /// [`Error::Version`] if the version is released or not there yet.
     pub fn latest_at(&self, keys: &[ArrayRef], version: BatchTime) -> Result<LookedUpRows<'_>> {
         self.check_version(version)?;
         self.look_up(keys, version)
@@ -54,7 +53,7 @@ impl KeyedPartition {
                 rows: newest,
             },
         };
-        // The source of each segment, one more: the first is that of keys that are not there.
+        // The source of each segment, plus one: source 0 is for missing keys.
         let mut source_of = vec![0; self.segments.len()];
         for newest in &found.newest.rows {
             let Some((slot, at)) = self.visible(*newest, version) else {
@@ -103,9 +102,9 @@ impl KeyedPartition {
 /// It borrows the partition: nothing is installed while it lives.
 pub struct LookedUpRows<'a> {
     partition: &'a KeyedPartition,
-    /// The source and the place there of each key's row; source 0 where it is not there.
+    /// The source of each key's row and the place in it; source 0 if the key is missing.
     at: Vec<(usize, usize)>,
-    /// Slots.
+    /// The slots of the segments.
     sources: Vec<u32>,
     there: usize,
     hashes: Vec<u64>,
@@ -123,20 +122,20 @@ pub struct NewestRows {
 debug_as!(NewestRows);
 
 impl NewestRows {
-    /// The rows, if the partition is as it was.
+    /// The rows, if the partition is unchanged.
     pub(super) fn rows(&self, edits: u64) -> Option<&[u32]> {
         (self.edits == edits).then_some(&self.rows)
     }
 }
 
 impl LookedUpRows<'_> {
-    /// What a batch makes of all these keys: `rows` have the state's columns and these keys in this order, each once,
-    /// which is not looked at. So nothing is hashed again, nor looked up where it is installed with what is returned
+    /// A delta of exactly these keys: `rows` have the state's columns and these keys in this order, each once,
+    /// which is not checked. No key is hashed again; with the second result, installing looks up none either
     /// ([`KeyedPartition::install_found`]).
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`] where the columns are not those of the state.
+    /// [`Error::Schema`] if the columns do not match the state.
     pub fn delta(self, batch: BatchTime, rows: &RecordBatch) -> Result<(Delta, NewestRows)> {
         if rows.num_rows() != self.len() {
             return Err(Error::Schema {
@@ -149,39 +148,39 @@ impl LookedUpRows<'_> {
         Ok((delta, self.newest))
     }
 
-    /// Number of keys that were asked for.
+    /// The number of requested keys.
     pub fn len(&self) -> usize {
         self.at.len()
     }
 
-    /// Whether no key was asked for.
+    /// Whether no key was requested.
     pub fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
 
-    /// How many of them are there.
+    /// The number of existing keys among them.
     pub fn there(&self) -> usize {
         self.there
     }
 
-    /// Whether a key is there.
+    /// Whether a key exists.
     #[inline]
     pub fn is_there(&self, key: usize) -> bool {
         self.at[key].0 > 0
     }
 
-    /// Whether each key is there.
+    /// Whether each key exists.
     pub fn mask(&self) -> BooleanArray {
         self.at.iter().map(|at| Some(at.0 > 0)).collect()
     }
 
-    /// A value column: a row for each key, null where the key is not there. One `interleave`.
+    /// A value column: a row for each key, null for missing keys. One `interleave`.
     ///
-    /// Texts may point into the state's buffers.
+    /// Strings may point into the state's buffers.
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`] where there is no such column, and those of Arrow.
+    /// [`Error::Schema`] if there is no such column, and those of Arrow.
     pub fn value(&self, column: usize) -> Result<ArrayRef> {
         let shape = &self.partition.shape;
         if column >= shape.values_len() {
@@ -203,7 +202,7 @@ impl LookedUpRows<'_> {
         columns.map(|column| self.value(column)).collect()
     }
 
-    /// The batch of each key's last event; null where the key is not there.
+    /// The batch of each key's last event; null for missing keys.
     pub fn last(&self) -> UInt64Array {
         let segments = self.segments();
         let last = self.at.iter().map(|(source, row)| {

@@ -1,21 +1,20 @@
-//! The state of keyed operators: rows with lifetimes in immutable segments.
+//! The state of keyed operators: versioned rows in immutable segments.
 //!
-//! A [`KeyedPartition`] is one partition of one operator's state. A batch reads it
-//! ([`KeyedPartition::latest`], [`KeyedPartition::expired`]), makes a [`Delta`] of what it changes,
-//! and [`KeyedPartition::install`] takes that in. A row is visible at the versions from the batch
-//! that wrote it to before the batch that replaced it; the first is its segment's, and the second is
-//! known from the row that took its place. [`KeyedPartition::compact`] lets old versions go.
+//! A [`KeyedPartition`] is one partition of one operator's state. A batch reads it ([`KeyedPartition::latest`],
+//! [`KeyedPartition::expired`]), puts its changes into a [`Delta`], and [`KeyedPartition::install`] applies that.
+//! A row is visible from the version that wrote it until the one that replaced it: the first is its segment's, and
+//! the second is that of its successor. [`KeyedPartition::compact`] releases old versions.
 //!
 //! | file | what |
 //! |---|---|
 //! | `shape`, `keys` | the columns; keys as one array, hashed and compared |
-//! | `rows`, `delta` | rows in columns; what a batch changed |
-//! | `segment`, `index` | rows that never change, and where a key's newest row is |
-//! | `partition`, `lookup`, `read`, `compact` | what can be done with them |
+//! | `rows`, `delta` | rows in columns; the changes of a batch |
+//! | `segment`, `index` | immutable rows, and the place of a key's newest row |
+//! | `partition`, `lookup`, `read`, `compact` | the operations |
 //! | `spill` | rows in files instead of memory |
 //! | `freeze` | a consistent copy for a checkpoint, taken while batches continue |
 //! | `cost` | counters of the work done, for tests |
-//! | `transfer` | bytes |
+//! | `transfer` | encoding |
 
 mod compact;
 mod cost;

@@ -17,15 +17,15 @@ use super::shape::Shape;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
-/// Keys whose rows are looked up, and then changed, at once: what that touches stays in the nearer caches.
+/// Keys per lookup-then-update pass, sized to stay in L1/L2.
 pub(super) const AT_ONCE: usize = 512;
 
-/// Sizes that tests make small.
+/// Sizes that tests reduce.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
-    /// Most rows of a segment.
+    /// The most rows of a segment.
     pub segment: usize,
-    /// Rows of a table of the index on average, at most: twice as many fit 8,192 buckets.
+    /// The most rows per table of the index on average: twice as many fit 8,192 buckets.
     pub table: usize,
 }
 
@@ -38,22 +38,22 @@ impl Default for Sizes {
     }
 }
 
-/// One partition of one operator's state: for each key its values, at each version that is held.
+/// One partition of one operator's state: the values of each key at each retained version.
 ///
-/// A version is the batch time of the delta that led to it. Versions from the low watermark
-/// ([`KeyedPartition::compact`] moves it) to the newest can be read; installing newer ones does not
-/// change what older ones give. Nothing here depends on time, threads or files.
+/// A version is the batch time of the delta that created it. Versions from the low watermark
+/// ([`KeyedPartition::compact`] moves it) to the newest are readable; installing newer ones does not change older
+/// ones. Nothing here depends on time, threads or files.
 ///
 /// # Costs
 ///
-/// Installing, looking keys up, expiring and compacting cost as much as there are keys changed,
-/// looked up, expired: not as many as are held. Per call something is done for each segment (4 bytes
-/// in [`KeyedPartition::latest`]), and a segment has 8,192 keys or more where the state is large.
+/// Installing, looking up, expiring and compacting cost as much as the number of keys changed, looked up or
+/// expired, not as the size of the state. Each call also has a small cost per segment (4 bytes in
+/// [`KeyedPartition::latest`]); a segment has 8,192 keys or more if the state is large.
 ///
-/// For an 8-byte key with an 8-byte value at most 61 bytes are held, and 34 to 40 where keys change at
-/// random: rows of 24.25 bytes (key, value, last event, two bits; less where the last events of a
-/// segment are the same), at most as many dead as live once compaction has caught up with the low
-/// watermark, and 6 to 12.5 bytes of index. Rows of batches above the low watermark have 4 bytes more.
+/// An 8-byte key with an 8-byte value takes at most 61 bytes, and 34 to 40 if keys change at random: rows of 24.25
+/// bytes (key, value, last event, two bits; less if the last events of a segment are equal), at most as many dead
+/// as live ones once compaction has caught up with the low watermark, and 6 to 12.5 bytes of index. Rows of
+/// batches above the low watermark take 4 bytes more.
 pub struct KeyedPartition {
     pub(super) shape: Arc<Shape>,
     pub(super) sizes: Sizes,
@@ -61,18 +61,18 @@ pub struct KeyedPartition {
     pub(super) low: Option<BatchTime>,
     pub(super) segments: Vec<Option<Segment>>,
     pub(super) free: Vec<u32>,
-    /// Slots of segments by age.
+    /// The slots of segments by age.
     pub(super) ages: BTreeMap<u64, u32>,
     next_age: u64,
     pub(super) index: Index,
     /// Segments by the earliest last event among their newest rows.
     pub(super) due: BTreeSet<(BatchTime, u32)>,
-    /// Segments that are not settled, by batch.
+    /// Unsettled segments, by batch.
     pub(super) unsettled: VecDeque<u32>,
-    /// Slots that compaction is to look at.
+    /// Slots for compaction to consider.
     pub(super) touched: VecDeque<u32>,
     pub(super) live: usize,
-    /// Counts what moved rows.
+    /// Counts operations that moved rows.
     pub(super) edits: u64,
     pub(super) work: Counters,
 }
@@ -110,17 +110,17 @@ impl KeyedPartition {
         &self.shape
     }
 
-    /// The newest version; none where nothing was installed.
+    /// The newest version; none if nothing was installed.
     pub fn version(&self) -> Option<BatchTime> {
         self.version
     }
 
-    /// The oldest version that can be read; none where all since the beginning can.
+    /// The oldest readable version; none if all since the beginning are.
     pub fn low(&self) -> Option<BatchTime> {
         self.low
     }
 
-    /// Number of keys at the newest version.
+    /// The number of keys at the newest version.
     pub fn len(&self) -> usize {
         self.live
     }
@@ -130,41 +130,41 @@ impl KeyedPartition {
         self.live == 0
     }
 
-    /// What was read and written so far.
+    /// The total work so far.
     pub fn work(&self) -> Work {
         self.work.total()
     }
 
-    /// Bytes of memory: columns that are not in files, caches and index. Looks at each segment, not at rows.
+    /// Bytes of memory: columns that are not in files, caches and index. Visits each segment, but no rows.
     ///
-    /// A column whose buffers others share (a delta that is kept) counts in full.
+    /// A column with shared buffers (of a retained delta) counts in full.
     pub fn memory(&self) -> usize {
         let segments = self.segments.iter().flatten().map(Segment::memory);
         let heads = self.segments.capacity() * size_of::<Option<Segment>>();
-        // Of Arrow's own structures, for each column.
+        // Arrow's own structures, for each column.
         let columns = 256 * self.ages.len() * (1 + self.shape.values_len());
         let slots = 4 * (self.free.capacity() + self.unsettled.capacity());
         let queues = slots + 4 * self.touched.capacity() + 64 * self.ages.len();
         segments.sum::<usize>() + heads + columns + queues + self.index.memory()
     }
 
-    /// Takes in what a batch changed: the only mutation that can be seen. Whether it did: a batch
-    /// that is not after the newest version was installed before, and changes nothing.
+    /// Applies the changes of a batch: the only visible mutation. Returns whether it did: a batch that is not
+    /// after the newest version is already installed, and changes nothing.
     ///
-    /// Costs one lookup a key. A new key costs two hashes more when the index grows, at most one
-    /// table of some thousand keys at once.
+    /// Costs one lookup per key. A new key costs two more hashes when the index grows, for at most one table of
+    /// some thousand keys at once.
     ///
     /// # Errors
     ///
-    /// [`Error::Gap`] where the delta was built on another version than the newest, or is whole and
-    /// something was installed; [`Error::Schema`] where its columns are not those of the state, or
-    /// there are too many segments (260,000, each of a batch above the low watermark). Then nothing
-    /// is changed.
+    /// [`Error::Gap`] if the delta builds on another version than the newest, or is full and something was
+    /// installed; [`Error::Schema`] if its columns do not match the state, or there are too many segments
+    /// (260,000, each of a batch above the low watermark). Nothing changes then.
     pub fn install(&mut self, delta: &Delta) -> Result<bool> {
         self.install_at(delta, None)
     }
 
-    /// The same, without looking the keys up again where nothing has changed since ([`Found::delta`](super::Found::delta)).
+    /// The same, without looking up the keys again if nothing has changed since
+    /// ([`LookedUpRows::delta`](super::LookedUpRows::delta)).
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ impl KeyedPartition {
         if entries.len() > free {
             return Err(Error::Schema {
                 what: format!("segments of a state for batch {}", delta.batch),
-                expected: format!("{free} more at most; let go of old versions"),
+                expected: format!("{free} more at most; release old versions"),
                 found: entries.len().to_string(),
             });
         }
@@ -240,7 +240,7 @@ impl KeyedPartition {
         Ok(entries)
     }
 
-    /// `known` are the newest rows of the keys, where these were looked up.
+    /// Adds a piece as a segment. `known` are the newest rows of its keys, if they were looked up.
     fn enter(
         &mut self,
         delta: &Delta,
@@ -260,7 +260,7 @@ impl KeyedPartition {
         let slot = self.place_segment(segment);
         let mut before = Vec::with_capacity(hashes.len());
         let reads = Reads::default();
-        // Not more at once than what was looked at stays near.
+        // In passes whose memory stays in the caches.
         for hashes in hashes.chunks(AT_ONCE) {
             let from = before.len();
             match known {
@@ -285,7 +285,7 @@ impl KeyedPartition {
         self.work.rehashed(reads.rows.get(), reads.bytes.get());
         self.live += if deleted { 0 } else { hashes.len() };
         if delta.whole {
-            // There is no version before it.
+            // There is no earlier version.
             self.touched.push_back(slot);
             return;
         }
@@ -297,8 +297,8 @@ impl KeyedPartition {
 
     /// Appends the newest row of each key, from the one at `from` on, or [`NONE`].
     ///
-    /// In passes, each of which waits for the memory of several keys at once: where the state is
-    /// much larger than the processor's caches, this takes half the time.
+    /// Works in passes, each of which waits for several memory accesses at once: if the state is much larger than
+    /// the processor's caches, this halves the time.
     pub(super) fn newest(
         &self,
         keys: &KeyColumns,
@@ -319,7 +319,7 @@ impl KeyedPartition {
         self.work.read(reads.rows.get(), reads.bytes.get());
     }
 
-    /// Whether the row was one with values.
+    /// Marks a row as superseded; returns whether it had values.
     fn supersede(&mut self, old: u32) -> bool {
         let (slot, row) = place(old);
         let Some(segment) = self.segment_mut(slot as u32) else {
@@ -340,7 +340,7 @@ impl KeyedPartition {
         to.map(|to| self.due.insert((to, slot)));
     }
 
-    /// Gives a segment a slot. There is one: see [`KeyedPartition::install`].
+    /// Gives a segment a slot, which exists: see [`KeyedPartition::install`].
     pub(super) fn place_segment(&mut self, segment: Segment) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.segments.push(None);
@@ -383,7 +383,7 @@ impl Reads {
         self.bytes.set(self.bytes.get() + bytes);
     }
 
-    /// Whether row `old` has the key that is at `row` of `keys`.
+    /// Whether row `old` has the same key as `row` of `keys`.
     #[inline]
     pub fn equal(
         &self,

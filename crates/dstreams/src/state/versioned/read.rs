@@ -1,4 +1,4 @@
-//! Reading: all rows at a version, what a batch changed, and what expires.
+//! Reading: all rows at a version, the changes of a batch, and expiring keys.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::segment::{Segment, place};
 use crate::error::{Error, Result};
 
 impl KeyedPartition {
-    /// All rows at a version: keys and values, in the order in which they were last changed (by
-    /// batch, and within a batch by their place in its delta). The same versions give the same order,
-    /// whatever was compacted, exported or restored; into how many batches it is cut may differ.
+    /// All rows at a version: keys and values, in the order in which they were last changed (by batch, and within
+    /// a batch by their place in its delta). The same versions give the same order, regardless of compaction,
+    /// exports and restores; the split into batches may differ.
     ///
-    /// Looks at all rows.
+    /// Visits all rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] where the version is let go or not there yet.
+    /// [`Error::Version`] if the version is released or not there yet.
     pub fn read(&self, version: BatchTime) -> Result<Vec<RecordBatch>> {
         let pieces = self.pieces(version)?;
         let pieces = pieces.iter();
@@ -33,7 +33,7 @@ impl KeyedPartition {
             .collect()
     }
 
-    /// All rows at a version, as a delta to begin with.
+    /// All rows at a version, as a full delta.
     ///
     /// # Errors
     ///
@@ -53,12 +53,12 @@ impl KeyedPartition {
         })
     }
 
-    /// What a batch changed and deleted, in the order of its delta; nothing, where it installed
-    /// nothing. It does not say which version it was built on.
+    /// The changes and deletions of a batch, in the order of its delta; empty if it installed nothing. The version
+    /// on which they build is not recorded.
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] where the batch is not above the low watermark, or not installed yet.
+    /// [`Error::Version`] if the batch is not above the low watermark, or not installed yet.
     pub fn changes(&self, batch: BatchTime) -> Result<Delta> {
         self.check_version(batch)?;
         if self.low == Some(batch) {
@@ -90,7 +90,7 @@ impl KeyedPartition {
         })
     }
 
-    /// The unsettled segments from the first on that is not `before`.
+    /// The unsettled segments from the first that is not `before`.
     pub(super) fn after(
         &self,
         before: impl Fn(&Segment) -> bool,
@@ -105,7 +105,7 @@ impl KeyedPartition {
     /// The rows at a version, by age; rows are shared.
     pub(super) fn pieces(&self, version: BatchTime) -> Result<Vec<Shown>> {
         self.check_version(version)?;
-        // Rows that something newer than the version took the place of.
+        // Rows that were superseded only after the version.
         let mut still: HashMap<usize, Vec<usize>> = HashMap::new();
         for segment in self.after(|segment| segment.batch <= version) {
             for before in segment.before.iter().flatten() {
@@ -134,11 +134,10 @@ impl KeyedPartition {
         Ok(pieces)
     }
 
-    /// The keys of the newest version whose last event was at `until` or before: keys and values, in
-    /// the order of [`KeyedPartition::read`]. They stay until a delta deletes them.
+    /// The keys of the newest version whose last event was at `until` or before: keys and values, in the order of
+    /// [`KeyedPartition::read`]. They stay until a delta deletes them.
     ///
-    /// Looks at these, at rows among them that were superseded since, and at the segments they are
-    /// in; not at what does not expire. Sorts them.
+    /// Visits these, superseded rows among them, and their segments; nothing that does not expire. Sorts them.
     pub fn expired(&self, until: BatchTime) -> Result<Vec<RecordBatch>> {
         let mut rows = Vec::new();
         let mut bytes = 0;
@@ -156,7 +155,7 @@ impl KeyedPartition {
         chunks.map(|rows| self.gather(rows)).collect()
     }
 
-    /// Rows by age, slot and place.
+    /// The rows with these ages, slots and places.
     fn gather(&self, rows: &[(u64, u32, usize)]) -> Result<RecordBatch> {
         let mut segments: Vec<&Segment> = Vec::new();
         let mut at = Vec::with_capacity(rows.len());
@@ -170,7 +169,7 @@ impl KeyedPartition {
     }
 }
 
-/// Rows of segments: the number of the segment and the place there of each. Texts still point into
+/// Copies rows of segments, each given by the index of its segment and its place there. Strings still point into
 /// the segments' buffers.
 pub(super) fn copy_rows(segments: &[&Segment], at: &[(usize, usize)]) -> Result<RowChunk> {
     let columns = segments.first().map_or(0, |first| first.piece.values.len());

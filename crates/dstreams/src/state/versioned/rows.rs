@@ -1,4 +1,4 @@
-//! Rows of a state in columns: keys, values, and when each key last had an event.
+//! Rows of a state in columns: keys, values, and the last event of each key.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::error::Result;
 /// The batch of the last event of each row's key.
 #[derive(Debug, Clone)]
 pub(super) enum Last {
-    /// The same for all: most deltas, which then have no column for it.
+    /// The same for all rows: most deltas, which then need no column for it.
     Same(BatchTime),
     Each(ScalarBuffer<u64>),
 }
@@ -50,7 +50,7 @@ impl Last {
 #[derive(Debug, Clone)]
 pub(super) struct RowChunk {
     pub keys: KeyColumns,
-    /// None for keys that were deleted.
+    /// Empty for deleted keys.
     pub values: Vec<ArrayRef>,
     pub last: Last,
 }
@@ -80,7 +80,7 @@ impl RowChunk {
         self.keys.len()
     }
 
-    /// A copy of some rows in a row.
+    /// A copy of consecutive rows.
     pub fn slice(&self, from: usize, rows: usize) -> Result<Self> {
         let values = self.values.iter();
         let values = values.map(|column| owned(&column.slice(from, rows)));
@@ -94,7 +94,7 @@ impl RowChunk {
         })
     }
 
-    /// The rows that are `shown`, in their order; itself where all are. Texts still point into its buffers.
+    /// The rows in the mask `shown`, in order; a clone if all are. Strings still point into its buffers.
     pub fn shown(&self, shown: &BooleanArray) -> Result<Self> {
         if shown.true_count() == self.rows() {
             return Ok(self.clone());
@@ -118,7 +118,7 @@ impl RowChunk {
         })
     }
 
-    /// Keys and values, as a batch of the state's columns.
+    /// Keys and values, as a batch with the state's columns.
     pub fn batch(&self, shape: &Shape) -> Result<RecordBatch> {
         let mut columns = shape.key_columns(&self.keys)?;
         columns.extend(self.values.iter().cloned());
@@ -144,11 +144,11 @@ impl RowChunk {
     }
 }
 
-/// Rows of which some are shown. Cheap to make: the rows are shared, and copied where they are needed.
+/// Rows with a mask. Cheap to create: rows are shared, and copied when needed.
 #[derive(Debug)]
 pub(super) struct Shown {
     pub piece: RowChunk,
-    /// Which; none where all are.
+    /// The mask; none if all rows are shown.
     pub rows: Option<BooleanArray>,
 }
 
@@ -157,7 +157,7 @@ impl Shown {
         Shown { piece, rows: None }
     }
 
-    /// The rows that are shown, in their order.
+    /// The rows in the mask, in order.
     pub fn shown(&self) -> Result<RowChunk> {
         match &self.rows {
             Some(rows) => self.piece.shown(rows),
@@ -174,7 +174,7 @@ fn own_keys(keys: KeyColumns) -> Result<KeyColumns> {
     }
 }
 
-/// The column in buffers that hold little else: a slice, or a view, would keep all it was cut from.
+/// The column in buffers of its own: a slice, or a view, would retain the whole array it was cut from.
 pub(super) fn owned(column: &ArrayRef) -> Result<ArrayRef> {
     let column = compact_column(column)?;
     let needed = column.to_data().get_slice_memory_size()?;

@@ -1,9 +1,9 @@
-//! A segment: rows that never change, and what this process knows about them.
+//! A segment: immutable rows, and what this process knows about them.
 //!
-//! The rows are those that one batch changed, or deleted, or (after compaction) what is left of
-//! several. The rest is a cache that can be made again: which rows have a newer one of their key
-//! ([`Segment::superseded`]), which of these nobody can read any more ([`Segment::gone`]), which
-//! older row each took the place of ([`Segment::before`]), and in which order they expire.
+//! The rows are those that one batch changed or deleted, or (after compaction) the live rows of several segments.
+//! The rest is a cache that can be rebuilt: which rows have a newer one of their key ([`Segment::superseded`]),
+//! which of these no readable version needs ([`Segment::gone`]), the older row that each replaced
+//! ([`Segment::before`]), and the order in which they expire.
 
 use datafusion::arrow::array::BooleanArray;
 use datafusion::arrow::buffer::BooleanBuffer;
@@ -11,11 +11,11 @@ use dstreams_control::BatchTime;
 
 use super::rows::{Last, RowChunk};
 
-/// Bits of a row's number for its place in a segment; the others are the segment's slot.
+/// Bits of a row number for its place in a segment; the others are the segment's slot.
 const ROW_BITS: u32 = 14;
-/// Most rows of a segment.
+/// The most rows of a segment.
 pub(super) const SEGMENT_ROWS: usize = 1 << ROW_BITS;
-/// Most segments; the last slot is left out, as it has [`NONE`].
+/// The most segments; the last slot is unused, because of [`NONE`].
 pub(super) const SLOTS: usize = (1 << (32 - ROW_BITS)) - 1;
 /// No row.
 pub(super) const NONE: u32 = u32::MAX;
@@ -64,31 +64,30 @@ impl RowSet {
 
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// The rows are visible from this version on. For what compaction made: the newest of theirs,
-    /// which is not above the low watermark, so that every version that can be read is after it.
+    /// The rows are visible from this version on. After compaction, it is the newest of their versions, which is
+    /// not above the low watermark: no readable version is earlier.
     pub batch: BatchTime,
-    /// Its place among segments, by age; the rows of a segment are by age too.
+    /// The rank of the segment by age; its rows are ordered by age too.
     pub age: u64,
     pub piece: RowChunk,
     /// Whether the rows are in a file.
     pub spilled: bool,
-    /// Whether the rows are keys that were deleted.
+    /// Whether the rows are deleted keys.
     pub deleted: bool,
-    /// The row that each took the place of, or [`NONE`]; nothing any more once no version before
-    /// this segment's can be read.
+    /// The row that each row replaced, or [`NONE`]; none once no version before this segment's is readable.
     pub before: Option<Vec<u32>>,
-    /// Rows that a newer one took the place of.
+    /// Rows that a newer one replaced.
     pub superseded: RowSet,
     pub superseded_rows: usize,
-    /// Rows of which no version can be read any more.
+    /// Rows that no readable version needs.
     pub gone: RowSet,
     pub gone_rows: usize,
-    /// Bytes of a key, and of values, on average.
+    /// The average bytes of a key, and of values.
     pub key_bytes: usize,
     pub value_bytes: usize,
-    /// The rows in order of their last events, unless they are so already.
+    /// The rows in order of their last events, unless they already are.
     order: Option<Box<[u16]>>,
-    /// Place in that order before which all rows are superseded.
+    /// The place in that order before which all rows are superseded.
     next: usize,
 }
 
@@ -117,23 +116,23 @@ impl Segment {
         self.piece.rows()
     }
 
-    /// Rows that somebody may read.
+    /// The number of rows that readable versions need.
     pub fn kept_rows(&self) -> usize {
         self.rows() - self.gone_rows
     }
 
-    /// The rows that no newer one took the place of.
+    /// A mask of the rows that no newer one replaced.
     pub fn newest(&self) -> BooleanArray {
         let newest = |row| !self.superseded.has(row);
         BooleanArray::new(BooleanBuffer::collect_bool(self.rows(), newest), None)
     }
 
-    /// Whether rows of it can be moved: no version before it can be read, and its deletions are done.
+    /// Whether its rows may be moved: no earlier version is readable, and its deletions are done.
     pub fn is_settled(&self) -> bool {
         self.before.is_none()
     }
 
-    /// A newer row took the place of `row`.
+    /// Records that a newer row replaced `row`.
     #[inline]
     pub fn supersede(&mut self, row: usize) {
         self.superseded.add(row);
@@ -166,7 +165,7 @@ impl Segment {
 
     /// The newest rows whose last event was at `until` or before, by their last events.
     ///
-    /// Looks at these, and at superseded rows among them behind the first.
+    /// Visits these, and superseded rows after the first of them.
     pub fn expired(&self, until: BatchTime) -> impl Iterator<Item = usize> {
         let rows = (self.next..self.rows()).map(|at| self.in_order(at));
         rows.take_while(move |row| self.piece.last.at(*row) <= until)
