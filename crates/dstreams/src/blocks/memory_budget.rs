@@ -23,7 +23,7 @@ pub struct Budget {
 debug_as!(Budget { total });
 
 /// Bytes more than any program takes.
-const ENDLESS: usize = Semaphore::MAX_PERMITS / 2;
+const UNLIMITED_PERMITS: usize = Semaphore::MAX_PERMITS / 2;
 
 /// Bytes taken from the budget; returned when dropped.
 pub struct BudgetShare {

@@ -122,7 +122,10 @@ impl Drop for SpillFile {
 }
 
 fn name_of(id: BlockId, created: u64) -> String {
-    format!("dstreams-block-{}-{}-{created}.spill", id.receiver.0, id.seq)
+    format!(
+        "dstreams-block-{}-{}-{created}.spill",
+        id.receiver.0, id.seq
+    )
 }
 
 /// The block of a file name.

@@ -159,13 +159,14 @@ impl Ended {
     /// Removes them; returns those that could not be removed, to be retried. A shared disk may be slow: hold no
     /// lock meanwhile.
     pub fn remove(mut self) -> Ended {
-        self.0.retain(|(journal, _)| match std::fs::remove_dir_all(journal) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(journal = %journal.display(), %error, "cannot remove a journal");
-                true
-            }
-            _ => false,
-        });
+        self.0
+            .retain(|(journal, _)| match std::fs::remove_dir_all(journal) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(journal = %journal.display(), %error, "cannot remove a journal");
+                    true
+                }
+                _ => false,
+            });
         self
     }
 

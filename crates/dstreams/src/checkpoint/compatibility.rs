@@ -195,7 +195,7 @@ impl Manifest {
             let Some(place) = place else {
                 let ours: Vec<_> = states.iter().map(|state| &*state.name).collect();
                 return Err(refused(format!(
-                    "this program has no state {name}, it has [{}]; drop it with `drop_state`, name its \
+                    "this program has no state {name}, it has [{}]; drop it with `drop_state`, give its \
                      new name with `rename_state`, or give this program a directory of its own",
                     ours.join("; ")
                 )));

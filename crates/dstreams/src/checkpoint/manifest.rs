@@ -82,7 +82,7 @@ pub struct StateId {
     pub holds: String,
 }
 
-/// Where the bytes of a state are.
+/// The places of the bytes of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateParts {
     pub state: StateId,

@@ -288,7 +288,9 @@ impl Durable {
         let message = match ours {
             Some(ours) if ours.name() == name && ours.to_bytes()? == there => {
                 *lock(&self.newest) = ours;
-                format!("{path} exists, though the write was reported as failed; the next checkpoint follows it")
+                format!(
+                    "{path} exists, though the write was reported as failed; the next checkpoint follows it"
+                )
             }
             _ => format!(
                 "{path} already exists: another program writes its checkpoints to the same place"

@@ -56,9 +56,11 @@ pub(super) fn without_records(
         JournalEntry::Opened { incarnation } => durable::Entry::Opened { incarnation },
         JournalEntry::Block { input, ref bytes }
         | JournalEntry::SealedBlock { input, ref bytes } => {
-            let schema = schemas
-                .get(input as usize)
-                .ok_or_else(|| wrong(format!("a block belongs to input {input}, which does not exist")))?;
+            let schema = schemas.get(input as usize).ok_or_else(|| {
+                wrong(format!(
+                    "a block belongs to input {input}, which does not exist"
+                ))
+            })?;
             let bytes = bytes.whole();
             let block = match &entry {
                 JournalEntry::Block { .. } => Block::from_unsealed(&bytes, schema)?,

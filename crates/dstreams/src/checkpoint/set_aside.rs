@@ -177,8 +177,8 @@ async fn write(
 ) -> Result<PathBuf> {
     let failed = dir.join(FAILED_DIR);
     let (hidden, path) = (
-        failed.join(format!(".{BATCH}{}", batch.millis())),
-        failed.join(format!("{BATCH}{}", batch.millis())),
+        failed.join(format!(".{BATCH_PREFIX}{}", batch.millis())),
+        failed.join(format!("{BATCH_PREFIX}{}", batch.millis())),
     );
     let remove = |path: &Path| match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -228,7 +228,7 @@ async fn write(
 
 /// The records of a batch that was set aside in a directory.
 pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Blocks> {
-    let path = dir.join(FAILED).join(format!("{BATCH}{}", batch.millis()));
+    let path = dir.join(FAILED_DIR).join(format!("{BATCH_PREFIX}{}", batch.millis()));
     let path = path.join("blocks");
     let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
     let wrong = |at: usize, message: &str| Error::Bytes {

@@ -216,7 +216,9 @@ impl Manifest {
     /// The versions from which the next checkpoint may be incremental. A partition is written in full again once
     /// its changes exceed its own size or have too many parts. So the total written stays near twice the changes.
     pub fn since(&self, partitions: usize) -> Vec<Vec<Option<BatchTime>>> {
-        let of = |state: &StateParts, partition: usize| incremental_from(state.partitions.get(partition)?);
+        let of = |state: &StateParts, partition: usize| {
+            incremental_from(state.partitions.get(partition)?)
+        };
         let states = |partition| {
             self.states
                 .iter()

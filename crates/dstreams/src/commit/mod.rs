@@ -1,9 +1,8 @@
-//! Commit: a batch takes effect outside.
+//! Commit: makes a batch take effect outside.
 //!
-//! **In**: the output partitions of a batch. **Out**: effects. **Promise**: each batch takes effect
-//! in batch order; once, where the sink is exactly-once, at least once otherwise (closures, prints
-//! and channels are). **On failure**: the commit is repeated a bounded number of times, then the
-//! context stops and names the output.
+//! **In**: the output partitions of a batch. **Out**: effects. **Promise**: batches take effect in order: once if
+//! the sink is exactly-once, else at least once (closures, prints and channels). **On failure**: the commit is
+//! retried a bounded number of times, then the context stops and names the output.
 
 mod files;
 mod opened;

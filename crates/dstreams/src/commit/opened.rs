@@ -1,7 +1,8 @@
-//! [`OpenSinks`]: the sinks of a program that runs, and the batches that they have from earlier runs.
+//! [`OpenSinks`]: the sinks of a running program, and the batches that they have from earlier runs.
 //!
-//! A graceful stop commits its last batch ahead of the clock. The next run must not use that batch time again: its sinks
-//! would take the batch for committed. A journal remembers batch times, else sinks do ([`Sink::open`]).
+//! A graceful stop commits its last batch ahead of the clock. The next run must not use that batch time again: its
+//! sinks would consider the batch committed. If there is no journal to remember batch times, the sinks do
+//! ([`Sink::open`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,11 @@ use crate::stream::output::{Output, Sink};
 /// is off by seconds; more is a wrong clock or a wrong place, and nobody should wait for it.
 const AHEAD: Duration = Duration::from_secs(60);
 
-/// The sinks that were opened; closed when this is dropped.
+/// The open sinks; closed when this is dropped.
 #[derive(Default)]
 pub struct OpenSinks {
     sinks: Vec<Arc<dyn Sink>>,
-    /// The newest batch that one has, and its name.
+    /// The newest batch of any sink, and the sink's name.
     newest: Option<(BatchTime, String)>,
 }
 
@@ -39,8 +40,8 @@ impl OpenSinks {
         Ok(opened)
     }
 
-    /// The batch that the first one of a run comes after. Fails if outputs have
-    /// batches that this program cannot have made.
+    /// The batch time after which a run's first batch comes. Fails if outputs have batches that this program
+    /// cannot have written.
     pub(crate) fn begin_after(
         &self,
         restored: &Restored,
@@ -54,8 +55,8 @@ impl OpenSinks {
                 Some((batch, output)) if *batch > cut => Err(foreign(
                     output,
                     format!(
-                        "it has batch {batch}, and the last batch of this program is {cut}: what comes up to that one \
-                         would be taken for committed. Another program has written to it, or the directory of this \
+                        "it has batch {batch}, and the last batch of this program is {cut}: batches up to that one \
+                         would be considered committed. Another program has written to it, or the directory of this \
                          one is an old copy: give the output another place"
                     ),
                 )),
@@ -70,8 +71,8 @@ impl OpenSinks {
             return Err(foreign(
                 output,
                 format!(
-                    "its newest batch, {batch}, is {seconds} seconds ahead of the clock: what comes until then would be \
-                     taken for committed. Set the clock right, or give the output another place"
+                    "its newest batch, {batch}, is {seconds} seconds ahead of the clock: batches until then would be \
+                     considered committed. Set the clock right, or give the output another place"
                 ),
             ));
         }
@@ -124,23 +125,23 @@ mod tests {
     }
 
     #[test]
-    fn batch_times_begin_after_what_is_there() {
+    fn batch_times_begin_after_the_newest_batch() {
         for newest in [None, Some(900_000), Some(1_000_100), Some(1_060_000)] {
             assert_eq!(after(&opened(newest), None).unwrap(), newest);
         }
     }
 
     #[test]
-    fn what_is_far_ahead_of_the_clock_or_of_the_journal_is_refused() {
+    fn sinks_far_ahead_of_the_clock_or_the_journal_are_refused() {
         let error = after(&opened(Some(1_060_100)), None).unwrap_err();
         assert!(error.to_string().contains("60 seconds ahead"), "{error}");
         let error = after(&opened(Some(900_100)), Some(900_000)).unwrap_err();
-        let told = error.to_string();
+        let text = error.to_string();
         assert!(
-            told.contains("last batch of this program is 900000 ms"),
-            "{told}"
+            text.contains("last batch of this program is 900000 ms"),
+            "{text}"
         );
         let found = after(&opened(Some(900_000)), Some(900_000)).unwrap();
-        assert_eq!(found, None, "the journal goes on after its last cut");
+        assert_eq!(found, None, "the journal continues after its last cut");
     }
 }

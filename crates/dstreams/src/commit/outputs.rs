@@ -1,4 +1,4 @@
-//! The outputs that come with the library: closures, print, channels, and sinks of users.
+//! The library's own outputs (closures, print, channels), and sinks of users.
 
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -21,15 +21,15 @@ use crate::stream::output::{Output, Rdd, RddFn, Sink, UntypedRdd};
 use crate::stream::record::{Key, Record};
 use crate::stream::rows::{Closure, panic_message};
 
-/// How long a print waits for whoever reads standard output before it says so.
-const UNREAD: Duration = Duration::from_secs(2);
+/// The time a print waits for a reader of standard output before it warns.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl<T: Record> DStream<T> {
     /// Calls `f` with each RDD, in order of batch times, when the batch has been computed.
     ///
-    /// At least once: a batch whose commit is repeated calls it again. The next batch's effects
-    /// wait for it. It is called on a thread that may block, of the runtime that the program was started on: it
-    /// may use clients that block, and wait for futures.
+    /// At least once: a batch whose commit is retried calls it again. The next batch's effects wait for it. It
+    /// runs on a blocking thread of the runtime on which the program was started: it may use blocking clients, and
+    /// wait for futures.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -50,7 +50,7 @@ impl<T: Record> DStream<T> {
         });
     }
 
-    /// [`DStream::for_each_rdd`] for what can fail: an error is tried again as a sink's commit is
+    /// [`DStream::for_each_rdd`] for fallible closures: an error is retried like a sink's commit
     /// ([`Config::attempts`](crate::Config::attempts)), with all outputs of the batch; then it ends the program.
     ///
     /// ```
@@ -276,14 +276,14 @@ impl RddFn for Print {
         };
         let shown = async {
             let mut shown = pin!(shown);
-            if let Ok(shown) = tokio::time::timeout(UNREAD, &mut shown).await {
+            if let Ok(shown) = tokio::time::timeout(UNREAD_TIMEOUT, &mut shown).await {
                 return shown;
             }
             tracing::warn!("nobody reads standard output: `print` waits, and the batches after it");
             shown.await
         };
         match Handle::current().block_on(over.run_until_cancelled(shown)) {
-            // A closed standard output is no reason to stop a stream.
+            // A closed standard output must not stop a stream.
             Some(_) => Ok(()),
             None => Err(Error::NotRunning),
         }
@@ -294,7 +294,7 @@ struct Collect(mpsc::UnboundedSender<UntypedRdd>);
 
 impl RddFn for Collect {
     fn call(&self, rows: UntypedRdd, _over: &CancellationToken) -> Result<()> {
-        // A receiver that was dropped does not want the rest.
+        // Nothing reads the rest if the receiver was dropped.
         let _ = self.0.send(rows);
         Ok(())
     }

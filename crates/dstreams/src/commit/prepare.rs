@@ -17,7 +17,7 @@ use crate::stream::graph::Graph;
 use crate::stream::output::{Output, Prepared, UntypedRdd};
 use crate::stream::rows::panic_message;
 
-/// What one output needs to commit a batch.
+/// The data with which one output commits a batch.
 pub(crate) struct PreparedBatch {
     output: Output,
     operator: Operator,
@@ -25,12 +25,12 @@ pub(crate) struct PreparedBatch {
     parts: Vec<Prepared>,
 }
 
-/// What a batch gave for an output.
+/// The result of a batch for an output.
 #[derive(Debug, Clone)]
 pub enum Dataset {
     /// Its rows, by partition.
     Rows(Partitions),
-    /// What its sink has prepared of each partition, where that is.
+    /// The parts that its sink prepared where the partitions were computed.
     Prepared(Vec<Prepared>),
 }
 
@@ -50,7 +50,7 @@ impl Outputs {
         Outputs(outputs.collect())
     }
 
-    /// Prepares the dataset of each output, where there is one; nothing is visible yet.
+    /// Prepares each output that has a dataset; nothing is visible yet.
     pub(crate) async fn prepare(
         &self,
         batch: BatchTime,
@@ -82,7 +82,7 @@ impl Outputs {
         Ok(prepared)
     }
 
-    /// Calls the closures of outputs with the dataset of each; sinks are left out. For a thread that may block.
+    /// Calls the closures of outputs with their datasets; sinks are skipped. Call it on a blocking thread.
     pub(crate) fn call(&self, batch: BatchTime, datasets: Vec<Option<Dataset>>) -> Result<()> {
         for ((output, _, schema), dataset) in self.0.iter().zip(datasets) {
             if let (Output::Rdd(call), Some(Dataset::Rows(partitions))) = (output, dataset) {
@@ -97,7 +97,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// The names of outputs whose partitions can be prepared where they are; none for others.
+    /// The names of sinks, whose partitions can be prepared where they are computed; none for other outputs.
     pub(crate) fn sinks(graph: &Graph) -> Vec<Option<String>> {
         let outputs = graph.outputs.iter().map(|output| match output.output {
             Output::Sink(_) => Some(output.operator.to_string()),
@@ -135,7 +135,7 @@ async fn prepare(output: &Output, operator: &Operator, rows: &UntypedRdd) -> Res
     Ok(parts)
 }
 
-/// What a sink did; its errors and panics name it.
+/// The result of a sink; its errors and panics name it.
 pub(super) async fn guard<T>(
     operator: &Operator,
     work: impl Future<Output = Result<T, BoxError>>,
@@ -154,13 +154,14 @@ pub(super) async fn guard<T>(
 
 /// Commits all outputs of a batch, in the order in which the program built them.
 ///
-/// When it is called again after a failure, outputs that were committed are committed again with
-/// the same batch time: see [`crate::Sink`].
+/// Called again after a failure, it also repeats outputs that were committed, with the same batch time: see
+/// [`crate::Sink`].
 ///
-/// For a thread that may block: closures are called on it directly, outside of any future, so that they may
-/// block, and wait for futures of their own on `runtime`.
+/// Call it on a blocking thread: closures run on it directly, outside of any future, so that they may block, and
+/// wait for futures of their own on `runtime`.
 ///
-/// Once the program is `over` no further output is called; one that is at work is left to end, since it cannot be ended.
+/// Once the program is `over`, no further output is called; a running one finishes, since it cannot be
+/// interrupted.
 pub(crate) fn commit(
     runtime: &Handle,
     batch: BatchTime,

@@ -1,4 +1,4 @@
-//! What an engine takes and gives.
+//! The interface of an engine.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ pub struct Job {
     pub installs: Arc<dyn Installs>,
 }
 
-/// The dataset of each output, in their order; none where the output has no RDD at that time.
+/// The dataset of each output, in order; none if the output has no RDD at that time.
 pub struct JobOutput(pub Vec<Option<Partitions>>);
 
-/// Where the deltas of a batch go: the holder of states. Installing is idempotent by batch.
+/// The receiver of a batch's deltas, which has the states. Installing is idempotent by batch.
 pub trait Installs: Send + Sync {
-    /// Number of partitions of a state.
+    /// The number of partitions of a state.
     fn partitions(&self, state: usize) -> usize;
 
-    /// Takes in what a batch adds to one partition of a state.
+    /// Installs the rows of a batch in one partition of a state.
     fn install(
         &self,
         state: usize,
@@ -34,6 +34,6 @@ pub trait Installs: Send + Sync {
         delta: &[RecordBatch],
     ) -> Result<()>;
 
-    /// What the partition gives now.
+    /// The current output of the partition.
     fn read(&self, state: usize, partition: usize) -> Result<Vec<RecordBatch>>;
 }

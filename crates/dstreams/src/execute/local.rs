@@ -19,7 +19,7 @@ use crate::error::{Error, Operator, Result};
 use crate::plan::{Datasets, Partitions, Stage, StateStep, Step};
 use crate::stream::rows::panic_message;
 
-/// Runs jobs on threads of its own, so that receiving and committing are not held up by tasks.
+/// Runs jobs on its own threads, so that tasks do not delay receiving and committing.
 pub(crate) struct LocalEngine {
     threads: Option<Runtime>,
     config: SessionConfig,
@@ -49,7 +49,7 @@ impl LocalEngine {
     /// Runs a job; dropping the future aborts it.
     pub async fn run(self: &Arc<Self>, job: Job) -> Result<JobOutput> {
         let engine = Arc::clone(self);
-        // The whole job runs on the threads of the engine: it wakes nobody else between its steps.
+        // The whole job runs on the engine's threads: no other thread is woken between steps.
         let job = self.spawn(async move { engine.steps(job).await })?;
         job.finish(&Operator::new("job", Location::caller())).await
     }
@@ -108,7 +108,7 @@ impl LocalEngine {
         context: &Arc<TaskContext>,
         batch: BatchTime,
     ) -> Result<Partitions> {
-        // Joins keep what they built, and metrics grow with each execution: start afresh.
+        // Joins retain their build side, and metrics grow with each execution: reset them.
         let plan = reset_plan_states(Arc::clone(&stage.plan))?;
         let copies = stage.copies || self.shuffle.is_some();
         let task = |partition| {
@@ -137,7 +137,7 @@ impl LocalEngine {
         }
         let mut rows = vec![Vec::new(); stage.tasks];
         for (partition, task) in running {
-            // A task that ran twice leaves the rows of its last run.
+            // A task that ran twice contributes the rows of its last run.
             rows[partition] = task.finish(&stage.operator).await?;
         }
         Ok(Arc::new(task::join(rows, &stage.route)))
@@ -179,11 +179,11 @@ impl Drop for LocalEngine {
     }
 }
 
-/// A spawned task that ends when it is dropped.
+/// A spawned task that is aborted when dropped.
 struct Aborting<T>(JoinHandle<Result<T>>);
 
 impl<T> Aborting<T> {
-    /// The result; a panic is the error of `operator`.
+    /// The result; a panic becomes the error of `operator`.
     async fn finish(mut self, operator: &Operator) -> Result<T> {
         match (&mut self.0).await {
             Ok(result) => result.map_err(|error| error.of(operator)),
@@ -207,7 +207,7 @@ impl<T> Drop for Aborting<T> {
     }
 }
 
-/// A seeded permutation, some of whose items come twice.
+/// A seeded permutation with one item twice.
 fn shuffle(order: &mut Vec<usize>, seed: u64) {
     let mut state = seed | 1;
     let mut next = |bound: usize| {

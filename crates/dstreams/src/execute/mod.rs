@@ -1,10 +1,9 @@
-//! Execute: the plans of a batch run as tasks.
+//! Execute: runs the plans of a batch as tasks.
 //!
-//! **In**: a [`Job`]: a template and the rows of its inputs. **Out**: the datasets of its outputs.
-//! **Promise**: tasks are pure: they read datasets and return rows; the same job gives the same
-//! rows in the same order whatever the order in which its tasks run, and however often. State is
-//! changed through [`Installs`] only. **On failure**: the typed error of the first task that
-//! failed; a panic becomes an error that names the operator.
+//! **In**: a [`Job`]: a template and the rows of its inputs. **Out**: the datasets of its outputs. **Promise**:
+//! tasks are pure: they read datasets and return rows; the same job gives the same rows in the same order, however
+//! often and in whatever order its tasks run. State changes only through [`Installs`]. **On failure**: the typed
+//! error of the first task that failed; a panic becomes an error that names the operator.
 
 mod engine;
 mod local;

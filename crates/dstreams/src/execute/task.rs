@@ -1,4 +1,4 @@
-//! One task: runs one partition of a stage and sorts its rows by where they go.
+//! One task: runs one partition of a stage and routes its rows.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use futures::StreamExt;
 use crate::error::Result;
 use crate::plan::{Route, split_by_route};
 
-/// The rows of one task, by partition of the dataset they go into (one, unless they are routed).
+/// The rows of one task, by partition of the target dataset (one, unless they are routed by hash).
 pub async fn run_task(
     plan: Arc<dyn ExecutionPlan>,
     partition: usize,

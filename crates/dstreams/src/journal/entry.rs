@@ -48,7 +48,7 @@ pub(crate) struct Opening {
     pub interval_ms: u64,
     /// Name and columns of each input.
     pub inputs: Vec<String>,
-    /// Where checkpoints are, for messages.
+    /// The place of checkpoints, for messages.
     pub checkpoints: String,
     /// The number of the checkpoint that covers everything removed from this journal; none if nothing was removed.
     pub checkpoint: Option<u64>,

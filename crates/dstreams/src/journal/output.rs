@@ -22,7 +22,7 @@ pub(super) struct SegmentFile {
     direct: Option<File>,
     /// The buffer. Bytes lie at the same place within a page as in the file.
     buffer: Vec<u8>,
-    /// Where its first page begins.
+    /// The offset of its first page.
     first_page: usize,
     /// Bytes of the file that have been written.
     written: u64,
@@ -54,7 +54,8 @@ impl SegmentFile {
     pub fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let end = self.first_page + self.in_page() + self.buffered;
-            let (now, later) = bytes.split_at(bytes.len().min(self.first_page + BUFFER_BYTES - end));
+            let (now, later) =
+                bytes.split_at(bytes.len().min(self.first_page + BUFFER_BYTES - end));
             self.buffer[end..end + now.len()].copy_from_slice(now);
             self.buffered += now.len();
             bytes = later;
@@ -73,7 +74,11 @@ impl SegmentFile {
         let (before, rest) = bytes.split_at(before.min(bytes.len()));
         let (pages, after) = rest.split_at(rest.len() / PAGE * PAGE);
         let at_pages = at + before.len() as u64;
-        match self.direct.as_mut().filter(|_| pages.len() >= MIN_DIRECT_BYTES) {
+        match self
+            .direct
+            .as_mut()
+            .filter(|_| pages.len() >= MIN_DIRECT_BYTES)
+        {
             Some(direct) => {
                 write(&mut self.file, before, at)?;
                 if let Err(error) = write(direct, pages, at_pages) {

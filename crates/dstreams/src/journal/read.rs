@@ -39,7 +39,7 @@ const LENGTHS_FORMAT: FrameFormat = FrameFormat {
     version: 1,
 };
 
-/// What reading does to the files.
+/// The changes that reading makes to the files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repair {
     /// Changes nothing.
@@ -63,7 +63,7 @@ impl JournalContents {
         })
     }
 
-    /// Where the journal resumes. A short last file is rewritten, so that short-lived processes do not leave a
+    /// The file in which the journal resumes. A short last file is rewritten, so that short-lived processes do not leave a
     /// file each.
     pub fn next(&self) -> NextSegment {
         let Some((last, length)) = self.last else {
@@ -158,7 +158,11 @@ fn lengths(dir: &Path) -> Result<Option<JournalLengths>> {
         .map_err(|error| damaged(&path, 0, &error.to_string()))
 }
 
-fn read_files(dir: &Path, repair: Repair, lengths: Option<JournalLengths>) -> Result<JournalContents> {
+fn read_files(
+    dir: &Path,
+    repair: Repair,
+    lengths: Option<JournalLengths>,
+) -> Result<JournalContents> {
     let mut found = JournalContents::default();
     let mut files = files(dir)?;
     if let Some(lengths) = &lengths {
@@ -284,8 +288,8 @@ fn damaged(path: &Path, at: u64, what: &str) -> Error {
     Error::Bytes {
         what: format!("{} at byte {at}", path.display()),
         message: format!(
-            "{what}; what was received after this place cannot be trusted: restore the file from a copy, \
-             or remove the journal to go on from the last checkpoint without what came after it"
+            "{what}; entries after this place cannot be trusted: restore the file from a copy, \
+             or remove the journal to resume from the last checkpoint without later records"
         ),
     }
 }

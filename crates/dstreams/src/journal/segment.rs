@@ -51,9 +51,7 @@ pub(super) fn open(bytes: &[u8]) -> crate::Result<(u64, u64)> {
 pub(super) fn head(number: u64, at: u64, synced: u64, body: &ByteChunks) -> crate::Result<Vec<u8>> {
     let length = u32::try_from(body.len()).map_err(|_| {
         let bytes = body.len();
-        HEADER.wrong(format!(
-            "an entry of {bytes} bytes, where 4 GiB is the most"
-        ))
+        HEADER.wrong(format!("an entry of {bytes} bytes exceeds 4 GiB"))
     })?;
     let length = length.to_le_bytes();
     let (synced, place) = (synced.to_le_bytes(), at.to_le_bytes());

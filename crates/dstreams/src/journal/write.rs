@@ -49,7 +49,7 @@ enum Order {
     /// An entry could not be appended.
     Fail(Error),
     /// Entries before this one are no longer needed; the checkpoint of this number covers them.
-    LetGo(Ticket, Option<u64>),
+    Release(Ticket, Option<u64>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -100,7 +100,7 @@ impl Journal {
         owner: (Option<Owner>, bool),
     ) -> Result<Self> {
         let (orders, queue) = mpsc::channel();
-        let (tell, done) = watch::channel(Done::default());
+        let (progress, done) = watch::channel(Done::default());
         let dir = dir.to_owned();
         let thread = std::thread::Builder::new()
             .name("dstreams-journal".into())
@@ -111,7 +111,7 @@ impl Journal {
                     dir,
                     file,
                     opening,
-                    tell,
+                    progress,
                     owner,
                 };
                 writer.run(&queue);
@@ -180,7 +180,7 @@ impl Journal {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(orders) = &queue.orders {
             let first = first.unwrap_or(Ticket(queue.next + 1));
-            let _ = orders.send(Order::LetGo(first, checkpoint));
+            let _ = orders.send(Order::Release(first, checkpoint));
         }
     }
 }
@@ -293,7 +293,7 @@ struct Writer {
     appended: u64,
     /// The first entry of the next file.
     opening: Option<Opening>,
-    tell: watch::Sender<Done>,
+    progress: watch::Sender<Done>,
     /// The owner of the directory, and whether the directory itself may be taken away.
     owner: (Option<Owner>, bool),
 }
@@ -307,7 +307,7 @@ impl Writer {
             if let Err(error) = self.carry_out(&mut orders) {
                 // I5 (ARCHITECTURE.md): the thread ends; no later entry is written, or reported as synced.
                 tracing::error!(%error, "the journal has failed");
-                self.tell.send_modify(|done| done.failure = Some(error));
+                self.progress.send_modify(|done| done.failure = Some(error));
                 return;
             }
         }
@@ -327,12 +327,12 @@ impl Writer {
                     self.flush(&mut entries)?;
                     return Err(error);
                 }
-                Order::LetGo(before, checkpoint) => {
+                Order::Release(before, checkpoint) => {
                     self.flush(&mut entries)?;
                     if let Some(opening) = &mut self.opening {
                         opening.checkpoint = checkpoint;
                     }
-                    self.let_go(before)?;
+                    self.release(before)?;
                 }
             }
         }
@@ -351,7 +351,7 @@ impl Writer {
         point("journal:synced");
         let entries = std::mem::take(entries);
         if entries > 0 {
-            self.tell.send_modify(|done| done.entries += entries);
+            self.progress.send_modify(|done| done.entries += entries);
             // An empty entry, synced with the next: even now an entry records how much was synced.
             self.file.put(&ByteChunks::default())?;
             self.file.flush()?;
@@ -383,7 +383,7 @@ impl Writer {
 
     /// Also begins a new file, which names the current checkpoint: later entries are apart from those that the
     /// next call releases.
-    fn let_go(&mut self, before: Ticket) -> Result<()> {
+    fn release(&mut self, before: Ticket) -> Result<()> {
         if self.opening.is_some() || self.file.length() > self.file.header_end {
             self.roll()?;
         }

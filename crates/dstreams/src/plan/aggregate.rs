@@ -1,4 +1,4 @@
-//! Aggregates as DataFusion plans: partial results, their merge, and the results.
+//! Aggregates as DataFusion plans: partial results, merging them, and final results.
 
 use std::sync::Arc;
 
@@ -26,12 +26,12 @@ use crate::stream::rows::{RowsFn, RowsTask};
 pub(super) struct Aggregation<'a> {
     pub keys: usize,
     pub plan: &'a AggPlan,
-    /// Columns before aggregation.
+    /// The columns before aggregation.
     pub input: SchemaRef,
 }
 
 impl Aggregation<'_> {
-    /// The partial results of each partition of `input`.
+    /// Partial results of each partition of `input`.
     pub fn partial(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         match self.combined(&input)? {
             Some(combined) => self.exec(AggregateMode::PartialReduce, combined),
@@ -43,7 +43,7 @@ impl Aggregation<'_> {
     pub fn single(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         match self.combined(&input)? {
             Some(combined) => self.exec(AggregateMode::Final, combined),
-            // Moments are results as they are held, not the variance that they end in.
+            // Moments are results in the form of the state, not as the final variance.
             None if self.has_moments() => {
                 let partial = self.exec(AggregateMode::Partial, input)?;
                 self.exec(AggregateMode::PartialReduce, partial)
@@ -52,7 +52,7 @@ impl Aggregation<'_> {
         }
     }
 
-    /// The results of partial ones, of those of each partition.
+    /// The results of each partition, from partial ones.
     pub fn last(&self, partial: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         match self.has_moments() {
             true => self.exec(AggregateMode::PartialReduce, partial),
@@ -65,7 +65,7 @@ impl Aggregation<'_> {
         parts.any(|part| part.function == Function::Moments)
     }
 
-    /// Counts of texts are combined before they are grouped.
+    /// Combines counts of strings before they are grouped; none for other aggregates.
     fn combined(&self, input: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let counts = |part: &AggPart| part.function == Function::Count && part.column.is_none();
         let texts = self.keys == 1 && *self.input.field(0).data_type() == DataType::Utf8View;
@@ -78,7 +78,7 @@ impl Aggregation<'_> {
         Ok(Some(Arc::new(CombineExec::new(Arc::clone(input), schema))))
     }
 
-    /// The aggregation in one of its modes: over records, or over partial results.
+    /// The aggregation in one mode: over records, or over partial results.
     fn exec(
         &self,
         mode: AggregateMode,
@@ -125,7 +125,7 @@ impl Aggregation<'_> {
     }
 }
 
-/// Sums are of 64 bits, as `Number::Sum` says.
+/// Sums have 64 bits: see `Number::Sum`.
 fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
     let wide = match argument.data_type(schema)? {
         kind if kind.is_signed_integer() => DataType::Int64,
@@ -135,8 +135,8 @@ fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dy
     cast_to(argument, schema, wide)
 }
 
-/// The high half of a 64-bit integer, rounded to its nearest: what is left lies in -2^31 to 2^31 - 1, so that both halves
-/// of many values add up without wrapping around.
+/// The high half of a 64-bit integer, rounded to nearest: the remainder is in -2^31 to 2^31 - 1, so that both
+/// halves of many values can be summed without wrapping.
 fn high_half(of: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
     let kind = of.data_type(schema)?;
     let with = |left, op, number| {
@@ -148,7 +148,8 @@ fn high_half(of: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dyn Ph
     Ok(with(rounded, Operator::BitwiseShiftRight, 1)?)
 }
 
-/// A sum as a floating-point number: that of 64-bit integers from what it is in 64 bits, and the sum of high halves.
+/// A sum as a floating-point number. A sum of 64-bit integers is reconstructed from its low 64 bits and the sum of
+/// high halves.
 fn float_sum(sum: &ArrayRef, high: Option<&ArrayRef>) -> Result<ArrayRef> {
     let Some(high) = high else {
         return Ok(cast(sum, &DataType::Float64)?);
@@ -183,7 +184,7 @@ pub(super) fn column(name: &str, at: usize) -> Arc<dyn PhysicalExpr> {
     Arc::new(Column::new(name, at))
 }
 
-/// Makes the results of an aggregate from its parts, under the names of `schema`.
+/// Computes the results of an aggregate from its parts, with the columns of `schema`.
 #[derive(Clone)]
 pub(super) struct Results {
     pub keys: usize,

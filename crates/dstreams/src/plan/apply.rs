@@ -16,7 +16,7 @@ use super::exec_node::{leaf_node, properties};
 use crate::error::{Error, Operator, Result};
 use crate::stream::rows::{RowsFn, RowsTask, panic_message};
 
-/// One node for every closure: which one is a boxed function, called for each Arrow batch.
+/// One node type for all closures: a boxed function, called for each Arrow batch.
 pub(crate) struct ApplyExec {
     input: Arc<dyn ExecutionPlan>,
     rows: Arc<dyn RowsFn>,

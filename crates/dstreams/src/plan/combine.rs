@@ -1,10 +1,10 @@
-//! Counts frequent texts before they are grouped: a combiner of fixed size.
+//! Counts frequent strings before they are grouped: a combiner of fixed size.
 //!
-//! Word counts and the like see few keys very often. A table with one place for each hash holds the
-//! key seen last there with its count; a key that finds another one in its place sends that one on.
-//! What comes out are partial counts, fewer than the records, for DataFusion's aggregate to merge:
-//! each of its look-ups costs several times one here, since this table fits a core's cache. Where
-//! most keys miss, the rest of the partition goes through untouched.
+//! Word counts and the like see few keys very often. A table with one place for each hash has the last key seen
+//! there with its count; a different key evicts it, and the evicted count is sent on. The output is partial
+//! counts, fewer than the records, for DataFusion's aggregate to merge: each of its lookups costs several times
+//! one here, since this table fits a core's cache. If most keys miss, the rest of the partition passes through
+//! unchanged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,12 +22,12 @@ use super::exec_node::{leaf_node, properties};
 use crate::error::Result;
 use crate::stream::record::{Builder, TextBuilder};
 
-/// Places of the table, of 32 bytes: a quarter of a core's second-level cache, beside what flows by.
+/// Places of the table, of 32 bytes: a quarter of a core's L2 cache, leaving space for the data.
 const PLACES: usize = 1 << 14;
-/// Records after which it is decided whether combining pays.
-const TRIAL: usize = 1 << 16;
+/// Records after which combining stops if it does not pay.
+const TRIAL_RECORDS: usize = 1 << 16;
 
-/// Turns records whose first column is a text key into partial counts of keys.
+/// Turns records whose first column is a string key into partial counts of keys.
 #[derive(Debug)]
 pub(super) struct CombineExec {
     input: Arc<dyn ExecutionPlan>,
@@ -35,7 +35,7 @@ pub(super) struct CombineExec {
     tables: Arc<Tables>,
 }
 
-/// Tables that no task uses now: a batch should not pay for making one.
+/// Unused tables, so that batches need not allocate them.
 #[derive(Debug, Default)]
 struct Tables(Mutex<Vec<Vec<RowPlace>>>);
 
@@ -116,16 +116,16 @@ impl Tables {
     }
 }
 
-/// One task's run.
+/// The run of one task.
 struct Combiner {
-    /// A place with a count of 0 is free. Given back, all are.
+    /// A place with a count of 0 is free. All places of a returned table are.
     places: Vec<RowPlace>,
     tables: Arc<Tables>,
     schema: SchemaRef,
     target: usize,
     keys: TextBuilder,
     counts: Vec<i64>,
-    /// Rows of the current batch whose texts do not fit a place.
+    /// Rows of the current batch whose strings do not fit a place.
     long: Vec<usize>,
     seen: usize,
     sent: usize,
@@ -136,7 +136,7 @@ impl Combiner {
         let keys = batch.column(0).as_string_view();
         let misses = self.sent > self.seen / 4 * 3;
         self.seen += keys.len();
-        if keys.null_count() > 0 || (self.seen > TRIAL && misses) {
+        if keys.null_count() > 0 || (self.seen > TRIAL_RECORDS && misses) {
             self.sent += keys.len();
             let ones: ArrayRef = Arc::new(Int64Array::from_value(1, keys.len()));
             let columns = vec![Arc::clone(batch.column(0)), ones];
@@ -152,8 +152,8 @@ impl Combiner {
         }
     }
 
-    /// Without a branch on whether a key is the one in its place: that is hard to foretell, and a
-    /// wrong guess costs more than writing each key out and keeping it only if it was pushed off.
+    /// Avoids a branch on whether a key is the one in its place: it is hard to predict, and a misprediction costs
+    /// more than writing out each key and retaining it only if it was evicted.
     fn combine(&mut self, keys: &StringViewArray) {
         let before = self.counts.len();
         self.counts.resize(before + keys.len(), 0);
@@ -199,14 +199,14 @@ impl Combiner {
         }
         self.tables.give_back(std::mem::take(&mut self.places));
         let rows = self.take()?;
-        // In pieces of the size that the aggregate works best on.
+        // In pieces of the best size for the aggregate.
         let pieces = (0..rows.num_rows()).step_by(self.target);
         let size = |from| self.target.min(rows.num_rows() - from);
         Ok(pieces.map(|from| rows.slice(from, size(from))).collect())
     }
 }
 
-/// The place of a text that its view holds itself.
+/// The place of an inline string.
 #[inline]
 fn place_of(view: u128) -> usize {
     let (low, high) = (view as u64, (view >> 64) as u64);

@@ -1,4 +1,4 @@
-//! The graph to a template: each node becomes a plan over the plans of its inputs, cut into stages.
+//! Compiles a graph to a template: each node becomes a plan over the plans of its inputs, cut into stages.
 
 mod states;
 
@@ -30,8 +30,8 @@ use crate::stream::rows::Rename;
 
 type ExecPlan = Arc<dyn ExecutionPlan>;
 
-/// Compiles `graph` for batches whose inputs are read by `tasks` tasks; keyed data of windows has
-/// `parts` partitions whatever the number of tasks. The second result is what each state is.
+/// Compiles `graph` for batches whose inputs are read by `tasks` tasks; keyed data of windows has `parts`
+/// partitions whatever the number of tasks. The second result describes each state.
 pub(crate) fn compile(
     graph: &Graph,
     tasks: usize,
@@ -52,8 +52,8 @@ pub(crate) fn compile(
         views: HashMap::new(),
     };
     compiler.inputs = (0..graph.inputs.len()).map(Slot).collect();
-    // States take every batch in, whether an output reads them then or not; in order of their
-    // nodes, so that they have the same numbers in every template.
+    // States install every batch, even if no output reads them then. They are compiled in the order of their
+    // nodes, so that their numbers are the same in every template.
     for (at, node) in graph.nodes.iter().enumerate() {
         if matches!(node.op, Op::Window { .. }) || node.op.state_name().is_some() {
             compiler.state_of(NodeId(at))?;
@@ -82,11 +82,11 @@ struct Compiler<'a> {
     steps: Vec<Step>,
     states: Vec<StateSpec>,
     slots: usize,
-    /// Nodes whose dataset has a slot: it, and its number of partitions.
+    /// Nodes whose dataset has a slot: the slot, and its number of partitions.
     done: HashMap<NodeId, (Slot, usize)>,
-    /// States that are there: the plans that read them.
+    /// The plans that read the states compiled so far.
     held: HashMap<NodeId, ExecPlan>,
-    /// And what is in the dataset of each.
+    /// And the contents of the dataset of each.
     views: HashMap<NodeId, Views>,
 }
 
@@ -129,7 +129,7 @@ impl Compiler<'_> {
         self.scan(slot, schema, parts)
     }
 
-    /// The slot of a node's whole dataset.
+    /// The slot of a node's full dataset.
     fn dataset(&mut self, id: NodeId) -> Result<Slot> {
         if let Op::Source(input) = self.graph.node(id).op {
             return Ok(self.inputs[input]);
@@ -143,8 +143,8 @@ impl Compiler<'_> {
         Ok(slot)
     }
 
-    /// The plan by which a reader reads a node: its own, or a scan of its dataset if others read
-    /// it too.
+    /// The plan by which a reader reads a node: the node's own, or a scan of its dataset if it has several
+    /// readers.
     fn shared(&mut self, id: NodeId) -> Result<ExecPlan> {
         let source = matches!(self.graph.node(id).op, Op::Source(_));
         if source || self.graph.readers(id) < 2 {
@@ -283,8 +283,8 @@ impl Compiler<'_> {
         Ok(apply(plan, rename, schema, &node.operator))
     }
 
-    /// All rows of an input of a query as one partition, in an order that is the same whatever the number of tasks:
-    /// that in which they were received, where it is left; else by all columns.
+    /// All rows of a query's input as one partition, in an order that does not depend on the number of tasks: that
+    /// of their arrival, if it is preserved; else by all columns.
     fn in_order(&mut self, plan: ExecPlan, input: NodeId, query: NodeId) -> Result<ExecPlan> {
         let mut plan = plan;
         if partitions(&plan) > 1 {
@@ -301,7 +301,7 @@ impl Compiler<'_> {
         match &node.op {
             Op::Source(_) | Op::Top { .. } => true,
             Op::Rows(_) | Op::Union => node.inputs.iter().all(|input| self.is_as_received(*input)),
-            // One partition of what is in order.
+            // One partition, in order.
             Op::Query(query) => query.of_order,
             _ => false,
         }
@@ -372,7 +372,7 @@ fn top(input: ExecPlan, schema: &SchemaRef, keys: usize, limit: usize) -> Result
     let values = (keys..schema.fields().len()).map(|at| order(at, true));
     let order = values.chain((0..keys).map(|at| order(at, false)));
     let Some(order) = LexOrdering::new(order) else {
-        return Ok(internal("nothing to order by".into())?);
+        return Ok(internal("no columns to order by".into())?);
     };
     let sort = first_rows(order, input, Some(limit));
     Ok(Arc::new(sort.with_preserve_partitioning(true)))

@@ -1,7 +1,7 @@
-//! Cuts a plan that DataFusion made into stages: wherever rows change partitions.
+//! Cuts a plan from DataFusion into stages: wherever rows change partitions.
 //!
-//! Inside a stage nothing is exchanged between tasks, so the order of rows follows from the input.
-//! DataFusion's own exchange would deliver them as they come.
+//! Inside a stage, tasks exchange nothing, so the order of rows follows from the input. DataFusion's own exchange
+//! delivers rows in the order of their arrival.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use super::total_order::{first_rows, of_values};
 use crate::error::Result;
 use crate::stream::order::can_be_sorted;
 
-/// Where the pieces of a cut plan go.
+/// The consumer of the pieces of a cut plan.
 pub(super) trait Cuts {
     /// Makes a stage of `plan`; returns a scan of its dataset.
     fn stage(
@@ -39,11 +39,11 @@ pub(super) trait Cuts {
     ) -> Result<Arc<dyn ExecutionPlan>>;
     /// The plan of an input of the query.
     fn input(&mut self, input: usize) -> Result<Arc<dyn ExecutionPlan>>;
-    /// Whether the rows of each input are one partition, in an order that has nothing to do with tasks.
+    /// Whether the rows of each input are one partition, in an order that does not depend on tasks.
     fn in_order(&self) -> bool;
 }
 
-/// Cuts `plan`, bottom up; returns what is left at the top.
+/// Cuts `plan`, bottom up; returns the remaining top.
 pub(super) fn cut(
     plan: Arc<dyn ExecutionPlan>,
     cuts: &mut dyn Cuts,
@@ -63,9 +63,7 @@ pub(super) fn cut(
                 let (keys, parts) = (keys.clone(), *parts);
                 cuts.stage(child, Route::Hash { keys, parts })
             }
-            other => Ok(internal(format!(
-                "an exchange by {other} was not expected"
-            ))?),
+            other => Ok(internal(format!("unexpected exchange by {other}"))?),
         };
     }
     if plan.downcast_ref::<CoalescePartitionsExec>().is_some() && partitions(&children[0]) > 1 {
@@ -81,7 +79,7 @@ pub(super) fn cut(
     if let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>()
         && partitions(&children[0]) > 1
     {
-        // What is equal in the order of the merge is ordered by other columns beneath it.
+        // Below the merge, rows that are equal in its order are ordered by other columns.
         let order = children[0].output_ordering().and_then(of_values);
         let order = order.filter(|order| order[..].starts_with(merge.expr()));
         let order = order.unwrap_or_else(|| merge.expr().clone());
@@ -111,7 +109,7 @@ pub(super) fn cut(
     Ok(plan.replace_children(children, options)?)
 }
 
-/// An order, and then all columns: rows that are equal in it are the same.
+/// An order, extended by all columns: rows that are equal in it are identical.
 fn total(order: &[PhysicalSortExpr], input: &Arc<dyn ExecutionPlan>) -> Option<LexOrdering> {
     let schema = input.schema();
     let columns = schema.fields().iter().enumerate();
@@ -126,7 +124,7 @@ fn total(order: &[PhysicalSortExpr], input: &Arc<dyn ExecutionPlan>) -> Option<L
     LexOrdering::new(order.iter().cloned().chain(columns))
 }
 
-/// Each partition by an order, and then by all columns.
+/// Sorts each partition by an order, and then by all columns.
 pub(super) fn by_all_columns(
     order: &[PhysicalSortExpr],
     input: Arc<dyn ExecutionPlan>,
@@ -137,7 +135,7 @@ pub(super) fn by_all_columns(
     }
 }
 
-/// Whether a node has window functions that depend on an order, or on partitions, of rows.
+/// Whether a node has window functions that depend on the order, or on partitions, of rows.
 fn has_windows_in_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let windows = if let Some(node) = plan.downcast_ref::<WindowAggExec>() {
         node.window_expr()
@@ -152,8 +150,8 @@ fn has_windows_in_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
     windows.iter().any(in_order)
 }
 
-/// Whether the rows of a plan, which is not cut yet, come from a sort as they are. Where all rows are equal in what a
-/// window wants, DataFusion leaves the sort out.
+/// Whether the rows of a plan, which is not cut yet, come unchanged from a sort. If all rows are equal in a
+/// window's order, DataFusion omits the sort.
 fn is_sorted(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let passes = plan.downcast_ref::<SortPreservingMergeExec>().is_some()
         || plan.downcast_ref::<WindowAggExec>().is_some()
@@ -162,8 +160,8 @@ fn is_sorted(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.downcast_ref::<SortExec>().is_some() || passes && is_sorted(plan.children()[0])
 }
 
-/// Whether a join's last task gives the rows of the build side that had no match in any task:
-/// which one is last depends on time.
+/// Whether a join's last task returns the rows of the build side without a match in any task: which task is last
+/// depends on time.
 fn ends_with_build_side(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let kind = if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
         match join.partition_mode() {
@@ -179,9 +177,8 @@ fn ends_with_build_side(plan: &Arc<dyn ExecutionPlan>) -> bool {
     matches!(kind, Full | Left | LeftAnti | LeftMark | LeftSemi)
 }
 
-/// Whether nodes of the plan hand something on from one partition to the others: sorts for the
-/// first rows drop rows by what other partitions have found so far, and which of equal rows stay
-/// would depend on time.
+/// Whether nodes of the plan share state between partitions: sorts for the first rows drop rows depending on the
+/// rows found in other partitions, so which of equal rows remain would depend on time.
 pub(super) fn keeps_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let top = plan
         .downcast_ref::<SortExec>()

@@ -13,7 +13,7 @@ use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use super::exec_node::{internal, leaf_node, properties};
 use crate::debug::debug_as;
 
-/// Place of a dataset in a template.
+/// The place of a dataset in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(pub usize);
 
@@ -30,7 +30,7 @@ impl Datasets {
         Datasets((0..slots).map(|_| OnceLock::new()).collect())
     }
 
-    /// Fills a slot; a slot is filled once a batch.
+    /// Fills a slot, which is done once per batch.
     pub fn set(&self, slot: Slot, partitions: Partitions) {
         let _ = self.0[slot.0].set(partitions);
     }
@@ -57,7 +57,7 @@ impl DatasetScanExec {
         }
     }
 
-    /// The dataset it reads.
+    /// The slot that it reads.
     pub fn slot(&self) -> Slot {
         self.slot
     }
@@ -89,14 +89,13 @@ impl DatasetScanExec {
     }
 }
 
-/// Batches of exactly `size` rows, apart from the last, whatever the sizes of those they are made of:
-/// there are operators (joins without keys) whose order of rows follows that of batches, and the
-/// same rows come in other batches over a network. Pieces that fit the caches are faster, too.
-/// Slicing copies nothing; only what lies across batches is put together.
+/// Batches of exactly `size` rows, except the last, whatever the sizes of the source batches: some operators
+/// (joins without keys) order rows by batches, and the same rows arrive in other batches over a network. Batches
+/// that fit the caches are also faster. Slicing copies nothing; only rows across batches are concatenated.
 struct Rebatch {
     rows: std::vec::IntoIter<RecordBatch>,
     size: usize,
-    /// What is left of a batch.
+    /// The rest of a batch.
     rest: Option<RecordBatch>,
 }
 

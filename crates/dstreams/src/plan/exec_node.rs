@@ -1,4 +1,4 @@
-//! What our nodes share: DataFusion's `ExecutionPlan` asks for the same lines of each.
+//! Code shared by our nodes: DataFusion's `ExecutionPlan` needs the same lines in each.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::{Partitioning, PlanProperties};
 
-/// Properties of a node that promises nothing but its columns and number of partitions.
+/// The properties of a node that guarantees only its columns and number of partitions.
 pub(crate) fn properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
     Arc::new(PlanProperties::new(
         EquivalenceProperties::new(schema),
@@ -18,13 +18,13 @@ pub(crate) fn properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProper
     ))
 }
 
-/// A broken invariant of ours.
+/// An error for a broken invariant of ours.
 pub(crate) fn internal<T>(message: String) -> Result<T> {
     Err(DataFusionError::Internal(message))
 }
 
-/// `ExecutionPlan` for a node with a `properties` field and a `run` method. The second form is for
-/// a node with one `input` and a `with_input` method.
+/// Implements `ExecutionPlan` for a node with a `properties` field and a `run` method. The second form is for a
+/// node with one `input` and a `with_input` method.
 macro_rules! leaf_node {
     ($node:ident, $detail:expr) => {
         $crate::plan::exec_node::leaf_node!(@ $node, $detail,
@@ -46,7 +46,7 @@ macro_rules! leaf_node {
             ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
                 match <[_; 1]>::try_from(children) {
                     Ok([input]) => Ok(Arc::new(self.with_input(input))),
-                    Err(_) => $crate::plan::exec_node::internal("one child was expected".into()),
+                    Err(_) => $crate::plan::exec_node::internal("expected one child".into()),
                 }
             }
         );

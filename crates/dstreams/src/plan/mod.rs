@@ -1,10 +1,9 @@
-//! Plan: the graph becomes steps that are planned once and run for every batch.
+//! Plan: compiles the graph to steps that are planned once and run for every batch.
 //!
-//! **In**: the graph, the number of map tasks. **Out**: a [`Template`]: stages of DataFusion plans
-//! that read datasets by reference, cut where rows change partitions, where windows keep state and
-//! where several readers share a D-Stream. **Promise**: no SQL and no optimiser runs for a batch;
-//! the order of rows in every dataset follows from the batch alone. **On failure**: an error that
-//! names the operator, before the first batch.
+//! **In**: the graph, the number of map tasks. **Out**: a [`Template`]: stages of DataFusion plans that read
+//! datasets by reference, cut where rows change partitions, where windows have state and where several readers
+//! share a D-Stream. **Promise**: no SQL and no optimiser runs for a batch; the order of rows in every dataset
+//! depends on the batch alone. **On failure**: an error that names the operator, before the first batch.
 
 mod aggregate;
 mod apply;

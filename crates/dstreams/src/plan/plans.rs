@@ -10,13 +10,13 @@ use crate::error::Result;
 use crate::stream::graph::Graph;
 use crate::stream::rejects::Readers;
 
-/// A program's graph as templates: a small batch runs as one task and pays for no exchange.
+/// A program's graph as templates: a small batch runs as one task and needs no exchange.
 pub struct Plans {
     one: Arc<Template>,
     many: Arc<Template>,
-    /// Tasks of a batch that is not small, and partitions of keyed data.
+    /// The number of tasks of a large batch, and of partitions of keyed data.
     pub tasks: usize,
-    /// What each state is.
+    /// The specification of each state.
     pub states: Vec<StateSpec>,
     rejects: Vec<Arc<Readers>>,
 }
@@ -38,12 +38,12 @@ impl Plans {
         })
     }
 
-    /// The template for batches that run as several tasks, or as one.
+    /// The template for batches with several tasks, or with one.
     pub fn of(&self, many: bool) -> &Arc<Template> {
         if many { &self.many } else { &self.one }
     }
 
-    /// Records that operators have rejected in this process and nothing has read, by operator.
+    /// The number of records that operators rejected in this process and that nothing has read, by operator.
     pub fn rejected(&self) -> BTreeMap<String, u64> {
         let rejects = self.rejects.iter();
         rejects.filter_map(|readers| readers.missed()).collect()

@@ -1,4 +1,4 @@
-//! Which partitions of which datasets each task of a stage reads.
+//! The partitions of datasets that each task of a stage reads.
 
 use datafusion::physical_expr::Distribution;
 use datafusion::physical_plan::ExecutionPlan;
@@ -17,12 +17,12 @@ type PlanRef = std::sync::Arc<dyn ExecutionPlan>;
 pub struct Read {
     pub slot: Slot,
     pub partition: usize,
-    /// Whether every task of the stage reads it: the side of a join that is collected.
+    /// Whether every task of the stage reads it: the collected side of a join.
     pub whole: bool,
 }
 
 impl Stage {
-    /// What each task reads.
+    /// The partitions that each task reads.
     pub fn reads(&self) -> Result<Vec<Vec<Read>>> {
         reads(&self.plan)
     }
@@ -66,7 +66,7 @@ fn reads(plan: &PlanRef) -> Result<Vec<Vec<Read>>> {
                 task.extend(one.iter().map(whole));
             }
         } else if count == 1 {
-            // It merges what is below.
+            // It merges the partitions below.
             tasks[0].extend(below.into_iter().flatten());
         } else {
             let (name, below) = (plan.name(), below.len());

@@ -1,4 +1,4 @@
-//! Joins the values of each key by a closure.
+//! Reduces the values of each key with a closure.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use super::exec_node::{leaf_node, properties};
 use crate::error::{Error, Operator, Result};
 use crate::stream::rows::{Reducer, panic_message};
 
-/// Joins the values of each key of a partition: before the shuffle, and again after it.
+/// Reduces the values of each key of a partition: before the shuffle, and again after it.
 pub(crate) struct ReduceExec {
     input: Arc<dyn ExecutionPlan>,
     keys: usize,

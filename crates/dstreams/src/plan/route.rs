@@ -1,11 +1,10 @@
-//! Which partition a key belongs to: by a hash of our own choice, fixed for ever.
+//! Routing: the partition of a key, by a hash of our own choice, which must never change.
 //!
-//! A key's shard is `xxh3_64` of its canonical bytes, scaled to the number of shards: the bytes of
-//! a text; the little-endian bytes of an integer, widened to 64 bits; one byte of a `bool`; one
-//! byte 0xFF for null. Each further column is hashed with the hash so far as its seed, the first
-//! with 0. A partition is a run of shards. DataFusion's own hash changes with versions and differs
-//! between encodings of the same text, so it is not used. Values of other types, which exchanges of
-//! queries meet, are hashed in Arrow's row format.
+//! A key's shard is `xxh3_64` of its canonical bytes, scaled to the number of shards: the bytes of a string; the
+//! little-endian bytes of an integer, widened to 64 bits; one byte of a `bool`; one byte 0xFF for null. Each
+//! further column is hashed with the previous hash as its seed, the first with 0. A partition is a run of shards.
+//! DataFusion's own hash changes with versions and differs between encodings of the same string, so it is not
+//! used. Values of other types, which occur in exchanges of queries, are hashed in Arrow's row format.
 
 use std::sync::Arc;
 
@@ -19,13 +18,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::error::Result;
 
 // I10 (ARCHITECTURE.md): this number and `hash_column` decide where persisted state belongs.
-/// Number of hash ranges of keys.
+/// The number of hash ranges of keys.
 pub const SHARDS: usize = 128;
 
-/// Bytes of a null.
+/// The bytes of a null.
 const NULL: &[u8] = &[0xFF];
 
-/// Splits `rows` by their keys and appends them to `parts`, keeping their order.
+/// Splits `rows` by their keys and appends them to `parts`, preserving their order.
 pub fn split_by_route(
     rows: &RecordBatch,
     keys: &[Arc<dyn PhysicalExpr>],
@@ -58,7 +57,7 @@ fn partition_of(shard: usize, parts: usize) -> usize {
     shard * parts.min(SHARDS) / SHARDS
 }
 
-/// Hashes each value with the hash so far as its seed.
+/// Hashes each value with the previous hash as its seed.
 fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
     match column.data_type() {
         DataType::Utf8View => {
@@ -100,7 +99,7 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
         kind if kind.is_floating() => {
             let values = cast(column, &DataType::Float64)?;
             let words = values.as_primitive::<datafusion::arrow::datatypes::Float64Type>();
-            // One form each for zero and for not-a-number.
+            // One form each for zero and NaN.
             let canonical = |v: &f64| match v {
                 v if *v == 0.0 => 0f64,
                 v if v.is_nan() => f64::NAN,
@@ -110,7 +109,7 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
             hash_words(words, &values, hashes);
         }
         kind => {
-            // Only exchanges of queries meet these, and nothing that lasts is split by them.
+            // Only exchanges of queries have these; nothing persisted is split by them.
             let converter = RowConverter::new(vec![SortField::new(kind.clone())])?;
             let rows = converter.convert_columns(std::slice::from_ref(column))?;
             for (hash, row) in hashes.iter_mut().zip(&rows) {
@@ -140,7 +139,7 @@ mod tests {
         hashes.into_iter().map(shard_of).collect()
     }
 
-    /// State is kept by shard: these must never change.
+    /// State is persisted by shard: these must never change.
     #[test]
     fn test_vectors() {
         let texts = [
@@ -160,7 +159,7 @@ mod tests {
         assert_eq!(shards(narrow), NUMBER_SHARDS);
     }
 
-    // Made by another implementation of the hash (the Python package xxhash).
+    // Computed by another implementation of the hash (the Python package xxhash).
     const TEXT_SHARDS: [usize; 5] = [22, 115, 33, 42, 42];
     const NUMBER_SHARDS: [usize; 4] = [99, 23, 40, 107];
 

@@ -1,4 +1,4 @@
-//! Blocks to tasks.
+//! Splitting blocks among tasks.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use datafusion::arrow::array::RecordBatch;
 
 use crate::blocks::Block;
 
-/// Number of tasks that read a batch of `rows` rows.
+/// The number of tasks for a batch of `rows` rows.
 pub fn tasks_for(rows: u64, rows_per_task: usize, threads: usize) -> usize {
     if rows > rows_per_task as u64 {
         threads
@@ -15,19 +15,20 @@ pub fn tasks_for(rows: u64, rows_per_task: usize, threads: usize) -> usize {
     }
 }
 
-/// Consecutive rows of one part of a batch's input, which one task reads.
+/// Consecutive rows of one part of a batch's input, read by one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// Which part.
+    /// The index of the part.
     pub part: usize,
     /// Its first row.
     pub from: u64,
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
 }
 
-/// Cuts a batch's input into runs of nearly equal length, one list for each task. The cut depends on the row counts
-/// alone: one machine and a cluster read the same rows in the same tasks, so their results are equal bit for bit.
+/// Cuts a batch's input into runs of nearly equal length, one list for each task. The cut depends on the row
+/// counts alone: one machine and a cluster read the same rows in the same tasks, so their results are
+/// bit-identical.
 ///
 /// `lengths` are the rows of each part, in order.
 pub fn split(lengths: &[u64], tasks: usize) -> Vec<Vec<Run>> {
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Each row once, in order, and no task has more than one row above its share.
+        /// Each row occurs once, in order, and no task has more than one row above its share.
         #[test]
         fn every_row_is_in_one_run_and_tasks_get_equal_shares(
             lengths in prop::collection::vec(0u64..50, 0..20),
@@ -96,7 +97,7 @@ mod tests {
             }
         }
 
-        /// However the same rows are cut into parts, a task reads the same rows of the whole.
+        /// However the same rows are cut into parts, a task reads the same rows.
         #[test]
         fn the_parts_do_not_matter(lengths in prop::collection::vec(0u64..50, 1..20), tasks in 1usize..9) {
             let shares = |lengths: &[u64]| -> Vec<u64> {

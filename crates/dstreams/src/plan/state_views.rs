@@ -1,8 +1,8 @@
-//! [`Views`]: what a state gives with each batch, for readers that want different rows of it.
+//! [`Views`]: the output of a state for each batch, for readers that want different rows of it.
 //!
-//! A state has one dataset. Where its readers want one view, that is the dataset. Where they want several,
-//! the rows of all are in it, told apart by a last column; rows that the batch's closures made have other
-//! columns than the state's, so then each row has nulls in the columns of the other kind.
+//! A state has one dataset. If its readers want one view, that is the dataset. If they want several, it has the
+//! rows of all, distinguished by a last column. Rows from the batch's closures have other columns than the state,
+//! so then each row has nulls in the columns of the other kind.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::error::Result;
 use crate::stream::graph::View;
 use crate::stream::rows::Pick;
 
-/// Name of the column that says of which view a row is.
+/// The name of the column with the view of a row.
 const VIEW: &str = "$view";
 
-/// The rows that readers want of a state with each batch; each kind of rows is computed once.
+/// The rows of a state that readers want for each batch; each kind of rows is computed once.
 #[derive(Clone)]
 pub(crate) struct Views {
-    /// In their order, each once.
+    /// Sorted and distinct.
     views: Vec<View>,
-    /// Columns of the state.
+    /// The columns of the state.
     state: SchemaRef,
-    /// Columns of what its closures make, if they do.
+    /// The columns of the closures' outputs, if there are any.
     mapped: Option<SchemaRef>,
 }
 
@@ -44,7 +44,7 @@ impl Views {
         }
     }
 
-    /// Whether a reader wants what is not in the state itself.
+    /// Whether a reader wants rows that are not in the state itself.
     pub fn beyond_state(&self) -> bool {
         let beyond = |view: &View| matches!(view, View::TimedOut | View::Mapped);
         self.views.iter().any(beyond)
@@ -57,7 +57,7 @@ impl Views {
         }
     }
 
-    /// Columns of the dataset.
+    /// The columns of the dataset.
     pub fn schema(&self) -> SchemaRef {
         let [_, _, ..] = self.views[..] else {
             let only = self.views.first().copied().unwrap_or(View::Changes);
@@ -77,7 +77,7 @@ impl Views {
         Arc::new(Schema::new(fields))
     }
 
-    /// Columns of mapped rows that stand beside the state's.
+    /// The columns of mapped rows, besides the state's.
     fn others(&self) -> &[Arc<Field>] {
         match &self.mapped {
             Some(mapped) if self.views.contains(&View::Mapped) => mapped.fields(),
@@ -85,7 +85,7 @@ impl Views {
         }
     }
 
-    /// Where the columns of a view stand in a dataset of several.
+    /// The places of a view's columns in a dataset of several views.
     fn columns(&self, view: View) -> Range<usize> {
         let state = self.state.fields().len();
         match view {
@@ -94,7 +94,7 @@ impl Views {
         }
     }
 
-    /// The dataset, of the rows of each view.
+    /// The dataset, from the rows of each view.
     pub fn join(
         &self,
         rows: impl Fn(View) -> Result<Vec<RecordBatch>>,
@@ -124,7 +124,7 @@ impl Views {
         Ok(joined)
     }
 
-    /// Takes the rows of a view out of the dataset, where it has others too.
+    /// Extracts the rows of a view from the dataset, if it has several.
     pub(super) fn pick(&self, view: View) -> Option<Pick> {
         (self.views.len() > 1).then(|| Pick {
             view: view as u8,

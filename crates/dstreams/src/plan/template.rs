@@ -1,4 +1,4 @@
-//! A template: what is done for each batch, in order.
+//! A template: the steps of a batch, in order.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::stream::tracker::Tracker;
 
 /// The steps of a batch. A step reads slots that earlier steps fill.
 pub struct Template {
-    /// Slots of the inputs, by their place among the sources.
+    /// The slots of the inputs, in the order of the sources.
     pub inputs: Vec<Slot>,
     pub steps: Vec<Step>,
-    /// For each output of the graph: its dataset, and at which multiples of milliseconds.
+    /// For each output of the graph: its dataset, and its slide in milliseconds.
     pub outputs: Vec<(Slot, u64)>,
     pub slots: usize,
 }
@@ -31,7 +31,7 @@ debug_as!(Template { slots });
 #[derive(Debug)]
 pub enum Step {
     Run(Stage),
-    /// A state takes in what the batch has for it.
+    /// A state installs its rows of the batch.
     State(StateStep),
 }
 
@@ -39,8 +39,7 @@ pub enum Step {
 pub struct Stage {
     pub plan: Arc<dyn ExecutionPlan>,
     pub tasks: usize,
-    /// Whether each task needs a copy of the plan: nodes in it keep state from one partition to
-    /// the next.
+    /// Whether each task needs a copy of the plan, because nodes in it share state between partitions.
     pub copies: bool,
     pub route: Route,
     pub into: Slot,
@@ -68,7 +67,7 @@ pub enum Route {
 /// The rows that a batch has for a state are taken in; what the state gives then is the dataset.
 #[derive(Debug)]
 pub struct StateStep {
-    /// Number of the state in its context.
+    /// The number of the state in its context.
     pub state: usize,
     pub from: Slot,
     pub into: Slot,
@@ -80,14 +79,14 @@ pub struct StateStep {
 /// What a state is: made when the graph is compiled.
 #[derive(Debug, Clone)]
 pub enum StateSpec {
-    /// Of the last batches.
+    /// A state of the last batches.
     Window(Arc<WindowSpec>),
-    /// Of all batches.
+    /// A state of all batches.
     Keyed(Arc<KeyedSpec>),
 }
 
 impl StateSpec {
-    /// Columns of the dataset that it gives.
+    /// The columns of its dataset.
     pub fn dataset(&self) -> SchemaRef {
         match self {
             StateSpec::Window(window) => Arc::clone(&window.schema),
@@ -95,7 +94,7 @@ impl StateSpec {
         }
     }
 
-    /// Time between two RDDs of its input, in milliseconds.
+    /// The time between two RDDs of its input, in milliseconds.
     pub fn every_ms(&self) -> u64 {
         match self {
             StateSpec::Window(window) => window.every_ms,
@@ -103,7 +102,7 @@ impl StateSpec {
         }
     }
 
-    /// The name that the program gave it, which a window need not have.
+    /// The name that the program gave it; optional for a window.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
             StateSpec::Window(window) => window.name.as_deref(),
@@ -111,7 +110,7 @@ impl StateSpec {
         }
     }
 
-    /// What a program can ask while it runs: the name that it gave the state, and the columns.
+    /// The name and columns by which a program can query the state while it runs.
     pub fn table(&self) -> Option<(&str, &SchemaRef)> {
         match self {
             StateSpec::Window(_) => None,
@@ -119,7 +118,7 @@ impl StateSpec {
         }
     }
 
-    /// The streams that a window is of.
+    /// The source streams of a window.
     pub(crate) fn streams(&self) -> Option<&str> {
         match self {
             StateSpec::Window(window) => Some(&window.streams),
@@ -127,7 +126,7 @@ impl StateSpec {
         }
     }
 
-    /// What it holds, in words.
+    /// A description of its contents.
     pub(crate) fn holds(&self) -> String {
         match self {
             StateSpec::Window(window) => window.describe(),
@@ -136,18 +135,18 @@ impl StateSpec {
     }
 }
 
-/// What a keyed state holds.
+/// The specification of a keyed state.
 pub struct KeyedSpec {
     pub name: String,
     pub keys: usize,
-    /// Keys, then the values that are held.
+    /// Keys, then the stored values.
     pub schema: SchemaRef,
-    /// Keys, then what a program reads: results that follow from these.
+    /// Keys, then the results that a program reads, computed from the stored values.
     pub results: SchemaRef,
     pub(crate) update: Update,
-    /// What its readers want of it.
+    /// The views that its readers want.
     pub(crate) views: Views,
-    /// Time between two RDDs of its input, in milliseconds.
+    /// The time between two RDDs of its input, in milliseconds.
     pub every_ms: u64,
 }
 
@@ -155,24 +154,24 @@ debug_as!(KeyedSpec { name });
 
 /// How the rows of a batch change a state.
 pub(crate) enum Update {
-    /// They are partial results.
+    /// The rows are partial results.
     Running(AggPlan),
-    /// They are events.
+    /// The rows are events.
     Tracked {
         tracker: Arc<dyn Tracker>,
         timeout_ms: Option<u64>,
-        /// Rows that the state begins with, by partition.
+        /// The initial rows of the state, by partition.
         initial: Vec<Vec<RecordBatch>>,
     },
 }
 
 impl KeyedSpec {
-    /// Columns of the dataset that it gives.
+    /// The columns of its dataset.
     pub fn dataset(&self) -> SchemaRef {
         self.views.schema()
     }
 
-    /// What a program reads of rows that are held.
+    /// The results that a program reads, from stored rows.
     pub(crate) fn results_of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         match &self.update {
             Update::Running(plan) => {
@@ -187,12 +186,12 @@ impl KeyedSpec {
         }
     }
 
-    /// What its state depends on, in words.
+    /// A description of everything on which its state depends.
     pub(crate) fn describe(&self) -> String {
         format!("`{}`: {}", self.name, self.holds())
     }
 
-    /// The same, without its name; and without columns that earlier versions did not hold.
+    /// The same without its name, and without columns that earlier versions lacked.
     pub(crate) fn holds(&self) -> String {
         let keys = self.keys;
         match &self.update {
@@ -206,7 +205,7 @@ impl KeyedSpec {
         }
     }
 
-    /// The columns that follow from others where bytes are of earlier versions: see [`AggPlan::highs`].
+    /// The columns that are derived from others if an earlier version wrote the bytes: see [`AggPlan::highs`].
     pub(crate) fn highs(&self) -> Vec<(usize, usize)> {
         match &self.update {
             Update::Running(plan) => plan.highs(),
@@ -215,28 +214,28 @@ impl KeyedSpec {
     }
 }
 
-/// What a window holds.
+/// The specification of a window.
 #[derive(Clone)]
 pub struct WindowSpec {
-    /// The name that the program gave it, if it did.
+    /// The name from the program, if any.
     pub name: Option<String>,
     pub keys: usize,
     /// Keys, then the columns of each part of the aggregate.
     pub schema: SchemaRef,
     pub(crate) plan: AggPlan,
-    /// The streams that its records come from: what tells it from others that hold the same.
+    /// The source streams of its records, which distinguish it from windows with the same contents.
     pub streams: String,
-    /// Which column of the parts counts the records of a key.
+    /// The column of the parts with the number of records of a key.
     pub count: usize,
     pub length_ms: u64,
-    /// Time between two RDDs of the window's input, in milliseconds.
+    /// The time between two RDDs of the window's input, in milliseconds.
     pub every_ms: u64,
 }
 
 debug_as!(WindowSpec { name });
 
 impl WindowSpec {
-    /// What its state depends on, in words; without columns that earlier versions did not hold.
+    /// A description of everything on which its state depends, without columns that earlier versions lacked.
     pub(crate) fn describe(&self) -> String {
         let (keys, length, every) = (self.keys, self.length_ms, self.every_ms);
         let (parts, schema) = self.plan.without_highs(&self.schema, keys);

@@ -1,9 +1,9 @@
-//! [`first_rows`]: the first rows of an order, the same ones however the rows are cut into batches.
+//! [`first_rows`]: the first rows of an order, independent of how the rows are cut into batches.
 //!
-//! A sort with a limit passes over rows that cannot be among the first. The engine decides that by comparing values,
-//! for which the two zeros of a floating-point number are equal, and orders rows by bits, for which they are not: a
-//! zero was in the result or not, as batches happened to be cut. So such columns are ordered by integers that have
-//! the order of their bits.
+//! A sort with a limit skips rows that cannot be among the first. The engine decides that by comparing values, for
+//! which the two zeros of a floating-point number are equal, but orders rows by bits, for which they differ:
+//! whether a zero was in the result depended on the batches. So such columns are ordered by integers in the order
+//! of their bits.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -19,7 +19,7 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-/// Sorts `input`; with a limit it has the first rows of each partition alone.
+/// Sorts `input`; with a limit it returns only the first rows of each partition.
 pub(super) fn first_rows(
     order: LexOrdering,
     input: Arc<dyn ExecutionPlan>,
@@ -39,7 +39,7 @@ pub(super) fn first_rows(
     SortExec::new(by.unwrap_or(order), input).with_fetch(fetch)
 }
 
-/// The order as it was before [`first_rows`], for the merge of its partitions.
+/// The order before [`first_rows`], for merging its partitions.
 pub(super) fn of_values(order: &LexOrdering) -> Option<LexOrdering> {
     let plain = |by: &PhysicalSortExpr| match by.expr.downcast_ref::<BitOrder>() {
         Some(exact) => PhysicalSortExpr {
@@ -132,9 +132,9 @@ mod tests {
 
     use super::*;
 
-    /// -0 is in one batch and 0 in the next: the greater one is found, in either order.
+    /// -0 is in one batch and 0 in the next: the greater one is found in either order.
     #[tokio::test]
-    async fn zeros_are_told_apart_across_batches() {
+    async fn signed_zeros_are_distinguished_across_batches() {
         for batches in [[-0.0, 0.0], [0.0, -0.0]] {
             let batch = |value: f64| {
                 let values: ArrayRef = Arc::new(Float64Array::from(vec![value]));

@@ -1,4 +1,4 @@
-//! [`Disk`]: the steps on the file system that a sink takes. Tests end a process between any two.
+//! [`Disk`]: the file system operations of a sink. Tests end a process between any two.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Steps on the file system; each may fail.
 #[derive(Default)]
 pub(super) struct Disk {
-    /// How many more steps work, and how the others fail.
+    /// The number of steps that still succeed, and the error of later ones.
     #[cfg(test)]
     pub fails: std::sync::Mutex<Option<(usize, ErrorKind)>>,
 }
@@ -43,7 +43,7 @@ impl Disk {
         }
     }
 
-    /// Makes a directory, and those above it that are missing; returns when their names are on the disk.
+    /// Creates a directory and its missing parents, and syncs their names.
     pub fn make_dir(&self, path: &Path) -> Result<()> {
         if path.is_dir() {
             return Ok(());
@@ -57,7 +57,7 @@ impl Disk {
         self.sync_dir(above)
     }
 
-    /// Makes a directory in one that is there; it may be there too.
+    /// Creates a directory in an existing one, unless it exists.
     pub fn add_dir(&self, path: &Path) -> Result<()> {
         self.step("make the directory", path, || match fs::create_dir(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match path.is_dir() {
@@ -68,12 +68,12 @@ impl Disk {
         })
     }
 
-    /// A new file; none of this name may be there.
+    /// Creates a file; fails if the name exists.
     pub fn create(&self, path: &Path) -> Result<File> {
         self.step("make", path, || File::create_new(path))
     }
 
-    /// A file that this process alone has locked, as long as it is open; `None` if another one has it.
+    /// A file locked by this process as long as it is open; `None` if another process has locked it.
     pub fn lock(&self, path: &Path) -> Result<Option<File>> {
         self.step("lock", path, || {
             let mut options = File::options();
@@ -84,7 +84,7 @@ impl Disk {
                 Err(TryLockError::WouldBlock) => Ok(None),
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
                     let path = path.display();
-                    tracing::warn!(%path, "files cannot be locked here: nothing keeps a second program away");
+                    tracing::warn!(%path, "this file system has no locks: a second program would not be noticed");
                     Ok(Some(file))
                 }
                 Err(TryLockError::Error(error)) => Err(error),
@@ -96,16 +96,16 @@ impl Disk {
         self.step("write", path, || file.write_all(bytes))
     }
 
-    /// Returns when the bytes of a file are on the disk.
+    /// Syncs the bytes of a file.
     pub fn sync(&self, file: &File, path: &Path) -> Result<()> {
         self.step("sync", path, || file.sync_all())
     }
 
-    /// Returns when the names in a directory are on the disk.
+    /// Syncs the names in a directory.
     pub fn sync_dir(&self, path: &Path) -> Result<()> {
         self.step("sync the directory", path, || match cfg!(unix) {
             true => File::open(path)?.sync_all(),
-            false => Ok(()), // there is no such thing elsewhere
+            false => Ok(()), // only Unix has it
         })
     }
 
@@ -113,7 +113,7 @@ impl Disk {
         self.step("rename to", to, || fs::rename(from, to))
     }
 
-    /// What is in a directory; nothing if there is none.
+    /// The contents of a directory; empty if there is none.
     pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>> {
         self.step("list", path, || match fs::read_dir(path) {
             Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
@@ -122,7 +122,7 @@ impl Disk {
         })
     }
 
-    /// Removes a file, or a directory with what is in it.
+    /// Removes a file, or a directory with its contents.
     pub fn remove(&self, path: &Path) -> Result<()> {
         self.step("remove", path, || match path.is_dir() {
             true => fs::remove_dir_all(path),

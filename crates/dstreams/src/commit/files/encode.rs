@@ -1,4 +1,4 @@
-//! Rows to the bytes of a file: the same rows give the same bytes, however they are cut.
+//! Encodes rows as the bytes of a file: the same rows give the same bytes, however they are cut.
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::csv::WriterBuilder;
@@ -19,7 +19,7 @@ pub(super) fn encode(
         return Err(refused(message));
     }
     match format {
-        Format::Text => Err(refused("text is to read only".into())),
+        Format::Text => Err(refused("text can only be read".into())),
         Format::JsonLines => json(rows, write),
         Format::Csv => csv(rows, write),
         #[cfg(feature = "parquet")]
@@ -47,7 +47,7 @@ fn csv(rows: &[RecordBatch], mut write: impl FnMut(&[u8]) -> Result<()>) -> Resu
         let mut bytes = Vec::new();
         let mut lines = WriterBuilder::new().with_header(at == 0).build(&mut bytes);
         lines.write(batch)?;
-        drop(lines); // it holds bytes back until then
+        drop(lines); // it buffers bytes until then
         write(&bytes)?;
     }
     Ok(())
@@ -65,9 +65,9 @@ mod parquet {
 
     use crate::error::{Error, Result};
 
-    /// Rows that are written at once. Where pages end follows from it, so it is part of the bytes.
+    /// Rows written at once. It determines where pages end, so the bytes depend on it.
     const ROWS_AT_ONCE: usize = 8192;
-    /// Rows of a row group: what a reader takes at once.
+    /// Rows of a row group: the unit of reading.
     const ROWS_OF_A_GROUP: usize = 1 << 20;
 
     pub(super) fn encode(
@@ -77,7 +77,7 @@ mod parquet {
         let Some(schema) = rows.first().map(RecordBatch::schema) else {
             return Ok(());
         };
-        // Said here so that another version of the library does not change the bytes by a default.
+        // Explicit, so that another version of the library does not change the bytes by a default.
         let settings = WriterProperties::builder()
             .set_created_by("dstreams".into())
             .set_writer_version(WriterVersion::PARQUET_1_0)

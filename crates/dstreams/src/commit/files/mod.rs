@@ -1,7 +1,7 @@
-//! [`FileSink`]: each batch becomes a directory of files, whole or not at all.
+//! [`FileSink`]: each batch atomically becomes a directory of files.
 //!
-//! Prepared files wait in a hidden directory; the commit gathers those of a batch in a directory of
-//! their own and renames that. What makes it safe is in `target.rs`, bytes are in `encode.rs`.
+//! Prepared files wait in a hidden directory; the commit gathers those of a batch in a directory of their own and
+//! renames that. `target.rs` ensures atomicity, `encode.rs` the bytes.
 
 mod disk;
 mod encode;
@@ -26,34 +26,33 @@ use crate::stream::record::{Key, Record};
 
 /// Writes each batch as a directory of files, exactly once.
 ///
-/// Below the target directory there is one directory for each batch that had records, named by its
-/// batch time in milliseconds, with one file for each partition that had some:
+/// Below the target directory there is one directory for each batch with records, named by its batch time in
+/// milliseconds, with one file for each partition that has some:
 ///
 /// ```text
 /// counts/batch=1700000000500/part-00000.jsonl
 /// counts/batch=1700000000500/part-00001.jsonl
 /// ```
 ///
-/// **Promised.** The directory of a batch appears by one rename when the batch commits, with all its
-/// files: it is never seen in part. It is never changed after that, also when its commit is repeated
-/// or the batch is run again by a process that starts after a crash. When the commit returns, the
-/// files and their names were synced. The same rows give the same bytes, in the order of the RDD:
-/// partition after partition. An older batch than the newest directory is taken as committed, so the
-/// newest directory must stay where it is; others may be moved away or removed at any time.
+/// **Promised.** The directory of a batch appears by one rename when the batch commits, with all its files: no
+/// reader sees it incomplete. It never changes afterwards, even if its commit is repeated or a process that starts
+/// after a crash runs the batch again. When the commit returns, the files and their names are synced. The same
+/// rows give the same bytes, in the order of the RDD: partition after partition. A batch older than the newest
+/// directory counts as committed, so the newest directory must stay in place; others may be moved away or removed
+/// at any time.
 ///
-/// **Refused.** A directory that another output writes to, of this program or of another process: it is locked while
-/// the program runs. One whose newest batch is more than a minute, and more than an interval, ahead of the clock. The first
-/// batch of a program is later than the newest one that is there: see [`Sink`].
+/// **Refused.** A directory to which another output writes, of this program or of another process: it is locked
+/// while the program runs. One whose newest batch is more than a minute, and more than an interval, ahead of the
+/// clock. The first batch of a program is later than the newest existing one: see [`Sink`].
 ///
-/// **Not promised.** Nothing says that a batch had no records: it has no directory. Object stores have no rename: this is for file systems, which must
-/// rename a directory atomically (local ones and NFS do).
+/// **Not promised.** Nothing marks a batch without records: it has no directory. Object stores have no rename:
+/// this is for file systems with atomic renames of directories (local ones and NFS have them).
 ///
-/// Files that wait for their commit are in `.attempts` below the target. What a crash left there goes
-/// when its batch, or a later one, commits. The target is made and listed once, when the program starts.
+/// Files that wait for their commit are in `.attempts` below the target. Those left by a crash are removed when
+/// their batch, or a later one, commits. The target is created and listed once, when the program starts.
 ///
-/// A full disk or a directory that cannot be written is an [`Error::File`] with the path; the batch is
-/// tried again as often as [`Config::attempts`](crate::Config::attempts) says, and nothing of it is
-/// visible.
+/// A full disk or an unwritable directory is an [`Error::File`] with the path; the batch is retried as often as
+/// [`Config::attempts`](crate::Config::attempts) says, and nothing of it is visible.
 ///
 /// ```
 /// use dstreams::{StreamContext, files::{FileSink, Format}};
@@ -85,7 +84,7 @@ impl FileSink {
         FileSink(Arc::new(Target::new(directory.into(), format)))
     }
 
-    /// Does `work` on a thread that may block.
+    /// Runs `work` on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Target) -> Result<T> + Send + 'static,
@@ -133,7 +132,7 @@ impl Sink for FileSink {
 impl<T: Record> DStream<T> {
     /// Writes each RDD as a directory of files below `directory`, exactly once: see [`FileSink`].
     ///
-    /// Fails if the format has no place for a column, or if another output of this program writes to `directory`.
+    /// Fails if the format does not support a column, or if another output of this program writes to `directory`.
     /// O(records of the batch).
     ///
     /// ```
@@ -151,7 +150,7 @@ impl<T: Record> DStream<T> {
         let directory = directory.into();
         let operator = Operator::new("write_files", Location::caller());
         let refused = match format {
-            Format::Text => Some("text is to read only; use JSON lines or CSV".to_owned()),
+            Format::Text => Some("text can only be read; use JSON lines or CSV".to_owned()),
             format => format.refuses(&T::schema()),
         };
         if let Some(message) = refused {

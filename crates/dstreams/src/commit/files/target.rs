@@ -1,11 +1,11 @@
 //! [`Target`]: the directory of a [`FileSink`](super::FileSink), and how batches appear in it.
 //!
-//! A prepared file is `.attempts/<batch>-<partition>-<process>-<count>.<format>`: no two attempts have
-//! one name. The commit moves the files of the batch into `.attempts/<batch>-<hash of their names>`,
-//! so that a commit which is repeated goes on where it was, and one with other attempts begins anew.
-//! Then one rename makes that `batch=<batch>`. A directory that is there and not empty cannot be
-//! renamed to, so a batch appears once. Attempts at batches up to the newest that appeared, and no
-//! others, are removed: nobody can need them. The process that commits holds a lock, `.attempts/lock`.
+//! A prepared file is `.attempts/<batch>-<partition>-<process>-<count>.<format>`: names of attempts are unique.
+//! The commit moves the files of the batch into `.attempts/<batch>-<hash of their names>`, so that a repeated
+//! commit resumes, and one with other attempts starts afresh. Then one rename makes that `batch=<batch>`. An
+//! existing, nonempty directory cannot be the target of a rename, so a batch appears once. Attempts at batches up
+//! to the newest visible one, and no others, are removed: nothing can need them. The committing process holds a
+//! lock, `.attempts/lock`.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -23,22 +23,22 @@ use crate::error::{Error, Result};
 use crate::stream::format::Format;
 use crate::stream::output::Prepared;
 
-/// Where files wait for their commit; hidden from whoever reads the target.
-const ATTEMPTS: &str = ".attempts";
-/// Among them; its name is no attempt's.
+/// The directory of files that wait for their commit; hidden from readers of the target.
+const ATTEMPTS_DIR: &str = ".attempts";
+/// The lock file in it, whose name differs from those of attempts.
 const LOCK: &str = "lock";
-/// What names of committed batches begin with.
-const BATCH: &str = "batch=";
+/// The prefix of names of committed batches.
+const BATCH_PREFIX: &str = "batch=";
 
 pub(super) struct Target {
     directory: PathBuf,
     format: Format,
-    /// Tells attempts of this process from those of others.
+    /// Distinguishes attempts of this process from those of others.
     process: u64,
     attempts: AtomicU64,
     // Lock order L7 in ARCHITECTURE.md: after `lock`.
     newest: Mutex<NewestBatch>,
-    /// Held from the opening to the end.
+    /// Held from `open` to `close`.
     lock: Mutex<Option<File>>,
     pub(super) disk: Disk,
 }
@@ -46,7 +46,7 @@ pub(super) struct Target {
 /// The newest batch in the target.
 #[derive(Clone, Copy)]
 enum NewestBatch {
-    /// The target was not looked at.
+    /// The target was not listed.
     Unknown,
     Known(Option<BatchTime>),
 }
@@ -64,10 +64,10 @@ impl Target {
         }
     }
 
-    /// Takes the target for this process, and looks at what is there.
+    /// Locks the target for this process, and returns its newest batch.
     pub fn open(&self) -> Result<Option<BatchTime>> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let attempts = self.directory.join(ATTEMPTS);
+        let attempts = self.directory.join(ATTEMPTS_DIR);
         self.disk.make_dir(&attempts)?;
         let free = lock.is_none();
         let taken = match free {
@@ -88,7 +88,7 @@ impl Target {
         Ok(known)
     }
 
-    /// Another process may have it.
+    /// Releases the target for other processes.
     pub fn close(&self) {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.newest() = NewestBatch::Unknown;
@@ -98,14 +98,14 @@ impl Target {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the rows of a partition to a file of its own; returns its name.
+    /// Writes the rows of a partition to a new file; returns its name.
     pub fn prepare(
         &self,
         batch: BatchTime,
         partition: usize,
         rows: &[RecordBatch],
     ) -> Result<String> {
-        let attempts = self.directory.join(ATTEMPTS);
+        let attempts = self.directory.join(ATTEMPTS_DIR);
         self.disk.make_dir(&attempts)?;
         let count = self.attempts.fetch_add(1, Ordering::Relaxed);
         let (process, extension) = (self.process, self.format.extension());
@@ -120,7 +120,7 @@ impl Target {
             .and_then(|()| self.disk.sync(&file, &path))
             .and_then(|()| self.disk.sync_dir(&attempts));
         if let Err(error) = written {
-            // It takes room; if it stays, it goes when its batch has committed.
+            // To free the space; if that fails, it is removed once its batch has committed.
             let _ = self.disk.remove(&path);
             return Err(error);
         }
@@ -147,19 +147,19 @@ impl Target {
         Ok(())
     }
 
-    /// The newest batch that is in the target, for sure.
+    /// The newest batch in the target, made durable.
     fn look(&self) -> Result<Option<BatchTime>> {
         let entries = self.disk.list(&self.directory)?;
         let batches = entries.iter().filter_map(|path| committed(path));
         let newest = batches.max();
         if newest.is_some() {
-            // The process that renamed it may have ended before it was synced.
+            // The process that renamed it may have ended before the sync.
             self.disk.sync_dir(&self.directory)?;
         }
         Ok(newest)
     }
 
-    /// Partition and name of each prepared file; checks that they are files of this batch.
+    /// The partition and name of each prepared file; checks that they are files of this batch.
     fn names<'a>(
         &self,
         batch: BatchTime,
@@ -175,7 +175,7 @@ impl Target {
             if !ours || name.contains(['/', '\\']) {
                 return Err(Error::Bytes {
                     what: format!("prepared partition {partition} of batch {batch}"),
-                    message: format!("`{name}` is no file that this sink prepared for it"),
+                    message: format!("`{name}` is not a file that this sink prepared for it"),
                 });
             }
             names.push((partition, name));
@@ -183,11 +183,11 @@ impl Target {
         Ok(names)
     }
 
-    /// Makes the batch appear. If it cannot, and it is there, whoever was faster has committed it.
+    /// Makes the batch visible. If that fails but the batch is there, another process was faster.
     fn publish(&self, batch: BatchTime, names: &[(usize, &str)]) -> Result<()> {
         let visible = self
             .directory
-            .join(format!("{BATCH}{:013}", batch.millis()));
+            .join(format!("{BATCH_PREFIX}{:013}", batch.millis()));
         let gathered = self.gather(batch, names);
         let renamed = gathered.and_then(|gathered| self.disk.rename(&gathered, &visible));
         if renamed.is_err() && committed(&visible).is_none() {
@@ -198,14 +198,14 @@ impl Target {
 
     /// Moves the files of a batch into a directory of their own.
     fn gather(&self, batch: BatchTime, names: &[(usize, &str)]) -> Result<PathBuf> {
-        let attempts = self.directory.join(ATTEMPTS);
+        let attempts = self.directory.join(ATTEMPTS_DIR);
         let all: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
         let hash = xxh3_64(all.join("\n").as_bytes());
         let gathered = attempts.join(format!("{:013}-{hash:016x}", batch.millis()));
         self.disk.add_dir(&gathered)?;
         for (partition, name) in names {
             let (from, to) = (attempts.join(name), gathered.join(self.part(*partition)));
-            // This commit may have moved it before.
+            // An earlier try of this commit may have moved it.
             self.disk
                 .rename(&from, &to)
                 .or_else(|error| match !from.exists() && to.exists() {
@@ -217,39 +217,39 @@ impl Target {
         Ok(gathered)
     }
 
-    /// Name of a partition's file in the directory of a batch.
+    /// The name of a partition's file in the directory of a batch.
     fn part(&self, partition: usize) -> String {
         format!("part-{partition:05}.{}", self.format.extension())
     }
 
-    /// Removes attempts at batches up to `newest`. What cannot be removed goes the next time.
+    /// Removes attempts at batches up to `newest`. A failed removal is retried next time.
     fn clean(&self, newest: BatchTime) {
-        let attempts = self.directory.join(ATTEMPTS);
+        let attempts = self.directory.join(ATTEMPTS_DIR);
         let old = |path: &PathBuf| batch_of(path).is_some_and(|batch| batch <= newest);
         let removed = self.disk.list(&attempts).and_then(|paths| {
             let mut old = paths.iter().filter(|path| old(path));
             old.try_for_each(|path| self.disk.remove(path))
         });
         if let Err(error) = removed {
-            tracing::warn!(%error, "files of attempts are left");
+            tracing::warn!(%error, "cannot remove files of attempts");
         }
     }
 }
 
-/// What the name of each attempt at a partition begins with.
+/// The prefix of the names of all attempts at a partition.
 fn start_of(batch: BatchTime, partition: usize) -> String {
     format!("{:013}-{partition:05}-", batch.millis())
 }
 
-/// The batch that a file or a directory of attempts is of.
+/// The batch of a file or a directory of attempts.
 fn batch_of(path: &Path) -> Option<BatchTime> {
     let (batch, _) = path.file_name()?.to_str()?.split_once('-')?;
     batch.parse().ok().map(BatchTime)
 }
 
-/// The batch that a directory in the target is, if it is one.
+/// The batch of a directory in the target; none for others.
 fn committed(path: &Path) -> Option<BatchTime> {
-    let batch = path.file_name()?.to_str()?.strip_prefix(BATCH)?;
+    let batch = path.file_name()?.to_str()?.strip_prefix(BATCH_PREFIX)?;
     let batch = batch.parse().ok().map(BatchTime);
     batch.filter(|_| path.is_dir())
 }

@@ -1,4 +1,4 @@
-//! A process that ends between any two steps, steps that fail, attempts at the same time, and bytes.
+//! A process that ends between any two steps, failing steps, concurrent attempts, and the bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ const FORMATS: &[Format] = &[
     Format::Parquet,
 ];
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -35,7 +35,7 @@ impl Dir {
         Target::new(self.0.clone(), format)
     }
 
-    /// What a reader of the target sees: the bytes of each file of each batch.
+    /// The view of a reader of the target: the bytes of each file of each batch.
     fn visible(&self) -> BTreeMap<String, Vec<u8>> {
         let names = |path: &Path| {
             let entries = fs::read_dir(path).into_iter().flatten();
@@ -97,7 +97,7 @@ fn write(target: &Target, batch: u64) -> Result<()> {
     target.commit(BatchTime(batch), &prepare(target, batch)?)
 }
 
-/// What is visible when batches up to `last` were written without any failure.
+/// The visible files after writing batches up to `last` without failures.
 fn wanted(format: Format, last: u64) -> BTreeMap<String, Vec<u8>> {
     let dir = Dir::new();
     let target = dir.target(format);
@@ -110,7 +110,7 @@ fn fail_after(target: &Target, steps: usize, kind: ErrorKind) {
     *target.disk.fails.lock().unwrap() = Some((steps, kind));
 }
 
-/// Whether all went well before the step that was to fail.
+/// Whether everything succeeded before the step that was to fail.
 fn unharmed(target: &Target) -> bool {
     matches!(*target.disk.fails.lock().unwrap(), Some((1.., _)))
 }
@@ -175,7 +175,7 @@ fn a_process_that_ends_at_any_step_leaves_a_batch_whole_or_absent() {
 }
 
 #[test]
-fn a_step_that_fails_once_is_repaired_by_trying_again() {
+fn a_step_that_fails_once_succeeds_on_retry() {
     for &format in FORMATS {
         let (two, three) = (wanted(format, 2), wanted(format, 3));
         let mut failed = (0, 0);
@@ -184,20 +184,20 @@ fn a_step_that_fails_once_is_repaired_by_trying_again() {
             let target = dir.target(format);
             write(&target, 1).unwrap();
             fail_after(&target, steps, ErrorKind::StorageFull);
-            let mended = || *target.disk.fails.lock().unwrap() = None;
+            let clear_failure = || *target.disk.fails.lock().unwrap() = None;
             let prepared = prepare(&target, 2).unwrap_or_else(|_| {
                 failed.0 += 1;
-                mended();
+                clear_failure();
                 prepare(&target, 2).unwrap()
             });
             if target.commit(BatchTime(2), &prepared).is_err() {
                 failed.1 += 1;
-                mended();
+                clear_failure();
                 target.commit(BatchTime(2), &prepared).unwrap();
             }
             assert!(dir.visible() == two, "{format:?}, {steps} steps");
             let last = unharmed(&target);
-            mended();
+            clear_failure();
             write(&target, 3).unwrap();
             assert!(dir.visible() == three, "{format:?}, {steps} steps");
             assert_eq!(dir.attempts(), 0);
@@ -242,7 +242,7 @@ fn a_target_that_cannot_be_a_directory_says_so() {
 }
 
 #[test]
-fn attempts_at_the_same_time_do_not_meet() {
+fn concurrent_attempts_do_not_interfere() {
     let dir = Dir::new();
     let targets: Vec<_> = (0..4).map(|_| dir.target(Format::JsonLines)).collect();
     std::thread::scope(|scope| {
@@ -253,7 +253,7 @@ fn attempts_at_the_same_time_do_not_meet() {
         }
     });
     assert_eq!(dir.attempts(), 4 * 4 * 10 * 2);
-    // Two that were prepared elsewhere, committed at the same time.
+    // Attempts of several processes, committed concurrently.
     let prepared: Vec<_> = targets
         .iter()
         .map(|target| prepare(target, 1).unwrap())
@@ -269,7 +269,7 @@ fn attempts_at_the_same_time_do_not_meet() {
 }
 
 #[test]
-fn what_was_moved_away_is_not_written_again() {
+fn batches_moved_away_are_not_written_again() {
     let dir = Dir::new();
     let target = dir.target(Format::Csv);
     (1..=3).for_each(|batch| write(&target, batch).unwrap());
@@ -286,11 +286,11 @@ fn what_was_moved_away_is_not_written_again() {
 }
 
 #[test]
-fn a_relative_target_and_one_many_levels_deep_are_made() {
+fn relative_and_deeply_nested_targets_are_created() {
     let dir = Dir::new();
     write(&Target::new(dir.0.join("a/b/c"), Format::Csv), 1).unwrap();
     assert!(dir.0.join("a/b/c/batch=0000000000001").is_dir());
-    // Without a parent it is made in the working directory, which is left alone here.
+    // Without a parent it would be created in the working directory; this test does not.
     let relative = Target::new("not-there".into(), Format::Csv);
     fail_after(&relative, 0, ErrorKind::Other);
     let error = write(&relative, 1).unwrap_err().to_string();
@@ -298,7 +298,7 @@ fn a_relative_target_and_one_many_levels_deep_are_made() {
 }
 
 #[test]
-fn what_another_sink_prepared_is_refused() {
+fn files_of_another_sink_are_refused() {
     let dir = Dir::new();
     let target = dir.target(Format::Csv);
     let mut prepared = prepare(&target, 1).unwrap();
@@ -308,7 +308,7 @@ fn what_another_sink_prepared_is_refused() {
         assert!(
             error
                 .to_string()
-                .contains("is no file that this sink prepared"),
+                .contains("is not a file that this sink prepared"),
             "{error}"
         );
     }

@@ -1,4 +1,4 @@
-//! States in the plan: what is taken in, and the plans of those who read it.
+//! States in the plan: their inputs, and the plans of their readers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::stream::graph::{Node, NodeId, Op, View};
 use crate::stream::initial::Initial;
 
 impl Compiler<'_> {
-    /// The plan that reads a state; its steps are made once.
+    /// The plan that reads a state; its steps are added once.
     pub(super) fn state_of(&mut self, id: NodeId) -> Result<ExecPlan> {
         if let Some(plan) = self.held.get(&id) {
             return Ok(Arc::clone(plan));
@@ -49,18 +49,18 @@ impl Compiler<'_> {
                 let events = self.shared(node.inputs[0])?;
                 self.keyed(id, *keys, events, held, update)?
             }
-            _ => return Ok(internal(format!("{id:?} is no state"))?),
+            _ => return Ok(internal(format!("{id:?} is not a state"))?),
         };
         self.held.insert(id, Arc::clone(&plan));
         Ok(plan)
     }
 
-    /// The rows that a state begins with, by partition.
+    /// The initial rows of a state, by partition.
     fn initial(&self, initial: Option<&Initial>, keys: usize) -> Result<Vec<Vec<RecordBatch>>> {
         let mut split = vec![Vec::new(); self.parts];
         if let Some(Initial { rows, .. }) = initial {
             let Route::Hash { keys, .. } = self.by_keys(&rows.schema(), keys) else {
-                return Ok(internal("keys that have no route".into())?);
+                return Ok(internal("keys without a route".into())?);
             };
             split_by_route(rows, &keys, &mut split)?;
         }
@@ -80,7 +80,7 @@ impl Compiler<'_> {
         self.keyed(id, keys, partial, held, Update::Running(plan.clone()))
     }
 
-    /// A state of columns `schema` that takes in the rows of `plan` by their keys.
+    /// A state with columns `schema` that installs the rows of `plan` by their keys.
     fn keyed(
         &mut self,
         id: NodeId,
@@ -106,7 +106,7 @@ impl Compiler<'_> {
         Ok(self.take_in(id, from, parts, StateSpec::Keyed(Arc::new(spec))))
     }
 
-    /// What the readers of a state of columns `schema` want of it.
+    /// The views of a state with columns `schema` that its readers want.
     fn views(&self, id: NodeId, schema: &SchemaRef, update: &Update) -> Views {
         let view = |node: &Node| match node.op {
             Op::Held(view) if node.inputs == [id] => Some(view),
@@ -120,7 +120,7 @@ impl Compiler<'_> {
         Views::new(views, Arc::clone(schema), mapped)
     }
 
-    /// The step by which a state takes in the rows of a slot; returns the plan that reads it.
+    /// Adds the step by which a state installs the rows of a slot; returns the plan that reads the state.
     fn take_in(&mut self, id: NodeId, from: Slot, parts: usize, spec: StateSpec) -> ExecPlan {
         let node = self.graph.node(id);
         let (into, dataset) = (self.slot(), spec.dataset());
@@ -135,7 +135,7 @@ impl Compiler<'_> {
         self.scan(into, dataset, parts)
     }
 
-    /// What a reader of a state gets.
+    /// The plan of a reader of a state.
     pub(super) fn held(
         &mut self,
         view: View,
@@ -165,7 +165,7 @@ impl Compiler<'_> {
     ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let input_node = self.graph.node(node.inputs[0]);
-        // A key leaves with its last record, so records are counted, asked for or not.
+        // A key is removed with its last record, so records are always counted.
         let mut held = plan.clone();
         let count = held.column_of(AggPart {
             function: Function::Count,

@@ -193,7 +193,8 @@ impl KeyedState {
     fn made(&self) -> Result<&Made> {
         let not_run = || {
             let (name, version) = (&self.spec.name, self.partition.version());
-            let message = format!("state `{name}` is read at {version:?}, which this process did not run");
+            let message =
+                format!("state `{name}` is read at {version:?}, which this process did not run");
             DataFusionError::Internal(message).into()
         };
         self.made.as_ref().ok_or_else(not_run)

@@ -1,4 +1,4 @@
-//! The columns of a keyed state: which are its key, and how keys become one array and columns again.
+//! [`Shape`]: the columns of a keyed state, those of its key, and the conversion of keys to one array and back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use super::keys::KeyColumns;
 use crate::encoding::columns;
 use crate::error::{Error, Result};
 
-/// Name of the column with the batch of a key's last event, in bytes.
+/// The encoded column with the batch of a key's last event.
 const LAST: &str = "__last";
 
 /// The columns of a state: those of its key first, then its values.
 pub struct Shape {
     schema: SchemaRef,
     key_schema: SchemaRef,
-    /// Makes bytes of keys that are not one plain column.
+    /// Encodes keys that are not one plain column as bytes.
     converter: Option<RowConverter>,
     /// See [`Shape::highs`].
     highs: Vec<(usize, usize)>,
 }
 
 impl Shape {
-    /// A state with the columns of `schema`, the first `keys` of them being its key.
+    /// A state with the columns of `schema`, of which the first `keys` are its key.
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`] where there is no key column, or one of a type that cannot be compared (maps,
-    /// unions), or any column has dictionaries, which have no place in the bytes of a state.
+    /// [`Error::Schema`] if there is no key column, or one of a type without comparison (maps, unions), or any
+    /// column has dictionaries, which the encoding of a state does not support.
     pub fn new(schema: SchemaRef, keys: usize) -> Result<Arc<Self>> {
         Shape::with_highs(schema, keys, &[])
     }
 
-    /// The same, of partial results with high halves of sums: pairs of value columns.
+    /// The same for partial results with high halves of sums: pairs of value columns.
     pub(in crate::state) fn with_highs(
         schema: SchemaRef,
         keys: usize,
@@ -78,7 +78,7 @@ impl Shape {
                 .map(|(high, sum)| (keys + high, keys + sum))
                 .collect(),
         };
-        // Types that do not come back are found here, not at the first read.
+        // Finds types that do not survive the conversion here, not at the first read.
         let empty = shape.key_schema.fields().iter();
         let empty: Vec<_> = empty
             .map(|field| new_empty_array(field.data_type()))
@@ -93,7 +93,7 @@ impl Shape {
         }
     }
 
-    /// The columns of rows as bytes that follow from others where an earlier version wrote them: see
+    /// The encoded columns that are derived from others if an earlier version wrote the rows: see
     /// [`AggPlan::highs`](crate::stream::agg::AggPlan::highs).
     pub(super) fn highs(&self) -> &[(usize, usize)] {
         &self.highs
@@ -109,24 +109,24 @@ impl Shape {
         &self.key_schema
     }
 
-    /// Number of key columns.
+    /// The number of key columns.
     pub fn key_columns_len(&self) -> usize {
         self.key_schema.fields().len()
     }
 
-    /// Number of value columns.
+    /// The number of value columns.
     pub fn values_len(&self) -> usize {
         self.schema.fields().len() - self.key_columns_len()
     }
 
-    /// Keys, values, and the batch of the last event: the columns of rows as bytes.
+    /// Keys, values, and the batch of the last event: the columns of encoded rows.
     pub(super) fn row_schema(&self) -> SchemaRef {
         let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(Field::new(LAST, DataType::UInt64, false)));
         Arc::new(Schema::new(fields))
     }
 
-    /// Columns as rows of the state: its types, and nulls only where it has them.
+    /// Columns as rows of the state, checked against its types and nullability.
     pub(super) fn rows(&self, of: Vec<ArrayRef>) -> Result<RecordBatch> {
         batch("rows of a state", &self.schema, of)
     }
@@ -136,7 +136,7 @@ impl Shape {
         batch("keys of a state", &self.key_schema, of)
     }
 
-    /// The keys in columns of exactly the key's types.
+    /// Keys from columns of exactly the key's types.
     pub(super) fn keys(&self, of: &[ArrayRef]) -> Result<KeyColumns> {
         let kinds = self.key_schema.fields().iter().map(|f| f.data_type());
         if !kinds.eq(of.iter().map(|column| column.data_type())) {
@@ -154,7 +154,7 @@ impl Shape {
         })
     }
 
-    /// The columns of keys.
+    /// The key columns of `of`.
     pub(super) fn key_columns(&self, of: &KeyColumns) -> Result<Vec<ArrayRef>> {
         let Some(converter) = &self.converter else {
             return Ok(vec![Arc::clone(of.array())]);
@@ -172,7 +172,7 @@ fn batch(what: &str, schema: &SchemaRef, of: Vec<ArrayRef>) -> Result<RecordBatc
     })
 }
 
-/// Whether values of a type refer to others instead of being there.
+/// Whether values of a type are encoded as references to others.
 fn encoded(kind: &DataType) -> bool {
     match kind {
         DataType::Dictionary(..) | DataType::RunEndEncoded(..) => true,

@@ -1,9 +1,9 @@
-//! Rows in files instead of memory: those that were changed longest ago, where memory is bounded.
+//! Spill files: the least recently changed rows, if memory is limited.
 //!
 //! The columns of a segment are written as one Arrow IPC file, and mapped: the same arrays over memory that the
-//! system takes back when it is needed elsewhere, and reads again when a row there is looked at. A file has no name
-//! once it is open, so nobody else changes it, and it goes with the process, however that ends. It is room, not
-//! safety: nothing is synced.
+//! system reclaims under pressure, and reads again on access. An open file has no name, so nothing else changes
+//! it, and it disappears with the process, however that ends. Spill files add capacity, not durability: nothing is
+//! synced.
 
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -28,15 +28,15 @@ use crate::error::{Error, Result};
 const TRAILER: usize = 10;
 
 impl KeyedPartition {
-    /// Moves rows to files in `dir` until `bytes` less are in memory; returns how many bytes less there are. Those that
-    /// were changed longest ago go first. The index stays in memory, and so do rows of versions above the low
-    /// watermark and those in segments that compaction will join.
+    /// Moves rows to files in `dir` until memory use is `bytes` lower; returns the bytes freed. The least recently
+    /// changed rows go first. The index stays in memory, and so do rows of versions above the low watermark and
+    /// those in segments that compaction will join.
     ///
-    /// What can be read does not change. Costs as much as the rows that are moved, and a look at each segment.
+    /// Reads return the same. Costs as much as the rows moved, and a visit to each segment.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] where a file cannot be written: then the rows that were to be in it are in memory still.
+    /// [`Error::File`] if a file cannot be written; its rows stay in memory then.
     pub fn spill(&mut self, dir: &Path, bytes: usize) -> Result<usize> {
         let slots: Vec<u32> = self.ages.values().copied().collect();
         let full = self.sizes.segment / 2;
@@ -57,7 +57,7 @@ impl KeyedPartition {
     }
 }
 
-/// The same rows, in a file.
+/// The same rows, mapped from a file.
 fn in_file(dir: &Path, piece: &RowChunk) -> Result<RowChunk> {
     let failed = |error| Error::file("move state to a file in", dir, error);
     let rows = columns(piece)?;
@@ -83,7 +83,7 @@ fn in_file(dir: &Path, piece: &RowChunk) -> Result<RowChunk> {
     })
 }
 
-/// Keys, values and last events, as columns of a file.
+/// Keys, values and last events, as the columns of a file.
 fn columns(piece: &RowChunk) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = vec![Arc::clone(piece.keys.array())];
     columns.extend(piece.values.iter().cloned());
@@ -115,7 +115,7 @@ fn map(file: &File) -> io::Result<Buffer> {
     Ok(bytes::Bytes::from_owner(map).into())
 }
 
-/// The rows of an IPC file of one batch, without a copy.
+/// The rows of an IPC file with one batch, without a copy.
 fn read(schema: SchemaRef, bytes: &Buffer) -> Result<RecordBatch> {
     let wrong = || ArrowError::IpcError("the file of spilled state is cut off".into());
     let trailer = bytes.len().checked_sub(TRAILER).ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-//! A partition against a naive model, whatever is done in whatever order.
+//! A partition compared with a naive model, under any sequence of operations.
 
 mod checkpoints;
 mod costs;
@@ -35,7 +35,7 @@ fn delta(kind: Kind, batch: u64, rows: &[(u16, u32)], deleted: &[u16]) -> Delta 
 }
 
 #[test]
-fn a_gap_is_refused_where_the_delta_says_what_it_was_built_on() {
+fn a_gap_is_refused_if_the_delta_names_its_base_version() {
     let kind = Kind::Number;
     let mut state = KeyedPartition::new(kind.shape());
     let first = delta(kind, 100, &[(1, 1)], &[]).on(BatchTime(50));
@@ -71,7 +71,7 @@ fn a_gap_is_refused_where_the_delta_says_what_it_was_built_on() {
 }
 
 #[test]
-fn it_goes_from_thread_to_thread() {
+fn it_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<KeyedPartition>();
     shared::<Delta>();
@@ -79,7 +79,7 @@ fn it_goes_from_thread_to_thread() {
 }
 
 #[test]
-fn a_key_twice_is_refused_by_name() {
+fn a_duplicate_key_is_refused_by_name() {
     let kind = Kind::Text;
     let shape = kind.shape();
     let twice = |rows: &[(u16, u32)], deleted: &[u16]| {
@@ -106,7 +106,7 @@ fn a_key_twice_is_refused_by_name() {
 }
 
 #[test]
-fn columns_that_are_not_those_of_the_state_are_refused() {
+fn columns_of_another_state_are_refused() {
     let (kind, other) = (Kind::Text, Kind::Number);
     let shape = kind.shape();
     let batch = BatchTime(7);
@@ -147,7 +147,7 @@ fn columns_that_are_not_those_of_the_state_are_refused() {
 }
 
 #[test]
-fn versions_that_are_let_go_or_not_there_are_errors() {
+fn released_and_unknown_versions_are_errors() {
     let kind = Kind::Number;
     let mut state = KeyedPartition::new(kind.shape());
     assert!(state.read(BatchTime(0)).is_err());
@@ -177,16 +177,16 @@ fn versions_that_are_let_go_or_not_there_are_errors() {
     }
     assert!(state.changes(BatchTime(250)).is_err());
     assert_eq!(state.changes(BatchTime(300)).unwrap().len(), (1, 0));
-    // Never back, and not beyond the newest.
+    // Never back, and never beyond the newest.
     state.compact(BatchTime(200), 0).unwrap();
     assert_eq!(state.low(), Some(BatchTime(250)));
     state.compact(BatchTime(u64::MAX), 0).unwrap();
     assert_eq!(state.low(), Some(BatchTime(400)));
 }
 
-/// Keys are equal where DataFusion's grouping takes them for one.
+/// Keys are equal if DataFusion's grouping treats them as one.
 #[test]
-fn keys_are_equal_as_in_groups() {
+fn keys_are_equal_as_in_grouping() {
     for kind in Kind::ALL {
         let all: Vec<u16> = (0..80).collect();
         let groups = kind.groups(&all);
@@ -206,7 +206,7 @@ fn keys_are_equal_as_in_groups() {
                 );
             }
         }
-        // And they come back as the key they are equal to.
+        // And they decode to the key they are equal to.
         let back = shape.key_columns(&keys).unwrap();
         let schema = shape.key_schema();
         RecordBatch::try_new(Arc::clone(schema), back.clone()).unwrap();
@@ -219,7 +219,7 @@ fn keys_are_equal_as_in_groups() {
 }
 
 #[test]
-fn zero_has_no_sign_and_no_number_is_its_bits() {
+fn signed_zeros_are_one_key_and_nans_compare_bitwise() {
     let kind = Kind::Float;
     let other = f64::from_bits(f64::NAN.to_bits() ^ 1);
     let keys =
@@ -241,7 +241,7 @@ fn zero_has_no_sign_and_no_number_is_its_bits() {
     };
     assert_eq!(there([0.0, f64::NAN]), [true, true]);
     assert_eq!(there([-0.0, other]), [true, false]);
-    // The key itself has no sign any more.
+    // The stored key has no sign.
     let read = state.read(BatchTime(1)).unwrap();
     let expected = keys([0.0, f64::NAN]);
     assert_eq!(
@@ -251,7 +251,7 @@ fn zero_has_no_sign_and_no_number_is_its_bits() {
 }
 
 #[test]
-fn texts_do_not_keep_the_buffers_they_came_in() {
+fn strings_do_not_retain_their_source_buffers() {
     let kind = Kind::Text;
     let shape = kind.shape();
     let all: Vec<(u16, u32)> = (0..5_000).map(|key| (key, u32::from(key))).collect();
@@ -267,7 +267,7 @@ fn texts_do_not_keep_the_buffers_they_came_in() {
         .sum();
     assert!(bytes < 4_000, "{bytes}");
     assert!(rows.get_array_memory_size() > 100_000);
-    // A plain column that was cut out of a larger one, too.
+    // Nor does a slice of a plain column.
     let numbers = Kind::Number.batch(&all).slice(102, 6);
     let delta = Delta::new(&Kind::Number.shape(), BatchTime(1), &numbers, None, &[]).unwrap();
     let bytes: usize = delta
@@ -280,7 +280,7 @@ fn texts_do_not_keep_the_buffers_they_came_in() {
 }
 
 #[test]
-fn columns_that_have_no_bytes_are_refused() {
+fn columns_without_an_encoding_are_refused() {
     let dictionary = DataType::Dictionary(Box::new(DataType::Int16), Box::new(DataType::Utf8));
     let item = Arc::new(Field::new("item", dictionary.clone(), true));
     let plain = Field::new("plain", DataType::Int64, true);

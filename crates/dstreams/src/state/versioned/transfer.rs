@@ -1,12 +1,12 @@
-//! Deltas and whole partitions as bytes, and back.
+//! The encoding of deltas and full partitions.
 //!
-//! A delta: its batch, flags (1: it says what it was built on, 2: it is whole), what it was built on
-//! or 0 (`u64` each); then two Arrow IPC streams, each after its length: its rows (keys, values, last
-//! event), and the keys it deletes. A partition: flags (1: it has a version, 2: it has a low
-//! watermark), version, low watermark, the number of deltas; then each delta, sealed, after its
-//! length: what is there at the low watermark as a whole one, then one for each batch above. The
-//! frame is that of [`FrameFormat`]. Caches are made anew, so bytes that lie cannot make a partition
-//! whose pieces do not fit each other. All is written and read piece by piece: lengths are found by encoding once more.
+//! A delta: its batch, flags (1: it names its base version, 2: it is full), its base version or 0 (`u64` each);
+//! then two Arrow IPC streams, each after its length: its rows (keys, values, last event), and the keys it
+//! deletes. A partition: flags (1: it has a version, 2: it has a low watermark), version, low watermark, the
+//! number of deltas; then each delta, sealed, after its length: a full one at the low watermark, then one for each
+//! batch above. The frame is that of [`FrameFormat`]. Caches are rebuilt, so invalid bytes cannot create an
+//! inconsistent partition. Everything is written and read piece by piece: lengths are determined by encoding
+//! twice.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::encoding::{each_batch, encode_in_parts, length_of};
 use crate::error::Result;
 use crate::state::accumulators::each_partial;
 
-/// Bytes around the body of a frame.
+/// The bytes of a frame besides its body.
 const FRAME: u64 = 12 + 8;
 
 pub(super) const DELTA: FrameFormat = FrameFormat {
@@ -39,13 +39,13 @@ pub(super) const PARTITION: FrameFormat = FrameFormat {
 };
 
 impl Delta {
-    /// Reads a delta, for a state with columns `shape`.
+    /// Reads a delta for a state with columns `shape`.
     ///
     /// # Errors
     ///
     /// [`Error::Bytes`](crate::Error::Bytes), [`Error::Schema`](crate::Error::Schema) or
-    /// [`Error::Duplicate`](crate::Error::Duplicate): any other bytes are one, be they damaged, of
-    /// another format or state, or made up.
+    /// [`Error::Duplicate`](crate::Error::Duplicate) for any other bytes: damaged, of another format or state, or
+    /// made up.
     pub fn read(shape: &Arc<Shape>, from: &mut ByteInput<'_>) -> Result<Self> {
         from.open(&DELTA)?;
         let batch = BatchTime(from.number()?);
@@ -88,23 +88,23 @@ impl Delta {
         let lie = flags > 3 || on > 0 && flags & 1 == 0;
         let backward = delta.on.is_some_and(|on| on >= batch);
         match lie || backward || delta.whole && (flags & 1 > 0 || !delta.deleted.is_empty()) {
-            true => Err(DELTA.wrong(format!("flags {flags} and version {on} do not fit them"))),
+            true => Err(DELTA.wrong(format!("flags {flags} and version {on} are inconsistent"))),
             false => from.close().map(|()| delta),
         }
     }
 }
 
-/// Rows of a delta that are to be written: shared with the state, which goes on.
+/// The rows of a delta to be written, shared with the state, which may change meanwhile.
 #[derive(Debug)]
 pub struct Rows {
     pub(super) shape: Arc<Shape>,
-    /// Its batch, what it was built on, whether it is whole.
+    /// Its batch, its base version, whether it is full.
     pub(super) of: (BatchTime, Option<BatchTime>, bool),
     pub(super) changed: Vec<Shown>,
     pub(super) deleted: Vec<Shown>,
 }
 
-/// Bytes of the rows of a delta, and of the keys that it deletes.
+/// The encoded lengths of the rows of a delta, and of the keys that it deletes.
 type Lengths = (u64, u64);
 
 impl Rows {
@@ -151,8 +151,8 @@ impl Rows {
     }
 }
 
-/// All versions of a partition that can be read, and what changed between them. Rows are shared with the partition,
-/// which goes on.
+/// All readable versions of a partition, as a full one and the changes after it. Rows are shared with the
+/// partition, which may change meanwhile.
 #[derive(Debug)]
 pub struct Versions {
     version: Option<BatchTime>,
@@ -161,7 +161,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Writes all of it after its length. Rows are encoded twice, as lengths come first; some are in memory once more.
+    /// Writes it after its length. Encodes rows twice, because lengths come first; only some are copied at a time.
     pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         let lengths = self.deltas.iter().map(Rows::lengths);
         let lengths = lengths.collect::<Result<Vec<_>>>()?;
@@ -183,9 +183,9 @@ impl Versions {
 }
 
 impl KeyedPartition {
-    /// All versions that can be read, and what changed between them.
+    /// All readable versions.
     ///
-    /// Looks at all segments, and costs a bit for each of their rows that were superseded.
+    /// Visits all segments, and costs one bit for each of their superseded rows.
     pub fn versions(&self) -> Result<Versions> {
         let rows = |batch, whole, changed, deleted| Rows {
             shape: Arc::clone(&self.shape),
@@ -218,18 +218,18 @@ impl KeyedPartition {
         })
     }
 
-    /// This empty partition with what was exported: the same versions, rows and order, and it goes on the same.
+    /// This empty partition with exported contents: the same versions, rows and order, and the same behaviour.
     ///
     /// # Errors
     ///
-    /// Those of [`Delta::read`]: any other bytes are one.
+    /// Those of [`Delta::read`], for any other bytes.
     pub(in crate::state) fn filled(mut self, from: &mut ByteInput<'_>) -> Result<Self> {
         from.open(&PARTITION)?;
         let flags = from.number()?;
         let (version, low) = (BatchTime(from.number()?), BatchTime(from.number()?));
         let version = (flags & 1 > 0).then_some(version);
         let low = (flags & 2 > 0).then_some(low);
-        let lie = |what: String| PARTITION.wrong(format!("{what} does not fit them"));
+        let lie = |what: String| PARTITION.wrong(format!("{what} does not match"));
         if flags > 3 || low > version {
             return Err(lie(format!("low watermark {low:?} of version {version:?}")));
         }
@@ -254,7 +254,7 @@ impl KeyedPartition {
     }
 }
 
-/// In one place, where tests look at them.
+/// Encoding in one buffer, for tests.
 #[cfg(test)]
 mod in_memory {
     use super::*;
@@ -291,7 +291,7 @@ mod in_memory {
     }
 
     impl KeyedPartition {
-        /// Without the length that comes before them.
+        /// Without the length in front.
         pub fn export(&self) -> Result<Vec<u8>> {
             let bytes = in_one(|to| self.versions()?.write(to))?;
             let (length, bytes) = bytes.split_at(8);

@@ -1,4 +1,4 @@
-//! One partition of a window: its keys, their values, and the batches that will expire.
+//! One partition of a window: its keys, their values, and the batches still to expire.
 
 mod transfer;
 pub(crate) mod two_stacks;
@@ -20,10 +20,10 @@ use two_stacks::Stacks;
 
 pub(super) use transfer::WindowSnapshot;
 
-/// Slots without records that are kept before slots are numbered anew.
-const FEW: usize = if cfg!(test) { 8 } else { 1024 };
+/// Dead slots that are tolerated before slots are renumbered.
+const MIN_DEAD_SLOTS: usize = if cfg!(test) { 8 } else { 1024 };
 
-/// What a batch added, to be subtracted when it expires.
+/// The values that a batch added, to be subtracted when it expires.
 #[derive(Debug, Clone)]
 struct Pane {
     batch: BatchTime,
@@ -37,14 +37,14 @@ pub(super) struct WindowPartition {
     combine: Vec<Combine>,
     version: Option<BatchTime>,
     keys: KeySlots,
-    /// By column, by slot; for the columns that subtract.
+    /// By column and slot, for the columns that can be subtracted.
     sums: Vec<Vec<u64>>,
     stacks: Option<Stacks>,
     /// Shared with snapshots that are being written.
     panes: VecDeque<Arc<Pane>>,
     /// Slots without records.
     dead: usize,
-    /// Of each batch its partial results, as bytes: for the next checkpoint.
+    /// The encoded partial results of each batch, for the next checkpoint.
     changes: Changes<(BatchTime, Arc<[u8]>)>,
 }
 
@@ -70,17 +70,17 @@ impl WindowPartition {
         })
     }
 
-    /// What it is a partition of.
+    /// The window to which it belongs.
     pub fn spec(&self) -> Arc<WindowSpec> {
         Arc::clone(&self.spec)
     }
 
-    /// The last batch that was installed.
+    /// The last installed batch.
     pub fn version(&self) -> Option<BatchTime> {
         self.version
     }
 
-    /// Takes in the partial results of a batch and lets go what expires with it.
+    /// Installs the partial results of a batch, and expires old batches.
     pub fn install(&mut self, batch: BatchTime, delta: &[RecordBatch]) -> Result<()> {
         // I7 (ARCHITECTURE.md): installed before.
         if self.version.is_some_and(|version| batch <= version) {
@@ -100,7 +100,7 @@ impl WindowPartition {
             let held = self.panes.iter().map(|pane| pane.slots.len()).sum();
             self.changes.add(batch, rows, held, (batch, bytes.into()));
         }
-        if self.dead > FEW && 2 * self.dead > self.keys.len() {
+        if self.dead > MIN_DEAD_SLOTS && 2 * self.dead > self.keys.len() {
             self.renumber()?;
         }
         Ok(())
@@ -127,7 +127,7 @@ impl WindowPartition {
             for (column, combine) in self.combine.iter().enumerate() {
                 if combine.invertible() {
                     let sums = &mut self.sums[column];
-                    // The counts are in already.
+                    // The counts are already added.
                     let values = match column == self.spec.count {
                         true => &[],
                         false => &columns[column][..],
@@ -150,7 +150,7 @@ impl WindowPartition {
         Ok(())
     }
 
-    /// Makes room for new slots, which have no records yet.
+    /// Adds new slots, which have no records yet.
     fn grow(&mut self) {
         let slots = self.keys.len();
         self.dead += slots - self.sums[self.spec.count].len();
@@ -161,8 +161,8 @@ impl WindowPartition {
         }
     }
 
-    /// Adds to the counts of records; slots that had none are dead no longer. A slot may come more
-    /// than once: where nearly all keys differ, partial results are rows that were not grouped.
+    /// Adds to the counts of records, and revives slots that had none. A slot may occur more than once: if nearly
+    /// all keys differ, partial results are ungrouped rows.
     fn revive(&mut self, slots: &[usize], counts: &[u64]) {
         let records = &mut self.sums[self.spec.count];
         let mut revived = 0;
@@ -198,7 +198,7 @@ impl WindowPartition {
         }
     }
 
-    /// Numbers the slots anew, without those that have no records.
+    /// Renumbers the slots, without dead ones.
     fn renumber(&mut self) -> Result<()> {
         let records = &self.sums[self.spec.count];
         let live = (0..records.len() as u32).filter(|slot| records[*slot as usize] != 0);
@@ -222,7 +222,7 @@ impl WindowPartition {
         self.keys.keep(&UInt32Array::from(live))
     }
 
-    /// What the window holds: keys and values, in order of slots.
+    /// The contents of the window: keys and values, in order of slots.
     pub fn read(&self) -> Result<Vec<RecordBatch>> {
         let records = &self.sums[self.spec.count];
         let mut output = Vec::new();

@@ -1,8 +1,7 @@
-//! A partition of a window as bytes, and back.
+//! The encoding of a partition of a window.
 //!
-//! What follows from the rest is not among the bytes: sums follow from the panes, the entries of the
-//! stacks (but for their values) from the slots of the panes, the index from the keys. So bytes that
-//! lie cannot make a partition whose pieces do not fit each other.
+//! Derived data is left out: sums follow from the panes, the entries of the stacks (except their values) from the
+//! slots of the panes, the index from the keys. So invalid bytes cannot create an inconsistent partition.
 
 use std::sync::Arc;
 
@@ -23,23 +22,23 @@ use crate::state::window::two_stacks;
 use crate::state::window::two_stacks::Stacks;
 use crate::stream::agg::AggPart;
 
-/// Latest batch time that is believed, so that adding a window's length does not overflow.
-const LATEST: u64 = u64::MAX / 4;
+/// The latest credible batch time: adding a window's length to it does not overflow.
+const MAX_BATCH_TIME: u64 = u64::MAX / 4;
 
-/// A partition of a window as it was: shares its keys and panes, so taking it is cheap.
+/// A snapshot of a partition of a window. It shares keys and panes, so it is cheap.
 #[derive(Debug)]
 pub struct WindowSnapshot {
     describes: String,
     key_schema: SchemaRef,
     keys: Vec<RecordBatch>,
     panes: Vec<Arc<Pane>>,
-    /// The columns that subtract.
+    /// The columns that can be subtracted.
     subtracting: Vec<usize>,
     stacks: Option<two_stacks::StacksSnapshot>,
 }
 
 impl WindowSnapshot {
-    /// Writes the whole state, piece by piece.
+    /// Writes the full state, piece by piece.
     pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.put_bytes(self.describes.as_bytes())?;
         export(&self.keys, &self.key_schema, to)?;
@@ -56,7 +55,7 @@ impl WindowSnapshot {
             .map_or(Ok(()), |stacks| stacks.write(to))
     }
 
-    /// The same, as a part of a checkpoint.
+    /// The same as a part of a checkpoint.
     pub fn write_sealed(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.begin(&WINDOW)?;
         self.write(to)?;
@@ -65,7 +64,7 @@ impl WindowSnapshot {
 }
 
 impl WindowPartition {
-    /// The state as it is. Where values do not subtract, those of its stacks are copied; all else is shared.
+    /// A snapshot of the state. Values of the stacks are copied; all else is shared.
     pub fn snapshot(&self) -> WindowSnapshot {
         WindowSnapshot {
             describes: describe_all(&self.spec),
@@ -77,7 +76,7 @@ impl WindowPartition {
         }
     }
 
-    /// The partition that was exported: what comes later gives the same as there, bit by bit.
+    /// The exported partition: from here on it gives the same results as the original, bit by bit.
     pub fn import(spec: Arc<WindowSpec>, from: &mut ByteInput<'_>) -> Result<Self> {
         let has_highs = check_same(&spec, &from.text()?)?;
         let mut window = WindowPartition::new(spec)?;
@@ -99,7 +98,7 @@ impl WindowPartition {
         Ok(window)
     }
 
-    /// What came after version `since`, where that is known; else all there is.
+    /// The changes after version `since`, if they are retained; else the full state.
     pub fn capture(&mut self, since: Option<BatchTime>) -> Option<(Option<BatchTime>, Content)> {
         let version = self.version?;
         if let Some(panes) = since.and_then(|since| self.changes.since(since)) {
@@ -109,14 +108,14 @@ impl WindowPartition {
         Some((None, Content::Window(self.snapshot())))
     }
 
-    /// A checkpoint of `batch` is there.
+    /// A checkpoint of `batch` is complete.
     pub fn covered(&mut self, batch: BatchTime) {
         if let Some(version) = self.version {
             self.changes.covered(batch, version);
         }
     }
 
-    /// Takes in what was captured: all of it, or what came after the version that is here.
+    /// Restores a captured part: a full one, or an incremental one that follows the current version.
     pub fn restore(&mut self, whole: bool, from: &mut ByteInput<'_>) -> Result<()> {
         if whole {
             from.open(&WINDOW)?;
@@ -137,7 +136,7 @@ impl WindowPartition {
         })
     }
 
-    /// The columns that subtract.
+    /// The columns that can be subtracted.
     fn subtracting(&self) -> Vec<usize> {
         let columns = 0..self.combine.len();
         columns
@@ -145,7 +144,7 @@ impl WindowPartition {
             .collect()
     }
 
-    /// Columns of high halves of sums, and those of the sums, after so many columns of keys.
+    /// The columns of high halves of sums, each with that of its sum, after `keys` columns of keys.
     fn highs(&self, keys: usize) -> Vec<(usize, usize)> {
         let highs = self.spec.plan.highs().into_iter();
         highs.map(|(high, sum)| (keys + high, keys + sum)).collect()
@@ -153,7 +152,7 @@ impl WindowPartition {
 
     fn read_pane(&self, from: &mut ByteInput<'_>, has_highs: bool) -> Result<Pane> {
         let batch = BatchTime(from.number()?);
-        if self.version.is_some_and(|version| batch <= version) || batch.millis() > LATEST {
+        if self.version.is_some_and(|version| batch <= version) || batch.millis() > MAX_BATCH_TIME {
             return Err(wrong(format!("batch {batch} after {:?}", self.version)));
         }
         let slots = from.slots(self.keys.len())?;
@@ -176,13 +175,13 @@ impl WindowPartition {
         })
     }
 
-    /// Adds what a pane holds to the sums.
+    /// Adds the values of a pane to the sums.
     fn enter(&mut self, pane: &Pane) -> Result<()> {
         for column in self.subtracting() {
             let sums = &mut self.sums[column];
             for (slot, value) in pane.slots.iter().zip(&pane.values[column]) {
                 let sum = &mut sums[*slot as usize];
-                // Counts of records are positive and do not wrap: a key stays until its last.
+                // Counts of records are positive and do not wrap: a key stays until its last record.
                 let whole = sum.checked_add(*value).filter(|_| *value > 0);
                 *sum = match whole {
                     None if column == self.spec.count => {
@@ -200,7 +199,7 @@ fn describe_all(spec: &WindowSpec) -> String {
     describe(spec, (spec.plan.parts.clone(), Arc::clone(&spec.schema)))
 }
 
-/// What a window is, one property a line: processes with the same lines understand each other.
+/// A description of a window, one property per line: processes with equal lines are compatible.
 fn describe(spec: &WindowSpec, (parts, schema): (Vec<AggPart>, SchemaRef)) -> String {
     let parts = parts.iter().map(|part| {
         let column = part.column.as_deref().unwrap_or("*");
@@ -217,8 +216,8 @@ fn describe(spec: &WindowSpec, (parts, schema): (Vec<AggPart>, SchemaRef)) -> St
     )
 }
 
-/// Refuses another window's state, and says what differs. Whether there are high halves of sums in it: earlier versions
-/// held none.
+/// Refuses another window's state, naming the difference. Returns whether it has high halves of sums, which
+/// earlier versions lacked.
 fn check_same(spec: &WindowSpec, theirs: &str) -> Result<bool> {
     let ours = describe_all(spec);
     if ours == theirs {

@@ -1,13 +1,12 @@
-//! Values that combine but do not subtract, over a sliding window: for each key, in amortised O(1)
-//! combinations for each entry that comes or goes.
+//! Values that combine but cannot be subtracted, over a sliding window: for each key, in amortised O(1)
+//! combinations for each entry that is added or expires.
 //!
-//! For each key this is the two-stacks algorithm for a sliding window: entries of the front hold
-//! what they and all later entries of the front combine to; entries of the back are combined in
-//! one running value. The window's value is the oldest front entry combined with the running
-//! value. When the front runs out, the back becomes the front, in one walk from the newest entry to
-//! the oldest. Doing that for all frequent keys in the same batch would make that batch slow, so a
-//! share of the keys is turned in each batch, whether they need it or not; each key is turned about
-//! once a window.
+//! For each key this is the two-stacks algorithm for a sliding window: each entry of the front has the combination
+//! of itself and all later front entries; entries of the back are combined in one running value. The window's
+//! value is the oldest front entry combined with the running value. When the front runs out, the back becomes the
+//! front, in one walk from the newest entry to the oldest. Doing that for all frequent keys in one batch would
+//! make that batch slow, so each batch turns a share of the keys, needed or not; each key is turned about once per
+//! window.
 
 use std::collections::VecDeque;
 
@@ -16,21 +15,21 @@ use crate::error::Result;
 use crate::state::accumulators::Combine;
 use crate::state::encoding::wrong;
 
-/// Number of an entry, counted from the first ever.
+/// The number of an entry, counted from the first ever.
 type EntryNumber = u64;
 const NONE: EntryNumber = EntryNumber::MAX;
-/// More entries and panes than any program lives to see.
-const MOST: u64 = u64::MAX / 4;
+/// More entries and panes than any program reaches.
+const MAX_COUNT: u64 = u64::MAX / 4;
 
 /// The entries of a window, oldest first: a key has at most one for each pane.
 #[derive(Default)]
 struct Entries {
-    /// Number of the first entry here.
+    /// The number of the first entry here.
     first: EntryNumber,
     slots: VecDeque<u32>,
     earlier: VecDeque<EntryNumber>,
     later: VecDeque<EntryNumber>,
-    /// By column: the entry's own value in the back, combined with what follows in the front.
+    /// By column: the entry's own value in the back; in the front, combined with later ones.
     values: Vec<VecDeque<u64>>,
 }
 
@@ -43,7 +42,7 @@ impl Entries {
         self.first + self.slots.len() as u64
     }
 
-    /// Adds an entry of the key in `slot`, but for its values.
+    /// Adds an entry of the key in `slot`, without its values.
     fn link(&mut self, key: &mut KeyStacks, slot: usize) -> EntryNumber {
         let entry = self.end();
         self.slots.push_back(slot as u32);
@@ -64,7 +63,7 @@ impl Entries {
 struct KeyStacks {
     oldest: EntryNumber,
     newest: EntryNumber,
-    /// Entries up to here (exclusive) are the front.
+    /// Entries before this one are the front.
     front_end: EntryNumber,
 }
 
@@ -86,7 +85,7 @@ impl KeyStacks {
     }
 }
 
-/// What does not follow from the rows of the panes.
+/// The data that does not follow from the rows of the panes.
 #[derive(Debug)]
 pub(super) struct StacksSnapshot {
     first: EntryNumber,
@@ -110,16 +109,16 @@ impl StacksSnapshot {
     }
 }
 
-/// The window's values for the columns that do not subtract.
+/// The window's values for the columns that cannot be subtracted.
 pub(super) struct Stacks {
     combine: Vec<Combine>,
     entries: Entries,
-    /// For each pane, the number of its first entry.
+    /// The number of each pane's first entry.
     panes: VecDeque<EntryNumber>,
     keys: Vec<KeyStacks>,
-    /// By column, by slot: the back combined; valid where there is a back.
+    /// By column and slot: the combined back; valid if there is a back.
     back: Vec<Vec<u64>>,
-    /// Panes of a whole window, and panes so far.
+    /// Panes of a full window, and panes so far.
     window: usize,
     count: usize,
 }
@@ -140,7 +139,7 @@ impl Stacks {
         }
     }
 
-    /// Starts the pane of a new batch, and turns the keys whose turn it is.
+    /// Starts the pane of a new batch, and turns its share of the keys.
     pub fn start_pane(&mut self) {
         self.panes.push_back(self.entries.end());
         for slot in (self.count % self.window..self.keys.len()).step_by(self.window) {
@@ -192,7 +191,7 @@ impl Stacks {
         }
     }
 
-    /// Lets the oldest pane go.
+    /// Expires the oldest pane.
     pub fn expire_pane(&mut self) {
         self.panes.pop_front();
         let end = self.panes.front().copied().unwrap_or(self.entries.end());
@@ -219,7 +218,7 @@ impl Stacks {
         }
     }
 
-    /// Makes the back of a key part of its front.
+    /// Moves the back of a key to its front.
     fn turn(&mut self, slot: usize) {
         let key = self.keys[slot];
         let mut entry = key.newest;
@@ -228,7 +227,7 @@ impl Stacks {
             entry = self.entries.earlier[self.entries.at(entry)];
             for (column, combine) in self.combine.iter().enumerate().rev() {
                 let values = &self.entries.values;
-                // A front entry holds the rest of the front already: the back is what follows.
+                // A front entry includes the rest of the front already: only the back follows.
                 let follows = |before: usize| match entry >= key.front_end {
                     true => values[column - before][self.entries.at(after)],
                     false => self.back[column - before][slot],
@@ -242,7 +241,7 @@ impl Stacks {
         self.keys[slot].front_end = key.newest + 1;
     }
 
-    /// The window's value of a key that has entries.
+    /// The window's value of a key with entries.
     pub fn value(&self, slot: usize, column: usize) -> u64 {
         let key = self.keys[slot];
         let values = &self.entries.values;
@@ -256,7 +255,7 @@ impl Stacks {
         }
     }
 
-    /// Gives slots new numbers: `renumbered[slot]`, for slots that have entries.
+    /// Renumbers slots with entries: `renumbered[slot]`.
     pub fn renumber(&mut self, renumbered: &[u32], slots: usize) {
         let mut keys = vec![NO_ENTRIES; slots];
         let mut back = vec![vec![0; slots]; self.back.len()];
@@ -279,8 +278,8 @@ impl Stacks {
         self.back = back;
     }
 
-    /// What does not follow from the rows of the panes, copied: eight bytes for each entry and column, and some for
-    /// each key.
+    /// The data that does not follow from the rows of the panes, copied: eight bytes for each entry and column,
+    /// and some for each key.
     pub fn snapshot(&self) -> StacksSnapshot {
         StacksSnapshot {
             first: self.entries.first,
@@ -291,8 +290,8 @@ impl Stacks {
         }
     }
 
-    /// Puts in place what was exported, in stacks that are new, where `panes` are the slots of the
-    /// rows of each pane and `slots` the number of slots.
+    /// Loads an export into new stacks; `panes` are the slots of the rows of each pane, and `slots` the number of
+    /// slots.
     pub fn import<'a>(
         &mut self,
         panes: impl Iterator<Item = &'a [u32]>,
@@ -300,8 +299,8 @@ impl Stacks {
         from: &mut ByteInput<'_>,
     ) -> Result<()> {
         (self.entries.first, self.count) = (from.number()?, from.number()? as usize);
-        if self.entries.first > MOST || self.count as u64 > MOST {
-            return Err(wrong("there are more entries or panes than can have been"));
+        if self.entries.first > MAX_COUNT || self.count as u64 > MAX_COUNT {
+            return Err(wrong("there are more entries or panes than possible"));
         }
         self.keys = vec![NO_ENTRIES; slots];
         for pane in panes {

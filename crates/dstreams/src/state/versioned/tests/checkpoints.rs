@@ -1,4 +1,4 @@
-//! What checkpoints write of a partition gives it again.
+//! A partition restored from a checkpoint equals the original.
 
 use dstreams_control::BatchTime;
 
@@ -6,7 +6,7 @@ use super::model::Model;
 use crate::state::versioned::{Delta, KeyedPartition, merged};
 
 impl Model {
-    /// Restores it from what a checkpoint of an older version and the one after it would have.
+    /// Restores it from the checkpoint of an older version and the incremental one after it.
     pub(super) fn checkpoint(&mut self, back: usize) {
         let later = self.deltas.values().rev().take(back).rev();
         let later: Vec<Delta> = later.cloned().collect();
@@ -18,7 +18,7 @@ impl Model {
             let mut delta = delta.clone();
             delta.on = None;
             frozen.install(&delta).unwrap();
-            // What is frozen does not depend on how it is held.
+            // A frozen copy does not depend on the segments.
             frozen.compact(delta.batch(), 9).unwrap();
         }
         let Some(whole) = frozen.freeze() else { return };

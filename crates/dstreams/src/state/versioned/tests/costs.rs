@@ -1,4 +1,4 @@
-//! What it costs, in rows and bytes that are counted: as much as there are changes, whatever is held.
+//! Costs in counted rows and bytes: proportional to the changes, whatever the size of the state.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Counts {
         self.random % below
     }
 
-    /// Keys that differ, at random.
+    /// Distinct random keys.
     fn some(&mut self, count: usize, of: u64) -> Vec<u64> {
         let mut keys = std::collections::BTreeSet::new();
         while keys.len() < count {
@@ -83,7 +83,7 @@ impl Counts {
         keys.into_iter().collect()
     }
 
-    /// Looks keys up, changes them, compacts: what each cost.
+    /// Looks keys up, changes them, compacts; returns the cost of each.
     fn batch(&mut self, keys: &[u64]) -> [Work; 3] {
         let start = self.state.work();
         let found = self.state.latest(&[column(keys.iter().copied())]).unwrap();
@@ -106,7 +106,7 @@ impl Counts {
 }
 
 #[test]
-fn a_batch_costs_the_same_over_many_keys_as_over_few() {
+fn a_batch_costs_the_same_with_many_keys_as_with_few() {
     let mut costs = Vec::new();
     for keys in [10_000, 1_000_000] {
         let mut counts = Counts::of(keys);
@@ -120,7 +120,7 @@ fn a_batch_costs_the_same_over_many_keys_as_over_few() {
             installed.rehashed,
         );
         assert_eq!(found, exact, "over {keys}");
-        // Each key once, and seldom another one whose hash is nearly the same; then its value.
+        // Each key once, and rarely another with a similar hash; then its value.
         for (work, once) in [(looked, 2_000), (installed, 1_000)] {
             let rows = once..once + 200;
             assert!(rows.contains(&work.rows_read), "{work:?} over {keys}");
@@ -151,7 +151,7 @@ fn a_batch_costs_the_same_over_many_keys_as_over_few() {
             "{many} over many keys, {few} over few"
         );
     }
-    // Written when it is installed, and not quite twice again.
+    // Written once on install, and less than twice by compaction.
     assert!(many.rows_written < 3 * 100_000, "{many:?}");
     assert!(memory <= 64, "{memory} bytes a key");
 }
@@ -176,7 +176,7 @@ fn a_key_takes_64_bytes_at_most() {
     );
 }
 
-/// Some batches may install only later versions' rows: nothing is moved before it may be.
+/// Even if all batches are above the watermark: no row moves before it may.
 #[test]
 fn nothing_is_compacted_above_the_watermark() {
     let mut counts = Counts::of(1_000);
@@ -205,7 +205,7 @@ fn nothing_is_compacted_above_the_watermark() {
 }
 
 #[test]
-fn what_expires_costs_what_expires() {
+fn expiring_costs_only_the_expired_rows() {
     let mut counts = Counts::of(0);
     // 200 batches of 1,000 keys; half of each is touched again 20 batches later.
     for batch in 0..200u64 {
@@ -229,7 +229,7 @@ fn what_expires_costs_what_expires() {
             })
             .collect();
         let work = counts.state.work() - before;
-        // Of the batch itself, those that were not touched; of an earlier one, those that were.
+        // The untouched keys of the batch itself, and the touched ones of an earlier batch.
         let touched = if until > 20 { 500 } else { 0 };
         assert_eq!(expired.len(), 500 + touched, "{until}");
         assert_eq!(work.rows_read, expired.len() as u64, "{until}");
@@ -243,19 +243,15 @@ fn what_expires_costs_what_expires() {
     }
 }
 
-/// What makes a call of `expired` cheap: rows that were superseded are passed once.
+/// Keeps `expired` cheap: superseded rows are skipped once.
 #[test]
-fn superseded_rows_are_passed_once() {
+fn superseded_rows_are_skipped_once() {
     let mut counts = Counts::of(0);
     for _ in 0..50 {
         counts.install(0..1_000, []);
     }
     let due: Vec<_> = counts.state.due.iter().collect();
-    assert_eq!(
-        due.len(),
-        1,
-        "segments without newest rows are not looked at"
-    );
+    assert_eq!(due.len(), 1, "segments without newest rows are not visited");
     assert_eq!(due[0].0, BatchTime(50));
 }
 
@@ -275,7 +271,7 @@ fn small_batches_are_joined_in_powers_of_eight() {
 }
 
 #[test]
-fn a_slice_is_bounded() {
+fn a_compaction_step_is_bounded() {
     let mut counts = Counts::of(200_000);
     for _ in 0..40 {
         let changed = counts.some(10_000, 200_000);
@@ -308,7 +304,7 @@ fn growing_rehashes_a_table_at_a_time() {
         counts.install(500 * batch..500 * (batch + 1), []);
         most = most.max((counts.state.work() - before).rehashed);
     }
-    // A table that is split has about 6,600 keys, all of them looked at and half of them moved.
+    // A table that is split has about 6,600 keys, all of them visited and half of them moved.
     assert!(most < 20_000, "{most} hashes for 500 new keys");
     let work = counts.state.work();
     assert!(work.rehashed < 3 * 300_000, "{work:?}");
@@ -318,8 +314,8 @@ fn growing_rehashes_a_table_at_a_time() {
 }
 
 #[test]
-fn an_index_finds_what_was_put_whatever_the_hashes() {
-    // All alike; alike in what chooses the table; alike in the rest.
+fn an_index_finds_its_rows_whatever_the_hashes() {
+    // All equal; equal in the bits of the table; equal in the others.
     let hashes: [fn(u32) -> u64; 4] = [
         |_| 7,
         |row| u64::from(row) << 36,
@@ -352,9 +348,10 @@ fn an_index_finds_what_was_put_whatever_the_hashes() {
     }
 }
 
-/// Rows go to files until there is room, those that were changed longest ago first; the index and small segments stay.
+/// Rows are spilled until memory is below the limit, least recently changed first; the index and small segments
+/// stay.
 #[test]
-fn rows_without_room_are_in_files() {
+fn rows_beyond_the_memory_limit_are_spilled() {
     let dir = std::env::temp_dir();
     let mut counts = Counts::of(200_000);
     counts.compact();
@@ -382,7 +379,7 @@ fn rows_without_room_are_in_files() {
 }
 
 #[test]
-fn state_stays_in_memory_where_a_file_cannot_be_written() {
+fn state_stays_in_memory_if_spilling_fails() {
     let mut counts = Counts::of(50_000);
     counts.compact();
     let before = counts.state.memory();

@@ -1,4 +1,4 @@
-//! Bytes: what is damaged or made up is an error, and what an older program wrote can be read.
+//! Formats: damaged or made-up bytes are an error, and bytes of older programs are readable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn rows(of: crate::Result<Vec<RecordBatch>>) -> Vec<Vec<u8>> {
     bits(&of.unwrap())
 }
 
-/// All that can be read.
+/// All readable rows.
 fn all(state: &KeyedPartition) -> Vec<Vec<Vec<u8>>> {
     let versions = [300, 350, 400, 500].map(|version| rows(state.read(BatchTime(version))));
     let changes = state.changes(BatchTime(400)).unwrap();
@@ -48,7 +48,7 @@ fn all(state: &KeyedPartition) -> Vec<Vec<Vec<u8>>> {
 fn flipped_bits_are_refused() {
     let state = example();
     let (shape, mut bytes) = (KIND.shape(), state.export().unwrap());
-    // One of each byte: all is read before the checksum is.
+    // One bit of each byte: the checksum is read last.
     for at in 0..bytes.len() {
         bytes[at] ^= 1 << (at % 8);
         assert!(
@@ -74,7 +74,7 @@ fn flipped_bits_are_refused() {
     assert_eq!(Delta::from_bytes(&shape, &bytes).unwrap().len(), (2, 2));
 }
 
-/// Bytes that were made up, checksums and all, are an error or a state that goes on.
+/// Made-up bytes with valid checksums are an error or a working state.
 #[test]
 fn made_up_bytes_never_panic() {
     let whole = example()
@@ -99,7 +99,7 @@ fn made_up_bytes_never_panic() {
             };
             taken += 1;
             let mut state = KeyedPartition::new(KIND.shape());
-            // One that says what it was built on is refused here.
+            // A delta with a base version is refused here.
             if state.install(&delta).is_ok() {
                 let version = delta.batch();
                 rows(state.read(version));
@@ -119,7 +119,7 @@ fn made_up_bytes_never_panic() {
 }
 
 #[test]
-fn lies_are_refused_by_name() {
+fn impossible_contents_are_refused_with_the_reason() {
     let state = example();
     let shape = KIND.shape();
     let delta = state.changes(BatchTime(400)).unwrap().to_bytes().unwrap();
@@ -145,15 +145,15 @@ fn lies_are_refused_by_name() {
         (longer, "1 bytes after the end"),
         (of_delta(12, 399), "399"), // last events after the batch
         (of_delta(20, 4), "flags 4"),
-        (of_delta(20, 2), "flags 2"), // a whole one deletes nothing
+        (of_delta(20, 2), "flags 2"), // a full delta deletes nothing
         (of_delta(20, 3), "flags 3"),
-        (of_delta(28, 7), "version 7"), // no flag says so
-        (of_delta(36, u64::MAX), "longer than they are"),
+        (of_delta(28, 7), "version 7"), // without its flag
+        (of_delta(36, u64::MAX), "longer than the bytes left"),
         (of_state(12, 0), "batch"),
         (of_state(12, 4), "low watermark"),
         (of_state(20, 200), "low watermark"),
-        (of_state(20, 350), "batch"), // one of them is after the newest
-        (of_state(28, 299), "batch"), // the whole one is for another version
+        (of_state(20, 350), "batch"), // a batch after the newest
+        (of_state(28, 299), "batch"), // the full delta has another version
         (of_state(36, 1), "after the end"),
         (of_state(36, 3), "not enough"),
         (of_state(44, 1 << 60), "after the end"),
@@ -163,9 +163,9 @@ fn lies_are_refused_by_name() {
     }
 }
 
-/// What is being written stays as it was, whatever is installed and given room back meanwhile.
+/// Captured versions do not change, whatever is installed and compacted meanwhile.
 #[test]
-fn what_is_taken_does_not_change() {
+fn captured_versions_do_not_change() {
     let mut state = example();
     let (bytes, versions) = (state.export().unwrap(), state.versions().unwrap());
     state.install(&delta(KIND, 600, &[(7, 9)], &[4])).unwrap();
@@ -174,9 +174,9 @@ fn what_is_taken_does_not_change() {
     assert_eq!(in_one(|to| versions.write(to)).unwrap()[8..], bytes);
 }
 
-/// Bytes go in pieces, and rows are read some at once, however many there are and however long they are.
+/// Bytes go in pieces, and rows are decoded a few at a time, however many and however long they are.
 #[test]
-fn a_large_state_is_moved_in_parts() {
+fn a_large_state_is_transferred_in_parts() {
     let state_shape = Kind::Text.shape();
     let mut state = KeyedPartition::new(Arc::clone(&state_shape));
     let long = "x".repeat(2_000);
@@ -192,7 +192,7 @@ fn a_large_state_is_moved_in_parts() {
         let delta = Delta::new(&state_shape, BatchTime(batch), &rows, None, &[]).unwrap();
         state.install(&delta).unwrap();
     }
-    // Half of the rows of the first batches are shown.
+    // Half of the rows of the first batches are superseded.
     state.compact(BatchTime(3), 0).unwrap();
     let (mut pieces, mut largest) = (VecDeque::new(), 0);
     let mut each = |piece: Vec<u8>| {
@@ -220,7 +220,7 @@ fn a_large_state_is_moved_in_parts() {
 }
 
 #[test]
-fn bytes_of_another_state_are_refused_with_what_differs() {
+fn bytes_of_another_state_are_refused_with_the_difference() {
     let bytes = example().export().unwrap();
     let error = KeyedPartition::import(Kind::Text.shape(), &bytes)
         .err()
@@ -233,11 +233,14 @@ fn bytes_of_another_state_are_refused_with_what_differs() {
         .unwrap();
     assert!(Delta::from_bytes(&Kind::Number.shape(), &delta).is_err());
     let error = KeyedPartition::import(KIND.shape(), &delta).err().unwrap();
-    assert!(error.to_string().contains("do not begin"), "{error}");
+    assert!(
+        error.to_string().contains("first bytes are wrong"),
+        "{error}"
+    );
 }
 
 #[test]
-fn what_a_delta_was_built_on_comes_back() {
+fn the_base_version_of_a_delta_survives_encoding() {
     let shape = KIND.shape();
     let delta = delta(KIND, 400, &[(7, 1)], &[3]).on(BatchTime(0));
     let read = Delta::from_bytes(&shape, &delta.to_bytes().unwrap()).unwrap();
@@ -271,7 +274,7 @@ fn a_partition_is_restored_from_deltas() {
 const DELTA_1: &[u8] = include_bytes!("../fixtures/delta-1.bin");
 const PARTITION_1: &[u8] = include_bytes!("../fixtures/partition-1.bin");
 
-/// What the first version of the formats wrote can be read for ever.
+/// Bytes in the first version of the formats stay readable forever.
 #[test]
 fn old_bytes_can_be_read() {
     let state = example();
@@ -288,7 +291,7 @@ fn old_bytes_can_be_read() {
     assert_eq!(imported.version(), Some(BatchTime(500)));
 }
 
-/// Writes the fixtures of a format that is new.
+/// Writes the fixtures of a new format.
 #[test]
 #[ignore = "writes files that are committed"]
 fn write_fixtures() {

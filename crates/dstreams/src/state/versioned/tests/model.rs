@@ -1,5 +1,5 @@
-//! Installs, repeats, deletions, timeouts, compaction, export and restoring, in any order, against
-//! maps that are copied for each version.
+//! Installs, repeats, deletions, timeouts, compaction, export and restores, in any order, compared with maps that
+//! are copied for each version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::state::versioned::partition::Sizes;
 use crate::state::versioned::segment::place;
 use crate::state::versioned::{Delta, KeyedPartition};
 
-const KEYS: u16 = 48;
+const KEY_COUNT: u16 = 48;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -23,7 +23,7 @@ enum Step {
         deleted: Vec<u16>,
         wait: u64,
     },
-    /// Deletes (or touches) some of what has expired.
+    /// Deletes (or touches) some expired keys.
     Expire {
         idle: u64,
         touch: bool,
@@ -34,22 +34,22 @@ enum Step {
         budget: usize,
     },
     Settle,
-    /// All rows that may be in files.
+    /// Spills all rows that may be in files.
     Spill,
     Import,
-    /// From a snapshot of an older version and the deltas since.
+    /// Restores a snapshot of an older version and the deltas since.
     Restore {
         back: u64,
     },
-    /// From all as of an older version and what changed since, merged, as a checkpoint does.
+    /// Restores a checkpoint of an older version and the merged changes since.
     Checkpoint {
         back: usize,
     },
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let changed = prop::collection::vec((0..KEYS, any::<u32>(), 0..9u8), 0..40);
-    let deleted = prop::collection::vec(0..KEYS, 0..12);
+    let changed = prop::collection::vec((0..KEY_COUNT, any::<u32>(), 0..9u8), 0..40);
+    let deleted = prop::collection::vec(0..KEY_COUNT, 0..12);
     prop_oneof![
         8 => (changed, deleted, 1..3u64)
             .prop_map(|(changed, deleted, wait)| Step::Install { changed, deleted, wait }),
@@ -64,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A row: which key number it was, its value, its last event, and when and where it was changed.
+/// A row: its key number, its value, its last event, and the batch and place of its last change.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     key: u16,
@@ -78,7 +78,7 @@ pub(super) type State = BTreeMap<usize, Row>;
 pub(super) struct Model {
     pub(super) kind: Kind,
     pub(super) sizes: Sizes,
-    /// The group of each key, by DataFusion.
+    /// The group of each key according to DataFusion.
     groups: Vec<usize>,
     versions: BTreeMap<u64, State>,
     pub(super) deltas: BTreeMap<u64, Delta>,
@@ -92,7 +92,7 @@ impl Model {
         Model {
             kind,
             sizes,
-            groups: kind.groups(&(0..KEYS).collect::<Vec<_>>()),
+            groups: kind.groups(&(0..KEY_COUNT).collect::<Vec<_>>()),
             versions: BTreeMap::new(),
             deltas: BTreeMap::new(),
             low: None,
@@ -116,7 +116,7 @@ impl Model {
     fn rows(&self, state: &State) -> RecordBatch {
         let mut rows: Vec<_> = state.values().collect();
         rows.sort_by_key(|row| row.at);
-        // The key as it comes back: zero without its sign.
+        // The stored key: zero without its sign.
         let key = |row: &Row| match (self.kind, row.key) {
             (Kind::Float | Kind::FloatAndNumber, 0) if self.kind == Kind::Float => 1,
             (_, key) => key,
@@ -181,7 +181,7 @@ impl Model {
                 let found = self.state.latest(columns).unwrap();
                 let (delta, newest) = found.delta(BatchTime(batch), &rows).unwrap();
                 if let Some(low) = self.low {
-                    // Where rows are may change.
+                    // Rows may move.
                     self.state.compact(BatchTime(low), usize::MAX).unwrap();
                 }
                 self.state.install_found(&delta, &newest)
@@ -221,7 +221,7 @@ impl Model {
                 let low = self.newest().0.saturating_sub(*back);
                 let before = self.state.work();
                 self.state.compact(BatchTime(low), *budget).unwrap();
-                // One segment's rows beyond what was asked for, each read and some looked up.
+                // One segment's rows beyond the budget, each read and some looked up.
                 let most = budget + self.sizes.segment * 2 + 40;
                 let work = self.state.work() - before;
                 assert!(work.rows_written as usize <= most, "{work:?} for {budget}");
@@ -242,7 +242,7 @@ impl Model {
                 let bytes = self.state.export().unwrap();
                 let empty = KeyedPartition::with_sizes(self.kind.shape(), self.sizes);
                 let imported = empty.filled(&mut ByteInput::of(bytes.clone())).unwrap();
-                // Bits behind the last of a column's nulls are anything, so bytes are not compared.
+                // Bits after the last of a column's nulls are arbitrary, so bytes are not compared.
                 assert_eq!(imported.export().unwrap().len(), bytes.len());
                 self.state = imported;
             }
@@ -256,7 +256,7 @@ impl Model {
                 let whole = Delta::from_bytes(&self.kind.shape(), &whole.to_bytes().unwrap());
                 assert!(restored.install(&whole.unwrap()).unwrap());
                 for delta in self.deltas.values() {
-                    // One that was built on a version before the snapshot's is not for it.
+                    // A delta based on a version before the snapshot's does not apply to it.
                     if delta.batch() > BatchTime(version) {
                         let mut delta = delta.clone();
                         delta.on = None;
@@ -270,13 +270,13 @@ impl Model {
         }
     }
 
-    /// Compacts until there is no more to do: then no more rows are dead than live.
+    /// Compacts until nothing is left to do: then at most as many rows are dead as live.
     fn settle(&mut self) {
         let (newest, state) = self.newest();
         let mut calls = 0;
         while self.state.compact(BatchTime(newest), 7).unwrap() {
             calls += 1;
-            assert!(calls < 5_000, "it does not end");
+            assert!(calls < 5_000, "it does not terminate");
         }
         if self.versions.is_empty() {
             return;
@@ -338,7 +338,7 @@ impl Model {
         }
     }
 
-    /// Bits of rows, zeros without signs in columns that are keys.
+    /// The bits of rows, with unsigned zeros in key columns.
     fn canonical(&self, rows: &[RecordBatch]) -> Vec<Vec<u8>> {
         let keys = self.kind.shape().key_columns_len();
         let zero = datafusion::common::utils::normalize_float_zero;
@@ -354,8 +354,8 @@ impl Model {
     }
 
     fn check_latest(&self, version: u64, state: &State) {
-        // All keys, some twice.
-        let keys: Vec<u16> = (0..KEYS).chain([3, 0]).collect();
+        // All keys, some of them twice.
+        let keys: Vec<u16> = (0..KEY_COUNT).chain([3, 0]).collect();
         let columns = self.kind.keys(&keys);
         let found = self.state.latest_at(&columns, BatchTime(version)).unwrap();
         let rows: Vec<_> = keys
@@ -405,7 +405,7 @@ impl Model {
         assert_eq!(last(&changes), last(delta));
     }
 
-    /// What is known about rows agrees with the rows.
+    /// The caches agree with the rows.
     fn check_caches(&self) {
         let state = &self.state;
         let segments = state.segments.iter().enumerate();
@@ -477,7 +477,7 @@ proptest! {
     })]
 
     #[test]
-    fn every_version_is_what_the_model_has(
+    fn every_version_equals_the_model(
         kind in kind(),
         segment in prop::sample::select(&[4usize, 16, 64][..]),
         table in 1..9usize,

@@ -136,7 +136,7 @@ impl Kind {
         RecordBatch::try_new(Arc::clone(self.shape().schema()), columns).unwrap()
     }
 
-    /// The groups that DataFusion finds among keys.
+    /// The groups that DataFusion assigns to keys.
     pub fn groups(self, keys: &[u16]) -> Vec<usize> {
         let schema = Arc::clone(self.shape().key_schema());
         let mut groups = Vec::new();
@@ -181,7 +181,7 @@ fn key_column(kind: &DataType, nulls: bool, keys: &[u16]) -> ArrayRef {
     }
 }
 
-/// Rows as bytes that are equal where all bits are.
+/// Rows as bytes that are equal if and only if all bits are.
 pub fn bits(batches: &[RecordBatch]) -> Vec<Vec<u8>> {
     let mut rows = Vec::new();
     for batch in batches {
