@@ -248,14 +248,14 @@ impl Receivers {
 
     /// What they hold, and their dead letters; `blocks` is how many were sealed.
     pub fn held(&self, blocks: usize) -> Usage {
-        let all = self.lock();
-        let forgotten = all.iter().map(|receiver| receiver.intake.forgotten());
+        let of = |receiver: &Receiver| receiver.intake.forgotten();
+        let forgotten_producers = self.lock().iter().map(of).sum();
         Usage {
             block_memory: self.budget.used(),
             blocks,
             dead_letters: self.dead_letters(),
             rejected: Default::default(),
-            forgotten_producers: forgotten.sum(),
+            forgotten_producers,
         }
     }
 
