@@ -1,4 +1,4 @@
-//! What happens, on standard error: for people who run a cluster.
+//! The log on standard error, for operators of a cluster.
 
 use std::io;
 
@@ -6,10 +6,9 @@ use dstreams::internal::Console;
 use tracing::Level;
 use tracing_subscriber::fmt;
 
-/// Writes what the library and the engine say to standard error, from the level that the
-/// environment variable `DSTREAMS_LOG` names on: `error`, `warn` (the default), `info`, `debug`.
-/// Without effect when something else listens already. Lines that nobody reads are left out and counted: they hold
-/// nothing up.
+/// Logs events of the library and the engine to standard error, from the level in the environment
+/// variable `DSTREAMS_LOG` upwards: `error`, `warn` (the default), `info`, `debug`.
+/// Without effect if a subscriber is installed already. Never blocks: lines that nobody reads are dropped and counted.
 pub fn to_stderr() {
     let level = std::env::var("DSTREAMS_LOG").ok();
     let level = level
@@ -21,7 +20,7 @@ pub fn to_stderr() {
         .with_target(true)
         .finish();
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
-        // What the engine says of a lost worker is an error to it, and everyday life here.
+        // The engine logs a lost worker as an error; here it is routine.
         let engine = match level {
             Level::ERROR | Level::WARN => log::LevelFilter::Off,
             Level::INFO => log::LevelFilter::Warn,
@@ -32,7 +31,7 @@ pub fn to_stderr() {
     }
 }
 
-/// Each line, as a whole.
+/// Writes whole lines.
 struct Lines;
 
 impl io::Write for Lines {
@@ -46,7 +45,7 @@ impl io::Write for Lines {
     }
 }
 
-/// What the engine says.
+/// Forwards the engine's log lines.
 struct EngineFilter;
 
 impl log::Log for EngineFilter {

@@ -1,4 +1,4 @@
-//! Arguments of roles, and how they are read.
+//! Command-line arguments of the roles, and their parsers.
 
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ use super::error::Error;
 use crate::worker::{LEAST_PATIENCE, MOST_PATIENCE};
 use crate::{Master, MasterOptions, WorkerOptions};
 
-/// Holds the secret where no file is given.
+/// Environment variable with the secret, if no file is given.
 const TOKEN: &str = "DSTREAMS_TOKEN";
-/// Where a worker listens that is on the master's machine.
+/// Listen address of a worker on the master's machine.
 const LOOPBACK: &str = "127.0.0.1:0";
 
 /// The secret that master, workers and clients share
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Secret {
-    /// File with the secret of the cluster, which is needed beyond loopback [default: DSTREAMS_TOKEN]
+    /// File with the cluster's secret, required beyond loopback [default: DSTREAMS_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -57,16 +57,16 @@ impl Secret {
 /// How a master spreads a program over workers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterArgs {
-    /// Where others reach the master, if it listens on every address of the machine; port 0 for the one it listens on
+    /// Address at which others reach the master, if it listens on every address; port 0: the port it listens on
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     advertise: Option<String>,
     /// Partitions of keyed data, fixed for the life of the program [default: cores of the workers]
     #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=128))]
     partitions: Option<u8>,
-    /// Workers that hold a block: with 2 the loss of any one loses nothing that was acknowledged
+    /// Workers that store each block: with 2, losing any one worker loses no acknowledged record
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=2))]
     copies: u8,
-    /// How long a worker may be silent before it is given up, 2s to 1h; one whose process ends is noticed at once
+    /// Silence after which a worker counts as lost, 2s to 1h; the end of its process is noticed at once
     #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
     silence: Duration,
     #[command(flatten)]
@@ -109,27 +109,27 @@ impl ClusterArgs {
 /// How a program ends.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Drain {
-    /// How long what was received may take to be run and committed, once a signal asks for the end
+    /// Time to run and commit the records received before a stop signal
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
     pub drain: Duration,
 }
 
-/// What a master is told.
+/// Arguments of a master.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MasterArgs {
-    /// Where workers, clients and `status` connect; port 0 takes a free one
+    /// Address for workers, clients and `status`; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
-    /// Workers that must be there before the first batch
+    /// Workers to wait for before the first batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
     pub workers: u16,
-    /// How the program is spread.
+    /// How the program is distributed.
     #[command(flatten)]
     pub cluster: ClusterArgs,
     /// How it ends.
     #[command(flatten)]
     pub ends: Drain,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -147,42 +147,41 @@ impl MasterArgs {
     }
 }
 
-/// Run as a worker: receive, hold blocks and state, run tasks
+/// Run as a worker: receive, store blocks and state, run tasks
 ///
-/// Ends with the program; SIGTERM or Ctrl-C ends it before. The program's arguments come from the
-/// master.
+/// Exits when the program ends, or on SIGTERM or Ctrl-C. The program's arguments come from the master.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkerArgs {
-    /// Where the master listens
+    /// Address of the master
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     master: String,
-    /// Where clients and other workers connect [default: a free port, loopback if the master is there]
+    /// Address for clients and other workers [default: a free port; on loopback if the master is there]
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<String>,
-    /// Where others reach it, if it listens on every address of the machine; port 0 for the port of --listen
+    /// Address at which others reach it, if it listens on every address; port 0: the port of --listen
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     advertise: Option<String>,
     /// Tasks that run at once [default: the cores of the machine]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     cores: Option<u16>,
-    /// Received records that are held in memory, such as 512MiB [default: as the program says]
+    /// Memory limit for received records, e.g. 512MiB [default: set by the program]
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     memory: Option<ByteSize>,
-    /// Directory for blocks and state that memory has no room for [default: that for temporary files]
+    /// Directory for spilled blocks and state [default: that for temporary files]
     #[arg(long, value_name = "DIR")]
     spill: Option<PathBuf>,
-    /// Directory for what tasks of a batch exchange [default: /dev/shm with 1 GiB free, else that for temporary files]
+    /// Directory for data that tasks exchange [default: /dev/shm with 1 GiB free, else that for temporary files]
     #[arg(long, value_name = "DIR")]
     exchanges: Option<PathBuf>,
-    /// How long to look for a master, at first and when the link to it broke
+    /// How long to try to reach a master, at first and after the link broke
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration)]
     retry: Duration,
-    /// How long the master may be silent (stopped, or on a machine that swaps) before it is given up, 1s to 24h
+    /// Silence of the master (stopped, or its machine swaps) before the worker gives it up, 1s to 24h
     #[arg(long, value_name = "D", default_value = "60s", value_parser = patience)]
     patience: Duration,
     #[command(flatten)]
     secret: Secret,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -213,7 +212,7 @@ fn beside(master: &str) -> String {
         } else {
             "[::]:0"
         };
-        // Sends nothing: the system only looks up the way.
+        // Sends nothing: the system only looks up the route.
         let socket = UdpSocket::bind(any).ok()?;
         socket.connect(master).ok()?;
         let mut own = socket.local_addr().ok()?;
@@ -233,13 +232,13 @@ pub fn address(text: &str) -> Result<String, String> {
     }
 }
 
-/// A length of time with its unit.
+/// A duration with its unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text);
     parsed.map_err(|error| format!("{error}; write it like 500ms, 1s or 2m"))
 }
 
-/// How long a worker bears with a master that is silent.
+/// How long a worker tolerates a silent master.
 fn patience(text: &str) -> Result<Duration, String> {
     let patience = duration(text)?;
     match (LEAST_PATIENCE..=MOST_PATIENCE).contains(&patience) {
@@ -262,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_has_units() {
+    fn memory_sizes_have_units() {
         for (text, bytes) in [
             ("1048576", 1 << 20),
             ("512MiB", 512 << 20),

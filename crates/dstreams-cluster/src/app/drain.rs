@@ -1,4 +1,4 @@
-//! `drain`: has a worker leave without a loss.
+//! `drain`: a worker hands over its blocks and state, then leaves.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use super::error::Error;
 use super::say;
 use super::status::call;
 
-/// How long a worker may take to give away what it has.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a worker may take to hand over its blocks and state.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Have a worker leave: its blocks and its state go to the others first, then its process ends
+/// Drain a worker: its blocks and state move to other workers, then its process ends
 ///
-/// Returns when it may leave. The program goes on meanwhile; clients that sent to it send to another one.
+/// Returns when the worker may leave. The program keeps running; clients of the worker switch to another one.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DrainArgs {
-    /// Where the master listens
+    /// Address of the master
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     master: String,
     /// The worker's number, as `status` shows it
@@ -26,9 +26,9 @@ pub struct DrainArgs {
     secret: Secret,
 }
 
-/// Asks, and says when it is so.
+/// Asks the master, and reports when the worker has left.
 pub async fn drain(args: &DrainArgs) -> Result<(), Error> {
     let action = Action::new("drain", args.worker.to_string());
-    call(&args.master, args.secret.read()?, action, PATIENCE).await?;
+    call(&args.master, args.secret.read()?, action, DRAIN_TIMEOUT).await?;
     say(format_args!("worker {} has left", args.worker))
 }

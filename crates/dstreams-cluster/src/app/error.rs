@@ -10,13 +10,13 @@ pub enum Error {
     /// The program could not be built, or stopped with an error.
     #[error(transparent)]
     Program(#[from] dstreams::Error),
-    /// The stop was cut short: by a second signal, or because it took too long.
+    /// The stop was cut short by a second signal or by its time limit.
     #[error("stopped before everything that was received was run ({unfinished} batch(es) left)")]
     Unfinished {
-        /// Batches that were begun.
+        /// Batches that were begun and not finished.
         unfinished: u64,
     },
-    /// Nobody who could be asked answers.
+    /// Nothing answers at the address.
     #[error(
         "no master answers at {address}: {reason}; is it running (`master --listen {address}`), \
          and is this its address?"
@@ -24,17 +24,17 @@ pub enum Error {
     NoAnswer {
         /// The address as given.
         address: String,
-        /// What was seen instead.
+        /// What happened instead.
         reason: String,
     },
-    /// Somebody else answers.
+    /// Something other than a master answers.
     #[error(
         "{address} answers, but not as a master: {reason}; give the address that the master prints"
     )]
     NoMaster {
         /// The address as given.
         address: String,
-        /// What it said.
+        /// Its answer.
         reason: String,
     },
     /// The secret cannot be read.
@@ -45,12 +45,12 @@ pub enum Error {
         /// What the operating system said.
         cause: io::Error,
     },
-    /// The secret cannot be one.
+    /// The secret is not usable as a token.
     #[error(
         "the token of {place} cannot be used: {problem}; it is one line of visible ASCII characters"
     )]
     Token {
-        /// The file, or the variable.
+        /// The file or the environment variable.
         place: String,
         /// What is wrong with it.
         problem: String,
@@ -58,13 +58,13 @@ pub enum Error {
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
-    /// The operating system does not give what every role needs.
+    /// The operating system refuses threads or signal handlers.
     #[error("cannot start: {0}")]
     Start(io::Error),
 }
 
 impl Error {
-    /// Whether nobody reads what is printed any more (`| head`): the work is done.
+    /// Whether the reader of standard output has gone (`| head`), which is no failure.
     pub fn is_closed_output(&self) -> bool {
         matches!(self, Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }

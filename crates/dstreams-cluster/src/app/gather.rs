@@ -1,4 +1,4 @@
-//! What every master does around its program: gather workers, and dismiss them.
+//! A master waits for its workers before the program, and for their exit after it.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use tokio::time::{Instant, sleep};
 use super::error::Error;
 use crate::{ClusterStatus, Master, RunningCluster};
 
-/// How long what was received may take to be run and committed at the end.
+/// Time to run and commit the received records at the end.
 pub const DRAIN: Duration = Duration::from_secs(60);
-/// How often one looks who is there.
+/// How often the list of workers is checked.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
-/// How long workers may take to leave when the program has ended.
-const LEAVE: Duration = Duration::from_secs(5);
+/// How long workers may take to leave after the program has ended.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits until `workers` are there, and begins the program; `told` sees who is there meanwhile.
+/// Waits for `workers` workers, then starts the program; `on_status` gets each status meanwhile.
 pub async fn gather(
     master: Master,
     workers: usize,
-    mut told: impl FnMut(&ClusterStatus),
+    mut on_status: impl FnMut(&ClusterStatus),
 ) -> Result<RunningCluster, Error> {
     loop {
         let status = master.status();
-        told(&status);
+        on_status(&status);
         if status.workers.len() >= workers {
             break;
         }
@@ -31,11 +31,11 @@ pub async fn gather(
     Ok(master.start().await?)
 }
 
-/// Waits until the workers of a program that has ended have left, so that none looks for its master
-/// in vain; not for one that hangs.
+/// Waits until the workers of an ended program have left, so that none tries in vain to reach its
+/// master. A worker that hangs is not waited for.
 pub async fn dismiss(cluster: &RunningCluster) {
     let since = Instant::now();
-    while !cluster.status().workers.is_empty() && since.elapsed() < LEAVE {
+    while !cluster.status().workers.is_empty() && since.elapsed() < LEAVE_TIMEOUT {
         sleep(LOOK).await;
     }
 }

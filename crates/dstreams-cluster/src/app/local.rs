@@ -8,7 +8,7 @@ use crate::logs;
 
 /// Run in this process alone
 ///
-/// SIGTERM or Ctrl-C ends the program: what was received is run and committed before.
+/// SIGTERM or Ctrl-C stops the program after the records received so far are run and committed.
 #[derive(Debug, clap::Args)]
 pub struct LocalRoleArgs {
     #[command(flatten)]

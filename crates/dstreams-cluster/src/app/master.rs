@@ -1,4 +1,4 @@
-//! `master`: decides and commits, and has workers do the rest.
+//! `master`: plans, schedules and commits batches; workers do the rest.
 
 use dstreams::{Result, StreamContext};
 use serde::Serialize;
@@ -12,9 +12,9 @@ use super::signals::Signals;
 use super::{json, tell};
 use crate::{ClusterStatus, logs};
 
-/// Run as the master: decide, and have workers receive and run tasks
+/// Run as the master: schedule and commit batches; workers receive records and run tasks
 ///
-/// SIGTERM or Ctrl-C ends the program and its workers: what was received is run and committed before.
+/// SIGTERM or Ctrl-C stops the program and its workers after the records received so far are run and committed.
 #[derive(Debug, clap::Args)]
 pub struct MasterRoleArgs {
     #[command(flatten)]
@@ -33,22 +33,22 @@ pub async fn run(
     logs::to_stderr();
     let mut signals = Signals::catch()?;
     let context = app(&arguments)?;
-    let mut told = AddressLine {
+    let mut reporter = Reporter {
         json: master.json,
         members: Members::default(),
     };
 
     let (wanted, drain) = (master.workers.into(), master.ends.drain);
     let master = master.listen(context, arguments).await?;
-    told.line(
-        &Where {
+    reporter.line(
+        &MasterLine {
             master: master.address().to_owned(),
         },
         format_args!("master {}", master.address()),
     );
     let cluster = tokio::select! {
-        cluster = gather(master, wanted, |status| told.changes(status)) => cluster?,
-        // Nothing has begun.
+        cluster = gather(master, wanted, |status| reporter.changes(status)) => cluster?,
+        // Nothing has started.
         () = signals.next() => return Ok(()),
     };
 
@@ -63,7 +63,7 @@ pub async fn run(
                 }
                 asked = true;
             }
-            _ = ticks.tick() => told.changes(&cluster.status()),
+            _ = ticks.tick() => reporter.changes(&cluster.status()),
         }
     };
     dismiss(&cluster).await;
@@ -73,25 +73,25 @@ pub async fn run(
     if set_aside > 0 {
         end += &format!(", {set_aside} were set aside");
     }
-    let of = EndLine {
+    let line = EndLine {
         batches,
         records,
         set_aside,
     };
-    told.line(&of, end);
+    reporter.line(&line, end);
     match summary.unfinished {
         0 => Ok(()),
         unfinished => Err(Error::Unfinished { unfinished }),
     }
 }
 
-/// Tells where things are. A program goes on though nobody listens.
-struct AddressLine {
+/// Prints addresses and changes. The program runs on even if nobody reads them.
+struct Reporter {
     json: bool,
     members: Members,
 }
 
-impl AddressLine {
+impl Reporter {
     fn line(&self, object: &impl Serialize, text: impl std::fmt::Display) {
         match self.json {
             true => drop(json(object).map(tell)),
@@ -107,7 +107,7 @@ impl AddressLine {
 }
 
 #[derive(Serialize)]
-struct Where {
+struct MasterLine {
     master: String,
 }
 

@@ -1,4 +1,4 @@
-//! [`Members`]: which workers have come and gone since one last looked.
+//! [`Members`]: workers that joined or left since the last look.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,27 +7,27 @@ use serde::Serialize;
 
 use crate::ClusterStatus;
 
-/// The workers that were there when one last looked.
+/// The workers at the last look.
 #[derive(Debug, Default)]
 pub struct Members(BTreeMap<u32, u32>);
 
-/// A worker that has come or gone: a line for people, an object for programs.
+/// A worker that joined or left: a line for people, an object for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Change {
-    /// It has come.
+    /// It joined.
     Joined {
         /// Its number.
         worker: u32,
         /// Its process.
         pid: u32,
-        /// Where it takes records of clients.
+        /// Its address for clients.
         ingest: String,
         /// Tasks it runs at once.
         cores: usize,
     },
-    /// It has gone.
+    /// It left or was lost.
     Gone {
         /// Its number.
         gone: u32,
@@ -37,7 +37,7 @@ pub enum Change {
 }
 
 impl Members {
-    /// What has changed, the gone first.
+    /// The changes since the last call; lost workers come first.
     pub fn changes(&mut self, status: &ClusterStatus) -> Vec<Change> {
         let now: BTreeMap<u32, u32> = status.workers.iter().map(|w| (w.id, w.pid)).collect();
         let gone = self.0.iter().filter(|(id, _)| !now.contains_key(id));
@@ -96,9 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_once() {
+    fn each_change_is_reported_once() {
         let mut members = Members::default();
-        let mut told = |ids: &[u32]| -> Vec<String> {
+        let mut lines = |ids: &[u32]| -> Vec<String> {
             let changes = members.changes(&status(ids));
             changes
                 .iter()
@@ -108,11 +108,11 @@ mod tests {
         fn json(change: &Change) -> String {
             serde_json::to_string(change).unwrap()
         }
-        assert_eq!(told(&[]), [""; 0]);
-        assert_eq!(told(&[1, 2]).len(), 2);
-        assert_eq!(told(&[1, 2]), [""; 0]);
+        assert_eq!(lines(&[]), [""; 0]);
+        assert_eq!(lines(&[1, 2]).len(), 2);
+        assert_eq!(lines(&[1, 2]), [""; 0]);
         assert_eq!(
-            told(&[2, 3]),
+            lines(&[2, 3]),
             [
                 r#"{"gone":1,"pid":101} worker 1 is gone (pid 101)"#,
                 r#"{"worker":3,"pid":103,"ingest":"","cores":0} worker 3 at  (pid 103, 0 core(s))"#,

@@ -1,8 +1,7 @@
-//! Roles: one program, described once, runs on this machine alone, as master or as worker.
+//! Roles: one program, described once, runs on one machine, as master or as worker.
 //!
 //! [`main`] gives a program the subcommands `local`, `master`, `worker`, `status`, `drain` and `replay`. Programs with
-//! a command line of their own put its parts together: arguments for clap, what runs a role, and
-//! what is printed.
+//! a command line of their own use its parts: arguments for clap, functions that run a role, and output.
 
 mod arguments;
 mod drain;
@@ -32,7 +31,7 @@ pub use signals::Signals;
 pub use status::{StatusArgs, ask, print_status};
 pub use worker::work;
 
-/// A program that runs as what its command line says.
+/// Runs in the role that the command line names.
 #[derive(Debug, Parser)]
 struct Roles {
     #[command(subcommand)]
@@ -49,25 +48,25 @@ enum Role {
     Replay(ReplayArgs),
 }
 
-/// The `main` of a program: it runs as what its command line says.
+/// The `main` of a program: runs it in the role that the command line names.
 ///
 /// | subcommand | what it does |
 /// |---|---|
 /// | `local [-- ARGS]` | runs the program in this process |
-/// | `master --listen HOST:PORT [-- ARGS]` | decides and commits; waits for workers first |
-/// | `worker --master HOST:PORT` | receives and runs tasks, until the program ends |
-/// | `status --master HOST:PORT [--json]` | says how a cluster is doing |
-/// | `drain --master HOST:PORT WORKER` | has a worker leave without a loss |
-/// | `replay DIR --batch T [-- ARGS]` | runs a batch that was set aside in DIR alone |
+/// | `master --listen HOST:PORT [-- ARGS]` | waits for workers, then schedules and commits batches |
+/// | `worker --master HOST:PORT` | receives records and runs tasks until the program ends |
+/// | `status --master HOST:PORT [--json]` | prints the status of a cluster |
+/// | `drain --master HOST:PORT WORKER` | moves a worker's blocks and state to others; then it exits |
+/// | `replay DIR --batch T [-- ARGS]` | runs one batch that was set aside in DIR |
 ///
 /// `app` describes the program from the arguments behind `--`, which workers get from the master. It
-/// must build the same graph in every process: what differs is refused when a worker joins.
+/// must build the same graph in every process: a worker with another graph cannot join.
 ///
-/// SIGTERM or Ctrl-C on the master (or in `local`) ends the program: what was received is run and
-/// committed first, for a minute at most or as `--drain` says; a second signal cuts that short. A worker leaves.
+/// SIGTERM or Ctrl-C on the master (or in `local`) stops the program after the records received so far are run and
+/// committed, within a minute or `--drain`; a second signal cuts that short. A worker leaves at once.
 ///
-/// Exit status: 0 when the program has ended, 1 when something failed (what, where and what to do
-/// is on standard error), 2 for wrong use.
+/// Exit status: 0 when the program has ended, 1 after a failure (standard error says what, where and
+/// what to do), 2 for wrong usage.
 ///
 /// ```no_run
 /// use std::{process::ExitCode, time::Duration};
@@ -109,17 +108,17 @@ pub fn main(app: impl Fn(&[String]) -> Result<StreamContext>) -> ExitCode {
 fn on_threads(role: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     let runtime = tokio::runtime::Runtime::new().map_err(Error::Start)?;
     let ended = runtime.block_on(role);
-    // A thread that still waits for the outside holds nobody up.
+    // Does not wait for threads that block on the outside.
     runtime.shutdown_background();
     ended
 }
 
-/// Says something on standard output that nobody has to read.
+/// Prints a line on standard output; never blocks if nobody reads it.
 fn tell(line: impl std::fmt::Display) {
     Console::stdout().offer(format!("{line}\n"));
 }
 
-/// Prints one line, at once. For processes that end by a signal, whatever they wait for.
+/// Prints one line and flushes it; may block. For processes that a signal can end at any time.
 fn say(line: impl std::fmt::Display) -> Result<(), Error> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -127,7 +126,7 @@ fn say(line: impl std::fmt::Display) -> Result<(), Error> {
     said.map_err(Error::Output)
 }
 
-/// Something as one line of JSON.
+/// `object` as one line of JSON.
 fn json(object: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(object).map_err(|error| Error::Output(error.into()))
 }

@@ -1,4 +1,4 @@
-//! `replay`: runs a batch that was set aside alone, in this process.
+//! `replay`: runs one batch that was set aside, in this process.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use super::error::Error;
 use super::say;
 use crate::logs;
 
-/// Run a batch that was set aside alone: what is wrong with its records, and does a changed program bear them?
+/// Run one batch that was set aside: to find the bad record, or to test a changed program
 ///
-/// Nothing is received, states are empty, and nothing in the directory changes. Closures and prints are called; sinks are
-/// left out.
+/// Receives nothing, starts with empty states and changes nothing in the directory. Runs closures and prints; skips
+/// sinks.
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
-    /// The directory that the program is kept in
+    /// State directory of the program
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// The batch, in milliseconds since the epoch: as the log and the directory `failed` name it
+    /// Batch time in milliseconds since the Unix epoch, as in the log and in the directory `failed`
     #[arg(long, value_name = "T")]
     batch: u64,
     /// Arguments of the program
@@ -25,7 +25,7 @@ pub struct ReplayArgs {
     arguments: Vec<String>,
 }
 
-/// Runs it; fails with the error of the batch. Must be called inside a tokio runtime.
+/// Runs the batch; fails with its error. Must be called inside a tokio runtime.
 pub async fn replay(
     args: &ReplayArgs,
     app: &dyn Fn(&[String]) -> Result<StreamContext>,

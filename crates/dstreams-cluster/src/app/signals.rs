@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C, caught from the start of a role on, so that none comes too early.
+//! SIGTERM and Ctrl-C, caught from the start of a role on, so that no early signal is lost.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,7 +21,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! `status`: how a cluster is doing, as its master knows.
+//! `status`: the status of a cluster, from its master.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::data::{Peers, Token};
 use crate::{ClusterStatus, WorkerStatus};
 
 /// How long a master may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Say how a cluster is doing
+/// Show the status of a cluster
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
-    /// Where the master listens
+    /// Address of the master
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     master: String,
     /// Print one JSON object
@@ -30,7 +30,7 @@ pub struct StatusArgs {
     secret: Secret,
 }
 
-/// Asks, and prints the answer.
+/// Asks the master, and prints the answer.
 pub async fn print_status(args: &StatusArgs) -> Result<(), Error> {
     let status = ask(&args.master, args.secret.read()?).await?;
     match args.json {
@@ -39,16 +39,16 @@ pub async fn print_status(args: &StatusArgs) -> Result<(), Error> {
     }
 }
 
-/// Asks a master how its cluster is doing.
+/// Asks a master for the status of its cluster.
 pub async fn ask(master: &str, token: Option<String>) -> Result<ClusterStatus, Error> {
-    let answer = call(master, token, Action::new("status", ""), ANSWER).await?;
+    let answer = call(master, token, Action::new("status", ""), ANSWER_TIMEOUT).await?;
     serde_json::from_slice(&answer).map_err(|error| Error::NoMaster {
         address: master.to_owned(),
         reason: error.to_string(),
     })
 }
 
-/// Has a master do something; returns what it answers.
+/// Sends an action to a master; returns its answer.
 pub(super) async fn call(
     master: &str,
     token: Option<String>,
@@ -82,12 +82,12 @@ pub(super) async fn call(
                 _ => no_answer(said),
             });
         }
-        Err(_) => return Err(no_answer(format!("it said nothing for {patience:?}"))),
+        Err(_) => return Err(no_answer(format!("no answer within {patience:?}"))),
     };
     Ok(answer.body.to_vec())
 }
 
-/// For people.
+/// The status as text for people.
 fn table(master: &str, status: &ClusterStatus) -> String {
     let (batches, records) = (status.batches, status.records);
     let mut text = format!("master {master}: {records} records in {batches} batches\n");
@@ -170,7 +170,7 @@ fn worker(worker: &WorkerStatus) -> [String; 10] {
     ]
 }
 
-/// Columns below their names, without lines.
+/// A table without lines, columns below their names.
 fn rows<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head);

@@ -1,4 +1,4 @@
-//! `worker`: receives, holds blocks and state, runs tasks.
+//! `worker`: receives records, stores blocks and state, runs tasks.
 
 use std::process;
 use std::thread;
@@ -12,10 +12,9 @@ use super::signals::Signals;
 use super::{json, tell};
 use crate::{logs, run_worker};
 
-/// Runs a worker until its program has ended; `app` builds the program from the arguments that the
-/// master has.
+/// Runs a worker until its program has ended; `app` builds the program from the master's arguments.
 ///
-/// SIGTERM or Ctrl-C ends the process at once, with exit status 0: the master goes on with the other
+/// SIGTERM or Ctrl-C ends the process at once, with exit status 0: the master continues with the other
 /// workers. Must not be called inside a tokio runtime.
 pub fn work(
     args: &WorkerArgs,
@@ -32,7 +31,7 @@ pub fn work(
             ingest,
             master,
         };
-        // A worker works though nobody listens.
+        // Never blocks, even if nobody reads the line.
         match args.json {
             true => drop(json(&line).map(tell)),
             false => tell(format_args!(
@@ -51,7 +50,7 @@ struct JoinedLine<'a> {
     master: &'a str,
 }
 
-/// The engine inside waits for its tasks when a signal comes; nobody needs them any more.
+/// Exits on a signal. Otherwise the embedded engine would wait for its tasks, whose results nobody needs.
 fn leave_on_signal() -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

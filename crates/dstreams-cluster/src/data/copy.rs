@@ -1,4 +1,4 @@
-//! A block on its way to another worker: its header, then its rows.
+//! The replica of a block as sent to another worker: its header, then its rows.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -21,17 +21,17 @@ use tonic::{Status, Streaming};
 use super::{PAUSE, Replies};
 use crate::plan::{Part, Source};
 
-/// The largest message of Arrow data, in bytes, below what services take.
+/// The largest message of Arrow data, in bytes; below the limit of services.
 const MESSAGE: usize = 60 << 20;
-/// Bytes of rows in one message, about.
+/// Approximate bytes of rows in one message.
 const PIECE: usize = 16 << 20;
-/// The largest record, in bytes: it fits into a message, with all that goes with it there.
+/// The largest record, in bytes: it fits into a message with all overhead.
 pub const RECORD: usize = 32 << 20;
 
-/// Bytes of a block that are believed: more than any machine's memory.
-const MOST: u64 = 1 << 48;
+/// The largest plausible size of a block in bytes: more than any machine's memory.
+const MAX_BLOCK_BYTES: u64 = 1 << 48;
 
-/// What a block is, beside its rows.
+/// The description of a block, besides its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CopyHeader {
     /// The worker that sends it, as the master numbers workers.
@@ -62,10 +62,10 @@ impl CopyHeader {
         let command = descriptor.map(|it| &it.cmd[..]).unwrap_or_default();
         let header = serde_json::from_slice::<Self>(command);
         let wrong =
-            |why| Status::invalid_argument(format!("no header of a copy of a block: {why}"));
+            |why| Status::invalid_argument(format!("not the header of a copy of a block: {why}"));
         let header = header.map_err(|error| wrong(error.to_string()))?;
         match header.meta.bytes {
-            0..=MOST => Ok(header),
+            0..=MAX_BLOCK_BYTES => Ok(header),
             bytes => Err(wrong(format!("a block of {bytes} bytes"))),
         }
     }
@@ -92,7 +92,7 @@ pub fn encode(
     encoder.build(pieces.try_flatten())
 }
 
-/// The answer to who asks for parts of what is held `here`.
+/// Answers a request for parts of the data stored `here`.
 pub fn serve_parts<H>(
     parts: Vec<Part>,
     here: impl Fn(Source) -> H + Send + 'static,
@@ -118,7 +118,7 @@ fn outside(error: dstreams::Error) -> FlightError {
 }
 
 /// The rows in pieces that fit into a message. Texts of a piece get a buffer of their own: a view would
-/// carry the whole buffer it points into along, in each piece anew.
+/// send along the whole buffer it points into, once per piece.
 fn pieces(rows: RecordBatch) -> Vec<dstreams::Result<RecordBatch>> {
     let count = rows.get_array_memory_size().div_ceil(PIECE);
     if count < 2 {
@@ -135,7 +135,7 @@ fn pieces(rows: RecordBatch) -> Vec<dstreams::Result<RecordBatch>> {
     starts.flat_map(|from| cut(compact(&piece(from)))).collect()
 }
 
-/// Rows of Flight messages: the first has their schema, each of the others a batch.
+/// Rows from Flight messages: the first message has the schema, each other one a record batch.
 #[derive(Default)]
 struct CopiedRows {
     schema: Option<SchemaRef>,
@@ -154,7 +154,7 @@ impl CopiedRows {
             }
             None => {
                 let schema = message::schema(&metadata).map_err(damaged)?;
-                let none = || Status::invalid_argument("rows: a schema belongs before them");
+                let none = || Status::invalid_argument("rows: the schema must come first");
                 self.schema = Some(Arc::new(schema.ok_or_else(none)?));
             }
         }
@@ -174,19 +174,19 @@ pub async fn decode(
     Ok(rows.batches)
 }
 
-/// The next message of a copy. It holds memory of the budget while it waits, so it does not wait for ever.
+/// The next message of a copy. Waits for a limited time only: the copy occupies memory of the budget meanwhile.
 async fn next(messages: &mut Streaming<FlightData>) -> Result<Option<FlightData>, Status> {
     let next = timeout(PAUSE, messages.message()).await;
-    next.map_err(|_| Status::deadline_exceeded(format!("nothing of a copy came for {PAUSE:?}")))?
+    next.map_err(|_| Status::deadline_exceeded(format!("a copy stalled for {PAUSE:?}")))?
 }
 
-/// Reads a block that another worker sends.
+/// Reads a block from another worker.
 pub async fn decode_copy(
     mut messages: Streaming<FlightData>,
     budget: &Budget,
 ) -> Result<(CopyHeader, Block), Status> {
     let first = next(&mut messages).await?;
-    let first = first.ok_or_else(|| Status::invalid_argument("a copy without a message"))?;
+    let first = first.ok_or_else(|| Status::invalid_argument("an empty copy"))?;
     let header = CopyHeader::parse(&first)?;
     let memory = budget.take(header.meta.bytes as usize).await;
     let mut rows = CopiedRows::default();

@@ -1,8 +1,8 @@
-//! Data: what workers hold, over Arrow Flight; and the calls that clients and links come in by.
+//! Data: the rows that workers store, over Arrow Flight; and the calls of clients and links.
 //!
-//! **In**: names of blocks and of kept partitions, records of clients. **Out**: their rows.
-//! **Promise**: rows arrive whole or not at all. **On failure**: a holder that does not answer is left
-//! for the next one; when none is left the error is worth a retry, since blocks have other copies.
+//! **In**: names of blocks and of cached partitions, records of clients. **Out**: their rows.
+//! **Promise**: rows arrive in full or not at all. **On failure**: if a worker does not answer, the next
+//! replica is read; if none answers, the error is retryable, since blocks have other replicas.
 
 mod copy;
 mod peers;

@@ -22,23 +22,23 @@ use crate::plan::{KeptId, Part, Slice};
 use crate::plan::{TaskName, TaskState};
 use crate::retry::retryable;
 
-/// The largest message taken from a peer: what is sent is cut into much smaller ones.
+/// The largest message accepted from a peer; senders cut into much smaller ones.
 const MESSAGE: usize = 64 << 20;
-/// Parts that are asked for in one call: some hundred bytes each.
-const PARTS: usize = 4096;
+/// The most parts requested in one call: some hundred bytes each.
+const PARTS_PER_CALL: usize = 4096;
 /// How long a connection may take to open.
-const CONNECT: Duration = Duration::from_secs(3);
-/// How long a short question may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a short request may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is asked of a holder.
+/// A request to a worker for data that it stores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Rows that it holds, in this order.
+    /// Rows of these parts, in this order.
     Rows(Vec<Part>),
     /// The state of a partition.
     State { partition: u32 },
-    /// Have an output's sink prepare a partition that is held there.
+    /// Let an output's sink prepare a partition that is stored there.
     Prepare { output: usize, kept: KeptId },
     /// Whether these tasks of the engine run there, or ran.
     Tasks(Vec<TaskName>),
@@ -47,7 +47,7 @@ pub enum Ask {
 impl Ask {
     pub fn parse(ticket: &Ticket) -> Result<Self, Status> {
         let ask = serde_json::from_slice(&ticket.ticket);
-        ask.map_err(|error| Status::invalid_argument(format!("no ticket of this cluster: {error}")))
+        ask.map_err(|error| Status::invalid_argument(format!("not a ticket of this cluster: {error}")))
     }
 }
 
@@ -57,7 +57,7 @@ impl Ask {
 pub struct Peers {
     channels: Arc<Mutex<HashMap<String, Channel>>>,
     token: Token,
-    /// An address whose process may be silent for so long.
+    /// An address, and how long its process may be silent.
     patient: Option<(Arc<str>, Duration)>,
 }
 
@@ -76,7 +76,7 @@ impl Peers {
         }
     }
 
-    /// Connections to this address bear a silence: of a master that is stopped, or whose machine swaps.
+    /// Connections to this address tolerate a silence, e.g. of a master that is stopped or whose machine swaps.
     pub fn patient(mut self, address: &str, silence: Duration) -> Self {
         self.patient = Some((address.into(), silence));
         self
@@ -89,7 +89,7 @@ impl Peers {
         (KEEP_ALIVE.min(silence), silence)
     }
 
-    /// A connection to this address, opened when it is first used and again when it broke.
+    /// A connection to this address, opened at its first use and reopened when it broke.
     pub fn client(&self, address: &str) -> Result<FlightServiceClient<Channel>, Status> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(address) {
@@ -98,7 +98,7 @@ impl Peers {
                 let (every, silence) = self.probes(address);
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))
                     .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?
-                    .connect_timeout(CONNECT)
+                    .connect_timeout(CONNECT_TIMEOUT)
                     .tcp_nodelay(true)
                     .initial_stream_window_size(8 << 20)
                     .initial_connection_window_size(16 << 20)
@@ -126,8 +126,8 @@ impl Peers {
         channels.remove(address);
     }
 
-    /// The rows of all slices, in their order. Of those that are not `held` here, some in a row with the same holders
-    /// are one call.
+    /// The rows of all slices, in their order. Slices that are not `held` here are fetched; adjacent ones at the same
+    /// workers share a call.
     pub async fn read(
         &self,
         slices: &[Slice],
@@ -139,7 +139,7 @@ impl Peers {
         };
         let runs = all.chunk_by(together);
         let runs = runs
-            .flat_map(|run| run.chunks(PARTS))
+            .flat_map(|run| run.chunks(PARTS_PER_CALL))
             .map(async |run| match run {
                 [(slice, Some(held))] => Ok(slice.part.cut(held.clone())),
                 _ => {
@@ -151,7 +151,7 @@ impl Peers {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// Rows from the first of `holders` that has them all.
+    /// The rows, from the first of `holders` that has them all.
     pub async fn fetch(
         &self,
         parts: &[Part],
@@ -187,7 +187,7 @@ impl Peers {
         Ok(answer.into_inner())
     }
 
-    /// The whole state of a partition, from its holder, piece by piece.
+    /// The whole state of a partition, streamed from its primary.
     pub async fn state(
         &self,
         partition: u32,
@@ -205,7 +205,7 @@ impl Peers {
         Ok(pieces.map(move |piece| piece.map(|piece| piece.data_body).map_err(&failed)))
     }
 
-    /// What a worker knows of tasks, in their order.
+    /// The states of tasks as a worker knows them, in their order.
     pub async fn tasks(
         &self,
         tasks: Vec<TaskName>,
@@ -216,12 +216,12 @@ impl Peers {
             serde_json::from_slice(&states).map_err(|error| Status::data_loss(error.to_string()))
         };
         let late = || Status::deadline_exceeded("no answer");
-        tokio::time::timeout(ANSWER, asked)
+        tokio::time::timeout(ANSWER_TIMEOUT, asked)
             .await
             .map_err(|_| late())?
     }
 
-    /// Has an output's sink prepare a partition where it is held; `name` is the output's.
+    /// Lets an output's sink prepare a partition where it is stored; `name` is the output's.
     pub async fn prepare(
         &self,
         (output, name): (usize, &str),
@@ -244,7 +244,7 @@ impl Peers {
             })
     }
 
-    /// Has the worker at `address` hold a copy of a block; returns when it does.
+    /// Sends a replica of a block to the worker at `address`; returns once it is stored.
     pub async fn copy(
         &self,
         header: &CopyHeader,
@@ -256,7 +256,7 @@ impl Peers {
         let descriptor = FlightDescriptor::new_cmd(header);
         let rows = futures::stream::iter(block.batches.clone()).map(Ok);
         let messages = encode(rows, Some(descriptor));
-        // An encoder fails on rows it cannot encode only; the receiver counts the rows.
+        // An encoder fails only on rows that it cannot encode; the receiver counts the rows.
         let messages = messages.filter_map(|message| futures::future::ready(message.ok()));
         let mut request = self.request(messages);
         request.metadata_mut().insert(
@@ -271,7 +271,7 @@ impl Peers {
     }
 }
 
-/// The bytes that arrived, in pieces.
+/// The bytes of all messages.
 async fn joined(mut pieces: Streaming<FlightData>) -> Result<Vec<u8>, Status> {
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.message().await? {

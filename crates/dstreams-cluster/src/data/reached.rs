@@ -1,4 +1,4 @@
-//! [`Reached`]: where other processes reach one that listens.
+//! [`Reached`]: the address at which other processes reach this one.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -7,13 +7,13 @@ use dstreams::{Error, Result};
 /// The addresses at which other processes reach this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// Of the engine's ports too.
+    /// Also the host of the engine's ports.
     pub host: String,
     pub address: String,
 }
 
 impl Reached {
-    /// As `advertise` says, whose port may be 0 for the one that is bound, or where it listens.
+    /// The address in `advertise`, where port 0 means the bound port; without it, the bound address.
     pub fn at(bound: SocketAddr, advertise: Option<&str>) -> Self {
         let (host, port) = match advertise.and_then(|advertise| advertise.rsplit_once(':')) {
             Some((host, port)) => (host.to_owned(), port.parse().unwrap_or_default()),
@@ -33,23 +33,23 @@ pub fn host_of(address: SocketAddr) -> String {
     }
 }
 
-/// Whether it is every address of a machine, and no address for others.
+/// Whether `address` is the wildcard, which other machines cannot connect to.
 fn is_any(address: &str) -> bool {
     let resolved = address.to_socket_addrs();
     resolved.is_ok_and(|mut all| all.any(|address| address.ip().is_unspecified()))
 }
 
-/// Who listens on every address of a machine must say at which one it is reached.
+/// Checks that a process that listens on every address advertises one that others can reach.
 pub fn check_reached(setting: &'static str, listen: &str, advertise: Option<&str>) -> Result<()> {
     let wrong = |message| Err(Error::Config { setting, message });
     match advertise {
         None if is_any(listen) => wrong(format!(
-            "{listen} is every address of this machine, and other machines must be told one; add \
-             --advertise HOST:0 with the one they reach, or listen on that"
+            "{listen} is every address of this machine, but other machines need one that they can reach; add \
+             it as --advertise HOST:0, or listen on it"
         )),
         Some(advertise) if is_any(advertise) => wrong(format!(
-            "{advertise} is no address that other machines reach; give --advertise HOST:PORT with \
-             one of this machine's"
+            "other machines cannot reach {advertise}; give --advertise HOST:PORT with an address of \
+             this machine"
         )),
         Some(advertise)
             if !advertise
@@ -57,19 +57,19 @@ pub fn check_reached(setting: &'static str, listen: &str, advertise: Option<&str
                 .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
         {
             wrong(format!(
-                "{advertise} is no address; give --advertise HOST:PORT, with port 0 for the one it listens on"
+                "{advertise} is not an address; give --advertise HOST:PORT, where port 0 is the port it listens on"
             ))
         }
         _ => Ok(()),
     }
 }
 
-/// Beyond loopback a token is needed.
+/// Checks that there is a token if `listen` is more than loopback.
 pub fn check_exposed(setting: &'static str, listen: &str, token: Option<&str>) -> Result<()> {
     let resolved = listen.to_socket_addrs();
     let mut addresses = resolved.map_err(|error| Error::Config {
         setting,
-        message: format!("{listen} is no address to listen on: {error}; give HOST:PORT"),
+        message: format!("cannot listen on {listen}: {error}; give HOST:PORT"),
     })?;
     let exposed = addresses.any(|address: SocketAddr| !address.ip().is_loopback());
     match (exposed, token) {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_where_others_reach_it() {
+    fn the_advertised_or_bound_address_is_used() {
         let at = |bound: &str, advertise| Reached::at(bound.parse().unwrap(), advertise);
         let reached = at("127.0.0.1:7077", None);
         assert_eq!(
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_a_machine_is_none_for_others() {
+    fn a_wildcard_address_cannot_be_advertised() {
         let check = |listen, advertise| check_reached("master", listen, advertise);
         assert!(check("127.0.0.1:0", None).is_ok());
         assert!(check("0.0.0.0:7077", Some("127.0.0.1:0")).is_ok());

@@ -1,4 +1,4 @@
-//! The Flight service of masters and workers: who may call, and which call goes where.
+//! The Flight service of masters and workers: authentication and dispatch of calls.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,23 +21,23 @@ use tonic::{Request, Response, Status, Streaming};
 /// Marks a `DoPut` as a copy of a block.
 pub const COPY_HEADER: &str = "x-dstreams-copy";
 
-/// The largest message taken.
+/// The largest message accepted.
 const MESSAGE: usize = 64 << 20;
-/// The largest message of a client, by the setting's default and at most. Its records go on to other
-/// workers in messages of their own, which have views of texts besides and must be taken for sure: a
-/// copy that is refused is tried for ever.
+/// The largest message of a client: the setting's default and its maximum. Its records are replicated to other
+/// workers in larger messages (with views of texts), which must fit for sure: a refused copy would be
+/// retried without end.
 pub const CLIENT_MESSAGE: usize = 16 << 20;
-/// Bytes that may be sent on a call before they are read, and on a connection.
+/// Bytes in flight on one call, and on one connection, before the receiver reads them.
 const CALL_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The largest HTTP/2 frame taken.
+/// The largest HTTP/2 frame accepted.
 const FRAME: u32 = 256 << 10;
-/// Connections at once to one port: of clients, workers and people.
+/// The most connections at once to one port.
 pub const CONNECTIONS: usize = 16 << 10;
-/// How often an idle connection is probed, and how long that may take between workers.
+/// How often an idle connection is probed, and how long the answer may take between workers.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How long a process that works may stand still (stopped, swapped out, moved to another machine) before its connections to
-/// a master, or those of a master, are given up. What a process that is gone sends instead is noticed at once.
+/// How long a live process may stall (stopped, swapped out, migrated) before connections between it and a master are
+/// given up. The end of a process is noticed at once: its system closes the connection.
 pub const PAUSE: Duration = Duration::from_secs(60);
 
 /// A stream of answers.
@@ -52,7 +52,7 @@ impl Token {
         Token(token.map(|token| format!("Bearer {token}").into()))
     }
 
-    /// The request with the token.
+    /// Adds the token to the request.
     pub fn sign<T>(&self, mut request: Request<T>) -> Request<T> {
         if let Some(token) = &self.0
             && let Ok(value) = token.parse()
@@ -67,7 +67,7 @@ impl Token {
         let Some(token) = &self.0 else { return Ok(()) };
         let given = request.metadata().get("authorization");
         let given = given.map(|value| value.as_bytes()).unwrap_or_default();
-        // In constant time: how far two texts agree is not told.
+        // In constant time, so that timing does not reveal a matching prefix.
         let wrong = given.len() != token.len()
             || given
                 .iter()
@@ -95,7 +95,7 @@ pub trait Calls: Send + Sync + 'static {
     /// A worker sends a copy of a block.
     async fn copy(&self, messages: Streaming<FlightData>) -> Result<(), Status>;
 
-    /// Somebody asks for rows, for state, or to have an output's partition prepared.
+    /// A request for rows, for state, or to prepare an output's partition.
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status>;
 
     /// A worker opens its link.
@@ -104,13 +104,13 @@ pub trait Calls: Send + Sync + 'static {
         messages: Request<Streaming<FlightData>>,
     ) -> Result<Replies<FlightData>, Status>;
 
-    /// A client asks who takes a stream.
+    /// A client asks which processes accept a stream.
     async fn info(&self, of: FlightDescriptor) -> Result<FlightInfo, Status>;
 
-    /// Somebody asks how things are.
+    /// A request for the cluster's status.
     async fn status(&self) -> Result<Vec<u8>, Status>;
 
-    /// Somebody wants a worker to leave; returns when it may.
+    /// A request to drain a worker; returns when the worker may leave.
     async fn drain(&self, worker: u32) -> Result<(), Status>;
 }
 
@@ -120,7 +120,7 @@ pub struct Service {
     token: Token,
 }
 
-fn not_spoken<T>() -> Result<T, Status> {
+fn unsupported<T>() -> Result<T, Status> {
     Err(Status::unimplemented("not spoken here"))
 }
 
@@ -192,7 +192,7 @@ impl FlightService for Service {
                 self.calls.drain(worker).await.map_err(refusal)?;
                 Vec::new()
             }
-            _ => return not_spoken(),
+            _ => return unsupported(),
         };
         let answer = arrow_flight::Result { body: body.into() };
         let answer = futures::stream::iter([Ok(answer)]);
@@ -203,35 +203,35 @@ impl FlightService for Service {
         &self,
         _: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn list_flights(
         &self,
         _: Request<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn poll_flight_info(
         &self,
         _: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn get_schema(
         &self,
         _: Request<FlightDescriptor>,
     ) -> Result<Response<SchemaResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn list_actions(
         &self,
         _: Request<Empty>,
     ) -> Result<Response<Self::ListActionsStream>, Status> {
-        not_spoken()
+        unsupported()
     }
 }
 
@@ -254,7 +254,7 @@ pub fn serve(
 ) {
     let acceptor = match Acceptor::new(listener, CONNECTIONS, "") {
         Ok(acceptor) => acceptor,
-        Err(error) => return tracing::error!(%error, "a port cannot be served"),
+        Err(error) => return tracing::error!(%error, "cannot accept connections on a port"),
     };
     let service = Service { calls, token };
     let service = FlightServiceServer::new(service).max_decoding_message_size(MESSAGE);
@@ -268,7 +268,7 @@ pub fn serve(
         .serve_with_incoming_shutdown(acceptor.into_stream(), stop.cancelled_owned());
     tokio::spawn(async move {
         if let Err(error) = server.await {
-            tracing::error!(%error, "a server ended");
+            tracing::error!(%error, "a server stopped with an error");
         }
     });
 }

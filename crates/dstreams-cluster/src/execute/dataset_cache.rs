@@ -1,5 +1,5 @@
-//! Partitions that tasks left on their worker, until their batch is forgotten; what batches changed of states is there
-//! longer, while a standby lacks it.
+//! Cached output partitions of tasks, until their batch is forgotten. Deltas of state stay longer, while a standby
+//! lacks them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,19 @@ use crate::plan::KeptId;
 
 type Rows = Arc<Vec<RecordBatch>>;
 
-/// Bytes of changes of one partition of state that are kept for standbys after their batches took effect, at least;
-/// where the state that was sent is larger, as many as that has. Beyond it all of them go: a standby that lacks them is
-/// sent the whole state again, which is less.
-const FOR_STANDBYS: usize = 64 << 20;
+/// Bytes of deltas per partition of state that are cached for standbys after their batches committed; or the size of
+/// the state as last sent, if that is larger. Beyond the limit all are dropped: a standby that lacks them gets the
+/// whole state again, which is less.
+const STANDBY_DELTA_BYTES: usize = 64 << 20;
 
-/// Partitions that tasks left on this worker, until their batch is forgotten.
+/// Cached output partitions of this worker's tasks, until their batch is forgotten.
 #[derive(Debug, Default)]
 pub struct KeptStore(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     rows: BTreeMap<KeptId, Rows>,
-    /// Bytes of the states that were sent last, by partition.
+    /// Bytes of the state as last sent to a standby, by partition.
     sent: HashMap<usize, usize>,
 }
 
@@ -32,29 +32,29 @@ impl KeptStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a partition. A task that runs again keeps the same rows again.
+    /// Caches a partition. A rerun of a task caches the same rows again.
     pub fn insert(&self, id: KeptId, rows: Vec<RecordBatch>) {
         self.lock().rows.insert(id, Arc::new(rows));
     }
 
-    /// The partition, if it is kept.
+    /// The partition, if it is cached.
     pub fn get(&self, id: &KeptId) -> Option<Rows> {
         self.lock().rows.get(id).cloned()
     }
 
-    /// So many bytes of a partition's state were sent to a standby.
+    /// Records the bytes of a partition's state that were sent to a standby.
     pub fn sent(&self, partition: usize, bytes: usize) {
         self.lock().sent.insert(partition, bytes);
     }
 
-    /// So many were sent so far.
+    /// Records the bytes sent so far.
     pub fn sending(&self, partition: usize, bytes: usize) {
         let mut kept = self.lock();
         let sent = kept.sent.entry(partition).or_default();
         *sent = bytes.max(*sent);
     }
 
-    /// Lets go of everything up to this batch, except what is in these slots of these partitions after these versions.
+    /// Drops everything up to this batch, except deltas in these slots of these partitions after these versions.
     pub fn forget_to(&self, batch: BatchTime, but: &[(u32, BatchTime)], slots: &[usize]) {
         let mut kept = self.lock();
         if but.is_empty() {
@@ -80,11 +80,11 @@ impl KeptStore {
         });
         for (partition, bytes) in bytes {
             let most = kept.sent.get(&partition).copied();
-            if bytes > most.unwrap_or_default().max(FOR_STANDBYS) {
+            if bytes > most.unwrap_or_default().max(STANDBY_DELTA_BYTES) {
                 tracing::debug!(
                     partition,
                     bytes,
-                    "changes that a standby lacks were let go of"
+                    "dropped deltas that a standby lacks: it will get the whole state"
                 );
                 kept.rows
                     .retain(|id, _| id.partition != partition || id.batch > batch);
@@ -92,7 +92,7 @@ impl KeptStore {
         }
     }
 
-    /// Number of partitions kept.
+    /// Number of cached partitions.
     pub fn len(&self) -> usize {
         self.lock().rows.len()
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_standby_lacks_is_kept_and_nothing_else() {
+    fn only_deltas_that_a_standby_lacks_stay_cached() {
         let store = KeptStore::default();
         for batch in 1..=4 {
             for (slot, partition) in [(0, 0), (0, 1), (5, 1)] {
@@ -138,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_standbys_is_bounded_by_the_state() {
+    fn deltas_for_standbys_are_bounded_by_the_size_of_the_state() {
         let store = KeptStore::default();
-        let (half, since) = (FOR_STANDBYS / 8, [(0, BatchTime(0))]);
+        let (half, since) = (STANDBY_DELTA_BYTES / 8, [(0, BatchTime(0))]);
         store.insert(id(1, 5, 0), rows(half));
         store.insert(id(2, 5, 0), rows(half));
-        store.sent(0, 3 * FOR_STANDBYS);
+        store.sent(0, 3 * STANDBY_DELTA_BYTES);
         store.forget_to(BatchTime(2), &since, &[5]);
         assert_eq!(store.len(), 2);
         store.sent(0, 1000);

@@ -45,27 +45,27 @@ use crate::retry::retryable;
 
 pub type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// Seconds without a heartbeat after which the engine gives a worker up by itself: never. It goes by the wall clock, so
-/// a clock that is set forward would be the loss of all workers. Our own links say who is lost, by probes.
+/// Seconds without a heartbeat after which the engine itself gives up a worker: effectively never. It uses the wall
+/// clock, so a clock set forward would lose all workers. Our own links detect lost workers, by probes.
 const SILENT_SECONDS: u64 = 365 * 24 * 3600;
-/// Seconds for which what is left of a finished job stays.
+/// Seconds until the engine cleans up a finished job.
 const FINISHED_SECONDS: u64 = 2;
-/// Tries to fetch what an exchange carries, and milliseconds between them.
-const FETCHES: u64 = 2;
-const FETCH_AGAIN_MS: u64 = 20;
-/// Statuses of a job that may wait: one more is dropped, and what it said is found at the next look.
-const STATUSES: usize = 16;
-/// Looks at a job that the engine does not know before it is given up: it may not have come to it yet.
-const UNKNOWN: u32 = 10;
-/// Pause between two tries to cancel a job, at first and at most.
-const CANCEL: Duration = Duration::from_millis(20);
-const CANCEL_MOST: Duration = Duration::from_secs(1);
+/// Tries to fetch data of an exchange, and milliseconds between them.
+const FETCH_TRIES: u64 = 2;
+const FETCH_PAUSE_MS: u64 = 20;
+/// Statuses of a job that may queue; further ones are dropped, and the next look at the job makes up for them.
+const STATUS_QUEUE: usize = 16;
+/// Looks at a job unknown to the engine before it is given up: the engine may not have got to it yet.
+const MAX_UNKNOWN_LOOKS: u32 = 10;
+/// Pause between two tries to cancel a job: the first, and the longest.
+const CANCEL_PAUSE: Duration = Duration::from_millis(20);
+const MAX_CANCEL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ballista's scheduler, inside the master.
 pub struct ClusterEngine {
     pub scheduler: Scheduler,
     context: Arc<SessionContext>,
-    /// Where workers' executors connect.
+    /// Address for the workers' executors.
     pub address: String,
     placement: Placement,
     peers: Peers,
@@ -77,11 +77,11 @@ pub struct ClusterEngine {
 
 /// A job that has finished.
 pub struct Done {
-    /// By partition of its output: the worker that ran it.
+    /// The worker that ran each partition of its output.
     pub workers: HashMap<usize, String>,
 }
 
-/// The settings that the engine's plans need to stay as they are.
+/// Settings under which the engine leaves our plans unchanged.
 pub fn session_config(partitions: usize) -> SessionConfig {
     SessionConfig::new_with_ballista()
         .with_target_partitions(partitions.max(1))
@@ -90,18 +90,18 @@ pub fn session_config(partitions: usize) -> SessionConfig {
         .with_ballista_broadcast_join_threshold_rows(0)
         .with_ballista_coalesce_enabled(false)
         .with_ballista_adaptive_query_planner(false)
-        // Who holds what an exchange carries is there or lost: waiting longer helps nobody.
-        .set_u64(BALLISTA_CLIENT_IO_RETRIES_TIMES, FETCHES)
-        .set_u64(BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, FETCH_AGAIN_MS)
+        // The worker with an exchange's data is there or lost: waiting longer does not help.
+        .set_u64(BALLISTA_CLIENT_IO_RETRIES_TIMES, FETCH_TRIES)
+        .set_u64(BALLISTA_CLIENT_IO_RETRY_WAIT_TIME_MS, FETCH_PAUSE_MS)
         .set_usize(BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, MESSAGE)
 }
 
-/// How the engine schedules, wherever it listens.
+/// The engine's scheduler settings, without its addresses.
 pub(super) fn scheduler_config(partitions: usize) -> SchedulerConfig {
     SchedulerConfig {
         scheduling_policy: TaskSchedulingPolicy::PushStaged,
         executor_timeout_seconds: SILENT_SECONDS,
-        // A job whose workers are all away waits for others: a batch does not end for that.
+        // A job without any worker waits for new ones; its batch does not fail.
         no_executors_grace_period_seconds: SILENT_SECONDS,
         finished_job_data_clean_up_interval_seconds: FINISHED_SECONDS,
         finished_job_state_clean_up_interval_seconds: FINISHED_SECONDS,
@@ -115,7 +115,7 @@ fn failed(what: impl ToString) -> Error {
 }
 
 impl ClusterEngine {
-    /// Starts the scheduler at a free port of `bound`, which workers reach at `host`.
+    /// Starts the scheduler on a free port of `bound`; workers connect to `host`.
     pub async fn start(
         (bound, host): (&str, &str),
         codec: Codec,
@@ -174,7 +174,7 @@ impl ClusterEngine {
             .serve_with_incoming_shutdown(connections, serving.clone().cancelled_owned());
         tokio::spawn(async move {
             if let Err(error) = server.await {
-                tracing::error!(%error, "the engine's scheduler ended");
+                tracing::error!(%error, "the engine's scheduler stopped with an error");
             }
         });
         Ok(ClusterEngine {
@@ -190,7 +190,7 @@ impl ClusterEngine {
         })
     }
 
-    /// Runs a plan for a batch, before those of later batches; dropping the future cancels the job.
+    /// Runs a plan for a batch, with priority over later batches; dropping the future cancels the job.
     pub async fn run(&self, batch: BatchTime, plan: Arc<dyn ExecutionPlan>) -> Result<Done> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let (sender, statuses) = mpsc::channel(STATUSES);
@@ -213,13 +213,13 @@ impl ClusterEngine {
             if let JobState::Failed(failed) = ended {
                 return Err(match failure {
                     Some(told) => told.into_error(),
-                    // No task said what the program did wrong: the engine lost workers, or what they held.
+                    // No task reported an error of the program: the engine lost workers, or their data.
                     None => retryable(clip(&failed.error)),
                 });
             }
         }
         let JobState::Successful(done) = ended? else {
-            return Err(failed("the engine ended a job in no known way"));
+            return Err(failed("the engine ended a job with an unknown status"));
         };
         let places = done.partition_location.into_iter().filter_map(|location| {
             let partition = location.partition_id?.partition_id as usize;
@@ -230,7 +230,7 @@ impl ClusterEngine {
         })
     }
 
-    /// Waits until the job has ended; looks after it meanwhile.
+    /// Waits until the job has ended; watches it meanwhile.
     async fn wait(&self, job: &JobId, running: &mut RunningJob) -> Result<JobState> {
         let mut watch = TaskWatch::new();
         let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
@@ -245,8 +245,8 @@ impl ClusterEngine {
                     let state = self.scheduler.state.task_manager.get_job_status(job).await;
                     let state = state.map_err(failed)?;
                     unknown = if state.is_some() { 0 } else { unknown + 1 };
-                    if unknown == UNKNOWN {
-                        return Err(retryable("the engine does not know a job any more"));
+                    if unknown == MAX_UNKNOWN_LOOKS {
+                        return Err(retryable("the engine no longer knows a job"));
                     }
                     state
                 }
@@ -258,7 +258,7 @@ impl ClusterEngine {
         }
     }
 
-    /// A worker is gone: what it ran is run elsewhere.
+    /// Removes a lost worker: its tasks run elsewhere.
     pub async fn lost(&self, worker: &str) {
         self.admitted.remove(worker);
         self.placement.remove(worker);
@@ -268,16 +268,16 @@ impl ClusterEngine {
         };
         let told = SchedulerGrpc::executor_stopped(&self.scheduler, Request::new(stopped));
         if let Err(error) = told.await {
-            tracing::warn!(worker, %error, "the engine does not know a lost worker");
+            tracing::warn!(worker, %error, "cannot remove a lost worker from the engine");
         }
     }
 
-    /// From now on the worker's executor may register.
+    /// Lets the worker's executor register from now on.
     pub fn admit(&self, worker: &str) {
         self.admitted.add(worker);
     }
 
-    /// Makes a worker part of the engine, once its executor has registered; whether it has.
+    /// Adds a worker to the engine if its executor has registered; returns whether it has.
     pub async fn add(&self, worker: &str, cores: usize, address: &str) -> bool {
         if !self.registered().await.contains(worker) {
             return false;
@@ -294,7 +294,7 @@ impl ClusterEngine {
             .get_executors_state()
             .await;
         let known = known.unwrap_or_default().into_iter();
-        // One that is removed just now has no heartbeat any more.
+        // An executor that is just being removed has no heartbeat.
         let known = known.filter(|(_, heartbeat, _)| heartbeat.is_some());
         known.map(|(executor, ..)| executor.id).collect()
     }
@@ -304,10 +304,10 @@ impl ClusterEngine {
         self.placement.workers()
     }
 
-    /// Has tasks that wait looked at again: a gate has opened.
+    /// Makes the engine reconsider waiting tasks, since a gate has opened.
     pub async fn wake(&self) {
-        // An empty report makes the scheduler offer what is free, if it is of an executor that it knows. When it knows
-        // none, or that one is removed meanwhile, the next one that registers makes it do so.
+        // An empty report from a known executor makes the scheduler offer free capacity. If it knows none, or that one
+        // is removed meanwhile, the next registration has the same effect.
         let Some(executor_id) = self.registered().await.into_iter().next() else {
             return;
         };
@@ -317,11 +317,11 @@ impl ClusterEngine {
         };
         let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
         if let Err(error) = told.await {
-            tracing::warn!(%error, "the engine was not woken");
+            tracing::warn!(%error, "cannot wake the engine");
         }
     }
 
-    /// What a worker knows of tasks, in their order, if it answers.
+    /// The states of tasks as a worker knows them, in their order, if it answers.
     pub async fn ask(&self, worker: &str, tasks: Vec<TaskName>) -> Option<Vec<TaskState>> {
         let address = self.placement.address(worker)?;
         self.peers.tasks(tasks, &address).await.ok()
@@ -347,7 +347,7 @@ async fn next(statuses: &mut Option<mpsc::Receiver<JobStatus>>) -> Option<JobSta
 struct RunningJob {
     scheduler: Scheduler,
     job: JobId,
-    /// None when it has ended.
+    /// `None` once the job has ended.
     statuses: Option<mpsc::Receiver<JobStatus>>,
     serving: CancellationToken,
 }
@@ -366,10 +366,10 @@ impl Drop for RunningJob {
     }
 }
 
-/// Cancels a job until it has ended: the engine passes over a job that it still plans, and then runs it. It holds the
-/// other end of `statuses` for as long as it has the job.
+/// Cancels a job again and again until it has ended: the engine ignores a cancellation while it still plans the job.
+/// It has the other end of `statuses` for as long as it has the job.
 async fn cancel(scheduler: Scheduler, job: JobId, mut statuses: mpsc::Receiver<JobStatus>) {
-    let mut pause = CANCEL;
+    let mut pause = CANCEL_PAUSE;
     let ended = async |statuses: &mut mpsc::Receiver<JobStatus>| {
         while let Some(JobStatus { status, .. }) = statuses.recv().await {
             if let Some(JobState::Successful(_) | JobState::Failed(_)) = status {
@@ -379,7 +379,7 @@ async fn cancel(scheduler: Scheduler, job: JobId, mut statuses: mpsc::Receiver<J
     };
     loop {
         if let Err(error) = scheduler.cancel_job(job.clone()).await {
-            tracing::warn!(%job, %error, "a job was not cancelled");
+            tracing::warn!(%job, %error, "cannot cancel a job");
         }
         if tokio::time::timeout(pause, ended(&mut statuses))
             .await
@@ -387,9 +387,9 @@ async fn cancel(scheduler: Scheduler, job: JobId, mut statuses: mpsc::Receiver<J
         {
             break;
         }
-        pause = (pause * 2).min(CANCEL_MOST);
+        pause = (pause * 2).min(MAX_CANCEL_PAUSE);
     }
-    // A task that was cancelled may have written after its files were removed.
+    // A cancelled task may have written after its files were removed.
     tokio::time::sleep(Duration::from_secs(FINISHED_SECONDS)).await;
     scheduler.state.executor_manager.clean_up_job_data(job);
 }

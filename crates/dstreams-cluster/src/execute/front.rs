@@ -1,7 +1,7 @@
-//! [`Front`]: the engine's scheduler as executors reach it.
+//! [`Front`]: the service in front of the engine's scheduler, to which executors connect.
 //!
-//! Executors report here. A report of a failed task is read before the scheduler makes a text of it; an executor that
-//! is not, or no more, one of a worker of this cluster is refused; what executors never ask for is not answered.
+//! It reads reports of failed tasks before the scheduler turns them into text, refuses executors that do not belong
+//! to a current worker of this cluster, and does not answer calls that executors never make.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
@@ -26,17 +26,17 @@ use tonic::{Request, Response, Status};
 use super::engine::Scheduler;
 use super::task_error::{TaskError, clip};
 
-/// More tasks than any worker ever runs: the placement counts who has room, and the engine's count, which is not right
-/// after a loss, must not be in its way. Also when an executor registers again.
-const ENDLESS: u32 = 1 << 30;
-/// Jobs of which a failure is remembered: more than run at once.
-const REMEMBERED: usize = 256;
+/// More tasks than any worker runs. The placement counts free cores itself; the engine's own count is wrong after a
+/// loss and must never be the limit, also when an executor registers again.
+const UNLIMITED_CORES: u32 = 1 << 30;
+/// The most jobs whose failures are remembered: more than run at once.
+const MAX_FAILED_JOBS: usize = 256;
 
-/// How long the engine takes to forget an executor, at most: so many times so long.
-const TRIES: u32 = 100;
-const WAY: Duration = Duration::from_millis(20);
+/// Polls until the engine has forgotten an executor, and the pause between them.
+const FORGET_POLLS: u32 = 100;
+const FORGET_PAUSE: Duration = Duration::from_millis(20);
 
-/// For tests: how many reports are lost.
+/// For tests: the number of reports to lose.
 #[cfg(test)]
 pub static LOSE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
@@ -47,7 +47,7 @@ fn is_lost() -> bool {
         .is_ok()
 }
 
-/// What tasks failed with, by job, until somebody asks.
+/// Failures of tasks, by job, until they are taken.
 #[derive(Debug, Default)]
 pub struct Failures(Mutex<VecDeque<(String, TaskError)>>);
 
@@ -56,14 +56,14 @@ impl Failures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that no other try can mend stays; of others the last.
+    /// Records a failure. A job's first permanent failure stays; of retryable ones the last.
     pub fn note(&self, job: &str, told: TaskError) {
         let mut failures = self.lock();
         match failures.iter_mut().find(|(of, _)| of == job) {
             Some((_, noted)) if !noted.retryable => {}
             Some((_, noted)) => *noted = told,
             None => {
-                if failures.len() == REMEMBERED {
+                if failures.len() == MAX_FAILED_JOBS {
                     failures.pop_front();
                 }
                 failures.push_back((job.to_owned(), told));
@@ -71,7 +71,7 @@ impl Failures {
         }
     }
 
-    /// Why the job failed, where a task of it said so.
+    /// Removes and returns the failure that a task of the job reported, if any.
     pub fn take(&self, job: &str) -> Option<TaskError> {
         let mut failures = self.lock();
         let at = failures.iter().position(|(of, _)| of == job)?;
@@ -79,7 +79,7 @@ impl Failures {
     }
 }
 
-/// Executors that may be here.
+/// Executors that may register.
 #[derive(Debug, Default)]
 pub struct Admitted(Mutex<HashSet<String>>);
 
@@ -100,13 +100,13 @@ impl Admitted {
         match self.lock().contains(executor) {
             true => Ok(()),
             false => Err(Status::failed_precondition(format!(
-                "{executor} is not of this cluster, or not any more"
+                "{executor} does not belong to this cluster (any more)"
             ))),
         }
     }
 }
 
-/// The engine's scheduler, as executors reach it.
+/// The service in front of the engine's scheduler.
 pub struct Front {
     pub scheduler: Scheduler,
     pub failures: Arc<Failures>,
@@ -114,7 +114,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// A worker's executor that ended without a word makes way for its next one: the engine takes a name once.
+    /// Removes the previous executor of the same worker, which ended silently: the engine accepts a name only once.
     async fn make_way(&self, executor: &str) -> Result<(), Status> {
         let executors = &self.scheduler.state.executor_manager;
         if executors.get_executor_metadata(executor).await.is_err() {
@@ -125,17 +125,17 @@ impl Front {
             reason: "another one of its worker registers".into(),
         };
         SchedulerGrpc::executor_stopped(&self.scheduler, Request::new(stopped)).await?;
-        for _ in 0..TRIES {
-            tokio::time::sleep(WAY).await;
+        for _ in 0..FORGET_POLLS {
+            tokio::time::sleep(FORGET_PAUSE).await;
             if executors.get_executor_metadata(executor).await.is_err() {
                 return Ok(());
             }
         }
-        Err(Status::unavailable("its last executor is still there"))
+        Err(Status::unavailable("its previous executor is still registered"))
     }
 
-    /// An executor that was lost while it registered leaves again.
-    async fn still(&self, executor: &str) -> Result<(), Status> {
+    /// Removes an executor again whose worker was lost while it registered.
+    async fn check_again(&self, executor: &str) -> Result<(), Status> {
         let admitted = self.admitted.check(executor);
         if admitted.is_err() {
             let stopped = ExecutorStoppedParams {
@@ -162,12 +162,12 @@ impl Front {
     }
 }
 
-fn endless(executor: &mut ExecutorRegistration) {
-    let endless = ExecutorSpecification::default().with_vcores(ENDLESS);
-    executor.specification = Some(endless.into());
+fn unlimited(executor: &mut ExecutorRegistration) {
+    let unlimited = ExecutorSpecification::default().with_vcores(UNLIMITED_CORES);
+    executor.specification = Some(unlimited.into());
 }
 
-fn not_spoken<T>() -> Result<Response<T>, Status> {
+fn unsupported<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not spoken here"))
 }
 
@@ -182,28 +182,28 @@ impl SchedulerGrpc for Front {
         mut request: Request<RegisterExecutorParams>,
     ) -> Result<Response<RegisterExecutorResult>, Status> {
         let Some(executor) = &mut request.get_mut().metadata else {
-            return Err(Status::invalid_argument("an executor without its data"));
+            return Err(Status::invalid_argument("an executor without its metadata"));
         };
         self.admitted.check(&executor.id)?;
-        endless(executor);
+        unlimited(executor);
         let name = executor.id.clone();
         self.make_way(&name).await?;
         let answer = SchedulerGrpc::register_executor(&self.scheduler, request).await?;
-        self.still(&name).await?;
+        self.check_again(&name).await?;
         Ok(answer)
     }
 
-    /// Registers an executor again that the engine has removed.
+    /// Re-registers an executor that the engine has removed.
     async fn heart_beat_from_executor(
         &self,
         mut request: Request<HeartBeatParams>,
     ) -> Result<Response<HeartBeatResult>, Status> {
         let beat = request.get_mut();
         self.admitted.check(&beat.executor_id)?;
-        beat.metadata.as_mut().map(endless);
+        beat.metadata.as_mut().map(unlimited);
         let name = beat.executor_id.clone();
         let answer = SchedulerGrpc::heart_beat_from_executor(&self.scheduler, request).await?;
-        self.still(&name).await?;
+        self.check_again(&name).await?;
         Ok(answer)
     }
 
@@ -235,62 +235,62 @@ impl SchedulerGrpc for Front {
         &self,
         _: Request<PollWorkParams>,
     ) -> Result<Response<PollWorkResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn create_update_session(
         &self,
         _: Request<CreateUpdateSessionParams>,
     ) -> Result<Response<CreateUpdateSessionResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn remove_session(
         &self,
         _: Request<RemoveSessionParams>,
     ) -> Result<Response<RemoveSessionResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn execute_query_push(
         &self,
         _: Request<ExecuteQueryParams>,
     ) -> Result<Response<Statuses>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn execute_query(
         &self,
         _: Request<ExecuteQueryParams>,
     ) -> Result<Response<ExecuteQueryResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn get_job_status(
         &self,
         _: Request<GetJobStatusParams>,
     ) -> Result<Response<GetJobStatusResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn get_job_metrics(
         &self,
         _: Request<GetJobMetricsParams>,
     ) -> Result<Response<GetJobMetricsResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn cancel_job(
         &self,
         _: Request<CancelJobParams>,
     ) -> Result<Response<CancelJobResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 
     async fn clean_job_data(
         &self,
         _: Request<CleanJobDataParams>,
     ) -> Result<Response<CleanJobDataResult>, Status> {
-        not_spoken()
+        unsupported()
     }
 }

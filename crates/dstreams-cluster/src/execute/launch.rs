@@ -1,7 +1,7 @@
-//! [`Launcher`]: how tasks are sent to an executor.
+//! [`Launcher`]: sends tasks to an executor.
 //!
-//! In messages of bounded size, as many as it takes. The engine's own launcher sends all of one executor in one, and
-//! takes an executor that refuses it for broken, for ever.
+//! In as many messages of bounded size as it takes. The engine's own launcher sends all tasks of an executor in one
+//! message, and if the executor refuses that, considers it broken for good.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use dstreams::Error;
 use super::front::Failures;
 use super::task_error::TaskError;
 
-/// Bytes of tasks in one message, where they are several.
-const TOGETHER: usize = 8 << 20;
-/// Bytes of a message of the engine: one task with the references of some million blocks.
+/// The most bytes of several tasks in one message.
+const GROUP_BYTES: usize = 8 << 20;
+/// The most bytes of a message of the engine: one task with references to about a million blocks.
 pub const MESSAGE: usize = 256 << 20;
 /// Bytes of a task besides its plan and its settings.
 const FRAME: usize = 4 << 10;
 
 /// Sends tasks to an executor.
 pub struct Launcher {
-    /// Where executors report.
+    /// Address to which executors report.
     pub endpoint: String,
     pub failures: Arc<Failures>,
 }
@@ -39,7 +39,7 @@ fn bytes(task: &MultiTaskDefinition) -> usize {
     FRAME + task.plan.len() + props.sum::<usize>()
 }
 
-/// The tasks in messages, and the jobs of those that no message can carry, with their bytes.
+/// The tasks grouped into messages, and the jobs and sizes of tasks that are too large for any message.
 fn messages(
     tasks: Vec<MultiTaskDefinition>,
 ) -> (Vec<Vec<MultiTaskDefinition>>, Vec<(String, usize)>) {
@@ -53,7 +53,7 @@ fn messages(
         }
         if bytes > room {
             messages.push(Vec::new());
-            room = TOGETHER;
+            room = GROUP_BYTES;
         }
         room = room.saturating_sub(bytes);
         if let Some(message) = messages.last_mut() {
@@ -65,8 +65,8 @@ fn messages(
 
 #[async_trait]
 impl TaskLauncher for Launcher {
-    /// Returns the jobs that cannot run. A failed call removes the executor, which registers again: after the first
-    /// none is made, and none is repeated, since the executor may have taken it.
+    /// Returns the jobs that cannot run. A failed call removes the executor, which registers again: so the first
+    /// failure is the last call, and it is not retried, since the executor may have received the tasks.
     async fn launch_tasks(
         &self,
         executor: &ExecutorMetadata,
@@ -91,7 +91,7 @@ impl TaskLauncher for Launcher {
         for tasks in messages {
             let sent = executors.launch_multi_task(&executor.id, tasks, self.endpoint.clone());
             let rejected = sent.await.inspect_err(|error| {
-                tracing::warn!(worker = executor.id, %error, "tasks could not be sent to a worker");
+                tracing::warn!(worker = executor.id, %error, "cannot send tasks to a worker");
             })?;
             for job in rejected {
                 tracing::warn!(worker = executor.id, %job, "a worker cannot read its tasks");
@@ -115,23 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn tasks_are_in_messages_of_bounded_size() {
+    fn messages_of_several_tasks_have_bounded_size() {
         let tasks = (0..100).map(|at| task(&at.to_string(), 1 << 20));
         let (sent, refused) = messages(tasks.collect());
         assert!(refused.is_empty());
         let sizes = sent
             .iter()
             .map(|tasks| tasks.iter().map(bytes).sum::<usize>());
-        assert!(sizes.into_iter().all(|bytes| bytes <= TOGETHER));
+        assert!(sizes.into_iter().all(|bytes| bytes <= GROUP_BYTES));
         let order: Vec<String> = sent.into_iter().flatten().map(|task| task.job_id).collect();
         assert_eq!(order, (0..100).map(|at| at.to_string()).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_large_task_goes_alone_and_one_that_is_too_large_is_refused() {
+    fn a_large_task_is_sent_alone_and_too_large_a_task_is_refused() {
         let tasks = vec![
             task("a", 10),
-            task("b", TOGETHER * 2),
+            task("b", GROUP_BYTES * 2),
             task("c", 10),
             task("d", MESSAGE + 1),
         ];

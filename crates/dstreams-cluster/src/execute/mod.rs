@@ -1,9 +1,9 @@
-//! Execute: the jobs of a batch on the engine, and the tasks of a worker.
+//! Execute: the jobs of a batch in the engine, and the tasks of a worker.
 //!
-//! **In**: plans of [`StepExec`](crate::plan::StepExec)s. **Out**: datasets that are kept by workers.
-//! **Promise**: tasks give the same rows wherever, whenever and however often they run. **On
-//! failure**: what a machine or the engine did not manage is worth another try; what a closure did
-//! wrong arrives with its operator, and is not. A report or a task that was lost is found.
+//! **In**: plans of [`StepExec`](crate::plan::StepExec)s. **Out**: datasets cached by workers.
+//! **Promise**: tasks return the same rows wherever, whenever and however often they run. **On
+//! failure**: errors of a machine or the engine are retryable; errors of a closure are not, and arrive
+//! with their operator. Lost reports and lost tasks are detected.
 
 mod dataset_cache;
 mod engine;

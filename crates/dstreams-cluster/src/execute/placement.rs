@@ -1,11 +1,11 @@
 //! [`Placement`]: which worker runs a task.
 //!
-//! A task that needs a partition of state runs where it is and nowhere else, and not before the state
-//! of the batch before is there; one that reads rows a worker holds prefers that worker; of the others, task i goes to worker i, modulo their number,
-//! so that they spread and stay. A task waits without holding anybody up until its worker has room.
+//! A task on a partition of state runs only on the primary, and only after the previous batch's state is
+//! installed. A task that reads a worker's rows prefers that worker. Of the others, task i goes to worker i
+//! modulo their number, so that they spread and stay. A task that waits for a free core blocks no other.
 //!
-//! Which workers have room is counted here, from the tasks that run. The engine's own count is not
-//! right after a loss: tasks of a stage that is rolled back are never given back.
+//! Free cores are counted here, from the running tasks. The engine's own count is wrong after a loss:
+//! it never gets back the cores of tasks of a stage that was rolled back.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ use crate::plan::{Place, StepExec};
 /// Decides which worker runs a task.
 #[derive(Debug, Default, Clone)]
 pub struct Placement {
-    /// How many tasks each worker runs at once, and its address, by its name for the engine.
+    /// The cores and the address of each worker, by its name in the engine.
     workers: Arc<Mutex<Workers>>,
 }
 
@@ -39,29 +39,29 @@ impl Placement {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker that runs so many tasks at once.
+    /// Adds a worker that runs `cores` tasks at once.
     pub fn add(&self, worker: &str, cores: usize, address: &str) {
         self.lock()
             .insert(worker.to_owned(), (cores, address.to_owned()));
     }
 
-    /// Where a worker is.
+    /// The address of a worker.
     pub fn address(&self, worker: &str) -> Option<String> {
         self.lock().get(worker).map(|(_, address)| address.clone())
     }
 
-    /// The workers that are there.
+    /// The present workers.
     pub fn workers(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// A worker that is gone.
+    /// Removes a lost worker.
     pub fn remove(&self, worker: &str) {
         self.lock().remove(worker);
     }
 }
 
-/// A worker, and how many more tasks it can run.
+/// A worker, and the number of further tasks that it can run.
 struct Room<'b> {
     budget: &'b mut AvailableVcores,
     tasks: usize,
@@ -74,7 +74,7 @@ impl DistributionPolicy for Placement {
         budgets: Vec<&mut AvailableVcores>,
         jobs: Arc<HashMap<JobId, JobInfoCache>>,
     ) -> Result<Vec<BoundTask>> {
-        // The order of a map is random; older batches go first, and names of jobs are in their order.
+        // A map's order is random. Older batches go first; names of jobs sort by batch.
         let mut ordered = Vec::with_capacity(jobs.len());
         let mut running: HashMap<String, usize> = HashMap::new();
         for (job, info) in jobs.iter() {
@@ -105,7 +105,7 @@ impl DistributionPolicy for Placement {
     }
 }
 
-/// Adds the tasks that run to those of their workers; returns the name of the job.
+/// Adds the job's running tasks to the counts of their workers; returns the name of the job.
 async fn count(info: &JobInfoCache, running: &mut HashMap<String, usize>) -> String {
     let graph = info.execution_graph.read().await;
     for stage in graph.stages().values() {
@@ -175,7 +175,7 @@ fn bind_stage(
     stage.pending.reschedule(waiting);
 }
 
-/// The worker for a task, if one has room.
+/// The worker for a task, if one has a free core.
 fn choose(place: &Place, partition: usize, rooms: &[Room<'_>]) -> Option<usize> {
     let free = |at: &usize| rooms[*at].tasks > 0;
     let preferred = place.prefer.iter().find_map(|worker| {
@@ -193,7 +193,7 @@ fn choose(place: &Place, partition: usize, rooms: &[Room<'_>]) -> Option<usize> 
     (0..count).map(|step| (partition + step) % count).find(free)
 }
 
-/// Where the tasks of a stage should run: its topmost steps say.
+/// Where the tasks of a stage should run, as its topmost steps say.
 fn places(plan: &Arc<dyn ExecutionPlan>) -> Vec<Place> {
     if let Some(step) = plan.downcast_ref::<StepExec>() {
         return step.places.to_vec();

@@ -1,6 +1,6 @@
-//! [`Pool`]: connections between executors, for what exchanges carry.
+//! [`Pool`]: connections between executors, for data of exchanges.
 //!
-//! Whoever runs tasks for the engine itself gets no pool from it.
+//! The engine provides no pool for an execution engine of our own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,9 @@ use ballista_core::extension::BallistaConfigGrpcEndpoint;
 use ballista_core::utils::GrpcClientConfig;
 
 /// How long an idle connection stays open.
-const IDLE: Duration = Duration::from_secs(30);
-/// Idle connections to one executor: those of its tasks that read at once, and no more than that.
-const EACH: usize = 16;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most idle connections to one executor: about as many as tasks read from it at once.
+const IDLE_PER_EXECUTOR: usize = 16;
 
 type Idle = HashMap<(String, u16), Vec<(BallistaClient, Instant)>>;
 
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Pool {
 
 fn evict(idle: &mut Idle) {
     idle.retain(|_, clients| {
-        clients.retain(|(_, since)| since.elapsed() < IDLE);
+        clients.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
         !clients.is_empty()
     });
 }
@@ -73,7 +73,7 @@ impl BallistaClientPool for Pool {
         let back = move |client| {
             let mut idle = pool.lock().unwrap_or_else(PoisonError::into_inner);
             let clients = idle.entry(key).or_default();
-            if clients.len() < EACH {
+            if clients.len() < IDLE_PER_EXECUTOR {
                 clients.push((client, Instant::now()));
             }
         };

@@ -1,8 +1,8 @@
-//! [`TaskError`]: an error of a task on its way to the master.
+//! [`TaskError`]: an error of a task, as it is sent to the master.
 //!
-//! The engine has one text for the error of a task, which it quotes and wraps on the way. So the worker writes what is
-//! known of the error into that text as hexadecimal digits, which no quoting changes, and of bounded size. The master
-//! reads it from the task's own report, before the engine makes the text of a failed job of it.
+//! The engine carries only a text for the error of a task, and quotes and wraps it on the way. So the worker encodes
+//! the error into that text as hexadecimal digits, which no quoting changes, with bounded size. The master decodes it
+//! from the task's own report, before the engine turns it into the text of a failed job.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use dstreams::internal::said;
 use dstreams::{Error, Operator};
 use serde::{Deserialize, Serialize};
 
-/// What comes before the digits.
+/// Precedes the digits.
 const MARK: &str = "dstreams-error:";
-/// Bytes of a message: a panic can say anything, at any length, and reports of tasks are messages of bounded size.
-const LONGEST: usize = 16 << 10;
+/// The most bytes of a message: panic messages have any length, but reports of tasks have bounded size.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// The error of a task, as it travels to the master.
+/// The error of a task, as it is sent to the master.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskError {
     kind: Kind,
     operator: Option<(String, String)>,
     message: String,
-    /// Whether the same work may succeed when it is done again.
+    /// Whether a retry may succeed.
     pub retryable: bool,
-    /// Whether it failed for what is in the batch.
+    /// Whether the contents of the batch caused the failure.
     of_batch: bool,
-    /// Which task of which worker.
+    /// The worker, and the task's number.
     task: Option<(String, usize)>,
 }
 
@@ -35,7 +35,7 @@ pub struct TaskError {
 enum Kind {
     Panic,
     Record,
-    /// The query engine said no to an operator.
+    /// The query engine failed in an operator.
     Operator,
     Other,
 }
@@ -59,13 +59,13 @@ impl TaskError {
         }
     }
 
-    /// The same, of this task.
+    /// The same error, with its worker and task.
     pub fn at(mut self, worker: &str, task: usize) -> Self {
         self.task = Some((clip(worker), task));
         self
     }
 
-    /// What the engine or the machine did not manage: worth another try.
+    /// A retryable failure of the engine or the machine.
     pub fn of_the_machine(message: &str) -> Self {
         TaskError {
             kind: Kind::Other,
@@ -77,7 +77,7 @@ impl TaskError {
         }
     }
 
-    /// The error in a text of the engine, if there is one.
+    /// Decodes the error in a text of the engine, if there is one.
     pub fn find(text: &str) -> Option<Self> {
         let from = text.find(MARK)? + MARK.len();
         let digits = text[from..]
@@ -88,7 +88,7 @@ impl TaskError {
         serde_json::from_slice(&bytes.collect::<Vec<_>>()).ok()
     }
 
-    /// The error that it was.
+    /// The original error.
     pub fn into_error(self) -> Error {
         let message = self.message;
         let engine = |message: String| match (self.retryable, self.of_batch) {
@@ -118,7 +118,7 @@ impl TaskError {
         })
     }
 
-    /// The error for the engine, which tries again by itself what looks like an I/O error to it.
+    /// The error for the engine, which retries I/O errors by itself.
     pub fn for_engine(self) -> DataFusionError {
         match self.retryable {
             true => DataFusionError::IoError(std::io::Error::other(self)),
@@ -127,11 +127,11 @@ impl TaskError {
     }
 }
 
-/// The beginning of a message that is too long.
+/// The message, truncated if it is too long.
 pub fn clip(message: &str) -> String {
-    match message.len() > LONGEST {
+    match message.len() > MAX_MESSAGE_BYTES {
         true => {
-            let end = message.floor_char_boundary(LONGEST);
+            let end = message.floor_char_boundary(MAX_MESSAGE_BYTES);
             format!("{} ... ({} bytes in all)", &message[..end], message.len())
         }
         false => message.to_owned(),
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// As the engine makes a report of it, and of the report the text of a failed job.
+    /// The engine's report of the error, and the engine's text of the failed job.
     fn reported(error: &Error) -> (FailedTask, String) {
         let report = FailedTask::from(BallistaError::from(TaskError::of(error).for_engine()));
         let text = format!("Job failed due to stage 1 failed: {:?}\n", report.error);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_found_again_in_what_the_engine_makes_of_it() {
+    fn errors_survive_the_engines_reports_and_texts() {
         let engine = |cause| Arc::new(cause);
         let io = || DataFusionError::IoError(std::io::Error::other("gone"));
         let exhausted = || DataFusionError::ResourcesExhausted("no more memory".into());
@@ -227,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_small_whatever_a_panic_says() {
+    fn reports_are_small_however_long_a_panic_message_is() {
         let error = Error::Panic {
             operator: operator(),
             message: "\u{1}".repeat(900_000),
         };
         let (report, _) = reported(&error);
         // Each control character is 6 bytes of JSON, each of these 2 digits.
-        assert!(report.error.len() < 13 * LONGEST, "{}", report.error.len());
+        assert!(report.error.len() < 13 * MAX_MESSAGE_BYTES, "{}", report.error.len());
         let found = TaskError::find(&report.error)
             .unwrap()
             .into_error()

@@ -1,4 +1,4 @@
-//! [`TaskRunner`]: what the tasks of a worker run with.
+//! [`TaskRunner`]: runs a worker's tasks on its plans, blocks and state.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -34,9 +34,9 @@ pub struct TaskRunner {
     pub store: Arc<BlockStore>,
     pub kept: KeptStore,
     pub peers: Peers,
-    /// The tasks of the engine that run here, and those that have ended.
+    /// The engine's tasks that run or have ended here.
     pub tasks: Arc<TaskLog>,
-    /// How often states were made again.
+    /// Number of times that the states were rebuilt.
     era: RwLock<u32>,
     config: SessionConfig,
     resources: Arc<RuntimeEnv>,
@@ -127,7 +127,7 @@ impl TaskRunner {
             (TaskWork::Hold, _) => vec![datasets.only()],
             (TaskWork::Step, Step::State(window)) => {
                 let delta = datasets.only();
-                // For the standby, which installs it when the batch has run.
+                // For the standby, which installs it after the batch.
                 self.keep(header, window.from, spec.task, &delta)?;
                 let (at, due) = (window.state, header.batch.is_multiple_of(window.slide_ms));
                 // Closures of the program may run in it.
@@ -150,7 +150,7 @@ impl TaskRunner {
         left
     }
 
-    /// Tasks whose runs began before change nothing from now on.
+    /// Rejects changes by tasks of runs before this era from now on.
     pub fn void(&self, era: u32) {
         let mut now = self.era.write().unwrap_or_else(PoisonError::into_inner);
         *now = era.max(*now);
@@ -163,13 +163,13 @@ impl TaskRunner {
         partition: usize,
         delta: &[RecordBatch],
     ) -> dstreams::Result<()> {
-        // Held until it is installed.
+        // Locked until the delta is installed.
         // I6, and lock order L5 (ARCHITECTURE.md).
         let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
         if header.era < *era {
             let batch = header.batch;
             return Err(retryable(format!(
-                "states were made again since this run of batch {batch} began"
+                "states were rebuilt since this run of batch {batch} began"
             )));
         }
         let states = &self.states;
@@ -194,9 +194,9 @@ impl TaskRunner {
             HashMap::new(),
             Arc::clone(&self.resources),
         );
-        // Joins keep what they built, and metrics grow with each execution: start afresh.
+        // Joins keep their build side, and metrics grow with each execution: reset both.
         let plan = reset_plan_states(Arc::clone(&stage.plan))?;
-        // An operator of the program may panic: that is an error of its own, not of the engine.
+        // A panic in an operator is an error of the program, not of the engine.
         let run = run_task(plan, task, Arc::new(context), stage.route.clone());
         let run = AssertUnwindSafe(run);
         match futures::FutureExt::catch_unwind(run).await {
@@ -205,7 +205,7 @@ impl TaskRunner {
         }
     }
 
-    /// What becomes of a task's rows.
+    /// Passes on, tags or caches a task's rows, as the step's exit says.
     fn leave(
         &self,
         header: &StepHeader,
@@ -234,7 +234,7 @@ impl TaskRunner {
         }
     }
 
-    /// Keeps a partition until the batch is forgotten.
+    /// Caches a partition until the batch is forgotten.
     fn keep(
         &self,
         header: &StepHeader,
@@ -253,7 +253,7 @@ impl TaskRunner {
         Ok(())
     }
 
-    /// What is held here.
+    /// The rows of a source, if they are on this worker.
     pub async fn here(&self, source: &Source) -> dstreams::Result<Option<Vec<RecordBatch>>> {
         Ok(match source {
             Source::Block(id) => {
@@ -279,7 +279,7 @@ impl Gathered {
         self.0.entry(slot).or_default().insert(partition, rows);
     }
 
-    /// The rows of the one dataset there is.
+    /// The rows of the only dataset.
     fn only(self) -> Vec<RecordBatch> {
         let rows = self.0.into_values().flat_map(BTreeMap::into_values);
         rows.flatten().collect()
@@ -300,7 +300,7 @@ impl Gathered {
     }
 }
 
-/// The one row of the task table that this task has.
+/// Parses this task's row of the task table.
 async fn task_of(mut table: SendableRecordBatchStream) -> Result<TaskSpec> {
     while let Some(rows) = table.next().await {
         let rows = rows?;
@@ -315,7 +315,7 @@ async fn task_of(mut table: SendableRecordBatchStream) -> Result<TaskSpec> {
     internal_err!("a task without its row of the task table, or with several")
 }
 
-/// The same rows, with text in buffers of their own where much else is in them.
+/// The same rows; texts move to buffers of their own if theirs contain much else.
 pub fn compact(rows: &RecordBatch) -> Result<RecordBatch> {
     let wasteful = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View => {
@@ -343,7 +343,7 @@ fn panicked(operator: &Operator, panic: &(dyn std::any::Any + Send)) -> dstreams
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
         (Some(text), _) => text.clone(),

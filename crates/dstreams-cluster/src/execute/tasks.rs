@@ -1,8 +1,8 @@
-//! [`Tasks`]: how a worker runs tasks for the engine.
+//! [`Tasks`]: runs tasks for the engine on a worker.
 //!
-//! What a task failed with is typed here for the last time: it is put into the form that reaches the master (see
-//! [`TaskError`]). An exchange that could not be fetched stays what it is, since the engine then makes it again. And it is
-//! written down which tasks run here and which have ended, for the master that misses a task's report.
+//! This is the last place where errors of tasks are typed: they are encoded for the master (see [`TaskError`]).
+//! A failed fetch of an exchange stays as it is, since the engine then runs the exchange again. A log records which
+//! tasks run and which have ended here, in case the master misses a task's report.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error as StdError;
@@ -33,10 +33,10 @@ use super::task_error::{TaskError, clip};
 use super::task_runner::panic_message;
 use crate::plan::{TaskName, TaskState};
 
-/// Tasks that have ended and are remembered: those of several seconds.
-const REMEMBERED: usize = 4096;
+/// The most ended tasks that are remembered: those of several seconds.
+const MAX_ENDED: usize = 4096;
 
-/// The tasks of a worker: which run, and which have ended.
+/// The running and ended tasks of a worker.
 #[derive(Debug, Default)]
 pub struct TaskLog(Mutex<Log>);
 
@@ -51,7 +51,7 @@ impl TaskLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The task runs until the value is dropped.
+    /// Marks a task as running until the returned value is dropped.
     fn begin(self: &Arc<Self>, name: &TaskName) -> Runs {
         *self.lock().running.entry(name.clone()).or_default() += 1;
         Runs(Arc::clone(self), name.clone())
@@ -80,7 +80,7 @@ impl Drop for Runs {
                 log.running.remove(&self.1);
             }
         }
-        if log.ended.len() == REMEMBERED {
+        if log.ended.len() == MAX_ENDED {
             log.ended.pop_front();
         }
         log.ended.push_back((self.1.clone(), Instant::now()));
@@ -179,9 +179,9 @@ impl QueryStageExecutor for Task {
     }
 }
 
-/// What an error comes from.
+/// The origin of an error.
 enum Cause<'e> {
-    /// The program, or what a worker does for it.
+    /// The program, or this library on its behalf.
     Ours(&'e Error),
     /// An exchange that could not be fetched.
     Fetch(&'e BallistaError),
@@ -191,7 +191,7 @@ enum Cause<'e> {
     Engine,
 }
 
-/// The first of its causes that says what it is.
+/// The first error in the chain of causes that determines the origin.
 fn cause_of<'e>(error: &'e (dyn StdError + 'static)) -> Cause<'e> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -201,7 +201,7 @@ fn cause_of<'e>(error: &'e (dyn StdError + 'static)) -> Cause<'e> {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             return Cause::Machine(error.kind());
         }
-        // The engine reads exchanges alone in this form, and puts what the network did into words.
+        // Only the engine's reader of exchanges uses this form; it turns network errors into text.
         if let Some(ArrowError::IpcError(_)) = error.downcast_ref::<ArrowError>() {
             return Cause::Machine(ErrorKind::Other);
         }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_did_is_worth_another_try_however_it_is_wrapped() {
+    fn errors_of_the_machine_are_retryable_however_they_are_wrapped() {
         let arrow = |error| ArrowError::IoError("writing".into(), error);
         for error in [
             DataFusionError::IoError(full()),
@@ -279,9 +279,9 @@ mod tests {
         }
     }
 
-    /// The worker that sends it is lost: the engine names no exchange then.
+    /// When the sending worker is lost, the engine's error does not name the exchange.
     #[test]
-    fn an_exchange_that_breaks_off_is_worth_another_try() {
+    fn an_interrupted_exchange_is_retryable() {
         let broken = || Box::new(ArrowError::IpcError("error reading a body".into()));
         for error in [
             BallistaError::ArrowError(broken()).into_datafusion(),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_that_cannot_be_fetched_is_made_again() {
+    fn a_failed_fetch_of_an_exchange_stays_a_fetch_failure() {
         let lost = BallistaError::FetchFailed("worker-1".into(), 2, 3, "gone".into());
         let failed = failed(lost.into_datafusion().context("reading"));
         let reason = failed.failed_reason.unwrap();
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(log.state(&name(0)), TaskState::Runs);
         drop(again);
         assert!(matches!(log.state(&name(0)), TaskState::Ended(_)));
-        for task in 1..=REMEMBERED {
+        for task in 1..=MAX_ENDED {
             drop(log.begin(&name(task)));
         }
         assert_eq!(log.state(&name(0)), TaskState::Unknown, "bounded");

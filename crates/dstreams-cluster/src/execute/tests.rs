@@ -1,4 +1,4 @@
-//! The engine with what goes wrong between it and its executors.
+//! Faults between the engine and its executors.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_report_and_a_stopped_executor_are_no_loss() {
+async fn lost_reports_and_a_stopped_executor_lose_no_records() {
     let found = Found::default();
     let (ctx, queue) = program(&found);
     let master = Master::listen(ctx, MasterOptions::default()).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_lost_report_and_a_stopped_executor_are_no_loss() {
         .await;
         assert_eq!(LOSE.load(Ordering::SeqCst), 0, "reports were lost");
     }
-    // The engine stops an executor that it takes for dead.
+    // The engine stops an executor that it considers dead.
     let before = cluster.status().workers;
     let remote = cluster.calls.begun.borrow().clone().unwrap();
     let executors = &remote.engine.scheduler.state.executor_manager;
@@ -91,9 +91,9 @@ async fn a_lost_report_and_a_stopped_executor_are_no_loss() {
         .unwrap();
 }
 
-/// The engine passes over a job that is cancelled while it plans it.
+/// The engine ignores a cancellation while it plans the job.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_is_cancelled_at_any_time_is_gone() {
+async fn a_job_can_be_cancelled_at_any_time() {
     let (ctx, _queue) = program(&Found::default());
     let plans = Arc::new(Description::of(ctx).unwrap().plans(2).unwrap());
     let peers = Peers::new(Token::default());
@@ -104,7 +104,7 @@ async fn a_job_that_is_cancelled_at_any_time_is_gone() {
     let plan: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::empty())));
     let mut ran = 0;
     for polls in 0..200 {
-        // Nobody runs it.
+        // There is no executor to run it.
         let run = engine.run(BatchTime(polls), Arc::clone(&plan));
         let while_planned = async {
             for _ in 0..polls {
@@ -122,9 +122,9 @@ async fn a_job_that_is_cancelled_at_any_time_is_gone() {
     until("no jobs", || engine.jobs() == 0).await;
 }
 
-/// The engine compares the wall clock with when it heard of a worker: a clock that is set forward makes that long ago.
+/// The engine compares the wall clock with a worker's last heartbeat: a clock set forward makes that look old.
 #[test]
-fn a_clock_that_is_set_forward_is_the_loss_of_no_worker() {
+fn a_clock_set_forward_loses_no_worker() {
     const MONTH: u64 = 30 * 24 * 3600;
     let config = scheduler_config(2);
     assert!(config.executor_timeout_seconds > MONTH);

@@ -1,9 +1,9 @@
-//! [`TaskWatch`]: finds a job that makes no progress, and why.
+//! [`TaskWatch`]: detects jobs that make no progress, and why.
 //!
-//! An executor reports a task once, and drops the report when the call fails. So a task that has been running for a
-//! while is asked for at its worker. If it ended there long ago, its report is lost: it counts as failed, and the engine
-//! runs it again, a few times. A job that has neither tasks nor anything left to run is given up, and its batch runs
-//! again.
+//! An executor reports a task once, and drops the report if the call fails. So the watch asks the worker about a task
+//! that has been running for a while. If the task ended there long ago, its report is lost: it counts as failed, and
+//! the engine retries it a few times. A job with neither running nor waiting tasks is given up, and its batch is
+//! retried.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -21,24 +21,24 @@ use super::engine::ClusterEngine;
 use crate::plan::{TaskName, TaskState};
 use crate::retry::retryable;
 
-/// How often a job is looked at.
+/// How often a job is checked.
 pub const LOOK: Duration = if cfg!(test) {
     Duration::from_millis(50)
 } else {
     Duration::from_secs(1)
 };
-/// How long a task runs before it is asked for, and how often then.
-const ASK: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
+/// How long a task runs before its worker is asked about it, and how often then.
+const ASK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 /// How late a report may be.
-const LATE: Duration = ASK;
-/// How long a task may wait in its worker before it begins there: its threads may be busy with what was cancelled.
-const BEGIN: Duration = Duration::from_secs(60);
-/// How long a job may have nothing to do: the engine is between two stages.
-const IDLE: Duration = Duration::from_secs(10);
-/// How often it is said that a batch waits.
-const SAY: Duration = Duration::from_secs(30);
+const MAX_REPORT_DELAY: Duration = ASK_INTERVAL;
+/// How long a task may wait in its worker before it begins: the threads may be busy with cancelled tasks.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a job may have nothing to do, as between two stages.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the log warns of a waiting batch.
+const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A task that runs, as the engine knows it.
+/// A running task, as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Running {
     name: TaskName,
@@ -46,7 +46,7 @@ struct Running {
     worker: String,
 }
 
-/// What a job has to do.
+/// The running and waiting tasks of a job.
 #[derive(Debug, Default)]
 struct JobWork {
     running: Vec<Running>,
@@ -54,14 +54,14 @@ struct JobWork {
     waiting: usize,
 }
 
-/// Finds jobs that make no progress, and the reason.
+/// Detects jobs that make no progress, and the reason.
 #[derive(Debug)]
 pub struct TaskWatch {
-    /// Since when a task runs, and when it was asked for.
+    /// When a task started, and when its worker was last asked about it.
     since: HashMap<Running, (Instant, Instant)>,
-    /// Since when there is nothing to do.
+    /// Since when the job has nothing to do.
     idle: Option<Instant>,
-    /// Since when there is but nothing runs, and when that was said.
+    /// Since when tasks wait while none runs, and the last warning of it.
     waits: Option<(Instant, Instant)>,
 }
 
@@ -74,13 +74,13 @@ impl TaskWatch {
         }
     }
 
-    /// The tasks to ask for now.
+    /// The tasks to ask about now.
     fn due(&mut self, work: &JobWork, now: Instant) -> Vec<Running> {
         self.since.retain(|task, _| work.running.contains(task));
         let mut ask = Vec::new();
         for task in &work.running {
             let (_, asked) = self.since.entry(task.clone()).or_insert((now, now));
-            if now - *asked >= ASK {
+            if now - *asked >= ASK_INTERVAL {
                 *asked = now;
                 ask.push(task.clone());
             }
@@ -88,19 +88,19 @@ impl TaskWatch {
         ask
     }
 
-    /// Why the task will never be reported, if that is so.
+    /// Why the task will never be reported, if it will not.
     fn is_lost(&self, task: &Running, state: TaskState, now: Instant) -> Option<&'static str> {
         let since = self.since.get(task).map(|(since, _)| now - *since);
         match state {
-            TaskState::Ended(ago) if Duration::from_millis(ago) >= LATE => {
+            TaskState::Ended(ago) if Duration::from_millis(ago) >= MAX_REPORT_DELAY => {
                 Some("its report did not arrive")
             }
-            TaskState::Unknown if since >= Some(BEGIN) => Some("it never began"),
+            TaskState::Unknown if since >= Some(BEGIN_TIMEOUT) => Some("it never began"),
             _ => None,
         }
     }
 
-    /// Whether the job has nothing to do, and for too long; and whether to say that it waits.
+    /// Whether the job has had nothing to do for too long; and for how long it has waited, if a warning is due.
     fn progress(&mut self, work: &JobWork, now: Instant) -> (bool, Option<Duration>) {
         if !work.running.is_empty() {
             (self.idle, self.waits) = (None, None);
@@ -108,21 +108,21 @@ impl TaskWatch {
         }
         if work.waiting == 0 {
             let idle = *self.idle.get_or_insert(now);
-            return (now - idle >= IDLE, None);
+            return (now - idle >= IDLE_TIMEOUT, None);
         }
         self.idle = None;
         let (since, said) = self.waits.get_or_insert((now, now));
-        let say = now - *said >= SAY;
+        let say = now - *said >= WARN_INTERVAL;
         if say {
             *said = now;
         }
         (false, say.then(|| now - *since))
     }
 
-    /// Looks at a job. The error is one that another run of the batch may mend.
+    /// Checks a job. The error is retryable.
     pub async fn look(&mut self, engine: &ClusterEngine, job: &JobId) -> Result<()> {
         let Some(work) = engine.work(job).await else {
-            // It is planned, or has ended.
+            // It is being planned, or has ended.
             return Ok(());
         };
         let now = Instant::now();
@@ -134,10 +134,10 @@ impl TaskWatch {
         }
         if let Some(waits) = waits {
             let workers = engine.workers();
-            tracing::warn!(%job, tasks = work.waiting, ?workers, ?waits, "a batch waits for workers, or for the one before");
+            tracing::warn!(%job, tasks = work.waiting, ?workers, ?waits, "a batch waits for workers or for the previous batch");
         }
         if work.waiting > 0 {
-            // What should have woken the engine may have been lost.
+            // The message that should have woken the engine may have been lost.
             engine.wake().await;
         }
         let mut by_worker: BTreeMap<String, Vec<Running>> = BTreeMap::new();
@@ -146,13 +146,13 @@ impl TaskWatch {
         }
         for (worker, tasks) in by_worker {
             let names = tasks.iter().map(|task| task.name.clone()).collect();
-            // Whether a worker that does not answer is lost is for its link to say.
+            // A worker that does not answer: its link decides whether it is lost.
             let Some(states) = engine.ask(&worker, names).await else {
                 continue;
             };
             for (task, state) in tasks.iter().zip(states) {
                 if let Some(why) = self.is_lost(task, state, Instant::now()) {
-                    tracing::warn!(%job, worker, ?task, "a task runs again: {why}");
+                    tracing::warn!(%job, worker, ?task, "retrying a task: {why}");
                     engine.fail(task, why).await;
                 }
             }
@@ -162,7 +162,7 @@ impl TaskWatch {
 }
 
 impl ClusterEngine {
-    /// What a job that runs has to do.
+    /// The running and waiting tasks of a running job.
     async fn work(&self, job: &JobId) -> Option<JobWork> {
         let jobs = self.scheduler.state.task_manager.get_running_job_cache();
         let graph = jobs.get(job)?.execution_graph.read().await;
@@ -214,7 +214,7 @@ impl ClusterEngine {
         };
         let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(report)).await;
         if let Err(error) = told {
-            tracing::warn!(%error, "the engine takes no report");
+            tracing::warn!(%error, "cannot report a lost task to the engine");
         }
     }
 }
@@ -243,50 +243,50 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_asked_for_once_it_has_run_for_a_while() {
+    fn workers_are_asked_about_tasks_that_have_run_for_a_while() {
         let (mut watch, now) = (TaskWatch::new(), Instant::now());
         assert_eq!(watch.due(&work(&[0], 0), now), []);
-        assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK), [task(0)]);
-        assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK * 3 / 2), []);
+        assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK_INTERVAL), [task(0)]);
+        assert_eq!(watch.due(&work(&[0, 1], 0), now + ASK_INTERVAL * 3 / 2), []);
         assert_eq!(
-            watch.due(&work(&[0, 1], 0), now + ASK * 2),
+            watch.due(&work(&[0, 1], 0), now + ASK_INTERVAL * 2),
             [task(0), task(1)]
         );
-        assert_eq!(watch.due(&work(&[1], 0), now + ASK * 3), [task(1)]);
+        assert_eq!(watch.due(&work(&[1], 0), now + ASK_INTERVAL * 3), [task(1)]);
         assert_eq!(watch.since.len(), 1);
     }
 
     #[test]
-    fn it_is_lost_when_it_ended_long_ago_or_never_began() {
+    fn a_task_is_lost_if_it_ended_long_ago_or_never_began() {
         let (mut watch, now) = (TaskWatch::new(), Instant::now());
         watch.due(&work(&[0], 0), now);
-        let late = LATE.as_millis() as u64;
+        let late = MAX_REPORT_DELAY.as_millis() as u64;
         let lost = |state, after| watch.is_lost(&task(0), state, now + after).is_some();
-        assert!(!lost(TaskState::Runs, BEGIN * 100));
-        assert!(!lost(TaskState::Ended(late - 1), BEGIN * 100));
-        assert!(lost(TaskState::Ended(late), ASK));
-        assert!(!lost(TaskState::Unknown, BEGIN - ASK));
-        assert!(lost(TaskState::Unknown, BEGIN));
+        assert!(!lost(TaskState::Runs, BEGIN_TIMEOUT * 100));
+        assert!(!lost(TaskState::Ended(late - 1), BEGIN_TIMEOUT * 100));
+        assert!(lost(TaskState::Ended(late), ASK_INTERVAL));
+        assert!(!lost(TaskState::Unknown, BEGIN_TIMEOUT - ASK_INTERVAL));
+        assert!(lost(TaskState::Unknown, BEGIN_TIMEOUT));
     }
 
     #[test]
-    fn a_job_with_nothing_to_do_is_stuck_and_one_that_waits_says_so_now_and_then() {
+    fn an_idle_job_is_stuck_and_a_waiting_one_warns_periodically() {
         let (mut watch, now) = (TaskWatch::new(), Instant::now());
         assert_eq!(watch.progress(&work(&[], 0), now), (false, None));
-        assert_eq!(watch.progress(&work(&[0], 0), now + IDLE), (false, None));
-        assert_eq!(watch.progress(&work(&[], 0), now + IDLE), (false, None));
-        assert_eq!(watch.progress(&work(&[], 0), now + IDLE * 2), (true, None));
+        assert_eq!(watch.progress(&work(&[0], 0), now + IDLE_TIMEOUT), (false, None));
+        assert_eq!(watch.progress(&work(&[], 0), now + IDLE_TIMEOUT), (false, None));
+        assert_eq!(watch.progress(&work(&[], 0), now + IDLE_TIMEOUT * 2), (true, None));
 
         let mut watch = TaskWatch::new();
         assert_eq!(watch.progress(&work(&[], 3), now), (false, None));
-        assert_eq!(watch.progress(&work(&[], 3), now + SAY), (false, Some(SAY)));
+        assert_eq!(watch.progress(&work(&[], 3), now + WARN_INTERVAL), (false, Some(WARN_INTERVAL)));
         assert_eq!(
-            watch.progress(&work(&[], 3), now + SAY * 3 / 2),
+            watch.progress(&work(&[], 3), now + WARN_INTERVAL * 3 / 2),
             (false, None)
         );
         assert_eq!(
-            watch.progress(&work(&[], 3), now + SAY * 2),
-            (false, Some(SAY * 2))
+            watch.progress(&work(&[], 3), now + WARN_INTERVAL * 2),
+            (false, Some(WARN_INTERVAL * 2))
         );
     }
 }

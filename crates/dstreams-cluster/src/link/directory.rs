@@ -1,7 +1,7 @@
-//! [`Directory`]: where a program is persisted, as one of its processes sees it.
+//! [`Directory`]: the state directory of a program, as one of its processes sees it.
 //!
-//! A worker acknowledges what is in its journal, which only the master's next process reads: both must see the same
-//! files. So the master writes a random name into the directory, and a worker that joins says which name it reads there.
+//! A worker acknowledges records once they are in its journal, which a later master process reads: both must see the
+//! same files. So the master writes a random name into the directory, and a joining worker reports the name it reads.
 
 use dstreams::internal::{Description, Owner};
 use serde::{Deserialize, Serialize};
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 pub struct Directory {
     /// Its path.
     pub path: String,
-    /// The name that is written there, or why none can be read.
+    /// The owner's name read there, or why it cannot be read.
     pub owner: Result<String, String>,
-    /// Where checkpoints are, if elsewhere.
+    /// The place of checkpoints, if elsewhere.
     pub checkpoints: Option<String>,
 }
 
 impl Directory {
-    /// That of a program; none where it has none.
+    /// The directory of a program, if it has one.
     pub fn of(parts: &Description) -> Option<Self> {
         let kept = parts.kept()?;
         let owner = Owner::of(&kept.dir);
@@ -87,12 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_said() {
+    fn differences_are_reported() {
         let ours = seen("/kept", Ok("name"), None);
-        let told = |theirs: Option<Directory>| Directory::differs(ours.as_ref(), theirs.as_ref());
-        assert_eq!(told(seen("/kept", Ok("name"), None)), None);
+        let refusal = |theirs: Option<Directory>| Directory::differs(ours.as_ref(), theirs.as_ref());
+        assert_eq!(refusal(seen("/kept", Ok("name"), None)), None);
         // The same file system at another path.
-        assert_eq!(told(seen("/mnt/kept", Ok("name"), None)), None);
+        assert_eq!(refusal(seen("/mnt/kept", Ok("name"), None)), None);
         assert_eq!(Directory::differs(None, None), None);
         for (theirs, says) in [
             (None, "this worker's in none"),
@@ -103,7 +103,7 @@ mod tests {
                 "this worker at s3://b",
             ),
         ] {
-            let why = told(theirs).unwrap();
+            let why = refusal(theirs).unwrap();
             assert!(why.contains("/kept") && why.contains(says), "{why}");
         }
         let why = Directory::differs(None, ours.as_ref()).unwrap();

@@ -1,8 +1,8 @@
-//! Messages of a link on their way: in frames of bounded size, and not too many of them.
+//! Messages of a link in frames of bounded size, with a bound on unsent bytes.
 //!
-//! A message may say something of each block there is, so it has no bound that a frame could have. It is cut
-//! where it is sent and joined where it is heard; frames of two messages are never mixed. What waits to be sent
-//! is counted: a link whose other side does not read is given up, and holds up no other link.
+//! A message may list every block, so it can be larger than any frame. The sender splits it, the receiver joins it;
+//! frames of two messages are never interleaved. Unsent bytes are counted: a link whose other side does not read
+//! is closed, without effect on other links.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-/// The most bytes of a message in one frame: far below what a peer takes.
+/// The most bytes of a message in one frame: far below a peer's limit.
 const FRAME: usize = 1 << 20;
-/// The most bytes of one message: some eight million blocks. A link over which more comes is given up.
+/// The most bytes of one message: some eight million blocks. A larger one closes the link.
 const MESSAGE: usize = 1 << 30;
-/// The most bytes that wait to be sent, beside the last message. More than a minute of what a busy worker says.
-const WAITING: usize = 256 << 20;
-/// In the header of a frame after which more of the same message comes.
+/// The most unsent bytes, besides the last message: more than a minute of a busy worker's messages.
+const MAX_UNSENT: usize = 256 << 20;
+/// Header of a frame that is not the last of its message.
 const MORE: &[u8] = b"+";
 
 /// The sending end.
@@ -48,11 +48,11 @@ impl<M> Clone for Sender<M> {
 }
 
 impl<M: Serialize> Sender<M> {
-    /// Says something, and never waits; without effect when the link has broken, which its reader notices.
+    /// Queues a message; never blocks. Without effect when the link has broken, which its reader notices.
     pub fn say(&self, message: &M) {
         match serde_json::to_vec(message) {
-            Ok(json) => self.send(json.into(), WAITING),
-            Err(error) => tracing::error!(%error, "a message that is no JSON"),
+            Ok(json) => self.send(json.into(), MAX_UNSENT),
+            Err(error) => tracing::error!(%error, "cannot serialize a message as JSON"),
         }
     }
 
@@ -62,19 +62,19 @@ impl<M: Serialize> Sender<M> {
         }
         let waiting = self.waiting.fetch_add(message.len(), Ordering::Relaxed);
         if waiting > bound {
-            tracing::error!(waiting, "a link is given up: its other side does not read");
+            tracing::error!(waiting, "closing a link: its other side does not read");
             return self.full.cancel();
         }
         let _ = self.messages.send(message);
     }
 
-    /// Waits until too much waits to be sent: the link has ended then.
+    /// Waits until too many bytes are unsent; the link is closed then.
     pub async fn is_full(&self) {
         self.full.cancelled().await;
     }
 }
 
-/// Both ends of one direction; the second is frames in the order of their messages.
+/// Both ends of one direction; the second yields frames in the order of their messages.
 pub fn channel<M>() -> (Sender<M>, impl Stream<Item = FlightData> + Send + 'static) {
     let (messages, said) = mpsc::unbounded_channel();
     let (waiting, full) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
@@ -105,7 +105,7 @@ pub fn channel<M>() -> (Sender<M>, impl Stream<Item = FlightData> + Send + 'stat
     (sender, frames.take_until(full.cancelled_owned()))
 }
 
-/// The hearing end.
+/// The receiving end.
 pub struct Heard<M> {
     frames: Streaming<FlightData>,
     joined: Joined,
@@ -121,7 +121,7 @@ impl<M: DeserializeOwned> Heard<M> {
         }
     }
 
-    /// The next message; none when the other side has ended the link. Nothing is lost where this is dropped.
+    /// The next message; none when the other side has closed the link. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<M>, Status> {
         while let Some(frame) = self.frames.message().await? {
             if let Some(message) = self.joined.add(&frame, MESSAGE)? {
@@ -132,11 +132,11 @@ impl<M: DeserializeOwned> Heard<M> {
     }
 }
 
-/// A message of this cluster. It takes at most some thirty times the memory of its text: an empty list in one is a `Vec`.
+/// Parses a message. It takes at most some thirty times the memory of its text: an empty list in it becomes a `Vec`.
 pub(super) fn parse<M: DeserializeOwned>(message: &[u8]) -> Result<M, Status> {
     serde_json::from_slice(message).map_err(|error| {
         refusal(Status::invalid_argument(format!(
-            "no message of this cluster: {error}"
+            "not a message of this cluster: {error}"
         )))
     })
 }
@@ -146,7 +146,7 @@ pub(super) fn parse<M: DeserializeOwned>(message: &[u8]) -> Result<M, Status> {
 struct Joined(Vec<u8>);
 
 impl Joined {
-    /// Takes the next frame; returns the message when it is its last.
+    /// Adds the next frame; returns the message if this was its last frame.
     fn add(&mut self, frame: &FlightData, bound: usize) -> Result<Option<Bytes>, Status> {
         let has_more = frame.data_header == MORE;
         if self.0.is_empty() && !has_more {
@@ -154,7 +154,7 @@ impl Joined {
         }
         if self.0.len() + frame.app_metadata.len() > bound {
             return Err(Status::out_of_range(format!(
-                "a message of more than {bound} bytes: more blocks wait for their batches than a link can speak of"
+                "a message of more than {bound} bytes: too many blocks wait for their batches"
             )));
         }
         self.0.extend_from_slice(&frame.app_metadata);
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::link::{HeldBlock, ToMaster, ToWorker};
 
-    /// Sends messages; returns the size of the largest frame, and what is heard.
+    /// Sends messages; returns the size of the largest frame, and the messages received.
     fn over<M: Serialize + DeserializeOwned>(messages: &[M]) -> (usize, Vec<M>) {
         let (sender, frames) = channel();
         messages.iter().for_each(|message| sender.say(message));
@@ -205,7 +205,7 @@ mod tests {
         largest
     }
 
-    /// After a long pause: more than one frame has.
+    /// Blocks after a long pause: more than fit into one frame.
     const MANY: u64 = 200_000;
 
     fn id(seq: u64) -> BlockId {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_worker_says_of_however_many_blocks_goes_in_bounded_frames() {
+    fn messages_to_the_master_have_bounded_frames_whatever_the_number_of_blocks() {
         let held = |meta: BlockMeta| HeldBlock {
             marks: vec![(0, format!("producer {}", meta.id.seq), meta.id.seq)],
             meta,
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_master_says_of_however_many_blocks_goes_in_bounded_frames() {
+    fn messages_to_a_worker_have_bounded_frames_whatever_the_number_of_blocks() {
         let positions =
             (0..MANY).map(|file| (format!("a/rather/long/name/of/a/file-{file}"), file));
         same(&[
@@ -292,9 +292,9 @@ mod tests {
     }
 
     proptest! {
-        /// Of every length, also just before and after the bound of a frame, in their order.
+        /// Lengths include those just below and above the size of a frame.
         #[test]
-        fn messages_of_every_length_are_heard_as_they_were_said(
+        fn messages_of_every_length_arrive_unchanged_and_in_order(
             lengths in prop::collection::vec((0_usize..4, -2_isize..3), 1..5)
         ) {
             let quotes = 2;
@@ -320,9 +320,9 @@ mod tests {
         );
     }
 
-    /// One that is not read ends when its bound is passed; another one does not notice.
+    /// An unread link closes when it exceeds its bound; another link is unaffected.
     #[test]
-    fn a_link_that_is_not_read_is_given_up_alone() {
+    fn an_unread_link_is_closed_and_no_other() {
         let (slow, unread) = channel::<String>();
         let (other, read) = channel::<String>();
         for _ in 0..2 {
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(futures::executor::block_on(read.count()), 2);
     }
 
-    /// What was sent waits no more.
+    /// Bytes no longer count once they are sent.
     #[test]
     fn a_link_that_is_read_is_never_full() {
         let (sender, frames) = channel::<String>();

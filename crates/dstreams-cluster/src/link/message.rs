@@ -1,4 +1,4 @@
-//! What a master and its workers say to each other.
+//! The messages between a master and its workers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 
-/// Version of these messages.
+/// Version of this protocol.
 pub const VERSION: u32 = 8;
 
 /// From a worker.
@@ -24,19 +24,19 @@ pub enum ToMaster {
         pid: u32,
         cores: usize,
     },
-    /// It has built the program that the arguments describe.
+    /// The worker has built the program from the arguments.
     Join {
         fingerprint: String,
-        /// Where it serves what it holds, and clients.
+        /// Its address for peers and clients.
         address: String,
-        /// Where its program is persisted, if it is.
+        /// The state directory of its program, if there is one.
         directory: Option<Directory>,
     },
-    /// It can run tasks.
+    /// The worker can run tasks.
     Ready,
-    /// It holds these blocks now.
+    /// The worker has stored these blocks.
     Stored { blocks: Vec<HeldBlock> },
-    /// Answered by `Heard`: then the master knows all that was said before.
+    /// The master answers with `Heard` once it has processed all earlier messages.
     Hear { number: u64 },
     /// A receiver's answer to a seal.
     Reported {
@@ -44,7 +44,7 @@ pub enum ToMaster {
         receiver: ReceiverId,
         blocks: Vec<BlockMeta>,
     },
-    /// Copies of the lost worker are refused from now on; these of its blocks are held.
+    /// Copies from the lost worker are refused from now on; these of its blocks are stored here.
     Fenced { lost: u32, blocks: Vec<HeldBlock> },
     /// Copies of all others are refused from now on; these of their blocks are held.
     Retired { blocks: Vec<HeldBlock> },
@@ -56,44 +56,44 @@ pub enum ToMaster {
         producer: String,
         token: u64,
     },
-    /// No more batches of this producer are taken here.
+    /// Batches of this producer are no longer accepted here.
     Revoked {
         input: u32,
         producer: String,
         grant: u64,
         last: u64,
     },
-    /// A partition of state is held as of this batch; it began with this copy, or empty (0).
+    /// A partition of state is here as of this batch; it started from this copy, or empty (0).
     Installed {
         partition: u32,
         version: BatchTime,
         copy: u64,
     },
-    /// A partition of state could not be had from its holder.
+    /// A partition of state could not be copied from its primary.
     StateCopyFailed { partition: u32, copy: u64 },
-    /// A partition of state could not be made from a checkpoint.
+    /// A partition of state could not be restored from a checkpoint.
     RestoreFailed { partition: u32, message: String },
-    /// What a batch added to a partition of state could not be had from its holder.
+    /// The delta of a batch for a partition of state could not be fetched from its primary.
     InstallFailed { partition: u32, batch: BatchTime },
-    /// A source listens there.
+    /// A source listens at this address.
     Listening { input: u32, address: String },
-    /// A source has ended: by itself, or with an error.
+    /// A source has ended, by itself or with an error.
     SourceEnded { input: u32, failure: Option<String> },
-    /// Parts of a source are no more, and never come again.
+    /// Parts of a source are gone for good.
     PartsGone { input: u32, parts: Vec<String> },
-    /// What it holds, now and then.
+    /// Periodic numbers for the status.
     Holds(Holds),
-    /// The state for a checkpoint was taken: what is installed later is not in it.
+    /// The snapshot of state for a checkpoint is complete: later installs are not in it.
     Taken { checkpoint: u64 },
-    /// It is on disk, or why not.
+    /// The checkpoint's file is written, or why not.
     Written {
         checkpoint: u64,
         written: Result<Vec<WrittenFile>, String>,
     },
 }
 
-/// A block that a worker holds: its size, and for each producer of records in it (by input and
-/// name) the number of the last.
+/// A block that a worker stores: its size, and for each producer of its records (by input and
+/// name) the number of the last batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldBlock {
     pub meta: BlockMeta,
@@ -114,7 +114,7 @@ impl From<HeldBlock> for StoredBlock {
     }
 }
 
-/// What a worker holds.
+/// Counts and sizes of the data on a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Holds {
     pub blocks: usize,
@@ -130,35 +130,35 @@ pub struct Holds {
 pub enum ToWorker {
     /// The worker's number, and the arguments of the program.
     Welcome { worker: u32, arguments: Vec<String> },
-    /// It cannot be a worker of this program.
+    /// The worker cannot join, for this reason.
     Refused { reason: String },
-    /// The program begins.
+    /// The program starts.
     Begin {
         /// Partitions of keyed data, and tasks of a large batch.
         partitions: usize,
         /// Host and port of the engine's scheduler.
         engine: String,
-        /// Which process of the program the master is, where that is kept in a directory.
+        /// Number of the master's process among those of its state directory, if there is one.
         incarnation: Option<u64>,
     },
     /// Receive an input here.
     Receive {
         input: u32,
         receiver: ReceiverId,
-        /// How far each part of the source had come, where it ran before.
+        /// Offset of each part of the source, from where it ran before.
         positions: BTreeMap<String, u64>,
     },
-    /// Where copies of new blocks go.
+    /// The worker that gets copies of new blocks.
     Peer { to: Option<(u32, String)> },
-    /// Seal what was received.
+    /// Seal the open blocks.
     Seal { batch: BatchTime, last: bool },
     /// The answer to `Hear`.
     Heard { number: u64 },
-    /// Take in nothing more.
+    /// Accept no more records.
     Close,
-    /// Sources have had their time: answer the last `Seal`.
+    /// Sources have had their time to end: answer the last `Seal` now.
     Hurry,
-    /// Refuse copies of this worker, and say which are held.
+    /// Refuse copies from this worker, and report its blocks stored here.
     Fence { lost: u32 },
     /// Refuse copies of everybody, and say which are held: what drains is about to leave.
     Retire,
@@ -168,43 +168,43 @@ pub enum ToWorker {
         to: u32,
         address: String,
     },
-    /// Blocks that no batch needs.
+    /// Drop blocks that no batch needs.
     Drop { blocks: Vec<BlockId> },
-    /// A claim is granted: batches up to `last` were taken.
+    /// A claim is granted: batches up to `last` have been received.
     Grant { token: u64, last: u64 },
-    /// A claim is not granted: its producer has connected elsewhere since.
+    /// A claim is refused: its producer has since connected elsewhere.
     Refuse { token: u64 },
-    /// Take no more batches of this producer, on this grant or an earlier one.
+    /// Accept no more batches of this producer under this grant or an earlier one.
     Revoke {
         input: u32,
         producer: String,
         grant: u64,
     },
-    /// Get a partition of state from its holder.
+    /// Copy a partition of state from its primary.
     CopyState {
         partition: u32,
         from: String,
         copy: u64,
     },
-    /// Install what a batch added, which its holder keeps.
+    /// Install the delta of a batch, which its primary caches.
     Install {
         batch: BatchTime,
         attempt: u32,
         partition: u32,
-        /// States and the slots of what they get.
+        /// States and the slots of their deltas.
         states: Vec<(usize, usize)>,
         from: String,
     },
-    /// The batch has taken effect: nothing of it or of those before is read again, except what they changed of these
-    /// partitions of state after these versions, which is in these slots.
+    /// The batch has committed: its datasets and earlier ones are released, except the deltas (in these slots) of these
+    /// partitions of state after these versions.
     Forget {
         batch: BatchTime,
         but: Vec<(u32, BatchTime)>,
         slots: Vec<usize>,
     },
-    /// What is held of states is void; what tasks change whose runs began before is void too.
+    /// Discard all state, and all changes by tasks of runs that began before this.
     Void { era: u32 },
-    /// Make a partition of state from a checkpoint.
+    /// Restore a partition of state from a checkpoint.
     Restore {
         partition: u32,
         batch: BatchTime,
@@ -212,14 +212,14 @@ pub enum ToWorker {
         sources: Vec<Vec<PartAt>>,
         copy: u64,
     },
-    /// Take the state for a checkpoint, and write it to a file of this name.
+    /// Snapshot the state for a checkpoint, and write it to a file of this name.
     Checkpoint {
         checkpoint: u64,
         file: String,
-        /// Partitions, and by state the version that the last checkpoint has.
+        /// Partitions, and by state the version in the last checkpoint.
         since: Vec<(u32, Vec<Option<BatchTime>>)>,
     },
-    /// A checkpoint of this batch is there, with these blocks.
+    /// There is a checkpoint of this batch; it covers these blocks.
     Covered { batch: BatchTime, blocks: Covered },
     /// The program has ended.
     End,

@@ -1,7 +1,7 @@
-//! Link: the connection of a worker to its master, over which both say what happens.
+//! Link: the connection between a worker and its master, with messages in both directions.
 //!
-//! Messages arrive in order or the link breaks; a link that has broken is never used again: the
-//! worker joins anew, as another one.
+//! Messages arrive in order or the link breaks. A broken link is never used again: the worker rejoins
+//! under a new number.
 
 mod directory;
 mod frames;
@@ -17,13 +17,13 @@ pub use directory::Directory;
 pub use frames::{Heard, Sender, channel};
 pub use message::{HeldBlock, Holds, ToMaster, ToWorker, VERSION};
 
-/// Pieces of the program's file that its name is made from, and bytes of each: some milliseconds
-/// of reading also where the file has hundreds of megabytes.
+/// Number and size of the samples of the program's file that its build id hashes: some milliseconds
+/// of reading, even for a file of hundreds of megabytes.
 const PIECES: u64 = 4096;
 const PIECE: usize = 1024;
 
-/// Name of this build: processes of one cluster run the same. Made from pieces all over the file, so
-/// that another program, or the same one changed, has another name.
+/// Identifies this build: all processes of a cluster run the same. A hash of samples all over the
+/// file, so that another or a changed program has another id.
 pub fn build_id() -> Arc<str> {
     static ID: OnceLock<Arc<str>> = OnceLock::new();
     let id = ID.get_or_init(|| {

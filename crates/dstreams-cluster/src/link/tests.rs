@@ -1,4 +1,4 @@
-//! What is said is heard as it was said; anything else is refused in a few words.
+//! Messages round-trip; anything else is refused with a short error.
 
 use std::collections::BTreeMap;
 
@@ -146,13 +146,13 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
     ]
 }
 
-/// The same value: maps have no order in text.
+/// Checks that `said` round-trips; compares values, since maps have no order in text.
 fn same<M: Serialize + DeserializeOwned>(said: &M) -> Result<(), TestCaseError> {
     let json = serde_json::to_vec(said).unwrap();
     let heard: M = parse(&json).unwrap();
     let value = |of: &M| serde_json::to_value(of).unwrap();
     prop_assert_eq!(value(&heard), value(said));
-    // One message is all that is in it.
+    // Trailing or missing bytes are errors.
     let two = [&json[..], b" {}"].concat();
     prop_assert!(parse::<M>(&two).is_err());
     for end in 0..json.len() {
@@ -168,7 +168,7 @@ fn refused_shortly<M>(heard: Result<M, Status>) {
     }
 }
 
-/// A part of a message in the place of another.
+/// Replaces the part of a message at index `at`.
 fn replaced(value: &mut Value, at: usize, by: &Value) -> usize {
     let mut next = at;
     if next == 0 {
@@ -194,12 +194,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn a_master_hears_what_was_said(said in to_master()) {
+    fn messages_to_a_master_round_trip(said in to_master()) {
         same(&said)?;
     }
 
     #[test]
-    fn a_worker_hears_what_was_said(said in to_worker()) {
+    fn messages_to_a_worker_round_trip(said in to_worker()) {
         same(&said)?;
     }
 
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn values_of_other_kinds_are_refused(
+    fn values_of_other_types_are_refused(
         said in to_master(),
         at in 0..20usize,
         by in prop::sample::select(vec![

@@ -1,4 +1,4 @@
-//! [`Remote`]: workers on other machines carry out what the controller decides.
+//! [`Remote`]: carries out the controller's decisions on the workers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,30 +25,30 @@ use crate::plan::{Binding, Gate, Job, Shapes, Way};
 use crate::retry::retryable;
 use crate::worker::engine_name;
 
-/// How long failures of machines and of the engine are mended here, by running the batch again, before they cost it an
-/// attempt: longer than a loss goes unnoticed.
+/// How long a batch is retried here after failures of machines and of the engine, before they cost it an attempt:
+/// longer than it takes to notice a loss.
 pub(super) const MEND: Duration = Duration::from_secs(30);
-/// The pause before it runs again, at first and at most.
+/// The pause before a retry: the first, and the longest.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MOST: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// The [`Workers`] of a cluster: carries out what the controller decides on other machines.
+/// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
 pub struct Remote {
     pub hub: Arc<Hub>,
     pub engine: ClusterEngine,
     pub plans: Arc<Plans>,
     pub peers: Peers,
     pub rows_per_task: usize,
-    /// Where this process serves blocks of its own.
+    /// Address at which this process serves its own blocks.
     pub address: String,
     pub own: Arc<Receivers>,
     pub store: Arc<BlockStore>,
     pub shapes: Shapes,
-    /// The newest batch that has taken effect: what installed more can run again on less.
+    /// The newest committed batch. A later one that was already installed can run again on a state without it.
     pub committed: Mutex<Option<BatchTime>>,
-    /// The names of outputs that workers prepare, by output.
+    /// By output: its name, if workers prepare it.
     pub sinks: Vec<Option<String>>,
-    /// Which process of the program this is, where it is kept.
+    /// Number of this process among those of the state directory, if there is one.
     pub incarnation: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Remote {
         *self.committed_mut()
     }
 
-    /// From the holders. What one has that holds its partition no more may not be what the batch left.
+    /// Reads a state from its primaries; fails if one has changed meanwhile, since its rows may not be those of the batch.
     async fn read_state(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
         let snapshot = self.snapshot(Some(batch)).await;
         let rows = self.state(state, batch, &snapshot).await?;
@@ -120,11 +120,11 @@ impl Remote {
                     done = &mut run => Some(done),
                 }
             };
-            // Tasks on state run at its holder alone; the engine runs all others elsewhere.
+            // Tasks on state run only on its primary; the engine moves all others to other workers.
             let done = tokio::select! {
                 done = run => done,
                 lost = self.hub.until(|hub| snapshot.lost_holder(hub)) => {
-                    let message = format!("worker {lost}, which held state, was lost");
+                    let message = format!("worker {lost}, the primary of a partition of state, was lost");
                     Some(Err(retryable(message)))
                 }
             };
@@ -133,9 +133,9 @@ impl Remote {
             };
             match done {
                 Err(error) if of_machines(&error) && began.elapsed() < MEND => {
-                    tracing::warn!(%batch, %error, ?pause, "a batch runs again");
+                    tracing::warn!(%batch, %error, ?pause, "retrying a batch");
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MOST);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
                 done => return done,
             }
@@ -178,7 +178,7 @@ impl Remote {
                 check(&job.plan, &session_config(self.plans.tasks))?;
             }
             let done = self.engine.run(batch, job.plan).await?;
-            // Also one that has joined since the run began may have run tasks.
+            // Workers that joined since the run began may have run tasks too.
             let workers = self.hub.workers();
             let addresses: HashMap<_, _> = workers
                 .into_iter()
@@ -202,7 +202,7 @@ impl Remote {
         }
         let mut outputs = Vec::new();
         if wanted == Wanted::States {
-            // They took effect: a sink would prepare them once more, for nobody.
+            // Outputs are committed already: sinks must not prepare them again.
             return Ok(outputs);
         }
         for (at, (slot, slide)) in template.outputs.iter().enumerate() {
@@ -227,15 +227,15 @@ impl Remote {
     }
 }
 
-/// What a run of a batch is for.
+/// The results that a run of a batch is for.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {
     All,
-    /// The batch has taken effect.
+    /// Only states: the batch has committed already.
     States,
 }
 
-/// Whether machines or the engine failed, and neither the program nor a sink.
+/// Whether a machine or the engine failed, not the program or a sink.
 fn of_machines(error: &Error) -> bool {
     let of_engine = match error {
         Error::Task { cause, .. } => &**cause,
@@ -271,13 +271,13 @@ impl Workers for Remote {
         self.hub.say_all(&ToWorker::Hurry);
     }
 
-    /// The first stages of a batch run while the one before finishes.
+    /// The first stages of a batch run while the previous batch finishes.
     fn max_running(&self) -> usize {
         2
     }
 
-    /// When a worker is lost the engine runs its tasks elsewhere; but tasks that need state had to
-    /// run there, so the batch runs again on the standby.
+    /// When a worker is lost, the engine runs its tasks elsewhere; but tasks on its state cannot move, so
+    /// the batch is retried with the standby.
     async fn run(
         &self,
         batch: BatchTime,
@@ -347,7 +347,7 @@ impl Workers for Remote {
     async fn end(&self, failed: bool) {
         self.own.end().await;
         self.store.clear();
-        // Where the program is kept, workers wait for the process that goes on with it.
+        // With a state directory, workers wait for the next process, which resumes the program.
         self.hub.end(failed && self.incarnation.is_some());
     }
 

@@ -1,4 +1,4 @@
-//! What the run of a batch needs of state: holders that have it, and standbys that follow.
+//! State for the run of a batch: up-to-date primaries, and standbys that follow.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use crate::worker::engine_name;
 
 /// The workers at the start of a run.
 pub struct Snapshot {
-    /// By address: their names for the engine.
+    /// Their names in the engine, by address.
     pub names: HashMap<String, String>,
-    /// By name for the engine.
+    /// Their addresses, by name in the engine.
     pub addresses: HashMap<String, String>,
     pub holders: Vec<Holders>,
-    /// How often states had been made again.
+    /// Number of times that the states had been rebuilt.
     pub era: u32,
 }
 
 impl Snapshot {
-    /// A holder that is gone.
+    /// A primary that has been lost.
     pub fn lost_holder(&self, hub: &Hub) -> Option<WorkerId> {
         let mut holders = self.holders.iter().map(|of| of.holder);
         holders.find(|holder| !hub.has(*holder))
@@ -51,7 +51,7 @@ impl Remote {
                 let addresses: HashMap<_, _> = joined.collect();
                 let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
                 let holders = holders?;
-                // One that took over has what was committed before it goes on.
+                // A standby that took over must have all committed batches first.
                 let wanted = self.committed().max(batch);
                 let up_to_date =
                     |(partition, of): (u32, &Holders)| hub.version(of.holder, partition) >= wanted;
@@ -71,9 +71,9 @@ impl Remote {
             .await
     }
 
-    /// Opens the gate when the batch before has taken effect, and the holders have what it installed.
-    /// Not sooner: if that batch ran again, it would find a state that this one has changed. `false`
-    /// when one of them holds its partition no more, and so may never have it, or states were made again since.
+    /// Opens the gate once the previous batch has committed and its deltas are on the primaries. Not sooner:
+    /// a retry of that batch would find a state that this one has changed. Returns `false` if a primary has
+    /// changed, so that the old one may never have the deltas, or if the states were rebuilt since.
     pub async fn open_gate(
         &self,
         gate: &Gate,
@@ -83,7 +83,7 @@ impl Remote {
         let holders = &snapshot.holders;
         let all_there = |hub: &Hub| {
             let mut all = (0..).zip(holders);
-            // A checkpoint has the state as of the batch before, and not more.
+            // A checkpoint must see the state as of the previous batch, and no later one.
             let stays = !hub.checkpoints.is_taking();
             stays
                 && self.committed() >= after
@@ -112,7 +112,7 @@ impl Remote {
         there
     }
 
-    /// Tells that the holders have installed the batch, and has standbys that are up to date do so.
+    /// Records that the primaries have installed the batch, and makes the standbys install it.
     pub async fn install(
         &self,
         batch: BatchTime,
@@ -153,7 +153,7 @@ impl Remote {
                 }
             }
         }
-        // One that still gets the whole state catches up by itself; one that was lost never will.
+        // A standby that is still receiving the whole state catches up by itself; a lost one never will.
         self.hub
             .until(|hub| {
                 let workers = hub.workers();
@@ -179,7 +179,7 @@ impl Remote {
             .await;
     }
 
-    /// The slots of what batches add to states, few rows or many.
+    /// The slots of deltas of states, in both templates.
     pub fn changes(&self) -> Vec<usize> {
         let templates = [false, true].map(|many| self.plans.of(many));
         let steps = templates.into_iter().flat_map(|it| &it.steps);
@@ -190,7 +190,7 @@ impl Remote {
         slots.collect()
     }
 
-    /// A partition whose holder will never have what was committed.
+    /// A partition whose primary will never have all committed batches.
     pub fn stuck(&self, hub: &Hub) -> Option<u32> {
         let committed = self.committed();
         let holders = hub.holders(self.plans.tasks);
@@ -205,7 +205,7 @@ impl Remote {
     }
 }
 
-/// The states that a batch adds to, and the slots of what it adds.
+/// The states that a batch changes, and the slots of the deltas.
 pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
     let states = template.steps.iter().filter_map(|step| match step {
         Step::State(step) => Some((step.state, step.from.0)),

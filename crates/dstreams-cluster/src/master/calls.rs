@@ -1,4 +1,4 @@
-//! What a master answers: links of workers, clients that look for workers, who asks how things are.
+//! The calls that a master answers: links of workers, clients that look for workers, and status.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,31 +22,31 @@ use crate::link::{
 };
 use crate::worker::engine_name;
 
-/// How long a link may take to say who it is.
-const GREETING: Duration = Duration::from_secs(10);
-/// Pieces in which the silence of a worker is counted.
-const PIECES: u32 = 10;
+/// How long a worker may take to send its first message.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Number of intervals in which the silence of a worker is measured.
+const SILENCE_TICKS: u32 = 10;
 
-/// What links need to know.
+/// The data that links share.
 pub struct MasterCalls {
     pub hub: Arc<Hub>,
     pub fingerprint: String,
-    /// Where the program is persisted, if it is.
+    /// The state directory of the program, if there is one.
     pub directory: Option<Directory>,
     pub arguments: Vec<String>,
     /// How long a worker may be silent.
     pub silence: Duration,
-    /// Set when the program has begun.
+    /// Set once the program has started.
     pub begun: tokio::sync::watch::Sender<Option<Arc<Remote>>>,
     pub watch: Arc<BatchWatch>,
     pub this: OnceLock<std::sync::Weak<MasterCalls>>,
 }
 
 impl MasterCalls {
-    /// Greets a worker, and listens to it until its link breaks.
+    /// Welcomes a worker, and handles its messages until its link breaks.
     async fn serve(&self, link: Sender<ToWorker>, mut heard: Heard<ToMaster>) {
         let refuse = |reason: String| link.say(&ToWorker::Refused { reason });
-        let greeting = timeout(GREETING, heard.next()).await;
+        let greeting = timeout(GREETING_TIMEOUT, heard.next()).await;
         let late = |_| Err(Status::deadline_exceeded("no greeting came"));
         let (pid, cores) = match greeting.unwrap_or_else(late) {
             Ok(Some(ToMaster::Hello {
@@ -65,7 +65,7 @@ impl MasterCalls {
                 (pid, cores)
             }
             Err(status) => return refuse(status.message().to_owned()),
-            Ok(_) => return refuse("a link begins with a greeting".into()),
+            Ok(_) => return refuse("the first message must be a greeting".into()),
         };
         let id = self.hub.number();
         link.say(&ToWorker::Welcome {
@@ -81,18 +81,18 @@ impl MasterCalls {
                 if fingerprint != self.fingerprint {
                     let ours = &self.fingerprint;
                     return refuse(format!(
-                        "its program is {fingerprint}, the master's {ours}: they build other graphs"
+                        "its program is {fingerprint}, the master's {ours}: they build different graphs"
                     ));
                 }
                 let ours = self.directory.as_ref();
                 if let Some(why) = Directory::differs(ours, directory.as_ref()) {
-                    tracing::warn!(worker = %id, pid, why, "a worker is refused");
+                    tracing::warn!(worker = %id, pid, why, "refusing a worker");
                     return refuse(why);
                 }
                 address
             }
             Err(status) => return refuse(status.message().to_owned()),
-            Ok(_) => return refuse("who was greeted joins next".into()),
+            Ok(_) => return refuse("the second message must be a join".into()),
         };
         tracing::info!(worker = %id, pid, cores, address, "worker");
         let worker = Worker {
@@ -109,13 +109,13 @@ impl MasterCalls {
             tracing::info!(worker = %id, reason, "worker lost");
         }
         if let Some(joining) = joining {
-            // It has joined by now or never does: what follows takes back all that it was given.
+            // It has joined by now or never will; the steps below undo all of joining.
             joining.abort();
             let _ = joining.await;
         }
         let remote = self.begun.borrow().clone();
         if let Some(remote) = remote {
-            // The engine first: then nothing is sent there any more.
+            // The engine first, so that it sends nothing more to the worker.
             remote.engine.lost(&engine_name(id.0)).await;
             if let Some(worker) = self.hub.workers().get(&id) {
                 remote.peers.forget(&worker.address);
@@ -133,10 +133,10 @@ impl MasterCalls {
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
         let mut told = false;
-        // In pieces of the time that this process runs: one in which it stood still is one piece, however long.
+        // In intervals, so that a stall of this process, however long, counts as one interval.
         let mut silent = 0;
-        let mut pieces = tokio::time::interval(self.silence / PIECES);
-        pieces.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(self.silence / SILENCE_TICKS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let message = tokio::select! {
                 biased;
@@ -153,12 +153,12 @@ impl MasterCalls {
                     }
                     continue;
                 }
-                () = link.is_full() => return Err("it does not read what it is sent".into()),
+                () = link.is_full() => return Err("it does not read its messages".into()),
                 message = heard.next() => message,
-                // Before it is ready it has nothing to say.
-                _ = pieces.tick(), if joining.is_some() => {
+                // Before it is ready it may be silent.
+                _ = ticks.tick(), if joining.is_some() => {
                     silent += 1;
-                    if silent > PIECES {
+                    if silent > SILENCE_TICKS {
                         return Err(format!("it was silent for {:?}", self.silence));
                     }
                     continue;
@@ -200,7 +200,7 @@ impl Calls for MasterCalls {
         _: Request<Streaming<FlightData>>,
     ) -> Result<Replies<PutResult>, Status> {
         Err(Status::unimplemented(
-            "this is a master: ask it with GetFlightInfo which workers take the stream",
+            "this is a master: ask it with GetFlightInfo which workers accept the stream",
         ))
     }
 
@@ -211,7 +211,7 @@ impl Calls for MasterCalls {
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
         let remote = self.begun.borrow().clone();
         let (Some(remote), Ask::Rows(parts)) = (remote, Ask::parse(&ticket)?) else {
-            return Err(Status::not_found("a master holds its own blocks only"));
+            return Err(Status::not_found("a master stores its own blocks only"));
         };
         let here = move |source| std::future::ready(Ok(remote.here(&source)));
         Ok(serve_parts(parts, here))

@@ -1,4 +1,4 @@
-//! [`Checkpoints`]: a checkpoint that the workers are asked for.
+//! [`Checkpoints`]: the checkpoint that workers are writing.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,16 @@ use super::hub::{Holders, Hub};
 use crate::link::ToWorker;
 use crate::retry::retryable;
 
-/// The checkpoint that workers are writing now.
-/// There is one at a time.
+/// The checkpoint that workers are writing now; there is at most one.
 #[derive(Default)]
 pub struct Checkpoints(Mutex<CheckpointState>);
 
 #[derive(Default)]
 struct CheckpointState {
     number: u64,
-    /// Who has not taken the state yet: nothing may be installed until then.
+    /// Workers without a snapshot yet: nothing may be installed until they have one.
     taking: BTreeSet<WorkerId>,
-    /// Who has not written it.
+    /// Workers that have not written their part.
     writing: BTreeSet<WorkerId>,
     written: Vec<WrittenFile>,
     failure: Option<String>,
@@ -41,7 +40,7 @@ impl Checkpoints {
         };
     }
 
-    /// A worker has taken its part of the state.
+    /// A worker has a snapshot of its part of the state.
     pub fn taken(&self, worker: WorkerId, number: u64) {
         let mut state = self.lock();
         if state.number == number {
@@ -66,7 +65,7 @@ impl Checkpoints {
         }
     }
 
-    /// A worker is gone.
+    /// A worker was lost.
     pub fn lost(&self, worker: WorkerId) {
         let mut state = self.lock();
         state.taking.remove(&worker);
@@ -75,12 +74,12 @@ impl Checkpoints {
         }
     }
 
-    /// Whether the state is being taken: until it is, it must stay as it is.
+    /// Whether snapshots are being taken; until they are complete, the state must not change.
     pub fn is_taking(&self) -> bool {
         !self.lock().taking.is_empty()
     }
 
-    /// What was written, when all have; an error once one has failed.
+    /// The written files once all workers are done; an error as soon as one has failed.
     fn done(&self) -> Option<Result<Vec<WrittenFile>>> {
         let state = self.lock();
         match &state.failure {
@@ -91,14 +90,14 @@ impl Checkpoints {
 }
 
 impl Hub {
-    /// Has the holders of so many partitions take the state for a checkpoint. Fails where one has another version than
-    /// the checkpoint's: it got the partition just now, or after it was lost.
+    /// Makes the primaries snapshot their state for a checkpoint. Fails if one has a version other than the
+    /// checkpoint's, because it has just received or recovered the partition.
     pub fn checkpoint(&self, plan: &CheckpointPlan, partitions: usize) -> Result<()> {
         if let Some(error) = self.broken() {
             return Err(error);
         }
         let holders: Option<Vec<_>> = self.holders(partitions).into_iter().collect();
-        let holders = holders.ok_or_else(|| retryable("a partition has no holder"))?;
+        let holders = holders.ok_or_else(|| retryable("a partition has no primary"))?;
         for (partition, Holders { holder, .. }) in (0u32..).zip(&holders) {
             let version = self.version(*holder, partition);
             if version != Some(plan.batch) {
@@ -129,7 +128,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Waits until the checkpoint that was begun last is written.
+    /// Waits until the current checkpoint is written.
     pub async fn checkpointed(&self) -> Result<Vec<WrittenFile>> {
         self.until(|hub| hub.checkpoints.done()).await
     }

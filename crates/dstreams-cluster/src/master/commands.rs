@@ -1,4 +1,4 @@
-//! What the cluster machine decides, carried out: each command is a message to a worker, or to the master's loop.
+//! Carries out the commands of the cluster state machine: each is a message to a worker or to the master's loop.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::hub::{Hub, HubState, lost_state};
 use crate::link::ToWorker;
 
 impl Hub {
-    /// Carries a command out, under the lock.
+    /// Carries out a command, under the lock.
     pub(super) fn carry_out(&self, state: &mut HubState, command: ClusterCommand) {
         match command {
             ClusterCommand::Receive {
@@ -40,7 +40,7 @@ impl Hub {
                 state.say(worker, &ToWorker::Drop { blocks });
             }
             ClusterCommand::BlockLost { block } => {
-                tracing::error!(%block, "no worker holds the block any more");
+                tracing::error!(%block, "all replicas of a block are lost");
                 self.lost_more(state, || format!("block {block} is"));
             }
             ClusterCommand::SurvivorsUnknown { lost } => {

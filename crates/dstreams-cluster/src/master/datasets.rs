@@ -1,4 +1,4 @@
-//! The rows that a batch reads and gives: which task reads which, and how the master gets them.
+//! Input and output rows of a batch: which task reads which, and how the master fetches them.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::retry::retryable;
 use crate::worker::engine_name;
 
 impl Remote {
-    /// The rows of each task, for each input: as on one machine, by row counts alone.
+    /// The rows of each task, for each input; split by row counts alone, as on one machine.
     ///
-    /// Fails where nobody holds a block, or its receiver is not known any more: it was lost.
+    /// Fails if no worker has a block, or its receiver is no longer known: the block was lost.
     pub fn inputs(&self, blocks: &[BlockMeta], tasks: usize) -> Result<Vec<Vec<Vec<Slice>>>> {
         let inputs = self.hub.inputs.len();
         let mut of: Vec<Vec<(BlockMeta, Vec<String>)>> = vec![Vec::new(); inputs];
@@ -27,7 +27,7 @@ impl Remote {
                 at.push(self.address.clone());
             }
             if at.is_empty() {
-                // Or a worker that was lost just now left it to one that has not said so yet.
+                // Or its worker was lost just now, and the one with the replica has not reported it yet.
                 return Err(retryable(lost.to_string()));
             }
             of.get_mut(input as usize).ok_or(lost)?.push((*meta, at));
@@ -35,7 +35,7 @@ impl Remote {
         Ok(of.iter().map(|blocks| slices(blocks, tasks)).collect())
     }
 
-    /// The partitions of an output's dataset: prepared where they are, for a sink; else their rows.
+    /// The partitions of an output's dataset: for a sink, prepared where they are stored; else their rows.
     pub async fn dataset(
         &self,
         (batch, attempt): (BatchTime, u32),
@@ -83,7 +83,7 @@ impl Remote {
         futures::future::try_join_all(fetches).await
     }
 
-    /// Fetches blocks, for an output that is an input.
+    /// Fetches blocks, for an output that prints an input unchanged.
     pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
         let mut parts = Vec::new();
         for slices in tasks {
@@ -93,7 +93,7 @@ impl Remote {
         Ok(parts)
     }
 
-    /// What this process holds.
+    /// The rows of a source, if they are in this process.
     pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
         match source {
             Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),

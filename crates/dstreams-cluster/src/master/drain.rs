@@ -1,4 +1,4 @@
-//! A worker that is to leave: what it has goes to the others first.
+//! Drains a worker: it hands over its blocks and state, then leaves.
 
 use dstreams_control::cluster::{ClusterEvent, WorkerId};
 use tonic::Status;
@@ -7,15 +7,15 @@ use super::hub::Hub;
 use crate::link::ToWorker;
 
 impl Hub {
-    /// Gives away what a worker has, and then has it end. Returns when that is so; by then it may be lost too.
+    /// Moves a worker's blocks and state to others, then ends it. Returns when it is drained, or lost meanwhile.
     ///
-    /// Fails where there is no such worker, or no other one that stays, or each block is on one worker only: then what it
-    /// acknowledges last would go with it.
+    /// Fails if there is no such worker or no other one that stays, or if blocks have one copy only: the records that it
+    /// acknowledges last would be lost.
     pub async fn drain(&self, worker: WorkerId) -> Result<(), Status> {
         if self.copies < 2 {
             return Err(Status::failed_precondition(
-                "this cluster keeps one copy of each block, and those that a worker takes in last would go with it; \
-                 stop the program, or begin it with two copies",
+                "this cluster stores one copy of each block, so the last blocks of the worker would be lost with it; \
+                 stop the program, or start it with two copies",
             ));
         }
         {
@@ -30,7 +30,7 @@ impl Hub {
                 .filter(|id| **id != worker && there(id));
             if others.all(|id| state.draining.contains(id)) {
                 return Err(Status::failed_precondition(format!(
-                    "no other worker stays that could take what worker {worker} has; start one first"
+                    "there is no other worker to take over from worker {worker}; start one first"
                 )));
             }
             state.draining.insert(worker);

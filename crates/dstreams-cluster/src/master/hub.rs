@@ -1,4 +1,4 @@
-//! [`Hub`]: who is there, and what is said to whom.
+//! [`Hub`]: the workers of a cluster, and the messages to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,21 +13,21 @@ use super::checkpoint::Checkpoints;
 use super::inputs::{InputOf, config, inputs_of};
 use crate::link::{Holds, Sender, ToWorker};
 
-/// The workers of a cluster, their links, and the messages that go to each of them.
+/// The workers of a cluster, and the links over which the master sends messages to them.
 pub struct Hub {
     pub mailbox: Mailbox,
     pub inputs: Vec<InputOf>,
-    /// Who is told how sources end.
+    /// Listeners for the ends of sources.
     pub(super) listeners: Vec<Arc<dyn Listener>>,
-    /// Workers that hold each block.
+    /// Number of workers that store each block.
     pub copies: usize,
-    /// Producers to remember that are nobody's, of all streams together.
+    /// The most disconnected producers to remember, of all streams together.
     producers: usize,
     // Lock order L1 in ARCHITECTURE.md: before any lock of `Durable`.
     state: Mutex<HubState>,
-    /// Counts changes: of who is there, who holds what, what is installed.
+    /// Counts changes of workers, assignments and installed versions.
     changes: watch::Sender<u64>,
-    /// Where the program is kept.
+    /// The state directory, if there is one.
     pub(super) durable: OnceLock<Arc<Durable>>,
     pub checkpoints: Checkpoints,
 }
@@ -38,40 +38,40 @@ pub(super) struct HubState {
     pub(super) next_worker: u32,
     pub(super) claims: HashMap<u64, (WorkerId, u64)>,
     pub(super) next_claim: u64,
-    /// The newest version of a partition that a worker has told, and the copy it began with.
+    /// The newest version of a partition that a worker has reported, and the copy it started from.
     pub(super) installed: HashMap<(WorkerId, u32), (BatchTime, u64)>,
     /// Standbys that missed an install, and the batch.
     pub(super) behind: HashMap<(WorkerId, u32), BatchTime>,
     pub(super) listening: BTreeMap<u32, String>,
-    /// The program has ended: nothing is decided any more.
+    /// The program has ended: no more decisions are made.
     pub(super) ended: bool,
-    /// Why it has to.
+    /// Why it has to end, if it failed.
     broken: Option<Error>,
-    /// Inputs of receivers that are not of a worker: of this process, or of earlier ones.
+    /// Inputs of receivers that belong to no worker, but to this or an earlier process.
     pub(super) own: HashMap<ReceiverId, u32>,
-    /// Workers that have nothing any more that others do not have, and leave.
+    /// Drained workers, which may leave: all their data is also on others.
     pub(super) drained: BTreeSet<WorkerId>,
     pub(super) draining: BTreeSet<WorkerId>,
     /// Receivers of each worker.
     pub(super) receivers: HashMap<WorkerId, BTreeSet<ReceiverId>>,
-    /// Partitions that are not made from the checkpoint yet.
+    /// Partitions that are not restored from the checkpoint yet.
     pub(super) restoring: BTreeMap<u32, Restoring>,
-    /// How often the state was made again, after a batch that was set aside.
+    /// Number of times that the state was rebuilt after a batch was set aside.
     pub(super) era: u32,
-    /// That it is being made again; whether a holder was lost that had made it.
+    /// `Some` while the state is being rebuilt: whether a primary that had rebuilt it was lost.
     pub(super) remaking: Option<bool>,
-    /// Where the journal says that receivers were lost: no producer goes on elsewhere before it is on disk.
+    /// The journal entry of the newest lost receivers: producers must not resume elsewhere before it is durable.
     pub(super) gone: Option<Ticket>,
 }
 
-/// What a partition is made from.
+/// The parts of a checkpoint from which a partition is restored.
 pub(super) struct Restoring {
     pub(super) batch: BatchTime,
     pub(super) sources: Vec<Vec<PartAt>>,
     pub(super) copy: u64,
 }
 
-/// A worker that is there.
+/// A connected worker.
 #[derive(Clone)]
 pub struct Worker {
     pub link: Sender<ToWorker>,
@@ -83,7 +83,7 @@ pub struct Worker {
     pub joined: bool,
 }
 
-/// Who holds a partition of state, who would take over, and who is sent it to become that.
+/// The primary of a partition of state, its standby, and the worker that is receiving the state to become standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holders {
     pub holder: WorkerId,
@@ -127,7 +127,7 @@ impl Hub {
         }
     }
 
-    /// Fixes the number of partitions of state, and what an earlier process left: before any worker has joined.
+    /// Sets the number of partitions of state and the restored data of an earlier process, before any worker joins.
     pub fn begin(&self, partitions: usize, kept: Option<(&Arc<Durable>, &Restored)>) {
         let mut config = config(&self.inputs, self.copies, partitions as u32);
         let mut state = self.lock();
@@ -151,7 +151,7 @@ impl Hub {
         state.cluster = Cluster::new(config);
     }
 
-    /// The master itself receives an input.
+    /// Registers a receiver of the master itself.
     pub fn receives(&self, receiver: ReceiverId, input: u32) {
         self.lock().own.insert(receiver, input);
     }
@@ -160,12 +160,12 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells those who wait that something has changed.
+    /// Wakes all waiters, since something has changed.
     pub(super) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Waits until `what` is so.
+    /// Waits until `what` returns a value.
     pub async fn until<T>(&self, what: impl Fn(&Self) -> Option<T>) -> T {
         let mut changes = self.changes.subscribe();
         loop {
@@ -173,25 +173,25 @@ impl Hub {
             if let Some(found) = what(self) {
                 return found;
             }
-            // The sender is ours.
+            // Cannot fail: `self` owns the sender.
             let _ = changes.changed().await;
         }
     }
 
-    /// A worker that has been greeted; its number is never used again.
+    /// Assigns a number to a new worker; numbers are never reused.
     pub fn number(&self) -> WorkerId {
         let mut state = self.lock();
         state.next_worker += 1;
         WorkerId(state.next_worker)
     }
 
-    /// A worker that runs the same program.
+    /// Adds a worker that runs the same program.
     pub fn add(&self, id: WorkerId, worker: Worker) {
         self.lock().workers.insert(id, worker);
         self.changed();
     }
 
-    /// A worker can run tasks, and becomes part of the cluster, unless it is gone by now.
+    /// Makes a worker that can run tasks part of the cluster, unless it was lost meanwhile.
     pub fn join(&self, id: WorkerId) {
         let mut state = self.lock();
         let Some(worker) = state.workers.get_mut(&id) else {
@@ -203,7 +203,7 @@ impl Hub {
         self.changed();
     }
 
-    /// A worker is gone.
+    /// Removes a lost worker.
     pub fn lose(&self, id: WorkerId) {
         let joined = {
             let mut state = self.lock();
@@ -228,13 +228,13 @@ impl Hub {
         self.changed();
     }
 
-    /// Has the cluster machine decide, and says what it decides.
+    /// Passes an event to the cluster state machine, and carries out its commands.
     pub fn step(&self, event: ClusterEvent) {
         self.step_in(&mut self.lock(), event);
         self.changed();
     }
 
-    /// The same, by who has the lock.
+    /// The same, if the caller has the lock.
     pub(super) fn step_in(&self, state: &mut HubState, event: ClusterEvent) {
         if state.ended {
             return;
@@ -247,7 +247,7 @@ impl Hub {
         }
     }
 
-    /// The newest version of a partition that a worker has told.
+    /// The newest version of a partition that a worker has reported.
     pub fn version(&self, id: WorkerId, partition: u32) -> Option<BatchTime> {
         let state = self.lock();
         state
@@ -256,7 +256,7 @@ impl Hub {
             .map(|(version, _)| *version)
     }
 
-    /// Of which partitions of state somebody lacks what took effect, and after which version.
+    /// Partitions of state whose committed deltas some worker still lacks, and the version after which.
     pub fn needs(&self) -> Vec<(u32, BatchTime)> {
         self.lock().cluster.needs()
     }
@@ -271,12 +271,12 @@ impl Hub {
         self.lock().behind.contains_key(&(id, partition))
     }
 
-    /// The workers that are there.
+    /// The connected workers.
     pub fn workers(&self) -> BTreeMap<WorkerId, Worker> {
         self.lock().workers.clone()
     }
 
-    /// Who holds each partition of state.
+    /// The primary and standbys of each partition of state.
     pub fn holders(&self, partitions: usize) -> Vec<Option<Holders>> {
         let state = self.lock();
         let of = |partition| {
@@ -290,7 +290,7 @@ impl Hub {
         (0..partitions as u32).map(of).collect()
     }
 
-    /// Addresses of those who hold a block, and the input it is of.
+    /// The input of a block, and the addresses of the workers that store it.
     pub fn block(&self, block: dstreams_control::BlockId) -> (u32, Vec<String>) {
         let state = self.lock();
         let holders = state.cluster.holders(block).iter();
@@ -298,44 +298,44 @@ impl Hub {
         (state.input_of(block.receiver), addresses.collect())
     }
 
-    /// Whether a worker is there.
+    /// Whether a worker is connected.
     pub fn has(&self, id: WorkerId) -> bool {
         self.lock().workers.contains_key(&id)
     }
 
-    /// Why the program cannot go on in this process.
+    /// Why the program cannot continue in this process, if it cannot.
     pub fn broken(&self) -> Option<Error> {
         self.lock().broken.clone()
     }
 
-    /// The program cannot go on in this process.
+    /// Ends the program in this process with an error.
     pub(super) fn break_off(&self, state: &mut HubState, error: Error) {
         state.ended = true;
         self.mailbox.stop(false, Some(error.clone()));
         state.broken.get_or_insert(error);
     }
 
-    /// Blocks are gone with all who held them. Where the program is kept they are in the journals of these workers,
-    /// and the next process reads them: this one must not say, nor write down, that they are not there.
+    /// All replicas of blocks are lost. With a state directory, they are in the journals of the lost workers, and the
+    /// next process reads them: so this one ends, and must not report or record them as lost.
     pub(super) fn lost_more(&self, state: &mut HubState, what: impl FnOnce() -> String) {
         if self.durable.get().is_some() {
             let what = what();
             let error = Error::LostState {
                 message: format!(
-                    "{what} gone with the workers that held them: more were lost at once than the copies bear; \
-                     start the master again, it goes on with what they wrote to the directory of the program"
+                    "{what} gone with the workers that held them: more were lost at once than the copies allow; \
+                     start the master again, it resumes from the directory of the program"
                 ),
             };
             self.break_off(state, error);
         }
     }
 
-    /// Where sources listen, by input.
+    /// Addresses at which sources listen, by input.
     pub fn listening(&self) -> BTreeMap<u32, String> {
         self.lock().listening.clone()
     }
 
-    /// Says something to every worker that has joined.
+    /// Sends a message to every worker that has joined.
     pub fn say_all(&self, message: &ToWorker) {
         let state = self.lock();
         for worker in state.workers.values().filter(|worker| worker.joined) {
@@ -343,12 +343,12 @@ impl Hub {
         }
     }
 
-    /// Decides nothing any more. Workers end too, unless the program `goes_on` in another process.
-    pub fn end(&self, goes_on: bool) {
+    /// Makes no more decisions. Workers end too, unless another process `resumes` the program.
+    pub fn end(&self, resumes: bool) {
         let mut state = self.lock();
         state.ended = true;
         self.changed();
-        if goes_on {
+        if resumes {
             return;
         }
         for worker in state.workers.values() {
@@ -356,12 +356,12 @@ impl Hub {
         }
     }
 
-    /// Whether nothing is decided any more.
+    /// Whether the program has ended in this process.
     pub fn has_ended(&self) -> bool {
         self.lock().ended
     }
 
-    /// Says something to one worker.
+    /// Sends a message to one worker.
     pub fn say(&self, id: WorkerId, message: &ToWorker) {
         self.lock().say(id, message);
     }
@@ -389,7 +389,7 @@ pub(super) fn lost_state(partition: u32) -> Error {
     Error::LostState {
         message: format!(
             "the state of partition {partition} is gone with the workers that held it: \
-             the holder and its standby were lost before another one had a copy"
+             the primary and its standby were lost before another worker had a copy"
         ),
     }
 }
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_is_gone_does_not_join() {
+    fn a_lost_worker_does_not_join() {
         let (hub, _inbox) = hub();
         let [gone, there] = [hub.number(), hub.number()];
         hub.add(gone, worker());
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(hub.lock().cluster.workers().count(), 0);
     }
 
-    /// A standby that got the batch in the end, by its next attempt, lacks nothing: it is waited for again.
+    /// A standby that got the batch at its next attempt lacks nothing: batches wait for it again.
     #[test]
     fn a_standby_is_behind_until_it_has_what_it_missed() {
         let (hub, _inbox) = hub();
@@ -457,17 +457,17 @@ mod tests {
         installed(100, 1);
         failed(200);
         assert!(hub.is_behind(standby, 0));
-        // Only what it missed, or what is after it, mends that.
+        // Only the missed batch or a later one repairs that.
         installed(100, 1);
         assert!(hub.is_behind(standby, 0));
         installed(200, 1);
         assert!(!hub.is_behind(standby, 0));
-        // The whole state again does too, also as of an older batch.
+        // So does the whole state, even as of an older batch.
         failed(300);
         assert!(hub.is_behind(standby, 0));
         installed(200, 2);
         assert!(!hub.is_behind(standby, 0));
-        // What is said late of a batch that it has is no news.
+        // A late failure of a batch that it has is ignored.
         failed(200);
         assert!(!hub.is_behind(standby, 0));
     }

@@ -1,4 +1,4 @@
-//! [`InputOf`]: the inputs of the program, and where they are received.
+//! [`InputOf`]: the inputs of the program, and which processes receive them.
 
 use dstreams::internal::{Description, SourcePlacement};
 use dstreams::{Clients, Error, Result};
@@ -6,10 +6,10 @@ use dstreams_control::cluster::{ClusterConfig, InputKind};
 
 use crate::data::RECORD;
 
-/// The longest line that workers copy to each other for sure: a record travels whole, in a message of at most 64 MiB.
+/// The longest line that is always replicable: a record is sent unsplit, in a message of at most 64 MiB.
 const LONGEST_LINE: usize = RECORD;
 
-/// Refuses inputs that no worker could receive, or that clients and workers could not tell apart.
+/// Rejects inputs that no worker could receive, or that clients and workers could not tell apart.
 pub fn check_inputs(parts: &Description) -> Result<()> {
     let refuse = |setting, message: String| Err(Error::Config { setting, message });
     let mut first: Option<Clients> = None;
@@ -44,11 +44,11 @@ pub fn check_inputs(parts: &Description) -> Result<()> {
 pub struct InputOf {
     pub name: String,
     pub kind: InputKind,
-    /// Whether clients send it.
+    /// Whether clients send its records.
     pub clients: bool,
 }
 
-/// Those of a program, in their order.
+/// The inputs of a program, in their order.
 pub fn inputs_of(parts: &Description) -> Vec<InputOf> {
     let inputs = parts.inputs().into_iter().zip(&parts.sources).enumerate();
     let inputs = inputs.map(|(at, ((name, _), source))| {
@@ -67,7 +67,7 @@ pub fn inputs_of(parts: &Description) -> Vec<InputOf> {
     inputs.collect()
 }
 
-/// What a cluster begins with that has them.
+/// Initial cluster configuration for these inputs.
 pub fn config(inputs: &[InputOf], copies: usize, partitions: u32) -> ClusterConfig {
     let kinds = inputs.iter().map(|input| input.kind).collect();
     let mut config = ClusterConfig::new(kinds, partitions);

@@ -12,7 +12,7 @@ use dstreams_control::cluster::InputKind;
 use super::hub::Hub;
 use crate::data::RECORD;
 
-/// Opens the inputs and runs them, after an earlier process where one left something.
+/// Opens and runs the inputs, from the offsets of an earlier process if there was one.
 pub async fn begin(
     parts: &mut Description,
     hub: &Hub,
@@ -32,7 +32,7 @@ pub async fn begin(
         let intake = receivers.add(receiver, (&name, schema), &durability);
         hub.receives(intake.receiver(), at);
         if let Err(error) = open_source(source.as_mut(), &intake).await {
-            // Those that run already must not outlive a start that failed.
+            // Inputs that run already must not outlive a failed start.
             receivers.close();
             receivers.end().await;
             return Err(error);

@@ -1,4 +1,4 @@
-//! What workers that have joined say, and what follows from it.
+//! Handles the messages of workers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::hub::{Hub, HubState, Restoring};
 use crate::link::{HeldBlock, ToMaster, ToWorker};
 
 impl Hub {
-    /// Grants what a producer claimed, once the journal has what was lost before.
+    /// Grants a producer's claim, once earlier losses of receivers are durable in the journal.
     pub(super) fn grant(&self, state: &HubState, worker: WorkerId, grant: ToWorker) {
         let (Some(durable), Some(gone)) = (self.durable.get(), state.gone) else {
             return state.say(worker, &grant);
@@ -19,7 +19,7 @@ impl Hub {
         };
         let durable = Arc::clone(durable);
         tokio::spawn(async move {
-            // After a failure the next commit ends the program.
+            // If this fails, the next commit ends the program.
             // I3 (ARCHITECTURE.md).
             if durable.synced(gone).await.is_ok() {
                 link.say(&grant);
@@ -27,7 +27,7 @@ impl Hub {
         });
     }
 
-    /// Blocks that a worker says are held: the marks of their producers go into the next checkpoint.
+    /// Records blocks that a worker has stored: the offsets of their producers go into the next checkpoint.
     fn stored(&self, blocks: Vec<HeldBlock>) -> Vec<StoredBlock> {
         if let Some(durable) = self.durable.get() {
             for block in &blocks {
@@ -39,7 +39,7 @@ impl Hub {
         blocks.into_iter().map(Into::into).collect()
     }
 
-    /// What a worker that has joined says.
+    /// Handles a message of a worker.
     pub fn hear(&self, id: WorkerId, message: ToMaster) {
         match message {
             ToMaster::Stored { blocks } => {
@@ -99,8 +99,8 @@ impl Hub {
                 });
             }
             ToMaster::InstallFailed { partition, batch } => {
-                // It is behind from now on, until its state is copied anew; unless it has become
-                // the holder, and has run the batch itself.
+                // It is behind until it gets a new copy of the state; unless it has become the primary
+                // and has run the batch itself.
                 if self.version(id, partition) < Some(batch) {
                     self.lock().behind.insert((id, partition), batch);
                     self.changed();
@@ -183,18 +183,18 @@ impl Hub {
             .for_each(|l| l.source_failed(stream, &error));
     }
 
-    /// A worker holds a partition of state as of a batch. The holder, which has run its tasks, began
-    /// with what it told last.
+    /// Records that a worker has a partition of state as of a batch. Without `copy`, it is the primary that ran
+    /// the tasks, and started from the copy that it reported last.
     pub fn installed(&self, id: WorkerId, partition: u32, version: BatchTime, copy: Option<u64>) {
         let copy = {
             let mut state = self.lock();
             let restoring = state.restoring.get(&partition).map(|it| it.copy);
             if copy.is_some_and(|copy| restoring.is_some_and(|wanted| wanted != copy)) {
-                return; // of what it had before
+                return; // about a state that it had before
             }
             let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
-            // A new copy lacks nothing, nor does one that tasks of the batch have run on, or that got it in the end: a
-            // later batch is not installed on top of a gap.
+            // A new copy lacks nothing, nor does a state on which the batch's tasks ran, or that has the missed batch: a
+            // later batch is never installed on top of a gap.
             let missed = state.behind.get(&(id, partition));
             if copy.is_none() || copy != known || missed.is_some_and(|missed| *missed <= version) {
                 state.behind.remove(&(id, partition));

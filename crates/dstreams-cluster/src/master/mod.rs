@@ -1,8 +1,8 @@
-//! Master: decides, and has workers do it.
+//! Master: decides, and makes workers carry out its decisions.
 //!
 //! **In**: a program, workers that join. **Out**: its outputs, committed in this process. **Promise**:
-//! what the two machines of `dstreams-control` decide is carried out in their order. **On failure**:
-//! a worker whose link breaks is given up at once; a batch that needed it runs again.
+//! commands of the two state machines of `dstreams-control` are carried out in their order. **On failure**:
+//! a worker whose link breaks is given up at once; batches that needed it are retried.
 
 mod batch;
 mod batch_state;

@@ -1,4 +1,4 @@
-//! How a master works.
+//! [`MasterOptions`]: the options of a master.
 
 use std::fmt;
 
@@ -8,36 +8,36 @@ use dstreams::{Error, Result};
 
 use crate::data::{check_exposed, check_reached};
 
-/// How a master works.
+/// The options of a master.
 #[derive(Clone)]
 #[non_exhaustive]
 #[must_use = "settings do nothing before a master has them"]
 pub struct MasterOptions {
-    /// Where it listens, for workers and clients; port 0 for a free one. Default: loopback.
+    /// Address on which it listens for workers and clients; port 0 takes a free one. Default: loopback.
     pub listen: String,
-    /// Where it is reached, if not at the address it listens on: needed where that is every address of the
-    /// machine. Port 0 for the one it listens on.
+    /// Address at which others reach it, if not the one it listens on; required if it listens on every address
+    /// of the machine. Port 0 means the port it listens on.
     pub advertise: Option<String>,
-    /// Workers that must be there before the first batch. Default: 1.
+    /// Workers to wait for before the first batch. Default: 1.
     pub workers: usize,
     /// Partitions of keyed data, and tasks of a large batch; the same for the life of the program.
-    /// Default: the cores of the workers that are there when it begins, at least 2.
+    /// Default: the cores of the workers at the start, at least 2.
     pub partitions: Option<usize>,
-    /// Workers that hold a block: 1 or 2. Default: 2, so that what was acknowledged survives the
-    /// loss of any one worker. With 1, or while there is one worker, it does not.
+    /// Workers that store each block: 1 or 2. Default: 2, so that acknowledged records survive the
+    /// loss of any one worker. With 1, or while there is only one worker, they do not.
     pub copies: usize,
-    /// The secret of the cluster; needed beyond loopback. Not shown by `Debug`.
+    /// The secret of the cluster; required beyond loopback. Not shown by `Debug`.
     pub token: Option<String>,
-    /// How long a worker may be silent before it is given up; one whose process ends is noticed at once. The time in which
-    /// the master itself stands still does not count. From 2 s to an hour. Default: 10 s.
+    /// Silence after which a worker counts as lost; the end of its process is noticed at once. Time in which the
+    /// master itself stalls does not count. From 2 s to an hour. Default: 10 s.
     pub silence: Duration,
-    /// Arguments of the program, which workers get from here.
+    /// Arguments of the program, which workers get from the master.
     pub arguments: Vec<String>,
 }
 
 impl fmt::Debug for MasterOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // All fields by name, so that none is forgotten.
+        // Destructured, so that no field is forgotten.
         let Self {
             listen,
             workers,

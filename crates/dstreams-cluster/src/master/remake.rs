@@ -1,9 +1,9 @@
-//! A batch that is set aside: its blocks are fetched from their holders, and the state as of the last batch that took
-//! effect is made again, since tasks of the batch may have changed it.
+//! Sets a batch aside: fetches its blocks from the workers that store them, and rebuilds the state as of the last
+//! committed batch, since tasks of the batch may have changed it.
 //!
-//! The holders of partitions stay who they are. They begin with the newest checkpoint, and the batches after it that took
-//! effect run once more for their state alone, on blocks of the journals. A holder that is lost meanwhile has the whole
-//! begin once more. Until all is done no partition has a standby; copies are made afterwards.
+//! The primaries stay the same. They restore the newest checkpoint; the committed batches after it are replayed for
+//! their state alone, on blocks of the journals. If a primary is lost meanwhile, the whole procedure restarts. Until
+//! it is complete no partition has a standby; copies are made afterwards.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +18,11 @@ use super::hub::{Hub, Restoring};
 use crate::link::ToWorker;
 use crate::plan::Source;
 
-/// How often the state is made again at most, after losses of holders that had made it.
-const ROUNDS: u32 = 10;
+/// The most tries to rebuild the state, each ended by the loss of a primary.
+const MAX_ROUNDS: u32 = 10;
 
 impl Remote {
-    /// Fetches a block. A worker that has it may be lost meanwhile, and another one not be known yet.
+    /// Fetches a block. Retries, since its worker may be lost meanwhile and the other replica not be known yet.
     pub(super) async fn fetch_block(&self, meta: BlockMeta) -> Result<(u32, Arc<Block>)> {
         let began = Instant::now();
         loop {
@@ -58,8 +58,8 @@ impl Remote {
         }
     }
 
-    /// Makes the state again from the newest checkpoint and the batches since. What runs meanwhile waits for the batch
-    /// that is set aside.
+    /// Rebuilds the state from the newest checkpoint and the batches since. Runs of later batches wait for the batch that
+    /// is set aside.
     pub(super) async fn remake(&self, from: Earlier) -> Result<()> {
         let (began, before) = (Instant::now(), self.committed());
         for (input, block) in from.batches.iter().flat_map(|(_, blocks)| blocks) {
@@ -76,23 +76,23 @@ impl Remote {
         if now.filter(|batch| batch.millis() > 0) != before {
             return Err(Error::Bytes {
                 what: "the journal".into(),
-                message: format!("they end with {now:?}, and {before:?} took effect"),
+                message: format!("they end with {now:?}, but {before:?} is committed"),
             });
         }
         let (batches, took) = (from.batches.len(), began.elapsed());
-        tracing::info!(batches, ?took, "the state was made again");
+        tracing::info!(batches, ?took, "state rebuilt");
         Ok(())
     }
 
     async fn remake_rounds(&self, from: &Earlier) -> Result<()> {
-        for round in 1..=ROUNDS {
-            // Before anybody can find a version that is less.
+        for round in 1..=MAX_ROUNDS {
+            // Before anything can see an older version.
             *self.committed_mut() = Some(from.batch());
             self.hub.void(from, self.plans.tasks);
             tokio::select! {
                 done = self.run_since(from) => return done,
                 () = self.hub.until(Hub::lost_while_remaking) => {
-                    tracing::warn!(round, "a worker was lost while state was made again: it begins once more");
+                    tracing::warn!(round, "a worker was lost while state was rebuilt: starting over");
                 }
             }
         }
@@ -113,15 +113,15 @@ impl Remote {
             let (batch, but, slots) = (*batch, Vec::new(), Vec::new());
             self.hub.say_all(&ToWorker::Forget { batch, but, slots });
         }
-        // Also where no batch runs: the holders have the checkpoint.
+        // Even if no batch ran: waits until the primaries have the checkpoint.
         self.snapshot(None).await;
         Ok(())
     }
 }
 
 impl Hub {
-    /// What workers have of so many partitions of state is void: the holders make them from a checkpoint, or begin with
-    /// nothing. What tasks change that began before is void too.
+    /// Discards all state on workers: primaries restore it from a checkpoint, or start empty. Changes by tasks that began
+    /// before are discarded too.
     fn void(&self, from: &Earlier, partitions: usize) {
         let mut state = self.lock();
         state.era += 1;
@@ -144,7 +144,7 @@ impl Hub {
         self.changed();
     }
 
-    /// How often the state was made again.
+    /// Number of times that the state was rebuilt.
     pub(super) fn era(&self) -> u32 {
         self.lock().era
     }

@@ -23,12 +23,12 @@ use crate::plan::Codec;
 #[must_use = "a master that listens runs nothing before `start`"]
 pub struct Master {
     parts: Description,
-    /// The directory that the program is kept in.
+    /// The lock of the state directory, if there is one.
     lock: Option<DirLock>,
     options: MasterOptions,
     inbox: Inbox,
     calls: Arc<MasterCalls>,
-    /// The host that it listens at.
+    /// The host on which it listens.
     bound: String,
     reached: Reached,
     serving: DropGuard,
@@ -60,7 +60,7 @@ impl fmt::Debug for RunningCluster {
 }
 
 impl RunningCluster {
-    /// How the cluster is doing now.
+    /// The current status of the cluster.
     pub fn status(&self) -> ClusterStatus {
         self.calls.watch.status(&self.calls.hub)
     }
@@ -74,7 +74,7 @@ impl Master {
         parts.may_set_aside()?;
         check_inputs(&parts)?;
         let lock = parts.lock()?;
-        // What cannot be planned is told before anybody waits for workers.
+        // Report planning errors before waiting for workers.
         parts.plans(options.partitions.unwrap_or(2))?;
         let watch = Arc::new(BatchWatch::default());
         parts.listeners.push(Arc::clone(&watch) as _);
@@ -117,17 +117,17 @@ impl Master {
         })
     }
 
-    /// Where workers and clients connect.
+    /// The address to which workers and clients connect.
     pub fn address(&self) -> &str {
         &self.reached.address
     }
 
-    /// How the cluster is doing now.
+    /// The current status of the cluster.
     pub fn status(&self) -> ClusterStatus {
         self.calls.watch.status(&self.calls.hub)
     }
 
-    /// Waits for workers, as many as the options say, and begins the program.
+    /// Waits for the number of workers in the options, and starts the program.
     pub async fn start(mut self) -> Result<RunningCluster> {
         let hub = Arc::clone(&self.calls.hub);
         let wanted = self.options.workers;

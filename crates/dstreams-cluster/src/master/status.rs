@@ -1,4 +1,4 @@
-//! How a cluster is doing, for `dstreams status`.
+//! The status of a cluster, for `dstreams status`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,74 +8,74 @@ use serde::{Deserialize, Serialize};
 
 use super::hub::Hub;
 
-/// How a cluster is doing.
+/// The status of a cluster.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClusterStatus {
-    /// The workers that are there.
+    /// The connected workers.
     pub workers: Vec<WorkerStatus>,
-    /// The input streams, and what is known of them.
+    /// The input streams.
     pub streams: Vec<StreamStatus>,
-    /// Records that an operator has rejected and nothing has read, by operator.
+    /// Records that operators have rejected and no output reads, by operator.
     pub rejected: BTreeMap<String, u64>,
-    /// Jobs of the engine that run or wait.
+    /// Running and waiting jobs of the engine.
     pub jobs: usize,
-    /// Batches that took effect.
+    /// Committed batches.
     pub batches: u64,
     /// Records in them.
     pub records: u64,
-    /// The newest batch that took effect.
+    /// The newest committed batch.
     pub last: Option<BatchReport>,
-    /// Checkpoints that could not be written since the last one that could, and why the last of them.
+    /// Failed checkpoints since the last successful one, and the last error.
     #[serde(default)]
     pub checkpoint_failures: (u64, Option<String>),
     /// Records that were set aside: see [`OnFailure::SetAside`](dstreams::OnFailure::SetAside).
     #[serde(default)]
     pub set_aside: u64,
-    /// The newest batch whose records were, and why.
+    /// The newest batch that was set aside, and why.
     #[serde(default)]
     pub last_set_aside: Option<(BatchTime, String)>,
 }
 
-/// How a worker is doing.
+/// The status of a worker.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// Its number: a worker that comes back has another one.
+    /// Its number; a worker that rejoins gets a new one.
     pub id: u32,
     /// Its process.
     pub pid: u32,
-    /// Where clients send records to.
+    /// Its address for clients.
     pub ingest: String,
     /// Tasks it runs at once.
     pub cores: usize,
-    /// Blocks that it holds, copies included, and their bytes.
+    /// Blocks that it stores, replicas included.
     pub blocks: usize,
     /// Bytes of memory of its blocks.
     pub block_memory: usize,
-    /// Partitions that tasks left there, not yet forgotten.
+    /// Cached output partitions of its tasks.
     pub kept: usize,
-    /// Partitions of state that it holds.
+    /// Partitions of state of which it is the primary.
     pub holds: Vec<u32>,
-    /// Partitions of state that it would take over.
+    /// Partitions of state of which it is the standby.
     pub stands_by: Vec<u32>,
     /// Bytes of memory of its process.
     pub resident_memory: u64,
 }
 
-/// What is known of an input stream.
+/// The status of an input stream.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StreamStatus {
     /// Its name.
     pub name: String,
-    /// Where its source listens, if it does; streams for clients are received by every worker.
+    /// The address on which its source listens, if it does; every worker receives streams of clients.
     pub listening: Option<String>,
-    /// What could not become records.
+    /// Pieces of input that are not records.
     pub dead_letters: u64,
 }
 
-/// Watches batches.
+/// Collects the status from reports of batches.
 #[derive(Default)]
 pub struct BatchWatch(Mutex<ClusterStatus>);
 

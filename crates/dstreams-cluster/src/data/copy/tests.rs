@@ -1,4 +1,4 @@
-//! Rows go in messages that fit and come back; what others send is refused or whole.
+//! Rows travel in messages of bounded size and come back; foreign messages are refused or read in full.
 
 use arrow_flight::SchemaAsIpc;
 use datafusion::arrow::array::{
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn large_rows_go_in_messages_that_fit_and_no_text_goes_twice() {
+fn large_rows_fit_into_messages_and_no_text_is_sent_twice() {
     let text = |n: usize| format!("{n} {}", "x".repeat(1 << 20));
     let texts: StringViewArray = (0..70).map(|n| Some(text(n))).collect();
     let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
@@ -61,8 +61,8 @@ fn read(messages: Vec<FlightData>) -> Result<Vec<RecordBatch>, Status> {
     block_on(decode(futures::stream::iter(messages.into_iter().map(Ok))))
 }
 
-/// The bytes with a word of eight written over, at a multiple of four.
-fn written_over(bytes: &[u8], at: prop::sample::Index, word: i64) -> Vec<u8> {
+/// `bytes` with eight bytes overwritten, at a multiple of four.
+fn overwritten(bytes: &[u8], at: prop::sample::Index, word: i64) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if !bytes.is_empty() {
         let at = at.index(bytes.len()) & !3;
@@ -76,7 +76,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn rows_come_back_and_changed_ones_are_whole_or_refused(
+    fn rows_round_trip_and_damaged_messages_are_valid_or_refused(
         rows in prop::collection::vec((prop::option::of("[a-c]{0,20}"), any::<i64>(), any::<bool>()), 2..9),
         of in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
@@ -91,8 +91,8 @@ proptest! {
         let mut changed = messages.clone();
         let message = &mut changed[of.index(messages.len())];
         match in_body {
-            true => message.data_body = written_over(&message.data_body, at, word).into(),
-            false => message.data_header = written_over(&message.data_header, at, word).into(),
+            true => message.data_body = overwritten(&message.data_body, at, word).into(),
+            false => message.data_header = overwritten(&message.data_header, at, word).into(),
         }
         match read(changed) {
             Ok(batches) => {
@@ -113,10 +113,10 @@ proptest! {
     }
 
     #[test]
-    fn a_header_comes_back_and_another_is_refused(
+    fn headers_round_trip_and_damaged_ones_are_refused(
         (sender, worker, input) in any::<(u32, u32, u32)>(),
         (receiver, seq, rows) in any::<(u64, u64, u64)>(),
-        bytes in prop_oneof![0..=MOST, MOST + 1..],
+        bytes in prop_oneof![0..=MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1..],
         marks in prop::collection::btree_map(".{0,5}", any::<u64>(), 0..4),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -133,7 +133,7 @@ proptest! {
             ..FlightData::default()
         };
         let read = CopyHeader::parse(&first(&json));
-        prop_assert_eq!(read.is_ok(), bytes <= MOST);
+        prop_assert_eq!(read.is_ok(), bytes <= MAX_BLOCK_BYTES);
         read.into_iter().for_each(|read| assert_eq!(read, header));
         let refused = CopyHeader::parse(&first(&json[..cut.index(json.len())])).unwrap_err();
         prop_assert_eq!(refused.code(), tonic::Code::InvalidArgument);
@@ -141,8 +141,7 @@ proptest! {
     }
 }
 
-/// Arrow's reader takes memory for what a compressed buffer says of itself, and the process ends where there is not so
-/// much.
+/// Arrow's reader allocates the size that a compressed buffer claims, and the process aborts if memory is short.
 #[test]
 fn compressed_rows_are_refused_whatever_size_they_claim() {
     let options = IpcWriteOptions::default();
@@ -168,9 +167,9 @@ fn compressed_rows_are_refused_whatever_size_they_claim() {
     assert!(refused.message().contains("compressed"), "{refused:?}");
 }
 
-/// The largest records that are taken in lie together, among many small ones.
+/// The largest allowed records lie together, among many small ones.
 #[test]
-fn records_of_different_sizes_go_in_messages_that_fit() {
+fn records_of_different_sizes_fit_into_messages() {
     let text = |n: usize| "x".repeat(if (41..44).contains(&n) { RECORD } else { n });
     let texts: StringViewArray = (0..100).map(|n| Some(text(n))).collect();
     let rows = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
