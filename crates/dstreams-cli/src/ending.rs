@@ -1,4 +1,4 @@
-//! [`Ending`]: a signal asks a command to end, a second one to end at once; and each only for so long.
+//! [`Ending`]: a signal asks a command to end, a second one to end at once; each has a time limit.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 
-/// Time that the program may take to stop, beyond its drain time.
-const BEYOND: Duration = Duration::from_millis(1500);
-/// How long a command may take that is to end at once.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// Time for the program to stop, beyond its drain time.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a command may take to end at once.
+const AT_ONCE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The signals that a command was sent, and the time that each leaves it.
+/// The signals sent to a command, and the deadline that the last one set.
 pub struct Ending {
     signals: Signals,
     drain: Duration,
@@ -23,16 +23,16 @@ pub struct Ending {
 /// How a command is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Counts and shows everything that was received, then ends.
+    /// Count and show everything received, then end.
     Gracefully,
-    /// Ends without doing so.
+    /// End without that.
     AtOnce,
-    /// It had its time: whatever it waits for does not come.
+    /// The time is over: stop waiting.
     Now,
 }
 
 impl Ending {
-    /// Catches signals from now on; what was received has so long.
+    /// Catches signals from now on. `drain` is the time for records already received.
     pub fn new(drain: Duration) -> Result<Self, Error> {
         Ok(Ending {
             signals: Signals::catch()?,
@@ -42,7 +42,7 @@ impl Ending {
         })
     }
 
-    /// Waits until a signal comes, or until the time is over that the last one gave. Can be cancelled.
+    /// Waits for a signal, or for the deadline set by the last one. Cancel-safe.
     pub async fn next(&mut self) -> End {
         let deadline = self.deadline;
         let over = async {
@@ -57,8 +57,8 @@ impl Ending {
         }
         self.asked += 1;
         let (end, most) = match self.asked {
-            1 => (End::Gracefully, self.drain.saturating_add(BEYOND)),
-            2 => (End::AtOnce, AT_ONCE),
+            1 => (End::Gracefully, self.drain.saturating_add(STOP_TIMEOUT)),
+            2 => (End::AtOnce, AT_ONCE_TIMEOUT),
             _ => return End::Now,
         };
         self.deadline = Instant::now().checked_add(most);

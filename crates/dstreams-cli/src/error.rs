@@ -1,4 +1,4 @@
-//! What can go wrong in a command: what, where, and what to do about it.
+//! Errors of commands: what, where, and what to do about it.
 
 use std::process::ExitStatus;
 use std::{fmt, io};
@@ -17,18 +17,18 @@ pub enum Error {
     /// The program could not be built, or stopped with an error.
     #[error("{}", of_program(.0))]
     Program(#[from] dstreams::Error),
-    /// The stop was cut short: by a second signal, or because it took too long.
+    /// The stop was cut short by a second signal or by its time limit.
     #[error(
         "stopped before everything that was received was counted ({unfinished} batch(es) left)"
     )]
     Unfinished {
-        /// Batches that were begun.
+        /// Batches that were begun and not finished.
         unfinished: u64,
     },
-    /// Nobody has read what was printed, and a signal ended the wait for that.
+    /// Nobody read the output, and a signal ended the wait for it.
     #[error("nobody reads standard output: {0}")]
     NotShown(String),
-    /// A worker process ended, and without it the program cannot go on.
+    /// The last worker process ended.
     #[error("{0}; no worker is left")]
     WorkerEnded(WorkerEnd),
     /// The demo has counted fewer lines than were acknowledged.
@@ -36,9 +36,9 @@ pub enum Error {
         "{acknowledged} lines were acknowledged and only {counted} counted; please report this"
     )]
     Lost {
-        /// Lines that the client knows are safe.
+        /// Lines that were acknowledged to the client.
         acknowledged: u64,
-        /// Lines in the batches that took effect.
+        /// Lines in committed batches.
         counted: u64,
     },
     /// Sending failed.
@@ -49,7 +49,7 @@ pub enum Error {
     Input {
         /// The file as given.
         name: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// A line of the input cannot be sent.
@@ -74,13 +74,13 @@ pub enum Error {
     /// The terminal cannot be used.
     #[error("cannot use the terminal: {0}; try --plain")]
     Terminal(io::Error),
-    /// The operating system does not give what every command needs.
+    /// The operating system refuses threads or processes.
     #[error("cannot start: {0}")]
     Start(io::Error),
 }
 
 impl Error {
-    /// Whether nobody reads what is printed any more (`| head`): the command's work is done.
+    /// Whether the reader of standard output has gone (`| head`), which is no failure.
     pub fn is_closed_output(&self) -> bool {
         match self {
             Error::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
@@ -97,7 +97,7 @@ fn of_role(error: &app::Error) -> String {
     }
 }
 
-/// An address that cannot be opened needs no word about the stream behind it.
+/// For an address that cannot be opened, the name of the stream is left out.
 fn of_program(error: &dstreams::Error) -> String {
     if let dstreams::Error::Source { cause, .. } = error
         && let Some(listen @ dstreams::Error::Listen { .. }) = cause.downcast_ref()
@@ -112,7 +112,7 @@ fn of_client(error: &dstreams_client::Error) -> String {
     match error {
         Connect { .. } | NoAnswer { .. } => format!(
             "{error}; is the program running, and is this its address for clients \
-             (`dstreams wordcount` has one with --clients; a master takes them once a worker is there)?"
+             (`dstreams wordcount` has one with --clients; a master has one once a worker has joined)?"
         ),
         Rejected { message, tally, .. } if tally.acknowledged + tally.unacknowledged == 0 => {
             format!("the program refuses: {message}")

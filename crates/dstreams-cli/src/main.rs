@@ -2,7 +2,7 @@
 //!
 //! `commands` has one file or folder for each subcommand (`worker`, `status` and `drain` come from `dstreams_cluster`);
 //! `program` is the word count that they run; `cluster` starts and watches workers. Exit codes: 0 done, 1 failed,
-//! 2 wrong use.
+//! 2 wrong usage.
 
 mod arguments;
 mod cluster;
@@ -21,7 +21,7 @@ use dstreams_cluster::app::{self, DrainArgs, StatusArgs, WorkerArgs};
 
 use crate::error::Error;
 
-/// Fewer threads meet in the allocator's locks: batches are built and freed on all cores.
+/// Less lock contention: batches are built and freed on all cores.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Error> {
     if let Command::Worker(args) = &command {
-        // It has threads of its own.
+        // It creates its own runtimes.
         return Ok(app::work(args, &program::describe)?);
     }
     let runtime = tokio::runtime::Runtime::new().map_err(Error::Start)?;
@@ -78,7 +78,7 @@ fn run(command: Command) -> Result<(), Error> {
             Command::Worker(_) => Ok(()),
         }
     });
-    // A thread that still waits for the outside (a terminal, a pipe) holds nobody up.
+    // Does not wait for threads that block on the outside (a terminal, a pipe).
     runtime.shutdown_background();
     ended
 }

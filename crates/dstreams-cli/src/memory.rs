@@ -1,6 +1,6 @@
-//! How much memory this process holds.
+//! Memory use of this process.
 
-/// Bytes of this process in memory; `None` where the system does not say (only Linux is asked).
+/// Resident bytes of this process; `None` if unknown (implemented for Linux only).
 pub fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,4 +1,4 @@
-//! Printing: lines on standard output, one for each batch.
+//! Printing to standard output and standard error.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -13,35 +13,35 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 
-/// How long a line waits for whoever reads standard output before that is said.
-const UNREAD: Duration = Duration::from_secs(2);
-/// Warnings that wait for the terminal at most: the newest.
-const MOST_HELD: usize = 100;
+/// How long a line waits for a reader of standard output before a warning.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// The most warnings held back for the terminal; older ones are dropped.
+const MAX_HELD: usize = 100;
 
-/// Prints one line, behind those that wait to be read: waits while there are many. Can be cancelled.
+/// Prints one line after all unread ones; waits while there are many of those. Cancel-safe.
 pub async fn say(line: impl Display) -> Result<(), Error> {
     let mut said = pin!(Console::stdout().line(line));
-    let said = match timeout(UNREAD, &mut said).await {
+    let said = match timeout(UNREAD_TIMEOUT, &mut said).await {
         Ok(said) => said,
         Err(_) => {
-            warn("nobody reads standard output: what comes next waits, and so do its producers");
+            warn("nobody reads standard output: later output waits, and so do the producers");
             said.await
         }
     };
     said.map_err(Error::Output)
 }
 
-/// Waits until all that was printed is written.
+/// Waits until all output is written.
 pub async fn written() -> Result<(), Error> {
     Console::stdout().written().await.map_err(Error::Output)
 }
 
-/// Prints one line that nobody has to read.
+/// Prints one line; never blocks if nobody reads it.
 pub fn tell(line: impl Display) {
     Console::stdout().offer(format!("{line}\n"));
 }
 
-/// Prints one line, at once. For commands that a signal ends, whatever they wait for.
+/// Prints one line and flushes it; may block. For commands that a signal can end at any time.
 pub fn print(line: impl Display) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
@@ -49,22 +49,22 @@ pub fn print(line: impl Display) -> Result<(), Error> {
         .map_err(Error::Output)
 }
 
-/// One JSON object as a line.
+/// `object` as one line of JSON.
 pub fn json(object: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(object).map_err(|error| Error::Output(error.into()))
 }
 
-/// Says something beside the output; nobody reading it is no problem.
+/// Prints a warning on standard error; never blocks if nobody reads it.
 pub fn warn(line: impl Display) {
     warn_from("dstreams", line);
 }
 
-/// Says something that `who` has to say.
+/// Prints a warning of `who`.
 pub fn warn_from(who: impl Display, line: impl Display) {
     let line = format!("{who}: {line}");
     if let Some(lines) = &mut *held() {
         lines.push_back(line);
-        if lines.len() > MOST_HELD {
+        if lines.len() > MAX_HELD {
             lines.pop_front();
         }
         return;
@@ -72,18 +72,18 @@ pub fn warn_from(who: impl Display, line: impl Display) {
     Console::stderr().offer(line + "\n");
 }
 
-/// Warnings that wait until the terminal can show them.
+/// Warnings held back until the terminal can show them.
 static HELD: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
 
 fn held() -> MutexGuard<'static, Option<VecDeque<String>>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Warnings wait as long as this lives: the terminal shows something else.
+/// Holds back warnings while it lives, since the terminal shows something else.
 pub struct Quiet(());
 
 impl Quiet {
-    /// From now on.
+    /// Holds back warnings from now on.
     pub fn begin() -> Self {
         held().get_or_insert_default();
         Quiet(())

@@ -18,7 +18,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     dstreams_cluster::main(|arguments| {
         let mut ctx = StreamContext::new(INTERVAL)?;
-        // On a cluster every worker takes what clients send, at an address of its own.
+        // On a cluster every worker accepts records of clients, at an address of its own.
         let address = arguments.first().map_or("127.0.0.1:0", String::as_str);
         let lines = ctx.clients::<String>("lines", &Clients::listen(address));
         lines

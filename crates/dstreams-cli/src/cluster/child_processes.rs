@@ -1,4 +1,4 @@
-//! [`Children`]: worker processes that this process has started, and ends.
+//! [`Children`]: worker processes that this process starts and ends.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -16,16 +16,15 @@ use crate::error::Error;
 use crate::error::WorkerEnd;
 use crate::output::warn_from;
 
-/// How long a worker looks for this process when its link broke: no longer than it takes to see that
-/// this process has ended.
-const RETRY: &str = "2s";
+/// How long a worker tries to reconnect after its link broke: just long enough to see that this process
+/// has ended.
+const RETRY_FOR: &str = "2s";
 /// How long workers may take to end by themselves.
-const LEAVE: Duration = Duration::from_secs(5);
-/// How often one looks whether a process has ended.
-const LOOK: Duration = Duration::from_millis(20);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often processes are checked for their end.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Worker processes that this process started. Dropping it kills the ones that still run, and waits for them.
-/// Dropped, it kills those that are left, and waits for them.
+/// Worker processes that this process started. Dropping it kills those that still run, and waits for them.
 pub struct Children {
     pids: Vec<u32>,
     ended: mpsc::UnboundedReceiver<WorkerEnd>,
@@ -34,7 +33,7 @@ pub struct Children {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a worker prints when it has joined.
+/// The line that a worker prints when it has joined.
 #[derive(Deserialize)]
 struct Joined {
     worker: u32,
@@ -58,11 +57,11 @@ impl Children {
             let mut command = Command::new(&own);
             command
                 .args(["worker", "--json", "--master", master])
-                .args(["--cores", &cores, "--retry", RETRY])
+                .args(["--cores", &cores, "--retry", RETRY_FOR])
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
-                // Ctrl-C at the terminal is for this process alone, which ends its workers in order.
+                // Ctrl-C at the terminal must reach this process only, which ends its workers in order.
                 .process_group(0);
             if let Some(token) = token {
                 command.env("DSTREAMS_TOKEN", token);
@@ -73,7 +72,7 @@ impl Children {
         Ok(children)
     }
 
-    /// Threads that pass on what a child says, and wait for its end.
+    /// Starts threads that forward a child's output and wait for its end.
     fn attend(
         &mut self,
         mut child: Child,
@@ -85,7 +84,7 @@ impl Children {
         self.left += 1;
         self.pids.push(pid);
         let known = Arc::clone(&number);
-        // First of all the one that ends the child: nothing else may fail before.
+        // The thread that can kill the child comes first: nothing may fail before it runs.
         self.thread(move || {
             let status = wait(&mut child, &kill);
             let worker = Some(known.load(Ordering::Relaxed)).filter(|number| *number > 0);
@@ -111,17 +110,17 @@ impl Children {
         Ok(())
     }
 
-    /// Whether this is the process of one of them.
+    /// Whether `pid` is one of these processes.
     pub fn has(&self, pid: u32) -> bool {
         self.pids.contains(&pid)
     }
 
-    /// How many have not ended.
+    /// Number of processes that have not ended.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// The next that ends; never, if none is left. Can be cancelled.
+    /// Waits for the next process to end; for ever, if none is left. Cancel-safe.
     pub async fn ended(&mut self) -> WorkerEnd {
         match self.ended.recv().await {
             Some(ended) => {
@@ -132,9 +131,9 @@ impl Children {
         }
     }
 
-    /// Waits until all have ended by themselves, for a while; then kills them.
+    /// Waits a while for all to end by themselves; then kills the rest.
     pub async fn finish(mut self) {
-        let deadline = Instant::now() + LEAVE;
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
         while self.left > 0 && timeout_at(deadline, self.ended()).await.is_ok() {}
     }
 }
@@ -148,7 +147,7 @@ impl Drop for Children {
     }
 }
 
-/// Waits for the end of a process, and brings it about when `kill` says so.
+/// Waits for the end of a process; kills it once `kill` is set.
 fn wait(child: &mut Child, kill: &AtomicBool) -> Option<ExitStatus> {
     loop {
         if kill.load(Ordering::Relaxed) {
@@ -157,14 +156,14 @@ fn wait(child: &mut Child, kill: &AtomicBool) -> Option<ExitStatus> {
             return child.wait().ok();
         }
         match child.try_wait() {
-            Ok(None) => thread::sleep(LOOK),
+            Ok(None) => thread::sleep(POLL_INTERVAL),
             Ok(ended) => return ended,
             Err(_) => return None,
         }
     }
 }
 
-/// Reads what a worker prints: its number, each time that it has joined.
+/// Reads a worker's output: its number, each time that it joins.
 fn note_number(output: impl Read, number: &AtomicU32) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
         if let Ok(joined) = serde_json::from_str::<Joined>(&line) {
@@ -173,7 +172,7 @@ fn note_number(output: impl Read, number: &AtomicU32) {
     }
 }
 
-/// Passes on what a worker complains about.
+/// Forwards a worker's warnings.
 fn pass_on(errors: impl Read, number: &AtomicU32, pid: u32) {
     for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);

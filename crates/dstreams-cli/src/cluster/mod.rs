@@ -1,4 +1,4 @@
-//! Workers of the word count: started by this process, or by others.
+//! Workers of the word count, started by this process or by others.
 
 mod child_processes;
 
@@ -14,15 +14,15 @@ use crate::error::{Error, WorkerEnd};
 use crate::output::{json, tell, warn};
 use crate::program::{Engine, Program, Receiver, WordCount, describe_with_results};
 
-/// How often one looks who is there.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the list of workers is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How it is told who comes and goes.
+/// Where worker joins and departures are reported.
 #[derive(Debug, Clone, Copy)]
 pub enum Tell {
     /// On standard output.
     Lines { json: bool },
-    /// On standard error, once the program has begun.
+    /// On standard error, once the program has started.
     Aside,
 }
 
@@ -34,7 +34,7 @@ pub struct Gathering {
     children: Option<Children>,
 }
 
-/// The workers of a program that runs.
+/// The workers of a running program.
 pub struct Workers {
     engine: Arc<Engine>,
     children: Option<Children>,
@@ -71,26 +71,26 @@ impl Gathering {
         Ok(gathering)
     }
 
-    /// Where the master listens.
+    /// The address of the master.
     pub fn address(&self) -> &str {
         self.master.address()
     }
 
-    /// Begins the program when the workers are there.
+    /// Starts the program once the workers are there.
     pub async fn begin(self, tell: Tell) -> Result<(WordCount, Workers), Error> {
         let (mut children, mut members) = (self.children, Members::default());
-        let mut told = |status: &ClusterStatus| {
+        let mut report = |status: &ClusterStatus| {
             let changes = members.changes(status);
             if let Tell::Lines { .. } = tell {
                 changes.iter().for_each(|change| tell.of(change));
             }
         };
         let cluster = tokio::select! {
-            cluster = gather(self.master, self.wanted, &mut told) => cluster?,
+            cluster = gather(self.master, self.wanted, &mut report) => cluster?,
             ended = next_ended(&mut children) => return Err(Error::WorkerEnded(ended)),
         };
-        // Who has come since one last looked.
-        told(&cluster.status());
+        // Workers that joined since the last look.
+        report(&cluster.status());
         let word_count = WordCount::on(cluster, self.found);
         let workers = Workers {
             engine: word_count.engine(),
@@ -103,15 +103,15 @@ impl Gathering {
 }
 
 impl Workers {
-    /// The workers that are there.
+    /// The connected workers.
     pub fn now(&self) -> Vec<WorkerStatus> {
         self.engine
             .cluster()
             .map_or(Vec::new(), |status| status.workers)
     }
 
-    /// Tells who comes and goes; returns only when all workers that this process started have ended
-    /// and none of others is there. Can be cancelled.
+    /// Reports joins and departures. Returns only when all workers that this process started have ended
+    /// and there is no other. Cancel-safe.
     pub async fn watch(&mut self) -> Error {
         loop {
             tokio::select! {
@@ -122,7 +122,7 @@ impl Workers {
                         return Error::WorkerEnded(ended);
                     }
                 }
-                () = sleep(LOOK) => self.look(),
+                () = sleep(POLL_INTERVAL) => self.look(),
             }
         }
     }
@@ -132,9 +132,9 @@ impl Workers {
             return;
         };
         for change in self.members.changes(&status) {
-            // What became of a process of our own is told when it ends.
-            let told_else = matches!(change, Change::Gone { pid, .. } if self.is_own(pid));
-            if !told_else || matches!(self.tell, Tell::Lines { .. }) {
+            // The end of a process of our own is reported separately.
+            let reported_elsewhere = matches!(change, Change::Gone { pid, .. } if self.is_own(pid));
+            if !reported_elsewhere || matches!(self.tell, Tell::Lines { .. }) {
                 self.tell.of(&change);
             }
         }
@@ -146,7 +146,7 @@ impl Workers {
             .is_some_and(|children| children.has(pid))
     }
 
-    /// Waits for the processes that were started: the program has ended.
+    /// Waits for the end of the started processes, after the program has ended.
     pub async fn finish(self) {
         if let Some(children) = self.children {
             children.finish().await;
@@ -155,7 +155,7 @@ impl Workers {
 }
 
 impl Tell {
-    /// A program goes on though nobody listens.
+    /// Reports a change. Never blocks, even if nobody reads it.
     fn of(self, change: &Change) {
         match self {
             Tell::Lines { json: true } => drop(json(change).map(tell)),
@@ -165,7 +165,7 @@ impl Tell {
     }
 }
 
-/// Waits until there is no worker to go on with; for ever where there are none.
+/// Waits until no worker is left; for ever if the program has no workers.
 pub async fn watch(workers: &mut Option<Workers>) -> Error {
     match workers {
         Some(workers) => workers.watch().await,

@@ -1,4 +1,4 @@
-//! `dstreams checkpoint inspect`: what is in the directory of a program.
+//! `dstreams checkpoint inspect`: shows the contents of a state directory.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use dstreams::{Inspection, inspect};
 use crate::error::Error;
 use crate::output::{json, print};
 
-/// Look at the directory in which a program is kept
+/// Inspect the state directory of a program
 #[derive(Debug, clap::Args)]
 pub struct CheckpointArgs {
     #[command(subcommand)]
@@ -19,7 +19,7 @@ pub struct CheckpointArgs {
 enum What {
     /// Show what a restart would find: the newest checkpoint and the journal
     ///
-    /// Everything is read and checked; damage is named with file and place. Changes nothing.
+    /// Reads and checks everything; reports damage with file and position. Changes nothing.
     Inspect {
         /// The directory, as given to `--state` or `StreamContext::restore_or_new`
         dir: PathBuf,
@@ -69,7 +69,7 @@ fn show(found: &Inspection) -> Result<(), Error> {
     }
     let journal = &found.journal;
     print(format_args!(
-        "journal of {} process(es): {} block(s), {} bytes; after the checkpoint {} batch(es) cut, {} of them took effect",
+        "journal of {} process(es): {} block(s), {} bytes; after the checkpoint {} batch(es) cut, {} of them committed",
         journal.processes,
         journal.blocks,
         journal.block_bytes,
@@ -84,7 +84,7 @@ fn show(found: &Inspection) -> Result<(), Error> {
     }
     for batch in &found.set_aside {
         print(format_args!(
-            "batch {batch} ms is set aside: its records and the reason are in failed/batch={batch}"
+            "batch {batch} ms was set aside: its records and the reason are in failed/batch={batch}"
         ))?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `dstreams master`: the word count's master, for workers that others start.
+//! `dstreams master`: the master of the word count, for workers that others start.
 
 use std::path::PathBuf;
 
@@ -12,18 +12,18 @@ use crate::ending::Ending;
 use crate::error::Error;
 use crate::program::Program;
 
-/// Run the word count as its master: decide, and have workers receive and count
+/// Run the word count as its master; workers receive and count lines
 ///
-/// Prints where it is, who joins, and every batch. SIGTERM or Ctrl-C ends the program and its
-/// workers: what was received is counted and printed before.
+/// Prints its address, joins and departures, and every batch. SIGTERM or Ctrl-C stops the program and its
+/// workers after the lines received so far are counted and printed.
 #[derive(Debug, clap::Args)]
 pub struct WordcountMasterArgs {
     #[command(flatten)]
     master: MasterArgs,
     #[command(flatten)]
     times: Times,
-    /// Keep the program in this directory, which workers reach by the same path: killed at any moment and started again,
-    /// it goes on where it was
+    /// Persist the program in this directory, which workers reach by the same path: after a crash at any moment, a
+    /// restart resumes it
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ pub async fn run(args: WordcountMasterArgs) -> Result<(), Error> {
     report.master(gathering.address()).await?;
     let (program, workers) = tokio::select! {
         begun = gathering.begin(Tell::Lines { json }) => begun?,
-        // Nothing was received.
+        // Nothing has been received.
         _ = ending.next() => return report.end(0).await,
     };
     count(program, Some(workers), report, None, ending, ends.drain).await

@@ -1,4 +1,4 @@
-//! The subcommands of this crate, one file or folder each: arguments, and what the command does.
+//! The subcommands of this crate, one file or folder each: arguments and implementation.
 //!
 //! `worker`, `status` and `drain` come from `dstreams_cluster::app`.
 

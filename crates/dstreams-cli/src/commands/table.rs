@@ -10,7 +10,7 @@ use crate::memory;
 use crate::output::say;
 use crate::program::Found;
 
-/// Characters that are shown of a word.
+/// The most characters shown of a word.
 const LONGEST_WORD: usize = 40;
 
 /// Prints the names of the columns.
@@ -41,7 +41,7 @@ pub async fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
     say(line).await
 }
 
-/// Prints how a worker is doing, below a batch.
+/// Prints the status of a worker, below a batch.
 pub async fn worker(status: &WorkerStatus) -> Result<(), Error> {
     let [worker, blocks, partitions, memory] = of_worker(status);
     say(format_args!(
@@ -50,7 +50,7 @@ pub async fn worker(status: &WorkerStatus) -> Result<(), Error> {
     .await
 }
 
-/// A worker, its blocks, the partitions that it holds, and the memory of its process.
+/// A worker, its blocks, the partitions of state it owns, and the memory of its process.
 pub fn of_worker(status: &WorkerStatus) -> [String; 4] {
     let memory = HumanBytes(status.block_memory as u64);
     let partitions: Vec<_> = status.holds.iter().map(u32::to_string).collect();
@@ -62,7 +62,7 @@ pub fn of_worker(status: &WorkerStatus) -> [String; 4] {
     ]
 }
 
-/// A word as it may go to a terminal: it came from anyone.
+/// A word in a form that is safe for a terminal: words come from untrusted input.
 pub fn printable(word: &str) -> String {
     let plain = |c: char| {
         if c.is_control() {
@@ -74,12 +74,12 @@ pub fn printable(word: &str) -> String {
     word.chars().take(LONGEST_WORD).map(plain).collect()
 }
 
-/// Records each second, of a batch of `interval`.
+/// Records per second, for a batch of length `interval`.
 pub fn per_second(records: u64, interval: Duration) -> u64 {
     (records as f64 / interval.as_secs_f64()).round() as u64
 }
 
-/// A short time, with its unit.
+/// A duration in milliseconds, with its unit.
 pub fn millis(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

@@ -10,14 +10,14 @@ use super::results::{Outcome, Sender};
 use crate::arguments::Times;
 use crate::error::Error;
 
-/// Words that are shown of each window.
+/// Number of words shown of each window.
 const TOP: usize = 10;
 /// Name of the stream of text over TCP.
 pub const TEXT: &str = "text";
 /// Name of the stream for `dstreams send` and the client library.
 pub const LINES: &str = "lines";
 
-/// What tells the graph: the arguments that every process of a cluster has.
+/// The arguments that determine the graph, the same in every process of a cluster.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(no_binary_name = true)]
 pub struct Program {
@@ -25,19 +25,19 @@ pub struct Program {
     pub interval: Duration,
     #[arg(long, value_parser = dstreams_cluster::app::duration)]
     pub window: Duration,
-    /// Where text is taken over TCP, if it is.
+    /// Address for text over TCP, if any.
     #[arg(long)]
     text: Option<String>,
-    /// Where clients send lines, if they do. On a cluster they send them to the workers.
+    /// Address for clients that send lines, if any. On a cluster they send them to the workers.
     #[arg(long)]
     lines: Option<String>,
-    /// The directory it is kept in, if it is.
+    /// The state directory, if any.
     #[arg(long)]
     state: Option<PathBuf>,
 }
 
 impl Program {
-    /// A program that takes lines from these addresses.
+    /// A program that receives lines at these addresses.
     pub fn new(times: &Times, text: Option<String>, lines: Option<String>) -> Result<Self, Error> {
         Ok(Program {
             interval: times.interval,
@@ -48,28 +48,28 @@ impl Program {
         })
     }
 
-    /// The same, kept in a directory. On a cluster all processes reach it by this path.
+    /// The same, persisted in a directory. On a cluster all processes reach it by this path.
     pub fn kept_in(mut self, state: Option<&Path>) -> Result<Self, Error> {
         let state = state.map(std::path::absolute).transpose();
         self.state = state.map_err(|error| Error::Usage(format!("--state: {error}")))?;
         Ok(self)
     }
 
-    /// A program whose lines are sent by clients alone.
+    /// A program that receives lines from clients only.
     pub fn of_clients(times: &Times) -> Result<Self, Error> {
         Self::new(times, None, Some("127.0.0.1:0".to_owned()))
     }
 
-    /// As it was written by [`Program::arguments`].
+    /// Parses the output of [`Program::arguments`].
     pub fn parse(arguments: &[String]) -> Result<Self> {
         let parsed = <Self as clap::Parser>::try_parse_from(arguments);
         parsed.map_err(|error| dstreams::Error::Config {
             setting: "arguments",
-            message: format!("the master's are not those of a word count: {error}"),
+            message: format!("those of the master are not for a word count: {error}"),
         })
     }
 
-    /// As text, for other processes.
+    /// Its arguments as text, for other processes.
     pub fn arguments(&self) -> Vec<String> {
         let time = |time| format_duration(time).to_string();
         let mut arguments = vec![
@@ -89,7 +89,7 @@ impl Program {
         arguments
     }
 
-    /// Describes the program. What batches find comes to `found` in the process that commits them.
+    /// Describes the program. In the process that commits batches, their results are sent to `found`.
     pub fn describe(&self, found: Sender) -> Result<StreamContext> {
         match &self.state {
             Some(state) => StreamContext::restore_or_new(state, || self.graph(found)),
@@ -116,7 +116,7 @@ impl Program {
             .flat_map::<String>(|line, out| text::words(line).for_each(|word| out.push(word)))
             .keyed()
             .window_agg(self.window, self.interval, agg::count())?;
-        // Summed where the counts are: one row comes to the process that prints it.
+        // Summed on the workers: only one row goes to the process that prints it.
         let words = counts
             .pairs()
             .sql::<i64>("select coalesce(sum(value), 0) from this")?;

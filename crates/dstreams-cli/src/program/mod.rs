@@ -1,4 +1,4 @@
-//! The program that `demo`, `wordcount`, `master` and `worker` run: words of a window, counted,
+//! The program that `demo`, `wordcount`, `master` and `worker` run: counts of words over a window,
 //! batch by batch.
 
 mod graph;
@@ -16,16 +16,16 @@ pub use self::graph::{LINES, Program, TEXT};
 pub use self::results::{Found, Receiver};
 use crate::error::Error;
 
-/// How long a program that is given up may take to stop.
-const ABANDON: Duration = Duration::from_secs(5);
+/// How long an abandoned program may take to stop.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The program, running.
+/// The running program.
 pub struct WordCount {
     engine: Arc<Engine>,
     found: Receiver,
 }
 
-/// Where it runs.
+/// The place where it runs.
 pub enum Engine {
     /// In this process.
     Local(Running),
@@ -51,7 +51,7 @@ impl Engine {
         self.running().request_abort();
     }
 
-    /// How the cluster is doing, if it is one.
+    /// The status of the cluster, if it runs on one.
     pub fn cluster(&self) -> Option<ClusterStatus> {
         match self {
             Engine::Local(_) => None,
@@ -60,61 +60,61 @@ impl Engine {
     }
 }
 
-/// Describes the program, for a process that runs a part of it and prints nothing.
+/// Describes the program for a worker, which prints nothing.
 pub fn describe(arguments: &[String]) -> dstreams::Result<StreamContext> {
     Program::parse(arguments)?.describe(results::channel().0)
 }
 
-/// Describes the program, with what its batches find.
+/// Describes the program, with a receiver of its batches' results.
 pub fn describe_with_results(program: &Program) -> dstreams::Result<(StreamContext, Receiver)> {
     let (sender, found) = results::channel();
     Ok((program.describe(sender)?, found))
 }
 
 impl WordCount {
-    /// Starts it in this process.
+    /// Starts the program in this process.
     pub async fn start(program: &Program) -> Result<Self, Error> {
         let (ctx, found) = describe_with_results(program)?;
         let engine = Arc::new(Engine::Local(ctx.start().await?));
         Ok(WordCount { engine, found })
     }
 
-    /// It has been started on workers.
+    /// Wraps a program that was started on workers.
     pub fn on(cluster: RunningCluster, found: Receiver) -> Self {
         let engine = Arc::new(Engine::Cluster(cluster));
         WordCount { engine, found }
     }
 
-    /// Where the stream `name` listens.
+    /// The address on which the stream `name` listens.
     pub fn address(&self, name: &str) -> Result<SocketAddr, Error> {
         let address = self.engine.running().address(name);
         address.ok_or(Error::Program(dstreams::Error::NotRunning))
     }
 
-    /// How the program is doing.
+    /// The status of the program.
     pub fn status(&self) -> Status {
         self.engine.running().status()
     }
 
-    /// Where it runs.
+    /// The place where it runs.
     pub fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine)
     }
 
-    /// The next batch that took effect; `None` when the program has stopped. Can be cancelled.
+    /// The next committed batch; `None` when the program has stopped. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<Found>, Error> {
         tokio::select! {
             biased;
             Some(found) = self.found.recv() => return Ok(Some(found?)),
             ended = self.engine.running().await_termination(None) => ended?,
         };
-        // What was found between the two looks.
+        // A result may have arrived between the two checks.
         Ok(self.found.try_recv().ok().transpose()?)
     }
 
-    /// Stops the program at once, and lets its workers go. Returns how many batches were left.
+    /// Stops the program at once, and dismisses its workers. Returns the number of unfinished batches.
     pub async fn abandon(&mut self) -> u64 {
-        // Nobody waits for what is found any more.
+        // Results are no longer needed, and must not block commits.
         self.found.close();
         let stopped = self.engine.running().abort();
         let stopped = tokio::time::timeout(ABANDON, stopped).await;
@@ -125,8 +125,8 @@ impl WordCount {
         }
     }
 
-    /// Waits for the end of the program, and until its workers have left; fails if something was
-    /// left uncounted.
+    /// Waits for the end of the program and for its workers to leave; fails if batches were left
+    /// uncounted.
     pub async fn end(&self) -> Result<Summary, Error> {
         let summary = self.engine.running().await_termination(None).await;
         self.dismiss().await;

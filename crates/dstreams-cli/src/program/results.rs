@@ -1,7 +1,7 @@
-//! What batches find, on its way from the commit to whoever prints it.
+//! Results of batches, from the commit to the code that prints them.
 //!
-//! It comes from two outputs (the top ten, the number of words) when a batch is committed, and what
-//! the batch cost from its report right after; together they are a [`Found`].
+//! Two outputs (the top ten, the number of words) provide the words when a batch is committed; the batch's
+//! report right after provides the times. Together they are a [`Found`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,19 +11,19 @@ use tokio::sync::mpsc;
 
 use crate::output::warn;
 
-/// Results that wait to be printed; then the next batch's commit waits too. Few: each has words as long as lines are, and
-/// behind them is the text that waits to be read.
-const WAITING: usize = 16;
-/// How long the commit of a batch sleeps between looks whether there is room.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The most results that wait to be printed; beyond that, commits wait. Few, since words may be as long as lines, and
+/// behind them is text that waits to be read.
+const MAX_WAITING: usize = 16;
+/// How often a commit that waits checks for space.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a batch found and what it cost.
+/// The results and times of a batch.
 #[derive(Debug)]
 pub struct Found {
     pub batch: BatchTime,
     /// Lines of this batch.
     pub records: u64,
-    /// Words in the window, each as often as it is there.
+    /// Number of words in the window, repetitions included.
     pub window_words: i64,
     /// The most frequent words of the window: by count, then by word.
     pub top: Vec<(String, i64)>,
@@ -31,17 +31,17 @@ pub struct Found {
     pub scheduling_delay: Duration,
 }
 
-/// Where what batches found goes to.
+/// Sends the results of batches.
 pub type Sender = mpsc::Sender<Result<Found>>;
-/// Where it comes out, in the order of batches.
+/// Receives the results, in the order of batches.
 pub type Receiver = mpsc::Receiver<Result<Found>>;
 
-/// A way for what batches find. Without its receiver it leads nowhere and holds nobody up.
+/// A channel for results. Without its receiver, results are dropped and nothing waits.
 pub fn channel() -> (Sender, Receiver) {
-    mpsc::channel(WAITING)
+    mpsc::channel(MAX_WAITING)
 }
 
-/// Puts together what is known of a batch.
+/// Combines the outputs and the report of a batch.
 #[derive(Clone)]
 pub struct Outcome(Arc<Shared>);
 
@@ -50,7 +50,7 @@ struct Shared {
     sender: Sender,
 }
 
-/// What the outputs of the batch that is being committed gave.
+/// The outputs of the batch that is being committed.
 struct Half {
     top: Result<Vec<(String, i64)>>,
     window_words: Result<i64>,
@@ -73,16 +73,16 @@ impl Outcome {
         }))
     }
 
-    /// The top words of the batch. Called in its commit, which may block: slow printing slows the
-    /// program down.
+    /// Sets the top words of the batch. Called in its commit, and may block: backpressure from slow
+    /// printing.
     pub fn top(&self, top: Result<Vec<(String, i64)>>) {
         while self.0.sender.capacity() == 0 && !self.0.sender.is_closed() {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
         }
         self.half().top = top;
     }
 
-    /// The number of words in the window of the batch, as the one record there is.
+    /// Sets the number of words in the window, from the only record of the output.
     pub fn window_words(&self, records: Result<Vec<i64>>) {
         self.half().window_words = records.map(|records| records.iter().sum());
     }
@@ -105,7 +105,7 @@ impl Listener for Outcome {
                 scheduling_delay: report.scheduling_delay(),
             })
         });
-        // There is room, see `top`; nobody listens any more at the end.
+        // There is space, see `top`. At the end nobody listens any more.
         let _ = self.0.sender.try_send(found);
     }
 

@@ -75,7 +75,7 @@ enum Role {
 /// fn main() -> ExitCode {
 ///     dstreams_cluster::main(|_arguments| {
 ///         let mut ctx = StreamContext::new(Duration::from_millis(500))?;
-///         // On a cluster every worker takes what clients send, at its own address.
+///         // On a cluster every worker accepts records of clients, at its own address.
 ///         let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
 ///         lines
 ///             .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))

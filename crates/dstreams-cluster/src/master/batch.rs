@@ -67,7 +67,7 @@ impl Remote {
         *self.committed_mut()
     }
 
-    /// Reads a state from its primaries; fails if one has changed meanwhile, since its rows may not be those of the batch.
+    /// Reads a state from its primaries; fails if one has changed meanwhile: its rows may not be those of the batch.
     async fn read_state(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
         let snapshot = self.snapshot(Some(batch)).await;
         let rows = self.state(state, batch, &snapshot).await?;

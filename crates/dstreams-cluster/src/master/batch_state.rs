@@ -32,7 +32,7 @@ impl Snapshot {
 }
 
 impl Remote {
-    /// Waits for workers, one at least, and for a holder of each partition, with what has taken effect and the state as
+    /// Waits for at least one worker, and for a primary of each partition with all committed batches and the state as
     /// of `batch`.
     pub async fn snapshot(&self, batch: Option<BatchTime>) -> Snapshot {
         // Before the first batch there is none.

@@ -9,8 +9,8 @@ use crate::link::ToWorker;
 impl Hub {
     /// Moves a worker's blocks and state to others, then ends it. Returns when it is drained, or lost meanwhile.
     ///
-    /// Fails if there is no such worker or no other one that stays, or if blocks have one copy only: the records that it
-    /// acknowledges last would be lost.
+    /// Fails if there is no such worker or no other one that stays, or if blocks have one copy only: the records that
+    /// it acknowledges last would be lost.
     pub async fn drain(&self, worker: WorkerId) -> Result<(), Status> {
         if self.copies < 2 {
             return Err(Status::failed_precondition(

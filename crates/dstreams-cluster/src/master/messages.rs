@@ -193,8 +193,8 @@ impl Hub {
                 return; // about a state that it had before
             }
             let known = state.installed.get(&(id, partition)).map(|(_, copy)| *copy);
-            // A new copy lacks nothing, nor does a state on which the batch's tasks ran, or that has the missed batch: a
-            // later batch is never installed on top of a gap.
+            // A new copy lacks nothing, nor does a state on which the batch's tasks ran, or that has the missed batch:
+            // a later batch is never installed on top of a gap.
             let missed = state.behind.get(&(id, partition));
             if copy.is_none() || copy != known || missed.is_some_and(|missed| *missed <= version) {
                 state.behind.remove(&(id, partition));

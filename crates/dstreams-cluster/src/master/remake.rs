@@ -58,8 +58,8 @@ impl Remote {
         }
     }
 
-    /// Rebuilds the state from the newest checkpoint and the batches since. Runs of later batches wait for the batch that
-    /// is set aside.
+    /// Rebuilds the state from the newest checkpoint and the batches since. Runs of later batches wait for the batch
+    /// that is set aside.
     pub(super) async fn remake(&self, from: Earlier) -> Result<()> {
         let (began, before) = (Instant::now(), self.committed());
         for (input, block) in from.batches.iter().flat_map(|(_, blocks)| blocks) {
@@ -120,8 +120,8 @@ impl Remote {
 }
 
 impl Hub {
-    /// Discards all state on workers: primaries restore it from a checkpoint, or start empty. Changes by tasks that began
-    /// before are discarded too.
+    /// Discards all state on workers: primaries restore it from a checkpoint, or start empty. Changes by tasks that
+    /// began before are discarded too.
     fn void(&self, from: &Earlier, partitions: usize) {
         let mut state = self.lock();
         state.era += 1;

@@ -1,4 +1,4 @@
-//! [`Codec`]: our one node on the wire; the engine's own are left to the engine.
+//! [`Codec`]: serializes our plan node; the engine's own codec does the rest.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use dstreams::internal::Plans;
 
 use super::step::{RunStep, StepExec, StepHeader};
 
-/// First bytes of a [`StepExec`]; what follows is its header as JSON.
+/// First bytes of a [`StepExec`]; its header follows as JSON.
 const STEP: &[u8] = b"dstreams-step-1 ";
 
-/// Reads and writes plans of one program.
+/// Serializes and parses plans of one program.
 pub struct Codec {
     plans: Arc<Plans>,
     site: Option<Arc<dyn RunStep>>,
@@ -38,7 +38,7 @@ impl Codec {
         }
     }
 
-    /// For a worker: its nodes can run.
+    /// For a worker: decoded nodes can run.
     pub fn worker(site: Arc<dyn RunStep>) -> Self {
         Codec {
             plans: Arc::clone(site.plans()),

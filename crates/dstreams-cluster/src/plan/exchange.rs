@@ -1,7 +1,7 @@
-//! What an exchange carries beside the rows: which task made them and which partition they go to.
+//! Extra columns of an exchange: the task that made a row, and the partition it goes to.
 //!
 //! The engine's shuffle keeps the rows of one task together and in order, and delivers the tasks in
-//! any order. The number of the task lets the reader put them in order again. The engine sends a row
+//! any order. The number of the task lets the reader restore their order. The engine sends a row
 //! to a partition by its own hash of the last column, so that column holds a number whose hash is
 //! the partition that our routing chose.
 
@@ -35,9 +35,9 @@ pub fn tag(rows: &RecordBatch, schema: &SchemaRef, task: u32, lane: u32) -> Resu
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// Puts the rows of one partition in the order of their tasks, without the two columns.
+/// Sorts the rows of one partition by task, and removes the two columns.
 ///
-/// Refuses rows of another partition: then the engine's hash is not the one the lanes were made for.
+/// Rejects rows of another partition: they mean that the lanes were not made for the engine's hash.
 pub fn in_order(batches: Vec<RecordBatch>, lane: u32) -> Result<Vec<RecordBatch>> {
     let mut runs: Vec<(u32, RecordBatch)> = Vec::new();
     for batch in batches {
@@ -67,9 +67,9 @@ pub fn in_order(batches: Vec<RecordBatch>, lane: u32) -> Result<Vec<RecordBatch>
     Ok(runs.into_iter().map(|(_, rows)| rows).collect())
 }
 
-/// For each of `parts` partitions, a number that the engine's hash sends there.
+/// For each of `parts` partitions, a number that the engine's hash maps to it.
 pub fn lanes(parts: usize) -> Result<Arc<Vec<u32>>> {
-    /// By number of partitions; few are ever in use.
+    /// By number of partitions; only few numbers are ever in use.
     static KNOWN: Mutex<Vec<Arc<Vec<u32>>>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(lanes) = known.iter().find(|lanes| lanes.len() == parts) {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_in_the_order_of_tasks_also_when_batches_were_joined() {
+    fn rows_are_sorted_by_task_even_if_batches_were_joined() {
         let schema = numbers(&[]).schema();
         let wide = with_lanes(&schema);
         let part = |task, of: &[i64]| tag(&numbers(of), &wide, task, 5).unwrap();

@@ -21,33 +21,33 @@ use super::task::{KeptId, ReadSpec, Slice, Source, TaskSpec};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
-/// What a job is bound to.
+/// The batch, inputs and workers to which a job is bound.
 pub struct Binding<'a> {
     pub plans: &'a Plans,
     pub many: bool,
     pub batch: BatchTime,
     pub attempt: u32,
     pub era: u32,
-    /// For each input, what each task reads.
+    /// The rows that each task reads, for each input.
     pub inputs: &'a [Vec<Vec<Slice>>],
-    /// Who holds each partition of state; none if there is none.
+    /// The primary of each partition of state; empty if there is no state.
     pub holders: &'a [String],
-    /// Opens when they hold what the batch begins with.
+    /// Opens when the primaries have the state on which the batch starts.
     pub gate: &'a Gate,
-    /// Addresses of the workers that keep a partition of a dataset.
+    /// Addresses of the workers that cache each partition of a dataset.
     pub kept: &'a HashMap<(usize, usize), String>,
     /// Names of the workers at the addresses.
     pub names: &'a HashMap<String, String>,
 }
 
-/// A plan, and which dataset and partition each partition of its output is.
+/// A plan, and the dataset and partition of each partition of its output.
 pub struct Job {
     pub plan: Plan,
     pub outputs: Vec<(usize, usize)>,
 }
 
 impl Job {
-    /// The job that keeps the datasets of these steps.
+    /// The job that computes and caches the datasets of these steps.
     pub fn new(shape: &Shape, roots: &[usize], binding: &Binding<'_>) -> Result<Self> {
         let builder = Builder { shape, binding };
         let mut plans = Vec::new();
@@ -77,7 +77,7 @@ impl Builder<'_> {
         self.binding.plans.of(self.binding.many)
     }
 
-    /// Plans whose partitions are those of the step's dataset, kept.
+    /// Plans that compute and cache the partitions of the step's dataset.
     fn kept(&self, at: usize) -> Result<Vec<Plan>> {
         let step = &self.template().steps[at];
         let Some(parts) = route(step) else {
@@ -138,7 +138,7 @@ impl Builder<'_> {
             }
         }
         for wire in &wires {
-            // A task above one that must run somewhere runs there too.
+            // A task above one that is bound to a worker runs there too.
             if let (false, Some(maker)) = (wire.exchange, self.shape.makers[wire.slot])
                 && matches!(self.template().steps[maker], Step::State(_))
             {
@@ -151,7 +151,7 @@ impl Builder<'_> {
         self.exec(header, tasks, places, children)
     }
 
-    /// Rows that lie with workers: blocks, and datasets that an earlier job kept.
+    /// Adds reads of rows stored on workers: blocks, and datasets that an earlier job cached.
     fn reference(&self, read: &Read, tasks: &mut [TaskSpec], places: &mut [Place]) {
         let slot = read.slot.0;
         for (at, (task, place)) in tasks.iter_mut().zip(places).enumerate() {

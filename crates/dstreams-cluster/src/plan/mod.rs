@@ -1,8 +1,8 @@
 //! Plan: a batch as jobs of the engine.
 //!
-//! **In**: a template, the blocks of a batch, who holds what. **Out**: plans whose nodes name steps of
-//! the template ([`StepExec`]), to be submitted one after the other, and where their tasks should run.
-//! **Promise**: which rows a task reads follows from the blocks alone, as on one machine. **On
+//! **In**: a template, the blocks of a batch, the locations of data. **Out**: plans whose nodes name steps
+//! of the template ([`StepExec`]), to be submitted one after the other, with places for their tasks.
+//! **Promise**: the rows that a task reads follow from the blocks alone, as on one machine. **On
 //! failure**: an error that names the step, before anything is submitted.
 
 mod codec;

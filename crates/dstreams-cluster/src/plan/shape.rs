@@ -1,9 +1,9 @@
-//! [`Shape`]: how the steps of a template that are due become jobs.
+//! [`Shape`]: how the due steps of a template become jobs.
 //!
 //! A dataset with one reader stays inside a job: rows go to the step above in the same task, or
-//! through an exchange. One with several readers, or that is an output, is kept by the workers that
-//! made it, and read from there by later jobs: computed once. So there is one job for each level of
-//! kept datasets, mostly one in all.
+//! through an exchange. A dataset with several readers, or of an output, is computed once and cached
+//! by its workers, and later jobs read it from there. So there is one job per level of cached
+//! datasets, usually one in all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,16 +12,16 @@ use dstreams::internal::{Plans, Read, Route, Slot, Step, Template};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 
-/// How the rows of a dataset reach who reads them.
+/// How the rows of a dataset reach their readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// They are blocks.
+    /// They are read from blocks.
     Input,
     /// To the step above, in the same task.
     Pass,
     /// Through an exchange.
     Exchange,
-    /// They stay with the worker that made them; after an exchange, if the step has one.
+    /// They are cached by the worker that made them; after an exchange, if the step has one.
     Keep,
 }
 
@@ -31,25 +31,25 @@ pub struct Group {
     /// The first task.
     pub first: usize,
     pub tasks: usize,
-    /// What the first of them reads; of a dataset that is not read whole, the next task reads the
-    /// next partition.
+    /// Reads of the first task. Of a dataset that is not read whole, the next task reads the next
+    /// partition.
     pub reads: Vec<Read>,
 }
 
-/// The jobs of a batch: how the steps of a template that are due are put together.
+/// The jobs of a batch: how the due steps of a template are combined.
 #[derive(Debug)]
 pub struct Shape {
-    /// How the dataset of each slot is read; none if it is not made.
+    /// How the dataset of each slot is read; `None` if it is not computed.
     pub ways: Vec<Option<Way>>,
-    /// The step that makes each slot.
+    /// The step that fills each slot.
     pub makers: Vec<Option<usize>>,
     /// The tasks of each step that is due.
     pub groups: BTreeMap<usize, Vec<Group>>,
-    /// For each job, the steps whose datasets are kept.
+    /// For each job, the steps whose datasets are cached.
     pub jobs: Vec<Vec<usize>>,
 }
 
-/// The shapes there have been: which steps are due at a batch time says which one it is.
+/// The shapes so far, by the steps that are due.
 #[derive(Default)]
 pub struct Shapes(Mutex<HashMap<Due, Arc<Shape>>>);
 
@@ -97,7 +97,7 @@ impl Shape {
         Ok(shape)
     }
 
-    /// Adds a step, if it is due and what it reads is there.
+    /// Adds a step, if it is due and its input exists.
     fn add(&mut self, at: usize, step: &Step, parts: usize, batch: BatchTime) -> Result<()> {
         let (into, reads) = match step {
             Step::Run(stage) if !batch.is_multiple_of(stage.slide_ms) => return Ok(()),
@@ -161,7 +161,7 @@ impl Shape {
                     _ => {
                         return Err(Error::Graph {
                             operator: operator(&template.steps[*at]).clone(),
-                            message: "what it reads has no RDD at that time".into(),
+                            message: "its input has no RDD at that time".into(),
                         });
                     }
                 };
@@ -179,7 +179,7 @@ impl Shape {
     }
 }
 
-/// The exchange after a step, if it has one: number of partitions.
+/// The number of partitions of the exchange after a step, if it has one.
 pub fn route(step: &Step) -> Option<usize> {
     match step {
         Step::Run(stage) => match &stage.route {
@@ -206,12 +206,12 @@ pub fn operator(step: &Step) -> &dstreams::Operator {
     }
 }
 
-/// Number of partitions of the dataset a step makes.
+/// Number of partitions of a step's dataset.
 pub fn parts_of(step: &Step, groups: &[Group]) -> usize {
     route(step).unwrap_or_else(|| groups.iter().map(|group| group.tasks).sum())
 }
 
-/// Runs of tasks with the same shape.
+/// Groups consecutive tasks with the same shape.
 fn grouped(tasks: Vec<Vec<Read>>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (task, reads) in tasks.into_iter().enumerate() {

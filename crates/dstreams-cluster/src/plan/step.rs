@@ -1,9 +1,9 @@
 //! [`StepExec`]: a step of a template as a node of the engine's plans.
 //!
-//! Every process compiles the same program to the same templates, so a plan names its steps and
-//! carries nothing of what they do: no closure, no expression, nothing the engine's optimiser could
-//! rewrite. The first child is the task table, one row for each task; the others are exchanges or
-//! steps below, whose partition i belongs to task i.
+//! Every process compiles the same program to the same templates, so a plan only names its steps and
+//! contains no closure and no expression: nothing that the engine's optimiser could rewrite. The first
+//! child is the task table, one row for each task; the others are exchanges or steps below, whose
+//! partition i belongs to task i.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,40 +26,40 @@ use tokio::sync::watch;
 
 use super::exchange::with_lanes;
 
-/// Which step of which batch, and what becomes of its rows. This is what goes over the wire.
+/// The step, its batch, and the destination of its rows. This is the wire format of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepHeader {
     pub batch: BatchTime,
     pub attempt: u32,
-    /// How often states had been made again when its run began.
+    /// Number of times that states had been rebuilt when its run began.
     pub era: u32,
-    /// Whether it is of the template for several tasks.
+    /// Whether it belongs to the template for several tasks.
     pub many: bool,
-    /// Its place in the template.
+    /// Its index in the template.
     pub step: usize,
     pub work: TaskWork,
     pub exit: Exit,
-    /// What the children after the first are.
+    /// The children after the first.
     pub wires: Vec<Wire>,
 }
 
-/// What a task does.
+/// The work of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskWork {
-    /// The step.
+    /// It runs the step.
     Step,
-    /// Nothing: it takes in the partition of the step's dataset that an exchange brings.
+    /// It only receives its partition of the step's dataset from an exchange.
     Hold,
 }
 
-/// What becomes of a step's rows.
+/// The destination of a step's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// They go to the step above in the same task.
     Pass,
     /// They go through an exchange.
     Exchange,
-    /// They stay with the worker, to be fetched.
+    /// The worker caches them, to be fetched.
     Keep,
 }
 
@@ -67,7 +67,7 @@ pub enum Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wire {
     pub slot: usize,
-    /// Whether it is an exchange, and its rows carry their lanes.
+    /// Whether it is an exchange, with lanes in its rows.
     pub exchange: bool,
     /// The task that reads its first partition.
     pub first: usize,
@@ -80,14 +80,14 @@ pub struct Wire {
 /// Where a task runs.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
-    /// Workers that hold what it reads, best first.
+    /// Workers with its input, best first.
     pub prefer: Vec<String>,
-    /// If it may run nowhere else, and when.
+    /// Set if it may run nowhere else, and only once the gate is open.
     pub only: Option<Gate>,
 }
 
 impl Place {
-    /// Nowhere but at `worker`, once the gate is open.
+    /// Only on `worker`, once the gate is open.
     pub fn only(worker: &str, gate: &Gate) -> Self {
         Place {
             prefer: vec![worker.to_owned()],
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-/// Whether the state is there that the tasks of a batch begin with.
+/// Whether the state is there on which the tasks of a batch start.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
@@ -110,17 +110,17 @@ impl Gate {
     }
 
     pub async fn opened(&self) {
-        // The sender is ours.
+        // Cannot fail: `self` owns the sender.
         let _ = self.0.subscribe().wait_for(|open| *open).await;
     }
 }
 
-/// Runs steps on a worker. The master has none: it only builds plans.
+/// Runs steps on a worker. The master only builds plans, and has none.
 pub trait RunStep: fmt::Debug + Send + Sync {
     /// The plans of the program.
     fn plans(&self) -> &Arc<Plans>;
 
-    /// The rows of one task of a step; `table` says which task.
+    /// Runs one task of a step; `table` describes the task.
     fn run(
         self: Arc<Self>,
         header: StepHeader,
@@ -137,12 +137,12 @@ pub struct StepExec {
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     /// On the master: where each task should run.
     pub places: Arc<Vec<Place>>,
-    /// On a worker: what tasks run with.
+    /// On a worker: runs the tasks.
     site: Option<Arc<dyn RunStep>>,
     properties: Arc<PlanProperties>,
 }
 
-/// The columns of what a step that keeps its rows gives: nothing is in them.
+/// The columns of a step that caches its rows; its output is empty.
 fn receipt() -> SchemaRef {
     let field = Field::new("rows", DataType::UInt64, false);
     Arc::new(Schema::new(vec![field]))
@@ -157,7 +157,7 @@ impl StepExec {
         site: Option<Arc<dyn RunStep>>,
     ) -> Result<Self> {
         let Some(step) = plans.of(header.many).steps.get(header.step) else {
-            return internal_err!("there is no step {}: other programs?", header.step);
+            return internal_err!("there is no step {}: different programs?", header.step);
         };
         let rows = match step {
             Step::Run(stage) => stage.plan.schema(),
@@ -228,7 +228,7 @@ impl ExecutionPlan for StepExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    /// A child that every task reads whole says so: the engine cuts the others to the task's share.
+    /// Marks children that every task reads whole: the engine cuts the others to the task's share.
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
         let wires = self.header.wires.iter().map(|wire| match wire.whole {
             true => Distribution::SinglePartition,

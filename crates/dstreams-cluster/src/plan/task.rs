@@ -1,17 +1,17 @@
-//! What one task of a step reads besides exchanges: the row of the task table.
+//! A row of the task table: the inputs of one task of a step, besides exchanges.
 
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::{BatchTime, BlockId};
 use serde::{Deserialize, Serialize};
 
-/// Rows that a worker holds.
+/// Rows stored on a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Source {
-    /// A block that was received.
+    /// A block.
     Block(BlockId),
-    /// A partition that a job of this batch left on a worker.
+    /// A partition that a job of this batch cached on a worker.
     Kept(KeptId),
-    /// A partition of a named state, as of a batch that took effect.
+    /// A partition of a named state, as of a committed batch.
     State {
         /// The number of the state.
         state: usize,
@@ -22,12 +22,12 @@ pub enum Source {
     },
 }
 
-/// Name of a partition that a task left on its worker.
+/// Name of a partition that a task cached on its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeptId {
-    /// The batch, and which run of it.
+    /// The batch.
     pub batch: BatchTime,
-    /// Which run of the batch.
+    /// The attempt of the batch.
     pub attempt: u32,
     /// The dataset.
     pub slot: usize,
@@ -35,29 +35,29 @@ pub struct KeptId {
     pub partition: usize,
 }
 
-/// Some rows of what a worker holds.
+/// A range of rows of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// Where they are in.
+    /// The source of the rows.
     pub source: Source,
     /// The first row.
     pub from: u64,
-    /// How many; all of them if none.
+    /// Number of rows; `None` for all.
     pub rows: Option<u64>,
 }
 
-/// Some rows, and who holds them.
+/// A range of rows, and the workers that store it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Slice {
     /// The rows.
     #[serde(flatten)]
     pub part: Part,
-    /// Addresses of those who hold it.
+    /// Addresses of the workers that store it.
     pub at: Vec<String>,
 }
 
 impl From<Source> for Part {
-    /// All of it.
+    /// All rows of the source.
     fn from(source: Source) -> Self {
         let (from, rows) = (0, None);
         Part { source, from, rows }
@@ -65,7 +65,7 @@ impl From<Source> for Part {
 }
 
 impl Part {
-    /// Its rows of all that are there.
+    /// Cuts this range out of all rows of the source.
     pub fn cut(&self, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
         let Some(rows) = self.rows else {
             return batches;
@@ -90,11 +90,11 @@ impl Part {
 pub struct TaskSpec {
     /// Its number in its stage: the partition of the plan that it executes.
     pub task: usize,
-    /// Rows that lie with workers.
+    /// Rows to read from workers.
     pub reads: Vec<ReadSpec>,
 }
 
-/// A partition of a dataset that lies with workers.
+/// A partition of a dataset, stored on workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReadSpec {
     /// The dataset.
@@ -114,9 +114,9 @@ impl TaskSpec {
         }
     }
 
-    /// As JSON, into the task table.
+    /// As JSON, for the task table.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Numbers, texts and lists only: there is nothing that JSON cannot hold.
+        // Cannot fail: numbers, texts and lists only.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
@@ -126,7 +126,7 @@ impl TaskSpec {
     }
 }
 
-/// A task's name for the engine.
+/// A task's name in the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskName {
     pub job: String,
@@ -134,11 +134,11 @@ pub struct TaskName {
     pub task: usize,
 }
 
-/// What a worker knows of a task.
+/// The state of a task, as its worker knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
     Runs,
-    /// It ended so many milliseconds ago.
+    /// It ended this many milliseconds ago.
     Ended(u64),
     /// It did not begin, or ended long ago.
     Unknown,

@@ -1,7 +1,7 @@
-//! Whether the engine cuts a plan into the stages that were meant.
+//! Checks that the engine cuts a plan into the intended stages.
 //!
-//! The engine's planner drops what it does not know in silence. So the first plan of each shape is
-//! cut by it beforehand: stages, tasks of each, and the nodes in them must be the ones we made.
+//! The engine's planner silently drops nodes that it does not know. So it first cuts one plan of each
+//! shape for a check: the stages, their tasks and their nodes must be the ones we made.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use dstreams::{Error, Result};
 
 use super::step::StepExec;
 
-/// How often a step occurs with so many tasks.
+/// Number of occurrences of each step and number of tasks.
 type Steps = BTreeMap<(String, usize), usize>;
 
-/// Refuses a plan that the engine would cut in another way.
+/// Rejects a plan that the engine would cut differently.
 pub fn check(plan: &Arc<dyn ExecutionPlan>, config: &SessionConfig) -> Result<()> {
     let mut wanted = Steps::new();
     let exchanges = count(plan, &mut wanted);
@@ -48,7 +48,7 @@ pub fn check(plan: &Arc<dyn ExecutionPlan>, config: &SessionConfig) -> Result<()
 }
 
 fn refused(what: String) -> Error {
-    let text = format!("the engine cuts a job in another way than it was made: {what}");
+    let text = format!("the engine cuts a job into unexpected stages: {what}");
     Error::Engine(Arc::new(DataFusionError::Internal(text)))
 }
 

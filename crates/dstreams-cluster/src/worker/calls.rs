@@ -1,4 +1,4 @@
-//! What a worker answers: copies of blocks, rows it holds, clients.
+//! The calls that a worker answers: copies of blocks, requests for its rows, clients.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,21 +15,21 @@ use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
 use crate::execute::TaskRunner;
 use crate::plan::Source;
 
-/// Bytes of a message of an answer: far below what a peer takes.
+/// Bytes of one message of an answer: far below a peer's limit.
 const PIECE: usize = 1 << 20;
-/// Pieces of a state, of 1 MiB, that are made before they are sent.
-const AHEAD: usize = 4;
+/// Pieces of a state, of 1 MiB, that are buffered before they are sent.
+const PIECES_AHEAD: usize = 4;
 
-/// Answers the calls that reach a worker: copies of blocks, rows that it holds, clients.
+/// Answers the calls that reach a worker: copies of blocks, requests for its rows, clients.
 #[derive(Default)]
 pub struct WorkerCalls {
-    /// Set when the program has begun.
+    /// Set once the program has started.
     pub epoch: OnceLock<Arc<Epoch>>,
 }
 
 impl WorkerCalls {
     fn epoch(&self) -> Result<&Arc<Epoch>, Status> {
-        let not_yet = || Status::unavailable("the program has not begun on this worker");
+        let not_yet = || Status::unavailable("the program has not started on this worker");
         self.epoch.get().ok_or_else(not_yet)
     }
 }
@@ -41,7 +41,7 @@ impl Calls for WorkerCalls {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Replies<PutResult>, Status> {
         let clients = self.epoch()?.clients();
-        let none = || Status::unavailable("this worker takes no records of clients yet");
+        let none = || Status::unavailable("this worker does not accept records of clients yet");
         clients.ok_or_else(none)?.do_put(request).await
     }
 
@@ -63,7 +63,7 @@ impl Calls for WorkerCalls {
                     let site = Arc::clone(&site);
                     async move {
                         match source {
-                            // Looks at all its rows, some of which may be in files.
+                            // Reads all rows of the state, some of which may be in files.
                             Source::State { .. } => {
                                 on_disk(async move { site.here(&source).await }).await
                             }
@@ -95,7 +95,7 @@ impl Calls for WorkerCalls {
     }
 
     async fn info(&self, _: FlightDescriptor) -> Result<FlightInfo, Status> {
-        Err(Status::unimplemented("this worker takes records itself"))
+        Err(Status::unimplemented("this worker accepts records itself"))
     }
 
     async fn drain(&self, _: u32) -> Result<(), Status> {
@@ -108,7 +108,7 @@ impl Calls for WorkerCalls {
     }
 }
 
-/// Bytes in messages of a bounded size. No piece is copied, and none is made before it is sent.
+/// Bytes in messages of bounded size, made lazily and without copying.
 fn in_pieces(mut bytes: Bytes) -> Replies<FlightData> {
     let pieces = std::iter::from_fn(move || {
         let piece = bytes.split_to(bytes.len().min(PIECE));
@@ -121,7 +121,7 @@ fn in_pieces(mut bytes: Bytes) -> Replies<FlightData> {
     Box::pin(futures::stream::iter(pieces))
 }
 
-/// What a sink said, without its name, which the master knows.
+/// A sink's error without its name, which the master adds.
 fn cause(error: dstreams::Error) -> Status {
     match error {
         dstreams::Error::Sink { cause, .. } => Status::internal(cause.to_string()),
@@ -129,15 +129,15 @@ fn cause(error: dstreams::Error) -> Status {
     }
 }
 
-/// A partition's whole state, written where nobody waits, a few pieces ahead of what was sent.
+/// Streams a partition's whole state; a blocking thread writes it a few pieces ahead.
 async fn export(site: &Arc<TaskRunner>, partition: usize) -> Result<Replies<FlightData>, Status> {
-    // Each has a thread while it is sent.
+    // Each occupies a thread while it is sent.
     static AT_ONCE: Semaphore = Semaphore::const_new(8);
     let turn = AT_ONCE.acquire().await;
     let of = Arc::clone(site);
     let snapshot = on_disk(async move { of.states.snapshot(partition) }).await;
     let (snapshot, site) = (snapshot.map_err(internal)?, Arc::clone(site));
-    let (pieces, sent) = mpsc::channel(AHEAD);
+    let (pieces, sent) = mpsc::channel(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let mut bytes = 0;
@@ -148,7 +148,7 @@ async fn export(site: &Arc<TaskRunner>, partition: usize) -> Result<Replies<Flig
                 data_body: piece.into(),
                 ..FlightData::default()
             };
-            // Whoever asked is gone.
+            // The requesting worker is gone.
             let gone = |_| dstreams::Error::NotRunning;
             pieces.blocking_send(Ok(message)).map_err(gone)
         };

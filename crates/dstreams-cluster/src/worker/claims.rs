@@ -1,6 +1,6 @@
-//! Claims of producers that connected to this worker: the master grants each, or refuses it.
+//! Claims of producers that connected to this worker: the master grants or refuses each.
 //!
-//! One that nobody waits for any more, its client being gone, leaves nothing behind.
+//! A claim whose client has gone is removed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,7 +13,7 @@ use tonic::Status;
 use super::session::Epoch;
 use crate::link::ToMaster;
 
-/// Up to which number a producer's batches were taken, or why it is not served.
+/// The number of a producer's last received batch, or why it is not served.
 type Answer = Result<u64, Status>;
 
 /// Claims that the master has not answered.
@@ -40,7 +40,7 @@ impl Waiting {
         (token, answer)
     }
 
-    /// The master has answered.
+    /// Passes on the master's answer.
     pub fn answer(&self, token: u64, answer: Answer) {
         if let Some(claim) = self.lock().claims.remove(&token) {
             let _ = claim.send(answer);
@@ -48,12 +48,12 @@ impl Waiting {
     }
 }
 
-/// A claim was refused: the producer has connected to another worker since.
+/// The error of a refused claim: the producer has since connected to another worker.
 pub fn superseded() -> Status {
     Status::aborted("a newer connection of this producer took over, at another worker")
 }
 
-/// Asks the master.
+/// Claims producers from the master.
 pub struct ClaimsOf(Weak<Epoch>);
 
 impl ClaimsOf {
@@ -62,7 +62,7 @@ impl ClaimsOf {
     }
 }
 
-/// A claim as long as somebody waits for it.
+/// Removes a claim when its caller stops waiting.
 struct Claiming<'a>(&'a ClaimsOf, u64);
 
 impl Drop for Claiming<'_> {

@@ -1,4 +1,4 @@
-//! The engine's executor inside a worker: it runs tasks and serves what exchanges carry.
+//! The engine's executor inside a worker: it runs tasks and serves data of exchanges.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -22,34 +22,34 @@ use crate::data::CONNECTIONS;
 use crate::execute::{MESSAGE, TaskRunner, Tasks, session_config};
 use crate::plan::Codec;
 
-/// Seconds between signs of life to the engine. Our own link notices a loss much sooner.
-const HEARTBEAT: u64 = 5;
+/// Seconds between heartbeats to the engine. Our own link notices a loss much sooner.
+const HEARTBEAT_INTERVAL: u64 = 5;
 /// Seconds an executor waits for the scheduler to answer.
-const CONNECT: u16 = 10;
+const CONNECT_TIMEOUT: u16 = 10;
 
-/// Bytes that must be free where exchanges are in memory: less is a container's, and soon full.
-const ROOM: u64 = 1 << 30;
-/// Seconds after which what is left of a job is removed, and how often that is looked for. The master has it removed
-/// when the job ends; this is for what it could not.
-const LEFT_OVER: u64 = 6 * 3600;
-const LOOK_FOR_IT: u64 = 600;
+/// Bytes that must be free to have exchanges in memory: containers have less, which is soon full.
+const MIN_FREE_BYTES: u64 = 1 << 30;
+/// Seconds after which leftover data of a job is removed, and seconds between the checks. Normally the master removes
+/// it when the job ends.
+const JOB_DATA_TTL: u64 = 6 * 3600;
+const CLEAN_UP_INTERVAL: u64 = 600;
 
-/// The directories of a worker for what need not outlive it.
+/// The temporary directories of a worker.
 pub struct WorkDir {
-    /// What exchanges carry.
+    /// Data of exchanges.
     pub exchanges: Scratch,
-    /// Blocks that memory has no room for.
+    /// Spilled blocks.
     pub spill: Scratch,
 }
 
 impl WorkDir {
-    /// Exchanges go through memory, where the system has a place for that with room.
+    /// Exchanges are in memory if `/dev/shm` has enough space.
     pub fn new(exchanges: Option<&Path>, spill: Option<&Path>) -> Result<Self> {
         let temporary = std::env::temp_dir();
         let failed = |setting, path: &Path, error| Error::Config {
             setting,
             message: format!(
-                "no directory can be made in {}: {error}; give another with --{setting}",
+                "cannot create a directory in {}: {error}; give another with --{setting}",
                 path.display()
             ),
         };
@@ -58,34 +58,34 @@ impl WorkDir {
         let memory = Path::new("/dev/shm");
         let exchanges = match exchanges {
             Some(path) => make("exchanges", path)?,
-            None if free(memory) >= Some(ROOM) => {
+            None if free(memory) >= Some(MIN_FREE_BYTES) => {
                 Scratch::new(memory).or_else(|_| make("exchanges", &temporary))?
             }
             None => make("exchanges", &temporary)?,
         };
         if let Some(free) = free(&exchanges.path)
-            && free < ROOM
+            && free < MIN_FREE_BYTES
         {
             let (path, free) = (exchanges.path.display(), bytesize::ByteSize(free));
-            tracing::warn!(%path, %free, "little room for exchanges; give another directory with --exchanges");
+            tracing::warn!(%path, %free, "little space for exchanges; give another directory with --exchanges");
         }
         let spill = make("spill", spill.unwrap_or(&temporary))?;
         Ok(WorkDir { exchanges, spill })
     }
 }
 
-/// Bytes that are free in a file system.
+/// Free bytes of a file system.
 fn free(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Name of a worker for the engine.
+/// Name of a worker in the engine.
 pub fn engine_name(worker: u32) -> String {
     format!("worker-{worker}")
 }
 
-/// Serves what exchanges carry. The listener is bound before the engine is told of its port.
+/// Serves data of exchanges. The listener is bound before the engine learns its port.
 fn exchanges(listener: TcpListener) -> Arc<ArrowFlightServerProvider> {
     let listener = Mutex::new(Some(listener));
     Arc::new(move |work_dir, _, mut shutdown, _| {
@@ -119,7 +119,7 @@ fn free_address(host: &str) -> Result<SocketAddr> {
     })
 }
 
-/// Runs the executor; returns when it has ended. It listens at `bound`, which others reach at `host`.
+/// Runs the executor; returns when it has ended. It listens on `bound`; others connect to `host`.
 pub async fn run(
     worker: u32,
     site: Arc<TaskRunner>,
@@ -139,7 +139,7 @@ pub async fn run(
         say_reachable("the engine's executor", address, false);
     }
     let [port, grpc_port] = reached.map(|address| address.map_or(0, |address| address.port()));
-    // An executor that ended in this process before has left it set, and then gets no tasks.
+    // An earlier executor of this process may have left it set; then this one would get no tasks.
     TERMINATING.store(false, Ordering::Release);
     let config = ExecutorProcessConfig {
         executor_id: engine_name(worker),
@@ -150,16 +150,16 @@ pub async fn run(
         grpc_port,
         scheduler_host: engine.0,
         scheduler_port: engine.1,
-        scheduler_connect_timeout_seconds: CONNECT,
+        scheduler_connect_timeout_seconds: CONNECT_TIMEOUT,
         vcores: cores,
         task_scheduling_policy: TaskSchedulingPolicy::PushStaged,
-        executor_heartbeat_interval_seconds: HEARTBEAT,
+        executor_heartbeat_interval_seconds: HEARTBEAT_INTERVAL,
         grpc_max_decoding_message_size: MESSAGE as u32,
         grpc_max_encoding_message_size: MESSAGE as u32,
         override_execution_engine: Some(Arc::new(Tasks::new(Arc::clone(&site.tasks)))),
         work_dir: Some(exchanges_in.display().to_string()),
-        job_data_ttl_seconds: LEFT_OVER,
-        job_data_clean_up_interval_seconds: LOOK_FOR_IT,
+        job_data_ttl_seconds: JOB_DATA_TTL,
+        job_data_clean_up_interval_seconds: CLEAN_UP_INTERVAL,
         memory_pool_size: Some(0),
         override_physical_codec: Some(Arc::new(Codec::worker(site))),
         override_config_producer: Some(Arc::new(move || session_config(partitions))),
@@ -177,11 +177,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exchanges_are_in_memory_only_where_it_has_room() {
+    fn exchanges_are_in_memory_only_if_it_has_space() {
         let work = WorkDir::new(None, None).unwrap();
         let in_memory = work.exchanges.path.starts_with("/dev/shm");
-        // Other processes may take room meanwhile.
-        assert!(!in_memory || free(Path::new("/dev/shm")) > Some(ROOM / 2));
+        // Other processes may use space meanwhile.
+        assert!(!in_memory || free(Path::new("/dev/shm")) > Some(MIN_FREE_BYTES / 2));
         assert_eq!(free(Path::new("/no/such/place")), None);
         let given = Scratch::new(&std::env::temp_dir()).unwrap();
         let there = given.path.join("there");

@@ -1,5 +1,4 @@
-//! [`OnDisk`]: what of a worker is on disk, where a program is kept in a directory: the blocks it received, and its
-//! part of checkpoints.
+//! [`OnDisk`]: the files of a worker in the state directory: its journal of blocks, and its parts of checkpoints.
 
 use std::sync::Arc;
 
@@ -13,17 +12,17 @@ use dstreams_control::durable::Covered;
 use crate::execute::TaskRunner;
 use crate::link::{Directory, Sender, ToMaster};
 
-/// What a worker writes to disk for a program that is kept in a directory: its blocks and its parts of checkpoints.
+/// Writes the blocks and the parts of checkpoints of a worker to the state directory.
 pub struct OnDisk {
     pub checkpoints: Store,
     journal: BlockJournal,
 }
 
-/// Partitions, and by state the version that the last checkpoint has.
+/// Partitions, and by state the version in the last checkpoint.
 pub type Since = Vec<(u32, Vec<Option<BatchTime>>)>;
 
 impl OnDisk {
-    /// Begins what this worker of the n-th process of a program writes; none where the program is kept nowhere.
+    /// Opens the journal of this worker for the master process `incarnation`; `None` without a state directory.
     pub fn begin(
         parts: &Description,
         incarnation: Option<u64>,
@@ -33,7 +32,7 @@ impl OnDisk {
         let (Some(kept), Some(incarnation)) = (parts.kept(), incarnation) else {
             return Ok(None);
         };
-        // The master that let it join: another one would have refused it.
+        // The owner is the master that let it join: another one would have refused it.
         let name = directory.and_then(|directory| directory.owner.ok());
         let owner = Owner::new(&kept.dir, name.unwrap_or_default());
         Ok(Some(Arc::new(OnDisk {
@@ -42,7 +41,7 @@ impl OnDisk {
         })))
     }
 
-    /// Writes blocks that were received; returns the last one's ticket.
+    /// Writes received blocks; returns the ticket of the last.
     pub fn blocks(
         &self,
         input: u32,
@@ -64,20 +63,20 @@ impl OnDisk {
         }
     }
 
-    /// Whether another master has taken the journal away.
+    /// Whether another master has taken over (fenced) the journal.
     pub fn was_taken(&self) -> bool {
         self.journal.was_taken()
     }
 
-    /// A checkpoint of this batch is there, with these blocks.
+    /// There is a checkpoint of this batch that covers these blocks.
     pub fn covered(&self, site: &Arc<TaskRunner>, batch: BatchTime, blocks: &Covered) {
         self.journal.covered(batch, blocks);
-        // It waits for each partition, which a task or a copy may have for long: not on the link's task.
+        // Waits for the lock of each partition, which a task or a copy may have for long: not on the link's task.
         let site = Arc::clone(site);
         tokio::task::spawn_blocking(move || site.states.covered(batch));
     }
 
-    /// Takes the state of partitions for a checkpoint, says so, and writes it.
+    /// Snapshots the state of partitions for a checkpoint, reports that, and writes it.
     pub async fn checkpoint(
         &self,
         site: &Arc<TaskRunner>,

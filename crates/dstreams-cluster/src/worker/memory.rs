@@ -1,12 +1,12 @@
-//! How a worker divides its memory for records.
+//! [`Memory`]: a worker's memory budgets for records.
 
 use dstreams::Config;
 use dstreams::internal::Budget;
 
 use crate::data::CLIENT_MESSAGE;
 
-/// Half is for what is received here, half for copies of what others receive: workers that wait for
-/// each other to take copies would wait for ever if what they receive could take all of it.
+/// Half is for records received here, half for copies of others' records: if received records could take
+/// all of it, workers that wait for each other to accept copies would deadlock.
 pub struct Memory {
     pub received: Budget,
     pub copies: Budget,
@@ -21,8 +21,8 @@ impl Memory {
         }
     }
 
-    /// Bytes of blocks in memory, beyond which they go to files. So few that the largest block still
-    /// fits beside them into the memory for copies: a copy then never waits for a batch, which may
+    /// Bytes of blocks in memory, beyond which blocks are spilled. Small enough that the largest block still
+    /// fits beside them into the memory for copies: so a copy never waits for a batch, which may itself
     /// wait for the copy.
     pub fn stored(config: &Config) -> u64 {
         let largest = config.block_bytes + CLIENT_MESSAGE;
@@ -36,7 +36,7 @@ impl Memory {
         self.received.used() + self.copies.used()
     }
 
-    /// Lifts the bounds, for the end of the program.
+    /// Lifts the bounds, at the end of the program.
     pub fn lift(&self) {
         self.received.lift();
         self.copies.lift();

@@ -1,8 +1,8 @@
-//! Worker: receives, holds blocks and state, and runs tasks.
+//! Worker: receives records, stores blocks and state, and runs tasks.
 //!
-//! **In**: the address of a master. **Out**: blocks that are safe, tasks that have run. **Promise**:
-//! what it says it holds it holds until the master says otherwise. **On failure**: when its link
-//! breaks it forgets everything and joins again, as another worker.
+//! **In**: the address of a master. **Out**: replicated blocks, completed tasks. **Promise**: it stores
+//! everything that it has reported as stored until the master releases it. **On failure**: when its
+//! link breaks, it discards everything and rejoins as a new worker.
 
 mod calls;
 mod claims;

@@ -1,4 +1,4 @@
-//! [`Replicas`]: the blocks that a worker holds, its own and copies of others', and what makes its own safe.
+//! [`Replicas`]: the blocks of a worker: its own, and copies of others'. Makes its own blocks safe.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,25 +24,25 @@ pub struct Replicas {
     worker: u32,
     site: Arc<TaskRunner>,
     pub link: Sender<ToMaster>,
-    /// Where copies of new blocks go.
+    /// The worker that gets copies of new blocks.
     pub peer: watch::Sender<Option<(u32, String)>>,
     copies: Mutex<Copies>,
-    /// How often the master was asked whether it hears.
+    /// Number of `Hear` messages sent to the master.
     asked: AtomicU64,
     pub heard: watch::Sender<u64>,
     pub on_disk: Option<Arc<OnDisk>>,
-    /// What could not be written, for which this worker ends.
+    /// A failed write, which ends this worker.
     pub failed: watch::Sender<Option<dstreams::Error>>,
-    /// Whether the last block that was to leave memory could not.
+    /// Whether the last spill failed.
     no_room: AtomicBool,
 }
 
 /// Blocks that other workers received.
 #[derive(Default)]
 struct Copies {
-    /// By the worker that received them.
+    /// Blocks by the worker that received them.
     of: HashMap<u32, BTreeMap<BlockId, HeldBlock>>,
-    /// Where receivers are, and of which input: others' that blocks are held of, and ours.
+    /// Worker and input of each receiver: our own, and those whose blocks are stored here.
     receivers: HashMap<ReceiverId, Received>,
     lost: Vec<u32>,
     /// No copy is taken any more: this worker is about to leave.
@@ -50,7 +50,7 @@ struct Copies {
 }
 
 impl Replicas {
-    /// None yet.
+    /// No blocks yet.
     pub fn new(
         worker: u32,
         site: &Arc<TaskRunner>,
@@ -71,22 +71,22 @@ impl Replicas {
         }
     }
 
-    /// The store's lock is taken while this is held, never the other way round.
+    /// Lock order: this before the store's lock.
     fn lock(&self) -> MutexGuard<'_, Copies> {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing more can be made safe here.
+    /// Ends this worker, which cannot make blocks durable any more; never returns.
     pub async fn fail(&self, error: dstreams::Error) {
         self.failed.send_replace(Some(error));
         std::future::pending().await
     }
 
-    /// Waits until the master knows what was said so far. Never, when it has given this worker up.
+    /// Waits until the master has processed all messages so far. Never returns if it has given this worker up.
     pub async fn heard(&self) {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         self.link.say(&ToMaster::Hear { number });
-        // The sender is ours.
+        // Cannot fail: `self` owns the sender.
         let _ = self
             .heard
             .subscribe()
@@ -94,7 +94,7 @@ impl Replicas {
             .await;
     }
 
-    /// An input is received here.
+    /// Registers a receiver of this worker.
     pub fn receives(&self, input: u32, receiver: ReceiverId) {
         let received = Received {
             worker: self.worker,
@@ -103,7 +103,7 @@ impl Replicas {
         self.lock().receivers.insert(receiver, received);
     }
 
-    /// Holds a copy of another worker's block, which `sender` sent.
+    /// Stores a copy, sent by `sender`, of another worker's block.
     pub async fn take_copy(
         &self,
         sender: u32,
@@ -114,7 +114,7 @@ impl Replicas {
         let id = block.meta.id;
         let block = Arc::new(block);
         {
-            // Until the fence nothing is refused, after it everything: what is held then is told.
+            // Before the fence every copy is accepted, after it none: so the fence's report is complete.
             let mut copies = self.lock();
             if copies.retired {
                 let id = self.worker;
@@ -122,7 +122,7 @@ impl Replicas {
             }
             if copies.lost.contains(&sender) {
                 return Err(Status::failed_precondition(format!(
-                    "worker {sender} is not of this cluster any more"
+                    "worker {sender} no longer belongs to this cluster"
                 )));
             }
             copies.receivers.insert(id.receiver, received);
@@ -135,49 +135,49 @@ impl Replicas {
         Ok(())
     }
 
-    /// Holds a block; others leave memory where it is full.
+    /// Stores a block; spills others if memory is full.
     pub async fn hold(&self, block: Arc<Block>) {
         self.site.store.insert(block);
         self.make_room().await;
     }
 
-    /// A block that cannot be written to a file stays in memory: receiving waits when that is full.
+    /// Spills blocks. On failure they stay in memory, and receivers apply backpressure once it is full.
     async fn make_room(&self) {
         let made = self.site.store.make_room().await;
         let stayed = self.no_room.swap(made.is_err(), Ordering::Relaxed);
         match made {
-            // Once, and not for each block.
-            Err(error) if !stayed => tracing::warn!(%error, "blocks stay in memory"),
-            Ok(()) if stayed => tracing::info!("blocks leave memory again"),
+            // Logged once, not for each block.
+            Err(error) if !stayed => tracing::warn!(%error, "cannot spill blocks: they stay in memory"),
+            Ok(()) if stayed => tracing::info!("blocks can be spilled again"),
             _ => {}
         }
     }
 
-    /// Gives another worker a copy of a block, for one that was lost.
+    /// Sends a copy of a block to another worker, to replace a lost one.
     pub fn copy(self: &Arc<Self>, id: BlockId, to: u32, address: String) {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let copied = match this.site.store.fetch(id).await {
                 Ok(Some(block)) => this.send_copy(&block, &address).await,
-                Ok(None) => Err(Status::not_found("it is not held")),
+                Ok(None) => Err(Status::not_found("it is not stored here")),
                 Err(error) => Err(Status::internal(error.to_string())),
             };
             if let Err(status) = copied {
-                tracing::warn!(block = %id, to, %status, "not copied");
+                tracing::warn!(block = %id, to, %status, "cannot copy a block");
                 this.link.say(&ToMaster::CopyFailed { block: id, to });
             }
         });
     }
 
-    /// Has the worker at `address` hold a block that is held here.
+    /// Sends a block to the worker at `address`; returns once it is stored there.
     pub async fn send_copy(&self, block: &Block, address: &str) -> Result<(), Status> {
         let received = self.lock().receivers.get(&block.meta.id.receiver).copied();
-        let received = received.ok_or_else(|| Status::not_found("a block of nobody"))?;
+        let received = received.ok_or_else(|| Status::not_found("a block of an unknown receiver"))?;
         let header = CopyHeader::of(self.worker, received, block);
         self.site.peers.copy(&header, block, address).await
     }
 
-    /// Refuses copies of this worker from now on, and says which are held.
+    /// Refuses copies from this worker from now on, and reports its blocks stored here.
     pub fn fence(&self, lost: u32) {
         let mut copies = self.lock();
         copies.lost.push(lost);
@@ -202,7 +202,7 @@ impl Replicas {
         copies.retired || copies.lost.contains(&worker)
     }
 
-    /// No batch needs these blocks.
+    /// Drops blocks that no batch needs.
     pub fn drop_blocks(&self, blocks: &[BlockId]) {
         self.site.store.forget(blocks);
         let mut copies = self.lock();
@@ -214,8 +214,7 @@ impl Replicas {
     }
 }
 
-/// A block is safe when a peer holds it too and the master knows, and it is on disk where the program is kept in a
-/// directory.
+/// A block is safe once a peer stores it too and the master knows, and, with a state directory, once it is durable.
 impl Durability for Replicas {
     fn reported_when(&self) -> ReportedWhen {
         ReportedWhen::Safe

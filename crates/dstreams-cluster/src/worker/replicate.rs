@@ -1,4 +1,4 @@
-//! How the blocks of one receiver become safe: held, on disk, at a peer, known to the master.
+//! Makes the blocks of one receiver safe: in the store, on disk, at a peer, known to the master.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use tonic::{Code, Status};
 use super::replicas::Replicas;
 use crate::link::{HeldBlock, ToMaster};
 
-/// Copies of one receiver on their way at once.
-const COPYING: usize = 4;
-/// Pause before a copy that failed is tried again, with the peer of then.
-const AGAIN: Duration = Duration::from_millis(20);
-/// The longest pause, before one that the peer refused for what it is.
-const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+/// The most copies in flight per receiver.
+const COPIES_IN_FLIGHT: usize = 4;
+/// Pause before a failed copy is retried, with the peer at that time.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause, for a block that the peer refuses for its contents.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Holds the blocks, writes them where the program is kept, has a peer hold them, and tells the master.
+/// Stores the blocks, writes them to the journal if there is one, sends copies to a peer, and informs the master.
 pub async fn replicate(replicas: &Replicas, input: u32, schema: &SchemaRef, blocks: &[Arc<Block>]) {
     for block in blocks {
         replicas.hold(Arc::clone(block)).await;
     }
     point("replicate:held");
-    // Not both at once: what a peer holds counts when this worker is lost, and must be on disk then.
+    // Not concurrently: a peer's copy counts when this worker is lost, and must be on disk here by then.
     write(replicas, input, schema, blocks).await;
     let copies: Vec<_> = blocks.iter().map(|block| copy(replicas, block)).collect();
-    let copies = futures::stream::iter(copies).buffer_unordered(COPYING);
+    let copies = futures::stream::iter(copies).buffer_unordered(COPIES_IN_FLIGHT);
     let peers = copies.collect::<Vec<_>>().await;
     point("replicate:copied");
     let blocks = blocks.iter().map(|block| held(input, block));
     replicas.link.say(&ToMaster::Stored {
         blocks: blocks.collect(),
     });
-    // A peer refuses what comes after this worker was given up, and the master asks it. Without one, or with one
-    // that the master has given up and asks no more, it must have heard of the blocks itself.
+    // A peer refuses copies once this worker is given up, and then reports the earlier ones to the master. Without a
+    // peer, or if the master has given it up too, the master must know of the blocks from here.
     let unsure = |peer: &Option<u32>| peer.is_none_or(|peer| replicas.refuses(peer));
     if peers.iter().any(unsure) {
         replicas.heard().await;
@@ -43,7 +43,7 @@ pub async fn replicate(replicas: &Replicas, input: u32, schema: &SchemaRef, bloc
     point("replicate:told");
 }
 
-/// Returns when the blocks are on disk, if they are to be.
+/// Writes the blocks to the journal, if there is one; returns once they are on disk.
 async fn write(replicas: &Replicas, input: u32, schema: &SchemaRef, blocks: &[Arc<Block>]) {
     let Some(on_disk) = &replicas.on_disk else {
         return;
@@ -57,8 +57,7 @@ async fn write(replicas: &Replicas, input: u32, schema: &SchemaRef, blocks: &[Ar
     }
 }
 
-/// Whether the peer will not take the block the next time either: it is no block, or a record of it is too large for a
-/// message.
+/// Whether the peer will refuse the block again: it is malformed, or one of its records is too large for a message.
 fn is_final(status: &Status) -> bool {
     let code = status.code();
     matches!(
@@ -67,10 +66,10 @@ fn is_final(status: &Status) -> bool {
     )
 }
 
-/// Returns the peer, when it holds the block; none when there is no peer.
+/// Returns the peer once it has stored the block; `None` without a peer.
 async fn copy(replicas: &Replicas, block: &Arc<Block>) -> Option<u32> {
-    // It doubles while the peer refuses the block for what it is.
-    let mut pause = AGAIN;
+    // Doubles while the peer refuses the block for its contents.
+    let mut pause = RETRY_PAUSE;
     loop {
         let (peer, address) = replicas.peer.borrow().clone()?;
         match replicas.send_copy(block, &address).await {
@@ -78,13 +77,13 @@ async fn copy(replicas: &Replicas, block: &Arc<Block>) -> Option<u32> {
             Err(status) => {
                 let block = block.meta.id;
                 if is_final(&status) {
-                    // A connection that broke looks the same, once.
-                    if pause == 4 * AGAIN {
-                        tracing::error!(%block, peer, %status, "a peer refuses a block: its stream stands still");
+                    // A broken connection looks the same, but only once.
+                    if pause == 4 * RETRY_PAUSE {
+                        tracing::error!(%block, peer, %status, "a peer refuses a block: its stream makes no progress");
                     }
-                    pause = (2 * pause).min(AGAIN_AT_MOST);
+                    pause = (2 * pause).min(MAX_RETRY_PAUSE);
                 }
-                tracing::debug!(%block, peer, %status, "not copied yet");
+                tracing::debug!(%block, peer, %status, "cannot copy a block yet");
                 let mut peers = replicas.peer.subscribe();
                 let _ = tokio::time::timeout(pause, peers.changed()).await;
             }
@@ -92,7 +91,7 @@ async fn copy(replicas: &Replicas, block: &Arc<Block>) -> Option<u32> {
     }
 }
 
-/// What the master is told of a block.
+/// The report of a block to the master.
 pub fn held(input: u32, block: &Block) -> HeldBlock {
     let marks = block.marks.iter();
     HeldBlock {

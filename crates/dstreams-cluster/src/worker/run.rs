@@ -1,4 +1,4 @@
-//! The life of a worker: join, serve, and join again when the link broke.
+//! The life of a worker: join, serve, and rejoin when the link breaks.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,53 +23,53 @@ use crate::execute::TaskRunner;
 use crate::link::{Directory, Heard, Sender, ToMaster, ToWorker, VERSION, build_id, channel};
 
 /// Pause between two tries to join.
-const AGAIN: Duration = Duration::from_millis(200);
-/// Executors of the engine that may end soon after they began, one after the other, before the worker joins as another.
-const EXECUTORS: u32 = 20;
-/// What is not soon.
-const LONG: Duration = Duration::from_secs(60);
-/// How often the master is told what is held: a sign of life too.
-const HOLDS_EVERY: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Consecutive short-lived executors of the engine after which the worker rejoins under a new number.
+const EXECUTOR_TRIES: u32 = 20;
+/// An executor that lives longer is not short-lived.
+const MIN_EXECUTOR_LIFE: Duration = Duration::from_secs(60);
+/// How often the worker reports its numbers to the master; also a sign of life.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How a worker works.
+/// The options of a worker.
 #[derive(Clone)]
 #[non_exhaustive]
 #[must_use = "settings do nothing before a worker has them"]
 pub struct WorkerOptions {
     /// Address of the master.
     pub master: String,
-    /// Where this worker listens, for clients and other workers; port 0 for a free one. Default:
+    /// Address on which it listens for clients and other workers; port 0 takes a free one. Default:
     /// loopback.
     pub listen: String,
     /// Tasks it runs at once. Default: the cores of the machine.
     pub cores: usize,
-    /// Bytes of received records that it holds in memory, copies for others included. Default: as
-    /// the program says.
+    /// Memory limit for received records, copies for others included, in bytes. Default: set by the
+    /// program.
     pub memory: Option<usize>,
-    /// The secret of the cluster; needed beyond loopback. Not shown by `Debug`.
+    /// The secret of the cluster; required beyond loopback. Not shown by `Debug`.
     pub token: Option<String>,
-    /// Where it is reached, if not at the address it listens on: needed where that is every address of the
-    /// machine. Port 0 for the one it listens on.
+    /// Address at which others reach it, if not the one it listens on; required if it listens on every address
+    /// of the machine. Port 0 means the port it listens on.
     pub advertise: Option<String>,
-    /// Where blocks and state go that memory has no room for. Default: the system's directory for temporary
+    /// Directory for spilled blocks and state. Default: the system's directory for temporary
     /// files.
     pub spill: Option<PathBuf>,
-    /// The directory that exchanges between tasks of a batch go through. Default: in memory, at /dev/shm, where that
-    /// has 1 GiB free, else the system's directory for temporary files.
+    /// Directory for data that tasks exchange. Default: in memory, at /dev/shm, if that has 1 GiB free, else the
+    /// system's directory for temporary files.
     pub exchanges: Option<PathBuf>,
-    /// How long a block is kept at most; an older one is let go, and a batch that still needs it
+    /// The longest time that a block is stored; then it is released, and a batch that still needs it
     /// fails. Default: no bound.
     pub history: Option<Duration>,
     /// How long it tries to reach a master. Default: 30 s.
     pub retry: Duration,
-    /// How long its master may be silent: stopped, say, or on a machine that swaps. After that, or when the connection
-    /// breaks, it gives the master up, and with it the blocks and the state that it holds. At most a day. Default: 60 s.
+    /// How long its master may be silent, e.g. stopped or on a machine that swaps. After that, or when the connection
+    /// breaks, it gives up the master, and discards its blocks and state. At most a day. Default: 60 s.
     pub patience: Duration,
 }
 
 impl fmt::Debug for WorkerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // All fields by name, so that none is forgotten.
+        // Destructured, so that no field is forgotten.
         let Self {
             master,
             listen,
@@ -99,9 +99,9 @@ impl fmt::Debug for WorkerOptions {
     }
 }
 
-/// The shortest patience: a master that works answers sooner.
+/// The shortest patience: a live master answers sooner.
 pub const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-/// The longest patience: timers cannot count much further.
+/// The longest patience: timers do not support much more.
 pub const MOST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl WorkerOptions {
@@ -126,15 +126,15 @@ impl WorkerOptions {
 /// Builds the program from its arguments.
 pub type Program<'a> = dyn Fn(&[String]) -> Result<StreamContext> + 'a;
 
-/// How an epoch ended, when it did not fail for good.
+/// How an epoch ended, if not with a permanent failure.
 enum EpochEnd {
     /// The program has ended.
     Program,
-    /// The link broke, or none was made.
+    /// The link broke, or could not be opened.
     Link(String),
 }
 
-/// Runs a worker until the program has ended. `joined` is told its number and address each time.
+/// Runs a worker until the program has ended. Calls `joined` with its number and address after each join.
 pub fn run(
     options: &WorkerOptions,
     program: &Program<'_>,
@@ -145,7 +145,7 @@ pub fn run(
     let mut trying = Instant::now();
     let mut had_joined = false;
     loop {
-        // Each epoch has a runtime of its own: with it ends all that it started.
+        // Each epoch has a runtime of its own, which ends all of its tasks.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("dstreams-worker")
@@ -176,7 +176,7 @@ pub fn run(
                 reason,
             });
         }
-        std::thread::sleep(AGAIN);
+        std::thread::sleep(RETRY_PAUSE);
     }
 }
 
@@ -256,7 +256,7 @@ async fn epoch(
     });
     tokio::spawn(tell_holds(Arc::clone(&epoch), link.clone()));
     link.say(&ToMaster::Ready);
-    let heeding = async {
+    let handling = async {
         loop {
             match next(&mut heard).await {
                 Ok(ToWorker::End) => return EpochEnd::Program,
@@ -267,10 +267,10 @@ async fn epoch(
     };
     let mut failed = epoch.replicas.failed.subscribe();
     tokio::select! {
-        end = heeding => Ok(end),
+        end = handling => Ok(end),
         Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {
             Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.was_taken()) => Err(error),
-            _ => Ok(EpochEnd::Link("another master has taken its journal".into())),
+            _ => Ok(EpochEnd::Link("another master has taken over its journal".into())),
         },
         ended = executor => Ok(EpochEnd::Link(ended)),
     }
@@ -351,7 +351,7 @@ fn refused(master: &str, reason: &str) -> Error {
     }
 }
 
-/// The next message, or how the link has ended.
+/// The next message, or how the link ended.
 async fn next(heard: &mut Heard<ToWorker>) -> Result<ToWorker, EpochEnd> {
     match heard.next().await {
         Ok(Some(message)) => Ok(message),
@@ -366,9 +366,9 @@ fn engine_at(engine: &str) -> (String, u16) {
     (host.to_owned(), port.parse().unwrap_or_default())
 }
 
-async fn tell_holds(epoch: Arc<Epoch>, link: Sender<ToMaster>) {
+async fn report_holds(epoch: Arc<Epoch>, link: Sender<ToMaster>) {
     loop {
         link.say(&ToMaster::Holds(epoch.holds()));
-        tokio::time::sleep(HOLDS_EVERY).await;
+        tokio::time::sleep(REPORT_INTERVAL).await;
     }
 }

@@ -1,7 +1,7 @@
-//! [`Scratch`]: a directory for what need not outlive a process.
+//! [`Scratch`]: a temporary directory of a process.
 //!
-//! Its name is random, and a lock on the file beside it says that its process lives: process ids say nothing of others
-//! that share the directory, as containers may. What processes left that were killed is removed by the next one.
+//! Its name is random, and a lock on the file beside it shows that its process lives. Process ids would not do, since
+//! containers may share the directory. The next process removes leftovers of killed ones.
 
 use std::fs::{DirBuilder, File, TryLockError, remove_dir_all, remove_file};
 use std::hash::{BuildHasher, RandomState};
@@ -11,23 +11,22 @@ use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "dstreams-scratch-";
 const LOCK: &str = "lock";
-/// Names that are tried: each is taken with next to no likelihood.
+/// Names to try; hardly any is ever taken.
 const TRIES: u64 = 8;
 
-/// A temporary directory, removed when the process ends.
-/// Removed with this value.
+/// A temporary directory, removed when this value is dropped, or else by a later process.
 #[derive(Debug)]
 pub struct Scratch {
     pub path: PathBuf,
-    /// Locked for as long as it is open.
+    /// Locked while it is open.
     _lock: File,
 }
 
 impl Scratch {
-    /// A directory in `root`, which is made where it is missing.
+    /// Creates a directory in `root`, which is created too if it is missing.
     pub fn new(root: &Path) -> Result<Self> {
         std::fs::create_dir_all(root)?;
-        remove_left_over(root);
+        remove_leftovers(root);
         for at in 0..TRIES {
             let name = RandomState::new().hash_one(at);
             let path = root.join(format!("{PREFIX}{name:016x}"));
@@ -37,15 +36,15 @@ impl Scratch {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            // Before it was locked another process may have taken it for left over, and removed it.
+            // Before it was locked, another process may have considered it a leftover and removed it.
             let locked = lock.try_lock().is_ok() && beside.exists();
             if locked {
-                // Nobody else reads records there.
+                // Other users must not read records there.
                 DirBuilder::new().mode(0o700).create(&path)?;
                 return Ok(Scratch { path, _lock: lock });
             }
         }
-        Err(Error::other("no name for a directory there is free"))
+        Err(Error::other("cannot find a free name for a directory there"))
     }
 }
 
@@ -60,8 +59,8 @@ fn remove(path: &Path) {
     let _ = remove_file(path.with_extension(LOCK));
 }
 
-/// Removes what processes left there that are gone.
-fn remove_left_over(root: &Path) {
+/// Removes leftovers of processes that are gone.
+fn remove_leftovers(root: &Path) {
     let Ok(entries) = std::fs::read_dir(root) else {
         return;
     };
@@ -79,7 +78,7 @@ fn remove_left_over(root: &Path) {
         };
         match lock.try_lock() {
             Ok(()) => remove(&beside.with_extension("")),
-            // Its process lives, or nothing is known of it.
+            // Its process lives, or may live.
             Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
         }
     }
@@ -99,17 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn what_others_use_stays_and_what_they_left_is_removed() {
+    fn directories_in_use_stay_and_leftovers_are_removed() {
         let root = Scratch::new(&std::env::temp_dir()).unwrap();
         let first = Scratch::new(&root.path).unwrap();
         let second = Scratch::new(&root.path).unwrap();
         assert_ne!(first.path, second.path);
-        // Of a process that was killed.
+        // The leftover of a killed process.
         let left = root.path.join(format!("{PREFIX}left"));
         std::fs::create_dir(&left).unwrap();
         std::fs::write(left.join("block"), "rows").unwrap();
         File::create(left.with_extension(LOCK)).unwrap();
-        // Of another process, which lives; `flock` may not be there.
+        // The lock of another, live process; `flock` may not be installed.
         let beside = root.path.join(format!("{PREFIX}other.{LOCK}"));
         File::create(&beside).unwrap();
         let mut other = Command::new("flock");

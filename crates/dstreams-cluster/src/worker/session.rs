@@ -67,7 +67,7 @@ impl Epoch {
         })
     }
 
-    /// Does what the master says. The end of the program is not for here.
+    /// Carries out a message of the master, except the end of the program.
     pub fn heed(self: &Arc<Self>, message: ToWorker) {
         match message {
             ToWorker::Receive {
@@ -176,7 +176,7 @@ impl Epoch {
         Ok(())
     }
 
-    /// Answers the calls of clients.
+    /// Starts answering calls of clients.
     fn embed(self: &Arc<Self>, clients: Clients) -> Result<()> {
         let mut embedded = lock(&self.clients);
         match &*embedded {
@@ -207,7 +207,7 @@ impl Epoch {
                 (Some(clients), Some(name)) => clients.revoke(name, &producer).await,
                 _ => Ok(0),
             };
-            // Without an answer the master keeps to what it knows; this worker ends.
+            // Without an answer, the master uses its own number; this worker is ending.
             let Ok(last) = last else { return };
             epoch.link.say(&ToMaster::Revoked {
                 input,
@@ -218,12 +218,12 @@ impl Epoch {
         });
     }
 
-    /// The calls of clients, once a stream of theirs is received here.
+    /// The handler of clients' calls, once this worker receives a stream of clients.
     pub fn clients(&self) -> Option<Arc<Embedded>> {
         lock(&self.clients).clone()
     }
 
-    /// What is held now.
+    /// The current counts and sizes of data.
     pub fn holds(&self) -> Holds {
         Holds {
             blocks: self.site.store.len(),
@@ -236,7 +236,7 @@ impl Epoch {
     }
 }
 
-/// Bytes of memory of this process, where the system says.
+/// Bytes of memory of this process; 0 if the system does not say.
 fn resident_memory() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm
@@ -246,7 +246,7 @@ fn resident_memory() -> u64 {
     pages.unwrap_or_default() * 4096
 }
 
-/// Tells the master how a source ends.
+/// Reports the end of a source to the master.
 struct SourceReport {
     input: u32,
     link: Sender<ToMaster>,
@@ -265,7 +265,7 @@ impl Listener for SourceReport {
     }
 
     fn source_failed(&self, _stream: &str, error: &dstreams::Error) {
-        // The stream is named where it is told.
+        // The master adds the name of the stream.
         let cause = match error {
             dstreams::Error::Source { cause, .. } => cause.to_string(),
             error => error.to_string(),

@@ -1,7 +1,7 @@
-//! [`Standbys`]: what this worker gets of partitions of state: as a standby from their holder, as the first holder from a
-//! checkpoint.
+//! [`Standbys`]: loads partitions of state into this worker: as a standby from their primary, as the first primary from
+//! a checkpoint.
 //!
-//! What is done to one partition is done in the order in which the master says it.
+//! Messages about one partition are handled in the order in which the master sent them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -19,20 +19,19 @@ use crate::execute::TaskRunner;
 use crate::link::{Sender, ToMaster, ToWorker};
 use crate::plan::{KeptId, Source};
 
-/// Pause before a state is asked for again, or the master told that it could not be had.
-const AGAIN: Duration = Duration::from_millis(50);
-/// Pieces of a state, of 1 MiB, that are here before they are taken in.
-const AHEAD: usize = 4;
-/// How long a standby asks a holder that does not answer for what a batch added. Longer than it
-/// takes to notice that a worker is gone: the batch must not be committed while its only holder may
-/// be.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// Pause before a failed install is retried, or a failed copy is reported to the master.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Pieces of a state, of 1 MiB, that are buffered before they are imported.
+const PIECES_AHEAD: usize = 4;
+/// How long a standby tries to fetch a delta from a primary that does not answer. Longer than it takes to
+/// notice a lost worker: the batch must not commit while the only worker with its delta may be lost.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The state partitions that this worker receives from another holder or from a checkpoint.
+/// Loads partitions of state from their primary or from a checkpoint.
 pub struct Standbys {
     site: Arc<TaskRunner>,
     link: Sender<ToMaster>,
-    /// Where checkpoints are.
+    /// The store of checkpoints.
     checkpoints: Option<Store>,
     partitions: Mutex<BTreeMap<u32, mpsc::UnboundedSender<ToWorker>>>,
 }
@@ -47,7 +46,7 @@ impl Standbys {
         }
     }
 
-    /// Takes what the master says of a partition.
+    /// Queues a message of the master about a partition.
     pub fn take(&self, message: ToWorker) {
         let (ToWorker::CopyState { partition, .. }
         | ToWorker::Install { partition, .. }
@@ -75,7 +74,7 @@ async fn run(
     checkpoints: Option<Store>,
     mut messages: mpsc::UnboundedReceiver<ToWorker>,
 ) {
-    // The copy that the state of this partition began with.
+    // The copy from which the state of this partition started.
     let mut began = 0;
     let mut queue = VecDeque::new();
     while let Some(message) = next(&mut messages, &mut queue).await {
@@ -94,8 +93,8 @@ async fn run(
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(partition, from, %error, "state was not copied");
-                    tokio::time::sleep(AGAIN).await;
+                    tracing::warn!(partition, from, %error, "cannot copy state");
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     link.say(&ToMaster::StateCopyFailed { partition, copy });
                 }
             },
@@ -134,19 +133,19 @@ async fn run(
                     }
                     over = queue.iter().fold(over, |over, it| over.or(it, batch));
                     match done {
-                        // The master waits, unless it has said something new about this.
+                        // The master is waiting, unless it has sent something newer about this partition.
                         Err(error)
                             if error.is_retryable()
                                 && matches!(over, Over::No)
-                                && since.elapsed() < PATIENCE =>
+                                && since.elapsed() < INSTALL_TIMEOUT =>
                         {
-                            tokio::time::sleep(AGAIN).await;
+                            tokio::time::sleep(RETRY_PAUSE).await;
                         }
                         done => break done,
                     }
                 };
                 match installed {
-                    // What the next attempt added is asked for next.
+                    // The delta of the next attempt is fetched next.
                     Err(_) if matches!(over, Over::Again) => {}
                     Ok(()) => link.say(&ToMaster::Installed {
                         partition,
@@ -154,7 +153,7 @@ async fn run(
                         copy: began,
                     }),
                     Err(error) => {
-                        tracing::warn!(partition, %batch, %error, "state was not installed");
+                        tracing::warn!(partition, %batch, %error, "cannot install a delta of state");
                         link.say(&ToMaster::InstallFailed { partition, batch });
                     }
                 }
@@ -174,7 +173,7 @@ async fn next(
     }
 }
 
-/// Whether an install is needed no more, by what was said later.
+/// Whether a later message has made an install obsolete.
 #[derive(Clone, Copy)]
 enum Over {
     No,
@@ -196,14 +195,14 @@ impl Over {
     }
 }
 
-/// Makes a partition of state from a checkpoint.
+/// Restores a partition of state from a checkpoint.
 async fn restore(
     site: &Arc<TaskRunner>,
     checkpoints: Option<&Store>,
     partition: u32,
     sources: Vec<Vec<PartAt>>,
 ) -> dstreams::Result<()> {
-    // Of each, the bytes of a file are in memory beside its state.
+    // Each has the bytes of a file in memory besides its state.
     static AT_ONCE: Semaphore = Semaphore::const_new(READ_AT_ONCE);
     let _turn = AT_ONCE.acquire().await;
     let store = checkpoints.ok_or_else(|| {
@@ -218,18 +217,18 @@ async fn restore(
     .await
 }
 
-/// Gets the whole state of a partition from its holder, and takes it in while it comes.
+/// Streams the whole state of a partition from its primary, and imports it meanwhile.
 async fn take_over(
     site: &Arc<TaskRunner>,
     partition: u32,
     from: &str,
 ) -> dstreams::Result<Option<BatchTime>> {
     let mut pieces = pin!(site.peers.state(partition, from).await?);
-    let (came, mut next) = mpsc::channel(AHEAD);
+    let (came, mut next) = mpsc::channel(PIECES_AHEAD);
     let coming = async move {
         while let Some(piece) = pieces.next().await {
             if came.send(piece).await.is_err() {
-                break; // it is not taken in
+                break; // the import has stopped
             }
         }
     };
@@ -243,7 +242,7 @@ async fn take_over(
     tokio::join!(coming, taken).1
 }
 
-/// Gets what a batch added to a partition from its holder, and installs it.
+/// Fetches the delta of a batch for a partition from its primary, and installs it.
 async fn install(
     site: &Arc<TaskRunner>,
     (batch, attempt): (BatchTime, u32),
@@ -256,7 +255,7 @@ async fn install(
     let versions = on_disk(async move { Ok(of.states.versions(partition as usize)) }).await?;
     for (state, slot) in states {
         if versions.get(*state).is_some_and(|has| *has >= Some(batch)) {
-            continue; // the copy that it began with, or an earlier attempt
+            continue; // contained in the copy, or installed by an earlier attempt
         }
         let delta = Source::Kept(KeptId {
             batch,

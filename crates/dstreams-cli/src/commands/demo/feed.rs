@@ -13,12 +13,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::zipf::Lines;
 use crate::error::Error;
 
-/// How often lines are made: short against any interval.
-const EVERY: Duration = Duration::from_millis(5);
-/// Every run is fed the same lines.
+/// How often lines are sent: much shorter than any interval.
+const SEND_INTERVAL: Duration = Duration::from_millis(5);
+/// Fixed, so that every run gets the same lines.
 const SEED: u64 = 2013;
 
-/// A producer at work.
+/// A running producer.
 pub struct Producer {
     stop: Option<oneshot::Sender<()>>,
     acknowledged: Arc<AtomicU64>,
@@ -26,8 +26,7 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Begins to send `rate` lines a second to a stream of the program, or of the master, at
-    /// `address`.
+    /// Starts sending `rate` lines a second to a stream of the program or master at `address`.
     pub async fn start(address: &str, stream: &str, rate: u64) -> Result<Self, Error> {
         let mut options = Options::default();
         options.token = Secret::default().read()?;
@@ -43,7 +42,7 @@ impl Producer {
         })
     }
 
-    /// Lines that are safe.
+    /// Number of acknowledged lines.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
@@ -52,13 +51,13 @@ impl Producer {
     pub async fn failed(&mut self) -> Error {
         match (&mut self.task).await {
             Ok(Err(error)) => error.into(),
-            // It ends by itself only with an error.
+            // The task ends by itself only with an error.
             Ok(Ok(_)) => std::future::pending().await,
             Err(gone) => Error::Start(gone.into()),
         }
     }
 
-    /// Ends it; returns when all it sent is acknowledged.
+    /// Stops the producer; returns when all sent lines are acknowledged.
     pub async fn finish(mut self) -> Result<Report, Error> {
         drop(self.stop.take());
         match (&mut self.task).await {
@@ -82,7 +81,7 @@ async fn send(
 ) -> Result<Report, ClientError> {
     let mut source = Lines::new(SEED);
     let mut text = Vec::new();
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval(SEND_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let started = Instant::now();
     let mut made = 0;
@@ -92,7 +91,7 @@ async fn send(
             _ = ticks.tick() => {}
         }
         let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
-        // When the program was behind, what was missed comes in pieces.
+        // After a delay, overdue lines are sent in portions.
         let due = due.min(made + rate.div_ceil(10));
         text.clear();
         (made..due).for_each(|_| source.write(&mut text));

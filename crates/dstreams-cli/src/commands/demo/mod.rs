@@ -22,13 +22,13 @@ use crate::error::Error;
 use crate::output::{say, written};
 use crate::program::{Found, LINES, Program, WordCount};
 
-/// How often the screen is drawn between batches: the memory and the feed move.
-const REDRAW: Duration = Duration::from_millis(250);
+/// How often the screen is redrawn between batches, for memory and feed.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// See the engine at work: random words, counted over a window, live
 ///
-/// Feeds itself through the client library over loopback. q, Ctrl-C or SIGTERM ends it; then every
-/// line that was acknowledged must have been counted.
+/// Feeds itself through the client library over loopback. q, Ctrl-C or SIGTERM ends it; then it checks
+/// that every acknowledged line was counted.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     #[command(flatten)]
@@ -37,13 +37,13 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 20_000,
           value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     rate: u64,
-    /// Run on so many worker processes, which are started and ended with this one
+    /// Run on N worker processes, started and ended with this one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
-    /// End after so many batches
+    /// End after N batches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
-    /// Print one line a batch, as without a terminal
+    /// Print one line per batch, as without a terminal
     #[arg(long)]
     plain: bool,
 }
@@ -86,20 +86,20 @@ pub async fn run(args: DemoArgs) -> Result<(), Error> {
     }
 }
 
-/// What is shown.
+/// The running program, and its workers.
 struct DemoView {
     program: WordCount,
-    /// None if it runs in this process alone.
+    /// `None` if it runs in this process alone.
     workers: Option<Workers>,
 }
 
-/// What came of it.
+/// The result of the demo.
 struct DemoResult {
     fed: Report,
     done: Summary,
 }
 
-/// Starts the program; returns it with where clients send lines.
+/// Starts the program; returns it with the address for clients.
 async fn start(args: &DemoArgs, program: &Program) -> Result<(DemoView, String), Error> {
     let Some(count) = args.workers else {
         let program = WordCount::start(program).await?;
@@ -126,11 +126,11 @@ async fn show(
     let how = format!("dstreams send {address} --stream {LINES} FILE");
     let mut view = View::open(args, window, how).await?;
     watch_batches(shown, &mut feed, &mut view, ending, args.batches).await?;
-    // The terminal is as it was from here on.
+    // Restores the terminal.
     drop(view);
 
-    // First the feed ends, so that all it sent is acknowledged; then the program, so that all that
-    // was acknowledged is counted.
+    // First the feed ends, so that all its lines are acknowledged; then the program, so that all
+    // acknowledged lines are counted.
     let fed = tokio::select! {
         fed = feed.finish() => fed?,
         error = watch(&mut shown.workers) => return Err(error),
@@ -152,7 +152,7 @@ async fn show(
     Ok(DemoResult { fed, done })
 }
 
-/// Shows batches until there were enough, or someone ends it.
+/// Shows batches until there were enough, or the user quits.
 async fn watch_batches(
     shown: &mut DemoView,
     feed: &mut Producer,
@@ -160,7 +160,7 @@ async fn watch_batches(
     ending: &mut Ending,
     batches: Option<u64>,
 ) -> Result<(), Error> {
-    let mut ticks = interval(REDRAW);
+    let mut ticks = interval(REDRAW_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut left = batches;
     while left != Some(0) {
@@ -199,14 +199,14 @@ impl DemoView {
     }
 }
 
-/// Where batches are shown.
+/// The view of batches.
 enum View {
     Screen(Box<Screen>),
     Plain(Duration),
 }
 
 impl View {
-    /// A screen if there is a terminal and it is wanted, else lines.
+    /// A screen if there is a terminal and no --plain, else lines.
     async fn open(args: &DemoArgs, window: Duration, how: String) -> Result<Self, Error> {
         let interval = args.times.interval;
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -246,7 +246,7 @@ impl View {
         }
     }
 
-    /// Waits until someone presses the key that ends it.
+    /// Waits until the user presses the key to quit.
     async fn quit(&mut self) {
         match self {
             View::Screen(screen) => screen.quit().await,

@@ -25,33 +25,33 @@ use crate::error::Error;
 use crate::output::Quiet;
 use crate::program::Found;
 
-/// Batches that the curves show at most: more than a terminal has columns.
+/// The most batches in the curves: more than a terminal has columns.
 const HISTORY: usize = 500;
 /// Columns of the longest bar.
-const BAR: usize = 40;
+const BAR_COLUMNS: usize = 40;
 
-/// How the program and its workers are doing now.
+/// The current status of the program and its workers.
 pub struct Now {
     pub status: Status,
-    /// None if it runs in this process alone.
+    /// Empty if it runs in this process alone.
     pub workers: Vec<WorkerStatus>,
-    /// Lines that are safe.
+    /// Number of acknowledged lines.
     pub acknowledged: u64,
 }
 
-/// The terminal, ours until it is dropped.
+/// The terminal, taken over until this is dropped.
 pub struct Screen {
     terminal: Terminal<TermionBackend<Borrowed>>,
     quit: mpsc::Receiver<()>,
     shown: ScreenContent,
-    /// Dropped after the terminal: then there is room for what it has held back.
+    /// Dropped after the terminal, so that it can print the warnings that it has held back.
     warnings: Quiet,
 }
 
-/// The terminal without line editing and on its second screen, until it is dropped: on errors and
-/// panics too. A picture is written as a whole, by a thread that may wait for the terminal.
+/// The terminal in raw mode and on its alternate screen until it is dropped, also on errors and
+/// panics. A picture is written as a whole, by a thread that may block on the terminal.
 struct Borrowed {
-    /// Gives the terminal back as it was.
+    /// Restores the terminal on drop.
     _raw: RawTerminal<Stdout>,
     picture: Vec<u8>,
 }
@@ -88,7 +88,7 @@ impl Write for Borrowed {
     }
 }
 
-/// What is on it.
+/// The contents of the screen.
 struct ScreenContent {
     interval: Duration,
     window: Duration,
@@ -102,7 +102,7 @@ struct ScreenContent {
 }
 
 impl Screen {
-    /// Takes the terminal; it is given back on drop.
+    /// Takes over the terminal; it is restored on drop.
     pub fn open(
         interval: Duration,
         window: Duration,
@@ -135,7 +135,7 @@ impl Screen {
         })
     }
 
-    /// Takes in a batch.
+    /// Adds a batch.
     pub fn batch(&mut self, found: Found) {
         let shown = &mut self.shown;
         shown.batches += 1;
@@ -148,7 +148,7 @@ impl Screen {
         shown.last = Some(found);
     }
 
-    /// Draws everything; nothing while the terminal has not taken the last picture.
+    /// Draws everything, unless the terminal is still busy with the last picture.
     pub fn draw(&mut self, now: &Now) -> Result<(), Error> {
         if Console::stdout().waiting() > 0 {
             return Ok(());
@@ -171,7 +171,7 @@ impl Screen {
     }
 }
 
-/// Ends with the process at the latest: reading a key cannot be given up.
+/// Runs until the end of the process, since reading a key cannot be cancelled.
 fn read_keys(pressed: &mpsc::Sender<()>) {
     let Ok(terminal) = get_tty() else { return };
     for key in terminal.keys().map_while(io::Result::ok) {
@@ -240,7 +240,7 @@ impl ScreenContent {
             .unwrap_or(1)
             .max(1) as usize;
         let rows = top.map(|(word, count)| {
-            let length = (*count as usize * BAR).div_ceil(most);
+            let length = (*count as usize * BAR_COLUMNS).div_ceil(most);
             Row::new([
                 Cell::from(printable(word)).bold(),
                 Cell::from(

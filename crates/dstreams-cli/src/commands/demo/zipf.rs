@@ -1,9 +1,9 @@
-//! Random lines of words as frequent as in a language: the word of rank r is drawn 1/r as often as
+//! Random lines with word frequencies as in a language (Zipf): the word of rank r is 1/r as frequent as
 //! the first. The same lines in every run.
 
-/// Words to draw from.
+/// Number of different words.
 const WORDS: usize = 20_000;
-/// Words of a line.
+/// Words per line.
 const WORDS_PER_LINE: usize = 8;
 /// The most frequent words of English; the others are made of syllables.
 const FREQUENT: &str = "the of and to in a is that for it as was with be by on not he his but at are \
@@ -13,10 +13,10 @@ const FREQUENT: &str = "the of and to in a is that for it as was with be by on n
 const SYLLABLES: &str = "ba be bi bo bu da de di do du fa fe fi fo fu ka ke ki ko ku la le li lo lu \
     ma me mi mo mu na ne ni no nu ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo vu";
 
-/// Makes lines.
+/// Generates lines.
 pub struct Lines {
     words: Vec<String>,
-    /// For each word the sum of the weights up to it.
+    /// For each word, the sum of the weights up to it.
     sums: Vec<f64>,
     random: u64,
 }
@@ -72,7 +72,7 @@ impl Lines {
     }
 }
 
-/// The word number `n`: three syllables, or four; the numbers of one length give different words.
+/// Word number `n`: three syllables, sometimes with an `n`; numbers of one length yield different words.
 fn made_word(n: usize, syllables: &[&str]) -> String {
     let base = syllables.len();
     let places = [n, n / base, n / base / base];

@@ -1,6 +1,6 @@
-//! [`Bar`]: how far sending has come, on standard error, if that is a terminal.
+//! [`Bar`]: a progress bar on standard error, if that is a terminal.
 //!
-//! It is drawn by a thread of its own: a terminal that is stopped holds up nothing else.
+//! A separate thread draws it, so that a stopped terminal does not block sending.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often it is drawn.
-const EVERY: Duration = Duration::from_millis(100);
-/// How long its last line may take to go.
-const GOES: Duration = Duration::from_millis(200);
+/// How often the bar is drawn.
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+/// How long clearing the bar may take.
+const CLEAR_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A progress bar on standard error.
 pub struct Bar {
     progress: Arc<Progress>,
-    /// Ends the thread when it is dropped; what comes back is the end of it.
+    /// Dropping the sender ends the thread; the receiver then disconnects.
     drawn: Option<(Sender<()>, Receiver<()>)>,
 }
 
@@ -30,7 +30,7 @@ struct Progress {
 }
 
 impl Bar {
-    /// Of `size` bytes, if that is known.
+    /// A bar for `size` bytes, if that is known.
     pub fn new(size: Option<u64>) -> Self {
         let template = match size {
             Some(_) => "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {msg}",
@@ -42,7 +42,7 @@ impl Bar {
         }
         let progress = Arc::<Progress>::default();
         let drawn = (!bar.is_hidden()).then(|| {
-            let ((end, ended), (tell, told)) = (channel(), channel());
+            let ((end, ended), (tell, cleared)) = (channel(), channel());
             let progress = Arc::clone(&progress);
             // Without a thread there is no bar.
             let thread = thread::Builder::new().name("bar".to_owned());
@@ -50,29 +50,29 @@ impl Bar {
                 draw(&bar, &progress, &ended);
                 drop(tell);
             }));
-            (end, told)
+            (end, cleared)
         });
         Bar { progress, drawn }
     }
 
-    /// So many bytes more, so many lines in all.
+    /// Adds bytes, and sets the total numbers of lines.
     pub fn moved(&self, bytes: u64, sent: u64, acknowledged: u64) {
         self.progress.bytes.fetch_add(bytes, Relaxed);
         self.progress.sent.store(sent, Relaxed);
         self.progress.acknowledged.store(acknowledged, Relaxed);
     }
 
-    /// Takes it away, before something else is printed.
+    /// Removes the bar, before something else is printed.
     pub fn clear(&mut self) {
-        if let Some((end, told)) = self.drawn.take() {
+        if let Some((end, cleared)) = self.drawn.take() {
             drop(end);
-            let _: Result<(), _> = told.recv_timeout(GOES);
+            let _: Result<(), _> = cleared.recv_timeout(CLEAR_TIMEOUT);
         }
     }
 }
 
 fn draw(bar: &ProgressBar, progress: &Progress, ended: &Receiver<()>) {
-    while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+    while ended.recv_timeout(DRAW_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let (sent, safe) = (
             progress.sent.load(Relaxed),
             progress.acknowledged.load(Relaxed),

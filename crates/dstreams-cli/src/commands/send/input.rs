@@ -1,4 +1,4 @@
-//! The input, read on a thread of its own in pieces of whole lines.
+//! The input, read by a separate thread in pieces of whole lines.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -9,24 +9,24 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 
-/// Bytes read at once: a message of the client.
-const READ: usize = 256 << 10;
-/// Bytes without a line end past which reading is given up: no message can hold such a line.
-const LONGEST: usize = 8 << 20;
+/// Bytes per read: about a message of the client.
+const READ_BYTES: usize = 256 << 10;
+/// The longest line in bytes; longer ones do not fit into a message.
+const MAX_LINE_BYTES: usize = 8 << 20;
 /// Pieces that are read ahead.
-const AHEAD: usize = 4;
+const PIECES_AHEAD: usize = 4;
 
 /// A file or standard input.
 pub struct Pieces {
-    /// What to call it in messages.
+    /// Its name in messages.
     pub name: String,
-    /// Its bytes, if that is known.
+    /// Its size in bytes, if that is known.
     pub size: Option<u64>,
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
 }
 
 impl Pieces {
-    /// Opens `file` (- is standard input) and begins to read.
+    /// Opens `file` (- is standard input) and starts to read.
     pub fn open(file: &str) -> Result<Self, Error> {
         if file == "-" {
             let name = "standard input".to_owned();
@@ -49,7 +49,7 @@ impl Pieces {
         size: Option<u64>,
         input: impl Read + Send + 'static,
     ) -> Result<Self, Error> {
-        let (sender, pieces) = mpsc::channel(AHEAD);
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
         let reader = thread::Builder::new().name("read".to_owned());
         let started = reader.spawn(move || read_pieces(input, &sender));
         started.map_err(Error::Start)?;
@@ -76,7 +76,7 @@ fn read_pieces(mut input: impl Read, to: &mpsc::Sender<io::Result<Vec<u8>>>) {
     let mut rest = Vec::new();
     loop {
         let start = rest.len();
-        rest.resize(start + READ, 0);
+        rest.resize(start + READ_BYTES, 0);
         let read = match input.read(&mut rest[start..]) {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -93,12 +93,12 @@ fn read_pieces(mut input: impl Read, to: &mpsc::Sender<io::Result<Vec<u8>>>) {
         };
         let tail = rest.split_off(whole);
         let piece = std::mem::replace(&mut rest, tail);
-        // An error here: nobody takes what is read any more.
+        // An error means that the receiver is gone.
         if !piece.is_empty() && to.blocking_send(Ok(piece)).is_err() || ended {
             return;
         }
-        if rest.len() > LONGEST {
-            let long = io::Error::other(format!("a line has more than {LONGEST} bytes"));
+        if rest.len() > MAX_LINE_BYTES {
+            let long = io::Error::other(format!("a line has more than {MAX_LINE_BYTES} bytes"));
             return drop(to.blocking_send(Err(long)));
         }
     }

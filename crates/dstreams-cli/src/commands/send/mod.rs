@@ -18,26 +18,26 @@ use self::rate_limit::Pace;
 use crate::error::Error;
 use crate::output::{say, written};
 
-/// How long a program may take to say that it has the stream.
-const ANSWER: Duration = Duration::from_secs(5);
-/// How long a program that went away may take to come back.
-const COME_BACK: Duration = Duration::from_secs(30);
+/// How long a program may take to accept the stream.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to try to reconnect to a program.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Feed a running program from a file or standard input
 ///
-/// Ends when the program has acknowledged every line, or with an error that says how many it has.
+/// Exits once the program has acknowledged every line, or with an error that says how many it has.
 #[derive(Debug, clap::Args)]
 pub struct SendArgs {
-    /// Where the program takes clients, or its master; of several, with commas, one is enough
+    /// Client address(es) of the program or its master, comma-separated; one that answers is enough
     #[arg(value_name = "HOST:PORT", value_parser = address)]
     address: String,
-    /// The stream of the program that takes the lines
+    /// Name of the program's stream
     #[arg(long, value_name = "NAME")]
     stream: String,
-    /// What to send, line by line; - is standard input
+    /// File to send, line by line; - is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
-    /// Lines a second at most
+    /// Maximum number of lines per second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     #[command(flatten)]
@@ -84,17 +84,17 @@ async fn open(args: &SendArgs) -> Result<LineSender, Error> {
     options.retry.elapsed = COME_BACK;
     options.token = args.secret.read()?;
     let client = Client::connect(&args.address, options).await?;
-    // What takes the connection and says nothing is no program of ours: once is enough.
-    match timeout(ANSWER, client.lines(&args.stream)).await {
+    // A peer that accepts the connection but does not answer is no program of ours: no retry.
+    match timeout(ANSWER_TIMEOUT, client.lines(&args.stream)).await {
         Ok(lines) => Ok(lines?),
         Err(_) => Err(Error::Client(dstreams_client::Error::NoAnswer {
             address: args.address.clone(),
-            after: ANSWER,
+            after: ANSWER_TIMEOUT,
         })),
     }
 }
 
-/// The input on its way.
+/// Sends the input.
 struct InputFeed {
     lines: LineSender,
     pace: Pace,
@@ -130,7 +130,7 @@ impl InputFeed {
         Ok(())
     }
 
-    /// Sends whole lines; of lines that cannot be sent, those before the first that is wrong.
+    /// Sends whole lines; if one is invalid, those before it.
     async fn text(&mut self, text: &[u8]) -> Result<(), Error> {
         use dstreams_client::Error::{NotText, TooLarge};
         match self.lines.send_text(text).await {
@@ -141,13 +141,13 @@ impl InputFeed {
                 self.lines.send_text(good).await?;
                 Err(self.line("it is not UTF-8 text".to_owned()))
             }
-            // Only a line that began in an earlier piece can be so long: the first.
+            // Only the first line, which began in an earlier piece, can be so long.
             Err(error @ TooLarge { .. }) => Err(self.line(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits until the program has acknowledged what was sent.
+    /// Waits until the program has acknowledged all sent lines.
     async fn acknowledged(&mut self, signals: &mut Signals) -> Result<(), Error> {
         tokio::select! {
             flushed = self.lines.flush() => Ok(flushed?),
@@ -174,7 +174,7 @@ impl InputFeed {
     }
 }
 
-/// What was sent, in how long.
+/// The summary: what was sent, and how long it took.
 struct Sent(Report, Duration);
 
 impl fmt::Display for Sent {

@@ -1,16 +1,16 @@
-//! How many lines may be sent now.
+//! [`Pace`]: limits the rate of sent lines.
 
 use std::time::Duration;
 
 use memchr::memchr_iter;
 use tokio::time::Instant;
 
-/// How far sending may fall behind and still catch up.
-const CATCH_UP: Duration = Duration::from_millis(100);
-/// The shortest pause: lines that are due meanwhile go together.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The longest delay that sending catches up with.
+const MAX_CATCH_UP: Duration = Duration::from_millis(100);
+/// The shortest pause; lines due meanwhile are sent together.
+const MIN_PAUSE: Duration = Duration::from_millis(5);
 
-/// Cuts text to a number of lines a second.
+/// Cuts text to a number of lines per second.
 pub struct Pace {
     rate: Option<u64>,
     /// When the next line is due.
@@ -18,7 +18,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most `rate` lines a second; none for as fast as possible.
+    /// At most `rate` lines per second; `None` is unlimited.
     pub fn new(rate: Option<u64>) -> Self {
         Pace {
             rate,
@@ -26,16 +26,16 @@ impl Pace {
         }
     }
 
-    /// Waits until a line is due; returns the lines of `text` that are, and the rest.
+    /// Waits until a line is due; splits `text` into the lines due now and the rest.
     pub async fn cut<'a>(&mut self, text: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let Some(rate) = self.rate else {
             return (text, &[]);
         };
         let now = Instant::now();
-        let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
+        let earliest = now.checked_sub(MAX_CATCH_UP).unwrap_or(now);
         self.next = self.next.max(earliest);
         if self.next > now {
-            tokio::time::sleep_until(self.next.max(now + PAUSE)).await;
+            tokio::time::sleep_until(self.next.max(now + MIN_PAUSE)).await;
         }
         let late = self.next.elapsed().as_secs_f64();
         let due = 1 + (late * rate as f64) as usize;

@@ -1,4 +1,4 @@
-//! `dstreams wordcount`: counts the words that anyone sends, in this process or on workers.
+//! `dstreams wordcount`: counts the words of lines sent to it, in this process or on workers.
 
 mod report;
 
@@ -19,34 +19,34 @@ use crate::error::Error;
 use crate::output::warn;
 use crate::program::{LINES, Program, TEXT, WordCount};
 
-/// Count the words of a window over lines that anyone sends over TCP (`nc` will do)
+/// Count words over a window, from lines sent over TCP (e.g. with `nc`)
 ///
-/// In this process with --listen; on worker processes with --workers, or with --master on those that
-/// others start: these take the lines of `dstreams send`.
+/// --listen runs in this process; --workers starts worker processes; --master uses workers that others
+/// start. Workers accept the lines of `dstreams send`.
 ///
-/// SIGTERM or Ctrl-C ends it: what was received is counted and printed before, for as long as --drain says. A second
-/// one ends it at once. What nobody reads holds up the batches after it, and so the producers.
+/// SIGTERM or Ctrl-C stops it after the lines received so far are counted and printed, within the time of --drain. A
+/// second one stops it at once. If nobody reads the output, later batches wait, and so do the producers.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("where").required(true).args(["listen", "workers", "master"])))]
 pub struct WordcountArgs {
-    /// Where producers connect and send lines of text; port 0 takes a free one
+    /// Address for producers of lines of text over TCP; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<String>,
-    /// Takes lines from `dstreams send HOST:PORT --stream lines` too, which get acknowledgements
+    /// Also accept lines, with acknowledgements, from `dstreams send HOST:PORT --stream lines`
     #[arg(long, value_name = "HOST:PORT", value_parser = address,
           conflicts_with_all = ["workers", "master"])]
     clients: Option<String>,
-    /// Keep the program in this directory: killed at any moment and started again, it goes on where it was; workers must
-    /// reach it by the same path
+    /// Persist the program in this directory: after a crash at any moment, a restart resumes it; workers must reach it
+    /// by the same path
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Count on so many worker processes, which are started and ended with this one
+    /// Count on N worker processes, started and ended with this one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
     /// Count on workers that others start, with `dstreams worker --master HOST:PORT`
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     master: Option<String>,
-    /// Workers that must be there before the first batch
+    /// Workers to wait for before the first batch
     #[arg(long, value_name = "N", default_value_t = 1,
           conflicts_with_all = ["listen", "workers"],
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -57,10 +57,10 @@ pub struct WordcountArgs {
     ends: Drain,
     #[command(flatten)]
     times: Times,
-    /// End after so many batches, empty ones included
+    /// End after N batches, empty ones included
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
@@ -96,14 +96,14 @@ pub async fn run(args: WordcountArgs) -> Result<(), Error> {
     let master = gathering.address().to_owned();
     let (program, workers) = tokio::select! {
         begun = gathering.begin(Tell::Aside) => begun?,
-        // Nothing was received.
+        // Nothing has been received.
         _ = ending.next() => return report.end(0).await,
     };
     report.cluster(&master, &workers.now()).await?;
     count(program, Some(workers), report, args.batches, ending, drain).await
 }
 
-/// Prints batches until there were enough, or until someone ends the program; ends its workers.
+/// Prints batches until there were enough or the program is stopped; ends its workers.
 pub async fn count(
     mut program: WordCount,
     mut workers: Option<Workers>,
@@ -113,7 +113,7 @@ pub async fn count(
     drain: Duration,
 ) -> Result<(), Error> {
     let engine = program.engine();
-    // Workers end with the program: from its last batch on, that is no failure.
+    // Workers end with the program: after its last batch, their end is no failure.
     let over = Notify::new();
     let counted = {
         let mut watches = true;
@@ -146,7 +146,7 @@ pub async fn count(
     counted
 }
 
-/// Shows batches to the end of the program, or so many; and what they come to.
+/// Prints batches to the end of the program, or the first `left`; then the total.
 async fn show(
     program: &mut WordCount,
     report: &mut Report,
@@ -171,7 +171,7 @@ async fn show(
     report.end(counted).await
 }
 
-/// Stops the program, whose output nobody reads.
+/// Stops a program whose output nobody reads.
 async fn not_shown(program: &mut WordCount, report: &Report, wanted: Option<u64>) -> Error {
     let left = program.abandon().await;
     let counted = program.status().batches;

@@ -1,4 +1,4 @@
-//! What `wordcount` and `master` print, for programs or for people.
+//! The output of `wordcount` and `master`, for programs or for people.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct Report {
     pub json: bool,
     pub interval: Duration,
     records: u64,
-    /// Batches that were printed, read or not.
+    /// Printed batches, read or not.
     batches: u64,
     dead_letters: u64,
 }
@@ -33,7 +33,7 @@ impl Report {
         }
     }
 
-    /// Where one process listens.
+    /// Prints the addresses of a single process.
     pub async fn listening(
         &self,
         text: SocketAddr,
@@ -59,7 +59,7 @@ impl Report {
         table::header().await
     }
 
-    /// Where a master listens that waits for workers.
+    /// Prints the address of a master that waits for workers.
     pub async fn master(&self, address: &str) -> Result<(), Error> {
         match self.json {
             true => say(json(&Master { master: address })?).await,
@@ -67,7 +67,7 @@ impl Report {
         }
     }
 
-    /// Where a master and all its workers are.
+    /// Prints the addresses of a master and its workers.
     pub async fn cluster(&self, master: &str, workers: &[WorkerStatus]) -> Result<(), Error> {
         if self.json {
             let workers = workers.iter().map(|worker| Worker {
@@ -98,18 +98,18 @@ impl Report {
         Ok(())
     }
 
-    /// Of so many batches that were to be shown, those that nobody has read.
+    /// Number of batches, out of `batches`, whose output nobody has read.
     pub fn not_shown(&self, batches: u64) -> u64 {
         let waiting = Console::stdout().waiting() as u64;
         batches.saturating_sub(self.batches.saturating_sub(waiting))
     }
 
-    /// Lines left out so far, as far as they are known: a worker's go with it.
+    /// Updates the number of dead letters; `known` drops when a worker is lost, with its count.
     pub fn dead_letters(&mut self, known: u64) {
         self.dead_letters = self.dead_letters.max(known);
     }
 
-    /// The end: `received` is what the program counted, printed or not.
+    /// Prints the end; `received` is the number of lines counted, printed or not.
     pub async fn end(&self, received: u64) -> Result<(), Error> {
         let (records_total, dead_letters) = (self.records, self.dead_letters);
         if dead_letters > 0 {
@@ -131,7 +131,7 @@ impl Report {
     }
 }
 
-/// How lines get there.
+/// The command that sends lines.
 fn send(address: &str) -> String {
     format!("dstreams send {address} --stream {LINES} FILE")
 }
