@@ -69,7 +69,7 @@ fn show(found: &Inspection) -> Result<(), Error> {
     }
     let journal = &found.journal;
     print(format_args!(
-        "journal of {} process(es): {} block(s), {} bytes; after the checkpoint {} batch(es) cut, {} of them committed",
+        "journal of {} process(es): {} block(s), {} bytes; after the checkpoint {} batch(es) cut, {} of them took effect",
         journal.processes,
         journal.blocks,
         journal.block_bytes,

@@ -1,4 +1,4 @@
-//! On worker processes: `wordcount --workers`, `wordcount --master`, `master`, `worker`, `status`.
+//! Commands with worker processes: `wordcount --workers`, `wordcount --master`, `master`, `worker`, `status`.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::text::{naive, text};
 const LOOPBACK: &str = "127.0.0.1:0";
 const TIMES: [&str; 4] = ["--interval", "200ms", "--window", "10m"];
 
-/// One cluster at a time: each is several processes with all their threads.
+/// Runs one cluster at a time: each is several processes with many threads.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -38,7 +38,7 @@ fn status(master: &str) -> Value {
     status.unwrap_or_else(|_| panic!("{}", message(output, 0)))
 }
 
-/// Partitions of state, as one of each worker's lists has them.
+/// The partitions of state in one list of each worker.
 fn partitions(status: &Value, list: &str) -> Vec<u64> {
     let lists = workers(status)
         .iter()
@@ -62,7 +62,7 @@ fn worker(master: &str, more: &[&str]) -> Command {
     dstreams(&[&arguments[..], more].concat())
 }
 
-/// A file of this test process, removed with this value.
+/// A file of this test process, removed when dropped.
 struct File(PathBuf);
 
 impl File {
@@ -89,7 +89,7 @@ fn check_counts(program: &Running, texts: &[&str]) {
 }
 
 #[test]
-fn words_sent_to_a_master_are_those_of_a_naive_count() {
+fn counts_of_a_cluster_equal_a_naive_count() {
     let _alone = alone();
     let mut program = with_workers("2");
     let master = program.said("master").to_owned();
@@ -158,11 +158,11 @@ fn a_status_for_people_has_a_line_for_each_stream_and_worker() {
 }
 
 #[test]
-fn a_worker_that_is_killed_loses_nothing_that_was_acknowledged() {
+fn killing_a_worker_loses_no_acknowledged_line() {
     let _alone = alone();
     let mut program = with_workers("3");
     let master = program.said("master").to_owned();
-    // It takes the lines, and holds a partition of state: others have to take over both.
+    // It receives the lines and is a primary: others have to take over both.
     let before = status(&master);
     let holds = |worker: &&Value| worker["holds"].as_array().unwrap().contains(&json!(0));
     let victim = workers(&before).iter().find(holds).unwrap();
@@ -200,7 +200,7 @@ fn a_worker_that_is_killed_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn workers_that_others_start_join_and_leave_while_the_program_goes_on() {
+fn external_workers_join_and_leave_while_the_program_runs() {
     let _alone = alone();
     let arguments = [
         "wordcount",
@@ -230,7 +230,7 @@ fn workers_that_others_start_join_and_leave_while_the_program_goes_on() {
     let told = program.complaint_with("worker 3 at ");
     assert!(told.contains(third.said("ingest")), "{told}");
     send(&master, &text(4, 3_000));
-    // It leaves when it is told to, and says no word.
+    // It leaves on SIGTERM, without a message.
     let [mut leaving, staying] = first;
     leaving.terminate();
     let (status, errors) = leaving.wait();
@@ -266,7 +266,7 @@ fn sigterm_of_a_master_ends_the_program_and_its_workers() {
     pids.sort();
     assert_eq!(joined, pids);
 
-    // What was acknowledged right before is counted.
+    // Lines acknowledged right before the signal are counted.
     let batch = program.next();
     program.batches.push(batch);
     send(&master, &text(6, 5_000));
@@ -280,7 +280,7 @@ fn sigterm_of_a_master_ends_the_program_and_its_workers() {
 }
 
 #[test]
-fn a_master_that_is_killed_takes_the_workers_it_started_with_it() {
+fn workers_end_when_the_master_that_started_them_is_killed() {
     let _alone = alone();
     let mut program = with_workers("2");
     let pids: Vec<_> = workers(&program.first)
@@ -307,7 +307,7 @@ fn without_any_worker_left_the_program_fails() {
 }
 
 #[test]
-fn a_worker_without_a_master_says_so_after_a_while() {
+fn a_worker_that_reaches_no_master_fails_after_its_retry_time() {
     let closed = TcpListener::bind(LOOPBACK)
         .unwrap()
         .local_addr()
@@ -333,11 +333,11 @@ fn a_worker_without_a_master_says_so_after_a_while() {
 }
 
 #[test]
-fn another_build_is_refused_with_both() {
+fn a_worker_of_another_build_is_refused_and_both_builds_are_named() {
     let _alone = alone();
     let arguments = ["master", "--json", "--listen", LOOPBACK];
     let program = Running::start(&arguments);
-    // The same program with one byte more at its end runs as before.
+    // With one more byte at its end, the program still runs.
     let other = File::new("other-build");
     std::fs::copy(DSTREAMS, &other.0).unwrap();
     let mut file = std::fs::OpenOptions::new()
@@ -379,7 +379,7 @@ fn a_port_in_use_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_status_of_nobody_or_of_somebody_else_is_an_error() {
+fn status_fails_if_nothing_or_something_else_answers() {
     let _alone = alone();
     let closed = TcpListener::bind(LOOPBACK)
         .unwrap()
@@ -415,7 +415,7 @@ fn a_status_of_nobody_or_of_somebody_else_is_an_error() {
 }
 
 #[test]
-fn beyond_loopback_a_token_is_needed_and_the_right_one() {
+fn beyond_loopback_the_right_token_is_required() {
     let _alone = alone();
     for arguments in [
         &["wordcount", "--master", "0.0.0.0:0"][..],
@@ -466,7 +466,7 @@ fn beyond_loopback_a_token_is_needed_and_the_right_one() {
     program.terminate();
     let (lines, said) = program.end();
     assert_eq!(lines, 2);
-    // Which addresses other machines can reach, and nothing else.
+    // Only the addresses that other machines can reach are reported.
     let reached = |line: &str| line.contains("other machines can reach");
     assert!(said.lines().all(reached), "{said}");
     assert!(said.contains("it asks for the token"), "{said}");
@@ -513,7 +513,7 @@ fn a_demo_on_workers_counts_what_it_sends() {
 }
 
 #[test]
-fn wrong_use_of_workers_is_told_apart() {
+fn wrong_usage_of_cluster_commands_is_explained() {
     for (arguments, wanted) in [
         (
             &["wordcount"][..],

@@ -1,4 +1,4 @@
-//! In one process: `wordcount --listen`, `demo`, `send`.
+//! Commands with one process: `wordcount --listen`, `demo`, `send`.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::process::{DSTREAMS, Running, dstreams, message, program, run, until};
 use crate::text::{naive, text};
 
-/// A `wordcount` that takes text and clients.
+/// Starts a `wordcount` for text and clients.
 fn start(arguments: &[&str]) -> Running {
     let always = [
         "wordcount",
@@ -28,13 +28,13 @@ fn connect(program: &Running) -> TcpStream {
 }
 
 #[test]
-fn words_of_two_producers_are_those_of_a_naive_count() {
+fn counts_of_two_producers_equal_a_naive_count() {
     let mut program = start(&["--interval", "50ms", "--window", "10m"]);
     let texts = [text(1, 30_000), text(2, 20_000)];
     std::thread::scope(|scope| {
         for text in &texts {
             let mut socket = connect(&program);
-            // Cut anywhere, as TCP does.
+            // Split anywhere, as TCP does.
             let mut pieces = text.as_bytes().chunks(7_919);
             scope.spawn(move || {
                 pieces
@@ -56,11 +56,11 @@ fn words_of_two_producers_are_those_of_a_naive_count() {
 }
 
 #[test]
-fn each_window_is_the_sum_of_its_batches_and_empties() {
+fn each_window_is_the_sum_of_its_batches_and_becomes_empty() {
     let mut program = start(&["--interval", "20ms", "--window", "60ms"]);
     let mut socket = connect(&program);
     for burst in 1..=5 {
-        // Three words a line, so that the words of a batch follow from its lines.
+        // Three words per line, so that the number of words follows from the number of lines.
         socket
             .write_all("to be or\n".repeat(1000 * burst).as_bytes())
             .unwrap();
@@ -92,7 +92,7 @@ fn each_window_is_the_sum_of_its_batches_and_empties() {
 }
 
 #[test]
-fn sigterm_drains_what_was_received() {
+fn sigterm_drains_received_lines() {
     for round in 0..5 {
         let mut program = start(&["--interval", "100ms", "--window", "10m"]);
         let texts: Vec<_> = (0..3).map(|n| text(10 * round + n, 1_500)).collect();
@@ -100,7 +100,7 @@ fn sigterm_drains_what_was_received() {
         first.write_all(texts[0].as_bytes()).unwrap();
         program.wait_for(1_500);
         // These fit into the socket buffers, so the kernel has them now; the last connection may
-        // not be accepted yet. An end without a line feed is a line, where the producer closes.
+        // not be accepted yet. The last line counts without a line feed, since the producer closes.
         first.write_all(texts[1].as_bytes()).unwrap();
         let mut second = connect(&program);
         second.write_all(texts[2].trim_end().as_bytes()).unwrap();
@@ -114,7 +114,7 @@ fn sigterm_drains_what_was_received() {
 }
 
 #[test]
-fn what_is_no_text_is_left_out_and_said() {
+fn lines_that_are_not_text_are_left_out_and_reported() {
     let mut program = start(&["--interval", "20ms"]);
     connect(&program)
         .write_all(b"good\n\xff\xfe\nagain\n")
@@ -127,14 +127,14 @@ fn what_is_no_text_is_left_out_and_said() {
 }
 
 #[test]
-fn batches_ends_after_so_many_empty_ones_included() {
+fn batches_option_counts_empty_batches_too() {
     let mut program = start(&["--interval", "20ms", "--window", "1s", "--batches", "4"]);
     assert_eq!(program.end(), (0, String::new()));
     assert_eq!(program.batches.len(), 4);
 }
 
 #[test]
-fn nobody_reading_the_output_ends_it_quietly() {
+fn a_closed_output_ends_the_command_quietly() {
     let arguments = ["wordcount", "--listen", "127.0.0.1:0", "--interval", "20ms"];
     for json in [&["--json"][..], &[]] {
         let mut child = dstreams(&[&arguments[..], json].concat()).spawn().unwrap();
@@ -165,7 +165,7 @@ fn a_port_in_use_is_an_error_that_names_it() {
 }
 
 #[test]
-fn wrong_use_is_told_apart() {
+fn wrong_usage_is_explained() {
     let listen = ["wordcount", "--listen", "127.0.0.1:0"];
     for (arguments, wanted) in [
         (&["--interval", "1parsec"][..], "500ms, 1s or 2m"),
@@ -236,7 +236,7 @@ fn send_feeds_a_program_and_reports() {
         said.starts_with("sent 40000 lines, acknowledged 40000 ("),
         "{said}"
     );
-    // The last line needs no end.
+    // The last line needs no line feed.
     let said = send("-", input.trim_end().as_bytes());
     assert!(
         said.starts_with("sent 10001 lines, acknowledged 10001 ("),
@@ -265,7 +265,7 @@ fn send_keeps_to_its_rate() {
     ];
     let output = run(&arguments, text(9, 600).as_bytes());
     assert_eq!(message(output, 0), "");
-    // The first tenth of a second may be made up for.
+    // It may catch up with the first tenth of a second.
     assert!(
         started.elapsed() >= Duration::from_millis(490),
         "{:?}",
@@ -275,7 +275,7 @@ fn send_keeps_to_its_rate() {
 }
 
 #[test]
-fn send_says_what_is_wrong() {
+fn send_explains_errors() {
     let mut program = start(&["--interval", "20ms"]);
     let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -324,8 +324,8 @@ fn send_says_what_is_wrong() {
     assert_eq!(program.end(), (3, String::new()));
 }
 
-/// With more connections than descriptors: those that are there are served, the others when there is room, and the log
-/// says so now and then. Descriptors for files are left: a program that is kept in a directory runs on.
+/// With more connections than descriptors, accepted ones are served, the others wait, and the log says so periodically.
+/// Some descriptors are left for files: a program with a state directory keeps running.
 #[test]
 fn connections_beyond_the_descriptors_wait() {
     let state = std::env::temp_dir().join(format!("dstreams-descriptors-{}", std::process::id()));
@@ -344,7 +344,7 @@ fn connections_beyond_the_descriptors_wait() {
             socket
         })
         .collect();
-    // Clients have the same descriptors, and say nothing here.
+    // Connections of clients use the same descriptors; these send nothing.
     let silent: Vec<_> = (0..100)
         .map(|_| TcpStream::connect(program.said("clients")).unwrap())
         .collect();
@@ -352,7 +352,7 @@ fn connections_beyond_the_descriptors_wait() {
     assert!(told.contains("ulimit -n"), "{told}");
     program.wait_for_some(25);
     // Checkpoints are written meanwhile.
-    let kept = || {
+    let inspected = || {
         run(
             &["checkpoint", "inspect", "--json", state.to_str().unwrap()],
             b"",
@@ -360,8 +360,8 @@ fn connections_beyond_the_descriptors_wait() {
         .stdout
     };
     let has_checkpoint = || {
-        let kept: serde_json::Value = serde_json::from_slice(&kept()).unwrap_or_default();
-        !kept["checkpoint"].is_null()
+        let inspected: serde_json::Value = serde_json::from_slice(&inspected()).unwrap_or_default();
+        !inspected["checkpoint"].is_null()
     };
     until("a checkpoint", has_checkpoint);
     drop(silent);
@@ -379,7 +379,7 @@ fn connections_beyond_the_descriptors_wait() {
 }
 
 #[test]
-fn what_other_machines_can_reach_is_said_at_the_start() {
+fn addresses_that_other_machines_can_reach_are_reported_at_the_start() {
     let start = [
         "wordcount",
         "--json",
@@ -398,12 +398,12 @@ fn what_other_machines_can_reach_is_said_at_the_start() {
         assert!(said.contains(part), "{said} does not say {part}");
     }
     program.terminate();
-    // Nothing of the other one, which they cannot.
+    // The other address, which they cannot reach, is not reported.
     assert_eq!(program.end(), (0, String::new()));
 }
 
 #[test]
-fn how_long_a_cluster_bears_with_silence_is_checked() {
+fn limits_of_silence_and_patience_are_checked() {
     let worker = ["worker", "--master", "127.0.0.1:1", "--patience", "10ms"];
     let error = message(run(&worker, b""), 2);
     assert!(error.contains("1s to 24h"), "{error}");

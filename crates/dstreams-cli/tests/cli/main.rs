@@ -1,8 +1,8 @@
-//! The `dstreams` command as a user meets it: real processes, real sockets, and counts that are
+//! The `dstreams` command as a user sees it: real processes, real sockets, and counts that are
 //! compared with naive ones.
 //!
-//! Nothing here waits for a time to pass: a line of output or the end of a process is awaited, and
-//! [`process::PATIENCE`] only ends what hangs.
+//! No test relies on a time to pass: tests wait for a line of output or the end of a process, and
+//! [`process::PATIENCE`] only ends tests that hang.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,15 +1,15 @@
-//! The pages of `docs/` do what they say.
+//! Runs the commands on pages of `docs/`, and checks the promised results.
 
 use std::process::Command;
 
-/// The blocks of shell commands of a page, as one script.
+/// All shell blocks of a page as one script.
 fn script(page: &str) -> String {
     let blocks = page.split("```sh\n").skip(1);
     let blocks = blocks.map(|block| block.split("```").next().unwrap());
     format!("set -eu\n{}", blocks.collect::<String>())
 }
 
-/// Runs a page in an empty directory of its own; returns what it printed.
+/// Runs the commands of a page in an empty directory; returns their output.
 fn run(name: &str, page: &str) -> String {
     let command = std::path::Path::new(env!("CARGO_BIN_EXE_dstreams"));
     let place = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
@@ -41,7 +41,7 @@ fn from_laptop_to_cluster() {
         .lines()
         .filter(|line| line.contains("records_total"))
         .collect();
-    // The totals that the page speaks of, in its order.
+    // The totals that the page promises, in its order.
     let promised = [10_000, 20_000, 10_000].map(|n| format!("{{\"records_total\":{n}}}"));
     assert_eq!(totals, promised, "{said}");
     assert!(page.contains(&promised[0]) && page.contains(&promised[1]));

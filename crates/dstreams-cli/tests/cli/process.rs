@@ -1,4 +1,4 @@
-//! Processes of the command: started, listened to, told to end, killed.
+//! Processes of the command: start them, read their output, stop and kill them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Ends what hangs.
+/// The limit of every wait; ends tests that hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The command that is tested.
+/// The command under test.
 pub const DSTREAMS: &str = env!("CARGO_BIN_EXE_dstreams");
 
 pub fn dstreams(arguments: &[&str]) -> Command {
@@ -28,10 +28,10 @@ pub fn program(path: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end, with something on its standard input.
+/// Runs a command to its end, with `input` on its standard input.
 pub fn run(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = dstreams(arguments).stdin(Stdio::piped()).spawn().unwrap();
-    // A command that fails early does not read it.
+    // A command that fails early does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input);
     end_of(child)
 }
@@ -51,7 +51,7 @@ pub fn end_of(child: Child) -> Output {
     output
 }
 
-/// The message of a command that fails with `code`.
+/// The standard error of a command; checks that it ended with `code`.
 pub fn message(output: Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{message}");
@@ -69,14 +69,14 @@ pub fn kill(signal: &str, pid: u64) {
     assert!(done.success(), "{kill}");
 }
 
-/// Whether there is a process that is not only waited for.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
     state.is_some_and(|state| state != b'Z')
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub fn until(what: &str, is_so: impl Fn() -> bool) {
     let since = Instant::now();
     while !is_so() {
@@ -85,7 +85,7 @@ pub fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A command that runs, and prints JSON.
+/// A running command that prints JSON.
 pub struct Running {
     child: Child,
     output: Receiver<String>,
@@ -95,7 +95,7 @@ pub struct Running {
     pub batches: Vec<Value>,
 }
 
-/// The lines that somebody prints.
+/// The lines of an output, read by a thread.
 pub fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     let from = BufReader::new(from).lines();
@@ -113,7 +113,7 @@ impl Running {
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let output = lines(child.stdout.take().unwrap());
-        // Where it goes somewhere else, there are none.
+        // None if standard error is redirected.
         let errors = child.stderr.take().map_or_else(|| channel().1, lines);
         Running {
             child,
@@ -155,7 +155,7 @@ impl Running {
         }
     }
 
-    /// What its first line says of `name`.
+    /// The value of `name` in its first line.
     pub fn said(&self, name: &str) -> &str {
         self.first[name].as_str().unwrap()
     }
@@ -169,13 +169,13 @@ impl Running {
         self.batches.iter().map(records).sum()
     }
 
-    /// Takes in batches until they have so many records together.
+    /// Reads batches until they have exactly `records` records.
     pub fn wait_for(&mut self, records: u64) {
         self.wait_for_some(records);
         assert_eq!(self.records(), records);
     }
 
-    /// Takes in batches until they have so many records together or more.
+    /// Reads batches until they have at least `records` records.
     pub fn wait_for_some(&mut self, records: u64) {
         while self.records() < records {
             let batch = self.next();
@@ -187,7 +187,7 @@ impl Running {
         kill("TERM", self.pid());
     }
 
-    /// Waits for its end; returns all that was not read of what it has said on standard error.
+    /// Waits for its end; returns the unread rest of its standard error.
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let mut errors = String::new();
         let since = Instant::now();
@@ -196,13 +196,13 @@ impl Running {
             match self.errors.recv_timeout(left) {
                 Ok(line) => errors += &(line + "\n"),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {errors}"),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {errors}"),
             }
         }
         (self.child.wait().unwrap(), errors)
     }
 
-    /// Takes in the rest of the batches; returns the total, with the rest of standard error.
+    /// Reads the remaining batches; returns the total and the rest of standard error.
     pub fn end(&mut self) -> (u64, String) {
         let total = loop {
             let line = self.next();

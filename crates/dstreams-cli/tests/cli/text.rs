@@ -1,10 +1,10 @@
-//! What is counted, and a naive count of it.
+//! Generated text, and a naive count of its words.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Lines of many words, few of them frequent, many of them as frequent as others.
+/// Lines of many words, few of them frequent, with many ties.
 pub fn text(producer: u64, lines: u64) -> String {
     let mut state = producer + 1;
     let mut word = || {
@@ -18,7 +18,7 @@ pub fn text(producer: u64, lines: u64) -> String {
     (0..lines).map(line).collect()
 }
 
-/// Words in all and the top ten, as the command should print them.
+/// The number of words and the top ten, as the command should print them.
 pub fn naive(texts: &[&str]) -> (u64, Value) {
     let mut counts = BTreeMap::<&str, u64>::new();
     for word in texts.iter().flat_map(|text| text.split_whitespace()) {

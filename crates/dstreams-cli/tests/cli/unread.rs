@@ -1,4 +1,4 @@
-//! Nobody reads what is printed: a full pipe, a closed one, and the way to the end from there.
+//! Nobody reads the output: commands still end, with a full and with a closed pipe.
 
 use std::io::{BufRead, BufReader, pipe};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::process::{Running, dstreams, end_of, kill, lines, message, run};
 use crate::text::text;
 
-/// A directory that is not there, and goes when its test ends.
+/// A directory that does not exist yet, removed when dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -42,17 +42,17 @@ const COUNT: [&str; 10] = [
     "--window",
     "10m",
 ];
-/// Words of a line, so long that a few batches are more than a pipe holds.
-const WORDS: usize = 10;
+/// Words per line, so long that a few batches exceed the capacity of a pipe.
+const WORDS_PER_LINE: usize = 10;
 
-/// So many lines, the same ones.
-fn long(lines: usize) -> String {
+/// `lines` equal lines.
+fn long_lines(lines: usize) -> String {
     let word = |n: usize| format!("{n}{} ", "x".repeat(4000));
-    let line: String = (0..WORDS).map(word).collect();
+    let line: String = (0..WORDS_PER_LINE).map(word).collect();
     (line + "\n").repeat(lines)
 }
 
-/// A program whose output is read up to its first line.
+/// Starts a program, and reads only the first line of its output.
 fn start(arguments: &[&str]) -> (Child, BufReader<ChildStdout>, Value) {
     let mut child = dstreams(&[&COUNT[..], arguments].concat()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -61,13 +61,13 @@ fn start(arguments: &[&str]) -> (Child, BufReader<ChildStdout>, Value) {
     (child, output, serde_json::from_str(&line).unwrap())
 }
 
-/// Sends lines, which are acknowledged.
+/// Sends lines and waits for their acknowledgement.
 fn send(first: &Value, text: &str) {
     let to = first["clients"].as_str().unwrap();
     message(run(&["send", to, "--stream", "lines"], text.as_bytes()), 0);
 }
 
-/// Ends a program that has filled the pipe, as `signals` say.
+/// Ends a program that has filled the pipe, with `signals`.
 fn end_unread(arguments: &[&str], text: &str, signals: &[&str]) -> Output {
     let (mut child, output, first) = start(arguments);
     send(&first, text);
@@ -84,18 +84,18 @@ fn end_unread(arguments: &[&str], text: &str, signals: &[&str]) -> Output {
     }
     child.stderr = Some(errors);
     let ended = end_of(child);
-    // Not before: a pipe that is closed is another matter.
+    // Only now, since a closed pipe is another case.
     drop(output);
     ended
 }
 
 #[test]
-fn a_full_pipe_does_not_keep_a_program_from_its_end() {
+fn a_full_pipe_does_not_prevent_the_end_of_a_program() {
     std::thread::scope(|scope| {
-        // It had its time; and a second signal comes before it has.
+        // The drain time passes; or a second signal comes before.
         for (drain, signals) in [("300ms", &["TERM"][..]), ("10m", &["TERM", "INT"])] {
             scope.spawn(move || {
-                let said = message(end_unread(&["--drain", drain], &long(2), signals), 1);
+                let said = message(end_unread(&["--drain", drain], &long_lines(2), signals), 1);
                 let numbers: Vec<u64> = said.split(' ').flat_map(str::parse).collect();
                 let [hidden, left] = numbers[..] else {
                     panic!("{said}")
@@ -111,13 +111,13 @@ fn a_full_pipe_does_not_keep_a_program_from_its_end() {
 }
 
 #[test]
-fn what_was_acknowledged_is_counted_though_nobody_has_read_the_output() {
+fn acknowledged_lines_are_counted_even_if_nobody_reads_the_output() {
     let (unread, closed) = (Dir::new("unread"), Dir::new("closed"));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let arguments = ["--state", unread.path(), "--drain", "100ms"];
-            message(end_unread(&arguments, &long(20), &["TERM"]), 1);
-            counts_on(&unread, 20 * WORDS);
+            message(end_unread(&arguments, &long_lines(20), &["TERM"]), 1);
+            counts_on(&unread, 20 * WORDS_PER_LINE);
         });
         scope.spawn(|| {
             // `| head -1`
@@ -131,7 +131,7 @@ fn what_was_acknowledged_is_counted_though_nobody_has_read_the_output() {
     });
 }
 
-/// The next program has all those words.
+/// Checks that a restarted program has all the words.
 fn counts_on(state: &Dir, words: usize) {
     let mut program = Running::start(&[&COUNT[..], &["--state", state.path()]].concat());
     while program.next()["window_words"] != json!(words) {}
@@ -141,10 +141,10 @@ fn counts_on(state: &Dir, words: usize) {
 }
 
 #[test]
-fn logs_that_nobody_reads_hold_nothing_up() {
+fn unread_logs_do_not_block_a_program() {
     let (reader, writer) = pipe().unwrap();
     let mut command = dstreams(&COUNT);
-    // So much is said of a few clients that no pipe holds it.
+    // At this level, a few clients cause more log lines than a pipe holds.
     command.env("DSTREAMS_LOG", "trace").stderr(writer);
     let mut program = Running::spawn(&mut command).listening();
     drop(command);
@@ -159,6 +159,6 @@ fn logs_that_nobody_reads_hold_nothing_up() {
     let bytes: usize = said.iter().map(|line| line.len()).sum();
     assert!(
         bytes > 50_000,
-        "it has said only {bytes} bytes: nothing was held up"
+        "only {bytes} bytes of log: the pipe was never full"
     );
 }

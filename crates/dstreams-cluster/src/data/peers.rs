@@ -47,7 +47,9 @@ pub enum Ask {
 impl Ask {
     pub fn parse(ticket: &Ticket) -> Result<Self, Status> {
         let ask = serde_json::from_slice(&ticket.ticket);
-        ask.map_err(|error| Status::invalid_argument(format!("not a ticket of this cluster: {error}")))
+        ask.map_err(|error| {
+            Status::invalid_argument(format!("not a ticket of this cluster: {error}"))
+        })
     }
 }
 

@@ -131,7 +131,9 @@ impl Front {
                 return Ok(());
             }
         }
-        Err(Status::unavailable("its previous executor is still registered"))
+        Err(Status::unavailable(
+            "its previous executor is still registered",
+        ))
     }
 
     /// Removes an executor again whose worker was lost while it registered.

@@ -234,7 +234,11 @@ mod tests {
         };
         let (report, _) = reported(&error);
         // Each control character is 6 bytes of JSON, each of these 2 digits.
-        assert!(report.error.len() < 13 * MAX_MESSAGE_BYTES, "{}", report.error.len());
+        assert!(
+            report.error.len() < 13 * MAX_MESSAGE_BYTES,
+            "{}",
+            report.error.len()
+        );
         let found = TaskError::find(&report.error)
             .unwrap()
             .into_error()

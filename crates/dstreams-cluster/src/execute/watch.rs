@@ -273,13 +273,25 @@ mod tests {
     fn an_idle_job_is_stuck_and_a_waiting_one_warns_periodically() {
         let (mut watch, now) = (TaskWatch::new(), Instant::now());
         assert_eq!(watch.progress(&work(&[], 0), now), (false, None));
-        assert_eq!(watch.progress(&work(&[0], 0), now + IDLE_TIMEOUT), (false, None));
-        assert_eq!(watch.progress(&work(&[], 0), now + IDLE_TIMEOUT), (false, None));
-        assert_eq!(watch.progress(&work(&[], 0), now + IDLE_TIMEOUT * 2), (true, None));
+        assert_eq!(
+            watch.progress(&work(&[0], 0), now + IDLE_TIMEOUT),
+            (false, None)
+        );
+        assert_eq!(
+            watch.progress(&work(&[], 0), now + IDLE_TIMEOUT),
+            (false, None)
+        );
+        assert_eq!(
+            watch.progress(&work(&[], 0), now + IDLE_TIMEOUT * 2),
+            (true, None)
+        );
 
         let mut watch = TaskWatch::new();
         assert_eq!(watch.progress(&work(&[], 3), now), (false, None));
-        assert_eq!(watch.progress(&work(&[], 3), now + WARN_INTERVAL), (false, Some(WARN_INTERVAL)));
+        assert_eq!(
+            watch.progress(&work(&[], 3), now + WARN_INTERVAL),
+            (false, Some(WARN_INTERVAL))
+        );
         assert_eq!(
             watch.progress(&work(&[], 3), now + WARN_INTERVAL * 3 / 2),
             (false, None)

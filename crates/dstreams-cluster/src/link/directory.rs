@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn differences_are_reported() {
         let ours = seen("/kept", Ok("name"), None);
-        let refusal = |theirs: Option<Directory>| Directory::differs(ours.as_ref(), theirs.as_ref());
+        let refusal =
+            |theirs: Option<Directory>| Directory::differs(ours.as_ref(), theirs.as_ref());
         assert_eq!(refusal(seen("/kept", Ok("name"), None)), None);
         // The same file system at another path.
         assert_eq!(refusal(seen("/mnt/kept", Ok("name"), None)), None);

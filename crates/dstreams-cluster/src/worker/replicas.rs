@@ -147,7 +147,9 @@ impl Replicas {
         let stayed = self.no_room.swap(made.is_err(), Ordering::Relaxed);
         match made {
             // Logged once, not for each block.
-            Err(error) if !stayed => tracing::warn!(%error, "cannot spill blocks: they stay in memory"),
+            Err(error) if !stayed => {
+                tracing::warn!(%error, "cannot spill blocks: they stay in memory")
+            }
             Ok(()) if stayed => tracing::info!("blocks can be spilled again"),
             _ => {}
         }
@@ -172,7 +174,8 @@ impl Replicas {
     /// Sends a block to the worker at `address`; returns once it is stored there.
     pub async fn send_copy(&self, block: &Block, address: &str) -> Result<(), Status> {
         let received = self.lock().receivers.get(&block.meta.id.receiver).copied();
-        let received = received.ok_or_else(|| Status::not_found("a block of an unknown receiver"))?;
+        let received =
+            received.ok_or_else(|| Status::not_found("a block of an unknown receiver"))?;
         let header = CopyHeader::of(self.worker, received, block);
         self.site.peers.copy(&header, block, address).await
     }

@@ -44,7 +44,9 @@ impl Scratch {
                 return Ok(Scratch { path, _lock: lock });
             }
         }
-        Err(Error::other("cannot find a free name for a directory there"))
+        Err(Error::other(
+            "cannot find a free name for a directory there",
+        ))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A worker without another to hold a copy acknowledges what its master knows of.
+//! A worker without a peer acknowledges a record only once its master knows the block.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn program() -> StreamContext {
     ctx
 }
 
-/// Passes on what goes to `to`, while `open`.
+/// Forwards connections to `to`, while `open`.
 async fn proxy(to: String, open: watch::Receiver<bool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -59,10 +59,7 @@ fn a_lone_worker_acknowledges_nothing_while_its_master_is_silent() {
         gate.send(false).unwrap();
         lines.send("not heard").await.unwrap();
         let early = tokio::time::timeout(Duration::from_millis(500), lines.flush()).await;
-        assert!(
-            early.is_err(),
-            "it was acknowledged behind the master's back"
-        );
+        assert!(early.is_err(), "it was acknowledged without the master");
         gate.send(true).unwrap();
         soon("the second", lines.flush()).await.unwrap();
 

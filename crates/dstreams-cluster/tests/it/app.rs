@@ -1,5 +1,5 @@
-//! Programs that run as what their command line says: the example `word_count`, in processes of its
-//! own; and one that is not the same everywhere.
+//! Programs whose role comes from the command line: the example `word_count`, in separate processes;
+//! and a program that differs between processes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub fn example() -> PathBuf {
     built
 }
 
-/// The example, running.
+/// A running process of the example.
 struct Role(Child, BufReader<ChildStdout>);
 
 impl Role {
@@ -49,7 +49,7 @@ impl Role {
         line.trim_end().to_owned()
     }
 
-    /// The first line that has this.
+    /// The next line that contains `text`.
     fn line_with(&mut self, text: &str) -> String {
         loop {
             let line = self.line();
@@ -65,7 +65,7 @@ impl Role {
         assert!(status.unwrap().success());
     }
 
-    /// Waits for its end; returns its exit status, and what it has said on standard error.
+    /// Waits for its end; returns its exit status and its standard error.
     fn wait(mut self) -> (Option<i32>, String) {
         let mut errors = String::new();
         let from = self.0.stderr.as_mut().unwrap();
@@ -81,7 +81,7 @@ impl Drop for Role {
     }
 }
 
-/// Has the line `to be or not to be` counted.
+/// Sends one line, and waits for its acknowledgement.
 async fn send_line(address: &str, line: &str) {
     let client = Client::connect(address, Options::default()).await.unwrap();
     let mut lines = client.lines("lines").await.unwrap();
@@ -94,13 +94,13 @@ fn send(address: &str) {
 }
 
 #[test]
-fn one_program_runs_alone_and_as_master_and_workers() {
+fn one_program_runs_locally_and_as_master_and_workers() {
     let address = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().to_string()
     };
     let mut alone = Role::start(&["local", "--", &address]);
-    alone.line(); // of the first batch: it listens
+    alone.line(); // the first batch: it is listening now
     send(&address);
     assert_eq!(alone.line_with("| be "), "| be  | 2     |");
     alone.terminate();
@@ -156,7 +156,7 @@ fn program(arguments: &[String]) -> dstreams::Result<StreamContext> {
 }
 
 #[test]
-fn a_worker_that_builds_another_graph_is_refused_with_both() {
+fn a_worker_with_another_graph_is_refused_and_both_fingerprints_are_named() {
     let arguments = vec!["one".to_owned(), "two".to_owned()];
     let ctx = program(&arguments).unwrap();
     let mut options = MasterOptions::default();
@@ -165,13 +165,13 @@ fn a_worker_that_builds_another_graph_is_refused_with_both() {
     let master = runtime.block_on(Master::listen(ctx, options)).unwrap();
     let options = WorkerOptions::new(master.address());
 
-    // The same function with another argument than the master has.
+    // The same function, with other arguments than the master's.
     let other = |arguments: &[String]| program(&arguments[1..]);
     let error = run_worker(&options, &other, &|_, _| {})
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("refuses this worker") && error.contains("other graphs"),
+        error.contains("refuses this worker") && error.contains("different graphs"),
         "{error}"
     );
     let prints: Vec<_> = error
@@ -182,9 +182,9 @@ fn a_worker_that_builds_another_graph_is_refused_with_both() {
     assert_eq!(master.status().workers.len(), 0);
 }
 
-/// What a worker acknowledges is in its journal: that must be where the master's next process reads it.
+/// A worker acknowledges records in its journal, which the next master process must be able to read.
 #[test]
-fn a_worker_that_does_not_see_the_masters_directory_is_refused() {
+fn a_worker_that_cannot_see_the_masters_directory_is_refused() {
     let name = format!("dstreams-directory-{}", std::process::id());
     let dir = std::env::temp_dir().join(name);
     let (ours, other) = (dir.join("ours"), dir.join("other"));
@@ -218,15 +218,15 @@ fn a_worker_that_does_not_see_the_masters_directory_is_refused() {
     let _ = std::fs::remove_dir_all(&dir);
 }
 
-/// Prints wait for a pipe that nobody reads, and the end does not wait for them.
+/// Prints block on a pipe that nobody reads, but the end does not wait for them.
 #[test]
-fn a_full_pipe_does_not_keep_a_program_from_its_end() {
+fn a_full_pipe_does_not_prevent_the_end_of_a_program() {
     let address = {
         let free = std::net::TcpListener::bind("127.0.0.75:0").unwrap();
         free.local_addr().unwrap().to_string()
     };
     let mut role = Role::start(&["local", "--drain", "300ms", "--", &address]);
-    // A table of these is more than a pipe holds.
+    // A table of these words exceeds the capacity of a pipe.
     let words: String = (0..10)
         .map(|n| format!("{n}{} ", "x".repeat(3000)))
         .collect();
@@ -263,18 +263,18 @@ struct Replay {
 }
 
 #[test]
-fn a_batch_that_was_set_aside_is_run_alone_by_its_program() {
+fn replay_runs_one_batch_that_was_set_aside() {
     let dir = std::env::temp_dir().join(format!("dstreams-replay-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     let app = |arguments: &[String]| {
-        let mends = arguments == ["mended"];
+        let tolerant = arguments == ["tolerant_program"];
         StreamContext::restore_or_new(&dir, || {
             let mut config = Config::new(Duration::from_millis(50));
             config.on_failure = OnFailure::SetAside;
             let mut ctx = StreamContext::with_config(config)?;
             let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
             let numbers = lines.map::<i64>(move |line| match line.parse() {
-                Err(_) if mends => 0,
+                Err(_) if tolerant => 0,
                 number => number.expect("a number"),
             });
             numbers.for_each_rdd(|_| {});
@@ -299,7 +299,9 @@ fn a_batch_that_was_set_aside_is_run_alone_by_its_program() {
         for part in ["a number", "map", "app.rs", &batch] {
             assert!(error.contains(part), "{error} does not say {part}");
         }
-        replay(&args(&["--", "mended"]), &app).await.unwrap();
+        replay(&args(&["--", "tolerant_program"]), &app)
+            .await
+            .unwrap();
     });
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -1,11 +1,11 @@
-//! States are asked while the program runs, and workers come and go.
+//! Queries of states while the program runs and workers come and go.
 
 use crate::process::How;
 use crate::program::block_on;
 use crate::scene::{Scene, Setup};
 
 #[test]
-fn what_is_asked_is_of_one_batch() {
+fn a_query_sees_all_states_as_of_one_batch() {
     block_on(async {
         let mut setup = Setup::local();
         setup.asked = true;

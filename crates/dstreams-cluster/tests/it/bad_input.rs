@@ -1,5 +1,5 @@
-//! What no process of the cluster and no client of ours ever sends: it is refused with what is wrong,
-//! and the program goes on.
+//! Malformed input, which no process of ours ever sends, is refused with a reason, and the program keeps
+//! running.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -19,17 +19,17 @@ use crate::program::{block_on, soon, until};
 use crate::rng::Rng;
 use crate::scene::{OTHER, Scene, Setup};
 
-/// What begins a connection of HTTP/2, with settings that change nothing.
+/// The preface of an HTTP/2 connection, with empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// The longest wait for what happens at once: below the time in which idle connections are ended.
-const AT_ONCE: Duration = Duration::from_secs(4);
+/// The longest wait for something immediate: shorter than the timeout of idle connections.
+const AT_ONCE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Sends bytes that are nothing; returns when the other side has ended the connection.
+/// Sends garbage; returns when the other side has closed the connection.
 fn send_garbage(to: SocketAddr, bytes: &[u8]) {
     let mut socket = TcpStream::connect(to).unwrap();
-    socket.set_read_timeout(Some(AT_ONCE)).unwrap();
-    // The other side may have ended it already: a reset is an end too.
+    socket.set_read_timeout(Some(AT_ONCE_TIMEOUT)).unwrap();
+    // The other side may have closed it already; a reset counts too.
     let _ = socket.write_all(bytes);
     let mut answer = [0; 4096];
     loop {
@@ -45,7 +45,7 @@ fn send_garbage(to: SocketAddr, bytes: &[u8]) {
 }
 
 #[test]
-fn garbage_on_every_port_ends_its_connection_and_nothing_else() {
+fn garbage_on_every_port_closes_only_its_own_connection() {
     block_on(async {
         let scene = Scene::open(Setup::local()).await;
         scene.batches(2).await;
@@ -55,7 +55,7 @@ fn garbage_on_every_port_ends_its_connection_and_nothing_else() {
         let has = |address: &str| ports.contains(&address.parse().unwrap());
         assert!(has(&scene.master), "{ports:?}");
         assert!(scene.status().workers.iter().all(|w| has(&w.ingest)));
-        // The master's and the scheduler's, and of each worker its own and two of the executor.
+        // Ports of the master and the scheduler, and for each worker its own and two of its executor.
         assert_eq!(ports.len(), 2 + 3 * 3, "{ports:?}");
 
         let mut random = Rng::new(7);
@@ -78,11 +78,11 @@ fn garbage_on_every_port_ends_its_connection_and_nothing_else() {
     });
 }
 
-/// Connections of each kind to each port: more than a process has threads, fewer than this one has descriptors.
-const SILENT: usize = 15;
+/// Connections of each kind to each port: more than a process has threads, fewer than this process has descriptors.
+const SILENT_CONNECTIONS: usize = 15;
 
 #[test]
-fn silent_connections_and_half_a_handshake_on_every_port_keep_nobody_out() {
+fn silent_connections_and_partial_handshakes_block_no_one_else() {
     block_on(async {
         let scene = Scene::open(Setup::local()).await;
         scene.batches(2).await;
@@ -91,7 +91,7 @@ fn silent_connections_and_half_a_handshake_on_every_port_keep_nobody_out() {
         let mut silent = Vec::new();
         for port in ports::of_cluster(&pids) {
             for begin in [&b""[..], &PREFACE[..9], PREFACE] {
-                for _ in 0..SILENT {
+                for _ in 0..SILENT_CONNECTIONS {
                     let mut socket = TcpStream::connect(port).unwrap();
                     socket.write_all(begin).unwrap();
                     silent.push(socket);
@@ -113,7 +113,7 @@ async fn flight(address: &str) -> FlightServiceClient<Channel> {
     FlightServiceClient::new(soon("a connection", channel.connect()).await.unwrap())
 }
 
-/// Messages of a call that stays open behind them.
+/// Messages of a call that stays open after them.
 fn open_ended(
     messages: Vec<FlightData>,
 ) -> impl futures::Stream<Item = FlightData> + Send + 'static {
@@ -127,7 +127,7 @@ fn said(text: &str) -> FlightData {
     }
 }
 
-/// What a master answers to a link that says this: all it says until it ends the link.
+/// All that a master answers to these messages, until it closes the link.
 async fn link(master: &str, messages: &[&str]) -> String {
     let messages = messages.iter().map(|text| said(text)).collect();
     let exchange = flight(master).await.do_exchange(open_ended(messages)).await;
@@ -151,7 +151,7 @@ async fn put(address: &str, first: FlightData, copy: bool) -> Status {
 }
 
 #[test]
-fn garbage_in_calls_is_answered_with_what_is_wrong() {
+fn garbage_in_calls_is_answered_with_the_reason() {
     block_on(async {
         let scene = Scene::open(Setup::local()).await;
         scene.batches(2).await;
@@ -166,7 +166,7 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
             is(
                 got.unwrap_err(),
                 Code::InvalidArgument,
-                "no ticket of this cluster",
+                "not a ticket of this cluster",
             );
         }
         let first = || said("{garbage");
@@ -188,7 +188,7 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
         is(
             put(&worker, first(), true).await,
             Code::InvalidArgument,
-            "no header of a copy",
+            "not the header of a copy",
         );
         let mut client = flight(&worker).await;
         let exchange = client.do_exchange(open_ended(vec![first()]));
@@ -199,10 +199,13 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
         );
 
         let answer = link(&master, &["{garbage"]).await;
-        assert!(answer.contains("no message of this cluster"), "{answer}");
+        assert!(answer.contains("not a message of this cluster"), "{answer}");
         let answer = link(&master, &["\"Ready\""]).await;
-        assert!(answer.contains("a link begins with a greeting"), "{answer}");
-        // Further on with what the master tells of itself.
+        assert!(
+            answer.contains("the first message must be a greeting"),
+            "{answer}"
+        );
+        // With the build and protocol that the master reports, the handshake goes further.
         let hello = |build: &str, version: &str| {
             format!(r#"{{"Hello":{{"version":{version},"build":"{build}","pid":1,"cores":1}}}}"#)
         };
@@ -212,7 +215,7 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
         let version = version.split(')').next().expect(&answer);
         let answer = link(&master, &[&hello(build, version), "{garbage"]).await;
         assert!(answer.contains("Welcome"), "{answer}");
-        assert!(answer.contains("no message of this cluster"), "{answer}");
+        assert!(answer.contains("not a message of this cluster"), "{answer}");
 
         scene.batches(3).await;
         assert_eq!(scene.status().workers.len(), 3);
@@ -220,8 +223,8 @@ fn garbage_in_calls_is_answered_with_what_is_wrong() {
     });
 }
 
-/// The largest message that a worker takes.
-const LARGEST: usize = 16 << 20;
+/// The largest message that a worker accepts.
+const MAX_MESSAGE: usize = 16 << 20;
 
 async fn send_line(scene: &Scene, bytes: usize) -> Result<(), Error> {
     let mut options = Options::default();
@@ -236,16 +239,19 @@ async fn send_line(scene: &Scene, bytes: usize) -> Result<(), Error> {
 }
 
 #[test]
-fn a_line_too_large_is_refused_and_a_large_one_arrives() {
+fn a_large_line_arrives_and_a_too_large_one_is_refused() {
     block_on(async {
         let scene = Scene::open(Setup::local()).await;
         scene.batches(2).await;
-        let refused = soon("the refusal", send_line(&scene, LARGEST)).await;
+        let refused = soon("the refusal", send_line(&scene, MAX_MESSAGE)).await;
         let error = refused.unwrap_err();
         assert!(matches!(error, Error::Rejected { .. }), "{error:?}");
-        assert!(error.to_string().contains(&LARGEST.to_string()), "{error}");
-        // What is taken is copied to another worker, in a message that is a little larger.
-        let bytes = LARGEST - 260;
+        assert!(
+            error.to_string().contains(&MAX_MESSAGE.to_string()),
+            "{error}"
+        );
+        // An accepted line is copied to another worker, in a slightly larger message.
+        let bytes = MAX_MESSAGE - 260;
         let sent = soon("its acknowledgement", send_line(&scene, bytes)).await;
         sent.unwrap();
         let has = |line: &String| line.len() == bytes;
@@ -255,10 +261,10 @@ fn a_line_too_large_is_refused_and_a_large_one_arrives() {
     });
 }
 
-/// Messages that its acknowledgements would not fit into the window of, if each was kept.
-const UNREAD: u64 = 5_000;
+/// More messages than acknowledgements fit into the flow-control window, if all were queued.
+const UNREAD_MESSAGES: u64 = 5_000;
 
-/// Opens a call by hand, which sends numbered lines; the answers are for the caller to read.
+/// Opens a raw call that sends numbered lines; the caller may read the answers.
 async fn unread(worker: &str) -> Streaming<PutResult> {
     let schema = lines_schema();
     let opening = Opening {
@@ -276,7 +282,7 @@ async fn unread(worker: &str) -> Streaming<PutResult> {
         message.app_metadata = batch_metadata(seq);
         message
     };
-    let messages = std::iter::once(first).chain((1..=UNREAD).map(line));
+    let messages = std::iter::once(first).chain((1..=UNREAD_MESSAGES).map(line));
     let messages =
         futures::StreamExt::chain(futures::stream::iter(messages), futures::stream::pending());
     flight(worker)
@@ -288,7 +294,7 @@ async fn unread(worker: &str) -> Streaming<PutResult> {
 }
 
 #[test]
-fn a_client_that_reads_no_acknowledgement_holds_nobody_up() {
+fn a_client_that_reads_no_acknowledgements_blocks_no_other() {
     block_on(async {
         let mut setup = Setup::local();
         setup.aimed = true;
@@ -299,13 +305,16 @@ fn a_client_that_reads_no_acknowledgement_holds_nobody_up() {
             let mut workers = status.workers.into_iter();
             workers.find(|worker| worker.pid == pid).unwrap()
         };
-        // To the worker that the other client sends to.
+        // It sends to the same worker as the other client.
         let answers = unread(&of(scene.status()).ingest).await;
-        until("all its lines", || scene.others().len() as u64 == UNREAD).await;
+        until("all its lines", || {
+            scene.others().len() as u64 == UNREAD_MESSAGES
+        })
+        .await;
         scene.acknowledged(50).await;
         drop(answers);
         let all: BTreeSet<_> = scene.others().into_iter().collect();
-        assert_eq!(all.len() as u64, UNREAD, "each line once");
+        assert_eq!(all.len() as u64, UNREAD_MESSAGES, "each line once");
         scene.close().await;
     });
 }

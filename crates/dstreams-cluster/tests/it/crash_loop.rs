@@ -1,11 +1,11 @@
-//! A worker that joins and dies again and again costs the batches that run beside it nothing: they are run again without
-//! that counting as attempts of theirs, or go on where they do not need it.
+//! A worker that repeatedly joins and dies does not harm running batches: they are retried without counting an
+//! attempt, or continue if they do not need the worker.
 
 use crate::process::How;
 use crate::program::{block_on, soon};
 use crate::scene::{Scene, Setup};
 
-/// More than a batch has attempts.
+/// More than the attempts of a batch.
 const DEATHS: usize = 6;
 
 #[test]
@@ -25,7 +25,7 @@ fn slow_batches_survive_a_worker_that_crashes_in_a_loop() {
             scene.process(pid).kill();
             scene.workers_are(2).await;
         }
-        // It has not failed; what is behind by now would take long.
+        // The program has not failed; the backlog by now would take long.
         scene.batches(1).await;
         let stopped = scene.cluster.running.abort();
         soon("the stop", stopped).await.unwrap();

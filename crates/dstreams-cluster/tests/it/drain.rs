@@ -1,4 +1,4 @@
-//! A worker that is asked to leave gives away what it has first.
+//! A drained worker hands over its blocks and state before it leaves.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use crate::process::How;
 use crate::program::{block_on, soon, until};
 use crate::scene::{Scene, Setup};
 
-/// Runs `drain` of the example, as a user would; returns what it says.
+/// Runs `drain` of the example, as a user would; returns its output.
 async fn drain(master: &str, worker: u32) -> Result<String, String> {
     let (program, master) = (crate::app::example(), master.to_owned());
     let run = tokio::task::spawn_blocking(move || {
@@ -23,7 +23,7 @@ async fn drain(master: &str, worker: u32) -> Result<String, String> {
 }
 
 #[test]
-fn a_worker_that_is_drained_leaves_without_a_loss() {
+fn a_drained_worker_leaves_without_loss() {
     block_on(async {
         let mut scene = Scene::open(Setup::local()).await;
         scene.is_whole(3).await;
@@ -46,7 +46,7 @@ fn a_worker_that_is_drained_leaves_without_a_loss() {
         let last = scene.busiest();
         let refused = drain(&scene.master, last.id).await.unwrap_err();
         assert!(refused.contains("start one first"), "{refused}");
-        // Its state has no second copy now; one that comes gets it, and the last one may leave.
+        // Its state has no standby now. A new worker becomes the standby; then the last one may leave.
         scene.add(&How::default());
         scene.is_whole(2).await;
         drain(&scene.master, last.id).await.unwrap();

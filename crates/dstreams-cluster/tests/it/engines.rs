@@ -1,4 +1,4 @@
-//! The cluster gives what the local engine gives, to the last bit and in the same order.
+//! The cluster returns the same results as the local engine, bit for bit and in the same order.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 0, ..cases(3) })]
 
     #[test]
-    fn every_operator_gives_the_same(
+    fn every_operator_returns_the_same_as_locally(
         input in intervals(row(), 4),
         partitions in 1..5usize,
         cores in prop::collection::vec(1..4usize, 1..4),

@@ -1,4 +1,4 @@
-//! What a task failed with arrives typed: the operator, its place in the program, the cause.
+//! Errors of tasks arrive typed: the operator, its place in the program, the cause.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::workers::cluster;
 
 type Describe = fn(&mut StreamContext) -> Queue<i64>;
 
-/// What a program ends with that gets one record, on two workers: the cause, and all that is printed.
+/// Runs a program on two workers with one record that makes it fail; returns the cause and the error's text.
 fn fails(describe: Describe) -> (Error, String) {
     fails_after(1, describe)
 }
@@ -46,7 +46,7 @@ fn fails_after(tries: u32, describe: Describe) -> (Error, String) {
     })
 }
 
-/// Each of these is printed once, and nothing of how the engine writes errors.
+/// Checks that each part is printed once, and nothing of the engine's own error format.
 fn says(text: &str, parts: &[&str]) {
     for part in parts {
         assert_eq!(text.matches(part).count(), 1, "{part:?} in {text}");
@@ -94,7 +94,7 @@ fn a_panic_of_a_closure() {
     says(&text, &parts);
 }
 
-/// It runs where the state is installed.
+/// The closure runs during the install of state.
 #[test]
 fn a_panic_of_a_closure_over_state() {
     let (error, text) = fails(|ctx| {

@@ -1,5 +1,5 @@
-//! Workers that are killed, stopped and added: every acknowledged line is in one batch, once, and
-//! results are right.
+//! Workers are killed, stopped and added: every acknowledged line is in exactly one batch, and results
+//! are right.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use crate::scene::{Scene, Setup};
 
 #[test]
-fn nothing_happens() {
+fn results_are_right_without_faults() {
     block_on(async {
         let scene = Scene::open(Setup::local()).await;
         scene.batches(5).await;
@@ -19,7 +19,7 @@ fn nothing_happens() {
 }
 
 #[test]
-fn a_worker_is_killed_and_another_comes() {
+fn a_worker_is_killed_and_another_joins() {
     block_on(async {
         let mut scene = Scene::open(Setup::local()).await;
         scene.batches(4).await;
@@ -28,7 +28,7 @@ fn a_worker_is_killed_and_another_comes() {
         scene.batches(4).await;
         assert_eq!(scene.status().workers.len(), 2);
         let pid = scene.add(&How::default());
-        // It takes part: state has its second copy there. Blocks go where their receiver's turn is.
+        // It takes part as primary or standby. (Blocks depend on the order of receivers.)
         until("a part for the new one", || {
             let mut workers = scene.status().workers.into_iter();
             let new = workers.find(|worker| worker.pid == pid);
@@ -42,9 +42,9 @@ fn a_worker_is_killed_and_another_comes() {
     });
 }
 
-/// It answers nothing, but its sockets are there: only the master's probes find out.
+/// It does not answer, but its sockets stay open: only the master's probes notice.
 #[test]
-fn a_worker_that_was_stopped_for_long_joins_as_another_one() {
+fn a_worker_stopped_for_long_rejoins_under_a_new_number() {
     block_on(async {
         let mut setup = Setup::local();
         setup.aimed = true;
@@ -66,10 +66,10 @@ fn a_worker_that_was_stopped_for_long_joins_as_another_one() {
     });
 }
 
-/// How many are killed, one after the other.
+/// Number of workers that are killed, one after the other.
 const KILLS: usize = 4;
-/// The longest that a worker lives once the cluster is whole: three batches.
-const LIFE: u64 = 1500;
+/// The longest time in ms from a whole cluster to the next kill: three batches.
+const MAX_PAUSE_MS: u64 = 1500;
 
 /// `DSTREAMS_SEED=n` runs that seed alone, `DSTREAMS_SEEDS=n` the first n.
 #[test]
@@ -92,7 +92,7 @@ async fn kills(mut random: Rng) {
     let mut scene = Scene::open(Setup::local()).await;
     scene.batches(2).await;
     for kill in 0..KILLS {
-        let moment = Duration::from_millis(random.below(LIFE));
+        let moment = Duration::from_millis(random.below(MAX_PAUSE_MS));
         tokio::time::sleep(moment).await;
         let at = random.below(scene.workers.len() as u64) as usize;
         let mut killed = scene.workers.remove(at);
@@ -105,7 +105,7 @@ async fn kills(mut random: Rng) {
             scene.status().workers.iter().all(|w| w.pid != killed.pid())
         })
         .await;
-        // The next one is killed when there are two of everything again.
+        // The next kill waits until everything has two copies again.
         scene.add(&How::default());
         scene.is_whole(3).await;
     }
@@ -141,11 +141,11 @@ macro_rules! crashes {
 
 crashes! {
     crash_with_a_sealed_block: "receive:sealed#9",
-    crash_with_a_block_that_nobody_else_holds: "replicate:held#12",
-    crash_with_a_copied_block_nobody_knows: "replicate:copied#15",
+    crash_with_a_block_that_is_not_copied: "replicate:held#12",
+    crash_with_a_copied_block_that_is_not_reported: "replicate:copied#15",
     crash_with_a_safe_block_that_is_not_acknowledged: "replicate:told#18",
     crash_as_a_task_begins: "execute:task#20",
     crash_as_a_task_ends: "execute:done#23",
-    crash_with_state_installed_here_alone: "state:installed#5",
+    crash_with_state_installed_on_the_primary_only: "state:installed#5",
     crash_of_a_standby: "state:standby#5",
 }

@@ -1,4 +1,4 @@
-//! Little memory for records, and no room in files either: clients wait, and nothing is lost.
+//! Little memory for records and a full disk: backpressure on clients, and nothing is lost.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ use crate::program::{block_on, soon, until};
 use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
 use crate::stateless;
 
-/// Bytes of memory for records in each worker; the blocks of half of it stay there.
+/// Bytes of memory for records in each worker; half of it is for stored blocks.
 const MEMORY: usize = 4 * SMALLEST_MEMORY;
-/// Bytes of the disk: less than one worker wants to write, and not two whole blocks.
+/// Bytes of the disk: less than one worker wants to write, and less than two whole blocks.
 const DISK: usize = SMALLEST_MEMORY * 3 / 2;
-/// Lines of each client that floods a worker, and bytes of each.
-const LINES: usize = 2000;
-const LINE: usize = 1000;
+/// Number of lines of each flooding client, and bytes of each line.
+const LINES_PER_CLIENT: usize = 2000;
+const LINE_BYTES: usize = 1000;
 
-/// A disk that is full at once, where this process may mount one; else a directory that can be taken
-/// away. It is gone with this value.
+/// A disk that fills up at once, if this process may mount one; else a directory that can be removed.
+/// Removed when dropped.
 struct Disk {
     path: PathBuf,
     mounted: bool,
@@ -44,14 +44,14 @@ impl Disk {
         Disk { path, mounted }
     }
 
-    /// From now on nothing can be written, if it is no disk that becomes full.
+    /// Makes writes fail from now on, if it is not a real disk.
     fn take_away(&self) {
         if !self.mounted {
             std::fs::remove_dir_all(&self.path).unwrap();
         }
     }
 
-    /// Whether not one more whole block fits.
+    /// Whether there is no space for another whole block.
     fn is_full(&self) -> bool {
         if !self.mounted {
             return true;
@@ -73,20 +73,20 @@ impl Drop for Disk {
     }
 }
 
-/// Sends as fast as is taken to the first of the addresses that answers.
+/// Sends as fast as possible to the first address that answers.
 async fn flood(addresses: String, from: usize) {
     let client = Client::connect(addresses, Options::default())
         .await
         .unwrap();
     let mut lines = client.lines("lines").await.unwrap();
-    for number in from..from + LINES {
-        let line = format!("{OTHER} {number} {}", "x".repeat(LINE));
+    for number in from..from + LINES_PER_CLIENT {
+        let line = format!("{OTHER} {number} {}", "x".repeat(LINE_BYTES));
         lines.send(&line).await.unwrap();
     }
     lines.finish().await.unwrap();
 }
 
-/// Three workers with little memory are flooded, all at once; each has to hold copies of another's.
+/// Floods three workers with little memory at once; each has to store copies of another's blocks.
 fn flooded(disk: Option<&Disk>) {
     let how = How {
         memory: Some(MEMORY),
@@ -103,7 +103,7 @@ fn flooded(disk: Option<&Disk>) {
             disk.take_away();
         }
         let workers = scene.status().workers;
-        let floods = workers.iter().zip((0..).step_by(LINES));
+        let floods = workers.iter().zip((0..).step_by(LINES_PER_CLIENT));
         let floods: Vec<_> = floods
             .map(|(worker, from)| flood(format!("{},{}", worker.ingest, scene.master), from))
             .map(tokio::spawn)
@@ -119,34 +119,37 @@ fn flooded(disk: Option<&Disk>) {
         for flood in floods {
             flood.await.unwrap();
         }
-        assert!(was_full, "the disk had room");
-        // Room comes back: the flood leaves no trace.
+        assert!(was_full, "the disk was never full");
+        // Space becomes free again after the flood.
         scene.acknowledged(50).await;
-        until("all lines in batches", || scene.others().len() >= 3 * LINES).await;
+        until("all lines in batches", || {
+            scene.others().len() >= 3 * LINES_PER_CLIENT
+        })
+        .await;
         let mut numbers: Vec<usize> = Vec::new();
         for line in scene.others() {
             numbers.push(line.split(' ').nth(1).unwrap().parse().unwrap());
         }
         numbers.sort_unstable();
-        assert_eq!(numbers, (0..3 * LINES).collect::<Vec<_>>());
+        assert_eq!(numbers, (0..3 * LINES_PER_CLIENT).collect::<Vec<_>>());
         scene.close().await;
     });
 }
 
 #[test]
-fn workers_with_little_memory_do_not_wait_for_each_other() {
+fn workers_with_little_memory_do_not_deadlock() {
     flooded(None);
 }
 
-/// The first worker's disk has room. So it takes more than the others have room to copy; their room
-/// comes back with a batch, which must not wait for those copies.
+/// The first worker's disk is not full, so it accepts more than the others can copy. Their space becomes
+/// free with a batch, which must not wait for those copies.
 #[test]
-fn on_a_full_disk_clients_wait_and_nothing_is_lost() {
+fn a_full_disk_slows_clients_down_and_loses_nothing() {
     flooded(Some(&Disk::new()));
 }
 
 #[test]
-fn a_batch_waits_for_room_for_its_exchanges() {
+fn a_batch_waits_for_space_for_its_exchanges() {
     let disk = Disk::new();
     if !disk.mounted {
         let skipped = b"SKIPPED: no file system may be mounted on this machine\n";
@@ -168,7 +171,7 @@ fn a_batch_waits_for_room_for_its_exchanges() {
         let _worker = Process::start(stateless::WORKER, master.address(), &how);
         let cluster = soon("the worker", master.start()).await.unwrap();
         queue.push(0..100).await.unwrap();
-        // Time for what must not happen: that it ends, or that the program does.
+        // Time in which neither the batch nor the program may end.
         let ended = cluster
             .running
             .await_termination(Some(Duration::from_secs(1)));

@@ -1,4 +1,4 @@
-//! Workers on machines of their own, as far as the network goes, and one of them cut off.
+//! Workers in network namespaces, as if on separate machines, and one of them cut off.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -9,21 +9,21 @@ use crate::process::How;
 use crate::program::block_on;
 use crate::scene::{Scene, Setup};
 
-/// Namespaces on one switch, which this process is connected to as well. It is gone with this value.
+/// Namespaces on one switch, to which this process is connected as well. Removed when dropped.
 struct Network {
-    /// What names of namespaces and links begin with: those of two processes differ.
+    /// Prefix of the names of namespaces and links, different in each process.
     name: String,
-    /// What the addresses begin with: a part of 198.18.0.0/15, which is for tests.
+    /// Prefix of the addresses, in 198.18.0.0/15, which is reserved for tests.
     prefix: String,
     machines: usize,
 }
 
-/// A network of tests; none where this process may not make one, which is said.
+/// Creates a network; prints a note and returns `None` if this process may not.
 fn network(machines: usize) -> Option<Network> {
     match Network::new(machines) {
         Ok(network) => Some(network),
         Err(reason) => {
-            // Not by a macro, which would be shown of tests that fail only.
+            // Not by `eprintln!`, whose output is shown for failing tests only.
             let skipped = format!("SKIPPED: no network namespaces on this machine: {reason}\n");
             std::io::stderr().write_all(skipped.as_bytes()).unwrap();
             None
@@ -46,17 +46,17 @@ fn ip(arguments: &str) -> Result<(), String> {
 }
 
 impl Network {
-    /// The machines are numbered from 0; the error says what is not allowed here.
+    /// Machines are numbered from 0; the error says what is not permitted.
     fn new(machines: usize) -> Result<Self, String> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        // Of two tests, at most: 198.18 and 198.19 are for tests.
+        // For at most two tests: 198.18 and 198.19 are reserved for tests.
         let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let network = Network {
             name: format!("ds{pid}{number}"),
             prefix: format!("198.{}.{}", 18 + number, pid % 256),
             machines,
         };
-        // The switch is in a namespace too: the firewall of this machine has no say there.
+        // The switch is in a namespace too, out of reach of this machine's firewall.
         let (name, prefix) = (&network.name, &network.prefix);
         ip(&format!("netns add {name}s"))?;
         ip(&format!("-n {name}s link add bridge type bridge"))?;
@@ -115,14 +115,14 @@ impl Drop for Network {
         let mut all = vec![format!("link del {name}h"), format!("netns del {name}s")];
         all.extend((0..self.machines).map(|at| format!("netns del {name}m{at}")));
         for arguments in all {
-            // After a failure some of them never were.
+            // After a failure, some of them do not exist.
             let _ = ip(&arguments);
         }
     }
 }
 
 #[test]
-fn a_worker_that_is_cut_off_joins_as_another_one() {
+fn a_worker_that_is_cut_off_rejoins_under_a_new_number() {
     let Some(network) = network(3) else { return };
     block_on(async {
         let mut scene = Scene::open(network.setup()).await;
@@ -131,7 +131,7 @@ fn a_worker_that_is_cut_off_joins_as_another_one() {
         // The one that the client sends to.
         network.cable(0, "down");
         scene.workers_are(2).await;
-        assert!(!scene.workers[0].has_ended(), "it was cut off, no more");
+        assert!(!scene.workers[0].has_ended(), "it was only cut off");
         scene.batches(4).await;
         scene.acknowledged(50).await;
         network.cable(0, "up");
@@ -145,9 +145,9 @@ fn a_worker_that_is_cut_off_joins_as_another_one() {
     });
 }
 
-/// Each says where the others reach it.
+/// Each advertises the address at which others reach it.
 #[test]
-fn all_listen_on_every_address_of_their_machine() {
+fn processes_may_listen_on_every_address_of_their_machine() {
     let Some(network) = network(2) else { return };
     block_on(async {
         let mut setup = network.setup();

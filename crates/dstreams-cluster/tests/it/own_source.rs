@@ -1,4 +1,4 @@
-//! Sources that run on one worker go on where they were, on another worker and after a restart.
+//! Sources that run on one worker resume at their offset, on another worker and after a restart.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,11 @@ use crate::killed::new_dir;
 use crate::process::{How, Process, be_worker};
 use crate::program::{block_on, soon, until};
 
-/// Tells a worker process the directory of the program.
+/// Environment variable with the program's directory, for worker processes.
 const PLACE: &str = "DSTREAMS_TEST_OWN_SOURCE";
 const WORKERS: usize = 2;
 
-/// All numbers, for ever.
+/// All numbers, without end.
 struct Numbers;
 
 #[dstreams::async_trait]
@@ -37,7 +37,7 @@ impl Source for Numbers {
     }
 }
 
-/// What the batches of both sources gave.
+/// The results of both sources.
 type Found = Arc<Mutex<[Vec<u64>; 2]>>;
 
 fn program(found: &Found) -> StreamContext {
@@ -84,7 +84,7 @@ async fn start(dir: &Path, found: &Found) -> (RunningCluster, Vec<Process>, Stri
     (cluster, workers, address)
 }
 
-/// Waits until so many more of both are in batches.
+/// Waits until `more` further records of both are in batches.
 async fn more(found: &Found, more: usize) {
     let now = || found.lock().unwrap().each_ref().map(Vec::len);
     let wanted = now().map(|count| count + more);
@@ -98,11 +98,11 @@ async fn more(found: &Found, more: usize) {
 }
 
 #[test]
-fn sources_go_on_elsewhere_and_after_a_restart() {
+fn sources_resume_on_another_worker_and_after_a_restart() {
     let (dir, found) = (new_dir(), Found::default());
     block_on(async {
         let (cluster, mut workers, address) = start(&dir, &found).await;
-        // One after the other, so that each of the sources was on one that was killed.
+        // One after the other, so that the worker of each source is killed.
         for one in &mut workers {
             more(&found, 100).await;
             one.kill();

@@ -1,4 +1,4 @@
-//! The first stages of a batch run while the one before takes effect; what needs its state waits.
+//! The first stages of a batch run while the previous batch commits; stages on its state wait.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use dstreams::{Queue, StreamContext};
 use crate::program::{INTERVAL, Program, block_on, small, until};
 use crate::workers::cluster;
 
-/// What happened, in its order.
+/// The events, in their order.
 type Log = Arc<Mutex<Vec<String>>>;
 
 fn note(log: &Log, what: String) {
@@ -41,7 +41,7 @@ fn describe(ctx: &mut StreamContext, log: &Log) -> Queue<u64> {
             while !has(&log, "mapped 2") {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // Time for what must not happen: counts of the second batch.
+            // Time in which counts of the second batch must not happen.
             std::thread::sleep(Duration::from_millis(100));
         }
         let mut rows: Vec<(u64, i64)> = rdd.collect().unwrap();
@@ -52,7 +52,7 @@ fn describe(ctx: &mut StreamContext, log: &Log) -> Queue<u64> {
 }
 
 #[test]
-fn a_batch_begins_while_the_one_before_takes_effect() {
+fn a_batch_starts_while_the_previous_one_commits() {
     let log = Log::default();
     block_on(async {
         let config = small(2, 1, 8);
@@ -92,7 +92,7 @@ fn a_batch_begins_while_the_one_before_takes_effect() {
         "batch 200: [(1, 1), (2, 1)]",
     ];
     if log[4] == "counted 2" {
-        wanted.swap(4, 5); // they are in two partitions
+        wanted.swap(4, 5); // in any order: they are in two partitions
     }
     assert_eq!(*log, wanted);
 }

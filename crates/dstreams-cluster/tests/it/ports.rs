@@ -1,4 +1,4 @@
-//! The ports that processes listen on, as Linux has them.
+//! The ports on which processes listen, from Linux's `/proc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,7 +34,7 @@ fn sockets(pid: &str) -> Vec<Socket> {
         .collect()
 }
 
-/// `0100007F:1F90` is 127.0.0.1:8080: the address is a number as it is in memory.
+/// `0100007F:1F90` is 127.0.0.1:8080: the address is a number in native byte order.
 fn address(text: &str) -> SocketAddr {
     let (ip, port) = text.split_once(':').unwrap();
     let ip = u32::from_str_radix(ip, 16).unwrap().to_ne_bytes();
@@ -42,8 +42,8 @@ fn address(text: &str) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from(ip), port))
 }
 
-/// All ports of a cluster: those that its workers listen on, and those of this process that workers
-/// are connected to.
+/// All ports of a cluster: those on which its workers listen, and those of this process to which workers
+/// are connected.
 pub fn of_cluster(workers: &[u32]) -> BTreeSet<SocketAddr> {
     let ours = sockets("self");
     let ours: BTreeSet<_> = ours.iter().filter(|s| s.listens).map(|s| s.local).collect();

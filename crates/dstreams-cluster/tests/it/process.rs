@@ -1,4 +1,4 @@
-//! Workers as processes, which can be killed, stopped and cut off.
+//! Workers as separate processes, which can be killed, stopped and cut off.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,9 +7,9 @@ use std::time::Duration;
 use dstreams::StreamContext;
 use dstreams_cluster::{WorkerOptions, run_worker};
 
-/// Tells a test process to be a worker of this master.
+/// Environment variable that makes a test process a worker of this master.
 const MASTER: &str = "DSTREAMS_TEST_MASTER";
-/// What a worker process finds its options in.
+/// Environment variables with the options of a worker process.
 const LISTEN: &str = "DSTREAMS_TEST_LISTEN";
 const TOKEN: &str = "DSTREAMS_TEST_TOKEN";
 const MEMORY: &str = "DSTREAMS_TEST_MEMORY";
@@ -18,26 +18,26 @@ const PATIENCE: &str = "DSTREAMS_TEST_PATIENCE";
 const ADVERTISE: &str = "DSTREAMS_TEST_ADVERTISE";
 const EXCHANGES: &str = "DSTREAMS_TEST_EXCHANGES";
 
-/// How a worker is started; as [`WorkerOptions`] say where nothing is set.
+/// The options of a worker; unset ones are the defaults of [`WorkerOptions`].
 #[derive(Clone, Default)]
 pub struct How {
-    /// The point where it ends as if killed: see [`dstreams_cluster::crash`].
+    /// The point where it ends as if killed (`DSTREAMS_CRASH_AT`).
     pub crash_at: Option<String>,
     /// The point where it pauses, and for how many milliseconds: `NAME=MS`.
     pub pause_at: Option<String>,
-    /// The network namespace that it runs in.
+    /// Its network namespace.
     pub namespace: Option<String>,
-    /// Where it listens.
+    /// The address on which it listens.
     pub listen: Option<String>,
-    /// Where it is reached, if not there.
+    /// The address at which it is reached, if another.
     pub advertise: Option<String>,
     pub token: Option<String>,
     pub memory: Option<usize>,
     pub spill: Option<PathBuf>,
-    /// Seconds.
+    /// In seconds.
     pub patience: Option<u64>,
     pub exchanges: Option<PathBuf>,
-    /// A variable of its environment: what the test it runs needs to know.
+    /// A variable of its environment, for the test that it runs.
     pub place: Option<(&'static str, String)>,
 }
 
@@ -49,7 +49,7 @@ impl Process {
     pub fn start(test: &str, master: &str, how: &How) -> Self {
         let tests = std::env::current_exe().unwrap();
         let mut command = match &how.namespace {
-            // It becomes the program, in the same process.
+            // `ip` executes the program in its own process: the pid stays the same.
             Some(namespace) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", namespace]).arg(tests);
@@ -116,7 +116,7 @@ impl Drop for Process {
     }
 }
 
-/// In a process that was started as a worker: is one until the program ends.
+/// In a process that was started as a worker: runs one until the program ends.
 pub fn be_worker(build: impl Fn() -> StreamContext) -> bool {
     let option = |name| std::env::var(name).ok();
     let Some(master) = option(MASTER) else {

@@ -1,4 +1,4 @@
-//! Batches that took effect run again at a restart for their state alone: nothing is prepared for them once more.
+//! A restart replays committed batches for their state alone: sinks do not prepare them again.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -17,11 +17,11 @@ use crate::killed::new_dir;
 use crate::process::{How, Process, be_worker};
 use crate::program::{block_on, soon, until};
 
-/// Tells a worker process the directory of the program.
+/// Environment variable with the program's directory, for worker processes.
 const PLACE: &str = "DSTREAMS_TEST_REPLAYED";
 const PARTITIONS: usize = 2;
 
-/// Writes down what it does.
+/// Logs its calls.
 struct Log(PathBuf);
 
 impl Log {
@@ -60,7 +60,7 @@ impl Sink for Log {
 fn program(dir: &Path) -> StreamContext {
     let build = || {
         let mut config = Config::new(Duration::from_millis(200));
-        // All batches are run again.
+        // No checkpoints: all batches are replayed.
         config.checkpoint_every = 1_000_000;
         let mut ctx = StreamContext::with_config(config)?;
         let numbers = ctx.generator("numbers", Generator::new(200, |n| n % 7));
@@ -79,7 +79,7 @@ fn a_worker() {
     be_worker(|| program(Path::new(&place)));
 }
 
-/// How often each line is there.
+/// The number of occurrences of each line.
 fn lines(dir: &Path, name: &str) -> BTreeMap<String, usize> {
     let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
     let mut lines = BTreeMap::new();
@@ -89,7 +89,7 @@ fn lines(dir: &Path, name: &str) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn what_took_effect_is_not_prepared_again() {
+fn committed_batches_are_not_prepared_again() {
     let dir = new_dir();
     let committed = || lines(&dir, "committed");
     block_on(async {

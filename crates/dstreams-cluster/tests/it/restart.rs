@@ -1,5 +1,5 @@
-//! A program on a cluster, kept in a directory: its master, its workers, or all of them are killed at any moment and
-//! started again, and its batches are those of one that never was.
+//! A program on a cluster with a state directory: its master, its workers, or all of them are killed at any moment and
+//! restarted, and its batches are those of a run without faults.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,23 +17,23 @@ use crate::process::{How, Process, be_worker};
 use crate::program::{block_on, soon};
 use crate::rng::Rng;
 
-/// Tells a test process the directory of the program, and where the master listens.
+/// Environment variable with the program's directory and the master's address.
 const PLACE: &str = "DSTREAMS_TEST_KEPT";
-/// Seconds that a worker may be silent.
+/// Environment variable with the seconds that a worker may be silent.
 const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
 const WORKERS: usize = 3;
-/// How the master's process ends when the program has failed.
+/// Exit code of the master's process when the program has failed.
 const FAILED: i32 = 3;
-/// Long enough for a debug build to catch up with the intervals in which nobody was there.
+/// Long enough for a debug build to catch up with intervals of downtime.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Clients of a worker connect where the worker listens.
+/// Clients connect to the addresses of the workers, not to this one.
 const ANYWHERE: &str = "127.0.0.1:0";
 
 fn kept(dir: &Path) -> dstreams::Result<StreamContext> {
     StreamContext::restore_or_new(dir.join("state"), || program(dir, ANYWHERE, INTERVAL))
 }
 
-/// Not a test: the master, until it is killed or told to end.
+/// Not a test: the master, until it is killed or stopped.
 #[test]
 #[ignore = "a process of other tests"]
 fn the_master() {
@@ -80,7 +80,7 @@ struct Cluster<'a> {
     address: String,
     master: Child,
     workers: Vec<Process>,
-    /// How long the master waits for a worker that is silent, and workers for a silent master: seconds.
+    /// How long the master tolerates a silent worker, and workers a silent master, in seconds.
     silence: Option<u64>,
     patience: Option<u64>,
 }
@@ -120,7 +120,7 @@ impl<'a> Cluster<'a> {
         self.dir.join("crashed")
     }
 
-    /// Has a master end at a point. One that does not come to it, having nothing to replay, say, is followed by another.
+    /// Crashes a master at a point. If it does not reach it (e.g. without anything to replay), starts another one.
     async fn crash_master(&mut self, point: &str) {
         loop {
             self.kill_master();
@@ -133,7 +133,7 @@ impl<'a> Cluster<'a> {
         std::fs::remove_file(self.crashed()).expect("the planned crash");
     }
 
-    /// Waits until a worker has ended at the point that was planned.
+    /// Waits until a worker has ended at the planned point.
     async fn worker_crashed(&mut self) {
         let workers = &mut self.workers;
         let wait = async {
@@ -160,7 +160,7 @@ impl<'a> Cluster<'a> {
         assert!(kill.unwrap().success());
     }
 
-    /// The master's process, and the numbers of its workers as it says.
+    /// The master's process id, and its workers' numbers.
     async fn ask(&self) -> (u32, Vec<u32>) {
         let address = format!("http://{}", self.address);
         let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
@@ -172,7 +172,7 @@ impl<'a> Cluster<'a> {
         (self.master.id(), workers.collect())
     }
 
-    /// State that was lost with its workers ends the program; it goes on from its directory.
+    /// Waits for more batches. If the master ends because state was lost with its workers, restarts it.
     async fn batches_more(&mut self, more: usize) {
         let dir = self.dir;
         let mut wait = Box::pin(batches_more(dir, more));
@@ -192,10 +192,10 @@ impl<'a> Cluster<'a> {
     }
 
     fn stop(mut self) {
-        let told = Command::new("kill")
+        let signalled = Command::new("kill")
             .arg(self.master.id().to_string())
             .status();
-        assert!(told.unwrap().success());
+        assert!(signalled.unwrap().success());
         assert!(self.master.wait().unwrap().success(), "it ended badly");
     }
 }
@@ -241,14 +241,14 @@ fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<
     command.spawn().unwrap()
 }
 
-/// Runs the program and a client while `trouble` kills parts of it; then checks what there is.
+/// Runs the program and a client while `trouble` kills parts of it; then checks the results.
 async fn with_trouble(trouble: impl AsyncFnOnce(&mut Cluster<'_>)) {
     let (dir, address) = (new_dir(), free_address());
     let stop = Arc::new(AtomicBool::new(false));
     let client = tokio::spawn(send(address.clone(), Arc::clone(&stop)));
     let mut cluster = Cluster::start(&dir, address);
     trouble(&mut cluster).await;
-    // It listens to signals by then.
+    // By then it handles signals.
     cluster.batches_more(1).await;
     stop.store(true, Ordering::SeqCst);
     let sent = soon("the client", client).await.unwrap();
@@ -259,13 +259,13 @@ async fn with_trouble(trouble: impl AsyncFnOnce(&mut Cluster<'_>)) {
 }
 
 #[test]
-fn a_cluster_that_is_stopped_goes_on() {
+fn a_killed_cluster_resumes() {
     block_on(with_trouble(async |cluster| {
         cluster.batches_more(8).await;
         cluster.kill_master();
         cluster.start_master(None);
         cluster.batches_more(8).await;
-        // Nothing in memory is left.
+        // Now nothing is left in memory.
         cluster.kill_master();
         cluster.workers.clear();
         cluster.start_master(None);
@@ -274,10 +274,10 @@ fn a_cluster_that_is_stopped_goes_on() {
     }));
 }
 
-/// State that is gone with two workers ends the program: the worker that is left waits for the next master, which
-/// makes the state from the checkpoint.
+/// Losing state with two workers ends the program. The remaining worker waits for the next master, which restores the
+/// state from the checkpoint.
 #[test]
-fn a_cluster_that_lost_state_goes_on_with_the_worker_that_is_left() {
+fn a_cluster_that_lost_state_resumes_with_the_remaining_worker() {
     block_on(with_trouble(async |cluster| {
         cluster.batches_more(3).await;
         cluster.workers.truncate(1);
@@ -289,9 +289,9 @@ fn a_cluster_that_lost_state_goes_on_with_the_worker_that_is_left() {
     }));
 }
 
-/// It takes longer than a worker may be silent, and less than a master may.
+/// It stalls for longer than a worker may be silent, and for less than a master may.
 #[test]
-fn a_master_that_stood_still_keeps_its_workers() {
+fn a_stalled_master_keeps_its_workers() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let (pause, patience) = (
         number("DSTREAMS_PAUSE").unwrap_or(3),
@@ -314,9 +314,9 @@ fn a_master_that_stood_still_keeps_its_workers() {
     }));
 }
 
-/// The master ends at each point of what it writes and does, and a worker at those of its own.
+/// The master crashes at each of its crash points, and workers at theirs.
 #[test]
-fn a_cluster_that_crashes_at_any_point_goes_on() {
+fn a_cluster_that_crashes_at_any_point_resumes() {
     block_on(with_trouble(async |cluster| {
         cluster.batches_more(2).await;
         for point in [
@@ -338,7 +338,7 @@ fn a_cluster_that_crashes_at_any_point_goes_on() {
             "journal:synced#20",
             "replicate:told#20",
         ] {
-            // Whichever of them the client sends to.
+            // All workers have the plan; the client's one crashes.
             cluster.kill_master();
             cluster.workers.clear();
             for _ in 0..WORKERS {
@@ -346,7 +346,7 @@ fn a_cluster_that_crashes_at_any_point_goes_on() {
             }
             cluster.start_master(None);
             cluster.worker_crashed().await;
-            // The others have the same plan.
+            // The others still have the plan.
             cluster.kill_master();
             cluster.workers.clear();
             std::fs::remove_file(cluster.crashed()).expect("the planned crash");
@@ -357,9 +357,9 @@ fn a_cluster_that_crashes_at_any_point_goes_on() {
     }));
 }
 
-/// `DSTREAMS_SEED=n` runs that seed, `DSTREAMS_KILLS=n` kills so often.
+/// `DSTREAMS_SEED=n` sets the seed, `DSTREAMS_KILLS=n` the number of kills.
 #[test]
-fn a_cluster_that_is_killed_goes_on() {
+fn a_cluster_resumes_after_random_kills() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let kills = number("DSTREAMS_KILLS").unwrap_or(6);
     let seed = number("DSTREAMS_SEED").unwrap_or(u64::from(std::process::id()));
@@ -370,12 +370,12 @@ fn a_cluster_that_is_killed_goes_on() {
             cluster.batches_more(random.below(6) as usize).await;
             let moment = Duration::from_millis(random.below(400));
             tokio::time::sleep(moment).await;
-            let whom = random.below(3);
+            let victim = random.below(3);
             println!(
                 "kill {kill}: {}",
-                ["the master", "a worker", "all"][whom as usize]
+                ["the master", "a worker", "all"][victim as usize]
             );
-            match whom {
+            match victim {
                 0 => cluster.kill_master(),
                 1 => drop(
                     cluster
@@ -388,7 +388,7 @@ fn a_cluster_that_is_killed_goes_on() {
                 }
             }
             cluster.add_workers();
-            if whom != 1 {
+            if victim != 1 {
                 cluster.start_master(None);
             }
         }

@@ -1,5 +1,5 @@
-//! A cluster of processes that counts words, a client that sends it numbered lines, and a check that
-//! every acknowledged line is in one batch, once, and that all results are right.
+//! A cluster of processes that counts words, a client that sends numbered lines to it, and a check that
+//! every acknowledged line is in exactly one batch and all results are right.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,20 +14,20 @@ use dstreams_cluster::{ClusterStatus, Master, MasterOptions, RunningCluster, Wor
 use crate::process::{How, Process, be_worker};
 use crate::program::{send_numbered, soon, until};
 
-/// Intervals of the window.
+/// Length of the window in intervals.
 const WINDOW: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The least memory for records that a worker of [`program`] can have.
+/// The smallest possible memory for records of a worker of [`program`].
 pub const SMALLEST_MEMORY: usize = 256 << 10;
 /// Partitions of state.
 const PARTITIONS: usize = 3;
 
-/// What lines begin with whose words are not counted: those that tests send beside the numbered ones.
+/// Prefix of lines whose words are not counted: those that tests send besides the numbered ones.
 pub const OTHER: &str = "#";
 
 type Counts = BTreeMap<String, i64>;
 
-/// What the batches gave.
+/// The results of the batches.
 #[derive(Default)]
 pub struct Found {
     lines: BTreeMap<u64, Vec<String>>,
@@ -35,7 +35,7 @@ pub struct Found {
     windows: BTreeMap<u64, Counts>,
 }
 
-/// Counts words of lines, in each batch and in a window; with `asked`, words and lines of all batches too.
+/// Counts words of lines, per batch and in a window; with `asked`, also words and lines of all batches.
 fn program(found: &Arc<Mutex<Found>>, asked: bool) -> StreamContext {
     let mut config = dstreams::Config::new(INTERVAL);
     config.rows_per_task = 8; // batches run as several tasks
@@ -90,8 +90,8 @@ fn count_words<'a>(lines: impl IntoIterator<Item = &'a String>) -> Counts {
     counts
 }
 
-/// Each batch's results are those of its lines, and of its window's; each line is there once, those
-/// that were acknowledged all are.
+/// Checks that each batch's results follow from the lines of the batch and the window, that no line is there
+/// twice, and that no acknowledged line is missing.
 fn check(found: &Found, sent: usize, acknowledged: usize) {
     let mut window: VecDeque<Vec<&String>> = VecDeque::new();
     let mut seen = BTreeSet::new();
@@ -119,21 +119,21 @@ fn check(found: &Found, sent: usize, acknowledged: usize) {
     assert!(seen.iter().all(|number| *number < sent));
 }
 
-/// How a scene is set up.
+/// The setup of a scene.
 #[derive(Clone)]
 pub struct Setup {
-    /// Where the master listens.
+    /// The address on which the master listens.
     pub listen: String,
-    /// Where it is reached, if not there.
+    /// The address at which it is reached, if another.
     pub advertise: Option<String>,
-    /// The secret of all.
+    /// The secret of all processes.
     pub token: Option<String>,
-    /// The workers that are there from the beginning.
+    /// The workers at the start.
     pub workers: Vec<How>,
-    /// Whether there are states to ask: see [`Scene::ask_for`].
+    /// Whether there are states to query: see [`Scene::ask_for`].
     pub asked: bool,
-    /// Whether the client sends to the first worker, for as long as that answers; else to one that
-    /// the master names.
+    /// Whether the client sends to the first worker, as long as that answers; else to one that the
+    /// master names.
     pub aimed: bool,
 }
 
@@ -150,7 +150,7 @@ impl Setup {
         }
     }
 
-    /// How clients connect.
+    /// The options of clients.
     pub fn client(&self) -> Options {
         let mut options = Options::default();
         options.token = self.token.clone();
@@ -207,7 +207,7 @@ impl Scene {
         self.cluster.status()
     }
 
-    /// The worker that holds most blocks: likely the one that the client sends to, with most to lose.
+    /// The worker with the most blocks: probably the one that the client sends to.
     pub fn busiest(&self) -> WorkerStatus {
         let workers = self.status().workers.into_iter();
         workers.max_by_key(|worker| worker.blocks).unwrap()
@@ -226,21 +226,21 @@ impl Scene {
         pid
     }
 
-    /// Waits until so many more batches have taken effect.
+    /// Waits until `more` further batches have committed.
     pub async fn batches(&self, more: u64) {
         let running = &self.cluster.running;
         let wanted = running.status().batches + more;
         until("batches", || running.status().batches >= wanted).await;
     }
 
-    /// Waits until there are so many workers.
+    /// Waits until there are `count` workers.
     pub async fn workers_are(&self, count: usize) {
         let what = format!("{count} workers");
         until(&what, || self.status().workers.len() == count).await;
     }
 
-    /// Waits until there are so many workers, every partition of state has a holder and a standby,
-    /// and the blocks of the time before are gone.
+    /// Waits until there are `workers` workers, every partition of state has a primary and a standby,
+    /// and earlier blocks are released.
     pub async fn is_whole(&self, workers: usize) {
         let whole = || {
             let status = self.status();
@@ -255,7 +255,7 @@ impl Scene {
         self.batches(3).await;
     }
 
-    /// Asks again and again, until so many more batches have taken effect.
+    /// Queries the states repeatedly, until `batches` further batches have committed.
     pub async fn ask_for(&self, batches: u64) {
         let running = &self.cluster.running;
         let wanted = running.status().batches + batches;
@@ -264,7 +264,7 @@ impl Scene {
         }
     }
 
-    /// Asks both states, and checks that they are as of one and the same batch: the newest when they were asked, or a
+    /// Queries both states, and checks that they are as of the same batch: the newest at the time of the query, or a
     /// newer one.
     async fn ask(&self) {
         let running = &self.cluster.running;
@@ -291,7 +291,7 @@ impl Scene {
         assert_eq!(totals["lines"], lines);
     }
 
-    /// Lines with [`OTHER`] in batches so far.
+    /// Lines with [`OTHER`] in the batches so far.
     pub fn others(&self) -> Vec<String> {
         let found = self.found.lock().unwrap();
         let lines = found.lines.values().flatten();
@@ -301,26 +301,30 @@ impl Scene {
             .collect()
     }
 
-    /// Waits until so many more lines are acknowledged.
+    /// Waits until `more` further lines are acknowledged.
     pub async fn acknowledged(&self, more: usize) {
         self.client.acknowledged(more).await;
     }
 
-    /// Stops the program, when the client has its last acknowledgement, and checks all it gave.
+    /// Stops the program once the client has its last acknowledgement, and checks all results.
     pub async fn close(self) {
         let sent = self.client.finish().await;
         let stopped = self.cluster.running.stop();
         let summary = soon("the stop", stopped).await.unwrap();
         assert_eq!(summary.unfinished, 0);
         let asked = soon("an answer", self.cluster.running.session()).await;
-        assert_eq!(asked.is_err(), self.asked, "nobody holds states any more");
+        assert_eq!(
+            asked.is_err(),
+            self.asked,
+            "states must be gone after the stop"
+        );
         let found = std::mem::take(&mut *self.found.lock().unwrap());
         assert!(sent > 100, "only {sent} lines were sent");
         check(&found, sent, sent);
     }
 }
 
-/// The test that is a worker.
+/// Name of the test that runs as a worker.
 fn worker(asked: bool) -> &'static str {
     match asked {
         true => "scene::a_worker_that_is_asked",
@@ -328,7 +332,7 @@ fn worker(asked: bool) -> &'static str {
     }
 }
 
-/// A client that sends numbered lines until it is told to finish.
+/// A client that sends numbered lines until `finish`.
 struct Sending {
     task: tokio::task::JoinHandle<usize>,
     acknowledged: Arc<AtomicUsize>,
@@ -357,7 +361,7 @@ impl Sending {
         until("acknowledgements", || now() >= wanted).await;
     }
 
-    /// Returns how many lines were sent, all acknowledged.
+    /// Returns the number of sent lines, all of them acknowledged.
     async fn finish(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         soon("the client", self.task).await.unwrap()
@@ -375,14 +379,14 @@ async fn send(
     send_numbered(client, Duration::from_millis(5), &stop, told).await
 }
 
-/// Not a test: what [`Process::start`] runs.
+/// Not a test: a worker that [`Process::start`] runs.
 #[test]
 #[ignore = "a worker process of other tests"]
 fn a_worker() {
     be_worker(|| program(&Arc::default(), false));
 }
 
-/// Not a test, as that.
+/// Not a test: a worker with states to query.
 #[test]
 #[ignore = "a worker process of other tests"]
 fn a_worker_that_is_asked() {

@@ -1,5 +1,5 @@
-//! A batch that fails for good on a cluster is set aside with its records, and the program goes on as if they had not
-//! come: whatever of its state was changed, on whichever worker.
+//! A batch that fails permanently on a cluster is set aside with its records, and the program continues as if they had
+//! never arrived, no matter which state they had changed on which worker.
 
 use std::path::{Path, PathBuf};
 
@@ -37,8 +37,8 @@ impl Drop for Dir {
 type Pair = (String, i64);
 type Pairs = RddReceiver<Pair>;
 
-/// Where the word `bad` makes a batch fail: before any state has it, when some of them have it, when all of them have
-/// it and their standbys too.
+/// Where the word `bad` makes a batch fail: before any state contains it, when some states do, or when all states and
+/// their standbys do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bad {
     Early,
@@ -47,7 +47,7 @@ enum Bad {
     Never,
 }
 
-/// Takes everything but the word `bad`.
+/// Accepts everything but the word `bad`.
 struct NoBad;
 
 #[async_trait]
@@ -146,7 +146,7 @@ impl Running {
         }
     }
 
-    /// A word to each worker in turn, so that a batch has blocks of several.
+    /// Sends one word to each worker in turn, so that a batch has blocks of several workers.
     async fn send(&self, words: &str) {
         let workers = self.live.running.0.status().workers;
         for (word, worker) in words.split_whitespace().zip(workers.iter().cycle()) {
@@ -184,7 +184,7 @@ fn drain(mut output: Pairs) -> Vec<(u64, Vec<Pair>)> {
 
 const INPUT: [&str; 6] = ["a b", "a", "a bad c", "b", "", "c a"];
 
-/// What a program gives, in one process, to which the words of the third batch never came.
+/// The results of a program in one process that never gets the words of the third batch.
 async fn without_them() -> [Vec<(u64, Vec<Pair>)>; 2] {
     let mut program = Program::new(small(2, 2, 4));
     let (queue, words) = program.ctx.queue::<String>("words");
@@ -203,7 +203,7 @@ async fn without_them() -> [Vec<(u64, Vec<Pair>)>; 2] {
     [drain(totals), drain(counts)]
 }
 
-fn everything_is_as_if_its_records_had_not_come(every: u32, bad: Bad) {
+fn results_are_those_without_the_bad_batch(every: u32, bad: Bad) {
     block_on(async {
         let dir = Dir::new(&format!("aside-cluster-{bad:?}-{every}"));
         let mut running = Running::start(&dir.0, 0, every, bad).await;
@@ -222,7 +222,7 @@ fn everything_is_as_if_its_records_had_not_come(every: u32, bad: Bad) {
         assert_eq!(dstreams::inspect(&dir.0).unwrap().set_aside, [300]);
         let reason = std::fs::read_to_string(dir.0.join("failed/batch=300/error.txt")).unwrap();
         assert!(reason.contains("a bad word"), "{reason}");
-        // One process is enough to find out why.
+        // One process is enough to replay the batch.
         let replay = |bad| {
             let ctx = StreamContext::with_config(config(every)).unwrap();
             let (ctx, _, counts) = on_workers(ctx, &dir.0, bad);
@@ -236,28 +236,28 @@ fn everything_is_as_if_its_records_had_not_come(every: u32, bad: Bad) {
 }
 
 #[test]
-fn before_any_state_has_it() {
-    everything_is_as_if_its_records_had_not_come(100, Bad::Early);
+fn a_batch_is_set_aside_before_any_state_has_changed() {
+    results_are_those_without_the_bad_batch(100, Bad::Early);
 }
 
 #[test]
-fn when_some_states_have_it_and_there_is_no_checkpoint() {
-    everything_is_as_if_its_records_had_not_come(100, Bad::Late);
+fn a_batch_is_set_aside_with_some_states_changed_and_no_checkpoint() {
+    results_are_those_without_the_bad_batch(100, Bad::Late);
 }
 
 #[test]
-fn when_some_states_have_it_and_checkpoints_are_written() {
-    everything_is_as_if_its_records_had_not_come(1, Bad::Late);
+fn a_batch_is_set_aside_with_some_states_changed_and_checkpoints() {
+    results_are_those_without_the_bad_batch(1, Bad::Late);
 }
 
 #[test]
-fn when_all_states_and_their_standbys_have_it() {
-    everything_is_as_if_its_records_had_not_come(2, Bad::Sink);
+fn a_batch_is_set_aside_with_all_states_and_standbys_changed() {
+    results_are_those_without_the_bad_batch(2, Bad::Sink);
 }
 
-/// With no checkpoint after it, the next process runs its batch again, and without its records again.
+/// Without a later checkpoint, the next process replays the batch, again without its records.
 #[test]
-fn it_stays_so_after_a_restart() {
+fn a_batch_stays_set_aside_after_a_restart() {
     block_on(async {
         let dir = Dir::new("aside-cluster-restart");
         let mut found = [Vec::new(), Vec::new()];
@@ -278,7 +278,7 @@ fn it_stays_so_after_a_restart() {
 }
 
 #[test]
-fn without_a_directory_it_is_refused() {
+fn setting_aside_requires_a_state_directory() {
     block_on(async {
         let mut ctx = StreamContext::with_config(config(1)).unwrap();
         let (_queue, words) = ctx.queue::<String>("words");

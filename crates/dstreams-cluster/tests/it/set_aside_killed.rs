@@ -1,5 +1,5 @@
-//! Whoever is killed while a batch is set aside on a cluster: each record is in effect once, or set aside once, and the
-//! state is that of the records in effect.
+//! Kills during setting a batch aside on a cluster: each record is committed once or set aside once, and the state is
+//! that of the committed records.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::killed::{Files, batches, batches_more, free_address, new_dir};
 use crate::process::{How, Process, be_worker};
 use crate::program::{block_on, until};
 
-/// Tells a test process the directory of the program, and where the master listens.
+/// Environment variable with the program's directory and the master's address.
 const PLACE: &str = "DSTREAMS_TEST_ASIDE";
 const WORKERS: usize = 3;
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Lines, and how many of them begin with each word; on `bad` it panics when states have it.
+/// Outputs lines, and counts of their first words; if `strict`, panics on `bad` after states have changed.
 fn described(dir: &Path, strict: bool) -> dstreams::Result<(StreamContext, DStream<String>)> {
     let mut config = Config::new(INTERVAL);
     config.threads = 2;
@@ -49,7 +49,7 @@ fn kept(dir: &Path) -> dstreams::Result<StreamContext> {
     StreamContext::restore_or_new(dir.join("state"), || Ok(described(dir, true)?.0))
 }
 
-/// Not a test: the master, until it is killed or told to end.
+/// Not a test: the master, until it is killed or stopped.
 #[test]
 #[ignore = "a process of other tests"]
 fn the_master() {
@@ -100,7 +100,7 @@ impl Cluster {
         }
     }
 
-    /// A master, in place of the one before, with this in its environment; and as many workers as it wants.
+    /// Replaces the master by one with this environment variable, and adds missing workers.
     fn start(&mut self, (variable, value): (&str, &str)) {
         self.kill_master();
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -129,7 +129,7 @@ impl Cluster {
         }
     }
 
-    /// Sends lines that begin with these words; all are acknowledged when it returns.
+    /// Sends lines that begin with these words, and waits for their acknowledgement.
     async fn send(&mut self, words: &str) {
         let mut options = Options::default();
         options.retry.tries = u32::MAX;
@@ -149,7 +149,7 @@ impl Cluster {
         lines.finish().await.unwrap();
     }
 
-    /// The batches that are set aside.
+    /// The batches that were set aside.
     fn set_aside(&self) -> Vec<u64> {
         let failed = std::fs::read_dir(self.dir.join("state/failed"));
         let names = failed.into_iter().flatten();
@@ -158,7 +158,7 @@ impl Cluster {
         batches.collect()
     }
 
-    /// Sends a bad line, and waits until the master has ended at this point.
+    /// Sends a bad line, and waits until the master has crashed at this point.
     async fn crash_master_at(&mut self, point: &str) {
         let crashed = self.dir.join("crashed");
         let plan = format!("{point}@{}", crashed.display());
@@ -171,7 +171,7 @@ impl Cluster {
         std::fs::remove_file(crashed).expect("the planned crash");
     }
 
-    /// Sends a bad line, and kills a worker when `now` and the master pauses at that point.
+    /// Sends a bad line; kills a worker once `now` holds, while the master pauses at that point.
     async fn kill_worker_at(&mut self, pause: &str, now: impl Fn(&Self, usize) -> bool) {
         self.start(("DSTREAMS_PAUSE_AT", pause));
         self.send("a b a").await;
@@ -187,11 +187,11 @@ impl Cluster {
         batches_more(&self.dir, 2).await;
     }
 
-    /// Stops the program and checks all that it put out.
+    /// Stops the program and checks all of its output.
     fn finish(mut self) {
         let mut master = self.master.take().unwrap();
-        let told = Command::new("kill").arg(master.id().to_string()).status();
-        assert!(told.unwrap().success());
+        let signalled = Command::new("kill").arg(master.id().to_string()).status();
+        assert!(signalled.unwrap().success());
         assert!(master.wait().unwrap().success(), "it ended badly");
         let mut found = Vec::new();
         let mut counts = BTreeMap::<String, i64>::new();
@@ -231,10 +231,10 @@ impl Drop for Cluster {
     }
 }
 
-/// Before the first block is there; when the records are there and nobody knows; when they count as set aside, and the
-/// state still has what the batch changed.
+/// Before the first block is fetched; after the records are written but not announced; and after they count as set
+/// aside, while the state still has the batch's changes.
 #[test]
-fn the_master_is_killed_meanwhile() {
+fn the_master_is_killed_while_a_batch_is_set_aside() {
     let mut cluster = Cluster::new();
     block_on(async {
         for (set_aside, point) in (1..).zip(["aside:block#1", "aside:files#1", "aside:written#1"]) {
@@ -250,9 +250,9 @@ fn the_master_is_killed_meanwhile() {
     cluster.finish();
 }
 
-/// While its blocks are fetched; and while it makes its part of the state again.
+/// While blocks are fetched; and while workers rebuild the state.
 #[test]
-fn a_worker_is_killed_meanwhile() {
+fn a_worker_is_killed_while_a_batch_is_set_aside() {
     let mut cluster = Cluster::new();
     block_on(async {
         let being_written = |cluster: &Cluster, _: usize| {

@@ -1,4 +1,4 @@
-//! Sinks on a cluster: workers prepare, the master commits, and files are those of one process.
+//! Sinks on a cluster: workers prepare, the master commits, and files equal those of one process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// Counts of words, and the words, as files.
+/// Writes words and their counts to files.
 fn describe(ctx: &mut StreamContext, dir: &Path) -> Queue<String> {
     let (queue, words) = ctx.queue::<String>("words");
     let long = words.filter(|word| word.len() > 1);
@@ -65,7 +65,7 @@ async fn feed<R>(live: &mut Live<R>, queue: &Queue<String>) {
 }
 
 #[test]
-fn files_of_a_cluster_are_those_of_one_process() {
+fn files_of_a_cluster_equal_those_of_one_process() {
     let dir = std::env::temp_dir().join(format!("dstreams-sinks-{}", std::process::id()));
     let (here, there) = (dir.join("here"), dir.join("there"));
     block_on(async {
@@ -101,7 +101,7 @@ fn files_of_a_cluster_are_those_of_one_process() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-/// Says in which processes it was prepared; fails the first time where it is told to.
+/// Records the processes in which it was prepared; fails once in each of them.
 #[derive(Default)]
 struct Where {
     seen: Arc<Mutex<BTreeSet<u32>>>,
@@ -139,10 +139,10 @@ impl Sink for Where {
     }
 }
 
-/// What happened, in its order.
+/// The events, in their order.
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// The first attempts of each step fail.
+/// Fails the first attempts of each step.
 struct Fails {
     log: Log,
     prepares: Mutex<u32>,
@@ -208,9 +208,9 @@ fn started_by(
     async |ctx| cluster(ctx, 2, &[1, 1], build).await
 }
 
-/// Each batch is in each output once, and the total counts each record once.
+/// Each batch is in each output once, and totals count each record once.
 #[test]
-fn outputs_that_fail_twice_have_each_batch_once() {
+fn outputs_that_fail_twice_get_each_batch_once() {
     let (log, calls) = (Log::default(), Arc::new(Mutex::new(2)));
     let noted = Arc::clone(&log);
     let describe = move |ctx: &mut StreamContext| {
@@ -224,7 +224,7 @@ fn outputs_that_fail_twice_have_each_batch_once() {
         let totals = numbers.keyed().running_agg("totals", count()).unwrap();
         let (calls, noted) = (Arc::clone(&calls), Arc::clone(&noted));
         totals.all().pairs().try_for_each_rdd(move |rdd| {
-            // Not before the first batch that has records.
+            // Fails from the first batch with records on.
             fails(&calls, "no call")?;
             let rows: Vec<(i64, i64)> = rdd.collect()?;
             note(&noted, format!("{}: {rows:?}", rdd.batch_time()));
@@ -234,7 +234,7 @@ fn outputs_that_fail_twice_have_each_batch_once() {
     };
     block_on(async {
         let mut config = small(2, 4, 8);
-        // Twice on each worker, and each output twice when it commits.
+        // Two failures on each worker, and two in the commit of each output.
         config.attempts = 7;
         let mut program = Program::new(config.clone());
         let queue = describe(&mut program.ctx);
@@ -251,7 +251,7 @@ fn outputs_that_fail_twice_have_each_batch_once() {
     });
     let mut log = std::mem::take(&mut *log.lock().unwrap());
     log.sort();
-    // The sink is committed first; what is committed already is committed again with an output that failed.
+    // The sink is committed first; when another output fails, it is committed again.
     log.dedup();
     let [one, two] = [100, 200].map(BatchTime);
     let wanted = [
@@ -293,9 +293,9 @@ impl Sink for Stuck {
     }
 }
 
-/// A worker whose sink answers nothing, and an output on the master that does not return, hold up no stop.
+/// Neither a sink that never answers on a worker, nor an output that does not return on the master, blocks a stop.
 #[test]
-fn outputs_that_block_hold_up_no_stop() {
+fn outputs_that_block_do_not_prevent_a_stop() {
     for on_worker in [true, false] {
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         let blocked = Arc::new(Mutex::new(blocked));
@@ -357,7 +357,7 @@ fn program(sink: Where) -> StreamContext {
     ctx
 }
 
-/// Not a test: what [`Process::start`] runs.
+/// Not a test: a worker that [`Process::start`] runs.
 #[test]
 #[ignore = "a worker process of other tests"]
 fn a_worker() {
@@ -365,7 +365,7 @@ fn a_worker() {
 }
 
 #[test]
-fn workers_prepare_and_what_they_say_is_told() {
+fn prepared_values_of_all_workers_reach_the_commit() {
     block_on(async {
         let sink = Where::default();
         let seen = Arc::clone(&sink.seen);

@@ -1,11 +1,11 @@
-//! State that takes many intervals to copy: copies become complete while batches go on, so one loss after the other is
-//! survived, and a drain ends.
+//! State that takes many intervals to copy: copies complete while batches run, so the cluster survives one loss after
+//! the other, and joins complete.
 
 use crate::process::How;
 use crate::program::{block_on, until};
 use crate::scene::{Scene, Setup};
 
-/// Workers that take three seconds, six intervals, to take in a partition of state.
+/// A worker that takes three seconds, six intervals, to import a partition of state.
 fn slow() -> How {
     How {
         pause_at: Some("state:fetched=3000".into()),
@@ -33,9 +33,9 @@ fn a_second_loss_after_slow_copies_loses_nothing() {
     });
 }
 
-/// The one that joins is sent all the state, and takes over.
+/// The joining worker gets the whole state of a partition, and becomes its primary.
 #[test]
-fn a_join_ends_with_slow_copies() {
+fn a_join_completes_with_slow_copies() {
     block_on(async {
         let mut setup = Setup::local();
         setup.workers = vec![slow(); 2];

@@ -1,9 +1,9 @@
-//! Random faults for as long as one likes, with exact results: a program with keyed state of many keys runs in real
-//! processes on one machine and on a cluster, fed by real producers; it is killed, stopped, moved, joined and drained, and
-//! every batch of it is counted again.
+//! Random faults for any length of time, with exact results: a program with many keys of state runs in real processes,
+//! on one machine and on a cluster, fed by real producers. Processes are killed, stopped, added and drained, and
+//! every batch is checked against a recount.
 //!
-//! `DSTREAMS_SOAK_SECONDS` is how long each of the two takes, `DSTREAMS_SOAK_KEYS` how many keys there are,
-//! `DSTREAMS_SOAK_RATE` how many records a second each of three producers sends, `DSTREAMS_SOAK_SEED` which faults come.
+//! `DSTREAMS_SOAK_SECONDS` is the length of each of the two, `DSTREAMS_SOAK_KEYS` the number of keys,
+//! `DSTREAMS_SOAK_RATE` the records per second of each of three producers, `DSTREAMS_SOAK_SEED` the seed of the faults.
 
 mod alone;
 mod check;
@@ -26,18 +26,18 @@ use self::watch::Watch;
 use crate::killed::new_dir;
 use crate::rng::Rng;
 
-/// Bound of every wait: only a failure takes as long, on a busy machine and with a million keys too.
+/// The limit of every wait: only failures take that long, even on a busy machine and with a million keys.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The signal that asks a process to end.
 const SIGTERM: i32 = 15;
-/// Producers, beside the first one.
+/// Number of producers, besides the first one.
 const PRODUCERS: usize = 3;
-/// Between two looks.
+/// Pause between two checks.
 const TICK: Duration = Duration::from_millis(50);
-/// A process that lived for less is too young to say that its memory does not grow.
+/// Minimum lifetime of a process for the check that its memory does not grow.
 const LONG_LIFE: Duration = Duration::from_secs(240);
 
-/// What both have in common.
+/// The parts that both soaks share.
 struct Soak {
     shape: Shape,
     feed: Feed,
@@ -50,7 +50,7 @@ struct Soak {
 }
 
 impl Soak {
-    /// `to` is where producers connect, `salt` makes another seed of the same one.
+    /// Producers connect to `to`; `salt` varies the seed.
     fn new(what: &str, interval: Duration, to: &str, salt: u64) -> Self {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
         let seconds = number("DSTREAMS_SOAK_SECONDS").unwrap_or(10);
@@ -83,7 +83,7 @@ impl Soak {
         self.begun.elapsed() >= self.lasts
     }
 
-    /// In the second quarter the program's own process, or the master's, lives: what grows is seen then.
+    /// In the second quarter the program's or the master's process is not killed, so that growth becomes visible.
     fn is_quiet(&self) -> bool {
         let quarter = self.lasts / 4;
         (quarter..quarter * 2).contains(&self.begun.elapsed())
@@ -99,12 +99,12 @@ impl Soak {
         println!("  {at:7.2} s, batch {}: {what}", self.check.batches);
     }
 
-    /// A time up to `most` milliseconds.
+    /// A random time up to `most` milliseconds.
     fn up_to(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.random.below(most))
     }
 
-    /// How long a process that was asked to end has before it is killed; none: until it is done.
+    /// Time for a process to end before it is killed; `None`: unlimited.
     fn random_patience(&mut self) -> Option<Duration> {
         let (killed, time) = (self.random.chance(500), self.up_to(1_000));
         killed.then_some(time)
@@ -123,7 +123,7 @@ impl Soak {
                 self.fault("the program is asked to end", "");
                 role.signal("TERM");
                 let status = role.end();
-                // One that does not listen to signals yet ends by them.
+                // A process without its signal handler yet is killed by the signal.
                 let early = status.signal() == Some(SIGTERM);
                 assert!(status.success() || early, "it ended badly: {status}");
             }
@@ -152,7 +152,7 @@ impl Soak {
         role.signal("CONT");
     }
 
-    /// All that was acknowledged is there, once; of those that were killed nothing but what they sent, without a gap.
+    /// Checks that all acknowledged records are there once, and nothing but sent records, without gaps.
     fn check_producers(&self) {
         let (mut all, mut acknowledged_of_all) = (0, 0);
         for &(producer, acknowledged, sent) in self.feed.sent() {
@@ -172,7 +172,7 @@ impl Soak {
         );
     }
 
-    /// The state of a program that was started once more.
+    /// Checks the state of a program that was started again.
     async fn check_state(&self, running: &Running) {
         let session = running.session().await.unwrap();
         let rows = session.table("totals").await.unwrap();

@@ -1,5 +1,5 @@
-//! A program without state goes on whatever workers are lost: what is received is the master's own here, and a batch
-//! runs again until it is done.
+//! A program without state survives the loss of any workers: here the master itself receives the records, and batches
+//! are retried until they succeed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use dstreams_cluster::{Master, MasterOptions, RunningCluster};
 use crate::process::{How, Process, be_worker};
 use crate::program::{block_on, soon, until};
 
-/// Numbers, and how many of them came.
+/// The results: counts of numbers.
 #[derive(Default)]
 pub struct Found {
     pub counts: Vec<(i64, i64)>,
     even: i64,
 }
 
-/// One dataset has two readers: workers hold it between two jobs of the engine.
+/// One dataset has two readers, so workers cache it between two jobs of the engine.
 pub fn program(found: &Arc<Mutex<Found>>) -> (StreamContext, Queue<i64>) {
     let mut config = dstreams::Config::new(Duration::from_millis(100));
     config.rows_per_task = 2;
@@ -43,7 +43,7 @@ pub fn program(found: &Arc<Mutex<Found>>) -> (StreamContext, Queue<i64>) {
     (ctx, queue)
 }
 
-/// The test that is a worker of it.
+/// Name of the test that runs as its worker.
 pub const WORKER: &str = "stateless::a_worker";
 
 /// Pushes ten numbers, `more` times.
@@ -96,7 +96,7 @@ fn workers_are_killed_one_at_a_time_and_then_all() {
     });
 }
 
-/// Not a test: what [`Process::start`] runs.
+/// Not a test: a worker that [`Process::start`] runs.
 #[test]
 #[ignore = "a worker process of other tests"]
 fn a_worker() {

@@ -5,11 +5,11 @@ use std::thread::JoinHandle;
 use dstreams::StreamContext;
 use dstreams_cluster::{Master, MasterOptions, RunningCluster, WorkerOptions, run_worker};
 
-/// Threads that are workers until the program ends.
+/// Threads that run workers until the program ends.
 pub struct Workers(Vec<JoinHandle<dstreams::Result<()>>>);
 
 impl Workers {
-    /// Starts workers of `cores` each; `build` makes the program.
+    /// Starts a worker for each number of `cores`; `build` builds the program.
     pub fn start(
         master: &str,
         cores: &[usize],
@@ -32,7 +32,7 @@ impl Workers {
     }
 }
 
-/// A cluster of workers with these cores that runs what `ctx` describes; `build` makes the same.
+/// A cluster of workers with these cores that runs the program of `ctx`; `build` builds the same program.
 pub async fn cluster(
     ctx: StreamContext,
     partitions: usize,

@@ -1,4 +1,4 @@
-//! On one machine: the program's process and its producers' are killed, stopped, and started again with other threads.
+//! Soak on one machine: the program and its producers are killed, stopped, and restarted with other numbers of threads.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ impl Alone {
         self.soak.watch.live(live);
     }
 
-    /// Starts it with another number of threads.
+    /// Starts the program with another number of threads.
     fn restart(&mut self) {
         let threads = 1 + self.soak.random.below(4) as usize;
         self.soak.say(format_args!("starts with {threads} threads"));

@@ -1,4 +1,4 @@
-//! What the batches must have been: counted again, key by key, from the runs of records that each batch says it has.
+//! The expected batches, recounted key by key from the runs of records that each batch reports.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -8,22 +8,22 @@ use super::program::{
     session_of,
 };
 
-/// The reference, as of some batch.
+/// The reference counts, as of some batch.
 pub struct Check {
     shape: Shape,
     interval: u64,
-    /// The batch that is checked next, once there is one.
+    /// The next batch to check, once there is one.
     next: Option<u64>,
     pub batches: u64,
     pub records: u64,
-    /// How often each key came.
+    /// The number of records of each key.
     pub totals: Vec<u32>,
-    /// By key, the batch that changed it last: a number of it.
+    /// By key, the number of the last batch that changed it.
     touched: Vec<u32>,
     window: VecDeque<Vec<u64>>,
-    /// By session, its records and its last batch.
+    /// By session: its number of records, and its last batch.
     sessions: BTreeMap<i64, (i64, u64)>,
-    /// By producer, what was seen of it: runs that neither meet nor overlap, by their beginning.
+    /// By producer: the runs seen so far, by their start; they neither touch nor overlap.
     seen: BTreeMap<i64, BTreeMap<i64, i64>>,
 }
 
@@ -59,7 +59,7 @@ impl Check {
         names.filter_map(|name| name.parse().ok()).min()
     }
 
-    /// Checks the batches that are there, except the newest one, whose outputs may not all be.
+    /// Checks the batches so far, except the newest one, whose outputs may be incomplete.
     pub fn advance(&mut self) {
         if self.next.is_none() {
             self.next = self.first();
@@ -72,7 +72,7 @@ impl Check {
         }
     }
 
-    /// Checks all batches that are there, when nobody writes any more.
+    /// Checks all batches, after the last write.
     pub fn finish(&mut self) {
         self.advance();
         while let Some(at) = self.next
@@ -194,7 +194,7 @@ impl Check {
         assert_eq!(found, wanted, "the window at {at}");
     }
 
-    /// How many records of a producer are there: the first ones, without a gap.
+    /// The number of records of a producer; they must be its first ones, without a gap.
     pub fn of_producer(&self, producer: i64) -> i64 {
         let none = BTreeMap::new();
         let seen = self.seen.get(&producer).unwrap_or(&none);

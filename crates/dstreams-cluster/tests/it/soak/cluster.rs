@@ -1,5 +1,5 @@
-//! On a cluster: workers and the master are killed and stopped, workers join and drain, one thing at a time or two that may
-//! meet; state that is lost with two workers at once ends the program, which goes on from its directory.
+//! Soak on a cluster: workers and the master are killed and stopped, workers join and drain, one fault at a time or two
+//! that may overlap. Losing state with two workers at once ends the program, which resumes from its directory.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::program::{block_on, soon};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const WORKERS: usize = 3;
-/// How long a master has for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long a master may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Cluster {
     soak: Soak,
     address: String,
     master: Role,
     workers: Vec<Role>,
-    /// Of all that were started.
+    /// Number of workers started so far.
     started: usize,
-    /// Whether more was lost than a cluster survives.
+    /// Whether more was lost than the cluster survives.
     may_end: bool,
     drains: Vec<Child>,
     runtime: Runtime,
@@ -86,7 +86,7 @@ impl Cluster {
             let status = status.into_inner().message().await.ok()??;
             serde_json::from_slice(&status.body).ok()
         };
-        let ask = async { tokio::time::timeout(ANSWER, ask).await.ok()? };
+        let ask = async { tokio::time::timeout(ANSWER_TIMEOUT, ask).await.ok()? };
         self.runtime.block_on(ask)
     }
 
@@ -124,8 +124,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until there are all workers and all copies, with new workers for those that have ended.
-    fn mend(&mut self) {
+    /// Replaces ended workers, and waits until there are all workers and all copies.
+    fn repair(&mut self) {
         let begun = Instant::now();
         loop {
             let mut at = 0;
@@ -158,7 +158,7 @@ impl Cluster {
             );
             self.tick();
         }
-        // Blocks of the time before are gone by then.
+        // By then, earlier blocks are released.
         self.batches_more(3);
         self.may_end = false;
         self.soak
@@ -181,7 +181,7 @@ impl Cluster {
         self.drains.push(command.spawn().unwrap());
     }
 
-    /// Something that happens to workers while something else may.
+    /// A join or a drain, possibly during another fault.
     fn move_a_worker(&mut self) {
         if self.soak.random.chance(500) {
             self.soak.fault("a worker joins", "");
@@ -203,7 +203,7 @@ impl Cluster {
     }
 
     fn stop_a_worker(&mut self) {
-        // Beyond ten seconds it is given up.
+        // After ten seconds of silence it is given up.
         let (at, time) = (self.any_worker(), self.soak.up_to(13_000));
         let worker = &self.workers[at];
         let more = format!("{} for {time:?}", worker.name);
@@ -216,14 +216,14 @@ impl Cluster {
         self.workers[at].signal("CONT");
     }
 
-    /// It is given up and replaced, and another is lost, before it runs again.
+    /// The worker is given up and replaced, and another is lost, before it continues.
     fn stop_a_worker_for_long(&mut self) {
         let at = self.any_worker();
         let worker = self.workers.remove(at);
         worker.signal("STOP");
         let what = "a worker is stopped until another is lost";
         self.soak.fault(what, &worker.name);
-        self.mend();
+        self.repair();
         self.kill_a_worker();
         let after = self.soak.up_to(2_000);
         self.pass(after);
@@ -232,7 +232,7 @@ impl Cluster {
         self.workers.push(worker);
     }
 
-    /// Another master in the same directory is refused, and changes nothing.
+    /// A second master in the same directory must be refused, and must change nothing.
     fn start_a_second_master(&mut self) {
         self.soak.fault("a second master starts", "");
         let mut second = Role::master(&self.soak.shape, "127.0.0.1:0", 1);
@@ -270,7 +270,7 @@ impl Cluster {
         self.start_master();
     }
 
-    /// At most one loss at a time, or what the directory is for.
+    /// At most one loss at a time, or more if only the directory can save the program.
     fn one_fault(&mut self) {
         let quiet = self.soak.is_quiet();
         let moves = std::env::var("DSTREAMS_SOAK_MOVES").as_deref() != Ok("0");
@@ -325,14 +325,14 @@ impl Cluster {
     }
 
     fn run(&mut self) {
-        self.mend();
+        self.repair();
         while !self.soak.is_over() {
             let pause = self.soak.up_to(3_000);
             self.pass(pause);
             self.one_fault();
-            self.mend();
+            self.repair();
             while self.workers.len() > WORKERS {
-                // Those that joined leave again, killed or drained.
+                // Kills or drains the surplus workers that joined.
                 match self.soak.random.chance(500) {
                     true => self.kill_a_worker(),
                     false => {
@@ -351,7 +351,7 @@ impl Cluster {
                         }
                     }
                 }
-                self.mend();
+                self.repair();
             }
         }
         self.soak.feed.finish();

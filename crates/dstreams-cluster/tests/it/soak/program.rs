@@ -1,5 +1,5 @@
-//! The program: keyed state of many keys, keys that time out, a window, and outputs that say for each batch which records
-//! it has and what they came to, small enough to be kept for an hour.
+//! The program: keyed state of many keys, keys that time out, a window, and outputs that describe the records and
+//! results of each batch, small enough to store an hour of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use dstreams::{
     async_trait,
 };
 
-/// Intervals of the window.
+/// Length of the window in intervals.
 pub const WINDOW: usize = 4;
-/// Keys of the window.
+/// Number of keys of the window.
 pub const GROUPS: u64 = 100;
-/// Intervals after which a session is over.
+/// Number of silent intervals that end a session.
 pub const SILENT: u64 = 3;
-/// Records of a producer in one session.
-const SESSION: i64 = 1000;
-/// What states may take in memory in every second process: little, so that most of it is in files there.
+/// Number of records of a producer per session.
+const SESSION_RECORDS: i64 = 1000;
+/// Memory limit of states in every second process: small, so that most state is spilled there.
 const STATE_MEMORY: usize = 8 << 20;
 /// The producer that sends every key once, before all others.
 pub const FILL: i64 = 0;
 
-/// What the program puts out, by directory: the last one by the product's own sink.
+/// The directories of outputs; the last is written by the library's own sink.
 pub const EVENTS: &str = "events";
 pub const TOTALS: &str = "totals";
 pub const SESSIONS: &str = "sessions";
 pub const WINDOWS: &str = "windows";
 
-/// A number that is well spread: splitmix64.
+/// Hashes a number (splitmix64).
 pub fn mix(of: u64) -> u64 {
     let mut z = of.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -41,8 +41,8 @@ pub fn mix(of: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The key of a producer's record: of the first one each key once; of others half of them any key, half of them a few
-/// keys very often.
+/// The key of a producer's record. The first producer has each key once; of the others' records, half have any key and
+/// half have one of a few frequent keys.
 pub fn key_of(producer: i64, sequence: i64, keys: u64) -> u64 {
     if producer == FILL {
         return sequence as u64 % keys;
@@ -59,15 +59,15 @@ pub fn key_of(producer: i64, sequence: i64, keys: u64) -> u64 {
 
 /// The session of a producer's record.
 pub fn session_of(producer: i64, sequence: i64) -> i64 {
-    (producer << 32) + sequence / SESSION
+    (producer << 32) + sequence / SESSION_RECORDS
 }
 
-/// What is added up of (key, total), so that the sum tells any two batches apart.
+/// The digest of (key, total); the sum of digests identifies the results of a batch.
 pub fn digest_of(key: u64, total: u64) -> u64 {
     mix(mix(key) ^ total)
 }
 
-/// What of a batch's rows goes into its file. It follows from the rows alone, not from how they lie in partitions.
+/// The content of a batch's file. It depends on the rows alone, not on their partitions.
 #[derive(Clone, Copy)]
 enum Kind {
     /// `producer from to` for each run of records.
@@ -78,7 +78,7 @@ enum Kind {
     Rows,
 }
 
-/// A file for each batch, which is there as a whole or not at all.
+/// Writes a file for each batch atomically.
 struct Files(PathBuf, Kind);
 
 impl Files {
@@ -91,7 +91,7 @@ impl Files {
     }
 }
 
-/// Numbers of a line.
+/// The numbers on a line.
 pub fn numbers<const N: usize>(line: &str) -> [i128; N] {
     let mut words = line.split(' ').map(|word| word.parse().unwrap());
     std::array::from_fn(|_| words.next().unwrap())
@@ -160,8 +160,7 @@ impl Sink for Files {
                 lines = vec![format!("{rows} {digest}")];
             }
             Kind::Runs => {
-                // One run may lie in several tasks' rows, which are cut elsewhere when the program runs with other
-                // threads.
+                // One run may be split between tasks, at other places when the program runs with other threads.
                 let mut runs: BTreeMap<(i128, i128), i128> = BTreeMap::new();
                 for line in &lines {
                     let [producer, from, to] = numbers(line);
@@ -184,7 +183,7 @@ impl Sink for Files {
         let bytes = lines.join("\n");
         let path = self.0.join(format!("{}", batch.0));
         if let Ok(there) = std::fs::read_to_string(&path) {
-            // A test process that ends here is a failure of the test.
+            // Aborting the process fails the test.
             if there != bytes {
                 eprintln!("SOAK: {} would change:\n{bytes}", path.display());
                 std::process::abort();
@@ -202,7 +201,7 @@ impl Sink for Files {
     }
 }
 
-/// How the program is built: the same in all its processes.
+/// The parameters of the program, the same in all its processes.
 #[derive(Clone)]
 pub struct Shape {
     pub dir: PathBuf,
@@ -211,7 +210,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// As one value of the environment.
+    /// As the value of an environment variable.
     pub fn to_text(&self) -> String {
         let dir = self.dir.display();
         format!("{}|{}|{dir}", self.keys, self.interval.as_millis())
@@ -233,7 +232,7 @@ impl Shape {
         self.dir.join("state")
     }
 
-    /// The program, new or as its directory has it.
+    /// The program, new or restored from its directory.
     pub fn open(&self, listen: &str, threads: usize) -> dstreams::Result<StreamContext> {
         StreamContext::restore_or_new(self.state(), || self.build(listen, threads))
     }

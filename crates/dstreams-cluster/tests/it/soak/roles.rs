@@ -1,4 +1,4 @@
-//! The processes of a soak: the program, a master, workers and producers, each with a log of its own.
+//! The processes of a soak: the program, a master, workers and producers, each with its own log.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,20 +15,20 @@ use crate::killed::free_address;
 use crate::process::be_worker;
 use crate::program::block_on;
 
-/// Tells a process what the program is.
+/// Environment variable with the program's shape.
 const SHAPE: &str = "DSTREAMS_TEST_SOAK";
-/// Tells a process what else it needs to know.
+/// Environment variable with further parameters of a process.
 const MORE: &str = "DSTREAMS_TEST_SOAK_MORE";
-/// How a process ends whose program has failed.
+/// Exit code of a process whose program has failed.
 pub const FAILED: i32 = 3;
 /// Partitions of a cluster's state.
 pub const PARTITIONS: usize = 6;
 /// How long a graceful stop may take.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Between two messages of a producer.
+/// Pause between two messages of a producer.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Records of a message of the producer that sends all keys.
-const LARGE: i64 = 4096;
+/// Records per message of the producer that sends all keys.
+const FILL_RECORDS: i64 = 4096;
 
 /// A process of a soak.
 pub struct Role {
@@ -97,7 +97,7 @@ impl Role {
         assert!(status.unwrap().success(), "{kill}");
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -120,19 +120,19 @@ impl Drop for Role {
     }
 }
 
-/// The producers: the first one sends every key once, the others what [`key_of`](super::program::key_of) says, at a pace.
+/// The producers: the first sends every key once, the others keys of [`key_of`](super::program::key_of) at a rate.
 pub struct Feed {
     shape: Shape,
     to: String,
     rate: u64,
     next: i64,
     pub live: Vec<(i64, Role)>,
-    /// Those that are over: producer, records that were acknowledged, records that were sent.
+    /// Ended producers: producer, acknowledged records, sent records.
     over: Vec<(i64, i64, i64)>,
 }
 
 impl Feed {
-    /// So many producers, each of them with so many records a second.
+    /// Starts `count` producers, each with `rate` records per second.
     pub fn start(shape: &Shape, to: &str, count: usize, rate: u64) -> Self {
         let mut feed = Feed {
             shape: shape.clone(),
@@ -152,16 +152,16 @@ impl Feed {
         self.next += 1;
     }
 
-    fn told(&self, producer: i64) -> (i64, i64) {
+    fn progress(&self, producer: i64) -> (i64, i64) {
         let mut bytes = [0; 16];
-        let file = File::open(told_file(&self.shape.dir, producer));
-        // None yet: nothing was sent.
+        let file = File::open(progress_file(&self.shape.dir, producer));
+        // No file yet: nothing was sent.
         let _ = file.and_then(|file| file.read_exact_at(&mut bytes, 0));
         let number = |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         (number(0), number(8))
     }
 
-    /// Takes note of those that have ended; they must have sent all.
+    /// Records the producers that have ended; all of their records must be acknowledged.
     pub fn look(&mut self) {
         let mut at = 0;
         while at < self.live.len() {
@@ -170,7 +170,7 @@ impl Feed {
             match role.ended() {
                 Some(status) => {
                     assert!(status.success(), "producer {producer}: {status}");
-                    let (acknowledged, sent) = self.told(producer);
+                    let (acknowledged, sent) = self.progress(producer);
                     assert_eq!(acknowledged, sent, "producer {producer}");
                     self.over.push((producer, acknowledged, sent));
                     self.live.remove(at);
@@ -180,38 +180,38 @@ impl Feed {
         }
     }
 
-    /// One of those that may be killed and stopped.
+    /// A producer that may be killed or stopped.
     pub fn any(&mut self, random: u64) -> &mut Role {
         let from = usize::from(self.live[0].0 == FILL);
         let at = from + random as usize % (self.live.len() - from);
         &mut self.live[at].1
     }
 
-    /// Kills one at any moment; another takes its place.
+    /// Kills a producer; another takes its place.
     pub fn kill(&mut self, random: u64) {
         let pid = self.any(random).pid();
         let at = self.live.iter().position(|(_, role)| role.pid() == pid);
         let (producer, mut role) = self.live.remove(at.unwrap());
         role.kill();
-        let (acknowledged, sent) = self.told(producer);
+        let (acknowledged, sent) = self.progress(producer);
         self.over.push((producer, acknowledged, sent));
         self.add();
     }
 
-    /// Asks all to send what they have and to end.
+    /// Asks all producers to finish sending and to end.
     pub fn finish(&mut self) {
         std::fs::write(self.shape.dir.join("stop"), "").unwrap();
     }
 
-    /// What each producer sent, when all are over.
+    /// The records of each producer, once all have ended.
     pub fn sent(&self) -> &[(i64, i64, i64)] {
         assert!(self.live.is_empty());
         &self.over
     }
 }
 
-fn told_file(dir: &Path, producer: i64) -> std::path::PathBuf {
-    dir.join(format!("told-{producer}"))
+fn progress_file(dir: &Path, producer: i64) -> std::path::PathBuf {
+    dir.join(format!("progress-{producer}"))
 }
 
 fn settings() -> Option<(Shape, String)> {
@@ -227,7 +227,7 @@ fn end_with(ended: dstreams::Result<()>) {
     }
 }
 
-/// Not a test: the program on one machine, until it is killed or asked to end.
+/// Not a test: the program on one machine, until it is killed or stopped.
 #[test]
 #[ignore = "a process of other tests"]
 fn the_program() {
@@ -254,7 +254,7 @@ pub fn master_options(listen: &str, workers: usize) -> MasterOptions {
     options
 }
 
-/// Not a test: a master, until it is killed or asked to end.
+/// Not a test: a master, until it is killed or stopped.
 #[test]
 #[ignore = "a process of other tests"]
 fn the_master() {
@@ -282,7 +282,7 @@ fn a_worker() {
     }
 }
 
-/// Not a test: sends numbered records until there is a file `stop`, and writes down how many were sent and acknowledged.
+/// Not a test: sends numbered records until the file `stop` exists; logs the numbers of sent and acknowledged ones.
 #[test]
 #[ignore = "a process of other tests"]
 fn a_producer() {
@@ -295,8 +295,8 @@ fn a_producer() {
     let to = more.next().unwrap().to_owned();
     let mut file = File::options();
     let file = file.create(true).write(true).truncate(false);
-    let file = file.open(told_file(&shape.dir, producer)).unwrap();
-    let tell = |at: u64, number: i64| file.write_all_at(&number.to_le_bytes(), at).unwrap();
+    let file = file.open(progress_file(&shape.dir, producer)).unwrap();
+    let log_progress = |at: u64, number: i64| file.write_all_at(&number.to_le_bytes(), at).unwrap();
     block_on(async {
         let mut options = Options::default();
         options.retry.tries = u32::MAX;
@@ -305,7 +305,7 @@ fn a_producer() {
         let client = loop {
             match Client::connect(to.clone(), options.clone()).await {
                 Ok(client) => break client,
-                // It does not listen yet.
+                // The program does not listen yet.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         };
@@ -315,7 +315,7 @@ fn a_producer() {
         let mut sent = 0;
         loop {
             let more = match producer {
-                FILL => LARGE.min(shape.keys as i64 - sent),
+                FILL => FILL_RECORDS.min(shape.keys as i64 - sent),
                 _ => paced,
             };
             if more == 0 || (producer != FILL && shape.dir.join("stop").exists()) {
@@ -323,21 +323,21 @@ fn a_producer() {
             }
             let rows = (sent..sent + more).map(|at| (producer, at));
             sent += more;
-            tell(8, sent);
+            log_progress(8, sent);
             events.send(batch_of(rows).unwrap()).await.unwrap();
-            tell(0, events.acknowledged() as i64);
+            log_progress(0, events.acknowledged() as i64);
             if producer != FILL {
                 tokio::time::sleep(PAUSE).await;
             }
         }
         let report = events.finish().await.unwrap();
         assert_eq!(report.records_acknowledged, sent as u64);
-        tell(0, sent);
+        log_progress(0, sent);
         eprintln!("{report:?}");
     });
 }
 
-/// Where the program, or its master, is reached.
+/// An address for the program or its master.
 pub fn address() -> String {
     free_address()
 }

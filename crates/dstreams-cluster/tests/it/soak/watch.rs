@@ -1,5 +1,5 @@
-//! What the processes of a soak take: memory, descriptors and threads, each second, and the size of the program's
-//! directory.
+//! The resources of a soak, sampled each second: memory, descriptors and threads of processes, and the size of the
+//! program's directory.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A look at a process.
+/// A sample of a process.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    /// Seconds since the begin.
+    /// Seconds since the start.
     at: u64,
     pid: u32,
-    /// MiB.
+    /// In MiB.
     memory: u64,
     descriptors: u64,
     threads: u64,
@@ -23,14 +23,14 @@ struct Sample {
 
 #[derive(Default)]
 struct Looks {
-    /// The processes that are there, by their role.
+    /// The live processes, by role.
     live: Vec<(String, u32)>,
     samples: BTreeMap<String, Vec<Sample>>,
-    /// Seconds, and MiB of the program's directory.
+    /// Seconds since the start, and MiB of the program's directory.
     disk: Vec<(u64, u64)>,
 }
 
-/// Watches in a thread of its own.
+/// Takes samples in a thread of its own.
 pub struct Watch {
     looks: Arc<Mutex<Looks>>,
     stop: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ fn look(pid: u32, at: u64) -> Option<Sample> {
     })
 }
 
-/// Bytes of the files below a directory; they come and go meanwhile.
+/// Bytes of the files below a directory, which may change meanwhile.
 fn size(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
@@ -64,7 +64,7 @@ fn size(dir: &Path) -> u64 {
         .sum()
 }
 
-/// What is measured of a process: its name, the figure, and by how much it may grow beside a quarter.
+/// A measure of a process: its name, its value, and the growth allowed in addition to a quarter.
 type Measure = (&'static str, fn(&Sample) -> u64, u64);
 
 impl Watch {
@@ -94,12 +94,12 @@ impl Watch {
         }
     }
 
-    /// Says which processes are there now.
+    /// Sets the live processes.
     pub fn live(&self, live: Vec<(String, u32)>) {
         self.looks.lock().unwrap().live = live;
     }
 
-    /// What was taken between two moments: by role, the middle of what was seen, and the most.
+    /// The report: medians and maxima by role and sixth of the time.
     pub fn report(&self) -> String {
         let looks = self.looks.lock().unwrap();
         let mut text = String::new();
@@ -134,8 +134,8 @@ impl Watch {
         text + &line
     }
 
-    /// Memory, descriptors and threads of a process that lived for long do not grow any more after its first half: what
-    /// the last quarter of its life takes is little more than the quarter before.
+    /// Checks that memory, descriptors and threads of long-lived processes do not grow after the first half: the last
+    /// quarter needs little more than the quarter before.
     pub fn check(&self, least_life: Duration) {
         let looks = self.looks.lock().unwrap();
         for (role, samples) in &looks.samples {
