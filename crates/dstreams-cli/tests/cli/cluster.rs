@@ -107,9 +107,9 @@ fn counts_of_a_cluster_equal_a_naive_count() {
     assert!(status["batches"].as_u64().unwrap() >= program.batches.len() as u64);
     assert_eq!(status["streams"][0]["name"], json!("lines"));
     assert!(status["last"]["committed_at"].is_u64(), "{status}");
-    for (told, found) in workers(&program.first).iter().zip(workers(&status)) {
+    for (printed, found) in workers(&program.first).iter().zip(workers(&status)) {
         for name in ["id", "pid", "ingest"] {
-            assert_eq!(told[name], found[name]);
+            assert_eq!(printed[name], found[name]);
         }
         assert!(
             found["resident_memory"].as_u64().unwrap() > 1 << 20,
@@ -176,9 +176,9 @@ fn killing_a_worker_loses_no_acknowledged_line() {
         program.wait_for_some(1);
         assert!(!sending.is_finished());
         kill("KILL", pid);
-        let told = program.complaint_with("ended");
+        let warning = program.complaint_with("ended");
         let wanted = format!("dstreams: worker {id} (pid {pid}) ended: signal: 9 (SIGKILL)");
-        assert_eq!(told, wanted);
+        assert_eq!(warning, wanted);
         assert!(!is_alive(pid));
         sending.join().unwrap()
     });
@@ -227,19 +227,19 @@ fn external_workers_join_and_leave_while_the_program_runs() {
     }
 
     let third = start().listening();
-    let told = program.complaint_with("worker 3 at ");
-    assert!(told.contains(third.said("ingest")), "{told}");
+    let warning = program.complaint_with("worker 3 at ");
+    assert!(warning.contains(third.said("ingest")), "{warning}");
     send(&master, &text(4, 3_000));
     // It leaves on SIGTERM, without a message.
     let [mut leaving, staying] = first;
     leaving.terminate();
     let (status, errors) = leaving.wait();
     assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
-    let told = program.complaint_with("is gone");
+    let warning = program.complaint_with("is gone");
     let gone = leaving.first["worker"].to_string();
     assert!(
-        told.starts_with(&format!("dstreams: worker {gone} is gone")),
-        "{told}"
+        warning.starts_with(&format!("dstreams: worker {gone} is gone")),
+        "{warning}"
     );
     send(&master, &text(5, 3_000));
     program.wait_for(6_000);

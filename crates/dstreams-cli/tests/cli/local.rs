@@ -348,8 +348,8 @@ fn connections_beyond_the_descriptors_wait() {
     let silent: Vec<_> = (0..100)
         .map(|_| TcpStream::connect(program.said("clients")).unwrap())
         .collect();
-    let told = program.complaint_with("connections wait to be accepted");
-    assert!(told.contains("ulimit -n"), "{told}");
+    let warning = program.complaint_with("connections wait to be accepted");
+    assert!(warning.contains("ulimit -n"), "{warning}");
     program.wait_for_some(25);
     // Checkpoints are written meanwhile.
     let inspected = || {

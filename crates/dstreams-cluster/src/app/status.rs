@@ -137,10 +137,10 @@ fn table(master: &str, status: &ClusterStatus) -> String {
         "ingest",
         "cores",
         "blocks",
-        "their memory",
-        "kept",
+        "block memory",
+        "cached",
         "partitions",
-        "standby of",
+        "standby for",
         "memory",
     ];
     text += &rows(head, status.workers.iter().map(worker));

@@ -104,7 +104,7 @@ where
         let held = here(part.source.clone());
         async move {
             let Some(held) = held.await.map_err(outside)? else {
-                let missing = Status::not_found(format!("{:?} is not held here", part.source));
+                let missing = Status::not_found(format!("{:?} is not stored here", part.source));
                 return Err(FlightError::from(missing));
             };
             Ok(futures::stream::iter(part.cut(held)).map(Ok))

@@ -212,7 +212,7 @@ impl ClusterEngine {
             running.statuses = None;
             if let JobState::Failed(failed) = ended {
                 return Err(match failure {
-                    Some(told) => told.into_error(),
+                    Some(error) => error.into_error(),
                     // No task reported an error of the program: the engine lost workers, or their data.
                     None => retryable(clip(&failed.error)),
                 });
@@ -266,8 +266,8 @@ impl ClusterEngine {
             executor_id: worker.to_owned(),
             reason: "its link to the master broke".into(),
         };
-        let told = SchedulerGrpc::executor_stopped(&self.scheduler, Request::new(stopped));
-        if let Err(error) = told.await {
+        let reported = SchedulerGrpc::executor_stopped(&self.scheduler, Request::new(stopped));
+        if let Err(error) = reported.await {
             tracing::warn!(worker, %error, "cannot remove a lost worker from the engine");
         }
     }
@@ -315,8 +315,8 @@ impl ClusterEngine {
             executor_id,
             task_status: Vec::new(),
         };
-        let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
-        if let Err(error) = told.await {
+        let reported = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
+        if let Err(error) = reported.await {
             tracing::warn!(%error, "cannot wake the engine");
         }
     }

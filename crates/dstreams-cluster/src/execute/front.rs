@@ -57,16 +57,16 @@ impl Failures {
     }
 
     /// Records a failure. A job's first permanent failure stays; of retryable ones the last.
-    pub fn note(&self, job: &str, told: TaskError) {
+    pub fn note(&self, job: &str, task_error: TaskError) {
         let mut failures = self.lock();
         match failures.iter_mut().find(|(of, _)| of == job) {
             Some((_, noted)) if !noted.retryable => {}
-            Some((_, noted)) => *noted = told,
+            Some((_, noted)) => *noted = task_error,
             None => {
                 if failures.len() == MAX_FAILED_JOBS {
                     failures.pop_front();
                 }
-                failures.push_back((job.to_owned(), told));
+                failures.push_back((job.to_owned(), task_error));
             }
         }
     }
@@ -75,7 +75,7 @@ impl Failures {
     pub fn take(&self, job: &str) -> Option<TaskError> {
         let mut failures = self.lock();
         let at = failures.iter().position(|(of, _)| of == job)?;
-        failures.remove(at).map(|(_, told)| told)
+        failures.remove(at).map(|(_, task_error)| task_error)
     }
 }
 
@@ -151,14 +151,14 @@ impl Front {
 
     fn read(&self, worker: &str, status: &mut TaskStatus) {
         if let Some(TaskState::Failed(failed)) = &mut status.status {
-            let told = TaskError::find(&failed.error);
-            failed.error = match &told {
-                Some(told) => told.to_string(),
+            let task_error = TaskError::find(&failed.error);
+            failed.error = match &task_error {
+                Some(task_error) => task_error.to_string(),
                 None => clip(&failed.error),
             };
-            if let Some(told) = told {
-                let told = told.at(worker, status.task_id as usize);
-                self.failures.note(&status.job_id, told);
+            if let Some(task_error) = task_error {
+                let task_error = task_error.at(worker, status.task_id as usize);
+                self.failures.note(&status.job_id, task_error);
             }
         }
     }

@@ -225,7 +225,7 @@ fn cause_of<'e>(error: &'e (dyn StdError + 'static)) -> Cause<'e> {
 
 /// The error in the form that reaches the master.
 fn report(error: DataFusionError, work_dir: &str) -> DataFusionError {
-    let told = match cause_of(&error) {
+    let task_error = match cause_of(&error) {
         Cause::Fetch(BallistaError::FetchFailed(executor, stage, partition, said)) => {
             let (executor, said) = (executor.clone(), clip(said));
             let lost = BallistaError::FetchFailed(executor, *stage, *partition, said);
@@ -241,7 +241,7 @@ fn report(error: DataFusionError, work_dir: &str) -> DataFusionError {
         Cause::Machine(_) | Cause::Fetch(_) => TaskError::of_the_machine(&error.to_string()),
         Cause::Engine => TaskError::of(&Error::from(error)),
     };
-    told.for_engine()
+    task_error.for_engine()
 }
 
 #[cfg(test)]

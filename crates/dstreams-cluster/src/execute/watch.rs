@@ -212,8 +212,9 @@ impl ClusterEngine {
             executor_id: task.worker.clone(),
             task_status: vec![status],
         };
-        let told = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(report)).await;
-        if let Err(error) = told {
+        let reported =
+            SchedulerGrpc::update_task_status(&self.scheduler, Request::new(report)).await;
+        if let Err(error) = reported {
             tracing::warn!(%error, "cannot report a lost task to the engine");
         }
     }

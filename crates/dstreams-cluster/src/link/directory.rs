@@ -38,14 +38,14 @@ impl Directory {
             (Some(ours), None) => {
                 let path = &ours.path;
                 return Some(format!(
-                    "the master's program is kept in the directory {path} and this worker's in none, so what it \
-                     acknowledges would not outlive it; have every process build the program with `restore_or_new`"
+                    "the master's program is persisted in the directory {path} and this worker's in none, so records \
+                     that it acknowledges would be lost with it; have every process build the program with `restore_or_new`"
                 ));
             }
             (None, Some(theirs)) => {
                 let path = &theirs.path;
                 return Some(format!(
-                    "this worker's program is kept in the directory {path} and the master's in none; have every \
+                    "this worker's program is persisted in the directory {path} and the master's in none; have every \
                      process build the program with `restore_or_new`, or none"
                 ));
             }

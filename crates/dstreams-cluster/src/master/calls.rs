@@ -132,7 +132,7 @@ impl MasterCalls {
         joining: &mut Option<JoinHandle<()>>,
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
-        let mut told = false;
+        let mut begin_sent = false;
         // In intervals, so that a stall of this process, however long, counts as one interval.
         let mut silent = 0;
         let mut ticks = tokio::time::interval(self.silence / SILENCE_TICKS);
@@ -140,8 +140,8 @@ impl MasterCalls {
         loop {
             let message = tokio::select! {
                 biased;
-                begun = begun.wait_for(Option::is_some), if !told => {
-                    told = true;
+                begun = begun.wait_for(Option::is_some), if !begin_sent => {
+                    begin_sent = true;
                     let Ok(remote) = begun.map(|remote| remote.clone()) else { return Ok(()) };
                     if let Some(remote) = remote {
                         remote.engine.admit(&engine_name(id.0));

@@ -74,7 +74,7 @@ impl Calls for WorkerCalls {
             }
             Ask::Prepare { output, kept } => {
                 let Some(rows) = epoch.site.kept.get(&kept) else {
-                    return Err(Status::not_found(format!("{kept:?} is not held here")));
+                    return Err(Status::not_found(format!("{kept:?} is not stored here")));
                 };
                 let (batch, partition) = (kept.batch, kept.partition);
                 let prepared = epoch.outputs.prepare_one(output, batch, partition, &rows);

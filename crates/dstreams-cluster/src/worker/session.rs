@@ -163,7 +163,7 @@ impl Epoch {
         if self.dead_letter_input == Some(at) {
             self.receivers.take_dead_letters(&intake);
         }
-        let told = Arc::new(SourceReport {
+        let reports = Arc::new(SourceReport {
             input,
             link: self.link.clone(),
         });
@@ -172,7 +172,8 @@ impl Epoch {
             let address = address.to_string();
             link.say(&ToMaster::Listening { input, address });
         };
-        self.receivers.open_and_run(source, &intake, told, listens);
+        self.receivers
+            .open_and_run(source, &intake, reports, listens);
         Ok(())
     }
 

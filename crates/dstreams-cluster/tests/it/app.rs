@@ -118,10 +118,10 @@ fn one_program_runs_locally_and_as_master_and_workers() {
             line.ends_with(&format!(", of the master {address}")),
             "{line}"
         );
-        let told = master.line_with("worker ");
+        let joined = master.line_with("worker ");
         assert!(
-            told.contains("(pid ") && told.contains("1 core(s)"),
-            "{told}"
+            joined.contains("(pid ") && joined.contains("1 core(s)"),
+            "{joined}"
         );
     }
     send(address);
