@@ -1,12 +1,12 @@
-//! The allocator of this program: mimalloc, as in the `dstreams` command and the hand-written program; counted
-//! where a measurement asks for it.
+//! The allocator of this program: mimalloc, as in the `dstreams` command and the hand-written program; it counts if
+//! a measurement asks for it.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use mimalloc::MiMalloc;
 
-/// See the module. Where nothing is counted, that costs a load and a branch that is not taken.
+/// mimalloc with counters. While they are off, they cost a load and a branch that is not taken.
 pub struct Counting;
 
 static ON: AtomicBool = AtomicBool::new(false);
@@ -14,23 +14,23 @@ static CALLS: AtomicU64 = AtomicU64::new(0);
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static GIVEN: AtomicU64 = AtomicU64::new(0);
 
-/// What was allocated since counting began.
+/// Allocations since counting began.
 #[derive(Debug, Clone, Copy)]
 pub struct Allocated {
-    /// How often.
+    /// Number of allocations.
     pub calls: u64,
-    /// Bytes of all of it.
+    /// Bytes of all allocations.
     pub bytes: u64,
-    /// Bytes that were not given back.
+    /// Bytes that are not yet freed.
     pub held: u64,
 }
 
-/// Begins to count.
+/// Starts to count.
 pub fn count() {
     ON.store(true, Relaxed);
 }
 
-/// What was counted so far.
+/// The counters so far.
 pub fn allocated() -> Allocated {
     let (calls, bytes) = (CALLS.load(Relaxed), TAKEN.load(Relaxed));
     Allocated {
@@ -55,7 +55,7 @@ fn given(bytes: usize) {
     }
 }
 
-// SAFETY: each call is mimalloc's, unchanged. There is no way to count what is allocated without this trait.
+// SAFETY: each call is forwarded to mimalloc unchanged. Allocations can only be counted by implementing this trait.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A program that takes longer is ended and counts as failed.
+/// Time limit of a program, after which it is killed and counts as failed.
 const LIMIT: Duration = Duration::from_secs(1_800);
-/// How often a running program is looked at.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How often a running program is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Lines of its messages that are shown when it fails.
-const TAIL: usize = 12;
+const SHOWN_LINES: usize = 12;
 
-/// What a program printed, with the peak of its resident memory as `peak_rss_mb` where the system tells.
+/// The JSON that a program printed, with the peak of its resident memory as `peak_rss_mb` if the system reports it.
 pub fn measure(command: &mut Command) -> Result<Value, String> {
     let spawned = command
         .stdin(Stdio::null())
@@ -36,7 +36,7 @@ pub fn measure(command: &mut Command) -> Result<Value, String> {
             }
             None => {
                 peak = resident(child.id()).max(peak);
-                std::thread::sleep(GLANCE);
+                std::thread::sleep(POLL_INTERVAL);
             }
         }
     };
@@ -45,7 +45,7 @@ pub fn measure(command: &mut Command) -> Result<Value, String> {
         let lines: Vec<&str> = err.lines().collect();
         return Err(format!(
             "{status}: {}",
-            lines[lines.len().saturating_sub(TAIL)..].join("\n")
+            lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
         ));
     }
     let line = out
@@ -53,7 +53,7 @@ pub fn measure(command: &mut Command) -> Result<Value, String> {
         .rfind(|line| line.starts_with('{'))
         .ok_or("it printed no result")?;
     let mut result: Value =
-        serde_json::from_str(line).map_err(|error| format!("its result is no JSON: {error}"))?;
+        serde_json::from_str(line).map_err(|error| format!("its result is not JSON: {error}"))?;
     if result["checked"] != Value::Bool(true) {
         return Err("it did not check its answers".into());
     }
@@ -64,7 +64,7 @@ pub fn measure(command: &mut Command) -> Result<Value, String> {
 }
 
 fn end(child: &mut Child) {
-    // Both fail only for a process that has ended by itself.
+    // Both fail only if the process has ended by itself.
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -73,7 +73,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // What came before an error is still worth showing.
+            // Output before an error is still worth showing.
             let _ = pipe.read_to_end(&mut bytes);
         }
         bytes

@@ -1,4 +1,4 @@
-//! `bench compare`: every program over every work, in interleaved rounds, and the results as files.
+//! `bench compare`: runs every program over every work, in interleaved rounds, and writes the results to files.
 
 use crate::programs::{self, Program};
 use crate::{child, machine, summary};
@@ -158,7 +158,7 @@ pub fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
                 }
             }
         }
-        // Nobody is always first.
+        // No program is always first.
         if !programs.is_empty() {
             programs.rotate_left(1);
         }
@@ -189,7 +189,7 @@ fn text(result: &Value, field: &str) -> String {
     result[field].as_str().unwrap_or_default().to_owned()
 }
 
-/// The programs that can run; what cannot is said at once and noted.
+/// The programs that can run; the others are reported at once and noted.
 fn built(
     options: &Options,
     left_out: &mut BTreeMap<String, String>,

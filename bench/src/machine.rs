@@ -1,10 +1,10 @@
-//! What the measurements ran on, and when.
+//! The machine and the time of the measurements.
 
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The processor's name, as the system tells it.
+/// The processor's name, as reported by the system.
 pub fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
@@ -103,7 +103,7 @@ pub fn environment() -> Value {
     })
 }
 
-/// The first line a command prints; `None` when there is no such command or it fails.
+/// The first line that a command prints; `None` if there is no such command or it fails.
 fn first_line(command: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(command)
         .args(args)

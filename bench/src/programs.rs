@@ -1,4 +1,4 @@
-//! The programs that are compared: how each is built and started.
+//! The compared programs: how each is built and started.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::process::Command;
 pub struct Program {
     /// The name in results.
     pub name: &'static str,
-    /// What it is asked to run as; empty is its default.
+    /// Its variant; empty for the default.
     pub variant: &'static str,
     kind: Kind,
 }
@@ -17,13 +17,13 @@ pub struct Program {
 enum Kind {
     /// This executable, as `bench run`.
     Own,
-    /// A crate of its own in `bench/peers/NAME`.
+    /// A separate crate in `bench/peers/NAME`.
     Crate,
     /// `build.sh` and `run.sh` in `bench/peers/NAME`.
     Scripts,
 }
 
-/// The program all others are shown against.
+/// The program that all others are compared with.
 pub const REFERENCE: &str = "timely";
 
 const ALL: [(&str, &str, Kind); 8] = [
@@ -79,7 +79,7 @@ impl Program {
         folder().join("peers").join(self.name)
     }
 
-    /// Builds it from its sources; an error says why it must be left out.
+    /// Builds it from its sources; the error says why it is left out.
     pub fn build(&self) -> Result<(), String> {
         let mut command = match self.kind {
             Kind::Own => return Ok(()),
@@ -118,7 +118,7 @@ impl Program {
         match self.kind {
             Kind::Own => {
                 let own = std::env::current_exe()
-                    .map_err(|error| format!("this executable is not found: {error}"))?;
+                    .map_err(|error| format!("cannot find this executable: {error}"))?;
                 let mut command = Command::new(own);
                 command.arg("run");
                 Ok(command)

@@ -1,9 +1,9 @@
 //! The program `dstreams` of the comparison: the works on D-Streams, one line of JSON on standard output.
 //!
-//! Lines are Arrow views into the generated text, made before the clock starts: what receiving
-//! leaves behind. Then each batch is pushed, its interval ended by hand, and its result awaited.
-//! `--variant closures` splits lines by `dstreams::text::words` in a closure, `split` by the
-//! standard library's `split(' ')`, and `dataframes` describes everything that is stateless in SQL.
+//! Lines are Arrow views into the generated text, made before the clock starts: as receiving would leave them. Then
+//! each batch is pushed, its interval ended by hand, and its result awaited. `--variant closures` splits lines by
+//! `dstreams::text::words` in a closure, `split` by the standard library's `split(' ')`, and `dataframes` describes
+//! everything that is stateless in SQL.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ fn window_of(args: &Args) -> Outcome<usize> {
     Ok(given.map_or(Ok(WINDOW), |(_, value)| value.parse())?)
 }
 
-/// Pushes the batches one after the other, each when the result of the one before is there.
+/// Pushes the batches one after the other, each after the result of the previous one.
 async fn drive<T: Record>(
     program: Program,
     mut results: RddReceiver<T>,

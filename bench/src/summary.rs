@@ -17,7 +17,7 @@ pub fn brief(result: &Value) -> String {
     }
 }
 
-/// The median of one number of a program and work over the rounds; none was measured: `None`.
+/// The median of one number of a program and work over the rounds; `None` if it was not measured.
 fn median(results: &[Value], label: &str, work: Work, pointer: &str) -> Option<f64> {
     let ours = |result: &&Value| result["label"] == label && result["work"] == work.name();
     let mut numbers: Vec<f64> = results

@@ -1,5 +1,4 @@
-//! How long an acknowledgement takes when two workers must hold the records, and how much is acknowledged at
-//! most.
+//! Latency of acknowledgements when two workers must store the records, and their maximum rate.
 
 use std::time::Duration;
 
@@ -46,8 +45,8 @@ pub fn acks(flags: &[String]) -> Outcome<Value> {
     }))
 }
 
-/// `bench part bulk [--clients N] [--lines N] [--as lines|batches] [--interval-ms N]`: as much as the
-/// workers take, while a grep keeps letting go of what they hold.
+/// `bench part bulk [--clients N] [--lines N] [--as lines|batches] [--interval-ms N]`: as much as the workers take,
+/// while a grep keeps consuming and releasing the blocks.
 pub fn bulk(flags: &[String]) -> Outcome<Value> {
     let clients = flag(flags, "--clients", 1usize)?;
     let lines = flag(flags, "--lines", 4_000_000usize)?;
@@ -72,7 +71,7 @@ pub fn bulk(flags: &[String]) -> Outcome<Value> {
     Ok(result(&format!("dstreams {form}"), clients, &sent, used))
 }
 
-/// A line of JSON about sends at once; `used` is the processor time of those who took them.
+/// A line of JSON about bulk sends; `used` is the processor time of the receivers.
 pub fn result(program: &str, clients: usize, sent: &Value, used: Duration) -> Value {
     let records = sent["records"].as_f64().unwrap_or_default();
     let gigabytes = records * bench_input::LINE_BYTES as f64 / 1e9;

@@ -1,9 +1,9 @@
-//! The engine alone: a job of the shape of `small` on Ballista, without anything of `dstreams`.
+//! The engine alone: a job like `small` on Ballista, without any part of `dstreams`.
 //!
-//! One scheduler in this process and two executor processes of one core; a scan of the same words, one row
-//! for each word; partial counts, an exchange into two partitions, final counts. The clock runs from the
-//! submission of the physical plan to the message that it has succeeded; the result is not fetched.
-//! `held`: the executors have the words in memory. `shipped`: the words travel with the plan.
+//! One scheduler in this process and two executor processes of one core; a scan of the same words, one row for each
+//! word; partial counts, an exchange into two partitions, final counts. The clock runs from the submission of the
+//! physical plan to the message that it has succeeded; the result is not fetched. `held`: the executors have the
+//! words in memory. `shipped`: the words travel with the plan.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,9 +43,9 @@ use super::small::input;
 use super::{Rows, runtime};
 use crate::own::{Outcome, flag, percentiles};
 
-/// Executors, and partitions of everything.
+/// Number of executors, and of partitions everywhere.
 pub const PARTS: usize = 2;
-/// Seconds for which what is left of a finished job stays: as in `dstreams`.
+/// Seconds for which the data of a finished job is retained: as in `dstreams`.
 const FINISHED_SECONDS: u64 = 2;
 
 type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -132,7 +132,7 @@ async fn schedule() -> Outcome<(Scheduler, u16)> {
     Ok((scheduler, port))
 }
 
-/// Starts the executors, which make the same words, and waits for them.
+/// Starts the executors, which generate the same words, and waits for them.
 async fn execute(
     scheduler: &Scheduler,
     port: u16,
@@ -169,7 +169,7 @@ async fn execute(
     }
 }
 
-/// Where executors leave what is exchanged: in memory where the system has a place for that, as workers do.
+/// Directory for exchanged data: in memory if the system has such a place, as for workers.
 struct WorkDir(PathBuf);
 
 impl WorkDir {

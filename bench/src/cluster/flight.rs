@@ -1,4 +1,4 @@
-//! A plain Arrow Flight `DoPut`: a server that keeps nothing, and a client that sends the same batches as the
+//! A plain Arrow Flight `DoPut`: a server that stores nothing, and a client that sends the same batches as the
 //! client library, built before the clock starts.
 
 use std::pin::Pin;
@@ -25,12 +25,12 @@ use super::sender::{batches_of, text};
 use crate::own::{Outcome, flag};
 use crate::system::cpu;
 
-/// As the workers' server.
+/// As in the workers' server.
 const CALL_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const FRAME: u32 = 256 << 10;
 
-/// `bench flight`: prints its address, and answers each message when it has come.
+/// `bench flight`: prints its address, and answers each message as it comes.
 pub fn server(flags: &[String]) -> Outcome<()> {
     guard(flags);
     runtime()?.block_on(async {
@@ -55,7 +55,7 @@ pub fn flight(flags: &[String]) -> Outcome<Value> {
     let (text, _) = text(lines)?;
     let parts = (0..clients).map(|at| bench_input::input::part(&text, at, clients));
     let parts = parts.map(batches_of).collect::<Outcome<Vec<_>>>()?;
-    // As the sender of the client library: one thread for the connections, one for what is waited for.
+    // As in the sender of the client library: one thread for the connections, one that waits.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -102,7 +102,7 @@ pub fn flight(flags: &[String]) -> Outcome<Value> {
     ))
 }
 
-/// Keeps nothing.
+/// Stores nothing.
 struct Nothing;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -1,4 +1,4 @@
-//! The executors of the engine alone, and their scan of words that they hold.
+//! The executors of the engine alone, and their scan of words in their memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub fn words_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![word]))
 }
 
-/// One row for each part of a batch: its place among all.
+/// One row for each part of a batch: its index among all parts.
 pub fn reference_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("at", DataType::Int64, false)]))
 }
@@ -85,7 +85,7 @@ pub fn executor(flags: &[String]) -> Outcome<()> {
     Ok(runtime()?.block_on(start_executor_process(Arc::new(config)))?)
 }
 
-/// Reads the words that its child's rows name.
+/// Reads the words that the rows of its child refer to.
 pub struct HeldExec {
     child: Arc<dyn ExecutionPlan>,
     held: Option<Held>,
@@ -93,7 +93,7 @@ pub struct HeldExec {
 }
 
 impl HeldExec {
-    /// On the scheduler without words.
+    /// On the scheduler, without words.
     pub fn new(child: Arc<dyn ExecutionPlan>, held: Option<Held>) -> Self {
         let parts = child.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
@@ -175,10 +175,10 @@ impl ExecutionPlan for HeldExec {
     }
 }
 
-/// Bytes of a [`HeldExec`] in a plan.
+/// Encoding of a [`HeldExec`] in a plan.
 const HELD: &[u8] = b"dstreams-bench-held";
 
-/// [`HeldExec`] on the wire; the engine's own nodes are left to the engine.
+/// Encodes [`HeldExec`]; the engine encodes its own nodes.
 #[derive(Default)]
 pub struct Codec {
     held: Option<Held>,

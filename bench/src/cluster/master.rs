@@ -1,4 +1,4 @@
-//! What a batch costs the master, with more and more workers: processor time of its process, and wall time.
+//! The cost of a batch for the master, with more and more workers: processor time of its process, and wall time.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag, percentiles};
 use crate::system::cpu;
 
-/// What is left out at the beginning and at the end of the sending.
-const EDGE: Duration = Duration::from_secs(2);
+/// Time at the beginning and at the end of the sending that is left out.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// `bench part master [--workers N] [--partitions N] [--interval-ms N] [--rate LINES_PER_S] [--seconds N]`:
 /// a word count of small batches from one client.
@@ -35,11 +35,11 @@ pub fn master(flags: &[String]) -> Outcome<Value> {
         let sending = send(&addresses, &asked);
         let measuring = async {
             let length = Duration::from_secs(seconds);
-            tokio::time::sleep(EDGE).await;
+            tokio::time::sleep(MARGIN).await;
             let all = || cluster.pids().into_iter().map(cpu).sum::<Duration>();
             let (from, before, others) = (watch.told().reports.len(), cpu(own), all());
             let begun = Instant::now();
-            tokio::time::sleep(length.saturating_sub(2 * EDGE)).await;
+            tokio::time::sleep(length.saturating_sub(2 * MARGIN)).await;
             let used = (cpu(own) - before, all() - others);
             let reports = watch.told().reports[from..].to_vec();
             (used, begun.elapsed(), reports)

@@ -1,4 +1,4 @@
-//! What is measured: the programs of each measurement, as words for this executable.
+//! The measurements: the programs of each, as command lines of this executable.
 
 /// Programs that run in turns.
 pub struct Measurement {
@@ -6,7 +6,7 @@ pub struct Measurement {
     pub name: &'static str,
     /// How often each program runs.
     pub rounds: usize,
-    /// The words of each.
+    /// The command line of each.
     pub programs: Vec<String>,
 }
 

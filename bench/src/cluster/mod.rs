@@ -1,7 +1,7 @@
-//! `bench cluster`: what a cluster of one master and workers of one core costs, in processes of this machine.
+//! `bench cluster`: the cost of a cluster of one master and workers of one core, in processes of this machine.
 //!
-//! Each measurement is a list of programs that run in turns, each in a process of its own (`bench part`)
-//! that is the master and starts its workers. A program prints one line of JSON; its raw rows become a table.
+//! Each measurement is a list of programs that run in turns, each in a process of its own (`bench part`) that is
+//! the master and starts its workers. A program prints one line of JSON; its raw rows are written to a table.
 
 mod acks;
 mod bare;
@@ -59,7 +59,7 @@ pub fn part(words: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-/// The runtime of a master, as programs have it.
+/// The runtime of a master, as in user programs.
 fn runtime() -> Outcome<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     Ok(runtime.enable_all().build()?)
@@ -147,7 +147,7 @@ pub fn cluster(options: &Options) -> Outcome<()> {
                     }
                 }
             }
-            // Nobody is always first.
+            // No program is always first.
             programs.rotate_left(1);
         }
     }
@@ -163,10 +163,10 @@ pub fn cluster(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs this executable with these words.
+/// Runs this executable with these arguments.
 fn measure(words: &str) -> Result<Value, String> {
     let own = std::env::current_exe();
-    let own = own.map_err(|error| format!("this executable is not found: {error}"))?;
+    let own = own.map_err(|error| format!("cannot find this executable: {error}"))?;
     child::measure(Command::new(own).args(words.split_whitespace()))
 }
 
@@ -184,7 +184,7 @@ impl Table {
         }
     }
 
-    /// Moves the rows of a result here.
+    /// Moves the rows of a result to this table.
     fn add(&mut self, result: &mut Value) -> Outcome<()> {
         let rows = result["rows"].take();
         if let Some(fields) = result.as_object_mut() {

@@ -8,11 +8,11 @@ use crate::{machine, programs};
 /// What to measure, and where the results go.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Short and small, to see that it works.
+    /// Short and small, as a smoke test.
     pub quick: bool,
-    /// The measurements; none: all.
+    /// The measurements; empty for all.
     pub only: Vec<String>,
-    /// How often, instead of as often as each measurement says.
+    /// Number of rounds, if it differs from that of each measurement.
     pub rounds: Option<usize>,
     out: Option<PathBuf>,
 }

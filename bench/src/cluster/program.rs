@@ -1,4 +1,4 @@
-//! The programs that run on the cluster: a master and its workers build the same one from the same words.
+//! The programs that run on the cluster: a master and its workers build the same one from the same arguments.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,22 +23,22 @@ pub const WINDOW: Duration = Duration::from_secs(1);
 pub struct Spec {
     /// `grep`, `words` or `window`: a count of words over the last second, sliding by a batch.
     pub work: String,
-    /// Who pushes: `clients`, or `queue`, which is this process.
+    /// The origin of the records: `clients`, or `queue`, which is this process.
     pub input: String,
     /// The batch interval in milliseconds.
     pub interval_ms: u64,
     /// Whether intervals end by hand.
     pub manual: bool,
-    /// Whether results are kept for whoever checks each, or only added up.
+    /// Whether results are collected for checking, or only added up.
     pub collect: bool,
     /// Partitions of keyed data, tasks of a batch, and threads of the local engine.
     pub partitions: usize,
-    /// Rows from which on a batch runs as so many tasks.
+    /// Number of rows from which on a batch is split into tasks.
     pub rows_per_task: usize,
 }
 
 impl Spec {
-    /// Batches that end by hand, in two tasks however small they are, with every result kept.
+    /// Batches that end by hand, in two tasks however small they are, with every result collected.
     pub fn by_hand(work: &str, input: &str) -> Self {
         Spec {
             work: work.into(),
@@ -51,7 +51,7 @@ impl Spec {
         }
     }
 
-    /// Batches on the wall clock that clients send, in two tasks, with results added up.
+    /// Batches on the wall clock with records from clients, in two tasks, with results added up.
     pub fn on_the_clock(work: &str, interval_ms: u64) -> Self {
         Spec {
             interval_ms,
@@ -61,7 +61,7 @@ impl Spec {
         }
     }
 
-    /// The flags.
+    /// The program as flags.
     pub fn arguments(&self) -> Vec<String> {
         let values = [
             ("--work", self.work.clone()),
@@ -108,13 +108,13 @@ fn wrong(message: String) -> Error {
 
 /// A program that has not started.
 pub struct Program {
-    /// What `start` takes.
+    /// The context to start.
     pub ctx: StreamContext,
-    /// Ends intervals, if that is by hand.
+    /// Ends intervals, if they end by hand.
     pub clock: ManualClock,
     /// The input, if this process pushes it.
     pub queue: Option<Queue<String>>,
-    /// The results, if they are kept.
+    /// The results, if they are collected.
     pub answers: Answers,
     /// The results, if they are added up.
     pub totals: Arc<Totals>,
@@ -122,20 +122,20 @@ pub struct Program {
 
 /// Where each result goes.
 pub enum Answers {
-    /// Lines found.
+    /// Numbers of lines found.
     Found(RddReceiver<i64>),
     /// Words and their counts.
     Words(RddReceiver<(String, i64)>),
-    /// Nowhere.
+    /// Not collected.
     Totals,
 }
 
 /// Results added up.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Of all counts.
+    /// Sum of all counts.
     pub sum: AtomicU64,
-    /// Of the counts of the last batch.
+    /// Sum of the counts of the last batch.
     pub last: AtomicU64,
 }
 

@@ -1,7 +1,7 @@
 //! `bench sender`: producers in a process of their own, paced or as fast as they can.
 //!
-//! Paced producers are open-loop: each send has a time at which it is due, and its latency counts from
-//! then, so a producer that was held up does not look fast.
+//! Paced producers are open-loop: each send has a due time, and its latency counts from then, so a delayed producer
+//! does not look fast.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,12 +16,12 @@ use super::processes::guard;
 use crate::own::{Outcome, flag, percentiles};
 use crate::system::cpu;
 
-/// How often it is looked whether a send is due and what was acknowledged.
-const GLANCE: Duration = Duration::from_micros(250);
-/// Bytes of text that are handed to a producer at once when there is no pace.
+/// How often due sends and acknowledgements are polled.
+const POLL_INTERVAL: Duration = Duration::from_micros(250);
+/// Bytes of text that are passed to a producer at once when there is no pace.
 pub const PIECE: usize = 256_000;
-/// Bins of a millisecond in the table of latencies.
-const BINS: f64 = 10.0;
+/// Bins per millisecond in the table of latencies.
+const BINS_PER_MS: f64 = 10.0;
 
 /// What is sent, and how.
 struct Plan {
@@ -34,7 +34,7 @@ struct Plan {
     batches: bool,
 }
 
-/// Milliseconds that a line waits for others if nobody says so.
+/// Default time in milliseconds that a line waits for others.
 pub fn usual_linger() -> u64 {
     Options::default().linger.as_millis() as u64
 }
@@ -80,7 +80,7 @@ pub fn text(lines: usize) -> Outcome<(Vec<u8>, u64)> {
     Ok((input.batches.concat(), input.expected.grep.iter().sum()))
 }
 
-/// Part `at` of `parts` of the text, cut between lines.
+/// Part `at` of `parts` of the text, split between lines.
 fn part(text: &[u8], at: usize, parts: usize) -> &[u8] {
     bench_input::input::part(text, at, parts)
 }
@@ -109,7 +109,7 @@ fn unix_us() -> u64 {
     now.map_or(0, |now| now.as_micros() as u64)
 }
 
-/// Each client with its own connection, and one address after the other.
+/// Connects a client; clients use the addresses in turns.
 async fn connect(plan: &Plan, number: usize) -> Outcome<Client> {
     let address = &plan.addresses[number % plan.addresses.len()];
     Ok(Client::connect(address, plan.options.clone()).await?)
@@ -185,14 +185,14 @@ fn at_once(runtime: &Runtime, plan: &Plan, text: &[u8]) -> Outcome<Value> {
     Ok(result)
 }
 
-/// A producer with a pace: which sends are on their way.
+/// A producer with a pace, and its sends in flight.
 struct Paced {
     sender: LineSender,
-    /// When its next send is due, and which line is next.
+    /// When its next send is due; `next` is its first line.
     due: Instant,
     line: usize,
     lines_left_over: f64,
-    /// Due times, and the records that are sent then.
+    /// Due times, and the numbers of records sent then.
     waiting: std::collections::VecDeque<(Instant, u64)>,
 }
 
@@ -247,7 +247,7 @@ fn paced(runtime: &Runtime, plan: &Plan, text: &[u8]) -> Outcome<Value> {
         if producers.iter().all(|p| p.due >= end) && end.elapsed() > Duration::from_secs(60) {
             return Err("sends were not acknowledged for a minute".into());
         }
-        std::thread::sleep(GLANCE);
+        std::thread::sleep(POLL_INTERVAL);
     }
     let length = start.elapsed();
     let reports = producers
@@ -264,15 +264,15 @@ fn paced(runtime: &Runtime, plan: &Plan, text: &[u8]) -> Outcome<Value> {
     Ok(result)
 }
 
-/// How many latencies there are in each tenth of a millisecond: its beginning, its number.
+/// A histogram of latencies in tenths of a millisecond: start of the bin, count.
 fn table(latencies: &[Duration]) -> Vec<(f64, u64)> {
     let mut bins: BTreeMap<u64, u64> = BTreeMap::new();
     for latency in latencies {
         *bins
-            .entry((latency.as_secs_f64() * 1e3 * BINS) as u64)
+            .entry((latency.as_secs_f64() * 1e3 * BINS_PER_MS) as u64)
             .or_default() += 1;
     }
     bins.into_iter()
-        .map(|(bin, n)| (bin as f64 / BINS, n))
+        .map(|(bin, n)| (bin as f64 / BINS_PER_MS, n))
         .collect()
 }

@@ -1,8 +1,8 @@
 //! Latency of a word count over 1,000 lines in two stages, one batch after the other.
 //!
-//! `clients`: the lines are acknowledged by both workers first; the clock runs from the end of the interval
-//! to the result in this process. `queue`: this process holds the lines, as the local engine does; the clock
-//! runs from the push, and the workers fetch them.
+//! `clients`: both workers acknowledge the lines first; the clock runs from the end of the interval to the result
+//! in this process. `queue`: this process stores the lines, as the local engine does; the clock runs from the push,
+//! and the workers fetch them.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub fn small(flags: &[String]) -> Outcome<Value> {
             ..
         } = program;
         let Answers::Words(mut results) = answers else {
-            return Err("a word count keeps its answers".into());
+            return Err("the results of a word count must be collected".into());
         };
         let cluster = Cluster::start(&spec, ctx, 2).await?;
         let mut sender = match &queue {
@@ -101,7 +101,7 @@ pub fn small(flags: &[String]) -> Outcome<Value> {
     })
 }
 
-/// A batch, and when what happened.
+/// A batch, and the times of its steps.
 struct Seen {
     batch: BatchTime,
     rows: usize,
@@ -111,7 +111,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// How the time of the batch divides, as far as listeners are told.
+    /// The parts of the batch's time, as far as listeners are notified.
     fn row(&self, watch: &Watch) -> Vec<f64> {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let (total, rows) = (ms(self.result - self.begun), self.rows as f64);
@@ -122,19 +122,19 @@ impl Seen {
         let started = times.started.unwrap_or(times.cut);
         vec![
             total,
-            // From the end of the interval until every worker has told its blocks.
+            // From the end of the interval until every worker has reported its blocks.
             ms(times.cut - self.moved),
             ms(started - times.cut),
-            // Jobs, and the result fetched.
+            // Jobs, and fetching the result.
             ms(self.result - started),
-            // The commit is told after the result was handed over.
+            // The commit is reported after the result was delivered.
             times.completed.map_or(0.0, |done| ms(done - self.result)),
             rows,
         ]
     }
 }
 
-/// A producer that loses no time with waiting for more lines.
+/// A producer that does not wait for more lines.
 pub async fn open(address: &str) -> Outcome<LineSender> {
     let mut options = Options::default();
     options.linger = Duration::ZERO;

@@ -41,10 +41,11 @@ const COLUMNS: [&str; 16] = [
     "exchange_mb",
     "jobs",
 ];
-/// Samples of a run.
-const SAMPLES: u64 = 400;
-/// How long the end of the feed is watched: the window runs empty, and workers tell what they hold.
-const AFTER: Duration = Duration::from_secs(4);
+/// Number of samples in a run.
+const MAX_SAMPLES: u64 = 400;
+/// How long sampling continues after the feed has ended: the window runs empty, and workers report the memory they
+/// use.
+const COOL_DOWN: Duration = Duration::from_secs(4);
 
 /// `bench part soak [--batches N] [--interval-ms N] [--rate LINES_PER_S]`
 pub fn soak(flags: &[String]) -> Outcome<Value> {
@@ -64,14 +65,14 @@ pub fn soak(flags: &[String]) -> Outcome<Value> {
         let addresses = cluster.addresses();
         let mut sending = Box::pin(send(&addresses, &asked));
         let begun = Instant::now();
-        let every = Duration::from_secs_f64((seconds / SAMPLES as f64).max(0.2));
+        let every = Duration::from_secs_f64((seconds / MAX_SAMPLES as f64).max(0.2));
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent?,
                 () = tokio::time::sleep(every) => rows.push(sample(&cluster, begun)),
             }
         };
-        tokio::time::sleep(WINDOW + AFTER).await;
+        tokio::time::sleep(WINDOW + COOL_DOWN).await;
         rows.push(sample(&cluster, begun));
         let end = cluster.status();
         Ok::<_, Box<dyn std::error::Error>>((sent, end, cluster.stop(true).await?))
@@ -130,8 +131,8 @@ fn sample(cluster: &Cluster, begun: Instant) -> Vec<f64> {
     ]
 }
 
-/// Growth of resident memory from the second quarter of the samples to the last, and whether it is less
-/// than a tenth.
+/// Growth of resident memory from the second quarter of the samples to the last, and whether it is less than a
+/// tenth.
 fn growth(rows: &Rows) -> (Value, bool) {
     let median = |mut values: Vec<f64>| {
         values.sort_unstable_by(f64::total_cmp);

@@ -9,10 +9,10 @@ use super::processes::Process;
 use super::program::Spec;
 use crate::own::Outcome;
 
-/// How long all workers may take to join.
-const JOIN: Duration = Duration::from_secs(60);
+/// Time limit for all workers to join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// A cluster of this process and worker processes.
 pub struct Cluster {
     running: RunningCluster,
     /// The workers, in the order of their start.
@@ -30,28 +30,28 @@ impl Cluster {
         let address = master.address().to_owned();
         let workers = (0..workers).map(|_| Process::worker(&address));
         let workers = workers.collect::<Outcome<Vec<_>>>()?;
-        let running = tokio::time::timeout(JOIN, master.start()).await;
+        let running = tokio::time::timeout(JOIN_TIMEOUT, master.start()).await;
         let running = running.map_err(|_| "the workers did not join")??;
         Ok(Cluster { running, workers })
     }
 
-    /// How it is doing.
+    /// The status of the cluster.
     pub fn status(&self) -> ClusterStatus {
         self.running.status()
     }
 
-    /// Where clients send to: one address for each worker.
+    /// The addresses for clients: one for each worker.
     pub fn addresses(&self) -> Vec<String> {
         let workers = self.status().workers.into_iter();
         workers.map(|worker| worker.ingest).collect()
     }
 
-    /// The numbers of the workers' processes.
+    /// The process ids of the workers.
     pub fn pids(&self) -> Vec<u32> {
         self.workers.iter().map(Process::id).collect()
     }
 
-    /// The error that ended the program, when it should not have ended.
+    /// The error that ended the program prematurely.
     pub async fn failure(&self) -> Box<dyn std::error::Error> {
         match self.running.running.await_termination(None).await {
             Ok(_) => "the program stopped before its last batch".into(),
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// Runs what was received, if `graceful`, and waits until the workers have ended.
+    /// Runs and commits what was received, if `graceful`, and waits until the workers have ended.
     pub async fn stop(self, graceful: bool) -> Outcome<Summary> {
         let Cluster {
             running,
@@ -70,7 +70,7 @@ impl Cluster {
             false => running.running.abort().await?,
         };
         drop(running);
-        // The last messages to the workers are sent by this runtime.
+        // This runtime sends the last messages to the workers.
         tokio::task::block_in_place(|| workers.iter_mut().try_for_each(Process::join))?;
         Ok(summary)
     }

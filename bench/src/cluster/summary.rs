@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-/// A column: its title, where its number is, and its digits.
+/// A column: its title, the JSON pointer to its number, and its digits.
 type Column = (&'static str, &'static str, usize);
 
 /// One measurement in a few words.
@@ -104,7 +104,7 @@ fn number(result: &Value, pointer: &str) -> Option<f64> {
     result.pointer(pointer)?.as_f64()
 }
 
-/// Whose line it is: the work and the program.
+/// The key of a line: the work and the program.
 fn key(result: &Value) -> (String, String) {
     let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
     (text("work"), text("program"))
@@ -120,7 +120,7 @@ fn median(results: &[&Value], of: &(String, String), pointer: &str) -> Option<f6
     Some((low + high) / 2.0)
 }
 
-/// The tables, and the aims beside what was measured.
+/// The tables, and the aims next to the measured values.
 pub fn markdown(results: &[Value], environment: &Value) -> String {
     let field = |name: &str| environment[name].as_str().unwrap_or("unknown").to_owned();
     let mut text = format!("# Cluster, {}\n\n", field("started"));
@@ -201,7 +201,7 @@ fn table(text: &mut String, name: &str, results: &[&Value]) {
     text.push('\n');
 }
 
-/// What was wanted, and what came out.
+/// The aims and the results.
 fn aims(text: &mut String, name: &str, results: &[&Value]) {
     let of = |work: &str, program: &str, pointer: &str| {
         median(results, &(work.to_owned(), program.to_owned()), pointer)

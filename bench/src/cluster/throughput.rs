@@ -1,9 +1,10 @@
 //! Large batches on two workers of one core, and on the local engine with two threads.
 //!
-//! `preloaded`: two clients send a batch, and both workers hold all of it; then the clock starts, the interval
+//! `preloaded`: two clients send a batch, and both workers store all of it; then the clock starts, the interval
 //! ends by hand, and the clock stops at the result in this process: receiving is left out, as it is for the local
-//! engine, to which lines are pushed as `bench run` pushes them. `received`: two clients in a process of their own send as fast as they can while
-//! batches run every half second; the clock runs from the first send to the last result, for both engines.
+//! engine, to which lines are pushed as `bench run` pushes them. `received`: two clients in a process of their own
+//! send as fast as they can while batches run every half second; the clock runs from the first send to the last
+//! result, for both engines.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,7 +21,7 @@ use crate::own::{Outcome, flag};
 use crate::run::words_of;
 use crate::system::{cpu, loopback, written};
 
-/// Rows of a batch from which on it runs as two tasks: the library's default.
+/// Number of rows from which on a batch runs as two tasks: the library's default.
 const ROWS_PER_TASK: usize = 4_096;
 /// Clients, one for each worker.
 const CLIENTS: usize = 2;
@@ -58,7 +59,7 @@ pub fn throughput(flags: &[String]) -> Outcome<Value> {
     Ok(result)
 }
 
-/// What came back for each batch.
+/// The result of each batch.
 #[derive(Default)]
 struct Results {
     found: Vec<u64>,
@@ -129,7 +130,7 @@ fn preloaded(work: &str, input: &Input) -> Outcome<Value> {
                     rows.push(row(&before, &held, &done));
                     results.words.push(words_of(&rdd));
                 }
-                Answers::Totals => return Err("results are kept here".into()),
+                Answers::Totals => return Err("results must be collected here".into()),
             }
         }
         drop(senders);
@@ -155,7 +156,7 @@ fn preloaded(work: &str, input: &Input) -> Outcome<Value> {
     }))
 }
 
-/// The local engine, which is pushed the lines as views into their text: what receiving leaves behind.
+/// The local engine, with lines pushed as views into their text: as receiving would leave them.
 fn local(work: &str, args: &Args) -> Outcome<Value> {
     let mut input = Input::generate(args);
     let batches = std::mem::take(&mut input.batches).into_iter();
@@ -194,7 +195,7 @@ fn local(work: &str, args: &Args) -> Outcome<Value> {
                     results.words.push(words_of(&rdd));
                     done
                 }
-                Answers::Totals => return Err("results are kept here".into()),
+                Answers::Totals => return Err("results must be collected here".into()),
             };
             rows.push(vec![done.0.as_secs_f64() * 1e3, done.1.as_secs_f64() * 1e3]);
         }
@@ -210,7 +211,7 @@ fn local(work: &str, args: &Args) -> Outcome<Value> {
     }))
 }
 
-/// Sends one half of a batch, and waits until it is held by both workers.
+/// Sends one half of a batch, and waits until both workers store it.
 async fn push(sender: &mut LineSender, text: &[u8], at: usize) -> Outcome<()> {
     let half = bench_input::input::part(text, at, CLIENTS);
     for piece in half.chunks(super::sender::PIECE / LINE_BYTES * LINE_BYTES) {
@@ -219,7 +220,7 @@ async fn push(sender: &mut LineSender, text: &[u8], at: usize) -> Outcome<()> {
     Ok(sender.flush().await?)
 }
 
-/// What the system says at a moment.
+/// The system's counters at a moment.
 struct Reading {
     at: Instant,
     loopback: u64,

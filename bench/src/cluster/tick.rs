@@ -1,4 +1,4 @@
-//! A short interval under a paced load of clients: does the delay stay, and is all that was acknowledged
+//! A short interval under a paced load of clients: does the delay stay constant, and are all acknowledged records
 //! counted?
 
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use super::watch::Watch;
 use super::{Rows, runtime, send};
 use crate::own::{Outcome, flag, percentiles};
 
-/// The delays of the second half may be so many times those of the first.
-const HOLDS: f64 = 1.5;
+/// Largest ratio of the delays of the second half to those of the first.
+const MAX_GROWTH: f64 = 1.5;
 
 /// `bench part tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N] [--clients N]`
 pub fn tick(flags: &[String]) -> Outcome<Value> {
@@ -39,7 +39,7 @@ pub fn tick(flags: &[String]) -> Outcome<Value> {
     let (Some(first), Some(last)) = (first, last) else {
         return Err("no batch had records".into());
     };
-    // The first second is left out: connections open, and code runs for the first time.
+    // The first second is left out: connections are opened, and code runs for the first time.
     let first = (first + (1_000 / interval) as usize).min(last);
     let reports = &told.reports[first..=last];
     let mut rows = Rows::new(&[
@@ -66,7 +66,7 @@ pub fn tick(flags: &[String]) -> Outcome<Value> {
         "batches": reports.len(), "acknowledged": sent["records"], "counted": counted.0,
         "words_sent": sent["words"], "words_counted": counted.1,
         "total_delay_first_half_ms": early, "total_delay_second_half_ms": late,
-        "holds": p50(&late) <= HOLDS * p50(&early) && p50(&late) <= 2.0 * interval as f64,
+        "holds": p50(&late) <= MAX_GROWTH * p50(&early) && p50(&late) <= 2.0 * interval as f64,
         "cut_ms": percentiles(rows.times("cut_ms")),
         "wait_ms": percentiles(rows.times("wait_ms")),
         "run_ms": percentiles(rows.times("run_ms")),

@@ -1,4 +1,4 @@
-//! What listeners are told about batches, and when.
+//! The notifications of listeners about batches, with their times.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dstreams::{BatchReport, BatchTime, Listener};
 
-/// Readings of this process's clock, while that of the program may stand still.
+/// Readings of this process's clock; that of the program may stand still.
 #[derive(Debug, Clone)]
 pub struct Times {
     /// Its blocks were fixed.
@@ -17,11 +17,11 @@ pub struct Times {
     pub completed: Option<Instant>,
 }
 
-/// Remembers what it is told.
+/// A listener that stores all notifications.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Mutex<Told>>);
 
-/// What was told.
+/// The stored notifications.
 #[derive(Default)]
 pub struct Told {
     /// By batch.
@@ -31,7 +31,7 @@ pub struct Told {
 }
 
 impl Watch {
-    /// What was told so far.
+    /// The notifications so far.
     pub fn told(&self) -> MutexGuard<'_, Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

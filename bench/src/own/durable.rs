@@ -1,4 +1,4 @@
-//! What safety costs: counts per word of all batches at full throughput, without it and with it, in turns.
+//! The cost of durability: counts per word of all batches at full throughput, without it and with it, in turns.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use super::{Outcome, flag, percentiles};
 use crate::run;
 use crate::system::cpu;
 
-/// Lines that are pushed at once, and by how many at the same time: who pushes waits until records are safe.
-const LINES: u64 = 10_000;
-const FEEDS: u64 = 16;
-/// Batches that wait, beside the one that is pushed.
-const AHEAD: u64 = 2;
-/// Batches that are not measured: the first ones, in which all words are new.
-const WARM_UP: usize = 2;
+/// Lines of one push, and number of concurrent pushes: a push returns only when its records are safe.
+const LINES_PER_PUSH: u64 = 10_000;
+const CONCURRENT_PUSHES: u64 = 16;
+/// Waiting batches, in addition to the one that is being pushed.
+const WAITING_BATCHES: u64 = 2;
+/// Batches that are not measured: in the first ones all words are new.
+const WARM_UP_BATCHES: usize = 2;
 
-/// How a program is kept.
+/// What a program persists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Not at all.
+    /// Nothing.
     Plain,
-    /// With a journal, and hardly a checkpoint.
+    /// A journal, and hardly any checkpoints.
     Journal,
-    /// With a journal and checkpoints.
+    /// A journal and checkpoints.
     Checkpoints,
-    /// With both, and each batch's changes in files, exactly once.
+    /// Both, and each batch's changes in files, exactly once.
     Files,
 }
 
 impl Kind {
-    /// What it is compared with.
+    /// The kind that it is compared with.
     fn base(self) -> Kind {
         match self {
             Kind::Checkpoints => Kind::Journal,
@@ -63,8 +63,8 @@ impl Kind {
 /// programs, each for so many seconds: one with a `journal` and a plain one; one with `checkpoints` every 10 batches and
 /// one with a journal alone; one with journal, checkpoints and `files` and a plain one.
 ///
-/// There are `lines` lines in a batch: more than an interval is enough for. While a batch runs, others are pushed. The
-/// lines are those of `bench compare --works running`.
+/// A batch has `lines` lines, too many for one interval. While a batch runs, others are pushed. The lines are those
+/// of `bench compare --works running`.
 pub fn durable(flags: &[String]) -> Outcome<()> {
     let lines: u64 = flag(flags, "--lines", 3_000_000)?;
     let seconds = Duration::from_secs(flag(flags, "--seconds", 20)?);
@@ -129,7 +129,7 @@ pub fn durable(flags: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-/// The median of some numbers, and how far they are apart.
+/// The median of some numbers, and their spread.
 fn spread(mut numbers: Vec<f64>) -> Value {
     numbers.sort_unstable_by(f64::total_cmp);
     let last = numbers.len().saturating_sub(1) as f64;
@@ -194,7 +194,7 @@ fn bytes_of(rdd: &Rdd<(String, i64)>) -> u64 {
     .sum()
 }
 
-/// How long it is to the end of an interval.
+/// Time to the end of the interval.
 fn to_next(interval: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let (now, every) = (now.unwrap_or_default().as_nanos(), interval.as_nanos());
@@ -228,20 +228,20 @@ fn measure(
             Ok::<_, dstreams::Error>(())
         };
         let allow = async {
-            let (pushes, mut all) = (lines.div_ceil(LINES), 0u64);
+            let (pushes, mut all) = (lines.div_ceil(LINES_PER_PUSH), 0u64);
             while Instant::now() < end {
                 reports
-                    .reach(all.saturating_sub(AHEAD * pushes) * LINES)
+                    .reach(all.saturating_sub(WAITING_BATCHES * pushes) * LINES_PER_PUSH)
                     .await;
                 allowed.add_permits(pushes as usize);
                 all += pushes;
-                // Not more than one batch in an interval.
+                // At most one batch in an interval.
                 tokio::time::sleep(to_next(interval)).await;
             }
             allowed.close();
             Ok(())
         };
-        let feeds = futures::future::try_join_all((0..FEEDS).map(|_| feed()));
+        let feeds = futures::future::try_join_all((0..CONCURRENT_PUSHES).map(|_| feed()));
         futures::future::try_join(feeds, allow).await?;
         let summary = running.stop().await?;
         Ok::<_, dstreams::Error>((next.load(Relaxed) * LINES, summary))
@@ -253,7 +253,7 @@ fn measure(
     }
     let mut reports = reports.all();
     reports.retain(|report| report.records > 0);
-    let [first, rest @ ..] = reports.get(WARM_UP..).unwrap_or_default() else {
+    let [first, rest @ ..] = reports.get(WARM_UP_BATCHES..).unwrap_or_default() else {
         return Err("too few batches; give it more seconds".into());
     };
     let last = rest.last().ok_or("too few batches; give it more seconds")?;

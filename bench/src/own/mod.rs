@@ -1,5 +1,5 @@
-//! Works of `dstreams` alone, each beside what it is measured against in the same run: one line of
-//! JSON for each measurement, on standard output.
+//! Measurements of `dstreams` alone, each next to its baseline in the same run: one line of JSON for each, on
+//! standard output.
 
 mod durable;
 mod keyed;
@@ -17,7 +17,7 @@ pub use windows::windows;
 use std::error::Error;
 use std::time::Duration;
 
-/// What a measurement gives, or why it failed.
+/// The result of a measurement, or why it failed.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// The value of `--name` among the flags, or its default.
@@ -33,7 +33,7 @@ pub fn flag<T: std::str::FromStr>(flags: &[String], name: &str, default: T) -> O
         .map_err(|_| format!("{name} {value} does not fit").into())
 }
 
-/// Milliseconds at a share of the sorted times.
+/// The percentile of sorted times, in milliseconds.
 fn percentile(sorted: &[Duration], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     let time = sorted

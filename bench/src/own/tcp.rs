@@ -1,5 +1,5 @@
-//! TCP text to a counted grep, against a receiver that only reads and counts line feeds; the same
-//! producer, in turns.
+//! TCP text to a counted grep, compared with a receiver that only reads and counts line feeds; the same producer,
+//! in turns.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! A short interval under load: does the delay stay, and how does it compare with a bare timer?
+//! A short interval under load: does the delay stay constant, and how does it compare with a bare timer?
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::watch::{Place, Reports};
 use super::{Outcome, flag, percentiles};
 
 /// `bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N] [--durable DIR]`: word count over lines of 100
-/// bytes, and beside it a timer that sleeps until each boundary. In a directory it counts with totals, and has a
+/// bytes, and next to it a timer that sleeps until each boundary. With a directory it counts with totals, and has a
 /// journal, checkpoints, and each batch's changes in files.
 pub fn tick(flags: &[String]) -> Outcome<()> {
     let every = flag(flags, "--interval-ms", 10u64)?;
@@ -85,7 +85,7 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-/// How late a timer is that sleeps until each multiple of `every`.
+/// The lateness of a timer that sleeps until each multiple of `every`.
 async fn bare_timer(every: Duration, length: Duration) -> Vec<Duration> {
     let start = Instant::now();
     let mut late = Vec::new();

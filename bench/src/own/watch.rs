@@ -1,4 +1,4 @@
-//! What is seen of a program while it runs: its batches, and the files that it writes.
+//! Observes a running program: its batches, and the files that it writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,14 +29,14 @@ impl Listener for Reports {
     }
 }
 
-/// One task may wait.
+/// Only one task may wait.
 impl Reports {
     fn lock(&self) -> MutexGuard<'_, Vec<BatchReport>> {
         let reports = self.0.reports.lock();
         reports.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All so far.
+    /// All reports so far.
     pub fn all(&self) -> Vec<BatchReport> {
         self.lock().clone()
     }
@@ -47,29 +47,29 @@ impl Reports {
         }
     }
 
-    /// Waits for the first one.
+    /// Waits for the first report.
     pub async fn first(&self) {
         self.until(|seen| !seen.lock().is_empty()).await;
     }
 
-    /// Waits until batches with so many records took effect.
+    /// Waits until batches with this many records took effect.
     pub async fn reach(&self, records: u64) {
         let done = |seen: &Self| seen.lock().iter().map(|report| report.records).sum::<u64>();
         self.until(|seen| done(seen) >= records).await;
     }
 }
 
-/// How often a directory is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+/// How often a directory is listed.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Watches a directory: the bytes of each file that was there, however soon it goes.
+/// Watches a directory: records the size of each file that ever existed, however short-lived.
 pub struct Files {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<BTreeMap<String, u64>>,
 }
 
 impl Files {
-    /// Leaves out what is there already, where `new` says so.
+    /// Starts to watch; ignores existing files if `new` is set.
     pub fn watch(directory: &Path, new: bool) -> Self {
         let (directory, stop) = (directory.to_owned(), Arc::new(AtomicBool::new(false)));
         let ended = Arc::clone(&stop);
@@ -86,13 +86,13 @@ impl Files {
                     files.retain(|name, _| !before.contains_key(name));
                     return files;
                 }
-                std::thread::sleep(GLANCE);
+                std::thread::sleep(POLL_INTERVAL);
             }
         });
         Files { stop, thread }
     }
 
-    /// The bytes of all files, by what their names begin with.
+    /// Sizes of all files, summed by the prefixes of their names.
     pub fn end<const N: usize>(self, names: [&str; N]) -> Outcome<[u64; N]> {
         self.stop.store(true, Relaxed);
         let files = self.thread.join().map_err(|_| "the watch has panicked")?;
@@ -104,7 +104,7 @@ impl Files {
 }
 
 fn look(directory: &PathBuf, files: &mut BTreeMap<String, u64>) {
-    // What is not there yet, or not any more, is no error.
+    // Files that do not exist yet, or any more, are not an error.
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
@@ -117,11 +117,11 @@ fn look(directory: &PathBuf, files: &mut BTreeMap<String, u64>) {
     }
 }
 
-/// A directory for one measurement, which goes with it.
+/// A directory for one measurement, deleted with this value.
 pub struct Place(pub PathBuf);
 
 impl Place {
-    /// Below the directory that was asked for, or the system's for temporary files.
+    /// Below the given directory, or the system's for temporary files.
     pub fn new(below: &str, name: &str) -> Outcome<Self> {
         let below = match below {
             "" => std::env::temp_dir(),
@@ -135,7 +135,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // What cannot be removed is left.
+        // Files that cannot be removed are left.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! What a slide costs in a window of 100 batches, against one of 10.
+//! The cost of a slide in a window of 100 batches, compared with one of 10.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use super::{Outcome, flag, percentiles};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// `bench windows [--keys N] [--rows N] [--rounds N]`: sums (invertible) and greatest values
-/// (associative only) of `rows` rows a batch over `keys` keys; windows of 10 and of 100 batches
-/// in turns. The window is full before the clock starts.
+/// `bench windows [--keys N] [--rows N] [--rounds N]`: sums (invertible) and maxima (associative only) of `rows`
+/// rows per batch over `keys` keys; windows of 10 and of 100 batches in turns. The window is full before the clock
+/// starts.
 pub fn windows(flags: &[String]) -> Outcome<()> {
     let keys = flag(flags, "--keys", 100_000u64)?;
     let rows = flag(flags, "--rows", 100_000u64)?;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Shortest batch interval: below it the fixed cost of a batch is most of the interval.
+/// Shortest batch interval: below it the fixed cost of a batch takes most of the interval.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-/// Longest batch interval: what was received is in memory until then, and times stay well below 64 bits.
+/// Longest batch interval: received records stay in memory that long, and times stay well below 64 bits.
 const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Longest line: two of them are below the 4 GiB that a view of a text can point into.
+/// Longest line: two of them stay below the 4 GiB that a text view can point into.
 const MAX_LINE_BYTES: usize = 1 << 30;
 
 /// Settings of a context. [`Config::new`] has the defaults.
@@ -22,79 +22,78 @@ pub struct Config {
     pub interval: Duration,
     /// Threads that run tasks, and partitions of keyed data. Default: the cores of the machine.
     pub threads: usize,
-    /// Bytes of received records held in memory until their batch is done. Past it receiving
-    /// waits: TCP producers through the socket, clients through their window. Default: 256 MiB,
-    /// some seconds of a fast feed.
+    /// Backpressure: bytes of received records in memory until their batch is done. At this bound receiving waits:
+    /// TCP producers through the socket, clients through their window. Default: 256 MiB, some seconds of a fast
+    /// feed.
     pub block_memory: usize,
-    /// Bytes of one block: an open block is closed when it holds that much. Default: 4 MiB, so
-    /// that a fast feed gives tasks of equal size.
+    /// Bytes of one block: an open block is sealed at this size. Default: 4 MiB, so that a fast feed gives tasks of
+    /// equal size.
     pub block_bytes: usize,
-    /// Bytes of one line of text, 1 GiB at most; a longer one goes to the dead letters. Default: 1 MiB, more than
-    /// any log line, and little against the block memory. Lines that are not whole and longer than 16 KiB may take half
-    /// as much as the block memory beside it.
+    /// Bytes of one line of text, 1 GiB at most; a longer one is a dead letter. Default: 1 MiB, more than any log
+    /// line, and little compared with the block memory. Unfinished lines longer than 16 KiB may take half as much
+    /// as the block memory in addition to it.
     pub line_bytes: usize,
-    /// Connections at once to one address, of TCP text or of clients; more are refused. Default: 16 384, each of which
-    /// may hold 16 KiB when it is idle. The process needs as many descriptors and a third more: a quarter of those that it
-    /// may have (32 to 1,024) are left for files, and connections beyond the others wait to be accepted.
+    /// Connections at once to one address, of TCP text or of clients; more are refused. Default: 16 384, each of
+    /// which may take 16 KiB when it is idle. The process needs a third more file descriptors than that: a quarter
+    /// of its limit (32 to 1,024) is reserved for files, and connections beyond the rest wait to be accepted.
     pub connections: usize,
-    /// Rows of the Arrow batches that operators work on. Default: 2048, so that what one closure
-    /// writes is still in the core's first cache when the next one reads it.
+    /// Rows of the Arrow batches that operators work on. Default: 2048, so that the output of one closure is still
+    /// in the core's first-level cache when the next one reads it.
     pub rows_per_batch: usize,
-    /// Rows of a batch below which it runs as one task, since starting more costs more than they
-    /// save. Default: 4096.
+    /// Batches with fewer rows run as one task, since starting more costs more than they save. Default: 4096.
     pub rows_per_task: usize,
-    /// How often a batch is tried before the context stops. Default: 4, as in Spark. The pause before a try is
-    /// 50 ms at first and doubles up to 10 s.
+    /// How often a batch is attempted before the context stops. Default: 4, as in Spark. The pause before a retry
+    /// is 50 ms at first and doubles up to 10 s.
     pub attempts: u32,
-    /// What becomes of a batch that failed for good. Default: the program stops.
+    /// How to handle a batch that failed for good. Default: the program stops.
     pub on_failure: OnFailure,
-    /// Batches that may be set aside in a directory ([`OnFailure::SetAside`]); with the next one that fails the program
-    /// stops. Default: 16: a bad record now and then, not a program that fails on every batch. Moving a batch out of the
-    /// directory makes room for another at the next start.
+    /// Number of batches that may be set aside in a directory ([`OnFailure::SetAside`]); the next one that fails
+    /// stops the program. Default: 16: enough for an occasional bad record, not for a program that fails on every
+    /// batch. Moving a batch out of the directory makes room for another at the next start.
     pub set_aside_batches: u32,
-    /// Batches between two checkpoints, where there is a directory for them
-    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Default: 10: a restart runs
-    /// about as many again.
+    /// Batches between two checkpoints, if there is a directory for them
+    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Default: 10: a restart replays
+    /// about as many.
     pub checkpoint_every: u32,
-    /// Producers whose offsets are remembered, of each stream of clients, beside those that are connected. Those that
-    /// sent longest ago are forgotten beyond it; what such a one sends again is taken again. Default: 100 000, some
-    /// 20 MB.
+    /// Unconnected producers whose offsets are remembered, for each stream of clients. Beyond it the least recently
+    /// active are forgotten; records that such a producer sends again are received again. Default: 100 000, some 20
+    /// MB.
     pub producers: usize,
-    /// Bytes that keyed states may take in memory, in each process. Beyond it the rows that were changed longest ago are
-    /// in files; where a key's row is stays in memory, some 12 bytes a key, and so do the rows of the newest
+    /// Bytes of memory for keyed states, in each process. Beyond it the least recently changed rows spill to files;
+    /// the location of each key's row stays in memory, some 12 bytes a key, and so do the rows of the newest
     /// batches. Default: none, all state is in memory.
     pub state_memory: Option<usize>,
-    /// The directory for state beyond `state_memory`. Default: the system's for temporary files, which may
-    /// itself be in memory.
+    /// The directory for spilled state. Default: the system's directory for temporary files, which may itself be in
+    /// memory.
     pub spill_dir: PathBuf,
-    /// For tests that closures are deterministic: runs the tasks of each stage in an order that
-    /// follows from this seed, and one of them twice. Results must not change. Default: none.
+    /// For tests that closures are deterministic: runs the tasks of each stage in an order derived from this seed,
+    /// and one of them twice. Results must not change. Default: none.
     pub shuffle_tasks: Option<u64>,
 }
 
-/// What becomes of a batch that failed for good for what is in it: a closure panics on one of its records, a query fails
-/// on it, or a sink cannot prepare it as often as [`Config::attempts`] allows. What fails beneath it, such as a disk, or
-/// the loss of workers, stops the program in either case.
+/// How to handle a batch that failed for good because of its content: a closure panics on one of its records, a
+/// query fails on it, or a sink cannot prepare it within [`Config::attempts`]. Failures of the system, such as a
+/// disk, or the loss of workers, stop the program in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// The program stops with the error. Kept in a directory, it runs the same batch again when it is started again.
+    /// The program stops with the error. With a directory, it runs the same batch again at its next start.
     #[default]
     Stop,
-    /// The records of the batch are set aside, in `failed/batch=<milliseconds>/` of the directory with the reason, and
-    /// it takes effect without them. Each record is in effect once or set aside once, whatever fails meanwhile.
-    /// [`StreamContext::replay`](crate::StreamContext::replay) runs such a batch alone.
+    /// The records of the batch are written to `failed/batch=<milliseconds>/` of the directory with the reason, and
+    /// the batch takes effect without them. Each record takes effect once or is set aside once, whatever fails
+    /// meanwhile. [`StreamContext::replay`](crate::StreamContext::replay) runs such a batch alone.
     ///
-    /// Needs [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new). Costs one more sync of the journal
-    /// before each batch takes effect. Where the program has state, setting a batch aside makes the state again from the
-    /// newest checkpoint and the batches since; meanwhile records are received, and no batch takes effect. On one
-    /// machine that takes twice the memory of the state. On a cluster the master has the records of these batches in
-    /// memory, as after a restart, and no partition of state has a standby until it is done: a worker that is lost
-    /// meanwhile has it begin once more; one that is lost soon after may end the program, which goes on from its
-    /// directory when it is started again.
+    /// Needs [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new). Costs one more sync of the
+    /// journal before each batch takes effect. If the program has state, setting a batch aside recovers the state
+    /// from the newest checkpoint and the batches since; meanwhile records are received, but no batch takes effect.
+    /// On one machine that takes twice the memory of the state. On a cluster the master stores the records of these
+    /// batches in memory, as after a restart, and no partition of state has a standby until it is done: if a worker
+    /// is lost meanwhile, recovery starts again; if one is lost soon after, the program may end, and resumes from
+    /// its directory when it is started again.
     ///
-    /// A commit that fails for good still stops the program, since it may have taken effect. So does a batch that an
-    /// earlier process began to commit.
+    /// A commit that fails for good still stops the program, since it may have taken effect. So does a batch that
+    /// an earlier process began to commit.
     SetAside,
 }
 

@@ -1,8 +1,8 @@
-//! [`Console`]: standard output or standard error, each written by a thread of its own.
+//! [`Console`]: standard output or standard error, each written by its own thread.
 //!
-//! A terminal that is stopped, or a pipe that nobody reads, blocks a write for as long as it likes. Here that blocks one
-//! thread, which nobody waits for at the end of the process. What waits to be written is bounded: [`Console::line`]
-//! waits for room, [`Console::offer`] leaves out what has none, and counts it.
+//! A stopped terminal, or a pipe that nobody reads, blocks a write indefinitely. Here that blocks only one thread,
+//! and the end of the process does not wait for it. The queue is bounded: [`Console::line`] waits for room,
+//! [`Console::offer`] drops and counts what does not fit.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -15,39 +15,40 @@ use std::time::{Duration, Instant};
 use crate::debug::debug_as;
 use tokio::sync::Notify;
 
-/// Bytes that wait to be written at most: as many as a pipe holds. A piece that is longer waits alone.
-const ROOM: usize = 64 << 10;
-/// How long an offer waits to be written, as long as the one before was: what is said last before a process ends is seen.
-const BRIEF: Duration = Duration::from_millis(200);
-/// The pause before the next try, where somebody else has made the file one that does not block.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Most bytes that wait to be written: as many as a pipe buffers. A larger piece waits alone.
+const QUEUE_BYTES: usize = 64 << 10;
+/// How long an offer waits until it is written, if the previous one was written in time: so the last message before
+/// a process ends is seen.
+const OFFER_TIMEOUT: Duration = Duration::from_millis(200);
+/// Pause before a retry, if another process has made the file non-blocking.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Standard output or error, written by a thread of its own: a slow or absent reader blocks nothing else.
+/// Standard output or error, written by its own thread: a slow or absent reader blocks nothing else.
 pub struct Console(Arc<Shared>);
 
 debug_as!(Console);
 
 struct Shared {
     queue: Mutex<ConsoleQueue>,
-    /// Something is there to be written, or was written.
+    /// Notified when something is queued, or was written.
     moved: Condvar,
-    /// Something was written, or nothing can be any more.
+    /// Notified when something was written, or writing has failed.
     written: Notify,
 }
 
 #[derive(Default)]
 struct ConsoleQueue {
     pieces: VecDeque<Vec<u8>>,
-    /// Of the pieces, and of the one that is being written.
+    /// Bytes of the queued pieces, and of the one that is being written.
     bytes: usize,
-    /// Whether one is being written.
+    /// Whether a piece is being written.
     writing: bool,
     /// Why nothing can be written any more.
     failed: Option<ErrorKind>,
     /// The last offer was not written in time.
     stuck: bool,
-    /// Offers that there was no room for.
-    left_out: u64,
+    /// Number of dropped offers.
+    dropped: u64,
 }
 
 impl ConsoleQueue {
@@ -87,13 +88,13 @@ impl Console {
         self.0.lock()
     }
 
-    /// Queues a line when there is room. Can be cancelled: then nothing of it was queued. Fails if standard output
-    /// takes no more, such as a pipe that was closed.
+    /// Queues a line when there is room. Cancellation-safe: a cancelled call queues nothing. Fails if standard
+    /// output is closed, such as a pipe without reader.
     pub async fn line(&self, line: impl Display) -> io::Result<()> {
         let mut piece = Some(format!("{line}\n").into_bytes());
         self.until(move |queue| {
             let length = piece.as_ref().map_or(0, Vec::len);
-            let room = queue.waiting() == 0 || queue.bytes + length <= ROOM;
+            let room = queue.waiting() == 0 || queue.bytes + length <= QUEUE_BYTES;
             if room && let Some(piece) = piece.take() {
                 queue.bytes += length;
                 queue.pieces.push_back(piece);
@@ -103,7 +104,7 @@ impl Console {
         .await
     }
 
-    /// Waits until all that was queued is written. Can be cancelled.
+    /// Waits until everything in the queue is written. Cancellation-safe.
     pub async fn written(&self) -> io::Result<()> {
         self.until(|queue| queue.waiting() == 0).await
     }
@@ -126,16 +127,16 @@ impl Console {
         }
     }
 
-    /// Queues bytes if there is room; else they are left out, and that is said when there is room again. Blocks for a
-    /// fifth of a second at most, and not at all while nobody reads.
+    /// Queues bytes if there is room; otherwise they are dropped, which is reported when there is room again.
+    /// Blocks for a fifth of a second at most, and not at all while nobody reads.
     pub fn offer(&self, piece: impl Into<Vec<u8>>) {
         let piece = piece.into();
         let mut queue = self.lock();
         if queue.failed.is_some() || piece.is_empty() {
             return;
         }
-        if queue.waiting() > 0 && queue.bytes + piece.len() > ROOM {
-            queue.left_out += 1;
+        if queue.waiting() > 0 && queue.bytes + piece.len() > QUEUE_BYTES {
+            queue.dropped += 1;
             return;
         }
         queue.bytes += piece.len();
@@ -143,12 +144,12 @@ impl Console {
         self.0.moved.notify_all();
         if !queue.stuck {
             drop(queue);
-            let written = self.settle(BRIEF);
+            let written = self.settle(OFFER_TIMEOUT);
             self.lock().stuck = !written;
         }
     }
 
-    /// Blocks until all is written, and returns true; or for so long.
+    /// Blocks until everything is written and returns `true`, or returns `false` after `most`.
     pub fn settle(&self, most: Duration) -> bool {
         let begun = Instant::now();
         let mut queue = self.lock();
@@ -162,7 +163,7 @@ impl Console {
         true
     }
 
-    /// Pieces that are not written.
+    /// Number of pieces that are not written yet.
     pub fn waiting(&self) -> usize {
         self.lock().waiting()
     }
@@ -173,7 +174,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread's work.
+    /// The main loop of the thread.
     fn write(&self, mut to: impl Write) {
         loop {
             let piece = self.next();
@@ -186,9 +187,9 @@ impl Shared {
             if let Err(error) = &done {
                 queue.failed = Some(error.kind());
                 queue.pieces.clear();
-            } else if queue.left_out > 0 {
-                let left_out = std::mem::take(&mut queue.left_out);
-                let line = format!("{left_out} line(s) were left out here: nobody read them\n");
+            } else if queue.dropped > 0 {
+                let dropped = std::mem::take(&mut queue.dropped);
+                let line = format!("{dropped} line(s) were dropped here: nobody read them\n");
                 queue.bytes += line.len();
                 queue.pieces.push_back(line.into_bytes());
             }
@@ -222,13 +223,13 @@ fn write_all(to: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
             Err(error) => return Err(error),
         }
     }
     loop {
         match to.flush() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
             done => return done,
         }
     }
@@ -247,11 +248,11 @@ mod tests {
         (Console::over("test", writer), reader)
     }
 
-    /// Queues lines until one has to wait, and nothing moves.
+    /// Queues lines until one has to wait, and nothing is being written.
     fn fill(console: &Console) {
         let line = "x".repeat(999);
         let full = || console.line(&line).now_or_never().is_none();
-        // The thread may still be at work on what it was given.
+        // The thread may still be writing.
         while !full() || console.settle(Duration::from_millis(50)) || !full() {}
     }
 
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_do_not_block_and_those_left_out_are_counted() {
+    fn offers_do_not_block_and_dropped_ones_are_counted() {
         let (console, reader) = console();
         fill(&console);
         for _ in 0..1000 {
@@ -281,10 +282,10 @@ mod tests {
         }
         assert!(console.waiting() < 200);
         let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
-        let said = lines.find(|line| line.contains("left out")).unwrap();
-        let left_out: u64 = said.split(' ').next().unwrap().parse().unwrap();
-        assert!((900..=1000).contains(&left_out), "{said}");
-        // It is read again: an offer is written when the call returns.
+        let said = lines.find(|line| line.contains("dropped")).unwrap();
+        let dropped: u64 = said.split(' ').next().unwrap().parse().unwrap();
+        assert!((900..=1000).contains(&dropped), "{said}");
+        // Somebody reads again: an offer is written when the call returns.
         console.offer("z\n");
         assert_eq!(lines.next().unwrap(), "z");
     }

@@ -1,9 +1,9 @@
-//! Named points at which a process ends as if it were killed, for tests of what happens then.
+//! Named points at which a process ends as if it were killed, for tests of recovery.
 //!
-//! `DSTREAMS_CRASH_AT=NAME#N@FILE`: at the N-th time that the point NAME is passed, by the first
-//! process that makes FILE then. The names are those of [`POINTS`].
+//! `DSTREAMS_CRASH_AT=NAME#N@FILE`: crashes when the point NAME is passed for the N-th time, in the first process
+//! that creates FILE at that moment. The names are in [`POINTS`].
 //!
-//! `DSTREAMS_PAUSE_AT=NAME=MS`: each time that NAME is passed, its thread sleeps so many milliseconds.
+//! `DSTREAMS_PAUSE_AT=NAME=MS`: each time that NAME is passed, its thread sleeps for MS milliseconds.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// All points, in the order of a record's way: those of workers of a cluster, and of a program that is kept in
-/// a directory.
+/// All points, in the order in which a record passes them: those of workers of a cluster, and of a program with a
+/// directory.
 pub const POINTS: [&str; 25] = [
     "receive:sealed",
     "replicate:held",
@@ -58,7 +58,7 @@ impl Planned {
         })
     }
 
-    /// Whether this is the time, and this process the first.
+    /// Whether this is the planned time, and this process the first.
     fn is_now(&self, name: &str) -> bool {
         self.point == name
             && self.left.fetch_sub(1, Ordering::Relaxed) == 1
@@ -66,7 +66,7 @@ impl Planned {
     }
 }
 
-/// Ends the process here, or pauses it, if that is planned.
+/// Ends or pauses the process here, if that is planned.
 pub fn point(name: &str) {
     static PAUSE: OnceLock<Option<(String, Duration)>> = OnceLock::new();
     let pause = PAUSE.get_or_init(|| {

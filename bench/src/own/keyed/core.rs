@@ -1,4 +1,4 @@
-//! The keyed-state core alone: what a batch reads, writes and allocates, counted.
+//! The keyed-state core alone: counts what a batch reads, writes and allocates.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use super::{Draw, Options, Outcome, key};
 use crate::alloc::allocated;
 use crate::own::percentiles;
 
-/// Keys of a batch while the state is filled.
-const FILL: u64 = 50_000;
+/// Keys of a batch while the state is being filled.
+const FILL_KEYS: u64 = 50_000;
 
 /// Counts by key, in one partition.
 struct Counts {
@@ -36,8 +36,8 @@ impl Counts {
         })
     }
 
-    /// What an operator does with a batch of one more of each key: looks up, adds, installs, and gives room back, with
-    /// the version before still there.
+    /// The work of an operator in a batch of one more of each key: looks up, adds, installs, and compacts, while
+    /// the previous version still exists.
     fn run(&mut self, keys: ArrayRef) -> Outcome<()> {
         let found = self.state.latest(&[Arc::clone(&keys)])?;
         let held = found.value(0)?;
@@ -61,12 +61,12 @@ fn column(places: impl IntoIterator<Item = u64>) -> ArrayRef {
     Arc::new(UInt64Array::from_iter_values(places.into_iter().map(key)))
 }
 
-/// Fills the state, changes it until compaction is what it is in the long run, and measures then.
+/// Fills the state, changes it until compaction has reached its steady state, and then measures.
 pub fn measure(options: &Options, keys: u64) -> Outcome<Value> {
     let mut counts = Counts::new()?;
     let mut from = 0;
     while from < keys {
-        let to = keys.min(from + FILL);
+        let to = keys.min(from + FILL_KEYS);
         counts.run(column(from..to))?;
         from = to;
     }

@@ -15,24 +15,24 @@ use crate::alloc::allocated;
 use crate::own::percentiles;
 use crate::own::watch::Reports;
 
-/// Long against what a batch takes.
+/// Long compared with the time of a batch.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Keys of a batch while the state is filled.
-const FILL: u64 = 200_000;
-/// Batches before those that are measured.
-const WARM_UP: u64 = 50;
+/// Keys of a batch while the state is being filled.
+const FILL_KEYS: u64 = 200_000;
+/// Batches before the measured ones.
+const WARM_UP_BATCHES: u64 = 50;
 
-/// The program: numbers in, and out what each batch changed.
+/// The program: its input are numbers, its output are the changes of each batch.
 pub struct Program {
     pub ctx: StreamContext,
     pub queue: Queue<u64>,
     pub reports: Reports,
-    /// Rows that were put out.
+    /// Number of output rows.
     pub rows: Arc<AtomicU64>,
 }
 
 impl Program {
-    /// In a directory, if one is given.
+    /// Persists in a directory, if one is given.
     pub fn new(dir: Option<&Path>) -> Outcome<Self> {
         let reports = Reports::default();
         let rows = Arc::new(AtomicU64::new(0));
@@ -81,7 +81,7 @@ impl Feed {
         }
     }
 
-    /// One batch of the keys at these places; returns when it took effect.
+    /// Runs one batch of the keys at these places; returns when it took effect.
     pub async fn batch(&mut self, places: impl IntoIterator<Item = u64>) -> Outcome<()> {
         let records = batch_of(places.into_iter().map(key))?;
         self.pushed += records.num_rows() as u64;
@@ -90,11 +90,11 @@ impl Feed {
         Ok(())
     }
 
-    /// All keys, once each.
+    /// Pushes each key once.
     pub async fn fill(&mut self, keys: u64) -> Outcome<()> {
         let mut from = 0;
         while from < keys {
-            let to = keys.min(from + FILL);
+            let to = keys.min(from + FILL_KEYS);
             self.batch(from..to).await?;
             from = to;
         }
@@ -114,12 +114,12 @@ pub fn measure(options: &Options, keys: u64) -> Outcome<Value> {
         let empty = allocated().held;
         feed.fill(keys).await?;
         let mut draw = Draw::new();
-        // Each key twice, on average, so that compaction is what it is in the long run.
-        let many = (keys / 4).min(FILL).max(options.changed);
+        // Each key twice, on average, so that compaction reaches its steady state.
+        let many = (keys / 4).min(FILL_KEYS).max(options.changed);
         for _ in 0..(2 * keys).div_ceil(many) {
             feed.batch(draw.some(many, keys)).await?;
         }
-        for _ in 0..WARM_UP {
+        for _ in 0..WARM_UP_BATCHES {
             feed.batch(draw.some(options.changed, keys)).await?;
         }
         let (from, before) = (feed.reports.all().len(), rows.load(Relaxed));

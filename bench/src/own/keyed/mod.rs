@@ -1,5 +1,5 @@
-//! Keyed state: what a batch costs over few keys and over many, bytes a key, and how soon a program with many
-//! goes on after its end.
+//! Keyed state: the cost of a batch over few keys and over many, bytes per key, and how soon a program with many
+//! keys resumes after its end.
 
 mod core;
 mod engine;
@@ -8,13 +8,13 @@ mod restart;
 use super::{Outcome, flag};
 use serde_json::Value;
 
-/// What is asked for.
+/// The options of the command.
 struct Options {
     few: u64,
     many: u64,
     /// Keys that each batch changes.
     changed: u64,
-    /// Batches that are measured.
+    /// Measured batches.
     batches: u64,
     rounds: usize,
     dir: String,
@@ -23,8 +23,9 @@ struct Options {
 /// `bench keyed [--few N] [--many N] [--changed N] [--batches N] [--rounds N] [--only PART,...] [--dir DIR]`:
 /// the same number of changed keys a batch over few keys and over many.
 ///
-/// `core`: the keyed-state core alone, what it reads, writes and allocates, counted. `engine`: a program that counts
-/// by key, and the delays of its batches. `restart`: a program in a directory is ended, and another process goes on.
+/// `core`: the keyed-state core alone; counts what it reads, writes and allocates. `engine`: a program that counts
+/// by key, and the delays of its batches. `restart`: a program in a directory is ended, and another process
+/// resumes.
 pub fn keyed(flags: &[String]) -> Outcome<()> {
     if flags.first().is_some_and(|flag| flag == "restarted") {
         return restart::restarted(&flags[1..]);
@@ -53,7 +54,7 @@ pub fn keyed(flags: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-/// Over few keys and over many, in turns, and the second by the first.
+/// Runs over few keys and over many, in turns; also reports the ratio of many to few.
 fn both(
     options: &Options,
     rounds: usize,
@@ -106,7 +107,7 @@ impl Draw {
         self.0 % bound
     }
 
-    /// Places that differ, below `bound`, at random.
+    /// Distinct random places below `bound`.
     fn some(&mut self, count: u64, bound: u64) -> Vec<u64> {
         let mut seen = vec![0u64; (bound as usize).div_ceil(64)];
         let mut drawn = Vec::with_capacity(count as usize);
@@ -122,7 +123,7 @@ impl Draw {
     }
 }
 
-/// The key at a place: not in order, and no two the same.
+/// The key at a place: unordered, and no two the same.
 fn key(place: u64) -> u64 {
     place.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

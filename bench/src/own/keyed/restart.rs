@@ -1,4 +1,4 @@
-//! A program with a large state in a directory: what its checkpoints write, and how soon another process goes on.
+//! A program with a large state in a directory: what its checkpoints write, and how soon another process resumes.
 
 use std::process::Command;
 use std::time::Instant;
@@ -14,9 +14,9 @@ use crate::own::watch::{Files, Place};
 use crate::own::{flag, percentiles};
 
 /// Bytes of a key and its count.
-const ROW: u64 = 16;
-/// Batches before those that are measured.
-const SETTLE: u64 = 40;
+const ROW_BYTES: u64 = 16;
+/// Batches before the measured ones.
+const SETTLE_BATCHES: u64 = 40;
 
 pub fn measure(options: &Options) -> Outcome<Value> {
     let place = Place::new(&options.dir, "keyed")?;
@@ -30,8 +30,8 @@ pub fn measure(options: &Options) -> Outcome<Value> {
         let running = program.ctx.start().await?;
         feed.fill(options.many).await?;
         let mut draw = Draw::new();
-        // The checkpoints of what was filled in are there then.
-        for _ in 0..SETTLE {
+        // After these the checkpoints contain the initial state.
+        for _ in 0..SETTLE_BATCHES {
             feed.batch(draw.some(options.changed, options.many)).await?;
         }
         let files = Files::watch(&dir, true);
@@ -42,7 +42,7 @@ pub fn measure(options: &Options) -> Outcome<Value> {
         let reports = feed.reports.all().split_off(from);
         running.abort().await?;
         let [state, manifest, journal] = files.end(["state-", "manifest-", "journal-"])?;
-        let changed = options.changed * options.batches * ROW;
+        let changed = options.changed * options.batches * ROW_BYTES;
         let ours = || reports.iter().filter(|report| report.records > 0);
         let result = json!({
             "work": "keyed", "part": "restart", "keys": options.many, "changed": options.changed,
@@ -63,7 +63,7 @@ pub fn measure(options: &Options) -> Outcome<Value> {
     Ok(result)
 }
 
-/// The process that goes on: from its start to its first batch.
+/// The process that resumes: measures from its start to its first batch.
 pub fn restarted(flags: &[String]) -> Outcome<()> {
     let start = Instant::now();
     let dir: String = flag(flags, "--program", String::new())?;

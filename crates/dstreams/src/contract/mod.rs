@@ -1,8 +1,8 @@
-//! Checks for your own tests: does a [`Sink`](crate::Sink) or a [`Source`](crate::Source) keep its promise,
+//! Checks for your own tests: does a [`Sink`](crate::Sink) or a [`Source`](crate::Source) fulfil its contract,
 //! whatever fails?
 //!
-//! They play the engine: [`sink()`] prepares and commits batches, [`source()`] takes records in; both end the
-//! process at any moment, come again, and look at what is there.
+//! They play the engine: [`sink()`] prepares and commits batches, [`source()`] receives records; both end the
+//! process at any moment, start it again, and check the outcome.
 
 mod process;
 mod sink;
@@ -15,16 +15,16 @@ use dstreams_control::BatchTime;
 pub use sink::{ATOMIC, HIDDEN, ONCE, REMEMBERS, SAYS_SO, WHOLE, WORKS, sink};
 pub use source::{CLOSES, FAILS, GIVES, GOES_ON, GROWS, RUNS, WAITS, source};
 
-/// A promise that was not kept.
+/// A violation of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{promise} ({}{step}): {found}", at(.batch))]
 #[non_exhaustive]
 pub struct Broken {
-    /// The promise.
+    /// The broken promise.
     pub promise: &'static str,
-    /// The batch that was written, by a sink.
+    /// For a sink: the batch that was written.
     pub batch: Option<BatchTime>,
-    /// What had just been done.
+    /// The last step before it was noticed.
     pub step: String,
     /// What is wrong.
     pub found: String,
@@ -34,7 +34,7 @@ fn at(batch: &Option<BatchTime>) -> String {
     batch.map_or_else(String::new, |batch| format!("batch {batch}, "))
 }
 
-/// Records as text, in an order of their own.
+/// Records as sorted text.
 fn sorted<T: Debug>(records: impl IntoIterator<Item = T>) -> Vec<String> {
     let records = records.into_iter().map(|record| format!("{record:?}"));
     let mut records: Vec<_> = records.collect();

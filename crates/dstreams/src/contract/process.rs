@@ -1,4 +1,4 @@
-//! A source that runs for [`source()`](super::source()), and what of its blocks outlives it.
+//! A source that runs for [`source()`](super::source()), and the blocks that survive it.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,31 +16,31 @@ use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
 use crate::stream::record::{Record, records_of};
 use crate::stream::relational::describe;
 
-/// What outlived the processes so far.
+/// The records and offsets that survived the processes so far.
 #[derive(Default)]
 pub(super) struct Survivors {
     /// As text.
     pub records: Vec<String>,
     pub positions: BTreeMap<String, u64>,
-    /// Those that the process which runs has said.
+    /// The offsets that the running process has reported.
     said: BTreeMap<Arc<str>, u64>,
 }
 
 /// How a source ended.
 pub(super) type SourceOutcome = Result<Result<(), BoxError>, JoinError>;
 
-/// A source that runs.
+/// A running source.
 pub(super) struct Process {
     pub intake: Arc<Intake>,
     budget: Budget,
     closing: Closing,
     pub run: JoinHandle<Result<(), BoxError>>,
     ended: Option<SourceOutcome>,
-    /// Blocks that were taken from it.
+    /// Number of blocks taken from it.
     pub taken: u64,
 }
 
-/// What a source did next.
+/// The next step of a source.
 pub(super) enum SourceStep {
     Blocks(Vec<Arc<Block>>),
     Ended(SourceOutcome),
@@ -48,7 +48,7 @@ pub(super) enum SourceStep {
 }
 
 impl Survivors {
-    /// These blocks outlive their process.
+    /// Adds blocks that survive their process.
     pub fn take<T: Record + Debug>(
         &mut self,
         blocks: &[Arc<Block>],
@@ -58,7 +58,7 @@ impl Survivors {
             if let Some(said) = self.said.insert(Arc::clone(key), *done)
                 && said > *done
             {
-                let found = format!("`{key}` had come to {said}, and is at {done} now");
+                let found = format!("the offset of `{key}` was {said}, and is {done} now");
                 return Err(broken(GROWS, step, found));
             }
             let known = self.positions.entry(key.to_string()).or_default();
@@ -72,7 +72,7 @@ impl Survivors {
         Ok(())
     }
 
-    /// Says what differs from the records that were to come.
+    /// Describes how the surviving records differ from all records.
     pub fn differs(&self, all: &[String], promise: &'static str, step: &str) -> Broken {
         let (wanted, found) = (counts(all), counts(&self.records));
         let records = wanted.keys().chain(found.keys());
@@ -102,7 +102,8 @@ fn counts(records: &[String]) -> BTreeMap<&str, usize> {
 }
 
 impl Process {
-    /// Begins a source with what was kept. Each push is a block, and returns when that is said to be safe.
+    /// Starts a source with the surviving offsets. Each push is a block, and returns when the block is reported
+    /// safe.
     pub async fn begin<T: Record>(
         mut source: impl Source,
         kept: &mut Survivors,
@@ -134,7 +135,7 @@ impl Process {
         })
     }
 
-    /// What comes next.
+    /// Waits for the next step.
     pub async fn next(&mut self, patience: Duration) -> SourceStep {
         loop {
             let blocks = self.seal();
@@ -147,21 +148,21 @@ impl Process {
             tokio::select! {
                 biased;
                 () = self.intake.fresh() => {}
-                // What it has pushed comes first.
+                // Pushed blocks come first.
                 ended = &mut self.run => self.ended = Some(ended),
                 () = tokio::time::sleep(patience) => return SourceStep::Nothing,
             }
         }
     }
 
-    /// The blocks that have come.
+    /// Seals and returns the pushed blocks.
     pub fn seal(&mut self) -> Vec<Arc<Block>> {
         let blocks = self.intake.seal(false);
         self.taken += blocks.len() as u64;
         blocks
     }
 
-    /// Those that were taken are safe.
+    /// Reports that all blocks taken so far are safe.
     pub fn say_safe(&self) {
         self.intake.set_safe(self.taken);
     }
@@ -172,7 +173,7 @@ impl Process {
     }
 }
 
-/// A source that is not waited for does not go on.
+/// A source does not continue after its process was dropped.
 impl Drop for Process {
     fn drop(&mut self) {
         self.run.abort();

@@ -1,7 +1,7 @@
-//! [`sink()`]: is what a [`Sink`] commits visible once, and whole?
+//! [`sink()`]: does a batch that a [`Sink`] commits become visible as a whole, and once?
 //!
-//! It prepares and commits batches, ends the process between and inside calls, comes again, and looks at what
-//! is visible after each step.
+//! It prepares and commits batches, ends the process between and inside calls, starts it again, and checks what is
+//! visible after each step.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -17,38 +17,38 @@ use crate::stream::output::{Guarantee, Prepared, Sink};
 use crate::stream::record::{Record, batch_of};
 
 /// Nothing of a batch is visible before its commit.
-pub const HIDDEN: &str = "what is prepared is not visible before its commit";
-/// A committed batch is there with all its records, each once.
+pub const HIDDEN: &str = "prepared records are not visible before the commit";
+/// A committed batch is visible with all its records, each once.
 pub const WHOLE: &str = "a batch is visible whole, each record once";
-/// What was committed stays as it is.
-pub const ONCE: &str = "what is committed again changes nothing";
-/// A batch that a process left behind is there whole or not at all.
-pub const ATOMIC: &str = "a commit that breaks off has done all or nothing";
-/// Calls that should work do.
-pub const WORKS: &str = "prepare and commit work when they are tried again";
-/// The sink says that it is exactly-once.
-pub const SAYS_SO: &str = "the sink says that it is exactly-once";
+/// Committed records never change.
+pub const ONCE: &str = "committing a batch again changes nothing";
+/// A batch that a process left behind is visible as a whole or not at all.
+pub const ATOMIC: &str = "an interrupted commit has done all or nothing";
+/// Calls that should succeed do.
+pub const WORKS: &str = "prepare and commit succeed when they are retried";
+/// The sink declares that it is exactly-once.
+pub const SAYS_SO: &str = "the sink declares that it is exactly-once";
 
-/// The next run begins after what is there.
-pub const REMEMBERS: &str = "a sink that is opened says which batch is its newest";
+/// The next run starts after the newest batch.
+pub const REMEMBERS: &str = "a sink reports its newest batch when it is opened";
 
-/// Records of each partition of a batch.
+/// Number of records in each partition of a batch.
 const SIZES: [u64; 4] = [3, 0, 1, 2];
-/// Time of the first batch, and between two.
-const FIRST: u64 = 1_700_000_000_000;
-const EVERY: u64 = 500;
-/// A commit is broken off after up to so many waits.
-const WAITS: usize = 6;
+/// Time of the first batch, and the interval.
+const FIRST_BATCH: u64 = 1_700_000_000_000;
+const INTERVAL_MS: u64 = 500;
+/// A commit is interrupted at one of this many await points.
+const MAX_AWAITS: usize = 6;
 
-/// Holds an exactly-once sink to its promise; see [`Sink`].
+/// Tests the contract of an exactly-once sink; see [`Sink`].
 ///
-/// `make` opens the sink on one target, which is empty at first: each call stands for a process that
-/// starts after a crash, and the one before is not used any more. `row(n)` makes record `n`; records
-/// with different numbers must differ. `read` returns what a reader of the target sees: the records
-/// of each batch, in any order; a batch without records may be there or not.
+/// `make` opens the sink on one target, which is empty at first: each call stands for a process that starts after a
+/// crash, and the earlier sink is not used again. `row(n)` makes record `n`; records with different numbers must
+/// differ. `read` returns what a reader of the target sees: the records of each batch, in any order; a batch
+/// without records may be included or not.
 ///
-/// Not checked: the order of records, what happens when two processes write at once, and whether what
-/// was committed survives the loss of power.
+/// Not checked: the order of records, two processes that write at once, and whether committed records survive a
+/// power loss.
 ///
 /// ```
 /// use std::{collections::BTreeMap, path::Path};
@@ -98,9 +98,9 @@ struct SinkSuite<M, R, W> {
     make: M,
     row: R,
     read: W,
-    /// What must be visible: the records of each batch, as text, sorted.
+    /// What must be visible: the records of each batch, as sorted text.
     visible: BTreeMap<BatchTime, Vec<String>>,
-    /// Number of the batch that is written.
+    /// Number of the batch being written.
     last: u64,
 }
 
@@ -126,7 +126,7 @@ where
         Ok(())
     }
 
-    /// The next batch is prepared before this one is committed, as engines that overlap batches do.
+    /// The next batch is prepared before this one is committed, as in engines that overlap batches.
     async fn prepared_early(&mut self) -> Result<(), Broken> {
         let sink = (self.make)().await;
         let (this, next) = (self.last + 1, self.last + 2);
@@ -142,7 +142,7 @@ where
         Ok(())
     }
 
-    /// Commits that are repeated, by the same process and by the next.
+    /// Repeated commits, by the same process and by the next.
     async fn repeated(&mut self) -> Result<(), Broken> {
         self.last += 1;
         let sink = (self.make)().await;
@@ -169,7 +169,7 @@ where
             .await
     }
 
-    /// Two attempts at the same time, of which some partitions count of one and some of the other.
+    /// Two concurrent attempts; the commit uses partitions of both.
     async fn attempts(&mut self) -> Result<(), Broken> {
         self.last += 1;
         let sink = (self.make)().await;
@@ -195,7 +195,7 @@ where
         Ok(())
     }
 
-    /// A process ends when it has prepared some partitions, or all.
+    /// A process ends after it has prepared some partitions, or all.
     async fn ended_before_commit(&mut self) -> Result<(), Broken> {
         for partitions in 1..=SIZES.len() {
             self.last += 1;
@@ -213,9 +213,9 @@ where
         Ok(())
     }
 
-    /// A process ends while it commits; the batch comes again.
+    /// A process ends while it commits; the next process commits the batch again.
     async fn ended_in_commit(&mut self) -> Result<(), Broken> {
-        for waits in 0..WAITS {
+        for waits in 0..MAX_AWAITS {
             self.last += 1;
             let ends = (self.make)().await;
             let prepared = self.prepare(&ends, self.last).await?;
@@ -237,7 +237,7 @@ where
         Ok(())
     }
 
-    /// A batch in which no partition has records, among others that have.
+    /// A batch without any records, among others with records.
     async fn without_records(&mut self) -> Result<(), Broken> {
         self.last += 1;
         let sink = (self.make)().await;
@@ -257,7 +257,7 @@ where
         self.plain().await
     }
 
-    /// A process that starts offers batches that were committed long ago.
+    /// A new process commits batches again that were committed long ago.
     async fn old_batches(&mut self) -> Result<(), Broken> {
         let sink = (self.make)().await;
         for number in 1..self.last {
@@ -271,7 +271,7 @@ where
         Ok(())
     }
 
-    /// The process that goes on asks which batches there are.
+    /// The next process asks for the newest batch.
     async fn opened(&mut self) -> Result<(), Broken> {
         let sink = (self.make)().await;
         let newest = self.works("opened", sink.open().await)?;
@@ -322,7 +322,7 @@ where
         self.works("committed", sink.commit(time(number), parts.to_vec()).await)
     }
 
-    /// The batch that is written has to be visible from now on.
+    /// From now on the batch being written must be visible.
     fn add(&mut self) {
         let partitions = 0..SIZES.len();
         let records = partitions.flat_map(|partition| self.records(self.last, partition));
@@ -336,7 +336,7 @@ where
         batches.filter(|(_, records)| !records.is_empty()).collect()
     }
 
-    /// Exactly what has to be visible is.
+    /// Checks that exactly the expected records are visible.
     async fn see(&self, promise: &'static str, step: &'static str) -> Result<(), Broken> {
         let found = self.look().await;
         match found == self.visible {
@@ -360,10 +360,10 @@ where
 }
 
 fn time(number: u64) -> BatchTime {
-    BatchTime(FIRST + number * EVERY)
+    BatchTime(FIRST_BATCH + number * INTERVAL_MS)
 }
 
-/// The first batch that is not as it has to be.
+/// Describes the first batch that is not as expected.
 fn difference(
     wanted: &BTreeMap<BatchTime, Vec<String>>,
     found: &BTreeMap<BatchTime, Vec<String>>,
@@ -380,7 +380,7 @@ fn difference(
     }
 }
 
-/// Drops `work` where it waits for the `waits + 1`st time, unless it ends before.
+/// Polls `work` and drops it at its await point number `waits + 1`, unless it ends before.
 async fn break_off(work: impl Future, mut waits: usize) {
     let mut work = pin!(work);
     poll_fn(|context| match work.as_mut().poll(context) {

@@ -1,7 +1,7 @@
-//! [`source()`]: does a [`Source`] that goes on after a restart give each record once?
+//! [`source()`]: does a [`Source`] that resumes after a restart bring each record once?
 //!
-//! It takes the blocks of a source in as the engine does, one for each push; says of some that they are safe,
-//! ends the process, and begins the source again with the positions of the blocks that outlived it.
+//! It receives the blocks of a source as the engine does, one for each push; reports some of them as safe, ends the
+//! process, and starts the source again with the offsets of the surviving blocks.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -14,44 +14,44 @@ use crate::blocks::{Block, Budget};
 use crate::receive::Source;
 use crate::stream::record::Record;
 
-/// All records come when nothing fails, each once.
+/// Without failures all records come, each once.
 pub const GIVES: &str = "a source gives all its records, each once";
-/// Positions of blocks that are kept are where the source goes on.
-pub const GOES_ON: &str = "a source that is begun again gives what was not kept, and nothing twice";
-/// A position never steps back.
-pub const GROWS: &str = "how far an input has come only grows";
-/// A push that takes long is waited for, and there are few at once.
-pub const WAITS: &str = "a source waits until what it pushed is taken";
-/// A source that is asked to end does.
+/// The source resumes at the offsets of the surviving blocks.
+pub const GOES_ON: &str = "a restarted source brings every record that did not survive, and none twice";
+/// An offset never decreases.
+pub const GROWS: &str = "the offset of an input only grows";
+/// The source waits for slow pushes, and runs few at once.
+pub const WAITS: &str = "a source waits until its pushes return";
+/// A source that is asked to stop does.
 pub const CLOSES: &str =
-    "a source that is asked to end does so soon, and goes on there the next time";
-/// Records that are refused are not passed over.
+    "a source that is asked to stop does so soon, and resumes there the next time";
+/// Refused records are not skipped.
 pub const FAILS: &str = "a source whose records are refused ends with an error";
-/// Calls that should work do.
+/// Calls that should succeed do.
 pub const RUNS: &str = "a source of these columns opens, and runs without an error";
 
-/// Pushes that may be on the way at once.
-const AT_ONCE: usize = 32;
-/// Pushes that may come after a source was asked to end.
-const AFTER_THE_END: usize = 8;
-/// The moments in the life of a source at which it is ended, at most.
-const MOMENTS: usize = 24;
-/// A push is held up so long.
-const HELD_UP: Duration = Duration::from_millis(50);
-/// Other tasks of a source have so many turns to push what they have.
-const TURNS: usize = 32;
+/// The most pushes in flight at once.
+const MAX_IN_FLIGHT: usize = 32;
+/// The most pushes after a source was asked to stop.
+const MAX_AFTER_STOP: usize = 8;
+/// The most moments in the life of a source at which it is ended.
+const MAX_MOMENTS: usize = 24;
+/// Delay of a push.
+const PUSH_DELAY: Duration = Duration::from_millis(50);
+/// Number of scheduler turns for other tasks of a source to push their records.
+const YIELDS: usize = 32;
 
-/// Holds a source that goes on after a restart to its promise; see [`Source`] and
+/// Tests the contract of a source that resumes after a restart; see [`Source`] and
 /// [`Ingest::push_at`](crate::Ingest::push_at).
 ///
-/// `make` makes the source anew over an outside that stays as it is: each call stands for a process that starts,
-/// and the one before is not used any more. Where there are no positions it begins at the beginning. `records`
-/// are what it gives, in any order; records that differ must differ as text (`Debug`). The source may end by
-/// itself or not. `patience` is how long the suite waits for what must come: only a broken source takes as long.
+/// `make` makes the source over the same outside input: each call stands for a process that starts, and the earlier
+/// source is not used again. Without positions it begins at the beginning. `records` are the records it brings, in
+/// any order; records that differ must differ as text (`Debug`). The source may end by itself or not. `patience` is
+/// how long the suite waits for something that must come: only a broken source takes that long.
 ///
-/// Each push counts as a block of its own, which is kept or lost. Some checks say something only about sources
-/// that push often: give it more than 32 pushes. Not checked: the order of records, dead letters, and what a
-/// source tells the outside (that a message was taken, say), which it may do once `push_at` has returned.
+/// Each push is a block of its own, which survives or is lost. Some checks are effective only with sources that
+/// push often: give it more than 32 pushes. Not checked: the order of records, dead letters, and acknowledgements
+/// to the outside, which a source may send once `push_at` has returned.
 ///
 /// Needs a tokio runtime.
 ///
@@ -106,7 +106,7 @@ pub async fn source<S: Source, T: Record + Debug>(
 
 struct SourceSuite<M, T> {
     make: M,
-    /// All records as text, sorted.
+    /// All records as sorted text.
     wanted: Vec<String>,
     patience: Duration,
     record: PhantomData<fn(T)>,
@@ -132,10 +132,10 @@ where
         Ok(blocks)
     }
 
-    /// One short life after the other, each with what the ones before have left.
+    /// Many short lives, each with what the earlier ones have left.
     async fn cut_off_again_and_again(&self, blocks: usize) -> Result<(), Broken> {
         let mut kept = Survivors::default();
-        let stride = 1 + blocks / (2 * MOMENTS);
+        let stride = 1 + blocks / (2 * MAX_MOMENTS);
         let step = "cut off again and again";
         for life in 0.. {
             let (safe, lucky) = (life % 3 * stride, life / 3 % 3);
@@ -147,7 +147,7 @@ where
         self.go_on(kept, GOES_ON, step).await
     }
 
-    /// Cut off early and late in its life, then begun again once.
+    /// Cut off early or late in its life, then restarted once.
     async fn cut_off(&self, blocks: usize) -> Result<(), Broken> {
         for (moment, safe) in moments(blocks).enumerate() {
             let mut kept = Survivors::default();
@@ -159,7 +159,7 @@ where
         Ok(())
     }
 
-    /// Asked to end while a push waits, then begun again.
+    /// Asked to stop while a push waits, then restarted.
     async fn asked_to_end(&self, blocks: usize) -> Result<(), Broken> {
         for safe in moments(blocks) {
             let step = format!("asked to end after {safe} of {blocks} pushes");
@@ -173,7 +173,7 @@ where
             }
             self.go_on(kept, CLOSES, &step).await?;
         }
-        // Before it has begun.
+        // Asked before it has started.
         let (mut kept, step) = (Survivors::default(), "asked to end at once");
         let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         process.ask_to_end();
@@ -181,14 +181,14 @@ where
         self.go_on(kept, CLOSES, step).await
     }
 
-    /// Pushes are safe late.
+    /// Pushes become safe late.
     async fn held_up(&self) -> Result<(), Broken> {
         let (mut kept, step) = (Survivors::default(), "nothing is safe yet");
         let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         for _ in 0..3 {
-            tokio::time::sleep(HELD_UP).await;
+            tokio::time::sleep(PUSH_DELAY).await;
             let blocks = process.seal();
-            if blocks.len() > AT_ONCE {
+            if blocks.len() > MAX_IN_FLIGHT {
                 let found = format!("it has pushed {} times without waiting", blocks.len());
                 return Err(broken(WAITS, step, found));
             }
@@ -205,16 +205,16 @@ where
         let budget = Budget::new(1);
         let all = budget.take(1).await;
         let process = self.begin(&mut kept, &budget).await?;
-        tokio::time::sleep(HELD_UP).await;
+        tokio::time::sleep(PUSH_DELAY).await;
         drop(all);
         self.to_the_end(process, &mut kept, WAITS, step).await?;
         Ok(())
     }
 
-    /// Nothing is taken any more, from some moment on.
+    /// From some moment on, all records are refused.
     async fn refused(&self, blocks: usize) -> Result<(), Broken> {
         for safe in [0, blocks / 2] {
-            // Of the push that waits then nothing is said; there must be one after it.
+            // The outcome of the waiting push is open; another one must follow it.
             if safe + 2 > blocks {
                 continue;
             }
@@ -242,7 +242,7 @@ where
         Process::begin::<T>((self.make)().await, kept, budget).await
     }
 
-    /// Makes so many blocks safe, and waits for a push more; returns those that are on the way then, and
+    /// Makes `safe` blocks safe, and waits for one more push; returns the blocks in flight at that moment, and
     /// whether the source has ended.
     async fn take(
         &self,
@@ -271,14 +271,14 @@ where
                 break;
             }
         }
-        for _ in 0..TURNS {
+        for _ in 0..YIELDS {
             tokio::task::yield_now().await;
         }
         on_the_way.extend(process.seal());
         Ok((on_the_way, false))
     }
 
-    /// A life that is cut off: `lucky` blocks outlive it that it does not know to be safe. Returns whether it
+    /// A life that is cut off: `lucky` blocks survive it although they were never reported safe. Returns whether it
     /// ended by itself before.
     async fn live(
         &self,
@@ -299,7 +299,7 @@ where
         Ok(ended)
     }
 
-    /// A last life, after which all records must be there.
+    /// The last life, after which all records must be there.
     async fn go_on(
         &self,
         mut kept: Survivors,
@@ -311,7 +311,7 @@ where
         Ok(())
     }
 
-    /// Takes all there is; exactly the records must have come then. Returns the number of blocks.
+    /// Takes everything; after that exactly the expected records must have come. Returns the number of blocks.
     async fn to_the_end(
         &self,
         mut process: Process,
@@ -324,7 +324,7 @@ where
             let all = kept.records.len() >= self.wanted.len();
             let more = match (all, promise) {
                 (false, _) => process.next(self.patience).await,
-                (true, GIVES) => process.next(HELD_UP).await,
+                (true, GIVES) => process.next(PUSH_DELAY).await,
                 (true, _) => SourceStep::Nothing,
             };
             match more {
@@ -353,7 +353,7 @@ where
         }
     }
 
-    /// A source that was asked to end does. Returns the number of blocks.
+    /// Checks that a source that was asked to stop does. Returns the number of blocks.
     async fn ends(
         &self,
         mut process: Process,
@@ -375,7 +375,7 @@ where
                 SourceStep::Nothing => return Err(broken(CLOSES, step, "it did not end")),
             }
             let more = process.taken as usize - before;
-            if more > AFTER_THE_END {
+            if more > MAX_AFTER_STOP {
                 let found = format!("it was asked to end, and has pushed {more} times since");
                 return Err(broken(CLOSES, step, found));
             }
@@ -385,7 +385,7 @@ where
 
 /// Numbers of blocks, spread over all.
 fn moments(blocks: usize) -> impl Iterator<Item = usize> {
-    (0..blocks).step_by(1 + blocks / MOMENTS)
+    (0..blocks).step_by(1 + blocks / MAX_MOMENTS)
 }
 
 fn well(ended: SourceOutcome, step: &str) -> Result<(), Broken> {

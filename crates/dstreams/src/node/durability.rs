@@ -1,4 +1,4 @@
-//! [`Durability`]: what makes the blocks of receivers safe. In the process of the master: memory, or a journal.
+//! [`Durability`]: makes the blocks of receivers safe. In the process of the master: in memory, or in a journal.
 
 use std::sync::Arc;
 
@@ -12,28 +12,29 @@ use crate::checkpoint::Durable;
 use crate::error::Result;
 use crate::receive::Intake;
 
-/// When the answer to a seal has a block.
+/// When a block is included in the answer to a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportedWhen {
-    /// It is held, and safe with that: whoever asks for a seal has the answer at once, and receivers have no lanes.
+    /// As soon as it is stored, which makes it safe: the caller that seals gets the answer at once, and receivers
+    /// have no lanes.
     Held,
-    /// It is sealed. A batch takes effect no sooner than its blocks are safe.
+    /// When it is sealed. A batch still takes effect only when its blocks are safe.
     Sealed,
-    /// It is safe. Those that are not soon enough go into the next batch.
+    /// When it is safe. Blocks that are not safe soon enough go into the next batch.
     Safe,
 }
 
-/// What makes the blocks of receivers safe, and whom receivers answer.
+/// Makes the blocks of receivers safe, and takes the answers of receivers.
 pub trait Durability: Send + Sync + 'static {
-    /// The same for all its life.
+    /// Never changes.
     fn reported_when(&self) -> ReportedWhen;
 
-    /// Holds blocks of the receiver of an input, in their order. They are safe when the future has ended; when it fails,
-    /// no more blocks of this receiver will be.
+    /// Stores blocks of the receiver of an input, in their order. They are safe when the future has completed; if
+    /// it fails, no more blocks of this receiver will become safe.
     ///
-    /// Where blocks are reported when they are sealed, they are held when this returns, and what is written of them is
-    /// in its place, so that what is written of their batch comes after it; and what a future waits for, those before it
-    /// waited for too. Where only safe blocks are reported, there is one future of a receiver at a time.
+    /// With [`ReportedWhen::Sealed`], the blocks are stored when this returns and their place in the journal is
+    /// fixed, so that the entry of their batch comes after them; each future also waits for what earlier ones wait
+    /// for. With [`ReportedWhen::Safe`], a receiver has one future at a time.
     fn keep(
         self: Arc<Self>,
         input: u32,
@@ -44,11 +45,11 @@ pub trait Durability: Send + Sync + 'static {
     /// Answers a seal.
     fn report(&self, batch: BatchTime, receiver: ReceiverId, blocks: Vec<BlockMeta>);
 
-    /// Parts of an input's source are no more, and never come again: see [`Ingest::forget`](crate::Ingest::forget).
+    /// Parts of an input's source will never come again: see [`Ingest::forget`](crate::Ingest::forget).
     fn forget(&self, input: u32, parts: &[Arc<str>]);
 }
 
-/// What makes blocks safe in the process of the master: the journal, where there is one.
+/// Makes blocks safe in the process of the master: with the journal, if there is one.
 pub fn of_master(
     store: &Arc<BlockStore>,
     mailbox: &Mailbox,
@@ -98,7 +99,7 @@ impl Durability for InMemory {
         });
     }
 
-    /// Nothing is known of them beyond this process.
+    /// Nothing outlives this process.
     fn forget(&self, _input: u32, _parts: &[Arc<str>]) {}
 }
 

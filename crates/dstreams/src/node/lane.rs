@@ -1,4 +1,4 @@
-//! The way of one receiver's blocks, from sealed to safe, where that takes time: its [`Lane`].
+//! [`Lane`]: takes the blocks of one receiver from sealed to safe, where that takes time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,38 +14,38 @@ use crate::crash::point;
 use crate::error::Result;
 use crate::receive::Intake;
 
-/// How long records wait for more of them before their block is sealed and made safe: an acknowledgement is
-/// that much later, and there are so many fewer blocks.
+/// How long records wait for more of them before their block is sealed and made safe: acknowledgements are later by
+/// that time, and there are fewer blocks.
 const LINGER: Duration = Duration::from_millis(1);
 
-/// How long an answer waits for blocks that are being made safe, where only safe ones are in it. Those that are not by
-/// then go into the next batch: their copies may wait for room that this batch makes.
+/// How long an answer waits for blocks that are being made safe, if it contains only safe ones. The others go into
+/// the next batch: their replicas may wait for memory that this batch frees.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Asks a receiver to seal for a batch; it answers with [`Durability::report`].
 #[derive(Debug, Clone, Copy)]
 pub struct Seal {
-    /// Whose blocks these will be.
+    /// The batch that the blocks will belong to.
     pub batch: BatchTime,
-    /// Nothing is taken after it.
+    /// Nothing is received after it.
     pub last: bool,
 }
 
-/// A receiver whose blocks are sealed as records come, and made safe.
+/// Seals the blocks of a receiver as records come, and makes them safe.
 pub struct Lane {
     input: u32,
     intake: Arc<Intake>,
     durability: Arc<dyn Durability>,
-    /// Sealed, and not kept yet.
+    /// Sealed, but not yet passed to `durability`.
     waiting: Vec<Arc<Block>>,
-    /// Being made safe, where only safe blocks are reported.
-    keeping: Vec<BlockMeta>,
-    /// Ends when they are, and all before this block.
-    kept: Option<BoxFuture<'static, Result<()>>>,
+    /// Being made safe, if only safe blocks are reported.
+    in_flight: Vec<BlockMeta>,
+    /// Completes when all blocks below `safe_below` are safe.
+    saving: Option<BoxFuture<'static, Result<()>>>,
     safe_below: u64,
-    /// To be in the next answer.
+    /// Blocks for the next answer.
     unreported: Vec<BlockMeta>,
-    /// The seal that is not answered, and until when it waits.
+    /// The unanswered seal, and how long it waits.
     asked: Option<(Seal, Instant)>,
 }
 
@@ -57,20 +57,20 @@ impl Lane {
             intake,
             durability,
             waiting: Vec::new(),
-            keeping: Vec::new(),
-            kept: None,
+            in_flight: Vec::new(),
+            saving: None,
             safe_below: 0,
             unreported: Vec::new(),
             asked: None,
         }
     }
 
-    /// Until the last seal, or until nobody can ask for one any more.
+    /// Runs until the last seal, or until no one can send another.
     pub async fn run(mut self, mut seals: mpsc::UnboundedReceiver<Seal>) {
         let at_once = self.durability.reported_when() != ReportedWhen::Safe;
         loop {
             self.keep();
-            if (at_once || self.kept.is_none())
+            if (at_once || self.saving.is_none())
                 && let Some((seal, _)) = self.asked.take()
             {
                 self.report(seal);
@@ -78,12 +78,12 @@ impl Lane {
                     return self.finish().await;
                 }
             }
-            let patience = self.asked.as_ref().filter(|(seal, _)| !seal.last);
-            let until = patience.map(|(_, until)| *until);
+            let waiting_seal = self.asked.as_ref().filter(|(seal, _)| !seal.last);
+            let until = waiting_seal.map(|(_, until)| *until);
             tokio::select! {
                 biased;
-                Some(kept) = OptionFuture::from(self.kept.as_mut()) => {
-                    if !self.are_kept(kept) {
+                Some(saved) = OptionFuture::from(self.saving.as_mut()) => {
+                    if !self.on_saved(saved) {
                         return self.report_only(seals).await;
                     }
                 }
@@ -97,7 +97,7 @@ impl Lane {
                         self.report(seal);
                     }
                 }
-                () = self.intake.fresh(), if self.kept.is_none() && self.asked.is_none() => {
+                () = self.intake.fresh(), if self.saving.is_none() && self.asked.is_none() => {
                     tokio::time::sleep(LINGER).await;
                     self.seal(false);
                 }
@@ -117,11 +117,11 @@ impl Lane {
         self.waiting.extend(blocks);
     }
 
-    /// Has sealed blocks made safe: each at once where they are written one after the other, else what has come
-    /// meanwhile once those before are.
+    /// Starts to make sealed blocks safe: at once if blocks are written one after the other, otherwise all waiting
+    /// ones when the earlier ones are safe.
     fn keep(&mut self) {
         let only_safe = self.durability.reported_when() == ReportedWhen::Safe;
-        if only_safe && self.kept.is_some() {
+        if only_safe && self.saving.is_some() {
             return;
         }
         let Some(newest) = self.waiting.last() else {
@@ -131,20 +131,20 @@ impl Lane {
         let blocks = std::mem::take(&mut self.waiting);
         let metas = blocks.iter().map(|block| block.meta);
         match only_safe {
-            true => self.keeping.extend(metas),
+            true => self.in_flight.extend(metas),
             false => self.unreported.extend(metas),
         }
         let durability = Arc::clone(&self.durability);
-        self.kept = Some(durability.keep(self.input, &self.intake, blocks));
+        self.saving = Some(durability.keep(self.input, &self.intake, blocks));
     }
 
-    /// What was being made safe is; or nothing will be any more, and nothing is acknowledged.
-    fn are_kept(&mut self, kept: Result<()>) -> bool {
-        self.kept = None;
-        match kept {
+    /// Marks the blocks as safe; or, after a failure, acknowledges nothing any more and returns `false`.
+    fn on_saved(&mut self, saved: Result<()>) -> bool {
+        self.saving = None;
+        match saved {
             Ok(()) => {
                 self.intake.set_safe(self.safe_below);
-                self.unreported.append(&mut self.keeping);
+                self.unreported.append(&mut self.in_flight);
                 true
             }
             Err(error) => {
@@ -160,15 +160,16 @@ impl Lane {
         self.durability.report(seal.batch, receiver, blocks);
     }
 
-    /// After the last answer.
+    /// Waits for the last blocks, after the last answer.
     async fn finish(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            let kept = kept.await;
-            self.are_kept(kept);
+        if let Some(saved) = self.saving.take() {
+            let saved = saved.await;
+            self.on_saved(saved);
         }
     }
 
-    /// When no more blocks will be safe. Where they were reported before, the next commit ends the program.
+    /// Only answers seals, when no more blocks will become safe. If blocks were already reported, the next commit
+    /// ends the program.
     async fn report_only(&mut self, mut seals: mpsc::UnboundedReceiver<Seal>) {
         let mut asked = self.asked.take().map(|(seal, _)| seal);
         loop {

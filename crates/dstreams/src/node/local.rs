@@ -40,16 +40,16 @@ pub(super) struct ThisProcess {
     store: Arc<BlockStore>,
     engine: Arc<LocalEngine>,
     plans: Plans,
-    /// Replaced where they are made again.
+    /// Replaced when the state is recovered.
     states: Mutex<Arc<States>>,
     config: Config,
-    /// The input of each receiver, those of earlier processes included.
+    /// The input of each receiver, including those of earlier processes.
     inputs: HashMap<ReceiverId, usize>,
 }
 
 impl ThisProcess {
-    /// Plans the graph, opens the sources and runs them; with what an earlier process left, where there is a
-    /// directory for that. Also returns where they listen.
+    /// Plans the graph, opens the sources and runs them; resumes from what an earlier process left, if there is a
+    /// directory. Also returns the addresses they listen on.
     pub async fn start(
         parts: &mut Description,
         mailbox: Mailbox,
@@ -102,7 +102,7 @@ impl ThisProcess {
             receivers.run(source, intake, &parts.listeners);
         }
         if let Err(error) = opened {
-            // Those that are open close as at the end of a program: what they listen on is free when this returns.
+            // Open sources are closed as at the end of a program: their addresses are free when this returns.
             receivers.end().await;
             return Err(error);
         }
@@ -132,14 +132,14 @@ impl ThisProcess {
     }
 }
 
-/// States that nothing was installed in.
+/// Empty states.
 pub(super) fn new_states(plans: &Plans, config: &Config, partitions: usize) -> Result<Arc<States>> {
     let room = Room::of(config, config.spill_dir.clone())?;
     let states = States::new(plans.states.clone(), partitions, room)?;
     Ok(Arc::new(states))
 }
 
-/// Runs a batch with these blocks over states: the rows of each output.
+/// Runs a batch with these blocks over states; returns the rows of each output.
 pub(super) async fn run_on(
     engine: &Arc<LocalEngine>,
     plans: &Plans,
@@ -167,7 +167,8 @@ pub(super) async fn run_on(
     Ok(engine.run(job).await?.0)
 }
 
-/// Takes all partitions from a checkpoint, some at once: of each, the bytes of a file are in memory beside its state.
+/// Loads all partitions from a checkpoint, several at once: each needs memory for the bytes of its file beside its
+/// state.
 async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> Result<()> {
     let partitions = 0..manifest.program.partitions;
     let loads = partitions.map(|partition| {
@@ -246,10 +247,10 @@ impl Workers for ThisProcess {
             )
             .await?;
         }
-        // What is left of attempts that failed installs into those from before.
+        // Failed attempts that are still running install into the old states.
         *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
         let (batches, took) = (from.batches.len(), begun.elapsed());
-        tracing::info!(batches, ?took, "the state was made again");
+        tracing::info!(batches, ?took, "the state was recovered");
         Ok(())
     }
 
@@ -259,7 +260,7 @@ impl Workers for ThisProcess {
 
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
         let (partitions, states) = (0..self.plans.tasks, self.states());
-        // Looks at all rows, some of which may be in files.
+        // Reads all rows, some of which may be in files.
         on_disk(async move {
             let rows = partitions.map(|partition| states.table(state, partition, batch));
             rows.collect()

@@ -1,7 +1,7 @@
 //! [`Mailbox`]: how workers, sources and outputs report to the master's loop.
 //!
-//! The channel has no bound of its own: a sender sends at most a few messages for each batch that runs, each receiver
-//! and each producer, and these are bounded.
+//! The channel is unbounded: the number of messages is bounded by a few for each running batch, each receiver and
+//! each producer, and these are bounded.
 
 use dstreams_control::{BatchTime, Event};
 use tokio::sync::mpsc;
@@ -10,7 +10,7 @@ use crate::commit::PreparedBatch;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
-/// What comes back to the loop.
+/// A message to the loop.
 pub(super) enum Message {
     Event(Event),
     Ran {
@@ -23,12 +23,12 @@ pub(super) enum Message {
         outputs: Vec<PreparedBatch>,
         result: Result<()>,
     },
-    /// The records of a batch are set aside, or could not be.
+    /// The records of a batch were set aside, or that failed.
     SetAside {
         batch: BatchTime,
         result: Result<()>,
     },
-    /// The program is to stop; with the `failure`, if there is one.
+    /// Stop the program; it ends with the `failure`, if there is one.
     Stop {
         graceful: bool,
         failure: Option<Error>,
@@ -44,20 +44,20 @@ pub struct Inbox(
 debug_as!(Inbox);
 
 impl Inbox {
-    /// An empty one.
+    /// An empty inbox.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         Inbox(sender, receiver)
     }
 
-    /// Where events are sent to.
+    /// A mailbox that sends to this inbox.
     pub fn mailbox(&self) -> Mailbox {
         Mailbox(self.0.clone())
     }
 }
 
-/// Where workers send events to: the inbox of the master's loop.
+/// Sends events of workers to the inbox of the master's loop.
 #[derive(Clone)]
 pub struct Mailbox(pub(super) mpsc::UnboundedSender<Message>);
 
@@ -69,7 +69,7 @@ impl Mailbox {
         let _ = self.0.send(Message::Event(event));
     }
 
-    /// Has the program stop, and if there is a `failure`, end with it.
+    /// Asks the program to stop, and to end with the `failure` if there is one.
     pub fn stop(&self, graceful: bool, failure: Option<Error>) {
         let _ = self.0.send(Message::Stop { graceful, failure });
     }

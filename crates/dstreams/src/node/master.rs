@@ -1,4 +1,4 @@
-//! The master's loop: events to the controller, its commands carried out.
+//! The master's loop: passes events to the controller and carries out its commands.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -22,23 +22,23 @@ use crate::journal::Ticket;
 use crate::program::Clock;
 use crate::program::{Listener, tell};
 
-/// Pause before a batch is run or committed again, doubled each time: what failed outside (a disk,
-/// a database) may need some time, and the first retry should not wait long.
+/// Pause before a batch is run or committed again, doubled each time: an external failure (a disk, a database) may
+/// take some time, but the first retry should come soon.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause: what failed outside and is well again should not be waited for much longer, however many
-/// attempts a program asks for ([`Config::attempts`](crate::Config::attempts)).
+/// Longest pause: the retry should come soon after an external failure is over, however many attempts a program
+/// asks for ([`Config::attempts`](crate::Config::attempts)).
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a program may take beyond the deadline of its stop to put away what it holds: mostly it takes less than a
-/// hundredth of that.
-const LAST_STEPS: Duration = Duration::from_secs(1);
+/// How long a program may take beyond the deadline of its stop to release its resources: usually it takes less than
+/// a hundredth of that.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Master {
     pub controller: Controller,
     pub clock: Clock,
     pub workers: Arc<dyn Workers>,
     pub outputs: Arc<Outputs>,
-    /// Closed when no commit is under way any more.
+    /// Closed when no commit is running any more.
     pub opened: Arc<OpenSinks>,
     /// The program has stopped: no further output is called.
     pub over: CancellationToken,
@@ -55,35 +55,35 @@ pub(super) struct Master {
 #[derive(Default)]
 pub(super) struct LoopState {
     wake: Option<Timestamp>,
-    /// The boundary that the clock was said to be behind of.
+    /// The boundary for which the log already says that the clock is behind.
     behind: Option<Timestamp>,
-    /// Batches that did not take effect.
+    /// Batches that have not taken effect.
     pub cuts: HashMap<BatchTime, Cut>,
     last_cut: Option<BatchTime>,
     failure: Option<Error>,
     stopped: Option<u64>,
-    /// When the program is to have ended, if a stop said so.
+    /// The deadline of the stop, if it has one.
     until: Option<Instant>,
 }
 
 /// A batch that was cut.
 pub(super) struct Cut {
     pub blocks: Vec<BlockMeta>,
-    /// Its records are set aside: it is run without.
+    /// Its records are set aside: it runs without them.
     pub set_aside: bool,
     /// The batch before it.
     after: Option<BatchTime>,
-    /// Where the journal has it.
+    /// Its entry in the journal.
     ticket: Option<Ticket>,
     running: Option<AbortHandle>,
     prepared: Vec<PreparedBatch>,
-    /// How often it was committed.
+    /// Number of commits so far.
     commits: u32,
     pub last_error: Option<Error>,
 }
 
 impl LoopState {
-    /// A batch that was cut, by this process or by an earlier one.
+    /// Adds a batch that was cut, by this process or by an earlier one.
     pub fn add(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, ticket: Option<Ticket>) {
         let cut = Cut {
             blocks,
@@ -98,7 +98,7 @@ impl LoopState {
         self.cuts.insert(batch, cut);
     }
 
-    /// The records of a batch that was cut are set aside.
+    /// Notes that the records of a batch that was cut are set aside.
     pub fn is_set_aside(&mut self, batch: BatchTime) {
         if let Some(cut) = self.cuts.get_mut(&batch) {
             cut.set_aside = true;
@@ -107,8 +107,8 @@ impl LoopState {
 }
 
 impl Master {
-    /// Fixes the first boundary. Before [`Master::run`], so that whoever moves the clock once the
-    /// program has started ends an interval.
+    /// Fixes the first boundary. Called before [`Master::run`], so that moving the clock once the program has
+    /// started ends an interval.
     pub fn begin(&mut self) {
         let receivers = self.workers.receivers();
         self.step(Event::Start { receivers });
@@ -150,13 +150,13 @@ impl Master {
         ended.send_replace(Some(result));
     }
 
-    /// Lets go of all that is held outside. What is not done soon after a deadline is done later.
+    /// Releases all resources. What is not released soon after a deadline is released later.
     async fn end(&mut self) {
         let (durable, opened) = (self.durable.take(), std::mem::take(&mut self.opened));
         let (workers, failed) = (Arc::clone(&self.workers), self.state.failure.is_some());
         let ending = tokio::spawn(async move {
             if let Some(durable) = &durable {
-                // While those who write it are there.
+                // Before the threads that write to it are gone.
                 durable.close().await;
             }
             workers.end(failed).await;
@@ -168,7 +168,7 @@ impl Master {
         match self.state.until {
             None => drop(ending.await),
             Some(until) => {
-                let until = until.max(Instant::now()) + LAST_STEPS;
+                let until = until.max(Instant::now()) + SHUTDOWN_GRACE;
                 if tokio::time::timeout_at(until, ending).await.is_err() {
                     tracing::warn!(
                         "the program has stopped at its deadline; its directory, its outputs and its addresses are \
@@ -299,8 +299,8 @@ impl Master {
         }
     }
 
-    /// Batches follow the clock, and none comes twice: one that was set back, or is behind that of an earlier
-    /// process, has to come to the next interval first.
+    /// Batches follow the clock, and no batch time comes twice: a clock that was set back, or is behind that of an
+    /// earlier process, must reach the next interval first.
     fn warn_of_the_clock(&mut self, next: Timestamp) {
         let interval = Duration::from_millis(self.controller.config().interval_ms);
         let wait = next.since(self.clock.now());
@@ -311,12 +311,12 @@ impl Master {
             let seconds = wait.as_secs();
             tracing::warn!(
                 seconds,
-                "the clock is behind the batches: the next one comes when it has caught up"
+                "the clock is behind the last batch: the next one starts when it has caught up"
             );
         }
     }
 
-    /// Writes down that a batch has taken effect, and has a checkpoint written if one is due.
+    /// Records that a batch has taken effect, and starts a checkpoint if one is due.
     fn keep(&self, batch: BatchTime, blocks: &[BlockId]) {
         let Some(durable) = &self.durable else { return };
         let Some(plan) = durable.committed(batch, blocks) else {
@@ -329,7 +329,7 @@ impl Master {
                     workers.covered(batch, covered)
                 });
             }
-            Err(error) => tracing::error!(%batch, %error, "no checkpoint was made"),
+            Err(error) => tracing::error!(%batch, %error, "checkpoint failed"),
         }
     }
 
@@ -366,7 +366,7 @@ impl Master {
         cut.running = Some(task.abort_handle());
     }
 
-    /// Commits on a thread that may block: outputs are programs of users.
+    /// Commits on a thread that may block: outputs are user code.
     fn commit(&mut self, batch: BatchTime) {
         let cut = self.state.cuts.get_mut(&batch).map(|cut| {
             cut.commits += 1;
@@ -394,7 +394,7 @@ impl Master {
                 let ready = over.run_until_cancelled(ready).await;
                 ready.unwrap_or(Err(Error::NotRunning))
             });
-            // Outside of `block_on`: an output may wait for futures of its own.
+            // Outside of `block_on`: an output may block on futures of its own.
             let result = ready.and_then(|()| {
                 point("commit:begins");
                 commit(&runtime, batch, &outputs, &over)
@@ -408,7 +408,7 @@ impl Master {
         });
     }
 
-    /// Why a batch failed.
+    /// The error of a failed batch.
     pub(super) fn error_of(&self, batch: BatchTime, attempts: u32) -> Error {
         let cut = self.state.cuts.get(&batch);
         let commits = cut.map_or(0, |cut| cut.commits);

@@ -1,8 +1,8 @@
 //! Node: wires the stages of one process together.
 //!
-//! **In**: a described program. **Out**: a [`Running`] one. **Promise**: what the controller decides
-//! is carried out in its order; whatever takes time runs beside it. **On failure**: a batch that
-//! cannot be run or committed stops the context, with the batch, the operator and the cause.
+//! **In**: a described program. **Out**: a [`Running`] one. **Promise**: the controller's commands are carried out
+//! in their order; anything slow runs in the background. **On failure**: a batch that cannot be run or committed
+//! stops the context, with the batch, the operator and the cause.
 
 #[allow(missing_docs)] // public to `internal` only
 mod durability;

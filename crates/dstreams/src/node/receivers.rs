@@ -23,13 +23,13 @@ use crate::error::Error;
 use crate::program::{Listener, tell};
 use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
 
-/// How long the last blocks may take to become safe when the program has ended.
-const LAST_BLOCKS: Duration = Duration::from_secs(5);
+/// How long the last blocks may take to become safe after the program has ended.
+const LAST_BLOCKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The receivers of one process, and the sources that push to them.
 ///
-/// Locks: that of `all` is held to add a receiver or to copy the list, and no other is taken meanwhile; nor are those
-/// of sources, dead letters and intakes held together.
+/// Locks: `all` is locked to add a receiver or to copy the list, and no other lock is taken meanwhile; the locks of
+/// sources, dead letters and intakes are never held together either.
 pub struct Receivers {
     all: Mutex<Vec<Receiver>>,
     lanes: TaskTracker,
@@ -44,18 +44,18 @@ pub struct Receivers {
 /// A receiver to be.
 #[derive(Debug)]
 pub struct NewReceiver {
-    /// Of which input.
+    /// Its input.
     pub input: u32,
-    /// What its blocks are called after.
+    /// Its identity, part of the names of its blocks.
     pub id: ReceiverId,
-    /// How far each part of its source had come, of what was used longest ago first.
+    /// The offset of each part of its source, least recently used first.
     pub positions: Vec<(String, u64)>,
 }
 
 impl NewReceiver {
-    /// That of an input in the process of the master, after an earlier one where it left something.
+    /// The receiver of an input in the process of the master; resumes if an earlier process left something.
     pub fn of_master(input: u32, restored: Option<&Restored>) -> Self {
-        // Receivers of each process have names of their own: their blocks may be in one batch.
+        // Receivers of each process have their own ids: blocks of several processes may be in one batch.
         let first = restored.map_or(0, Restored::first_receiver);
         let positions = restored.map(|restored| restored.positions(input));
         NewReceiver {
@@ -72,10 +72,10 @@ struct Receiver {
     sealing: Sealing,
 }
 
-/// Who seals.
+/// Who seals the blocks.
 #[derive(Clone)]
 enum Sealing {
-    /// Whoever asks: the blocks of the input are safe once they are held.
+    /// The caller: blocks of the input are safe once they are stored.
     Asker(u32, Arc<dyn Durability>),
     Lane(mpsc::UnboundedSender<Seal>),
 }
@@ -99,7 +99,7 @@ impl Receiver {
 debug_as!(Receivers);
 
 impl Receivers {
-    /// None yet, of a program with these settings; the budget is what they may hold.
+    /// No receivers yet, for a program with these settings; the budget is for their blocks.
     pub fn new(config: &Config, budget: Budget) -> Self {
         Receivers {
             all: Mutex::default(),
@@ -113,7 +113,7 @@ impl Receivers {
         }
     }
 
-    /// Records that are larger are refused.
+    /// Refuses records that are larger than `bytes`.
     pub fn with_record_bytes(mut self, bytes: usize) -> Self {
         self.record_bytes = bytes;
         self
@@ -127,7 +127,7 @@ impl Receivers {
         self.lock().clone()
     }
 
-    /// Adds the receiver of a stream, whose blocks are made safe like that.
+    /// Adds the receiver of a stream, whose blocks `durability` makes safe.
     pub fn add(
         &self,
         receiver: NewReceiver,
@@ -163,7 +163,7 @@ impl Receivers {
         intake
     }
 
-    /// Dead letters go to this receiver from now on.
+    /// Sends dead letters to this receiver from now on.
     pub fn take_dead_letters(&self, intake: &Arc<Intake>) {
         self.dead_letters.connect(intake);
     }
@@ -181,8 +181,8 @@ impl Receivers {
         self.sources.spawn(intake, run);
     }
 
-    /// Opens the source that pushes to a receiver, says where it listens if it does, and runs it. One that cannot be
-    /// opened has failed.
+    /// Opens the source that pushes to a receiver, reports the address it listens on, if any, and runs it. A source
+    /// that cannot be opened has failed.
     pub fn open_and_run(
         &self,
         mut source: Box<dyn Source>,
@@ -204,26 +204,26 @@ impl Receivers {
         });
     }
 
-    /// Their names.
+    /// The ids of all receivers.
     pub fn ids(&self) -> Vec<ReceiverId> {
         let all = self.lock();
         let ids = all.iter().map(|receiver| receiver.intake.receiver());
         ids.collect()
     }
 
-    /// Takes in nothing more than sources have already; they must not wait for room any more.
+    /// Receives only what sources have accepted already; they no longer wait for memory.
     pub fn close(&self) {
         self.budget.lift();
         self.closing.request();
     }
 
-    /// Whether nothing more is taken in.
+    /// Whether no new input is accepted.
     pub fn is_closing(&self) -> bool {
         self.closing.is_requested()
     }
 
-    /// Has every receiver seal what it has, and answer. For the last time each once its source has ended: it has pushed
-    /// what it had. That of dead letters is last, when all have.
+    /// Makes every receiver seal its open block, and answer. For the last time, each does so once its source has
+    /// ended and pushed everything. The receiver of dead letters comes last, after all others.
     pub fn seal(self: &Arc<Self>, batch: BatchTime, last: bool) {
         let seal = Seal { batch, last };
         for receiver in self.all() {
@@ -241,12 +241,13 @@ impl Receivers {
         }
     }
 
-    /// Sources that have not ended are waited for no longer: what they have pushed is sealed, and they can push no more.
+    /// Stops waiting for sources that have not ended: what they have pushed is sealed, and further pushes are
+    /// refused.
     pub fn hurry(&self) {
         self.sources.hurry();
     }
 
-    /// What they hold, and their dead letters; `blocks` is how many were sealed.
+    /// The memory that they use, and their dead letters; `blocks` is the number of sealed blocks.
     pub fn held(&self, blocks: usize) -> Usage {
         let of = |receiver: &Receiver| receiver.intake.forgotten();
         let forgotten_producers = self.lock().iter().map(of).sum();
@@ -264,8 +265,8 @@ impl Receivers {
         self.dead_letters.counts()
     }
 
-    /// What no batch will take gives its memory back, and whoever pushes gets an error; where the program is kept,
-    /// the next process has it. Sources end.
+    /// Releases the memory of records that no batch will contain; pushes fail from now on. If the program has a
+    /// directory, the next process recovers the records. Sources end.
     pub async fn end(&self) {
         let all = self.all();
         for receiver in &all {
@@ -277,8 +278,8 @@ impl Receivers {
             }
         }
         self.lanes.close();
-        // The disk may take no more; then nothing is acknowledged.
-        let _ = tokio::time::timeout(LAST_BLOCKS, self.lanes.wait()).await;
+        // The disk may be full; then nothing is acknowledged.
+        let _ = tokio::time::timeout(LAST_BLOCKS_TIMEOUT, self.lanes.wait()).await;
         for Receiver { intake, .. } in &all {
             drop(intake.seal(true));
             intake.fail(Error::NotRunning);

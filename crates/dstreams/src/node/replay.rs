@@ -1,4 +1,4 @@
-//! [`StreamContext::replay`]: a batch that was set aside, run alone.
+//! [`StreamContext::replay`]: runs a batch that was set aside on its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::program::Description;
 use crate::program::StreamContext;
 
 impl StreamContext {
-    /// Runs a batch that was set aside in the directory `dir` alone, in this process: to find out what is wrong with its
-    /// records, or whether a changed program bears them. Returns how many records it has.
+    /// Runs a batch that was set aside in the directory `dir`, alone and in this process: to find out what is wrong
+    /// with its records, or whether a changed program can process them. Returns the number of its records.
     ///
-    /// Sources are not opened, and the states are empty. Closures of outputs, prints and channels are called with what
-    /// the batch gives; sinks are left out, so nothing takes effect that an earlier run may have made visible. Nothing
+    /// Sources are not opened, and the states are empty. Closures of outputs, prints and channels get the results
+    /// of the batch; sinks are left out, so nothing takes effect that an earlier run may have made visible. Nothing
     /// in the directory changes. Fails with the error of the batch, with operator, place and cause.
     ///
     /// ```no_run

@@ -1,7 +1,7 @@
-//! Batches that fail for good are set aside, where the program wants that: [`OnFailure::SetAside`](crate::OnFailure).
+//! Sets aside batches that fail for good, if the program wants that: [`OnFailure::SetAside`](crate::OnFailure).
 //!
-//! The records go to files, a journal entry makes that count, the state is made again as it was before the batch, and
-//! the controller has the batch run without its records.
+//! The records are written to files, a journal entry makes that durable, the state from before the batch is
+//! recovered, and the controller runs the batch without its records.
 
 use std::sync::Arc;
 

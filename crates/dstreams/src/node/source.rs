@@ -1,4 +1,4 @@
-//! Sources: opened, and run to their end. [`Sources`] are those of a process.
+//! Opens sources and runs them to their end. [`Sources`] are those of a process.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::program::{Listener, tell};
 use crate::receive::{Closing, Ingest, Intake, Source};
 use crate::stream::rows::panic_message;
 
-/// Opens a source; returns where it listens, if it does.
+/// Opens a source; returns the address it listens on, if any.
 pub async fn open_source(
     source: &mut dyn Source,
     intake: &Arc<Intake>,
@@ -32,7 +32,7 @@ pub async fn open_source(
     Ok(opened)
 }
 
-/// Says where other machines can reach this process, if they can: once for each address, when it is opened.
+/// Logs that other machines can reach this process, if they can: once for each address, when it is opened.
 pub fn say_reachable(what: &str, address: SocketAddr, asks: bool) {
     if address.ip().to_canonical().is_loopback() {
         return;
@@ -53,7 +53,7 @@ fn source_error(stream: &str, error: BoxError) -> Error {
     }
 }
 
-/// Runs a source to its end; an error or a panic is told to the listeners.
+/// Runs a source to its end; an error or a panic is reported to the listeners.
 pub async fn run_source(
     source: Box<dyn Source>,
     ingest: Ingest,
@@ -67,7 +67,7 @@ pub async fn run_source(
     let ended = ran.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
     if let Err(error) = ended {
         let error = source_error(&stream, error);
-        tracing::error!(%error, "source ended");
+        tracing::error!(%error, "source failed");
         let failed = |l: &dyn Listener| l.source_failed(&stream, &error);
         listeners.iter().for_each(|l| tell(&**l, failed));
     } else if !closing.is_requested() {
@@ -76,14 +76,14 @@ pub async fn run_source(
     }
 }
 
-/// How long sources may take to end when the program has ended: for the last answers to clients.
-const ENDING: Duration = Duration::from_secs(2);
+/// How long sources may take to end after the program has ended: for the last answers to clients.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The sources that run in a process, by receiver.
 #[derive(Default)]
 pub struct Sources {
     running: Mutex<BTreeMap<ReceiverId, Started>>,
-    /// None of them is waited for any longer.
+    /// Cancelled when no source is waited for any longer.
     hurried: CancellationToken,
 }
 
@@ -101,7 +101,7 @@ impl Sources {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the source of a receiver; it has ended when `run` has, or is dropped.
+    /// Starts the source of a receiver; it has ended when `run` has completed or was dropped.
     pub fn spawn(&self, intake: &Intake, run: impl Future<Output = ()> + Send + 'static) {
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
@@ -117,7 +117,8 @@ impl Sources {
         self.lock().insert(intake.receiver(), source);
     }
 
-    /// Waits until the source of this receiver has ended, or all where none is given; not after [`Sources::hurry`].
+    /// Waits until the source of this receiver has ended, or all if none is given; returns at once after
+    /// [`Sources::hurry`].
     pub async fn ended(&self, receiver: Option<ReceiverId>) {
         let waits: Vec<_> = {
             let running = self.lock();
@@ -133,7 +134,7 @@ impl Sources {
         }
     }
 
-    /// They have had their time to end.
+    /// Stops waiting for sources to end.
     pub fn hurry(&self) {
         self.hurried.cancel();
         self.lock().retain(|_, source| !source.ended.is_cancelled());
@@ -141,17 +142,18 @@ impl Sources {
             let stream = &source.stream;
             tracing::warn!(
                 stream,
-                "the source does not end: what it pushes from now on is refused"
+                "the source does not stop: its further records are refused"
             );
         }
     }
 
-    /// The program has ended: sources that do not end by themselves are dropped, with the addresses that they hold.
+    /// Called when the program has ended: sources that do not end by themselves are dropped, which frees their
+    /// addresses.
     pub async fn end(&self) {
         let running = std::mem::take(&mut *self.lock());
         if !self.hurried.is_cancelled() {
             let all = join_all(running.values().map(|source| source.ended.cancelled()));
-            let _ = tokio::time::timeout(ENDING, all).await;
+            let _ = tokio::time::timeout(END_TIMEOUT, all).await;
         }
         running.values().for_each(|source| source.task.abort());
     }

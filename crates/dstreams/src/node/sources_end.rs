@@ -6,7 +6,7 @@ use super::mailbox::{Inbox, Mailbox};
 use crate::error::Error;
 use crate::program::{Description, Listener};
 
-/// Counts the ends of sources, each of which ends once, and tells the master's loop of the last.
+/// Counts the ends of sources, each of which ends once, and notifies the master's loop of the last.
 struct SourcesEnd {
     left: Mutex<Left>,
     mailbox: Mailbox,
@@ -14,12 +14,12 @@ struct SourcesEnd {
 
 struct Left {
     sources: usize,
-    /// The first one that ended a source.
+    /// The first error of a source.
     error: Option<Error>,
 }
 
 impl Inbox {
-    /// Makes the program stop once all its sources have ended, if it is set to. Call it before sources run.
+    /// Makes the program stop once all its sources have ended, if it is configured to. Call it before sources run.
     pub fn stop_when_sources_end(&self, parts: &mut Description) {
         if let Some(sources) = parts.sources_to_wait_for() {
             let ends = SourcesEnd::new(sources, self.mailbox());

@@ -63,8 +63,8 @@ impl StreamContext {
     }
 }
 
-/// Runs the batches that took effect after the checkpoint, for their state alone; each so often at most as others
-/// are. Returns where the controller goes on.
+/// Replays the batches that took effect after the checkpoint, for their state alone; each with the usual number of
+/// attempts. Returns where the controller resumes.
 pub async fn replay(
     workers: &dyn Workers,
     durable: &Durable,
@@ -80,7 +80,7 @@ pub async fn replay(
             if !error.is_retryable() || attempt >= attempts {
                 return Err(error);
             }
-            tracing::warn!(%batch, attempt, %error, "batch failed that is run again for its state");
+            tracing::warn!(%batch, attempt, %error, "replay of a batch for its state failed");
             attempt += 1;
             pause_before(attempt).await;
         }
@@ -94,13 +94,13 @@ pub async fn replay(
         tracing::info!(
             batches,
             ?took,
-            "batches since the checkpoint were run again for their state"
+            "replayed the batches since the checkpoint for their state"
         );
     }
     Ok(restored.controller)
 }
 
-/// Sources that run already must not outlive a start that failed: they hold addresses, and acknowledge.
+/// Ends sources that run already when the start fails: they hold addresses, and acknowledge.
 async fn end_if_failed<T>(workers: &dyn Workers, started: Result<T>) -> Result<T> {
     if started.is_err() {
         workers.close();
@@ -109,7 +109,7 @@ async fn end_if_failed<T>(workers: &dyn Workers, started: Result<T>) -> Result<T
     started
 }
 
-/// Starts the master's loop over workers that are there; after an earlier process where one left something.
+/// Starts the master's loop over existing workers; resumes if an earlier process left something.
 pub async fn run_on(
     parts: Description,
     workers: Arc<dyn Workers>,

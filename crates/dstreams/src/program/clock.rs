@@ -1,4 +1,4 @@
-//! The clock: the wall's, or one that a test moves by hand.
+//! The clock: the wall clock, or one that a test moves by hand.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dstreams_control::Timestamp;
 use tokio::sync::watch;
 
-/// A clock that is set meanwhile, and a machine that was suspended, are noticed after that: a timer counts neither.
+/// Upper bound of one sleep, after which a changed clock or a suspended machine is noticed: timers count neither.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Where a context takes its time from.
@@ -84,7 +84,7 @@ impl Clock {
         }
     }
 
-    /// Waits until the time is `at` or later, and of the wall's clock no longer than [`LONGEST_SLEEP`].
+    /// Waits until the time is `at` or later; with the wall clock no longer than [`LONGEST_SLEEP`].
     pub(crate) async fn wait_until(&mut self, at: Timestamp) {
         match &mut self.0 {
             ClockKind::Wall => {
@@ -97,7 +97,7 @@ impl Clock {
             }
             ClockKind::Manual(time) => {
                 if time.wait_for(|now| *now >= at).await.is_err() {
-                    // Nobody can move the clock any more.
+                    // Nothing can move the clock any more.
                     std::future::pending().await
                 }
             }
@@ -144,12 +144,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_walls_clock_is_looked_at_again_while_it_is_waited_for() {
+    fn the_wall_clock_is_read_again_during_a_wait() {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_time().build().unwrap();
         let mut clock = Clock::wall();
         let day = Timestamp(clock.now().0 + 24 * 3_600 * 1_000_000);
-        // A hang is what fails.
+        // Hangs if it fails.
         runtime.block_on(clock.wait_until(day));
         assert!(clock.now() < day);
     }

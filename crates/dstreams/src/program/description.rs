@@ -1,4 +1,4 @@
-//! [`Description`]: a described program, taken apart.
+//! [`Description`]: the parts of a described program.
 
 use std::sync::Arc;
 
@@ -20,23 +20,23 @@ use crate::program::Clock;
 use crate::receive::{Source, SourcePlacement};
 use crate::stream::graph::GraphRef;
 
-/// What a program described with a [`StreamContext`].
+/// A program as described with a [`StreamContext`].
 pub struct Description {
     /// D-Streams and outputs.
     pub(crate) graph: GraphRef,
     /// Settings.
     pub config: Config,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Clock,
-    /// Who is told about batches.
+    /// They are notified about batches.
     pub listeners: Vec<Arc<dyn Listener>>,
-    /// By their place among the inputs of the graph.
+    /// By index among the inputs of the graph.
     pub sources: Vec<Box<dyn Source>>,
-    /// Which input takes the dead letters.
+    /// The input for dead letters.
     pub dead_letter_input: Option<usize>,
-    /// Where it is kept.
+    /// The program's directory, if it has one.
     pub(crate) kept: Option<StateDirectory>,
-    /// Stops by itself when its sources have ended.
+    /// Whether it stops when its sources have ended.
     stops_at_the_end: bool,
     /// Its sinks, once they are opened.
     opened: OpenSinks,
@@ -45,7 +45,7 @@ pub struct Description {
 debug_as!(Description { config });
 
 impl Description {
-    /// Fails if there is no output, or if two streams have one name.
+    /// Fails if there is no output, or if two streams have the same name.
     pub fn of(context: StreamContext) -> Result<Self> {
         let StreamContext {
             graph,
@@ -90,7 +90,7 @@ impl Description {
         })
     }
 
-    /// Fails if batches are to be set aside and there is nowhere to.
+    /// Fails if batches may be set aside and there is no directory for them.
     pub fn may_set_aside(&self) -> Result<()> {
         if self.config.on_failure == OnFailure::SetAside && self.kept.is_none() {
             return Err(Error::Config {
@@ -103,25 +103,25 @@ impl Description {
         Ok(())
     }
 
-    /// How many sources the program waits for before it stops by itself; none if it does not.
+    /// Number of sources that must end before the program stops by itself; `None` if it does not.
     pub(crate) fn sources_to_wait_for(&self) -> Option<usize> {
         let dead_letters = usize::from(self.dead_letter_input.is_some());
         self.stops_at_the_end
             .then(|| self.sources.len() - dead_letters)
     }
 
-    /// Takes the directory it is kept in, if it is.
+    /// Locks the program's directory, if it has one.
     pub fn lock(&self) -> Result<Option<DirLock>> {
         let kept = self.kept.as_ref();
         kept.map(|kept| DirLock::take(&kept.dir)).transpose()
     }
 
-    /// Where it is kept.
+    /// The program's directory, if it has one.
     pub fn kept(&self) -> Option<&StateDirectory> {
         self.kept.as_ref()
     }
 
-    /// What an earlier process left, and what keeps this one. Where there was none, keyed data has so many
+    /// What an earlier process left, and the durable store of this one. If there was none, keyed data has this many
     /// partitions.
     pub async fn restore(
         &self,
@@ -166,12 +166,12 @@ impl Description {
         Ok(())
     }
 
-    /// The sinks that were opened.
+    /// Takes the opened sinks.
     pub(crate) fn take_opened(&mut self) -> OpenSinks {
         std::mem::take(&mut self.opened)
     }
 
-    /// The names of outputs that are prepared where their partitions are, by output.
+    /// By output: its name, if it is a sink whose partitions are prepared by the tasks.
     pub fn sinks(&self) -> Vec<Option<String>> {
         Outputs::sinks(&self.graph.lock())
     }
@@ -186,13 +186,13 @@ impl Description {
         Plans::new(&self.graph.lock(), tasks, self.config.rows_per_batch)
     }
 
-    /// What the program is, in a few letters: processes of one cluster have the same.
+    /// A short hash of the program: all processes of a cluster have the same.
     pub fn fingerprint(&self) -> String {
         let text = self.graph.lock().describe();
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
     }
 
-    /// What of the program its checkpoints depend on, and its states, where they have so many partitions.
+    /// The part of the program that its checkpoints depend on, and its states, with this number of partitions.
     pub(crate) fn program(&self, partitions: usize) -> Result<(Program, Vec<StateId>)> {
         let inputs = self.inputs().into_iter();
         let program = Program {
@@ -205,13 +205,14 @@ impl Description {
         let mut states: Vec<StateId> = Vec::new();
         for spec in &self.plans(partitions)?.states {
             let holds = spec.holds();
-            // The program gives each of these a name of its own, whatever the others hold.
+            // Named states have unique names, whatever their content.
             if let Some(name) = spec.name() {
                 let name = name.to_owned();
                 states.push(StateId { name, holds });
                 continue;
             }
-            // Other windows have none. Those that hold the same of the same streams are told apart by their order alone.
+            // Windows without a name. If they have the same content over the same streams, only their order tells
+            // them apart.
             let name = format!("{holds} of {}", spec.streams().unwrap_or_default());
             let same = |state: &&StateId| is_window_of(state, &name) && state.holds == holds;
             let name = match states.iter().filter(same).count() {
@@ -233,7 +234,7 @@ impl Description {
     }
 }
 
-/// Whether a window without a name of its own is called so, or so with a number.
+/// Whether this is the name of an unnamed window with this base name, with or without a number.
 fn is_window_of(state: &StateId, name: &str) -> bool {
     let number = state.name.strip_prefix(name).map(|rest| {
         let number = rest.strip_prefix(" (")?.strip_suffix(')')?;
@@ -242,7 +243,7 @@ fn is_window_of(state: &StateId, name: &str) -> bool {
     state.name == name || number.flatten().is_some()
 }
 
-/// Windows that hold the same of the same streams, and have no names.
+/// Unnamed windows with the same content over the same streams.
 fn told_apart_by_order(states: &[StateId]) -> Vec<&str> {
     let follows = |state: &StateId, first: &StateId| {
         let is_unnamed = first.name.starts_with(&format!("{} of ", first.holds));

@@ -1,4 +1,4 @@
-//! Listeners: programs that watch batches.
+//! Listeners: user code that watches batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,8 +7,8 @@ use dstreams_control::{BatchReport, BatchTime};
 use crate::error::Error;
 use crate::stream::rows::panic_message;
 
-/// Is told about batches. Called from the context's own task: return soon, and do not block. A panic is logged, and
-/// changes nothing else.
+/// Is notified about batches. Called from the context's own task: return soon, and do not block. A panic is logged,
+/// and has no other effect.
 pub trait Listener: Send + Sync + 'static {
     /// A batch was cut: it has `records` records.
     fn batch_submitted(&self, _batch: BatchTime, _records: u64) {}
@@ -18,15 +18,15 @@ pub trait Listener: Send + Sync + 'static {
     fn batch_completed(&self, _report: &BatchReport) {}
     /// The records of a batch were set aside: see [`OnFailure::SetAside`](crate::OnFailure::SetAside).
     fn batch_set_aside(&self, _batch: BatchTime, _error: &Error) {}
-    /// A batch was given up, and the context stops.
+    /// A batch failed for good, and the context stops.
     fn batch_failed(&self, _batch: BatchTime, _error: &Error) {}
     /// A source has brought all its records and ended by itself.
     fn source_ended(&self, _stream: &str) {}
-    /// A source ended with an error; the others go on.
+    /// A source ended with an error; the others continue.
     fn source_failed(&self, _stream: &str, _error: &Error) {}
 }
 
-/// Calls a listener: what it does wrong is no reason to end a program.
+/// Calls a listener: its panics must not end a program.
 pub(crate) fn tell(listener: &dyn Listener, what: impl Fn(&dyn Listener)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(listener))) {
         let message = panic_message(&*panic);

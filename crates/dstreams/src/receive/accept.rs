@@ -1,8 +1,9 @@
-//! [`Acceptor`]: the connections of one address, of which there may be so many and no more.
+//! [`Acceptor`]: accepts the connections of one address, up to a limit.
 //!
-//! Connections of all addresses leave some descriptors of the process for files: beyond that they wait to be accepted, so
-//! that a flood of them ends no program that writes to a disk. Where none can be accepted for another reason, it pauses:
-//! the error comes again at once otherwise. Peers that vanished without a word are found by probes.
+//! The connections of all addresses together leave some file descriptors of the process for files: beyond that they
+//! wait to be accepted, so that a flood of connections cannot end a program that writes to a disk. After any other
+//! error of `accept` the acceptor pauses, since the error would come again at once. Probes find peers that vanished
+//! silently.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,22 +23,22 @@ use tokio::time::{Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Pause after a connection that could not be accepted: others may be closed meanwhile.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often it is said that connections are not accepted.
-const SAY_EVERY: Duration = Duration::from_secs(10);
-/// An idle connection is probed after this time, then in such intervals, so often.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Minimum time between two log messages about connections that are not accepted.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// An idle connection is probed after [`PROBE_AFTER`], then at [`PROBE_INTERVAL`], [`PROBES`] times.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
-/// How long a peer may take for the first bytes of HTTP/2, and how many these are: what holds a place and says nothing
-/// is not a client.
-const GREETING: Duration = Duration::from_secs(10);
+/// Time limit for a peer's first bytes of HTTP/2, and their number: a silent peer is not a client and must not
+/// occupy a place.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 const GREETING_BYTES: usize = 24;
-/// Of the descriptors of the process a quarter is for files and the like; not fewer and not more than these.
-const LEAST_SPARE: usize = 32;
-const MOST_SPARE: usize = 1024;
-/// As many are for connections in any case: each address has one that nobody has taken yet.
-const LEAST: usize = 8;
+/// A quarter of the descriptors of the process is reserved for files and the like, within these bounds.
+const MIN_SPARE: usize = 32;
+const MAX_SPARE: usize = 1024;
+/// Minimum for connections: each address holds one descriptor for the connection it accepts next.
+const MIN_DESCRIPTORS: usize = 8;
 
 /// Accepts connections of one address, up to a limit.
 pub struct Acceptor {
@@ -45,7 +46,7 @@ pub struct Acceptor {
     address: SocketAddr,
     most: usize,
     room: Arc<Semaphore>,
-    /// What a peer is told for which there is no room.
+    /// Sent to a peer that is refused because there are too many connections.
     refusal: &'static str,
     said: Option<Instant>,
 }
@@ -56,7 +57,7 @@ debug_as!(Acceptor { address });
 pub struct Accepted {
     pub socket: TcpStream,
     pub place: Place,
-    /// Until it has greeted: by when it must have, and how many bytes of that are missing.
+    /// Until the peer has greeted: the deadline, and the number of bytes still missing.
     greeting: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -75,7 +76,7 @@ impl Accepted {
 }
 
 impl Acceptor {
-    /// Accepts `most` connections at once; what comes beyond gets the refusal and is closed.
+    /// Accepts up to `most` connections at once; the others get the refusal and are closed.
     pub fn new(listener: TcpListener, most: usize, refusal: &'static str) -> io::Result<Self> {
         let most = most.min(Semaphore::MAX_PERMITS);
         Ok(Acceptor {
@@ -88,7 +89,7 @@ impl Acceptor {
         })
     }
 
-    /// The next connection. Can be cancelled.
+    /// The next connection. Cancellation-safe.
     pub async fn accept(&mut self) -> (Accepted, SocketAddr) {
         loop {
             let descriptor = self.descriptor().await;
@@ -96,7 +97,7 @@ impl Acceptor {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.say(&format!("cannot accept connections: {error}"));
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
             };
@@ -124,7 +125,7 @@ impl Acceptor {
         }
     }
 
-    /// Waits until there is a descriptor for a connection.
+    /// Waits for a descriptor for a connection.
     async fn descriptor(&mut self) -> OwnedSemaphorePermit {
         loop {
             let free = Arc::clone(descriptors());
@@ -141,30 +142,31 @@ impl Acceptor {
         }
     }
 
-    /// For a server of HTTP/2 that takes them one after the other; a peer that does not begin to speak that is closed.
+    /// The connections, one after the other, for an HTTP/2 server; a peer that does not start to speak HTTP/2 is
+    /// closed.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<Accepted>> {
         unfold(self, async |mut acceptor| {
             let (accepted, _) = acceptor.accept().await;
-            // Answers are small and each is waited for.
+            // Answers are small, and a client waits for each.
             let _ = accepted.socket.set_nodelay(true);
-            Some((Ok(accepted.greets_within(GREETING)), acceptor))
+            Some((Ok(accepted.greets_within(GREETING_TIMEOUT)), acceptor))
         })
     }
 
-    /// Accepts no more; connections that wait can still be had of the listener.
+    /// Stops accepting; waiting connections can still be accepted from the listener.
     pub fn into_std(self) -> io::Result<std::net::TcpListener> {
         self.listener.into_std()
     }
 
     fn say(&mut self, what: &str) {
-        if self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+        if self.said.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.said = Some(Instant::now());
             tracing::warn!(address = %self.address, "{what}");
         }
     }
 }
 
-/// The descriptors of the process that connections may have, together.
+/// The descriptors of the process that all connections together may use.
 fn descriptors() -> &'static Arc<Semaphore> {
     static FREE: OnceLock<Arc<Semaphore>> = OnceLock::new();
     FREE.get_or_init(|| {
@@ -174,24 +176,24 @@ fn descriptors() -> &'static Arc<Semaphore> {
     })
 }
 
-/// How many descriptors that is, by what Linux says of the process; none where it says nothing, or sets no limit.
+/// That number, from the limits that Linux reports for the process; `None` where it reports none, or no limit.
 fn for_connections(limits: &str) -> Option<usize> {
     let line = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))?;
     let all: usize = line.split_whitespace().next()?.parse().ok()?;
-    let spare = (all / 4).clamp(LEAST_SPARE, MOST_SPARE);
+    let spare = (all / 4).clamp(MIN_SPARE, MAX_SPARE);
     Some(
         all.saturating_sub(spare)
-            .clamp(LEAST, Semaphore::MAX_PERMITS),
+            .clamp(MIN_DESCRIPTORS, Semaphore::MAX_PERMITS),
     )
 }
 
-/// Has the system ask now and then whether the peer is there: nobody tells that a host was cut off.
+/// Enables keep-alive probes: nothing else reveals that a host was cut off.
 pub fn probe(socket: &TcpStream) {
     let probes = TcpKeepalive::new()
         .with_time(PROBE_AFTER)
-        .with_interval(PROBE_EVERY)
+        .with_interval(PROBE_INTERVAL)
         .with_retries(PROBES);
     if let Err(error) = SockRef::from(socket).set_tcp_keepalive(&probes) {
         tracing::debug!(%error, "a connection is not probed");
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_are_accepted_and_probed_and_the_others_are_told() {
+    async fn connections_up_to_the_limit_are_accepted_and_probed_and_others_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut acceptor = Acceptor::new(listener, 2, "full\n").unwrap();
         let address = acceptor.address;
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_greet_in_time_is_closed_and_who_does_may_be_silent() {
+    async fn a_peer_that_does_not_greet_in_time_is_closed_and_one_that_did_may_be_idle() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut acceptor = Acceptor::new(listener, 9, "").unwrap();
         let time = Duration::from_millis(100);

@@ -35,36 +35,36 @@ use super::source::{Closing, Source, SourcePlacement};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error};
 
-/// Bytes a client may send on a call before they are read. HTTP/2's own 64 KiB hold a client of
-/// lines back even on one machine.
+/// Bytes that a client may send on a call before they are read. The default of HTTP/2, 64 KiB, slows a client that
+/// sends lines even on one machine.
 const CALL_WINDOW: u32 = 4 << 20;
-/// Bytes of all calls on one connection.
+/// The same for all calls on one connection.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The largest HTTP/2 frame taken: a usual message in one, not in sixteen.
-const FRAME: u32 = 256 << 10;
-/// How often an idle connection is probed, and how long that may take: a client that vanished
-/// without a word must not hold its producer for ever.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Calls that wait for their stream to start.
-const WAITING_CALLS: usize = 16;
-/// How long the end of the server waits for the last answers to leave.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// The largest HTTP/2 frame accepted: most messages fit into one, and would take sixteen by default.
+const MAX_FRAME_SIZE: u32 = 256 << 10;
+/// Interval and timeout of the probes of an idle connection: a client that vanished silently must not block its
+/// producer forever.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Number of calls that may wait for their stream to start.
+const MAX_WAITING_CALLS: usize = 16;
+/// How long a stopping server waits until its last answers are sent.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where programs connect that send records with the client library `dstreams-client` (or any Arrow
-/// Flight library, see its `protocol` module). Serves any number of streams; made known to a context
-/// with [`StreamContext::clients`](crate::StreamContext::clients).
+/// The address for programs that send records with the client library `dstreams-client` (or any Arrow Flight
+/// library, see its `protocol` module). Serves any number of streams; added to a context with
+/// [`StreamContext::clients`](crate::StreamContext::clients).
 ///
-/// An acknowledged record is held as [`Ingest::push`] promises. Each record of a client is taken
-/// once, also when its connection broke and it sent again, as long as this program lives (or is restarted in its
-/// directory) and has not forgotten the producer. It remembers those that are connected and, of each stream, the
-/// [`Config::producers`](crate::Config::producers) others that sent last; how many were forgotten is logged, and in
-/// [`Status::forgotten_producers`](crate::Status::forgotten_producers).
+/// An acknowledged record survives what [`Ingest::push`] promises. Each record of a client is received once, even
+/// if its connection broke and the client sent it again, as long as this program lives (or is restarted in its
+/// directory) and has not forgotten the producer. It remembers connected producers and, of each stream, the
+/// [`Config::producers`](crate::Config::producers) others that sent last; the number of forgotten ones is logged,
+/// and in [`Status::forgotten_producers`](crate::Status::forgotten_producers).
 ///
-/// Refused, with what is expected and what came: unknown streams (the known ones are named), columns
-/// of other names or types, nulls where the stream has none, messages over
-/// [`Clients::max_message_bytes`]. Text may come as `Utf8`, `LargeUtf8` or `Utf8View`, and is checked.
+/// Refused, with what was expected and what came: unknown streams (the error lists the known ones), columns with
+/// other names or types, nulls where the stream has none, messages over [`Clients::max_message_bytes`]. Text may
+/// come as `Utf8`, `LargeUtf8` or `Utf8View`, and is checked.
 ///
-/// When the memory for received records is full, the connections are not read: the clients wait.
+/// Backpressure: when the memory for received records is full, the connections are not read and the clients wait.
 ///
 /// ```
 /// use dstreams::{Clients, StreamContext};
@@ -99,47 +99,47 @@ impl Embedded {
         self.0.open(request).await
     }
 
-    /// Whether it answers for the streams of these clients.
+    /// Whether this serves the streams of these clients.
     pub fn is_of(&self, clients: &Clients) -> bool {
         Arc::ptr_eq(&self.1.shared, &clients.shared)
     }
 
-    /// Takes no more batches of this producer here; returns the number of the last one, once it is
-    /// safe. Fails if it will not be.
+    /// Accepts no more batches of this producer here; returns the number of the last one once it is safe. Fails if
+    /// it cannot become safe.
     pub async fn revoke(&self, stream: &str, producer: &str) -> crate::error::Result<u64> {
         self.0.revoke(stream, producer).await
     }
 }
 
-/// What the server and the sources of its streams have in common.
+/// State shared by the server and the sources of its streams.
 struct ServerState {
     address: String,
     streams: Mutex<BTreeMap<String, Arc<Stream>>>,
-    /// The server, while a source lives that needs it.
+    /// The running server, as long as a source needs it.
     serving: tokio::sync::Mutex<Weak<Serving>>,
-    /// On a cluster: who says which worker takes batches of which producer.
+    /// On a cluster: decides which worker receives the batches of which producer.
     claims: OnceLock<Arc<dyn Claims>>,
 }
 
-/// On a cluster, asked before the first batch of a producer is taken.
+/// On a cluster, asked before the first batch of a producer is received.
 #[async_trait]
 pub trait Claims: Send + Sync {
-    /// Waits until no other worker takes batches of this producer; returns the number of the last
-    /// one that was taken.
+    /// Waits until no other worker receives batches of this producer; returns the number of the last one that was
+    /// received.
     async fn claim(&self, stream: &str, producer: &str) -> Result<u64, tonic::Status>;
 }
 
-/// One stream that is served.
+/// A stream that clients send to.
 struct Stream {
     name: String,
     schema: SchemaRef,
     producers: Producers,
-    /// Where records go, once the stream runs.
+    /// Where records are pushed, once the stream runs.
     ingest: OnceLock<Ingest>,
     calls: mpsc::Sender<Call>,
 }
 
-/// The server that runs; it ends with the last source that holds it.
+/// A running server; it stops when the last source drops it.
 struct Serving {
     address: SocketAddr,
     stop: CancellationToken,
@@ -181,7 +181,7 @@ impl Clients {
         self
     }
 
-    /// Whether they share an address.
+    /// Whether both share one server.
     #[doc(hidden)]
     pub fn is_same(&self, other: &Clients) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
@@ -196,9 +196,9 @@ impl Clients {
         Embedded(Service::new(Arc::clone(&self.shared), most), self.clone())
     }
 
-    /// The source of one stream. A second one of the same name makes the first fail to open.
+    /// The source of one stream. With a second one of the same name, opening the first fails.
     pub(crate) fn stream(&self, name: &str, schema: SchemaRef) -> ClientSource {
-        let (sender, calls) = mpsc::channel(WAITING_CALLS);
+        let (sender, calls) = mpsc::channel(MAX_WAITING_CALLS);
         let stream = Arc::new(Stream {
             name: name.to_owned(),
             schema,
@@ -226,7 +226,7 @@ impl Clients {
             source: Arc::new(source),
         })?;
         let address = listener.local_addr()?;
-        // Nothing can be said to a client before it has begun to speak.
+        // The refusal is empty: nothing can be sent to a client before it has started to speak HTTP/2.
         let incoming = Acceptor::new(listener, connections, "")?.into_stream();
         let most = self.max_message_bytes;
         let service = FlightServiceServer::new(Service::new(Arc::clone(&self.shared), most))
@@ -235,14 +235,14 @@ impl Clients {
         let server = Server::builder()
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .max_frame_size(MAX_FRAME_SIZE)
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_INTERVAL))
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let task = tokio::spawn(async move {
             if let Err(error) = server.await {
-                tracing::error!(%address, %error, "the server for clients ended");
+                tracing::error!(%address, %error, "the server for clients failed");
             }
         });
         let task = Mutex::new(Some(task));
@@ -259,7 +259,7 @@ impl ServerState {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether calls for the stream's name go to this one.
+    /// Whether calls with this name go to this stream.
     fn serves(&self, stream: &Arc<Stream>) -> bool {
         self.streams()
             .get(&stream.name)
@@ -268,7 +268,7 @@ impl ServerState {
 }
 
 impl Serving {
-    /// Ends the server; waits, for a time, until the last answers have left.
+    /// Stops the server; waits, up to a limit, until the last answers are sent.
     async fn end(self) {
         self.stop.cancel();
         let task = self
@@ -277,7 +277,7 @@ impl Serving {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(task) = task {
-            let _ = tokio::time::timeout(LAST_ANSWERS, task).await;
+            let _ = tokio::time::timeout(LAST_ANSWERS_TIMEOUT, task).await;
         }
     }
 }
@@ -349,7 +349,7 @@ impl Source for ClientSource {
                 Some(ended) = running.join_next(), if !running.is_empty() => note(ended),
             }
         }
-        // Calls that still wait are told that this is the end.
+        // Closing the queue ends the calls that still wait.
         self.calls.close();
         while let Some(call) = self.calls.recv().await {
             running.spawn(call.run(ingest.clone(), closing.clone()));
@@ -366,7 +366,7 @@ impl Source for ClientSource {
 
 fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a client's call ended badly");
+        tracing::error!(%error, "a client's call failed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Dead letters: what could not become a record, kept with its reason.
+//! Dead letters: input that could not become a record, stored with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,32 +11,32 @@ use crate::debug::debug_as;
 use crate::error::Result;
 use crate::stream::record::batch_of;
 
-/// Bytes kept of one dead letter, so that a flood of huge ones stays small.
+/// Bytes stored of one dead letter, so that a flood of huge ones stays small.
 pub(crate) const KEPT: usize = 64 << 10;
-/// Bytes kept of a reason: what is wrong, and not the whole of what it is wrong with.
-const REASON: usize = 400;
+/// Bytes stored of a reason: the error, without all of the value that caused it.
+const REASON_BYTES: usize = 400;
 const SECOND: Duration = Duration::from_secs(1);
-/// Dead letters of a stream that are logged each second, each by itself; of the others, how many there were.
-const LOGGED: u32 = 5;
+/// Dead letters of a stream that are logged one by one in each second; the others are only counted.
+const LOGGED_PER_SECOND: u32 = 5;
 
-/// Something received that could not become a record. A record itself: see
+/// Input that could not become a record. Dead letters are records themselves: see
 /// [`StreamContext::dead_letters`](crate::StreamContext::dead_letters).
 #[derive(Debug, Clone, PartialEq, Eq, dstreams_derive::Record)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The input stream.
     pub stream: String,
-    /// Who sent it, such as the address of the producer.
+    /// The sender, such as the address of the producer.
     pub producer: String,
-    /// Why it is no record: 400 bytes at most.
+    /// Why it is not a record: up to 400 bytes.
     pub reason: String,
-    /// The raw bytes: the first 64 KiB.
+    /// The raw bytes: up to the first 64 KiB.
     pub bytes: Vec<u8>,
-    /// Number of bytes it had.
+    /// Its full length in bytes.
     pub length: u64,
 }
 
-/// Counts dead letters, and passes them on where the program reads them.
+/// Counts dead letters, and passes them on if the program reads them.
 #[derive(Clone, Default)]
 pub struct DeadLetters(Arc<Inner>);
 
@@ -46,14 +46,14 @@ debug_as!(DeadLetters);
 struct Inner {
     // Lock order L6 in ARCHITECTURE.md: before `intake`.
     counts: Mutex<BTreeMap<String, LetterCount>>,
-    /// Not its owner: each intake has these dead letters, that of dead letters too.
+    /// Weak, since every intake owns these dead letters, also the intake for dead letters.
     intake: Mutex<Weak<Intake>>,
-    /// Parts of streams that an earlier process has passed on letters of, and that were forgotten since.
+    /// Parts of streams whose letters an earlier process passed on, and which have been forgotten since.
     forgotten: Mutex<BTreeSet<String>>,
 }
 
 impl DeadLetters {
-    /// Passes dead letters on to this receiver, for as long as somebody else has it.
+    /// Passes dead letters on to this receiver, as long as it has another owner.
     pub fn connect(&self, intake: &Arc<Intake>) {
         *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(intake);
     }
@@ -63,7 +63,7 @@ impl DeadLetters {
         intake.unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    /// The receiver that they are passed on to, if there is one.
+    /// The receiver that dead letters are passed on to, if there is one.
     pub fn receiver(&self) -> Option<ReceiverId> {
         self.intake().map(|intake| intake.receiver())
     }
@@ -79,11 +79,11 @@ impl DeadLetters {
             .collect()
     }
 
-    /// Counts some of one producer and passes them on together, waiting for memory as every record does. Returns the
-    /// number of their block: see [`DeadLetters::safe`].
+    /// Counts letters of one producer and passes them on together, waiting for memory as every record does. Returns
+    /// the number of their block: see [`DeadLetters::safe`].
     ///
-    /// Those of something that is read again after a restart say which part of the stream, `key`, has come how far
-    /// with them: what an earlier process has passed on already is not again.
+    /// Letters of input that is read again after a restart carry the part of the stream, `key`, and their offset in
+    /// it: letters that an earlier process passed on already are skipped.
     pub async fn add(
         &self,
         stream: &str,
@@ -123,7 +123,7 @@ impl DeadLetters {
         not_kept(stream, pushed).flatten()
     }
 
-    /// A part of a stream is no more: see [`Ingest::forget`](super::Ingest::forget).
+    /// The part of a stream will not come again: see [`Ingest::forget`](super::Ingest::forget).
     pub fn forget(&self, stream: &str, key: &str) {
         let Some(intake) = self.intake() else { return };
         let key = format!("{stream}/{key}");
@@ -138,19 +138,19 @@ impl DeadLetters {
         forgotten.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until dead letters that were added are as safe as records are.
+    /// Waits until added dead letters are as safe as records.
     pub async fn safe(&self, added: Option<u64>) {
         if let (Some(block), Some(intake)) = (added, self.intake()) {
             not_kept(&intake.stream, intake.safe(block).await);
         }
     }
 
-    /// There will be no more: says how many were not logged, and lets go of the receiver.
+    /// No more dead letters will come: logs how many were not logged, and releases the receiver.
     pub fn end(&self) {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for (stream, count) in counts.iter_mut().filter(|(_, count)| count.others > 0) {
             let others = std::mem::take(&mut count.others);
-            tracing::warn!(stream, others, "and so many other dead letters");
+            tracing::warn!(stream, others, "other dead letters were not logged");
         }
         *self.0.intake.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
     }
@@ -164,7 +164,7 @@ impl DeadLetters {
                 continue;
             };
             if others > 0 {
-                tracing::warn!(stream, others, "and so many other dead letters");
+                tracing::warn!(stream, others, "other dead letters were not logged");
             }
             let (length, reason) = (letter.length, &letter.reason);
             tracing::warn!(stream, producer, length, reason, "dead letter");
@@ -172,15 +172,15 @@ impl DeadLetters {
     }
 }
 
-/// Something that is no record.
+/// Input that is not a record.
 pub struct Letter {
-    /// Its beginning.
+    /// Its first bytes.
     pub bytes: Vec<u8>,
-    /// Number of bytes it had.
+    /// Its full length in bytes.
     pub length: u64,
-    /// Why it is no record.
+    /// Why it is not a record.
     pub reason: String,
-    /// How far its part of the stream has come with it.
+    /// Offset of the letter in its part of the stream.
     pub at: Option<u64>,
 }
 
@@ -190,15 +190,15 @@ debug_as!(Letter { length });
 #[derive(Default)]
 struct LetterCount {
     all: u64,
-    /// When the second began in which so many were logged.
+    /// When the current second of `logged` began.
     second: Option<Instant>,
     logged: u32,
-    /// And so many not.
+    /// Letters not logged in that second.
     others: u64,
 }
 
 impl LetterCount {
-    /// Whether to log the next one, and how many others there were before it.
+    /// Whether to log the next letter; if so, how many were skipped before it.
     fn log(&mut self, now: Instant) -> Option<u64> {
         let second = self
             .second
@@ -207,7 +207,7 @@ impl LetterCount {
             self.second = Some(now);
             self.logged = 0;
         }
-        if self.logged == LOGGED {
+        if self.logged == LOGGED_PER_SECOND {
             self.others += 1;
             return None;
         }
@@ -217,16 +217,16 @@ impl LetterCount {
 }
 
 fn not_kept<T>(stream: &str, done: Result<T>) -> Option<T> {
-    let failed = |error| tracing::error!(stream, %error, "dead letters not kept");
+    let failed = |error| tracing::error!(stream, %error, "dead letters were lost");
     done.map_err(failed).ok()
 }
 
-/// Cuts a reason, which may have all of a value in it.
+/// Shortens a reason, which may contain a whole value.
 fn shorten(reason: &mut String) {
-    if reason.len() > REASON {
-        // What is wrong is said at the beginning, or at the end.
-        let end = reason.split_off(reason.ceil_char_boundary(reason.len() - REASON / 3));
-        reason.truncate(reason.floor_char_boundary(REASON - 5 - end.len()));
+    if reason.len() > REASON_BYTES {
+        // The error is named at the beginning or at the end.
+        let end = reason.split_off(reason.ceil_char_boundary(reason.len() - REASON_BYTES / 3));
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES - 5 - end.len()));
         reason.push_str(" ... ");
         reason.push_str(&end);
     }
@@ -250,9 +250,9 @@ mod tests {
         }
     }
 
-    /// Where nothing is ever on disk.
+    /// Without any disk.
     #[tokio::test]
-    async fn those_of_a_piece_wait_for_the_disk_once_and_are_small() {
+    async fn dead_letters_of_one_push_wait_for_the_disk_once_and_are_small() {
         let (dead, config) = (DeadLetters::default(), Config::new(SECOND));
         let (budget, columns) = (Budget::new(1 << 30), DeadLetter::schema());
         let intake = Intake::new(
@@ -279,7 +279,9 @@ mod tests {
         );
         let reasons = letters.iter().map(|it| it.reason.len());
         assert!(
-            reasons.clone().all(|bytes| (300..=REASON).contains(&bytes)),
+            reasons
+                .clone()
+                .all(|bytes| (300..=REASON_BYTES).contains(&bytes)),
             "{reasons:?}"
         );
         assert_eq!(blocks[0].marks.get("lines/file"), Some(&2));
@@ -289,13 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_them_is_not_a_flood_of_lines_in_the_log() {
+    fn a_flood_of_dead_letters_does_not_flood_the_log() {
         let (mut count, begun) = (LetterCount::default(), Instant::now());
         let logged = (0..10_000)
             .filter_map(|_| count.log(begun))
             .collect::<Vec<_>>();
-        assert_eq!(logged, [0; LOGGED as usize]);
-        assert_eq!(count.log(begun + SECOND), Some(10_000 - u64::from(LOGGED)));
+        assert_eq!(logged, [0; LOGGED_PER_SECOND as usize]);
+        assert_eq!(
+            count.log(begun + SECOND),
+            Some(10_000 - u64::from(LOGGED_PER_SECOND))
+        );
         assert_eq!(count.log(begun + SECOND), Some(0));
     }
 }

@@ -1,23 +1,23 @@
-//! [`First`]: what the first bytes of a file or a connection say of it, before any of them is a record.
+//! [`First`]: what the first bytes of a file or a connection reveal about its format.
 
-/// So many bytes are enough to know.
+/// Number of bytes that are enough to decide.
 pub(super) const HEAD: usize = 64;
 
-/// What the first bytes of a file or a connection say about the rest.
+/// The format of a file or a connection, judged by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First {
-    /// It is read as UTF-8, behind a byte order mark of so many bytes.
+    /// UTF-8 text, after a byte order mark of this many bytes.
     Text(usize),
-    /// Text in this encoding.
+    /// Text in this other encoding.
     Encoded(&'static str),
-    /// Bytes of this format, which are no lines.
+    /// Bytes of this format, not lines.
     Packed(&'static str),
 }
 
 /// The byte order mark of UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Longer ones before those that they begin with.
+/// Longer marks come before those that they start with.
 const ENCODINGS: [(&[u8], &str); 4] = [
     (b"\xff\xfe\0\0", "UTF-32"),
     (b"\0\0\xfe\xff", "UTF-32"),
@@ -25,7 +25,7 @@ const ENCODINGS: [(&[u8], &str); 4] = [
     (b"\xfe\xff", "UTF-16"),
 ];
 
-/// Each has a byte that text does not begin with, or more letters than chance would bring together.
+/// Each contains a byte that text does not start with, or more letters than chance would produce.
 const FORMATS: [(&[u8], &str); 11] = [
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "Zstandard"),
@@ -41,10 +41,10 @@ const FORMATS: [(&[u8], &str); 11] = [
 ];
 
 impl First {
-    /// What begins with `head`: all there is, or at least [`HEAD`] bytes.
+    /// The format of input that begins with `head`: all of it, or at least [`HEAD`] bytes.
     pub fn of(head: &[u8]) -> Self {
-        if head.starts_with(MARK) {
-            return First::Text(MARK.len());
+        if head.starts_with(UTF8_MARK) {
+            return First::Text(UTF8_MARK.len());
         }
         let begins = |(magic, _): &&(&[u8], &'static str)| head.starts_with(magic);
         if let Some((_, name)) = ENCODINGS.iter().find(begins) {
@@ -59,7 +59,7 @@ impl First {
         }
     }
 
-    /// Why it is no text in UTF-8, if it is none.
+    /// Why it is not UTF-8 text; `None` if it is.
     pub fn refuses(self) -> Option<String> {
         match self {
             First::Text(_) => None,
@@ -73,14 +73,14 @@ impl First {
     }
 }
 
-/// Its level and the number pi, or the square root of it where nothing is packed.
+/// A compression level, then the digits of pi, or those of its square root for an empty file.
 fn is_bzip2(head: &[u8]) -> bool {
     let digits = head.get(4..10).unwrap_or_default();
     matches!(head.get(3), Some(b'1'..=b'9'))
         && (digits == b"\x31\x41\x59\x26\x53\x59" || digits == b"\x17\x72\x45\x38\x50\x90")
 }
 
-/// Whether these are characters of `width` bytes, nearly all of them of ASCII: with zeros for the rest, at one side.
+/// Whether these are characters of `width` bytes, nearly all of them ASCII: padded with zeros on one side.
 fn has_zeros(head: &[u8], width: usize) -> bool {
     let all = head.chunks_exact(width);
     let (mut before, mut behind, number) = (0, 0, all.len());
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_text() {
+    fn plain_text_is_recognised() {
         let all = [
             "",
             "\n",
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_bytes_are_named() {
+    fn compressed_formats_are_named() {
         assert_eq!(First::of(b"BZh91AY&SY..."), First::Packed("bzip2"));
         assert_eq!(First::of(b"\x1f\x8b\x08\0\0\0"), First::Packed("gzip"));
         let why = First::of(b"\x28\xb5\x2f\xfd\x04").refuses().unwrap();

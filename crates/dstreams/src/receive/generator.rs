@@ -12,11 +12,11 @@ use crate::debug::debug_as;
 use crate::error::{BoxError, Result};
 use crate::stream::record::{Record, batch_of};
 
-/// Pause between two pushes: short against any interval, long against the cost of one.
-const PUSH_EVERY: Duration = Duration::from_millis(5);
+/// Pause between two pushes: short compared with any interval, long compared with the cost of a push.
+const PUSH_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Name of the position of what was made.
-const MADE: &str = "made";
+/// Key of the offset: the number of records made.
+const OFFSET_KEY: &str = "made";
 
 /// Makes records from their number: record `n` is the same in every run; which batch it falls
 /// into follows the clock.
@@ -32,7 +32,7 @@ pub struct Generator<T> {
 debug_as!([T] Generator<T> { per_second, limit });
 
 impl<T: Record> Generator<T> {
-    /// `make(n)` for n = 0, 1, ..., `per_second` of them a second, without end.
+    /// `make(n)` for n = 0, 1, ..., `per_second` of them per second, without end.
     ///
     /// Seed a random generator with `n` to make random records that come again in every run.
     ///
@@ -77,9 +77,13 @@ impl<T: Record> Source for Generator<T> {
     }
 
     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
-        let begun = ingest.positions().get(MADE).copied().unwrap_or_default();
+        let begun = ingest
+            .positions()
+            .get(OFFSET_KEY)
+            .copied()
+            .unwrap_or_default();
         let start = Instant::now();
-        let mut ticks = tokio::time::interval(PUSH_EVERY);
+        let mut ticks = tokio::time::interval(PUSH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut made = begun;
         while made < self.limit {
@@ -89,14 +93,14 @@ impl<T: Record> Source for Generator<T> {
             }
             let nanos = start.elapsed().as_nanos();
             let due = (nanos * u128::from(self.per_second) / 1_000_000_000) as u64;
-            // At most a tenth of a second's records at a time: after a stall they come in pieces.
+            // At most a tenth of a second's records at a time: after a stall it catches up in steps.
             let most = made.saturating_add((self.per_second / 10).max(1));
             let until = begun.saturating_add(due).min(self.limit).min(most);
             if until == made {
                 continue;
             }
             let records = batch_of((made..until).map(&self.make))?;
-            ingest.push_at(records, MADE, until).await?;
+            ingest.push_at(records, OFFSET_KEY, until).await?;
             made = until;
         }
         Ok(())

@@ -17,13 +17,13 @@ use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
-/// How often the buffers of all producers are visited, where others wait for memory: a seal may come each millisecond, and
-/// there may be thousands.
-const VISIT_EVERY: Duration = Duration::from_millis(20);
+/// How often the buffers of all producers are flushed while others wait for memory: a seal may happen every
+/// millisecond, and there may be thousands of buffers.
+const FLUSH_ALL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A place where received bytes wait to become part of a block; emptied when the block is sealed.
 pub trait OpenBuffer: Send + Sync {
-    /// Adds the whole records in it to `intake`, before any that come later.
+    /// Adds its whole records to `intake`, before any that arrive later.
     fn flush(&self, intake: &Intake) -> Result<()>;
 }
 
@@ -33,9 +33,9 @@ pub struct Intake {
     pub stream: String,
     /// Its columns.
     pub schema: SchemaRef,
-    /// The memory that its blocks share with others.
+    /// The memory budget that its blocks share with others.
     pub budget: Budget,
-    /// Where goes what is no record.
+    /// Where input goes that is not a record.
     pub dead_letters: DeadLetters,
     /// The longest line of text, in bytes.
     pub line_bytes: usize,
@@ -49,12 +49,12 @@ pub struct Intake {
     open: Mutex<Open>,
     copies: Option<Copies>,
     positions: BTreeMap<String, u64>,
-    /// The names of these; of those that were used longest ago first.
+    /// The keys of `positions`, least recently used first.
     oldest_first: Vec<String>,
-    /// Producers to remember that are not connected, and how many were forgotten.
+    /// Number of unconnected producers to remember, and a counter of those that were forgotten.
     producers: usize,
     forgotten: Arc<AtomicU64>,
-    /// Parts of the source that are no more.
+    /// Parts of the source that will not come again.
     gone: Mutex<Vec<Arc<str>>>,
 }
 
@@ -62,7 +62,7 @@ debug_as!(Intake { stream });
 
 /// Blocks of a receiver whose records are safe only when somebody says so: another worker has them, or they are on disk.
 struct Copies {
-    /// Told when there are records in the open block.
+    /// Notified when there are records in the open block.
     fresh: Notify,
     safe: watch::Sender<Safe>,
 }
@@ -70,13 +70,13 @@ struct Copies {
 /// Which blocks are safe.
 #[derive(Default)]
 struct Safe {
-    /// Number of blocks that are: all below it.
+    /// All blocks with numbers below this are safe.
     blocks: u64,
-    /// Why no others will be.
+    /// Why no other block will become safe.
     failed: Option<Error>,
 }
 
-/// The last record of a producer that is in a block, by the producer's own number.
+/// The offset of a producer: the number of its last record in a block, counted by the producer.
 pub(crate) type ProducerOffset<'a> = (&'a Arc<str>, u64);
 
 #[derive(Default)]
@@ -88,20 +88,20 @@ struct Open {
     next_block: u64,
     sealed: Vec<Arc<Block>>,
     buffers: Vec<Weak<dyn OpenBuffer>>,
-    /// So many buffers are there when those that are gone are forgotten.
+    /// Dropped buffers are removed from `buffers` when it has this many.
     tidy_at: usize,
-    /// Those of them that have records.
+    /// The buffers that have records.
     filled: Vec<Weak<dyn OpenBuffer>>,
-    /// When all were emptied last.
+    /// When all buffers were flushed last.
     visited: Option<Instant>,
-    /// Nothing more is taken: the last block was sealed.
+    /// No more records are accepted: the last block is sealed.
     ended: bool,
-    /// Nothing more is taken for this reason.
+    /// The error because of which no more records are accepted.
     failed: Option<Error>,
 }
 
 impl Intake {
-    /// The receiver of one stream, whose records are safe once they are held in memory.
+    /// The receiver of one stream, whose records are safe once they are in memory.
     pub fn new(
         receiver: ReceiverId,
         stream: &str,
@@ -139,17 +139,17 @@ impl Intake {
         self
     }
 
-    /// The names of the positions, of what was used longest ago first.
+    /// The keys of the positions, least recently used first.
     pub(crate) fn oldest_first(&self) -> &[String] {
         &self.oldest_first
     }
 
-    /// How many producers to remember that are not connected, and where those are counted that are forgotten.
+    /// Number of unconnected producers to remember, and the counter of forgotten ones.
     pub(crate) fn bound(&self) -> (usize, Arc<AtomicU64>) {
         (self.producers, Arc::clone(&self.forgotten))
     }
 
-    /// Producers that were forgotten.
+    /// Number of forgotten producers.
     pub fn forgotten(&self) -> u64 {
         self.forgotten.load(Ordering::Relaxed)
     }
@@ -173,7 +173,7 @@ impl Intake {
         &self.positions
     }
 
-    /// Records are safe once [`Intake::set_safe`] has said so of their block.
+    /// Records become safe once [`Intake::set_safe`] covers their block.
     pub fn with_copies(mut self) -> Self {
         self.copies = Some(Copies {
             fresh: Notify::new(),
@@ -182,13 +182,13 @@ impl Intake {
         self
     }
 
-    /// A record of more bytes is refused: workers could not send it to each other.
+    /// Refuses records of more than `bytes`: workers could not send them to each other.
     pub fn with_record_bytes(mut self, bytes: usize) -> Self {
         self.record_bytes = bytes;
         self
     }
 
-    /// Waits until there are records that no block was sealed of.
+    /// Waits until there are records that are not in a sealed block.
     pub async fn fresh(&self) {
         match &self.copies {
             Some(copies) => copies.fresh.notified().await,
@@ -203,7 +203,7 @@ impl Intake {
         }
     }
 
-    /// No more blocks will be safe: whoever waits for one gets the error, and nothing more is taken.
+    /// No more blocks will become safe: callers that wait for one get the error, and no more records are accepted.
     pub fn fail(&self, error: Error) {
         self.lock().failed.get_or_insert_with(|| error.clone());
         if let Some(copies) = &self.copies {
@@ -213,23 +213,23 @@ impl Intake {
         }
     }
 
-    /// Waits until the block of this number is safe; fails when it will not be.
+    /// Waits until the block of this number is safe; fails if it will not be.
     pub(crate) async fn safe(&self, block: u64) -> Result<()> {
         let Some(copies) = &self.copies else {
             return Ok(());
         };
         let mut safe = copies.safe.subscribe();
-        // I4 (ARCHITECTURE.md): whoever makes blocks safe says so with `set_safe`, and not before.
+        // I4 (ARCHITECTURE.md): `set_safe` is called only after the blocks are safe.
         let known = |safe: &Safe| safe.blocks > block || safe.failed.is_some();
         match safe.wait_for(known).await {
             Ok(safe) if safe.blocks > block => Ok(()),
             Ok(safe) => Err(safe.failed.clone().unwrap_or(Error::NotRunning)),
-            // The sender is ours: it is not dropped meanwhile.
+            // This intake owns the sender: it is not dropped meanwhile.
             Err(_) => Err(Error::NotRunning),
         }
     }
 
-    /// Whose records these are.
+    /// The receiver that these records belong to.
     pub fn receiver(&self) -> ReceiverId {
         self.receiver
     }
@@ -255,8 +255,8 @@ impl Intake {
         }
     }
 
-    /// As [`Intake::push_marked`], and does not wait until they are safe: returns the number of their block, if there
-    /// are any.
+    /// As [`Intake::push_marked`] without waiting until the records are safe: returns the number of their block, if
+    /// there are any.
     pub(crate) async fn take_in(
         &self,
         records: RecordBatch,
@@ -302,7 +302,7 @@ impl Intake {
         Ok(block)
     }
 
-    /// The same columns under the stream's names; other types and nulls are refused.
+    /// The same columns with the stream's schema; other types and nulls are refused.
     fn fit(&self, records: RecordBatch) -> Result<RecordBatch> {
         let found = records.schema();
         if Arc::ptr_eq(&found, &self.schema) {
@@ -329,10 +329,10 @@ impl Intake {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    /// Has `buffer` emptied whenever a block is sealed, for as long as it lives.
+    /// Flushes `buffer` whenever a block is sealed, as long as it lives.
     pub(crate) fn register(&self, buffer: Weak<dyn OpenBuffer>) {
         let mut open = self.lock();
-        // Now and then, so that many producers do not cost the square of their number.
+        // Not at each call, which would be quadratic in the number of producers.
         if open.buffers.len() >= open.tidy_at {
             open.buffers.retain(|known| known.strong_count() > 0);
             open.tidy_at = 2 * open.buffers.len() + 16;
@@ -340,7 +340,7 @@ impl Intake {
         open.buffers.push(buffer);
     }
 
-    /// There are whole records in this buffer.
+    /// Notes that this buffer has whole records.
     pub(crate) fn has_records(&self, buffer: Weak<dyn OpenBuffer>) {
         self.lock().filled.push(buffer);
         if let Some(copies) = &self.copies {
@@ -348,8 +348,8 @@ impl Intake {
         }
     }
 
-    /// Seals what there is: all blocks that no earlier call returned, in order. After the `last` time
-    /// what comes is refused, so that its producer knows.
+    /// Seals the open block and returns all blocks that no earlier call returned, in order. After the `last` call
+    /// records are refused, so that their producer knows.
     pub fn seal(&self, last: bool) -> Vec<Arc<Block>> {
         self.flush(last);
         let mut open = self.lock();
@@ -357,12 +357,13 @@ impl Intake {
         open.take(self)
     }
 
-    /// Empties the buffers that have records; now and then all, if others wait for the memory that they hold.
+    /// Flushes the buffers that have records; from time to time all, if others wait for the memory that they
+    /// occupy.
     fn flush(&self, last: bool) {
         let buffers: Vec<_> = {
             let mut open = self.lock();
             let filled = std::mem::take(&mut open.filled);
-            let visited = open.visited.is_some_and(|at| at.elapsed() < VISIT_EVERY);
+            let visited = open.visited.is_some_and(|at| at.elapsed() < FLUSH_ALL_INTERVAL);
             let all = last || self.budget.is_waited_for() && !visited;
             if all {
                 open.visited = Some(Instant::now());
@@ -372,7 +373,7 @@ impl Intake {
         };
         for buffer in buffers {
             if let Err(error) = buffer.flush(self) {
-                tracing::error!(stream = self.stream, %error, "received bytes were not taken");
+                tracing::error!(stream = self.stream, %error, "cannot flush received bytes");
             }
         }
     }
@@ -411,7 +412,7 @@ impl Open {
     }
 }
 
-/// Bytes that records hold, buffers shared with others included.
+/// Memory of the records, including buffers shared with others.
 fn memory_size(records: &RecordBatch) -> usize {
     records
         .columns()
@@ -426,10 +427,10 @@ mod tests {
 
     use super::*;
 
-    /// More than a journal has room for in one entry is refused with what to do, and nothing of it is taken; a part of
-    /// rows that are larger is taken.
+    /// A push that is larger than a journal entry is refused as a whole, with advice; a small slice of a larger
+    /// batch is accepted.
     #[tokio::test]
-    async fn a_push_has_a_bound() {
+    async fn a_push_has_a_size_limit() {
         let rows = 2 * crate::receive::largest::PUSH_BYTES / 8;
         let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..rows as u64));
         let records = RecordBatch::try_from_iter([("n", numbers)]).unwrap();

@@ -1,4 +1,5 @@
-//! Sizes of single records: what goes from worker to worker is cut between records, and one record must fit into a message.
+//! Sizes of single records: messages between workers are split between records, so one record must fit into a
+//! message.
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::DataType;
@@ -6,11 +7,11 @@ use datafusion::arrow::datatypes::DataType;
 use crate::encoding;
 use crate::error::{Error, Result};
 
-/// The most bytes that are pushed at once. A push of more than the memory for records goes through alone.
+/// The most bytes of one push. A push of more than the memory budget for records passes alone.
 pub const PUSH_BYTES: usize = if cfg!(test) { 8 << 20 } else { 1 << 30 };
 
-/// Refuses records, of so many `bytes` with what they share, that are more at once than an entry of a journal or any
-/// buffer on its way has room for, and single ones of more than `most` bytes.
+/// Refuses a push of `bytes` (with all buffers that the records share) that is larger than a journal entry or any
+/// other buffer on its way, and single records of more than `most` bytes.
 pub fn check_size(stream: &str, records: &RecordBatch, bytes: usize, most: usize) -> Result<()> {
     if bytes > PUSH_BYTES && encoding::bytes_of(records) > PUSH_BYTES {
         return Err(Error::Schema {
@@ -44,7 +45,7 @@ pub fn largest_record(records: &RecordBatch) -> usize {
 
 fn bytes_of(values: &dyn Array) -> usize {
     match values.data_type() {
-        // Views point into buffers that others share.
+        // Views point into shared buffers.
         DataType::Utf8View => {
             let texts = values.as_string_view().iter().flatten();
             texts.map(str::len).sum()
@@ -82,7 +83,7 @@ mod tests {
     use crate::stream::record::Record;
 
     #[test]
-    fn the_largest_record_counts_and_not_what_columns_share() {
+    fn the_largest_record_is_measured_without_shared_buffers() {
         let text = |length: usize| "x".repeat(length);
         let rows = [(1i64, text(10)), (2, text(5000)), (3, text(300))];
         let records = batch_of::<(i64, String)>(rows).unwrap();

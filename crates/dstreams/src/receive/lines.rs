@@ -1,8 +1,8 @@
-//! Received bytes to lines: views into the received buffer, no copy for each line.
+//! Splits received bytes into lines: views into the received buffer, no copy for each line.
 //!
-//! Bytes are read behind each other into a chunk. Whole lines become views as they are found; when
-//! the chunk is full or the block is sealed, the chunk's lines leave as one Arrow batch that owns
-//! the bytes, and what follows the last line feed moves to a fresh chunk.
+//! Bytes are appended to a chunk. Whole lines become views as they are found; when the chunk is full or the block
+//! is sealed, the chunk's lines leave as one Arrow batch that owns the bytes, and the bytes after the last line
+//! feed move to a fresh chunk.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ use crate::stream::record::{trusted_views, view_at};
 
 /// First size of a chunk, in bytes: small, since there may be many idle producers.
 const FIRST_CHUNK: usize = 16 << 10;
-/// Bytes of a line that is not whole for which no room is asked: as many as the first chunk of an idle producer.
-const SHORT: usize = FIRST_CHUNK;
-/// Bytes kept of a line that was given up since there was no room for it.
-const SAMPLE: usize = 1 << 10;
+/// Bytes of an unfinished line that need no memory budget: as many as the first chunk of an idle producer.
+const UNBUDGETED_BYTES: usize = FIRST_CHUNK;
+/// Bytes stored of a line that was given up for lack of memory.
+const SAMPLE_BYTES: usize = 1 << 10;
 /// Largest chunk, in bytes: large, since a chunk is an Arrow batch.
 const LARGEST_CHUNK: usize = 1 << 20;
 
-/// Bytes that are no line of text.
+/// Bytes that are not a line of text.
 pub(crate) struct BadLine {
     pub bytes: Vec<u8>,
     pub length: u64,
@@ -40,37 +40,37 @@ pub(crate) struct LineBuffer {
     limit: usize,
     chunk: BytesMut,
     memory: Option<BudgetShare>,
-    /// For a long line that is not whole, while there is no memory.
+    /// Stores a long unfinished line while there is no memory budget.
     unfinished: Option<Unfinished>,
-    /// The receiver knows that there are lines.
+    /// The receiver has been notified that there are lines.
     told: bool,
     next_chunk: usize,
     views: Vec<u128>,
-    /// Where the line that is not whole yet begins in the chunk.
+    /// Where the unfinished line begins in the chunk.
     line: usize,
     /// How far the chunk was searched for line feeds.
     searched: usize,
-    /// Bytes thrown away of a line over the limit, once it is one.
+    /// Bytes discarded of a line over the limit, if the current line is one.
     skipped: Option<Skipped>,
     begin: Begin,
 }
 
-/// The first bytes, which say what all of them are.
+/// What the first bytes say about the rest of the connection.
 #[derive(PartialEq)]
 enum Begin {
-    /// There are too few to know.
+    /// Too few bytes to know.
     Unknown,
     Text,
-    /// No text in UTF-8: what still comes is thrown away.
+    /// Not UTF-8 text: the rest of the connection is discarded.
     Refused,
 }
 
-/// A line over the limit, or without room.
+/// A line over the limit, or one without memory.
 struct Skipped {
     no_room: bool,
     bytes: Vec<u8>,
     length: u64,
-    /// The last byte so far, which does not count if a line feed follows.
+    /// Whether the last byte so far is a carriage return: it does not count if a line feed follows.
     is_return: bool,
 }
 
@@ -92,12 +92,12 @@ impl LineBuffer {
         }
     }
 
-    /// Bytes of memory needed before more can be read, if the chunk has no room.
+    /// Bytes of memory needed before more can be read; `None` if the chunk has room.
     pub fn needs(&mut self) -> Option<usize> {
         if self.has_room() {
             return None;
         }
-        // A chunk that fills up between two seals could be larger.
+        // A chunk that fills up between two seals should be larger next time.
         if self.line > self.next_chunk / 2 {
             self.next_chunk = (self.next_chunk * 2).min(LARGEST_CHUNK);
         }
@@ -105,12 +105,12 @@ impl LineBuffer {
         Some(self.next_chunk.max(2 * partial))
     }
 
-    /// Whether there is room to read into, and memory for the lines in it; a seal may take both away.
+    /// Whether the chunk has room to read into, and memory for its lines; a seal may take both away.
     pub fn has_room(&self) -> bool {
         self.memory.is_some() && self.chunk.capacity() > self.chunk.len()
     }
 
-    /// Takes a fresh chunk, whose memory is accounted for. The lines so far were taken before.
+    /// Replaces the chunk with a fresh one, whose memory is accounted for. Its lines must have been taken before.
     pub fn grow(&mut self, bytes: usize, memory: BudgetShare) {
         self.memory = Some(memory);
         self.unfinished = None;
@@ -118,25 +118,25 @@ impl LineBuffer {
         self.move_rest(bytes.max(partial + 1));
     }
 
-    /// Gives all memory back for as long as there is nothing to read into. The line that is not whole is not accounted for
-    /// then: if it were, many such lines could wait for each other.
+    /// Releases all memory while there is nothing to read. The unfinished line is then not accounted for: otherwise
+    /// many such lines could wait for each other.
     pub fn release(&mut self) {
         self.memory = None;
     }
 
-    /// The same while nothing comes that could be read, which may be for ever: a long line that is not whole has its
-    /// room beside the budget, or is given up.
+    /// As [`LineBuffer::release`], for a producer that may stay silent forever: a long unfinished line is stored
+    /// outside the budget, or is given up.
     pub fn pause(&mut self, budget: &Budget) {
         self.memory = None;
         let partial = self.chunk.len() - self.line;
-        if partial <= SHORT || self.unfinished.is_some() {
+        if partial <= UNBUDGETED_BYTES || self.unfinished.is_some() {
             return;
         }
         self.unfinished = budget.unfinished(partial);
         if self.unfinished.is_none() {
             let line = Skipped {
                 no_room: true,
-                bytes: self.chunk[self.line..][..SAMPLE].to_vec(),
+                bytes: self.chunk[self.line..][..SAMPLE_BYTES].to_vec(),
                 length: 0,
                 is_return: false,
             };
@@ -145,12 +145,12 @@ impl LineBuffer {
         }
     }
 
-    /// Whether lines were found that the receiver does not know of; it does from now on, until it takes them.
+    /// Whether there are lines that the receiver has not been notified of; marks them as notified.
     pub fn found(&mut self) -> bool {
         !self.views.is_empty() && !std::mem::replace(&mut self.told, true)
     }
 
-    /// Moves what is not a whole line yet into a chunk of its own.
+    /// Moves the unfinished line into a chunk of its own.
     fn move_rest(&mut self, capacity: usize) {
         let mut fresh = BytesMut::with_capacity(capacity);
         fresh.extend_from_slice(&self.chunk[self.line..]);
@@ -159,13 +159,13 @@ impl LineBuffer {
         self.line = 0;
     }
 
-    /// Where to read to: what is left of the chunk.
+    /// Where to read to: the rest of the chunk.
     pub fn room(&mut self) -> impl BufMut + '_ {
         let room = self.chunk.capacity() - self.chunk.len();
         (&mut self.chunk).limit(room)
     }
 
-    /// Finds the lines in what was read.
+    /// Finds the lines in the bytes that were read.
     pub fn scan(&mut self, bad: &mut Vec<BadLine>) {
         if self.begin != Begin::Text && !self.is_text(false, bad) {
             return;
@@ -175,7 +175,7 @@ impl LineBuffer {
             self.searched = self.chunk.len();
             return self.check_limit();
         };
-        // All whole lines at once are UTF-8 nearly always; else line by line.
+        // Nearly always, all whole lines together are UTF-8; otherwise each line is checked.
         let valid = simdutf8::basic::from_utf8(&self.chunk[start..=last]).is_ok();
         let chunk = std::mem::take(&mut self.chunk);
         for end in memchr_iter(b'\n', &chunk[from..=last]) {
@@ -187,7 +187,7 @@ impl LineBuffer {
         self.check_limit();
     }
 
-    /// Whether there are lines to find: looks at the first bytes, as soon as there are enough or no more come.
+    /// Whether this is text with lines: decided by the first bytes, once there are enough or no more will come.
     fn is_text(&mut self, ended: bool, bad: &mut Vec<BadLine>) -> bool {
         if self.begin == Begin::Unknown {
             let head = &self.chunk[self.line..];
@@ -219,7 +219,7 @@ impl LineBuffer {
         self.begin == Begin::Text
     }
 
-    /// The current line ends before `end`.
+    /// Ends the current line before `end`.
     #[inline]
     fn end_line(&mut self, chunk: &[u8], end: usize, valid: bool, bad: &mut Vec<BadLine>) {
         let start = self.line;
@@ -258,7 +258,7 @@ impl LineBuffer {
         });
     }
 
-    /// Throws the unfinished line away once it is over the limit, so that it does not fill memory.
+    /// Discards the unfinished line once it is over the limit, so that it does not fill memory.
     fn check_limit(&mut self) {
         let partial = self.chunk.len() - self.line;
         // One more byte may be the carriage return.
@@ -277,7 +277,7 @@ impl LineBuffer {
         self.skip(line);
     }
 
-    /// Throws what is there of the unfinished line away.
+    /// Discards the bytes of the unfinished line.
     fn skip(&mut self, mut line: Skipped) {
         let bytes = &self.chunk[self.line..];
         line.length += bytes.len() as u64;
@@ -287,8 +287,8 @@ impl LineBuffer {
         self.searched = self.line;
     }
 
-    /// The lines found so far. The rest of the chunk stays to go on with, unless it is to be given
-    /// up because others wait for memory; then [`LineBuffer::release`] or [`LineBuffer::pause`] follows.
+    /// Takes the lines found so far. The rest of the chunk stays in use, unless `give_up` asks for it because
+    /// others wait for memory; then call [`LineBuffer::release`] or [`LineBuffer::pause`].
     pub fn take(&mut self, give_up: bool) -> Result<Option<(RecordBatch, usize, BudgetShare)>> {
         let used = self.line;
         self.told = false;
@@ -310,7 +310,7 @@ impl LineBuffer {
             let partial = self.chunk.len() - self.line;
             self.move_rest(partial);
             let rest = self.memory.take();
-            // The lines hold on to the whole chunk.
+            // The lines keep the whole chunk alive.
             if let (Some((_, _, memory)), Some(rest)) = (&mut taken, rest) {
                 memory.merge(rest);
             }
@@ -329,9 +329,9 @@ impl LineBuffer {
         )?)
     }
 
-    /// The producer has closed: its last line, if it did not end with a line feed, counts when the
-    /// connection was closed cleanly and is a dead letter otherwise. To count it needs memory as any line does: there is
-    /// room, and it has not been given back since that was seen.
+    /// The producer has closed. A last line without a line feed counts if the connection was closed cleanly, and is
+    /// a dead letter otherwise. A counted line needs memory like any other: the chunk still has it, since it was
+    /// checked before the read and not released since.
     pub fn finish(&mut self, clean: bool, bad: &mut Vec<BadLine>) {
         if self.begin != Begin::Text && !self.is_text(true, bad) {
             return;

@@ -1,8 +1,8 @@
-//! Arrow messages of others: a schema, a batch of records.
+//! Decodes Arrow messages from untrusted senders: a schema, a batch of records.
 //!
-//! The metadata of a message is short and may claim anything. It is read with bounds, and its numbers are compared with
-//! the data that came, before Arrow takes memory or time for what they say. The rest is Arrow's: it checks layout and
-//! values, and panics at some lies about them, which is an error here.
+//! The metadata of a message is short and may claim anything. It is read with bounds, and its numbers are compared
+//! with the data that came, before Arrow spends memory or time on them. Arrow does the rest: it checks layout and
+//! values, and panics on some false claims, which are errors here.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -18,15 +18,15 @@ use datafusion::arrow::ipc::{
 };
 use flatbuffers::VerifierOptions;
 
-/// Bytes that metadata may come to with each part counted as often as something refers to it, and so about the memory
-/// that it takes: a message of some kilobytes can refer to one long name a million times.
-const METADATA: usize = 16 << 20;
-/// Tables in metadata, counted in the same way: a column has two or three.
-const TABLES: usize = 1 << 16;
-/// Rows of one batch: so few that no sum or product of them overflows.
-const ROWS: i64 = u32::MAX as i64;
-/// Bytes of a view of a text; the first four are the text's length.
-const VIEW: usize = 16;
+/// Limit on the size of metadata, with each part counted once per reference: about the memory that it takes, since
+/// a message of some kilobytes can refer to one long name a million times.
+const METADATA_LIMIT: usize = 16 << 20;
+/// Limit on the tables in metadata, counted in the same way: a column has two or three.
+const TABLES_LIMIT: usize = 1 << 16;
+/// Limit on the rows of one batch: no sum or product of them overflows.
+const ROWS_LIMIT: i64 = u32::MAX as i64;
+/// Size of a text view in bytes; the first four are the text's length.
+const VIEW_BYTES: usize = 16;
 
 /// A message that cannot be read; the text says why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,28 +40,28 @@ fn malformed(why: impl Display) -> Malformed {
 /// The metadata of a message.
 pub fn metadata(header: &[u8]) -> Result<Message<'_>, Malformed> {
     let bounds = VerifierOptions {
-        max_tables: TABLES,
-        max_apparent_size: METADATA,
+        max_tables: TABLES_LIMIT,
+        max_apparent_size: METADATA_LIMIT,
         ..VerifierOptions::default()
     };
     root_as_message_with_opts(&bounds, header).map_err(malformed)
 }
 
-/// The schema in a message; none if something else is in it.
+/// The schema in a message; `None` if it contains something else.
 pub fn schema(message: &Message<'_>) -> Result<Option<Schema>, Malformed> {
     let Some(schema) = message.header_as_schema() else {
         return Ok(None);
     };
-    // Arrow panics at types that are not in its format.
+    // Arrow panics on types that are not in its format.
     let schema = catch_unwind(AssertUnwindSafe(|| fb_to_schema(schema)));
     let schema = schema.map_err(|_| malformed("its types are not those of Arrow"))?;
     Ok(Some(schema))
 }
 
-/// The batch of columns `schema` in a message with this body. Its texts, each counted as often as a view refers to it,
-/// have no more bytes than `texts`, if that is given.
+/// Decodes the batch of columns `schema` in a message with this body. If `texts` is given, its texts together must
+/// not be larger, each counted once per view that refers to it.
 ///
-/// It shares `body`; the memory taken beside it is at most that of one copy, for what is not aligned there.
+/// The batch shares `body`; the additional memory is at most one copy, for data that is not aligned.
 pub fn records(
     message: &Message<'_>,
     body: &Buffer,
@@ -102,22 +102,22 @@ fn not_records(got: MessageHeader) -> Malformed {
     malformed(format!("expected a record batch, got {got}{advice}"))
 }
 
-/// Compares what a batch says of itself with the bytes that came.
+/// Compares what a batch claims with the bytes that came.
 fn check(claims: &Claims<'_>, body: usize) -> Result<(), Malformed> {
     if claims.compression().is_some() {
-        // Memory would be taken for what they say their size is.
+        // Arrow would allocate the uncompressed sizes that it claims.
         return Err(malformed("it is compressed; send it as it is"));
     }
     let nodes = claims.nodes().into_iter().flatten();
     let nodes = nodes.map(|node| (node.length(), node.null_count()));
     for (rows, nulls) in nodes.chain([(claims.length(), 0)]) {
-        if !(0..=ROWS).contains(&rows) || nulls > rows {
+        if !(0..=ROWS_LIMIT).contains(&rows) || nulls > rows {
             return Err(malformed(format!(
                 "{rows} rows and {nulls} nulls in one column"
             )));
         }
     }
-    // Writers put buffers behind each other. If they could lie on each other, each column might have all the bytes.
+    // Writers put buffers one after another. If they could overlap, each column could claim all the bytes.
     let (mut all, mut count) = (0, 0);
     for buffer in claims.buffers().into_iter().flatten() {
         range(buffer.offset(), buffer.length(), body)?;
@@ -134,7 +134,7 @@ fn check(claims: &Claims<'_>, body: usize) -> Result<(), Malformed> {
     }
 }
 
-/// Where a buffer is in the body.
+/// The place of a buffer in the body.
 fn range(offset: i64, length: i64, body: usize) -> Result<std::ops::Range<usize>, Malformed> {
     let whole = |number: i64| usize::try_from(number).ok();
     let end = offset.checked_add(length).and_then(whole);
@@ -146,8 +146,8 @@ fn range(offset: i64, length: i64, body: usize) -> Result<std::ops::Range<usize>
     }
 }
 
-/// Bytes of all texts that views refer to. Many views may share a long text: reading it for each of them takes
-/// time, and writing it for each takes memory, by the square of the message's size.
+/// Bytes of all texts that views refer to. Many views may share a long text: reading it for each takes time, and
+/// writing it for each takes memory, quadratic in the message's size.
 fn text_bytes(claims: &Claims<'_>, body: &Buffer, schema: &Schema) -> Result<u64, Malformed> {
     let buffers = claims.buffers().into_iter().flatten();
     let mut buffers = buffers.map(|buffer| (buffer.offset(), buffer.length()));
@@ -158,7 +158,7 @@ fn text_bytes(claims: &Claims<'_>, body: &Buffer, schema: &Schema) -> Result<u64
     })
 }
 
-/// Those of one column, whose buffers come next.
+/// The same for one column, whose buffers come next.
 fn texts_of(
     field: &Field,
     body: &Buffer,
@@ -172,7 +172,7 @@ fn texts_of(
             let texts = usize::try_from(counts.next().unwrap_or(0)).unwrap_or(0);
             (&mut *buffers).take(texts).for_each(drop);
             let (offset, length) = views.unwrap_or((0, 0));
-            let views = body[range(offset, length, body.len())?].chunks_exact(VIEW);
+            let views = body[range(offset, length, body.len())?].chunks_exact(VIEW_BYTES);
             let length = |view: &[u8]| view.first_chunk().map_or(0, |it| u32::from_le_bytes(*it));
             return Ok(views.map(|view| u64::from(length(view))).sum());
         }

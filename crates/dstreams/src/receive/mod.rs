@@ -1,10 +1,10 @@
 //! Receive: bytes become blocks of Arrow columns.
 //!
-//! **In**: bytes from TCP producers, client programs, files, queues and generators. **Out**: sealed
-//! [`Block`]s at the end of each interval. **Promise**: a bad record never stops the stream: it is
-//! counted and kept as a dead letter with its reason; a good one is never lost. Memory is bounded:
-//! past the bound receiving waits. **On failure**: one producer's failure ends its connection
-//! only; a source that fails ends with its error, and the context goes on with the others.
+//! **In**: bytes from TCP producers, client programs, files, queues and generators. **Out**: sealed [`Block`]s at
+//! the end of each interval. **Promise**: a bad record never stops the stream: it is counted and stored as a dead
+//! letter with its reason; a good one is never lost. Memory is bounded: at the bound, receiving waits
+//! (backpressure). **On failure**: a failing producer loses only its own connection; a source that fails stops with
+//! its error, and the context continues with the others.
 
 mod accept;
 pub(crate) mod client;

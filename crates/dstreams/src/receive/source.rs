@@ -1,4 +1,4 @@
-//! [`Source`]: where records come from; for the ones that come with the library and for yours.
+//! [`Source`]: where records come from; implemented by the library's sources and by yours.
 
 use std::net::SocketAddr;
 
@@ -11,13 +11,12 @@ use crate::error::BoxError;
 
 /// Brings records into an input stream.
 ///
-/// The context calls [`Source::open`] before the first batch: what cannot work (an address in use,
-/// a file that is not there) fails the start. Then [`Source::run`] runs as a task of its own until
-/// it returns or the context stops.
+/// The context calls [`Source::open`] before the first batch: if the source cannot work (an address in use, a
+/// missing file), the start fails. Then [`Source::run`] runs as its own task until it returns or the context stops.
 ///
-/// A source that can read again what it has read goes on after a restart, each record once: with
-/// [`Ingest::push_at`] it says how far it has come, and begins at [`Ingest::positions`].
-/// [`contract::source`](crate::contract::source()) holds it to that in a test.
+/// A source that can read its input again resumes after a restart, with each record once: it reports its offset
+/// with [`Ingest::push_at`], and begins at [`Ingest::positions`]. [`contract::source`](crate::contract::source())
+/// tests that.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -48,10 +47,10 @@ use crate::error::BoxError;
 /// ```
 #[async_trait]
 pub trait Source: Send + 'static {
-    /// The columns of the records it brings.
+    /// The columns of its records.
     fn schema(&self) -> SchemaRef;
 
-    /// Claims what it needs from the outside. Returns the address it listens on, if it does.
+    /// Acquires what it needs from outside, such as a socket. Returns the address it listens on, if any.
     async fn open(&mut self) -> Result<Option<SocketAddr>, BoxError> {
         Ok(None)
     }
@@ -62,13 +61,13 @@ pub trait Source: Send + 'static {
         SourcePlacement::OneWorker
     }
 
-    /// Called once before the first batch; a source that is fed from elsewhere keeps the handle.
+    /// Called once before the first batch; a source that is fed from elsewhere stores the handle.
     fn connect(&mut self, _ingest: &Ingest) {}
 
-    /// Brings records until there are no more, or until `closing` asks it to end: then it takes in
-    /// nothing new, pushes what it has taken in, and returns.
+    /// Brings records until there are no more, or until `closing` asks it to stop: then it accepts no new input,
+    /// pushes what it has accepted, and returns.
     ///
-    /// An error (or a panic) ends this source only; it is logged and told to listeners.
+    /// An error (or a panic) stops this source only; it is logged and reported to listeners.
     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError>;
 }
 
@@ -76,7 +75,7 @@ pub trait Source: Send + 'static {
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum SourcePlacement {
-    /// On one worker, and on another one when that is lost.
+    /// On one worker; on another one when that is lost.
     OneWorker,
     /// On every worker, for clients.
     Everywhere(super::Clients),
@@ -84,7 +83,7 @@ pub enum SourcePlacement {
     Master,
 }
 
-/// Asks a source to end.
+/// Asks a source to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Closing(CancellationToken);
 
@@ -126,7 +125,7 @@ impl Closing {
         self.0.cancelled().await
     }
 
-    /// Asks it to end.
+    /// Asks it to stop.
     #[doc(hidden)]
     pub fn request(&self) {
         self.0.cancel()

@@ -22,32 +22,32 @@ use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::Record;
 
-/// Times that a connection is read without a pause before others get a turn.
+/// Reads of a connection in a row before others get a turn.
 const READS_IN_A_ROW: usize = 16;
-/// Bytes read at once of a connection that is drained.
+/// Bytes of one read while a connection is drained.
 const DRAIN_READ: usize = 64 << 10;
-/// Bytes drained of one connection at most: more than the kernels of both ends hold, so what comes
-/// after it was sent later, by a producer that does not stop.
+/// Most bytes drained of one connection: more than the kernels of both ends buffer, so later bytes were sent later,
+/// by a producer that does not stop.
 const DRAIN_LIMIT: usize = 32 << 20;
 
-/// What a producer reads for which there is no room.
+/// Sent to a producer that is refused because there are too many connections.
 const FULL: &str = "too many connections; try again later\n";
 
 /// Lines of UTF-8 text over TCP. The engine listens, any number of producers connect.
 ///
-/// A line ends with a line feed; a carriage return before it is dropped. An empty line is a record.
-/// The last line of a producer that closes its connection cleanly counts without a line feed; if
-/// the connection breaks, it is a dead letter, as are invalid UTF-8 and lines over
-/// [`Config::line_bytes`](crate::Config::line_bytes). Lines of one connection keep their order. A byte order mark at
-/// its beginning is no part of the first line; a connection that begins as UTF-16, UTF-32 or packed bytes (gzip and the
-/// like) do is one dead letter, and nothing of it is read.
+/// A line ends with a line feed; a carriage return before it is dropped. An empty line is a record. The last line
+/// of a producer that closes its connection cleanly counts without a line feed; if the connection breaks, it is a
+/// dead letter, as are invalid UTF-8 and lines over [`Config::line_bytes`](crate::Config::line_bytes). Lines of one
+/// connection keep their order. A byte order mark at the beginning is not part of the first line; a connection that
+/// begins like UTF-16, UTF-32 or compressed data (gzip and the like) is one dead letter, and the rest of it is not
+/// read.
 ///
-/// A record is an Arrow view into the buffer that the bytes were received into: nothing is copied
-/// for each line. When the memory for received records is full, the sockets are not read, so that
-/// TCP slows the producers down.
+/// A record is an Arrow view into the receive buffer: lines are not copied one by one. Backpressure: when the
+/// memory for received records is full, the sockets are not read, so TCP slows the producers down.
 ///
-/// An idle connection is probed after a minute, and closed when its host does not answer. Beyond
-/// [`Config::connections`](crate::Config::connections) a producer reads a line that says so, and its connection is closed.
+/// An idle connection is probed after a minute, and closed if its host does not answer. Beyond
+/// [`Config::connections`](crate::Config::connections) a producer gets a line that says so, and its connection is
+/// closed.
 ///
 /// Not promised: text over TCP has no acknowledgements, so what was sent and not yet received when
 /// the engine stops is lost; use the client library where that matters.
@@ -115,8 +115,7 @@ impl Source for TcpText {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
-        // Connections that wait in the backlog have sent what they sent. The kernel is asked, as
-        // in `drain`.
+        // Connections in the backlog may have sent bytes already. Ask the kernel directly, as in `drain`.
         let listener = acceptor.into_std();
         let accept = || {
             listener
@@ -138,7 +137,7 @@ impl Source for TcpText {
 }
 
 struct Connection {
-    /// None once it is drained.
+    /// `None` once it is drained.
     socket: Option<TcpStream>,
     peer: SocketAddr,
     intake: Arc<Intake>,
@@ -179,7 +178,7 @@ fn add(intake: &Intake, taken: Option<(RecordBatch, usize, BudgetShare)>) -> Res
 enum Disconnect {
     Closed,
     Broken(std::io::Error),
-    /// The context closes; nothing more was there to read.
+    /// The context closes, and nothing is left to read.
     Drained,
 }
 
@@ -208,15 +207,15 @@ impl Connection {
         let mut bad = Vec::new();
         let flushed = {
             let mut lines = self.lines.lock();
-            // Where it closed, this was done as it was seen.
+            // After a clean close, `read` has done this already.
             lines.finish(false, &mut bad);
             lines.take(true).and_then(|taken| add(&self.intake, taken))
         };
-        self.bury(bad).await;
+        self.add_dead_letters(bad).await;
         let stream = self.ingest.stream();
         match (ended, flushed) {
             (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(stream, peer = %self.peer, %error, "connection given up");
+                tracing::error!(stream, peer = %self.peer, %error, "connection failed");
             }
             (Ok(Disconnect::Broken(error)), _) => {
                 tracing::warn!(stream, peer = %self.peer, %error, "connection broke");
@@ -225,7 +224,7 @@ impl Connection {
         }
     }
 
-    /// Reads until the producer ends; `None` if the context closes before.
+    /// Reads until the producer closes; `None` if the context closes first.
     async fn read(&self, closing: &Closing) -> Result<Option<Disconnect>> {
         let Some(socket) = &self.socket else {
             return Ok(None);
@@ -257,7 +256,7 @@ impl Connection {
             if found {
                 self.has_lines();
             }
-            self.bury(std::mem::take(&mut bad)).await;
+            self.add_dead_letters(std::mem::take(&mut bad)).await;
             match read {
                 Ok(0) => return Ok(Some(Disconnect::Closed)),
                 Ok(_) => {}
@@ -272,8 +271,8 @@ impl Connection {
         }
     }
 
-    /// Reads what the kernel holds. Past tokio, which says that nothing is there until it has polled
-    /// for events: what came a moment ago would be lost.
+    /// Reads what the kernel has buffered. Bypasses tokio, which reports no data until it has polled for events:
+    /// bytes that just arrived would be lost.
     async fn drain(&mut self) -> Result<Disconnect> {
         let mut socket = match self.socket.take().map(TcpStream::into_std) {
             Some(Ok(socket)) => socket,
@@ -305,7 +304,7 @@ impl Connection {
                 }
                 read
             };
-            self.bury(std::mem::take(&mut bad)).await;
+            self.add_dead_letters(std::mem::take(&mut bad)).await;
             match read {
                 Ok(0) => return Ok(Disconnect::Closed),
                 Ok(read) => drained += read,
@@ -318,12 +317,12 @@ impl Connection {
         Ok(Disconnect::Drained)
     }
 
-    /// Waits for memory if there is no room to read into: this is what slows a producer down.
+    /// Waits for memory if the chunk has no room: this is the backpressure on the producer.
     async fn make_room(&self) -> Result<()> {
         let Some(bytes) = self.lines.lock().needs() else {
             return Ok(());
         };
-        // Nothing so far must hold the memory that is waited for.
+        // The lines so far must not occupy the memory that is waited for.
         {
             let mut lines = self.lines.lock();
             let taken = lines.take(true)?;
@@ -335,14 +334,14 @@ impl Connection {
         Ok(())
     }
 
-    /// The receiver takes them with its next block.
+    /// Tells the receiver to take the lines with its next block.
     fn has_lines(&self) {
         let buffer: Weak<SharedLines> = Arc::downgrade(&self.lines);
         self.intake.has_records(buffer);
     }
 
-    /// Nothing is acknowledged here, so nobody waits until they are safe.
-    async fn bury(&self, bad: Vec<BadLine>) {
+    /// Does not wait until the letters are safe, since TCP has no acknowledgements.
+    async fn add_dead_letters(&self, bad: Vec<BadLine>) {
         if bad.is_empty() {
             return;
         }

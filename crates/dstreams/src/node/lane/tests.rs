@@ -1,4 +1,4 @@
-//! The lane of a receiver, over blocks that are safe when the test says so.
+//! The lane of a receiver, with blocks that become safe when the test says so.
 
 use std::sync::Mutex;
 
@@ -16,12 +16,12 @@ use crate::receive::{DeadLetters, Ingest};
 use crate::stream::record::{Record, batch_of};
 
 const INPUT: u32 = 3;
-/// Nothing takes as long.
-const SOON: Duration = Duration::from_secs(30);
-/// Longer than records linger, and shorter than the grace.
-const SHORT: Duration = Duration::from_millis(15);
+/// Longer than anything takes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than records linger, and shorter than the grace period.
+const PAUSE: Duration = Duration::from_millis(15);
 
-/// Numbers of blocks that are being kept, and how that ends.
+/// Numbers of blocks that are being made safe, and the sender of the outcome.
 type Kept = (Vec<u64>, oneshot::Sender<Result<()>>);
 type Reported = (u64, Vec<u64>);
 
@@ -63,7 +63,7 @@ impl Durability for Fake {
     }
 }
 
-/// A lane that runs.
+/// A running lane.
 struct Live {
     intake: Arc<Intake>,
     fake: Arc<Fake>,
@@ -74,11 +74,11 @@ struct Live {
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(SOON, what).await.expect("it does not happen")
+    timeout(TIMEOUT, what).await.expect("it does not happen")
 }
 
 fn live(when: ReportedWhen) -> Live {
-    let (config, budget) = (Config::new(SOON), Budget::new(1 << 20));
+    let (config, budget) = (Config::new(TIMEOUT), Budget::new(1 << 20));
     let (schema, dead) = (u64::schema(), DeadLetters::default());
     let intake = Intake::new(ReceiverId(7), "numbers", schema, &config, budget, dead);
     let intake = Arc::new(intake.with_copies());
@@ -103,7 +103,7 @@ fn live(when: ReportedWhen) -> Live {
 }
 
 impl Live {
-    /// Takes a record in; returns the number of its block.
+    /// Receives a record; returns the number of its block.
     async fn take_in(&self) -> u64 {
         let taken = self.intake.take_in(batch_of([1_u64]).unwrap(), None).await;
         taken.unwrap().unwrap()
@@ -114,7 +114,7 @@ impl Live {
         self.seals.send(Seal { batch, last }).unwrap();
     }
 
-    /// The next blocks that are to be made safe.
+    /// Expects these blocks to be passed on next.
     async fn kept(&mut self, blocks: &[u64]) -> oneshot::Sender<Result<()>> {
         let (found, end) = soon(self.kept.recv()).await.unwrap();
         assert_eq!(found, blocks);
@@ -126,7 +126,7 @@ impl Live {
         assert_eq!(found, (batch, blocks.to_vec()));
     }
 
-    /// Nothing is reported, and nothing more kept, for a while.
+    /// Checks that nothing is reported or passed on for a while.
     async fn nothing(&mut self, long: Duration) {
         tokio::time::sleep(long).await;
         assert!(self.reports.try_recv().is_err());
@@ -150,12 +150,12 @@ async fn blocks_that_are_written_are_reported_when_sealed_and_safe_later() {
     live.seal(1, false);
     live.reported(1, &[0]).await;
     assert_eq!(live.take_in().await, 1);
-    live.nothing(SHORT).await;
+    live.nothing(PAUSE).await;
     live.seal(2, false);
     let second = live.kept(&[1]).await;
     live.reported(2, &[1]).await;
     assert!(!live.is_safe(0));
-    // What is written after them is on disk, and so are they.
+    // Once a later entry is on disk, so are they.
     drop(first.send(Ok(())));
     second.send(Ok(())).unwrap();
     live.safe(1).await.unwrap();
@@ -179,7 +179,7 @@ async fn blocks_that_are_copied_are_reported_once_safe_or_go_into_the_next_batch
     live.take_in().await;
     let first = live.kept(&[0]).await;
     live.seal(1, false);
-    live.nothing(SHORT).await;
+    live.nothing(PAUSE).await;
     first.send(Ok(())).unwrap();
     live.reported(1, &[0]).await;
     live.safe(0).await.unwrap();
@@ -192,7 +192,7 @@ async fn blocks_that_are_copied_are_reported_once_safe_or_go_into_the_next_batch
     live.reported(2, &[]).await;
     assert!(asked.elapsed() >= GRACE);
     // One after the other.
-    live.nothing(SHORT).await;
+    live.nothing(PAUSE).await;
     live.seal(3, false);
     second.send(Ok(())).unwrap();
     let third = live.kept(&[2]).await;
@@ -202,9 +202,9 @@ async fn blocks_that_are_copied_are_reported_once_safe_or_go_into_the_next_batch
     live.reported(3, &[1, 2]).await;
 }
 
-/// It has all there is.
+/// It contains everything.
 #[tokio::test]
-async fn the_last_answer_waits_for_as_long_as_it_takes() {
+async fn the_last_answer_waits_until_all_blocks_are_safe() {
     let mut live = live(ReportedWhen::Safe);
     live.take_in().await;
     let first = live.kept(&[0]).await;
@@ -222,7 +222,7 @@ async fn the_last_answer_waits_for_as_long_as_it_takes() {
     assert!(matches!(late, Err(Error::NotRunning)));
 }
 
-/// Whether they were reported or not; seals are answered to the last.
+/// Whether the blocks were reported or not; seals are answered until the last.
 #[tokio::test]
 async fn nothing_is_acknowledged_after_a_failure() {
     for (when, reported) in [
@@ -244,19 +244,19 @@ async fn nothing_is_acknowledged_after_a_failure() {
         live.reported(2, &[]).await;
         soon(&mut live.lane).await.unwrap();
     }
-    // The seal that waits is answered too.
+    // The waiting seal is answered too.
     let mut live = live(ReportedWhen::Safe);
     live.take_in().await;
     let first = live.kept(&[0]).await;
     live.seal(1, true);
-    live.nothing(SHORT).await;
+    live.nothing(PAUSE).await;
     first.send(Err(Error::NotRunning)).unwrap();
     live.reported(1, &[]).await;
     soon(&mut live.lane).await.unwrap();
 }
 
 #[tokio::test]
-async fn parts_that_are_gone_are_told_with_the_next_seal() {
+async fn forgotten_parts_are_reported_with_the_next_seal() {
     for when in [ReportedWhen::Sealed, ReportedWhen::Safe] {
         let mut live = live(when);
         Ingest(Arc::clone(&live.intake)).forget("part");
@@ -268,7 +268,7 @@ async fn parts_that_are_gone_are_told_with_the_next_seal() {
 }
 
 #[tokio::test]
-async fn a_lane_that_nobody_asks_any_more_lets_go_of_its_receiver() {
+async fn a_lane_without_callers_releases_its_receiver() {
     let mut live = live(ReportedWhen::Safe);
     live.take_in().await;
     let _never = live.kept(&[0]).await;

@@ -1,4 +1,4 @@
-//! What is left of receivers when their program has ended: nothing.
+//! Nothing of the receivers is left when their program has ended.
 
 use std::sync::Weak;
 
@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 
 type Intakes = Arc<Mutex<Vec<Weak<Intake>>>>;
 
-/// Waits until nobody has the intakes any more.
+/// Waits until the intakes have no owner any more.
 async fn freed(intakes: &Intakes, how_many: usize) {
     let there = || {
         let intakes = intakes.lock().unwrap();
@@ -33,7 +33,7 @@ async fn freed(intakes: &Intakes, how_many: usize) {
     assert!(freed.is_ok(), "{} intakes are kept", there());
 }
 
-/// Nothing is ever safe.
+/// Blocks never become safe.
 struct Never;
 
 impl Durability for Never {
@@ -52,7 +52,7 @@ impl Durability for Never {
     fn forget(&self, _: u32, _: &[Arc<str>]) {}
 }
 
-/// Two receivers, one of them that of dead letters; `end` is not called.
+/// Two receivers, one of them for dead letters; `end` is not called.
 #[tokio::test]
 async fn receivers_that_are_dropped_free_their_intakes() {
     let (store, inbox) = (Arc::<BlockStore>::default(), Inbox::new());
@@ -75,7 +75,7 @@ async fn receivers_that_are_dropped_free_their_intakes() {
     }
 }
 
-/// Remembers its intake, and that of dead letters.
+/// A source that remembers its intake, and that of dead letters.
 struct Watching {
     intakes: Intakes,
     opens: bool,
@@ -118,7 +118,7 @@ fn program(intakes: &Intakes, opens: bool) -> Result<StreamContext> {
     Ok(ctx)
 }
 
-/// In memory and in a directory, stopped and when the second of its sources cannot be opened.
+/// In memory and in a directory; after a stop, and when the second source cannot be opened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_has_ended_frees_its_intakes() {
     let dir = std::env::temp_dir().join(format!("dstreams-intakes-{}", std::process::id()));

@@ -1,7 +1,7 @@
-//! What a call tells its client: the newest acknowledgement, signs of life, how it ended.
+//! The answers of a call to its client: the newest acknowledgement, keep-alives, and the final status.
 //!
-//! Acknowledgements are cumulative, so only the newest is kept: a client that does not read its
-//! answers costs no memory and stops nobody.
+//! Acknowledgements are cumulative, so only the newest is stored: a client that does not read its answers costs no
+//! memory and blocks nobody.
 
 use std::pin::pin;
 
@@ -16,17 +16,17 @@ use tonic::Status;
 #[derive(Debug, Clone, Default)]
 struct Said {
     ack: u64,
-    /// How often `ack` was said: a repeated batch is acknowledged again.
+    /// Number of acknowledgements: a repeated batch is acknowledged again.
     acks: u64,
     alive: u64,
     refusal: Option<Status>,
 }
 
-/// The side of the server.
+/// The server's end.
 pub(super) struct Say(watch::Sender<Said>);
 
 impl Say {
-    /// Everything up to `seq` is safe.
+    /// Acknowledges everything up to `seq`.
     pub fn ack(&self, seq: u64) {
         self.0.send_modify(|said| {
             said.ack = seq;
@@ -39,12 +39,12 @@ impl Say {
         self.0.send_modify(|said| said.refusal = Some(status));
     }
 
-    /// The client is gone.
+    /// Returns when the client is gone.
     pub async fn unheard(&self) {
         self.0.closed().await
     }
 
-    /// Waits for `future`, and says now and then that it does.
+    /// Waits for `future`, and sends keep-alives meanwhile.
     pub async fn alive_during<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         loop {
@@ -57,7 +57,7 @@ impl Say {
     }
 }
 
-/// Both ends of a call's answers. The stream ends when `Say` is dropped: well, unless it refused.
+/// Both ends of a call's answers. The stream ends when `Say` is dropped: with success, unless the call was refused.
 pub(super) fn answers() -> (
     Say,
     impl Stream<Item = Result<PutResult, Status>> + Send + 'static,
@@ -67,7 +67,7 @@ pub(super) fn answers() -> (
     let stream = unfold(told, |told| async {
         let (mut heard, mut told) = told?;
         loop {
-            // In this order: what was said before the end is told before the end.
+            // In this order: an acknowledgement from before the end is sent before the end.
             let over = heard.has_changed().is_err();
             let now = heard.borrow_and_update().clone();
             if now.acks != told.acks {

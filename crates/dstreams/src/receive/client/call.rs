@@ -15,8 +15,8 @@ use super::producers::{Producer, SharedProducer};
 use crate::error::Error;
 use crate::receive::{Closing, Ingest};
 
-/// Batches that wait for their acknowledgement, on one call; then nothing more is read from it.
-const WAITING_ACKS: usize = 1024;
+/// Batches of one call that may wait for their acknowledgement; beyond that nothing more is read from it.
+const MAX_WAITING_ACKS: usize = 1024;
 
 /// A call that was opened: its stream exists and its columns fit.
 pub(super) struct Call {
@@ -29,16 +29,16 @@ pub(super) struct Call {
     /// The producer's name, or its address if it gave none.
     pub shown: String,
     pub claims: Option<Arc<dyn Claims>>,
-    /// Bytes of the largest message taken.
+    /// Size limit of a message in bytes.
     pub most: usize,
 }
 
 impl Call {
-    /// Takes batches until the client ends the call, something is refused, or the stream closes.
+    /// Receives batches until the client ends the call, something is refused, or the stream closes.
     pub async fn run(mut self, ingest: Ingest, closing: Closing) {
         let (stream, producer) = (ingest.stream(), &self.shown);
-        tracing::debug!(stream, producer, "a client begins");
-        let (taken, waiting) = mpsc::channel(WAITING_ACKS);
+        tracing::debug!(stream, producer, "a client's call starts");
+        let (taken, waiting) = mpsc::channel(MAX_WAITING_ACKS);
         let receiving = Receiving {
             messages: &mut self.messages,
             say: &self.say,
@@ -51,8 +51,8 @@ impl Call {
             most: self.most,
             taken,
         };
-        // Whatever it waits for (memory, another worker, its producer's lock): a client that is gone ends it, so that
-        // the producer is free for its next call. A batch is taken, and counted as taken, without a wait in between.
+        // A client that is gone ends all waiting (for memory, another worker, its producer's lock), so that the
+        // producer is free for its next call. A batch is stored and counted without an await in between.
         let receiving = async {
             tokio::select! {
                 biased;
@@ -74,13 +74,14 @@ impl Call {
     }
 }
 
-/// A batch that was taken: its number, and the block it is in.
+/// A stored batch: its number, and the block it is in.
 struct Taken {
     seq: u64,
     block: Option<u64>,
 }
 
-/// Acknowledges batches once their blocks are safe, until nothing more is taken or heard. Fails if they will not be.
+/// Acknowledges batches once their blocks are safe, until no more will be stored or the client is gone. Fails if a
+/// block will not become safe.
 async fn acknowledge(
     say: &Say,
     ingest: &Ingest,
@@ -99,7 +100,7 @@ async fn acknowledge(
     Ok(())
 }
 
-/// What is not stored here may be elsewhere, or later: the client tries again.
+/// Another worker may be able to store it, or this one later: the client retries.
 fn not_stored(error: Error) -> Status {
     Status::unavailable(format!("the batch was not stored: {error}"))
 }
@@ -123,14 +124,14 @@ impl Receiving<'_> {
         let connection = tokio::select! {
             biased;
             connection = self.take_over() => connection?,
-            // What it waits for may never come then.
+            // Whatever it waits for may never come then.
             () = self.closing.requested() => return Err(end()),
         };
         loop {
             let message = tokio::select! {
                 biased;
                 () = self.closing.requested() => return Err(end()),
-                // It says why.
+                // The acknowledging task reports the reason.
                 () = self.taken.closed() => return Ok(()),
                 message = self.messages.message() => message?,
             };
@@ -157,8 +158,8 @@ impl Receiving<'_> {
         }
     }
 
-    /// From now on this is the producer's connection. Waits for what an older one still stores, here
-    /// or on another worker.
+    /// Makes this the producer's connection. Waits for batches that an older one is still storing, here or on
+    /// another worker.
     async fn take_over(&self) -> Result<u64, Status> {
         let mut producer = self.say.alive_during(self.producer.lock()).await;
         if let (Some(claims), Some(name), false) = (self.claims, self.name, producer.owned) {
@@ -208,14 +209,13 @@ impl Receiving<'_> {
             block: producer.block,
         };
         drop(producer);
-        // Nobody waits for acknowledgements any more only when the client is gone.
+        // The receiver of acknowledgements is closed only when the client is gone.
         let _ = self.say.alive_during(self.taken.send(taken)).await;
         Ok(())
     }
 
-    /// As [`Ingest::push`], with the columns known to fit and the memory known: arrays of one message
-    /// share it, and counted one by one they would count it many times. Returns the number of the
-    /// block.
+    /// As [`Ingest::push`], with columns known to fit and memory known: arrays of one message share memory, which
+    /// would be counted once for each of them otherwise. Returns the number of the block.
     async fn push(
         &self,
         records: RecordBatch,

@@ -1,7 +1,7 @@
-//! A client's messages as batches with the columns of the stream.
+//! Converts a client's messages into batches with the columns of the stream.
 //!
-//! The arrays keep pointing into the received message: nothing is copied but what is not aligned
-//! (offsets, numbers) and the views of text, 16 bytes each.
+//! The arrays point into the received message: copies are made only of unaligned data (offsets, numbers) and of the
+//! views of text, 16 bytes each.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use tonic::Status;
 use crate::receive::message;
 use crate::stream::relational::describe;
 
-/// Bytes of a view of a text.
-const VIEW: usize = 16;
+/// Size of a text view in bytes.
+const VIEW_BYTES: usize = 16;
 
-/// What the client sends, and what the stream needs.
+/// The columns that the client sends, and those of the stream.
 pub(super) struct ColumnMapping {
     sent: SchemaRef,
     needed: SchemaRef,
@@ -51,7 +51,7 @@ impl ColumnMapping {
         })
     }
 
-    /// The records of a message, and the bytes of memory they hold. Their texts have at most `most` bytes.
+    /// The records of a message, and the memory they occupy. Their texts have at most `most` bytes.
     pub fn decode(&self, message: FlightData, most: usize) -> Result<(RecordBatch, usize), Status> {
         let wrong = |error: &dyn std::fmt::Display| {
             Status::invalid_argument(format!("a batch that cannot be read: {error}"))
@@ -66,7 +66,7 @@ impl ColumnMapping {
             if column.data_type() == field.data_type() {
                 columns.push(Arc::clone(column));
             } else {
-                bytes += VIEW * column.len();
+                bytes += VIEW_BYTES * column.len();
                 columns.push(cast(column, field.data_type()).map_err(|error| wrong(&error))?);
             }
         }
@@ -77,7 +77,7 @@ impl ColumnMapping {
     }
 }
 
-/// The same type, but that text and bytes may be in another layout, and nulls are seen to later.
+/// The same type, except that text and bytes may have another layout; nulls are checked later.
 fn fits(sent: &DataType, needed: &DataType) -> bool {
     use DataType::*;
     match (sent, needed) {

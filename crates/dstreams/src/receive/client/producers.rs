@@ -1,5 +1,4 @@
-//! What is known of each producer of a stream: the last number taken, and which of its connections
-//! is the newest.
+//! The producers of a stream: the last batch number of each, and its newest connection.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,21 +9,21 @@ use dstreams_client::protocol::Sequence;
 use crate::error::Result;
 use crate::receive::Intake;
 
-/// One producer, locked while a batch of it is stored: a newer connection waits for that, and then
-/// knows what was taken.
+/// One producer, locked while a batch of it is stored: a newer connection waits for that, and then knows which
+/// batches were stored.
 #[derive(Debug, Default)]
 pub(super) struct Producer {
     pub sequence: Sequence,
-    /// Counts the connections: only the newest may store.
+    /// Counts the connections: only the newest may store batches.
     pub connection: u64,
-    /// The block of the last batch that was taken.
+    /// The block of the last stored batch.
     pub block: Option<u64>,
-    /// On a cluster: no other worker takes batches of this producer.
+    /// On a cluster: no other worker receives batches of this producer.
     pub owned: bool,
 }
 
 impl Producer {
-    /// One whose batches up to `last` were taken elsewhere.
+    /// A producer whose batches up to `last` were received elsewhere.
     pub fn owned_from(last: u64, connection: u64) -> Self {
         let sequence = match last {
             0 => Sequence::default(),
@@ -38,7 +37,7 @@ impl Producer {
         }
     }
 
-    /// One whose batches up to `last` an earlier process has taken.
+    /// A producer whose batches up to `last` were received by an earlier process.
     fn restored(last: u64) -> Self {
         Producer {
             sequence: Sequence::after(last),
@@ -46,7 +45,7 @@ impl Producer {
         }
     }
 
-    /// Waits until all that was taken is safe; fails if it will not be.
+    /// Waits until all its batches are safe; fails if they will not be.
     pub async fn safe(&self, intake: &Intake) -> Result<()> {
         match self.block {
             Some(block) => intake.safe(block).await,
@@ -63,10 +62,10 @@ pub(super) type SharedProducer = Arc<tokio::sync::Mutex<Producer>>;
 pub(super) struct Producers(Mutex<Known>);
 
 struct Known {
-    /// With the time each was last asked for, counted in calls.
+    /// With the time of the last access, counted in calls.
     producers: HashMap<String, (SharedProducer, u64)>,
     calls: u64,
-    /// So many are remembered that are not connected.
+    /// How many unconnected ones are remembered.
     most: usize,
     forgotten: Arc<AtomicU64>,
 }
@@ -83,13 +82,13 @@ impl Default for Known {
 }
 
 impl Producers {
-    /// How many are remembered that are not connected, and where those are counted that are forgotten.
+    /// Sets how many unconnected ones are remembered, and the counter of forgotten ones.
     pub fn bound(&self, most: usize, forgotten: Arc<AtomicU64>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (known.most, known.forgotten) = (most, forgotten);
     }
 
-    /// A producer that an earlier process knew; of those that were used longest ago first.
+    /// Adds a producer of an earlier process; call it in the order of last use, oldest first.
     pub fn restore(&self, name: &str, last: u64) {
         let producer = Arc::new(tokio::sync::Mutex::new(Producer::restored(last)));
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +97,7 @@ impl Producers {
         known.producers.insert(name.to_owned(), (producer, asked));
     }
 
-    /// The producer of this name; a new one if it has none.
+    /// The producer of this name; a new one if there is no name.
     pub fn get(&self, name: Option<&str>) -> SharedProducer {
         let Some(name) = name else {
             return SharedProducer::default();
@@ -110,7 +109,7 @@ impl Producers {
             *asked = now;
             return Arc::clone(producer);
         }
-        // Now and then, so that it costs little for each.
+        // Not at each call, so that the cost of each is small.
         if known.producers.len() > known.most.saturating_add(known.most / 4) {
             known.forget();
         }
@@ -123,7 +122,7 @@ impl Producers {
 }
 
 impl Known {
-    /// Forgets those that were used longest ago, of those that are not connected.
+    /// Forgets the least recently used of the unconnected ones.
     fn forget(&mut self) {
         let away = |producer: &SharedProducer| Arc::strong_count(producer) == 1;
         let all = self.producers.values();
@@ -158,11 +157,11 @@ mod tests {
             .last()
     }
 
-    const MOST: usize = 1000;
+    const LIMIT: usize = 1000;
 
     fn bounded() -> (Producers, Arc<AtomicU64>) {
         let (producers, forgotten) = (Producers::default(), Arc::<AtomicU64>::default());
-        producers.bound(MOST, Arc::clone(&forgotten));
+        producers.bound(LIMIT, Arc::clone(&forgotten));
         (producers, forgotten)
     }
 
@@ -171,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_gone_are_forgotten_and_the_connected_never() {
+    fn the_least_recent_are_forgotten_and_connected_ones_never() {
         let (producers, forgotten) = bounded();
         let connected = producers.get(Some("connected"));
         connected.try_lock().unwrap().sequence.taken(7);
-        for number in 0..2 * MOST {
+        for number in 0..2 * LIMIT {
             let name = number.to_string();
             producers
                 .get(Some(&name))
@@ -184,27 +183,27 @@ mod tests {
                 .sequence
                 .taken(1);
         }
-        assert!(len(&producers) <= MOST + MOST / 4 + 1);
+        assert!(len(&producers) <= LIMIT + LIMIT / 4 + 1);
         let gone = forgotten.load(Ordering::Relaxed) as usize;
-        assert_eq!(gone + len(&producers), 2 * MOST + 1);
+        assert_eq!(gone + len(&producers), 2 * LIMIT + 1);
         assert_eq!(last(&producers, "connected"), 7);
-        assert_eq!(last(&producers, &MOST.to_string()), 1, "the last so many");
+        assert_eq!(last(&producers, &LIMIT.to_string()), 1, "the last so many");
         assert_eq!(last(&producers, "0"), 0, "it was forgotten");
     }
 
-    /// Nobody has connected yet when the first new one does.
+    /// Before the first new producer, no other has connected.
     #[test]
     fn after_a_restart_those_that_sent_last_are_known() {
         let (producers, forgotten) = bounded();
-        for number in (0..2 * MOST).rev() {
+        for number in (0..2 * LIMIT).rev() {
             producers.restore(&number.to_string(), 7);
         }
         assert_eq!(last(&producers, "new"), 0);
-        assert_eq!(forgotten.load(Ordering::Relaxed), MOST as u64);
-        for number in [0, MOST - 1] {
+        assert_eq!(forgotten.load(Ordering::Relaxed), LIMIT as u64);
+        for number in [0, LIMIT - 1] {
             assert_eq!(last(&producers, &number.to_string()), 7, "{number}");
         }
-        assert_eq!(last(&producers, &MOST.to_string()), 0);
+        assert_eq!(last(&producers, &LIMIT.to_string()), 0);
     }
 
     #[test]

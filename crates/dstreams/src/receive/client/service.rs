@@ -1,4 +1,4 @@
-//! The Flight service: opens `DoPut` calls. The other calls of Flight are not spoken here.
+//! The Flight service: opens `DoPut` calls. Flight's other calls are not supported.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use super::call::Call;
 use super::columns::ColumnMapping;
 use super::{ServerState, Stream};
 
-/// How long a call may take to send its first message.
-const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// Time limit for the first message of a call.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub type Answers<T> = Pin<Box<dyn Futures<Item = Result<T>> + Send>>;
 
-/// With the bytes of the largest message that it takes; the server that reads it may take more.
+/// With the size limit of a message; the server that reads it may accept more.
 pub struct Service(Arc<ServerState>, usize);
 
 impl Service {
@@ -59,7 +59,7 @@ impl Service {
         check_version(request.metadata())?;
         let peer = request.remote_addr();
         let mut messages = request.into_inner();
-        let first = timeout(FIRST_MESSAGE, messages.message()).await;
+        let first = timeout(FIRST_MESSAGE_TIMEOUT, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first message came"))??;
         let first = first.ok_or_else(|| Status::invalid_argument("a call without a message"))?;
         let opening = Opening::parse(first.flight_descriptor.as_ref())

@@ -1,5 +1,4 @@
-//! The server against the client library, and against hand-made calls where the library is too well
-//! behaved.
+//! The server against the client library, and against hand-made calls where the library is too well behaved.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -32,7 +31,7 @@ use crate::config::Config;
 use crate::receive::{DeadLetters, Intake};
 use crate::stream::record::Record;
 
-/// Streams that are served, and what they took in.
+/// A server with its streams, and their intakes.
 struct Served {
     clients: Clients,
     address: SocketAddr,
@@ -77,7 +76,7 @@ impl Served {
         Self::start(&[("lines", String::schema())], 1 << 20).await
     }
 
-    /// What a stream took in since the last call, sealed.
+    /// The records that a stream received since the last call, sealed.
     fn taken(&self, stream: &str) -> Vec<RecordBatch> {
         let blocks = self.streams[stream].seal(false);
         blocks
@@ -236,7 +235,7 @@ async fn one_server_takes_lines_and_rows_of_several_streams() {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_acknowledged_again_and_not_stored_twice() {
+async fn a_repeated_batch_is_acknowledged_again_and_not_stored_twice() {
     let served = Served::lines().await;
     let mut one = Hand::lines(&served, Some("p")).await;
     assert_eq!(one.next_ack().await, 0);
@@ -263,7 +262,7 @@ async fn what_was_taken_is_acknowledged_again_and_not_stored_twice() {
     assert_eq!(served.taken_lines(), ["three", "four", "four"]);
 }
 
-/// The connection breaks while its batch waits for memory: the next one must learn how that ended.
+/// The connection breaks while its batch waits for memory: the next one must learn the outcome.
 #[tokio::test]
 async fn a_new_connection_waits_for_what_the_old_one_still_stores() {
     let served = Served::start(&[("lines", String::schema())], 1000).await;
@@ -285,14 +284,14 @@ async fn a_new_connection_waits_for_what_the_old_one_still_stores() {
     new.send(line("two", Some(2))).await;
     new.acknowledged(2).await;
     assert_eq!(served.taken_lines(), ["one", "two"]);
-    // The old one may not go on.
+    // The old one must not continue.
     let _ = old.messages.send(line("three", Some(2))).await;
     assert_eq!(old.refused().await.code(), Code::Aborted);
     assert!(served.taken_lines().is_empty());
 }
 
 #[tokio::test]
-async fn full_memory_stops_the_client_and_room_lets_it_go_on() {
+async fn full_memory_blocks_the_client_until_there_is_room() {
     let served = Served::start(&[("lines", String::schema())], 20_000).await;
     let client = served.client().await;
     let mut lines = client.lines("lines").await.unwrap();

@@ -1,4 +1,4 @@
-//! [`Chunks`]: what the reader of Parquet reads from: a file, or ranges of an object.
+//! [`Chunks`]: the input of the Parquet reader: a file, or ranges of an object.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,16 +12,16 @@ use super::object::Object;
 use super::read::cut_short;
 use super::root::OpenFile;
 
-/// Bytes that are fetched at once from an object store, for each column: some pages.
+/// Bytes of one fetch from an object store, for each column: some pages.
 pub(super) const AHEAD: u64 = 1 << 20;
-/// Bytes at the end of an object that are fetched first: enough for most footers, and for the whole of a small one.
+/// Bytes fetched first from the end of an object: enough for most footers, and for all of a small object.
 pub(super) const FOOTER: u64 = 64 << 10;
 
 /// The input of the Parquet reader: a file, or ranges of an object.
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) enum Chunks {
-    /// With the bytes it had when it was opened.
+    /// With its size when it was opened.
     File(Arc<File>, u64),
     Object(Arc<Object>),
 }
@@ -35,21 +35,21 @@ impl Chunks {
             }
             OpenFile::Object(object) => {
                 let length = object.size().min(FOOTER);
-                // What fails comes again when the footer is read.
+                // An error comes again when the footer is read.
                 let _ = object.range(object.size() - length, length);
                 Chunks::Object(Arc::new(object))
             }
         }
     }
 
-    /// So many columns are read side by side.
+    /// The number of columns that are read side by side.
     pub fn are_read_at(&self, columns: usize) {
         if let Chunks::Object(object) = self {
             object.keep(columns);
         }
     }
 
-    /// Before memory is taken for bytes that damage may have made up.
+    /// Checked before memory is allocated for a length that may come from damaged bytes.
     fn has(&self, start: u64, length: u64) -> Result<()> {
         let all = match self {
             Chunks::File(_, opened) => *opened,
@@ -63,7 +63,8 @@ impl Chunks {
         }
     }
 
-    /// Why it is not there any more as it was when it was opened, if it is not: then nothing was wrong with its bytes.
+    /// Why the object is no longer what it was when it was opened; `None` if it is. If it changed, its bytes were
+    /// not damaged.
     pub fn lost(&self) -> Option<io::Error> {
         match self {
             Chunks::File(file, opened) => {
@@ -99,7 +100,7 @@ impl ChunkReader for Chunks {
         self.has(start, length as u64)?;
         match self {
             Chunks::File(file, _) => file.get_bytes(start, length),
-            // A copy: a page that is kept must not keep what was fetched with it.
+            // A copy: a stored page must not keep the whole fetched range alive.
             Chunks::Object(object) => {
                 let bytes = object.range(start, length as u64)?;
                 Ok(Bytes::copy_from_slice(&bytes[..length]))

@@ -1,7 +1,7 @@
-//! [`ColumnBuilder`]: records are put together here, column by column, from values of JSON and fields of CSV.
+//! [`ColumnBuilder`]: builds records column by column, from JSON values or CSV fields.
 //!
-//! A value that does not fit its column costs its record: what was added of it is left out at the end. Reasons name the
-//! column and never repeat the value.
+//! A value that does not fit its column makes its record a dead letter: the row is filtered out at the end. Reasons
+//! name the column and never repeat the value.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) struct ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    /// Or the column that has no place here.
+    /// Fails with the first column whose type is not supported here.
     pub fn new(schema: &SchemaRef) -> std::result::Result<Self, FieldRef> {
         let column = |field: &FieldRef| Column::of(field).ok_or_else(|| Arc::clone(field));
         Ok(ColumnBuilder {
@@ -44,7 +44,7 @@ impl ColumnBuilder {
         })
     }
 
-    /// Adds a row, with the cell of each column, or says why it is no record.
+    /// Adds a row, with the cell of each column; returns the reason if it is not a record.
     #[inline]
     pub fn add<'a>(&mut self, mut cell: impl FnMut(usize) -> Cell<'a>) -> Result<(), String> {
         let mut failed = None;
@@ -64,7 +64,7 @@ impl ColumnBuilder {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The records so far, and begins again.
+    /// Returns the records so far and starts a new batch.
     pub fn finish(&mut self) -> Result<Option<RecordBatch>> {
         let (good, bad) = (
             std::mem::take(&mut self.good),
@@ -82,15 +82,15 @@ impl ColumnBuilder {
     }
 }
 
-/// A value of a record, before it is one of a column.
+/// The value of one cell, not yet converted to the column's type.
 #[derive(Clone, Copy)]
 pub(super) enum Cell<'a> {
     Json(Value<'a>),
-    /// No member has the name of the column.
+    /// No member has the column's name.
     Missing,
-    /// Two members have it.
+    /// Two members have the column's name.
     Twice,
-    /// A field of CSV without its quotes.
+    /// A CSV field without its quotes.
     Csv(&'a str),
 }
 
@@ -106,12 +106,12 @@ enum Column {
     F32(PrimitiveBuilder<Float32Type>),
     F64(PrimitiveBuilder<Float64Type>),
     Bool(BooleanBuilder),
-    /// And where texts lose their escapes.
+    /// With a buffer for texts without their escapes.
     Text(StringViewBuilder, String),
     List(FieldRef, Box<ListBuilder<Column>>),
 }
 
-/// What is done with whichever builder a column has; numbers have a part of their own.
+/// Applies an expression to whatever builder a column has; numbers have their own arm.
 macro_rules! of_each {
     ($column:expr, $number:ident => $of_number:expr, $other:ident => $of_other:expr) => {
         match $column {
@@ -155,7 +155,7 @@ impl Column {
         })
     }
 
-    /// One value, whether it fits or not.
+    /// Adds one value; a null if it does not fit.
     #[inline]
     fn add(&mut self, cell: Cell<'_>, field: &Field) -> Result<(), String> {
         let added = match cell {
@@ -182,7 +182,7 @@ impl Column {
         added
     }
 
-    /// What stands where a row is left out.
+    /// Adds a placeholder for a row that is left out.
     fn add_nothing(&mut self) {
         match self {
             Column::Bool(values) => values.append_value(false),
@@ -194,7 +194,7 @@ impl Column {
         }
     }
 
-    /// Adds nothing where it fails.
+    /// Adds nothing if it fails.
     #[inline]
     fn add_json(&mut self, value: Value<'_>) -> Result<(), String> {
         let wrong = |wanted: &str| Err(format!("it is {}, and not {wanted}", name_of(value.kind)));
@@ -273,7 +273,7 @@ impl Column {
     }
 }
 
-/// As the items of a list.
+/// For the items of a list.
 impl ArrayBuilder for Column {
     fn len(&self) -> usize {
         of_each!(self, numbers => numbers.len(), other => other.len())

@@ -1,21 +1,21 @@
-//! [`Fields`]: the fields of a record of CSV, without their quotes.
+//! [`Fields`]: the fields of a CSV record, without their quotes.
 //!
-//! A quote counts at the beginning of a field only, and twice within it stands for one; what follows a closed one
-//! belongs to the field as it is.
+//! A quote is special only at the beginning of a field; inside such a field, two quotes stand for one, and anything
+//! after the closing quote belongs to the field as it is.
 
 use std::ops::Range;
 
-/// Memory for the fields of a record, used again for each.
+/// Memory for the fields of a record, reused for each record.
 #[derive(Default)]
 pub(super) struct Fields {
-    /// Where each is: in the record, or in `copied`.
+    /// The place of each field: in the record, or in `copied`.
     places: Vec<(bool, Range<usize>)>,
-    /// Those with quotes in them.
+    /// Fields that contain quotes.
     copied: String,
 }
 
 impl Fields {
-    /// Finds those of a record; returns how many there are.
+    /// Finds the fields of a record; returns their number.
     pub fn split(&mut self, record: &str) -> usize {
         self.places.clear();
         self.copied.clear();
@@ -37,7 +37,7 @@ impl Fields {
         }
     }
 
-    /// A field behind its quote; returns where the comma is behind it, or the end.
+    /// Reads a field after its opening quote; returns the position of the comma after it, or the end.
     fn quoted(&mut self, record: &str, start: usize) -> usize {
         let bytes = record.as_bytes();
         let close = |from: usize| {
@@ -64,7 +64,7 @@ impl Fields {
         end
     }
 
-    /// Whether there is a carriage return outside of quotes: other readers end a record there.
+    /// Whether there is a carriage return outside of quotes, where other readers end a record.
     pub fn are_cut(&self, record: &str) -> bool {
         let mut inside = false;
         for at in memchr::memchr2_iter(b'\r', b'"', record.as_bytes()) {
@@ -77,7 +77,7 @@ impl Fields {
         false
     }
 
-    /// One of the fields of the record that was split last.
+    /// A field of the record that was split last.
     pub fn get<'a>(&'a self, record: &'a str, place: usize) -> &'a str {
         match self.places.get(place) {
             Some((true, range)) => &self.copied[range.clone()],
@@ -87,7 +87,7 @@ impl Fields {
     }
 }
 
-/// Where the next comma is, or the end.
+/// The position of the next comma, or the end.
 fn end_of(bytes: &[u8], from: usize) -> usize {
     let place = memchr::memchr(b',', &bytes[from..]);
     place.map_or(bytes.len(), |place| from + place)
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_no_part_of_a_field() {
+    fn quotes_are_not_part_of_a_field() {
         let cases: [(&str, &[&str]); 8] = [
             ("", &[""]),
             (",", &["", ""]),
@@ -131,13 +131,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
 
-        /// Against Arrow's own reader, of records that are whole.
+        /// Compares with Arrow's own reader, for complete records.
         #[test]
         fn fields_are_those_that_arrow_finds(record in "[a,\"]{1,12}") {
             let found = split(&record);
             let names = (0..found.len()).map(|n| Field::new(format!("{n}"), DataType::Utf8, true));
             let schema = Arc::new(Schema::new(names.collect::<Vec<_>>()));
-            // It takes an open quote for closed at the end; the splitter never passes such a record on.
+            // Arrow's reader accepts an open quote at the end; the splitter never passes on such a record.
             let reader = csv::ReaderBuilder::new(schema).with_header(false).build(record.as_bytes());
             let rows = reader.unwrap().next().unwrap().unwrap();
             let wanted: Vec<_> = rows.columns().iter().map(|column| {

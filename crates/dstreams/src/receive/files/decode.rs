@@ -1,7 +1,7 @@
-//! [`Decoder`]: records of a text file to Arrow batches, with what is wrong with those that are bad.
+//! [`Decoder`]: turns the records of a text file into Arrow batches, and bad ones into dead letters.
 //!
-//! Each record is read once, whether its neighbours are good or bad. Reasons are short and do not repeat what the record
-//! says.
+//! Each record is read once, whether its neighbours are good or bad. Reasons are short and do not repeat the
+//! content of the record.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::stream::format::Format;
 use crate::stream::record::{trusted_views, view_at};
 use crate::stream::relational::describe;
 
-/// Bytes of names of columns that a reason shows.
+/// Bytes of column names shown in a reason.
 const NAMES_SHOWN: usize = 300;
-/// Characters of one of them.
+/// Characters shown of one column name.
 const NAME_SHOWN: usize = 60;
 
 /// Turns the records of a text file into Arrow batches and dead letters.
 pub(super) enum Decoder {
-    /// Lines as they are.
+    /// Whole lines.
     Text(SchemaRef),
     Json(Json),
     Csv(Csv),
@@ -54,7 +54,7 @@ impl Decoder {
         })
     }
 
-    /// Takes the first line of CSV that is not blank, which names the columns.
+    /// Reads the CSV header: the first line that is not blank.
     pub fn take_header(&mut self, chunk: &mut Chunk) -> Result<()> {
         match self {
             Decoder::Csv(csv) if csv.header.is_none() => csv.take_header(chunk),
@@ -62,7 +62,7 @@ impl Decoder {
         }
     }
 
-    /// The records of a chunk; bad ones are added to those of the chunk, in the order of lines.
+    /// The records of a chunk; bad ones are added to those of the chunk, in line order.
     pub fn decode(&mut self, chunk: &mut Chunk) -> Result<Option<RecordBatch>> {
         let (bytes, records) = (
             std::mem::take(&mut chunk.bytes),
@@ -89,13 +89,13 @@ impl Decoder {
 /// The bytes of a chunk as text.
 struct ChunkLines<'a, 'b> {
     bytes: &'a [u8],
-    /// All of them, where they are UTF-8: nearly always.
+    /// All bytes, if they are UTF-8: nearly always.
     text: Option<&'a str>,
     bad: &'b mut Vec<(u64, Bad)>,
 }
 
 impl<'a> ChunkLines<'a, '_> {
-    /// A record as text. One that is none is a bad one.
+    /// A record as text. If it is not UTF-8 it is a bad record.
     #[inline]
     fn get(&mut self, record: Span) -> Option<&'a str> {
         if let Some(text) = self.text {
@@ -105,7 +105,7 @@ impl<'a> ChunkLines<'a, '_> {
             Ok(text) => Some(text),
             Err(error) => {
                 let at = error.valid_up_to();
-                self.bury(record, format!("no valid UTF-8 at byte {at} of the line"));
+                self.add_bad(record, format!("no valid UTF-8 at byte {at} of the line"));
                 None
             }
         }
@@ -117,7 +117,7 @@ impl<'a> ChunkLines<'a, '_> {
         (!is_blank(text.as_bytes())).then_some(text)
     }
 
-    fn bury(&mut self, record: Span, reason: String) {
+    fn add_bad(&mut self, record: Span, reason: String) {
         let bytes = &self.bytes[record.start..record.end];
         let bad = Bad {
             at: None,
@@ -133,7 +133,7 @@ fn is_blank(line: &[u8]) -> bool {
     line.trim_ascii_start().is_empty()
 }
 
-/// Views of those that are text.
+/// Views of the records that are valid text.
 fn text(lines: &mut ChunkLines<'_, '_>, records: Vec<Span>) -> Vec<u128> {
     let mut views = Vec::with_capacity(records.len());
     for record in records {
@@ -144,7 +144,7 @@ fn text(lines: &mut ChunkLines<'_, '_>, records: Vec<Span>) -> Vec<u128> {
     views
 }
 
-/// Views into the bytes of a chunk, which are theirs from now on.
+/// A batch of views into the bytes of a chunk; takes ownership of the bytes.
 fn text_rows(schema: &SchemaRef, views: Vec<u128>, bytes: Vec<u8>) -> Result<Option<RecordBatch>> {
     if views.is_empty() {
         return Ok(None);
@@ -154,13 +154,13 @@ fn text_rows(schema: &SchemaRef, views: Vec<u128>, bytes: Vec<u8>) -> Result<Opt
     Ok(Some(rows))
 }
 
-/// Lines of JSON.
+/// Decodes lines of JSON.
 pub(super) struct Json {
     rows: ColumnBuilder,
-    /// The columns in order, and where each is.
+    /// The names of the columns in order, and their indexes.
     names: Vec<String>,
     places: HashMap<String, usize>,
-    /// A name without its escapes.
+    /// Buffer for a name without its escapes.
     unescaped: String,
 }
 
@@ -188,7 +188,7 @@ impl Json {
                 continue;
             };
             cells.fill(Cell::Missing);
-            // Most writers write members in one order.
+            // Most writers write members in the same order.
             let mut next = 0;
             let scanned = json::object(line, |name, value| {
                 let Some(place) = self.place(name, next) else {
@@ -205,13 +205,13 @@ impl Json {
                 Err(json::Fault { at, what }) => Err(format!("{what}, at byte {at} of the line")),
             };
             if let Err(reason) = added {
-                lines.bury(record, reason);
+                lines.add_bad(record, reason);
             }
         }
         self.rows.finish()
     }
 
-    /// The column of a name, if there is one; `next` is tried first.
+    /// The column of this name, if there is one; tries `next` first.
     #[inline]
     fn place(&mut self, name: Value<'_>, next: usize) -> Option<usize> {
         let name = match name.kind {
@@ -229,11 +229,11 @@ impl Json {
     }
 }
 
-/// Records of CSV.
+/// Decodes CSV records.
 pub(super) struct Csv {
     schema: SchemaRef,
     rows: ColumnBuilder,
-    /// Once the first line was seen.
+    /// Set once the first line was read.
     header: Option<Header>,
     fields: Fields,
 }
@@ -241,7 +241,7 @@ pub(super) struct Csv {
 /// The columns of a file.
 struct Header {
     columns: usize,
-    /// Where those of the record are.
+    /// The places of the stream's columns.
     places: Vec<usize>,
 }
 
@@ -263,7 +263,7 @@ impl Csv {
         }
         chunk.records.drain(..chunk.records.len().min(blanks + 1));
         let Some(first) = first else { return Ok(()) };
-        // A name that is asked for is text; others need not be.
+        // Wanted names are UTF-8; others need not be.
         let line = String::from_utf8_lossy(&chunk.bytes[first.start..first.end]);
         self.header = Some(self.header_of(&line)?);
         Ok(())
@@ -320,14 +320,14 @@ impl Csv {
                     .add(|place| Cell::Csv(fields.get(line, header.places[place]))),
             };
             if let Err(reason) = added {
-                lines.bury(record, reason);
+                lines.add_bad(record, reason);
             }
         }
         self.rows.finish()
     }
 }
 
-/// Names so that blanks and the like can be seen, at most so many bytes of them.
+/// Names in quotes, so that blanks are visible, cut to [`NAMES_SHOWN`] bytes.
 fn shown(names: &[&str]) -> String {
     let mut shown = String::new();
     for (before, name) in names.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! The end of a Parquet file, which says where everything else is; and what must be true of it before it is decoded.
+//! The footer of a Parquet file, which locates everything else, and the checks before it is decoded.
 //!
-//! It is Thrift's compact protocol. The reader of Parquet takes memory for as many row groups as the footer claims, before
-//! it reads any: a few damaged bytes would ask for hundreds of gigabytes, which ends the process. So the claim is looked at
-//! first.
+//! It is encoded in Thrift's compact protocol. The Parquet reader allocates memory for as many row groups as the
+//! footer claims before it reads any: a few damaged bytes could ask for hundreds of gigabytes, which ends the
+//! process. So the claim is checked first.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::chunks::Chunks;
 
-/// Bytes behind the footer: its length, and what the file is.
-const TAIL: u64 = 8;
-/// The reader of Parquet takes no more.
-const ROW_GROUPS: u64 = 1 << 15;
-/// The field of the footer that has the row groups.
-const FIELD: i64 = 4;
-/// Levels of structures in a footer: Parquet has six or so.
-const DEPTH: usize = 32;
+/// Bytes after the footer: its length, and the magic bytes of the format.
+const TAIL_BYTES: u64 = 8;
+/// The Parquet reader accepts no more.
+const MAX_ROW_GROUPS: u64 = 1 << 15;
+/// The field of the footer that contains the row groups.
+const ROW_GROUPS_FIELD: i64 = 4;
+/// Maximum nesting of structures in a footer: Parquet has about six levels.
+const MAX_DEPTH: usize = 32;
 
 /// Reads and decodes the footer of a file.
 pub(super) fn read(file: &Chunks) -> Result<ArrowReaderMetadata> {
     let wrong = |message: String| Err(ParquetError::General(message));
-    let Some(end) = file.len().checked_sub(TAIL) else {
+    let Some(end) = file.len().checked_sub(TAIL_BYTES) else {
         return wrong("it has no footer: it is too short".into());
     };
-    let tail = file.get_bytes(end, TAIL as usize)?;
+    let tail = file.get_bytes(end, TAIL_BYTES as usize)?;
     let tail = tail.first_chunk().ok_or(ParquetError::NeedMoreData(8))?;
     let tail = FooterTail::try_new(tail)?;
     if tail.is_encrypted_footer() {
@@ -42,7 +42,7 @@ pub(super) fn read(file: &Chunks) -> Result<ArrowReaderMetadata> {
     };
     let footer = file.get_bytes(start, bytes)?;
     match row_groups(&footer) {
-        Some(groups) if groups <= ROW_GROUPS => {}
+        Some(groups) if groups <= MAX_ROW_GROUPS => {}
         Some(groups) => return wrong(format!("its footer claims {groups} row groups")),
         None => return wrong("its footer cannot be read".into()),
     }
@@ -50,21 +50,21 @@ pub(super) fn read(file: &Chunks) -> Result<ArrowReaderMetadata> {
     ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
 }
 
-/// How many row groups a footer claims to have; none where it ends within something.
+/// The number of row groups that a footer claims; `None` if it is cut off.
 fn row_groups(footer: &[u8]) -> Option<u64> {
     let (mut rest, mut id) = (Compact(footer), 0);
     while let Some(kind) = rest.field(&mut id)? {
-        if id == FIELD && kind == LIST {
+        if id == ROW_GROUPS_FIELD && kind == LIST {
             return Some(rest.list()?.0);
         }
-        rest.skip(kind, DEPTH)?;
+        rest.skip(kind, MAX_DEPTH)?;
     }
     Some(0)
 }
 
 const LIST: u8 = 9;
 
-/// Bytes of Thrift's compact protocol.
+/// A reader of Thrift's compact protocol.
 struct Compact<'a>(&'a [u8]);
 
 impl Compact<'_> {
@@ -92,7 +92,7 @@ impl Compact<'_> {
         Some(())
     }
 
-    /// The kind of the next field of a structure; `None` within at its end.
+    /// The kind of the next field of a structure; `Some(None)` at its end.
     fn field(&mut self, id: &mut i64) -> Option<Option<u8>> {
         let head = self.byte()?;
         if head == 0 {
@@ -120,7 +120,7 @@ impl Compact<'_> {
     fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
         let depth = depth.checked_sub(1)?;
         match kind {
-            // Of a field, it is its kind that says true or false.
+            // A boolean field has its value in its kind.
             1 | 2 => Some(()),
             3 => self.skip_bytes(1),
             4..=6 => self.number().map(drop),
@@ -146,7 +146,7 @@ impl Compact<'_> {
                 }
                 Some(())
             }
-            // Parquet has no others.
+            // Parquet uses no others.
             _ => None,
         }
     }
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_footer_claims_is_known_without_decoding_it() {
-        // Version, a list of two structures, one of them empty, rows, row groups.
+    fn row_groups_are_counted_without_decoding_the_footer() {
+        // Version; a list of two structures, one of them empty; rows; row groups.
         let begin = [
             0x15, 2, 0x19, 0x2c, 0x15, 4, 0x18, 2, b'a', b'b', 0, 0, 0x16, 200, 1, 0x19,
         ];

@@ -1,12 +1,13 @@
-//! [`object()`]: the members of one line of JSON, by the letter of RFC 8259.
+//! [`object()`]: the members of one line of JSON, strictly by RFC 8259.
 //!
-//! One pass over the bytes, without recursion and without memory: the depth of values is bounded, also of those that
-//! no column has.
+//! One pass over the bytes, without recursion and without allocation: the nesting of values is bounded, also of
+//! those that belong to no column.
 
-/// Levels of lists and objects in a line, its own object among them; serde_json has the same bound.
+/// Maximum nesting of lists and objects in a line, including the line's own object; the same bound as in
+/// serde_json.
 pub(super) const DEPTH: u32 = 128;
 
-/// A place that is no JSON: the byte of the line, and what is wrong there.
+/// A syntax error: its position in the line, and a description.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub at: usize,
@@ -19,20 +20,20 @@ pub(super) enum JsonType {
     True,
     False,
     Number,
-    /// A text, between its quotes; whether it has escapes.
+    /// A text, with whether it has escapes.
     Text(bool),
     List,
     Object,
 }
 
-/// A value, and where it is.
+/// A value and its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Value<'a> {
     pub kind: JsonType,
     pub text: &'a str,
 }
 
-/// Passes the members of the one object that `line` has to `member`, in order: name, with escapes or without, and value.
+/// Passes the members of the single object in `line` to `member`, in order: name (possibly with escapes) and value.
 pub(super) fn object<'a>(
     line: &'a str,
     mut member: impl FnMut(Value<'a>, Value<'a>),
@@ -64,7 +65,7 @@ pub(super) fn object<'a>(
     scan.end()
 }
 
-/// Passes the items of a list to `item`; its text was found by [`object()`].
+/// Passes the items of a list to `item`; the list was found by [`object()`].
 pub(super) fn items<'a>(
     list: &'a str,
     mut item: impl FnMut(Value<'a>) -> Result<(), String>,
@@ -83,7 +84,7 @@ pub(super) fn items<'a>(
     }
 }
 
-/// A text without its escapes, added to `to`; an error where it has half of a surrogate pair.
+/// Appends a text without its escapes to `to`; fails at half a surrogate pair.
 pub(super) fn unescape(text: &str, to: &mut String) -> Result<(), String> {
     let mut left = text;
     while let Some((before, escape)) = left.split_once('\\') {
@@ -106,7 +107,7 @@ pub(super) fn unescape(text: &str, to: &mut String) -> Result<(), String> {
     Ok(())
 }
 
-/// The character that `uXXXX`, or `uXXXX\uXXXX`, stands for at the beginning of `escape`, and how long that is.
+/// The character of the escape `uXXXX`, or `uXXXX\uXXXX`, at the beginning of `escape`, and its length.
 fn unicode(escape: &str) -> Option<(char, usize)> {
     let unit = |escape: Option<&str>| {
         let digits = escape?.strip_prefix('u')?.get(..4)?;
@@ -168,7 +169,7 @@ impl<'a> Scan<'a> {
         Ok(name)
     }
 
-    /// A value that is in so many lists and objects.
+    /// A value nested in `depth` lists and objects.
     fn value(&mut self, mut depth: u32) -> Result<Value<'a>, Fault> {
         self.skip_blanks();
         let (start, outside) = (self.at, depth);
@@ -177,7 +178,7 @@ impl<'a> Scan<'a> {
             Some(b'[') => JsonType::List,
             _ => return self.scalar(),
         };
-        // A bit for each level: one for objects.
+        // One bit for each level: 1 for objects.
         let mut levels: u128 = 0;
         loop {
             match self.peek() {
@@ -204,7 +205,7 @@ impl<'a> Scan<'a> {
                     self.scalar()?;
                 }
             }
-            // What ends here, and what follows.
+            // Ends of lists and objects, then what follows.
             loop {
                 self.skip_blanks();
                 let is_object = levels & 1 == 1;
@@ -249,7 +250,7 @@ impl<'a> Scan<'a> {
         Ok(self.found(kind, start))
     }
 
-    /// A value from there up to here.
+    /// The value from `start` to here.
     #[inline]
     fn found(&self, kind: JsonType, start: usize) -> Value<'a> {
         // Values begin and end next to ASCII.
@@ -291,7 +292,7 @@ impl<'a> Scan<'a> {
         Ok(text)
     }
 
-    /// Behind the backslash.
+    /// After the backslash.
     fn escape(&mut self) -> Result<(), Fault> {
         match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
@@ -335,7 +336,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// At least one.
+    /// At least one digit.
     #[inline]
     fn digits(&mut self) -> Result<(), Fault> {
         let start = self.at;

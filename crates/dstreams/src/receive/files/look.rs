@@ -1,4 +1,4 @@
-//! What is in a directory, or below a path of an object store: the files to read, by their paths below it.
+//! Lists a directory, or the objects below a path of an object store: the files to read, by relative path.
 
 use std::fs::{self, DirEntry, FileType};
 use std::io::{self, ErrorKind};
@@ -12,24 +12,24 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::mark::{number, number_of};
 use crate::error::{Error, Result};
 
-/// What a look has found.
+/// The result of one listing.
 #[derive(Default)]
 pub(super) struct Listing {
-    /// Files below the directory, in no order.
+    /// Files below the directory, unordered.
     pub files: Vec<ListedFile>,
-    /// Directories below it that cannot be looked into, with `/` at the end, and files whose names are no text.
+    /// Directories below it that cannot be listed, with `/` at the end, and files whose names are not UTF-8.
     pub closed: Vec<(String, Error)>,
 }
 
-/// A file that is there.
+/// A file that was found.
 pub(super) struct ListedFile {
     /// Its path below the directory, with `/` between the parts.
     pub name: String,
-    /// What tells it from another of this name: the number of a file, a hash of the version of an object.
+    /// Tells it from another file of this name: the inode number, or a hash of an object's version.
     pub version: u64,
 }
 
-/// Whether a file is read, by its path below the directory.
+/// Whether to read a file, by its path below the directory.
 pub(super) type PathFilter = dyn Fn(&str) -> bool + Send + Sync;
 
 pub(super) fn directory(directory: &Path, filter: &PathFilter) -> Result<Listing> {
@@ -60,9 +60,9 @@ pub(super) async fn objects(
     Ok(found)
 }
 
-/// The name of an object that may be read.
+/// The relative path of an object that may be read.
 fn name_below(at: &At, object: &ObjectMeta) -> Option<String> {
-    // What has no bytes has no records; some tools show folders by it.
+    // An empty object has no records; some tools represent folders by one.
     if object.size == 0 {
         return None;
     }
@@ -86,7 +86,7 @@ fn collect(
         let Some(name) = name.to_str() else {
             let shown = name.as_encoded_bytes().escape_ascii();
             if !shown.to_string().starts_with(['.', '_']) {
-                // Each is told apart by its bytes, as no text can be.
+                // The hash of its bytes makes it unique: its lossy text may not be.
                 found.closed.push((format!("{prefix}{shown}"), no_text()));
             }
             continue;
@@ -122,8 +122,8 @@ fn no_text() -> Error {
     }
 }
 
-/// The number of a file, or of what a link leads to; none where that is no file. What cannot be looked at has one, too:
-/// whoever opens it is told why. A link that leads nowhere may do so later.
+/// The inode number of a file, or of a link's target; `None` for anything but a file. A file without accessible
+/// metadata has a number too: opening it reports the error. A dangling link may get a target later.
 fn version_of(kind: FileType, entry: &DirEntry) -> Option<u64> {
     if kind.is_file() {
         return Some(number_of(entry));
@@ -137,13 +137,13 @@ fn version_of(kind: FileType, entry: &DirEntry) -> Option<u64> {
     }
 }
 
-/// What others keep next to their files, and directories of files that are not whole yet.
+/// Names that other tools use for their own files, and for directories of incomplete files.
 fn is_hidden(part: &str) -> bool {
     part.starts_with(['.', '_']) || part.ends_with(".tmp")
 }
 
-/// How names end of files that are on their way: written, copied or fetched by somebody who renames them then.
-const ON_THEIR_WAY: [&str; 9] = [
+/// Suffixes of incomplete files: still being written, copied or downloaded, and renamed afterwards.
+const INCOMPLETE_SUFFIXES: [&str; 9] = [
     "._COPYING_",
     ".crdownload",
     ".download",
@@ -155,13 +155,13 @@ const ON_THEIR_WAY: [&str; 9] = [
     "~",
 ];
 
-/// Files that are read where the program says nothing else.
+/// Whether a file is complete, judged by its name: the default filter.
 pub(super) fn is_whole(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
-    // With or without a number behind it.
+    // With or without a number after it.
     let temporary = |(_, rest): (&str, &str)| !rest.starts_with(|c: char| c.is_alphanumeric());
     !is_hidden(name)
-        && !ON_THEIR_WAY.iter().any(|end| name.ends_with(end))
+        && !INCOMPLETE_SUFFIXES.iter().any(|end| name.ends_with(end))
         && !name.rsplit_once(".tmp").is_some_and(temporary)
 }
 
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_on_their_way_are_not_whole() {
+    fn incomplete_files_are_skipped() {
         let on_their_way = "p._COPYING_ p.part p.filepart p.crdownload p.partial p~ .p.crc _SUCCESS p.inprogress \
                             p.tmp.1234 p.tmp p.tmp-1 p.download .p.swp p.swp a/p.part";
         for name in on_their_way.split_whitespace() {

@@ -1,30 +1,31 @@
-//! [`FileOffset`]: how far a file was read, and which file that was: what a restart goes on with.
+//! [`FileOffset`]: how far which file was read, so that a restart can resume there.
 //!
-//! A name says little: a file may be another by then, or have another name. So a file that is read has a mark with a hash
-//! of what was read of it, and one that is done has a mark with what stays of a file when it is renamed. Either is the
-//! one number that a source may leave with its records, and only grows.
+//! A name is not enough: meanwhile the name may belong to another file, or the file may have another name. So the
+//! offset of a file that is being read contains a hash of the bytes read, and the offset of a finished file
+//! contains its identity, which survives a rename. Either is packed into the one number that a source may attach to
+//! its records, and only grows.
 
 use std::fs::{DirEntry, Metadata};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A file that is done. Alone, of one that nothing more is known of.
-const DONE: u64 = 0b11 << 62;
-/// One that is read, with a hash.
-const BEGUN: u64 = 0b10 << 62;
-/// Bits of the hash; the lines are above them.
-const HASH: u32 = 24;
-/// What marks say of files that are done and have no identity, also those of former versions.
-const ALL: u64 = u64::MAX;
+/// A finished file. Alone, one without any other information.
+const DONE_TAG: u64 = 0b11 << 62;
+/// A file that is being read, with a hash.
+const BEGUN_TAG: u64 = 0b10 << 62;
+/// Bits of the hash; the lines are in the bits above.
+const HASH_BITS: u32 = 24;
+/// The offset of finished files without an identity; older versions wrote it for all.
+const DONE_UNKNOWN: u64 = u64::MAX;
 
-/// How far a file was read, and which file that was.
+/// How far which file was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileOffset {
-    /// So many lines (rows, of Parquet) were read. The hash is of their bytes (of the end of the file, of Parquet); former
-    /// versions had none.
+    /// This many lines (rows, of Parquet) were read. The hash is of their bytes (of the end of the file, of
+    /// Parquet); older versions stored none.
     Begun { lines: u64, hash: Option<u32> },
-    /// All of it was. By its identity, if it has one, it is known under other names.
+    /// All of it was read. With its identity, if it has one, it is recognised under other names.
     Done { identity: Option<Identity> },
 }
 
@@ -35,13 +36,13 @@ impl FileOffset {
         hash: None,
     };
 
-    /// So many lines were, whose bytes have this hash.
+    /// `lines` lines were read, whose bytes have this hash.
     pub fn begun(lines: u64, hash: u64) -> Self {
-        let hash = Some((hash >> (64 - HASH)) as u32);
+        let hash = Some((hash >> (64 - HASH_BITS)) as u32);
         FileOffset::Begun { lines, hash }
     }
 
-    /// Of a file that is done, if it has one.
+    /// The identity of a finished file, if it has one.
     pub fn identity(self) -> Option<Identity> {
         match self {
             FileOffset::Done { identity } => identity,
@@ -52,13 +53,13 @@ impl FileOffset {
 
 impl From<u64> for FileOffset {
     fn from(number: u64) -> Self {
-        match number & DONE {
-            DONE => FileOffset::Done {
-                identity: (number != ALL).then_some(Identity(number)),
+        match number & DONE_TAG {
+            DONE_TAG => FileOffset::Done {
+                identity: (number != DONE_UNKNOWN).then_some(Identity(number)),
             },
-            BEGUN => FileOffset::Begun {
-                lines: (number & !DONE) >> HASH,
-                hash: Some(number as u32 & ((1 << HASH) - 1)),
+            BEGUN_TAG => FileOffset::Begun {
+                lines: (number & !DONE_TAG) >> HASH_BITS,
+                hash: Some(number as u32 & ((1 << HASH_BITS) - 1)),
             },
             _ => FileOffset::Begun {
                 lines: number,
@@ -71,23 +72,27 @@ impl From<u64> for FileOffset {
 impl From<FileOffset> for u64 {
     fn from(mark: FileOffset) -> u64 {
         match mark {
-            FileOffset::Done { identity } => identity.map_or(ALL, |identity| identity.0),
-            // More lines than any file has are the most that there is room for.
+            FileOffset::Done { identity } => identity.map_or(DONE_UNKNOWN, |identity| identity.0),
+            // Line numbers that do not fit are clamped; no file has so many.
             FileOffset::Begun { lines, hash } => match hash {
-                Some(hash) => BEGUN | lines.min((1 << (62 - HASH)) - 1) << HASH | u64::from(hash),
+                Some(hash) => {
+                    BEGUN_TAG
+                        | lines.min((1 << (62 - HASH_BITS)) - 1) << HASH_BITS
+                        | u64::from(hash)
+                }
                 None => lines,
             },
         }
     }
 }
 
-/// What stays of a file when it is renamed or written to, and no other file has: its number, and when it came to be.
+/// The inode number and birth time of a file: unique, and unchanged when it is renamed or written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity(u64);
 
 impl Identity {
-    /// Numbers are given again, so one without a time of birth is known by its last change and its length: when it was
-    /// written to it is taken for another.
+    /// Inode numbers are reused, so a file without a birth time is identified by its last change and its length:
+    /// after a write it counts as another file.
     pub fn of(file: &Metadata) -> Self {
         let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
         let mut bytes = number(file).to_le_bytes().to_vec();
@@ -99,22 +104,22 @@ impl Identity {
                 bytes.extend(file.len().to_le_bytes());
             }
         }
-        // All ones say that there is none.
-        Identity((xxh3_64(&bytes) | DONE) & !1)
+        // All ones stand for no identity.
+        Identity((xxh3_64(&bytes) | DONE_TAG) & !1)
     }
 
     #[cfg(test)]
     pub fn of_number(number: u64) -> Self {
-        Identity((xxh3_64(&number.to_le_bytes()) | DONE) & !1)
+        Identity((xxh3_64(&number.to_le_bytes()) | DONE_TAG) & !1)
     }
 }
 
-/// The number of a file in its file system.
+/// The inode number of a file.
 #[cfg(unix)]
 pub(super) fn number(file: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(file)
 }
-/// The same, as a directory has it.
+/// The inode number from a directory entry.
 #[cfg(unix)]
 pub(super) fn number_of(entry: &DirEntry) -> u64 {
     std::os::unix::fs::DirEntryExt::ino(entry)
@@ -139,7 +144,7 @@ mod tests {
         fn marks_come_back_and_grow(lines in 0..1u64 << 38, more in 1..1000u64, hashes in any::<[u64; 2]>(), born: u64) {
             let [before, after] = [(lines, hashes[0]), (lines + more, hashes[1])];
             let [before, after] = [before, after].map(|(lines, hash)| FileOffset::begun(lines, hash));
-            let done = FileOffset::Done { identity: Some(Identity((born | DONE) & !1)) };
+            let done = FileOffset::Done { identity: Some(Identity((born | DONE_TAG) & !1)) };
             let none = FileOffset::Done { identity: None };
             let old = FileOffset::Begun { lines, hash: None };
             for mark in [before, done, none, old] {
@@ -150,7 +155,7 @@ mod tests {
         }
     }
 
-    /// As former versions wrote them.
+    /// As older versions wrote them.
     #[test]
     fn marks_without_a_hash_are_read() {
         assert_eq!(FileOffset::from(0), FileOffset::NONE);

@@ -1,8 +1,9 @@
 //! [`Files`]: the records of the files that appear in a directory or an object store.
 //!
-//! `look.rs` finds them, `split.rs` cuts text into records, `decode.rs` (with `json.rs`, `csv.rs`, `number.rs` and
-//! `column.rs`) and `parquet.rs` (with `footer.rs`) make Arrow batches; `read.rs` goes through one file on a thread that may block. Where the files are is known to `root.rs`
-//! alone, what is known of them to `seen.rs`; `object.rs` reads an object.
+//! `look.rs` finds them, `split.rs` splits text into records, `decode.rs` (with `json.rs`, `csv.rs`, `number.rs`
+//! and `column.rs`) and `parquet.rs` (with `footer.rs`) make Arrow batches; `read.rs` reads one file on a thread
+//! that may block. Only `root.rs` knows where the files are, `seen.rs` remembers them, and `object.rs` reads an
+//! object.
 
 #[cfg(feature = "parquet")]
 mod chunks;
@@ -42,62 +43,63 @@ use crate::stream::format::Format;
 use crate::stream::object_url::store_at;
 use crate::stream::record::Record;
 
-/// Pause between two looks at the directory: short for a person, long against a listing.
-const EVERY: Duration = Duration::from_millis(500);
-/// The same for an object store, where listings are paid for.
-const EVERY_OF_OBJECTS: Duration = Duration::from_secs(5);
-/// How long files are known after they are gone: longer than a disk or a server is away as a rule.
+/// Pause between two listings of the directory: short for a person, long compared with a listing.
+const LIST_INTERVAL: Duration = Duration::from_millis(500);
+/// The same for an object store, where listings cost money.
+const OBJECT_LIST_INTERVAL: Duration = Duration::from_secs(5);
+/// How long files are remembered after they disappear: longer than a disk or a server is usually away.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
 /// Bytes of text that become one Arrow batch.
-const PIECE: usize = 256 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 
-/// The records of the files in a directory and the directories below it, or of the objects below a path of an object
-/// store: those that are there, and those that appear.
+/// The records of the files in a directory and the directories below it, or of the objects below a path of an
+/// object store: those that exist, and those that appear.
 ///
-/// A file is read when its name is first seen and it is not empty, so it must be whole by then: write it under a name
-/// that is passed over, then rename it. These are names that begin with `.` or `_`, that end in `.tmp` (also with a number
-/// behind it, as in `.tmp.1234`), `._COPYING_`, `.part`, `.partial`, `.filepart`, `.crdownload`, `.download`, `.inprogress`,
-/// `.swp` or `~`; or those that [`Files::only`] does not want. Names below a directory that begins or ends with the first
-/// three are, too. So what a [`FileSink`](crate::files::FileSink)
-/// writes can be read while it is written. An object is whole when it appears; the same names are passed over, by any
-/// part of the path, and so are objects without bytes.
+/// A file is read when its name is first seen and it is not empty, so it must be complete by then: write it under a
+/// name that is skipped, then rename it. Skipped are names that begin with `.` or `_`, and names that end in `.tmp`
+/// (also with a number after it, as in `.tmp.1234`), `._COPYING_`, `.part`, `.partial`, `.filepart`, `.crdownload`,
+/// `.download`, `.inprogress`, `.swp` or `~`; or those that [`Files::only`] does not want. The same goes for files
+/// below a directory whose name begins or ends with one of the first three. So the output of a
+/// [`FileSink`](crate::files::FileSink) can be read while it is written. An object is complete when it appears; the
+/// same names are skipped, in any part of the path, and so are empty objects.
 ///
-/// **Promised.** Each file is read once, also when it is renamed or has several names (a rotated log, a link): it is
-/// known by what stays of it. What comes to a name, or a file, that was read is not read, and told by a dead letter: another
-/// file of the name (also one that came while no process was there; that again after each restart, and beyond a hundred of
-/// them as one), or bytes that were added to one of the last 1,000 that were read (noticed while the program runs). A file
-/// that is gone for a day is forgotten ([`Files::forget_after`]).
-/// Files that are found at the same look are read one after the other, in the order
-/// of their paths, and the records of a file stay in order. A line that is no record is a dead letter
-/// with the path, the number of the line and the reason, and the others count. So do, of a damaged Parquet file,
-/// the rows of the row groups that are whole; checksums of its pages are looked at where it has them, and without them a
-/// flipped byte may be another value. So does the rest of the files when one cannot be read, is gone, or
-/// becomes shorter while it is read: that is a dead letter with its path, which comes again after a restart, when
-/// what can be read of it then is read. A restart in the middle of a file goes on only where the lines before are those
-/// that were read (of Parquet: the end of the file); if not, it is another file, and given up in the same way. A name that
-/// is no UTF-8 is one, too. All that is read of an object, until it is done or the program ends, is of one
-/// version: one that is overwritten meanwhile is given up in the same way, where the store has entity tags or the size or
-/// time of the object has changed. Memory: some
-/// pieces of 256 KiB, one record at most as long as
-/// [`Config::line_bytes`](crate::Config::line_bytes), what
-/// [`Config::block_memory`](crate::Config::block_memory) allows, and the path of every file that is there, or was until
-/// it is forgotten; of an object 4 MiB of
-/// text, or for each column of Parquet 1 MiB or a page where that is more.
+/// **Promised.** Each file is read once, even if it is renamed or has several names (a rotated log, a link): it is
+/// recognised by its identity, not its name. New content under a name, or in a file, that was already read is not
+/// read, and reported as a dead letter: another file with that name (also one that appeared while no process was
+/// running; reported again after each restart, and as one dead letter beyond a hundred of them), or bytes appended
+/// to one of the last 1,000 files read (noticed while the program runs). A file that was gone for a day is
+/// forgotten ([`Files::forget_after`]). Files found by the same listing are read one after the other, in the order
+/// of their paths, and the records of a file stay in order.
 ///
-/// **Not promised.** Links to directories are not followed by [`Files::dir`]. What a graceful stop finds of a file
-/// that is being read is left. On a cluster the master reads, and needs to
-/// reach the directory or the store; dead letters of files are logged there, and not in the stream of dead letters.
-/// Nothing is asked of an object store ahead of what is read, and only its own retries are made: a request that fails
-/// after them gives the object up.
+/// A line that is not a record is a dead letter with the path, the line number and the reason, and the other lines
+/// count. Of a damaged Parquet file, the rows of the intact row groups count; the checksums of its pages are
+/// verified where it has them, and without them a flipped byte may yield another value. When a file cannot be read,
+/// disappears, or becomes shorter while it is read, the other files count: it is a dead letter with its path,
+/// repeated after a restart, which then reads what can be read of it. A restart in the middle of a file resumes
+/// only if the lines before are those that were read (of Parquet: the end of the file); if not, it is another file,
+/// and given up in the same way. So is a file whose name is not UTF-8. All that is read of an object, until it is
+/// finished or the program ends, is of one version: an object that is overwritten meanwhile is given up in the same
+/// way, if the store has entity tags or the size or time of the object has changed.
 ///
-/// Columns are found by name: members of JSON objects, the first line of CSV that is not blank, columns of Parquet, which
-/// may have fewer bits or be dictionaries; others are passed over. Blank lines of JSON and CSV are no records; those of text are.
+/// Memory: some pieces of 256 KiB, one record of at most [`Config::line_bytes`](crate::Config::line_bytes), the
+/// budget of [`Config::block_memory`](crate::Config::block_memory), and the path of every file until it is
+/// forgotten; of an object 4 MiB of text, or for each column of Parquet 1 MiB or one page if that is larger.
 ///
-/// A line of JSON is one object by the letter of RFC 8259, at most 128 levels deep. A value has the type of its column:
-/// numbers are not written as texts, whole ones are exact (`1e3` is 1000, `19.99` and what is out of range are not
-/// rounded), and a column has one member. A record of CSV has as many fields as the first line, and a column one name
-/// there; blanks around numbers do not count. Text is UTF-8, and a byte order mark is no part of it. All else is a dead letter, whose reason does not repeat what it says. A file
-/// whose first bytes are those of gzip, Zstandard and the like, or of UTF-16 or UTF-32, is one dead letter that names it.
+/// **Not promised.** [`Files::dir`] does not follow links to directories. A graceful stop leaves the rest of a file
+/// that is being read. On a cluster the master reads, and must reach the directory or the store; dead letters of
+/// files are logged there, and are not in the stream of dead letters. Objects are not fetched ahead of reading, and
+/// only the object store's own retries are made: a request that fails after them gives the object up.
+///
+/// Columns are found by name: members of JSON objects, the header of CSV (the first line that is not blank),
+/// columns of Parquet, which may have fewer bits or be dictionaries; other columns are skipped. Blank lines of JSON
+/// and CSV are not records; those of text are.
+///
+/// A line of JSON is one object, strictly by RFC 8259, nested at most 128 levels. A value has the type of its
+/// column: a number is not written as a text, integers are exact (`1e3` is 1000; `19.99` and values out of range
+/// are not rounded), and each column has one member. A CSV record has as many fields as the header, and the header
+/// names each column once; blanks around numbers are ignored. Text is UTF-8, and a byte order mark is not part of
+/// it. Everything else is a dead letter, whose reason does not repeat the content. A file whose first bytes are
+/// those of gzip, Zstandard and the like, or of UTF-16 or UTF-32, is one dead letter that names the format.
 ///
 /// ```
 /// use dstreams::{Record, StreamContext, files::{Files, Format}};
@@ -114,7 +116,7 @@ const PIECE: usize = 256 << 10;
 #[derive(Debug, Clone)]
 #[must_use = "files are read where a context has them as a source"]
 pub struct Files {
-    /// Or why there is no such place, which the start tells.
+    /// Or the error of an invalid place, which the start reports.
     root: Result<Root>,
     format: Format,
     every: Duration,
@@ -144,13 +146,13 @@ impl Files {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn dir(directory: impl Into<PathBuf>, format: Format) -> Self {
-        Files::below(Ok(Root::Directory(directory.into())), EVERY, format)
+        Files::below(Ok(Root::Directory(directory.into())), LIST_INTERVAL, format)
     }
 
-    /// The objects below a URL as the crate `object_store` takes it: `s3://bucket/path` and the like where the program
-    /// is built with the feature of that crate for it, with keys and regions from the environment; `file:///path`
-    /// always. Of a directory that is named so, links are followed and what cannot be looked into fails the whole look:
-    /// [`Files::dir`] does better there.
+    /// The objects below a URL that the crate `object_store` accepts: `s3://bucket/path` and the like if the
+    /// program is built with that crate's feature for it, with keys and regions from the environment;
+    /// `file:///path` always. With `file:` links are followed and a directory that cannot be listed fails the whole
+    /// listing: [`Files::dir`] does better there.
     ///
     /// The start fails where the URL names no such place, or the objects below it cannot be listed. That there are
     /// none is no failure.
@@ -163,7 +165,7 @@ impl Files {
     /// ```
     pub fn url(url: &str, format: Format) -> Self {
         let root = store_at("Files::url", url).map(|(store, path)| Root::Objects(store, path));
-        Files::below(root, EVERY_OF_OBJECTS, format)
+        Files::below(root, OBJECT_LIST_INTERVAL, format)
     }
 
     /// The objects in a store that the program has made, below `path`; all of them where it is empty.
@@ -179,7 +181,7 @@ impl Files {
     /// ```
     pub fn store(store: Arc<dyn ObjectStore>, path: &str, format: Format) -> Self {
         let root = Root::Objects(store, path.into());
-        Files::below(Ok(root), EVERY_OF_OBJECTS, format)
+        Files::below(Ok(root), OBJECT_LIST_INTERVAL, format)
     }
 
     fn below(root: Result<Root>, every: Duration, format: Format) -> Self {
@@ -189,13 +191,13 @@ impl Files {
             every,
             forget_after: FORGET_AFTER,
             once: false,
-            piece: PIECE,
+            piece: PIECE_BYTES,
             only: Only(Arc::new(look::is_whole)),
         }
     }
 
-    /// Pauses so long between two looks for new files; default: half a second in a directory, five seconds in an object
-    /// store, where each look is a request for every thousand objects that there are.
+    /// Sets the pause between two listings; default: half a second for a directory, five seconds for an object
+    /// store, where each listing is one request per thousand objects.
     ///
     /// The pause is longer where a look takes long, so that looks cost at most 5 % of a core: 19 times as long as the look
     /// was, up to 30 seconds. It is a millisecond at least.
@@ -210,8 +212,8 @@ impl Files {
         self
     }
 
-    /// Forgets a file when it was gone for so long; default: a day. It costs memory and a part of each checkpoint until
-    /// then, and one that comes back later is a new one, and read.
+    /// Forgets a file after it was gone for this long; default: a day. Until then it takes memory and a part of
+    /// each checkpoint; a file that comes back later is new, and read.
     ///
     /// The time begins at the first look that does not find the file, so it is counted by one process: after a restart it
     /// begins again, and with [`Files::once`] nothing is forgotten. A look that fails, or a directory that cannot be looked
@@ -253,8 +255,8 @@ impl Files {
         self
     }
 
-    /// Reads the files whose paths below the directory (with `/` between the parts) are `wanted`, in place of all but
-    /// those that are passed over by the name of the file. What is below a directory that is passed over stays so.
+    /// Reads the files whose paths below the directory (with `/` between the parts) are `wanted`; this replaces the
+    /// default filter on file names. Files below a skipped directory stay skipped.
     ///
     /// ```
     /// # use dstreams::files::{Files, Format};
@@ -272,8 +274,8 @@ impl Files {
         self
     }
 
-    /// The source of their records: for a source of your own that has more to do, or a test of it.
-    /// [`StreamContext::files`](crate::StreamContext::files) is all that a program needs.
+    /// The source of their records: for a source of your own that does more, or a test of it. A program needs only
+    /// [`StreamContext::files`](crate::StreamContext::files).
     ///
     /// The error says why the format has no place for a column.
     ///
@@ -292,7 +294,7 @@ impl Files {
         }
     }
 
-    /// Why records with these columns cannot be read, if they cannot.
+    /// Why records with these columns cannot be read; `None` if they can.
     fn refuses(&self, columns: &SchemaRef) -> Option<String> {
         let text = String::schema();
         match self.format {

@@ -1,21 +1,21 @@
-//! [`ParsedNumber`]: a text to a number of exactly that value, or why it is none of its type.
+//! [`ParsedNumber`]: parses a text as a number of exactly that value, or says why it does not fit the type.
 
 use std::fmt;
 
 use datafusion::arrow::datatypes::DataType;
 
-/// Why a text is no number of a type.
+/// Why a text is not a number of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// Of no type.
+    /// It is not a number at all.
     NoNumber,
-    /// It has a fraction, and the type has none.
+    /// It has a fraction, and the type is an integer.
     Fraction,
-    /// It is beyond the least or the greatest one.
+    /// It is out of the type's range.
     OutOfRange,
 }
 
-/// Said of texts that are of no type.
+/// The reason for texts that are not a number at all.
 pub(super) const NO_NUMBER: &str = "it is no number";
 
 impl Wrong {
@@ -29,7 +29,7 @@ impl Wrong {
     }
 }
 
-/// A type of numbers. Texts are as JSON or Rust write them.
+/// A type of number. Texts are written as in JSON or Rust.
 pub(super) trait ParsedNumber: Sized {
     fn read(text: &str) -> Result<Self, Wrong>;
 }
@@ -55,7 +55,7 @@ macro_rules! float {
             #[inline]
             fn read(text: &str) -> Result<Self, Wrong> {
                 let number: $of = text.parse().map_err(|_| Wrong::NoNumber)?;
-                // An infinity has a name; all else that comes out as one was too large.
+                // An infinity may be written by name; any other text that parses as one was out of range.
                 let named = || !text.bytes().any(|byte| byte.is_ascii_digit());
                 match number.is_infinite() && !named() {
                     true => Err(Wrong::OutOfRange),
@@ -67,7 +67,7 @@ macro_rules! float {
 }
 float!(f32, f64);
 
-/// The whole number that a text such as `1e3`, `-20.0` or `12` stands for.
+/// The integer value of a text such as `1e3`, `-20.0` or `12`.
 fn whole(text: &str) -> Result<i128, Wrong> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
@@ -87,7 +87,7 @@ fn whole(text: &str) -> Result<i128, Wrong> {
     if all().next().is_none() || !all().all(u8::is_ascii_digit) {
         return Err(Wrong::NoNumber);
     }
-    // Zeros at the ends say nothing; what is left is a number times ten to the `shift`.
+    // Zeros at both ends are stripped; the rest is an integer times ten to the `shift`.
     let Some(first) = all().position(|digit| *digit != b'0') else {
         return Ok(0);
     };
@@ -109,7 +109,7 @@ fn whole(text: &str) -> Result<i128, Wrong> {
     Ok(if negative { -value } else { value })
 }
 
-/// One that is too large for any number is the largest.
+/// The exponent, clamped to the largest value.
 fn exponent_of(text: &[u8]) -> Result<i64, Wrong> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -187,7 +187,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
 
-        /// Against whole numbers of any length, written in another way.
+        /// Compares with integers of any length, written in another way.
         #[test]
         fn shifted_points_change_nothing(number in any::<i64>(), shift in 0..25usize, zeros in 0..4usize) {
             let digits = format!("{:0>30}", number.unsigned_abs());

@@ -1,7 +1,7 @@
 //! [`Object`]: an object that is read range by range, all of one version.
 //!
-//! No request is open while the reader waits for memory, and what is overwritten meanwhile is found out. The last
-//! ranges are kept, one for each place that is read at (a column of Parquet has its own).
+//! No request is open while the reader waits for memory, and overwriting the object meanwhile is detected. The last
+//! ranges are cached, one for each read position (each Parquet column has its own).
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -18,24 +18,23 @@ use tokio::sync::mpsc;
 
 use super::read::FileRecords;
 
-/// An object that is read range by range, all of one version.
-/// Its methods block.
+/// An object that is read range by range, all of one version. Its methods block.
 pub(super) struct Object {
     store: Arc<dyn ObjectStore>,
-    /// What the store said of it first. Later answers must be of the same.
+    /// The metadata of the store's first answer. Later answers must match it.
     first: ObjectMeta,
-    /// Bytes that are fetched at once, at least.
+    /// Minimum number of bytes of a fetch.
     ahead: u64,
-    /// Nobody waits for the store when nobody takes pieces.
+    /// Closed when nobody receives pieces: then waiting for the store ends.
     to: mpsc::Sender<FileRecords>,
     fetched: Mutex<Fetched>,
 }
 
 struct Fetched {
-    /// Where they begin; the one that was used last is the last.
+    /// Start and bytes of each range, most recently used last.
     ranges: VecDeque<(u64, Bytes)>,
     most: usize,
-    /// Why nothing more comes.
+    /// Why no more bytes will come.
     failed: Option<io::Error>,
 }
 
@@ -65,7 +64,7 @@ impl Object {
         self.first.size
     }
 
-    /// Bytes at `from` and those fetched with them, at least `length`.
+    /// The bytes from `from`, at least `length` of them.
     pub fn range(&self, from: u64, length: u64) -> io::Result<Bytes> {
         let end = from.saturating_add(length);
         if end > self.size() {
@@ -83,7 +82,7 @@ impl Object {
                     fetched.ranges.push_back((begin, bytes));
                     return Ok(begun);
                 }
-                // Whoever reads here goes on behind it.
+                // This reader continues after its last range.
                 begun
             }
             None if length == 0 => return Ok(Bytes::new()),
@@ -108,19 +107,19 @@ impl Object {
         Ok(bytes)
     }
 
-    /// Keeps so many ranges from now on.
+    /// Caches this many ranges from now on.
     #[cfg(feature = "parquet")]
     pub fn keep(&self, ranges: usize) {
         self.lock().most = ranges.max(1);
     }
 
-    /// Why the store did not give what was asked of it, if that was so.
+    /// The store's error, if a request to it failed.
     #[cfg(feature = "parquet")]
     pub fn failed(&self) -> Option<io::Error> {
         self.lock().failed.as_ref().map(told)
     }
 
-    /// Reads on from there to the end.
+    /// A reader from `from` to the end.
     pub fn reader(self: &Arc<Self>, from: u64) -> impl Read + use<> {
         ObjectReader {
             object: Arc::clone(self),
@@ -135,7 +134,7 @@ impl Object {
 
     fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
         let wanted = range.end - range.start;
-        // A tag that is weak matches none.
+        // A weak tag never matches.
         let tag = self.first.e_tag.clone();
         let options = GetOptions {
             range: Some(GetRange::Bounded(range)),
@@ -159,7 +158,7 @@ impl Object {
 }
 
 impl Fetched {
-    /// Takes out the range that has the byte at `from`.
+    /// Removes the range that contains the byte at `from`.
     fn take(&mut self, from: u64) -> Option<(u64, Bytes)> {
         let has = |(begin, bytes): &(u64, Bytes)| {
             from.checked_sub(*begin)
@@ -169,7 +168,7 @@ impl Fetched {
         self.ranges.remove(place)
     }
 
-    /// For one more range.
+    /// Makes room for one more range.
     fn make_room(&mut self) {
         while self.ranges.len() >= self.most {
             self.ranges.pop_front();
@@ -181,7 +180,7 @@ fn told(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
 
-/// Waits for the store, or until nobody takes pieces any more.
+/// Waits for the store, or until nobody receives pieces.
 fn wait<T>(to: &mpsc::Sender<FileRecords>, answer: impl Future<Output = T>) -> io::Result<T> {
     Handle::current().block_on(async {
         tokio::select! {
@@ -194,7 +193,7 @@ fn wait<T>(to: &mpsc::Sender<FileRecords>, answer: impl Future<Output = T>) -> i
 /// See [`Object::reader`].
 struct ObjectReader {
     object: Arc<Object>,
-    /// Where the bytes end.
+    /// End of the bytes read so far.
     next: u64,
     bytes: Bytes,
 }

@@ -20,10 +20,10 @@ use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
 use crate::stream::relational::describe;
 
-/// Rows that are read at once.
-const ROWS_AT_ONCE: usize = 4096;
+/// Rows of one read.
+const ROWS_PER_READ: usize = 4096;
 
-/// Reads the rows after those of the mark. Damage costs the rest of its row group.
+/// Reads the rows after the offset. Damage costs the rest of its row group.
 pub(super) fn read(reading: &Reading, pieces: &mut RecordSender) -> Result<()> {
     let file = Chunks::of(reading.open(AHEAD, pieces)?);
     let footer = caught(|| footer::read(&file).map_err(|error| damaged(&error)));
@@ -82,7 +82,7 @@ pub(super) fn read(reading: &Reading, pieces: &mut RecordSender) -> Result<()> {
     reading.has_all_from_before(end, "rows")
 }
 
-/// Damage that the reader of Parquet did not reckon with is damage, too.
+/// Treats a panic of the Parquet reader as damage.
 fn caught<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -94,7 +94,7 @@ fn caught<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// A hash of the end of a file, which says where its pages are and what they have: another file has another.
+/// A hash of the end of a file, which locates its pages and their statistics: another file has another hash.
 fn end_hash(file: &Chunks) -> parquet::errors::Result<u64> {
     let length = file.len();
     let read = length.min(FOOTER);
@@ -102,7 +102,7 @@ fn end_hash(file: &Chunks) -> parquet::errors::Result<u64> {
     Ok(xxh3_64_with_seed(&bytes, length))
 }
 
-/// What a file without a footer is, if its first bytes say so.
+/// The format of a file without a footer, if its first bytes reveal it.
 fn packed(file: &Chunks) -> Option<Error> {
     let length = file.len().min(HEAD as u64) as usize;
     match First::of(&file.get_bytes(0, length).ok()?) {
@@ -118,7 +118,7 @@ fn damaged(error: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// What is not read yet of a file.
+/// The part of a file that is not yet read.
 struct Rest<'a> {
     reading: &'a Reading,
     file: Chunks,
@@ -130,7 +130,7 @@ struct Rest<'a> {
 }
 
 impl Rest<'_> {
-    /// Reads a row group that begins after the first `begin` rows. `false` when nobody takes its rows any more.
+    /// Reads a row group that starts after the first `begin` rows. Returns `false` when nobody receives its rows.
     fn group(&mut self, group: usize, begin: u64, pieces: &mut RecordSender) -> Result<bool> {
         self.done = self.done.max(begin);
         let offset = usize::try_from(self.done - begin).unwrap_or(usize::MAX);
@@ -139,7 +139,7 @@ impl Rest<'_> {
             .with_row_groups(vec![group])
             .with_projection(self.mask.clone())
             .with_offset(offset)
-            .with_batch_size(ROWS_AT_ONCE)
+            .with_batch_size(ROWS_PER_READ)
             .build();
         for batch in rows.map_err(|error| damaged(&error))? {
             let batch = batch.map_err(|error| damaged(&error))?;
@@ -154,7 +154,7 @@ impl Rest<'_> {
         Ok(true)
     }
 
-    /// The rows up to the end of a group are dead letters, as one.
+    /// Makes the rows up to the end of a group one dead letter.
     fn give_up(&mut self, end: u64, why: &str, pieces: &mut RecordSender) {
         let bad = Bad {
             at: Some(end),
@@ -164,12 +164,12 @@ impl Rest<'_> {
         };
         self.done = end;
         let (rows, bad, mark) = (None, vec![bad], FileOffset::begun(end, self.hash));
-        // Whoever reads on finds out when nobody takes it.
+        // The caller finds out when nobody receives it.
         let _ = pieces.push(FileRecords { rows, bad, mark });
     }
 }
 
-/// Where the columns of the record are in the file.
+/// The positions of the record's columns in the file.
 fn places(wanted: &Schema, found: &SchemaRef) -> Result<Vec<usize>> {
     let wrong = |what: String| Error::Schema {
         what,
@@ -194,7 +194,7 @@ fn places(wanted: &Schema, found: &SchemaRef) -> Result<Vec<usize>> {
     wanted.fields().iter().map(place).collect()
 }
 
-/// The same type, or one whose values all are values of it: a number of fewer bits, text in another encoding.
+/// The same type, or one whose values it includes: a number of fewer bits, text in another encoding.
 fn fits(wanted: &DataType, found: &DataType) -> bool {
     use DataType::*;
     let text = |kind: &DataType| matches!(kind, Utf8 | LargeUtf8 | Utf8View);
@@ -211,7 +211,7 @@ fn fits(wanted: &DataType, found: &DataType) -> bool {
     }
 }
 
-/// The columns of the record; rows without a value where there must be one are left out.
+/// The columns of the record, without rows that have a null where the stream allows none.
 fn complete(
     wanted: &SchemaRef,
     batch: &RecordBatch,

@@ -1,4 +1,4 @@
-//! [`Reading`]: one file, piece by piece, on a thread that may block.
+//! [`Reading`]: reads one file, piece by piece, on a thread that may block.
 
 use std::cell::Cell;
 use std::fs::{File, Metadata};
@@ -20,13 +20,13 @@ use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
 use crate::stream::format::Format;
 
-/// Bytes of text that are fetched at once from an object store: long against the wait for an answer.
-const AHEAD: u64 = 4 << 20;
+/// Bytes of text of one fetch from an object store: long compared with the latency of a request.
+const FETCH_BYTES: u64 = 4 << 20;
 
-/// What could not become a record.
+/// Input that could not become a record.
 #[derive(Debug)]
 pub(super) struct Bad {
-    /// The line, or row, it ends with; none where it is the rest of the file.
+    /// The line, or row, that it ends with; `None` for the rest of the file.
     pub at: Option<u64>,
     pub bytes: Vec<u8>,
     pub length: u64,
@@ -34,7 +34,7 @@ pub(super) struct Bad {
 }
 
 impl Bad {
-    /// A file, or what was not read of it.
+    /// A file, or the unread rest of it.
     pub fn rest(why: String) -> Self {
         Bad {
             at: None,
@@ -49,17 +49,17 @@ impl Bad {
 pub(super) struct FileRecords {
     pub rows: Option<RecordBatch>,
     pub bad: Vec<Bad>,
-    /// How far the file was read with it.
+    /// The offset of the file after these records.
     pub mark: FileOffset,
 }
 
-/// What is known of a file, as it was opened.
+/// A file's metadata when it was opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OpenedFile {
     pub identity: Identity,
-    /// Of its file system.
+    /// Its inode number.
     pub number: u64,
-    /// Those that were read, once it was.
+    /// Its length; the number of bytes read once it was read.
     pub bytes: u64,
 }
 
@@ -73,7 +73,7 @@ impl OpenedFile {
     }
 }
 
-/// A file that is to be read.
+/// A file to read.
 pub(super) struct Reading {
     pub root: Root,
     pub name: String,
@@ -81,11 +81,11 @@ pub(super) struct Reading {
     pub schema: SchemaRef,
     pub piece: usize,
     pub line_bytes: usize,
-    /// How far it was read before.
+    /// Its offset from before.
     pub mark: FileOffset,
 }
 
-/// Passes pieces on, each when the next one is there, so that the last is known to be the last.
+/// Sends pieces, each when the next one is there, so that the last can be marked as the last.
 pub(super) struct RecordSender {
     to: mpsc::Sender<FileRecords>,
     held: Option<FileRecords>,
@@ -93,7 +93,7 @@ pub(super) struct RecordSender {
 }
 
 impl RecordSender {
-    /// Whether anybody takes them still.
+    /// Sends a piece; returns whether anybody still receives.
     pub fn push(&mut self, piece: FileRecords) -> bool {
         match self.held.replace(piece) {
             Some(before) => self.to.blocking_send(before).is_ok(),
@@ -102,11 +102,11 @@ impl RecordSender {
     }
 }
 
-/// The thread that reads a file: what it opened, and how it ended.
+/// The thread that reads a file; returns what it opened, and how it ended.
 type ReaderThread = JoinHandle<(Option<OpenedFile>, Result<()>)>;
 
 impl Reading {
-    /// Starts to read. What the thread says at its end comes after the pieces that were read before it.
+    /// Starts the reading thread. Its result comes after all the pieces that it read.
     pub fn start(self) -> (mpsc::Receiver<FileRecords>, ReaderThread) {
         let (to, pieces) = mpsc::channel(1);
         let thread = tokio::task::spawn_blocking(move || {
@@ -128,11 +128,11 @@ impl Reading {
                     let mark = FileOffset::Done { identity };
                     Some(FileRecords { rows, bad, mark })
                 }
-                // What came before the failure counts.
+                // Records before the failure count.
                 Err(_) => last,
             };
             if let Some(last) = last {
-                // Nobody takes it when the context has stopped.
+                // Nobody receives it if the context has stopped.
                 let _ = pieces.to.blocking_send(last);
             }
             (pieces.opened, read)
@@ -144,7 +144,7 @@ impl Reading {
         self.root.path(&self.name)
     }
 
-    /// Opens it; of an object at least `ahead` bytes are fetched at once.
+    /// Opens the file; of an object at least `ahead` bytes are fetched at once.
     pub fn open(&self, ahead: u64, pieces: &mut RecordSender) -> Result<OpenFile> {
         let input = self.root.open(&self.name, ahead, &pieces.to)?;
         if let OpenFile::File(file) = &input {
@@ -156,7 +156,7 @@ impl Reading {
 
     fn read_text(&self, pieces: &mut RecordSender) -> Result<()> {
         let read = Rc::new(Cell::new(0));
-        let mut from: Box<dyn Read> = match self.open(AHEAD, pieces)? {
+        let mut from: Box<dyn Read> = match self.open(FETCH_BYTES, pieces)? {
             OpenFile::File(file) => {
                 let bytes = pieces.opened.map_or(0, |opened| opened.bytes);
                 let read = Rc::clone(&read);
@@ -214,7 +214,7 @@ impl Reading {
         }
     }
 
-    /// The lines that were read before, whose hash is this now, must be those of the mark.
+    /// Checks that the lines read before are those of the offset; `hash` is their hash now.
     pub fn is_the_one(&self, hash: Option<u64>, what: &str) -> Result<()> {
         let lines = self.before();
         let is_other = |before: &u32| {
@@ -238,7 +238,7 @@ impl Reading {
         }
     }
 
-    /// The file must not have become shorter while no process was there.
+    /// Checks that the file has not become shorter since an earlier process read it.
     pub fn has_all_from_before(&self, found: u64, what: &str) -> Result<()> {
         let before = self.before();
         if found >= before {
@@ -253,7 +253,7 @@ impl Reading {
     }
 }
 
-/// Nothing of it becomes a record.
+/// The error of a file that is skipped as a whole.
 pub(super) fn not_read(first: First) -> Error {
     Error::Bytes {
         what: "a file".into(),
@@ -261,7 +261,7 @@ pub(super) fn not_read(first: First) -> Error {
     }
 }
 
-/// A file that must not end before the place where it ended when it was opened: half a line would be a record.
+/// A file that fails if it ends before its length when it was opened: half a line would be a record.
 struct WholeFile {
     file: File,
     bytes: u64,
@@ -280,7 +280,7 @@ impl Read for WholeFile {
     }
 }
 
-/// A file had so many bytes when it was opened, and has fewer now.
+/// The error of a file that became shorter after it was opened.
 pub(super) fn cut_short(opened: u64, now: u64) -> io::Error {
     let message = format!(
         "it had {opened} bytes when it was opened, and has {now} now; \

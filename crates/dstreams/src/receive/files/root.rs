@@ -19,18 +19,18 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub(super) enum Root {
     Directory(PathBuf),
-    /// What is below a path, with `/` between the parts of names.
+    /// The objects below a path, with `/` between the parts of names.
     Objects(Arc<dyn ObjectStore>, At),
 }
 
-/// A file that is open.
+/// An open file.
 pub(super) enum OpenFile {
     File(File),
     Object(Object),
 }
 
 impl Root {
-    /// The files below it that are wanted.
+    /// Lists the files below it that are wanted.
     pub async fn look(&self, wanted: &Arc<PathFilter>) -> Result<Listing> {
         match self {
             Root::Directory(directory) => {
@@ -43,7 +43,7 @@ impl Root {
         }
     }
 
-    /// What is known of files without opening them, by their names; nothing of objects, and of what is gone.
+    /// Metadata of files by name, without opening them; `None` for objects and missing files.
     pub async fn known(&self, names: Vec<String>) -> Vec<Option<OpenedFile>> {
         let nothing = vec![None; names.len()];
         let Root::Directory(directory) = self else {
@@ -61,7 +61,7 @@ impl Root {
         tokio::task::spawn_blocking(known).await.unwrap_or(nothing)
     }
 
-    /// The whole name of a file, for messages.
+    /// The full name of a file, for messages.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
             Root::Directory(directory) => directory.join(name),
@@ -69,13 +69,13 @@ impl Root {
         }
     }
 
-    /// Opens a file, on a thread that may block. Of an object at least `ahead` bytes are fetched at once, and no more
-    /// when nobody takes what `to` is sent.
+    /// Opens a file, on a thread that may block. Of an object at least `ahead` bytes are fetched at once; fetching
+    /// ends when nobody receives from `to`.
     pub fn open(&self, name: &str, ahead: u64, to: &mpsc::Sender<FileRecords>) -> Result<OpenFile> {
         let opened = match self {
             Root::Directory(directory) => File::open(directory.join(name)).map(OpenFile::File),
             Root::Objects(store, at) => {
-                // The name is as the store has listed it: nothing in it is to be encoded again.
+                // The name is as the store listed it: it must not be encoded again.
                 let location = match at.as_ref() {
                     "" => At::parse(name),
                     at => At::parse(format!("{at}/{name}")),
@@ -90,7 +90,7 @@ impl Root {
     }
 }
 
-/// A store is shown by its name: how it is reached is nobody else's.
+/// Shows a store by its name only: its configuration may contain secrets.
 impl fmt::Debug for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,9 @@
-//! [`Seen`]: what is known of files, for as long as they are there, and some time after.
+//! [`Seen`]: the files that are known, while they exist and for some time after.
 //!
-//! A name says little: what it leads to may be renamed, replaced, or away for a moment. So a file is known by its name and,
-//! once it was read, by its [`Identity`]; and it is forgotten when no look has found it for long enough, counted from the
-//! first look that did not. Looks that fail, and files below a directory that cannot be looked into, count for nothing.
+//! A name is not enough: its file may be renamed, replaced, or away for a moment. So a file is known by its name
+//! and, once it was read, by its [`Identity`]; it is forgotten when no listing has found it for long enough,
+//! counted from the first that did not. Failed listings, and files below a directory that cannot be listed, do not
+//! count.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,58 +14,59 @@ use super::mark::{FileOffset, Identity};
 use super::read::OpenedFile;
 use crate::error::Error;
 
-/// Files that are looked at again after they were read, since somebody may write on: a thousand cost a millisecond.
-const RECENT: usize = 1000;
+/// Number of files that are checked again after they were read, since a writer may append: a thousand cost a
+/// millisecond.
+const MAX_RECENT: usize = 1000;
 
-/// The files that were read, and for how long they have been gone.
+/// The files that were read, and how long they have been gone.
 #[derive(Default)]
 pub(super) struct Seen {
     files: HashMap<Arc<str>, KnownFile>,
-    /// Those that are done, and a name of each.
+    /// Finished files, with a name of each.
     done: HashMap<Identity, Arc<str>>,
-    /// Names that cannot be looked at.
+    /// Names that cannot be listed or read.
     closed: HashSet<String>,
-    /// The last that were read, by their names now.
+    /// The files read last, by their current names.
     recent: VecDeque<(Arc<str>, OpenedFile)>,
     looks: u64,
 }
 
 /// What is known of a file.
 struct KnownFile {
-    /// What had its name; none of one that only earlier processes have found.
+    /// The version last found under this name; `None` if only earlier processes have found it.
     version: Option<u64>,
-    /// How far it was read.
+    /// Its offset.
     mark: FileOffset,
-    /// The last look that found it.
+    /// The last listing that found it.
     look: u64,
-    /// When a look first did not.
+    /// Time of the first listing that did not find it.
     missing: Option<Instant>,
 }
 
-/// What a look says of the files that were known.
+/// Changes that a listing reveals.
 #[derive(Default)]
 pub(super) struct News {
-    /// Names that cannot be looked at, which could before.
+    /// Names that could be listed or read before, and cannot now.
     pub closed: Vec<(String, Error)>,
-    /// Files to look at: new ones, and those that may be others than before.
+    /// Files to check: new ones, and those that may have been replaced.
     pub unsure: Vec<ListedFile>,
     /// Files that are forgotten now.
     pub forgotten: Vec<Arc<str>>,
 }
 
-/// What is behind a name.
+/// The state of the file behind a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
-    /// Nothing was read of it, or what the mark says.
+    /// Not read yet, or only up to this offset.
     New(FileOffset),
-    /// What was read.
+    /// Already read.
     Known,
     /// Another file than the one that was read.
     Other,
 }
 
 impl Seen {
-    /// With what former processes have read.
+    /// Starts with the offsets of earlier processes.
     pub fn begin<'a>(&mut self, marks: impl Iterator<Item = (&'a String, &'a u64)>) {
         for (name, mark) in marks {
             let (name, mark) = (Arc::<str>::from(name.as_str()), FileOffset::from(*mark));
@@ -82,7 +84,7 @@ impl Seen {
         }
     }
 
-    /// Takes in what a look has found at `now`. What was not found for `forget_after` is forgotten.
+    /// Takes in the result of a listing at `now`. Files that were not found for `forget_after` are forgotten.
     pub fn looked(&mut self, found: Listing, now: Instant, forget_after: Duration) -> News {
         self.looks += 1;
         let mut news = News::default();
@@ -106,7 +108,7 @@ impl Seen {
                 return true;
             }
             let missing = *known.missing.get_or_insert(now);
-            // A look that follows this one at once may find it again, however long the last one is ago.
+            // The next listing may follow at once and find it again, however long ago the previous one was.
             let is_gone = missing < now && now.duration_since(missing) >= forget_after;
             if is_gone {
                 news.forgotten.push(Arc::clone(name));
@@ -128,7 +130,7 @@ impl Seen {
         news
     }
 
-    /// What a file that was found is, by what is known of it without opening it.
+    /// The state of a file that was found, without opening it.
     pub fn is(&mut self, entry: &ListedFile, opened: Option<OpenedFile>) -> Is {
         let Some(known) = self.files.get_mut(&*entry.name) else {
             return Is::New(FileOffset::NONE);
@@ -145,7 +147,7 @@ impl Seen {
         if same { Is::Known } else { Is::Other }
     }
 
-    /// It is about to be read.
+    /// Notes that this file is about to be read.
     pub fn found(&mut self, entry: ListedFile) -> Arc<str> {
         let name = Arc::<str>::from(entry.name);
         let known = KnownFile {
@@ -158,12 +160,12 @@ impl Seen {
         name
     }
 
-    /// The name by which a file was read, if it was.
+    /// The name under which a file was read, if it was.
     pub fn read_as(&self, file: Identity) -> Option<&Arc<str>> {
         self.done.get(&file)
     }
 
-    /// A file that was read has this name, too.
+    /// Adds another name of a file that was read.
     pub fn is_named(&mut self, name: &Arc<str>, file: Identity) {
         self.is_done(name, Some(file));
         let recent = self.recent.iter_mut();
@@ -172,13 +174,13 @@ impl Seen {
         }
     }
 
-    /// What could be read of a file was; all of it, or not.
+    /// Notes that all readable parts of a file were read; `all` if that is the whole file.
     pub fn was_read(&mut self, name: &Arc<str>, opened: Option<OpenedFile>, all: bool) {
         if all {
             self.is_done(name, opened.map(|opened| opened.identity));
         }
         let Some(opened) = opened else { return };
-        if self.recent.len() == RECENT {
+        if self.recent.len() == MAX_RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back((Arc::clone(name), opened));
@@ -193,7 +195,7 @@ impl Seen {
         }
     }
 
-    /// The files that were read last, in the order of [`Seen::changed`].
+    /// The files that were read last, in the order that [`Seen::changed`] expects.
     pub fn recent(&self) -> Vec<String> {
         self.recent
             .iter()
@@ -201,11 +203,12 @@ impl Seen {
             .collect()
     }
 
-    /// Of the recent files, as they are now, those that are not as they were read, each with why. They are recent no more.
+    /// Given the current state of the recent files, those that have changed since they were read, each with the
+    /// reason; they are removed from the recent ones.
     pub fn changed(&mut self, now: Vec<Option<OpenedFile>>) -> Vec<(Arc<str>, String)> {
         let (mut now, mut changed) = (now.into_iter(), Vec::new());
         self.recent.retain(|(name, read)| {
-            // Another number is another file, which a look finds.
+            // Another inode number is another file, which a listing finds.
             let now = now.next().flatten().filter(|now| now.number == read.number);
             let why = match now {
                 Some(now) if now.bytes > read.bytes => format!(
@@ -215,7 +218,7 @@ impl Seen {
                     now.bytes,
                     now.bytes - read.bytes
                 ),
-                // Numbers are given again.
+                // Inode numbers are reused.
                 Some(now) if now.identity != read.identity => super::source::REPLACED.to_owned(),
                 _ => return true,
             };
@@ -232,7 +235,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A source that knows the files of a directory, by numbers that are their identities too.
+    /// A source that knows the files of a directory, whose inode numbers serve as identities.
     struct Looks(Seen, Instant);
 
     fn opened(number: u64) -> OpenedFile {
@@ -255,7 +258,7 @@ mod tests {
             Looks(seen, Instant::now())
         }
 
-        /// A minute later: what is read, what is another file, and what is forgotten.
+        /// One minute later: the files to read, the replaced ones, and the forgotten ones.
         fn look(&mut self, files: &[(&str, u64)]) -> [String; 3] {
             self.look_beside(files, &[])
         }
@@ -306,15 +309,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_is_forgotten_in_time_and_not_at_once() {
+    fn a_missing_file_is_forgotten_after_a_while_and_not_at_once() {
         let mut looks = Looks::begin(&[]);
         assert_eq!(looks.look(&[("a", 1), ("b", 2)]), says("ab", "", ""));
-        // As when a disk is away for a while.
+        // As if a disk was away for a while.
         for _ in 0..60 {
             assert_eq!(looks.look(&[("b", 2)]), says("", "", ""));
         }
         assert_eq!(looks.look(&[("a", 1), ("b", 2)]), says("", "", ""));
-        // The hour begins again; and one look alone says nothing, however long the last one is ago.
+        // The hour starts again; a single listing is not enough, however long ago the previous one was.
         looks.1 += 10 * HOUR;
         for _ in 0..60 {
             assert_eq!(looks.look(&[("b", 2)]), says("", "", ""));
@@ -326,12 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_known_by_the_names_that_are_left_of_it() {
+    fn a_file_is_known_by_its_remaining_names() {
         let mut looks = Looks::begin(&[("a", 1), ("link", 1), ("gone", 2)]);
         for _ in 0..60 {
             assert_eq!(looks.look(&[("a", 1)]), says("", "", ""));
         }
-        // Those that only earlier processes have seen go, too.
+        // Files that only earlier processes have seen are forgotten, too.
         assert_eq!(looks.look(&[("a", 1)]), says("", "", "gonelink"));
         for _ in 0..60 {
             assert_eq!(looks.look(&[("b", 1)]), says("", "", ""));
@@ -341,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_under_a_name_that_was_read_is_told() {
+    fn a_replaced_file_is_reported() {
         let mut looks = Looks::begin(&[("a", 1), ("b", 2)]);
         assert_eq!(looks.look(&[("a", 1), ("b", 3)]), says("", "b", ""));
         assert_eq!(looks.look(&[("a", 1), ("b", 3)]), says("", "", ""));
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_looked_into_is_not_gone() {
+    fn files_in_an_unreadable_directory_are_not_missing() {
         let mut looks = Looks::begin(&[("d/a", 1), ("e/a", 2)]);
         for _ in 0..60 {
             assert_eq!(looks.look_beside(&[], &["d/"]), says("", "", ""));
@@ -359,9 +362,9 @@ mod tests {
         assert_eq!(looks.look(&[("d/a", 1)]), says("", "", ""));
     }
 
-    /// File systems give the numbers of files that are gone to new ones.
+    /// File systems reuse the inode numbers of deleted files.
     #[test]
-    fn another_file_of_the_same_number_is_told_while_it_is_recent() {
+    fn a_recent_file_whose_inode_number_was_reused_is_reported() {
         let mut looks = Looks::begin(&[]);
         looks.look(&[("a", 1), ("b", 2)]);
         let other = OpenedFile {

@@ -1,6 +1,6 @@
-//! [`FileSource`]: the files of a [`Files`], one after the other.
+//! [`FileSource`]: reads the files of a [`Files`], one after the other.
 //!
-//! It looks, reads what is new, and says what became of what was read. What it knows of files is in `seen.rs`.
+//! It lists, reads new files, and reports changes to files that were read. `seen.rs` remembers the files.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::receive::dead_letter::Letter;
 use crate::receive::ingest::Ingest;
 use crate::receive::source::{Closing, Source, SourcePlacement};
 
-/// The pause after a look is so many times as long as the look was: it costs 5 % of a core at most.
+/// Ratio of the pause to the time of the listing before it: listings cost at most 5 % of a core.
 const LOOKS_TO_PAUSE: u32 = 19;
-/// A pause is not longer than this for that reason.
+/// Maximum of such a pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The shortest pause, whatever is asked for.
+/// The shortest pause, whatever the configuration says.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-/// Dead letters of names that lead to other files than before a restart, each by itself; as many as there are after a
-/// directory was copied are one.
+/// Replaced files that are reported one by one after a restart; more, as after a directory was copied, are one dead
+/// letter.
 const OTHERS_NAMED: usize = 100;
 
 /// Reads the files of a [`Files`].
@@ -36,11 +36,11 @@ pub(super) struct FileSource {
     files: Files,
     schema: SchemaRef,
     seen: Seen,
-    /// The last block that has records of it.
+    /// The last block that contains its records.
     block: Option<u64>,
 }
 
-/// A file to read, and how far it was read before.
+/// A file to read, with its offset.
 struct Fresh {
     entry: ListedFile,
     opened: Option<OpenedFile>,
@@ -58,7 +58,7 @@ impl Source for FileSource {
         Ok(None)
     }
 
-    /// A worker that takes over would not know what another one has read.
+    /// On the master: a worker that takes over would not know which files another one has read.
     fn place(&self) -> SourcePlacement {
         SourcePlacement::Master
     }
@@ -76,7 +76,7 @@ impl Source for FileSource {
                 Ok(found) => self.find_fresh(&root, found, &ingest).await,
                 Err(error) if self.files.once => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(stream = ingest.stream(), %error, "looking again later");
+                    tracing::warn!(stream = ingest.stream(), %error, "listing failed, will retry");
                     Vec::new()
                 }
             };
@@ -90,7 +90,7 @@ impl Source for FileSource {
             }
             if self.files.once {
                 self.find_changed(&root, &ingest).await;
-                // Its program may end with it.
+                // The program may end once this source ends.
                 if let Some(block) = self.block {
                     ingest.0.safe(block).await?;
                 }
@@ -104,7 +104,7 @@ impl Source for FileSource {
     }
 }
 
-/// How long to wait after a look.
+/// The pause after a listing.
 fn pause(every: Duration, looked: Duration) -> Duration {
     let dear = looked.saturating_mul(LOOKS_TO_PAUSE).min(LONGEST_PAUSE);
     every.max(dear).max(SHORTEST_PAUSE)
@@ -120,8 +120,8 @@ impl FileSource {
         }
     }
 
-    /// Of what was found, what is to be read, in the order of names. Tells of all else that is new, and forgets what is
-    /// gone.
+    /// The found files that are to be read, in the order of their names. Reports the other changes, and forgets
+    /// missing files.
     async fn find_fresh(&mut self, root: &Root, found: Listing, ingest: &Ingest) -> Vec<Fresh> {
         let after = self.files.forget_after;
         let news = self.seen.looked(found, Instant::now(), after);
@@ -130,14 +130,14 @@ impl FileSource {
             ingest.0.dead_letters.forget(ingest.stream(), name);
         }
         for (name, error) in news.closed {
-            bury(root, &name, vec![Bad::rest(error.to_string())], ingest).await;
+            add_dead_letters(root, &name, vec![Bad::rest(error.to_string())], ingest).await;
         }
         let names = news.unsure.iter().map(|entry| entry.name.clone()).collect();
         let opened = root.known(names).await;
         let (mut fresh, mut others) = (Vec::new(), Vec::new());
         for (entry, opened) in news.unsure.into_iter().zip(opened) {
             match self.seen.is(&entry, opened) {
-                // Somebody may be about to write it.
+                // A writer may be about to fill it.
                 Is::New(_) if opened.is_some_and(|opened| opened.bytes == 0) => {}
                 Is::New(mark) => fresh.push(Fresh {
                     entry,
@@ -149,18 +149,18 @@ impl FileSource {
             }
         }
         for name in others.iter().take(OTHERS_NAMED) {
-            bury(root, name, vec![Bad::rest(REPLACED.into())], ingest).await;
+            add_dead_letters(root, name, vec![Bad::rest(REPLACED.into())], ingest).await;
         }
         if let Some(name) = others.get(OTHERS_NAMED) {
             let more = others.len() - OTHERS_NAMED;
             let why =
                 format!("with {more} files found at the same look, the first of them: {REPLACED}");
-            bury(root, name, vec![Bad::rest(why)], ingest).await;
+            add_dead_letters(root, name, vec![Bad::rest(why)], ingest).await;
         }
         fresh
     }
 
-    /// Reads a file, unless it was read by another name.
+    /// Reads a file, unless it was read under another name.
     async fn take(
         &mut self,
         root: &Root,
@@ -177,7 +177,7 @@ impl FileSource {
         }
     }
 
-    /// Whether it is a file that was read by another name.
+    /// Whether this file was read under another name.
     fn is_read(&self, root: &Root, name: &str, file: Identity, ingest: &Ingest) -> bool {
         let Some(before) = self.seen.read_as(file) else {
             return false;
@@ -192,7 +192,7 @@ impl FileSource {
         true
     }
 
-    /// A file that was read has this name, too.
+    /// Records another name of a file that was read.
     async fn mark_named(&mut self, name: &Arc<str>, file: Identity, ingest: &Ingest) -> Result<()> {
         self.seen.is_named(name, file);
         let none = RecordBatch::new_empty(Arc::clone(&self.schema));
@@ -202,7 +202,7 @@ impl FileSource {
         self.push(none, name, mark, ingest).await
     }
 
-    /// The mark goes where the records go, so nothing waits here until they are safe.
+    /// The offset travels with the records, so this does not wait until they are safe.
     async fn push(
         &mut self,
         rows: RecordBatch,
@@ -215,7 +215,7 @@ impl FileSource {
         Ok(())
     }
 
-    /// Pushes the records of one file after those of its mark, until the context closes.
+    /// Pushes the records of one file after its offset, until the context closes.
     async fn read(
         &mut self,
         root: &Root,
@@ -237,12 +237,12 @@ impl FileSource {
         loop {
             let piece = tokio::select! {
                 biased;
-                // A store may let one wait. The thread ends when nobody takes its pieces.
+                // A store may keep one waiting. The thread ends when nobody receives its pieces.
                 () = closing.requested() => return Ok(()),
                 piece = pieces.recv() => piece,
             };
             let Some(piece) = piece else { break };
-            bury(root, name, piece.bad, ingest).await;
+            add_dead_letters(root, name, piece.bad, ingest).await;
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
             self.push(rows, name, piece.mark, ingest).await?;
@@ -255,16 +255,16 @@ impl FileSource {
             Err(panic) => Some(format!("the reader broke: {panic}")),
         };
         if let Some(failed) = failed {
-            bury(root, name, vec![Bad::rest(failed)], ingest).await;
+            add_dead_letters(root, name, vec![Bad::rest(failed)], ingest).await;
         }
         Ok(())
     }
 
-    /// Tells of files that are not as they were when they were read.
+    /// Reports files that have changed since they were read.
     async fn find_changed(&mut self, root: &Root, ingest: &Ingest) {
         let now = root.known(self.seen.recent()).await;
         for (name, why) in self.seen.changed(now) {
-            bury(root, &name, vec![Bad::rest(why)], ingest).await;
+            add_dead_letters(root, &name, vec![Bad::rest(why)], ingest).await;
         }
     }
 }
@@ -272,9 +272,9 @@ impl FileSource {
 pub(super) const REPLACED: &str = "a file of this name was read before, and this is another one, which is not read; \
                                    give each file a name of its own";
 
-/// What is of a line or a row is told once, also after a restart; that a file cannot be read, again. Returns when all are
-/// safe: the piece that they are of is not read again then.
-async fn bury(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) {
+/// Reports bad lines and rows once, also after a restart, but a file that cannot be read again each time. Returns
+/// when all letters are safe: their piece is not read again after that.
+async fn add_dead_letters(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) {
     if bad.is_empty() {
         return;
     }

@@ -1,8 +1,8 @@
-//! [`Splitter`]: the bytes of a file to records: lines, or the records of CSV, which may have line
-//! feeds inside quotes.
+//! [`Splitter`]: splits the bytes of a file into records: lines, or CSV records, which may have line feeds inside
+//! quotes.
 //!
-//! A record over the limit is thrown away as it is read, so it fills no memory. A quote that is not
-//! closed within the limit, or at all, costs its line only: the next one begins a record.
+//! A record over the limit is discarded while it is read, so it takes no memory. A quote that is not closed within
+//! the limit, or at all, costs only its line: the next line begins a record.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -11,10 +11,10 @@ use xxhash_rust::xxh3::Xxh3;
 use super::read::Bad;
 use crate::stream::format::Format;
 
-/// Bytes kept of a line over the limit.
+/// Bytes stored of a line over the limit.
 pub(super) const KEPT: usize = 64 << 10;
 
-/// Where a record is in its chunk, without the line feed at its end, and the line it begins at.
+/// The place of a record in its chunk, without the line feed at its end, and its first line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub start: usize,
@@ -26,16 +26,16 @@ pub(super) struct Span {
 pub(super) struct Chunk {
     pub bytes: Vec<u8>,
     pub records: Vec<Span>,
-    /// What is none, by line.
+    /// Bad records, by line.
     pub bad: Vec<(u64, Bad)>,
-    /// The last line in it.
+    /// The last line in the chunk.
     pub last: u64,
-    /// Of the bytes of all lines up to it.
+    /// Hash of the bytes of all lines up to it.
     pub hash: u64,
 }
 
 impl Chunk {
-    /// Leaves out what is in the first `lines` lines of the file.
+    /// Drops everything in the first `lines` lines of the file.
     pub fn skip(&mut self, lines: u64) {
         self.records.retain(|record| record.line > lines);
         self.bad.retain(|(line, _)| *line > lines);
@@ -47,18 +47,18 @@ pub(super) struct Splitter<R> {
     csv: bool,
     piece: usize,
     limit: usize,
-    /// Read and not split yet; begins with a record.
+    /// Bytes not yet split; begins with a record.
     rest: Vec<u8>,
     /// The line it begins at.
     line: u64,
-    /// A line over the limit, whose end was not seen yet.
+    /// A line over the limit, whose end was not found yet.
     skipped: Option<Bad>,
     ended: bool,
-    /// Nothing more can be read.
+    /// Why nothing more can be read.
     failed: Option<io::Error>,
-    /// Of the bytes before those that are split.
+    /// Hash of the bytes before those that are being split.
     hash: Box<Xxh3>,
-    /// Where the last line ended, in those that are split.
+    /// Where the last line ended, in the bytes that are being split.
     ended_at: usize,
     /// A number of lines, and the hash of their bytes once they were read, if a record ends there.
     until: (u64, Option<u64>),
@@ -82,19 +82,18 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Hashes the bytes of the first `lines` lines, too; see [`Splitter::hash_of_lines`].
+    /// Also hashes the bytes of the first `lines` lines; see [`Splitter::hash_of_lines`].
     pub fn hash_lines(mut self, lines: u64) -> Self {
         self.until = (lines, None);
         self
     }
 
-    /// The hash of the bytes of the lines that were asked for, if a record ends there.
+    /// The hash of the lines given to [`Splitter::hash_lines`], if a record ends there.
     pub fn hash_of_lines(&self) -> Option<u64> {
         self.until.1
     }
 
-    /// The next records; none at the end of the file. An error comes after the records that were read whole
-    /// before it.
+    /// The next records; `None` at the end of the file. An error comes after the whole records before it.
     pub fn next(&mut self) -> io::Result<Option<Chunk>> {
         loop {
             if let Some(error) = self.failed.take() {
@@ -111,7 +110,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Reads about a piece more.
+    /// Reads about one more piece.
     fn fill(&mut self) {
         let mut left = self.piece;
         while left > 0 && !self.ended && self.failed.is_none() {
@@ -167,7 +166,7 @@ impl<R: Read> Splitter<R> {
         }
         self.rest = chunk.bytes.split_off(at.min(chunk.bytes.len()));
         chunk.last = self.line - 1;
-        // Behind them is what was read of a line over the limit.
+        // After them come bytes of a line over the limit.
         let (lines, more) = chunk.bytes.split_at(self.ended_at);
         self.hash.update(lines);
         chunk.hash = self.hash.digest();
@@ -175,7 +174,7 @@ impl<R: Read> Splitter<R> {
         chunk
     }
 
-    /// A line ends before `at`.
+    /// Counts a line that ends before `at`.
     #[inline]
     fn end_line(&mut self, at: usize, chunk: &Chunk) {
         self.ended_at = at;
@@ -186,7 +185,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Where the line feed is that ends the record at the beginning of `bytes`.
+    /// Position of the line feed that ends the record at the beginning of `bytes`.
     fn end_of_record(&self, bytes: &[u8]) -> Option<usize> {
         match self.csv {
             true => csv_end(bytes).ok(),
@@ -199,7 +198,7 @@ impl<R: Read> Splitter<R> {
         self.csv && csv_end(bytes) == Err(true)
     }
 
-    /// The line at `at` is no record; returns where the next one begins.
+    /// Makes the line at `at` a bad record; returns where the next one begins.
     fn give_line_up(&mut self, at: usize, chunk: &mut Chunk) -> usize {
         let rest = &chunk.bytes[at..];
         let end = memchr::memchr(b'\n', rest);
@@ -224,7 +223,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Throws away what belongs to a line over the limit; returns where the next one begins.
+    /// Discards the bytes of a line over the limit; returns where the next one begins.
     fn end_skipped(&mut self, chunk: &mut Chunk) -> usize {
         let Some(mut bad) = self.skipped.take() else {
             return 0;
@@ -268,7 +267,7 @@ impl<R: Read> Splitter<R> {
     }
 }
 
-/// Where the line feed is that ends a record of CSV; the error says whether a quote is open.
+/// Position of the line feed that ends a CSV record; the error says whether a quote is open.
 fn csv_end(bytes: &[u8]) -> Result<usize, bool> {
     enum CsvPosition {
         Start,

@@ -1,4 +1,4 @@
-//! The marks of records: whatever prefix of the blocks outlives a process, the next one goes on there.
+//! Offsets of records: whichever prefix of the blocks survives a process, the next process resumes there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::stream::record::records_of;
 
 pub(super) type Positions = BTreeMap<String, u64>;
 
-/// Reads all there is; each piece is a block.
+/// Reads the whole file; each piece is a block.
 pub(super) fn read<T: Record>(
     files: &Files,
     positions: Positions,
@@ -58,7 +58,7 @@ pub(super) fn rows<T: Record>(blocks: &[Arc<Block>]) -> Vec<T> {
         .collect()
 }
 
-/// A directory that goes with the test, with these files in it.
+/// A directory with these files, deleted when the test ends.
 pub(super) struct Dir(pub PathBuf);
 
 impl Dir {
@@ -83,8 +83,10 @@ impl Drop for Dir {
     }
 }
 
-/// For each number of blocks that outlive the process: the next one brings exactly the others.
-fn goes_on<T: Record + PartialEq + std::fmt::Debug>(files: &Files) -> Result<(), TestCaseError> {
+/// For each number of blocks that survive the process: the next process brings exactly the others.
+fn resumes_after_any_block<T: Record + PartialEq + std::fmt::Debug>(
+    files: &Files,
+) -> Result<(), TestCaseError> {
     let (blocks, marks, dead) = read::<T>(files, Positions::new());
     let all = rows::<T>(&blocks);
     for kept in 0..=blocks.len() {
@@ -103,7 +105,7 @@ fn goes_on<T: Record + PartialEq + std::fmt::Debug>(files: &Files) -> Result<(),
             blocks.len()
         );
     }
-    // All was kept, and a file that ends with a record is known to be done.
+    // All blocks survived, and a file that ends with a record is known to be finished.
     let done = marks
         .values()
         .any(|mark| matches!(FileOffset::from(*mark), FileOffset::Done { .. }));
@@ -122,7 +124,7 @@ proptest! {
     ) {
         let name = |(n, text): (usize, &String)| (format!("{n}"), text.clone().into_bytes());
         let dir = Dir::new(&texts.iter().enumerate().map(name).collect::<Vec<_>>());
-        goes_on::<String>(&Files::dir(&dir.0, Format::Text).piece_bytes(piece))?;
+        resumes_after_any_block::<String>(&Files::dir(&dir.0, Format::Text).piece_bytes(piece))?;
     }
 
     #[test]
@@ -148,12 +150,12 @@ proptest! {
         let (csv, json) = (files(&|n| csv(n).replace("_1,_2", "key,value")), files(&|n| {
             json(n).replace("_1", "key").replace("_2", "value")
         }));
-        goes_on::<(i64, String)>(&Files::dir(&csv.0, Format::Csv).piece_bytes(piece))?;
-        goes_on::<(i64, String)>(&Files::dir(&json.0, Format::JsonLines).piece_bytes(piece))?;
+        resumes_after_any_block::<(i64, String)>(&Files::dir(&csv.0, Format::Csv).piece_bytes(piece))?;
+        resumes_after_any_block::<(i64, String)>(&Files::dir(&json.0, Format::JsonLines).piece_bytes(piece))?;
     }
 }
 
-/// The same in an object store.
+/// The same files in an object store.
 fn objects(files: &[(&str, Vec<u8>)]) -> Arc<dyn ObjectStore> {
     let store = InMemory::new();
     for (name, bytes) in files {
@@ -165,21 +167,21 @@ fn objects(files: &[(&str, Vec<u8>)]) -> Arc<dyn ObjectStore> {
 }
 
 #[test]
-fn a_restart_goes_on_in_objects() {
+fn a_restart_resumes_in_objects() {
     let text = |lines: std::ops::Range<u32>| lines.map(|n| format!("{n}\n")).collect::<String>();
     let lines = objects(&[("a/b", text(0..30).into()), ("c", text(30..40).into())]);
     for piece in [1, 7, 1000] {
         let files = Files::store(Arc::clone(&lines), "", Format::Text);
-        goes_on::<String>(&files.piece_bytes(piece)).unwrap();
+        resumes_after_any_block::<String>(&files.piece_bytes(piece)).unwrap();
     }
     let csv = objects(&[("at/a", ("value\n".to_owned() + &text(0..20)).into())]);
     let files = Files::store(csv, "at", Format::Csv).piece_bytes(7);
-    goes_on::<i64>(&files).unwrap();
+    resumes_after_any_block::<i64>(&files).unwrap();
 }
 
 #[cfg(feature = "parquet")]
 #[test]
-fn a_restart_goes_on_in_parquet() {
+fn a_restart_resumes_in_parquet() {
     use crate::stream::record::batch_of;
     let rows = batch_of((0..10_000i64).map(|n| (n % 5000 != 1).then_some(n))).unwrap();
     let mut bytes = Vec::new();
@@ -188,10 +190,10 @@ fn a_restart_goes_on_in_parquet() {
     writer.write(&rows).unwrap();
     writer.close().unwrap();
     let store = objects(&[("a", bytes.clone()), ("b", bytes.clone())]);
-    goes_on::<i64>(&Files::store(store, "", Format::Parquet)).unwrap();
+    resumes_after_any_block::<i64>(&Files::store(store, "", Format::Parquet)).unwrap();
     let dir = Dir::new(&[("a".into(), bytes.clone()), ("b".into(), bytes)]);
     let files = Files::dir(&dir.0, Format::Parquet);
-    goes_on::<i64>(&files).unwrap();
+    resumes_after_any_block::<i64>(&files).unwrap();
     let (blocks, _, dead) = read::<i64>(&files, Positions::new());
     assert!(blocks.len() >= 6, "{}", blocks.len());
     assert_eq!((self::rows::<i64>(&blocks).len(), dead), (19_996, 4));
@@ -227,7 +229,7 @@ fn a_file_that_became_shorter_since_it_was_read_is_a_dead_letter() {
     }
 }
 
-/// The marks of a program that was killed in the middle of `text`, which is read in such pieces.
+/// The offsets of a program that was killed in the middle of reading files in small pieces.
 fn begun<T: Record>(files: &Files) -> Positions {
     let (blocks, _, _) = read::<T>(files, Positions::new());
     let marks = blocks[blocks.len() / 2].marks.iter();
@@ -235,7 +237,7 @@ fn begun<T: Record>(files: &Files) -> Positions {
 }
 
 #[test]
-fn a_file_is_gone_on_with_only_where_its_lines_are_those_that_were_read() {
+fn a_file_is_resumed_only_if_its_lines_are_those_that_were_read() {
     let lines = |word: &str, lines: usize| {
         (0..lines)
             .map(|n| format!("{word} {n}\n"))
@@ -260,7 +262,7 @@ fn a_file_is_gone_on_with_only_where_its_lines_are_those_that_were_read() {
         let (blocks, _, dead) = read::<String>(&files(piece), positions.clone());
         (rows::<String>(&blocks), dead)
     };
-    // A copy, and one that is longer; however they are cut.
+    // A copy, and a longer copy, in pieces of any size.
     for text in [old.clone(), old.clone() + "more\n"] {
         for piece in [1, 100, 4096] {
             let wanted: Vec<_> = text.lines().skip(before).map(str::to_owned).collect();
@@ -278,7 +280,7 @@ fn a_file_is_gone_on_with_only_where_its_lines_are_those_that_were_read() {
             assert_eq!(rest_of(&text, piece), (vec![], 1), "{text}");
         }
     }
-    // Lines over the limit count, wherever they are cut.
+    // Lines over the limit count, wherever the pieces end.
     let long = format!("{}\nb\n{}\nc\nd\n", "x".repeat(3000), "y".repeat(3000));
     fs::write(dir.0.join("a"), &long).unwrap();
     for piece in [7, 1000, 5000] {
@@ -301,7 +303,7 @@ fn a_file_is_gone_on_with_only_where_its_lines_are_those_that_were_read() {
 
 #[cfg(feature = "parquet")]
 #[test]
-fn a_parquet_file_is_gone_on_with_only_where_it_is_the_one_that_was_read() {
+fn a_parquet_file_is_resumed_only_if_it_is_the_one_that_was_read() {
     use crate::stream::record::batch_of;
     let bytes = |from: i64| {
         let rows = batch_of(from..from + 10_000).unwrap();
@@ -322,7 +324,7 @@ fn a_parquet_file_is_gone_on_with_only_where_it_is_the_one_that_was_read() {
     assert_eq!((rows::<i64>(&other.0), other.2), (vec![], 1));
 }
 
-/// Each name is known to be done after a restart, too.
+/// Each name is known to be finished after a restart, too.
 #[test]
 fn a_file_is_read_once_whatever_names_it_has() {
     let files = [("app.log", "1\n2\n"), ("b", "3\n")];
@@ -335,7 +337,7 @@ fn a_file_is_read_once_whatever_names_it_has() {
         (rows::<String>(&blocks), dead),
         (vec!["1".into(), "2".into(), "3".into()], 0)
     );
-    // Rotated while nobody was there; the links have no marks of their own yet.
+    // Rotated while no process was running; the links have no offsets of their own yet.
     fs::rename(dir.0.join("app.log"), dir.0.join("app.log.1")).unwrap();
     fs::write(dir.0.join("c"), "1\n2\n").unwrap();
     let (blocks, marks, dead) = read::<String>(&files, marks);

@@ -1,4 +1,4 @@
-//! Lines however their bytes are cut, against a split of the whole.
+//! Lines, however their bytes are cut, compared with a split of the whole.
 
 use datafusion::arrow::array::{Array, AsArray};
 use futures::executor::block_on;
@@ -18,7 +18,7 @@ enum Between {
     Pause,
 }
 
-/// Bytes that mean something here, and any others.
+/// Bytes that are special here, and any others.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => "[a-cäß€]{0,9}".prop_map(String::into_bytes),
@@ -44,7 +44,7 @@ fn cuts() -> impl Strategy<Value = Vec<(usize, Between)>> {
     prop::collection::vec((1..60usize, between), 1..40)
 }
 
-/// Lines and lengths of those that are none.
+/// Lines, and the lengths of bad ones.
 type Read = (Vec<String>, Vec<u64>);
 
 fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
@@ -94,7 +94,7 @@ fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
         }
     }
     if clean {
-        // That no more comes is what was read.
+        // The end was read, too.
         make_room(&mut lines, &mut good);
     }
     lines.finish(clean, &mut bad);
@@ -122,7 +122,7 @@ fn split(bytes: &[u8], clean: bool) -> Read {
     };
     all.into_iter().for_each(&mut line);
     match rest {
-        // A line over the limit is one however it ends.
+        // A line over the limit is bad however it ends.
         Some(rest) if clean || rest.len() > LIMIT + 1 => line(rest),
         Some(rest) => bad.push(rest.len() as u64),
         None => {}
@@ -135,7 +135,7 @@ proptest! {
 
     #[test]
     fn lines_are_those_of_the_whole_however_it_is_cut(bytes in bytes(), cuts in cuts(), clean in any::<bool>()) {
-        // What its first bytes are is not in question.
+        // The detection of the format is not tested here.
         let bytes = [b"text\n", &bytes[..]].concat();
         prop_assert_eq!(read(&bytes, &cuts, clean), split(&bytes, clean));
     }

@@ -1,4 +1,4 @@
-//! What was written comes back; anything else is an error or whole columns, at once and within memory.
+//! Written batches can be read back; anything else is an error or whole columns, quickly and within memory.
 
 mod taken;
 
@@ -120,7 +120,7 @@ fn read_schema(header: &[u8]) -> Result<Option<Schema>, Malformed> {
     schema(&metadata(header)?)
 }
 
-/// A change of bytes: numbers that mean much to those who believe them, flipped bits, parts that are missing or twice.
+/// A change of bytes: dangerous numbers, flipped bits, parts that are missing or doubled.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Flip(prop::sample::Index, u8),
@@ -167,7 +167,7 @@ pub(crate) fn changed(mut bytes: Vec<u8>, change: &Change) -> Vec<u8> {
             bytes[at] ^= 1 << bit;
         }
         Change::Number(at, number) => {
-            // Numbers lie at multiples of four in the metadata.
+            // Numbers are at multiples of four in the metadata.
             let at = at.index(bytes.len()) & !3;
             let end = bytes.len().min(at + 8);
             bytes[at..end].copy_from_slice(&number.to_le_bytes()[..end - at]);
@@ -211,7 +211,7 @@ proptest! {
         let body = in_body.iter().fold(sent.data_body.to_vec(), changed);
         let schema = batch.schema();
         let (read, taken) = most_taken(|| read(&header, &body, &schema));
-        // Copies of what was sent, and some hundred bytes for each column and for an error.
+        // Copies of the message, and some hundred bytes for each column and for an error.
         let most = 4 * (header.len() + body.len()) + (64 << 10);
         prop_assert!(taken < most, "{taken} bytes for {} and {}", header.len(), body.len());
         if let Ok(read) = read {
@@ -240,7 +240,7 @@ proptest! {
     }
 }
 
-/// Rows and columns that say they are many: the first words of what was fuzzed above, each by its name.
+/// A batch with false claims: the typical findings of the fuzzing above, each by name.
 fn lie(rows: i64, node: (i64, i64), buffers: &[(i64, i64)], views: &[i64]) -> Vec<u8> {
     let mut to = FlatBufferBuilder::new();
     let nodes = to.create_vector(&[ipc::FieldNode::new(node.0, node.1)]);
@@ -309,7 +309,7 @@ fn numbers_that_do_not_fit_the_bytes_are_refused_and_named() {
             "9223372036854775807 buffers",
         ),
         (lie(1, (1, 0), &text, &[-2]), "-2 buffers"),
-        // Fewer buffers than the column has, and rows of which there is nothing.
+        // Fewer buffers than the column has, and rows without data.
         (lie(1, (1, 0), &text[..2], &[]), "Buffer count mismatched"),
         (lie(4096, (4096, 0), &text, &[]), ""),
     ];
@@ -324,7 +324,7 @@ fn numbers_that_do_not_fit_the_bytes_are_refused_and_named() {
     assert!(read(&fits, &[0; 16], &one_column(DataType::Utf8)).is_ok());
 }
 
-/// Reading each text, or writing it, would take the square of the message.
+/// Reading or writing each text would be quadratic in the message's size.
 #[test]
 fn views_that_share_a_long_text_are_refused_at_once() {
     let text = "x".repeat(1 << 20);
@@ -350,7 +350,7 @@ fn views_that_share_a_long_text_are_refused_at_once() {
 
 /// Some kilobytes that refer to one name ten thousand times.
 #[test]
-fn metadata_is_bounded_by_what_it_comes_to_and_not_by_its_bytes() {
+fn metadata_is_bounded_by_its_decoded_size() {
     let schema_of = |columns: usize, name: usize| {
         let mut to = FlatBufferBuilder::new();
         let name = to.create_string(&"n".repeat(name));
@@ -389,7 +389,7 @@ fn metadata_is_bounded_by_what_it_comes_to_and_not_by_its_bytes() {
     }
 }
 
-/// Types that Arrow's reader panics at.
+/// Types at which Arrow's reader panics.
 #[test]
 fn types_of_no_arrow_format_are_an_error() {
     let sent = schema_message(&one_column(DataType::Float64));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Answers claims but the first.
+/// Never answers the first claim.
 #[derive(Default)]
 struct FirstNever(std::sync::atomic::AtomicU64);
 
@@ -35,9 +35,9 @@ async fn a_client_that_is_gone_leaves_its_producer_to_its_next_call() {
     second.acknowledged(1).await;
 }
 
-/// A push that waits for memory holds its producer, but not for a client that is gone.
+/// A push that waits for memory locks its producer, but not for a client that is gone.
 #[tokio::test]
-async fn a_client_that_is_gone_waits_for_no_memory() {
+async fn a_client_that_is_gone_does_not_wait_for_memory() {
     let served = Served::start(&[("lines", String::schema())], 1).await;
     let mut first = Hand::lines(&served, Some("p")).await;
     first.send(line("fills the memory", Some(1))).await;

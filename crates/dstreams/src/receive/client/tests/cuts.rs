@@ -1,12 +1,12 @@
-//! Connections that break after any number of bytes, in either direction: each line is taken once.
+//! Connections that break after any number of bytes, in either direction: each line is received once.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::TcpStream;
 
 use super::*;
 
-/// Cuts its connections after so many bytes, every second one on the way back to the client; then
-/// cuts no more. Returns its address.
+/// A proxy that cuts its connections after so many bytes, every second one on the way back to the client; then cuts
+/// no more. Returns its address.
 async fn cutting(server: SocketAddr, after: Vec<u64>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -38,11 +38,11 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, up: u64, down: u64)
 }
 
 #[tokio::test]
-async fn lines_over_connections_that_break_are_taken_once() {
+async fn lines_over_breaking_connections_are_received_once() {
     let (mut reconnects, mut resends) = (0, 0);
     for seed in 0..60u64 {
         let served = Served::lines().await;
-        // The first is the one that looks whether someone is there.
+        // The first connection only probes whether the server is there.
         let after = (0..7).map(|n| {
             if n == 0 {
                 u64::MAX

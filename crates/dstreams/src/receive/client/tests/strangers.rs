@@ -1,5 +1,5 @@
-//! Clients that send anything: each is answered with a refusal that says why, or with an acknowledgement of what it sent,
-//! and a client that is well behaved is served meanwhile.
+//! Clients that send anything: each gets a refusal with a reason, or an acknowledgement, and a well-behaved client
+//! is served meanwhile.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::*;
 use crate::receive::message::tests::{Change, change, changed};
 
-/// What of a call's two messages is changed.
+/// Which part of a call's two messages is changed.
 #[derive(Debug, Clone, Copy)]
 enum Of {
     Schema,
@@ -27,7 +27,7 @@ fn changed_bytes(bytes: &Bytes, changes: &[Change]) -> Bytes {
     changes.iter().fold(bytes.to_vec(), changed).into()
 }
 
-/// A call of two messages; how it ended.
+/// Makes a call of two messages; returns how it ended.
 async fn call(served: &Served, first: FlightData, second: FlightData) -> Result<u64, Status> {
     let (messages, sent) = mpsc::channel(2);
     messages.send(first).await.unwrap();
@@ -61,7 +61,7 @@ fn a_strange_client_is_refused_by_a_final_code_and_others_are_served() {
     let served = runtime.block_on(Served::lines());
     let mut first = runtime.block_on(Hand::lines(&served, Some("good")));
     assert_eq!(runtime.block_on(first.next_ack()), 0);
-    // The good client and its number, and how many others were refused and taken.
+    // The good client and its number, and how many others were refused and accepted.
     let state = RefCell::new((first, 0, 0, 0));
     let of = [Of::Schema, Of::Header, Of::Body, Of::Number, Of::Path];
     let case = (
@@ -119,7 +119,7 @@ fn a_strange_client_is_refused_by_a_final_code_and_others_are_served() {
     );
 }
 
-/// The text of a refusal repeats what came: one that does not fit a header would take the code with it.
+/// The text of a refusal repeats what came: a text too long for a header would lose the code as well.
 #[tokio::test]
 async fn a_refusal_arrives_however_much_it_could_say() {
     let served = Served::lines().await;

@@ -1,4 +1,4 @@
-//! Lines to records: what becomes of each, good or bad, against serde_json and by hand.
+//! Lines to records: the result for good and bad lines, against serde_json and by hand.
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::csv::ReaderBuilder;
@@ -10,7 +10,7 @@ use super::super::split::Splitter;
 use super::*;
 use crate::stream::record::{Record, records_of};
 
-/// What a file has: records, and bad lines with their reasons.
+/// The result for a file: records, and bad lines with their reasons.
 type Found<T> = (Vec<T>, Vec<(u64, String)>);
 
 fn decode<T: Record>(format: Format, bytes: &[u8], piece: usize) -> Result<Found<T>> {
@@ -36,7 +36,7 @@ fn json<T: Record>(text: &str) -> Found<T> {
     decode(Format::JsonLines, text.as_bytes(), 1000).unwrap()
 }
 
-/// The one bad line of a text has a reason with these words.
+/// Asserts that the one line of a text is bad, with a reason that contains these words.
 #[track_caller]
 fn is_bad<T: Record + std::fmt::Debug>(text: &str, words: &str) {
     let (good, bad) = json::<T>(text);
@@ -50,7 +50,7 @@ fn is_bad<T: Record + std::fmt::Debug>(text: &str, words: &str) {
 }
 
 #[test]
-fn values_that_do_not_fit_their_column_are_no_records() {
+fn values_that_do_not_fit_their_column_are_dead_letters() {
     type Row = (String, i64);
     let wrong = [
         (
@@ -111,7 +111,7 @@ fn nesting_that_is_too_deep_is_a_bad_line() {
         assert_eq!(good, [("b".to_owned(), 2)]);
         assert!(bad[0].0 == 1 && bad[0].1.contains("128 levels"), "{bad:?}");
     }
-    // Levels within the bound that no column has a place for.
+    // Nesting within the bound, for which no column has a type.
     let text = format!("{{\"value\":{}1{}}}", "[".repeat(120), "]".repeat(120));
     is_bad::<i64>(&text, "a list, and not a number");
     is_bad::<String>(&text, "a list, and not a text");
@@ -119,7 +119,7 @@ fn nesting_that_is_too_deep_is_a_bad_line() {
 }
 
 #[test]
-fn a_reason_does_not_repeat_what_it_is_about() {
+fn a_reason_does_not_repeat_the_value() {
     let long = "x".repeat(900_000);
     is_bad::<(String, i64)>(
         &format!("{{\"key\":\"a\",\"value\":\"{long}\"}}"),
@@ -152,7 +152,8 @@ fn a_reason_does_not_repeat_what_it_is_about() {
     }
 }
 
-/// So many records are read, and one in each four is bad; a decoder that began again for each would not end.
+/// Decodes many records of which every fourth is bad; a decoder that started again after each bad one would not
+/// finish.
 #[test]
 fn bad_lines_cost_no_more_than_good_ones() {
     let line = |n: i64| match n % 4 {
@@ -173,7 +174,7 @@ fn bad_lines_cost_no_more_than_good_ones() {
 }
 
 #[test]
-fn csv_is_read_as_it_is_written() {
+fn csv_with_quotes_blanks_and_extra_columns_is_read() {
     let csv = |text: &str| decode::<(String, Option<f64>)>(Format::Csv, text.as_bytes(), 7);
     let row = |key: &str, value| (key.to_owned(), value);
     let text = "\r\n \n value,value,more,key\r\n 1,2,3,4\n1,-1.5e3,,\"a,\"\"b\"\"\"\r\n1,,\"\n\",\n1, 7 ,,c\n1,NaN,x\n1,inf,,d\n";
@@ -196,7 +197,7 @@ fn csv_is_read_as_it_is_written() {
 }
 
 #[test]
-fn a_first_line_that_names_no_columns_costs_the_file() {
+fn a_csv_file_without_a_valid_header_is_refused() {
     let refused = |text: &str| {
         let found = decode::<(String, i64)>(Format::Csv, text.as_bytes(), 5);
         found.unwrap_err().to_string()
@@ -211,19 +212,19 @@ fn a_first_line_that_names_no_columns_costs_the_file() {
     }
     let blanks = refused(" key , Value\na,1\n");
     assert!(blanks.contains("found \" key \", \" Value\""), "{blanks}");
-    // The next line is not taken for it.
+    // The next line is not used as header instead.
     let open = refused("\"key,value\nkey,value\na,1\n");
     assert!(
         open.contains("line 1, which names the columns: a quote is not closed"),
         "{open}"
     );
-    // A name that nobody asks for is nobody's concern.
+    // Names of columns that are not wanted do not matter.
     let other = decode::<i64>(Format::Csv, b"x,x,,\xff,value\n1,2,3,4,5\n", 9).unwrap();
     assert_eq!(other, (vec![5], vec![]));
 }
 
 #[test]
-fn what_is_no_utf_8_costs_its_record() {
+fn a_record_that_is_not_utf_8_is_a_dead_letter() {
     let latin = b"key,value\nZ\xfcrich,1\nBern,2\n\"Gen\xe8ve\n\",3\nBasel,4\n";
     let (good, bad) = decode::<(String, i64)>(Format::Csv, latin, 1000).unwrap();
     assert_eq!(good, [("Bern".to_owned(), 2), ("Basel".to_owned(), 4)]);
@@ -236,7 +237,7 @@ fn what_is_no_utf_8_costs_its_record() {
 
 type Row = (Option<String>, (i32, (Option<f64>, Vec<bool>)));
 
-/// Its columns, and one that it does not have.
+/// Names of the columns, and one other.
 const NAMES: [&str; 5] = [
     "key",
     "value_key",
@@ -245,7 +246,7 @@ const NAMES: [&str; 5] = [
     "more",
 ];
 
-/// The record of a line, if it is one, as serde_json reads it.
+/// The record of a line, if it is one, according to serde_json.
 fn record_of(line: &str) -> Option<Row> {
     let value = serde_json::from_str::<Value>(line).ok()?;
     let of = |n: usize| value.get(NAMES[n - 1]);
@@ -313,7 +314,7 @@ proptest! {
         prop_assert_eq!(bad.into_iter().map(|(line, _)| line).collect::<Vec<_>>(), none);
     }
 
-    /// Nothing panics, and every line that is not blank is a record or a bad one.
+    /// Nothing panics, and every line that is not blank is either a record or a bad line.
     #[test]
     fn any_bytes_are_records_or_bad(bytes in prop::collection::vec(prop_oneof![
         prop::sample::select(b"\n\n\r\",:{}[]0123e.-\"key\"value".to_vec()), any::<u8>()], 0..300), piece in 1..90usize) {
@@ -323,7 +324,7 @@ proptest! {
         };
         let (good, bad) = decode::<(Option<String>, Option<i64>)>(Format::JsonLines, &bytes, piece).unwrap();
         prop_assert_eq!(good.len() + bad.len(), lines(&bytes));
-        // However they are cut.
+        // However the bytes are cut.
         type Pair = (Option<String>, Option<i64>);
         let json = |piece| decode::<Pair>(Format::JsonLines, &bytes, piece).unwrap();
         prop_assert_eq!((good, bad), json(1000));
@@ -336,7 +337,7 @@ proptest! {
         prop_assert_eq!(csv(piece), csv(1000));
     }
 
-    /// However a writer quotes and ends records; against Arrow's reader.
+    /// However a writer quotes and ends records; compared with Arrow's reader.
     #[test]
     fn csv_is_what_was_written_and_what_arrow_reads(
         rows in prop::collection::vec(("[a,\"\n\r \u{e9}]{1,6}", any::<i64>(), any::<[bool; 3]>()), 1..12),

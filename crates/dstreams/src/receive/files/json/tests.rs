@@ -1,11 +1,11 @@
-//! What is JSON, and what is not: by hand, and against serde_json.
+//! Valid and invalid JSON: by hand, and against serde_json.
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
 
-/// The members of a line, their texts as they stand there.
+/// The members of a line, with the raw text of each value.
 fn members(line: &str) -> Result<Vec<(String, JsonType, String)>, Fault> {
     let mut found = Vec::new();
     object(line, |name, value| {
@@ -14,7 +14,7 @@ fn members(line: &str) -> Result<Vec<(String, JsonType, String)>, Fault> {
     Ok(found)
 }
 
-/// Whether it is a value, as the member of an object.
+/// Whether this is a valid value of a member of an object.
 fn is_value(text: &str) -> bool {
     members(&format!("{{\"a\":{text}}}")).is_ok_and(|found| found.len() == 1)
 }
@@ -40,7 +40,7 @@ fn members_are_found_with_their_values() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_where_it_is_wrong() {
+fn invalid_json_is_refused_at_the_position_of_the_error() {
     let wrong = [
         ("", 0, "no JSON object"),
         ("[]", 0, "no JSON object"),
@@ -100,9 +100,9 @@ fn what_is_no_json_is_refused_where_it_is_wrong() {
     }
 }
 
-/// A reader that went into each level, to read it or to print it, would need as much memory on its stack.
+/// A reader that recursed into each level, to read or to print it, would need stack for each of them.
 #[test]
-fn nesting_has_a_bound() {
+fn nesting_is_bounded() {
     let nested = |levels: usize| {
         let deep = ["[".repeat(levels), "]".repeat(levels)].concat();
         let mixed = "{\"a\":[".repeat(levels / 2) + &"]}".repeat(levels / 2);
@@ -161,7 +161,7 @@ fn json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// A line of JSON with some bytes changed, which mostly is none.
+/// A line of JSON with some bytes changed, mostly invalid.
 fn damaged() -> impl Strategy<Value = String> {
     let bytes = prop_oneof![
         prop::sample::select(b"{}[],:\"\\ \t\r\nu0123456789.eE+-tfn\x00\x1f\x7fa".to_vec()),
@@ -185,8 +185,8 @@ fn damaged() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..Default::default() })]
 
-    /// The same lines are JSON, with the same members; but serde_json refuses some of what RFC 8259 allows: numbers that
-    /// are too large, and halves of surrogate pairs.
+    /// Accepts the same lines with the same members as serde_json, except that serde_json refuses some of what RFC
+    /// 8259 allows: numbers that are too large, and halves of surrogate pairs.
     #[test]
     fn lines_are_those_of_serde_json(line in damaged()) {
         let found = members(&line);

@@ -1,4 +1,4 @@
-//! Damaged Parquet: every byte may be another, and what cannot be read is told.
+//! Damaged Parquet: any byte may change, and losses are reported.
 
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -25,7 +25,7 @@ fn all() -> Vec<Row> {
     (0..ROWS).map(row).collect()
 }
 
-/// In three row groups, as different writers do it.
+/// In three row groups, as different writers write it.
 fn written(kind: usize) -> Vec<u8> {
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(30))
@@ -40,7 +40,7 @@ fn written(kind: usize) -> Vec<u8> {
             0 => WriterVersion::PARQUET_1_0,
             _ => WriterVersion::PARQUET_2_0,
         });
-    // Of texts without a dictionary the second version writes differences, whose reader takes memory for as many as they claim.
+    // For texts without a dictionary, version 2 writes deltas, whose reader allocates as many as they claim.
     let properties =
         properties.set_column_dictionary_enabled("key".into(), kind >= 4 || kind.is_multiple_of(2));
     let batch = batch_of(all()).unwrap();
@@ -58,10 +58,10 @@ fn found(bytes: Vec<u8>) -> (Vec<Row>, u64) {
     (rows(&blocks), dead)
 }
 
-/// Some damage, at a place.
+/// Applies some damage at a place.
 fn damage(bytes: &mut Vec<u8>, (kind, at, from_end, value): (u8, Index, bool, u8)) {
     let place = at.index(bytes.len());
-    // As often in the footer, which is small, as elsewhere.
+    // The footer is small, so it is hit as often as the rest.
     let place = if from_end {
         bytes.len() - 1 - place % bytes.len().min(700)
     } else {
@@ -94,7 +94,7 @@ fn every_kind_of_file_is_read() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
-    /// A value may be another where pages have no checksums, but no row is missing in silence, and nothing breaks.
+    /// Without page checksums a value may change, but no row is lost silently, and nothing panics.
     #[test]
     fn rows_of_a_damaged_file_are_there_or_told(
         kind in 0..8usize,
@@ -109,14 +109,14 @@ proptest! {
     }
 }
 
-/// Where the footer of a file begins.
+/// Start of the footer.
 fn footer(bytes: &[u8]) -> usize {
     let tail = bytes.len() - 8;
     let length = bytes[tail..tail + 4].try_into().unwrap();
     tail - u32::from_le_bytes(length) as usize
 }
 
-/// The reader of Parquet would take memory for them before it looks for any.
+/// The Parquet reader would allocate memory for them before it reads any.
 #[test]
 fn a_footer_that_claims_too_many_row_groups_is_refused() {
     let mut bytes = written(0);

@@ -1,4 +1,4 @@
-//! Records of any file, whatever pieces it is read in, against a split of the whole text.
+//! Records of any file, whatever the piece size, compared with a split of the whole text.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 type Found = (Vec<(u64, String)>, Vec<(u64, String, u64)>);
 
-/// Records and bad lines by line.
+/// Records, and bad lines with their numbers.
 fn split(bytes: &[u8], format: Format, piece: usize, limit: usize) -> Found {
     let mut splitter = Splitter::new(bytes, format, piece, limit);
     let (mut records, mut bad) = (Vec::new(), Vec::new());
@@ -31,7 +31,7 @@ fn split(bytes: &[u8], format: Format, piece: usize, limit: usize) -> Found {
     (records, bad)
 }
 
-/// The lines of a text, without any pieces.
+/// The lines of a text, split as a whole.
 fn lines(text: &str, limit: usize) -> Found {
     let (mut records, mut bad) = (Vec::new(), Vec::new());
     let whole = text.strip_suffix('\n').unwrap_or(text);

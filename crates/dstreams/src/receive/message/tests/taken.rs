@@ -1,4 +1,4 @@
-//! Memory that a thread takes: the allocator of the tests counts.
+//! Measures the memory of a thread: the allocator of the tests counts.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ struct Counting;
 static COUNTING: Counting = Counting;
 
 thread_local! {
-    /// Bytes taken by this thread and not given back by it, and the most of them.
+    /// Bytes currently allocated by this thread, and their maximum.
     static TAKEN: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
@@ -24,7 +24,7 @@ fn count(bytes: isize) {
     });
 }
 
-// SAFETY: all is done by the system's allocator.
+// SAFETY: the system's allocator does all the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -42,14 +42,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both may be there at once.
+        // Both may exist at once.
         count(size as isize);
         count(-(layout.size() as isize));
         unsafe { System.realloc(at, layout, size) }
     }
 }
 
-/// What the report of a panic takes is not counted: a backtrace reads the symbols of the whole program.
+/// Panic messages are not counted: a backtrace reads the symbols of the whole program.
 fn count_no_reports() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -62,7 +62,7 @@ fn count_no_reports() {
     });
 }
 
-/// The most memory that `work` has at once, on this thread.
+/// The most memory that `work` uses at once, on this thread.
 pub fn most_taken<T>(work: impl FnOnce() -> T) -> (T, usize) {
     count_no_reports();
     let (before, _) = TAKEN.get();
