@@ -188,7 +188,7 @@ fn at_once(runtime: &Runtime, plan: &Plan, text: &[u8]) -> Outcome<Value> {
 /// A producer with a pace, and its sends in flight.
 struct Paced {
     sender: LineSender,
-    /// When its next send is due; `next` is its first line.
+    /// When its next send is due; `line` is its first line.
     due: Instant,
     line: usize,
     lines_left_over: f64,

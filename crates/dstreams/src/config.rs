@@ -166,7 +166,7 @@ impl Config {
             return wrong(
                 "block_memory",
                 format!(
-                    "{} bytes hold no whole block or line; it must be {least} or more",
+                    "{} bytes cannot hold a whole block or line; it must be {least} or more",
                     self.block_memory
                 ),
             );

@@ -193,7 +193,7 @@ impl ClusterEngine {
     /// Runs a plan for a batch, with priority over later batches; dropping the future cancels the job.
     pub async fn run(&self, batch: BatchTime, plan: Arc<dyn ExecutionPlan>) -> Result<Done> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
-        let (sender, statuses) = mpsc::channel(STATUSES);
+        let (sender, statuses) = mpsc::channel(STATUS_QUEUE);
         let name = format!("{:020}-{number:020}", batch.millis());
         let context = Arc::clone(&self.context);
         let submitted = self

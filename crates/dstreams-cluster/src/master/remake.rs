@@ -97,7 +97,7 @@ impl Remote {
             }
         }
         let message = format!(
-            "a worker was lost each of the {ROUNDS} times that the state was made again; see to the workers, then start \
+            "a worker was lost each of the {MAX_ROUNDS} times that the state was made again; see to the workers, then start \
              the master again"
         );
         Err(Error::LostState { message })

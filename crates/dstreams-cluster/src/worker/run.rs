@@ -254,7 +254,7 @@ async fn epoch(
         let (site, engine) = (Arc::clone(&site), engine.clone());
         executor::run(worker, site, hosts, engine, options.cores, exchanges)
     });
-    tokio::spawn(tell_holds(Arc::clone(&epoch), link.clone()));
+    tokio::spawn(report_holds(Arc::clone(&epoch), link.clone()));
     link.say(&ToMaster::Ready);
     let handling = async {
         loop {
@@ -326,12 +326,12 @@ async fn begin(
 /// Runs the engine's executor, again when it ends; returns why it will not be tried again. It ends by itself when the
 /// master was silent for some minutes, or the engine stopped it: the link decides whether the master is lost.
 async fn keep_executing<F: Future<Output = Result<()>>>(run: impl Fn() -> F) -> String {
-    let mut tries = EXECUTORS;
+    let mut tries = EXECUTOR_TRIES;
     loop {
         let began = Instant::now();
         let ended = run().await;
-        tries = if began.elapsed() > LONG {
-            EXECUTORS
+        tries = if began.elapsed() > MIN_EXECUTOR_LIFE {
+            EXECUTOR_TRIES
         } else {
             tries - 1
         };
@@ -340,7 +340,7 @@ async fn keep_executing<F: Future<Output = Result<()>>>(run: impl Fn() -> F) -> 
             Ok(()) if tries == 0 => return "the executor was stopped".to_owned(),
             ended => tracing::warn!(?ended, "the engine's executor ended; another one starts"),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 

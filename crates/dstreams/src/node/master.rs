@@ -172,7 +172,7 @@ impl Master {
                 if tokio::time::timeout_at(until, ending).await.is_err() {
                     tracing::warn!(
                         "the program has stopped at its deadline; its directory, its outputs and its addresses are \
-                         free when what it was writing is written"
+                         released when its pending writes are done"
                     );
                 }
             }

@@ -41,7 +41,7 @@ pub fn say_reachable(what: &str, address: SocketAddr, asks: bool) {
         true => tracing::warn!(%address, "other machines can reach {what}; it asks for the token"),
         false => tracing::warn!(
             %address,
-            "other machines can reach {what}, and nothing asks for a token there: whoever reaches it can use it"
+            "other machines can reach {what}, and nothing asks for a token there: anyone who reaches it can use it"
         ),
     }
 }

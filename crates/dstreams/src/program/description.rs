@@ -71,10 +71,9 @@ impl Description {
         {
             return Err(Error::Config {
                 setting: "checkpoints",
-                message:
-                    "a program that says something about them is kept in a directory: make it with \
+                message: "a program that configures them needs a directory: make it with \
                           `StreamContext::restore_or_new`"
-                        .into(),
+                    .into(),
             });
         }
         Ok(Description {
@@ -95,7 +94,7 @@ impl Description {
         if self.config.on_failure == OnFailure::SetAside && self.kept.is_none() {
             return Err(Error::Config {
                 setting: "on_failure",
-                message: "batches are set aside in a directory: make the program with \
+                message: "setting batches aside needs a directory: make the program with \
                           `StreamContext::restore_or_new`, or have it stop"
                     .into(),
             });
@@ -138,8 +137,8 @@ impl Description {
         if !alike.is_empty() {
             tracing::warn!(
                 windows = alike.join("; "),
-                "only their order in the program tells these windows apart: a changed program that exchanges them \
-                 exchanges what they hold; name them with `named_window_agg`"
+                "only their order in the program tells these windows apart: a changed program that swaps them \
+                 swaps their content; name them with `named_window_agg`"
             );
         }
         let places = self.sources.iter().map(|source| source.place());

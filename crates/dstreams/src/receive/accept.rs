@@ -118,7 +118,7 @@ impl Acceptor {
                     let _ = socket.try_write(self.refusal.as_bytes());
                     let most = self.most;
                     self.say(&format!(
-                        "connections are refused: there are {most}, as many as `connections` allows"
+                        "connections are refused: {most} are open, the limit of `connections`"
                     ));
                 }
             }
@@ -133,8 +133,8 @@ impl Acceptor {
                 return free;
             }
             self.say(
-                "connections wait to be accepted: those that are open leave descriptors for files alone; \
-                 allow the process more of them (`ulimit -n`)",
+                "connections wait to be accepted: the open ones use all descriptors that are not reserved for files; \
+                 raise the limit of the process (`ulimit -n`)",
             );
             if let Ok(free) = free.acquire_owned().await {
                 return free;

@@ -64,10 +64,10 @@ impl First {
         match self {
             First::Text(_) => None,
             First::Encoded(name) => Some(format!(
-                "its text is in {name}, and UTF-8 is read; convert it (`iconv -t UTF-8`)"
+                "its text is {name}, not UTF-8; convert it (`iconv -t UTF-8`)"
             )),
             First::Packed(name) => Some(format!(
-                "its bytes are {name}; unpack it, or leave such files out"
+                "its bytes are {name}; unpack it, or exclude such files"
             )),
         }
     }

@@ -250,8 +250,8 @@ impl LineBuffer {
             length,
             reason: match line.no_room {
                 true => format!(
-                    "the line has {length} bytes, its producer paused in it, and unfinished lines of others left no room \
-                     for it; raise `block_memory`"
+                    "the line has {length} bytes, its producer paused in it, and unfinished lines of others left no \
+                     memory for it; raise `block_memory`"
                 ),
                 false => too_long(length, self.limit),
             },
@@ -364,7 +364,7 @@ fn check_line(bytes: &[u8], limit: usize, valid: bool) -> Result<(), String> {
     match std::str::from_utf8(bytes) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!(
-            "no valid UTF-8 at byte {} of the line",
+            "invalid UTF-8 at byte {} of the line",
             error.valid_up_to()
         )),
     }

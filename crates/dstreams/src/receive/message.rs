@@ -106,7 +106,7 @@ fn not_records(got: MessageHeader) -> Malformed {
 fn check(claims: &Claims<'_>, body: usize) -> Result<(), Malformed> {
     if claims.compression().is_some() {
         // Arrow would allocate the uncompressed sizes that it claims.
-        return Err(malformed("it is compressed; send it as it is"));
+        return Err(malformed("it is compressed; send it uncompressed"));
     }
     let nodes = claims.nodes().into_iter().flatten();
     let nodes = nodes.map(|node| (node.length(), node.null_count()));
@@ -183,7 +183,7 @@ fn texts_of(
         FixedSizeList(item, _) => (1, vec![item]),
         Struct(fields) => (1, fields.iter().map(|field| &**field).collect()),
         RunEndEncoded(ends, values) => (0, vec![ends, values]),
-        Union(..) => return Err(malformed("it has a union, which is not read here")),
+        Union(..) => return Err(malformed("it has a union, which is not supported")),
         _ => (2, vec![]),
     };
     (&mut *buffers).take(skipped).for_each(drop);

@@ -98,7 +98,7 @@ fn unreadable_paths_are_reported_once_and_the_rest_is_read() {
     let files = Files::dir(&dir.0, Format::Text);
     let (found, dead) = read_all::<String>(small(2, 4, 3), files.clone());
     assert_eq!(found, ["first", "last"]);
-    let closed = ["given up: cannot look into", "File name too long"];
+    let closed = ["given up: cannot list", "File name too long"];
     let open = ["given up: cannot open", "/loop", "symbolic links"];
     are(&dead, &[("x/", &closed), ("/loop", &open)]);
     // It is listed again and again.
@@ -255,7 +255,7 @@ mod parquet {
         let (found, dead) = read_all::<(String, i64)>(small(2, 50, 30), files);
         let wanted = [("a", 1), ("b", -2), ("a", i64::from(i32::MAX))];
         assert_eq!(found, wanted.map(|(key, value)| (key.to_owned(), value)));
-        let twice = ["given up: column \"value\" is there twice"];
+        let twice = ["given up: column \"value\" appears twice"];
         let types = ["key: Utf8View", "key: Int64"];
         are(&dead, &[("/b", &twice), ("/c", &types)]);
     }

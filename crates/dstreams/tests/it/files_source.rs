@@ -245,12 +245,12 @@ fn bad_lines_of_json_are_dead_letters_and_their_neighbours_are_kept() {
         are(
             &dead[..8],
             &[
-                bad(2, "there should be a value, at byte 19 of the line"),
-                bad(3, "no JSON object"),
-                bad(5, "column `value`: it is a text, and not a number"),
+                bad(2, "expected a value, at byte 19 of the line"),
+                bad(3, "not a JSON object"),
+                bad(5, "column `value`: it is a text, not a number"),
                 bad(6, "column `value`: no member has this name"),
-                bad(8, "no JSON object"),
-                bad(9, "no JSON object"),
+                bad(8, "not a JSON object"),
+                bad(9, "not a JSON object"),
                 bad(10, "something follows the object"),
                 bad(11, "column `value`: it is null"),
             ],
@@ -277,7 +277,7 @@ fn bad_records_of_csv_are_dead_letters_and_their_neighbours_are_kept() {
                 ("a.csv", 3, "fields", ",2"),
                 ("a.csv", 4, "fields", ",3,c,d"),
                 ("a.csv", 6, "column `value`: it is empty", ",,e"),
-                ("a.csv", 7, "column `value`: it is no number", ",x,f"),
+                ("a.csv", 7, "column `value`: it is not a number", ",x,f"),
                 ("a.csv", 11, "quote", ",9,\"open"),
             ],
         );
@@ -488,7 +488,7 @@ fn unreadable_sources_are_refused() {
         "{cause:?}"
     );
     assert!(
-        cause.to_string().contains("cannot look into /nowhere"),
+        cause.to_string().contains("cannot list /nowhere"),
         "{cause}"
     );
 }

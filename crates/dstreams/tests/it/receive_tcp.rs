@@ -277,13 +277,13 @@ fn bad_lines_are_dead_letters_and_their_neighbours_are_kept() {
     }
     let good = ["good 1", &just, &just, "good 2 ä", "good 3"];
     let dead: [(&[u8], &str); 7] = [
-        (b"bad \xff\xfe 1", "no valid UTF-8 at byte 4"),
+        (b"bad \xff\xfe 1", "invalid UTF-8 at byte 4"),
         (over.as_bytes(), "51 bytes and the limit is 50"),
         (over.as_bytes(), "51 bytes and the limit is 50"),
         (&huge, "100000 bytes and the limit is 50"),
         (&huge, "100000 bytes and the limit is 50"),
-        (b"cut \xc3", "no valid UTF-8 at byte 4"),
-        (b"\x80", "no valid UTF-8 at byte 0"),
+        (b"cut \xc3", "invalid UTF-8 at byte 4"),
+        (b"\x80", "invalid UTF-8 at byte 0"),
     ];
     block_on(async {
         let mut server = serve(settings(4 << 20, 50)).await;

@@ -175,7 +175,7 @@ fn check(dir: &Path, kind: &str, files: usize) {
             root
         };
         let of = |line| {
-            format!("{root}/in/{file:03}.txt line {line}: no valid UTF-8 at byte 0 of the line")
+            format!("{root}/in/{file:03}.txt line {line}: invalid UTF-8 at byte 0 of the line")
         };
         [of(LINES / 2 + 1), of(LINES + 2)]
     });

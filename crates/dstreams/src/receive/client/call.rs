@@ -120,7 +120,7 @@ struct Receiving<'a> {
 
 impl Receiving<'_> {
     async fn run(self) -> Result<(), Status> {
-        let end = || Status::unavailable("the program takes in nothing more");
+        let end = || Status::unavailable("the program accepts no more records");
         let connection = tokio::select! {
             biased;
             connection = self.take_over() => connection?,

@@ -139,7 +139,7 @@ impl Known {
         self.forgotten.fetch_add(many as u64, Ordering::Relaxed);
         tracing::warn!(
             many,
-            "producers that sent longest ago are forgotten: what they send again is taken again"
+            "the least recently active producers are forgotten: records that they send again are received again"
         );
     }
 }

@@ -85,7 +85,7 @@ impl Service {
             most: self.1,
         };
         let sent = stream.calls.send(call).await;
-        sent.map_err(|_| Status::unavailable("the program takes in nothing more"))?;
+        sent.map_err(|_| Status::unavailable("the program accepts no more records"))?;
         Ok(Box::pin(answers))
     }
 }
@@ -120,7 +120,7 @@ fn check_version(metadata: &MetadataMap) -> Result<()> {
 
 fn not_spoken<T>() -> Result<T> {
     Err(Status::unimplemented(
-        "records are sent with DoPut; nothing else is spoken here",
+        "records are sent with DoPut; no other call is supported",
     ))
 }
 

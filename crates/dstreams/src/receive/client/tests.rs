@@ -199,7 +199,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(20), waited).await;
-    assert!(waited.is_ok(), "waited in vain until {what}");
+    assert!(waited.is_ok(), "timed out waiting until {what}");
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ impl Column {
     /// Adds nothing if it fails.
     #[inline]
     fn add_json(&mut self, value: Value<'_>) -> Result<(), String> {
-        let wrong = |wanted: &str| Err(format!("it is {}, and not {wanted}", name_of(value.kind)));
+        let wrong = |wanted: &str| Err(format!("it is {}, not {wanted}", name_of(value.kind)));
         match self {
             Column::Text(texts, unescaped) => match value.kind {
                 JsonType::Text(escapes) => {

@@ -40,7 +40,7 @@ impl Decoder {
         }
         let rows = ColumnBuilder::new(schema).map_err(|field| Error::Schema {
             what: "columns of lines".into(),
-            expected: "numbers, texts, true or false, and lists of them".into(),
+            expected: "numbers, texts, booleans, and lists of them".into(),
             found: format!("{}: {}", field.name(), field.data_type()),
         })?;
         Ok(match format {
@@ -105,7 +105,7 @@ impl<'a> ChunkLines<'a, '_> {
             Ok(text) => Some(text),
             Err(error) => {
                 let at = error.valid_up_to();
-                self.add_bad(record, format!("no valid UTF-8 at byte {at} of the line"));
+                self.add_bad(record, format!("invalid UTF-8 at byte {at} of the line"));
                 None
             }
         }
@@ -283,8 +283,7 @@ impl Csv {
             match (found.next(), found.next()) {
                 (Some(place), None) => places.push(place),
                 (Some(_), Some(_)) => {
-                    let what =
-                        format!("column {:?} is there twice in the first line", field.name());
+                    let what = format!("column {:?} appears twice in the first line", field.name());
                     return Err(wrong(&what));
                 }
                 (None, _) => return Err(wrong("columns in the first line")),

@@ -41,7 +41,7 @@ pub(super) fn object<'a>(
     let mut scan = Scan { text: line, at: 0 };
     scan.skip_blanks();
     if scan.peek() != Some(b'{') {
-        return scan.fault("it is no JSON object");
+        return scan.fault("it is not a JSON object");
     }
     scan.at += 1;
     scan.skip_blanks();
@@ -96,7 +96,7 @@ pub(super) fn unescape(text: &str, to: &mut String) -> Result<(), String> {
             Some(b'r') => ('\r', 1),
             Some(b't') => ('\t', 1),
             Some(b'u') => unicode(escape)
-                .ok_or("a text has half of a surrogate pair, which is no character")?,
+                .ok_or("a text has half of a surrogate pair, which is not a character")?,
             Some(other) => (char::from(*other), 1),
             None => break,
         };
@@ -123,7 +123,7 @@ fn unicode(escape: &str) -> Option<(char, usize)> {
     Some((char::from_u32(found?)?, 11))
 }
 
-const NEXT_MEMBER: &str = "there should be a comma or the end of the object";
+const NEXT_MEMBER: &str = "expected a comma or the end of the object";
 
 struct Scan<'a> {
     text: &'a str,
@@ -158,12 +158,12 @@ impl<'a> Scan<'a> {
     /// A name and its colon.
     fn name(&mut self) -> Result<Value<'a>, Fault> {
         if self.peek() != Some(b'"') {
-            return self.fault("there should be a name in quotes");
+            return self.fault("expected a name in quotes");
         }
         let name = self.scalar()?;
         self.skip_blanks();
         if self.peek() != Some(b':') {
-            return self.fault("there should be a colon");
+            return self.fault("expected a colon");
         }
         self.at += 1;
         Ok(name)
@@ -222,7 +222,7 @@ impl<'a> Scan<'a> {
                         break;
                     }
                     _ if is_object => return self.fault(NEXT_MEMBER),
-                    _ => return self.fault("there should be a comma or the end of the list"),
+                    _ => return self.fault("expected a comma or the end of the list"),
                 }
                 self.at += 1;
                 (depth, levels) = (depth - 1, levels >> 1);
@@ -245,7 +245,7 @@ impl<'a> Scan<'a> {
             Some(b't') => self.literal(b"true", JsonType::True)?,
             Some(b'f') => self.literal(b"false", JsonType::False)?,
             Some(b'n') => self.literal(b"null", JsonType::Null)?,
-            _ => return self.fault("there should be a value"),
+            _ => return self.fault("expected a value"),
         };
         Ok(self.found(kind, start))
     }
@@ -260,7 +260,7 @@ impl<'a> Scan<'a> {
 
     fn literal(&mut self, word: &[u8], kind: JsonType) -> Result<JsonType, Fault> {
         if !self.text.as_bytes()[self.at..].starts_with(word) {
-            return self.fault("there should be a value");
+            return self.fault("expected a value");
         }
         self.at += word.len();
         Ok(kind)
@@ -303,7 +303,7 @@ impl<'a> Scan<'a> {
                 }
                 self.at += 5;
             }
-            _ => return self.fault("there is no such escape"),
+            _ => return self.fault("invalid escape"),
         }
         Ok(())
     }
@@ -345,7 +345,7 @@ impl<'a> Scan<'a> {
         }
         match self.at > start {
             true => Ok(()),
-            false => self.fault("there should be a digit"),
+            false => self.fault("expected a digit"),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) type PathFilter = dyn Fn(&str) -> bool + Send + Sync;
 pub(super) fn directory(directory: &Path, filter: &PathFilter) -> Result<Listing> {
     let mut found = Listing::default();
     collect(directory, "", filter, &mut found)
-        .map_err(|source| Error::file("look into", directory, source))?;
+        .map_err(|source| Error::file("list", directory, source))?;
     Ok(found)
 }
 
@@ -102,7 +102,7 @@ fn collect(
                 // Directories come and go.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
-                    let error = Error::file("look into", &path, error);
+                    let error = Error::file("list", &path, error);
                     found.closed.push((name, error));
                 }
             }
@@ -118,7 +118,7 @@ fn collect(
 fn no_text() -> Error {
     Error::Bytes {
         what: "the name of a file".into(),
-        message: "it is no UTF-8; rename the file".into(),
+        message: "it is not UTF-8; rename the file".into(),
     }
 }
 

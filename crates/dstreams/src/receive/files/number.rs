@@ -16,7 +16,7 @@ pub(super) enum Wrong {
 }
 
 /// The reason for texts that are not a number at all.
-pub(super) const NO_NUMBER: &str = "it is no number";
+pub(super) const NO_NUMBER: &str = "it is not a number";
 
 impl Wrong {
     pub fn describe(self, of: &DataType) -> String {

@@ -88,7 +88,7 @@ fn caught<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         Err(damaged(&format!(
-            "its reader broke: {}",
+            "its reader panicked: {}",
             text.unwrap_or_default()
         )))
     })
@@ -182,7 +182,7 @@ fn places(wanted: &Schema, found: &SchemaRef) -> Result<Vec<usize>> {
         let place = places.next();
         if places.next().is_some() {
             return Err(wrong(format!(
-                "column {:?} is there twice in the file",
+                "column {:?} appears twice in the file",
                 field.name()
             )));
         }

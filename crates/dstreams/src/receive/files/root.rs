@@ -37,7 +37,7 @@ impl Root {
                 let (looked, wanted) = (directory.clone(), Arc::clone(wanted));
                 let look = move || look::directory(&looked, wanted.as_ref());
                 let found = tokio::task::spawn_blocking(look).await;
-                found.map_err(|panic| Error::file("look into", directory, panic.into()))?
+                found.map_err(|panic| Error::file("list", directory, panic.into()))?
             }
             Root::Objects(store, at) => look::objects(store.as_ref(), at, wanted.as_ref()).await,
         }

@@ -269,7 +269,7 @@ mod tests {
                 name: (*name).to_owned(),
                 version: *version,
             };
-            let error = || Error::file("look into", "x".as_ref(), std::io::Error::other("closed"));
+            let error = || Error::file("list", "x".as_ref(), std::io::Error::other("closed"));
             let found = Listing {
                 files: files.iter().map(entry).collect(),
                 closed: closed

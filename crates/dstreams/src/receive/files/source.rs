@@ -252,7 +252,7 @@ impl FileSource {
                 self.seen.was_read(name, opened, read.is_ok());
                 read.err().map(|error| error.to_string())
             }
-            Err(panic) => Some(format!("the reader broke: {panic}")),
+            Err(panic) => Some(format!("the reader panicked: {panic}")),
         };
         if let Some(failed) = failed {
             add_dead_letters(root, name, vec![Bad::rest(failed)], ingest).await;

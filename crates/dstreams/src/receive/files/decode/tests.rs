@@ -58,10 +58,10 @@ fn values_that_do_not_fit_their_column_are_dead_letters() {
             "`value`: it has a fraction, and the column is Int64",
         ),
         ("-9223372036854775809", "out of range"),
-        ("\"42\"", "it is a text, and not a number"),
+        ("\"42\"", "it is a text, not a number"),
         ("\" 5\"", "a text"),
         ("\"NaN\"", "a text"),
-        ("true", "true or false, and not a number"),
+        ("true", "true or false, not a number"),
         ("[1]", "a list"),
         ("{}", "an object"),
         ("null", "it is null"),
@@ -77,7 +77,7 @@ fn values_that_do_not_fit_their_column_are_dead_letters() {
     is_bad::<Row>("{\"key\":\"a\"}", "column `value`: no member has this name");
     is_bad::<Row>(
         "{\"key\":1,\"value\":1}",
-        "column `key`: it is a number, and not a text",
+        "column `key`: it is a number, not a text",
     );
     is_bad::<Row>("{\"key\":\"\\ud800\",\"value\":1}", "surrogate");
     is_bad::<Row>("{\"key\":\"a\" \"value\":1}", "comma");
@@ -87,7 +87,7 @@ fn values_that_do_not_fit_their_column_are_dead_letters() {
         "an item of the list: an item of the list: it is out of range",
     );
     is_bad::<Vec<u8>>("{\"value\":[1,null]}", "an item of the list: it is null");
-    is_bad::<bool>("{\"value\":1}", "a number, and not true or false");
+    is_bad::<bool>("{\"value\":1}", "a number, not true or false");
     let right = [
         ("9007199254740993.0", 9007199254740993),
         ("1e3", 1000),
@@ -113,9 +113,9 @@ fn nesting_that_is_too_deep_is_a_bad_line() {
     }
     // Nesting within the bound, for which no column has a type.
     let text = format!("{{\"value\":{}1{}}}", "[".repeat(120), "]".repeat(120));
-    is_bad::<i64>(&text, "a list, and not a number");
-    is_bad::<String>(&text, "a list, and not a text");
-    is_bad::<Vec<i64>>(&text, "an item of the list: it is a list, and not a number");
+    is_bad::<i64>(&text, "a list, not a number");
+    is_bad::<String>(&text, "a list, not a text");
+    is_bad::<Vec<i64>>(&text, "an item of the list: it is a list, not a number");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_reason_does_not_repeat_the_value() {
     let long = "x".repeat(900_000);
     is_bad::<(String, i64)>(
         &format!("{{\"key\":\"a\",\"value\":\"{long}\"}}"),
-        "a text, and not a number",
+        "a text, not a number",
     );
     is_bad::<i64>(
         &format!("{{\"value\":{}}}", "9".repeat(900_000)),
@@ -136,7 +136,7 @@ fn a_reason_does_not_repeat_the_value() {
         bad[0],
         (
             2,
-            "column `value`: it is no number, and the column is Int64".into()
+            "column `value`: it is not a number, and the column is Int64".into()
         )
     );
     assert_eq!(
@@ -204,7 +204,7 @@ fn a_csv_file_without_a_valid_header_is_refused() {
     };
     let twice = refused("key,value,value\na,1,2\n");
     for words in [
-        "\"value\" is there twice",
+        "\"value\" appears twice",
         "\"key\", \"value\", \"value\"",
         "value: Int64",
     ] {
@@ -229,8 +229,8 @@ fn a_record_that_is_not_utf_8_is_a_dead_letter() {
     let (good, bad) = decode::<(String, i64)>(Format::Csv, latin, 1000).unwrap();
     assert_eq!(good, [("Bern".to_owned(), 2), ("Basel".to_owned(), 4)]);
     let reasons = [
-        (2, "no valid UTF-8 at byte 1 of the line"),
-        (4, "no valid UTF-8 at byte 4 of the line"),
+        (2, "invalid UTF-8 at byte 1 of the line"),
+        (4, "invalid UTF-8 at byte 4 of the line"),
     ];
     assert_eq!(bad, reasons.map(|(line, why)| (line, why.to_owned())));
 }

@@ -42,8 +42,8 @@ fn members_are_found_with_their_values() {
 #[test]
 fn invalid_json_is_refused_at_the_position_of_the_error() {
     let wrong = [
-        ("", 0, "no JSON object"),
-        ("[]", 0, "no JSON object"),
+        ("", 0, "not a JSON object"),
+        ("[]", 0, "not a JSON object"),
         ("{", 1, "name"),
         ("{,}", 1, "name"),
         ("{\"a\":1,}", 7, "name"),
@@ -66,7 +66,7 @@ fn invalid_json_is_refused_at_the_position_of_the_error() {
         ("{\"a\":{\"b\":1]}", 11, "comma"),
         ("{\"a\":1}{", 7, "follows"),
         ("{\"a\":1}\0", 7, "follows"),
-        ("\u{feff}{}", 0, "no JSON object"),
+        ("\u{feff}{}", 0, "not a JSON object"),
     ];
     for (line, at, words) in wrong {
         let fault = members(line).unwrap_err();
