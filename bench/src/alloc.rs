@@ -9,10 +9,10 @@ use mimalloc::MiMalloc;
 /// mimalloc with counters. While they are off, they cost a load and a branch that is not taken.
 pub struct Counting;
 
-static ON: AtomicBool = AtomicBool::new(false);
+static COUNTING_ON: AtomicBool = AtomicBool::new(false);
 static CALLS: AtomicU64 = AtomicU64::new(0);
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-static GIVEN: AtomicU64 = AtomicU64::new(0);
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+static FREED: AtomicU64 = AtomicU64::new(0);
 
 /// Allocations since counting began.
 #[derive(Debug, Clone, Copy)]
@@ -27,31 +27,31 @@ pub struct Allocated {
 
 /// Starts to count.
 pub fn count() {
-    ON.store(true, Relaxed);
+    COUNTING_ON.store(true, Relaxed);
 }
 
 /// The counters so far.
 pub fn allocated() -> Allocated {
-    let (calls, bytes) = (CALLS.load(Relaxed), TAKEN.load(Relaxed));
+    let (calls, bytes) = (CALLS.load(Relaxed), ALLOCATED.load(Relaxed));
     Allocated {
         calls,
         bytes,
-        held: bytes.wrapping_sub(GIVEN.load(Relaxed)),
+        held: bytes.wrapping_sub(FREED.load(Relaxed)),
     }
 }
 
 #[inline]
 fn taken(bytes: usize) {
-    if ON.load(Relaxed) {
+    if COUNTING_ON.load(Relaxed) {
         CALLS.fetch_add(1, Relaxed);
-        TAKEN.fetch_add(bytes as u64, Relaxed);
+        ALLOCATED.fetch_add(bytes as u64, Relaxed);
     }
 }
 
 #[inline]
 fn given(bytes: usize) {
-    if ON.load(Relaxed) {
-        GIVEN.fetch_add(bytes as u64, Relaxed);
+    if COUNTING_ON.load(Relaxed) {
+        FREED.fetch_add(bytes as u64, Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Time limit of a program, after which it is killed and counts as failed.
-const LIMIT: Duration = Duration::from_secs(1_800);
+const TIMEOUT: Duration = Duration::from_secs(1_800);
 /// How often a running program is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Lines of its messages that are shown when it fails.
@@ -30,9 +30,9 @@ pub fn measure(command: &mut Command) -> Result<Value, String> {
             .map_err(|error| format!("it cannot be waited for: {error}"))?
         {
             Some(status) => break status,
-            None if start.elapsed() > LIMIT => {
+            None if start.elapsed() > TIMEOUT => {
                 end(&mut child);
-                return Err(format!("it took more than {} s", LIMIT.as_secs()));
+                return Err(format!("it took more than {} s", TIMEOUT.as_secs()));
             }
             None => {
                 peak = resident(child.id()).max(peak);

@@ -28,7 +28,7 @@ use crate::system::cpu;
 /// As in the workers' server.
 const CALL_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-const FRAME: u32 = 256 << 10;
+const MAX_FRAME_SIZE: u32 = 256 << 10;
 
 /// `bench flight`: prints its address, and answers each message as it comes.
 pub fn server(flags: &[String]) -> Outcome<()> {
@@ -39,7 +39,7 @@ pub fn server(flags: &[String]) -> Outcome<()> {
         let server = Server::builder()
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
+            .max_frame_size(MAX_FRAME_SIZE)
             .add_service(FlightServiceServer::new(Nothing))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         Ok(server.await?)

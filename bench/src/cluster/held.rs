@@ -176,7 +176,7 @@ impl ExecutionPlan for HeldExec {
 }
 
 /// Encoding of a [`HeldExec`] in a plan.
-const HELD: &[u8] = b"dstreams-bench-held";
+const NODE_TAG: &[u8] = b"dstreams-bench-held";
 
 /// Encodes [`HeldExec`]; the engine encodes its own nodes.
 #[derive(Default)]
@@ -208,7 +208,7 @@ impl PhysicalExtensionCodec for Codec {
         context: &TaskContext,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (bytes == HELD, inputs) {
+        match (bytes == NODE_TAG, inputs) {
             (true, [child]) => Ok(Arc::new(HeldExec::new(
                 Arc::clone(child),
                 self.held.clone(),
@@ -224,7 +224,7 @@ impl PhysicalExtensionCodec for Codec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         if node.downcast_ref::<HeldExec>().is_some() {
-            bytes.extend_from_slice(HELD);
+            bytes.extend_from_slice(NODE_TAG);
             return Ok(());
         }
         self.engine.try_encode(node, bytes, converter)

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_at_most_as_many_bytes_as_its_view_can_count() {
+    fn a_line_limit_over_1_gib_is_refused() {
         let mut config = Config::new(Duration::from_secs(1));
         config.block_memory = usize::MAX;
         config.line_bytes = MAX_LINE_BYTES;

@@ -109,7 +109,7 @@ impl Console {
         self.until(|queue| queue.waiting() == 0).await
     }
 
-    async fn until(&self, mut is_so: impl FnMut(&mut ConsoleQueue) -> bool) -> io::Result<()> {
+    async fn until(&self, mut condition: impl FnMut(&mut ConsoleQueue) -> bool) -> io::Result<()> {
         loop {
             let mut written = pin!(self.0.written.notified());
             written.as_mut().enable();
@@ -118,7 +118,7 @@ impl Console {
                 if let Some(failed) = queue.failed {
                     return Err(failed.into());
                 }
-                if is_so(&mut queue) {
+                if condition(&mut queue) {
                     self.0.moved.notify_all();
                     return Ok(());
                 }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_pipe_ends_those_that_wait() {
+    async fn a_closed_pipe_fails_waiting_calls() {
         let (console, reader) = console();
         fill(&console);
         let line = "x".repeat(999);

@@ -117,7 +117,7 @@ impl WordCount {
         // Results are no longer needed, and must not block commits.
         self.found.close();
         let stopped = self.engine.running().abort();
-        let stopped = tokio::time::timeout(ABANDON, stopped).await;
+        let stopped = tokio::time::timeout(ABANDON_TIMEOUT, stopped).await;
         self.dismiss().await;
         match stopped {
             Ok(Ok(summary)) => summary.unfinished,

@@ -228,8 +228,8 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 async fn send_line(scene: &Scene, bytes: usize) -> Result<(), Error> {
     let mut options = Options::default();
-    options.max_message_bytes = 2 * LARGEST;
-    options.window_bytes = 4 * LARGEST;
+    options.max_message_bytes = 2 * MAX_MESSAGE;
+    options.window_bytes = 4 * MAX_MESSAGE;
     let client = Client::connect(&scene.master, options).await?;
     let mut lines = client.lines("lines").await?;
     let line = OTHER.to_owned() + &"x".repeat(bytes - OTHER.len());

@@ -17,7 +17,8 @@ use crate::stream::record::Record;
 /// Without failures all records come, each once.
 pub const GIVES: &str = "a source gives all its records, each once";
 /// The source resumes at the offsets of the surviving blocks.
-pub const GOES_ON: &str = "a restarted source brings every record that did not survive, and none twice";
+pub const GOES_ON: &str =
+    "a restarted source brings every record that did not survive, and none twice";
 /// An offset never decreases.
 pub const GROWS: &str = "the offset of an input only grows";
 /// The source waits for slow pushes, and runs few at once.

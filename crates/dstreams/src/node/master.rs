@@ -51,7 +51,7 @@ pub(super) struct Master {
     pub state: LoopState,
 }
 
-/// What the loop remembers between commands.
+/// The state of the loop between commands.
 #[derive(Default)]
 pub(super) struct LoopState {
     wake: Option<Timestamp>,

@@ -72,7 +72,7 @@ struct Receiver {
     sealing: Sealing,
 }
 
-/// Who seals the blocks.
+/// Where a request to seal goes.
 #[derive(Clone)]
 enum Sealing {
     /// The caller: blocks of the input are safe once they are stored.

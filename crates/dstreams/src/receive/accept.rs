@@ -48,7 +48,7 @@ pub struct Acceptor {
     room: Arc<Semaphore>,
     /// Sent to a peer that is refused because there are too many connections.
     refusal: &'static str,
-    said: Option<Instant>,
+    last_warned: Option<Instant>,
 }
 
 debug_as!(Acceptor { address });
@@ -85,7 +85,7 @@ impl Acceptor {
             most,
             room: Arc::new(Semaphore::new(most)),
             refusal,
-            said: None,
+            last_warned: None,
         })
     }
 
@@ -96,7 +96,7 @@ impl Acceptor {
             let (socket, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    self.say(&format!("cannot accept connections: {error}"));
+                    self.warn(&format!("cannot accept connections: {error}"));
                     tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
@@ -117,7 +117,7 @@ impl Acceptor {
                     // It fits into the buffer of a socket that nothing was written to.
                     let _ = socket.try_write(self.refusal.as_bytes());
                     let most = self.most;
-                    self.say(&format!(
+                    self.warn(&format!(
                         "connections are refused: {most} are open, the limit of `connections`"
                     ));
                 }
@@ -132,7 +132,7 @@ impl Acceptor {
             if let Ok(free) = Arc::clone(&free).try_acquire_owned() {
                 return free;
             }
-            self.say(
+            self.warn(
                 "connections wait to be accepted: the open ones use all descriptors that are not reserved for files; \
                  raise the limit of the process (`ulimit -n`)",
             );
@@ -158,9 +158,12 @@ impl Acceptor {
         self.listener.into_std()
     }
 
-    fn say(&mut self, what: &str) {
-        if self.said.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-            self.said = Some(Instant::now());
+    fn warn(&mut self, what: &str) {
+        if self
+            .last_warned
+            .is_none_or(|at| at.elapsed() >= LOG_INTERVAL)
+        {
+            self.last_warned = Some(Instant::now());
             tracing::warn!(address = %self.address, "{what}");
         }
     }

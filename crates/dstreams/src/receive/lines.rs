@@ -43,7 +43,7 @@ pub(crate) struct LineBuffer {
     /// Stores a long unfinished line while there is no memory budget.
     unfinished: Option<Unfinished>,
     /// The receiver has been notified that there are lines.
-    told: bool,
+    notified: bool,
     next_chunk: usize,
     views: Vec<u128>,
     /// Where the unfinished line begins in the chunk.
@@ -82,7 +82,7 @@ impl LineBuffer {
             chunk: BytesMut::new(),
             memory: None,
             unfinished: None,
-            told: false,
+            notified: false,
             next_chunk: FIRST_CHUNK,
             views: Vec::new(),
             line: 0,
@@ -147,7 +147,7 @@ impl LineBuffer {
 
     /// Whether there are lines that the receiver has not been notified of; marks them as notified.
     pub fn found(&mut self) -> bool {
-        !self.views.is_empty() && !std::mem::replace(&mut self.told, true)
+        !self.views.is_empty() && !std::mem::replace(&mut self.notified, true)
     }
 
     /// Moves the unfinished line into a chunk of its own.
@@ -291,7 +291,7 @@ impl LineBuffer {
     /// others wait for memory; then call [`LineBuffer::release`] or [`LineBuffer::pause`].
     pub fn take(&mut self, give_up: bool) -> Result<Option<(RecordBatch, usize, BudgetShare)>> {
         let used = self.line;
-        self.told = false;
+        self.notified = false;
         let mut lines = None;
         if !self.views.is_empty() {
             let done = self.chunk.split_to(used);

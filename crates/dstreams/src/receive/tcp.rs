@@ -31,7 +31,7 @@ const DRAIN_READ: usize = 64 << 10;
 const DRAIN_LIMIT: usize = 32 << 20;
 
 /// Sent to a producer that is refused because there are too many connections.
-const FULL: &str = "too many connections; try again later\n";
+const REFUSAL: &str = "too many connections; try again later\n";
 
 /// Lines of UTF-8 text over TCP. The engine listens, any number of producers connect.
 ///
@@ -98,7 +98,7 @@ impl Source for TcpText {
             return Ok(());
         };
         let most = ingest.0.connections;
-        let mut acceptor = Acceptor::new(listener, most, FULL)?;
+        let mut acceptor = Acceptor::new(listener, most, REFUSAL)?;
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {

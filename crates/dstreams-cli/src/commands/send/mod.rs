@@ -81,7 +81,7 @@ pub async fn run(args: SendArgs) -> Result<(), Error> {
 
 async fn open(args: &SendArgs) -> Result<LineSender, Error> {
     let mut options = Options::default();
-    options.retry.elapsed = COME_BACK;
+    options.retry.elapsed = RECONNECT_TIMEOUT;
     options.token = args.secret.read()?;
     let client = Client::connect(&args.address, options).await?;
     // A peer that accepts the connection but does not answer is no program of ours: no retry.

@@ -193,7 +193,7 @@ mod tests {
 
     /// Before the first new producer, no other has connected.
     #[test]
-    fn after_a_restart_those_that_sent_last_are_known() {
+    fn after_a_restart_the_most_recent_producers_are_known() {
         let (producers, forgotten) = bounded();
         for number in (0..2 * LIMIT).rev() {
             producers.restore(&number.to_string(), 7);

@@ -319,7 +319,7 @@ async fn full_memory_blocks_the_client_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn streams_and_columns_that_do_not_fit_are_refused_with_what_does() {
+async fn unknown_streams_and_wrong_columns_are_refused_with_the_expected_ones() {
     let pair = <(String, i64)>::schema();
     let served = Served::start(&[("lines", String::schema()), ("pairs", pair)], 1 << 20).await;
     let client = served.client().await;

@@ -19,7 +19,7 @@ const HASH_BITS: u32 = 24;
 /// The offset of finished files without an identity; older versions wrote it for all.
 const DONE_UNKNOWN: u64 = u64::MAX;
 
-/// How far which file was read.
+/// Which file was read, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileOffset {
     /// This many lines (rows, of Parquet) were read. The hash is of their bytes (of the end of the file, of

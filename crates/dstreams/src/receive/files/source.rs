@@ -22,14 +22,14 @@ use crate::receive::ingest::Ingest;
 use crate::receive::source::{Closing, Source, SourcePlacement};
 
 /// Ratio of the pause to the time of the listing before it: listings cost at most 5 % of a core.
-const LOOKS_TO_PAUSE: u32 = 19;
+const PAUSE_RATIO: u32 = 19;
 /// Maximum of such a pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The shortest pause, whatever the configuration says.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// Replaced files that are reported one by one after a restart; more, as after a directory was copied, are one dead
 /// letter.
-const OTHERS_NAMED: usize = 100;
+const MAX_REPLACED_REPORTED: usize = 100;
 
 /// Reads the files of a [`Files`].
 pub(super) struct FileSource {
@@ -106,7 +106,7 @@ impl Source for FileSource {
 
 /// The pause after a listing.
 fn pause(every: Duration, looked: Duration) -> Duration {
-    let dear = looked.saturating_mul(LOOKS_TO_PAUSE).min(LONGEST_PAUSE);
+    let dear = looked.saturating_mul(PAUSE_RATIO).min(LONGEST_PAUSE);
     every.max(dear).max(SHORTEST_PAUSE)
 }
 
@@ -148,11 +148,11 @@ impl FileSource {
                 Is::Known => {}
             }
         }
-        for name in others.iter().take(OTHERS_NAMED) {
+        for name in others.iter().take(MAX_REPLACED_REPORTED) {
             add_dead_letters(root, name, vec![Bad::rest(REPLACED.into())], ingest).await;
         }
-        if let Some(name) = others.get(OTHERS_NAMED) {
-            let more = others.len() - OTHERS_NAMED;
+        if let Some(name) = others.get(MAX_REPLACED_REPORTED) {
+            let more = others.len() - MAX_REPLACED_REPORTED;
             let why =
                 format!("with {more} files found at the same look, the first of them: {REPLACED}");
             add_dead_letters(root, name, vec![Bad::rest(why)], ingest).await;
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_cost_a_twentieth_of_a_core_at_most() {
+    fn listings_cost_a_twentieth_of_a_core_at_most() {
         let [none, ms, s] = [
             Duration::ZERO,
             Duration::from_millis(1),

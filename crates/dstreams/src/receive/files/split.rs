@@ -216,7 +216,7 @@ impl<R: Read> Splitter<R> {
             }
             end => {
                 let next = at + end.map_or(rest.len(), |end| end + 1);
-                self.bury(bad, chunk);
+                self.add_bad(bad, chunk);
                 self.end_line(next, chunk);
                 next
             }
@@ -240,14 +240,14 @@ impl<R: Read> Splitter<R> {
             }
             end => {
                 let next = end.map_or(chunk.bytes.len(), |end| end + 1);
-                self.bury(bad, chunk);
+                self.add_bad(bad, chunk);
                 self.end_line(next, chunk);
                 next
             }
         }
     }
 
-    fn bury(&mut self, mut bad: Bad, chunk: &mut Chunk) {
+    fn add_bad(&mut self, mut bad: Bad, chunk: &mut Chunk) {
         if bad.bytes.len() as u64 == bad.length && bad.bytes.last() == Some(&b'\r') {
             bad.bytes.pop();
             bad.length -= 1;

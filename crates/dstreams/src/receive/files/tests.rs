@@ -63,8 +63,8 @@ pub(super) struct Dir(pub PathBuf);
 
 impl Dir {
     pub fn new(files: &[(String, Vec<u8>)]) -> Self {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        static NEXT_DIR: AtomicUsize = AtomicUsize::new(0);
+        let made = NEXT_DIR.fetch_add(1, Ordering::Relaxed);
         let name = format!("dstreams-source-{}-{made}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);

@@ -121,7 +121,7 @@ fn a_strange_client_is_refused_by_a_final_code_and_others_are_served() {
 
 /// The text of a refusal repeats what came: a text too long for a header would lose the code as well.
 #[tokio::test]
-async fn a_refusal_arrives_however_much_it_could_say() {
+async fn a_long_refusal_still_arrives() {
     let served = Served::lines().await;
     let names = (0..2000).map(|n| format!("a column of a wide table, number {n}"));
     let fields: Vec<Field> = names
