@@ -1,0 +1,218 @@
+//! What errors say: their texts, and what is left to [`std::error::Error::source`].
+
+use std::fmt;
+use std::io::ErrorKind;
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use dstreams_control::BatchTime;
+
+use super::{Cause, Error};
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config { setting, message } => write!(f, "setting `{setting}`: {message}"),
+            Error::Locked { path, message } => write!(f, "{path} is {message}"),
+            Error::LostDirectory { path } => write!(
+                f,
+                "{path} was removed, renamed or taken by another process while its program ran; nothing that came later \
+                 was acknowledged: put it back, and start one process of the program"
+            ),
+            Error::OtherProgram { message } => {
+                write!(
+                    f,
+                    "checkpoint directory: it is of another program: {message}"
+                )
+            }
+            Error::Checkpoints { message } => write!(f, "checkpoints: {message}"),
+            Error::LostState { message } => f.write_str(message),
+            Error::NoMaster {
+                master,
+                waited,
+                reason,
+            } => write!(
+                f,
+                "no master at {master} for {waited:?}: {reason}; start one there with `master --listen {master}`, or \
+                 give another address"
+            ),
+            Error::Refused { master, reason } => {
+                write!(f, "{master} refuses this worker: {reason}")
+            }
+            Error::Thread { what, source } => write!(
+                f,
+                "cannot start {what}: {source}; allow this process more threads and memory, or have it use fewer"
+            ),
+            Error::Graph { operator, message } | Error::Record { operator, message } => {
+                write!(f, "{operator}: {message}")
+            }
+            Error::Schema {
+                what,
+                expected,
+                found,
+            } => write!(f, "{what}: expected {expected}, found {found}"),
+            Error::Listen { address, source } => write!(
+                f,
+                "cannot listen on {address}: {source}; choose another port, or 0 for a free one"
+            ),
+            Error::Source { stream, cause } => {
+                write!(f, "source of stream `{stream}` failed: {cause}")
+            }
+            Error::Panic { operator, message } => {
+                write!(f, "panic in the closure of {operator}: {message}")
+            }
+            Error::Batch {
+                batch,
+                attempts,
+                stage,
+                cause,
+            } => write!(
+                f,
+                "batch {batch} failed after {attempts} attempt(s) in {stage}: {}{}",
+                beside_its_place(cause),
+                what_to_do(cause)
+            ),
+            Error::Task {
+                worker,
+                task,
+                cause,
+            } => write!(f, "{cause} (task {task} at {worker})"),
+            Error::Sink { output, cause } => write!(f, "output {output}: {cause}"),
+            Error::LostBlock { block } => write!(f, "block {block} is not held"),
+            Error::Bytes { what, message } => write!(f, "bytes of {what}: {message}"),
+            Error::Version {
+                asked,
+                oldest,
+                newest,
+            } => write!(
+                f,
+                "version {asked} of a state cannot be read: it has those from {} to {}",
+                bound(oldest),
+                bound(newest)
+            ),
+            Error::Gap { batch, on, version } => write!(
+                f,
+                "changes of batch {batch} are for version {}, and the state has {}; install those between, or all anew",
+                bound(on),
+                bound(version)
+            ),
+            Error::Duplicate { batch, key } => write!(
+                f,
+                "changes of batch {batch} have key ({key}) twice; give each key one row, or delete it"
+            ),
+            Error::File {
+                action,
+                path,
+                source,
+            } => write!(f, "cannot {action} {path}: {source}{}", remedy(source)),
+            Error::Engine(cause) => f.write_str(&said(cause)),
+            Error::Operator { operator, cause } => write!(f, "{operator}: {}", said(cause)),
+            Error::TooLarge {
+                stream,
+                bytes,
+                most,
+            } => write!(
+                f,
+                "a record of {bytes} bytes for stream `{stream}` is too large: on a cluster a record has {most} bytes \
+                 at most; cut it into several"
+            ),
+            Error::NotRunning => f.write_str("the stream context is not running"),
+            Error::Internal { message } => {
+                write!(
+                    f,
+                    "{message}; this is a mistake in dstreams, please report it"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Listen { source, .. }
+            | Error::File { source, .. }
+            | Error::Thread { source, .. } => source.source(),
+            Error::Source { cause, .. }
+            | Error::Sink { cause, .. }
+            | Error::Batch { cause, .. } => cause.source(),
+            Error::Task { cause, .. } => cause.source(),
+            Error::Engine(cause) | Error::Operator { cause, .. } => unsaid(cause),
+            _ => None,
+        }
+    }
+}
+
+fn bound(version: &Option<BatchTime>) -> String {
+    version.map_or_else(|| "none".into(), |version| version.to_string())
+}
+
+/// What the query engine said, without how it sorts its errors, and without where in it they arose.
+#[doc(hidden)]
+pub fn said(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::Execution(message) | DataFusionError::ResourcesExhausted(message) => {
+            message.clone()
+        }
+        DataFusionError::ArrowError(error, _) => error.to_string(),
+        DataFusionError::IoError(error) => error.to_string(),
+        DataFusionError::External(error) => error.to_string(),
+        DataFusionError::Diagnostic(_, error) => said(error),
+        DataFusionError::Shared(error) => said(error),
+        DataFusionError::Context(what, error) => format!("{what}: {}", said(error)),
+        other => other.strip_backtrace(),
+    }
+}
+
+/// What an error of the query engine was caused by, beyond what [`said`] says of it.
+fn unsaid(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)> {
+    use std::error::Error;
+    match error {
+        DataFusionError::IoError(error) => error.source(),
+        DataFusionError::External(error) => error.source(),
+        DataFusionError::Diagnostic(_, error) | DataFusionError::Context(_, error) => unsaid(error),
+        DataFusionError::Shared(error) => unsaid(error),
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::ExternalError(error) => error.source(),
+            ArrowError::IoError(_, error) => error.source(),
+            _ => None,
+        },
+        // The engine's own text quotes what is below.
+        _ => None,
+    }
+}
+
+/// Why a batch failed, without the operator or output, which the message names before.
+fn beside_its_place(cause: &Cause) -> String {
+    match cause.downcast_ref::<Error>() {
+        Some(Error::Panic { message, .. }) => format!("a panic: {message}"),
+        Some(Error::Record { message, .. } | Error::Graph { message, .. }) => message.clone(),
+        Some(Error::Operator { cause, .. }) => said(cause),
+        Some(Error::Sink { cause, .. }) => cause.to_string(),
+        _ => cause.to_string(),
+    }
+}
+
+/// What to do about a batch that failed, where that is known.
+fn what_to_do(cause: &Cause) -> &'static str {
+    match cause.downcast_ref::<Error>() {
+        Some(Error::Sink { .. }) => "; see to what it writes to, then start the program again",
+        Some(error) if error.is_of_batch() => {
+            "; the same records fail again: change the program (`try_map` and the like reject single records), or let it \
+             set such batches aside (`OnFailure::SetAside`)"
+        }
+        Some(error) if error.is_retryable() => "; see to that, then start the program again",
+        _ => "",
+    }
+}
+
+/// What to do about a file that could not be used, where that is known.
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free space there",
+        ErrorKind::PermissionDenied => "; give this process the right to it",
+        ErrorKind::ReadOnlyFilesystem => "; choose a place that can be written",
+        ErrorKind::NotADirectory => "; choose a path that is, or can become, a directory",
+        _ => "",
+    }
+}
