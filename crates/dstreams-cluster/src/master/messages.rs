@@ -107,11 +107,7 @@ impl Hub {
                 }
             }
             ToMaster::RestoreFailed { partition, message } => {
-                tracing::error!(worker = %id, partition, message, "state was not restored");
-                let message = format!("state could not be made from one: {message}");
-                let error = dstreams::Error::Checkpoints { message };
-                self.break_off(&mut self.lock(), error);
-                self.changed();
+                self.restore_failed(id, partition, &message);
             }
             ToMaster::Taken { checkpoint } => {
                 self.checkpoints.taken(id, checkpoint);
@@ -143,6 +139,15 @@ impl Hub {
             }
             ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
         }
+    }
+
+    /// A worker could not read its part of a checkpoint: the program ends.
+    fn restore_failed(&self, worker: WorkerId, partition: u32, message: &str) {
+        tracing::error!(%worker, partition, message, "cannot restore state");
+        let message = format!("state could not be made from one: {message}");
+        let error = dstreams::Error::Checkpoints { message };
+        self.break_off(&mut self.lock(), error);
+        self.changed();
     }
 
     /// A worker asks for the right to take the records of a producer.

@@ -228,7 +228,9 @@ async fn write(
 
 /// The records of a batch that was set aside in a directory.
 pub fn read(dir: &Path, batch: BatchTime, schemas: &[SchemaRef]) -> Result<Blocks> {
-    let path = dir.join(FAILED_DIR).join(format!("{BATCH_PREFIX}{}", batch.millis()));
+    let path = dir
+        .join(FAILED_DIR)
+        .join(format!("{BATCH_PREFIX}{}", batch.millis()));
     let path = path.join("blocks");
     let bytes = std::fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
     let wrong = |at: usize, message: &str| Error::Bytes {

@@ -80,26 +80,9 @@ impl fmt::Display for Error {
             Error::Sink { output, cause } => write!(f, "output {output}: {cause}"),
             Error::LostBlock { block } => write!(f, "block {block} is not held"),
             Error::Bytes { what, message } => write!(f, "bytes of {what}: {message}"),
-            Error::Version {
-                asked,
-                oldest,
-                newest,
-            } => write!(
-                f,
-                "version {asked} of a state cannot be read: it has those from {} to {}",
-                bound(oldest),
-                bound(newest)
-            ),
-            Error::Gap { batch, on, version } => write!(
-                f,
-                "changes of batch {batch} are for version {}, and the state has {}; install those between, or all anew",
-                bound(on),
-                bound(version)
-            ),
-            Error::Duplicate { batch, key } => write!(
-                f,
-                "changes of batch {batch} have key ({key}) twice; give each key one row, or delete it"
-            ),
+            Error::Version { .. } | Error::Gap { .. } | Error::Duplicate { .. } => {
+                fmt_of_state(self, f)
+            }
             Error::File {
                 action,
                 path,
@@ -124,6 +107,33 @@ impl fmt::Display for Error {
                 )
             }
         }
+    }
+}
+
+/// The text of an error of versions of a state.
+fn fmt_of_state(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error {
+        Error::Version {
+            asked,
+            oldest,
+            newest,
+        } => write!(
+            f,
+            "version {asked} of a state cannot be read: it has those from {} to {}",
+            bound(oldest),
+            bound(newest)
+        ),
+        Error::Gap { batch, on, version } => write!(
+            f,
+            "changes of batch {batch} are for version {}, and the state has {}; install those between, or the whole state",
+            bound(on),
+            bound(version)
+        ),
+        Error::Duplicate { batch, key } => write!(
+            f,
+            "changes of batch {batch} have key ({key}) twice; give each key one row, or delete it"
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -363,7 +363,9 @@ impl Intake {
         let buffers: Vec<_> = {
             let mut open = self.lock();
             let filled = std::mem::take(&mut open.filled);
-            let visited = open.visited.is_some_and(|at| at.elapsed() < FLUSH_ALL_INTERVAL);
+            let visited = open
+                .visited
+                .is_some_and(|at| at.elapsed() < FLUSH_ALL_INTERVAL);
             let all = last || self.budget.is_waited_for() && !visited;
             if all {
                 open.visited = Some(Instant::now());
