@@ -114,7 +114,7 @@ async fn giving_up_without_a_worker_has_the_masters_text() {
     let master = Server::master(&directory);
     for (words, expected) in [
         (Some("still starting"), "still starting"),
-        (None, "names none"),
+        (None, "named none"),
     ] {
         *directory.unavailable.lock().unwrap() = words;
         let before = directory.asked();

@@ -166,7 +166,7 @@ fn a_name_that_is_not_utf8_is_a_dead_letter() {
         is_told(
             std::slice::from_ref(letter),
             name,
-            &["no UTF-8; rename the file"],
+            &["not UTF-8; rename the file"],
         );
     }
     assert_eq!(dead.len(), 3);

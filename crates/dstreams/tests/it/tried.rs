@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use dstreams::{Config, DStream, Record, Tried};
+use dstreams::{Config, DStream, Error, Record, Tried};
 use proptest::prelude::*;
 
 use crate::program::text;
@@ -179,11 +179,18 @@ fn an_output_may_fail() {
         queue.push([1, 2]).await.unwrap();
         let error = live.try_batch().await.unwrap_err();
         assert_eq!(calls.load(Ordering::SeqCst), 6);
-        let (text, cause) = (error.to_string(), std::error::Error::source(&error));
+        let text = error.to_string();
         assert!(text.contains("3 attempt"), "{text}");
         assert!(text.contains("`try_for_each_rdd`"), "{text}");
-        let cause = cause.and_then(std::error::Error::source).unwrap();
-        assert_eq!(cause.to_string(), "the other side is away");
+        assert!(text.contains("the other side is away"), "{text}");
+        // The error of the closure itself is there too, as what it is.
+        let Error::Batch { cause, .. } = &error else {
+            panic!("{error:?}")
+        };
+        let Some(Error::Sink { cause, .. }) = cause.downcast_ref() else {
+            panic!("{cause:?}")
+        };
+        assert!(cause.is::<std::io::Error>(), "{cause:?}");
     });
 }
 
