@@ -1,9 +1,8 @@
 //! The one error type of the library.
 //!
-//! Every message names what was wrong, where, and what to do. It says its cause too, so that a log line or a command has
-//! to print one text only. [`std::error::Error::source`] is therefore what the cause itself was caused by: a printer of
-//! chains prints nothing twice, and nothing is left out. The cause stays typed, in the field of its variant
-//! (`cause`, `source`).
+//! Every message names what is wrong, where, and what to do. It includes its cause, so that a log line or a command
+//! prints one text only. [`std::error::Error::source`] therefore returns the cause of the cause: a printer of chains
+//! repeats nothing and omits nothing. The typed cause is in the field of its variant (`cause`, `source`).
 
 mod text;
 
@@ -22,28 +21,28 @@ pub use text::said;
 /// Result of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A cause kept from another library, shared so that an error can be handed to several waiters.
+/// A cause from another library, shared so that several waiters can get the error.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// What sources and sinks of users return: any error.
+/// Any error: the error type of user-defined sources and sinks.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What can go wrong.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting has a value that cannot work.
+    /// A setting has a value that is not possible.
     Config {
         /// Name of the setting.
         setting: &'static str,
-        /// What is wrong with it and what fits.
+        /// What is wrong with it, and which values are possible.
         message: String,
     },
     /// A directory is used by another process, or by another output of this one.
     Locked {
         /// The directory.
         path: String,
-        /// By what, and what to do.
+        /// What uses it, and what to do.
         message: String,
     },
     /// The directory of a program was removed, renamed or taken while the program ran.
@@ -51,31 +50,31 @@ pub enum Error {
         /// The directory.
         path: String,
     },
-    /// The directory of a program has what another program wrote.
+    /// The directory belongs to another program.
     OtherProgram {
         /// What differs and what to do.
         message: String,
     },
-    /// Checkpoints are not those that were written, not there, or cannot be used.
+    /// Checkpoints are damaged, missing or cannot be used.
     Checkpoints {
         /// What is wrong, where, and what to do.
         message: String,
     },
-    /// Blocks or state of a cluster are gone with the workers that held them.
+    /// All workers that had some blocks or state of a cluster are lost.
     LostState {
-        /// What is gone, and what to do.
+        /// What is lost, and what to do.
         message: String,
     },
-    /// A worker found no master, for as long as it may try.
+    /// A worker found no master within its time limit.
     NoMaster {
         /// The address of the master, as given.
         master: String,
         /// How long it tried.
         waited: Duration,
-        /// What was seen at last.
+        /// The last failure.
         reason: String,
     },
-    /// A master does not take a worker.
+    /// A master refuses a worker.
     Refused {
         /// The address of the master, as given.
         master: String,
@@ -84,157 +83,157 @@ pub enum Error {
     },
     /// A thread cannot be started.
     Thread {
-        /// What it was for.
+        /// Its purpose.
         what: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: Arc<std::io::Error>,
     },
     /// The graph cannot be built as described.
     Graph {
-        /// The operator with the place in the program that built it.
+        /// The operator, with the source location that built it.
         operator: Operator,
         /// What is wrong and what to do.
         message: String,
     },
-    /// Columns do not have the shape a record type needs.
+    /// Columns do not match those that a record type needs.
     Schema {
-        /// Whose columns.
+        /// Where the columns are from.
         what: String,
-        /// The columns that are needed.
+        /// The required columns.
         expected: String,
-        /// The columns that are there.
+        /// The columns found.
         found: String,
     },
-    /// An address could not be opened.
+    /// Cannot listen on an address.
     Listen {
         /// The address as given.
         address: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: Arc<std::io::Error>,
     },
     /// A source ended with an error.
     Source {
         /// Its stream.
         stream: String,
-        /// What it said.
+        /// Its error.
         cause: Cause,
     },
-    /// A user's closure panicked.
+    /// A closure of the program panicked.
     Panic {
-        /// The operator with the place in the program that built it.
+        /// The operator, with the source location that built it.
         operator: Operator,
         /// The panic's message.
         message: String,
     },
-    /// One record (or what it became) cannot be handled by an operator.
+    /// An operator cannot process one record, or a result made from it.
     Record {
-        /// The operator with the place in the program that built it.
+        /// The operator, with the source location that built it.
         operator: Operator,
         /// What is wrong and what to do.
         message: String,
     },
-    /// A batch could not be run; the context has stopped.
+    /// A batch failed for good; the context has stopped.
     Batch {
         /// The batch.
         batch: BatchTime,
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
-        /// The operator or output that failed; on a cluster with the task and its worker, where one failed.
+        /// The operator or output that failed; on a cluster also the task and its worker, if a task failed.
         stage: String,
         /// Why.
         cause: Cause,
     },
     /// A task of a batch failed on a worker of a cluster.
     Task {
-        /// The name of the worker, as its log and the status of the cluster have it.
+        /// The worker's name in its log and in the status of the cluster.
         worker: String,
-        /// Its number in its stage.
+        /// The task's number in its stage.
         task: usize,
-        /// What it failed with.
+        /// Its error.
         cause: Box<Error>,
     },
-    /// A sink could not prepare or commit.
+    /// A sink failed to prepare or commit.
     Sink {
         /// Name of the output.
         output: String,
-        /// What it said.
+        /// Its error.
         cause: Cause,
     },
-    /// A block of a batch is not held any more.
+    /// A block of a batch is lost.
     LostBlock {
         /// The block.
         block: BlockId,
     },
-    /// Bytes from a file or another process cannot be read.
+    /// Bytes from a file or another process cannot be decoded.
     Bytes {
-        /// What they were to be.
+        /// What they should contain.
         what: String,
         /// What is wrong with them.
         message: String,
     },
-    /// A version of a state cannot be read: it is let go, or not there yet.
+    /// A version of a state cannot be read: it was released, or does not exist yet.
     Version {
-        /// The version that was asked for.
+        /// The requested version.
         asked: BatchTime,
-        /// The oldest that can be read; all since the beginning where there is none.
+        /// The oldest readable version; `None` if all from the first one are.
         oldest: Option<BatchTime>,
-        /// The newest; none where nothing was installed.
+        /// The newest version; `None` if nothing was installed.
         newest: Option<BatchTime>,
     },
-    /// What a batch changed in a state does not fit the version that the state has.
+    /// The changes of a batch do not apply to the current version of a state.
     Gap {
         /// The batch of the changes.
         batch: BatchTime,
-        /// The version they were built on; none for a whole state, which nothing may come before.
+        /// The version they apply to; `None` for a whole state, which applies only to an empty one.
         on: Option<BatchTime>,
-        /// The version of the state.
+        /// The current version of the state.
         version: Option<BatchTime>,
     },
-    /// What a batch changed in a state has a key twice.
+    /// The changes of a batch contain a key twice.
     Duplicate {
         /// The batch of the changes.
         batch: BatchTime,
         /// The key, as text.
         key: String,
     },
-    /// A file or a directory could not be used.
+    /// An operation on a file or a directory failed.
     File {
-        /// What was to be done.
+        /// The operation.
         action: &'static str,
         /// Its path.
         path: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: Arc<std::io::Error>,
     },
-    /// The query engine said no.
+    /// An error from DataFusion.
     Engine(Arc<DataFusionError>),
-    /// The query engine said no to an operator.
+    /// An error from DataFusion in an operator.
     Operator {
-        /// The operator with the place in the program that built it.
+        /// The operator, with the source location that built it.
         operator: Operator,
-        /// What the engine said.
+        /// DataFusion's error.
         cause: Arc<DataFusionError>,
     },
-    /// A record is larger than what workers of a cluster send to each other.
+    /// A record is larger than workers of a cluster can send to each other.
     TooLarge {
-        /// The stream that it was for.
+        /// Its stream.
         stream: String,
         /// Its size.
         bytes: usize,
-        /// What is possible.
+        /// The limit.
         most: usize,
     },
     /// The context has stopped (or was never started).
     NotRunning,
-    /// What cannot be, unless this library has a mistake.
+    /// A bug in this library.
     Internal {
-        /// What was seen.
+        /// What was found.
         message: String,
     },
 }
 
 impl Error {
-    /// A file or directory that could not be used.
+    /// An operation on a file or directory that failed.
     pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) -> Error {
         Error::File {
             action,
@@ -243,14 +242,14 @@ impl Error {
         }
     }
 
-    /// What cannot be.
+    /// A bug in this library.
     #[doc(hidden)]
     pub fn internal(message: impl Into<String>) -> Error {
         let message = message.into();
         Error::Internal { message }
     }
 
-    /// A thread that did not end its work: it panicked, or the program ends.
+    /// A thread that did not finish: it panicked, or the program is ending.
     pub(crate) fn of_thread(ended: tokio::task::JoinError) -> Error {
         match ended.is_panic() {
             true => Error::internal(format!("a thread of the program ended: {ended}")),
@@ -258,7 +257,7 @@ impl Error {
         }
     }
 
-    /// The same error as that of `operator`, unless it names another already.
+    /// This error with `operator` as its place, unless it names an operator already.
     #[doc(hidden)]
     pub fn of(self, operator: &Operator) -> Error {
         match self {
@@ -287,7 +286,7 @@ impl Error {
         }
     }
 
-    /// What failed in a task, without where.
+    /// The failure of a task, without the task and the worker.
     pub(crate) fn beside_its_task(self) -> Error {
         match self {
             Error::Task { cause, .. } => *cause,
@@ -295,10 +294,10 @@ impl Error {
         }
     }
 
-    /// Whether the same batch may succeed when it is tried again.
+    /// Whether another attempt at the same batch may succeed.
     ///
-    /// Results are deterministic, so only what comes from outside (a sink, resources) is worth
-    /// another attempt; a panic or a wrong value would come again.
+    /// Results are deterministic, so only external failures (a sink, resources) are worth another attempt; a panic or
+    /// a wrong value would recur.
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Sink { .. } | Error::File { .. } => true,
@@ -311,9 +310,8 @@ impl Error {
         }
     }
 
-    /// Whether a batch that fails so failed for what is in it or what its program does, and not for what it ran on, such
-    /// as a disk or a worker that was lost: only then is it set aside
-    /// ([`OnFailure::SetAside`](crate::OnFailure::SetAside)).
+    /// Whether the batch's records or the program caused the failure, and not the environment, such as a disk or a
+    /// lost worker: only such a batch is set aside ([`OnFailure::SetAside`](crate::OnFailure::SetAside)).
     pub fn is_of_batch(&self) -> bool {
         match self {
             Error::Operator { cause, .. } => {
@@ -333,8 +331,8 @@ impl Error {
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
-        // Errors of our own nodes travel through the engine as `External`: unwrap the outermost, which
-        // names its operator. The root may be what it was caused by.
+        // Errors of our own nodes travel through DataFusion as `External`. Unwrap the outermost one, which names its
+        // operator; the root may be its cause.
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(cause) = next {
             if let Some(ours) = cause.downcast_ref::<Error>() {
@@ -358,12 +356,12 @@ impl From<ArrowError> for Error {
     }
 }
 
-/// Names an operator of the graph: what it is and where the program built it.
+/// An operator of the graph: its name and the source location that built it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator {
     /// Name of the operator, such as `flat_map`.
     pub name: String,
-    /// `file:line` of the call that built it.
+    /// File and line of the call that built it, as `file:line`.
     pub at: String,
 }
 
@@ -474,7 +472,7 @@ mod tests {
         assert!(batch(Error::NotRunning).ends_with("the stream context is not running"));
     }
 
-    /// An error with a cause of its own, which its text leaves to printers of chains.
+    /// An error whose own cause is left to printers of chains.
     #[derive(Debug)]
     struct Outer(Inner);
 
@@ -501,7 +499,7 @@ mod tests {
 
     impl std::error::Error for Inner {}
 
-    /// What a program prints that prints an error and what caused it.
+    /// The output of a program that prints an error and its chain of causes.
     fn chain(error: &dyn std::error::Error) -> Vec<String> {
         let first: Option<&dyn std::error::Error> = Some(error);
         std::iter::successors(first, |error| error.source())

@@ -1,4 +1,4 @@
-//! What errors say: their texts, and what is left to [`std::error::Error::source`].
+//! Texts of errors, and the causes that [`std::error::Error::source`] returns.
 
 use std::fmt;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! [`Lane`]: takes the blocks of one receiver from sealed to safe, where that takes time.
+//! [`Lane`]: makes the sealed blocks of one receiver safe, where that takes time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::crash::point;
 use crate::error::Result;
 use crate::receive::Intake;
 
-/// How long records wait for more of them before their block is sealed and made safe: acknowledgements are later by
-/// that time, and there are fewer blocks.
+/// How long a block waits for more records before it is sealed and made safe: fewer blocks, at the cost of later
+/// acknowledgements.
 const LINGER: Duration = Duration::from_millis(1);
 
 /// How long an answer waits for blocks that are being made safe, if it contains only safe ones. The others go into
@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(50);
 pub struct Seal {
     /// The batch that the blocks will belong to.
     pub batch: BatchTime,
-    /// Nothing is received after it.
+    /// Whether it is the last one: no records are received after it.
     pub last: bool,
 }
 

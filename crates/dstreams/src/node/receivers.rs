@@ -28,8 +28,8 @@ const LAST_BLOCKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The receivers of one process, and the sources that push to them.
 ///
-/// Locks: `all` is locked to add a receiver or to copy the list, and no other lock is taken meanwhile; the locks of
-/// sources, dead letters and intakes are never held together either.
+/// Locks: `all` is locked to add a receiver or to copy the list, and no other lock is taken meanwhile. The locks of
+/// sources, dead letters and intakes are never taken together either.
 pub struct Receivers {
     all: Mutex<Vec<Receiver>>,
     lanes: TaskTracker,
@@ -41,7 +41,7 @@ pub struct Receivers {
     record_bytes: usize,
 }
 
-/// A receiver to be.
+/// A receiver to create.
 #[derive(Debug)]
 pub struct NewReceiver {
     /// Its input.
@@ -53,9 +53,9 @@ pub struct NewReceiver {
 }
 
 impl NewReceiver {
-    /// The receiver of an input in the process of the master; resumes if an earlier process left something.
+    /// The receiver of an input in the process of the master; resumes where an earlier process ended.
     pub fn of_master(input: u32, restored: Option<&Restored>) -> Self {
-        // Receivers of each process have their own ids: blocks of several processes may be in one batch.
+        // Receivers of each process have ids of their own: blocks of several processes may be in one batch.
         let first = restored.map_or(0, Restored::first_receiver);
         let positions = restored.map(|restored| restored.positions(input));
         NewReceiver {

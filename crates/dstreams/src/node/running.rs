@@ -21,15 +21,15 @@ use crate::error::{Error, Result};
 use crate::program::Clock;
 use crate::stream::extreme::register_extremes;
 
-/// How long states that cannot be read now are asked for.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest pause between two tries.
-const LONG: Duration = Duration::from_millis(50);
+/// How long [`Running::session`] retries while states cannot be read.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest pause between two retries.
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long after its deadline a stop is waited for that is not answered.
-const UNANSWERED: Duration = Duration::from_secs(2);
+/// How long after its deadline to wait for a program that does not stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// A program that runs. Dropping it does not stop the program.
+/// A running program. Dropping this handle does not stop it.
 #[must_use = "a program that runs is stopped, or waited for"]
 pub struct Running {
     pub(super) addresses: BTreeMap<String, SocketAddr>,
@@ -46,7 +46,7 @@ debug_as!(Running {
     restored
 });
 
-/// What a finished program did.
+/// The totals of a finished program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -56,12 +56,12 @@ pub struct Summary {
     pub records: u64,
     /// Records that were set aside: see [`OnFailure::SetAside`](crate::OnFailure::SetAside).
     pub set_aside: u64,
-    /// Batches that were begun and did not take effect: of an abrupt stop, or past a deadline. The last one of a graceful
-    /// stop counts as such when a receiver did not say what it had.
+    /// Batches that were started and did not take effect, because of an abrupt stop or a deadline. The last batch of
+    /// a graceful stop counts too if a receiver did not report its blocks.
     pub unfinished: u64,
 }
 
-/// How a program is doing.
+/// The current status of a program.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
@@ -73,31 +73,31 @@ pub struct Status {
     pub set_aside: u64,
     /// The newest batch that took effect.
     pub last: Option<BatchReport>,
-    /// Bytes that received records hold, of [`Config::block_memory`](crate::Config::block_memory).
+    /// Bytes of received records in memory, limited by [`Config::block_memory`](crate::Config::block_memory).
     pub block_memory: usize,
-    /// Sealed blocks held.
+    /// Number of sealed blocks that are stored.
     pub blocks: usize,
     /// Dead letters of each stream.
     pub dead_letters: BTreeMap<String, u64>,
-    /// Records that an operator has rejected and nothing has read, by operator: see [`Tried`](crate::Tried). Those of a
-    /// batch that ran again are counted again; on a cluster, those of a worker go with it.
+    /// Rejected records that nothing reads, by operator: see [`Tried`](crate::Tried). A batch that runs again counts
+    /// again. On a cluster, the count of a worker is lost with it.
     pub rejected: BTreeMap<String, u64>,
-    /// Producers that were forgotten because there were more than [`Config::producers`](crate::Config::producers).
+    /// Producers that were forgotten because of the limit [`Config::producers`](crate::Config::producers).
     pub forgotten_producers: u64,
-    /// Checkpoints that could not be written since the last one that could: until there is one again, the journal grows.
+    /// Failed checkpoints since the last successful one. Until the next success the journal grows.
     pub checkpoint_failures: CheckpointFailures,
 }
 
-/// What a status is made from.
+/// The sources of a [`Status`].
 pub(super) struct Watched {
     pub totals: Mutex<(Summary, Option<BatchReport>)>,
     pub workers: Arc<dyn Workers>,
-    /// Where the program is kept, if it is; not for longer than it runs.
+    /// The program's persistence, if it has a directory; dropped when the program ends.
     pub durable: Weak<Durable>,
 }
 
 impl Running {
-    /// The address that the stream `name` listens on.
+    /// The address on which stream `name` listens.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
@@ -112,7 +112,7 @@ impl Running {
         self.addresses.get(name).copied()
     }
 
-    /// How the program is doing now.
+    /// The current status of the program.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -146,7 +146,7 @@ impl Running {
             blocks: held.blocks,
             dead_letters: held.dead_letters,
             rejected: held.rejected,
-            // Checkpoints forget those that the receivers have forgotten, sooner or later.
+            // Checkpoints forget producers that the receivers have forgotten, with a delay.
             forgotten_producers: held.forgotten_producers.max(durable.unwrap_or_default()),
             checkpoint_failures: self
                 .watched
@@ -175,8 +175,8 @@ impl Running {
         self.status().last.map(|report| report.batch)
     }
 
-    /// Where the program is kept, what the newest state can be made from again: the newest checkpoint, and the batches
-    /// after it. None where it is kept nowhere.
+    /// The lineage of the newest state: the newest checkpoint and the batches after it. `None` if the program has no
+    /// directory.
     ///
     /// ```no_run
     /// # fn explain(running: &dstreams::Running) {
@@ -190,8 +190,8 @@ impl Running {
         Some(durable.lineage())
     }
 
-    /// A session with a table for each named state, all as of the last batch that took effect: for any
-    /// question, while the program goes on. The tables stay as they are. O(keys held).
+    /// A session with a table for each named state, all as of the last batch that took effect: for ad-hoc queries
+    /// while the program runs. The tables are snapshots. O(keys stored).
     ///
     /// ```no_run
     /// # async fn ask(running: &dstreams::Running) -> Result<(), Box<dyn std::error::Error>> {
@@ -201,9 +201,9 @@ impl Running {
     /// # }
     /// ```
     ///
-    /// On a cluster the rows come here from the workers that hold them. Waits while a partition has no holder. Fails
-    /// when states could not be read for 15 seconds, since batches followed each other faster or workers were lost
-    /// again and again, and at once where a cluster's program has ended.
+    /// On a cluster, workers send their rows to this process. Waits while a partition has no primary. Fails if states
+    /// could not be read for 15 seconds, because batches are too fast or workers are lost repeatedly; fails at once
+    /// if the program of a cluster has ended.
     pub async fn session(&self) -> Result<SessionContext> {
         let workers = &self.watched.workers;
         let states = workers.plans().states.iter().enumerate();
@@ -216,11 +216,11 @@ impl Running {
             let last = last.unwrap_or(BatchTime(0));
             let reads = tables.iter().map(|(state, _)| workers.table(*state, last));
             match futures::future::try_join_all(reads).await {
-                // Batches have followed each other meanwhile, or a worker was lost.
-                Err(error) if passes(&error) && begun.elapsed() < PATIENCE => {
-                    tracing::debug!(%error, "states are read once more");
+                // New batches released the version meanwhile, or a worker was lost.
+                Err(error) if is_transient(&error) && begun.elapsed() < READ_TIMEOUT => {
+                    tracing::debug!(%error, "cannot read states; retrying");
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).clamp(Duration::from_millis(1), LONG);
+                    pause = (2 * pause).clamp(Duration::from_millis(1), MAX_RETRY_PAUSE);
                 }
                 rows => break rows?,
             }
@@ -251,14 +251,14 @@ impl Running {
 
     /// Stops the program gracefully; returns when it has stopped.
     ///
-    /// Takes in nothing more, and runs and commits everything that was received, however long that takes. The last batch
-    /// has the end of its interval for its name, and does not wait for it: see [`Sink`](crate::Sink).
+    /// Accepts no more input, then runs and commits everything received, without a time limit. The last batch is
+    /// named after the end of its interval, but does not wait for it: see [`Sink`](crate::Sink).
     ///
-    /// Sources may take 30 seconds to end. After that, what they have pushed is in the last batch, and what they push is
-    /// refused.
+    /// Sources have 30 seconds to end. After that, records already pushed are in the last batch, and further pushes
+    /// are refused.
     ///
-    /// Fails with the error of a batch that failed. The program goes on stopping when the future is dropped. A later call
-    /// of [`Running::stop_within`] or [`Running::abort`] shortens a stop; none lengthens it.
+    /// Fails with the error of a failed batch. Dropping the future does not cancel the stop. A later call of
+    /// [`Running::stop_within`] or [`Running::abort`] can shorten a stop, never lengthen it.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -278,15 +278,15 @@ impl Running {
         self.ended().await
     }
 
-    /// Stops the program gracefully, as [`Running::stop`] does, within `deadline`: what is not done by then has no
-    /// effect, and is counted in [`Summary::unfinished`].
+    /// Stops the program gracefully, as [`Running::stop`] does, within `deadline`. Work that is unfinished by then
+    /// has no effect and counts in [`Summary::unfinished`].
     ///
-    /// Returns when the program has stopped, a second after the deadline or so at the latest, and two where a listener
-    /// does not return. Sources may take half of the time to end. No output is called once this has returned; one that
-    /// is at work goes on to its end, and holds what it has claimed until then.
+    /// Returns when the program has stopped: about a second after the deadline at the latest, or two if a listener
+    /// blocks. Sources may take half of the time to end. No output is called after this returns; one that is being
+    /// called runs to its end, and until then keeps what it has claimed.
     ///
-    /// The earliest deadline holds when there are several. After [`Running::request_abort`] it bounds how long the commit
-    /// that is under way is waited for.
+    /// Of several deadlines the earliest applies. After [`Running::request_abort`] the deadline limits the wait for a
+    /// commit in progress.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -304,16 +304,16 @@ impl Running {
     /// ```
     pub async fn stop_within(&self, deadline: Duration) -> Result<Summary> {
         self.request_stop_within(deadline);
-        let most = deadline.saturating_add(UNANSWERED);
+        let most = deadline.saturating_add(STOP_GRACE);
         let ended = self.await_termination(Some(most)).await?;
-        Ok(ended.unwrap_or_else(|| self.does_not_answer()))
+        Ok(ended.unwrap_or_else(|| self.blocked_summary()))
     }
 
     /// Stops the program abruptly; returns when it has stopped.
     ///
-    /// The batch that runs is dropped, and so is what was received and not yet run: [`Summary::unfinished`] counts the
-    /// batches that were begun. A program that is kept in a directory has them again when it starts the next time. A
-    /// commit that is under way is waited for.
+    /// Drops the running batch and all received records that have not been computed; [`Summary::unfinished`] counts
+    /// the batches that were started. A program with a directory recovers them at its next start. Waits for a commit
+    /// in progress.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -338,9 +338,9 @@ impl Running {
         ended.ok_or(Error::NotRunning)
     }
 
-    /// A listener blocks the master's loop.
-    fn does_not_answer(&self) -> Summary {
-        tracing::error!("the program does not stop: a listener does not return");
+    /// Called when a listener blocks the master's loop.
+    fn blocked_summary(&self) -> Summary {
+        tracing::error!("the program does not stop: a listener is blocked");
         let totals = self.watched.totals.lock();
         let mut summary = totals.unwrap_or_else(PoisonError::into_inner).0;
         summary.unfinished = summary.unfinished.max(1);
@@ -366,7 +366,7 @@ impl Running {
         self.request(true, None);
     }
 
-    /// Asks the program to stop, as [`Running::stop_within`] does, without waiting for it. The time runs from now on.
+    /// Asks the program to stop, as [`Running::stop_within`] does, without waiting for it. The time starts now.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -408,12 +408,12 @@ impl Running {
         let now = self.clock.now();
         let deadline = deadline.map(|wait| now.plus(wait));
         let stop = Event::Stop { graceful, deadline };
-        // If nobody listens it has stopped already.
+        // Without a receiver the program has stopped already.
         let _ = self.messages.send(Message::Event(stop));
     }
 
-    /// Waits until the program has stopped, by itself or by [`Running::stop`]; `None` if it has not
-    /// within `timeout`. The error of a batch that failed comes back here.
+    /// Waits until the program has stopped, by itself or by [`Running::stop`]; returns `None` after `timeout`.
+    /// Returns the error of a failed batch.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -452,9 +452,8 @@ impl Running {
         }
     }
 
-    /// Waits for the program to end, and stops it gracefully when this process is told to end
-    /// (SIGTERM, Ctrl-C): what was received is run and committed, for `deadline` at most. A second
-    /// signal stops it abruptly.
+    /// Waits for the program to end. On SIGTERM or Ctrl-C stops it gracefully: runs and commits what was received,
+    /// within `deadline`. A second signal stops it abruptly.
     ///
     /// ```no_run
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
@@ -466,7 +465,7 @@ impl Running {
     /// # Ok(()) }
     /// ```
     pub async fn run_until_signal(&self, deadline: Duration) -> Result<Summary> {
-        // Listens from the first call on: what comes between two waits is not missed.
+        // Registered before the loop, so that no signal between two waits is missed.
         let mut signals = Signals::listen();
         let mut asked = false;
         loop {
@@ -476,7 +475,7 @@ impl Running {
                     None => return Err(Error::NotRunning),
                 },
                 () = signals.next() => {
-                    tracing::info!(graceful = !asked, "asked to stop");
+                    tracing::info!(graceful = !asked, "received a signal; stopping");
                     match asked {
                         false => self.request_stop_within(deadline),
                         true => self.request_abort(),
@@ -488,7 +487,7 @@ impl Running {
     }
 }
 
-/// Whether states may be read when they are asked for once more.
-fn passes(error: &Error) -> bool {
+/// Whether a retry may be able to read the states.
+fn is_transient(error: &Error) -> bool {
     matches!(error, Error::Version { .. }) || error.is_retryable()
 }

@@ -1,4 +1,4 @@
-//! [`StreamContext`]: where a program begins.
+//! [`StreamContext`]: describes a program.
 
 use std::panic::Location;
 use std::path::PathBuf;
@@ -43,13 +43,13 @@ pub struct StreamContext {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) listeners: Vec<Arc<dyn Listener>>,
-    /// By their place among the inputs of the graph.
+    /// By index of the input in the graph.
     pub(crate) sources: Vec<Box<dyn Source>>,
-    /// Which input takes the dead letters.
+    /// The input that takes dead letters.
     pub(crate) dead_letter_input: Option<usize>,
-    /// Where it is kept.
+    /// The directory of the program, if it has one.
     pub(crate) kept: Option<StateDirectory>,
-    /// Stops by itself.
+    /// Whether the program stops when its sources have ended.
     pub(crate) stops_at_the_end: bool,
 }
 
@@ -97,28 +97,26 @@ impl StreamContext {
         })
     }
 
-    /// The program that `app` describes, kept in the directory `dir`: when a process of it was there before,
-    /// [`StreamContext::start`] goes on where that one ended, however it ended.
+    /// The program that `app` describes, persisted in the directory `dir`. If an earlier process used the directory,
+    /// [`StreamContext::start`] resumes where that one ended, however it ended.
     ///
-    /// What was received is in a journal before it is acknowledged; every few batches
-    /// ([`Config::checkpoint_every`]) the state is in a checkpoint. After a restart, batches that were cut run
-    /// again with the same records. Those that took effect do so no more; one whose commit was under way is
-    /// committed again, so that a sink that is [`Guarantee::ExactlyOnce`](crate::Guarantee) has each batch
-    /// once, and a closure or a print may see one batch twice. Intervals in which no process was there have
-    /// batches too, empty ones, since windows count time.
+    /// Records are in a journal before they are acknowledged; every few batches ([`Config::checkpoint_every`]) the
+    /// state is in a checkpoint. After a restart, cut batches are replayed with the same records. Batches that took
+    /// effect do not take effect again. A batch whose commit was in progress is committed again: a sink that is
+    /// [`Guarantee::ExactlyOnce`](crate::Guarantee) has each batch once, while a closure or a print may see one batch
+    /// twice. Downtime is filled with empty batches, since windows count time.
     ///
-    /// A changed program goes on with every state whose name and content still fit; new state begins empty, and
-    /// inputs may be added behind those that there were. Other changes are refused with the difference:
-    /// [`StreamContext::drop_state`], [`StreamContext::rename_state`].
+    /// A changed program resumes every state whose name and content still match. New state begins empty, and inputs
+    /// may be added after the existing ones. Other changes are refused with a description of the difference: see
+    /// [`StreamContext::drop_state`] and [`StreamContext::rename_state`].
     ///
-    /// Refused too: a directory that another process uses; another batch interval or other inputs, from the first
-    /// process on; checkpoints that are not where they were, or are of another directory; damage to what is there. Not
-    /// promised: anything about records that were received and not acknowledged; records of sources that
-    /// acknowledge nothing (TCP text) are safe a few milliseconds after they were read. The order of what a
-    /// restart does is in ARCHITECTURE.md.
+    /// Also refused: a directory that another process uses; another batch interval or other inputs than those of the
+    /// first process; checkpoints that are missing or belong to another directory; damaged files. Not promised:
+    /// anything about records that were received and not acknowledged. Records of sources without acknowledgements
+    /// (TCP text) are safe a few milliseconds after they were read. ARCHITECTURE.md describes the steps of a restart.
     ///
-    /// On a cluster every process builds the program, and must reach `dir` by the same path: workers write what they
-    /// receive and their part of checkpoints there themselves.
+    /// On a cluster every process builds the program and must reach `dir` by the same path: workers write their
+    /// received records and their parts of checkpoints there.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -149,14 +147,14 @@ impl StreamContext {
         Ok(context)
     }
 
-    /// Has checkpoints at this URL and not in the directory of [`StreamContext::restore_or_new`], which then has
-    /// the journal alone: `s3://bucket/path` and the like where the program is built with the feature of the
-    /// crate `object_store` for it, with keys and regions from the environment; `file:///path` always.
+    /// Stores checkpoints at this URL, and only the journal in the directory of [`StreamContext::restore_or_new`].
+    /// `file:///path` always works; `s3://bucket/path` and others need the matching feature of the crate
+    /// `object_store`. Keys and regions come from the environment.
     ///
-    /// The manifest of a checkpoint is put there on the condition that it is new, so two programs that use one
-    /// place by mistake find out; no checkpoint of the second is written.
+    /// The manifest of a checkpoint is written only if it does not exist yet. So if two programs use one location by
+    /// mistake, the second fails and writes no checkpoint.
     ///
-    /// Fails where the URL names no such place.
+    /// Fails if the URL is not a valid location.
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
@@ -175,7 +173,7 @@ impl StreamContext {
         Ok(())
     }
 
-    /// The same, in a store that the program has made, below `path`.
+    /// The same, in a store created by the program, below `path`.
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
@@ -196,11 +194,11 @@ impl StreamContext {
         self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
     }
 
-    /// Drops state that an earlier version of the program had, by the name that [`inspect`](crate::inspect) gives it,
-    /// and logs that. Without effect where there is none of that name.
+    /// Drops state of an earlier version of the program, by its name in [`inspect`](crate::inspect), and logs that.
+    /// Has no effect if there is no such state.
     ///
-    /// The call may stay in the program: checkpoints say what was dropped, and state that the program has under this name
-    /// later is not dropped by the same call unless it holds something else.
+    /// The call may stay in the program: checkpoints record what was dropped. Later state of this name is dropped by
+    /// the same call only if its content differs.
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
@@ -218,8 +216,8 @@ impl StreamContext {
         self.kept_mut().changes.dropped.push(name.to_owned());
     }
 
-    /// What an earlier version of the program had as state `from` is `to` now. The call may stay in the program, also
-    /// with new state of the name `from`.
+    /// Renames state `from` of an earlier version of the program to `to`. The call may stay in the program, even if
+    /// new state is named `from`.
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
@@ -243,7 +241,7 @@ impl StreamContext {
             .get_or_insert_with(|| StateDirectory::at(PathBuf::new()))
     }
 
-    /// Bounds the memory of received records: [`Config::block_memory`].
+    /// Limits the memory of received records: [`Config::block_memory`].
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -271,20 +269,19 @@ impl StreamContext {
         self.clock = clock;
     }
 
-    /// Has the program stop by itself when all its sources have brought what they have: "all there is, then
-    /// stop", which other engines call an available-now trigger. With [`Files::once`](Files::once) the program
-    /// of a stream is a batch job too.
+    /// Stops the program by itself when all its sources have ended; other engines call this an available-now trigger.
+    /// With [`Files::once`](Files::once) a streaming program is also a batch job.
     ///
-    /// It stops gracefully: what was received is run and committed, in a last batch that does not wait for its
-    /// interval to end; then [`Running::await_termination`](crate::Running::await_termination) and
-    /// [`Running::run_until_signal`](crate::Running::run_until_signal) return. Where a source failed they return
-    /// its error, when the others have ended and all that came is committed: a job says it is done when it is.
+    /// The stop is graceful: what was received is run and committed, in a last batch that does not wait for the end
+    /// of its interval. Then [`Running::await_termination`](crate::Running::await_termination) and
+    /// [`Running::run_until_signal`](crate::Running::run_until_signal) return. If a source failed, they return its
+    /// error once the other sources have ended and their records are committed.
     ///
-    /// With [`StreamContext::restore_or_new`], one that was killed in the middle goes on where it was, and one
-    /// that is started again after its end takes what has come since.
+    /// With [`StreamContext::restore_or_new`], a killed program resumes where it was, and one that is started again
+    /// after its end takes the new input.
     ///
-    /// Sources without an end (queues, clients, TCP) keep the program running. On a cluster, too, the program stops
-    /// when the last source has ended, wherever it runs.
+    /// Sources without an end (queues, clients, TCP) keep the program running. On a cluster the program stops when
+    /// the last source has ended, on whichever worker.
     ///
     /// ```no_run
     /// # async fn run() -> dstreams::Result<()> {
@@ -302,7 +299,7 @@ impl StreamContext {
         self.stops_at_the_end = true;
     }
 
-    /// Tells `listener` about batches.
+    /// Reports batches to `listener`.
     ///
     /// ```
     /// use dstreams::{BatchReport, Listener, StreamContext};
@@ -368,8 +365,8 @@ impl StreamContext {
         DStream::at(&self.graph, node)
     }
 
-    /// Lines of text over TCP: the engine listens on `address` (port 0 for a free one), any number
-    /// of producers connect and send lines that end with a line feed. See [`TcpText`].
+    /// Lines of text over TCP. The engine listens on `address` (port 0 picks a free one); any number of producers
+    /// connect and send lines that end with a line feed. See [`TcpText`].
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
@@ -390,9 +387,9 @@ impl StreamContext {
         self.input(name, Box::new(TcpText::new(address)), operator)
     }
 
-    /// Records of the files in a directory or an object store, those that are there and those that appear: see [`Files`].
+    /// Records of existing and new files in a directory or an object store: see [`Files`].
     ///
-    /// Fails if the format has no place for a column.
+    /// Fails if the format cannot represent a column.
     ///
     /// ```
     /// use dstreams::{Record, StreamContext, files::{Files, Format}};
@@ -413,8 +410,8 @@ impl StreamContext {
         }
     }
 
-    /// Records from programs that use the client library `dstreams-client`: the engine listens
-    /// where `clients` says, which serves any number of streams.
+    /// Records from programs that use the client library `dstreams-client`. The engine listens on the address of
+    /// `clients`, which serves any number of streams.
     ///
     /// ```
     /// use dstreams::{Clients, StreamContext};
@@ -431,7 +428,7 @@ impl StreamContext {
         self.input(name, Box::new(source), operator)
     }
 
-    /// Rows or Arrow batches pushed by this process: for tests and for feeding from own code.
+    /// Rows or Arrow batches pushed by this process: for tests and for input from your own code.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
@@ -452,7 +449,7 @@ impl StreamContext {
         (queue, self.input(name, Box::new(source), operator))
     }
 
-    /// Records made by a function of their number: the same every time.
+    /// Records computed from their number: the same in every run.
     ///
     /// ```
     /// use dstreams::{Generator, StreamContext};
@@ -467,8 +464,8 @@ impl StreamContext {
         self.input(name, Box::new(generator), operator)
     }
 
-    /// What was received and is no record: raw bytes and reason, of all streams. Without this,
-    /// dead letters are counted ([`Status`](crate::Status)) and logged.
+    /// Input that is not a record, as raw bytes with the reason, of all streams. Without this stream, dead letters
+    /// are only counted ([`Status`](crate::Status)) and logged.
     ///
     /// ```
     /// # use dstreams::StreamContext;

@@ -1,4 +1,4 @@
-//! Queries over several D-Streams, and the tables and functions that the queries of a context know.
+//! Queries over several D-Streams, and the tables and functions available to queries of a context.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::stream::relational::Query;
 use crate::stream::same_context;
 
 impl StreamContext {
-    /// A query in SQL over several D-Streams, by the names given, and the tables of the context.
-    /// The rules of [`DStream::sql`] hold; all inputs must have RDDs at the same times.
+    /// A SQL query over several D-Streams, by the given names, and the tables of the context. The rules of
+    /// [`DStream::sql`] apply; all inputs must have RDDs at the same times.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -46,7 +46,7 @@ impl StreamContext {
         relational(&self.graph, nodes, operator, Query::sql(names, query))
     }
 
-    /// Makes a table known to the queries of this context, for joins with static data.
+    /// Registers a table for the queries of this context, for joins with static data.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -68,8 +68,8 @@ impl StreamContext {
         self.graph.lock().tables.insert(name.to_owned(), table);
     }
 
-    /// Makes the rows of a DataFrame known to the queries of this context under a name. It is
-    /// evaluated again in each batch; register a `MemTable` to evaluate it once.
+    /// Registers the rows of a DataFrame as a table for the queries of this context. The DataFrame is evaluated in
+    /// each batch; register a `MemTable` to evaluate it once.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -87,7 +87,7 @@ impl StreamContext {
         self.register_table(name, frame.into_view());
     }
 
-    /// Makes a function known to the queries of this context. It must be immutable.
+    /// Registers a function for the queries of this context. It must be immutable.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -120,7 +120,7 @@ pub trait Named {
     fn place(&self) -> GraphNode;
 }
 
-/// Which node of which graph.
+/// A node and its graph.
 #[doc(hidden)]
 pub struct GraphNode(GraphRef, NodeId);
 

@@ -1,4 +1,4 @@
-//! Records made by a function of their number.
+//! Records computed from their number.
 
 use std::time::Duration;
 
@@ -18,10 +18,9 @@ const PUSH_INTERVAL: Duration = Duration::from_millis(5);
 /// Key of the offset: the number of records made.
 const OFFSET_KEY: &str = "made";
 
-/// Makes records from their number: record `n` is the same in every run; which batch it falls
-/// into follows the clock.
+/// Makes records from their number: record `n` is the same in every run, but its batch depends on the clock.
 ///
-/// After a restart, or on another worker of a cluster, it goes on with the number after the last one that is in a batch.
+/// After a restart, or on another worker of a cluster, it resumes after the last number that is in a batch.
 #[must_use = "records are made where a context has it as a source"]
 pub struct Generator<T> {
     make: Box<dyn Fn(u64) -> T + Send>,
@@ -32,9 +31,9 @@ pub struct Generator<T> {
 debug_as!([T] Generator<T> { per_second, limit });
 
 impl<T: Record> Generator<T> {
-    /// `make(n)` for n = 0, 1, ..., `per_second` of them per second, without end.
+    /// Calls `make(n)` for n = 0, 1, ..., `per_second` times per second, without end.
     ///
-    /// Seed a random generator with `n` to make random records that come again in every run.
+    /// For random records that are the same in every run, seed a random generator with `n`.
     ///
     /// ```
     /// # use dstreams::{Generator, StreamContext};
@@ -93,7 +92,7 @@ impl<T: Record> Source for Generator<T> {
             }
             let nanos = start.elapsed().as_nanos();
             let due = (nanos * u128::from(self.per_second) / 1_000_000_000) as u64;
-            // At most a tenth of a second's records at a time: after a stall it catches up in steps.
+            // At most the records of a tenth of a second at a time: after a stall it catches up in steps.
             let most = made.saturating_add((self.per_second / 10).max(1));
             let until = begun.saturating_add(due).min(self.limit).min(most);
             if until == made {

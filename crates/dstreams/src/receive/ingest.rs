@@ -1,4 +1,4 @@
-//! [`Ingest`]: the pushing end of an input stream, in the hands of a source.
+//! [`Ingest`]: the pushing end of an input stream, used by a source.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::dead_letter::{KEPT, Letter};
 use super::intake::Intake;
 use crate::error::Result;
 
-/// What a source pushes records into.
+/// The handle through which a source pushes records.
 ///
-/// Cheap to clone. Records of one `push` stay together and in order; pushes by several tasks are
-/// in the order in which they were taken.
+/// Cheap to clone. Records of one `push` stay together and in order; concurrent pushes are ordered by their
+/// acceptance.
 #[derive(Debug, Clone)]
 pub struct Ingest(pub(crate) Arc<Intake>);
 
@@ -24,13 +24,13 @@ impl Ingest {
         Ingest(intake)
     }
 
-    /// Adds records to the current interval; returns when they are safe, so that a producer may be told: held in
-    /// memory; on disk where the program is kept in a directory; held by another worker too on a cluster.
+    /// Adds records to the current interval. Returns when they are safe, so that the source may acknowledge them: in
+    /// memory; on disk if the program has a directory; on a second worker too on a cluster.
     ///
-    /// Waits while the memory for received records is full. Fails if the columns are not those of
-    /// the stream, if they have more than 1 GiB, if one of them is larger than 32 MiB and workers of a cluster would
-    /// have to send it to each other, or if the context has stopped: then the records are in no batch. Fails too if they cannot be made
-    /// safe, since the disk is full or the context stops before that: then they may be in a batch, or not.
+    /// Waits while the memory for received records is full. Fails if the columns are not those of the stream, if the
+    /// records have more than 1 GiB, if one of them has more than 32 MiB and workers of a cluster would have to send
+    /// it to each other, or if the context has stopped: then no batch contains the records. Also fails if the records
+    /// cannot be made safe, since the disk is full or the context stops first: then a batch may contain them, or not.
     ///
     /// ```
     /// use dstreams::{BoxError, Ingest, record::batch_of};
@@ -45,9 +45,9 @@ impl Ingest {
         self.0.push(records).await
     }
 
-    /// As [`Ingest::push`], and says that the input `key` (a file, a partition of a log) has come as far
-    /// as `done` with these records: a number that only grows, and means what the source wants it to.
-    /// The mark is kept or lost with the records; without any, with the next that are pushed.
+    /// As [`Ingest::push`], and sets the offset of the input `key` (a file, a partition of a log) to `done`: a number
+    /// that only grows and whose meaning is up to the source. The offset is recovered or lost together with the
+    /// records; if there are none, together with the next ones pushed.
     ///
     /// ```
     /// use dstreams::{BoxError, Ingest, record::batch_of};
@@ -65,9 +65,9 @@ impl Ingest {
         self.0.push_marked(records, Some((&key.into(), done))).await
     }
 
-    /// How far each input had come, by the marks of records that are in a batch, or will be: where to go on
-    /// after a restart, and on a cluster when the worker was lost that the source ran on before. Empty when the
-    /// program starts for the first time, and at each start of one that keeps no journal.
+    /// The offset of each input, as of the records that are or will be in a batch: where to resume after a restart
+    /// or, on a cluster, after the loss of the worker that ran the source. Empty at the first start of a program, and
+    /// at each start of one without a journal.
     ///
     /// ```
     /// use dstreams::Ingest;
@@ -81,9 +81,9 @@ impl Ingest {
         self.0.positions()
     }
 
-    /// Drops the offset of an input that is no more (see [`Ingest::push_at`]): checkpoints have it no longer. Only for
-    /// one that never comes again under this name: the next restart would begin with it at the beginning, or, where it
-    /// is killed soon after this call, where the old one had come.
+    /// Drops the offset of an input that no longer exists (see [`Ingest::push_at`]) from checkpoints. Only for names
+    /// that never come back: after the next restart such an input would be read from its beginning, or, if the
+    /// program is killed soon after this call, from the old offset.
     ///
     /// ```
     /// use dstreams::Ingest;
@@ -97,7 +97,7 @@ impl Ingest {
         self.0.forget(key)
     }
 
-    /// Keeps something that is no record as a dead letter. `producer` says who sent it.
+    /// Adds input that is not a record as a dead letter. `producer` names its sender.
     ///
     /// ```
     /// use dstreams::{BoxError, Ingest, record::batch_of};

@@ -1,4 +1,4 @@
-//! Intake of one input stream: the open block, and how it is sealed.
+//! Intake of one input stream: the open block and its sealing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +17,11 @@ use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::stream::relational::describe;
 
-/// How often the buffers of all producers are flushed while others wait for memory: a seal may happen every
-/// millisecond, and there may be thousands of buffers.
+/// How often the buffers of all producers are flushed while others wait for memory: there may be a seal every
+/// millisecond and thousands of buffers.
 const FLUSH_ALL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A place where received bytes wait to become part of a block; emptied when the block is sealed.
+/// A buffer of received bytes that will become part of a block; emptied when the block is sealed.
 pub trait OpenBuffer: Send + Sync {
     /// Adds its whole records to `intake`, before any that arrive later.
     fn flush(&self, intake: &Intake) -> Result<()>;
@@ -35,13 +35,13 @@ pub struct Intake {
     pub schema: SchemaRef,
     /// The memory budget that its blocks share with others.
     pub budget: Budget,
-    /// Where input goes that is not a record.
+    /// Where malformed input goes.
     pub dead_letters: DeadLetters,
     /// The longest line of text, in bytes.
     pub line_bytes: usize,
     /// The most connections at once.
     pub connections: usize,
-    /// The largest record, in bytes, where there is a bound.
+    /// The largest record, in bytes; `usize::MAX` without a limit.
     record_bytes: usize,
     receiver: ReceiverId,
     block_bytes: usize,
@@ -51,7 +51,7 @@ pub struct Intake {
     positions: BTreeMap<String, u64>,
     /// The keys of `positions`, least recently used first.
     oldest_first: Vec<String>,
-    /// Number of unconnected producers to remember, and a counter of those that were forgotten.
+    /// Number of unconnected producers to remember, and the counter of forgotten ones.
     producers: usize,
     forgotten: Arc<AtomicU64>,
     /// Parts of the source that will not come again.
@@ -60,7 +60,7 @@ pub struct Intake {
 
 debug_as!(Intake { stream });
 
-/// Blocks of a receiver whose records are safe only when somebody says so: another worker has them, or they are on disk.
+/// Tracks which blocks are safe, if records are safe only once another worker or the disk has them.
 struct Copies {
     /// Notified when there are records in the open block.
     fresh: Notify,
@@ -88,11 +88,11 @@ struct Open {
     next_block: u64,
     sealed: Vec<Arc<Block>>,
     buffers: Vec<Weak<dyn OpenBuffer>>,
-    /// Dropped buffers are removed from `buffers` when it has this many.
+    /// Length of `buffers` at which dropped ones are removed.
     tidy_at: usize,
     /// The buffers that have records.
     filled: Vec<Weak<dyn OpenBuffer>>,
-    /// When all buffers were flushed last.
+    /// When all buffers were last flushed.
     visited: Option<Instant>,
     /// No more records are accepted: the last block is sealed.
     ended: bool,
@@ -130,7 +130,8 @@ impl Intake {
         }
     }
 
-    /// What was received before a restart (see [`Ingest::positions`](super::Ingest::positions)), of what was used longest ago first.
+    /// Offsets from before a restart (see [`Ingest::positions`](super::Ingest::positions)), least recently used
+    /// first.
     pub fn with_positions(mut self, positions: impl IntoIterator<Item = (String, u64)>) -> Self {
         for (name, last) in positions {
             self.oldest_first.push(name.clone());
@@ -154,7 +155,7 @@ impl Intake {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// A part of the source is no more: see [`Ingest::forget`](super::Ingest::forget).
+    /// Forgets a part of the source that no longer exists: see [`Ingest::forget`](super::Ingest::forget).
     pub(crate) fn forget(&self, part: &str) {
         if self.copies.is_some() {
             let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +174,7 @@ impl Intake {
         &self.positions
     }
 
-    /// Records become safe once [`Intake::set_safe`] covers their block.
+    /// Makes records safe only once [`Intake::set_safe`] covers their block.
     pub fn with_copies(mut self) -> Self {
         self.copies = Some(Copies {
             fresh: Notify::new(),
@@ -182,7 +183,7 @@ impl Intake {
         self
     }
 
-    /// Refuses records of more than `bytes`: workers could not send them to each other.
+    /// Refuses records of more than `bytes`: workers cannot send them to each other.
     pub fn with_record_bytes(mut self, bytes: usize) -> Self {
         self.record_bytes = bytes;
         self
@@ -224,7 +225,7 @@ impl Intake {
         match safe.wait_for(known).await {
             Ok(safe) if safe.blocks > block => Ok(()),
             Ok(safe) => Err(safe.failed.clone().unwrap_or(Error::NotRunning)),
-            // This intake owns the sender: it is not dropped meanwhile.
+            // This intake owns the sender, so it cannot be dropped meanwhile.
             Err(_) => Err(Error::NotRunning),
         }
     }
@@ -255,8 +256,8 @@ impl Intake {
         }
     }
 
-    /// As [`Intake::push_marked`] without waiting until the records are safe: returns the number of their block, if
-    /// there are any.
+    /// As [`Intake::push_marked`] without waiting until the records are safe; returns the number of their block, if
+    /// there are records.
     pub(crate) async fn take_in(
         &self,
         records: RecordBatch,
@@ -302,7 +303,7 @@ impl Intake {
         Ok(block)
     }
 
-    /// The same columns with the stream's schema; other types and nulls are refused.
+    /// The records with the stream's schema; refuses other types and nulls.
     fn fit(&self, records: RecordBatch) -> Result<RecordBatch> {
         let found = records.schema();
         if Arc::ptr_eq(&found, &self.schema) {
@@ -329,10 +330,10 @@ impl Intake {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    /// Flushes `buffer` whenever a block is sealed, as long as it lives.
+    /// Flushes `buffer` at each seal, until it is dropped.
     pub(crate) fn register(&self, buffer: Weak<dyn OpenBuffer>) {
         let mut open = self.lock();
-        // Not at each call, which would be quadratic in the number of producers.
+        // Not at each call: that would be quadratic in the number of producers.
         if open.buffers.len() >= open.tidy_at {
             open.buffers.retain(|known| known.strong_count() > 0);
             open.tidy_at = 2 * open.buffers.len() + 16;
@@ -348,8 +349,8 @@ impl Intake {
         }
     }
 
-    /// Seals the open block and returns all blocks that no earlier call returned, in order. After the `last` call
-    /// records are refused, so that their producer knows.
+    /// Seals the open block and returns all blocks that no earlier call returned, in order. After the `last` call,
+    /// pushes fail.
     pub fn seal(&self, last: bool) -> Vec<Arc<Block>> {
         self.flush(last);
         let mut open = self.lock();
@@ -357,8 +358,7 @@ impl Intake {
         open.take(self)
     }
 
-    /// Flushes the buffers that have records; from time to time all, if others wait for the memory that they
-    /// occupy.
+    /// Flushes the buffers that have records; from time to time all of them, if others wait for their memory.
     fn flush(&self, last: bool) {
         let buffers: Vec<_> = {
             let mut open = self.lock();

@@ -22,7 +22,7 @@ use crate::stream::record::{trusted_views, view_at};
 const FIRST_CHUNK: usize = 16 << 10;
 /// Bytes of an unfinished line that need no memory budget: as many as the first chunk of an idle producer.
 const UNBUDGETED_BYTES: usize = FIRST_CHUNK;
-/// Bytes stored of a line that was given up for lack of memory.
+/// Bytes to store of a line that is discarded for lack of memory.
 const SAMPLE_BYTES: usize = 1 << 10;
 /// Largest chunk, in bytes: large, since a chunk is an Arrow batch.
 const LARGEST_CHUNK: usize = 1 << 20;
@@ -40,7 +40,7 @@ pub(crate) struct LineBuffer {
     limit: usize,
     chunk: BytesMut,
     memory: Option<BudgetShare>,
-    /// Stores a long unfinished line while there is no memory budget.
+    /// A long unfinished line, stored here while there is no memory budget.
     unfinished: Option<Unfinished>,
     /// The receiver has been notified that there are lines.
     notified: bool,
@@ -55,22 +55,22 @@ pub(crate) struct LineBuffer {
     begin: Begin,
 }
 
-/// What the first bytes say about the rest of the connection.
+/// The result of checking the first bytes of the connection.
 #[derive(PartialEq)]
 enum Begin {
-    /// Too few bytes to know.
+    /// Too few bytes to decide.
     Unknown,
     Text,
     /// Not UTF-8 text: the rest of the connection is discarded.
     Refused,
 }
 
-/// A line over the limit, or one without memory.
+/// A line that is discarded: over the limit, or without memory for it.
 struct Skipped {
     no_room: bool,
     bytes: Vec<u8>,
     length: u64,
-    /// Whether the last byte so far is a carriage return: it does not count if a line feed follows.
+    /// Whether the last byte so far is a carriage return: it is not part of the line if a line feed follows.
     is_return: bool,
 }
 
@@ -125,7 +125,7 @@ impl LineBuffer {
     }
 
     /// As [`LineBuffer::release`], for a producer that may stay silent forever: a long unfinished line is stored
-    /// outside the budget, or is given up.
+    /// outside the budget, or discarded.
     pub fn pause(&mut self, budget: &Budget) {
         self.memory = None;
         let partial = self.chunk.len() - self.line;
@@ -175,7 +175,7 @@ impl LineBuffer {
             self.searched = self.chunk.len();
             return self.check_limit();
         };
-        // Nearly always, all whole lines together are UTF-8; otherwise each line is checked.
+        // Usually all whole lines together are valid UTF-8; otherwise check each line.
         let valid = simdutf8::basic::from_utf8(&self.chunk[start..=last]).is_ok();
         let chunk = std::mem::take(&mut self.chunk);
         for end in memchr_iter(b'\n', &chunk[from..=last]) {
@@ -261,7 +261,7 @@ impl LineBuffer {
     /// Discards the unfinished line once it is over the limit, so that it does not fill memory.
     fn check_limit(&mut self) {
         let partial = self.chunk.len() - self.line;
-        // One more byte may be the carriage return.
+        // The next byte may be the carriage return.
         if partial <= self.limit + 1 && self.skipped.is_none() {
             return;
         }
@@ -329,9 +329,9 @@ impl LineBuffer {
         )?)
     }
 
-    /// The producer has closed. A last line without a line feed counts if the connection was closed cleanly, and is
-    /// a dead letter otherwise. A counted line needs memory like any other: the chunk still has it, since it was
-    /// checked before the read and not released since.
+    /// Ends the input. A last line without a line feed counts if the connection was closed cleanly; otherwise it is a
+    /// dead letter. A line that counts needs memory like any other; the chunk has it, since it was checked before the
+    /// read and not released since.
     pub fn finish(&mut self, clean: bool, bad: &mut Vec<BadLine>) {
         if self.begin != Begin::Text && !self.is_text(true, bad) {
             return;

@@ -75,7 +75,7 @@ pub trait Source: Send + 'static {
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum SourcePlacement {
-    /// On one worker; on another one when that is lost.
+    /// On one worker; on another if that one is lost.
     OneWorker,
     /// On every worker, for clients.
     Everywhere(super::Clients),
@@ -88,7 +88,7 @@ pub enum SourcePlacement {
 pub struct Closing(CancellationToken);
 
 impl Closing {
-    /// Whether it was asked to end.
+    /// Whether the source should stop.
     ///
     /// ```
     /// # use dstreams::{BoxError, Closing, Ingest, record::batch_of};
@@ -106,7 +106,7 @@ impl Closing {
         self.0.is_cancelled()
     }
 
-    /// Waits until it is asked to end.
+    /// Waits until the source should stop.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -125,7 +125,7 @@ impl Closing {
         self.0.cancelled().await
     }
 
-    /// Asks it to stop.
+    /// Asks the source to stop.
     #[doc(hidden)]
     pub fn request(&self) {
         self.0.cancel()

@@ -1,4 +1,4 @@
-//! A batch on the states of closures: it applies events, and keys time out.
+//! Runs a batch on states of closures: applies events and expires keys.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::state::versioned::{Delta, LookedUpRows};
 use crate::stream::tracker::{Events, Tracker};
 
 impl KeyedState {
-    /// The events of a batch, applied to the states of their keys; and the keys that time out.
+    /// Applies the events of a batch to the states of their keys, and expires keys.
     ///
-    /// If the batch is already installed, computes the same again from the version before it.
+    /// If the batch is already installed, computes the same from the version before it.
     pub(super) fn tracked(
         &self,
         batch: BatchTime,
@@ -44,7 +44,7 @@ impl KeyedState {
             true => self.partition.latest_at(&key_columns, before)?,
             false => self.partition.latest(&key_columns)?,
         };
-        // A key that expires with this batch and has an event in it begins anew.
+        // A key that expires with this batch and has an event in it starts over as a new key.
         let there = alive(&found, until.map(BatchTime::millis));
         let values = found.values()?;
         if there.true_count() < found.there() {
@@ -55,7 +55,7 @@ impl KeyedState {
         let of_value = Schema::new(self.spec.schema.fields()[self.spec.keys..].to_vec());
         let states = values.iter().map(|column| filter(column, &there));
         let states = states.collect::<Result<Vec<_>, _>>()?;
-        // A state may have no columns: its rows are counted.
+        // A state may have no columns, so its number of rows is given.
         let rows_there = RecordBatchOptions::new().with_row_count(Some(there.true_count()));
         let states = RecordBatch::try_new_with_options(Arc::new(of_value), states, &rows_there)?;
         let applied = tracker.apply(&Events {
@@ -91,7 +91,7 @@ impl KeyedState {
         Ok((delta, Made { timed_out, mapped }))
     }
 
-    /// The keys that a batch deleted, with their values before.
+    /// The keys that a batch deleted, with their previous values.
     fn deleted_by(&self, batch: BatchTime, before: BatchTime) -> Result<Vec<RecordBatch>> {
         let deleted = self.partition.changes(batch)?.deleted()?;
         let rows = deleted.iter().map(|keys| {
@@ -122,7 +122,7 @@ impl KeyedState {
     }
 }
 
-/// The rows that time out and whose keys are not in the batch's `keys`.
+/// The expired rows whose keys have no event in the batch.
 fn silent(
     expired: Vec<RecordBatch>,
     keys: &mut KeySlots,
