@@ -1,71 +1,71 @@
-//! [`ClusterCommand`]: what the cluster machine tells the master to do.
+//! [`ClusterCommand`]: instructions from the cluster machine to the master.
 //!
-//! Carried out in the order of the list. What takes time is started, not awaited; its end comes back as an event.
+//! Execute commands in list order. Whatever takes time is started, not awaited; its end comes back as an event.
 
 use std::sync::Arc;
 
 use super::WorkerId;
 use crate::{BlockId, BlockMeta, ReceiverId};
 
-/// Something to do. See [`Cluster::step`](super::Cluster::step).
+/// An instruction to the master. See [`Cluster::step`](super::Cluster::step).
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub enum ClusterCommand {
-    /// Open a receiver there. The controller is told `Joined`.
+    /// Open a receiver on a worker. Tell the controller `Joined`.
     Receive {
-        /// Where.
+        /// The worker.
         worker: WorkerId,
-        /// Of this input.
+        /// The input.
         input: u32,
-        /// Under this id, which is new.
+        /// Its id, which is new.
         receiver: ReceiverId,
-        /// How far each part of the source had come, where the input has one receiver: the greatest number that is safe.
-        /// It goes on from there, since what is not safe was in no batch and never will be.
+        /// For an input with one receiver: the safe offset of each part of its source, where the source resumes.
+        /// Records beyond it were in no batch and never will be.
         positions: Vec<(Arc<str>, u64)>,
     },
-    /// Where the worker copies the blocks it receives; given when that changes, none at first. Copies name whom they
-    /// are for, so that a worker that came back under a new id refuses those meant for the old one.
+    /// The peer to which a worker copies the blocks it receives; given when it changes, none at first. Copies name
+    /// their addressee, so a worker that returned under a new id refuses those meant for the old one.
     Peer {
-        /// Who copies.
+        /// The worker that copies.
         worker: WorkerId,
-        /// To whom; `None`: a block is stored when this worker has it.
+        /// Its peer; `None`: a block is stored when this worker has it.
         to: Option<WorkerId>,
     },
-    /// Take no block from `lost` from now on. Answered by `Fenced`.
+    /// Accept no more blocks from `lost`. Answered by `Fenced`.
     Fence {
-        /// Who refuses.
+        /// The worker that refuses.
         at: WorkerId,
-        /// Whom.
+        /// The lost worker.
         lost: WorkerId,
     },
-    /// A receiver is gone, and everyone was asked what survives of it. The controller is told `Left`.
+    /// A receiver is gone, and every worker was asked which of its blocks survive. Tell the controller `Left`.
     Gone {
-        /// Which.
+        /// The receiver.
         receiver: ReceiverId,
-        /// Its blocks that survive and are not forgotten, sorted by id. What comes after a block that nobody ever held
-        /// is not among them: it was not acknowledged, and is sent again.
+        /// Its surviving blocks that are not forgotten, sorted by id. Blocks after one that was never stored are left
+        /// out: they were not acknowledged, and are sent again.
         blocks: Vec<BlockMeta>,
     },
-    /// Copy a block. Answered by `Stored` of `to` (at once if it holds the block already) or by `CopyFailed`.
+    /// Copy a block. Answered by `Stored` from `to` (at once if it has the block already) or by `CopyFailed`.
     Copy {
         /// The block.
         block: BlockId,
-        /// Who holds it.
+        /// The source, which stores it.
         from: WorkerId,
-        /// Who should.
+        /// The target.
         to: WorkerId,
     },
-    /// Let these blocks go. A copy of them that is under way may go on; it will be dropped when it is stored.
+    /// Release these blocks. A copy of them in progress may continue; it is dropped when it is stored.
     Drop {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// The blocks, sorted.
         blocks: Vec<BlockId>,
     },
-    /// Another worker that could have told what survives of this one was lost before it answered, or this one was lost
-    /// before it answered for a peer: blocks that were acknowledged may be gone that nobody has heard of. Said before
-    /// the `Gone` of any of its receivers.
+    /// Acknowledged blocks of a lost worker may be gone that the master never heard of: a worker that could have
+    /// reported its survivors was lost before it answered, or this one was lost before it answered for a peer. Given
+    /// before the `Gone` of any of its receivers.
     SurvivorsUnknown {
-        /// Whose blocks.
+        /// The lost worker.
         lost: WorkerId,
     },
     /// No copy of the block is left. If it is in no batch yet, it never will be.
@@ -73,28 +73,28 @@ pub enum ClusterCommand {
         /// The block.
         block: BlockId,
     },
-    /// The claim is granted: the client may send from `last + 1` on. The worker may know of later records it took
-    /// itself on an earlier grant.
+    /// The claim is granted: the client may send from `last + 1` on. The worker may know of later records that it
+    /// took itself under an earlier grant.
     Grant {
-        /// Which claim.
+        /// The token of the claim.
         token: u64,
-        /// Where.
+        /// The worker.
         worker: WorkerId,
         /// Everything up to this number is safe; 0 if nothing is known.
         last: u64,
     },
-    /// The claim will never be granted: a newer one of the same producer has taken its place, or clients do not send to this
-    /// input.
+    /// The claim will never be granted: a newer one of the same producer has replaced it, or clients do not send to
+    /// this input.
     Refuse {
-        /// Which claim.
+        /// The token of the claim.
         token: u64,
-        /// Where.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Take nothing more of the producer on this grant or an earlier one. Answered by `Revoked`, even if the grant has
-    /// not arrived.
+    /// Take nothing more from the producer under this grant or an earlier one. Answered by `Revoked`, even if the
+    /// grant has not arrived.
     Revoke {
-        /// Where.
+        /// The worker.
         worker: WorkerId,
         /// The input.
         input: u32,
@@ -103,48 +103,49 @@ pub enum ClusterCommand {
         /// The token of the grant.
         token: u64,
     },
-    /// Who holds a partition of state, and who holds it as standby; given when that changes. Installs go to all of them
-    /// from now on; who had a part in it and has none now may let its state go.
+    /// The primary and the standby of a partition of state; given when they change. From now on installs go to every
+    /// worker named here; one that had a role in the partition and has none now may release its state.
     Assign {
         /// The partition.
         partition: u32,
-        /// Runs its tasks.
+        /// The primary: runs its tasks.
         holder: WorkerId,
-        /// Takes over when the holder is lost.
+        /// Takes over when the primary is lost.
         standby: Option<WorkerId>,
-        /// Is sent the state, and becomes the standby when it has all of it: until then the present one stays.
+        /// Receives a copy of the state and becomes the standby once it has all of it; until then the present one
+        /// stays.
         next: Option<WorkerId>,
     },
-    /// Copy the whole state of a partition to its next standby, replacing what it has of it; it may be empty. Answered
+    /// Copy the whole state of a partition, possibly empty, to its next standby, replacing the state there. Answered
     /// by `Installed` or `StateCopyFailed`.
     CopyState {
         /// The partition.
         partition: u32,
-        /// Its holder.
+        /// Its primary.
         from: WorkerId,
         /// Its next standby.
         to: WorkerId,
-        /// Names this copy; grows, from 1.
+        /// The number of this copy; grows, from 1.
         copy: u64,
     },
-    /// Nobody has the whole state of the partition as of the last commit: it must be made again, on the holder that is
-    /// assigned next, which says `Installed` then; a copy that this one was being sent is void. Given again if that one
-    /// is lost before. After `StateVoid` that may be the same holder.
+    /// No worker has the whole state of the partition as of the last commit. The primary that is assigned next must
+    /// recover it, then report `Installed`; a copy that it was receiving is void. Given again if that primary is lost
+    /// first. After `StateVoid` it may be the same worker.
     StateLost {
         /// The partition.
         partition: u32,
-        /// Names what is made, as the number of a `CopyState` does.
+        /// The number of the recovered state, in the sequence of `CopyState`.
         copy: u64,
     },
-    /// The worker has nothing more to give, as far as is known: from now on it takes no block of another. Answered by
-    /// `Retired`; given once.
+    /// As far as is known, the worker has nothing more to give away: from now on it accepts no blocks from others.
+    /// Answered by `Retired`; given once.
     Retire {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// The worker has nothing that others do not have: it may leave. Given once, after `Retired`.
+    /// Other workers have everything this one has: it may leave. Given once, after `Retired`.
     Drained {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
 }

@@ -1,7 +1,7 @@
-//! [`ClusterEvent`]: what the master tells the cluster machine.
+//! [`ClusterEvent`]: what the master reports to the cluster machine.
 //!
-//! Events may come late, twice and in any order; one that does not fit (of a worker that is not there, about a block
-//! that was forgotten, an old token) changes nothing.
+//! Events may come late, repeatedly and in any order; one that does not match (an absent worker, a forgotten block,
+//! an old token) is ignored.
 
 use std::sync::Arc;
 
@@ -16,52 +16,53 @@ pub enum ClusterEvent {
         /// Its id, which no worker had before.
         worker: WorkerId,
     },
-    /// A worker is given up for good. It may still run: the others are told to refuse it (`Fence`).
+    /// A worker is given up for good. It may still run: `Fence` makes the others refuse it.
     Lost {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Give away everything this worker has. It receives until it leaves, which is a `Lost` after `Drained`. With one
-    /// copy of each block, let it first take in nothing more and tell all its blocks, or its last ones go with it.
+    /// Move everything this worker has to others. It receives until it leaves, which is a `Lost` after `Drained`.
+    /// With one copy of each block, let it first stop receiving and report all its blocks, or its last ones are lost
+    /// with it.
     Drain {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// A worker holds these blocks now. A worker that received them tells it when its peer (`Peer`) has them too or
-    /// there is none, and the peer before that; otherwise blocks are copied that are being copied. It numbers the blocks
-    /// of a receiver from 0 without gaps, and in that order it acknowledges their records, tells `Stored` and reports
-    /// them; it may copy them in any order.
+    /// A worker stores these blocks. The worker that received them reports this once its peer (`Peer`) has them too
+    /// or there is none, and the peer reports it before that; otherwise blocks are copied twice. The receiving worker
+    /// numbers a receiver's blocks from 0 without gaps. In that order it acknowledges their records, reports
+    /// `Stored`, and reports them for batches; it may copy them in any order.
     Stored {
-        /// Who holds them.
+        /// The worker that stores them.
         worker: WorkerId,
         /// The blocks, in any order.
         blocks: Vec<StoredBlock>,
     },
-    /// The answer to `Fence`: from now on the worker takes no block from `lost`, and of its own blocks none is
-    /// acknowledged because `lost` has it unless the master has heard that it is stored.
+    /// The answer to `Fence`: from now on the worker accepts no block from `lost`, and no block of its own is
+    /// acknowledged because `lost` has it, unless the master has heard that it is stored.
     Fenced {
-        /// Who answers.
+        /// The worker that answers.
         worker: WorkerId,
-        /// Who is refused.
+        /// The worker that it refuses.
         lost: WorkerId,
-        /// All blocks it holds that `lost` received.
+        /// All blocks it stores that `lost` received.
         blocks: Vec<StoredBlock>,
     },
-    /// The answer to `Retire`, and to every `Fence` that is to come: from now on the worker takes no block of another
-    /// worker, and of its own blocks none is acknowledged because another has it unless the master has heard that it is
+    /// The answer to `Retire`, and to every later `Fence`: from now on the worker accepts no block from another
+    /// worker, and no block of its own is acknowledged because another has it, unless the master has heard that it is
     /// stored.
     Retired {
-        /// Who answers.
+        /// The worker that answers.
         worker: WorkerId,
-        /// All blocks it holds that others received.
+        /// All blocks it stores that others received.
         blocks: Vec<StoredBlock>,
     },
-    /// A `Copy` failed. Wait a while before telling it: the next try may be the same again. Each `Copy` is answered, by
-    /// this or by `Stored`, unless one of the two workers is lost.
+    /// A `Copy` failed. Report it after a pause: the next attempt may be the same. Each `Copy` is answered, by this
+    /// or by `Stored`, unless one of the two workers is lost.
     CopyFailed {
         /// The block.
         block: BlockId,
-        /// Who should have got it.
+        /// The target.
         to: WorkerId,
     },
     /// The batch of these blocks is committed.
@@ -69,36 +70,35 @@ pub enum ClusterEvent {
         /// The blocks.
         blocks: Vec<BlockId>,
     },
-    /// The source of an input has ended where it ran, and what it brought is safe: it runs nowhere else.
+    /// The source of an input has ended on its worker, and its records are safe: it runs nowhere else.
     SourceEnded {
         /// The input.
         input: u32,
     },
-    /// Parts of the source of an input are no more, and never come again: where it goes on elsewhere, it is not told how
-    /// far they had come.
+    /// Parts of an input's source no longer exist, and never return: where the source resumes, their offsets are left
+    /// out.
     PartsGone {
         /// The input; one whose source runs on one worker.
         input: u32,
         /// Their names.
         parts: Vec<Arc<str>>,
     },
-    /// A client with this producer name connected to this worker, which takes nothing of it before `Grant`. Each claim is
-    /// answered, by `Grant` or `Refuse`, unless the worker is lost.
+    /// A client with this producer name connected to a worker, which takes nothing from it before `Grant`. Each claim
+    /// is answered, by `Grant` or `Refuse`, unless the worker is lost.
     Claim {
         /// The input.
         input: u32,
         /// The producer.
         producer: Arc<str>,
-        /// Where it connected.
+        /// The worker.
         worker: WorkerId,
-        /// Names the claim. The tokens of a producer grow; one that is not above the last is a claim of the past.
+        /// The number of the claim. The tokens of a producer grow; one not above the last marks a stale claim.
         token: u64,
     },
-    /// The answer to `Revoke`, or given unasked when a client is gone for long: the worker takes nothing more of the
-    /// producer on that grant. What it took up to `last` is safe (copied to its peer), what it took after that is
-    /// dropped.
+    /// The answer to `Revoke`, or unasked when a client has been gone for long: the worker takes nothing more from
+    /// the producer under that grant. Records up to `last` are safe (copied to its peer); later ones are dropped.
     Revoked {
-        /// Who answers.
+        /// The worker that answers.
         worker: WorkerId,
         /// The input.
         input: u32,
@@ -109,34 +109,34 @@ pub enum ClusterEvent {
         /// The greatest number that is safe; 0 if none.
         last: u64,
     },
-    /// The worker holds a partition's whole state as of that batch, after an install, or after a state copy and every
+    /// The worker has a partition's whole state as of a batch, after an install, or after a state copy and every
     /// install that reached it meanwhile.
     Installed {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// The partition.
         partition: u32,
         /// The batch; 0 after a copy of a state that no batch has changed.
         version: BatchTime,
-        /// The number of the `CopyState` or `StateLost` that the worker's state of this partition began with, since it
-        /// has a part in it; 0 if it began empty. With another number, this is news of the past.
+        /// The number of the `CopyState` or `StateLost` that the worker's state began with in its present role; 0 if
+        /// it began empty. A different number marks a stale message; it is ignored.
         copy: u64,
     },
-    /// A `CopyState` failed. Wait a while before telling it. Each `CopyState` is answered, by this or by `Installed`,
-    /// unless a newer `Assign` of the partition leaves `to` out.
+    /// A `CopyState` failed. Report it after a pause. Each `CopyState` is answered, by this or by `Installed`, unless
+    /// a newer `Assign` of the partition leaves `to` out.
     StateCopyFailed {
         /// The partition.
         partition: u32,
-        /// Who should have got it.
+        /// The target.
         to: WorkerId,
         /// The number of the `CopyState`.
         copy: u64,
     },
-    /// What the workers have of all states is void, since a batch that is set aside may have changed it: it must be made
-    /// again as of the last commit, as after a loss (`StateLost`). What workers said of it before is news of the past.
+    /// All states on the workers are void, since a batch that is set aside may have changed them: they must be
+    /// recovered as of the last commit, as after a loss (`StateLost`). Earlier reports about them are stale.
     StateVoid,
-    /// A batch is committed. Not before each partition that it changed is installed by its present holder, as
-    /// [`version`](super::Cluster::version) says; if the holder changes before, the new one must install it too.
+    /// A batch is committed. Not before the present primary of each partition that it changed has installed it, as
+    /// [`version`](super::Cluster::version) says; if the primary changes first, the new one must install it too.
     Committed {
         /// The batch.
         batch: BatchTime,

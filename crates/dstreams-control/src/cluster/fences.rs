@@ -1,6 +1,6 @@
-//! [`Fences`]: who has not yet said that it refuses a lost worker.
+//! [`Fences`]: the workers that have not yet confirmed that they refuse a lost worker.
 //!
-//! A worker that joins later need not be asked: no one was told to copy to it before.
+//! A worker that joins later is not asked: the lost one was never told to copy to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::WorkerId;
 
 #[derive(Default, Debug)]
 pub(super) struct Fences {
-    /// Lost workers, each with who has not answered.
+    /// The workers that have not answered, by lost worker.
     open: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
 }
 
@@ -24,21 +24,21 @@ impl Fences {
         }
     }
 
-    /// `worker` refuses everybody.
+    /// `worker` refuses every other worker.
     pub(super) fn answered_all(&mut self, worker: WorkerId) {
         for silent in self.open.values_mut() {
             silent.remove(&worker);
         }
     }
 
-    /// No answer will come from `worker`. Returns those lost of which it has not told.
+    /// `worker` will not answer. Returns the lost workers for which an answer was pending.
     pub(super) fn lose(&mut self, worker: WorkerId) -> Vec<WorkerId> {
         let open = self.open.iter_mut();
         open.filter_map(|(&lost, silent)| silent.remove(&worker).then_some(lost))
             .collect()
     }
 
-    /// A lost worker that everyone refuses, each once.
+    /// A lost worker that every other worker refuses; each is returned once.
     pub(super) fn pop_finished(&mut self) -> Option<WorkerId> {
         let finished =
             |(&lost, silent): (&WorkerId, &BTreeSet<_>)| silent.is_empty().then_some(lost);

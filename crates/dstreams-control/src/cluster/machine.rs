@@ -1,8 +1,8 @@
 //! [`Cluster`]: takes an event, returns commands.
 //!
-//! A step has two parts: take the event, then start what it made possible (drops, copies, moves of state) as far as
-//! the bounds allow. What is decided where: [`Roster`], [`Receivers`], [`Fences`], [`Blocks`], [`Producers`],
-//! [`Partitions`]; here is what joins them.
+//! A step has two parts: take the event, then start what it made possible (drops, copies, moves of state) within the
+//! bounds. The decisions are in [`Roster`], [`Receivers`], [`Fences`], [`Blocks`], [`Producers`] and [`Partitions`];
+//! this module joins them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use super::roster::Roster;
 use super::{ClusterCommand, ClusterConfig, ClusterEvent, StoredBlock, WorkerId};
 use crate::{BatchTime, BlockId, ReceiverId};
 
-/// Who is there and who has what, as a pure state machine. See the [module's page](super).
+/// The workers of a cluster and what each of them has, as a pure state machine. See the [module's page](super).
 #[derive(Debug)]
 pub struct Cluster {
     roster: Roster,
@@ -24,7 +24,7 @@ pub struct Cluster {
     blocks: Blocks,
     producers: Producers,
     partitions: Partitions,
-    /// Of this step: blocks that workers hold and that are over.
+    /// Finished blocks that workers still store; dropped at the end of the step.
     drops: BTreeMap<WorkerId, BTreeSet<BlockId>>,
 }
 
@@ -52,8 +52,8 @@ impl Cluster {
 
     /// Takes an event and returns what to do, in order.
     ///
-    /// Total: any event at any time is accepted, nothing panics. The cost is that of what changes: a block's is
-    /// logarithmic; a loss walks what the worker held; workers that come and go, and copies of state that end, walk the
+    /// Total: any event is accepted at any time, nothing panics. The cost is that of the change: logarithmic for a
+    /// block; a loss walks what the worker stored; workers that join or drain, and state copies that end, walk the
     /// workers and the partitions, and all blocks only while there are fewer workers than copies of a block.
     /// `examples/cost` measures it.
     pub fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
@@ -66,7 +66,7 @@ impl Cluster {
         }
         self.blocks.copy(&self.roster, &mut out);
         self.partitions.spread(&self.roster, &mut out);
-        self.let_go(&mut out);
+        self.release_drained(&mut out);
         out
     }
 
@@ -148,7 +148,7 @@ impl Cluster {
         if !self.roster.join(worker) {
             return;
         }
-        // First the peers: what is received without one is stored once.
+        // Peers first: a block received without one is stored only once.
         self.roster.tell_peers(out);
         self.receivers.join(worker, out);
         self.roster_changed(out);
@@ -166,7 +166,7 @@ impl Cluster {
         if !self.roster.lose(worker) {
             return;
         }
-        // Those that drain and have retired have answered for all.
+        // Retired workers have already answered for every loss.
         let live = self.roster.live();
         let asked: BTreeSet<_> = live.filter(|&at| !self.roster.is_retired(at)).collect();
         for &at in &asked {
@@ -175,7 +175,7 @@ impl Cluster {
         self.roster.tell_peers(out);
         let mut unknown = self.fences.lose(worker);
         if !unknown.is_empty() {
-            // What it acknowledged because one of those had it, nobody may have heard of.
+            // It may have acknowledged blocks because one of those had them; the master may not know of them.
             unknown.push(worker);
         }
         for lost in unknown {
@@ -235,7 +235,7 @@ impl Cluster {
         }
     }
 
-    /// Gives a block up if nobody holds it, and nobody can be found who does.
+    /// Gives up a block if no worker stores it and no fence in progress can still find it.
     fn lose_block(&mut self, block: BlockId, out: &mut Vec<ClusterCommand>) {
         if self.blocks.is_lost(block) && !self.receivers.is_fencing(block.receiver) {
             self.remove(block, false);
@@ -243,7 +243,7 @@ impl Cluster {
         }
     }
 
-    /// Holds a block no longer; says who did.
+    /// Removes a block; returns the workers that stored it.
     fn remove(&mut self, block: BlockId, safe: bool) -> Vec<WorkerId> {
         let Some(removed) = self.blocks.remove(block) else {
             return Vec::new();
@@ -264,7 +264,7 @@ impl Cluster {
                     self.remove(block, false);
                     out.push(ClusterCommand::BlockLost { block });
                 }
-                // What comes after a block that nobody ever held was not acknowledged, and is sent again.
+                // Blocks after one that was never stored were not acknowledged, and are sent again.
                 for block in blocks.split_off(blocks.partition_point(|block| block.id < end)) {
                     self.drop_everywhere(block.id, false);
                 }
@@ -279,7 +279,7 @@ impl Cluster {
         }
     }
 
-    /// Opens the receivers of inputs that have none, each where the one before had come to.
+    /// Opens the receivers of inputs that have none; each resumes at the offsets of the previous one.
     fn place(&mut self, out: &mut Vec<ClusterCommand>) {
         let before = out.len();
         let open = self.roster.open().iter().copied();
@@ -294,9 +294,9 @@ impl Cluster {
         }
     }
 
-    /// Tells who drains and has given everything that it may leave. Before that it says what it holds that others sent
-    /// it, and takes no more: its peers may not have heard yet that it drains, and what it leaves with is never heard of.
-    fn let_go(&mut self, out: &mut Vec<ClusterCommand>) {
+    /// Lets drained workers leave. Each first retires: it reports the blocks that others sent it and accepts no more.
+    /// Its peers may not have heard yet that it drains, and blocks that it leaves with would be lost unnoticed.
+    fn release_drained(&mut self, out: &mut Vec<ClusterCommand>) {
         let gave_all =
             |&worker: &WorkerId| self.blocks.gave_all(worker) && self.partitions.gave_all(worker);
         let drained: Vec<_> = self
@@ -316,51 +316,51 @@ impl Cluster {
         }
     }
 
-    /// The workers that are there, by id; those that drain too.
+    /// The live workers by id, draining ones included.
     pub fn workers(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.roster.live()
     }
 
-    /// The workers that hold the block, by id.
+    /// The workers that store the block, by id.
     #[must_use]
     pub fn holders(&self, block: BlockId) -> &[WorkerId] {
         self.blocks.holders(block)
     }
 
-    /// Who holds the partition of state; `None` without workers.
+    /// The primary of the partition of state; `None` without workers.
     #[must_use]
     pub fn holder(&self, partition: u32) -> Option<WorkerId> {
         self.partitions.holder(partition)
     }
 
-    /// Who is being sent the state of the partition, to become its standby.
+    /// The worker that receives a copy of the partition's state, to become its standby.
     #[must_use]
     pub fn next(&self, partition: u32) -> Option<WorkerId> {
         self.partitions.next(partition)
     }
 
-    /// Who is the standby of the partition, complete or not.
+    /// The standby of the partition, complete or not.
     #[must_use]
     pub fn standby(&self, partition: u32) -> Option<WorkerId> {
         self.partitions.standby(partition)
     }
 
-    /// The newest version of the partition that its holder has installed, as far as it has said so.
+    /// The newest version of the partition that its primary has reported as installed.
     #[must_use]
     pub fn version(&self, partition: u32) -> Option<BatchTime> {
         self.partitions.version(partition)
     }
 
-    /// Whether the worker has a part in the partition and all of its state that is committed, as far as it has said so.
-    /// If it is the standby, a batch is to be committed only when it has what that changed as well, or cannot get it.
+    /// Whether the worker has a role in the partition and has reported all of its committed state. Commit a batch
+    /// only when such a standby has its changes too, or cannot get them.
     #[must_use]
     pub fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
         self.partitions.has_all(partition, worker)
     }
 
-    /// What batches that are committed changed of partitions, and somebody with a part in them lacks: each partition, and
-    /// the version after which that is. Ask after [`ClusterEvent::Committed`]; the rest can be forgotten. What had to be
-    /// forgotten all the same (it is bounded) makes a standby stay behind, and be sent the whole state again.
+    /// Committed changes that a worker with a role in a partition still lacks: each partition, and the version after
+    /// which they begin. Ask after [`ClusterEvent::Committed`]; all others can be released. If needed ones had to be
+    /// released all the same (they are bounded), the standby falls behind and receives the whole state again.
     #[must_use]
     pub fn needs(&self) -> Vec<(u32, BatchTime)> {
         self.partitions.needs()
@@ -372,25 +372,25 @@ impl Cluster {
         self.receivers.input_of(receiver)
     }
 
-    /// The worker of a receiver, there or lost, as long as [`Cluster::input_of`] knows it; `None` for the master's.
+    /// The worker of a receiver, live or lost, as long as [`Cluster::input_of`] knows it; `None` for the master's.
     #[must_use]
     pub fn worker_of(&self, receiver: ReceiverId) -> Option<WorkerId> {
         self.receivers.worker_of(receiver)
     }
 
-    /// How many blocks are held and not forgotten.
+    /// The number of blocks that are stored and not forgotten.
     #[must_use]
     pub fn held_blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    /// How many producers were forgotten because there were too many.
+    /// The number of producers that were forgotten because there were too many.
     #[must_use]
     pub const fn forgotten_producers(&self) -> u64 {
         self.producers.forgotten()
     }
 
-    /// How many producers are remembered.
+    /// The number of producers that are remembered.
     #[must_use]
     pub fn remembered_producers(&self) -> usize {
         self.producers.len()

@@ -1,14 +1,15 @@
-//! Who is there, who receives, who holds which block, who holds which partition of state, and which worker takes a
-//! producer's records: what the master of a cluster decides beside the [`Controller`](crate::Controller).
+//! Workers, receivers, replicas of blocks, partitions of state, and the owners of producers: what the master of a
+//! cluster decides beside the [`Controller`](crate::Controller).
 //!
 //! [`Cluster`] is a pure state machine too: [`step`](Cluster::step) takes a [`ClusterEvent`] and returns a list of
-//! [`ClusterCommand`]s. It has no clock: who is lost, and how long to wait before a failure is told, the node decides.
+//! [`ClusterCommand`]s. It has no clock: the node decides when a worker is lost, and how long to wait before it
+//! reports a failure.
 //!
 //! # Driving it
 //!
-//! Tell it everything as it comes, one event at a time, and carry out the commands in order; what takes time is started
-//! and not awaited. What the master tells one worker must arrive in order; what workers tell the master may come late,
-//! twice and in any order. Each of these is answered, in the end, unless the worker is lost:
+//! Feed every event as it comes, one at a time, and execute the commands in order; whatever takes time is started and
+//! not awaited. The master's messages to one worker must arrive in order; workers' messages to the master may come
+//! late, repeatedly and in any order. Each of these is eventually answered, unless the worker is lost:
 //!
 //! | command | answer |
 //! |---|---|
@@ -20,8 +21,8 @@
 //! | `Drained` | `Lost`, when it has left |
 //!
 //! The two machines meet here: `Receive` is the controller's `Joined`, `Gone` is its `Left`, and its `Forget` is
-//! `Forgotten` here. What a worker reports for a batch is `Stored` first and then `Reported`, so that no cut names a
-//! block of which no holder is known; what a lost worker reports is not passed on, `Gone` brings it.
+//! `Forgotten` here. A worker's report for a batch is passed on as `Stored` first and then as `Reported`, so no cut
+//! names a block without a known holder. A lost worker's reports are not passed on: `Gone` brings its blocks.
 //!
 //! ```
 //! use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, StoredBlock, WorkerId};
@@ -36,14 +37,14 @@
 //! let commands = cluster.step(ClusterEvent::Joined { worker: two });
 //! assert_eq!(commands, [peer(one, Some(two)), peer(two, Some(one)), receive(two, 2)]);
 //!
-//! // Worker 1 has received a block, and worker 2 has its copy.
+//! // Worker 1 has received a block, and worker 2 has its replica.
 //! let id = BlockId { receiver: ReceiverId(1), seq: 0 };
 //! let meta = BlockMeta { id, rows: 10, bytes: 640 };
 //! let blocks = vec![StoredBlock { meta, marks: vec![] }];
 //! cluster.step(ClusterEvent::Stored { worker: two, blocks: blocks.clone() });
 //! assert_eq!(cluster.holders(id), [one, two]);
 //!
-//! // What survives of worker 1 is known when everyone refuses it.
+//! // The survivors of worker 1 are known once every other worker refuses it.
 //! let commands = cluster.step(ClusterEvent::Lost { worker: one });
 //! assert_eq!(commands, [ClusterCommand::Fence { at: two, lost: one }, peer(two, None)]);
 //! let commands = cluster.step(ClusterEvent::Fenced { worker: two, lost: one, blocks });
@@ -52,26 +53,26 @@
 //!
 //! # Promises
 //!
-//! As long as no more workers are lost than the copies bear before their number is restored, and workers do as
+//! As long as no more workers are lost than the copies tolerate before they are restored, and workers behave as
 //! [`ClusterEvent`] says:
 //!
-//! * A block that was acknowledged is among the survivors of its receiver; of the others, those are whose records
-//!   will not be sent again.
-//! * One worker takes a producer's records at a time, from the first that is not safe on: a client that goes elsewhere
-//!   sends again what is not safe, and nothing is taken twice.
-//! * The number of copies is restored, as fast as the bound on copies under way allows.
-//! * A partition's holder has all of its state that is committed, or `StateLost` was said.
+//! * An acknowledged block is among the survivors of its receiver; of the others, those are whose records will not be
+//!   sent again.
+//! * One worker at a time takes a producer's records, starting after the safe offset: a client that moves to another
+//!   worker sends again what is not safe, and nothing is taken twice.
+//! * The number of copies is restored, as fast as the bound on concurrent copies allows.
+//! * A partition's primary has all of its committed state, or `StateLost` was given.
 //!
-//! If more are lost, it is told: `BlockLost` of a block that is known, `SurvivorsUnknown` where one may be gone that is
-//! not, `StateLost`; all of them before the `Gone` that leaves it out. A master whose workers keep journals ends then and
-//! carries out nothing more: the next one finds in them what was acknowledged.
+//! If more are lost, the machine reports it: `BlockLost` for a block it knows, `SurvivorsUnknown` where an unknown
+//! one may be gone, `StateLost`; all of them before the `Gone` that leaves the block out. A master whose workers keep
+//! journals then ends and executes nothing more: the next one finds the acknowledged blocks in the journals.
 //!
-//! Whatever is lost: no command is for a lost worker, no receiver id is used twice, what is forgotten is dropped by all
-//! who hold it.
+//! Whatever is lost: no command addresses a lost worker, no receiver id is used twice, and a forgotten block is
+//! dropped by every worker that stores it.
 //!
-//! Not promised: anything about records that a worker without a peer acknowledged and then was lost. Such a worker must
-//! ask the master before it acknowledges, and a master answers none that it has given up, or a client believes one that
-//! nobody hears.
+//! Not promised: anything about records that a worker without a peer acknowledged before it was lost. Such a worker
+//! must ask the master before it acknowledges, and the master must not answer a worker it has given up; or a client
+//! trusts a worker that nobody listens to.
 
 mod blocks;
 mod command;

@@ -1,8 +1,8 @@
-//! [`Partitions`]: who holds which partition of state, who is its standby, and as of which batch.
+//! [`Partitions`]: the primary and the standby of each partition of state, and their versions.
 //!
-//! A standby is complete when it has the newest version that is committed; only then does it take over. A worker that
-//! is to become standby is the next one until it is complete: only then does the standby before it leave, so that a
-//! copy under way costs no safety. Who should hold what is decided in [`spread`](super::spread).
+//! A standby is complete when it has the newest committed version; only then may it take over. A worker that is to
+//! become the standby is `next` until it is complete; only then does the previous standby leave, so a copy in
+//! progress costs no safety. The target placement is decided in [`spread`](super::spread).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,14 +13,14 @@ use crate::BatchTime;
 /// The version of a state that no batch has changed.
 const EMPTY: BatchTime = BatchTime(0);
 
-/// The number of what an earlier master left.
+/// The copy number of the state that an earlier master left.
 const RESTORED: u64 = 1;
 
-/// A worker's part in a partition.
+/// A worker's role in a partition.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Part {
     pub worker: WorkerId,
-    /// The number of what its state began with: a state copy, or a state made anew; 0: empty.
+    /// The number of the state copy or recovery that its state began with; 0: empty.
     pub copy: u64,
     pub version: Option<BatchTime>,
 }
@@ -28,30 +28,30 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Partition {
     pub holder: Option<Part>,
-    /// Takes over when the holder is lost.
+    /// Takes over when the primary is lost.
     pub standby: Option<Part>,
-    /// Is being sent the state; becomes the standby when it has all of it.
+    /// Receives a copy of the state; becomes the standby when it has all of it.
     pub next: Option<Part>,
-    /// The newest version that was committed when the copy to that one began: it will have that.
+    /// The newest committed version when the copy to `next` began: the copy will have it.
     pub since: BatchTime,
-    /// The standby has missed something: send it the state again.
+    /// The standby has missed a change: copy the state to it again.
     pub stale: bool,
-    /// The state was lost, and is made anew under this number: until the holder has the newest version again, there
-    /// is nothing to copy or to move.
+    /// The state was lost, and is recovered under this number: until the primary has the newest version again,
+    /// nothing can be copied or moved.
     pub to_remake: Option<u64>,
-    /// Something was installed somewhere.
+    /// Some worker has installed a version.
     installed: bool,
-    /// The newest version that is committed.
+    /// The newest committed version.
     pub newest: Option<BatchTime>,
-    /// Workers that had a part in it before: they may have let its state go.
+    /// Workers that had a role in it before; they may have released its state.
     pub before: BTreeSet<WorkerId>,
-    /// Where a state copy failed.
+    /// Workers to which a state copy failed.
     pub failed: BTreeSet<WorkerId>,
-    /// What was said last.
+    /// The last `Assign`.
     assigned: Option<Assigned>,
 }
 
-/// Holder, standby and next.
+/// Primary, standby and next.
 type Assigned = (WorkerId, Option<WorkerId>, Option<WorkerId>);
 
 #[derive(Debug)]
@@ -59,19 +59,20 @@ pub(super) struct Partitions {
     pub(super) all: BTreeMap<u32, Partition>,
     pub(super) max_copying: usize,
     max_lag: u64,
-    /// The number of the last state copy.
+    /// The number of the last state copy or recovery.
     pub(super) copies: u64,
     pub(super) committed: Option<BatchTime>,
     commits: u64,
-    /// Versions that are not committed.
+    /// Uncommitted versions, with the partitions that have installed them.
     pending: BTreeMap<BatchTime, BTreeSet<u32>>,
-    /// Partitions whose standby, or next one after its copy, is behind: since which commit it has come no further.
+    /// Partitions whose standby, or `next` after its copy, lags: the count of commits since when it has made no
+    /// progress.
     lagging: BTreeMap<u32, u64>,
-    /// Something changed that may let partitions move.
+    /// Something changed that may allow partitions to move.
     unsettled: bool,
-    /// Not all is as it should be: a standby that becomes complete may change that.
-    restless: bool,
-    /// Who had a part in any after the last time they were spread.
+    /// Not every partition is in its place yet: a standby that becomes complete may change that.
+    uneven: bool,
+    /// Workers that had a role in any partition after the last spread.
     busy: BTreeSet<WorkerId>,
 }
 
@@ -89,12 +90,12 @@ impl Partitions {
             pending: BTreeMap::new(),
             lagging: BTreeMap::new(),
             unsettled: false,
-            restless: false,
+            uneven: false,
             busy: BTreeSet::new(),
         }
     }
 
-    /// An earlier master left the state as of this batch: it is made from that, as a lost one is made anew.
+    /// An earlier master left the state as of this batch: primaries recover it from there, like a lost one.
     pub(super) fn restore(&mut self, batch: BatchTime) {
         self.copies = RESTORED;
         self.committed = Some(batch);
@@ -104,12 +105,12 @@ impl Partitions {
         }
     }
 
-    /// A worker came, or drains.
+    /// A worker joined, or drains.
     pub(super) const fn roster_changed(&mut self) {
         self.unsettled = true;
     }
 
-    /// The worker is lost: its standbys take over, where they are complete.
+    /// The worker is lost: complete standbys take over from it.
     pub(super) fn lose(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
         self.unsettled = true;
         for (&partition, it) in &mut self.all {
@@ -118,7 +119,7 @@ impl Partitions {
             if it.standby.take_if(|part| part.worker == worker).is_some() {
                 it.stale = false;
                 self.lagging.remove(&partition);
-                // The next one waited only for what that one had.
+                // `next` waited only for what that standby had.
                 it.promote_next();
             }
             if it.next.take_if(|part| part.worker == worker).is_some() {
@@ -142,7 +143,7 @@ impl Partitions {
                 });
                 out.push(ClusterCommand::StateLost { partition, copy });
             }
-            // What it was being sent came from the lost one.
+            // The copy to `next` came from the lost worker.
             it.before.extend(it.next.take().map(|part| part.worker));
             it.stale = false;
             it.assigned = None;
@@ -150,7 +151,7 @@ impl Partitions {
         }
     }
 
-    /// What everybody has is void: who holds a partition makes it again, and copies follow when it is made.
+    /// All states are void: primaries recover theirs, and copies follow.
     pub(super) fn void(&mut self, out: &mut Vec<ClusterCommand>) {
         self.unsettled = true;
         self.pending.clear();
@@ -212,10 +213,10 @@ impl Partitions {
         }
         self.unsettled |= it.promote_next();
         if follows {
-            // It has come further.
+            // It has made progress.
             self.lagging.remove(&partition);
         }
-        self.unsettled |= self.watch(partition) && self.restless && !could_move;
+        self.unsettled |= self.watch(partition) && self.uneven && !could_move;
     }
 
     pub(super) fn copy_failed(&mut self, partition: u32, to: WorkerId, copy: u64) {
@@ -223,7 +224,7 @@ impl Partitions {
             return;
         };
         let fits = |part: &mut Part| (part.worker, part.copy) == (to, copy);
-        // One that came once has got all that was sent.
+        // A `next` that has a version has received the whole copy.
         let sent = it.next.take_if(|part| part.version.is_none() && fits(part));
         if sent.is_some() {
             it.give_up_next(to);
@@ -251,9 +252,9 @@ impl Partitions {
                 self.watch(partition);
             }
         }
-        let patience = self.max_lag;
+        let max_lag = self.max_lag;
         let overdue: Vec<_> = (self.lagging.iter())
-            .filter(|&(_, &since)| self.commits.saturating_sub(since) >= patience)
+            .filter(|&(_, &since)| self.commits.saturating_sub(since) >= max_lag)
             .map(|(&partition, _)| partition)
             .collect();
         for partition in overdue {
@@ -268,15 +269,14 @@ impl Partitions {
         }
     }
 
-    /// Notes since when the standby, or the next one, is behind, if it is; whether the standby can change places with
-    /// the holder.
+    /// Records since when the standby, or `next`, lags, if it does. Returns whether standby and primary can swap.
     fn watch(&mut self, partition: u32) -> bool {
         let Some(it) = self.all.get_mut(&partition) else {
             return false;
         };
         it.stale &= it.standby.is_none_or(|part| part.version < it.newest);
         let behind = match it.next {
-            // However long a copy takes, it ends.
+            // A copy in progress does not lag: it ends, however long it takes.
             Some(next) => next.version.is_some(),
             None => it.standby.is_some() && !it.stale && !it.is_complete(),
         };
@@ -288,13 +288,13 @@ impl Partitions {
         it.can_move()
     }
 
-    /// Spreads the partitions over the open workers, if something changed, and says what is new.
+    /// Spreads the partitions over the open workers if something changed; gives the new assignments and copies.
     pub(super) fn spread(&mut self, roster: &Roster, out: &mut Vec<ClusterCommand>) {
         if !std::mem::take(&mut self.unsettled) {
             return;
         }
         let (mut copies, even) = super::spread::spread(self, roster);
-        self.restless = !even;
+        self.uneven = !even;
         let worker = |part: Option<Part>| part.map(|part| part.worker);
         for (&partition, it) in &mut self.all {
             let (standby, next) = (worker(it.standby), worker(it.next));
@@ -328,14 +328,14 @@ impl Partitions {
         self.busy = self.all.values().flat_map(parts).flatten().collect();
     }
 
-    /// Partitions of which a standby, or the next one, lacks something that is committed, and after which version.
+    /// Partitions whose standby or `next` lacks committed changes, and the version after which these begin.
     pub(super) fn needs(&self) -> Vec<(u32, BatchTime)> {
         let all = self.all.iter();
         all.filter_map(|(&partition, it)| Some((partition, it.lacks_since()?)))
             .collect()
     }
 
-    /// Whether the worker has no part in any.
+    /// Whether the worker has no role in any partition.
     pub(super) fn gave_all(&self, worker: WorkerId) -> bool {
         !self.busy.contains(&worker)
     }
@@ -379,7 +379,7 @@ impl Partition {
         }
     }
 
-    /// From which version on who has a part in it lacks what is committed.
+    /// The version after which the standby or `next` lacks committed changes.
     fn lacks_since(&self) -> Option<BatchTime> {
         let behind = |part: &Part| part.version < self.newest;
         let standby = self.standby.filter(behind).filter(|_| !self.stale);
@@ -389,17 +389,17 @@ impl Partition {
         standby.into_iter().chain(next).min()
     }
 
-    /// Whether the worker, which has a part in it, lacks nothing that is committed.
+    /// Whether the worker has a role in the partition and all that is committed.
     fn has_all(&self, worker: WorkerId) -> bool {
         let is = |part: Option<Part>| part.filter(|part| part.worker == worker);
         let has_newest = |part: Part| part.version >= self.newest;
-        // One that is sent the state has none of it yet, also where nothing is committed.
+        // `next` has nothing before its copy is complete, even where nothing is committed.
         let next = is(self.next).filter(|part| part.version.is_some());
         let part = is(self.holder).or(is(self.standby)).or(next);
         self.to_remake.is_none() && part.is_some_and(has_newest)
     }
 
-    /// Whether nobody can have anything of it.
+    /// Whether no worker can have any state of it.
     fn is_untouched(&self) -> bool {
         let given = self.installed || self.next.is_some() || self.to_remake.is_some();
         !given && self.before.is_empty()
@@ -411,30 +411,31 @@ impl Partition {
         !self.stale && self.to_remake.is_none() && self.standby.is_some_and(has_newest)
     }
 
-    /// Whether the standby may change places with the holder: it lacks nothing of a batch either that is about to be
-    /// committed because the holder has it.
+    /// Whether the standby may swap with the primary: it must also have what the primary has of a batch that is about
+    /// to be committed.
     pub(super) fn can_move(&self) -> bool {
         let held = self.holder.and_then(|holder| holder.version);
         self.is_complete() && self.standby.is_some_and(|part| part.version >= held)
     }
 
-    /// Makes the next one the standby if it has all that this needs; then the one before may leave. Whether it does.
+    /// Makes `next` the standby if it has all that this needs; the previous standby may then leave. Returns whether
+    /// it did.
     fn promote_next(&mut self) -> bool {
-        // Also what the one before has of a batch that is about to be committed because it has it.
+        // Including what the previous standby has of a batch that is about to be committed because of that.
         let before = self.standby.filter(|_| self.is_complete());
         let before = before.and_then(|part| part.version);
         let wanted = self.newest.max(before).max(Some(EMPTY));
         let Some(next) = self.next.take_if(|part| part.version >= wanted) else {
             return false;
         };
-        // I11 (ARCHITECTURE.md): now the one before may leave.
+        // I11 (ARCHITECTURE.md): now the previous standby may leave.
         let leaver = self.standby.replace(next);
         self.before.extend(leaver.map(|part| part.worker));
         self.stale = false;
         true
     }
 
-    /// The copy to this worker came to nothing.
+    /// The copy to this worker failed or lags too far.
     fn give_up_next(&mut self, worker: WorkerId) {
         self.before.insert(worker);
         self.failed.insert(worker);

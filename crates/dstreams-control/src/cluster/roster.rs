@@ -1,6 +1,6 @@
-//! [`Roster`]: who is there, and the ring along which new blocks are copied.
+//! [`Roster`]: the live workers, and the ring along which new blocks are copied.
 //!
-//! A worker that drains is still there, but gets nothing more.
+//! A draining worker is still live, but gets nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -11,15 +11,15 @@ use crate::seq_set::SeqSet;
 #[derive(Debug)]
 pub(super) struct Roster {
     copies: usize,
-    /// Who is there, each with the peer it was told.
+    /// Live workers, each with the peer it was last given.
     live: BTreeMap<WorkerId, Option<WorkerId>>,
-    /// Of those, who may be given something.
+    /// Live workers that may be given something.
     open: BTreeSet<WorkerId>,
-    /// Of the others, who has not been told that it may leave.
+    /// The other live workers, until they are told that they may leave.
     draining: BTreeSet<WorkerId>,
-    /// Those that were told to take no blocks of others, and whether they have answered.
+    /// Workers that were told to accept no blocks from others, and whether they have answered.
     retiring: BTreeMap<WorkerId, bool>,
-    /// Every id that was lost.
+    /// The ids of all lost workers.
     gone: SeqSet,
 }
 
@@ -35,7 +35,7 @@ impl Roster {
         }
     }
 
-    /// Whether that is news.
+    /// Returns whether that is news.
     pub(super) fn join(&mut self, worker: WorkerId) -> bool {
         let new = !self.live.contains_key(&worker) && !self.gone.contains(worker.0.into());
         if new {
@@ -45,7 +45,7 @@ impl Roster {
         new
     }
 
-    /// Whether it was there.
+    /// Returns whether it was live.
     pub(super) fn lose(&mut self, worker: WorkerId) -> bool {
         self.gone.insert(worker.0.into());
         self.open.remove(&worker);
@@ -54,7 +54,7 @@ impl Roster {
         self.live.remove(&worker).is_some()
     }
 
-    /// Whether that is news.
+    /// Returns whether that is news.
     pub(super) fn drain(&mut self, worker: WorkerId) -> bool {
         let news = self.open.remove(&worker);
         if news {
@@ -63,7 +63,7 @@ impl Roster {
         news
     }
 
-    /// It is to take no blocks of others. Whether that is news.
+    /// It is to accept no blocks from others. Returns whether that is news.
     pub(super) fn retire(&mut self, worker: WorkerId) -> bool {
         let news = !self.retiring.contains_key(&worker);
         if news {
@@ -72,7 +72,7 @@ impl Roster {
         news
     }
 
-    /// It takes none any more. Whether it was told to.
+    /// It accepts no more blocks from others. Returns whether it was told to.
     pub(super) fn retired(&mut self, worker: WorkerId) -> bool {
         match self.retiring.get_mut(&worker) {
             Some(answered) => {
@@ -83,7 +83,7 @@ impl Roster {
         }
     }
 
-    /// Whether it takes no blocks of others any more.
+    /// Whether it has confirmed that it accepts no more blocks from others.
     pub(super) fn is_retired(&self, worker: WorkerId) -> bool {
         self.retiring.get(&worker) == Some(&true)
     }
@@ -101,7 +101,7 @@ impl Roster {
         self.open.contains(&worker)
     }
 
-    /// Whether any that is there drains, or was told that it may leave.
+    /// Whether any live worker drains, or was told that it may leave.
     pub(super) fn any_drains(&self) -> bool {
         self.open.len() < self.live.len()
     }
@@ -118,12 +118,12 @@ impl Roster {
         &self.draining
     }
 
-    /// How many open workers should hold a block now.
+    /// The number of open workers that should store a block now.
     pub(super) fn needed(&self) -> usize {
         self.copies.min(self.open.len()).max(1)
     }
 
-    /// The open workers in the order of the ring, beginning after `worker` and without it.
+    /// The open workers in ring order, starting after `worker` and without it.
     pub(super) fn after(&self, worker: WorkerId) -> impl Iterator<Item = WorkerId> {
         let behind = (Bound::Excluded(worker), Bound::Unbounded);
         let before = (Bound::Unbounded, Bound::Excluded(worker));
@@ -133,7 +133,7 @@ impl Roster {
             .copied()
     }
 
-    /// Tells everyone whose peer is another now.
+    /// Gives each worker its peer where that has changed.
     pub(super) fn tell_peers(&mut self, out: &mut Vec<ClusterCommand>) {
         let told: Vec<_> = self.live.iter().map(|(&who, &peer)| (who, peer)).collect();
         for (worker, before) in told {
