@@ -188,7 +188,7 @@ impl Controller {
         let passed = self.elapsed.passed();
         let sealed = match self.state {
             State::Draining => self.intake.seal_last(passed, self.deadline),
-            _ if self.is_held_back() => None,
+            _ if self.boundaries_wait() => None,
             _ => self.intake.seal_due(now, passed),
         };
         out.extend(sealed.map(|batch| Command::Seal { batch }));
@@ -196,7 +196,7 @@ impl Controller {
     }
 
     /// Whether boundaries wait: the start or the end of a batch brings the next one.
-    fn is_held_back(&self) -> bool {
+    fn boundaries_wait(&self) -> bool {
         self.pipeline.empty_waiting() >= self.config.max_empty_waiting.max(1)
     }
 
@@ -236,7 +236,7 @@ impl Controller {
             .deadline
             .map(|deadline| self.elapsed.clock_at(deadline));
         let cut = self.intake.due().map(|until| self.elapsed.clock_at(until));
-        let boundary = self.intake.next().filter(|_| !self.is_held_back());
+        let boundary = self.intake.next().filter(|_| !self.boundaries_wait());
         let boundary = boundary.map(BatchTime::timestamp);
         let intake = match self.state {
             State::Running => cut.or(boundary),

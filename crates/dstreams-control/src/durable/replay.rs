@@ -122,7 +122,7 @@ impl Replay {
             covered.insert(*block);
         }
         let cut: BTreeSet<BlockId> = later.values().flatten().copied().collect();
-        self.keep_what_counts(&covered, &cut);
+        self.retain_relevant(&covered, &cut);
         let (ended, gone) = self.receivers(&covered);
         let mut controller = Restored {
             begin_after: None,
@@ -172,7 +172,7 @@ impl Replay {
         })
     }
 
-    fn keep_what_counts(&mut self, covered: &Covered, cut: &BTreeSet<BlockId>) {
+    fn retain_relevant(&mut self, covered: &Covered, cut: &BTreeSet<BlockId>) {
         let survives = |id: &BlockId| match self.gone.get(&id.receiver) {
             Some(blocks) => blocks.contains(id),
             None => true,

@@ -1,6 +1,7 @@
-//! Any events in any order: nothing panics, whatever the numbers, and what needs no model of the workers holds.
+//! Any events in any order: nothing panics, whatever the numbers, and the properties that need no model of the
+//! workers hold.
 //!
-//! Numbers are picked so that events often fit what went before, or nearly; proptest shrinks what it finds.
+//! Numbers are chosen so that events often match earlier ones, or nearly; proptest shrinks failures.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -137,7 +138,7 @@ proptest! {
                     _ => {}
                 }
             }
-            // A second time it changes nothing, if it is not about what was just asked for.
+            // Repeated, it changes nothing, unless it answers a command just given.
             if matches!(again, ClusterEvent::Joined { .. } | ClusterEvent::Lost { .. } | ClusterEvent::Drain { .. }) {
                 let said = cluster.step(again);
                 prop_assert!(said.is_empty(), "{said:?}");

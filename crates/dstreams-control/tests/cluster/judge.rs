@@ -1,6 +1,6 @@
-//! [`Judge`]: one step of a machine, recorded in the ledger and held against every invariant.
+//! [`Judge`]: records each step of a machine in the ledger and checks every invariant.
 //!
-//! The first invariant that is broken ends the run.
+//! The first broken invariant ends the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Violation {
     pub detail: String,
 }
 
-/// What really is.
+/// The true state.
 pub type Facts<'a> = (&'a BTreeMap<WorkerId, Worker>, &'a Truth, &'a [Client]);
 
 pub struct Judge {
@@ -44,7 +44,7 @@ impl Judge {
         }
     }
 
-    /// Lets `machine` take `event`.
+    /// Passes `event` to `machine`.
     pub fn step(
         &mut self,
         machine: &mut dyn Machine,
@@ -97,7 +97,7 @@ impl Judge {
         Ok(())
     }
 
-    /// A batch is about to be committed; those who are behind could not get what it, or one before it, changed.
+    /// A batch is about to be committed; workers in `behind` could not get its changes, or those of one before it.
     pub fn finished(
         &mut self,
         batch: BatchTime,
@@ -111,7 +111,7 @@ impl Judge {
             .try_for_each(|it| self.rule(it.name(), it.finished(&scene, behind)))
     }
 
-    /// The judgement over a world in which nothing goes on.
+    /// The verdict on a world in which nothing is in progress.
     pub fn calm(&self, calm: Calm, facts: Facts, machine: &Cluster) -> Result<(), Violation> {
         if self.trace {
             println!("      {calm:?}");
@@ -151,7 +151,7 @@ impl Judge {
     }
 }
 
-/// Counts what is worth knowing; `ledger` does not have the event yet.
+/// Counts notable events; `ledger` does not have this one yet.
 fn note(event: &ClusterEvent, ledger: &Ledger, tally: &mut Tally) {
     let fencing = |ledger: &Ledger| ledger.fences.values().any(|silent| !silent.is_empty());
     match event {
@@ -173,7 +173,7 @@ fn note(event: &ClusterEvent, ledger: &Ledger, tally: &mut Tally) {
                 at == worker && !ledger.granted.contains(token)
             };
             if ledger.claims.iter().any(waits) {
-                tally.add("loss of who waits for a producer");
+                tally.add("loss of a waiting claimant");
             }
             let held = |(partition, (holder, _)): (&u32, &(WorkerId, Option<WorkerId>))| {
                 holder == worker

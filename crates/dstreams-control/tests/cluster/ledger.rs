@@ -1,7 +1,6 @@
-//! [`Ledger`]: what was said so far, both ways. It records and does not judge; the invariants read it.
+//! [`Ledger`]: all events and commands so far. It records and does not judge; the invariants read it.
 //!
-//! It is written from the rules, independently of the machine: an event that does not count by the rules is not
-//! recorded.
+//! Written from the rules, independently of the machine: an event that the rules ignore is not recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,14 +10,14 @@ use dstreams_control::cluster::{
 };
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
-/// A worker's part in a partition, as it was told.
+/// A worker's role in a partition, as reported.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Part {
     /// The number of the copy that was ordered last.
     pub copy: u64,
-    /// The copy is under way.
+    /// The copy is in progress.
     pub copying: bool,
-    /// The copy failed, or broke off when its source was lost.
+    /// The copy failed, or ended when its source was lost.
     pub broken: bool,
     pub version: Option<BatchTime>,
 }
@@ -27,49 +26,50 @@ pub struct Ledger {
     pub config: ClusterConfig,
     pub live: BTreeSet<WorkerId>,
     pub gone: BTreeSet<WorkerId>,
-    /// Live workers that were asked to drain, and those that were told that they may leave.
+    /// Live workers that were asked to drain; those that were told that they may leave.
     pub draining: BTreeSet<WorkerId>,
     pub drained: BTreeSet<WorkerId>,
-    /// Those that were told to take no blocks of others, and those of them that have answered.
+    /// Workers that were told to accept no blocks from others; those of them that have answered.
     pub retiring: BTreeSet<WorkerId>,
     pub retired: BTreeSet<WorkerId>,
     pub peers: BTreeMap<WorkerId, Option<WorkerId>>,
     pub receivers: BTreeMap<ReceiverId, (WorkerId, u32)>,
-    /// What survived of receivers that are gone.
+    /// The surviving blocks of receivers that are gone.
     pub left: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
-    /// Who has not answered for a lost worker.
+    /// The workers that have not answered, by lost worker.
     pub fences: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
-    /// Lost workers of which one that was lost before it answered could have told more, and that one; and those it was said of.
+    /// Lost workers whose survivors are unknown, since another one was lost before it answered for them, and that
+    /// one; and those reported so.
     pub untold: BTreeSet<WorkerId>,
     pub unknown: BTreeSet<WorkerId>,
-    /// Who said to hold a block.
+    /// The workers that reported a block as stored.
     pub held: BTreeMap<BlockId, BTreeSet<WorkerId>>,
     pub forgotten: BTreeSet<BlockId>,
-    /// The numbers of the blocks of each receiver that were held; all up to a number that its worker told, or that was
-    /// forgotten.
+    /// The numbers of each receiver's blocks that were stored once; all up to a number that its worker reported, or
+    /// that was forgotten.
     pub known: BTreeMap<ReceiverId, BTreeSet<u64>>,
-    /// How far blocks take their producers; all that were held and not lost.
+    /// The producers' offsets in blocks; all that were stored and not lost.
     pub marks: BTreeMap<BlockId, Vec<Mark>>,
-    /// The greatest number that a producer's owner gave up with.
+    /// The greatest number that an owner of the producer reported when it gave up.
     pub revoked: BTreeMap<Arc<str>, u64>,
     pub lost_blocks: BTreeSet<BlockId>,
-    /// Copies under way, by who gets them, with who gives them.
+    /// Copies in progress, by target, with their sources.
     pub copying: BTreeMap<(WorkerId, BlockId), WorkerId>,
-    /// Holder and standby.
+    /// Primary and standby.
     pub assigned: BTreeMap<u32, (WorkerId, Option<WorkerId>)>,
-    /// Who is sent the state to become the standby.
+    /// The worker that receives the state to become the standby.
     pub next: BTreeMap<u32, WorkerId>,
     pub parts: BTreeMap<(u32, WorkerId), Part>,
     pub committed: Option<BatchTime>,
-    /// Versions of each partition that were installed somewhere.
+    /// Versions of each partition that some worker has installed.
     pub versions: BTreeMap<u32, BTreeSet<BatchTime>>,
-    /// The batch that is about to be committed, or was last.
+    /// The batch that is about to be committed, or was committed last.
     pub finished: Option<BatchTime>,
-    /// Partitions whose state must be made anew.
+    /// Partitions whose state must be recovered.
     pub to_remake: BTreeMap<u32, u64>,
-    /// The event was that all states are void.
+    /// The event was `StateVoid`.
     pub void: bool,
-    /// What a token claims.
+    /// The producer and worker of a claim, by token.
     pub claims: BTreeMap<u64, (Arc<str>, WorkerId)>,
     pub newest_claims: BTreeMap<Arc<str>, u64>,
     pub granted: BTreeSet<u64>,
@@ -118,37 +118,37 @@ impl Ledger {
         }
     }
 
-    /// Live workers that do not drain.
+    /// Live workers that are not draining.
     pub fn open(&self) -> impl Iterator<Item = WorkerId> {
         self.live.difference(&self.draining).copied()
     }
 
-    /// How many open workers should hold a block.
+    /// The number of open workers that should store a block.
     pub fn needed(&self) -> usize {
         self.config.copies.min(self.open().count()).max(1)
     }
 
-    /// Whether all blocks before it were held too.
+    /// Whether all blocks before it were stored too.
     pub fn follows(&self, block: BlockId) -> bool {
         let known = self.known.get(&block.receiver);
         let all = || (0..block.seq).all(|seq| known.is_some_and(|known| known.contains(&seq)));
         self.left.contains_key(&block.receiver) || all()
     }
 
-    /// The newest version of a partition that is committed.
+    /// The newest committed version of a partition.
     pub fn newest(&self, partition: u32) -> Option<BatchTime> {
         let versions = self.versions.get(&partition)?;
         versions.range(..=self.committed?).next_back().copied()
     }
 
-    /// The same, if the batch is committed that is about to be.
+    /// The same, once the batch that is about to be committed is.
     pub fn newest_then(&self, partition: u32) -> Option<BatchTime> {
         let versions = self.versions.get(&partition)?;
         let then = self.finished.max(self.committed);
         versions.range(..=then?).next_back().copied()
     }
 
-    /// Who has a part in a partition.
+    /// The workers with a role in a partition.
     pub fn parts_of(&self, partition: u32) -> impl Iterator<Item = WorkerId> {
         let assigned = self.assigned.get(&partition).copied();
         let [holder, standby] =
@@ -157,7 +157,7 @@ impl Ledger {
         [holder, standby, next].into_iter().flatten()
     }
 
-    /// Whether a worker that has a part in a partition is there, and has told to have all of it that is committed.
+    /// Whether a worker with a role in a partition is live, and has reported all of its committed state.
     pub fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
         self.has(partition, worker, self.newest(partition))
     }
@@ -170,7 +170,7 @@ impl Ledger {
         self.live.contains(&worker) && whole
     }
 
-    /// Whether the standby may take over, by what was told.
+    /// Whether the standby may take over, by the reports so far.
     pub fn is_complete(&self, partition: u32) -> bool {
         let Some((_, Some(standby))) = self.assigned.get(&partition) else {
             return false;
@@ -347,7 +347,7 @@ impl Ledger {
                 if receives == Some(worker) {
                     known.extend(0..id.seq);
                 }
-                // The master's own may come back.
+                // The master's own blocks may return.
                 if !self.left.contains_key(&id.receiver) {
                     self.lost_blocks.remove(&id);
                 }

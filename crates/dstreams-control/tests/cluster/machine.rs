@@ -1,6 +1,6 @@
-//! [`Machine`]: what the world drives.
+//! [`Machine`]: the machine that the world drives.
 //!
-//! It is the cluster machine, or one that was tampered with.
+//! The cluster machine itself, or one with an injected fault.
 
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId};
@@ -8,15 +8,15 @@ use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterEvent, WorkerId}
 pub trait Machine {
     fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand>;
 
-    /// To ask.
+    /// For queries.
     fn state(&self) -> &Cluster;
 
-    /// Of which partitions changes are needed still, and from which version on.
+    /// The partitions whose changes are still needed, and after which version.
     fn needs(&self) -> Vec<(u32, BatchTime)> {
         self.state().needs()
     }
 
-    /// Whether a worker has all that is committed of a partition.
+    /// Whether a worker has all committed state of a partition.
     fn has_all(&self, partition: u32, worker: WorkerId) -> bool {
         self.state().has_all(partition, worker)
     }

@@ -1,38 +1,39 @@
-//! Tests of the cluster machine: [`rules`] are its rules one by one, as written-out schedules; [`arbitrary`] throws any
-//! events at it; the rest is a simulation, seeded worlds in which everything goes wrong that may, judged after every step.
+//! Tests of the cluster machine. [`rules`] tests its rules one by one, as written-out schedules; [`arbitrary`] feeds
+//! it any events; the rest is a simulation: seeded worlds in which everything goes wrong that may, judged after every
+//! step.
 //!
-//! A seed makes a [`plan`]; the [`world`] lives it. The [`ledger`] records what was said; the [`judge`] holds it, and
-//! what really is, against the [`invariants`]. After the trouble the world is fair, and all must come to rest.
+//! A seed makes a [`plan`]; the [`world`] executes it. The [`ledger`] records events and commands; the [`judge`]
+//! checks it, and the true state, against the [`invariants`]. After the trouble the world is fair, and everything
+//! must settle.
 //!
-//! That it catches bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each invariant
-//! must be broken by one of them at least. Where what a machine says betrays it long before the harm is done, the
-//! harm is waited for as well.
+//! The simulation is tested too: each [`sabotage`] must be found by the invariant it breaks, and each invariant must
+//! be broken by at least one. Where a fault shows long before it does harm, the harm is waited for as well.
 //!
 //! | sabotage | found by |
 //! |---|---|
 //! | a fence is not awaited; a survivor is dropped, or invented; a receiver is gone twice | survivors |
-//! | that survivors are unknown is not told, or told for nothing | losses-told |
-//! | what the fence finds is ignored; a block is lost for nothing, or twice | block-lost |
+//! | unknown survivors are not reported, or reported for nothing | losses-told |
+//! | blocks that the fence finds are ignored; a block is lost for nothing, or twice | block-lost |
 //! | a `Revoke` is not awaited | one-owner |
-//! | a claim is granted twice; an older one is, or is never refused | newest-claim |
+//! | a claim is granted twice; an older one is granted, or never refused | newest-claim |
 //! | a claim is never granted | liveness |
 //! | marks are ignored, or too high | known-last; in the end producer-once, acked-once |
 //! | a block counts without those before it | known-last; in the end survivors, acked-once |
 //! | a copy is not made | copies-restored |
-//! | a copy goes backwards; there are too many at once | copies-bounded |
+//! | a copy goes backwards; too many run at once | copies-bounded |
 //! | a receiver is not opened; one is opened twice | inputs-covered |
-//! | a source begins again | known-last; in the end producer-once |
-//! | blocks are not dropped, or too early; `Forgotten` is not heard | nothing-leaks |
-//! | a peer is wrong; is told again; is not told | ring |
-//! | holder and standby are one; who they are is told again, or not told | two-parts |
-//! | a standby leaves before the next one has all of the state, or a batch does not wait for it | two-copies |
+//! | a source starts over | known-last; in the end producer-once |
+//! | blocks are not dropped, or too early; `Forgotten` is ignored | nothing-leaks |
+//! | a `Peer` is wrong; is repeated; is missing | ring |
+//! | primary and standby are the same; `Assign` is repeated, or missing | two-parts |
+//! | a standby leaves before the next one is complete, or a batch does not wait for it | two-copies |
 //! | a standby takes over before it is complete | complete-standby |
-//! | a state is lost for nothing; a lost or void state is not told | state-lost |
-//! | what is void is copied nevertheless | complete-standby |
+//! | a state is lost for nothing; a lost or void state is not reported | state-lost |
+//! | a void state is copied nevertheless | complete-standby |
 //! | a state copy never ends | nothing-waits; in the end spread |
-//! | what batches changed is forgotten while a state copy is under way, or never | nothing-waits |
+//! | changes are forgotten while a state copy is in progress, or never | nothing-waits |
 //! | a worker may leave too early; is never told that it may | drained |
-//! | a lost worker is fenced at itself; a loss is not heard | lost-left-alone |
+//! | a lost worker is fenced at itself; a loss is ignored | lost-left-alone |
 //!
 //! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test cluster seeds` runs that
 //! one and prints every step; `SIM_SEEDS=1000000` runs that many.
@@ -66,7 +67,7 @@ use crate::rng::Rng;
 use crate::sabotage::{CONSEQUENCES, FAULTS, Fault, Sabotaged};
 use crate::tally::Tally;
 
-/// Everything that must have happened somewhere in ten thousand seeds.
+/// Everything that must have happened at least once in ten thousand seeds.
 const MUST_HAPPEN: &[&str] = &[
     "Joined after Lost",
     "bad batch",
@@ -76,32 +77,32 @@ const MUST_HAPPEN: &[&str] = &[
     "block lost",
     "block survived that was not acknowledged",
     "block that only the fence found",
-    "blocks held in the calm",
-    "change let go of",
+    "blocks stored when calm",
+    "change released early",
     "claim refused",
     "claim while the owner is fenced",
-    "client broke off",
-    "client went on elsewhere",
+    "client disconnected",
+    "client moved to another worker",
     "copy failed",
     "loss during a copy of state",
     "loss during a fence",
     "loss of the last worker",
     "loss of the source of a copy",
     "loss of the target of a copy",
-    "loss of who waits for a producer",
+    "loss of a waiting claimant",
     "message delivered twice",
     "producer revoked",
     "run failed",
     "run without a block",
-    "source went on elsewhere",
+    "source resumed elsewhere",
     "standby took over",
     "state copy failed",
     "state lost",
     "survivors unknown",
     "worker died",
     "worker drained",
-    "worker was given up and lived on",
-    "workers lost and not a block",
+    "given-up worker still ran",
+    "workers lost but no block",
 ];
 
 fn plan(seed: u64) -> Plan {
@@ -184,7 +185,7 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
-/// Runs worlds with a fault until `expected` is broken; returns what was broken.
+/// Runs worlds with a fault until `expected` is broken; returns the broken invariants.
 fn broken_by(fault: Fault, expected: &str, only: Option<&'static str>) -> BTreeSet<&'static str> {
     let (mut fired, mut found) = (0, BTreeSet::new());
     for seed in 0..5_000 {
@@ -197,8 +198,8 @@ fn broken_by(fault: Fault, expected: &str, only: Option<&'static str>) -> BTreeS
             break;
         }
     }
-    assert!(fired > 0, "{fault:?} was never put in");
-    println!("{fault:?}: put in {fired} times, found by {found:?}");
+    assert!(fired > 0, "{fault:?} was never injected");
+    println!("{fault:?}: injected {fired} times, found by {found:?}");
     found
 }
 

@@ -1,4 +1,4 @@
-//! [`Plan`]: what a seed's world is like, and what goes wrong in it.
+//! [`Plan`]: the world of a seed, and what goes wrong in it.
 //!
 //! Each kind of trouble is switched off in half of the seeds, so that every mix of them occurs, calm worlds included.
 
@@ -7,38 +7,38 @@ use dstreams_control::cluster::{ClusterConfig, InputKind};
 
 use crate::rng::Rng;
 
-/// Milliseconds between batches; its microseconds are the measure of all delays.
+/// Milliseconds between batches; all delays are in proportion to it.
 pub const INTERVAL_MS: u64 = 100;
 pub const INTERVAL_US: u64 = INTERVAL_MS * 1_000;
 
-/// How often what goes wrong, per mille of its occasions.
+/// The rate of each fault, per mille of its occasions.
 #[derive(Clone, Default, Debug)]
 pub struct Rates {
     /// A message takes up to two intervals.
     pub late: u64,
-    /// A worker's message is delivered again, later.
+    /// A worker's message is delivered again later.
     pub duplicate: u64,
-    /// A client breaks its connection.
+    /// A client disconnects.
     pub disconnect: u64,
     /// A copy of a block fails.
     pub copy_fails: u64,
-    /// A copy of state fails.
+    /// A state copy fails.
     pub state_copy_fails: u64,
-    /// An attempt fails and is repeated.
+    /// An attempt fails and is retried.
     pub run_fails: u64,
-    /// A batch fails for good, for what is in it, when some have what it changed.
+    /// A batch fails for good because of its records, after some workers have its changes.
     pub bad_batch: u64,
-    /// What a batch changed is not there any more when a standby asks for it.
-    pub lets_go: u64,
+    /// A batch's change is already released when a standby asks for it.
+    pub released_early: u64,
 }
 
-/// What will happen to the workers; the number picks one of those that are there.
+/// Changes to the workers; the number picks one of the live ones.
 #[derive(Copy, Clone, Debug)]
 pub enum Turn {
     Join,
-    /// It dies, and later that is seen.
+    /// It dies, which is noticed later.
     Die(u64),
-    /// It is given up and goes on for a while.
+    /// It is given up but runs on for a while.
     GiveUp(u64),
     Drain(u64),
 }
@@ -48,11 +48,11 @@ pub struct Plan {
     pub cluster: ClusterConfig,
     pub control: Config,
     pub workers: u64,
-    /// How long a copy of a partition's state takes at least, microseconds: also when nothing goes wrong.
+    /// Minimum time to copy a partition's state, microseconds: also when nothing goes wrong.
     pub state_us: u64,
-    /// How many numbered batches each producer sends.
+    /// The number of batches each producer sends.
     pub producers: Vec<u64>,
-    /// How long trouble lasts, microseconds; the world is fair from then on.
+    /// How long trouble lasts, microseconds; after that the world is fair.
     pub chaos_us: u64,
     pub turns: Vec<(u64, Turn)>,
     pub rates: Rates,
@@ -118,6 +118,6 @@ fn rates(rng: &mut Rng) -> Rates {
         state_copy_fails: rate(500),
         run_fails: rate(300),
         bad_batch: rate(300),
-        lets_go: rate(100),
+        released_early: rate(100),
     }
 }

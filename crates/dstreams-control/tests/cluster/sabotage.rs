@@ -1,5 +1,5 @@
-//! [`Sabotaged`]: a cluster machine that was tampered with. Each [`Fault`] alters what the true machine hears or says;
-//! the simulation must name the invariant it breaks. The list is in the documentation of `main.rs`.
+//! [`Sabotaged`]: a cluster machine with an injected fault. Each [`Fault`] alters the events or the commands of the
+//! real machine; the simulation must report the invariant that breaks. The list is in the documentation of `main.rs`.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use crate::machine::Machine;
 
-/// What is wrong with it, and the invariant that must say so.
+/// An injected fault.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Fault {
     FenceNotAwaited,
@@ -59,6 +59,7 @@ pub enum Fault {
     LossNotHeard,
 }
 
+/// All faults, each with the invariant that must report it.
 pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::FenceNotAwaited, "survivors"),
     (Fault::FenceOfTheLost, "lost-left-alone"),
@@ -105,7 +106,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::LossNotHeard, "lost-left-alone"),
 ];
 
-/// Faults with consequences: what they break in the end, if nobody looks at what is said on the way.
+/// Faults with consequences, and the invariant they break in the end if the earlier symptoms are not judged.
 pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::MarksInflated, "acked-once"),
     (Fault::GapsIgnored, "known-last"),
@@ -127,13 +128,13 @@ pub struct Sabotaged {
     inner: Cluster,
     fault: Fault,
     live: BTreeSet<WorkerId>,
-    /// The last blocks that were told to be held.
+    /// The blocks reported as stored and not forgotten.
     held: Vec<BlockMeta>,
     newest: BatchTime,
     claims: Vec<ClusterEvent>,
-    /// An input that one worker receives.
+    /// An input that is received by one worker.
     one: Option<u32>,
-    /// Times the fault was put in.
+    /// The number of times the fault was injected.
     pub fired: u64,
 }
 
@@ -166,8 +167,8 @@ impl Sabotaged {
         }
     }
 
-    /// What it says to `event`, in place of what it would say.
-    fn hear(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
+    /// The commands it gives for `event`, before [`Self::alter`].
+    fn take(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
         let mut said = match (self.fault, self.altered(&event)) {
             (_, Some(events)) => {
                 self.fired += 1;
@@ -202,7 +203,7 @@ impl Sabotaged {
         said
     }
 
-    /// Answers for everyone that they hold nothing.
+    /// Answers for every worker that it stores nothing.
     fn answer_fences(&mut self, lost: WorkerId) -> Vec<ClusterCommand> {
         let mut said = Vec::new();
         for worker in self.live.clone() {
@@ -217,7 +218,7 @@ impl Sabotaged {
         said
     }
 
-    /// What it hears instead of `event`.
+    /// The events it takes instead of `event`.
     fn altered(&self, event: &ClusterEvent) -> Option<Vec<ClusterEvent>> {
         let marks = |blocks: &[StoredBlock], change: fn(&mut StoredBlock)| {
             let mut blocks = blocks.to_vec();
@@ -236,7 +237,7 @@ impl Sabotaged {
                 let (worker, blocks) = (*worker, marks(blocks, more));
                 Some(vec![ClusterEvent::Stored { worker, blocks }])
             }
-            // As if who receives them had said so, and so had all before them.
+            // As if the receiving worker had reported them, and so all before them.
             (Fault::GapsIgnored, ClusterEvent::Stored { blocks, .. }) => {
                 let receiver = blocks.first()?.meta.id.receiver;
                 let worker = self.inner.worker_of(receiver)?;
@@ -273,7 +274,7 @@ impl Sabotaged {
         }
     }
 
-    /// What it says instead of `command`.
+    /// The commands it gives instead of `command`.
     fn alter(&mut self, command: ClusterCommand) -> Vec<ClusterCommand> {
         let said = command.clone();
         let twice = || Some(vec![said.clone(), said.clone()]);
@@ -438,7 +439,7 @@ impl Sabotaged {
         altered.unwrap_or_else(|| vec![said])
     }
 
-    /// What it says besides.
+    /// A command that it adds.
     fn added(&mut self, event: &ClusterEvent) -> Option<ClusterCommand> {
         let added = match (self.fault, event) {
             (Fault::DropTooEarly, ClusterEvent::Stored { worker, blocks })
@@ -491,7 +492,7 @@ fn same_producer(one: &ClusterEvent, other: &ClusterEvent) -> bool {
 
 impl Machine for Sabotaged {
     fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
-        let said = self.hear(event);
+        let said = self.take(event);
         said.into_iter()
             .flat_map(|command| self.alter(command))
             .collect()

@@ -1,5 +1,5 @@
-//! Every acknowledged record is in exactly one cut, unless more workers were lost than the copies bear before their
-//! number was restored.
+//! Every acknowledged record is in exactly one cut, unless more workers were lost than the copies tolerate before
+//! they were restored.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Invariant for AckedOnce {
         if calm != Calm::Stopped {
             return Ok(());
         }
-        // How many cuts each record is in, and whether a block was lost that made it safe.
+        // For each record, the number of its cuts, and whether a block that made it safe was lost.
         let mut cuts: BTreeMap<(usize, u64), (usize, bool)> = BTreeMap::new();
         for (id, block) in &scene.truth.blocks {
             let excused = scene.truth.excused.contains(id);
@@ -29,7 +29,7 @@ impl Invariant for AckedOnce {
                 *lost |= excused && scene.truth.safe.contains(id);
             }
         }
-        // A source knows by itself how far it came; its pushes have returned up to there.
+        // A source knows its own offset: its pushes have returned up to there.
         let safe = scene.truth.blocks.values();
         let safe = safe.filter(|block| scene.truth.safe.contains(&block.meta.id));
         let of_source = safe

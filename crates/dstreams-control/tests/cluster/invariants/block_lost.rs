@@ -1,4 +1,4 @@
-//! A block is lost when nobody holds it, and that is said once.
+//! A block is lost when no worker stores it, and that is reported once.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
 
@@ -19,25 +19,25 @@ impl Invariant for BlockLost {
         let over =
             scene.ledger.lost_blocks.contains(block) || scene.ledger.forgotten.contains(block);
         ensure(!over, || {
-            format!("block {block} is lost again, or forgotten")
+            format!("block {block} is lost again, or was forgotten")
         })?;
         let holds = |worker: &&Worker| {
             worker.is_in() && worker.store.get(block).is_some_and(|held| held.counts)
         };
         let holder = scene.workers.values().find(holds).map(|worker| worker.id);
         ensure(holder.is_none(), || {
-            format!("block {block} is lost, {holder:?} holds it")
+            format!("block {block} is lost, but {holder:?} stores it")
         })
     }
 
     fn after(&self, scene: &Scene, _: &ClusterEvent) -> Verdict {
-        // What is given up is not said to be held.
+        // A block that was given up has no holders.
         let lost = scene.ledger.lost_blocks.iter();
         let held = lost
             .copied()
             .find(|&block| !scene.machine.holders(block).is_empty());
         ensure(held.is_none(), || {
-            format!("block {held:?} is lost and held")
+            format!("block {held:?} is lost but has holders")
         })
     }
 }

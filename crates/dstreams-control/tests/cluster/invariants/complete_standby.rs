@@ -1,4 +1,4 @@
-//! Who becomes holder of a partition has all that is committed of its state, or it was said that it is lost.
+//! A worker that becomes primary of a partition has all of its committed state, or that state was reported lost.
 
 use dstreams_control::cluster::ClusterCommand;
 
@@ -24,7 +24,7 @@ impl Invariant for CompleteStandby {
         let states = &scene.truth.states[partition];
         let complete = scene.workers[holder].states.has(*partition, states);
         ensure(stays || lost || complete, || {
-            format!("{holder} becomes holder of {partition} without {states:?}")
+            format!("{holder} becomes primary of {partition} without {states:?}")
         })
     }
 }

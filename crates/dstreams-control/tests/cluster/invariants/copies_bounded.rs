@@ -1,5 +1,5 @@
-//! No more copies of blocks, and of states, are under way at once than allowed. A copy goes from one who holds it to
-//! one who does not, and each once at a time.
+//! Concurrent copies of blocks, and of states, stay within the bound. A block is copied from a worker that stores it
+//! to one that does not, and to each target once at a time.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
 
@@ -24,25 +24,28 @@ impl Invariant for CopiesBounded {
             .get(&block.receiver)
             .map(|(worker, _)| worker);
         ensure(holds(from) || receives == Some(from), || {
-            format!("block {block} is copied from {from}; {held:?} hold it")
+            format!("block {block} is copied from {from}, but {held:?} store it")
         })?;
         ensure(!holds(to) && from != to, || {
-            format!("block {block} is copied to {to}, who holds it")
+            format!("block {block} is copied to {to}, which stores it")
         })?;
         ensure(!ledger.copying.contains_key(&(*to, *block)), || {
-            format!("block {block} is copied to {to} already")
+            format!("block {block} is already being copied to {to}")
         })
     }
 
     fn after(&self, scene: &Scene, _: &ClusterEvent) -> Verdict {
-        let (ledger, most) = (scene.ledger, scene.ledger.config.max_copying);
-        ensure(ledger.copying.len() <= most, || {
-            format!("{:?} are copied, {most} may be", ledger.copying)
+        let (ledger, max_copies) = (scene.ledger, scene.ledger.config.max_copying);
+        ensure(ledger.copying.len() <= max_copies, || {
+            format!(
+                "{:?} are copied, at most {max_copies} allowed",
+                ledger.copying
+            )
         })?;
         let states = ledger.parts.iter().filter(|(_, part)| part.copying);
-        ensure(states.clone().count() <= most, || {
+        ensure(states.clone().count() <= max_copies, || {
             format!(
-                "states {:?} are copied, {most} may be",
+                "states {:?} are copied, at most {max_copies} allowed",
                 states.collect::<Vec<_>>()
             )
         })

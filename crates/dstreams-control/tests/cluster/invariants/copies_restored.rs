@@ -1,4 +1,4 @@
-//! In the calm, every block that is to be kept is held by as many as it should be.
+//! When calm, every block that is still needed is stored by as many workers as it should be.
 
 use super::{Calm, Invariant, Scene, Verdict, ensure};
 
@@ -27,7 +27,7 @@ impl Invariant for CopiesRestored {
             let (held, needed) = (ledger.open().filter(holds).count(), ledger.needed());
             ensure(held >= needed, || {
                 format!(
-                    "block {id} of {:?} is held by {held}, not {needed}",
+                    "block {id} of {:?} is stored by {held}, not {needed}",
                     block.origin
                 )
             })?;

@@ -1,4 +1,4 @@
-//! A worker that drains may leave when others have all it has, is told so once, and in the calm it was.
+//! A draining worker may leave when others have everything it has; it is told so once, and when calm it has been.
 
 use dstreams_control::cluster::ClusterCommand;
 
@@ -18,21 +18,21 @@ impl Invariant for Drained {
         let ledger = scene.ledger;
         let asked = ledger.draining.contains(worker) && !ledger.drained.contains(worker);
         ensure(asked, || {
-            format!("{worker} may leave, nobody asked, or again")
+            format!("{worker} may leave, unasked or for the second time")
         })?;
         ensure(ledger.retired.contains(worker), || {
-            format!("{worker} may leave and takes blocks of others still")
+            format!("{worker} may leave but still accepts blocks")
         })?;
         let mut all = ledger.assigned.keys();
         let part = all.find(|&&partition| ledger.parts_of(partition).any(|with| with == *worker));
         ensure(part.is_none(), || {
-            format!("{worker} may leave and has a part in {part:?}")
+            format!("{worker} may leave but has a role in {part:?}")
         })?;
         let only = ledger.held.iter().find(|(_, holders)| {
             let open = |holder: &_| ledger.open().any(|open| open == *holder);
             holders.contains(worker) && !holders.iter().any(open)
         });
-        // Whoever receives a block holds it, also if it has not said so.
+        // The worker that received a block stores it, even if it has not reported it.
         let only = only.filter(|(id, _)| {
             let receives = ledger
                 .receivers
@@ -41,7 +41,7 @@ impl Invariant for Drained {
             receives.is_none_or(|receives| !ledger.open().any(|open| open == receives))
         });
         ensure(only.is_none(), || {
-            format!("{worker} may leave and holds {only:?}")
+            format!("{worker} may leave but alone stores {only:?}")
         })
     }
 
@@ -52,7 +52,7 @@ impl Invariant for Drained {
             .difference(&scene.ledger.drained)
             .next();
         ensure(calm == Calm::EngineStands || waits.is_none(), || {
-            format!("{waits:?} drains for ever")
+            format!("{waits:?} never finishes draining")
         })
     }
 }

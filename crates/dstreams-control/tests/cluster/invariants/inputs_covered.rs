@@ -1,5 +1,5 @@
-//! In the calm, every worker has one receiver of each input that is received everywhere, and one worker has that of
-//! each input that is received by one.
+//! When calm, every worker has one receiver for each input that is received everywhere, and each input with one
+//! receiver has it on one worker.
 
 use dstreams_control::cluster::{InputKind, WorkerId};
 

@@ -1,5 +1,6 @@
-//! A producer goes on after the greatest number that is in a block that is held, with all before it, or was forgotten, or
-//! that its owner gave up with; so does the source of an input of one receiver. What is lost does not count.
+//! A producer resumes after its safe offset: the greatest number in a stored block with all blocks before it, in a
+//! forgotten block, or reported by the owner that gave it up. So does the source of an input with one receiver. Lost
+//! blocks do not count.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ impl Invariant for KnownLast {
             input, positions, ..
         } = command
         {
-            return sources_go_on(
+            return sources_resume(
                 scene,
                 marks().filter(|mark| mark.input == *input),
                 positions,
@@ -40,14 +41,14 @@ impl Invariant for KnownLast {
         let revoked = ledger.revoked.get(producer).copied().unwrap_or_default();
         ensure(*last == in_blocks.max(revoked), || {
             format!(
-                "token {token} is granted from {last} on; {in_blocks} is in blocks, {revoked} was told"
+                "token {token} is granted from {last} on; blocks have {in_blocks}, the owner reported {revoked}"
             )
         })
     }
 }
 
-/// A receiver on each worker begins with nothing: clients say how far they are.
-fn sources_go_on<'a>(
+/// Receivers on every worker begin without offsets: clients bring theirs.
+fn sources_resume<'a>(
     scene: &Scene,
     marks: impl Iterator<Item = &'a Mark>,
     positions: &[(Arc<str>, u64)],
@@ -59,6 +60,6 @@ fn sources_go_on<'a>(
     }
     ensure(
         wanted.clone().into_iter().eq(positions.iter().cloned()),
-        || format!("a source goes on at {positions:?}, and {wanted:?} is in blocks"),
+        || format!("a source resumes at {positions:?}, but blocks have {wanted:?}"),
     )
 }

@@ -1,6 +1,7 @@
-//! No acknowledged block goes without a word: where a receiver is gone without one that a peer had, the block was said to
-//! be lost, or its worker's survivors to be unknown; and that only where one was lost that had not answered.
-//! Nothing is promised after one that a worker without a peer acknowledged before the master heard of it.
+//! No acknowledged block vanishes silently: if a gone receiver's survivors omit one that a peer had, the block was
+//! reported lost, or the worker's survivors unknown; the latter only where a worker was lost before it answered.
+//! Nothing is promised about the blocks after one that a worker without a peer acknowledged before the master heard
+//! of it.
 
 use dstreams_control::BlockId;
 use dstreams_control::cluster::ClusterCommand;
@@ -19,7 +20,7 @@ impl Invariant for LossesTold {
         match command {
             ClusterCommand::SurvivorsUnknown { lost } => {
                 let untold = ledger.untold.contains(lost);
-                ensure(untold, || format!("all is known of {lost}"))
+                ensure(untold, || format!("the survivors of {lost} are all known"))
             }
             ClusterCommand::Gone { receiver, blocks } => {
                 let Some((worker, _)) = ledger.receivers.get(receiver) else {
@@ -28,7 +29,7 @@ impl Invariant for LossesTold {
                 if ledger.unknown.contains(worker) {
                     return Ok(());
                 }
-                // One that was stored once only, and that nobody heard of: what comes after it is not taken.
+                // A block stored only once, of which the master never heard: the blocks after it are not taken.
                 let known = ledger.known.get(receiver);
                 let alone = |id: &&BlockId| {
                     id.receiver == *receiver
@@ -45,7 +46,7 @@ impl Invariant for LossesTold {
                         && !ledger.lost_blocks.contains(id)
                 });
                 ensure(silent.is_none(), || {
-                    format!("{receiver} of {worker} is gone, and nothing was said of {silent:?}")
+                    format!("{receiver} of {worker} is gone without a report about {silent:?}")
                 })
             }
             _ => Ok(()),

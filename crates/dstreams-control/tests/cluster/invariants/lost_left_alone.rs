@@ -1,4 +1,4 @@
-//! Every command is for workers that are there.
+//! Every command is for live workers.
 
 use dstreams_control::cluster::{ClusterCommand, WorkerId};
 
@@ -16,7 +16,7 @@ impl Invariant for LostLeftAlone {
             .into_iter()
             .find(|worker| !scene.ledger.live.contains(worker));
         ensure(absent.is_none(), || {
-            format!("{command:?}: {absent:?} is not there")
+            format!("{command:?}: {absent:?} is not live")
         })?;
         match command {
             ClusterCommand::Fence { lost, .. } => ensure(scene.ledger.gone.contains(lost), || {

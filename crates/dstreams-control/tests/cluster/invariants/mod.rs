@@ -1,7 +1,7 @@
-//! What must always hold, one invariant per file.
+//! The invariants, one per file.
 //!
-//! Each command is judged against the ledger as it was before it; after the last command of a step, what should have
-//! been said is checked too; so is each cut of the controller; and, when nothing goes on any more, how things are.
+//! Each command is judged against the ledger as it was before it. More is checked after the last command of a step
+//! (missing commands), at each cut of the controller, and whenever nothing is in progress.
 
 mod acked_once;
 mod block_lost;
@@ -36,7 +36,7 @@ use crate::world::{Client, Truth, Worker};
 /// `Err` says what is wrong.
 pub type Verdict = Result<(), String>;
 
-/// What was said and what really is.
+/// The ledger, and the true state of the world.
 pub struct Scene<'a> {
     pub ledger: &'a Ledger,
     pub workers: &'a BTreeMap<WorkerId, Worker>,
@@ -45,7 +45,7 @@ pub struct Scene<'a> {
     pub machine: &'a Cluster,
 }
 
-/// A time in which nothing goes on.
+/// A time when nothing is in progress.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Calm {
     /// Every record is acknowledged; no batch runs.
@@ -75,18 +75,19 @@ pub trait Invariant {
         Ok(())
     }
 
-    /// When a batch is about to be committed; who is behind could not get what it, or one before it, changed.
+    /// When a batch is about to be committed; the workers in `behind` could not get its changes, or those of one
+    /// before it.
     fn finished(&self, _scene: &Scene, _behind: &BTreeSet<(u32, WorkerId)>) -> Verdict {
         Ok(())
     }
 
-    /// When nothing goes on.
+    /// When nothing is in progress.
     fn calm(&self, _scene: &Scene, _calm: Calm) -> Verdict {
         Ok(())
     }
 }
 
-/// All of them. Where several are broken by one command, the first is named.
+/// All invariants. Where one command breaks several, the first is reported.
 pub fn all() -> &'static [&'static dyn Invariant] {
     &[
         &lost_left_alone::LostLeftAlone,

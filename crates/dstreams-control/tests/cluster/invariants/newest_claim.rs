@@ -1,5 +1,5 @@
-//! Only the newest claim of a producer is granted, where it was made, and once. An older one is refused, and in the calm
-//! none waits.
+//! Only the newest claim of a producer is granted, to the worker that made it, and once. Older ones are refused; when
+//! calm, none waits.
 
 use dstreams_control::cluster::ClusterCommand;
 
@@ -26,14 +26,14 @@ impl Invariant for NewestClaim {
             return Ok(());
         };
         let Some((producer, claimant)) = ledger.claims.get(token) else {
-            return Err(format!("token {token} is granted, nobody claimed it"));
+            return Err(format!("token {token} is granted, but nobody claimed it"));
         };
         ensure(claimant == worker, || {
             format!("token {token} of {claimant} is granted to {worker}")
         })?;
         let newest = ledger.newest_claims.get(producer);
         ensure(newest == Some(token), || {
-            format!("token {token} is granted, the newest is {newest:?}")
+            format!("token {token} is granted, but the newest is {newest:?}")
         })?;
         ensure(!ledger.granted.contains(token), || {
             format!("token {token} is granted again")

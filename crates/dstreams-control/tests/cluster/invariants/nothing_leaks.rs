@@ -1,4 +1,4 @@
-//! Only what is over is dropped, and all of it: after a stop nobody holds anything.
+//! Only finished blocks are dropped, and all of them: after a stop no worker stores anything.
 
 use dstreams_control::cluster::{ClusterCommand, InputKind};
 
@@ -22,7 +22,7 @@ impl Invariant for NothingLeaks {
                 || scene.ledger.lost_blocks.contains(block)
                 || left.is_some_and(|left| !left.contains(block));
             ensure(over, || {
-                format!("{worker} drops block {block}, which is not over")
+                format!("{worker} drops block {block}, which is still needed")
             })?;
         }
         Ok(())
@@ -34,15 +34,15 @@ impl Invariant for NothingLeaks {
         }
         for &worker in &scene.ledger.live {
             let held = scene.workers[&worker].held();
-            ensure(held.is_empty(), || format!("{worker} holds {held:?}"))?;
+            ensure(held.is_empty(), || format!("{worker} stores {held:?}"))?;
         }
         let (blocks, producers) = (
             scene.machine.held_blocks(),
             scene.machine.remembered_producers(),
         );
         let sources = scene.truth.inputs_of(InputKind::One).count();
-        let most = scene.clients.len() + sources;
-        ensure(blocks == 0 && producers <= most, || {
+        let max_producers = scene.clients.len() + sources;
+        ensure(blocks == 0 && producers <= max_producers, || {
             format!("the machine holds {blocks} blocks and {producers} producers")
         })?;
         let known = |receiver| scene.machine.input_of(receiver).is_some();
@@ -53,7 +53,7 @@ impl Invariant for NothingLeaks {
             .copied()
             .find(|&receiver| known(receiver));
         ensure(gone.is_none(), || {
-            format!("{gone:?} is gone and remembered")
+            format!("{gone:?} is gone but still remembered")
         })
     }
 }

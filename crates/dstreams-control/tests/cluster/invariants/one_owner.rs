@@ -1,5 +1,5 @@
-//! A producer is granted to a worker when no other may take its records: the owner before has given it up, or is lost
-//! and everyone has answered that they refuse it.
+//! A producer is granted to a worker only when no other may take its records: the previous owner has given it up, or
+//! is lost and every worker has answered that it refuses it.
 
 use dstreams_control::cluster::ClusterCommand;
 
@@ -19,7 +19,7 @@ impl Invariant for OneOwner {
         let claim = scene.ledger.claims.get(token);
         let owner = claim.and_then(|(producer, _)| scene.ledger.owners.get(producer));
         ensure(owner.is_none_or(|(owner, _)| owner == worker), || {
-            format!("token {token} is granted to {worker}, the owner is {owner:?}")
+            format!("token {token} is granted to {worker}, but the owner is {owner:?}")
         })
     }
 }

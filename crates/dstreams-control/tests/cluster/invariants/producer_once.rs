@@ -1,4 +1,4 @@
-//! No numbered batch of a producer is in two blocks of cuts, those apart whose loss is excused.
+//! No numbered batch of a producer is in two cut blocks, except for blocks whose loss is excused.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! New blocks are copied to another worker that is there and stays; who copies to whom is said when it changes. In the
-//! calm, everyone has the right peer.
+//! New blocks are copied to another open worker, and a `Peer` is given when that changes. When calm, every worker has
+//! the right peer.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent, WorkerId};
 
@@ -18,11 +18,11 @@ impl Invariant for Ring {
         };
         let told = scene.ledger.peers.get(worker).copied().flatten();
         ensure(told != *to, || {
-            format!("{worker} was told before to copy to {to:?}")
+            format!("{worker} is told again to copy to {to:?}")
         })?;
         let stays = |to: &WorkerId| scene.ledger.open().any(|open| open == *to);
         ensure(to.is_none_or(|to| to != *worker && stays(&to)), || {
-            format!("{worker} should copy to {to:?}")
+            format!("{worker} is told to copy to {to:?}")
         })
     }
 

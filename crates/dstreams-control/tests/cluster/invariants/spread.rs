@@ -1,5 +1,5 @@
-//! In the calm, when batches are committed, partitions are spread evenly over the workers that stay, and each has a
-//! complete standby if there are two.
+//! When calm and batches are committed, partitions are spread evenly over the open workers, and each has a complete
+//! standby if there are two.
 
 use super::{Calm, Invariant, Scene, Verdict, ensure};
 
@@ -32,24 +32,24 @@ impl Invariant for Spread {
         )?;
         for partition in 0..ledger.config.partitions {
             let Some((holder, standby)) = ledger.assigned.get(&partition).copied() else {
-                return Err(format!("nobody holds {partition}"));
+                return Err(format!("{partition} has no primary"));
             };
             let states = &scene.truth.states[&partition];
             let has = |worker, states: &[_]| scene.workers[&worker].states.has(partition, states);
             ensure(open.contains(&holder) && has(holder, states), || {
-                format!("{partition} is held by {holder}, who drains or has not {states:?}")
+                format!("{holder}, primary of {partition}, drains or lacks some of {states:?}")
             })?;
-            // While the engine runs, the newest change may be on its way to the standby.
-            let on_its_way = usize::from(calm == Calm::EngineRuns).min(states.len());
-            let told = &states[..states.len() - on_its_way];
+            // While the engine runs, the newest change may be in transit to the standby.
+            let in_transit = usize::from(calm == Calm::EngineRuns).min(states.len());
+            let settled = &states[..states.len() - in_transit];
             let standby_has =
-                standby.is_some_and(|standby| open.contains(&standby) && has(standby, told));
+                standby.is_some_and(|standby| open.contains(&standby) && has(standby, settled));
             ensure(standby_has || (open.len() < 2 && standby.is_none()), || {
                 format!("{standby:?} is standby of {partition}, of {open:?}, with {states:?}")
             })?;
             let next = ledger.next.get(&partition);
             ensure(next.is_none(), || {
-                format!("{next:?} is still sent the state of {partition}")
+                format!("{next:?} is still receiving the state of {partition}")
             })?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! A state is lost when its holder is and the standby was not told to be complete, or when all states are void: then,
-//! and only then.
+//! A state is lost exactly when its primary is lost and its standby was not reported complete, or when all states are
+//! void.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
 
@@ -23,10 +23,10 @@ impl Invariant for StateLost {
         let assigned = ledger.assigned.get(partition);
         let lost = assigned.is_some_and(|(holder, _)| !ledger.live.contains(holder));
         ensure(lost, || {
-            format!("state of {partition} is lost with {assigned:?} there")
+            format!("state of {partition} is lost, but {assigned:?} is live")
         })?;
         ensure(!ledger.is_complete(*partition), || {
-            format!("state of {partition} is lost, the standby of {assigned:?} is complete")
+            format!("state of {partition} is lost, but the standby of {assigned:?} is complete")
         })
     }
 
@@ -35,14 +35,14 @@ impl Invariant for StateLost {
             let mut all = 0..scene.ledger.config.partitions;
             let silent = all.find(|partition| !scene.ledger.to_remake.contains_key(partition));
             return ensure(silent.is_none(), || {
-                format!("state of {silent:?} is void, and nothing is said")
+                format!("state of {silent:?} is void, but not reported lost")
             });
         }
         if !matches!(event, ClusterEvent::Lost { .. }) {
             return Ok(());
         }
-        // Who takes over without a word must be complete; that is `complete-standby`. Here: nobody takes over.
-        let said = &scene.ledger.to_remake;
+        // `complete-standby` checks a standby that takes over without a report. Here: no worker takes over.
+        let reported = &scene.ledger.to_remake;
         let orphan = scene
             .ledger
             .assigned
@@ -50,10 +50,10 @@ impl Invariant for StateLost {
             .find(|&(partition, (holder, _))| {
                 !scene.ledger.live.contains(holder)
                     && scene.ledger.newest(*partition).is_some()
-                    && !said.contains_key(partition)
+                    && !reported.contains_key(partition)
             });
         ensure(orphan.is_none(), || {
-            format!("{orphan:?}: the holder is lost, and nothing is said")
+            format!("{orphan:?}: the primary is lost, but the state is not reported lost")
         })
     }
 }

@@ -1,5 +1,5 @@
-//! A receiver is gone when everyone has answered, with exactly the blocks that survive, but for those after a block that
-//! nobody ever held; no other block of it is ever cut after that.
+//! A receiver is gone once every worker has answered, with exactly its surviving blocks, except those after one that
+//! was never stored; no other block of it is cut afterwards.
 
 use dstreams_control::BlockMeta;
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
@@ -22,7 +22,7 @@ impl Invariant for Survivors {
         let worker = ledger.receivers.get(receiver).map(|&(worker, _)| worker);
         let silent = worker.and_then(|worker| ledger.fences.get(&worker));
         ensure(silent.is_some_and(|silent| silent.is_empty()), || {
-            format!("receiver {receiver} of {worker:?} is gone, {silent:?} have not answered")
+            format!("receiver {receiver} of {worker:?} is gone, but {silent:?} have not answered")
         })?;
         ensure(!ledger.left.contains_key(receiver), || {
             format!("receiver {receiver} is gone again")
@@ -75,11 +75,11 @@ impl Invariant for Survivors {
     fn cut(&self, scene: &Scene, blocks: &[BlockMeta]) -> Verdict {
         for block in blocks {
             let left = scene.ledger.left.get(&block.id.receiver);
-            // The controller hears of receivers that go together one after the other, and may cut in between.
+            // The controller hears one by one of receivers that go together, and may cut in between.
             let survives = left.is_none_or(|left| left.contains(&block.id))
                 || scene.ledger.lost_blocks.contains(&block.id);
             ensure(survives, || {
-                format!("block {} is cut and did not survive its receiver", block.id)
+                format!("block {} is cut but did not survive its receiver", block.id)
             })?;
         }
         Ok(())

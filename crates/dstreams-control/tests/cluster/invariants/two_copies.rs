@@ -1,6 +1,6 @@
-//! Make before break: where two workers that are there have all of a partition's state, two still have it after it is
-//! assigned to others, and two have what a batch changed that is about to be committed. Only a loss takes one away, or
-//! the wish that all but one leave.
+//! Make before break: if two live workers have all of a partition's state, two still have it after a new assignment,
+//! and two have the changes of a batch that is about to be committed. Only a loss takes one away, or draining all
+//! workers but one.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl Invariant for TwoCopies {
             let now = [Some(*holder), *standby, *next].into_iter().flatten();
             let now: Vec<_> = now.filter(has).collect();
             ensure(now.len() >= 2 || before.len() < 2, || {
-                format!("{before:?} have partition {partition}, and {now:?} when it is assigned")
+                format!("{before:?} had partition {partition}, {now:?} after its assignment")
             })?;
         }
         Ok(())
@@ -57,9 +57,7 @@ impl Invariant for TwoCopies {
             let has = |worker: &WorkerId| ledger.has(partition, *worker, then);
             let now: Vec<_> = ledger.parts_of(partition).filter(has).collect();
             ensure(now.len() >= 2 || had.len() < 2, || {
-                format!(
-                    "{had:?} had partition {partition}, and {now:?} when {then:?} is to be committed"
-                )
+                format!("{had:?} had partition {partition}, {now:?} at the commit of {then:?}")
             })?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Holder and standby of a partition differ, and who is to become standby is a third one; they are there, and who has which part is said when it changes, and only
-//! then.
+//! The primary, the standby and `next` of a partition are different live workers; `Assign` is given when they change,
+//! and only then.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
 
@@ -24,13 +24,13 @@ impl Invariant for TwoParts {
                     && Some(*holder) != *next
                     && (next.is_none() || standby != next);
                 ensure(distinct, || {
-                    format!("{holder}, {standby:?}, {next:?} have two parts in {partition}")
+                    format!("{holder}, {standby:?}, {next:?} have two roles in {partition}")
                 })?;
                 let now = (*holder, *standby);
                 let said = scene.ledger.assigned.get(partition) == Some(&now)
                     && scene.ledger.next.get(partition) == next.as_ref();
                 ensure(!said || scene.ledger.void, || {
-                    format!("{partition} was assigned so before: {now:?}, {next:?}")
+                    format!("{partition} is assigned again: {now:?}, {next:?}")
                 })
             }
             ClusterCommand::CopyState {
@@ -66,18 +66,18 @@ impl Invariant for TwoParts {
             let holder = scene.machine.holder(partition);
             let standby = scene.machine.standby(partition);
             ensure(holder.map(|holder| (holder, standby)) == assigned, || {
-                format!("{partition} is held by {holder:?}, {standby:?}; said was {assigned:?}")
+                format!("{partition} is at {holder:?}, {standby:?}; assigned was {assigned:?}")
             })?;
             let next = scene.machine.next(partition);
             let mut lost = [standby, next].into_iter().flatten();
             let lost = lost.find(|it| !scene.ledger.live.contains(it));
             ensure(lost.is_none(), || {
-                format!("{lost:?} has a part in {partition} and is lost")
+                format!("{lost:?} has a role in {partition} but is lost")
             })?;
             if assigned.is_some() {
                 let said = scene.ledger.next.get(&partition).copied();
                 ensure(next == said, || {
-                    format!("{next:?} is sent {partition}; said was {said:?}")
+                    format!("{next:?} receives {partition}; assigned was {said:?}")
                 })?;
             }
         }

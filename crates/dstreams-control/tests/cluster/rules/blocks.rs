@@ -1,5 +1,4 @@
-//! Who holds which block:
-//! copies after a loss, what is forgotten, what is lost.
+//! The workers that store each block: copies after a loss, forgotten blocks, lost blocks.
 
 use ClusterCommand::{BlockLost, Copy};
 use dstreams_control::cluster::{ClusterCommand, ClusterConfig, ClusterEvent, InputKind};
@@ -14,12 +13,12 @@ fn copy_failed(block: (u32, u64), to: super::WorkerId) -> ClusterEvent {
 }
 
 #[test]
-fn a_block_its_peer_stored_needs_no_copy() {
+fn a_block_stored_by_its_peer_needs_no_copy() {
     let mut it = cluster(3, 0);
     assert_eq!(it.step(stored(W2, &[(1, 0)])), []);
-    assert_eq!(it.holders(id((1, 0))), [W1, W2], "its receiver holds it");
+    assert_eq!(it.holders(id((1, 0))), [W1, W2], "its receiver stores it");
     assert_eq!(it.step(stored(W1, &[(1, 0)])), []);
-    assert_eq!(it.step(stored(W1, &[(99, 0)])), [], "of no receiver");
+    assert_eq!(it.step(stored(W1, &[(99, 0)])), [], "no such receiver");
     assert_eq!(it.held_blocks(), 1);
 }
 
@@ -33,11 +32,11 @@ fn the_number_of_copies_is_restored() {
     assert_eq!(it.step(copy_failed((1, 0), W3)), [copy((1, 0), W1, W3)]);
     assert_eq!(it.step(stored(W3, &[(1, 0), (1, 1)])), []);
     assert_eq!(it.holders(id((1, 0))), [W1, W3]);
-    assert_eq!(it.step(copy_failed((1, 0), W3)), [], "a second time");
+    assert_eq!(it.step(copy_failed((1, 0), W3)), [], "repeated");
 }
 
 #[test]
-fn a_copy_that_fails_is_tried_elsewhere() {
+fn a_failed_copy_is_retried_elsewhere() {
     let mut it = cluster(4, 0);
     it.step(stored(W2, &[(1, 0)]));
     let commands = it.step(lost(W2));
@@ -48,7 +47,7 @@ fn a_copy_that_fails_is_tried_elsewhere() {
 }
 
 #[test]
-fn copies_under_way_are_bounded() {
+fn concurrent_copies_are_bounded() {
     let config = ClusterConfig {
         max_copying: 2,
         ..ClusterConfig::new(vec![InputKind::Everywhere], 0)
@@ -61,7 +60,7 @@ fn copies_under_way_are_bounded() {
     };
     assert_eq!(copies(&it.step(lost(W2))), 2);
     assert_eq!(it.step(stored(W3, &[(1, 0)])), [copy((1, 2), W1, W3)]);
-    // What is forgotten is under way all the same.
+    // A forgotten block's copy in progress still counts.
     assert_eq!(it.step(forgotten(&[(1, 1)])), [dropped(W1, &[(1, 1)])]);
     assert_eq!(
         it.step(stored(W3, &[(1, 1)])),
@@ -70,14 +69,14 @@ fn copies_under_way_are_bounded() {
 }
 
 #[test]
-fn who_was_alone_is_copied_to_who_comes() {
+fn blocks_of_a_lone_worker_are_copied_to_a_newcomer() {
     let mut it = cluster(1, 0);
     assert_eq!(it.step(stored(W1, &[(1, 0)])), []);
     assert_eq!(it.step(join(W2)).last().unwrap(), &copy((1, 0), W1, W2));
 }
 
 #[test]
-fn what_is_forgotten_is_dropped_by_all_and_for_good() {
+fn a_forgotten_block_is_dropped_everywhere_for_good() {
     let mut it = cluster(3, 0);
     it.step(stored(W2, &[(1, 0), (1, 1)]));
     assert_eq!(
@@ -104,7 +103,7 @@ fn the_last_copy_is_lost_once() {
     let commands = it.step(lost(W2));
     let said = |command: &&ClusterCommand| **command == BlockLost { block };
     assert_eq!(commands.iter().filter(said).count(), 1, "{commands:?}");
-    assert_eq!(it.step(copy_failed((1, 0), W3)), [], "of before");
+    assert_eq!(it.step(copy_failed((1, 0), W3)), [], "stale");
     assert_eq!(it.input_of(block.receiver), None);
     assert_eq!(it.step(stored(W3, &[(1, 0)])), [dropped(W3, &[(1, 0)])]);
 }

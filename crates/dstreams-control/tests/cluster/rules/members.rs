@@ -1,5 +1,4 @@
-//! Who is there, who receives, to whom new blocks are copied,
-//! and what is gone with whom.
+//! Membership, receivers, the ring of peers, and the survivors of a loss.
 
 use std::sync::Arc;
 
@@ -32,8 +31,8 @@ fn receive(worker: WorkerId, input: u32, receiver: u64) -> ClusterCommand {
     }
 }
 
-/// Of a source that goes on.
-fn goes_on(
+/// For a source that resumes.
+fn resume(
     (worker, input, receiver): (WorkerId, u32, u64),
     positions: &[(&str, u64)],
 ) -> ClusterCommand {
@@ -68,7 +67,7 @@ fn inputs_are_received_where_their_kind_says() {
         [peer(W1, W2), peer(W2, W1), receive(W2, 1, 5)],
         "the ring closes, then it receives"
     );
-    assert_eq!(it.step(join(W2)), [], "a second time");
+    assert_eq!(it.step(join(W2)), [], "repeated");
     assert_eq!(it.worker_of(ReceiverId(4)), Some(W1));
     assert_eq!(
         it.step(lost(W1)),
@@ -76,13 +75,13 @@ fn inputs_are_received_where_their_kind_says() {
     );
     let moved = it.step(fenced(W2, W1, &[]));
     assert_eq!(moved, [gone(3, &[]), gone(4, &[]), receive(W2, 2, 6)]);
-    assert_eq!(it.step(join(W1)), [], "an id is never used again");
+    assert_eq!(it.step(join(W1)), [], "an id is never reused");
     assert_eq!(it.input_of(ReceiverId(4)), None);
 }
 
-/// Files that were removed, say. A client of that name is somebody else.
+/// Removed files, for example. A client of the same name is unaffected.
 #[test]
-fn parts_of_a_source_that_are_gone_are_not_told() {
+fn gone_parts_of_a_source_are_left_out() {
     let mut config = ClusterConfig::new(vec![InputKind::One, InputKind::Everywhere], 0);
     config.known = vec![mark(0, "gone", 70), mark(0, "left", 7), mark(1, "gone", 9)];
     let mut it = Cluster::new(config);
@@ -90,23 +89,23 @@ fn parts_of_a_source_that_are_gone_are_not_told() {
         let parts = vec![Arc::from("gone"), Arc::from("never")];
         assert_eq!(it.step(ClusterEvent::PartsGone { input, parts }), []);
     }
-    let first = goes_on((W1, 0, 3), &[("left", 7)]);
+    let first = resume((W1, 0, 3), &[("left", 7)]);
     assert_eq!(it.step(join(W1)), [receive(W1, 1, 2), first]);
     assert_eq!(it.remembered_producers(), 2);
 }
 
-/// What is in a block that survives, or was forgotten, is not read again; what follows a gap is.
+/// Records in a surviving or forgotten block are not read again; those after a gap are.
 #[test]
-fn a_source_goes_on_where_it_is_safe() {
+fn a_source_resumes_at_its_safe_offsets() {
     let mut config = ClusterConfig::new(vec![InputKind::One, InputKind::Everywhere], 0);
     config.max_producers = 1;
     config.known = vec![
         mark(0, "left", 70),
         mark(1, "a client", 9),
-        mark(1, "a client of before", 9),
+        mark(1, "an earlier client", 9),
     ];
     let mut it = Cluster::new(config);
-    let first = goes_on((W1, 0, 3), &[("left", 70)]);
+    let first = resume((W1, 0, 3), &[("left", 70)]);
     assert_eq!(it.step(join(W1)), [receive(W1, 1, 2), first]);
     it.step(join(W2));
     let of_source = |seq, part, last| StoredBlock {
@@ -124,7 +123,7 @@ fn a_source_goes_on_where_it_is_safe() {
     });
     it.step(lost(W1));
     let moved = it.step(fenced(W2, W1, &[]));
-    let again = goes_on((W2, 0, 5), &[("a", 3), ("b", 5), ("left", 70)]);
+    let again = resume((W2, 0, 5), &[("a", 3), ("b", 5), ("left", 70)]);
     assert!(moved.contains(&again), "{moved:?}");
     assert_eq!(
         it.remembered_producers(),
@@ -134,7 +133,7 @@ fn a_source_goes_on_where_it_is_safe() {
 }
 
 #[test]
-fn a_source_that_has_ended_runs_nowhere_else() {
+fn an_ended_source_runs_nowhere_else() {
     let inputs = vec![InputKind::One, InputKind::One];
     let mut it = Cluster::new(ClusterConfig::new(inputs, 0));
     let first = it.step(join(W1));
@@ -147,12 +146,12 @@ fn a_source_that_has_ended_runs_nowhere_else() {
 }
 
 #[test]
-fn the_ring_follows_who_is_there() {
+fn the_ring_follows_membership() {
     let mut it = cluster(3, 0);
     assert_eq!(it.workers().collect::<Vec<_>>(), [W1, W2, W3]);
     let commands = it.step(lost(W2));
     assert!(commands.contains(&peer(W1, W3)), "{commands:?}");
-    assert!(!commands.contains(&peer(W3, W1)), "it was: {commands:?}");
+    assert!(!commands.contains(&peer(W3, W1)), "unchanged: {commands:?}");
 }
 
 #[test]
@@ -166,7 +165,7 @@ fn one_copy_needs_no_peers() {
 }
 
 #[test]
-fn what_survives_is_what_anyone_holds() {
+fn a_block_survives_if_any_worker_stores_it() {
     let mut it = cluster(3, 0);
     it.step(stored(W1, &[(1, 0)]));
     it.step(stored(W2, &[(1, 0)]));
@@ -174,16 +173,16 @@ fn what_survives_is_what_anyone_holds() {
     assert_eq!(
         it.step(fenced(W2, W1, &[(1, 2), (1, 0)])).len(),
         1,
-        "a copy"
+        "one copy"
     );
-    assert_eq!(it.step(fenced(W2, W1, &[])), [], "a second time");
+    assert_eq!(it.step(fenced(W2, W1, &[])), [], "repeated");
     let commands = it.step(fenced(W3, W1, &[(1, 1)]));
     assert_eq!(commands[0], gone(1, &[(1, 0), (1, 1), (1, 2)]));
     assert_eq!(it.step(fenced(W3, W1, &[])), []);
 }
 
 #[test]
-fn what_comes_after_a_gap_was_not_acknowledged() {
+fn blocks_after_a_gap_do_not_survive() {
     let mut it = cluster(3, 0);
     it.step(stored(W2, &[(1, 0), (1, 2)]));
     it.step(stored(W3, &[(1, 4)]));
@@ -194,7 +193,7 @@ fn what_comes_after_a_gap_was_not_acknowledged() {
     assert!(commands.contains(&dropped(W2, &[(1, 2)])), "{commands:?}");
     assert!(commands.contains(&dropped(W3, &[(1, 4)])), "{commands:?}");
 
-    // If who receives says that it is stored, all before it were.
+    // If the receiving worker reports it, all before it were stored.
     let mut it = cluster(3, 0);
     it.step(stored(W1, &[(1, 3)]));
     it.step(stored(W2, &[(1, 4), (1, 6)]));
@@ -205,7 +204,7 @@ fn what_comes_after_a_gap_was_not_acknowledged() {
 }
 
 #[test]
-fn who_is_lost_while_asked_need_not_answer() {
+fn a_worker_lost_before_its_answer_is_not_awaited() {
     let mut it = cluster(3, 0);
     it.step(stored(W3, &[(1, 0)]));
     it.step(lost(W1));
@@ -219,11 +218,15 @@ fn who_is_lost_while_asked_need_not_answer() {
         "{commands:?}"
     );
     assert_eq!(it.step(fenced(W2, W3, &[])), [gone(3, &[])]);
-    assert_eq!(it.step(lost(W2)), [gone(2, &[])], "nobody is left to ask");
+    assert_eq!(
+        it.step(lost(W2)),
+        [gone(2, &[])],
+        "no worker is left to ask"
+    );
 }
 
 #[test]
-fn who_drains_gives_everything_and_may_leave() {
+fn a_draining_worker_gives_everything_away_and_may_leave() {
     let mut it = cluster(3, 1);
     it.step(stored(W1, &[(1, 0)]));
     it.step(stored(W2, &[(1, 0)]));
@@ -247,9 +250,9 @@ fn retired(worker: WorkerId, blocks: &[(u32, u64)]) -> ClusterEvent {
     ClusterEvent::Retired { worker, blocks }
 }
 
-/// It takes no part in the losses of others any more: each is one loss, and all is known of it.
+/// A retired worker has no part in later losses: its own loss makes no survivors unknown.
 #[test]
-fn who_leaves_is_not_waited_for_when_another_is_lost() {
+fn a_retired_worker_is_not_asked_about_losses() {
     for lost_first in [false, true] {
         let mut it = cluster(4, 0);
         it.step(ClusterEvent::Drain { worker: W1 });
@@ -275,9 +278,9 @@ fn who_leaves_is_not_waited_for_when_another_is_lost() {
     }
 }
 
-/// What its peer sent it last, and the peer's loss shows.
+/// Copies that its peer sent it last count, as the peer's loss shows.
 #[test]
-fn who_leaves_gives_away_what_it_was_sent_last() {
+fn a_retiring_worker_gives_away_its_last_copies() {
     let mut it = cluster(3, 0);
     assert!(
         it.step(ClusterEvent::Drain { worker: W1 })
@@ -291,7 +294,7 @@ fn who_leaves_gives_away_what_it_was_sent_last() {
 }
 
 #[test]
-fn who_drains_alone_keeps_what_it_has() {
+fn a_lone_worker_keeps_its_blocks_while_it_drains() {
     let mut it = cluster(1, 1);
     it.step(stored(W1, &[(0, 0), (1, 0)]));
     assert_eq!(it.step(ClusterEvent::Drain { worker: W1 }), []);
@@ -300,6 +303,6 @@ fn who_drains_alone_keeps_what_it_has() {
     assert_eq!(
         it.step(stored(W2, &[(1, 0)])),
         [Retire { worker: W1 }],
-        "what is foreign does not count"
+        "an unknown receiver's block does not count"
     );
 }

@@ -1,6 +1,6 @@
 //! The rules one by one, as written-out schedules.
 //!
-//! Workers are told by number; block `(r, n)` is block `n` of receiver `r`.
+//! Workers are named by number; block `(r, n)` is block `n` of receiver `r`.
 
 mod blocks;
 mod members;
@@ -18,7 +18,7 @@ const W1: WorkerId = WorkerId(1);
 const W2: WorkerId = WorkerId(2);
 const W3: WorkerId = WorkerId(3);
 
-/// With clients as the only input, and workers 1 to `workers`.
+/// A cluster with clients as the only input, and workers 1 to `workers`.
 fn cluster(workers: u32, partitions: u32) -> Cluster {
     joined(
         ClusterConfig::new(vec![InputKind::Everywhere], partitions),

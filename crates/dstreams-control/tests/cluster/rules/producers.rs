@@ -1,5 +1,4 @@
-//! Which worker takes a producer's records,
-//! and from which number on.
+//! The worker that takes a producer's records, and the offset it resumes at.
 
 use std::sync::Arc;
 
@@ -56,23 +55,23 @@ fn store(cluster: &mut Cluster, worker: WorkerId, block: (u32, u64), last: u64) 
 }
 
 #[test]
-fn a_claim_goes_on_from_what_is_safe() {
+fn a_grant_starts_at_the_safe_offset() {
     let mut it = cluster(2, 0);
     assert_eq!(it.step(claim(W1, 1)), [grant(1, W1, 0)]);
     store(&mut it, W2, (1, 0), 7);
     assert_eq!(it.step(claim(W1, 2)), [grant(2, W1, 7)]);
     it.step(forgotten(&[(1, 0)]));
     assert_eq!(it.step(claim(W1, 3)), [grant(3, W1, 7)]);
-    assert_eq!(it.step(claim(W1, 3)), [], "a second time");
+    assert_eq!(it.step(claim(W1, 3)), [], "repeated");
     assert_eq!(it.step(claim(W3, 4)), [], "no such worker");
 }
 
 #[test]
-fn a_claim_that_comes_late_or_nowhere_is_refused() {
+fn a_stale_or_misdirected_claim_is_refused() {
     let mut it = cluster(2, 0);
     let refused = |token, worker| [Refuse { token, worker }];
     it.step(claim(W1, 5));
-    assert_eq!(it.step(claim(W2, 4)), refused(4, W2), "a newer one is here");
+    assert_eq!(it.step(claim(W2, 4)), refused(4, W2), "a newer one exists");
     let elsewhere = ClusterEvent::Claim {
         input: 7,
         producer: Arc::from("p"),
@@ -83,7 +82,7 @@ fn a_claim_that_comes_late_or_nowhere_is_refused() {
 }
 
 #[test]
-fn what_comes_after_a_gap_is_not_safe_yet() {
+fn records_after_a_gap_are_not_safe_yet() {
     let mut it = cluster(2, 0);
     it.step(claim(W1, 1));
     store(&mut it, W2, (1, 0), 3);
@@ -94,7 +93,7 @@ fn what_comes_after_a_gap_is_not_safe_yet() {
 }
 
 #[test]
-fn another_owner_gives_up_first() {
+fn the_previous_owner_gives_up_first() {
     let mut it = cluster(3, 0);
     it.step(claim(W1, 1));
     assert_eq!(it.step(claim(W2, 2)), [revoke(W1, 1)]);
@@ -102,13 +101,13 @@ fn another_owner_gives_up_first() {
         token: 2,
         worker: W2,
     }];
-    assert_eq!(it.step(claim(W3, 3)), replaced, "it waits no more");
+    assert_eq!(it.step(claim(W3, 3)), replaced, "it was replaced");
     assert_eq!(it.step(revoked(W2, 1, 4)), [], "does not own it");
     assert_eq!(it.step(revoked(W1, 1, 4)), [grant(3, W3, 4)]);
-    assert_eq!(it.step(revoked(W1, 1, 9)), [], "a second time");
+    assert_eq!(it.step(revoked(W1, 1, 9)), [], "repeated");
     assert_eq!(it.step(claim(W1, 4)), [revoke(W3, 3)]);
     assert_eq!(it.step(revoked(W3, 3, 2)), [grant(4, W1, 4)]);
-    // The answer of long ago is not that to this one.
+    // An old answer does not answer this one.
     assert_eq!(it.step(claim(W2, 5)), [revoke(W1, 4)]);
     assert_eq!(it.step(revoked(W1, 1, 9)), []);
 }
@@ -130,7 +129,7 @@ fn a_lost_owner_is_fenced_first() {
 }
 
 #[test]
-fn what_was_lost_is_not_safe() {
+fn lost_records_are_not_safe() {
     let mut it = cluster(2, 0);
     it.step(claim(W1, 1));
     store(&mut it, W2, (1, 0), 3);
@@ -141,7 +140,7 @@ fn what_was_lost_is_not_safe() {
 }
 
 #[test]
-fn who_waits_and_is_lost_is_not_granted() {
+fn a_waiting_claim_of_a_lost_worker_is_not_granted() {
     let mut it = cluster(3, 0);
     it.step(claim(W1, 1));
     it.step(claim(W2, 2));
@@ -151,7 +150,7 @@ fn who_waits_and_is_lost_is_not_granted() {
 }
 
 #[test]
-fn those_without_an_owner_are_forgotten_beyond_a_bound() {
+fn producers_without_an_owner_are_forgotten_beyond_a_bound() {
     let config = ClusterConfig {
         max_producers: 2,
         ..ClusterConfig::new(vec![InputKind::Everywhere], 0)
@@ -170,7 +169,7 @@ fn those_without_an_owner_are_forgotten_beyond_a_bound() {
 }
 
 #[test]
-fn what_an_earlier_master_left_is_safe() {
+fn offsets_of_an_earlier_master_are_safe() {
     let mut config = ClusterConfig::new(vec![InputKind::Everywhere], 0);
     config.known = vec![Mark {
         input: 0,

@@ -1,5 +1,4 @@
-//! Who holds which partition of state:
-//! spread, standbys, promotion, copies of state.
+//! The primaries and standbys of partitions of state: spread, promotion, state copies.
 
 use ClusterCommand::{Assign, CopyState, StateLost};
 use dstreams_control::BatchTime;
@@ -20,7 +19,7 @@ fn assign(
     }
 }
 
-/// With one that is sent the state to become the standby.
+/// With a worker that receives the state to become the standby.
 fn assign_next(
     partition: u32,
     holder: WorkerId,
@@ -56,7 +55,7 @@ fn state_lost(partition: u32, copy: u64) -> ClusterCommand {
     StateLost { partition, copy }
 }
 
-/// What is about state.
+/// The commands about state.
 fn step(cluster: &mut Cluster, event: ClusterEvent) -> Vec<ClusterCommand> {
     let mut commands = cluster.step(event);
     commands
@@ -64,7 +63,7 @@ fn step(cluster: &mut Cluster, event: ClusterEvent) -> Vec<ClusterCommand> {
     commands
 }
 
-/// Both have the batch, which is committed.
+/// Primaries and standbys install the batch, and it is committed.
 fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
     for partition in 0..partitions {
         for worker in [cluster.holder(partition), cluster.standby(partition)] {
@@ -74,9 +73,9 @@ fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
     cluster.step(committed(version));
 }
 
-/// As of the last commit, where it is; who had a copy gets another when it is made, and what was said before is void.
+/// As of the last commit, in place. The standby gets a new copy once it is recovered; earlier reports are stale.
 #[test]
-fn a_void_state_is_made_again_by_its_holder() {
+fn a_void_state_is_recovered_by_its_primary() {
     let mut it = cluster(2, 2);
     batch(&mut it, 2, 100);
     let [holder, standby] = [it.holder(0).unwrap(), it.standby(0).unwrap()];
@@ -96,7 +95,7 @@ fn a_void_state_is_made_again_by_its_holder() {
             copy_state(0, holder, standby, 3),
         ]
     );
-    // Lost while it is made again: once more, by the other one.
+    // Lost during recovery: the other worker recovers it.
     let other = it.holder(1).unwrap();
     let commands = step(&mut it, lost(other));
     assert!(commands.contains(&state_lost(1, 4)), "{commands:?}");
@@ -115,12 +114,12 @@ fn one_loss_during_a_move_loses_no_state() {
         step(&mut it, join(W3));
         let commands = step(&mut it, lost(lost_one));
         let gone = commands.iter().find(|it| matches!(it, StateLost { .. }));
-        assert_eq!(gone, None, "of {lost_one}");
+        assert_eq!(gone, None, "loss of {lost_one}");
     }
 }
 
 #[test]
-fn a_standby_leaves_when_the_next_one_has_all() {
+fn a_standby_leaves_once_the_next_is_complete() {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
@@ -133,7 +132,7 @@ fn a_standby_leaves_when_the_next_one_has_all() {
             copy_state(0, holder, W3, 1)
         ]
     );
-    // What it was sent is of before the newest batch.
+    // Its copy is older than the newest batch.
     it.step(installed(holder, 0, 200, 0));
     it.step(committed(200));
     assert_eq!(it.step(installed(W3, 0, 100, 1)), []);
@@ -144,9 +143,9 @@ fn a_standby_leaves_when_the_next_one_has_all() {
     );
 }
 
-/// The batch is committed since the standby before has it: the next one must have it too.
+/// The batch is committed because the previous standby has it: the next one must have it too.
 #[test]
-fn a_standby_stays_while_it_has_more_than_the_next_one() {
+fn a_standby_stays_while_it_is_ahead_of_the_next() {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
@@ -161,8 +160,8 @@ fn a_standby_stays_while_it_has_more_than_the_next_one() {
     assert_eq!((gone, it.holder(0)), (None, Some(standby)));
 }
 
-/// With two workers, and a third that is sent the state of the only partition and has it as of 100, when the two have 200
-/// already, which is not committed. Returns the cluster with the holder and the standby.
+/// Two workers have the only partition as of 200, which is not committed; a third has received it as of 100, to
+/// become the standby. Returns the cluster with the primary and the standby.
 fn next_that_waits() -> (Cluster, WorkerId, WorkerId) {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
@@ -176,9 +175,9 @@ fn next_that_waits() -> (Cluster, WorkerId, WorkerId) {
     (it, holder, standby)
 }
 
-/// It has all that is committed: a loss makes it the standby, and another one then loses no state.
+/// It has everything committed: a loss makes it the standby, and another loss then loses no state.
 #[test]
-fn a_next_one_that_waits_for_the_standby_takes_its_place_when_one_is_lost() {
+fn a_waiting_next_becomes_the_standby_after_a_loss() {
     for holder_first in [false, true] {
         let (mut it, holder, standby) = next_that_waits();
         let both = match holder_first {
@@ -195,33 +194,33 @@ fn a_next_one_that_waits_for_the_standby_takes_its_place_when_one_is_lost() {
     }
 }
 
-/// A batch is to be committed when the standby has it too, if that had all before.
+/// A batch is committed once a standby that had everything before has it too.
 #[test]
-fn who_has_all_is_known() {
+fn has_all_needs_a_role_and_all_committed_state() {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
     assert!(
         it.has_all(0, holder) && it.has_all(0, standby),
-        "of nothing"
+        "nothing is committed"
     );
     step(&mut it, installed(holder, 0, 100, 0));
-    assert!(it.has_all(0, standby), "it is not committed");
+    assert!(it.has_all(0, standby), "not committed yet");
     step(&mut it, committed(100));
     assert!(it.has_all(0, holder) && !it.has_all(0, standby));
     step(&mut it, installed(standby, 0, 100, 0));
     assert!(it.has_all(0, standby));
 
     step(&mut it, join(W3));
-    assert!(!it.has_all(0, W3), "it has no part in it");
+    assert!(!it.has_all(0, W3), "no role");
     step(&mut it, ClusterEvent::Drain { worker: standby });
-    assert!(it.next(0) == Some(W3) && !it.has_all(0, W3), "nothing came");
+    assert!(it.next(0) == Some(W3) && !it.has_all(0, W3), "no copy yet");
     step(&mut it, ClusterEvent::StateVoid);
-    assert!(!it.has_all(0, holder), "it is made again");
+    assert!(!it.has_all(0, holder), "being recovered");
 }
 
-/// A batch is committed when the holder has it: nobody becomes holder who has not.
+/// A batch is committed when the primary has it: no worker without it becomes primary.
 #[test]
-fn a_standby_changes_places_when_it_has_what_the_holder_has() {
+fn a_standby_swaps_once_it_has_all_of_the_primary() {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
@@ -231,12 +230,12 @@ fn a_standby_changes_places_when_it_has_what_the_holder_has() {
     assert_eq!(
         step(&mut it, installed(standby, 0, 200, 0)),
         [assign(0, standby, None)],
-        "the one before drains"
+        "the previous primary drains"
     );
 }
 
 #[test]
-fn the_first_holds_all_and_the_second_half() {
+fn the_first_worker_gets_all_and_the_second_half() {
     let mut it = cluster(0, 4);
     let all: Vec<_> = (0..4)
         .map(|partition| assign(partition, W1, None))
@@ -255,7 +254,7 @@ fn the_first_holds_all_and_the_second_half() {
 }
 
 #[test]
-fn a_newcomer_holds_what_it_has_a_copy_of() {
+fn a_newcomer_becomes_primary_after_its_copy() {
     let mut it = cluster(1, 2);
     batch(&mut it, 2, 100);
     assert_eq!(
@@ -273,7 +272,7 @@ fn a_newcomer_holds_what_it_has_a_copy_of() {
 }
 
 #[test]
-fn copies_of_state_are_bounded() {
+fn state_copies_are_bounded() {
     let config = ClusterConfig {
         max_copying: 1,
         ..ClusterConfig::new(vec![], 2)
@@ -317,7 +316,7 @@ fn a_complete_standby_takes_over() {
 }
 
 #[test]
-fn a_standby_that_is_behind_does_not_take_over() {
+fn a_lagging_standby_does_not_take_over() {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
@@ -330,7 +329,7 @@ fn a_standby_that_is_behind_does_not_take_over() {
 }
 
 #[test]
-fn a_version_that_is_not_committed_does_not_count() {
+fn an_uncommitted_version_does_not_count() {
     let mut it = cluster(2, 1);
     let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
@@ -339,7 +338,7 @@ fn a_version_that_is_not_committed_does_not_count() {
 }
 
 #[test]
-fn a_standby_that_misses_batches_is_sent_the_state_again() {
+fn a_standby_that_missed_batches_gets_the_state_again() {
     let config = ClusterConfig {
         max_standby_lag: 2,
         ..ClusterConfig::new(vec![], 1)
@@ -358,17 +357,13 @@ fn a_standby_that_misses_batches_is_sent_the_state_again() {
             copy_state(0, holder, standby, 1)
         ]
     );
-    assert_eq!(
-        step(&mut it, installed(standby, 0, 300, 0)),
-        [],
-        "of before"
-    );
+    assert_eq!(step(&mut it, installed(standby, 0, 300, 0)), [], "stale");
     it.step(installed(standby, 0, 300, 1));
     assert_eq!(step(&mut it, lost(holder)), [assign(0, standby, None)]);
 }
 
 #[test]
-fn a_copy_of_state_that_fails_goes_elsewhere() {
+fn a_failed_state_copy_goes_elsewhere() {
     let mut it = cluster(1, 1);
     batch(&mut it, 1, 100);
     assert_eq!(
@@ -378,9 +373,9 @@ fn a_copy_of_state_that_fails_goes_elsewhere() {
     assert_eq!(
         step(&mut it, copy_failed(0, W2, 1)),
         [copy_state(0, W1, W2, 2)],
-        "there is no other"
+        "no other worker"
     );
-    assert_eq!(step(&mut it, copy_failed(0, W2, 1)), [], "a second time");
+    assert_eq!(step(&mut it, copy_failed(0, W2, 1)), [], "repeated");
     step(&mut it, join(W3));
     assert_eq!(
         step(&mut it, copy_failed(0, W2, 2)),
@@ -389,7 +384,7 @@ fn a_copy_of_state_that_fails_goes_elsewhere() {
 }
 
 #[test]
-fn what_nobody_has_is_made_anew() {
+fn a_state_that_no_worker_has_is_recovered() {
     let mut it = cluster(1, 1);
     batch(&mut it, 1, 100);
     assert_eq!(step(&mut it, lost(W1)), [state_lost(0, 1)]);
@@ -402,7 +397,7 @@ fn what_nobody_has_is_made_anew() {
     );
     let w4 = WorkerId(4);
     it.step(join(w4));
-    assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), [], "of before");
+    assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), [], "stale");
     assert_eq!(
         step(&mut it, installed(W3, 0, 100, 2)),
         [assign_next(0, W3, None, w4), copy_state(0, W3, w4, 3)]
@@ -437,19 +432,15 @@ fn newcomers_take_their_share() {
     }
 }
 
-/// What an earlier master left is made on the holder before anything of it is copied or moved.
+/// State of an earlier master is recovered on the primary before it is copied or moved.
 #[test]
-fn restored_state_is_made_on_its_holder_first() {
+fn restored_state_is_first_recovered_on_its_primary() {
     let mut config = ClusterConfig::new(vec![], 2);
     config.restored = Some(BatchTime(300));
     let mut it = Cluster::new(config);
     step(&mut it, join(W1));
     assert_eq!(step(&mut it, join(W2)), [], "there is nothing to copy yet");
-    assert_eq!(
-        step(&mut it, installed(W1, 0, 300, 0)),
-        [],
-        "it began empty"
-    );
+    assert_eq!(step(&mut it, installed(W1, 0, 300, 0)), [], "began empty");
     let made = step(&mut it, installed(W1, 0, 300, 1));
     assert_eq!(
         made,
@@ -457,7 +448,7 @@ fn restored_state_is_made_on_its_holder_first() {
     );
     assert_eq!(step(&mut it, installed(W2, 0, 300, 2)), [assign(0, W2, W1)]);
 
-    // Lost before it was made: the next one makes it, under another number.
+    // Lost before recovery: the next one recovers it, under another number.
     let commands = step(&mut it, lost(W1));
     assert_eq!(
         commands,

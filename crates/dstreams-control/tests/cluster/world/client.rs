@@ -1,19 +1,19 @@
 //! [`Client`]: a producer that sends numbered batches to one worker, and to another when the connection breaks.
 //!
-//! It keeps what is not acknowledged, and when it is told what is safe, sends the rest again.
+//! It retains batches until they are acknowledged; when it is told the safe offset, it sends the rest again.
 
 use dstreams_control::cluster::WorkerId;
 
 use super::{End, Item, Letter, World};
 use crate::plan::INTERVAL_US;
 
-/// Turns without progress after which a client breaks its connection.
-const PATIENCE: u32 = 10;
+/// Turns without progress after which a client disconnects.
+const MAX_IDLE_TURNS: u32 = 10;
 
 pub struct Client {
-    /// How many numbers it will send.
+    /// The number of batches it will send.
     pub total: u64,
-    /// Up to this number all are acknowledged.
+    /// All batches up to this number are acknowledged.
     pub acked: u64,
     sent: u64,
     connection: u64,
@@ -80,9 +80,9 @@ impl World<'_> {
         }
         client.idle += 1;
         match client.at {
-            Some(_) if break_off || client.idle > PATIENCE => {
+            Some(_) if break_off || client.idle > MAX_IDLE_TURNS => {
                 client.close();
-                self.tally.add("client broke off");
+                self.tally.add("client disconnected");
             }
             Some(worker) if client.ready => {
                 let last = client.total.min(client.sent + 1 + self.rng.below(3));
@@ -101,7 +101,7 @@ impl World<'_> {
         }
     }
 
-    /// Connects to any worker, also to one that is given up and does not know.
+    /// Connects to any worker, even one that is given up and does not know.
     fn connect(&mut self, number: usize) {
         let alive: Vec<_> = self
             .workers
@@ -116,7 +116,7 @@ impl World<'_> {
         self.connections += 1;
         let (connection, client) = (self.connections, &mut self.clients[number]);
         if client.acked > 0 {
-            self.tally.add("client went on elsewhere");
+            self.tally.add("client moved to another worker");
         }
         (client.at, client.connection, client.idle) = (Some(worker), connection, 0);
         self.send(

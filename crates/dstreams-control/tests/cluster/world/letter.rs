@@ -1,4 +1,4 @@
-//! [`Letter`]: what master, workers and clients tell each other.
+//! [`Letter`]: the messages between master, workers and clients.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
 use super::Block;
 
-/// Who sends, or is sent to.
+/// A sender or addressee.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
 pub enum End {
     Master,
@@ -16,12 +16,12 @@ pub enum End {
     Client(usize),
 }
 
-/// What a batch changes of a partition: from which version to which.
+/// A batch's change of a partition: from which version to which.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub struct Change {
     pub before: Option<BatchTime>,
     pub version: BatchTime,
-    /// It was made of records that are set aside.
+    /// Its records are then set aside.
     pub bad: bool,
 }
 
@@ -42,7 +42,7 @@ pub enum Letter {
         token: u64,
         last: u64,
     },
-    /// A claim that will not be granted.
+    /// The claim will not be granted.
     Refuse {
         producer: usize,
         connection: u64,
@@ -54,7 +54,7 @@ pub enum Letter {
     Receive {
         receiver: ReceiverId,
         input: u32,
-        /// How far its source had come.
+        /// The offset of its source.
         position: u64,
     },
     Seal(BatchTime),
@@ -65,24 +65,24 @@ pub enum Letter {
         from: WorkerId,
         copy: u64,
     },
-    /// The holder runs the batch's task of a partition.
+    /// The primary runs the batch's task of a partition.
     Run {
         partition: u32,
         change: Change,
     },
-    /// What the batch changed is to be had there.
+    /// The batch's change is available there.
     Install {
         partition: u32,
         version: BatchTime,
         from: WorkerId,
     },
-    /// The batch is committed: what it and those before it changed is needed no more, but for these partitions after
-    /// these versions.
+    /// The batch is committed: its changes and those before can be released, except of these partitions after these
+    /// versions.
     Forget {
         batch: BatchTime,
         but: Vec<(u32, BatchTime)>,
     },
-    /// The state as it was made anew.
+    /// The recovered state.
     Remade {
         partition: u32,
         copy: u64,
@@ -145,7 +145,7 @@ pub enum Letter {
     NoChange {
         partition: u32,
         version: BatchTime,
-        /// Nobody answers there.
+        /// The worker there is dead.
         silent: bool,
     },
 
@@ -172,7 +172,7 @@ pub enum Letter {
 }
 
 impl Letter {
-    /// What comes back instead of an answer when the worker is dead.
+    /// The reply in place of an answer when the worker is dead.
     pub fn bounce(self, _dead: WorkerId) -> Option<Self> {
         match self {
             Self::Want(block) => Some(Self::HaveNot(block)),
@@ -189,7 +189,7 @@ impl Letter {
         }
     }
 
-    /// Whether it may come to the master twice.
+    /// Whether it may reach the master twice.
     pub fn may_repeat(&self) -> bool {
         !matches!(
             self,

@@ -1,7 +1,7 @@
-//! The course of a world: trouble, then fairness, calm, a stop, and the judgement.
+//! The course of a world: trouble, then fairness, calm, a stop, and the verdict.
 //!
-//! When all producers are done, the engine stands still for a while: what is held must then be held by as many as it
-//! should. Then it goes on: state must be where it should be. Then all stops, and nothing may be left.
+//! When all producers are done, the engine pauses: every block must then have all its copies. Then the engine
+//! resumes: states must be in place. Then all stops, and nothing may be left.
 
 use dstreams_control::Event;
 use dstreams_control::cluster::{ClusterEvent, WorkerId};
@@ -13,8 +13,8 @@ use crate::plan::{INTERVAL_US, Rates, Turn};
 
 use super::master::Do;
 
-/// More workers than that do not join.
-const MOST_WORKERS: usize = 5;
+/// No more workers join.
+const MAX_WORKERS: usize = 5;
 
 impl World<'_> {
     pub(super) fn live(&mut self) -> Result<(), Violation> {
@@ -43,12 +43,12 @@ impl World<'_> {
         self.stop()
     }
 
-    /// Nothing goes wrong from now on, and someone is there.
+    /// Nothing goes wrong from now on, and a worker is there.
     fn become_fair(&mut self) -> Result<(), Violation> {
         self.rates = Rates::default();
         self.master.engine_stands = true;
         let least = 1 + self.rng.below(3);
-        // Some are about to be given up, or to leave; the drained too.
+        // Some, drained ones too, are about to be given up or to leave.
         let stays = |world: &Self, worker: &WorkerId| world.workers[worker].alive;
         while (self
             .judge
@@ -63,7 +63,7 @@ impl World<'_> {
         }
         let until = self.time + 200 * INTERVAL_US;
         while !self.clients.iter().all(super::Client::is_done) {
-            self.lively(until, "a producer's batches are not all acknowledged")?;
+            self.lively(until, "a producer's batches are never all acknowledged")?;
         }
         Ok(())
     }
@@ -71,7 +71,8 @@ impl World<'_> {
     fn calm(&mut self) -> Result<(), Violation> {
         self.truth.dry = true;
         self.pass(6)?;
-        // Those that may leave do so whenever they have given all, and the others are asked what they hold of them.
+        // Workers that may leave do so once they have given everything away; the others are then asked what they
+        // store of them.
         let mut gone = None;
         while gone != Some(self.judge.ledger.gone.len()) || self.anyone_leaves() {
             gone = Some(self.judge.ledger.gone.len());
@@ -79,17 +80,17 @@ impl World<'_> {
         }
         self.judge_calm(Calm::EngineStands)?;
         if self.machine.state().held_blocks() > 0 {
-            self.tally.add("blocks held in the calm");
+            self.tally.add("blocks stored when calm");
         }
         self.master.engine_stands = false;
         self.resume()?;
         let until = self.time + 200 * INTERVAL_US;
         while self.controller.pending() > 1 {
-            self.lively(until, "batches are not committed")?;
+            self.lively(until, "batches are never committed")?;
         }
         self.pass(9)?;
         let until = self.time + 200 * INTERVAL_US;
-        // Copies take their time, and moves come after them.
+        // Copies take time, and moves come after them.
         let mut quiet = 0;
         while quiet < 3 && self.time < until {
             self.pass(1)?;
@@ -117,7 +118,7 @@ impl World<'_> {
         self.pass(4)?;
         let lost = |worker: &Worker| worker.given_up;
         if self.workers.values().any(lost) && self.truth.excused.is_empty() {
-            self.tally.add("workers lost and not a block");
+            self.tally.add("workers lost but no block");
         }
         self.judge_calm(Calm::Stopped)
     }
@@ -154,7 +155,7 @@ impl World<'_> {
             there.get(usize::try_from(at).unwrap()).copied()
         };
         match turn {
-            Turn::Join if there.len() < MOST_WORKERS => self.join(),
+            Turn::Join if there.len() < MAX_WORKERS => self.join(),
             Turn::Join => {}
             Turn::Die(which) => {
                 if let Some(worker) = pick(which) {
@@ -164,7 +165,7 @@ impl World<'_> {
             }
             Turn::GiveUp(which) => {
                 if let Some(worker) = pick(which) {
-                    self.tally.add("worker was given up and lived on");
+                    self.tally.add("given-up worker still ran");
                     self.give_up(worker);
                     let after = self.rng.below(4 * INTERVAL_US);
                     self.push(after, Item::Ends(worker));
@@ -185,7 +186,7 @@ impl World<'_> {
         self.tell(ClusterEvent::Joined { worker });
     }
 
-    /// Tells the cluster machine, and perhaps once more, later.
+    /// Sends the event to the cluster machine, perhaps twice.
     pub(super) fn tell(&mut self, event: ClusterEvent) {
         if self.rng.chance(self.rates.duplicate) {
             let after = self.rng.below(3 * INTERVAL_US);
@@ -196,7 +197,7 @@ impl World<'_> {
         self.todo.push_back(Do::Cluster(event));
     }
 
-    /// The process ends; that is seen soon.
+    /// The process ends; that is noticed soon.
     pub(super) fn ends(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.alive) else {
             return;
@@ -216,7 +217,7 @@ impl World<'_> {
         }
     }
 
-    /// The master gives a worker up.
+    /// The master gives up a worker.
     pub(super) fn give_up(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.given_up) else {
             return;

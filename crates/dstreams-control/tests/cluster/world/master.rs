@@ -1,7 +1,7 @@
-//! The master's loop: events to the two machines, their commands carried out.
+//! The master's loop: feeds events to the two machines and executes their commands.
 //!
-//! An event is stepped through and its commands are carried out before the next; what the machines have to tell each
-//! other waits in a queue meanwhile.
+//! An event's commands are executed before the next event; meanwhile, what the machines have for each other waits in
+//! a queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -25,42 +25,42 @@ pub(super) enum Do {
 struct Job {
     batch: BatchTime,
     attempt: u32,
-    /// The tasks are done but for those on state.
+    /// All tasks are done except those on state.
     ran: bool,
     finished: bool,
     committed: bool,
     changes: BTreeSet<u32>,
-    /// It fails when those have what it changed.
+    /// It fails once those tasks' changes are installed.
     bad: bool,
-    /// Who has run the task on state of each of them.
+    /// The worker that ran the task on state of each partition.
     run_by: BTreeMap<u32, WorkerId>,
-    /// For whom the others were told so.
+    /// Partitions whose other workers were told so.
     told: BTreeSet<(u32, WorkerId)>,
-    /// Standbys that had all before it, and are waited for, or were.
+    /// Standbys that had all earlier changes: the commit waits, or waited, for them.
     waited: BTreeSet<(u32, WorkerId)>,
 }
 
 #[derive(Default)]
 pub(super) struct Master {
     tokens: u64,
-    /// Whose claim a token names: producer and connection.
+    /// The producer and connection of each claim, by token.
     claims: BTreeMap<u64, (usize, u64)>,
     wakes: u64,
     cuts: BTreeMap<BatchTime, Vec<BlockMeta>>,
     job: Option<Job>,
-    /// Who has a part in each partition, the holder first.
+    /// The workers with a role in each partition, the primary first.
     assigned: BTreeMap<u32, Vec<WorkerId>>,
-    /// Partitions that the next holder gets made anew.
+    /// Partitions whose state the next primary recovers.
     to_remake: BTreeMap<u32, u64>,
-    /// With what the state of a partition began at a worker, as that said last.
+    /// The number that the state of a partition at a worker began with, as last reported.
     began: BTreeMap<(u32, WorkerId), u64>,
-    /// Who could not get what a batch changed, and lacks it since.
+    /// Workers that could not get a batch's changes, and have lacked them since.
     behind: BTreeMap<(u32, WorkerId), BatchTime>,
-    /// What a batch that is committed changed, until the cluster machine is told.
+    /// The changes of a committed batch, until the cluster machine hears of its commit.
     changed: BTreeMap<BatchTime, BTreeSet<u32>>,
     /// Blocks of the master's own receivers.
     made: BTreeMap<ReceiverId, u64>,
-    /// The engine answers nothing, but later.
+    /// The engine postpones all its answers.
     pub engine_stands: bool,
     held_back: Vec<(BatchTime, u32)>,
     /// Batches whose records are set aside.
@@ -69,14 +69,14 @@ pub(super) struct Master {
 }
 
 impl Master {
-    /// The batch under way, for complaints.
+    /// The batch in progress, for failure texts.
     pub fn job(&self) -> String {
         format!("{:?}", self.job)
     }
 }
 
 impl World<'_> {
-    /// Takes all steps that are to be taken now.
+    /// Takes all steps that are due.
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         while let Some(step) = self.todo.pop_front() {
             match step {
@@ -106,7 +106,7 @@ impl World<'_> {
             } => {
                 let part = (*partition, *worker);
                 let known = self.master.began.insert(part, *copy);
-                // A new copy lacks nothing, nor does one that got it in the end.
+                // A new copy lacks nothing, nor does a worker that got the changes in the end.
                 let missed = self.master.behind.get(&part);
                 if known != Some(*copy) || missed.is_some_and(|missed| missed <= version) {
                     self.master.behind.remove(&part);
@@ -153,7 +153,7 @@ impl World<'_> {
                 self.order(worker, Letter::Forget { batch, but });
             }
         }
-        self.job_goes_on()
+        self.advance_job()
     }
 
     fn step_control(&mut self, event: Event) -> Result<(), Violation> {
@@ -186,7 +186,7 @@ impl World<'_> {
                 self.todo.push_back(Do::Control(Event::Joined { receiver }));
                 let position = positions.first().map_or(0, |(_, last)| *last);
                 if position > 0 {
-                    self.tally.add("source went on elsewhere");
+                    self.tally.add("source resumed elsewhere");
                     let lost = &self.judge.ledger.lost_blocks;
                     self.truth
                         .is_granted((SOURCE, position), lost, &self.workers);
@@ -308,7 +308,8 @@ impl World<'_> {
             };
             self.order(holder, remade);
         }
-        // What was prepared is not run again, but where only those had it that are lost: by another process, really.
+        // A prepared task is not run again, except where only lost workers had its changes: really, by another
+        // process.
         let again = |job: &Job| {
             let ran_there = job.run_by.get(&partition) == Some(&holder);
             let alone = !job.waited.contains(&(partition, holder));
@@ -320,7 +321,7 @@ impl World<'_> {
         }
     }
 
-    /// Has the holder of a partition run the task of the batch.
+    /// Orders the primary of a partition to run the task of the batch.
     fn run(&mut self, partition: u32) {
         let parts = self.master.assigned.get(&partition);
         let Some((job, &holder)) = self
@@ -343,7 +344,7 @@ impl World<'_> {
         self.order(holder, Letter::Run { partition, change });
     }
 
-    /// Where the task has run, all others with a part in the partition are told to get what it changed.
+    /// Once the task has run, tells all others with a role in the partition to fetch its changes.
     fn has_installed(&mut self, partition: u32, worker: WorkerId) {
         let machine = self.machine.state();
         let Some(job) = self.master.job.as_mut() else {
@@ -379,8 +380,8 @@ impl World<'_> {
         }
     }
 
-    /// The batch is finished, or committed, once the holders have what it changed.
-    fn job_goes_on(&mut self) -> Result<(), Violation> {
+    /// Finishes or commits the batch once the primaries have its changes.
+    fn advance_job(&mut self) -> Result<(), Violation> {
         let Some(job) = self.master.job.as_mut().filter(|job| job.ran) else {
             return Ok(());
         };
@@ -392,7 +393,7 @@ impl World<'_> {
             part.is_some_and(|part| part.version >= Some(batch))
         };
         let has = |partition: &u32| {
-            // Who ran its task has told so, unless it has no part any more.
+            // The worker that ran its task has reported it, unless it has no role any more.
             let ran = job.run_by.get(partition).copied();
             let ran = ran.filter(|ran| ledger.parts_of(*partition).any(|with| with == *ran));
             machine.version(*partition) >= Some(batch)
@@ -405,7 +406,7 @@ impl World<'_> {
                 && ledger.parts_of(partition).any(|with| with == worker)
                 && ledger.live.contains(&worker)
         };
-        // One that has become standby since, and had all before it, is waited for too.
+        // A worker that has since become standby, and had all before it, is waited for too.
         let standbys = || {
             let standby = |&partition: &u32| Some((partition, machine.standby(partition)?));
             let standbys = job.changes.iter().filter_map(standby);
@@ -434,7 +435,7 @@ impl World<'_> {
             let changes = std::mem::take(&mut job.changes);
             self.master.changed.insert(batch, changes);
             self.master.job = None;
-            // Before anything else happens to the holders.
+            // Before anything else happens to the primaries.
             self.todo
                 .push_front(Do::Control(Event::Committed { batch }));
             self.todo
@@ -577,7 +578,7 @@ impl World<'_> {
                     if part.is_none_or(|part| part.version < Some(version)) {
                         self.master.behind.insert((partition, worker), version);
                     }
-                    self.job_goes_on()?;
+                    self.advance_job()?;
                 }
             }
             Letter::Ran { batch, attempt } => self.ran(batch, attempt)?,
@@ -585,7 +586,7 @@ impl World<'_> {
                 if let Some(job) = &mut self.master.job {
                     job.committed = true;
                 }
-                self.job_goes_on()?;
+                self.advance_job()?;
             }
             _ => {}
         }
@@ -632,10 +633,10 @@ impl World<'_> {
         changes
             .into_iter()
             .for_each(|partition| self.run(partition));
-        self.job_goes_on()
+        self.advance_job()
     }
 
-    /// Whether a block can be read where the cluster machine says, or cannot be helped.
+    /// Whether a block can be read where the cluster machine says, or its loss is excused.
     fn is_at_hand(&self, block: BlockId) -> bool {
         let holds = |worker: &WorkerId| {
             let worker = &self.workers[worker];

@@ -1,9 +1,9 @@
-//! [`World`]: time, messages on their way, and models of everyone who sends them: workers, producers, the master's
-//! loop, in which both machines are driven together.
+//! [`World`]: time, messages in transit, and models of everyone who sends them: workers, producers, and the master's
+//! loop, which drives both machines.
 //!
-//! What the master tells a worker arrives in order, and so does what two workers or a client and a worker tell each
-//! other (they are connections), but for copies of blocks. These, and what workers tell the master, come late and in
-//! any order; the latter also twice. Only the answer to a fence comes after what was acknowledged before.
+//! Messages from the master to a worker arrive in order, and so do those between two workers or a client and a worker
+//! (they are connections), except copies of blocks. These, and workers' messages to the master, come late and in any
+//! order; the latter also twice. Only the answer to a fence comes after all earlier acknowledgements.
 
 mod client;
 mod letter;
@@ -30,7 +30,7 @@ use crate::plan::{INTERVAL_US, Plan, Rates, Turn};
 use crate::rng::Rng;
 use crate::tally::Tally;
 
-/// What will happen.
+/// A scheduled event.
 enum Item {
     Deliver {
         from: End,
@@ -44,7 +44,7 @@ enum Item {
     Turn(Turn),
     /// The process ends.
     Ends(WorkerId),
-    /// It is seen that a worker is dead.
+    /// A worker's death is noticed.
     Seen(WorkerId),
 }
 
@@ -58,7 +58,7 @@ pub struct World<'a> {
     time: u64,
     queue: BTreeMap<(u64, u64), Item>,
     queued: u64,
-    /// When the last message between two arrives, if they come in order.
+    /// When the last message between two ends arrives, where messages come in order.
     lines: BTreeMap<(End, End), u64>,
     workers: BTreeMap<WorkerId, Worker>,
     next_worker: u32,
@@ -71,7 +71,8 @@ pub struct World<'a> {
     tally: Tally,
 }
 
-/// Runs the world of `seed` to its end, judged by all invariants or `only` by one; returns what happened and the number of steps.
+/// Runs the world of `seed` to its end, judged by all invariants or only by `only`; returns a tally of events and the
+/// number of steps.
 pub fn run(
     seed: u64,
     machine: &mut dyn Machine,
@@ -104,12 +105,12 @@ pub fn run(
 }
 
 impl World<'_> {
-    /// Lets the next thing happen.
+    /// Executes the next scheduled event.
     fn next(&mut self) -> Result<(), Violation> {
         let Some(((at, _), item)) = self.queue.pop_first() else {
             return self
                 .judge
-                .rule("liveness", Err("nothing will happen".to_owned()));
+                .rule("liveness", Err("nothing is scheduled".to_owned()));
         };
         self.time = self.time.max(at);
         match item {
@@ -128,7 +129,7 @@ impl World<'_> {
         self.queue.insert((self.time + after, self.queued), item);
     }
 
-    /// Sends a message, which is late perhaps, and comes twice perhaps.
+    /// Sends a message, perhaps late, perhaps twice.
     fn send(&mut self, from: End, to: End, letter: Letter) {
         let most = if self.rng.chance(self.rates.late) {
             2 * INTERVAL_US
@@ -140,7 +141,7 @@ impl World<'_> {
             after += self.plan.state_us;
         }
         if to == End::Master {
-            // The answer to a fence says that all that was acknowledged before is known.
+            // The answer to a fence implies that every earlier acknowledgement is known.
             let told = self.lines.entry((from, to)).or_default();
             let blocks = &self.truth.blocks;
             let own = |it: &StoredBlock| blocks[&it.meta.id].origin.map(End::Worker) == Some(from);
@@ -161,7 +162,7 @@ impl World<'_> {
             }
             return self.push(after, Item::Deliver { from, to, letter });
         }
-        // A copy of state takes its time, and holds up nothing else.
+        // A state copy takes time, and delays nothing else.
         if matches!(letter, Letter::Push(_) | Letter::HaveState { .. }) {
             return self.push(after, Item::Deliver { from, to, letter });
         }
@@ -190,7 +191,7 @@ impl World<'_> {
         if let End::Worker(id) = to
             && let Some(worker) = self.workers.get(&id).filter(|worker| worker.given_up)
         {
-            // It does not know: what it acknowledges alone is lost.
+            // It does not know: blocks that it acknowledges alone are lost.
             self.truth.out(&self.workers, &worker.held());
         }
         for (end, letter) in letters {
@@ -199,7 +200,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a worker sends, unless what it does fails.
+    /// A worker's message, or that of a failure.
     fn answer(&mut self, from: End, to: End, letter: Letter) {
         let letter = match letter {
             Letter::Have(block) if self.rng.chance(self.rates.copy_fails) => {
@@ -212,12 +213,12 @@ impl World<'_> {
                 self.tally.add("state copy failed");
                 Letter::NoState { partition, copy }
             }
-            // What is not committed is never let go of.
+            // Uncommitted changes are never released.
             Letter::HaveChange { partition, change }
                 if Some(change.version) <= self.judge.ledger.committed
-                    && self.rng.chance(self.rates.lets_go) =>
+                    && self.rng.chance(self.rates.released_early) =>
             {
-                self.tally.add("change let go of");
+                self.tally.add("change released early");
                 Letter::NoChange {
                     partition,
                     version: change.version,

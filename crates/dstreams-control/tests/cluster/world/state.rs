@@ -1,8 +1,8 @@
 //! [`States`]: the partitions of state that a worker has, as the list of changes it has applied.
 //!
-//! A change is applied on top of the one before it or not at all, so a worker that misses one gets no further. Who runs
-//! a batch's task has its change until it is forgotten; others are told where it is to be had, and ask for it when all
-//! they were told before is done: a copy of the whole state among it, which may take long.
+//! A change is applied on top of the one before it or not at all, so a worker that misses one gets no further. The
+//! worker that runs a batch's task retains the change until it is forgotten. The others are told where to fetch it,
+//! and do so once their earlier orders are done, a copy of the whole state among them, which may take long.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,10 +12,10 @@ use dstreams_control::cluster::{ClusterEvent, WorkerId};
 use super::letter::Change;
 use super::{End, Letter};
 
-/// How often a worker is asked that does not answer: longer than a loss goes unnoticed.
-const PATIENCE: u32 = 2_000;
+/// Requests to a worker that does not answer: they take longer than a loss stays unnoticed.
+const MAX_TRIES: u32 = 2_000;
 
-/// What a worker was told to get.
+/// An order to a worker to fetch something.
 #[derive(Copy, Clone)]
 enum Order {
     Copy { from: WorkerId, copy: u64 },
@@ -24,24 +24,24 @@ enum Order {
 
 #[derive(Default)]
 struct State {
-    /// The copy it began with.
+    /// The number of the copy that it began with.
     copy: u64,
     versions: Vec<BatchTime>,
-    /// The first is under way.
+    /// The first is in progress.
     orders: VecDeque<Order>,
-    /// How often it was asked for in vain.
+    /// Requests for the first order that failed.
     tries: u32,
-    /// A copy replaces what is here.
+    /// A copy will replace the state here.
     void: bool,
-    /// The batch of which it has what was made of records that are set aside.
+    /// The batch whose changes, of records that are then set aside, it has applied.
     bad: Option<BatchTime>,
 }
 
 #[derive(Default)]
 pub struct States {
     all: BTreeMap<u32, State>,
-    /// What tasks changed here.
-    kept: BTreeMap<(u32, BatchTime), Change>,
+    /// The changes of tasks that ran here.
+    retained: BTreeMap<(u32, BatchTime), Change>,
 }
 
 type Letters = Vec<(End, Letter)>;
@@ -60,12 +60,12 @@ impl States {
 
     /// Whether the batch's task has run here, so that others can get what it changed.
     pub fn keeps(&self, partition: u32, version: BatchTime) -> bool {
-        self.kept.contains_key(&(partition, version))
+        self.retained.contains_key(&(partition, version))
     }
 
-    /// How many changes of batches are held here.
+    /// The number of changes retained here.
     pub fn changes(&self) -> usize {
-        self.kept.len()
+        self.retained.len()
     }
 
     pub fn take(&mut self, me: WorkerId, from: End, letter: Letter, out: &mut Letters) {
@@ -123,7 +123,7 @@ impl States {
                 }
             }
             Letter::WantChange { partition, version } => {
-                let letter = match self.kept.get(&(partition, version)) {
+                let letter = match self.retained.get(&(partition, version)) {
                     Some(&change) => Letter::HaveChange { partition, change },
                     None => Letter::NoChange {
                         partition,
@@ -153,11 +153,11 @@ impl States {
                         Order::Install { version: of, .. } => *of == version,
                     });
                     state.tries += 1;
-                    // Nobody must believe that it is not to be had before the loss of who has it is seen.
-                    if silent && !again && !replaced && state.tries < PATIENCE {
+                    // Must not count as unavailable before the loss of the worker that has it is noticed.
+                    if silent && !again && !replaced && state.tries < MAX_TRIES {
                         return self.begin(me, partition, out);
                     }
-                    // What is to be had elsewhere is asked for there next.
+                    // If it is available elsewhere, the next request goes there.
                     if replaced || !again {
                         self.miss(partition, version, out);
                     }
@@ -165,10 +165,10 @@ impl States {
                 }
             }
             Letter::Run { partition, change } => {
-                self.kept.insert((partition, change.version), change);
+                self.retained.insert((partition, change.version), change);
                 self.apply(me, partition, change, out);
             }
-            Letter::Forget { batch, but } => self.kept.retain(|&(partition, version), _| {
+            Letter::Forget { batch, but } => self.retained.retain(|&(partition, version), _| {
                 let needed = but
                     .iter()
                     .any(|&(of, since)| of == partition && version > since);
@@ -202,10 +202,10 @@ impl States {
         }
     }
 
-    /// Asks for what the first order is about.
+    /// Requests what the first order names.
     fn begin(&mut self, me: WorkerId, partition: u32, out: &mut Letters) {
         let state = self.all.entry(partition).or_default();
-        // What is here, from a copy or since its task ran here, is not asked for.
+        // A change that is here, from a copy or its task, is not requested.
         while let Some(Order::Install { version, .. }) = state.orders.front()
             && !state.void
             && state.versions.last() >= Some(version)

@@ -1,7 +1,8 @@
-//! [`Truth`]: what really is, whoever knows of it: what is in each block, and which loss excuses what.
+//! [`Truth`]: the true state, whether or not anyone knows of it: the contents of each block, and the losses that are
+//! excused.
 //!
-//! A block's loss is excused if its last holder is lost: then more workers were lost than the copies bear, before the
-//! number of copies was restored.
+//! A block's loss is excused if its last holder is lost: then more workers were lost than the copies tolerate before
+//! they were restored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -14,15 +15,15 @@ use super::letter::name;
 
 /// The producer of records that no client sent.
 pub const NOBODY: usize = usize::MAX;
-/// The source of an input of one receiver, which numbers its records; there is one such input at most.
+/// The source of an input with one receiver; it numbers its records. There is one such input at most.
 pub const SOURCE: usize = usize::MAX - 1;
 
-/// A block and what is in it.
+/// A block and its contents.
 #[derive(Clone, Debug)]
 pub struct Block {
     pub meta: BlockMeta,
     pub input: u32,
-    /// Who received it; `None`: the master.
+    /// The worker that received it; `None`: the master.
     pub origin: Option<WorkerId>,
     pub records: Vec<(usize, u64)>,
 }
@@ -59,7 +60,7 @@ pub struct Truth {
     pub dry: bool,
     /// Every block that was ever made.
     pub blocks: BTreeMap<BlockId, Rc<Block>>,
-    /// Those that were stored as they should be, so that their records were acknowledged.
+    /// Those that were stored as required, so that their records were acknowledged.
     pub safe: BTreeSet<BlockId>,
     /// Those of them that a peer had.
     pub copied: BTreeSet<BlockId>,
@@ -86,7 +87,7 @@ impl Truth {
         inputs.map(|(input, _)| u32::try_from(input).unwrap())
     }
 
-    /// Whether the input has no clients and brings records.
+    /// Whether the input has no clients and still brings records.
     pub fn flows(&self, input: u32) -> bool {
         !self.dry
             && self
@@ -99,8 +100,8 @@ impl Truth {
         self.inputs_of(InputKind::Everywhere).next().unwrap()
     }
 
-    /// Of a receiver, `blocks` survive: their records will not be sent again. If one that was safe was lost before
-    /// anyone heard of it, those after it are given up too, as if they had never been safe; that is excused.
+    /// `blocks` of a receiver survive: their records will not be sent again. If a safe one was lost before anyone
+    /// heard of it, those after it are given up too, as if they had never been safe; that is excused.
     pub fn is_gone(&mut self, receiver: ReceiverId, blocks: &[BlockMeta]) {
         self.safe.extend(blocks.iter().map(|block| block.id));
         let id = |seq| BlockId { receiver, seq };
@@ -113,8 +114,7 @@ impl Truth {
         self.excused.extend(after);
     }
 
-    /// A producer was told that everything up to `last` is safe: so are the blocks of which someone knew, `lost` or
-    /// held.
+    /// A producer was told that everything up to `last` is safe: so are the blocks that were known, `lost` or stored.
     pub fn is_granted(
         &mut self,
         (producer, last): (usize, u64),
@@ -131,7 +131,7 @@ impl Truth {
         }
     }
 
-    /// A worker that held these blocks is out, dead or given up.
+    /// A worker that stored these blocks is dead or given up.
     pub fn out(&mut self, workers: &BTreeMap<WorkerId, Worker>, held: &[BlockId]) {
         for &block in held {
             if self.blocks[&block].origin.is_some() && holders(workers, block) == 0 {
@@ -141,8 +141,8 @@ impl Truth {
     }
 }
 
-/// How many workers hold a block for sure: they live, are not given up, and if they hold a copy that was made to
-/// restore the number, the master knows.
+/// The number of workers that certainly store a block: they live, are not given up, and a copy made to restore the
+/// number counts only if the master knows of it.
 pub fn holders(workers: &BTreeMap<WorkerId, Worker>, block: BlockId) -> usize {
     let holds = |worker: &&Worker| {
         worker.is_in() && worker.store.get(&block).is_some_and(|held| held.counts)

@@ -1,4 +1,4 @@
-//! [`Worker`]: receives, copies its blocks to its peer, and tells what it holds.
+//! [`Worker`]: receives, copies its blocks to its peer, and reports what it stores.
 //!
 //! A block is safe, and its records are acknowledged, when the peer has it and all before it, or when there is no peer.
 
@@ -16,15 +16,15 @@ use crate::rng::Rng;
 
 pub struct Held {
     pub block: Rc<Block>,
-    /// It counts as a copy. One that was made to restore the number counts when the master knows of it.
+    /// It counts as a copy. One made to restore the number counts once the master knows of it.
     pub counts: bool,
 }
 
 struct Receiver {
     input: u32,
-    /// The last number that its source brought.
-    brought: u64,
-    /// The records of the block that is not sealed.
+    /// The last number from its source.
+    last_pushed: u64,
+    /// The records of the open block.
     open: Vec<(usize, u64)>,
     made: Vec<Rc<Block>>,
     reported: usize,
@@ -50,15 +50,15 @@ pub struct Worker {
     pub states: States,
     peer: Option<WorkerId>,
     receivers: BTreeMap<ReceiverId, Receiver>,
-    /// Blocks it received that are not safe, in their order.
+    /// Blocks it received that are not safe, in order.
     unsafe_blocks: VecDeque<BlockId>,
     /// Blocks that the peer has.
     copied: BTreeSet<BlockId>,
     refused: BTreeSet<WorkerId>,
-    /// It drains, and refuses everybody.
+    /// It drains, and refuses every other worker.
     retired: bool,
     grants: BTreeMap<usize, Grant>,
-    /// Seals that are not answered: the batch, the receiver, and how many blocks must be safe.
+    /// Unanswered seals: the batch, the receiver, and the number of blocks that must be safe.
     seals: Vec<(BatchTime, ReceiverId, usize)>,
 }
 
@@ -83,7 +83,7 @@ impl Worker {
         }
     }
 
-    /// Whether it counts: it lives and is not given up.
+    /// Whether it counts: it is alive and not given up.
     pub fn is_in(&self) -> bool {
         self.alive && !self.given_up
     }
@@ -103,7 +103,7 @@ impl Worker {
                 let (open, made) = (Vec::new(), Vec::new());
                 let receiver_of = Receiver {
                     input,
-                    brought: position,
+                    last_pushed: position,
                     open,
                     made,
                     reported: 0,
@@ -114,7 +114,7 @@ impl Worker {
             Letter::Seal(batch) => self.seal_all(batch, truth, &mut out, rng),
             Letter::Push(block) => self.pushed_here(from, block, truth, &mut out),
             Letter::Pushed(block) => {
-                // What a worker has that is refused counts no more.
+                // Copies at a refused worker no longer count.
                 let peer = self
                     .peer
                     .filter(|peer| !self.refused.contains(peer) && !self.retired);
@@ -206,7 +206,7 @@ impl Worker {
         if !refused {
             self.store_copy(&block, true, out);
             if self.is_in() {
-                // It was on its way when its receiver was lost.
+                // It was in transit when its receiver was lost.
                 truth.excused.remove(&block.meta.id);
             }
             out.push((from, Letter::Pushed(block.meta.id)));
@@ -247,7 +247,7 @@ impl Worker {
         }
     }
 
-    /// Seals the block that is open at a receiver, if anything is in it, and begins to copy it.
+    /// Seals the open block of a receiver, unless it is empty, and begins to copy it.
     fn seal(&mut self, id: ReceiverId, truth: &mut Truth, out: &mut Letters) {
         let Some(receiver) = self.receivers.get_mut(&id).filter(|it| !it.open.is_empty()) else {
             return;
@@ -286,7 +286,7 @@ impl Worker {
         }
     }
 
-    /// A block is stored as it should be: everyone who waits for that is told.
+    /// A block is stored as required: answers everyone waiting for that.
     fn safe(&mut self, id: BlockId, truth: &mut Truth, out: &mut Letters) {
         self.unsafe_blocks.retain(|&other| other != id);
         truth.safe.insert(id);
@@ -311,8 +311,8 @@ impl Worker {
         for id in ids {
             let flows = truth.flows(self.receivers[&id].input) && rng.chance(500);
             if let Some(receiver) = self.receivers.get_mut(&id).filter(|_| flows) {
-                receiver.brought += 1;
-                receiver.open.push((SOURCE, receiver.brought));
+                receiver.last_pushed += 1;
+                receiver.open.push((SOURCE, receiver.last_pushed));
             }
             self.seal(id, truth, out);
             self.seals.push((batch, id, self.receivers[&id].made.len()));
@@ -431,7 +431,7 @@ impl Worker {
         self.answer_revokes(truth.clients(), out);
     }
 
-    /// Answers where nothing of the producer is unsafe any more.
+    /// Answers each `Revoke` whose producer has no unsafe records left.
     fn answer_revokes(&mut self, input: u32, out: &mut Letters) {
         let (id, store, unsafe_blocks) = (self.id, &self.store, &self.unsafe_blocks);
         let is_unsafe = |producer: usize| {
