@@ -27,7 +27,7 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// Any error: the error type of user-defined sources and sinks.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can go wrong.
+/// An error of the library.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -42,7 +42,7 @@ pub enum Error {
     Locked {
         /// The directory.
         path: String,
-        /// What uses it, and what to do.
+        /// Its user, and what to do.
         message: String,
     },
     /// The directory of a program was removed, renamed or taken while the program ran.
@@ -166,7 +166,7 @@ pub enum Error {
     },
     /// Bytes from a file or another process cannot be decoded.
     Bytes {
-        /// What they should contain.
+        /// Their expected content.
         what: String,
         /// What is wrong with them.
         message: String,
@@ -227,7 +227,7 @@ pub enum Error {
     NotRunning,
     /// A bug in this library.
     Internal {
-        /// What was found.
+        /// The inconsistency that was found.
         message: String,
     },
 }
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_to_blame_for_what_is_in_it_alone() {
+    fn only_errors_of_records_or_the_program_are_of_the_batch() {
         let io = || std::io::Error::other("gone");
         let panic = Error::Panic {
             operator: operator(),
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_says_where_and_why_once() {
+    fn batch_errors_name_place_and_cause_once() {
         let cast = ArrowError::CastError("no number".into());
         let cast = DataFusionError::ArrowError(Box::new(cast), None);
         let text = batch(Error::Task {
@@ -466,7 +466,7 @@ mod tests {
         };
         let text = batch(sink);
         assert!(
-            text.contains("in output counts: nobody answers; see to"),
+            text.contains("in output counts: nobody answers; fix the destination"),
             "{text}"
         );
         assert!(batch(Error::NotRunning).ends_with("the stream context is not running"));
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_causes_says_each_once() {
+    fn chains_of_causes_contain_each_cause_once() {
         let io = || Arc::new(std::io::Error::other(Outer(Inner)));
         let cause = || -> Cause { Arc::new(Outer(Inner)) };
         let (stream, address) = (String::from("lines"), String::from("127.0.0.1:1"));

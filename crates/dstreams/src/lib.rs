@@ -1,8 +1,8 @@
 //! Discretized Streams in Rust: a stream processor on Apache DataFusion.
 //!
-//! A program receives records without end and computes with them: counts, windows, state for each key, SQL. The engine
+//! A program computes on an endless stream of records: counts, windows, state for each key, SQL. The engine
 //! cuts the input into small **batches**, one for each interval of the clock, and runs each batch as a short,
-//! deterministic job. From that the rest follows. A batch gives the same result however often it runs, so a program can
+//! deterministic job. The rest follows from that. A batch gives the same result however often it runs, so a program can
 //! resume after a crash with exact results. Batches take effect in order, each once. The same operators work on
 //! streams and on files that end. One process is enough; the crate `dstreams-cluster` runs the same program on many.
 //!
@@ -43,7 +43,7 @@
 //! ```
 //!
 //! To resume after a crash, give the program a directory: [`StreamContext::restore_or_new`]. To end on SIGTERM, call
-//! [`Running::run_until_signal`]. Start a tokio runtime of several threads (`#[tokio::main]` does).
+//! [`Running::run_until_signal`]. Use a multi-threaded tokio runtime (`#[tokio::main]` starts one).
 //!
 //! # The guide
 //!
@@ -59,27 +59,27 @@
 //!
 //! # Sources
 //!
-//! All of them slow their producers down when memory is at [`Config::block_memory`]. "Once" holds over restarts, if the
-//! program has a directory.
+//! All apply backpressure to producers at [`Config::block_memory`]. "Once" includes restarts if the program has a
+//! directory.
 //!
 //! | source | brings | promise | cost |
 //! |---|---|---|---|
 //! | [`clients`](StreamContext::clients) | records of programs with `dstreams-client` or Arrow Flight | each acknowledged record once | acknowledgements: a sync with a directory, a copy to a second worker on a cluster |
-//! | [`files`](StreamContext::files) | lines or rows of [`Files`](files::Files) in a directory or an object store | each once | a look twice a second, in an object store every five |
+//! | [`files`](StreamContext::files) | lines or rows of [`Files`](files::Files) in a directory or an object store | each once | a listing twice a second, of an object store every five seconds |
 //! | [`tcp_text`](StreamContext::tcp_text) | lines of text | none: no acknowledgements | no copy for each line |
 //! | [`queue`](StreamContext::queue) | records that this process pushes | in a batch once `push` has returned | |
-//! | [`generator`](StreamContext::generator) | records made from their number, at a rate | each once | |
-//! | [`source`](StreamContext::source) | whatever your [`Source`] pushes | each once if it names positions | as acknowledgements |
+//! | [`generator`](StreamContext::generator) | records computed from their number, at a rate | each once | |
+//! | [`source`](StreamContext::source) | whatever your [`Source`] pushes | each once if it sets offsets | as acknowledgements |
 //! | [`dead_letters`](StreamContext::dead_letters) | input that is not a record, with the reason | the first 64 KiB of each | |
 //!
 //! # Operators
 //!
-//! *n* is the number of records of the batch. All are deterministic, and give the same rows in the same order whenever
-//! the batch runs.
+//! *n* is the number of records of the batch. All are deterministic, and give the same rows in the same order in every
+//! run of the batch.
 //!
 //! | on a [`DStream`] | gives | cost of a batch |
 //! |---|---|---|
-//! | [`map`](DStream::map), [`filter`](DStream::filter) | one record for each; those that fit | O(n) |
+//! | [`map`](DStream::map), [`filter`](DStream::filter) | one record for each; the matching ones | O(n) |
 //! | [`flat_map`](DStream::flat_map) | any number for each; borrowed text is not copied | O(records in and out) |
 //! | [`try_map`](DStream::try_map), [`try_flat_map`](DStream::try_flat_map), [`try_sql`](DStream::try_sql) | [`Tried`]: results, and rejected records with the reason | as without `try` |
 //! | [`union`](DStream::union) | the records of both | O(n) |
@@ -93,33 +93,33 @@
 //! | [`pairs`](Keyed::pairs) | keys and values as records | none |
 //! | [`map_values`](Keyed::map_values) | another value for each key | O(n) |
 //! | [`agg`](Keyed::agg) | aggregates ([`agg`]) of each key, within the batch | O(n), vectorised |
-//! | [`reduce`](Keyed::reduce) | the values of each key joined by a closure | O(n) |
-//! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), whatever the length; O(keys) to read it |
+//! | [`reduce`](Keyed::reduce) | the values of each key combined by a closure | O(n) |
+//! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), regardless of the length; O(keys) to read it |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
-//! | [`map_with_state`](Keyed::map_with_state) | records made of events and states, and the [`State`] | O(n + keys that expire) |
+//! | [`map_with_state`](Keyed::map_with_state) | records made from events and states, and the [`State`] | O(n + keys that expire) |
 //!
 //! | on a [`State`] | gives | cost of a batch |
 //! |---|---|---|
-//! | [`changes`](State::changes) | keys that have a new value, with it | O(changes) |
-//! | [`timed_out`](State::timed_out) | keys that expired, with what they leave | O(keys that expire) |
-//! | [`all`](State::all) | everything | O(keys held) |
-//! | [`Running::session`] | SQL over all states, while the program runs | O(keys held), for each call |
+//! | [`changes`](State::changes) | keys with a new value, and that value | O(changes) |
+//! | [`timed_out`](State::timed_out) | expired keys with their last state | O(keys that expire) |
+//! | [`all`](State::all) | everything | O(keys) |
+//! | [`Running::session`] | SQL over all states, while the program runs | O(keys) for each call |
 //!
 //! # Outputs
 //!
-//! Outputs of a batch take effect after those of all earlier batches. A slow one delays the batches behind it.
+//! Outputs of a batch take effect after those of all earlier batches. A slow one delays later batches.
 //!
 //! | output | does | promise |
 //! |---|---|---|
 //! | [`write_files`](DStream::write_files) | a directory of files for each batch | exactly once |
 //! | [`sink`](DStream::sink) | your [`Sink`]: prepares by partition, commits by batch | exactly once if it keeps [its contract](contract::sink()) |
-//! | [`for_each_rdd`](DStream::for_each_rdd), [`try_for_each_rdd`](DStream::try_for_each_rdd) | a closure gets each [`Rdd`]; the second may fail, and is tried again | at least once |
+//! | [`for_each_rdd`](DStream::for_each_rdd), [`try_for_each_rdd`](DStream::try_for_each_rdd) | a closure gets each [`Rdd`]; the second may fail, and is retried | at least once |
 //! | [`print`](DStream::print) | the first rows to standard output | at least once |
-//! | [`collect`](DStream::collect) | RDDs into a channel without a bound | at least once |
+//! | [`collect`](DStream::collect) | RDDs into an unbounded channel | at least once |
 //!
-//! # What is not there
+//! # What is missing
 //!
 //! No event time: a record belongs to the batch in which it is received. No join of two streams over time. No connector to
 //! Kafka or other brokers. No web page. Windows and states hold aggregates of fixed size. The chapter
@@ -181,9 +181,9 @@ pub use stream::track::{MapWithState, Track};
 pub use stream::tried::Tried;
 pub use stream::{agg, text};
 
-/// Internal: what the crate `dstreams-cluster` (and the benchmarks) build on.
+/// Internal API for the crate `dstreams-cluster` and the benchmarks.
 ///
-/// Not for programs. It is no part of what version numbers promise: it changes, and goes, without notice.
+/// Not for programs. Version numbers promise nothing about it: it may change or disappear without notice.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::blocks::{Block, BlockStore, Bounds, Budget};

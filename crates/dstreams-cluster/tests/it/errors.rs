@@ -174,7 +174,7 @@ fn a_sink_that_never_prepares() {
         "after 4 attempt(s)",
         "a full one",
         "no room for thirteen",
-        "start the program again",
+        "restart the program",
     ];
     says(&text, &parts);
 }

@@ -16,13 +16,13 @@ impl fmt::Display for Error {
             Error::Locked { path, message } => write!(f, "{path} is {message}"),
             Error::LostDirectory { path } => write!(
                 f,
-                "{path} was removed, renamed or taken by another process while its program ran; nothing that came later \
-                 was acknowledged: put it back, and start one process of the program"
+                "{path} was removed, renamed or taken by another process while its program ran; no later input was \
+                 acknowledged: restore it, and start a single process of the program"
             ),
             Error::OtherProgram { message } => {
                 write!(
                     f,
-                    "checkpoint directory: it is of another program: {message}"
+                    "the checkpoint directory belongs to another program: {message}"
                 )
             }
             Error::Checkpoints { message } => write!(f, "checkpoints: {message}"),
@@ -41,7 +41,7 @@ impl fmt::Display for Error {
             }
             Error::Thread { what, source } => write!(
                 f,
-                "cannot start {what}: {source}; allow this process more threads and memory, or have it use fewer"
+                "cannot start {what}: {source}; allow this process more threads and memory, or configure fewer threads"
             ),
             Error::Graph { operator, message } | Error::Record { operator, message } => {
                 write!(f, "{operator}: {message}")
@@ -78,7 +78,7 @@ impl fmt::Display for Error {
                 cause,
             } => write!(f, "{cause} (task {task} at {worker})"),
             Error::Sink { output, cause } => write!(f, "output {output}: {cause}"),
-            Error::LostBlock { block } => write!(f, "block {block} is not held"),
+            Error::LostBlock { block } => write!(f, "block {block} is lost"),
             Error::Bytes { what, message } => write!(f, "bytes of {what}: {message}"),
             Error::Version { .. } | Error::Gap { .. } | Error::Duplicate { .. } => {
                 fmt_of_state(self, f)
@@ -103,14 +103,14 @@ impl fmt::Display for Error {
             Error::Internal { message } => {
                 write!(
                     f,
-                    "{message}; this is a mistake in dstreams, please report it"
+                    "{message}; this is a bug in dstreams, please report it"
                 )
             }
         }
     }
 }
 
-/// The text of an error of versions of a state.
+/// The text of an error about versions of a state.
 fn fmt_of_state(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         Error::Version {
@@ -119,19 +119,19 @@ fn fmt_of_state(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             newest,
         } => write!(
             f,
-            "version {asked} of a state cannot be read: it has those from {} to {}",
+            "version {asked} of a state cannot be read: available are {} to {}",
             bound(oldest),
             bound(newest)
         ),
         Error::Gap { batch, on, version } => write!(
             f,
-            "changes of batch {batch} are for version {}, and the state has {}; install those between, or the whole state",
+            "changes of batch {batch} apply to version {}, but the state is at {}; install those between, or the whole state",
             bound(on),
             bound(version)
         ),
         Error::Duplicate { batch, key } => write!(
             f,
-            "changes of batch {batch} have key ({key}) twice; give each key one row, or delete it"
+            "changes of batch {batch} contain key ({key}) twice; give each key one row, or delete it"
         ),
         _ => Ok(()),
     }
@@ -157,7 +157,7 @@ fn bound(version: &Option<BatchTime>) -> String {
     version.map_or_else(|| "none".into(), |version| version.to_string())
 }
 
-/// What the query engine said, without how it sorts its errors, and without where in it they arose.
+/// The text of an error from DataFusion, without its category and its backtrace.
 #[doc(hidden)]
 pub fn said(error: &DataFusionError) -> String {
     match error {
@@ -174,7 +174,7 @@ pub fn said(error: &DataFusionError) -> String {
     }
 }
 
-/// What an error of the query engine was caused by, beyond what [`said`] says of it.
+/// The cause of an error from DataFusion that the text from [`said`] does not include.
 fn unsaid(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)> {
     use std::error::Error;
     match error {
@@ -187,12 +187,12 @@ fn unsaid(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)>
             ArrowError::IoError(_, error) => error.source(),
             _ => None,
         },
-        // The engine's own text quotes what is below.
+        // DataFusion's text includes the cause.
         _ => None,
     }
 }
 
-/// Why a batch failed, without the operator or output, which the message names before.
+/// Why a batch failed, without the operator or output, which the message has named already.
 fn beside_its_place(cause: &Cause) -> String {
     match cause.downcast_ref::<Error>() {
         Some(Error::Panic { message, .. }) => format!("a panic: {message}"),
@@ -203,25 +203,25 @@ fn beside_its_place(cause: &Cause) -> String {
     }
 }
 
-/// What to do about a batch that failed, where that is known.
+/// Advice for a failed batch, if there is any.
 fn what_to_do(cause: &Cause) -> &'static str {
     match cause.downcast_ref::<Error>() {
-        Some(Error::Sink { .. }) => "; see to what it writes to, then start the program again",
+        Some(Error::Sink { .. }) => "; fix the destination of this output, then restart the program",
         Some(error) if error.is_of_batch() => {
-            "; the same records fail again: change the program (`try_map` and the like reject single records), or let it \
-             set such batches aside (`OnFailure::SetAside`)"
+            "; the same records fail again: change the program (`try_map` and similar operators reject single records), \
+             or let it set such batches aside (`OnFailure::SetAside`)"
         }
-        Some(error) if error.is_retryable() => "; see to that, then start the program again",
+        Some(error) if error.is_retryable() => "; fix the cause, then restart the program",
         _ => "",
     }
 }
 
-/// What to do about a file that could not be used, where that is known.
+/// Advice for a failed file operation, if there is any.
 fn remedy(source: &std::io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free space there",
-        ErrorKind::PermissionDenied => "; give this process the right to it",
-        ErrorKind::ReadOnlyFilesystem => "; choose a place that can be written",
+        ErrorKind::PermissionDenied => "; grant this process access",
+        ErrorKind::ReadOnlyFilesystem => "; choose a writable location",
         ErrorKind::NotADirectory => "; choose a path that is, or can become, a directory",
         _ => "",
     }

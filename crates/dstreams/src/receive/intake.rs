@@ -96,7 +96,7 @@ struct Open {
     visited: Option<Instant>,
     /// No more records are accepted: the last block is sealed.
     ended: bool,
-    /// The error because of which no more records are accepted.
+    /// The error that ended the acceptance of records.
     failed: Option<Error>,
 }
 
@@ -204,7 +204,7 @@ impl Intake {
         }
     }
 
-    /// No more blocks will become safe: callers that wait for one get the error, and no more records are accepted.
+    /// After this no block becomes safe: waiting callers get the error, and pushes fail.
     pub fn fail(&self, error: Error) {
         self.lock().failed.get_or_insert_with(|| error.clone());
         if let Some(copies) = &self.copies {

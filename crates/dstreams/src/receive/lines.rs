@@ -207,7 +207,7 @@ impl LineBuffer {
                     bad.push(BadLine {
                         bytes: head[..head.len().min(HEAD)].to_vec(),
                         length: head.len() as u64,
-                        reason: format!("{why}; nothing of this connection is read"),
+                        reason: format!("{why}; the rest of this connection is discarded"),
                     });
                 }
             }
@@ -250,8 +250,8 @@ impl LineBuffer {
             length,
             reason: match line.no_room {
                 true => format!(
-                    "the line has {length} bytes, its producer paused in it, and unfinished lines of others left no \
-                     memory for it; raise `block_memory`"
+                    "the line has {length} bytes, its producer paused within it, and unfinished lines of others used all \
+                     memory; raise `block_memory`"
                 ),
                 false => too_long(length, self.limit),
             },

@@ -1,15 +1,15 @@
 //! Aggregates: what `agg` and `window_agg` compute for each key.
 //!
-//! An aggregate is a list of parts (counts, sums, least and greatest values, moments: DataFusion's
-//! vectorised ones) and how its results follow from them. The parts are what partial results,
-//! windows and states hold. Columns must be without nulls: filter or replace nulls before.
+//! An aggregate is a list of parts (counts, sums, least and greatest values, moments: DataFusion's vectorised ones)
+//! and a rule for each result. Partial results, windows and states store the parts. Columns must be without nulls:
+//! filter or replace nulls before.
 //!
-//! Least and greatest floating-point numbers are those of one total order, in which what is not a number (`NaN`, of
-//! either sign) is greater than all others, and `-0.0` less than `0.0`: here as in queries, in any order of rows.
+//! Floating-point numbers are compared by a total order, in aggregates as in queries, whatever the order of rows:
+//! `NaN` of either sign is greater than all others, and `-0.0` is less than `0.0`.
 //!
-//! All are of fixed size for each key, so that they can be held for ever. What keeps every value that
-//! it saw (a median, a list, a count of distinct values) is no aggregate here: within a batch it is
-//! a query ([`DStream::sql`](crate::DStream::sql)), and [`by_name()`] refuses it by name.
+//! All aggregates have a fixed size for each key, so that they can be stored forever. Functions that store every
+//! value (a median, a list, a count of distinct values) are not available here, and [`by_name()`] refuses them by
+//! name: within a batch use a query ([`DStream::sql`](crate::DStream::sql)).
 
 mod by_name;
 mod variance;
@@ -33,17 +33,17 @@ pub use variance::{
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AggPart {
     pub function: Function,
-    /// Name of the column; none for a count of rows.
+    /// Name of the column; `None` for a count of rows.
     pub column: Option<String>,
 }
 
-/// Which function a part is.
+/// The function of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     Count,
     Sum,
-    /// Sum of the values' high halves, each rounded to its nearest: with the sum, which wraps around, it gives the
-    /// exact sum of integers of 64 bits. Columns of means only, after all others.
+    /// Sum of the high halves of the values, each rounded to its nearest. Together with the sum, which wraps around,
+    /// it gives the exact sum of 64-bit integers. Only for columns of means, after all other parts.
     High,
     Min,
     Max,
@@ -61,23 +61,23 @@ impl Function {
     }
 }
 
-/// How a result column follows from the columns of the parts.
+/// How to compute a result column from the columns of the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
-    /// It is that column.
+    /// The column itself.
     Part(usize),
-    /// A sum by a number of values; with the sum of high halves where the sum itself may wrap around.
+    /// A sum divided by a number of values; with the sum of high halves if the sum itself may wrap around.
     Mean {
         sum: usize,
         high: Option<usize>,
         count: usize,
     },
-    /// The variance by moments, whose first column this is.
+    /// The variance from moments; this is their first column.
     Variance {
         moments: usize,
-        /// That of what the values are a sample of: nothing where there is one value only.
+        /// Whether the values are a sample: null for a single value.
         sample: bool,
-        /// Its square root.
+        /// Whether to take the square root.
         root: bool,
     },
 }
@@ -100,7 +100,7 @@ impl AggPlan {
         })
     }
 
-    /// The columns with sums of high halves, and those of the sums that they belong to.
+    /// The columns with sums of high halves, each with the column of its sum.
     pub fn highs(&self) -> Vec<(usize, usize)> {
         let sums: Vec<_> = self.columns().collect();
         let sum_of = |high: &AggPart| {
@@ -116,8 +116,8 @@ impl AggPlan {
             .collect()
     }
 
-    /// Without sums of high halves, which earlier versions did not hold: the parts, and `schema`, whose first `keys`
-    /// columns are no parts.
+    /// The parts without sums of high halves, which earlier versions did not store, and `schema` without their
+    /// columns; its first `keys` columns are not parts.
     pub fn without_highs(&self, schema: &SchemaRef, keys: usize) -> (Vec<AggPart>, SchemaRef) {
         let highs = self.highs();
         let mut parts = self.parts.clone();
@@ -129,7 +129,7 @@ impl AggPlan {
         (parts, Arc::new(Schema::new(fields)))
     }
 
-    /// The first column of a part, which is added if it is not there.
+    /// The first column of a part; adds the part if it is missing.
     pub fn column_of(&mut self, part: AggPart) -> usize {
         let known = self.columns().find(|(known, _)| **known == part);
         if let Some((_, columns)) = known {
@@ -184,7 +184,7 @@ impl<'a> AggParts<'a> {
         }
     }
 
-    /// High halves for the means of 64-bit integers. They come last, so that the columns before are those of
+    /// Adds high halves for means of 64-bit integers. They come last, so that the columns before them are those of
     /// earlier versions.
     fn add_highs(&mut self) {
         let plan = &mut self.plan;
@@ -207,7 +207,7 @@ impl<'a> AggParts<'a> {
         }
     }
 
-    /// The column of the value called `name` ("" for a single value), if it is an `N`.
+    /// The column of the value called `name` ("" for a single value), if it has the type `N`.
     fn column<N: Record>(&mut self, name: &str, function: &str) -> String {
         let mut wanted = Vec::<Field>::new();
         N::fields("", &mut wanted);
@@ -220,7 +220,7 @@ impl<'a> AggParts<'a> {
         column
     }
 
-    /// The column of the value called `name`, and its type, if `fits` says that it can be used.
+    /// The column of the value called `name` with its type, if `fits` accepts it.
     fn column_that(
         &mut self,
         name: &str,
@@ -236,7 +236,7 @@ impl<'a> AggParts<'a> {
             Ok(field) => {
                 let kind = field.data_type();
                 let nulls = match field.is_nullable() {
-                    true => Err("it may hold nulls; filter or replace them before".to_owned()),
+                    true => Err("it may contain nulls; filter or replace them first".to_owned()),
                     false => Ok(()),
                 };
                 (kind.clone(), fits(kind).and(nulls))
@@ -250,7 +250,7 @@ impl<'a> AggParts<'a> {
         (column, kind)
     }
 
-    /// The first refusal is the error.
+    /// Records an error; the first one is reported.
     fn refuse(&mut self, error: String) {
         self.error.get_or_insert(error);
     }
@@ -258,8 +258,8 @@ impl<'a> AggParts<'a> {
 
 /// An aggregate over values of type `V`.
 ///
-/// Made by [`count`], [`sum`], [`min`], [`max`], [`avg`], [`var_samp`], [`var_pop`], [`stddev_samp`],
-/// [`stddev_pop`] and their `_of` forms for a named column, or [`by_name()`]; a tuple of aggregates computes
+/// Created by [`count`], [`sum`], [`min`], [`max`], [`avg`], [`var_samp`], [`var_pop`], [`stddev_samp`],
+/// [`stddev_pop`] and their `_of` forms for a named column, or by [`by_name()`]; a tuple of aggregates computes
 /// several at once.
 pub trait Agg<V: Record>: Send + Sync + 'static {
     /// Type of the result.
@@ -270,8 +270,8 @@ pub trait Agg<V: Record>: Send + Sync + 'static {
 
 /// A number that can be summed.
 pub trait Number: Leaf {
-    /// Type of the sum: `i64`, `u64` or `f64`. Integer sums wrap around on overflow, as those of a query do; a sum
-    /// over a window is right again once what was too large has left.
+    /// Type of the sum: `i64`, `u64` or `f64`. Integer sums wrap around on overflow, as in queries; the sum of a
+    /// window is correct again once the values that were too large have left.
     type Sum: Record;
 }
 
@@ -340,11 +340,11 @@ pub struct Avg<N> {
 
 debug_as!([N] Avg<N> { column });
 
-/// Mean of the column `column` of the values, which holds `N`: their sum by their number.
+/// Mean of the column `column` of the values, which holds `N`: their sum divided by their number.
 ///
-/// Of integers the sum is exact, beyond 64 bits too, of up to 2^32 values of a key whatever they are (and of far more
-/// where they are not near the limits of 64 bits). SQL's own `avg` adds up floating-point numbers, which loses digits of
-/// large integers.
+/// Sums of integers are exact, even beyond 64 bits, for up to 2^32 arbitrary values of a key (and far more values if
+/// they are not near the limits of 64 bits). SQL's own `avg` adds floating-point numbers and loses digits of large
+/// integers.
 pub fn avg_of<N: Number>(column: &str) -> Avg<N> {
     Avg {
         column: column.to_owned(),
@@ -352,7 +352,7 @@ pub fn avg_of<N: Number>(column: &str) -> Avg<N> {
     }
 }
 
-/// Mean of the values, which are single numbers.
+/// Mean of values that are single numbers.
 pub fn avg<N: Number>() -> Avg<N> {
     avg_of("")
 }

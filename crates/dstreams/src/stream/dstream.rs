@@ -17,9 +17,8 @@ use crate::error::{Operator, Result};
 
 /// A sequence of RDDs of `T`, one for each batch time.
 ///
-/// Cheap to clone: a handle into the graph. An operator adds a node to the graph and returns its
-/// handle; nothing runs before the context starts. What two operators or outputs read is computed
-/// once a batch.
+/// Cheap to clone: a handle into the graph. An operator adds a node to the graph and returns its handle; nothing runs
+/// before the context starts. A node with several readers is computed once per batch.
 #[must_use = "nothing computes a stream that no operator and no output reads"]
 pub struct DStream<T> {
     pub(crate) graph: GraphRef,
@@ -68,9 +67,9 @@ impl<T: Record> DStream<T> {
         self.rows(operator, T::schema(), Arc::new(rows))
     }
 
-    /// One record for each, in their order. O(records of the batch).
+    /// One result for each record, in order. O(records of the batch).
     ///
-    /// The result is owned; to pass on borrowed text without a copy use [`DStream::flat_map`].
+    /// The result is owned; to emit borrowed text without a copy use [`DStream::flat_map`].
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -85,9 +84,9 @@ impl<T: Record> DStream<T> {
         self.emit(operator, call)
     }
 
-    /// Any number of records for each: the closure pushes them, in order. O(records in and out).
+    /// Any number of results for each record: the closure pushes them, in order. O(records in and out).
     ///
-    /// Text that lies in the row view is not copied.
+    /// Text borrowed from the record is not copied.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -123,7 +122,7 @@ impl<T: Record> DStream<T> {
 
     /// Gives each record a key: the closure returns it. O(records of the batch).
     ///
-    /// The key is owned; for text that lies in the record use [`DStream::key_by_into`], which does not copy it.
+    /// The key is owned; for text of the record use [`DStream::key_by_into`], which does not copy it.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -141,7 +140,7 @@ impl<T: Record> DStream<T> {
     /// Gives each record a key that the closure pushes, so that borrowed text becomes a key without a copy.
     /// O(records of the batch).
     ///
-    /// The closure pushes exactly one key for each record; otherwise the batch fails.
+    /// The closure must push exactly one key for each record; otherwise the batch fails.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -175,9 +174,9 @@ impl<T: Record> DStream<T> {
         stream.by_key()
     }
 
-    /// The records of both, first those of `self`.
+    /// The records of both streams, those of `self` first.
     ///
-    /// Both must be of the same context and have RDDs at the same times.
+    /// Both must belong to the same context and have RDDs at the same times.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -203,7 +202,7 @@ impl<T: Record> DStream<T> {
         Ok(DStream::at(&self.graph, node))
     }
 
-    /// Number of records of each RDD, as one record.
+    /// The number of records of each RDD, as one record.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -230,20 +229,20 @@ impl<T: Record> DStream<T> {
         Ok(DStream::at(&self.graph, node))
     }
 
-    /// A query in SQL over each RDD, called `this`, and the tables of the context.
+    /// A SQL query over each RDD, named `this`, and the tables of the context.
     ///
-    /// The columns of the result must be those of `U`: by name for structs, by place for tuples
-    /// and single values. `now()`, `random()` and `uuid()` are refused: a batch must give the same
-    /// result whenever it is run.
+    /// The columns of the result must be those of `U`: by name for structs, by position for tuples and single values.
+    /// `now()`, `random()` and `uuid()` are refused: a batch must give the same result in every run.
     ///
-    /// A column that may be null and is put into a field without `Option` is refused too, where that is known: an
-    /// aggregate of all rows (of no rows it is null, and intervals may be empty), the other side of an outer join,
-    /// `nullif`, a column that is nullable itself. Use `coalesce`, or `Option`. A null that comes where it was not
-    /// foreseen fails the batch, with column and row; [`DStream::try_sql`] rejects such rows instead.
+    /// A column that may be null is also refused for a field without `Option`, as far as this is known: an aggregate
+    /// of all rows (it is null if there are none, and intervals may be empty), the other side of an outer join,
+    /// `nullif`, a nullable column. Use `coalesce`, or `Option`. Any other null fails the batch, with column and row;
+    /// [`DStream::try_sql`] rejects such rows instead.
     ///
-    /// The rows are the same whatever the number of partitions. Rows that an `order by` leaves equal are ordered by their other
-    /// columns. What depends on the order of rows and names none (`limit`, `row_number() over ()`, `array_agg`) sees them
-    /// as they were received, or by all columns where the stream has no such order, and runs in one partition.
+    /// The rows do not depend on the number of partitions. Rows that are equal by an `order by` are ordered by their
+    /// other columns. Functions that depend on the order of rows without naming one (`limit`, `row_number() over ()`,
+    /// `array_agg`) see rows in the order in which they were received, or by all columns if the stream has no such
+    /// order, and run in one partition.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -261,9 +260,9 @@ impl<T: Record> DStream<T> {
         relational(&self.graph, vec![self.node], operator, query)
     }
 
-    /// Any DataFrame over each RDD; called when the graph is built and planned, not for each batch.
+    /// Any DataFrame over each RDD; the closure is called when the graph is built and planned, not for each batch.
     ///
-    /// The rules of [`DStream::sql`] hold.
+    /// The rules of [`DStream::sql`] apply.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -324,7 +323,7 @@ pub(super) fn relational_as(
 }
 
 impl<T: Key> DStream<T> {
-    /// The records as keys without values, to count them.
+    /// The records as keys without values, for example to count them.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -351,7 +350,7 @@ impl<T: Key> DStream<T> {
 }
 
 impl<K: Key, V: Record> DStream<(K, V)> {
-    /// Pairs as keys and values; the columns stay as they are.
+    /// The pairs as keys and values; the columns do not change.
     ///
     /// ```
     /// # use dstreams::StreamContext;

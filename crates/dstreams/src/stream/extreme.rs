@@ -1,9 +1,9 @@
-//! Least and greatest values, of floating-point numbers by a total order: a not-a-number is greater than all others.
+//! Least and greatest values of floating-point numbers by a total order: `NaN` is greater than all others.
 //!
-//! DataFusion's own, in groups, start from the largest finite numbers and take any number after a not-a-number: an
-//! infinity comes back finite, and the result depends on the order of rows. These give the same for any order of rows,
-//! number of tasks and cut into batches, in groups and without, of [`agg`](super::agg) and in queries. All other types
-//! are left to DataFusion.
+//! DataFusion's grouped versions start from the largest finite numbers and accept any number after a `NaN`: an
+//! infinity comes back finite, and the result depends on the order of rows. These give the same result for any order
+//! of rows, number of tasks and split into batches, grouped or not, in [`agg`](super::agg) and in queries. Other
+//! types are left to DataFusion.
 
 use std::sync::{Arc, LazyLock};
 
@@ -39,13 +39,13 @@ pub(crate) fn greatest() -> Arc<AggregateUDF> {
     Arc::clone(&MAX)
 }
 
-/// Makes these the `min` and `max` of a session's queries.
+/// Registers these as the `min` and `max` of a session's queries.
 pub(crate) fn register_extremes(session: &SessionContext) {
     session.register_udaf(least().as_ref().clone());
     session.register_udaf(greatest().as_ref().clone());
 }
 
-/// The plan with these in place of DataFusion's own, which DataFrames name without asking their session.
+/// Replaces DataFusion's own in the plan: DataFrames use those without asking their session.
 pub(super) fn in_place_of_others(plan: LogicalPlan) -> Result<LogicalPlan> {
     let ours = |name: &str| match name {
         "min" => Some(least()),
@@ -80,7 +80,7 @@ pub(super) fn in_place_of_others(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// Least or greatest value of a column of floating-point numbers, by a total order: NaN is greater than all others.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Extreme {
-    /// For all other types.
+    /// DataFusion's function, for all other types.
     other: Arc<AggregateUDF>,
     greatest: bool,
 }
@@ -153,7 +153,7 @@ impl AggregateUDFImpl for Extreme {
     }
 
     fn value_from_stats(&self, arguments: &StatisticsArgs<'_>) -> Option<ScalarValue> {
-        // Statistics of files leave out what is not a number.
+        // Statistics of files omit `NaN`.
         match arguments.return_type.is_floating() {
             true => None,
             false => self.other.value_from_stats(arguments),
@@ -165,7 +165,7 @@ impl AggregateUDFImpl for Extreme {
     }
 }
 
-/// Columns whose not-a-numbers are all the same one.
+/// Columns in which all `NaN`s are the same one.
 fn one_nan(columns: &[ArrayRef]) -> Vec<ArrayRef> {
     fn of<P: ArrowPrimitiveType>(column: &ArrayRef) -> ArrayRef
     where
@@ -182,7 +182,8 @@ fn one_nan(columns: &[ArrayRef]) -> Vec<ArrayRef> {
     columns.collect()
 }
 
-/// One stands for all not-a-numbers: zero by zero has either sign, and by its sign it is the least or the greatest.
+/// Replaces every `NaN` by one: zero divided by zero has either sign, and the sign makes it the least or the
+/// greatest.
 #[inline]
 fn canonical<N: ArrowNativeTypeOp + PartialOrd>(value: N) -> N {
     match value.partial_cmp(&value) {
@@ -191,7 +192,7 @@ fn canonical<N: ArrowNativeTypeOp + PartialOrd>(value: N) -> N {
     }
 }
 
-/// DataFusion's, whose order is total, over columns with one not-a-number.
+/// DataFusion's accumulator, whose order is total, over columns with a single `NaN`.
 #[derive(Debug)]
 struct OneNan(Box<dyn Accumulator>);
 
@@ -225,7 +226,7 @@ impl Accumulator for OneNan {
     }
 }
 
-/// The extreme values of groups; none of a group without values.
+/// The extreme values of groups; `None` for a group without values.
 struct Groups<P: ArrowPrimitiveType> {
     greatest: bool,
     values: Vec<Option<P::Native>>,

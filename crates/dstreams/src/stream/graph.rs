@@ -1,6 +1,6 @@
 //! The graph a program builds: nodes (D-Streams), what they are made of, and outputs.
 //!
-//! Building it does no I/O; whatever can be checked without data is checked here.
+//! Building it does no I/O; everything that can be checked without data is checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,9 +24,9 @@ use crate::error::{Error, Operator, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(pub usize);
 
-/// What a node does with its inputs.
+/// The operation of a node on its inputs.
 pub(crate) enum Op {
-    /// An input stream, by its place among the sources.
+    /// An input stream, by its index among the sources.
     Source(usize),
     /// A closure over rows, batch by batch.
     Rows(Arc<dyn RowsFn>),
@@ -51,10 +51,10 @@ pub(crate) enum Op {
         keys: usize,
         timeout_ms: Option<u64>,
         tracker: Arc<dyn Tracker>,
-        /// What there is before the first batch.
+        /// The rows before the first batch.
         initial: Option<Initial>,
     },
-    /// Of what a state gives with a batch, one view.
+    /// One view of the results of a state.
     Held(View),
     /// Reduction by a closure, by the first `keys` columns, within a batch.
     Reduce {
@@ -70,7 +70,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// The name of the state that it is, if it has one.
+    /// The name of its state, if that has one.
     pub fn state_name(&self) -> Option<&str> {
         match self {
             Op::Running { name, .. } | Op::Tracked { name, .. } => Some(name),
@@ -79,7 +79,7 @@ impl Op {
         }
     }
 
-    /// What it does, as far as it can be told without looking into closures.
+    /// Describes the operation, except for the code of closures.
     fn describe(&self) -> String {
         match self {
             Op::Source(input) => format!("source {input}"),
@@ -117,16 +117,16 @@ impl Op {
     }
 }
 
-/// What a reader of a state wants of it.
+/// The rows that a reader of a state gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum View {
-    /// The keys that the batch gave a new value, with that.
+    /// The keys with a new value in the batch, with that value.
     Changes,
     /// All keys.
     All,
-    /// The keys whose time was out with the batch, with the last value.
+    /// The keys that expired with the batch, with their last value.
     TimedOut,
-    /// What closures made of events and states.
+    /// The results of closures over events and states.
     Mapped,
 }
 
@@ -136,7 +136,7 @@ pub(crate) struct Node {
     pub inputs: Vec<NodeId>,
     pub schema: SchemaRef,
     pub operator: Operator,
-    /// An RDD exists at the batch times that are multiples of this, in milliseconds.
+    /// The interval of its RDDs in milliseconds: they exist at the batch times that are multiples of it.
     pub slide_ms: u64,
 }
 
@@ -146,25 +146,25 @@ pub(crate) struct Input {
     pub schema: SchemaRef,
 }
 
-/// An output: which node, what happens with its RDD, and how it is called.
+/// An output: its node, its effect and its name.
 pub(crate) struct OutputNode {
     pub node: NodeId,
     pub output: Output,
     pub operator: Operator,
 }
 
-/// Everything a program described.
+/// The complete description of a program.
 #[derive(Default)]
 pub(crate) struct Graph {
     pub interval_ms: u64,
     pub nodes: Vec<Node>,
     pub inputs: Vec<Input>,
     pub outputs: Vec<OutputNode>,
-    /// Directories of outputs, each of one.
+    /// Directories of outputs, one output each.
     pub directories: BTreeMap<PathBuf, Operator>,
     pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
     pub functions: Vec<Arc<ScalarUDF>>,
-    /// Of each operator that may reject records.
+    /// One for each operator that may reject records.
     pub rejects: Vec<Arc<Readers>>,
 }
 
@@ -173,7 +173,7 @@ impl Graph {
         &self.nodes[id.0]
     }
 
-    /// Refuses a state with the name of another one.
+    /// Refuses a state whose name is in use.
     pub fn check_name(&self, op: &Op, operator: &Operator) -> Result<()> {
         let Some(name) = op.state_name() else {
             return Ok(());
@@ -195,7 +195,7 @@ impl Graph {
         nodes.chain(outputs).filter(|input| **input == id).count()
     }
 
-    /// The names of the input streams that a node's records come from, in the order of the inputs.
+    /// The names of the input streams from which the node's records come, in the order of the inputs.
     pub fn streams_of(&self, id: NodeId) -> Vec<&str> {
         let (mut seen, mut next, mut inputs) = (BTreeSet::new(), vec![id], BTreeSet::new());
         while let Some(id) = next.pop() {
@@ -211,7 +211,7 @@ impl Graph {
         names.map(|input| &*input.name).collect()
     }
 
-    /// Fails where two inputs have one name: addresses, dead letters and the places of producers go by it.
+    /// Refuses two inputs with one name: it identifies addresses, dead letters and offsets of producers.
     pub fn check_names(&self) -> Result<()> {
         let mut seen = BTreeMap::new();
         for node in &self.nodes {
@@ -221,7 +221,7 @@ impl Graph {
                 return Err(Error::Graph {
                     operator: node.operator.clone(),
                     message: format!(
-                        "there is a stream `{name}` already, made by {first}; give each stream a name of its own"
+                        "stream `{name}` already exists, created by {first}; give each stream a unique name"
                     ),
                 });
             }

@@ -1,4 +1,4 @@
-//! [`Initial`]: the rows that a state begins with.
+//! [`Initial`]: the initial rows of a state.
 
 use std::collections::HashSet;
 
@@ -10,11 +10,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::record::{Key, Record, batch_of};
 use crate::error::{Error, Result};
 
-/// Rows that a state begins with: keys, then values; each key once.
+/// Initial rows of a state: keys, then values; each key once.
 #[derive(Clone)]
 pub(crate) struct Initial {
     pub rows: RecordBatch,
-    /// Of all rows in their order: processes of a cluster have the same.
+    /// Hash of all rows in order, to compare the processes of a cluster.
     digest: u64,
 }
 
@@ -46,7 +46,7 @@ impl Initial {
         Ok(Initial { rows, digest })
     }
 
-    /// What it is, in words: equal for equal rows.
+    /// Describes the rows: equal for equal rows.
     pub fn describe(&self) -> String {
         format!("{} rows, {:016x}", self.rows.num_rows(), self.digest)
     }

@@ -1,10 +1,9 @@
-//! What closures over states get: the state of one key ([`KeyState`]), its values of a batch ([`Values`]).
+//! Arguments of closures over states: the state of one key ([`KeyState`]) and its values in a batch ([`Values`]).
 
 use super::record::{Columns, Record};
 use crate::debug::debug_as;
 
-/// The state of one key, in the hands of the closure of
-/// [`Keyed::map_with_state`](crate::Keyed::map_with_state).
+/// The state of one key, passed to the closure of [`Keyed::map_with_state`](crate::Keyed::map_with_state).
 pub struct KeyState<S> {
     state: Option<S>,
     timing_out: bool,
@@ -38,7 +37,7 @@ impl<S> KeyState<S> {
         self.set
     }
 
-    /// The state; none where the key is new, or was removed by an event before.
+    /// The state; `None` if the key is new, or an earlier event removed its state.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -60,10 +59,11 @@ impl<S> KeyState<S> {
         self.state.as_ref()
     }
 
-    /// Gives the key this state.
+    /// Sets the state of the key.
     ///
-    /// A key whose time is out leaves, whatever is set in its last call: then this has no effect, and is logged as an
-    /// error. A closure for last calls that cannot do so is [`MapWithState::on_timeout`](crate::MapWithState::on_timeout).
+    /// Has no effect in the last call of a key that timed out, since the key is removed anyway; that is logged as an
+    /// error. [`MapWithState::on_timeout`](crate::MapWithState::on_timeout) takes a closure for last calls that
+    /// cannot set the state.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -86,7 +86,7 @@ impl<S> KeyState<S> {
         }
     }
 
-    /// Takes the state out: unless another one is set, the key is removed.
+    /// Takes the state out; the key is removed unless another state is set.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -110,7 +110,7 @@ impl<S> KeyState<S> {
         self.state.take()
     }
 
-    /// Whether this is the last call for the key, since its time is out: it has no value then.
+    /// Whether this is the last call for the key because it timed out: then it has no value.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -134,7 +134,7 @@ impl<S> KeyState<S> {
     }
 }
 
-/// The values of one key in a batch, in order of arrival: one at least.
+/// The values of one key in a batch, in order of arrival: at least one.
 pub struct Values<'a, V: Record> {
     columns: &'a [V::Cols],
     places: std::slice::Iter<'a, (u32, u32)>,

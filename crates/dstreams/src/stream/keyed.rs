@@ -1,4 +1,4 @@
-//! [`Keyed`]: a D-Stream of keys and values, and what is computed for each key.
+//! [`Keyed`]: a D-Stream of keys and values, and its operators per key.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -81,7 +81,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
 
     /// Aggregates the values of each key within each batch. O(records of the batch).
     ///
-    /// Refused when the graph is built if a column is not there, has another type or may hold nulls.
+    /// Refused when the graph is built if a column is missing, has another type or may contain nulls.
     ///
     /// ```
     /// use dstreams::agg::{avg_of, count, sum_of};
@@ -104,18 +104,17 @@ impl<K: Key, V: Record> Keyed<K, V> {
 
     /// Aggregates the values of each key over the batches of the last `len`, every `slide`.
     ///
-    /// An RDD exists at the batch times that are multiples of `slide`; it reflects the batch times
-    /// in `(t - len, t]`. Counts, and sums and means of integers, are invertible: a batch costs
-    /// O(keys of the new batch + keys of the expiring one). Least and greatest values, variances, and sums
-    /// and means of floating-point numbers (which do not subtract exactly), cost amortised O(1)
-    /// combinations for each new or expiring key. Neither grows with `len`. A key leaves with its
-    /// last record. Reading the whole RDD costs O(keys in the window); memory is O(keys of each
-    /// batch, over the window). Paper: section 3.2, `reduceByWindow`.
+    /// An RDD exists at the batch times that are multiples of `slide`; it covers the batch times in `(t - len, t]`.
+    /// Counts, and sums and means of integers, are invertible: a batch costs O(keys of the new batch and of the
+    /// expiring one). Least and greatest values, variances, and sums and means of floating-point numbers (which do
+    /// not subtract exactly) cost amortised O(1) combinations for each new or expiring key. Neither grows with `len`.
+    /// A key is removed with its last record. Reading the whole RDD costs O(keys in the window); memory is O(keys of
+    /// each batch, over the window). Paper: section 3.2, `reduceByWindow`.
     ///
     /// `len` and `slide` must be multiples of the interval at which this stream has RDDs.
     ///
-    /// Where the program is persisted, windows that hold the same of the same streams are told apart by their order in
-    /// the program alone: give each a name with [`Keyed::named_window_agg`].
+    /// In a persisted program, windows with the same content over the same streams are distinguished only by their
+    /// order in the program: name each one with [`Keyed::named_window_agg`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -139,10 +138,10 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.window_of(None, (len, slide), agg, operator)
     }
 
-    /// The same, with a name by which a changed program finds its contents again
-    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)), wherever it is in the program then.
-    /// No other state may have the name. A window that had none before is renamed from what
-    /// [`inspect`](crate::inspect) calls it ([`StreamContext::rename_state`](crate::StreamContext::rename_state)).
+    /// The same, with a name by which a changed program finds the contents again
+    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)), wherever the window is in that
+    /// program. Names of states must be unique. To name a window that had no name, rename it from its name in
+    /// [`inspect`](crate::inspect) ([`StreamContext::rename_state`](crate::StreamContext::rename_state)).
     ///
     /// ```
     /// use std::time::Duration;
@@ -193,10 +192,10 @@ impl<K: Key, V: Record> Keyed<K, V> {
         Ok(Keyed::at(&self.graph, node))
     }
 
-    /// Joins the values of each key within each batch by a closure. O(records of the batch).
+    /// Combines the values of each key within each batch by a closure. O(records of the batch).
     ///
-    /// `f` must be associative; it sees the values of a key in order of arrival. Prefer
-    /// [`Keyed::agg`] where an aggregate fits: it works on whole columns.
+    /// `f` must be associative; it gets the values of a key in order of arrival. Prefer [`Keyed::agg`] where an
+    /// aggregate exists: it works on whole columns.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -213,7 +212,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.next(op, Operator::new("reduce", Location::caller()))
     }
 
-    /// Another value for each key; the keys stay. O(records of the batch).
+    /// Maps the value of each pair; the keys do not change. O(records of the batch).
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -237,8 +236,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.next(NodeOp::Rows(Arc::new(rows)), operator)
     }
 
-    /// The `limit` pairs with the greatest values of each RDD: by the columns of the value,
-    /// descending, then by those of the key, ascending; in that order.
+    /// The `limit` pairs with the greatest values of each RDD, ordered by the columns of the value, descending, then
+    /// by those of the key, ascending.
     ///
     /// O(records of the RDD) and O(`limit`) memory.
     ///

@@ -1,8 +1,8 @@
 //! Stream: D-Streams and their operators, records, aggregates, and the graph that they build.
 //!
 //! **In**: a program's description. **Out**: the graph, which `plan` turns into plans.
-//! **Promise**: no I/O; what can be checked without data is checked here.
-//! **On failure**: an [`Error`] that names the operator and the place that built it.
+//! **Promise**: no I/O; everything that can be checked without data is checked here.
+//! **On failure**: an [`Error`] that names the operator and the source location that built it.
 
 pub mod agg;
 pub(crate) mod dstream;
@@ -29,7 +29,7 @@ mod window;
 
 use crate::error::{Error, Operator, Result};
 
-/// Refuses to mix D-Streams of two contexts.
+/// Refuses to combine D-Streams of two contexts.
 pub(crate) fn same_context(
     one: &graph::GraphRef,
     other: &graph::GraphRef,

@@ -1,8 +1,8 @@
-//! Which columns of a query's result may be null, as far as that can be known when the graph is built.
+//! Which columns of a query's result may be null, as far as that is known when the graph is built.
 //!
-//! DataFusion's own answer cannot be used for this: it says of nearly every function and aggregate that it may give a
-//! null. So there are three answers here. What may be null and is put into a field without `Option` is refused; what is
-//! not known is looked at when there are rows.
+//! DataFusion's own answer is of no use here: it declares nearly every function and aggregate nullable. So there are
+//! three answers. Columns that are known to be nullable are refused for fields without `Option`; unknown ones are
+//! checked when there are rows.
 
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
@@ -17,16 +17,17 @@ use datafusion::logical_expr::{
 pub(super) enum Nulls {
     Never,
     Unknown,
-    /// An aggregate of no rows: it is one row. Where it is joined, there may be no row then.
+    /// An aggregate of all rows, of which there may be none: it always has one row. In a join, that row may be
+    /// missing.
     OfNothing(String),
-    /// It may, and why.
+    /// It may be null, with the reason.
     May(String),
 }
 
 use Nulls::{May, Never, OfNothing, Unknown};
 
 impl Nulls {
-    /// Why a column may be null, if it is known that it may.
+    /// Why a column may be null, if that is known.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Never | Unknown => None,
@@ -34,7 +35,7 @@ impl Nulls {
         }
     }
 
-    /// Where nothing is known if it may be null.
+    /// This answer, without certainty that there may be a null.
     fn doubtful(self) -> Nulls {
         self.min(Unknown)
     }
@@ -47,7 +48,7 @@ impl Nulls {
     }
 }
 
-/// The answer for each column of a plan.
+/// The nullability of each column of a plan.
 pub(super) fn columns(plan: &LogicalPlan) -> Vec<Nulls> {
     match plan {
         LogicalPlan::TableScan(scan) => match scan.source.get_logical_plan() {
@@ -148,7 +149,7 @@ fn grouped(aggregate: &Aggregate) -> Vec<Nulls> {
     let mut all: Vec<Nulls> = match &aggregate.group_expr[..] {
         [Expr::GroupingSet(_)] => {
             let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
-            vec![May("it is left out of some grouping sets".into()); groups]
+            vec![May("some grouping sets omit it".into()); groups]
         }
         keys => keys.iter().map(of).collect(),
     };
@@ -191,7 +192,7 @@ fn joined(join: &Join) -> Vec<Nulls> {
     all.map(Nulls::joined).collect()
 }
 
-/// What is known of the rows that an expression is over.
+/// Known facts about the rows that an expression reads.
 struct Below<'a> {
     schema: &'a DFSchema,
     nulls: Vec<Nulls>,
@@ -209,7 +210,7 @@ impl<'a> Below<'a> {
         self.schema.maybe_index_of_column(column)
     }
 
-    /// Only rows for which `predicate` is true are left.
+    /// Keeps only the rows for which `predicate` is true.
     fn pass(&mut self, predicate: &Expr) {
         for part in split_conjunction(predicate) {
             let mut there = Vec::new();
@@ -247,7 +248,7 @@ impl<'a> Below<'a> {
             },
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
                 Operator::IsDistinctFrom | Operator::IsNotDistinctFrom => Never,
-                // False and null is false.
+                // `false and null` is false.
                 Operator::And | Operator::Or => self.worst([&**left, right]).doubtful(),
                 op if gives_null_for_null(op) => self.worst([&**left, right]),
                 _ => Unknown,
@@ -272,7 +273,7 @@ impl<'a> Below<'a> {
             Expr::Case(case) => self.case(case),
             Expr::ScalarFunction(call) => match call.name() {
                 "coalesce" | "nvl" | "ifnull" => {
-                    // Two that may be null need not be so in the same row: the keys of a full join.
+                    // Two nullable columns need not be null in the same row: the keys of a full join.
                     let args = call.args.iter().map(|arg| self.value(arg));
                     args.min().unwrap_or(Unknown).doubtful()
                 }
@@ -284,7 +285,7 @@ impl<'a> Below<'a> {
         }
     }
 
-    /// A branch may be there because of a null: only those that the query names are sure.
+    /// A branch may exist because of a null: only the nulls that the query names are certain.
     fn case(&self, case: &Case) -> Nulls {
         let Some(otherwise) = &case.else_expr else {
             return May("`case` without `else` gives null".into());
@@ -297,7 +298,7 @@ impl<'a> Below<'a> {
         branches.max().unwrap_or(Unknown)
     }
 
-    /// The aggregate of a group, or (`single`) of all rows.
+    /// An aggregate of a group, or (`single`) of all rows.
     fn aggregate(&self, expr: &Expr, single: bool) -> Nulls {
         let call = match expr {
             Expr::Alias(alias) => return self.aggregate(&alias.expr, single),
@@ -334,7 +335,7 @@ impl<'a> Below<'a> {
             "var" | "stddev" | "covar_samp" => Unknown,
             _ if params.filter.is_some() => Unknown,
             _ if aggregate && known_aggregate(name) => {
-                // The row itself is there.
+                // The row itself exists.
                 let frame = &params.window_frame;
                 let before = matches!(
                     frame.start_bound,
@@ -354,7 +355,7 @@ impl<'a> Below<'a> {
     }
 }
 
-/// Aggregates that are null for no values, and for these only (but for those of samples).
+/// Aggregates that are null only if there are no values (or, for samples, only one).
 fn known_aggregate(name: &str) -> bool {
     matches!(
         name,
@@ -407,7 +408,7 @@ fn gives_null_for_null(op: &Operator) -> bool {
     )
 }
 
-/// The columns that are not null where `expr` is not.
+/// Columns that are never null where `expr` is not null.
 fn needed<'e>(expr: &'e Expr, to: &mut Vec<&'e Column>) {
     match expr {
         Expr::Column(column) => to.push(column),
@@ -421,7 +422,7 @@ fn needed<'e>(expr: &'e Expr, to: &mut Vec<&'e Column>) {
         }
         Expr::Like(like) | Expr::SimilarTo(like) => needed(&like.expr, to),
         Expr::InList(list) => needed(&list.expr, to),
-        // Not between: one bound may be null.
+        // Not the bounds: one of them may be null.
         Expr::Between(between) => needed(&between.expr, to),
         _ => {}
     }

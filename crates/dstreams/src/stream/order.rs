@@ -1,9 +1,8 @@
-//! The order of rows in queries: what depends on it gives the same whatever the number of partitions.
+//! The order of rows in queries: results must not depend on the number of partitions.
 //!
-//! Rows that an `order by` leaves equal are ordered by their other columns, so that a limit takes the same ones. What has
-//! no order by which its rows could be told apart (`limit` alone, `array_agg`, `row_number() over ()`) sees them in the
-//! order of the input, all in one partition. Functions that give their results in an order of their own, another one each
-//! time, are refused by name.
+//! Rows that are equal by an `order by` are ordered by their other columns, so that a limit takes the same ones.
+//! Functions without an order that distinguishes rows (`limit` alone, `array_agg`, `row_number() over ()`) see them
+//! in the order of the input, in one partition. Functions whose results have an arbitrary order are refused by name.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::row::{RowConverter, SortField};
@@ -26,7 +25,7 @@ const ORDERED: [&str; 6] = [
     "string_agg",
 ];
 
-/// The plan, each of its sorts by all columns in the end: only rows that are the same in all of them are then equal.
+/// Extends each sort of the plan by all columns: only identical rows are then equal.
 pub(super) fn total(plan: LogicalPlan) -> EngineResult<LogicalPlan> {
     let plan = plan.transform_up_with_subqueries(|node| {
         let mut sort = match node {
@@ -45,7 +44,7 @@ pub(super) fn total(plan: LogicalPlan) -> EngineResult<LogicalPlan> {
     Ok(plan.data)
 }
 
-/// Whether sorts can have a column of this type.
+/// Whether columns of this type can be sorted.
 pub(crate) fn can_be_sorted(kind: &DataType) -> bool {
     RowConverter::supports_fields(&[SortField::new(kind.clone())])
 }
@@ -77,7 +76,7 @@ fn is_ordered(aggregate: &str) -> bool {
     ORDERED.contains(&aggregate)
 }
 
-/// Whether all rows of a plan are in one order.
+/// Whether all rows of a plan have one order.
 fn is_sorted(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Sort(_) => true,
@@ -90,7 +89,7 @@ fn is_sorted(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether a window function without any order of its own depends on one. (With partitions or an order its rows are
+/// Whether a window function has no order of its own but depends on one. (With partitions or an order its rows are
 /// sorted by all columns when the plan is cut.)
 fn is_of_input_order(call: &WindowFunction) -> bool {
     let params = &call.params;
@@ -106,7 +105,7 @@ fn is_of_input_order(call: &WindowFunction) -> bool {
     }
 }
 
-/// Refuses what gives another result each time: distinct floating-point numbers are added in the order of a hash table.
+/// Refuses nondeterministic queries: distinct floating-point numbers are added in the order of a hash table.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut found = None;
     plan.apply_with_subqueries(|node| {
@@ -138,9 +137,9 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::Schema {
             what: "functions of the query".into(),
-            expected: "only ones that give the same result whenever a batch is run".into(),
+            expected: "functions with the same result in every run of a batch".into(),
             found: format!(
-                "`{name}(distinct ..)` of floating-point numbers, which adds them in any order; use `{name}` over a \
+                "`{name}(distinct ..)` of floating-point numbers, which adds them in arbitrary order; use `{name}` over a \
                  `select distinct`"
             ),
         }),

@@ -1,4 +1,4 @@
-//! Outputs: what leaves the graph. [`Rdd`] is what closures get, [`Sink`] what writers implement.
+//! Outputs of the graph: closures get an [`Rdd`], writers implement [`Sink`].
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::error::{BoxError, Result};
 
 /// The dataset a D-Stream has at one batch time: immutable, in partitions.
 ///
-/// Partitions and the rows in them have an order that depends on the batch alone.
+/// The order of partitions and of their rows depends on the batch alone.
 pub struct Rdd<T> {
     rows: UntypedRdd,
     record: PhantomData<fn() -> T>,
@@ -151,7 +151,7 @@ impl<T: Record> Rdd<T> {
         Ok(records)
     }
 
-    /// The records as a DataFrame of a fresh session, for any question.
+    /// The records as a DataFrame of a new session, for ad-hoc queries.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -176,7 +176,7 @@ impl<T: Record> Rdd<T> {
     }
 }
 
-/// What [`Sink::prepare`] hands to [`Sink::commit`]: bytes of the sink's own making, such as the
+/// The result of [`Sink::prepare`], passed to [`Sink::commit`]: bytes whose meaning is up to the sink, such as the
 /// name of a file that is written but not visible.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Prepared(pub Vec<u8>);
@@ -185,34 +185,34 @@ pub struct Prepared(pub Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// Once, whatever fails: prepared work is invisible, and a commit that is repeated for the same
-    /// batch time changes nothing.
+    /// Once, whatever fails: prepared work is invisible, and a repeated commit of the same batch time changes
+    /// nothing.
     ExactlyOnce,
-    /// Once or, after a failure, more often.
+    /// Once, or more often after a failure.
     AtLeastOnce,
 }
 
-/// Writes RDDs to the outside, batch by batch.
+/// Writes RDDs to an external system, batch by batch.
 ///
-/// For each batch, `prepare` is called for each partition, where the partition is and possibly
-/// more than once (a retry, a copy of a slow task); then `commit` once, in order of batch times,
-/// with what one successful `prepare` of each partition returned, in order of partitions. When a
-/// commit fails or its outcome is unknown, it is repeated with the same batch time.
+/// For each batch, `prepare` is called for each partition, where the partition is and possibly more than once (a
+/// retry, a copy of a slow task). Then `commit` is called once, in order of batch times, with the result of one
+/// successful `prepare` of each partition, in order of partitions. If a commit fails or its outcome is unknown, it is
+/// repeated with the same batch time.
 ///
-/// On a cluster `prepare` runs in the process of a worker and `commit` in that of the master: only what `prepare` returns
-/// goes from one to the other, and what it wrote must be where the master reaches it.
+/// On a cluster, `prepare` runs on a worker and `commit` on the master: `commit` gets only the bytes that `prepare`
+/// returned, and must be able to reach what `prepare` wrote.
 ///
-/// A sink that makes nothing visible before `commit`, and whose `commit` is atomic and does
-/// nothing for a batch time it has seen, is exactly-once. The next batch may be prepared before this one
-/// is committed. [`contract::sink`](crate::contract::sink) holds a sink to all this in a test.
+/// A sink is exactly-once if nothing is visible before `commit`, and `commit` is atomic and does nothing for a batch
+/// time it has seen. The next batch may be prepared before this one is committed.
+/// [`contract::sink`](crate::contract::sink) tests all this.
 ///
 /// # Batch times and the next run
 ///
-/// A graceful stop does not wait for the end of its interval: it commits its last batch at once, under a batch time that is
-/// ahead of the clock. A program that starts within that interval must not use this time again, or an exactly-once sink
-/// takes its first batch for committed. A program that is kept in a directory ([`StreamContext::restore_or_new`]) remembers
-/// its batch times. For others the sink does: it returns its newest batch from [`Sink::open`], and batch times begin after
-/// that one.
+/// A graceful stop does not wait for the end of its interval: it commits its last batch at once, under a batch time
+/// that is ahead of the clock. A program that starts within that interval must not reuse this time, or an
+/// exactly-once sink would regard its first batch as committed. A program with a directory
+/// ([`StreamContext::restore_or_new`]) remembers its batch times. Otherwise the sink does: it returns its newest
+/// batch from [`Sink::open`], and batch times begin after that one.
 ///
 /// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
 ///
@@ -249,15 +249,15 @@ pub enum Guarantee {
 /// ```
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Called once before the first batch, in the process that commits. Claims what no other program may write to, and
-    /// returns the newest batch that was committed, by whichever process; none if there is none, or where batches may
-    /// take effect twice. The first batch of a program that is kept nowhere is later than that.
+    /// Called once before the first batch, in the process that commits. Claims the output exclusively, and returns
+    /// the newest committed batch of any process; `None` if there is none, or if batches may take effect twice. The
+    /// first batch of a program without a directory is later than that.
     ///
-    /// An error fails the start, as does a newest batch that is more than a minute and more than an interval ahead of the
-    /// clock, or later than any that the program's own directory knows of.
+    /// An error fails the start. So does a newest batch that is more than a minute and more than an interval ahead of
+    /// the clock, or later than every batch in the program's own directory.
     async fn open(&self) -> Result<Option<BatchTime>, BoxError>;
 
-    /// Called once when no commit follows any more, and none is under way. Gives back what [`Sink::open`] has claimed.
+    /// Called once after the last commit. Releases what [`Sink::open`] has claimed.
     fn close(&self) {}
 
     /// Writes one partition so that it can be committed, without making it visible.
@@ -268,16 +268,16 @@ pub trait Sink: Send + Sync + 'static {
         rows: &[RecordBatch],
     ) -> Result<Prepared, BoxError>;
 
-    /// Makes the batch visible, whole.
+    /// Makes the whole batch visible.
     async fn commit(&self, batch: BatchTime, prepared: Vec<Prepared>) -> Result<(), BoxError>;
 
-    /// What this sink promises.
+    /// The guarantee of this sink.
     fn guarantee(&self) -> Guarantee;
 }
 
-/// Something that is called with each RDD when its batch is committed.
+/// A closure that is called with each RDD when its batch is committed.
 pub(crate) trait RddFn: Send + Sync {
-    /// `over` ends waits for the outside: the program has ended.
+    /// `over` is cancelled when the program has ended, and ends waits for external systems.
     fn call(&self, rows: UntypedRdd, over: &CancellationToken) -> Result<()>;
 }
 

@@ -1,12 +1,12 @@
 //! Records: the elements of a stream, stored as rows of Arrow columns.
 //!
-//! A [`Record`] type knows its columns, how to look at a row without copying it ([`Record::Ref`])
-//! and how to append a row to column builders. Numbers, `bool`, `String`, `Option`, `Vec` and
-//! tuples are records; structs become records by `#[derive(Record)]`.
+//! A [`Record`] type defines its columns, a view of a row without a copy ([`Record::Ref`]), and how to append a row
+//! to column builders. Numbers, `bool`, `String`, `Option`, `Vec` and tuples are records; structs become records by
+//! `#[derive(Record)]`.
 //!
-//! Composite records are flat: each leaf is one column. A pair has the columns `key` and `value`,
-//! a longer tuple `_1`, `_2`, ..., a struct its field names, a single value `value`. Where such a
-//! name is itself composite, the names are joined by `_`.
+//! Composite records are flat: each leaf is one column. A pair has the columns `key` and `value`, a longer tuple
+//! `_1`, `_2`, ..., a struct its field names, a single value `value`. If such a part is itself composite, the names
+//! are joined by `_`.
 
 mod list;
 mod number;
@@ -40,17 +40,17 @@ pub(crate) use text::{trusted_views, view_at};
 /// assert_eq!(View::schema().field(1).name(), "user");
 /// ```
 ///
-/// A column has the name of its field, upper case included, and `#[record(name = "user-agent")]` gives it another one:
-/// the one that files, queries and aggregates know. Queries put such names in quotes (`select "userId" from this`), since
-/// SQL reads those without quotes in lower case.
+/// A column has the name of its field, with upper case, unless `#[record(name = "user-agent")]` gives it another name
+/// for files, queries and aggregates. Queries must quote such names (`select "userId" from this`), since SQL reads
+/// unquoted names in lower case.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no record",
+    message = "`{Self}` is not a record",
     label = "not stored as columns",
     note = "derive it for a struct with named fields: `#[derive(dstreams::Record)]`",
-    note = "numbers, `bool`, `String`, and `Option`s, `Vec`s and tuples of records are records; borrowed text is pushed, or made a `String`"
+    note = "numbers, `bool`, `String`, and `Option`s, `Vec`s and tuples of records are records; push borrowed text, or convert it to a `String`"
 )]
 pub trait Record: Send + Sync + Sized + 'static {
-    /// A borrowed view of one row; what closures get.
+    /// A borrowed view of one row, passed to closures.
     type Ref<'a>: Copy;
     /// Typed access to the columns of one Arrow batch.
     type Cols: Columns<Self>;
@@ -74,22 +74,22 @@ pub trait Record: Send + Sync + Sized + 'static {
     }
 }
 
-/// A record that can be a key: equality of values is equality of their columns.
+/// A record that can be a key: values are equal if their columns are.
 ///
-/// Floating-point numbers are no keys (`NaN`, `-0.0`); convert them first.
+/// Floating-point numbers cannot be keys (`NaN`, `-0.0`); convert them first.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no key",
+    message = "`{Self}` is not a key",
     label = "cannot be a key",
     note = "keys are integers, `bool`, `String`, and `Option`s and tuples of keys; convert floating-point numbers first",
     note = "a struct becomes one by `#[derive(dstreams::Record)]` with `#[record(key)]`"
 )]
 pub trait Key: Record {}
 
-/// A record of one column, so that it can be null in an `Option` or an item of a `Vec`.
+/// A record of a single column, which may be null in an `Option` and may be an item of a `Vec`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` has not one column",
-    label = "cannot be null, nor an item of a list",
-    note = "`Option`s and `Vec`s are of numbers, `bool` and `String`; make the fields of a struct with `#[derive(dstreams::Record)]` optional, not the struct"
+    message = "`{Self}` does not have exactly one column",
+    label = "cannot be null or an item of a list",
+    note = "`Option`s and `Vec`s contain numbers, `bool` or `String`; make the fields of a struct with `#[derive(dstreams::Record)]` optional, not the struct"
 )]
 pub trait Leaf: Record {
     /// Appends a null; the value underneath is unspecified.
@@ -116,9 +116,9 @@ pub trait Builder: Default + Send {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Names buffers that appended text may point into: such text is not copied.
+    /// Adds buffers that appended text may point into without being copied.
     fn attach(&mut self, _buffers: &[Buffer]) {}
-    /// Appends the finished columns to `out` and starts anew.
+    /// Appends the finished columns to `out`, and resets the builder.
     fn finish(&mut self, out: &mut Vec<ArrayRef>) -> Result<()>;
 }
 
@@ -126,15 +126,15 @@ pub trait Builder: Default + Send {
 /// borrowed such as `&str` for `String`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be pushed as a `{U}`",
-    label = "not a `{U}`, nor borrowed from one",
-    note = "push the record itself, or what a closure gets of one, such as `&str` for `String`; for a tuple, a tuple of those"
+    label = "neither a `{U}` nor borrowed from one",
+    note = "push the record itself, or its borrowed form, such as `&str` for `String`; for a tuple, a tuple of those"
 )]
 pub trait Push<U: Record> {
     /// Appends the value.
     fn push_to(self, to: &mut U::Builder);
 }
 
-/// Where a closure puts its results.
+/// Takes the results of a closure.
 pub struct Out<'b, U: Record> {
     builder: &'b mut U::Builder,
 }
@@ -157,7 +157,7 @@ impl<'b, U: Record> Out<'b, U> {
     }
 }
 
-/// Hands out the columns of a batch, one after the other.
+/// Returns the columns of a batch one by one.
 pub struct ColumnReader<'a> {
     columns: &'a [ArrayRef],
     next: usize,
@@ -181,7 +181,7 @@ impl<'a> ColumnReader<'a> {
         self.columns.get(self.next)?.logical_nulls()
     }
 
-    /// The next column may hold nulls.
+    /// Allows nulls in the next column.
     pub fn allow_null(&mut self) {
         self.nullable = true;
     }
@@ -221,7 +221,7 @@ pub(crate) fn columns_of<T: Record>(batch: &RecordBatch) -> Result<T::Cols> {
     T::Cols::try_new(&mut ColumnReader::new(batch.columns()))
 }
 
-/// Makes a batch of what was appended.
+/// Makes a batch of the appended rows.
 pub(crate) fn finish_batch<B: Builder>(schema: &SchemaRef, builder: &mut B) -> Result<RecordBatch> {
     let rows = builder.len();
     let mut columns = Vec::with_capacity(schema.fields().len());

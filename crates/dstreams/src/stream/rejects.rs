@@ -1,7 +1,7 @@
-//! Rows of two kinds in one dataset: what an operator made, and the records that it rejected.
+//! Rows of two kinds in one dataset: the results of an operator, and the records it rejected.
 //!
-//! The columns of what was made come first, then the reason, then the rejected record, then which kind the row is.
-//! Each row has nulls in the columns of the other kind. Where nothing is rejected, those are slices of one array.
+//! The columns of results come first, then the reason, the rejected record and the kind of the row. Each row has
+//! nulls in the columns of the other kind. If nothing is rejected, those are slices of one array.
 
 use std::fmt::{self, Display, Write};
 use std::marker::PhantomData;
@@ -24,9 +24,9 @@ use super::record::{Builder, Columns, Out, Record, columns_of};
 use super::rows::{Closure, RowsFn, RowsTask, panic_message, text_buffers};
 use crate::error::{Error, Result};
 
-/// Kind of a row that was made.
+/// Kind of a result row.
 pub(super) const OK: u8 = 0;
-/// Who reads what an operator rejects, and what nobody has read.
+/// Counts the readers of an operator's rejected records, and the records that nothing reads.
 #[derive(Debug)]
 pub(crate) struct Readers {
     operator: String,
@@ -43,7 +43,7 @@ impl Readers {
         }
     }
 
-    /// There is one.
+    /// Adds a reader.
     pub fn add(&self) {
         self.are_there.store(true, Ordering::Relaxed);
     }
@@ -52,7 +52,7 @@ impl Readers {
         self.are_there.load(Ordering::Relaxed)
     }
 
-    /// The operator, and how many records it has rejected in this process that nobody has read, if there are any.
+    /// The operator and its number of rejected, unread records in this process, if there are any.
     pub fn missed(&self) -> Option<(String, u64)> {
         match self.missed.load(Ordering::Relaxed) {
             0 => None,
@@ -61,12 +61,12 @@ impl Readers {
     }
 }
 
-/// Kind of a row that was rejected.
+/// Kind of a rejected row.
 pub(super) const REJECTED: u8 = 1;
-/// Bytes of a reason: a message of an error may have the whole record in it.
-const REASON: usize = 1024;
+/// Maximum length of a reason, in bytes: an error message may contain the whole record.
+const MAX_REASON: usize = 1024;
 
-/// The text of an error, cut off behind [`REASON`] bytes; no more than that is ever in memory.
+/// The text of an error, truncated to [`MAX_REASON`] bytes; more is never in memory.
 pub(super) fn bounded(error: &impl Display) -> String {
     struct Bounded {
         text: String,
@@ -75,7 +75,7 @@ pub(super) fn bounded(error: &impl Display) -> String {
     impl Write for Bounded {
         fn write_str(&mut self, part: &str) -> fmt::Result {
             let room = match self.beyond {
-                0 => REASON - self.text.len(),
+                0 => MAX_REASON - self.text.len(),
                 _ => 0,
             };
             let end = part.floor_char_boundary(room);
@@ -89,7 +89,7 @@ pub(super) fn bounded(error: &impl Display) -> String {
         beyond: 0,
     };
     if write!(reason, "{error}").is_err() {
-        reason.text.push_str(" (an error that has no text)");
+        reason.text.push_str(" (the error has no text)");
     }
     if reason.beyond > 0 {
         reason.text += &format!(" .. and {} bytes more", reason.beyond);
@@ -101,12 +101,12 @@ pub(super) fn bounded(error: &impl Display) -> String {
 #[derive(Clone)]
 pub(super) struct Both {
     schema: SchemaRef,
-    /// Number of columns of what is made.
+    /// Number of columns of results.
     made: usize,
 }
 
 impl Both {
-    /// Of what is made, and of the records that may be rejected.
+    /// The layout for these columns of results and of rejected records.
     pub fn new(made: &Schema, record: &Schema) -> Self {
         let reason = Field::new("", DataType::Utf8View, true);
         let made_fields = made.fields().iter().map(|field| field.as_ref());
@@ -128,7 +128,7 @@ impl Both {
         Arc::clone(&self.schema)
     }
 
-    /// Where the columns of a kind are: of what was rejected the reason, then the record.
+    /// The columns of a kind; of rejected rows the reason, then the record.
     pub fn columns(&self, kind: u8) -> Range<usize> {
         match kind {
             OK => 0..self.made,
@@ -140,11 +140,11 @@ impl Both {
 /// One task's rows of both kinds.
 struct Joining {
     both: Both,
-    /// The columns of the other kind for rows that were made, and the kind itself: as long as the longest batch was.
+    /// The columns of the other kind for result rows, and the kind itself: as long as the longest batch so far.
     absent: Vec<ArrayRef>,
     read: Arc<Readers>,
     operator: String,
-    /// How many were rejected, and the first reason.
+    /// Number of rejected records, and the first reason.
     rejected: usize,
     first: Option<String>,
 }
@@ -161,7 +161,7 @@ impl Joining {
         }
     }
 
-    /// The rows: `made` of these columns, and then those rejected, each with its reason.
+    /// Joins the result rows `made` with the rejected rows and their reasons.
     fn join(
         &mut self,
         made: (usize, Vec<ArrayRef>),
@@ -216,7 +216,7 @@ impl Drop for Joining {
     }
 }
 
-/// A closure that makes records of a record, or says why it cannot.
+/// A closure that makes results of a record, or returns the reason why it cannot.
 pub(super) struct Attempt<T, U, F> {
     call: Arc<F>,
     both: Both,
@@ -276,11 +276,11 @@ where
         let (builder, call) = (&mut self.builder, &self.call);
         builder.attach(&text_buffers(input));
         let (mut rejected, mut reasons) = (Vec::new(), Vec::new());
-        // What failing calls had pushed.
+        // Results pushed by failing calls, to be removed.
         let mut back: Vec<Range<usize>> = Vec::new();
         let (mut row, mut before) = (from, 0);
         while row < input.num_rows() && builder.len() < target {
-            // One for all rows: a panic ends it, and the row is known.
+            // One guard for all rows: a panic ends it, and the row is known.
             let calls = catch_unwind(AssertUnwindSafe(|| {
                 while row < input.num_rows() && builder.len() < target {
                     before = builder.len();
@@ -315,7 +315,7 @@ where
     }
 }
 
-/// Columns without some of their rows, and how many rows there are then.
+/// The columns without some of their rows, and the number of rows left.
 fn without(
     rows: usize,
     columns: Vec<ArrayRef>,
@@ -331,7 +331,7 @@ fn without(
     Ok((stays.true_count(), columns.collect::<Result<_, _>>()?))
 }
 
-/// Rejects the rows that have a null where the record has none.
+/// Rejects rows with a null in a column that the record has without `Option`.
 #[derive(Clone)]
 pub(super) struct NoNulls {
     record: SchemaRef,
@@ -389,7 +389,7 @@ impl RowsTask for NoNullsTask {
     }
 }
 
-/// Which rows have no null where the columns of `record` have none.
+/// A mask of the rows without nulls in the columns that `record` has without `Option`.
 fn fits(record: &Schema, rows: &RecordBatch) -> BooleanBuffer {
     let columns = record.fields().iter().zip(rows.columns());
     let columns = columns.filter(|(field, _)| !field.is_nullable());
@@ -399,7 +399,7 @@ fn fits(record: &Schema, rows: &RecordBatch) -> BooleanBuffer {
     nulls.fold(all, |fits, nulls| &fits & nulls.inner())
 }
 
-/// The columns of a row that are null and must not be, as text; nothing where there are none.
+/// The columns of a row that are null and must not be, as text; empty if there are none.
 fn nulls_of(record: &Schema, rows: &RecordBatch, row: usize) -> String {
     let columns = record.fields().iter().zip(rows.columns());
     let nulls = columns.filter(|(field, column)| {
@@ -416,7 +416,7 @@ fn nulls_of(record: &Schema, rows: &RecordBatch, row: usize) -> String {
     }
 }
 
-/// Refuses rows that have a null where the columns of `record` have none, by the first such row.
+/// Fails at the first row with a null in a column that `record` has without `Option`.
 pub(super) fn check_nulls(record: &Schema, rows: &RecordBatch) -> Result<()> {
     let mut columns = record.fields().iter().zip(rows.columns());
     if !columns.any(|(field, column)| !field.is_nullable() && column.null_count() > 0) {

@@ -1,7 +1,6 @@
 //! Relational operators: SQL and DataFrames over RDDs.
 //!
-//! A query is planned when the graph is built, to check it, and once for each shape of a batch;
-//! never for each batch.
+//! A query is planned when the graph is built, to check it, and once for each shape of a batch; never per batch.
 
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ type Build = dyn Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Sen
 pub(crate) struct Query {
     names: Vec<String>,
     build: Arc<Build>,
-    /// Columns of the result: names and types that the record has.
+    /// Columns of the result: the names and types of the record.
     result: SchemaRef,
     /// The plan of the query, as text.
     text: String,
@@ -35,8 +34,8 @@ pub(crate) struct Query {
     pub of_order: bool,
 }
 
-/// Session settings of every plan: what could change the order or the number of partitions
-/// between a plan and its execution is off.
+/// Session settings of every plan. Options that could change the order or the number of partitions between planning
+/// and execution are off.
 pub(crate) fn session_config(partitions: usize) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_target_partitions(partitions)
@@ -44,8 +43,8 @@ pub(crate) fn session_config(partitions: usize) -> SessionConfig {
         .with_information_schema(false);
     let optimizer = &mut config.options_mut().optimizer;
     optimizer.repartition_file_scans = false;
-    // A subquery for one value becomes a join: a node that passes the value to other nodes on the
-    // side would not reach those in other stages.
+    // Scalar subqueries become joins: a node that passes the value to other nodes directly would not reach those in
+    // other stages.
     optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     config
 }
@@ -82,7 +81,7 @@ impl Query {
         }
     }
 
-    /// Checks the query against inputs with `schemas` and results with the columns of `result`.
+    /// Checks the query for inputs with `schemas` and results with the columns of `result`.
     pub fn check(
         mut self,
         graph: &Graph,
@@ -103,12 +102,12 @@ impl Query {
         Ok(self)
     }
 
-    /// What it does, as text.
+    /// Describes the query.
     pub fn describe(&self) -> &str {
         &self.text
     }
 
-    /// The query over `inputs`, as a DataFrame that gives the columns of the record.
+    /// The query over `inputs`, as a DataFrame with the columns of the record.
     pub fn frame(
         &self,
         graph: &Graph,
@@ -130,7 +129,7 @@ impl Query {
     }
 }
 
-/// Makes the tables and functions of the context known to `session`.
+/// Registers the tables and functions of the context in `session`.
 pub(crate) fn register(session: &SessionContext, graph: &Graph) -> Result<()> {
     session.register_udf(super::text::words_udf());
     extreme::register_extremes(session);
@@ -163,14 +162,14 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::Schema {
             what: "functions of the query".into(),
-            expected: "only ones that give the same result whenever a batch is run".into(),
+            expected: "functions with the same result in every run of a batch".into(),
             found: format!("`{name}()`; put times and random numbers into the records"),
         }),
     }
 }
 
-/// Chooses the columns of the record from the result: by name if all names are there, by place
-/// otherwise. Encodings of text are converted; any other difference of type is refused.
+/// Selects the columns of the record from the result: by name if all names exist, by position otherwise. Encodings of
+/// text are converted; any other difference of type is refused.
 fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
     let found = Arc::new(frame.schema().as_arrow().clone());
     let mismatch = || Error::Schema {
@@ -204,7 +203,7 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
             return Err(Error::Schema {
                 what: format!("column `{}` of the result", found.field(place).name()),
                 expected: format!(
-                    "no nulls, since `{}` of the record is no `Option`",
+                    "no nulls, since `{}` of the record is not an `Option`",
                     field.name()
                 ),
                 found: format!("that it may be null: {reason}; use `coalesce`, or `Option`"),
@@ -234,7 +233,7 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
     }
 }
 
-/// Whether a column's name says only its place (tuples and single values).
+/// Whether a column's name only gives its position (tuples and single values).
 fn is_generic(name: &str) -> bool {
     let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     let parts = name.split('_').filter(|part| !part.is_empty());

@@ -1,7 +1,7 @@
 //! Closures over rows, as functions over Arrow batches.
 //!
-//! The engine runs boxed functions per batch, so that an operator does not compile engine code
-//! again for each closure, and the closure itself is inlined into a loop over rows.
+//! The engine runs boxed functions per batch: an operator does not compile engine code for each closure, and the
+//! closure is inlined into a loop over rows.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use super::record::{Builder, Columns, Out, Record, columns_of, finish_batch};
 use super::rejects::check_nulls;
 use crate::error::Result;
 
-/// What closures must be: shared between tasks.
+/// Bounds of closures, which tasks share.
 pub trait Closure: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> Closure for T {}
 
@@ -30,8 +30,8 @@ pub(crate) trait RowsFn: Send + Sync {
 
 /// One task's run of a closure.
 pub(crate) trait RowsTask: Send {
-    /// Runs over the rows of `input` from row `from` on, until there are about `target` rows of
-    /// output or no rows left. Returns the output and the row to go on from.
+    /// Runs over the rows of `input` from row `from` on, until there are about `target` rows of output or no rows
+    /// left. Returns the output and the next row.
     fn run(
         &mut self,
         input: &RecordBatch,
@@ -40,17 +40,17 @@ pub(crate) trait RowsTask: Send {
     ) -> Result<(RecordBatch, usize)>;
 }
 
-/// A closure that joins two values, for all rows of a batch.
+/// A closure that combines two values, for all rows of a batch.
 pub(crate) trait Reducer: Send + Sync {
-    /// Starts a run in which values belong to groups; `skip` columns come before the value's.
+    /// Starts a run in which values belong to groups; `skip` columns precede the value's.
     fn start(&self, skip: usize) -> Box<dyn ReducerTask>;
 }
 
 /// One task's run of a reduction.
 pub(crate) trait ReducerTask: Send {
-    /// Joins row `i` of `input` to group `groups[i]`; a group starts with its first row.
+    /// Combines row `i` of `input` with group `groups[i]`; a group starts with its first row.
     fn update(&mut self, input: &RecordBatch, groups: &[usize]) -> Result<()>;
-    /// The columns of the values, one row a group.
+    /// The columns of the values, one row per group.
     fn finish(&mut self) -> Result<Vec<ArrayRef>>;
 }
 
@@ -78,8 +78,8 @@ impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Closure> RowsTask for Filter
     }
 }
 
-/// `map`, `flat_map`, `key_by`: a closure that appends to builders. `keep` columns of the input
-/// go before (`key_by` puts its key first, so it keeps them behind).
+/// `map`, `flat_map`, `key_by`: a closure that appends to builders. `keep` selects columns of the input for the
+/// output (`key_by` puts its key first, so it keeps them behind).
 pub(crate) struct Emit<T, U: Record, F> {
     pub call: Arc<F>,
     pub schema: SchemaRef,
@@ -87,7 +87,7 @@ pub(crate) struct Emit<T, U: Record, F> {
     pub types: PhantomData<fn() -> (T, U)>,
 }
 
-/// Which columns of the input go on beside the closure's.
+/// The columns of the input that the output contains besides the closure's.
 #[derive(Clone, Copy)]
 pub(crate) enum Keep {
     None,
@@ -168,7 +168,7 @@ where
     }
 }
 
-/// The same columns under the names of a schema.
+/// Gives columns the names of a schema.
 #[derive(Clone)]
 pub(crate) struct Rename(pub SchemaRef);
 
@@ -188,8 +188,8 @@ impl RowsTask for Rename {
     }
 }
 
-/// The rows of one kind, of a dataset that has several: without the columns that are not theirs. The last column says
-/// of which kind a row is.
+/// Selects the rows of one kind from a dataset with several kinds, without the columns of the others. The last column
+/// is the kind of the row.
 #[derive(Clone)]
 pub(crate) struct Pick {
     pub view: u8,
@@ -207,7 +207,7 @@ impl RowsTask for Pick {
     fn run(&mut self, input: &RecordBatch, from: usize, _: usize) -> Result<(RecordBatch, usize)> {
         let mut rows = input.slice(from, input.num_rows() - from);
         let Some(views) = rows.columns().last() else {
-            let message = "rows of several kinds without the column that says which";
+            let message = "rows of several kinds lack the column of their kind";
             return Err(DataFusionError::Internal(message.into()).into());
         };
         let views = views.as_primitive::<UInt8Type>().values();
@@ -229,7 +229,7 @@ impl RowsTask for Pick {
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a value that is no text".to_owned())
+    text.unwrap_or_else(|| "a value that is not text".to_owned())
 }
 
 /// The data buffers of all text columns.

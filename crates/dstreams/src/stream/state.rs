@@ -1,4 +1,4 @@
-//! Keyed state: what a program remembers of each key for as long as it runs.
+//! Keyed state: a value for each key, maintained over all batches.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -37,9 +37,9 @@ impl<K, S> Clone for State<K, S> {
 }
 
 impl<K: Key, S: Record> State<K, S> {
-    /// What each batch changed: the keys it gave a new value, with that. O(changes).
+    /// The changes of each batch: keys with a new value, with that value. O(changes).
     ///
-    /// A key that was dropped is not among them; one whose time was out is in [`State::timed_out`].
+    /// Does not contain dropped keys; expired ones are in [`State::timed_out`].
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -63,7 +63,7 @@ impl<K: Key, S: Record> State<K, S> {
         self.read(View::Changes, Operator::new("changes", Location::caller()))
     }
 
-    /// The whole state as of each batch, in an order that depends on the batches alone. O(keys held).
+    /// The whole state as of each batch, in an order that depends on the batches alone. O(keys stored).
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -88,11 +88,11 @@ impl<K: Key, S: Record> State<K, S> {
         self.read(View::All, Operator::new("all", Location::caller()))
     }
 
-    /// The keys whose time is out with each batch, with the state they leave behind: what a program makes
-    /// of a key's end. O(keys that expire). None of a state without a timeout.
+    /// The keys that expire with each batch, with their last state. O(keys that expire). Empty for a state without a
+    /// timeout.
     ///
-    /// A key whose time is out with a batch that has an event of it is here too: the event begins anew. A
-    /// key that `update` drops is not.
+    /// Includes a key that expires with a batch that has an event of it: the event then creates a new state. Does not
+    /// include keys dropped by `update`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -126,11 +126,11 @@ impl<K: Key, S: Record> State<K, S> {
 }
 
 impl<K: Key, V: Record> Keyed<K, V> {
-    /// Aggregates the values of each key over all batches so far: the paper's `runningReduce`. Any of
-    /// [`agg`](crate::agg), several at once as a tuple; all are of fixed size for each key.
+    /// Aggregates the values of each key over all batches so far: the paper's `runningReduce`. Takes any of
+    /// [`agg`](crate::agg), or several as a tuple; all have a fixed size for each key.
     ///
-    /// `name` names the state: in checkpoints, in messages. A batch costs O(its keys), however many are
-    /// held. State is never dropped: see [`Keyed::track`] for one with a timeout.
+    /// `name` names the state in checkpoints and messages. A batch costs O(its keys), regardless of the number of
+    /// stored keys. State is never dropped: see [`Keyed::track`] for one with a timeout.
     ///
     /// ```
     /// use dstreams::{StreamContext, agg::count};
@@ -142,7 +142,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     ///
-    /// Refused as [`Keyed::window_agg`] is, or if another state has the name.
+    /// Refused like [`Keyed::window_agg`], or if another state has the name.
     #[track_caller]
     pub fn running_agg<A: Agg<V>>(&self, name: &str, agg: A) -> Result<State<K, A::Out>> {
         let operator = Operator::new("running_agg", Location::caller());
@@ -153,13 +153,13 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.state(Op::Running { name, keys, plan }, schema, operator)
     }
 
-    /// Keeps a state for each key by closures: the paper's `track`.
+    /// Maintains a state for each key by closures: the paper's `track`.
     ///
-    /// The first event of a key goes to `initialize` only; each later one, in order of arrival, to
-    /// `update`, which gives the new state, or none to drop the key. With a timeout, a key is dropped at the
-    /// first batch that comes so long after the batch of its last event. A batch costs O(its events + keys
-    /// that expire), however many are held. Paper: section 3.2. What a key whose time is out leaves behind
-    /// is in [`State::timed_out`]; [`Track::initial`] is what there is before the first batch.
+    /// `initialize` gets the first event of a key. `update` gets each later one, in order of arrival, and returns the
+    /// new state, or `None` to drop the key. With a timeout, a key is dropped at the first batch that is that much
+    /// later than the batch of its last event. A batch costs O(its events + keys that expire), regardless of the
+    /// number of stored keys. Paper: section 3.2. The last states of expired keys are in [`State::timed_out`];
+    /// [`Track::initial`] sets the state before the first batch.
     ///
     /// ```
     /// use std::time::Duration;
@@ -175,7 +175,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     ///
-    /// Refused if another state has the name, or the timeout is no multiple of the interval at which this
+    /// Refused if another state has the name, or if the timeout is not a multiple of the interval at which this
     /// stream has RDDs.
     #[track_caller]
     pub fn track<S: Record>(&self, name: &str, track: Track<K, V, S>) -> Result<State<K, S>> {
@@ -183,14 +183,14 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.tracked(name, track.settings, operator)
     }
 
-    /// Keeps a state for each key by one closure that sees all values of a key in a batch: Spark's
-    /// `updateStateByKey`. It is [`Keyed::track`] with [`Track::by_batch`], which can have a timeout and
-    /// an initial state.
+    /// Maintains a state for each key by one closure that gets all values of a key in a batch: Spark's
+    /// `updateStateByKey`. It is [`Keyed::track`] with [`Track::by_batch`], which supports a timeout and an initial
+    /// state.
     ///
-    /// `update(key, values, state)` is called for the keys that have values in the batch, and for these
-    /// only: a batch costs O(its values), however many keys are held. Spark calls its function for each
-    /// key that is held, with no values mostly, so that a batch costs O(keys held). A program that counts
-    /// silent batches to drop a key has a timeout here.
+    /// `update(key, values, state)` is called only for keys that have values in the batch, so a batch costs O(its
+    /// values), regardless of the number of stored keys. Spark calls its function for every stored key, usually
+    /// without values, at O(stored keys) per batch. Programs that count silent batches to drop a key use a timeout
+    /// here.
     ///
     /// ```
     /// use dstreams::StreamContext;
@@ -203,7 +203,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     ///
-    /// Refused as [`Keyed::track`] is.
+    /// Refused like [`Keyed::track`].
     #[track_caller]
     pub fn update_state_by_key<S: Record>(
         &self,
@@ -214,12 +214,12 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.tracked(name, Track::by_batch(update).settings, operator)
     }
 
-    /// Keeps a state for each key, and makes records of values and states: Spark's `mapWithState`.
+    /// Maintains a state for each key, and makes records of values and states: Spark's `mapWithState`.
     ///
-    /// The first result has what the closure pushed: for each partition first for the keys whose time is
-    /// out with the batch, then value by value in order of arrival. The second is the state. A batch costs
-    /// O(its values + keys that expire), however many are held. A key whose time is out with a batch that
-    /// has a value of it gets its last call, and then begins anew.
+    /// The first result contains what the closure pushed: for each partition first for keys that expire with the
+    /// batch, then for each value in order of arrival. The second is the state. A batch costs O(its values + keys
+    /// that expire), regardless of the number of stored keys. A key that expires with a batch that has a value of it
+    /// gets its last call, and then starts over as a new key.
     ///
     /// ```
     /// use std::time::Duration;
@@ -246,7 +246,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     ///
-    /// Refused as [`Keyed::track`] is.
+    /// Refused like [`Keyed::track`].
     #[track_caller]
     pub fn map_with_state<S: Record, M: Record>(
         &self,

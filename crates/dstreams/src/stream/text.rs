@@ -1,4 +1,4 @@
-//! Text: words of a line, fast; for closures ([`words`]) and for queries (`words(column)`).
+//! Text: splits lines into words, for closures ([`words`]) and for queries (`words(column)`).
 
 use std::iter::FusedIterator;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use wide::u8x16;
 use super::record::{Builder, TextBuilder};
 use crate::error::Error;
 
-/// Bytes looked at together.
+/// Bytes classified at once.
 const CHUNK: usize = 64;
 
 /// The words of a text: runs of bytes other than space, tab, line feed, vertical tab, form feed
 /// and carriage return.
 ///
-/// The same as `split_ascii_whitespace` (which does not split at vertical tabs), at a fraction of
-/// its cost: 64 bytes are classified at a time. Unicode white space does not separate words.
+/// As `split_ascii_whitespace` (which does not split at vertical tabs), at a fraction of its cost: it classifies 64
+/// bytes at a time. Unicode white space does not separate words.
 ///
 /// ```
 /// let words: Vec<_> = dstreams::text::words(" to be\tor  not ").collect();
@@ -48,7 +48,7 @@ pub struct Words<'a> {
     edges: u64,
     base: usize,
     next: usize,
-    /// Whether the last byte looked at is part of a word (0 or 1).
+    /// Whether the last byte of the previous chunk is part of a word (0 or 1).
     inside: u64,
 }
 
@@ -124,8 +124,7 @@ fn spaces(chunk: &[u8; CHUNK]) -> u64 {
     bits
 }
 
-/// The function `words(text)` of queries: the words of each text as a list, for `unnest`. The
-/// words are not copied.
+/// The query function `words(text)`: the words of each text as a list, for `unnest`. The words are not copied.
 pub(crate) fn words_udf() -> ScalarUDF {
     let texts = vec![DataType::Utf8View, DataType::Utf8, DataType::LargeUtf8];
     ScalarUDF::new_from_impl(WordsFunction {

@@ -1,4 +1,4 @@
-//! [`Track`] and [`MapWithState`]: a state for each key, by closures.
+//! [`Track`] and [`MapWithState`]: states of keys, by closures.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::tracker::{EachEvent, EachKey, LastCalls, Tracker, Types};
 use crate::debug::debug_as;
 use crate::error::Result;
 
-/// What [`Keyed::track`](crate::Keyed::track) does with events: see there.
+/// The closures and settings of [`Keyed::track`](crate::Keyed::track).
 #[must_use = "give it to `Keyed::track`"]
 pub struct Track<K, V, S> {
     pub(crate) settings: Settings,
@@ -21,7 +21,7 @@ pub struct Track<K, V, S> {
 
 debug_as!([K, V, S] Track<K, V, S> { settings });
 
-/// What [`Keyed::map_with_state`](crate::Keyed::map_with_state) does with events: see there.
+/// The closures and settings of [`Keyed::map_with_state`](crate::Keyed::map_with_state).
 #[must_use = "give it to `Keyed::map_with_state`"]
 pub struct MapWithState<K, V, S, M> {
     pub(crate) settings: Settings,
@@ -30,7 +30,7 @@ pub struct MapWithState<K, V, S, M> {
 
 debug_as!([K, V, S, M] MapWithState<K, V, S, M> { settings });
 
-/// What both are.
+/// Settings shared by [`Track`] and [`MapWithState`].
 pub(crate) struct Settings {
     pub tracker: Arc<dyn Tracker>,
     pub timeout: Option<Duration>,
@@ -50,8 +50,8 @@ impl Settings {
 }
 
 impl<K: Key, V: Record, S: Record> Track<K, V, S> {
-    /// `initialize(key, event)` makes the state of a new key; `update(key, state, event)` the next state,
-    /// or none to drop the key. Both must be deterministic.
+    /// `initialize(key, event)` returns the state of a new key; `update(key, state, event)` the next state, or `None`
+    /// to drop the key. Both must be deterministic.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -87,9 +87,9 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
         }
     }
 
-    /// `update(key, values, state)` gives the new state of a key from all its values of a batch, in order of
-    /// arrival, and the state before; none to drop the key. It is called for the keys that have values in the
-    /// batch. It must be deterministic.
+    /// `update(key, values, state)` returns the new state of a key, or `None` to drop the key. It gets all the key's
+    /// values of a batch, in order of arrival, and the previous state. It is called for the keys that have values in
+    /// the batch, and must be deterministic.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -112,10 +112,9 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
 }
 
 impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
-    /// `map(key, value, state, out)` is called for each value, in order of arrival: it looks at the state of the
-    /// key, sets or removes it, and pushes any number of records. With a timeout it is called once more for
-    /// a key whose time is out, without a value, unless there is [`MapWithState::on_timeout`]. It must be
-    /// deterministic.
+    /// `map(key, value, state, out)` is called for each value, in order of arrival: it reads, sets or removes the
+    /// state of the key, and pushes any number of records. With a timeout it is called once more for an expired key,
+    /// without a value, unless there is [`MapWithState::on_timeout`]. It must be deterministic.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -146,9 +145,8 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
         }
     }
 
-    /// `last(key, state, out)` is called for a key whose time is out, in place of the closure of
-    /// [`MapWithState::new`], which then always has a value. It owns the state that the key leaves behind, and cannot
-    /// set another.
+    /// `last(key, state, out)` is called for an expired key in place of the closure of [`MapWithState::new`], which
+    /// then always has a value. It owns the last state of the key, and cannot set another.
     ///
     /// ```
     /// use std::time::Duration;
@@ -179,8 +177,8 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
 macro_rules! settings {
     ($of:ident, $($also:ident)*) => {
         impl<K: Key, V: Record, S: Record $(, $also: Record)*> $of<K, V, S $(, $also)*> {
-            /// Drops a key that saw no event for so long, in batch times: a multiple of the interval.
-            /// What it leaves behind is in [`State::timed_out`](crate::State::timed_out).
+            /// Drops a key without events for this long, in batch times: a multiple of the interval. Its last state
+            /// is in [`State::timed_out`](crate::State::timed_out).
             ///
             /// ```
             /// # use dstreams::StreamContext;
@@ -199,12 +197,12 @@ macro_rules! settings {
                 self
             }
 
-            /// The state to begin with: what keys have before the first batch, as if their last event had
-            /// been in the interval before it. Each key once.
+            /// The initial state: the states of keys before the first batch, as if their last event had been in the
+            /// interval before it. Each key once.
             ///
-            /// Taken when the program runs its first batch with this state, and never again: a program that
-            /// is restored from a directory goes on with the state it had. On a cluster every process must
-            /// be given the same rows. They stay in memory with the program, beside the state.
+            /// Used only when the program runs its first batch with this state: a program that is restored from a
+            /// directory resumes its own state. On a cluster every process must get the same rows. They stay in
+            /// memory with the program, beside the state.
             ///
             /// ```
             /// # use dstreams::StreamContext;

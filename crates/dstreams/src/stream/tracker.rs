@@ -1,8 +1,8 @@
-//! What the states of closures are made of: a batch's events and what becomes of their keys' states.
+//! The engine's side of states by closures: applies the events of a batch to the states of their keys.
 //!
-//! The engine sees a [`Tracker`] only: one call for each partition of a batch. [`EachEvent`] calls a
-//! closure for each event, [`EachKey`] for each key of the batch; both keep the states of the batch's
-//! keys as owned values while it runs.
+//! The engine only knows [`Tracker`], with one call for each partition of a batch. [`EachEvent`] calls a closure for
+//! each event, [`EachKey`] for each key of the batch; both store the states of the batch's keys as owned values while
+//! they run.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) trait Tracker: Send + Sync {
     /// Applies the events of a batch, in their order, to the states of their keys.
     fn apply(&self, events: &Events<'_>) -> Result<Applied>;
 
-    /// Columns of what the closures make beside states, if they do.
+    /// Columns of the closures' results besides states, if there are any.
     fn mapped(&self) -> Option<SchemaRef> {
         None
     }
@@ -34,25 +34,25 @@ pub(crate) trait Tracker: Send + Sync {
 pub(crate) struct Events<'a> {
     /// Whether each key has a state.
     pub there: &'a BooleanArray,
-    /// The states of those that have, in the order of the keys.
+    /// The states of the keys that have one, in the order of the keys.
     pub states: RecordBatch,
     /// Keys and values of the events, in order of arrival.
     pub rows: &'a [RecordBatch],
-    /// The key of each row, by its place among the keys.
+    /// The key of each row, by its index among the keys.
     pub key_of: &'a [Vec<usize>],
-    /// Columns of keys.
+    /// Number of key columns.
     pub skip: usize,
-    /// Keys and states of those whose time is out with this batch: their states are not among the others.
+    /// Keys and last states of the keys that expire with this batch; not among the other states.
     pub timed_out: &'a [RecordBatch],
 }
 
-/// What became of the keys of a batch; those that have a state no more are not among them.
+/// The effect of a batch on its keys; keys without a state now are not included.
 pub(crate) struct Applied {
-    /// The keys that have a state now, by their place, in order.
+    /// Indices of the keys that have a state now, in order.
     pub kept: Vec<u32>,
     /// Their states.
     pub states: RecordBatch,
-    /// What the closures made, in the order of the calls.
+    /// The results of the closures, in the order of the calls.
     pub mapped: Option<RecordBatch>,
 }
 
@@ -81,13 +81,13 @@ impl Applied {
     }
 }
 
-/// The types of a tracker's closure: key, value, state, what it makes.
+/// The types of a tracker's closure: key, value, state, result.
 pub(crate) type Types<K, V, S, M> = PhantomData<fn() -> (K, V, S, M)>;
 
-/// A closure for each event, and for each key whose time is out.
+/// A closure for each event, and for each expired key.
 pub(crate) struct EachEvent<K, V, S, M, F> {
     call: F,
-    /// Whether it makes records, and is called for keys whose time is out.
+    /// Whether it makes records, and is called for expired keys.
     maps: bool,
     types: Types<K, V, S, M>,
 }
@@ -120,8 +120,8 @@ where
         if lost > 0 {
             tracing::error!(
                 keys = lost,
-                "keys whose time is out leave, and were given new states, which had no effect; ask \
-                 `is_timing_out` before `set`, or use `on_timeout`"
+                "expired keys were given new states, which had no effect; check `is_timing_out` before \
+                 `set`, or use `on_timeout`"
             );
         }
         Ok(())
@@ -165,7 +165,7 @@ where
     }
 }
 
-/// Another tracker, with a closure of its own for keys whose time is out.
+/// Another tracker, with a separate closure for expired keys.
 pub(crate) struct LastCalls<K, S, M, F> {
     call: F,
     others: Arc<dyn Tracker>,
@@ -252,7 +252,7 @@ where
         let mut from = 0;
         let states = events.held::<S>()?.zip(ends).map(|(state, end)| {
             let places = &places[std::mem::replace(&mut from, end)..end];
-            // Keys are those of the events, so each has one.
+            // The keys come from the events, so each key has one.
             let (batch, row) = places.first()?;
             let key = keys[*batch as usize].get(*row as usize);
             (self.call)(key, Values::new(&values, places), state)
@@ -261,8 +261,7 @@ where
     }
 }
 
-/// The places (batch, row) of all rows, those of a key side by side and in their order; and where those of
-/// each key end.
+/// The places (batch, row) of all rows, grouped by key and in order within a key; and the end of each group.
 fn by_key(key_of: &[Vec<usize>], keys: usize) -> (Vec<(u32, u32)>, Vec<usize>) {
     let mut ends = vec![0; keys];
     key_of.iter().flatten().for_each(|key| ends[*key] += 1);

@@ -1,7 +1,7 @@
-//! [`Tried`]: what an operator made of records, and the records that it could make nothing of.
+//! [`Tried`]: the results of an operator, and the records that it rejected.
 //!
-//! Both are one computation: a node whose rows are of either kind (`Rejecting`), and a node for each reader that
-//! picks those of one kind.
+//! Both are one computation: a node with rows of both kinds (`Rejecting`), and for each reader a node that selects
+//! one kind.
 
 use std::fmt::Display;
 use std::marker::PhantomData;
@@ -19,9 +19,9 @@ use super::rows::{Closure, Pick, RowsFn};
 use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 
-/// What an operator that may fail for single records gives: see [`DStream::try_map`].
+/// The result of an operator that may fail for single records: see [`DStream::try_map`].
 ///
-/// Rejected records that nothing reads are gone: then each task logs how many there were, and the first reason, and
+/// If nothing reads the rejected records, they are discarded: each task logs their number and the first reason, and
 /// [`Status::rejected`](crate::Status::rejected) counts them.
 #[must_use = "read `ok`, and `rejected` too: what nothing reads is gone"]
 pub struct Tried<T, U> {
@@ -30,7 +30,7 @@ pub struct Tried<T, U> {
     node: NodeId,
     both: Both,
     operator: Operator,
-    /// Whether something reads what was rejected.
+    /// Counts the readers of rejected records.
     read: Arc<Readers>,
     types: PhantomData<fn() -> (T, U)>,
 }
@@ -59,7 +59,7 @@ impl<T: Record, U: Record> Tried<T, U> {
         }
     }
 
-    /// What was made, in the order of the records.
+    /// The results, in the order of the records.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -77,9 +77,9 @@ impl<T: Record, U: Record> Tried<T, U> {
         self.pick(OK, U::schema())
     }
 
-    /// Why a record was rejected, and the record as it came; in the order of the records.
+    /// The rejected records, unchanged, with the reason; in the order of the records.
     ///
-    /// A reason has up to 1,024 bytes; what is longer is cut off, and says so.
+    /// A reason has up to 1,024 bytes; a longer one is truncated, and notes that.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -112,10 +112,11 @@ impl<T: Record, U: Record> Tried<T, U> {
 }
 
 impl<T: Record> DStream<T> {
-    /// One record for each, or the reason why not: one bad record does not end the program. O(records of the batch).
+    /// One result for each record, or the reason why there is none: a bad record does not stop the program. O(records
+    /// of the batch).
     ///
-    /// The closure is called once for each record, however many read the results. One that panics rejects the
-    /// record too, with the message of the panic as the reason. It must be deterministic, errors included.
+    /// The closure is called once for each record, however many readers the results have. A panic also rejects the
+    /// record, with the panic's message as the reason. The closure must be deterministic, errors included.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -138,9 +139,9 @@ impl<T: Record> DStream<T> {
         })
     }
 
-    /// Any number of records for each, or the reason why not: see [`DStream::try_map`].
+    /// Any number of results for each record, or the reason why there are none: see [`DStream::try_map`].
     ///
-    /// A closure that fails pushes nothing: what it had pushed for that record is taken back.
+    /// A closure that fails pushes nothing: the results that it had pushed for that record are discarded.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -178,10 +179,10 @@ impl<T: Record> DStream<T> {
         })
     }
 
-    /// A query as [`DStream::sql`] takes it, of which single rows may be none: those with a null where `U` has no
-    /// `Option` are rejected with the names of the columns, and as a line of JSON.
+    /// A query as in [`DStream::sql`] that rejects single rows: those with a null where `U` has no `Option`. The
+    /// reason names the columns; the row is a line of JSON.
     ///
-    /// An expression that fails (a cast, a division by zero) fails the batch still: `try_cast` and `nullif` give
+    /// An expression that fails (a cast, a division by zero) still fails the batch: `try_cast` and `nullif` give
     /// nulls instead.
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! What a window's length, slide and columns must be.
+//! Checks the length, slide and columns of a window.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use datafusion::arrow::datatypes::Schema;
 use super::agg::{AggPlan, Function};
 use crate::error::{Error, Operator, Result};
 
-/// Longest window or timeout: what is longer is meant as "for ever", for which there is an operator without a window.
-/// Times of batches and lengths add up well below 64 bits.
+/// Longest window or timeout: anything longer is meant as "forever", for which there are operators without a window.
+/// It keeps sums of batch times and lengths well below 64 bits.
 const LONGEST_MS: u64 = 1000 * 366 * 24 * 3600 * 1000;
 
 /// `length` in milliseconds, if it is a positive multiple of `every` and not beyond [`LONGEST_MS`].
@@ -45,11 +45,11 @@ pub(super) fn multiple_of(
         ),
     };
     refused(format!(
-        "a {what} of {length:?} is no multiple of {every} ms, at which the stream has RDDs; {nearest}"
+        "a {what} of {length:?} is no multiple of {every} ms, the interval of the stream; {nearest}"
     ))
 }
 
-/// Windows hold least and greatest values of numbers only.
+/// Refuses least and greatest values of anything but numbers.
 pub(super) fn check_columns(plan: &AggPlan, schema: &Schema, operator: &Operator) -> Result<()> {
     for part in &plan.parts {
         let Some(column) = &part.column else { continue };
@@ -62,8 +62,8 @@ pub(super) fn check_columns(plan: &AggPlan, schema: &Schema, operator: &Operator
             return Err(Error::Graph {
                 operator: operator.clone(),
                 message: format!(
-                    "a window holds least and greatest values of numbers only, and column \
-                     `{column}` is {kind}; use `agg`, which is not limited so, or a number"
+                    "windows support least and greatest values of numbers only, and column \
+                     `{column}` is {kind}; use `agg`, which has no such limit, or a number"
                 ),
             });
         }

@@ -325,7 +325,7 @@ fn an_invalid_url_fails_the_start() {
             panic!("{wrong}")
         };
         assert_eq!(stream, "lines");
-        let expected = format!("`{wrong}` names no place");
+        let expected = format!("`{wrong}` is not a valid location");
         assert!(cause.to_string().contains(&expected), "{cause}");
     }
 }

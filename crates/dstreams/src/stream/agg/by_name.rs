@@ -1,4 +1,4 @@
-//! [`by_name`]: an aggregate by the name that it has in SQL.
+//! [`by_name`]: an aggregate by its SQL name.
 
 use std::marker::PhantomData;
 
@@ -8,11 +8,11 @@ use super::{Agg, AggParts, Finish, Function};
 use crate::debug::debug_as;
 use crate::stream::record::Record;
 
-/// What there is.
-const KNOWN: &str =
+/// The available functions.
+const AVAILABLE: &str =
     "count, sum, min, max, avg, mean, var, var_samp, var_pop, stddev, stddev_samp, stddev_pop";
 
-/// Functions of DataFusion whose state grows with the values that a key has.
+/// DataFusion's functions whose state grows with the values of a key.
 const UNBOUNDED: [&str; 9] = [
     "array_agg",
     "count_distinct",
@@ -34,13 +34,13 @@ pub struct ByName<O> {
 
 debug_as!([O] ByName<O> { function, column });
 
-/// The aggregate that DataFusion calls `function`, of the column `column` of the values ("" for single
-/// values): for programs that are told what to compute. `O` is the type of the result.
+/// DataFusion's aggregate `function` of the column `column` of the values ("" for single values): for programs that
+/// get the function as a setting. `O` is the type of the result.
 ///
 /// Sums are `i64`, `u64` or `f64`; `var_samp` and `stddev_samp` are `Option<f64>`.
 ///
-/// A function whose state has no bound (a median, a list, a count of distinct values) is refused by name
-/// when the graph is built, within batches too: there it is a query ([`DStream::sql`](crate::DStream::sql)).
+/// Functions with unbounded state (a median, a list, a count of distinct values) are refused by name when the graph
+/// is built, even within batches: there use a query ([`DStream::sql`](crate::DStream::sql)).
 ///
 /// ```
 /// use dstreams::{StreamContext, agg::by_name};
@@ -61,7 +61,7 @@ pub fn by_name<O: Record>(function: &str, column: &str) -> ByName<O> {
 }
 
 impl<O: Record> ByName<O> {
-    /// Adds the part; the result's type, and whether it may be null.
+    /// Adds the part; returns the type of the result and whether it may be null.
     fn resolve(&self, name: &str, parts: &mut AggParts<'_>) -> Option<(DataType, bool)> {
         let number = |kind: &DataType| match kind.is_integer() || kind.is_floating() {
             true => Ok(()),
@@ -134,13 +134,12 @@ impl<V: Record, O: Record> Agg<V> for ByName<O> {
             .any(|word| word == "distinct");
         if distinct || UNBOUNDED.contains(&&*name) {
             return parts.refuse(format!(
-                "`{name}` keeps every value that a key has had, so that its state has no bound; within \
-                 a batch it is a query (`sql`), over batches `track` keeps what the program bounds; \
-                 there is: {KNOWN}"
+                "`{name}` keeps every value of a key, so its state is unbounded; within a batch use a query \
+                 (`sql`), across batches `track` with a bound of your own; available: {AVAILABLE}"
             ));
         }
         let Some((kind, nulls)) = self.resolve(&name, parts) else {
-            return parts.refuse(format!("there is no aggregate `{name}`; there is: {KNOWN}"));
+            return parts.refuse(format!("there is no aggregate `{name}`; available: {AVAILABLE}"));
         };
         let mut out = Vec::<Field>::new();
         O::fields("", &mut out);

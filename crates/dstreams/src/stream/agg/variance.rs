@@ -1,9 +1,9 @@
 //! Variances and standard deviations, as DataFusion names them.
 //!
-//! They follow from moments (the number of values, their mean, the sum of squared differences from it),
-//! which are merged and not subtracted. So a result is as exact as one of DataFusion over all values at
-//! once: of `n` values with variance `v` and mean `m` it is off by about `n * 2e-16 * sqrt(1 + m * m / v)`
-//! of itself. The same batches give the same bits.
+//! They follow from moments (the number of values, their mean, the sum of squared differences from it), which are
+//! merged and not subtracted. So a result is as exact as DataFusion's over all values at once: for `n` values with
+//! variance `v` and mean `m` the relative error is about `n * 2e-16 * sqrt(1 + m * m / v)`. The same batches give the
+//! same bits.
 
 use std::marker::PhantomData;
 
@@ -11,7 +11,7 @@ use super::{Agg, AggParts, Finish, Function, Number};
 use crate::debug::debug_as;
 use crate::stream::record::Record;
 
-/// A variance or a standard deviation: made by [`var_samp`], [`var_pop`], [`stddev_samp`], [`stddev_pop`] and
+/// A variance or a standard deviation: created by [`var_samp`], [`var_pop`], [`stddev_samp`], [`stddev_pop`] and
 /// their `_of` forms.
 pub struct Variance<N, O> {
     column: String,
@@ -62,7 +62,7 @@ variance!(
     Option<f64>,
     true,
     false,
-    "Variance of what the values are a sample of (over `n - 1`; none of one value),"
+    "Sample variance (over `n - 1`; `None` for a single value),"
 );
 variance!(
     var_pop_of,
@@ -70,7 +70,7 @@ variance!(
     f64,
     false,
     false,
-    "Variance (over `n`)"
+    "Population variance (over `n`)"
 );
 variance!(
     stddev_samp_of,
@@ -78,7 +78,7 @@ variance!(
     Option<f64>,
     true,
     true,
-    "Standard deviation of what the values are a sample of (over `n - 1`; none of one value),"
+    "Sample standard deviation (over `n - 1`; `None` for a single value),"
 );
 variance!(
     stddev_pop_of,
@@ -86,5 +86,5 @@ variance!(
     f64,
     false,
     true,
-    "Standard deviation (over `n`)"
+    "Population standard deviation (over `n`)"
 );

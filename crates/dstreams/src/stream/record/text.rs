@@ -15,10 +15,10 @@ use crate::error::Result;
 
 /// Longest text that a view holds itself, in bytes (Arrow's columnar format).
 const INLINE: usize = 12;
-/// Buffers of the input that are looked through for a text; with more, text is copied, since a
-/// search would cost more than the copy.
+/// How many input buffers are searched for a text; with more of them, text is copied, since the search would cost
+/// more.
 const MAX_ATTACHED: usize = 8;
-/// Bytes of the buffer that copied text goes to, at first.
+/// Initial size of the buffer for copied text, in bytes.
 const COPY_BUFFER: usize = 8 << 10;
 
 /// The values of a text column.
@@ -88,7 +88,7 @@ impl Push<String> for &String {
 #[derive(Default)]
 pub struct TextBuilder {
     views: Vec<u128>,
-    /// Buffers that are done: attached ones that were pointed into, and full copy buffers.
+    /// Finished buffers: attached ones that views point into, and full copy buffers.
     buffers: Vec<Buffer>,
     /// Input buffers; the number is the index in `buffers` once a view points into it.
     attached: Vec<(Buffer, Option<u32>)>,
@@ -111,7 +111,7 @@ impl TextBuilder {
                     self.views.push(inline_view(word, text.len()));
                     return;
                 }
-                // A buffer may be a part of the memory that the text lies in.
+                // A buffer may be only a part of the memory that contains the text.
                 let is_inside = text.len() <= buffer.len() - offset;
                 if text.len() > INLINE && offset <= u32::MAX as usize && is_inside {
                     let prefix = prefix_of(text.as_bytes());
@@ -125,25 +125,25 @@ impl TextBuilder {
         self.copy_str(text)
     }
 
-    /// Whether a view holds its text itself.
+    /// Whether a view contains its text inline.
     #[inline]
     pub(crate) fn is_inline(view: u128) -> bool {
         view as u32 as usize <= INLINE
     }
 
-    /// Adds rows, to be written as views that hold their texts themselves, or truncated.
+    /// Adds rows, to be filled with inline views or truncated.
     pub(crate) fn grow(&mut self, rows: usize) -> &mut [u128] {
         let before = self.views.len();
         self.views.resize(before + rows, 0);
         &mut self.views[before..]
     }
 
-    /// Takes back what was added behind the first `rows` rows.
+    /// Removes all rows after the first `rows`.
     pub(crate) fn truncate(&mut self, rows: usize) {
         self.views.truncate(rows);
     }
 
-    /// Appends a text that its view holds itself, taken from another text column.
+    /// Appends an inline text, as its view in another text column.
     #[inline]
     pub(crate) fn push_inline(&mut self, view: u128) {
         debug_assert!(Self::is_inline(view));
@@ -165,7 +165,7 @@ impl TextBuilder {
                 self.close_copies(full);
             }
         }
-        // The buffer's number is known only when it is closed: leave it open, as u32::MAX.
+        // The buffer's number is known only when it is complete: use `OPEN` until then.
         let offset = self.copies.len() as u32;
         self.copies.extend_from_slice(text.as_bytes());
         let prefix = prefix_of(text.as_bytes());
@@ -215,17 +215,17 @@ fn prefix_of(bytes: &[u8]) -> u32 {
 /// View of a longer text: length, first four bytes, buffer, offset.
 #[inline]
 fn reference_view(len: usize, prefix: u32, buffer: u32, offset: u32) -> u128 {
-    // A longer length would run into the other parts, and the view point anywhere.
+    // A longer length would overflow into the other parts, so that the view points anywhere.
     assert!(
         len <= i32::MAX as usize,
-        "a text has less than 2 GiB, this one has {len} bytes"
+        "texts must have less than 2 GiB; this one has {len} bytes"
     );
     len as u128 | (prefix as u128) << 32 | (buffer as u128) << 64 | (offset as u128) << 96
 }
 
-/// A view array over text that is known to be UTF-8, at the places the views name.
+/// A view array over text known to be UTF-8, at the places given by the views.
 ///
-/// `try_new` would validate each text again: about as long as all the rest of a flat_map of words.
+/// `try_new` would validate each text again, which takes as long as the rest of a flat_map of words.
 #[allow(unsafe_code)]
 pub(crate) fn trusted_views(views: Vec<u128>, buffers: Vec<Buffer>) -> StringViewArray {
     let views = ScalarBuffer::from(views);
@@ -333,7 +333,8 @@ mod tests {
         assert_eq!(inside, long);
     }
 
-    /// A source may push a part of memory that it shares, and a closure a text that begins in the part and ends behind it.
+    /// A source may push a part of memory that it shares; a closure may push a text that starts in that part and ends
+    /// after it.
     #[test]
     fn a_text_that_ends_behind_a_buffer_is_copied() {
         let all = bytes::Bytes::from("a text that is cut into two parts".as_bytes());

@@ -1,4 +1,4 @@
-//! Tuples: their parts side by side. A pair is `key` and `value`; `()` has no columns.
+//! Tuples: the columns of their parts. A pair is `key` and `value`; `()` has no columns.
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::buffer::Buffer;
