@@ -69,8 +69,8 @@ impl fmt::Display for Error {
             } => write!(
                 f,
                 "batch {batch} failed after {attempts} attempt(s) in {stage}: {}{}",
-                beside_its_place(cause),
-                what_to_do(cause)
+                text_without_place(cause),
+                advice(cause)
             ),
             Error::Task {
                 worker,
@@ -81,7 +81,7 @@ impl fmt::Display for Error {
             Error::LostBlock { block } => write!(f, "block {block} is lost"),
             Error::Bytes { what, message } => write!(f, "bytes of {what}: {message}"),
             Error::Version { .. } | Error::Gap { .. } | Error::Duplicate { .. } => {
-                fmt_of_state(self, f)
+                fmt_version_error(self, f)
             }
             Error::File {
                 action,
@@ -101,17 +101,14 @@ impl fmt::Display for Error {
             ),
             Error::NotRunning => f.write_str("the stream context is not running"),
             Error::Internal { message } => {
-                write!(
-                    f,
-                    "{message}; this is a bug in dstreams, please report it"
-                )
+                write!(f, "{message}; this is a bug in dstreams, please report it")
             }
         }
     }
 }
 
 /// The text of an error about versions of a state.
-fn fmt_of_state(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn fmt_version_error(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         Error::Version {
             asked,
@@ -147,7 +144,7 @@ impl std::error::Error for Error {
             | Error::Sink { cause, .. }
             | Error::Batch { cause, .. } => cause.source(),
             Error::Task { cause, .. } => cause.source(),
-            Error::Engine(cause) | Error::Operator { cause, .. } => unsaid(cause),
+            Error::Engine(cause) | Error::Operator { cause, .. } => unreported_cause(cause),
             _ => None,
         }
     }
@@ -175,13 +172,15 @@ pub fn said(error: &DataFusionError) -> String {
 }
 
 /// The cause of an error from DataFusion that the text from [`said`] does not include.
-fn unsaid(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)> {
+fn unreported_cause(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)> {
     use std::error::Error;
     match error {
         DataFusionError::IoError(error) => error.source(),
         DataFusionError::External(error) => error.source(),
-        DataFusionError::Diagnostic(_, error) | DataFusionError::Context(_, error) => unsaid(error),
-        DataFusionError::Shared(error) => unsaid(error),
+        DataFusionError::Diagnostic(_, error) | DataFusionError::Context(_, error) => {
+            unreported_cause(error)
+        }
+        DataFusionError::Shared(error) => unreported_cause(error),
         DataFusionError::ArrowError(error, _) => match error.as_ref() {
             ArrowError::ExternalError(error) => error.source(),
             ArrowError::IoError(_, error) => error.source(),
@@ -193,7 +192,7 @@ fn unsaid(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)>
 }
 
 /// Why a batch failed, without the operator or output, which the message has named already.
-fn beside_its_place(cause: &Cause) -> String {
+fn text_without_place(cause: &Cause) -> String {
     match cause.downcast_ref::<Error>() {
         Some(Error::Panic { message, .. }) => format!("a panic: {message}"),
         Some(Error::Record { message, .. } | Error::Graph { message, .. }) => message.clone(),
@@ -204,9 +203,11 @@ fn beside_its_place(cause: &Cause) -> String {
 }
 
 /// Advice for a failed batch, if there is any.
-fn what_to_do(cause: &Cause) -> &'static str {
+fn advice(cause: &Cause) -> &'static str {
     match cause.downcast_ref::<Error>() {
-        Some(Error::Sink { .. }) => "; fix the destination of this output, then restart the program",
+        Some(Error::Sink { .. }) => {
+            "; fix the destination of this output, then restart the program"
+        }
         Some(error) if error.is_of_batch() => {
             "; the same records fail again: change the program (`try_map` and similar operators reject single records), \
              or let it set such batches aside (`OnFailure::SetAside`)"

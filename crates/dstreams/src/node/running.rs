@@ -92,7 +92,7 @@ pub struct Status {
 pub(super) struct Watched {
     pub totals: Mutex<(Summary, Option<BatchReport>)>,
     pub workers: Arc<dyn Workers>,
-    /// The program's persistence, if it has a directory; dropped when the program ends.
+    /// The program's persistence, if it has a directory; weak, so that it ends with the program.
     pub durable: Weak<Durable>,
 }
 

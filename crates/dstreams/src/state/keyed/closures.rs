@@ -35,7 +35,7 @@ impl KeyedState {
             Some(_) if again => self.deleted_by(batch, before)?,
             Some(until) => self.partition.expired(until)?,
         };
-        let mut timed_out = silent(expired, &mut keys, self.spec.keys)?;
+        let mut timed_out = expired_without_events(expired, &mut keys, self.spec.keys)?;
         let mut dropped = Vec::new();
         for rows in &timed_out {
             dropped.push(self.only_keys(rows)?);
@@ -45,7 +45,7 @@ impl KeyedState {
             false => self.partition.latest(&key_columns)?,
         };
         // A key that expires with this batch and has an event in it starts over as a new key.
-        let there = alive(&found, until.map(BatchTime::millis));
+        let there = unexpired(&found, until.map(BatchTime::millis));
         let values = found.values()?;
         if there.true_count() < found.there() {
             let ended = (0..found.len()).map(|key| found.is_there(key) && !there.value(key));
@@ -123,7 +123,7 @@ impl KeyedState {
 }
 
 /// The expired rows whose keys have no event in the batch.
-fn silent(
+fn expired_without_events(
     expired: Vec<RecordBatch>,
     keys: &mut KeySlots,
     columns: usize,
@@ -140,7 +140,7 @@ fn silent(
 }
 
 /// A mask of the keys that do not time out: their last event is later than `until`.
-fn alive(found: &LookedUpRows<'_>, until: Option<u64>) -> BooleanArray {
+fn unexpired(found: &LookedUpRows<'_>, until: Option<u64>) -> BooleanArray {
     let Some(until) = until else {
         return found.mask();
     };

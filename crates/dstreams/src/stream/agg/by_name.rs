@@ -139,7 +139,9 @@ impl<V: Record, O: Record> Agg<V> for ByName<O> {
             ));
         }
         let Some((kind, nulls)) = self.resolve(&name, parts) else {
-            return parts.refuse(format!("there is no aggregate `{name}`; available: {AVAILABLE}"));
+            return parts.refuse(format!(
+                "there is no aggregate `{name}`; available: {AVAILABLE}"
+            ));
         };
         let mut out = Vec::<Field>::new();
         O::fields("", &mut out);
