@@ -161,7 +161,7 @@ impl LineSender {
     /// Sends a full pack if that needs no waiting; otherwise the task takes it when there is room.
     fn try_hand_over(&mut self) -> Result<(), Error> {
         let Some(permit) = self.sender.try_permit() else {
-            self.slot.left_full();
+            self.slot.notify_full();
             return Ok(());
         };
         send_pack(&self.slot, &mut self.encoder, permit).map_err(|error| self.sender.end(error))

@@ -116,7 +116,7 @@ impl Slot {
     }
 
     /// The pack is full, and the sender could not take it: let the task do it.
-    pub(crate) fn left_full(&self) {
+    pub(crate) fn notify_full(&self) {
         self.changed.notify_one();
     }
 
@@ -291,7 +291,7 @@ mod tests {
         let mut due = std::pin::pin!(slot.due());
         assert!(futures::poll!(&mut due).is_pending());
         slot.push_line("b");
-        slot.left_full();
+        slot.notify_full();
         soon(due).await;
         assert_eq!(taken(&slot), ["a", "b"]);
     }

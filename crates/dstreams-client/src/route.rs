@@ -58,7 +58,7 @@ impl Route {
     }
 
     /// The master does not answer. Is there a known worker that was not tried yet?
-    pub(crate) fn goes_on_without(&mut self) -> bool {
+    pub(crate) fn use_known_workers(&mut self) -> bool {
         self.master_silent = self.untried().is_some();
         self.master_silent
     }
@@ -196,17 +196,17 @@ mod tests {
     #[test]
     fn without_its_master_the_known_workers_are_tried_and_then_the_master_again() {
         let mut route = route("m:1", "p");
-        assert!(!route.goes_on_without(), "none is known");
+        assert!(!route.use_known_workers(), "none is known");
         route.found(workers("a:1 b:1"));
         let first = go(&mut route);
         assert!(!route.failed());
         assert_eq!(route.asks(), Some("m:1"));
-        assert!(route.goes_on_without());
+        assert!(route.use_known_workers());
         assert_ne!(go(&mut route), first);
         assert!(route.failed(), "both were tried");
         assert_eq!(route.asks(), Some("m:1"));
         // Both again, with one question in the round.
-        assert!(route.goes_on_without());
+        assert!(route.use_known_workers());
         go(&mut route);
         assert!(!route.failed());
         assert_eq!(route.asks(), None);
@@ -221,7 +221,7 @@ mod tests {
         go(&mut route);
         route.progress();
         route.found(Vec::new());
-        assert!(!route.goes_on_without());
+        assert!(!route.use_known_workers());
         assert!(route.failed());
     }
 

@@ -46,7 +46,7 @@ impl Link {
             match discover(&self.stream, &self.peer, &self.options).await {
                 Ok(Found::Itself(channel)) => return Ok(channel),
                 Ok(Found::Workers(workers)) => self.route.found(workers),
-                Err(error) if error.is_retryable() && self.route.goes_on_without() => {
+                Err(error) if error.is_retryable() && self.route.use_known_workers() => {
                     let (stream, master) = (&self.stream, &self.peer);
                     tracing::debug!(stream, master, %error, "using the known workers");
                     self.failures.note(error);

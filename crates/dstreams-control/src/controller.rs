@@ -45,15 +45,15 @@ impl Controller {
     pub fn restored(config: Config, restored: Restored) -> Self {
         let mut it = Self::new(config);
         it.intake
-            .go_on_after(restored.last_cut, restored.begin_after, restored.uncut);
+            .resume_after(restored.last_cut, restored.begin_after, restored.uncut);
         it.pipeline
-            .go_on_after(restored.last_committed, restored.set_aside_before);
+            .resume_after(restored.last_committed, restored.set_aside_before);
         for (batch, blocks) in restored.pending {
             // The journal has no time of the cut; it was not before the end of the interval.
             it.pipeline.push(batch, blocks, batch.timestamp());
             let (set_aside, committing) = (&restored.set_aside, &restored.committing);
             it.pipeline
-                .last_was(set_aside.contains(&batch), committing.contains(&batch));
+                .set_outcome_of_last(set_aside.contains(&batch), committing.contains(&batch));
         }
         it
     }

@@ -70,7 +70,7 @@ impl Intake {
     }
 
     /// An earlier controller cut up to this batch, and left these blocks uncut.
-    pub(crate) fn go_on_after(
+    pub(crate) fn resume_after(
         &mut self,
         cut: Option<BatchTime>,
         begin_after: Option<BatchTime>,

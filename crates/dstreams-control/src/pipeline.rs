@@ -90,7 +90,7 @@ impl Pipeline {
     }
 
     /// An earlier controller committed up to this batch, and set so many aside.
-    pub(crate) const fn go_on_after(&mut self, committed: Option<BatchTime>, set_aside: u32) {
+    pub(crate) const fn resume_after(&mut self, committed: Option<BatchTime>, set_aside: u32) {
         self.last_committed = committed;
         self.set_aside = set_aside;
     }
@@ -108,7 +108,7 @@ impl Pipeline {
     }
 
     /// Records the outcome in an earlier process of the batch that was added last.
-    pub(crate) fn last_was(&mut self, set_aside: bool, committing: bool) {
+    pub(crate) fn set_outcome_of_last(&mut self, set_aside: bool, committing: bool) {
         if let Some(last) = self.waiting.back_mut() {
             (last.set_aside, last.committing) = (set_aside, committing);
         }

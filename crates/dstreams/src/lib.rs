@@ -188,7 +188,7 @@ pub use stream::{agg, text};
 pub mod internal {
     pub use crate::blocks::{Block, BlockStore, Bounds, Budget};
     pub use crate::checkpoint::{
-        BlockJournal, CheckpointPlan, Durable, Earlier, PartAt, READ_AT_ONCE, Restored, Store,
+        BlockJournal, CONCURRENT_READS, CheckpointPlan, Durable, Earlier, PartAt, Restored, Store,
         Writing, WrittenFile, blocking, dir_of, load, on_disk, state_file, write,
     };
     pub use crate::commit::{Dataset, Outputs};
@@ -200,14 +200,14 @@ pub mod internal {
     pub use crate::journal::{DirLock, Owner, Ticket};
     pub use crate::node::{
         Durability, Inbox, Mailbox, NewReceiver, Receivers, ReportedWhen, Usage, Workers,
-        of_master, open_source, replay, run_on, say_reachable,
+        log_reachable, of_master, open_source, replay, run_on,
     };
     pub use crate::plan::split::{Run, split, tasks_for};
     pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
     pub use crate::program::Description;
     pub use crate::receive::message;
     pub use crate::receive::{Acceptor, Claims, Embedded, Intake, SourcePlacement};
-    pub use crate::state::{Room, States, versioned};
+    pub use crate::state::{StateMemoryBudget, States, versioned};
 }
 
 /// Files: read from a directory or an object store as they appear, and written batch by batch.

@@ -40,7 +40,7 @@ pub async fn run(args: WordcountMasterArgs) -> Result<(), Error> {
         ..
     } = args.master;
     let mut ending = Ending::new(ends.drain)?;
-    let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
+    let program = Program::of_clients(&args.times)?.with_state_dir(args.state.as_deref())?;
     let report = Report::new(json, args.times.interval);
     let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
     report.master(gathering.address()).await?;

@@ -49,7 +49,7 @@ impl Program {
     }
 
     /// The same, persisted in a directory. On a cluster all processes reach it by this path.
-    pub fn kept_in(mut self, state: Option<&Path>) -> Result<Self, Error> {
+    pub fn with_state_dir(mut self, state: Option<&Path>) -> Result<Self, Error> {
         let state = state.map(std::path::absolute).transpose();
         self.state = state.map_err(|error| Error::Usage(format!("--state: {error}")))?;
         Ok(self)

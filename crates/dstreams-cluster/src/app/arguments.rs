@@ -9,7 +9,7 @@ use clap::value_parser;
 use dstreams::StreamContext;
 
 use super::error::Error;
-use crate::worker::{LEAST_PATIENCE, MOST_PATIENCE};
+use crate::worker::{MAX_PATIENCE, MIN_PATIENCE};
 use crate::{Master, MasterOptions, WorkerOptions};
 
 /// Environment variable with the secret, if no file is given.
@@ -241,7 +241,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// How long a worker tolerates a silent master.
 fn patience(text: &str) -> Result<Duration, String> {
     let patience = duration(text)?;
-    match (LEAST_PATIENCE..=MOST_PATIENCE).contains(&patience) {
+    match (MIN_PATIENCE..=MAX_PATIENCE).contains(&patience) {
         true => Ok(patience),
         false => Err("it must be 1s to 24h".to_owned()),
     }

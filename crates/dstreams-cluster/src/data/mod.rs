@@ -11,7 +11,7 @@ mod service;
 
 pub use copy::{CopyHeader, RECORD, Received, decode_copy, serve_parts};
 pub use peers::{Ask, Peers};
-pub use reached::{Reached, check_exposed, check_reached, host_of};
+pub use reached::{Reached, check_advertised, check_exposure, host_of};
 pub use service::{
     CLIENT_MESSAGE, CONNECTIONS, Calls, KEEP_ALIVE, PAUSE, Replies, Token, listen, serve,
 };

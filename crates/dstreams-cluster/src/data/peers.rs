@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::copy::{CopyHeader, decode, encode};
 use super::service::{COPY_HEADER, KEEP_ALIVE, Token};
-use crate::plan::{KeptId, Part, Slice};
+use crate::plan::{CachedId, Part, Slice};
 use crate::plan::{TaskName, TaskState};
 use crate::retry::retryable;
 
@@ -39,7 +39,7 @@ pub enum Ask {
     /// The state of a partition.
     State { partition: u32 },
     /// Let an output's sink prepare a partition that is stored there.
-    Prepare { output: usize, kept: KeptId },
+    Prepare { output: usize, kept: CachedId },
     /// Whether these tasks of the engine run there, or ran.
     Tasks(Vec<TaskName>),
 }
@@ -227,7 +227,7 @@ impl Peers {
     pub async fn prepare(
         &self,
         (output, name): (usize, &str),
-        kept: KeptId,
+        kept: CachedId,
         holder: &str,
     ) -> Result<Prepared> {
         let prepared = async {

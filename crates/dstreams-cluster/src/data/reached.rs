@@ -40,7 +40,11 @@ fn is_any(address: &str) -> bool {
 }
 
 /// Checks that a process that listens on every address advertises one that others can reach.
-pub fn check_reached(setting: &'static str, listen: &str, advertise: Option<&str>) -> Result<()> {
+pub fn check_advertised(
+    setting: &'static str,
+    listen: &str,
+    advertise: Option<&str>,
+) -> Result<()> {
     let wrong = |message| Err(Error::Config { setting, message });
     match advertise {
         None if is_any(listen) => wrong(format!(
@@ -65,7 +69,7 @@ pub fn check_reached(setting: &'static str, listen: &str, advertise: Option<&str
 }
 
 /// Checks that there is a token if `listen` is more than loopback.
-pub fn check_exposed(setting: &'static str, listen: &str, token: Option<&str>) -> Result<()> {
+pub fn check_exposure(setting: &'static str, listen: &str, token: Option<&str>) -> Result<()> {
     let resolved = listen.to_socket_addrs();
     let mut addresses = resolved.map_err(|error| Error::Config {
         setting,
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_address_cannot_be_advertised() {
-        let check = |listen, advertise| check_reached("master", listen, advertise);
+        let check = |listen, advertise| check_advertised("master", listen, advertise);
         assert!(check("127.0.0.1:0", None).is_ok());
         assert!(check("0.0.0.0:7077", Some("127.0.0.1:0")).is_ok());
         for (listen, advertise) in [

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
-use crate::plan::KeptId;
+use crate::plan::CachedId;
 
 type Rows = Arc<Vec<RecordBatch>>;
 
@@ -18,27 +18,27 @@ const STANDBY_DELTA_BYTES: usize = 64 << 20;
 
 /// Cached output partitions of this worker's tasks, until their batch is forgotten.
 #[derive(Debug, Default)]
-pub struct KeptStore(Mutex<Kept>);
+pub struct DatasetCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    rows: BTreeMap<KeptId, Rows>,
+    rows: BTreeMap<CachedId, Rows>,
     /// Bytes of the state as last sent to a standby, by partition.
     sent: HashMap<usize, usize>,
 }
 
-impl KeptStore {
+impl DatasetCache {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Caches a partition. A rerun of a task caches the same rows again.
-    pub fn insert(&self, id: KeptId, rows: Vec<RecordBatch>) {
+    pub fn insert(&self, id: CachedId, rows: Vec<RecordBatch>) {
         self.lock().rows.insert(id, Arc::new(rows));
     }
 
     /// The partition, if it is cached.
-    pub fn get(&self, id: &KeptId) -> Option<Rows> {
+    pub fn get(&self, id: &CachedId) -> Option<Rows> {
         self.lock().rows.get(id).cloned()
     }
 
@@ -65,7 +65,7 @@ impl KeptStore {
             .iter()
             .map(|(of, since)| (*of as usize, *since))
             .collect();
-        let needed = |id: &KeptId| {
+        let needed = |id: &CachedId| {
             let after = |since: &BatchTime| id.batch > *since;
             slots.contains(&id.slot) && since.get(&id.partition).is_some_and(after)
         };
@@ -104,8 +104,8 @@ mod tests {
 
     use super::*;
 
-    fn id(batch: u64, slot: usize, partition: usize) -> KeptId {
-        KeptId {
+    fn id(batch: u64, slot: usize, partition: usize) -> CachedId {
+        CachedId {
             batch: BatchTime(batch),
             attempt: 1,
             slot,
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn only_deltas_that_a_standby_lacks_stay_cached() {
-        let store = KeptStore::default();
+        let store = DatasetCache::default();
         for batch in 1..=4 {
             for (slot, partition) in [(0, 0), (0, 1), (5, 1)] {
                 store.insert(id(batch, slot, partition), rows(1));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn deltas_for_standbys_are_bounded_by_the_size_of_the_state() {
-        let store = KeptStore::default();
+        let store = DatasetCache::default();
         let (half, since) = (STANDBY_DELTA_BYTES / 8, [(0, BatchTime(0))]);
         store.insert(id(1, 5, 0), rows(half));
         store.insert(id(2, 5, 0), rows(half));

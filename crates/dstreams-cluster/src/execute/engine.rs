@@ -23,7 +23,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use dstreams::internal::{Acceptor, say_reachable};
+use dstreams::internal::{Acceptor, log_reachable};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
 use tokio::net::TcpListener;
@@ -129,7 +129,7 @@ impl ClusterEngine {
             source: Arc::new(source),
         })?;
         let at = listener.local_addr().map_err(failed)?;
-        say_reachable("the engine's scheduler", at, false);
+        log_reachable("the engine's scheduler", at, false);
         let port = at.port();
         let placement = Placement::default();
         let config = SchedulerConfig {

@@ -38,12 +38,13 @@ const FORGET_PAUSE: Duration = Duration::from_millis(20);
 
 /// For tests: the number of reports to lose.
 #[cfg(test)]
-pub static LOSE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+pub static REPORTS_TO_LOSE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 #[cfg(test)]
 fn is_lost() -> bool {
     use std::sync::atomic::Ordering::SeqCst;
-    LOSE.fetch_update(SeqCst, SeqCst, |lose| lose.checked_sub(1))
+    REPORTS_TO_LOSE
+        .fetch_update(SeqCst, SeqCst, |lose| lose.checked_sub(1))
         .is_ok()
 }
 

@@ -20,11 +20,11 @@ use dstreams::internal::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use super::dataset_cache::KeptStore;
+use super::dataset_cache::DatasetCache;
 use super::tasks::TaskLog;
 use crate::data::Peers;
 use crate::plan::exchange::{in_order, lanes, tag};
-use crate::plan::{Exit, KeptId, RunStep, Source, StepHeader, TaskSpec, TaskWork, Wire, into};
+use crate::plan::{CachedId, Exit, RunStep, Source, StepHeader, TaskSpec, TaskWork, Wire, into};
 use crate::retry::retryable;
 
 /// The plans, blocks and state of a worker.
@@ -32,7 +32,7 @@ pub struct TaskRunner {
     pub plans: Arc<Plans>,
     pub states: States,
     pub store: Arc<BlockStore>,
-    pub kept: KeptStore,
+    pub kept: DatasetCache,
     pub peers: Peers,
     /// The engine's tasks that run or have ended here.
     pub tasks: Arc<TaskLog>,
@@ -81,7 +81,7 @@ impl TaskRunner {
             plans,
             states,
             store: Arc::new(store),
-            kept: KeptStore::default(),
+            kept: DatasetCache::default(),
             peers,
             tasks: Arc::default(),
             era: RwLock::default(),
@@ -242,7 +242,7 @@ impl TaskRunner {
         partition: usize,
         rows: &[RecordBatch],
     ) -> Result<()> {
-        let id = KeptId {
+        let id = CachedId {
             batch: header.batch,
             attempt: header.attempt,
             slot: slot.0,

@@ -12,7 +12,7 @@ use dstreams::{BatchTime, Queue, StreamContext};
 
 use super::ClusterEngine;
 use super::engine::scheduler_config;
-use super::front::LOSE;
+use super::front::REPORTS_TO_LOSE;
 use crate::data::{Peers, Token};
 use crate::plan::Codec;
 use crate::{Master, MasterOptions, WorkerOptions, run_worker};
@@ -53,13 +53,17 @@ async fn lost_reports_and_a_stopped_executor_lose_no_records() {
     let worker = std::thread::spawn(move || run_worker(&options, &build, &|_, _| {}));
     let cluster = master.start().await.unwrap();
     for (lost, number) in [(0, 1), (2, 2), (0, 3)] {
-        LOSE.store(lost, Ordering::SeqCst);
+        REPORTS_TO_LOSE.store(lost, Ordering::SeqCst);
         queue.push([number]).await.unwrap();
         until("the batch", || {
             found.lock().unwrap().len() == number as usize
         })
         .await;
-        assert_eq!(LOSE.load(Ordering::SeqCst), 0, "reports were lost");
+        assert_eq!(
+            REPORTS_TO_LOSE.load(Ordering::SeqCst),
+            0,
+            "reports were lost"
+        );
     }
     // The engine stops an executor that it considers dead.
     let before = cluster.status().workers;

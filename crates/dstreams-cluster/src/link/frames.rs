@@ -106,15 +106,15 @@ pub fn channel<M>() -> (Sender<M>, impl Stream<Item = FlightData> + Send + 'stat
 }
 
 /// The receiving end.
-pub struct Heard<M> {
+pub struct LinkReceiver<M> {
     frames: Streaming<FlightData>,
     joined: Joined,
     message: PhantomData<fn() -> M>,
 }
 
-impl<M: DeserializeOwned> Heard<M> {
+impl<M: DeserializeOwned> LinkReceiver<M> {
     pub fn new(frames: Streaming<FlightData>) -> Self {
-        Heard {
+        LinkReceiver {
             frames,
             joined: Joined::default(),
             message: PhantomData,
@@ -174,7 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::link::{HeldBlock, ToMaster, ToWorker};
+    use crate::link::{BlockReport, ToMaster, ToWorker};
 
     /// Sends messages; returns the size of the largest frame, and the messages received.
     fn over<M: Serialize + DeserializeOwned>(messages: &[M]) -> (usize, Vec<M>) {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn messages_to_the_master_have_bounded_frames_whatever_the_number_of_blocks() {
-        let held = |meta: BlockMeta| HeldBlock {
+        let held = |meta: BlockMeta| BlockReport {
             marks: vec![(0, format!("producer {}", meta.id.seq), meta.id.seq)],
             meta,
         };

@@ -35,8 +35,8 @@ pub enum ToMaster {
     /// The worker can run tasks.
     Ready,
     /// The worker has stored these blocks.
-    Stored { blocks: Vec<HeldBlock> },
-    /// The master answers with `Heard` once it has processed all earlier messages.
+    Stored { blocks: Vec<BlockReport> },
+    /// The master answers with `LinkReceiver` once it has processed all earlier messages.
     Hear { number: u64 },
     /// A receiver's answer to a seal.
     Reported {
@@ -45,9 +45,9 @@ pub enum ToMaster {
         blocks: Vec<BlockMeta>,
     },
     /// Copies from the lost worker are refused from now on; these of its blocks are stored here.
-    Fenced { lost: u32, blocks: Vec<HeldBlock> },
+    Fenced { lost: u32, blocks: Vec<BlockReport> },
     /// Copies of all others are refused from now on; these of their blocks are held.
-    Retired { blocks: Vec<HeldBlock> },
+    Retired { blocks: Vec<BlockReport> },
     /// A block that was to be copied was not.
     CopyFailed { block: BlockId, to: u32 },
     /// A producer has connected.
@@ -95,13 +95,13 @@ pub enum ToMaster {
 /// A block that a worker stores: its size, and for each producer of its records (by input and
 /// name) the number of the last batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct HeldBlock {
+pub struct BlockReport {
     pub meta: BlockMeta,
     pub marks: Vec<(u32, String, u64)>,
 }
 
-impl From<HeldBlock> for StoredBlock {
-    fn from(held: HeldBlock) -> Self {
+impl From<BlockReport> for StoredBlock {
+    fn from(held: BlockReport) -> Self {
         let marks = held.marks.into_iter().map(|(input, producer, last)| Mark {
             input,
             producer: producer.into(),
@@ -153,7 +153,7 @@ pub enum ToWorker {
     /// Seal the open blocks.
     Seal { batch: BatchTime, last: bool },
     /// The answer to `Hear`.
-    Heard { number: u64 },
+    LinkReceiver { number: u64 },
     /// Accept no more records.
     Close,
     /// Sources have had their time to end: answer the last `Seal` now.

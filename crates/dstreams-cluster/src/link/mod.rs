@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::Xxh3;
 
 pub use directory::Directory;
-pub use frames::{Heard, Sender, channel};
-pub use message::{HeldBlock, Holds, ToMaster, ToWorker, VERSION};
+pub use frames::{LinkReceiver, Sender, channel};
+pub use message::{BlockReport, Holds, ToMaster, ToWorker, VERSION};
 
 /// Number and size of the samples of the program's file that its build id hashes: some milliseconds
 /// of reading, even for a file of hundreds of megabytes.

@@ -33,12 +33,12 @@ fn block() -> impl Strategy<Value = BlockId> {
     })
 }
 
-fn held() -> impl Strategy<Value = Vec<HeldBlock>> {
+fn held() -> impl Strategy<Value = Vec<BlockReport>> {
     let mark = (any::<u32>(), text(), number());
     let meta =
         (block(), number(), number()).prop_map(|(id, rows, bytes)| BlockMeta { id, rows, bytes });
     let held = (meta, prop::collection::vec(mark, 0..3));
-    let held = held.prop_map(|(meta, marks)| HeldBlock { meta, marks });
+    let held = held.prop_map(|(meta, marks)| BlockReport { meta, marks });
     prop::collection::vec(held, 0..3)
 }
 

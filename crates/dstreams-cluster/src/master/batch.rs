@@ -27,7 +27,7 @@ use crate::worker::engine_name;
 
 /// How long a batch is retried here after failures of machines and of the engine, before they cost it an attempt:
 /// longer than it takes to notice a loss.
-pub(super) const MEND: Duration = Duration::from_secs(30);
+pub(super) const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before a retry: the first, and the longest.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
@@ -132,7 +132,7 @@ impl Remote {
                 continue;
             };
             match done {
-                Err(error) if of_machines(&error) && began.elapsed() < MEND => {
+                Err(error) if of_machines(&error) && began.elapsed() < RETRY_TIMEOUT => {
                     tracing::warn!(%batch, %error, ?pause, "retrying a batch");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
@@ -257,18 +257,18 @@ impl Workers for Remote {
 
     fn seal(&self, batch: BatchTime) {
         let last = self.own.is_closing();
-        self.hub.say_all(&ToWorker::Seal { batch, last });
+        self.hub.broadcast(&ToWorker::Seal { batch, last });
         self.own.seal(batch, last);
     }
 
     fn close(&self) {
         self.own.close();
-        self.hub.say_all(&ToWorker::Close);
+        self.hub.broadcast(&ToWorker::Close);
     }
 
     fn hurry(&self) {
         self.own.hurry();
-        self.hub.say_all(&ToWorker::Hurry);
+        self.hub.broadcast(&ToWorker::Hurry);
     }
 
     /// The first stages of a batch run while the previous batch finishes.
@@ -289,7 +289,12 @@ impl Workers for Remote {
             .await
     }
 
-    async fn run_again(&self, batch: BatchTime, attempt: u32, blocks: &[BlockMeta]) -> Result<()> {
+    async fn replay_batch(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        blocks: &[BlockMeta],
+    ) -> Result<()> {
         let wanted = (blocks, Wanted::States);
         self.run_for(batch, None, attempt, wanted).await.map(drop)
     }
@@ -298,7 +303,7 @@ impl Workers for Remote {
         self.fetch_block(block).await
     }
 
-    async fn make_state_again(&self, from: Earlier) -> Result<()> {
+    async fn recover_state(&self, from: Earlier) -> Result<()> {
         self.remake(from).await
     }
 
@@ -313,7 +318,7 @@ impl Workers for Remote {
             true => Vec::new(),
             false => self.changes(),
         };
-        self.hub.say_all(&ToWorker::Forget { batch, but, slots });
+        self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
         self.store.forget(blocks);
     }
 
@@ -341,7 +346,7 @@ impl Workers for Remote {
 
     fn covered(&self, batch: BatchTime, blocks: &Covered) {
         let blocks = blocks.clone();
-        self.hub.say_all(&ToWorker::Covered { batch, blocks });
+        self.hub.broadcast(&ToWorker::Covered { batch, blocks });
     }
 
     async fn end(&self, failed: bool) {

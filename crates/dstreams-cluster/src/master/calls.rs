@@ -18,7 +18,7 @@ use super::hub::{Hub, Worker};
 use super::status::BatchWatch;
 use crate::data::{Ask, Calls, Replies, serve_parts};
 use crate::link::{
-    Directory, Heard, Holds, Sender, ToMaster, ToWorker, VERSION, build_id, channel,
+    Directory, Holds, LinkReceiver, Sender, ToMaster, ToWorker, VERSION, build_id, channel,
 };
 use crate::worker::engine_name;
 
@@ -44,7 +44,7 @@ pub struct MasterCalls {
 
 impl MasterCalls {
     /// Welcomes a worker, and handles its messages until its link breaks.
-    async fn serve(&self, link: Sender<ToWorker>, mut heard: Heard<ToMaster>) {
+    async fn serve(&self, link: Sender<ToWorker>, mut heard: LinkReceiver<ToMaster>) {
         let refuse = |reason: String| link.say(&ToWorker::Refused { reason });
         let greeting = timeout(GREETING_TIMEOUT, heard.next()).await;
         let late = |_| Err(Status::deadline_exceeded("no greeting came"));
@@ -128,7 +128,7 @@ impl MasterCalls {
         &self,
         id: WorkerId,
         link: &Sender<ToWorker>,
-        heard: &mut Heard<ToMaster>,
+        heard: &mut LinkReceiver<ToMaster>,
         joining: &mut Option<JoinHandle<()>>,
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
@@ -224,7 +224,7 @@ impl Calls for MasterCalls {
         let this = self.this.get().and_then(std::sync::Weak::upgrade);
         let this = this.ok_or_else(|| Status::unavailable("the master has ended"))?;
         let (link, said) = channel();
-        let heard = Heard::new(request.into_inner());
+        let heard = LinkReceiver::new(request.into_inner());
         tokio::spawn(async move { this.serve(link, heard).await });
         Ok(Box::pin(said.map(Ok)))
     }

@@ -41,10 +41,10 @@ impl Hub {
             }
             ClusterCommand::BlockLost { block } => {
                 tracing::error!(%block, "all replicas of a block are lost");
-                self.lost_more(state, || format!("block {block} is"));
+                self.blocks_lost(state, || format!("block {block} is"));
             }
             ClusterCommand::SurvivorsUnknown { lost } => {
-                self.lost_more(state, || format!("blocks of worker {lost} may be"));
+                self.blocks_lost(state, || format!("blocks of worker {lost} may be"));
             }
             ClusterCommand::Grant {
                 token,
@@ -100,7 +100,7 @@ impl Hub {
                 match state.restoring.get_mut(&partition) {
                     Some(restoring) => restoring.copy = copy,
                     None if state.remaking.is_some() => state.remaking = Some(true),
-                    None => self.break_off(state, lost_state(partition)),
+                    None => self.end_with_error(state, lost_state(partition)),
                 }
             }
             ClusterCommand::Retire { worker } => state.say(worker, &ToWorker::Retire),

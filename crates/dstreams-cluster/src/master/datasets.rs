@@ -9,7 +9,7 @@ use dstreams_control::{BatchTime, BlockMeta};
 
 use super::batch::Remote;
 use super::batch_state::Snapshot;
-use crate::plan::{KeptId, Part, Slice, Source};
+use crate::plan::{CachedId, Part, Slice, Source};
 use crate::retry::retryable;
 use crate::worker::engine_name;
 
@@ -42,7 +42,7 @@ impl Remote {
         (output, slot): (usize, usize),
         parts: &[(usize, &String)],
     ) -> Result<Dataset> {
-        let kept = |partition| KeptId {
+        let kept = |partition| CachedId {
             batch,
             attempt,
             slot,

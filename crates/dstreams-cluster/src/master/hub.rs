@@ -309,7 +309,7 @@ impl Hub {
     }
 
     /// Ends the program in this process with an error.
-    pub(super) fn break_off(&self, state: &mut HubState, error: Error) {
+    pub(super) fn end_with_error(&self, state: &mut HubState, error: Error) {
         state.ended = true;
         self.mailbox.stop(false, Some(error.clone()));
         state.broken.get_or_insert(error);
@@ -317,7 +317,7 @@ impl Hub {
 
     /// All replicas of blocks are lost. With a state directory, they are in the journals of the lost workers, and the
     /// next process reads them: so this one ends, and must not report or record them as lost.
-    pub(super) fn lost_more(&self, state: &mut HubState, what: impl FnOnce() -> String) {
+    pub(super) fn blocks_lost(&self, state: &mut HubState, what: impl FnOnce() -> String) {
         if self.durable.get().is_some() {
             let what = what();
             let error = Error::LostState {
@@ -326,7 +326,7 @@ impl Hub {
                      start the master again, it resumes from the directory of the program"
                 ),
             };
-            self.break_off(state, error);
+            self.end_with_error(state, error);
         }
     }
 
@@ -336,7 +336,7 @@ impl Hub {
     }
 
     /// Sends a message to every worker that has joined.
-    pub fn say_all(&self, message: &ToWorker) {
+    pub fn broadcast(&self, message: &ToWorker) {
         let state = self.lock();
         for worker in state.workers.values().filter(|worker| worker.joined) {
             worker.link.say(message);

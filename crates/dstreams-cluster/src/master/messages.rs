@@ -6,7 +6,7 @@ use dstreams_control::cluster::{ClusterEvent, StoredBlock, WorkerId};
 use dstreams_control::{BatchTime, Event};
 
 use super::hub::{Hub, HubState, Restoring};
-use crate::link::{HeldBlock, ToMaster, ToWorker};
+use crate::link::{BlockReport, ToMaster, ToWorker};
 
 impl Hub {
     /// Grants a producer's claim, once earlier losses of receivers are durable in the journal.
@@ -28,7 +28,7 @@ impl Hub {
     }
 
     /// Records blocks that a worker has stored: the offsets of their producers go into the next checkpoint.
-    fn stored(&self, blocks: Vec<HeldBlock>) -> Vec<StoredBlock> {
+    fn stored(&self, blocks: Vec<BlockReport>) -> Vec<StoredBlock> {
         if let Some(durable) = self.durable.get() {
             for block in &blocks {
                 let marks = block.marks.iter();
@@ -46,7 +46,7 @@ impl Hub {
                 let blocks = self.stored(blocks);
                 self.step(ClusterEvent::Stored { worker: id, blocks });
             }
-            ToMaster::Hear { number } => self.say(id, &ToWorker::Heard { number }),
+            ToMaster::Hear { number } => self.say(id, &ToWorker::LinkReceiver { number }),
             ToMaster::Reported {
                 batch,
                 receiver,
@@ -146,7 +146,7 @@ impl Hub {
         tracing::error!(%worker, partition, message, "cannot restore state");
         let message = format!("state could not be made from one: {message}");
         let error = dstreams::Error::Checkpoints { message };
-        self.break_off(&mut self.lock(), error);
+        self.end_with_error(&mut self.lock(), error);
         self.changed();
     }
 

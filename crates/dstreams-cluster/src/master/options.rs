@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dstreams::{Error, Result};
 
-use crate::data::{check_exposed, check_reached};
+use crate::data::{check_advertised, check_exposure};
 
 /// The options of a master.
 #[derive(Clone)]
@@ -105,8 +105,8 @@ impl MasterOptions {
                 format!("{silence:?} does not fit; it must be 2 s to an hour"),
             );
         }
-        check_exposed("master", &self.listen, self.token.as_deref())?;
-        check_reached("master", &self.listen, self.advertise.as_deref())
+        check_exposure("master", &self.listen, self.token.as_deref())?;
+        check_advertised("master", &self.listen, self.advertise.as_deref())
     }
 }
 

@@ -13,7 +13,7 @@ use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::{BlockId, BlockMeta};
 
-use super::batch::{MEND, PAUSE, Remote};
+use super::batch::{PAUSE, RETRY_TIMEOUT, Remote};
 use super::hub::{Hub, Restoring};
 use crate::link::ToWorker;
 use crate::plan::Source;
@@ -48,7 +48,7 @@ impl Remote {
             if let Some(broken) = self.hub.broken() {
                 return Err(broken);
             }
-            if began.elapsed() >= MEND {
+            if began.elapsed() >= RETRY_TIMEOUT {
                 return Err(match holders.is_empty() {
                     true => Error::LostBlock { block: meta.id },
                     false => error,
@@ -106,12 +106,12 @@ impl Remote {
     async fn run_since(&self, from: &Earlier) -> Result<()> {
         for (batch, blocks) in &from.batches {
             let blocks: Vec<_> = blocks.iter().map(|(_, block)| block.meta).collect();
-            self.run_again(*batch, 1, &blocks).await?;
+            self.replay_batch(*batch, 1, &blocks).await?;
             point("aside:again");
             *self.committed_mut() = Some(*batch);
             self.hub.changed();
             let (batch, but, slots) = (*batch, Vec::new(), Vec::new());
-            self.hub.say_all(&ToWorker::Forget { batch, but, slots });
+            self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
         }
         // Even if no batch ran: waits until the primaries have the checkpoint.
         self.snapshot(None).await;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use dstreams::internal::{BlockStore, Description, DirLock, Inbox, replay, run_on, say_reachable};
+use dstreams::internal::{BlockStore, Description, DirLock, Inbox, log_reachable, replay, run_on};
 use dstreams::{Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -88,7 +88,7 @@ impl Master {
                 address: options.listen.clone(),
                 source: Arc::new(source),
             })?;
-        say_reachable("the master", bound, options.token.is_some());
+        log_reachable("the master", bound, options.token.is_some());
         let reached = Reached::at(bound, options.advertise.as_deref());
         let calls = Arc::new(MasterCalls {
             hub,

@@ -17,7 +17,7 @@ use dstreams_control::BatchTime;
 use super::exchange::LANE;
 use super::shape::{Group, Shape, Way, into, parts_of, route};
 use super::step::{Exit, Gate, Place, StepExec, StepHeader, TaskWork, Wire};
-use super::task::{KeptId, ReadSpec, Slice, Source, TaskSpec};
+use super::task::{CachedId, ReadSpec, Slice, Source, TaskSpec};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -178,7 +178,7 @@ impl Builder<'_> {
 
     fn kept_slice(&self, slot: usize, partition: usize) -> Option<Slice> {
         let kept = self.binding.kept.get(&(slot, partition))?;
-        let source = Source::Kept(KeptId {
+        let source = Source::Kept(CachedId {
             batch: self.binding.batch,
             attempt: self.binding.attempt,
             slot,

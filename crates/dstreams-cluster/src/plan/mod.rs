@@ -17,5 +17,5 @@ pub use codec::Codec;
 pub use job::{Binding, Job};
 pub use shape::{Shape, Shapes, Way, into};
 pub use step::{Exit, Gate, Place, RunStep, StepExec, StepHeader, TaskWork, Wire};
-pub use task::{KeptId, Part, Slice, Source, TaskName, TaskSpec, TaskState};
+pub use task::{CachedId, Part, Slice, Source, TaskName, TaskSpec, TaskState};
 pub use verify::check;

@@ -10,7 +10,7 @@ pub enum Source {
     /// A block.
     Block(BlockId),
     /// A partition that a job of this batch cached on a worker.
-    Kept(KeptId),
+    Kept(CachedId),
     /// A partition of a named state, as of a committed batch.
     State {
         /// The number of the state.
@@ -24,7 +24,7 @@ pub enum Source {
 
 /// Name of a partition that a task cached on its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct KeptId {
+pub struct CachedId {
     /// The batch.
     pub batch: BatchTime,
     /// The attempt of the batch.

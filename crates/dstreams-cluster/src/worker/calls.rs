@@ -50,7 +50,7 @@ impl Calls for WorkerCalls {
         let (header, block) = decode_copy(messages, &epoch.memory.copies).await?;
         let replicas = &epoch.replicas;
         replicas
-            .take_copy(header.sender, header.received, block)
+            .store_copy(header.sender, header.received, block)
             .await
     }
 

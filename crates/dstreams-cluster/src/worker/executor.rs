@@ -13,7 +13,7 @@ use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_
 use ballista_executor::executor_server::TERMINATING;
 use ballista_executor::flight_service::BallistaFlightService;
 use datafusion::error::DataFusionError;
-use dstreams::internal::{Acceptor, say_reachable};
+use dstreams::internal::{Acceptor, log_reachable};
 use dstreams::{Error, Result};
 use tonic::transport::Server;
 
@@ -136,7 +136,7 @@ pub async fn run(
     })?;
     let reached = [listener.local_addr().ok(), free_address(bound)?.into()];
     for address in reached.into_iter().flatten() {
-        say_reachable("the engine's executor", address, false);
+        log_reachable("the engine's executor", address, false);
     }
     let [port, grpc_port] = reached.map(|address| address.map_or(0, |address| address.port()));
     // An earlier executor of this process may have left it set; then this one would get no tasks.

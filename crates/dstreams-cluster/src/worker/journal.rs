@@ -64,8 +64,8 @@ impl OnDisk {
     }
 
     /// Whether another master has taken over (fenced) the journal.
-    pub fn was_taken(&self) -> bool {
-        self.journal.was_taken()
+    pub fn is_fenced(&self) -> bool {
+        self.journal.is_fenced()
     }
 
     /// There is a checkpoint of this batch that covers these blocks.

@@ -16,7 +16,7 @@ use super::journal::OnDisk;
 use super::replicate::{held, replicate};
 use crate::data::{CopyHeader, Received};
 use crate::execute::TaskRunner;
-use crate::link::{HeldBlock, Sender, ToMaster};
+use crate::link::{BlockReport, Sender, ToMaster};
 
 /// The blocks of a worker between the master's welcome and the end of the link.
 pub struct Replicas {
@@ -41,7 +41,7 @@ pub struct Replicas {
 #[derive(Default)]
 struct Copies {
     /// Blocks by the worker that received them.
-    of: HashMap<u32, BTreeMap<BlockId, HeldBlock>>,
+    of: HashMap<u32, BTreeMap<BlockId, BlockReport>>,
     /// Worker and input of each receiver: our own, and those whose blocks are stored here.
     receivers: HashMap<ReceiverId, Received>,
     lost: Vec<u32>,
@@ -104,7 +104,7 @@ impl Replicas {
     }
 
     /// Stores a copy, sent by `sender`, of another worker's block.
-    pub async fn take_copy(
+    pub async fn store_copy(
         &self,
         sender: u32,
         received: Received,

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use tonic::{Code, Status};
 
 use super::replicas::Replicas;
-use crate::link::{HeldBlock, ToMaster};
+use crate::link::{BlockReport, ToMaster};
 
 /// The most copies in flight per receiver.
 const COPIES_IN_FLIGHT: usize = 4;
@@ -92,9 +92,9 @@ async fn copy(replicas: &Replicas, block: &Arc<Block>) -> Option<u32> {
 }
 
 /// The report of a block to the master.
-pub fn held(input: u32, block: &Block) -> HeldBlock {
+pub fn held(input: u32, block: &Block) -> BlockReport {
     let marks = block.marks.iter();
-    HeldBlock {
+    BlockReport {
         meta: block.meta,
         marks: marks
             .map(|(producer, last)| (input, producer.to_string(), *last))

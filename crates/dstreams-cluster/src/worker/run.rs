@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::FlightData;
-use dstreams::internal::{BlockStore, Bounds, Description, Room, States, say_reachable};
+use dstreams::internal::{
+    BlockStore, Bounds, Description, StateMemoryBudget, States, log_reachable,
+};
 use dstreams::{Error, Result, StreamContext};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +19,13 @@ use super::journal::OnDisk;
 use super::memory::Memory;
 use super::session::Epoch;
 use crate::data::{
-    KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_exposed, check_reached, host_of, listen, serve,
+    KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_advertised, check_exposure, host_of, listen,
+    serve,
 };
 use crate::execute::TaskRunner;
-use crate::link::{Directory, Heard, Sender, ToMaster, ToWorker, VERSION, build_id, channel};
+use crate::link::{
+    Directory, LinkReceiver, Sender, ToMaster, ToWorker, VERSION, build_id, channel,
+};
 
 /// Pause between two tries to join.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -100,9 +105,9 @@ impl fmt::Debug for WorkerOptions {
 }
 
 /// The shortest patience: a live master answers sooner.
-pub const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+pub const MIN_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest patience: timers do not support much more.
-pub const MOST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MAX_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl WorkerOptions {
     /// The defaults, with this master.
@@ -140,8 +145,8 @@ pub fn run(
     program: &Program<'_>,
     joined: &dyn Fn(u32, &str),
 ) -> Result<()> {
-    check_exposed("worker", &options.listen, options.token.as_deref())?;
-    check_reached("worker", &options.listen, options.advertise.as_deref())?;
+    check_exposure("worker", &options.listen, options.token.as_deref())?;
+    check_advertised("worker", &options.listen, options.advertise.as_deref())?;
     let mut trying = Instant::now();
     let mut had_joined = false;
     loop {
@@ -192,9 +197,9 @@ async fn epoch(
         address: options.listen.clone(),
         source: Arc::new(source),
     })?;
-    say_reachable("the worker", bound, options.token.is_some());
+    log_reachable("the worker", bound, options.token.is_some());
     let Reached { host, address } = Reached::at(bound, options.advertise.as_deref());
-    let patience = options.patience.clamp(LEAST_PATIENCE, MOST_PATIENCE);
+    let patience = options.patience.clamp(MIN_PATIENCE, MAX_PATIENCE);
     let peers = Peers::new(token.clone()).patient(&options.master, patience);
     let (link, said) = channel::<ToMaster>();
     link.say(&ToMaster::Hello {
@@ -233,7 +238,7 @@ async fn epoch(
     let rows_per_batch = parts.config.rows_per_batch;
     let work_dir = WorkDir::new(options.exchanges.as_deref(), options.spill.as_deref())?;
     let state_dir = options.spill.as_ref().unwrap_or(&parts.config.spill_dir);
-    let room = Room::of(&parts.config, state_dir.clone())?;
+    let room = StateMemoryBudget::of(&parts.config, state_dir.clone())?;
     let store = BlockStore::open(Bounds {
         spill: Some(work_dir.spill.path.join("blocks")),
         memory: Memory::stored(&parts.config),
@@ -260,7 +265,7 @@ async fn epoch(
         loop {
             match next(&mut heard).await {
                 Ok(ToWorker::End) => return EpochEnd::Program,
-                Ok(message) => epoch.heed(message),
+                Ok(message) => epoch.handle(message),
                 Err(end) => return end,
             }
         }
@@ -269,7 +274,7 @@ async fn epoch(
     tokio::select! {
         end = handling => Ok(end),
         Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {
-            Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.was_taken()) => Err(error),
+            Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.is_fenced()) => Err(error),
             _ => Ok(EpochEnd::Link("another master has taken over its journal".into())),
         },
         ended = executor => Ok(EpochEnd::Link(ended)),
@@ -281,13 +286,13 @@ async fn greet(
     master: &str,
     peers: &Peers,
     said: impl Stream<Item = FlightData> + Send + 'static,
-) -> Result<Result<(Heard<ToWorker>, u32, Vec<String>), EpochEnd>> {
+) -> Result<Result<(LinkReceiver<ToWorker>, u32, Vec<String>), EpochEnd>> {
     let connected = async {
         let mut client = peers.client(master)?;
         client.do_exchange(peers.request(said)).await
     };
     let mut heard = match connected.await {
-        Ok(answers) => Heard::new(answers.into_inner()),
+        Ok(answers) => LinkReceiver::new(answers.into_inner()),
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
             return Err(refused(master, status.message()));
         }
@@ -306,7 +311,7 @@ async fn greet(
 /// of the program.
 async fn begin(
     master: &str,
-    heard: &mut Heard<ToWorker>,
+    heard: &mut LinkReceiver<ToWorker>,
 ) -> Result<Result<(usize, String, Option<u64>), EpochEnd>> {
     loop {
         match next(heard).await {
@@ -352,7 +357,7 @@ fn refused(master: &str, reason: &str) -> Error {
 }
 
 /// The next message, or how the link ended.
-async fn next(heard: &mut Heard<ToWorker>) -> Result<ToWorker, EpochEnd> {
+async fn next(heard: &mut LinkReceiver<ToWorker>) -> Result<ToWorker, EpochEnd> {
     match heard.next().await {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(EpochEnd::Link("the master has closed the link".into())),

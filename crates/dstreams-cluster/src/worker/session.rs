@@ -68,7 +68,7 @@ impl Epoch {
     }
 
     /// Carries out a message of the master, except the end of the program.
-    pub fn heed(self: &Arc<Self>, message: ToWorker) {
+    pub fn handle(self: &Arc<Self>, message: ToWorker) {
         match message {
             ToWorker::Receive {
                 input,
@@ -88,7 +88,7 @@ impl Epoch {
             ToWorker::Peer { to } => {
                 self.replicas.peer.send_replace(to);
             }
-            ToWorker::Heard { number } => {
+            ToWorker::LinkReceiver { number } => {
                 self.replicas.heard.send_replace(number);
             }
             ToWorker::Seal { batch, last } => self.receivers.seal(batch, last),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dstreams::internal::{
-    ByteInput, Installs, PartAt, READ_AT_ONCE, Store, blocking, load, on_disk,
+    ByteInput, CONCURRENT_READS, Installs, PartAt, Store, blocking, load, on_disk,
 };
 use dstreams_control::BatchTime;
 use futures::StreamExt;
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::execute::TaskRunner;
 use crate::link::{Sender, ToMaster, ToWorker};
-use crate::plan::{KeptId, Source};
+use crate::plan::{CachedId, Source};
 
 /// Pause before a failed install is retried, or a failed copy is reported to the master.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -203,7 +203,7 @@ async fn restore(
     sources: Vec<Vec<PartAt>>,
 ) -> dstreams::Result<()> {
     // Each has the bytes of a file in memory besides its state.
-    static AT_ONCE: Semaphore = Semaphore::const_new(READ_AT_ONCE);
+    static AT_ONCE: Semaphore = Semaphore::const_new(CONCURRENT_READS);
     let _turn = AT_ONCE.acquire().await;
     let store = checkpoints.ok_or_else(|| {
         dstreams::Error::internal("state is to be restored, and the program is kept nowhere")
@@ -257,7 +257,7 @@ async fn install(
         if versions.get(*state).is_some_and(|has| *has >= Some(batch)) {
             continue; // contained in the copy, or installed by an earlier attempt
         }
-        let delta = Source::Kept(KeptId {
+        let delta = Source::Kept(CachedId {
             batch,
             attempt,
             slot: *slot,

@@ -138,7 +138,7 @@ impl Blocks {
     }
 
     /// Whether every block of the worker has enough copies elsewhere.
-    pub(super) fn gave_all(&self, worker: WorkerId) -> bool {
+    pub(super) fn has_given_all(&self, worker: WorkerId) -> bool {
         self.to_give.get(&worker).is_none_or(BTreeSet::is_empty)
     }
 

@@ -297,14 +297,15 @@ impl Cluster {
     /// Lets drained workers leave. Each first retires: it reports the blocks that others sent it and accepts no more.
     /// Its peers may not have heard yet that it drains, and blocks that it leaves with would be lost unnoticed.
     fn release_drained(&mut self, out: &mut Vec<ClusterCommand>) {
-        let gave_all =
-            |&worker: &WorkerId| self.blocks.gave_all(worker) && self.partitions.gave_all(worker);
+        let has_given_all = |&worker: &WorkerId| {
+            self.blocks.has_given_all(worker) && self.partitions.has_given_all(worker)
+        };
         let drained: Vec<_> = self
             .roster
             .draining()
             .iter()
             .copied()
-            .filter(gave_all)
+            .filter(has_given_all)
             .collect();
         for worker in drained {
             if self.roster.is_retired(worker) {

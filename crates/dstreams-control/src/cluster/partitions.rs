@@ -336,7 +336,7 @@ impl Partitions {
     }
 
     /// Whether the worker has no role in any partition.
-    pub(super) fn gave_all(&self, worker: WorkerId) -> bool {
+    pub(super) fn has_given_all(&self, worker: WorkerId) -> bool {
         !self.busy.contains(&worker)
     }
 

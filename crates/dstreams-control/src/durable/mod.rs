@@ -20,7 +20,7 @@
 //! * After a restart, what was read is synced before offsets are reported to producers; it may have been in memory
 //!   only. All journals are read, and none that was read is written again.
 //! * A checkpoint of a batch is written after the batch took effect, with [`Needs::covered`] as of then; what
-//!   [`Needs::let_go`] names may be deleted once the checkpoint is on disk, oldest entry first.
+//!   [`Needs::release`] names may be deleted once the checkpoint is on disk, oldest entry first.
 //!
 //! # Promises
 //!

@@ -120,7 +120,7 @@ impl<T: Copy + Ord> Needs<T> {
     ///
     /// A cut stays while it names a block that is in another journal and not in `covered`, and a `Gone` until its
     /// receiver is closed in `covered`: so a checkpoint that omits its covered blocks loses nothing that it needs.
-    pub fn let_go(&mut self, batch: BatchTime, covered: &Covered) -> Option<T> {
+    pub fn release(&mut self, batch: BatchTime, covered: &Covered) -> Option<T> {
         let blocks = &mut self.blocks;
         self.cuts.retain(|of, cut| {
             let known = |id: &BlockId| blocks.contains_key(id) || covered.contains(*id);

@@ -110,7 +110,7 @@ impl Replay {
         }
         let point = self.point.take();
         let state = point.as_ref().map(|point| point.batch);
-        let (mut covered, marks_of_state) = point.map_or_else(
+        let (mut covered, checkpoint_offsets) = point.map_or_else(
             || (Covered::default(), Marks::new()),
             |point| (point.covered, point.marks),
         );
@@ -149,7 +149,7 @@ impl Replay {
                 controller.pending.push((batch, blocks));
             }
         }
-        let mut marks = marks_of_state.clone();
+        let mut marks = checkpoint_offsets.clone();
         for block in self.blocks.values() {
             for (producer, last) in &block.marks {
                 let known = marks
@@ -165,7 +165,7 @@ impl Replay {
             committed,
             blocks: self.blocks.into_iter().map(input).collect(),
             marks,
-            marks_of_state,
+            checkpoint_offsets,
             ended,
             gone,
             covered,

@@ -20,7 +20,7 @@ pub struct Restart {
     /// dropped.
     pub marks: Marks,
     /// The same for the checkpoint alone.
-    pub marks_of_state: Marks,
+    pub checkpoint_offsets: Marks,
     /// The receivers of earlier processes, each with its blocks among these, except those in `gone`.
     pub ended: BTreeMap<ReceiverId, Vec<BlockId>>,
     /// The same for receivers that a [`Gone`](super::Entry::Gone) names.

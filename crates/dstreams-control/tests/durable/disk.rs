@@ -88,7 +88,7 @@ impl Journal {
     }
 
     /// Entries before `place` may go, and some do: files go as a whole. Returns whether any did.
-    pub fn let_go_before(&mut self, place: u64, rng: &mut Rng) -> bool {
+    pub fn release_before(&mut self, place: u64, rng: &mut Rng) -> bool {
         let before = usize::try_from(place.saturating_sub(1)).unwrap_or(usize::MAX);
         let most = before.min(self.synced);
         let there = most.saturating_sub(self.first) as u64;

@@ -36,13 +36,13 @@ struct BlockEntry {
 
 enum BlockPlace {
     Memory { block: Arc<Block>, used: u64 },
-    Leaving { block: Arc<Block>, used: u64 },
-    File(Filed),
+    Spilling { block: Arc<Block>, used: u64 },
+    File(SpilledBlock),
 }
 
 /// A block in a file, and in memory while it is in use.
 #[derive(Clone)]
-pub(super) struct Filed {
+pub(super) struct SpilledBlock {
     pub file: Arc<SpillFile>,
     pub schema: SchemaRef,
     read: Weak<Block>,
@@ -52,16 +52,16 @@ pub(super) struct Filed {
 /// The place of a block.
 pub(super) enum BlockLocation {
     Memory(Arc<Block>),
-    File(Filed),
+    File(SpilledBlock),
 }
 
 /// A block to be written.
-pub(super) struct Leaving {
+pub(super) struct Spilling {
     number: u64,
     pub block: Arc<Block>,
 }
 
-impl Leaving {
+impl Spilling {
     /// The columns of the block.
     pub fn schema(&self) -> SchemaRef {
         let first = self.block.batches.first();
@@ -124,7 +124,7 @@ impl BlockIndex {
                 *used = now;
                 BlockLocation::Memory(Arc::clone(block))
             }
-            BlockPlace::Leaving { block, .. } => BlockLocation::Memory(Arc::clone(block)),
+            BlockPlace::Spilling { block, .. } => BlockLocation::Memory(Arc::clone(block)),
             BlockPlace::File(filed) => match filed.read.upgrade() {
                 Some(block) => BlockLocation::Memory(block),
                 None => BlockLocation::File(filed.clone()),
@@ -133,7 +133,7 @@ impl BlockIndex {
     }
 
     /// Remembers that a block was read from its file.
-    pub fn was_read(&mut self, filed: &Filed, block: &Arc<Block>) {
+    pub fn was_read(&mut self, filed: &SpilledBlock, block: &Arc<Block>) {
         if let Some(entry) = self.blocks.get_mut(&block.meta.id)
             && entry.number == filed.number
             && let BlockPlace::File(filed) = &mut entry.place
@@ -149,7 +149,7 @@ impl BlockIndex {
 
     /// The least recently used block if more than `bytes` are in memory. Write it, then call [`BlockIndex::left`]
     /// or [`BlockIndex::stays`].
-    pub fn next_to_leave(&mut self, bytes: u64) -> Option<Leaving> {
+    pub fn next_to_spill(&mut self, bytes: u64) -> Option<Spilling> {
         if !self.exceeds(bytes) {
             return None;
         }
@@ -160,16 +160,16 @@ impl BlockIndex {
         };
         let (block, used) = (Arc::clone(block), *used);
         self.leaving += block.meta.bytes;
-        entry.place = BlockPlace::Leaving {
+        entry.place = BlockPlace::Spilling {
             block: Arc::clone(&block),
             used,
         };
         let number = entry.number;
-        Some(Leaving { number, block })
+        Some(Spilling { number, block })
     }
 
     /// The block is in a file; returns the file if the block was released meanwhile.
-    pub fn left(&mut self, leaving: &Leaving, file: SpillFile) -> ReleasedFiles {
+    pub fn left(&mut self, leaving: &Spilling, file: SpillFile) -> ReleasedFiles {
         let file = Arc::new(file);
         let Some(entry) = self.blocks.get_mut(&leaving.block.meta.id) else {
             return vec![file];
@@ -180,7 +180,7 @@ impl BlockIndex {
         self.memory -= leaving.block.meta.bytes;
         self.leaving -= leaving.block.meta.bytes;
         self.disk += file.bytes;
-        entry.place = BlockPlace::File(Filed {
+        entry.place = BlockPlace::File(SpilledBlock {
             file,
             schema: leaving.schema(),
             read: Arc::downgrade(&leaving.block),
@@ -190,12 +190,12 @@ impl BlockIndex {
     }
 
     /// The block could not be written.
-    pub fn stays(&mut self, leaving: &Leaving) {
+    pub fn stays(&mut self, leaving: &Spilling) {
         let id = leaving.block.meta.id;
         let Some(entry) = self.blocks.get_mut(&id) else {
             return;
         };
-        if let BlockPlace::Leaving { block, used } = &entry.place
+        if let BlockPlace::Spilling { block, used } = &entry.place
             && entry.number == leaving.number
         {
             let (block, used) = (Arc::clone(block), *used);
@@ -218,7 +218,7 @@ impl BlockIndex {
                     self.memory -= block.meta.bytes;
                     self.idle.remove(&used);
                 }
-                BlockPlace::Leaving { block, .. } => {
+                BlockPlace::Spilling { block, .. } => {
                     self.memory -= block.meta.bytes;
                     self.leaving -= block.meta.bytes;
                 }

@@ -85,7 +85,7 @@ impl Budget {
     }
 
     /// Whether a producer waits: then release memory that is only reserved for later.
-    pub fn is_waited_for(&self) -> bool {
+    pub fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dstreams_control::BlockId;
 use tokio::runtime::Handle;
 
-use super::index::{BlockIndex, BlockLocation, Filed, Holdings, Leaving, ReleasedFiles};
+use super::index::{BlockIndex, BlockLocation, Holdings, ReleasedFiles, SpilledBlock, Spilling};
 use super::spill::{SpillDir, SpillFile};
 use crate::blocks::Block;
 use crate::debug::debug_as;
@@ -157,7 +157,7 @@ impl StoreInner {
             return Ok(());
         };
         loop {
-            let next = self.lock().next_to_leave(self.memory);
+            let next = self.lock().next_to_spill(self.memory);
             let Some(leaving) = next else {
                 return Ok(());
             };
@@ -174,7 +174,7 @@ impl StoreInner {
         }
     }
 
-    fn read(&self, id: BlockId, filed: &Filed) -> Result<Arc<Block>> {
+    fn read(&self, id: BlockId, filed: &SpilledBlock) -> Result<Arc<Block>> {
         let bytes = filed.file.read()?;
         let block = Block::from_bytes(&bytes, &filed.schema, Vec::new())?;
         if block.meta.id != id {
@@ -186,7 +186,7 @@ impl StoreInner {
     }
 }
 
-fn write(spill: &SpillDir, leaving: &Leaving) -> Result<SpillFile> {
+fn write(spill: &SpillDir, leaving: &Spilling) -> Result<SpillFile> {
     let block = &leaving.block;
     spill.write(block.meta.id, &block.to_bytes(&leaving.schema())?)
 }

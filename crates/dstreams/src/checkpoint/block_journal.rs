@@ -66,13 +66,13 @@ impl BlockJournal {
     /// A checkpoint of `batch` covers these blocks.
     pub fn covered(&self, batch: BatchTime, blocks: &Covered) {
         let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = needs.let_go(batch, blocks);
-        self.journal.let_go_before(first, None);
+        let first = needs.release(batch, blocks);
+        self.journal.release_before(first, None);
     }
 
     /// Whether a master has taken it away, so that this worker is in no cluster. False if that cannot be
     /// determined.
-    pub fn was_taken(&self) -> bool {
+    pub fn is_fenced(&self) -> bool {
         let is_gone = matches!(&std::fs::metadata(&self.dir), Err(error) if error.kind() == ErrorKind::NotFound);
         is_gone || self.owner.is_there().is_ok_and(|is_there| !is_there)
     }

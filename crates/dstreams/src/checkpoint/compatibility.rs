@@ -115,7 +115,7 @@ impl Program {
     }
 
     /// Refuses a journal after which this program with this checkpoint cannot resume.
-    pub(super) fn goes_on_after(
+    pub(super) fn check_journal(
         &self,
         journal: &JournalContents,
         newest: Option<&Manifest>,
@@ -275,7 +275,7 @@ mod tests {
 
     /// A checkpoint with these states, each with one part whose place identifies the state.
     fn written(states: &[(&str, &str)], said: Option<StateChanges>) -> Manifest {
-        let mut manifest = Manifest::of_nothing(program(), ids(states), &StateChanges::default());
+        let mut manifest = Manifest::empty(program(), ids(states), &StateChanges::default());
         manifest.changes = said;
         for (at, state) in manifest.states.iter_mut().enumerate() {
             state.partitions[0].push(PartitionPart {

@@ -31,7 +31,7 @@ pub use manifest::state_file;
 pub use recover::Restored;
 pub use set_aside::Earlier;
 pub use writer::{
-    CheckpointPlan, PartAt, READ_AT_ONCE, Writing, WrittenFile, blocking, load, on_disk, write,
+    CONCURRENT_READS, CheckpointPlan, PartAt, Writing, WrittenFile, blocking, load, on_disk, write,
 };
 
 use std::collections::BTreeSet;
@@ -66,7 +66,7 @@ pub struct Durable {
     /// The newest checkpoint, or an empty one.
     newest: Mutex<Manifest>,
     /// A manifest whose write was reported as failed.
-    doubtful: Mutex<Option<Manifest>>,
+    unconfirmed: Mutex<Option<Manifest>>,
     // Lock order L2 in ARCHITECTURE.md: before `newest` and the journal's queue. The others are not nested.
     tickets: Mutex<Tickets>,
     marks: Mutex<OffsetTable>,
@@ -215,7 +215,7 @@ impl Durable {
         states: Writing,
         checkpointed: impl FnOnce(BatchTime, &Covered) + Send + 'static,
     ) {
-        let whole = !lock(&self.newest).goes_on_with_offsets();
+        let whole = !lock(&self.newest).offsets_can_be_incremental();
         let offsets = lock(&self.marks).capture(whole);
         let this = Arc::clone(self);
         let runtime = tokio::runtime::Handle::current();
@@ -230,10 +230,10 @@ impl Durable {
             match written {
                 Ok(()) => {
                     tickets.failed = CheckpointFailures::default();
-                    let first = tickets.needs.let_go(batch, &plan.covered);
+                    let first = tickets.needs.release(batch, &plan.covered);
                     // Before later entries, which are needed, are appended.
                     let number = lock(&this.newest).number;
-                    this.journal.let_go_before(first, Some(number));
+                    this.journal.release_before(first, Some(number));
                     drop(tickets);
                     lock(&this.lineage).covered(batch);
                     // Lock order L1 in ARCHITECTURE.md: no lock of `Durable` is held here.
@@ -271,7 +271,7 @@ impl Durable {
             Ok(false) => return self.follow(&next.name()).await,
             Err(error) => {
                 // It may have been written nevertheless; then the next attempt with this number finds it.
-                *lock(&self.doubtful) = Some(next);
+                *lock(&self.unconfirmed) = Some(next);
                 return Err(error);
             }
         }
@@ -282,7 +282,7 @@ impl Durable {
 
     /// A checkpoint of this name exists. If it is ours, reported as failed, the next attempt follows it.
     async fn follow(&self, name: &str) -> Result<()> {
-        let ours = lock(&self.doubtful).clone();
+        let ours = lock(&self.unconfirmed).clone();
         let there = self.store.read(name, None).await?;
         let path = self.store.path(name).display().to_string();
         let message = match ours {

@@ -120,11 +120,7 @@ impl StateDirectory {
 
 impl Manifest {
     /// The manifest before the first checkpoint.
-    pub(super) fn of_nothing(
-        program: Program,
-        states: Vec<StateId>,
-        changes: &StateChanges,
-    ) -> Self {
+    pub(super) fn empty(program: Program, states: Vec<StateId>, changes: &StateChanges) -> Self {
         let partitions = vec![Vec::new(); program.partitions];
         let states = states.into_iter().map(|state| StateParts {
             state,
@@ -164,7 +160,7 @@ impl Durable {
         let found = read(dir)?;
         store.make()?;
         let newest = Manifest::newest(&store).await?;
-        program.goes_on_after(&found, newest.as_ref(), &store)?;
+        program.check_journal(&found, newest.as_ref(), &store)?;
         let of_journal = found.opening().map(|opening| opening.directory.clone());
         let of_newest = || newest.as_ref().and_then(|newest| newest.directory.clone());
         let directory = of_journal.or_else(of_newest).unwrap_or_else(random_name);
@@ -184,7 +180,7 @@ impl Durable {
                 state = Some((manifest.clone(), store.clone()));
                 manifest
             }
-            None => Manifest::of_nothing(program, states, &kept.changes),
+            None => Manifest::empty(program, states, &kept.changes),
         };
         newest.directory = Some(directory);
         if found.torn > 0 {
@@ -241,7 +237,7 @@ impl Durable {
             every,
             incarnation: restored.incarnation,
             newest: Mutex::new(newest),
-            doubtful: Mutex::default(),
+            unconfirmed: Mutex::default(),
             tickets: Mutex::new(tickets),
             marks: Mutex::new(marks),
             lineage: Mutex::new(lineage),

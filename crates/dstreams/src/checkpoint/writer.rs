@@ -21,7 +21,7 @@ const MAX_PARTS: usize = 64;
 /// resent if a request to an object store fails.
 const FILE_BYTES: usize = 32 << 20;
 /// The number of partitions that a restart reads concurrently.
-pub const READ_AT_ONCE: usize = 2;
+pub const CONCURRENT_READS: usize = 2;
 
 /// What the next checkpoint is to have.
 #[derive(Debug)]
@@ -229,7 +229,7 @@ impl Manifest {
     }
 
     /// Whether the next checkpoint's offsets may be incremental, by the same rule.
-    pub fn goes_on_with_offsets(&self) -> bool {
+    pub fn offsets_can_be_incremental(&self) -> bool {
         incremental_from(&self.offsets).is_some()
     }
 

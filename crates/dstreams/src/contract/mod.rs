@@ -12,8 +12,8 @@ use std::fmt::Debug;
 
 use dstreams_control::BatchTime;
 
-pub use sink::{ATOMIC, HIDDEN, ONCE, REMEMBERS, SAYS_SO, WHOLE, WORKS, sink};
-pub use source::{CLOSES, FAILS, GIVES, GOES_ON, GROWS, RUNS, WAITS, source};
+pub use sink::{ATOMIC, HIDDEN, ONCE, REMEMBERS, REPORTS_FAILURE, WHOLE, WORKS, sink};
+pub use source::{CLOSES, COMPLETE, FAILS, GROWS, RESUMES, RUNS, WAITS, source};
 
 /// A violation of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -164,7 +164,7 @@ impl Process {
 
     /// Reports that all blocks taken so far are safe.
     pub fn say_safe(&self) {
-        self.intake.set_safe(self.taken);
+        self.intake.set_safe_below(self.taken);
     }
 
     pub fn ask_to_end(&self) {

@@ -15,9 +15,9 @@ use crate::receive::Source;
 use crate::stream::record::Record;
 
 /// Without failures all records come, each once.
-pub const GIVES: &str = "a source gives all its records, each once";
+pub const COMPLETE: &str = "a source gives all its records, each once";
 /// The source resumes at the offsets of the surviving blocks.
-pub const GOES_ON: &str =
+pub const RESUMES: &str =
     "a restarted source brings every record that did not survive, and none twice";
 /// An offset never decreases.
 pub const GROWS: &str = "the offset of an input only grows";
@@ -124,11 +124,11 @@ where
         let mut kept = Survivors::default();
         let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
         let blocks = self
-            .to_the_end(process, &mut kept, GIVES, "run once")
+            .to_the_end(process, &mut kept, COMPLETE, "run once")
             .await?;
         if kept.positions.is_empty() && !self.wanted.is_empty() {
             let found = "no record came with a position; push with `push_at`";
-            return Err(broken(GOES_ON, "run once", found));
+            return Err(broken(RESUMES, "run once", found));
         }
         Ok(blocks)
     }
@@ -145,7 +145,7 @@ where
                 break;
             }
         }
-        self.go_on(kept, GOES_ON, step).await
+        self.go_on(kept, RESUMES, step).await
     }
 
     /// Cut off early or late in its life, then restarted once.
@@ -155,7 +155,7 @@ where
             let lucky = moment % 2;
             let step = format!("cut off after {} of {blocks} pushes", safe + lucky);
             self.live(&mut kept, safe, lucky, &step).await?;
-            self.go_on(kept, GOES_ON, &step).await?;
+            self.go_on(kept, RESUMES, &step).await?;
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ where
             let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
             self.take(&mut process, &mut kept, safe, &step).await?;
             drop(process.intake.seal(true));
-            process.intake.set_safe(u64::MAX);
+            process.intake.set_safe_below(u64::MAX);
             match process.next(self.patience).await {
                 SourceStep::Ended(Ok(Err(_))) => {}
                 SourceStep::Ended(Err(panic)) => return Err(broken(FAILS, &step, panic)),
@@ -263,10 +263,12 @@ where
                             on_the_way.push(block);
                         }
                     }
-                    process.intake.set_safe(process.taken.min(safe as u64));
+                    process
+                        .intake
+                        .set_safe_below(process.taken.min(safe as u64));
                 }
                 SourceStep::Ended(ended) => return well(ended, step).map(|()| (Vec::new(), true)),
-                SourceStep::Nothing => return Err(kept.differs(&self.wanted, GOES_ON, step)),
+                SourceStep::Nothing => return Err(kept.differs(&self.wanted, RESUMES, step)),
             }
             if on_the_way.is_empty() && kept.records.len() >= self.wanted.len() {
                 break;
@@ -325,7 +327,7 @@ where
             let all = kept.records.len() >= self.wanted.len();
             let more = match (all, promise) {
                 (false, _) => process.next(self.patience).await,
-                (true, GIVES) => process.next(PUSH_DELAY).await,
+                (true, COMPLETE) => process.next(PUSH_DELAY).await,
                 (true, _) => SourceStep::Nothing,
             };
             match more {

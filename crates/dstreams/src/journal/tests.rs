@@ -275,7 +275,7 @@ fn a_file_names_the_checkpoint_that_precedes_it() {
     let first = read(&dir.0).unwrap().next();
     let journal = Journal::open(&dir.0, first, Some(opening(0)), None).unwrap();
     for checkpoint in 1..4 {
-        journal.let_go_before(None, Some(checkpoint));
+        journal.release_before(None, Some(checkpoint));
         on(journal.synced(journal.append(committed(checkpoint)))).unwrap();
         let found = read(&dir.0).unwrap();
         assert_eq!(found.opening().unwrap().checkpoint, Some(checkpoint));
@@ -289,14 +289,14 @@ fn unneeded_files_are_removed() {
     write(&dir.0, &[vec![large(1)]]);
     let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
     let two = journal.append(committed(2));
-    journal.let_go_before(Some(Ticket::EARLIER), None);
+    journal.release_before(Some(Ticket::EARLIER), None);
     on(journal.synced(two)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
-    journal.let_go_before(Some(two), None);
+    journal.release_before(Some(two), None);
     let three = journal.append(committed(3));
     on(journal.synced(three)).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(2), committed(3)]);
-    journal.let_go_before(None, None);
+    journal.release_before(None, None);
     on(journal.synced(journal.append(committed(4)))).unwrap();
     assert_eq!(entries(&dir.0).unwrap(), [committed(4)]);
 }
@@ -327,7 +327,7 @@ fn a_failed_write_ends_the_journal() {
     on(journal.synced(journal.append(committed(1)))).unwrap();
     // The next file cannot be created: its directory is gone.
     std::fs::remove_dir_all(&dir.0).unwrap();
-    journal.let_go_before(None, None);
+    journal.release_before(None, None);
     for batch in 2..4 {
         let after = on(journal.synced(journal.append(committed(batch))));
         let is_known = matches!(&after, Err(Error::File { action: "make", .. }));

@@ -176,7 +176,7 @@ impl Journal {
     ///
     /// The caller must prevent appends between its decision and this call: a later entry may be in the file that
     /// is removed.
-    pub fn let_go_before(&self, first: Option<Ticket>, checkpoint: Option<u64>) {
+    pub fn release_before(&self, first: Option<Ticket>, checkpoint: Option<u64>) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(orders) = &queue.orders {
             let first = first.unwrap_or(Ticket(queue.next + 1));

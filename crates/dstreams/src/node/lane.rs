@@ -106,7 +106,7 @@ impl Lane {
     }
 
     fn seal(&mut self, last: bool) {
-        let gone = self.intake.take_gone();
+        let gone = self.intake.take_forgotten_parts();
         if !gone.is_empty() {
             self.durability.forget(self.input, &gone);
         }
@@ -143,7 +143,7 @@ impl Lane {
         self.saving = None;
         match saved {
             Ok(()) => {
-                self.intake.set_safe(self.safe_below);
+                self.intake.set_safe_below(self.safe_below);
                 self.unreported.append(&mut self.in_flight);
                 true
             }

@@ -23,7 +23,7 @@ use crate::checkpoint::manifest::{Manifest, state_file};
 use crate::checkpoint::recover::Restored;
 use crate::checkpoint::set_aside::{Blocks, Earlier};
 use crate::checkpoint::writer;
-use crate::checkpoint::writer::{CheckpointPlan, READ_AT_ONCE, Writing, blocking, on_disk};
+use crate::checkpoint::writer::{CONCURRENT_READS, CheckpointPlan, Writing, blocking, on_disk};
 use crate::commit::Dataset;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ use crate::plan::split::{split_blocks, tasks_for};
 use crate::plan::{Partitions, Plans};
 use crate::program::Description;
 use crate::receive::Intake;
-use crate::state::{Room, States};
+use crate::state::{StateMemoryBudget, States};
 
 /// Receivers, blocks and tasks of one process.
 pub(super) struct ThisProcess {
@@ -134,7 +134,7 @@ impl ThisProcess {
 
 /// Empty states.
 pub(super) fn new_states(plans: &Plans, config: &Config, partitions: usize) -> Result<Arc<States>> {
-    let room = Room::of(config, config.spill_dir.clone())?;
+    let room = StateMemoryBudget::of(config, config.spill_dir.clone())?;
     let states = States::new(plans.states.clone(), partitions, room)?;
     Ok(Arc::new(states))
 }
@@ -176,7 +176,7 @@ async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> R
         let sources = manifest.sources(partition);
         blocking(move |runtime| writer::load(&store, runtime, &states, partition, &sources))
     });
-    let loads = futures::stream::iter(loads).buffer_unordered(READ_AT_ONCE);
+    let loads = futures::stream::iter(loads).buffer_unordered(CONCURRENT_READS);
     loads.try_for_each(|()| async { Ok(()) }).await
 }
 
@@ -230,7 +230,7 @@ impl Workers for ThisProcess {
         self.block_of(&block)
     }
 
-    async fn make_state_again(&self, from: Earlier) -> Result<()> {
+    async fn recover_state(&self, from: Earlier) -> Result<()> {
         let begun = Instant::now();
         let states = new_states(&self.plans, &self.config, self.plans.tasks)?;
         if let Some((manifest, store)) = &from.state {

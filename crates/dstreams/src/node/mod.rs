@@ -25,6 +25,6 @@ pub use running::{Running, Status, Summary};
 pub use durability::{Durability, ReportedWhen, of_master};
 pub use mailbox::{Inbox, Mailbox};
 pub use receivers::{NewReceiver, Receivers};
-pub use source::{open_source, say_reachable};
+pub use source::{log_reachable, open_source};
 pub use start::{replay, run_on};
 pub use workers::{Usage, Workers};

@@ -39,7 +39,7 @@ impl Master {
                 tracing::error!(%batch, %error, path = %path.display(), "the records of a batch are set aside");
                 if !workers.plans().states.is_empty() {
                     let from = durable.earlier(schemas).await?;
-                    workers.make_state_again(from).await?;
+                    workers.recover_state(from).await?;
                     point("aside:undone");
                 }
                 Ok(())

@@ -27,13 +27,13 @@ pub async fn open_source(
     let opened = source.open().await;
     let opened = opened.map_err(|error| source_error(&intake.stream, error))?;
     if let Some(address) = opened {
-        say_reachable(&format!("stream `{}`", intake.stream), address, false);
+        log_reachable(&format!("stream `{}`", intake.stream), address, false);
     }
     Ok(opened)
 }
 
 /// Logs that other machines can reach this process, if they can: once for each address, when it is opened.
-pub fn say_reachable(what: &str, address: SocketAddr, asks: bool) {
+pub fn log_reachable(what: &str, address: SocketAddr, asks: bool) {
     if address.ip().to_canonical().is_loopback() {
         return;
     }

@@ -76,7 +76,7 @@ pub async fn replay(
         let mut attempt = 1;
         let set_aside = restored.controller.set_aside.contains(batch);
         let records: &[_] = if set_aside { &[] } else { blocks };
-        while let Err(error) = workers.run_again(*batch, attempt, records).await {
+        while let Err(error) = workers.replay_batch(*batch, attempt, records).await {
             if !error.is_retryable() || attempt >= attempts {
                 return Err(error);
             }

@@ -53,7 +53,12 @@ pub trait Workers: Send + Sync + 'static {
     ) -> Result<Vec<Option<Dataset>>>;
 
     /// Replays a batch that took effect, for its state alone.
-    async fn run_again(&self, batch: BatchTime, attempt: u32, blocks: &[BlockMeta]) -> Result<()> {
+    async fn replay_batch(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        blocks: &[BlockMeta],
+    ) -> Result<()> {
         self.run(batch, None, attempt, blocks).await.map(drop)
     }
 
@@ -62,7 +67,7 @@ pub trait Workers: Send + Sync + 'static {
 
     /// Recovers the state as of the last batch that took effect, whatever was installed since. No batch runs
     /// meanwhile, except those that wait for the one that is set aside. Only called if batches may be set aside.
-    async fn make_state_again(&self, from: Earlier) -> Result<()>;
+    async fn recover_state(&self, from: Earlier) -> Result<()>;
 
     /// Called when the batch has taken effect: its blocks may be released.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);

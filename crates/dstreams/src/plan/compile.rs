@@ -14,7 +14,7 @@ use datafusion::physical_plan::union::UnionExec;
 
 use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
-use super::cut::{Cuts, by_all_columns, cut, keeps_state, partitions};
+use super::cut::{Cuts, by_all_columns, cut, partitions, shares_state};
 use super::datasets::{DatasetScanExec, Slot};
 use super::exec_node::internal;
 use super::query_input::InputTable;
@@ -112,7 +112,7 @@ impl Compiler<'_> {
         };
         let node = self.graph.node(node);
         self.steps.push(Step::Run(Stage {
-            copies: tasks > 1 && keeps_state(&plan),
+            copies: tasks > 1 && shares_state(&plan),
             plan,
             tasks,
             route,

@@ -179,11 +179,11 @@ fn ends_with_build_side(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 /// Whether nodes of the plan share state between partitions: sorts for the first rows drop rows depending on the
 /// rows found in other partitions, so which of equal rows remain would depend on time.
-pub(super) fn keeps_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
+pub(super) fn shares_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let top = plan
         .downcast_ref::<SortExec>()
         .is_some_and(|sort| sort.fetch().is_some());
-    top || plan.children().into_iter().any(keeps_state)
+    top || plan.children().into_iter().any(shares_state)
 }
 
 pub(super) fn partitions(plan: &Arc<dyn ExecutionPlan>) -> usize {

@@ -164,7 +164,7 @@ impl Intake {
     }
 
     /// The parts that were forgotten since the last call.
-    pub fn take_gone(&self) -> Vec<Arc<str>> {
+    pub fn take_forgotten_parts(&self) -> Vec<Arc<str>> {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut gone)
     }
@@ -174,7 +174,7 @@ impl Intake {
         &self.positions
     }
 
-    /// Makes records safe only once [`Intake::set_safe`] covers their block.
+    /// Makes records safe only once [`Intake::set_safe_below`] covers their block.
     pub fn with_copies(mut self) -> Self {
         self.copies = Some(Copies {
             fresh: Notify::new(),
@@ -198,7 +198,7 @@ impl Intake {
     }
 
     /// All blocks with numbers below `blocks` are safe.
-    pub fn set_safe(&self, blocks: u64) {
+    pub fn set_safe_below(&self, blocks: u64) {
         if let Some(copies) = &self.copies {
             copies.safe.send_modify(|safe| safe.blocks = blocks);
         }
@@ -220,7 +220,7 @@ impl Intake {
             return Ok(());
         };
         let mut safe = copies.safe.subscribe();
-        // I4 (ARCHITECTURE.md): `set_safe` is called only after the blocks are safe.
+        // I4 (ARCHITECTURE.md): `set_safe_below` is called only after the blocks are safe.
         let known = |safe: &Safe| safe.blocks > block || safe.failed.is_some();
         match safe.wait_for(known).await {
             Ok(safe) if safe.blocks > block => Ok(()),
@@ -366,7 +366,7 @@ impl Intake {
             let visited = open
                 .visited
                 .is_some_and(|at| at.elapsed() < FLUSH_ALL_INTERVAL);
-            let all = last || self.budget.is_waited_for() && !visited;
+            let all = last || self.budget.has_waiters() && !visited;
             if all {
                 open.visited = Some(Instant::now());
             }

@@ -158,7 +158,7 @@ impl SharedLines {
 impl OpenBuffer for SharedLines {
     fn flush(&self, intake: &Intake) -> Result<()> {
         let mut lines = self.lock();
-        let give_up = intake.budget.is_waited_for();
+        let give_up = intake.budget.has_waiters();
         let taken = lines.take(give_up)?;
         if give_up {
             lines.pause(&intake.budget);

@@ -1,4 +1,4 @@
-//! [`Room`]: the memory limit of keyed states, and the directory for rows beyond it.
+//! [`StateMemoryBudget`]: the memory limit of keyed states, and the directory for rows beyond it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The room of all keyed states of a process, where it is bounded.
 #[derive(Debug)]
-pub struct Room {
+pub struct StateMemoryBudget {
     memory: usize,
     dir: PathBuf,
     used: AtomicUsize,
@@ -18,7 +18,7 @@ pub struct Room {
     failing: AtomicBool,
 }
 
-impl Room {
+impl StateMemoryBudget {
     /// The limit from a program's settings, if any; rows beyond it go to files in `dir`, which is created if
     /// missing.
     pub fn of(config: &Config, dir: PathBuf) -> Result<Option<Arc<Self>>> {
@@ -27,7 +27,7 @@ impl Room {
         };
         std::fs::create_dir_all(&dir)
             .map_err(|error| Error::file("make the directory", &dir, error))?;
-        Ok(Some(Arc::new(Room {
+        Ok(Some(Arc::new(StateMemoryBudget {
             memory,
             dir,
             used: AtomicUsize::new(0),
@@ -38,12 +38,12 @@ impl Room {
 
 /// The memory of one partition; returned when dropped.
 pub(super) struct MemoryShare {
-    room: Arc<Room>,
+    room: Arc<StateMemoryBudget>,
     bytes: usize,
 }
 
 impl MemoryShare {
-    pub fn of(room: &Arc<Room>) -> Self {
+    pub fn of(room: &Arc<StateMemoryBudget>) -> Self {
         let (room, bytes) = (Arc::clone(room), 0);
         MemoryShare { room, bytes }
     }

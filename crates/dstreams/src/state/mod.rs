@@ -4,7 +4,7 @@
 //! time. **Promise**: installing is the only mutation, and idempotent: a delta that is already installed is
 //! ignored. The cost of installing depends on the keys of the new and of the expiring batch, not on the size of
 //! the state. An exported and imported partition behaves identically, bit by bit. [`keyed`] is the versioned state
-//! of keyed operators; beyond a memory limit ([`Room`]) its rows are in files. **On failure**: a delta after a gap
+//! of keyed operators; beyond a memory limit ([`StateMemoryBudget`]) its rows are in files. **On failure**: a delta after a gap
 //! is refused, as are bytes that are damaged or of other states; nothing changes then.
 
 mod accumulators;
@@ -22,5 +22,5 @@ pub(crate) mod encoding;
 mod tests;
 
 pub use capture::Captured;
-pub use memory_budget::Room;
+pub use memory_budget::StateMemoryBudget;
 pub use states::States;

@@ -9,7 +9,7 @@ use super::capture::{Captured, Content};
 use super::encoding::{STATE, wrong};
 use super::keyed;
 use super::keyed::KeyedState;
-use super::memory_budget::Room;
+use super::memory_budget::StateMemoryBudget;
 use super::window::{self, WindowPartition};
 use crate::debug::debug_as;
 use crate::encoding::{ByteInput, ByteOutput};
@@ -22,7 +22,7 @@ pub struct States {
     // Lock order L5 in ARCHITECTURE.md: one partition at a time.
     all: Vec<Vec<Mutex<Partition>>>,
     /// If memory is limited.
-    room: Option<Arc<Room>>,
+    room: Option<Arc<StateMemoryBudget>>,
 }
 
 debug_as!(States);
@@ -35,7 +35,7 @@ enum Partition {
 
 impl Partition {
     /// An empty partition `number` of a state.
-    fn new(spec: StateSpec, number: usize, room: Option<&Arc<Room>>) -> Result<Self> {
+    fn new(spec: StateSpec, number: usize, room: Option<&Arc<StateMemoryBudget>>) -> Result<Self> {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
             StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec, number, room)?),
@@ -86,10 +86,10 @@ impl Partition {
         }
     }
 
-    fn snapshot(&self) -> Result<Whole> {
+    fn snapshot(&self) -> Result<PartitionSnapshot> {
         Ok(match self {
-            Partition::Window(window) => Whole::Window(window.snapshot()),
-            Partition::Keyed(keyed) => Whole::Keyed(keyed.snapshot()?),
+            Partition::Window(window) => PartitionSnapshot::Window(window.snapshot()),
+            Partition::Keyed(keyed) => PartitionSnapshot::Keyed(keyed.snapshot()?),
         })
     }
 
@@ -117,7 +117,7 @@ impl Partition {
     fn import(
         spec: StateSpec,
         number: usize,
-        room: Option<&Arc<Room>>,
+        room: Option<&Arc<StateMemoryBudget>>,
         from: &mut ByteInput<'_>,
     ) -> Result<Self> {
         Ok(match spec {
@@ -130,7 +130,11 @@ impl Partition {
 }
 
 impl States {
-    pub fn new(specs: Vec<StateSpec>, partitions: usize, room: Option<Arc<Room>>) -> Result<Self> {
+    pub fn new(
+        specs: Vec<StateSpec>,
+        partitions: usize,
+        room: Option<Arc<StateMemoryBudget>>,
+    ) -> Result<Self> {
         let states = specs.into_iter().map(|spec| {
             let partition = |number| Partition::new(spec.clone(), number, room.as_ref());
             (0..partitions)
@@ -299,12 +303,12 @@ impl States {
 pub struct Snapshot {
     partition: usize,
     /// For each state, its number of partitions and the contents of this one.
-    states: Vec<(usize, Whole)>,
+    states: Vec<(usize, PartitionSnapshot)>,
 }
 
 /// The contents of a partition at some time.
 #[derive(Debug)]
-enum Whole {
+enum PartitionSnapshot {
     Window(window::WindowSnapshot),
     Keyed(keyed::Snapshot),
 }
@@ -318,8 +322,8 @@ impl Snapshot {
         for (partitions, state) in &self.states {
             to.put_number(*partitions as u64)?;
             match state {
-                Whole::Window(window) => window.write(to)?,
-                Whole::Keyed(keyed) => keyed.write(to)?,
+                PartitionSnapshot::Window(window) => window.write(to)?,
+                PartitionSnapshot::Keyed(keyed) => keyed.write(to)?,
             }
         }
         to.seal()

@@ -36,7 +36,7 @@ impl Nulls {
     }
 
     /// This answer, without certainty that there may be a null.
-    fn doubtful(self) -> Nulls {
+    fn unconfirmed(self) -> Nulls {
         self.min(Unknown)
     }
 
@@ -223,7 +223,7 @@ impl<'a> Below<'a> {
                 if let Some(place) = self.place(column) {
                     let nulls = std::mem::replace(&mut self.nulls[place], Never);
                     if !there.contains(&column) {
-                        self.nulls[place] = nulls.doubtful();
+                        self.nulls[place] = nulls.unconfirmed();
                     }
                 }
             }
@@ -249,7 +249,7 @@ impl<'a> Below<'a> {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
                 Operator::IsDistinctFrom | Operator::IsNotDistinctFrom => Never,
                 // `false and null` is false.
-                Operator::And | Operator::Or => self.worst([&**left, right]).doubtful(),
+                Operator::And | Operator::Or => self.worst([&**left, right]).unconfirmed(),
                 op if gives_null_for_null(op) => self.worst([&**left, right]),
                 _ => Unknown,
             },
@@ -275,7 +275,7 @@ impl<'a> Below<'a> {
                 "coalesce" | "nvl" | "ifnull" => {
                     // Two nullable columns need not be null in the same row: the keys of a full join.
                     let args = call.args.iter().map(|arg| self.value(arg));
-                    args.min().unwrap_or(Unknown).doubtful()
+                    args.min().unwrap_or(Unknown).unconfirmed()
                 }
                 "nullif" => May("`nullif` gives null".into()),
                 _ => Unknown,
@@ -293,7 +293,7 @@ impl<'a> Below<'a> {
         let branches = case.when_then_expr.iter().map(|(_, then)| then);
         let branches = branches.chain([otherwise]).map(|expr| match &**expr {
             Expr::Literal(..) => self.value(expr),
-            other => self.value(other).doubtful(),
+            other => self.value(other).unconfirmed(),
         });
         branches.max().unwrap_or(Unknown)
     }

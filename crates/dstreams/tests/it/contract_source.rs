@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use dstreams::arrow::datatypes::SchemaRef;
-use dstreams::contract::{self, Broken, CLOSES, FAILS, GIVES, GOES_ON, GROWS, RUNS, WAITS};
+use dstreams::contract::{self, Broken, CLOSES, COMPLETE, FAILS, GROWS, RESUMES, RUNS, WAITS};
 use dstreams::files::Files;
 use dstreams::record::batch_of;
 use dstreams::{BoxError, Closing, Ingest, Record, Source};
@@ -187,25 +187,25 @@ fn the_contract_finds_the_faults_of_a_source() {
         check(Fault::None, ends).unwrap();
     }
     let faults = [
-        (Fault::StartsAnew, true, GOES_ON, "cut off again and again"),
+        (Fault::StartsAnew, true, RESUMES, "cut off again and again"),
         (
             Fault::KnowsOneInput,
             true,
-            GOES_ON,
+            RESUMES,
             "cut off again and again",
         ),
-        (Fault::SaysNoPosition, true, GOES_ON, "run once"),
-        (Fault::SaysTooMuch, true, GOES_ON, "cut off again and again"),
+        (Fault::SaysNoPosition, true, RESUMES, "run once"),
+        (Fault::SaysTooMuch, true, RESUMES, "cut off again and again"),
         (
             Fault::SaysTooLittle,
             true,
-            GOES_ON,
+            RESUMES,
             "cut off again and again",
         ),
         (
             Fault::SplitsWhatBelongsTogether,
             true,
-            GOES_ON,
+            RESUMES,
             "cut off again and again",
         ),
         (Fault::StepsBack, true, GROWS, "run once"),
@@ -232,7 +232,7 @@ fn the_contract_finds_the_faults_of_a_source() {
         ),
         (Fault::Panics, true, RUNS, "run once"),
         (Fault::FailsToOpen, true, RUNS, "opened"),
-        (Fault::GivesTwice, true, GIVES, "run once"),
+        (Fault::GivesTwice, true, COMPLETE, "run once"),
     ];
     for (fault, ends, promise, step) in faults {
         let broken = check(fault, ends).unwrap_err();

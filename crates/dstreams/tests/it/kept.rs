@@ -397,7 +397,7 @@ fn checkpoints_may_be_in_an_object_store() {
 /// A checkpoint that is complete, though the store reported a failure, is followed by the next ones.
 #[test]
 fn a_checkpoint_reported_as_failed_is_followed_by_others() {
-    let dir = Dir::new("doubtful");
+    let dir = Dir::new("unconfirmed");
     let second = |name: &str| name.contains("manifest-") && name.ends_with("0002");
     let store = Watched::new(move |asked, _| match asked {
         Asked::Put(name) if second(name) => Answer::Fail,

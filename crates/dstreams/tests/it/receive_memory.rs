@@ -215,7 +215,11 @@ fn unfinished_lines_block_no_other_producer() {
         let (lines, dead) = soon("the half lines", both).await;
         assert!(lines.len() >= 3 && lines.iter().all(|line| line.len() == UNFINISHED_BYTES));
         for letter in dead {
-            assert!(letter.reason.contains("left no memory"), "{}", letter.reason);
+            assert!(
+                letter.reason.contains("left no memory"),
+                "{}",
+                letter.reason
+            );
             assert_eq!(letter.length, UNFINISHED_BYTES as u64);
         }
         server.stop().await;

@@ -73,7 +73,7 @@ pub async fn run(args: WordcountArgs) -> Result<(), Error> {
     let report = Report::new(args.json, args.times.interval);
     if let Some(text) = &args.listen {
         let program = Program::new(&args.times, Some(text.clone()), args.clients.clone())?;
-        let program = program.kept_in(args.state.as_deref())?;
+        let program = program.with_state_dir(args.state.as_deref())?;
         let program = WordCount::start(&program).await?;
         let clients = args.clients.is_some().then(|| program.address(LINES));
         report
@@ -82,7 +82,7 @@ pub async fn run(args: WordcountArgs) -> Result<(), Error> {
         return count(program, None, report, args.batches, ending, drain).await;
     }
 
-    let program = Program::of_clients(&args.times)?.kept_in(args.state.as_deref())?;
+    let program = Program::of_clients(&args.times)?.with_state_dir(args.state.as_deref())?;
     let gathering = match (args.workers, &args.master) {
         (None, Some(listen)) => {
             let wanted = args.min_workers;

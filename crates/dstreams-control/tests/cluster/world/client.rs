@@ -73,14 +73,14 @@ impl Client {
 impl World<'_> {
     pub(super) fn client_turn(&mut self, number: usize) {
         self.push(INTERVAL_US / 4, Item::Client(number));
-        let break_off = self.rng.chance(self.rates.disconnect);
+        let end_with_error = self.rng.chance(self.rates.disconnect);
         let client = &mut self.clients[number];
-        if client.is_done() && !break_off {
+        if client.is_done() && !end_with_error {
             return;
         }
         client.idle += 1;
         match client.at {
-            Some(_) if break_off || client.idle > MAX_IDLE_TURNS => {
+            Some(_) if end_with_error || client.idle > MAX_IDLE_TURNS => {
                 client.close();
                 self.tally.add("client disconnected");
             }

@@ -22,24 +22,24 @@ fn blocks_in_a_checkpoint_are_released() {
     let mut needs = machine();
     assert_eq!(needs.first(), Some(1));
     let covered = needs.covered(B1);
-    assert_eq!(needs.let_go(B1, &covered), Some(2));
-    assert_eq!(needs.let_go(B2, &needs.covered(B2)), Some(5));
-    assert_eq!(needs.let_go(B3, &needs.covered(B3)), None);
+    assert_eq!(needs.release(B1, &covered), Some(2));
+    assert_eq!(needs.release(B2, &needs.covered(B2)), Some(5));
+    assert_eq!(needs.release(B3, &needs.covered(B3)), None);
     assert!(needs.covered(B3).contains(id(0, 0)), "permanently");
 }
 
 #[test]
 fn with_one_journal_a_checkpoint_need_not_list_its_blocks() {
     let mut needs = machine();
-    assert_eq!(needs.let_go(B2, &Covered::default()), Some(5));
+    assert_eq!(needs.release(B2, &Covered::default()), Some(5));
 }
 
 #[test]
 fn a_cut_of_blocks_in_other_journals_stays_until_a_checkpoint_has_them() {
     let mut master = Needs::default();
     master.cut(B1, vec![id(7, 0)], 1);
-    assert_eq!(master.let_go(B1, &Covered::default()), Some(1));
-    assert_eq!(master.let_go(B1, &master.covered(B1)), None);
+    assert_eq!(master.release(B1, &Covered::default()), Some(1));
+    assert_eq!(master.release(B1, &master.covered(B1)), None);
 }
 
 #[test]
@@ -50,8 +50,8 @@ fn a_worker_may_learn_coverage_from_any_checkpoint() {
     }
     master.cut(B1, vec![id(7, 0)], 1);
     master.cut(B2, vec![id(7, 1)], 2);
-    assert_eq!(worker.let_go(B2, &master.covered(B2)), Some(2));
-    assert_eq!(worker.let_go(B1, &master.covered(B1)), Some(2), "late");
+    assert_eq!(worker.release(B2, &master.covered(B2)), Some(2));
+    assert_eq!(worker.release(B1, &master.covered(B1)), Some(2), "late");
 }
 
 #[test]
@@ -62,10 +62,10 @@ fn a_gone_stays_until_a_checkpoint_has_all_relevant_blocks() {
     master.cut(B2, vec![id(7, 1)], 3);
     let covered = master.covered(B1);
     assert!(!covered.contains(id(7, 1)));
-    assert_eq!(master.let_go(B1, &covered), Some(1));
+    assert_eq!(master.release(B1, &covered), Some(1));
     let covered = master.covered(B2);
     assert!(covered.is_closed(ReceiverId(7)));
-    assert_eq!(master.let_go(B2, &covered), None);
+    assert_eq!(master.release(B2, &covered), None);
 }
 
 /// It was cut and forgotten before its receiver was lost, and does not survive.
@@ -90,8 +90,8 @@ fn entries_needed_by_a_restart_stay_after_it() {
     ];
     let mut needs = Needs::after(&decided(None, &entries), 0);
     needs.cut(B2, vec![id(2, 0)], 9);
-    assert_eq!(needs.let_go(B1, &needs.covered(B1)), Some(0));
+    assert_eq!(needs.release(B1, &needs.covered(B1)), Some(0));
     let covered = needs.covered(B2);
     assert!(covered.is_closed(ReceiverId(1)) && covered.is_closed(ReceiverId(2)));
-    assert_eq!(needs.let_go(B2, &covered), None);
+    assert_eq!(needs.release(B2, &covered), None);
 }

@@ -36,7 +36,7 @@ fn without_a_checkpoint_all_batches_are_replayed() {
     };
     assert_eq!(restart.controller, controller);
     assert_eq!(restart.marks, mark(9));
-    assert!(restart.marks_of_state.is_empty());
+    assert!(restart.checkpoint_offsets.is_empty());
     assert_eq!(
         restart.blocks,
         [(id(0, 0), 4), (id(0, 1), 4), (id(0, 2), 4)].into()
@@ -82,7 +82,10 @@ fn blocks_in_the_checkpoint_are_not_needed() {
     assert_eq!(restart.committed, []);
     assert_eq!(restart.controller.last_committed, Some(B2));
     assert_eq!(restart.controller.pending, [(B3, vec![meta(0, 2)])]);
-    assert_eq!((restart.marks, restart.marks_of_state), (mark(8), mark(7)));
+    assert_eq!(
+        (restart.marks, restart.checkpoint_offsets),
+        (mark(8), mark(7))
+    );
     assert_eq!(restart.blocks, [(id(0, 2), 4)].into());
 }
 

@@ -80,17 +80,17 @@ impl World {
             return;
         }
         self.push(INTERVAL_US / 6, Item::Client(at));
-        let break_off = self.rng.chance(self.rates.disconnect);
+        let end_with_error = self.rng.chance(self.rates.disconnect);
         let client = &mut self.clients[at];
         // It has records as long as there is trouble.
         let there = client.total * (self.time + INTERVAL_US) / self.plan.chaos_us;
         let there = client.total.min(there);
-        if client.safe >= there && !break_off {
+        if client.safe >= there && !end_with_error {
             return;
         }
         client.idle += 1;
         match client.at {
-            Some(_) if break_off || client.idle > TURNS_UNTIL_DISCONNECT => {
+            Some(_) if end_with_error || client.idle > TURNS_UNTIL_DISCONNECT => {
                 (client.at, client.ready, client.connection) = (None, false, 0);
                 self.tally.add("client broke off");
             }

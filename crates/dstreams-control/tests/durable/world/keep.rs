@@ -39,7 +39,7 @@ impl World {
         {
             for (client, number) in &block.records {
                 let key = (block.input, client.to_string());
-                let known = master.marks_of_state.entry(key).or_default();
+                let known = master.checkpoint_offsets.entry(key).or_default();
                 *known = (*number).max(*known);
             }
         }
@@ -51,7 +51,7 @@ impl World {
         let Some(master) = &mut self.master else {
             return;
         };
-        let mut marks = master.marks_of_state.clone();
+        let mut marks = master.checkpoint_offsets.clone();
         for block in self.judge.ledger.blocks.values().filter(|_| ahead) {
             for (client, number) in &block.records {
                 let known = marks.entry((block.input, client.to_string())).or_default();
@@ -106,7 +106,7 @@ impl World {
         self.fact(Fact::Checkpoint(&checkpoint));
         self.checkpoints.push(checkpoint);
         if self.faults.on(Fault::LetGoTooEarly) {
-            self.let_go();
+            self.release_covered();
         }
         let after = self.takes();
         self.push(after, Item::CheckpointDurable(life));
@@ -120,7 +120,7 @@ impl World {
         let before = self.checkpoints.len() - 1;
         self.checkpoints.drain(..before);
         if !self.faults.on(Fault::NothingLetGo) {
-            self.let_go();
+            self.release_covered();
         }
         if let Some(master) = &mut self.master {
             master.writing = None;
@@ -128,7 +128,7 @@ impl World {
     }
 
     /// Releases the checkpoint's blocks from all journals.
-    fn let_go(&mut self) {
+    fn release_covered(&mut self) {
         let Some(master) = &mut self.master else {
             return;
         };
@@ -143,10 +143,10 @@ impl World {
         } else {
             master.needs.covered(batch)
         };
-        let first = master.needs.let_go(batch, &covered);
+        let first = master.needs.release(batch, &covered);
         for (journal, needs) in &mut master.old {
-            let first = needs.let_go(batch, &covered).unwrap_or(u64::MAX);
-            self.journals[*journal].let_go_before(first, &mut self.rng);
+            let first = needs.release(batch, &covered).unwrap_or(u64::MAX);
+            self.journals[*journal].release_before(first, &mut self.rng);
         }
         let first = if self.faults.on(Fault::AllLetGo) {
             None
@@ -156,7 +156,7 @@ impl World {
         let members: Vec<_> = master.members.iter().copied().collect();
         // Earlier entries are synced first.
         self.sync(MASTERS);
-        self.journals[MASTERS].let_go_before(first.unwrap_or(u64::MAX), &mut self.rng);
+        self.journals[MASTERS].release_before(first.unwrap_or(u64::MAX), &mut self.rng);
         self.fact(Fact::LetGo);
         for receiver in members {
             let worker = self.receivers.get(&receiver).and_then(|it| it.worker);
@@ -175,9 +175,9 @@ impl World {
     /// A worker learns what a checkpoint covers.
     pub(super) fn worker_lets_go(&mut self, at: usize, batch: BatchTime, covered: &Covered) {
         let worker = &mut self.workers[at];
-        let first = worker.needs.let_go(batch, covered).unwrap_or(u64::MAX);
+        let first = worker.needs.release(batch, covered).unwrap_or(u64::MAX);
         let journal = worker.journal;
-        if self.journals[journal].let_go_before(first, &mut self.rng) {
+        if self.journals[journal].release_before(first, &mut self.rng) {
             self.fact(Fact::LetGo);
         }
     }

@@ -52,7 +52,7 @@ pub struct Master {
     pub partitions: [Partition; PARTITIONS],
     /// Batches that were cut and did not take effect.
     pub cuts: BTreeMap<BatchTime, Cut>,
-    pub marks_of_state: Marks,
+    pub checkpoint_offsets: Marks,
     /// The last safe number of each producer.
     pub known: BTreeMap<usize, u64>,
     /// Safe blocks that are in no batch that took effect.

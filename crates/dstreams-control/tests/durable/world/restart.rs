@@ -222,7 +222,7 @@ impl World {
             replaying: restart.committed.into(),
             partitions: std::array::from_fn::<_, PARTITIONS, _>(partition),
             cuts: BTreeMap::new(),
-            marks_of_state: restart.marks_of_state,
+            checkpoint_offsets: restart.checkpoint_offsets,
             known: known
                 .map(|((_, name), last)| (name.parse().unwrap(), *last))
                 .collect(),

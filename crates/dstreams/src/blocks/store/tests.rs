@@ -487,14 +487,14 @@ fn a_failed_write_does_not_affect_a_block_stored_again() {
     let mut held = BlockIndex::default();
     let now = Instant::now();
     held.insert(block(0), now);
-    let first = held.next_to_leave(0).unwrap();
+    let first = held.next_to_spill(0).unwrap();
     held.remove([id(0)]);
     held.insert(block(0), now);
-    let again = held.next_to_leave(0).unwrap();
+    let again = held.next_to_spill(0).unwrap();
     held.stays(&first);
-    assert!(held.next_to_leave(0).is_none());
+    assert!(held.next_to_spill(0).is_none());
     held.stays(&again);
-    assert!(held.next_to_leave(0).is_some());
+    assert!(held.next_to_spill(0).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -263,7 +263,7 @@ async fn forgotten_parts_are_reported_with_the_next_seal() {
         live.seal(1, false);
         live.reported(1, &[]).await;
         assert_eq!(*live.fake.gone.lock().unwrap(), ["part"]);
-        assert!(live.intake.take_gone().is_empty());
+        assert!(live.intake.take_forgotten_parts().is_empty());
     }
 }
 

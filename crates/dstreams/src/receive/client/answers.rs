@@ -40,12 +40,12 @@ impl Say {
     }
 
     /// Returns when the client is gone.
-    pub async fn unheard(&self) {
+    pub async fn client_gone(&self) {
         self.0.closed().await
     }
 
     /// Waits for `future`, and sends keep-alives meanwhile.
-    pub async fn alive_during<T>(&self, future: impl Future<Output = T>) -> T {
+    pub async fn with_keep_alives<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         loop {
             tokio::select! {

@@ -56,7 +56,7 @@ impl Call {
         let receiving = async {
             tokio::select! {
                 biased;
-                () = self.say.unheard() => Err(Status::cancelled("the client is gone")),
+                () = self.say.client_gone() => Err(Status::cancelled("the client is gone")),
                 received = receiving.run() => received,
             }
         };
@@ -91,8 +91,8 @@ async fn acknowledge(
         // I4 (ARCHITECTURE.md).
         if let Some(block) = block {
             tokio::select! {
-                () = say.unheard() => return Ok(()),
-                safe = say.alive_during(ingest.0.safe(block)) => safe.map_err(not_stored)?,
+                () = say.client_gone() => return Ok(()),
+                safe = say.with_keep_alives(ingest.0.safe(block)) => safe.map_err(not_stored)?,
             }
         }
         say.ack(seq);
@@ -161,16 +161,16 @@ impl Receiving<'_> {
     /// Makes this the producer's connection. Waits for batches that an older one is still storing, here or on
     /// another worker.
     async fn take_over(&self) -> Result<u64, Status> {
-        let mut producer = self.say.alive_during(self.producer.lock()).await;
+        let mut producer = self.say.with_keep_alives(self.producer.lock()).await;
         if let (Some(claims), Some(name), false) = (self.claims, self.name, producer.owned) {
             let claim = claims.claim(self.ingest.stream(), name);
-            let last = self.say.alive_during(claim).await?;
+            let last = self.say.with_keep_alives(claim).await?;
             *producer = Producer::owned_from(last, producer.connection);
         }
         producer.connection += 1;
         let (connection, last) = (producer.connection, producer.sequence.last());
         let safe = producer.safe(&self.ingest.0);
-        self.say.alive_during(safe).await.map_err(not_stored)?;
+        self.say.with_keep_alives(safe).await.map_err(not_stored)?;
         self.say.ack(last);
         Ok(connection)
     }
@@ -182,7 +182,7 @@ impl Receiving<'_> {
         records: RecordBatch,
         bytes: usize,
     ) -> Result<(), Status> {
-        let mut producer = self.say.alive_during(self.producer.lock()).await;
+        let mut producer = self.say.with_keep_alives(self.producer.lock()).await;
         if producer.connection != connection {
             return Err(Status::aborted(
                 "a newer connection of this producer took over",
@@ -192,7 +192,7 @@ impl Receiving<'_> {
             Offer::Next(seq) => {
                 let block = self
                     .say
-                    .alive_during(self.push(records, bytes, seq))
+                    .with_keep_alives(self.push(records, bytes, seq))
                     .await?;
                 producer.sequence.taken(seq);
                 producer.block = block.or(producer.block);
@@ -210,7 +210,7 @@ impl Receiving<'_> {
         };
         drop(producer);
         // The receiver of acknowledgements is closed only when the client is gone.
-        let _ = self.say.alive_during(self.taken.send(taken)).await;
+        let _ = self.say.with_keep_alives(self.taken.send(taken)).await;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use datafusion::arrow::compute::{concat_batches, filter, filter_record_batch, ta
 use datafusion::arrow::datatypes::Schema;
 use dstreams_control::BatchTime;
 
-use super::{KeyedState, Made};
+use super::{BatchOutputs, KeyedState};
 use crate::error::Result;
 use crate::state::key_slots::{KeySlots, key_schema};
 use crate::state::versioned::{Delta, LookedUpRows};
@@ -25,7 +25,7 @@ impl KeyedState {
         rows: &[RecordBatch],
         tracker: &dyn Tracker,
         timeout_ms: Option<u64>,
-    ) -> Result<(Delta, Made)> {
+    ) -> Result<(Delta, BatchOutputs)> {
         let before = self.before(batch);
         let again = self.partition.version() == Some(batch);
         let (mut keys, key_columns, key_of) = self.keys_of(rows)?;
@@ -88,7 +88,7 @@ impl KeyedState {
         let dropped = concat_batches(&key_schema, &dropped)?;
         let delta = Delta::new(&self.shape, batch, &rows, None, dropped.columns())?;
         let mapped = applied.mapped.into_iter().collect();
-        Ok((delta, Made { timed_out, mapped }))
+        Ok((delta, BatchOutputs { timed_out, mapped }))
     }
 
     /// The keys that a batch deleted, with their previous values.

@@ -15,7 +15,7 @@ use dstreams_control::BatchTime;
 use super::capture::Content;
 use super::encoding::wrong;
 use super::key_slots::{KeySlots, key_schema};
-use super::memory_budget::{MemoryShare, Room};
+use super::memory_budget::{MemoryShare, StateMemoryBudget};
 use super::since_checkpoint::Changes;
 use super::versioned::{Delta, KeyedPartition, NewestRows, Shape, Versions};
 use crate::encoding::{ByteInput, ByteOutput};
@@ -41,14 +41,14 @@ pub(super) struct KeyedState {
     /// The changes for the next checkpoint.
     changes: Changes<Delta>,
     /// Its other outputs, which are not exported; none if this process did not run it.
-    made: Option<Made>,
+    made: Option<BatchOutputs>,
     /// If memory is limited.
     share: Option<MemoryShare>,
 }
 
 /// The outputs of a batch that are not in the state.
 #[derive(Default)]
-struct Made {
+struct BatchOutputs {
     /// Keys that timed out, and their values.
     timed_out: Vec<RecordBatch>,
     /// The outputs of closures.
@@ -57,7 +57,11 @@ struct Made {
 
 impl KeyedState {
     /// Partition `number` of a state before its first batch.
-    pub fn new(spec: Arc<KeyedSpec>, number: usize, room: Option<&Arc<Room>>) -> Result<Self> {
+    pub fn new(
+        spec: Arc<KeyedSpec>,
+        number: usize,
+        room: Option<&Arc<StateMemoryBudget>>,
+    ) -> Result<Self> {
         let shape = Shape::with_highs(Arc::clone(&spec.schema), spec.keys, &spec.highs())?;
         Ok(KeyedState {
             partition: KeyedPartition::new(Arc::clone(&shape)),
@@ -137,11 +141,11 @@ impl KeyedState {
         &self,
         batch: BatchTime,
         rows: &[RecordBatch],
-    ) -> Result<(Delta, Made, Option<NewestRows>)> {
+    ) -> Result<(Delta, BatchOutputs, Option<NewestRows>)> {
         match &self.spec.update {
             Update::Running(plan) => {
                 let (delta, newest) = self.combined(batch, rows, plan)?;
-                Ok((delta, Made::default(), Some(newest)))
+                Ok((delta, BatchOutputs::default(), Some(newest)))
             }
             Update::Tracked {
                 tracker,
@@ -190,7 +194,7 @@ impl KeyedState {
         })
     }
 
-    fn made(&self) -> Result<&Made> {
+    fn made(&self) -> Result<&BatchOutputs> {
         let not_run = || {
             let (name, version) = (&self.spec.name, self.partition.version());
             let message =

@@ -11,7 +11,7 @@ use hashbrown::hash_table::Entry;
 
 use super::delta::Delta;
 use super::partition::KeyedPartition;
-use super::rows::{RowChunk, Shown};
+use super::rows::{MaskedRows, RowChunk};
 use super::shape::Shape;
 use super::transfer::{DELTA, Rows};
 use crate::encoding::ByteOutput;
@@ -23,7 +23,7 @@ pub struct Frozen {
     shape: Arc<Shape>,
     version: BatchTime,
     /// Rows by age, with masks of those that are the newest of their keys.
-    pieces: Vec<Shown>,
+    pieces: Vec<MaskedRows>,
 }
 
 impl KeyedPartition {
@@ -37,7 +37,7 @@ impl KeyedPartition {
             shape: Arc::clone(&self.shape),
             version: self.version?,
             pieces: rows
-                .map(|segment| Shown {
+                .map(|segment| MaskedRows {
                     piece: segment.piece.clone(),
                     rows: Some(segment.newest()),
                 })
@@ -70,7 +70,7 @@ pub fn merged(on: Option<BatchTime>, deltas: &[Delta]) -> Result<Rows> {
     let (mut changed, mut deleted) = (Vec::new(), Vec::new());
     for (delta, newest) in deltas.iter().zip(newest) {
         for (at, (piece, newest)) in delta.pieces().zip(newest).enumerate() {
-            let shown = Shown {
+            let shown = MaskedRows {
                 piece: piece.clone(),
                 rows: Some(newest.into()),
             };

@@ -11,7 +11,7 @@ use dstreams_control::BatchTime;
 use super::delta::Delta;
 use super::keys::KeyColumns;
 use super::partition::KeyedPartition;
-use super::rows::{Last, RowChunk, Shown};
+use super::rows::{Last, MaskedRows, RowChunk};
 use super::segment::{Segment, place};
 use crate::error::{Error, Result};
 
@@ -40,7 +40,7 @@ impl KeyedPartition {
     /// Those of [`KeyedPartition::read`].
     pub fn snapshot(&self, version: BatchTime) -> Result<Delta> {
         let changed = self.pieces(version)?;
-        let changed = changed.iter().map(Shown::shown);
+        let changed = changed.iter().map(MaskedRows::shown);
         let changed = changed.collect::<Result<Vec<_>>>()?;
         Ok(Delta {
             hashes: changed.iter().map(|piece| piece.keys.hashes()).collect(),
@@ -103,7 +103,7 @@ impl KeyedPartition {
     }
 
     /// The rows at a version, by age; rows are shared.
-    pub(super) fn pieces(&self, version: BatchTime) -> Result<Vec<Shown>> {
+    pub(super) fn pieces(&self, version: BatchTime) -> Result<Vec<MaskedRows>> {
         self.check_version(version)?;
         // Rows that were superseded only after the version.
         let mut still: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -123,7 +123,7 @@ impl KeyedPartition {
             }
             let still = still.get(&(*slot as usize)).map_or(&[][..], Vec::as_slice);
             let piece = match segment.superseded_rows - still.len() {
-                0 => Shown::all(segment.piece.clone()),
+                0 => MaskedRows::all(segment.piece.clone()),
                 hidden if hidden == segment.rows() => continue,
                 _ => visible(segment, still),
             };
@@ -197,11 +197,11 @@ pub(super) fn copy_rows(segments: &[&Segment], at: &[(usize, usize)]) -> Result<
 }
 
 /// The rows of a segment that are not superseded, or `still` visible nevertheless.
-fn visible(segment: &Segment, still: &[usize]) -> Shown {
+fn visible(segment: &Segment, still: &[usize]) -> MaskedRows {
     let mut hidden = segment.superseded.clone();
     still.iter().for_each(|row| hidden.remove(*row));
     let mask = BooleanBuffer::collect_bool(segment.rows(), |row| !hidden.has(row));
-    Shown {
+    MaskedRows {
         piece: segment.piece.clone(),
         rows: Some(BooleanArray::new(mask, None)),
     }

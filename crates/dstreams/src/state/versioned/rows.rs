@@ -146,15 +146,15 @@ impl RowChunk {
 
 /// Rows with a mask. Cheap to create: rows are shared, and copied when needed.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct MaskedRows {
     pub piece: RowChunk,
     /// The mask; none if all rows are shown.
     pub rows: Option<BooleanArray>,
 }
 
-impl Shown {
+impl MaskedRows {
     pub fn all(piece: RowChunk) -> Self {
-        Shown { piece, rows: None }
+        MaskedRows { piece, rows: None }
     }
 
     /// The rows in the mask, in order.

@@ -16,7 +16,7 @@ use dstreams_control::BatchTime;
 
 use super::delta::{Delta, last_of};
 use super::partition::KeyedPartition;
-use super::rows::{RowChunk, Shown};
+use super::rows::{MaskedRows, RowChunk};
 use super::shape::Shape;
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat};
 use crate::encoding::{each_batch, encode_in_parts, length_of};
@@ -100,8 +100,8 @@ pub struct Rows {
     pub(super) shape: Arc<Shape>,
     /// Its batch, its base version, whether it is full.
     pub(super) of: (BatchTime, Option<BatchTime>, bool),
-    pub(super) changed: Vec<Shown>,
-    pub(super) deleted: Vec<Shown>,
+    pub(super) changed: Vec<MaskedRows>,
+    pub(super) deleted: Vec<MaskedRows>,
 }
 
 /// The encoded lengths of the rows of a delta, and of the keys that it deletes.
@@ -204,7 +204,7 @@ impl KeyedPartition {
                 last = Some(segment.batch);
             }
             if let Some(delta) = deltas.last_mut() {
-                let shown = Shown::all(segment.piece.clone());
+                let shown = MaskedRows::all(segment.piece.clone());
                 match segment.deleted {
                     true => delta.deleted.push(shown),
                     false => delta.changed.push(shown),
@@ -263,7 +263,7 @@ mod in_memory {
 
     impl Delta {
         pub fn to_bytes(&self) -> Result<Vec<u8>> {
-            let shown = |pieces: &[RowChunk]| pieces.iter().cloned().map(Shown::all).collect();
+            let shown = |pieces: &[RowChunk]| pieces.iter().cloned().map(MaskedRows::all).collect();
             let rows = Rows {
                 shape: Arc::clone(&self.shape),
                 of: (self.batch, self.on, self.whole),
