@@ -223,6 +223,14 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// A test waited for something that did not come: see [`testing`](crate::testing).
+    #[error("waited {waited:?} for {what}")]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        waited: Duration,
+    },
     /// The context has stopped (or was never started).
     NotRunning,
     /// A bug in this library.

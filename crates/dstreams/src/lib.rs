@@ -155,6 +155,7 @@ mod receive;
 #[allow(missing_docs)] // public to `internal` only
 mod state;
 mod stream;
+pub mod testing;
 
 pub use async_trait::async_trait;
 pub use datafusion;

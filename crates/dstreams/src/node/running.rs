@@ -34,7 +34,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 pub struct Running {
     pub(super) addresses: BTreeMap<String, SocketAddr>,
     pub(super) messages: mpsc::UnboundedSender<Message>,
-    pub(super) end: watch::Receiver<Option<Result<Summary>>>,
+    pub(crate) end: watch::Receiver<Option<Result<Summary>>>,
     pub(super) clock: Clock,
     pub(super) watched: Arc<Watched>,
     /// The last batch that took effect in an earlier process.

@@ -19,7 +19,7 @@ enum ClockKind {
     Manual(watch::Receiver<Timestamp>),
 }
 
-/// Moves the time of the clock it was made with.
+/// Moves the time of its clocks.
 #[derive(Debug, Clone)]
 #[must_use = "a clock that nobody moves stands still, and no batch begins"]
 pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
@@ -57,11 +57,9 @@ impl Clock {
     /// # Ok(()) }
     /// ```
     pub fn manual(since_epoch: Duration) -> (ManualClock, Clock) {
-        let (sender, receiver) = watch::channel(timestamp(since_epoch));
-        (
-            ManualClock(Arc::new(sender)),
-            Clock(ClockKind::Manual(receiver)),
-        )
+        let manual = ManualClock(Arc::new(watch::Sender::new(timestamp(since_epoch))));
+        let clock = manual.clock();
+        (manual, clock)
     }
 
     /// The time now.
@@ -106,6 +104,16 @@ impl Clock {
 }
 
 impl ManualClock {
+    /// One that stands at zero: where the first test of a program begins.
+    pub fn new() -> Self {
+        Clock::manual(Duration::ZERO).0
+    }
+
+    /// A clock that shows this time: for one context after the other.
+    pub fn clock(&self) -> Clock {
+        Clock(ClockKind::Manual(self.0.subscribe()))
+    }
+
     /// Moves the time on.
     ///
     /// ```
@@ -132,6 +140,16 @@ impl ManualClock {
     /// ```
     pub fn set(&self, since_epoch: Duration) {
         self.0.send_replace(timestamp(since_epoch));
+    }
+
+    pub(crate) fn set_at_least(&self, time: Timestamp) {
+        self.0.send_modify(|now| *now = time.max(*now));
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one integration test binary: whole programs on the local engine, through the public API.
 //!
-//! [`program`] runs a program over a list of intervals on a manual clock; everything waits for conditions, with a
-//! long timeout only so that a failure ends.
+//! [`program`] runs a program over a list of intervals on a clock moved by hand, with `dstreams::testing`; everything
+//! waits on conditions, with a long bound only so that a failure ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -46,6 +46,7 @@ mod state_closures;
 mod state_memory;
 mod stopping;
 mod sums;
+mod testing;
 mod tidy;
 mod tried;
 mod variance;

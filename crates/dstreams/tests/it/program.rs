@@ -4,13 +4,12 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dstreams::testing::{TestProgram, TestRun};
 use dstreams::{
-    BatchReport, BatchTime, Clock, Config, DStream, Error, Listener, ManualClock, Record, Running,
-    StreamContext,
+    BatchReport, Clock, Config, DStream, Error, ManualClock, Record, Running, StreamContext,
 };
 use dstreams_client::Client;
 use proptest::prelude::*;
-use tokio::sync::mpsc;
 
 /// Batch interval of all tests on a manual clock.
 pub const INTERVAL: Duration = Duration::from_millis(100);
@@ -129,22 +128,10 @@ pub fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A program that is being described, on a clock moved by hand.
+/// A program that is being described, on a clock moved by hand; what goes wrong is a panic.
 pub struct Program {
     pub ctx: StreamContext,
     clock: ManualClock,
-    reports: mpsc::UnboundedReceiver<Result<BatchReport, Error>>,
-}
-
-struct Reports(mpsc::UnboundedSender<Result<BatchReport, Error>>);
-
-impl Listener for Reports {
-    fn batch_completed(&self, report: &BatchReport) {
-        let _ = self.0.send(Ok(report.clone()));
-    }
-    fn batch_failed(&self, _: BatchTime, error: &Error) {
-        let _ = self.0.send(Err(error.clone()));
-    }
 }
 
 impl Program {
@@ -156,14 +143,9 @@ impl Program {
     pub fn after(intervals: u32, config: Config) -> Self {
         let mut ctx = StreamContext::with_config(config).unwrap();
         let (manual, clock) = Clock::manual(INTERVAL * intervals);
+        // For those who start the context themselves.
         ctx.set_clock(clock);
-        let (sender, reports) = mpsc::unbounded_channel();
-        ctx.add_listener(Reports(sender));
-        Program {
-            ctx,
-            clock: manual,
-            reports,
-        }
+        Program { ctx, clock: manual }
     }
 
     pub async fn start(self) -> Live {
@@ -172,10 +154,17 @@ impl Program {
 
     /// Starts it in a way of its own.
     pub async fn start_by<R>(self, start: impl AsyncFnOnce(StreamContext) -> R) -> Live<R> {
+        let test = TestProgram::from_context(self.ctx).on_clock(&self.clock);
+        let mut running = None;
+        let started = async |ctx| {
+            running = Some(start(ctx).await);
+            Ok::<_, Error>(())
+        };
+        let run = test.patience(PATIENCE).start_by(started).await.unwrap();
         Live {
-            running: start(self.ctx).await,
+            running: running.unwrap(),
             clock: self.clock,
-            reports: self.reports,
+            run,
         }
     }
 }
@@ -184,7 +173,7 @@ impl Program {
 pub struct Live<R = Running> {
     pub running: R,
     pub clock: ManualClock,
-    reports: mpsc::UnboundedReceiver<Result<BatchReport, Error>>,
+    run: TestRun<()>,
 }
 
 impl<R> Live<R> {
@@ -195,13 +184,12 @@ impl<R> Live<R> {
 
     /// The same; the error is that of a batch that failed.
     pub async fn try_batch(&mut self) -> Result<BatchReport, Error> {
-        self.clock.advance(INTERVAL);
-        self.report().await
+        self.run.end_interval().await
     }
 
     /// Waits for the next batch to take effect.
     pub async fn report(&mut self) -> Result<BatchReport, Error> {
-        soon("a batch", self.reports.recv()).await.unwrap()
+        self.run.next_batch().await
     }
 }
 
@@ -226,12 +214,10 @@ where
             }
             live.batch().await;
         }
-        let mut batches = Vec::new();
-        while let Some(rdd) = output.try_recv() {
-            batches.push((rdd.batch_time().0, rdd.collect().unwrap()));
-        }
+        let batches = dstreams::testing::batches(&mut output).unwrap();
         live.running.stop().await.unwrap();
-        batches
+        let batches = batches.into_iter();
+        batches.map(|(batch, records)| (batch.0, records)).collect()
     })
 }
 
