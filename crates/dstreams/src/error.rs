@@ -224,7 +224,6 @@ pub enum Error {
         most: usize,
     },
     /// A test waited for something that did not come: see [`testing`](crate::testing).
-    #[error("waited {waited:?} for {what}")]
     TimedOut {
         /// What was waited for.
         what: String,

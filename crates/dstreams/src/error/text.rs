@@ -99,6 +99,7 @@ impl fmt::Display for Error {
                 "a record of {bytes} bytes for stream `{stream}` is too large: on a cluster a record has {most} bytes \
                  at most; cut it into several"
             ),
+            Error::TimedOut { what, waited } => write!(f, "waited {waited:?} for {what}"),
             Error::NotRunning => f.write_str("the stream context is not running"),
             Error::Internal { message } => {
                 write!(f, "{message}; this is a bug in dstreams, please report it")
