@@ -22,9 +22,10 @@ use crate::journal::{Journal, JournalEntry, Owner, Ticket, sync_dir};
 /// Prefixes of directory names: journals being written, and those taken away from their writers.
 const WRITTEN: &str = "received-";
 const TAKEN: &str = "taken-";
-/// Earlier programs took them away under this name, and copied them to this one until the copy was complete.
+/// Earlier programs took them away under this name.
 const FENCED: &str = "fenced-";
-const COPYING: &str = ".taken-";
+/// Half a journal, which no restart reads: one that is being removed, or that an earlier program was copying.
+const HALF: &str = ".taken-";
 
 /// The blocks that one worker of a cluster received, on disk.
 pub struct BlockJournal {
@@ -95,7 +96,7 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
             false => rename(&fenced, &taken)?,
         }
     }
-    for (_, half) in named(program, COPYING)? {
+    for (_, half) in named(program, HALF)? {
         remove(&half)?;
     }
     sync_dir(program)?;
@@ -137,6 +138,25 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).map_err(|error| Error::file("rename", from, error))
 }
 
+fn remove_if_there(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a journal that is to be removed a name that no restart reads: its files go one by one, and a process that is
+/// killed in between must leave no half of a journal.
+fn hide(journal: &Path) -> std::io::Result<PathBuf> {
+    let name = journal.file_name().unwrap_or_default().to_string_lossy();
+    let half = journal.with_file_name(format!(".{name}"));
+    remove_if_there(&half)?;
+    match std::fs::rename(journal, &half) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(half),
+    }
+}
+
 /// Journals that nothing writes to, each with the receivers whose blocks it has.
 #[derive(Default)]
 pub(super) struct Ended(Vec<(PathBuf, BTreeSet<ReceiverId>)>);
@@ -159,14 +179,15 @@ impl Ended {
     /// Removes them; returns those that could not be removed, to be retried. A shared disk may be slow: hold no
     /// lock meanwhile.
     pub fn remove(mut self) -> Ended {
-        self.0
-            .retain(|(journal, _)| match std::fs::remove_dir_all(journal) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        self.0.retain(
+            |(journal, _)| match hide(journal).and_then(|half| remove_if_there(&half)) {
+                Err(error) => {
                     tracing::warn!(journal = %journal.display(), %error, "cannot remove a journal");
                     true
                 }
-                _ => false,
-            });
+                Ok(()) => false,
+            },
+        );
         self
     }
 
@@ -250,6 +271,39 @@ mod tests {
         std::fs::write(taken[0].join("journal-0000000001.log"), &whole[..40]).unwrap();
         let error = read_taken(&taken[0]).unwrap_err().to_string();
         assert!(error.contains("bytes, and has 40"), "{error}");
+        std::fs::remove_dir_all(&program).unwrap();
+    }
+
+    /// A process may be killed while it removes a journal that checkpoints cover: whatever files are left, a restart
+    /// does not read them.
+    #[test]
+    fn a_removal_that_is_interrupted_leaves_no_half_of_a_journal() {
+        let program = std::env::temp_dir().join(format!("dstreams-removed-{}", std::process::id()));
+        for left in [&["lengths"][..], &["journal-0000000001.log"], &[]] {
+            let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
+            let ticket = journal.append(committed(1));
+            futures::executor::block_on(journal.synced(ticket)).unwrap();
+            let taken = take_all(&program).unwrap();
+            assert_eq!(entries(&taken[0]), [committed(1)]);
+            let half = hide(&taken[0]).unwrap();
+            for entry in std::fs::read_dir(&half).unwrap() {
+                let entry = entry.unwrap();
+                if !left.iter().any(|name| entry.file_name() == **name) {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+            }
+            assert!(take_all(&program).unwrap().is_empty());
+            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 0);
+        }
+        // A whole removal, and one of a journal that is gone already.
+        let taken = program.join("taken-3-1");
+        std::fs::create_dir(&taken).unwrap();
+        for _ in 0..2 {
+            let mut ended = Ended::default();
+            ended.add(taken.clone(), BTreeSet::new());
+            assert!(ended.remove().0.is_empty());
+            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 0);
+        }
         std::fs::remove_dir_all(&program).unwrap();
     }
 

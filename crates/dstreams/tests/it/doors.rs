@@ -15,7 +15,7 @@ fn address(host: u8) -> String {
 }
 
 fn error(started: Result<Running>) -> Error {
-    started.err().expect("it starts")
+    started.expect_err("it starts")
 }
 
 /// A stream of this name.
