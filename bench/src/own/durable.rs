@@ -244,7 +244,7 @@ fn measure(
         let feeds = futures::future::try_join_all((0..CONCURRENT_PUSHES).map(|_| feed()));
         futures::future::try_join(feeds, allow).await?;
         let summary = running.stop().await?;
-        Ok::<_, dstreams::Error>((next.load(Relaxed) * LINES, summary))
+        Ok::<_, dstreams::Error>((next.load(Relaxed) * LINES_PER_PUSH, summary))
     })?;
     let used = cpu(std::process::id()) - used;
     let [state, manifest, journal] = files.end(["state-", "manifest-", "journal-"])?;

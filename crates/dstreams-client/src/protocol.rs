@@ -88,7 +88,7 @@
 //! # Refusals
 //!
 //! A refusal ends the call with a gRPC status that says what was expected, in at most [`MAX_REFUSAL_BYTES`]
-//! ([`refusal`]): a longer text might exceed the client's header limit, and its code be lost. Batches acknowledged
+//! ([`refusal()`]): a longer text might exceed the client's header limit, and its code be lost. Batches acknowledged
 //! before stay safe; those between the last `ack` and the refused one may be stored.
 //!
 //! | code | when | retry? |

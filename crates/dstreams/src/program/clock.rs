@@ -104,12 +104,29 @@ impl Clock {
 }
 
 impl ManualClock {
-    /// One that stands at zero: where the first test of a program begins.
+    /// A clock at zero, where the first test of a program begins.
+    ///
+    /// ```
+    /// use dstreams::ManualClock;
+    ///
+    /// assert_eq!(ManualClock::new().clock().now().0, 0);
+    /// ```
     pub fn new() -> Self {
         Clock::manual(Duration::ZERO).0
     }
 
-    /// A clock that shows this time: for one context after the other.
+    /// A clock that shows this time, for a context. Contexts that run one after the other may have one each.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{ManualClock, StreamContext};
+    ///
+    /// let time = ManualClock::new();
+    /// let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// ctx.set_clock(time.clock());
+    /// time.advance(Duration::from_secs(1)); // the first interval ends
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
     pub fn clock(&self) -> Clock {
         Clock(ClockKind::Manual(self.0.subscribe()))
     }

@@ -194,7 +194,7 @@ impl StreamContext {
         self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
     }
 
-    /// Drops state of an earlier version of the program, by its name in [`inspect`](crate::inspect), and logs that.
+    /// Drops state of an earlier version of the program, by its name in [`inspect`](crate::inspect()), and logs that.
     /// Has no effect if there is no such state.
     ///
     /// The call may stay in the program: checkpoints record what was dropped. Later state of this name is dropped by

@@ -1,6 +1,6 @@
 //! Receive: bytes become blocks of Arrow columns.
 //!
-//! **In**: bytes from TCP producers, client programs, files, queues and generators. **Out**: sealed [`Block`]s at
+//! **In**: bytes from TCP producers, client programs, files, queues and generators. **Out**: sealed [`Block`](crate::blocks::Block)s at
 //! the end of each interval. **Promise**: a bad record never stops the stream: it is counted and stored as a dead
 //! letter with its reason; a good one is never lost. Memory is bounded: at the bound, receiving waits
 //! (backpressure). **On failure**: a failing producer loses only its own connection; a source that fails stops with

@@ -216,7 +216,7 @@ fn unfinished_lines_block_no_other_producer() {
         assert!(lines.len() >= 3 && lines.iter().all(|line| line.len() == UNFINISHED_BYTES));
         for letter in dead {
             assert!(
-                letter.reason.contains("left no memory"),
+                letter.reason.contains("raise `block_memory`"),
                 "{}",
                 letter.reason
             );
