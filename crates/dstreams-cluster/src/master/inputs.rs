@@ -113,7 +113,7 @@ mod tests {
         let two = check(|ctx| streams(ctx, ["x", "y"], [&a, &b]), line);
         assert!(two.contains("the same `Clients`"), "{two}");
         let named = check(|ctx| streams(ctx, ["x", "x"], [&a, &a]), line);
-        assert!(named.contains("there is a stream `x` already"), "{named}");
+        assert!(named.contains("stream `x` already exists"), "{named}");
         let long = check(|ctx| streams(ctx, ["x", "y"], [&a, &a]), 64 << 20);
         assert!(long.contains("at most 33554432"), "{long}");
     }

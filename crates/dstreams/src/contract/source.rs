@@ -222,10 +222,14 @@ where
             let step = format!("refused after {safe} of {blocks} pushes");
             let mut kept = Survivors::default();
             let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
-            self.take(&mut process, &mut kept, safe, &step).await?;
+            let (in_flight, _) = self.take(&mut process, &mut kept, safe, &step).await?;
+            let rows: u64 = in_flight.iter().map(|block| block.meta.rows).sum();
+            // Several pushes may be in one block: then none is left that could be refused.
+            let has_pushed_all = kept.records.len() as u64 + rows >= self.wanted.len() as u64;
             drop(process.intake.seal(true));
             process.intake.set_safe_below(u64::MAX);
             match process.next(self.patience).await {
+                SourceStep::Ended(Ok(Ok(()))) if has_pushed_all => {}
                 SourceStep::Ended(Ok(Err(_))) => {}
                 SourceStep::Ended(Err(panic)) => return Err(broken(FAILS, &step, panic)),
                 SourceStep::Ended(Ok(Ok(()))) => {

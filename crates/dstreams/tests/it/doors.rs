@@ -42,8 +42,11 @@ fn two_streams_of_one_name_are_refused() {
                 assert!(matches!(error, Error::Graph { .. }), "{error:?}");
                 let message = error.to_string();
                 assert_eq!(message.matches("doors.rs:").count(), 2, "{message}");
-                assert!(message.contains("a stream `lines` already"), "{message}");
-                assert!(message.contains("a name of its own"), "{message}");
+                assert!(
+                    message.contains("stream `lines` already exists"),
+                    "{message}"
+                );
+                assert!(message.contains("a unique name"), "{message}");
             }
         }
         let mut ctx = StreamContext::new(INTERVAL).unwrap();
@@ -51,7 +54,7 @@ fn two_streams_of_one_name_are_refused() {
         ctx.dead_letters().print(1);
         let message = error(ctx.start().await).to_string();
         assert!(
-            message.contains("a stream `dead letters` already"),
+            message.contains("stream `dead letters` already exists"),
             "{message}"
         );
     });

@@ -231,7 +231,7 @@ fn unbounded_aggregates_are_refused_by_name() {
         "percentile_cont",
     ] {
         let name = format!("`{}`", function.to_lowercase());
-        refused::<f64>(&events, function, "key", &[&name, "has no bound", "`sql`"]);
+        refused::<f64>(&events, function, "key", &[&name, "unbounded", "`sql`"]);
     }
     refused::<f64>(
         &events,
