@@ -36,7 +36,7 @@ pub enum ToMaster {
     Ready,
     /// The worker has stored these blocks.
     Stored { blocks: Vec<BlockReport> },
-    /// The master answers with `LinkReceiver` once it has processed all earlier messages.
+    /// The master answers with `Heard` once it has processed all earlier messages.
     Hear { number: u64 },
     /// A receiver's answer to a seal.
     Reported {
@@ -153,7 +153,7 @@ pub enum ToWorker {
     /// Seal the open blocks.
     Seal { batch: BatchTime, last: bool },
     /// The answer to `Hear`.
-    LinkReceiver { number: u64 },
+    Heard { number: u64 },
     /// Accept no more records.
     Close,
     /// Sources have had their time to end: answer the last `Seal` now.

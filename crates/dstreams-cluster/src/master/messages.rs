@@ -46,7 +46,7 @@ impl Hub {
                 let blocks = self.stored(blocks);
                 self.step(ClusterEvent::Stored { worker: id, blocks });
             }
-            ToMaster::Hear { number } => self.say(id, &ToWorker::LinkReceiver { number }),
+            ToMaster::Hear { number } => self.say(id, &ToWorker::Heard { number }),
             ToMaster::Reported {
                 batch,
                 receiver,

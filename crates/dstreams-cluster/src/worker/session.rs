@@ -88,7 +88,7 @@ impl Epoch {
             ToWorker::Peer { to } => {
                 self.replicas.peer.send_replace(to);
             }
-            ToWorker::LinkReceiver { number } => {
+            ToWorker::Heard { number } => {
                 self.replicas.heard.send_replace(number);
             }
             ToWorker::Seal { batch, last } => self.receivers.seal(batch, last),

@@ -12,7 +12,7 @@ use std::fmt::Debug;
 
 use dstreams_control::BatchTime;
 
-pub use sink::{ATOMIC, HIDDEN, ONCE, REMEMBERS, REPORTS_FAILURE, WHOLE, WORKS, sink};
+pub use sink::{ATOMIC, DECLARES_GUARANTEE, HIDDEN, ONCE, REMEMBERS, WHOLE, WORKS, sink};
 pub use source::{CLOSES, COMPLETE, FAILS, GROWS, RESUMES, RUNS, WAITS, source};
 
 /// A violation of the contract.

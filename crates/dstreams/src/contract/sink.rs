@@ -27,7 +27,7 @@ pub const ATOMIC: &str = "an interrupted commit has done all or nothing";
 /// Calls that should succeed do.
 pub const WORKS: &str = "prepare and commit succeed when they are retried";
 /// The sink declares that it is exactly-once.
-pub const REPORTS_FAILURE: &str = "the sink declares that it is exactly-once";
+pub const DECLARES_GUARANTEE: &str = "the sink declares that it is exactly-once";
 
 /// The next run starts after the newest batch.
 pub const REMEMBERS: &str = "a sink reports its newest batch when it is opened";
@@ -81,7 +81,7 @@ pub async fn sink<S: Sink, T: Record + Debug>(
         .await?;
     let says = (suite.make)().await.guarantee();
     if says != Guarantee::ExactlyOnce {
-        return Err(suite.broken(REPORTS_FAILURE, "nothing", format!("it says {says:?}")));
+        return Err(suite.broken(DECLARES_GUARANTEE, "nothing", format!("it says {says:?}")));
     }
     suite.plain().await?;
     suite.prepared_early().await?;

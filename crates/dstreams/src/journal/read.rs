@@ -221,7 +221,7 @@ fn read_files(
             return Err(damaged(path, 0, &error.to_string()));
         }
         let length = match end {
-            SegmentEnd::PartitionSnapshot => {
+            SegmentEnd::Complete => {
                 if repair != Repair::No && is_last {
                     // A killed process may not have synced it, and the next one relies on every entry.
                     sync(path)?;

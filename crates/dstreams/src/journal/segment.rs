@@ -95,7 +95,7 @@ fn entry(bytes: &[u8], number: u64, at: usize) -> Option<EntryLocation<'_>> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SegmentEnd {
     /// At the end of the file.
-    PartitionSnapshot,
+    Complete,
     /// Here; the rest was never synced.
     Torn(u64),
     /// Damage here, and after it an entry which shows that this place had been synced.
@@ -119,7 +119,7 @@ pub(super) fn scan(bytes: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> Se
         }
         at = found.end;
     }
-    SegmentEnd::PartitionSnapshot
+    SegmentEnd::Complete
 }
 
 fn u64_of(bytes: &[u8]) -> u64 {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use dstreams::agg::count;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::arrow::{csv, json};
-use dstreams::contract::{self, ATOMIC, HIDDEN, ONCE, REMEMBERS, REPORTS_FAILURE, WHOLE, WORKS};
+use dstreams::contract::{self, ATOMIC, DECLARES_GUARANTEE, HIDDEN, ONCE, REMEMBERS, WHOLE, WORKS};
 use dstreams::files::{FileSink, Format};
 use dstreams::record::records_of;
 use dstreams::{BatchTime, BoxError, Error, Guarantee, Prepared, Record, Sink};
@@ -357,7 +357,7 @@ fn the_contract_finds_the_faults_of_a_sink() {
             WHOLE,
             "committed, two batches were prepared",
         ),
-        (Fault::SaysAtLeastOnce, REPORTS_FAILURE, "nothing"),
+        (Fault::SaysAtLeastOnce, DECLARES_GUARANTEE, "nothing"),
         (Fault::OpensAsEmpty, REMEMBERS, "opened"),
     ];
     for (fault, promise, step) in faults {

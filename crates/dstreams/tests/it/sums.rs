@@ -16,19 +16,17 @@ use proptest::prelude::*;
 use crate::program::{Batches, INTERVAL, Interval, Program, block_on, cases, run, small};
 
 /// A 64-bit integer.
-trait PartitionSnapshot:
-    Number<Sum = Self> + Record + Clone + Copy + Debug + PartialEq + Into<i128>
-{
+trait WholeNumber: Number<Sum = Self> + Record + Clone + Copy + Debug + PartialEq + Into<i128> {
     fn wrapped(sum: i128) -> Self;
 }
 
-impl PartitionSnapshot for i64 {
+impl WholeNumber for i64 {
     fn wrapped(sum: i128) -> i64 {
         sum as i64
     }
 }
 
-impl PartitionSnapshot for u64 {
+impl WholeNumber for u64 {
     fn wrapped(sum: i128) -> u64 {
         sum as u64
     }
@@ -41,7 +39,7 @@ const WINDOW: u32 = 1000;
 
 type Row<N> = (String, (N, f64, i64));
 
-fn wanted<N: PartitionSnapshot>(rows: impl Iterator<Item = (String, N)>) -> Found<N> {
+fn wanted<N: WholeNumber>(rows: impl Iterator<Item = (String, N)>) -> Found<N> {
     let mut sums = BTreeMap::<String, (i128, i64)>::new();
     for (key, n) in rows {
         let (sum, count) = sums.entry(key).or_default();
@@ -58,7 +56,7 @@ fn last<N>(batches: Batches<Row<N>>) -> Found<N> {
 }
 
 /// Each batch is the input of `agg` and of the queries; the window has two.
-fn check<N: PartitionSnapshot>(
+fn check<N: WholeNumber>(
     input: &[Interval<(String, N)>],
     threads: usize,
 ) -> Result<(), TestCaseError> {

@@ -101,10 +101,10 @@ proptest! {
     /// A null where the record has no `Option`, and only there.
     #[test]
     fn rows_of_a_query_with_a_null_are_rejected(config in settings(), input in intervals(row(), 4)) {
-        type BatchOutputs = (String, i64, Option<i64>);
+        type Divided = (String, i64, Option<i64>);
         let got = run_both(&config, &input, |rows| {
             let query = "select key, nullif(value, 0) as value, nullif(value, 1) as other from this";
-            rows.try_sql::<BatchOutputs>(query).unwrap()
+            rows.try_sql::<Divided>(query).unwrap()
         });
         let ok = each(&input, |rows| {
             let made = rows.into_iter().filter(|(_, n)| *n != 0);
