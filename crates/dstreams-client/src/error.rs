@@ -165,7 +165,7 @@ pub enum Error {
     Protocol {
         /// The address, `host:port`.
         address: String,
-        /// What was expected and what came.
+        /// The expected and the actual content.
         detail: String,
     },
 

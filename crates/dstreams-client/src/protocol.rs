@@ -174,7 +174,7 @@ pub fn lines_schema() -> SchemaRef {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Malformed {
-    /// What was expected and what came, in at most [`MAX_REFUSAL_BYTES`].
+    /// The expected and the actual content, in at most [`MAX_REFUSAL_BYTES`].
     pub detail: String,
 }
 
@@ -324,7 +324,7 @@ pub struct Sequence {
     last: Option<u64>,
 }
 
-/// What to do with a batch that is offered. There is no other answer: a server has to have one for each.
+/// The answer to an offered batch. The enum is exhaustive: a server must handle each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
     /// Store it, then call [`Sequence::taken`] with this number and acknowledge it.

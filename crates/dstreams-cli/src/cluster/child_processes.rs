@@ -120,7 +120,7 @@ impl Children {
         self.left
     }
 
-    /// Waits for the next process to end; for ever, if none is left. Cancel-safe.
+    /// Waits for the next process to end; never returns if none is left. Cancel-safe.
     pub async fn ended(&mut self) -> WorkerEnd {
         match self.ended.recv().await {
             Some(ended) => {

@@ -165,7 +165,7 @@ impl Tell {
     }
 }
 
-/// Waits until no worker is left; for ever if the program has no workers.
+/// Waits until no worker is left; never returns if the program has no workers.
 pub async fn watch(workers: &mut Option<Workers>) -> Error {
     match workers {
         Some(workers) => workers.watch().await,

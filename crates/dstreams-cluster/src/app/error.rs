@@ -1,4 +1,4 @@
-//! What can go wrong in a role, beside the program itself. Texts say their causes, as those of [`dstreams::Error`] do.
+//! Errors of a role, other than those of the program. Their texts contain their causes, as in [`dstreams::Error`].
 
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub enum Error {
     NoAnswer {
         /// The address as given.
         address: String,
-        /// What happened instead.
+        /// The actual outcome.
         reason: String,
     },
     /// Something other than a master answers.

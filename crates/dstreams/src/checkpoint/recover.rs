@@ -256,19 +256,21 @@ fn read_journals(
     replay: &mut Replay,
 ) -> Result<(HashMap<BlockId, Arc<Block>>, Ended)> {
     let mut blocks = HashMap::new();
-    for (_, entry) in found.entries {
+    let mut take = |entry| -> Result<Option<ReceiverId>> {
         let (entry, block) = without_records(entry, schemas)?;
         replay.take(entry);
+        let receiver = block.as_ref().map(|block| block.meta.id.receiver);
         blocks.extend(block.map(|block| (block.meta.id, block)));
+        Ok(receiver)
+    };
+    for (_, entry) in found.entries {
+        take(entry)?;
     }
     let mut ended = Ended::default();
     for journal in block_journal::take_all(dir)? {
         let mut receivers = BTreeSet::new();
         for (_, entry) in read_taken(&journal)?.entries {
-            let (entry, block) = without_records(entry, schemas)?;
-            replay.take(entry);
-            receivers.extend(block.as_ref().map(|block| block.meta.id.receiver));
-            blocks.extend(block.map(|block| (block.meta.id, block)));
+            receivers.extend(take(entry)?);
         }
         ended.add(journal, receivers);
     }
