@@ -100,8 +100,13 @@ impl Cluster {
             self.soak.say("the master has ended, since state was lost");
             self.start_master();
         }
-        self.drains
-            .retain_mut(|drain| drain.try_wait().unwrap().is_none());
+        self.drains.retain_mut(|drain| {
+            let ended = drain.try_wait().unwrap();
+            if let Some(status) = ended.filter(|status| !status.success()) {
+                self.soak.say(format_args!("a drain failed: {status}"));
+            }
+            ended.is_none()
+        });
     }
 
     fn pass(&mut self, time: Duration) {
@@ -165,20 +170,22 @@ impl Cluster {
             .say(format_args!("whole after {:.1?}", begun.elapsed()));
     }
 
-    fn drain(&mut self, pid: u32) {
+    /// Asks for a drain. Returns whether the master knows the worker.
+    fn drain(&mut self, pid: u32) -> bool {
         let Some(status) = self.status() else {
-            return;
+            self.soak.say("no drain: the master does not answer");
+            return false;
         };
         let Some(worker) = status.workers.iter().find(|worker| worker.pid == pid) else {
-            return;
+            self.soak.say("no drain: the master does not know it");
+            return false;
         };
         let mut command = Command::new(crate::app::example());
         command.args(["drain", "--master", &self.address, &worker.id.to_string()]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        self.soak.say(format_args!("drains worker {}", worker.id));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         self.drains.push(command.spawn().unwrap());
+        true
     }
 
     /// A join or a drain, possibly during another fault.
@@ -340,12 +347,13 @@ impl Cluster {
                         let pid = self.workers[at].pid();
                         let name = self.workers[at].name.clone();
                         self.soak.fault("a worker is drained", name);
-                        self.drain(pid);
+                        let asked = self.drain(pid);
                         let begun = Instant::now();
-                        while self.workers[at].ended().is_none() {
+                        while asked && self.workers[at].ended().is_none() {
                             assert!(
                                 begun.elapsed() < PATIENCE,
-                                "waited {PATIENCE:?} for a drain"
+                                "waited {PATIENCE:?} for a drain: {:?}",
+                                self.status()
                             );
                             self.tick();
                         }
