@@ -186,7 +186,7 @@ impl Partitions {
         };
         let could_move = it.can_move();
         let is_from = |part: &&mut Part| (part.worker, part.copy) == (worker, copy);
-        let follows = it.holder.is_none_or(|holder| holder.worker != worker);
+        let watched = it.watched() == Some(worker);
         let part = if let Some(holder) = it.holder.as_mut().filter(is_from) {
             let made = it.to_remake.take_if(|_| Some(version) >= it.newest);
             self.unsettled |= made.is_some();
@@ -212,7 +212,7 @@ impl Partitions {
             self.pending.entry(version).or_default().insert(partition);
         }
         self.unsettled |= it.promote_next();
-        if follows {
+        if watched {
             // It has made progress.
             self.lagging.remove(&partition);
         }
@@ -397,6 +397,14 @@ impl Partition {
         let next = is(self.next).filter(|part| part.version.is_some());
         let part = is(self.holder).or(is(self.standby)).or(next);
         self.to_remake.is_none() && part.is_some_and(has_newest)
+    }
+
+    /// The worker whose lag counts: the standby, or the one that is to become it, once it has received its copy.
+    fn watched(&self) -> Option<WorkerId> {
+        match self.next {
+            Some(next) => next.version.map(|_| next.worker),
+            None => Some(self.standby?.worker),
+        }
     }
 
     /// Whether no worker can have any state of it.

@@ -362,6 +362,33 @@ fn a_standby_that_missed_batches_gets_the_state_again() {
     assert_eq!(step(&mut it, lost(holder)), [assign(0, standby, None)]);
 }
 
+/// It would stay the next standby for good, and the worker that it replaces could never leave.
+#[test]
+fn a_next_standby_that_misses_a_batch_gets_the_state_again_while_the_standby_follows() {
+    let config = ClusterConfig {
+        max_standby_lag: 2,
+        ..ClusterConfig::new(vec![], 1)
+    };
+    let mut it = joined(config, 2);
+    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    batch(&mut it, 1, 100);
+    step(&mut it, join(W3));
+    step(&mut it, ClusterEvent::Drain { worker: standby });
+    let mut again = Vec::new();
+    for version in [200, 300] {
+        assert_eq!((again, it.next(0)), (Vec::new(), Some(W3)), "{version}");
+        it.step(installed(holder, 0, version, 0));
+        it.step(installed(standby, 0, version, 0));
+        it.step(installed(W3, 0, 100, 1));
+        again = step(&mut it, committed(version));
+    }
+    assert_eq!(again, [copy_state(0, holder, W3, 2)]);
+    assert_eq!(
+        step(&mut it, installed(W3, 0, 300, 2)),
+        [assign(0, holder, W3)]
+    );
+}
+
 #[test]
 fn a_failed_state_copy_goes_elsewhere() {
     let mut it = cluster(1, 1);
