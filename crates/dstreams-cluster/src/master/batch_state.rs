@@ -1,6 +1,6 @@
 //! State for the run of a batch: up-to-date primaries, and standbys that follow.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use dstreams::internal::{Step, Template};
 use dstreams_control::BatchTime;
@@ -120,7 +120,6 @@ impl Remote {
         states: &[(usize, usize)],
         snapshot: &Snapshot,
     ) {
-        let mut waiting: Vec<(u32, WorkerId)> = Vec::new();
         for (partition, ran) in (0u32..).zip(&snapshot.holders) {
             self.hub.installed(ran.holder, partition, batch, None);
         }
@@ -128,34 +127,35 @@ impl Remote {
         let complete = |hub: &Hub, worker, partition: u32| {
             hub.has_all(worker, partition) && !hub.is_behind(worker, partition)
         };
-        // Not only those of the snapshot: who was assigned meanwhile needs this batch too. Who is assigned from now on
-        // is sent a state that has it.
-        let now = self.hub.holders(snapshot.holders.len());
-        for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
-            let name = engine_name(ran.holder.0);
-            let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
-                continue;
-            };
-            let others = [Some(now.holder), now.standby, now.next];
-            let others = others.into_iter().flatten();
-            for other in others.filter(|other| *other != ran.holder) {
-                let install = ToWorker::Install {
-                    batch,
-                    attempt,
-                    partition,
-                    states: states.to_vec(),
-                    from: from.clone(),
-                };
-                let complete = complete(&self.hub, other, partition);
-                self.hub.say(other, &install);
-                if complete || other == now.holder {
-                    waiting.push((partition, other));
-                }
-            }
-        }
+        let mut told = BTreeSet::new();
+        let mut waiting = BTreeSet::new();
         // A standby that is still receiving the whole state catches up by itself; a lost one never will.
         self.hub
             .until(|hub| {
+                let now = hub.holders(snapshot.holders.len());
+                // Not only those of the snapshot, or of the first look: a primary that took over meanwhile does not
+                // have the batch yet, and sends its state to new standbys without it.
+                let others: BTreeSet<_> = others(&snapshot.holders, &now).collect();
+                for &(partition, other) in others.difference(&told) {
+                    let ran = snapshot.holders[partition as usize].holder;
+                    let Some(from) = snapshot.addresses.get(&engine_name(ran.0)) else {
+                        continue;
+                    };
+                    let install = ToWorker::Install {
+                        batch,
+                        attempt,
+                        partition,
+                        states: states.to_vec(),
+                        from: from.clone(),
+                    };
+                    let complete = complete(hub, other, partition);
+                    hub.say(other, &install);
+                    let holder = now[partition as usize].as_ref().map(|now| now.holder);
+                    if complete || holder == Some(other) {
+                        waiting.insert((partition, other));
+                    }
+                }
+                told = others;
                 let workers = hub.workers();
                 let lacks = |worker, partition| {
                     hub.version(worker, partition) < Some(batch)
@@ -167,7 +167,6 @@ impl Remote {
                     .all(|(partition, other)| !lacks(*other, *partition));
                 // One that has become standby since, with all up to the batch before, is needed with this one: the
                 // standby before may be gone.
-                let now = hub.holders(snapshot.holders.len());
                 let standbys = now.iter().map(|of| of.as_ref().and_then(|of| of.standby));
                 let followed = (0u32..).zip(standbys).all(|(partition, standby)| {
                     standby.is_none_or(|standby| {
@@ -203,6 +202,22 @@ impl Remote {
         });
         stuck.map(|(partition, _)| partition)
     }
+}
+
+/// The workers with a role in each partition now, except for the one that was the primary at the start.
+fn others<'a>(
+    ran: &'a [Holders],
+    now: &'a [Option<Holders>],
+) -> impl Iterator<Item = (u32, WorkerId)> + 'a {
+    let both = (0u32..).zip(ran).zip(now);
+    both.flat_map(|((partition, ran), now)| {
+        let now = now.iter().flat_map(|now| {
+            let others = [now.standby, now.next].into_iter().flatten();
+            others.chain([now.holder])
+        });
+        let others = now.filter(|other| *other != ran.holder);
+        others.map(move |other| (partition, other))
+    })
 }
 
 /// The states that a batch changes, and the slots of the deltas.

@@ -166,7 +166,7 @@ impl Hub {
     }
 
     /// Waits until `what` returns a value.
-    pub async fn until<T>(&self, what: impl Fn(&Self) -> Option<T>) -> T {
+    pub async fn until<T>(&self, mut what: impl FnMut(&Self) -> Option<T>) -> T {
         let mut changes = self.changes.subscribe();
         loop {
             changes.mark_unchanged();
