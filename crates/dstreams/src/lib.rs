@@ -84,6 +84,7 @@
 //! | [`try_map`](DStream::try_map), [`try_flat_map`](DStream::try_flat_map), [`try_sql`](DStream::try_sql) | [`Tried`]: results, and rejected records with the reason | as without `try` |
 //! | [`union`](DStream::union) | the records of both | O(n) |
 //! | [`count`](DStream::count) | one number | O(n) |
+//! | [`with_time`](DStream::with_time) | each record with its batch time | O(n), one column |
 //! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
 //! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)) | that of the query |
 //! | [`key_by`](DStream::key_by), [`key_by_into`](DStream::key_by_into), [`keyed`](DStream::keyed), [`by_key`](DStream::by_key) | [`Keyed`]: keys and values; the last two compute nothing | O(n), O(n), none, none |
@@ -92,6 +93,7 @@
 //! |---|---|---|
 //! | [`pairs`](Keyed::pairs) | keys and values as records | none |
 //! | [`map_values`](Keyed::map_values) | another value for each key | O(n) |
+//! | [`with_time`](Keyed::with_time) | each value with its batch time | O(n), one column |
 //! | [`agg`](Keyed::agg) | aggregates ([`agg`]) of each key, within the batch | O(n), vectorised |
 //! | [`reduce`](Keyed::reduce) | the values of each key combined by a closure | O(n) |
 //! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), regardless of the length; O(keys) to read it |

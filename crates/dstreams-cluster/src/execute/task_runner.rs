@@ -14,10 +14,10 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
-use dstreams::Operator;
 use dstreams::internal::{
     BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, point, run_task,
 };
+use dstreams::{BatchTime, Operator};
 use futures::{StreamExt, TryStreamExt};
 
 use super::dataset_cache::DatasetCache;
@@ -141,7 +141,7 @@ impl TaskRunner {
                 vec![rows.unwrap_or_default()]
             }
             (TaskWork::Step, Step::Run(stage)) => {
-                let datasets = datasets.into_datasets(template.slots);
+                let datasets = datasets.into_datasets(header.batch, template.slots);
                 self.stage(stage, spec.task, datasets, header).await?
             }
         };
@@ -285,8 +285,8 @@ impl Gathered {
         rows.flatten().collect()
     }
 
-    fn into_datasets(self, slots: usize) -> Datasets {
-        let datasets = Datasets::new(slots);
+    fn into_datasets(self, batch: BatchTime, slots: usize) -> Datasets {
+        let datasets = Datasets::new(batch, slots);
         for (slot, partitions) in self.0 {
             let last = partitions.keys().last().copied().unwrap_or_default();
             let mut all = vec![Vec::new(); last + 1];

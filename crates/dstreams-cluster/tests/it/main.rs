@@ -4,6 +4,8 @@
 
 #[path = "../../../dstreams/tests/it/every_operator.rs"]
 mod every_operator;
+#[path = "../../../dstreams/tests/it/further_operators.rs"]
+mod further_operators;
 #[path = "../../../dstreams/tests/it/killed.rs"]
 #[allow(dead_code)] // as here
 mod killed;

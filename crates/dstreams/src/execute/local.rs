@@ -63,7 +63,7 @@ impl LocalEngine {
     }
 
     async fn steps(&self, job: Job) -> Result<JobOutput> {
-        let datasets = Arc::new(Datasets::new(job.template.slots));
+        let datasets = Arc::new(Datasets::new(job.batch, job.template.slots));
         for (slot, rows) in job.template.inputs.iter().zip(&job.inputs) {
             datasets.set(*slot, Arc::clone(rows));
         }

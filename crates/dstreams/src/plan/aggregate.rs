@@ -15,6 +15,7 @@ use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateInputMode, AggregateMode, PhysicalGroupBy,
 };
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use dstreams_control::BatchTime;
 
 use super::combine::CombineExec;
 use crate::error::Result;
@@ -193,7 +194,7 @@ pub(super) struct Results {
 }
 
 impl RowsFn for Results {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(self.clone())
     }
 }

@@ -12,6 +12,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
+use super::datasets::Datasets;
 use super::exec_node::{leaf_node, properties};
 use crate::error::{Error, Operator, Result};
 use crate::stream::rows::{RowsFn, RowsTask, panic_message};
@@ -57,9 +58,9 @@ impl ApplyExec {
         context: Arc<TaskContext>,
     ) -> EngineResult<SendableRecordBatchStream> {
         let target = context.session_config().batch_size();
-        let input = self.input.execute(partition, context)?;
+        let input = self.input.execute(partition, Arc::clone(&context))?;
         let mut task = Task {
-            rows: self.rows.start(),
+            rows: self.rows.start(Datasets::of(&context)?.batch()),
             operator: self.operator.clone(),
             target,
         };

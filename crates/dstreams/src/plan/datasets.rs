@@ -9,6 +9,7 @@ use datafusion::error::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
+use dstreams_control::BatchTime;
 
 use super::exec_node::{internal, leaf_node, properties};
 use crate::debug::debug_as;
@@ -20,23 +21,41 @@ pub struct Slot(pub usize);
 /// The partitions of a dataset.
 pub type Partitions = Arc<Vec<Vec<RecordBatch>>>;
 
-/// The datasets of one batch. Tasks find them in their session's configuration.
-pub struct Datasets(Vec<OnceLock<Partitions>>);
+/// A batch: its time and its datasets. Tasks find it in their session's configuration.
+pub struct Datasets {
+    batch: BatchTime,
+    slots: Vec<OnceLock<Partitions>>,
+}
 
-debug_as!(Datasets);
+debug_as!(Datasets { batch });
 
 impl Datasets {
-    pub fn new(slots: usize) -> Self {
-        Datasets((0..slots).map(|_| OnceLock::new()).collect())
+    pub fn new(batch: BatchTime, slots: usize) -> Self {
+        Datasets {
+            batch,
+            slots: (0..slots).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The batch that a task belongs to.
+    pub(crate) fn of(task: &TaskContext) -> EngineResult<Arc<Self>> {
+        match task.session_config().get_extension() {
+            Some(batch) => Ok(batch),
+            None => internal("a task without a batch".into()),
+        }
+    }
+
+    pub(crate) fn batch(&self) -> BatchTime {
+        self.batch
     }
 
     /// Fills a slot, which is done once per batch.
     pub fn set(&self, slot: Slot, partitions: Partitions) {
-        let _ = self.0[slot.0].set(partitions);
+        let _ = self.slots[slot.0].set(partitions);
     }
 
     pub fn get(&self, slot: Slot) -> Option<&Partitions> {
-        self.0.get(slot.0)?.get()
+        self.slots.get(slot.0)?.get()
     }
 }
 
@@ -67,9 +86,8 @@ impl DatasetScanExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> EngineResult<SendableRecordBatchStream> {
-        let datasets = context.session_config().get_extension::<Datasets>();
-        let dataset = datasets.as_ref().and_then(|all| all.get(self.slot));
-        let Some(dataset) = dataset else {
+        let datasets = Datasets::of(&context)?;
+        let Some(dataset) = datasets.get(self.slot) else {
             return internal(format!("dataset {:?} was not computed", self.slot));
         };
         let Some(rows) = dataset.get(partition) else {

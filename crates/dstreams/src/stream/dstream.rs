@@ -45,7 +45,12 @@ impl<T> DStream<T> {
 }
 
 impl<T: Record> DStream<T> {
-    fn rows<U>(&self, operator: Operator, schema: SchemaRef, rows: Arc<dyn RowsFn>) -> DStream<U> {
+    pub(super) fn rows<U>(
+        &self,
+        operator: Operator,
+        schema: SchemaRef,
+        rows: Arc<dyn RowsFn>,
+    ) -> DStream<U> {
         let node = self
             .graph
             .add_to(self.node, NodeOp::Rows(rows), schema, operator);

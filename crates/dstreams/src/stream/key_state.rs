@@ -1,29 +1,34 @@
 //! Arguments of closures over states: the state of one key ([`KeyState`]) and its values in a batch ([`Values`]).
 
+use dstreams_control::BatchTime;
+
 use super::record::{Columns, Record};
 use crate::debug::debug_as;
 
 /// The state of one key, passed to the closure of [`Keyed::map_with_state`](crate::Keyed::map_with_state).
 pub struct KeyState<S> {
     state: Option<S>,
+    time: BatchTime,
     timing_out: bool,
     set: bool,
 }
 
-debug_as!([S] KeyState<S> { timing_out, set });
+debug_as!([S] KeyState<S> { time, timing_out, set });
 
 impl<S> KeyState<S> {
-    pub(crate) fn of(state: Option<S>) -> Self {
+    pub(crate) fn of(state: Option<S>, time: BatchTime) -> Self {
         KeyState {
             state,
+            time,
             timing_out: false,
             set: false,
         }
     }
 
-    pub(crate) fn timing_out(state: S) -> Self {
+    pub(crate) fn timing_out(state: S, time: BatchTime) -> Self {
         KeyState {
             state: Some(state),
+            time,
             timing_out: true,
             set: false,
         }
@@ -132,22 +137,62 @@ impl<S> KeyState<S> {
     pub fn is_timing_out(&self) -> bool {
         self.timing_out
     }
+
+    /// The time of the batch of the value; in the last call of a key that timed out, of the batch with which it
+    /// expires. The same in every run of the batch, unlike the time of the clock.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, clicks) = ctx.queue::<(String, i64)>("clicks");
+    /// # use dstreams::MapWithState;
+    /// # type Visits = MapWithState<String, i64, u64, String>;
+    /// let visits = Visits::new(|user, _click, since, out| {
+    ///     let now = since.time().millis();
+    ///     let first = since.get().copied().unwrap_or(now);
+    ///     out.push(format!("{user} has been here for {} ms", now - first));
+    ///     since.set(first);
+    /// });
+    /// let (made, _visits) = clicks.by_key().map_with_state("visits", visits)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    pub fn time(&self) -> BatchTime {
+        self.time
+    }
 }
 
 /// The values of one key in a batch, in order of arrival: at least one.
 pub struct Values<'a, V: Record> {
     columns: &'a [V::Cols],
     places: std::slice::Iter<'a, (u32, u32)>,
+    time: BatchTime,
 }
 
 debug_as!([V: Record] Values<'_, V>);
 
 impl<'a, V: Record> Values<'a, V> {
-    pub(crate) fn new(columns: &'a [V::Cols], places: &'a [(u32, u32)]) -> Self {
+    pub(crate) fn new(columns: &'a [V::Cols], places: &'a [(u32, u32)], time: BatchTime) -> Self {
         Values {
             columns,
             places: places.iter(),
+            time,
         }
+    }
+
+    /// The time of their batch: the same in every run of it.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, readings) = ctx.queue::<(String, f64)>("readings");
+    /// // When each sensor was heard of for the first time.
+    /// let first = readings.by_key().update_state_by_key("first", |_sensor, values, first| {
+    ///     Some(first.unwrap_or(values.time().millis()))
+    /// })?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    pub fn time(&self) -> BatchTime {
+        self.time
     }
 }
 
@@ -156,6 +201,7 @@ impl<V: Record> Clone for Values<'_, V> {
         Values {
             columns: self.columns,
             places: self.places.clone(),
+            time: self.time,
         }
     }
 }

@@ -66,7 +66,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         K::schema().fields().len()
     }
 
-    fn next<U: Record>(&self, op: NodeOp, operator: Operator) -> Keyed<K, U> {
+    pub(super) fn next<U: Record>(&self, op: NodeOp, operator: Operator) -> Keyed<K, U> {
         let schema = <(K, U)>::schema();
         let node = self.graph.add_to(self.node, op, schema, operator);
         Keyed::at(&self.graph, node)

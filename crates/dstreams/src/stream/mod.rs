@@ -26,6 +26,7 @@ pub(crate) mod track;
 pub(crate) mod tracker;
 pub(crate) mod tried;
 mod window;
+mod with_time;
 
 use crate::error::{Error, Operator, Result};
 

@@ -19,6 +19,7 @@ use datafusion::arrow::compute::{concat, filter, filter_record_batch, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::json::WriterBuilder;
 use datafusion::arrow::json::writer::LineDelimited;
+use dstreams_control::BatchTime;
 
 use super::record::{Builder, Columns, Out, Record, columns_of};
 use super::rows::{Closure, RowsFn, RowsTask, panic_message, text_buffers};
@@ -250,7 +251,7 @@ where
     U: Record,
     F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Closure,
 {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(AttemptTask::<T, U, F> {
             call: Arc::clone(&self.call),
             builder: U::Builder::default(),
@@ -357,7 +358,7 @@ struct NoNullsTask {
 }
 
 impl RowsFn for NoNulls {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(NoNullsTask {
             record: Arc::clone(&self.record),
             joining: Joining::new(&self.both, &self.read, &self.operator),

@@ -14,6 +14,7 @@ use datafusion::arrow::buffer::{BooleanBuffer, Buffer};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{SchemaRef, UInt8Type};
 use datafusion::error::DataFusionError;
+use dstreams_control::BatchTime;
 
 use super::record::{Builder, Columns, Out, Record, columns_of, finish_batch};
 use super::rejects::check_nulls;
@@ -25,7 +26,8 @@ impl<T: Send + Sync + 'static> Closure for T {}
 
 /// A closure over rows; each task gets its own state.
 pub(crate) trait RowsFn: Send + Sync {
-    fn start(&self) -> Box<dyn RowsTask>;
+    /// Starts a task of batch `at`.
+    fn start(&self, at: BatchTime) -> Box<dyn RowsTask>;
 }
 
 /// One task's run of a closure.
@@ -60,7 +62,7 @@ type Marker<T> = PhantomData<fn() -> T>;
 pub(crate) struct Filter<T, F>(pub Arc<F>, pub Marker<T>);
 
 impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Closure> RowsFn for Filter<T, F> {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(Filter::<T, F>(Arc::clone(&self.0), PhantomData))
     }
 }
@@ -109,7 +111,7 @@ where
     U: Record,
     F: for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Closure,
 {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(EmitTask {
             emit: Emit::<T, U, F> {
                 call: Arc::clone(&self.call),
@@ -173,7 +175,7 @@ where
 pub(crate) struct Rename(pub SchemaRef);
 
 impl RowsFn for Rename {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(self.clone())
     }
 }
@@ -198,7 +200,7 @@ pub(crate) struct Pick {
 }
 
 impl RowsFn for Pick {
-    fn start(&self) -> Box<dyn RowsTask> {
+    fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(self.clone())
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::BatchTime;
 
 use super::key_state::{KeyState, Values};
 use super::record::{
@@ -32,6 +33,8 @@ pub(crate) trait Tracker: Send + Sync {
 
 /// The events of a batch, and the states of their keys.
 pub(crate) struct Events<'a> {
+    /// The batch.
+    pub time: BatchTime,
     /// Whether each key has a state.
     pub there: &'a BooleanArray,
     /// The states of the keys that have one, in the order of the keys.
@@ -108,12 +111,17 @@ where
         }
     }
 
-    fn last_calls(&self, rows: &RecordBatch, skip: usize, made: &mut M::Builder) -> Result<()> {
+    fn last_calls(
+        &self,
+        rows: &RecordBatch,
+        events: &Events<'_>,
+        made: &mut M::Builder,
+    ) -> Result<()> {
         let keys = columns_of::<K>(rows)?;
-        let states = S::Cols::try_new(&mut ColumnReader::new(&rows.columns()[skip..]))?;
+        let states = S::Cols::try_new(&mut ColumnReader::new(&rows.columns()[events.skip..]))?;
         let mut lost = 0;
         for row in 0..rows.num_rows() {
-            let mut state = KeyState::timing_out(S::own(states.get(row)));
+            let mut state = KeyState::timing_out(S::own(states.get(row)), events.time);
             (self.call)(keys.get(row), None, &mut state, &mut Out::new(made));
             lost += usize::from(state.was_set());
         }
@@ -140,10 +148,12 @@ where
         let mut made = M::Builder::default();
         if self.maps {
             for rows in events.timed_out {
-                self.last_calls(rows, events.skip, &mut made)?;
+                self.last_calls(rows, events, &mut made)?;
             }
         }
-        let mut states: Vec<KeyState<S>> = events.held()?.map(KeyState::of).collect();
+        let states = events.held()?;
+        let states = states.map(|state| KeyState::of(state, events.time));
+        let mut states: Vec<KeyState<S>> = states.collect();
         for (rows, key_of) in events.rows.iter().zip(events.key_of) {
             let keys = columns_of::<K>(rows)?;
             let values = V::Cols::try_new(&mut ColumnReader::new(&rows.columns()[events.skip..]))?;
@@ -255,7 +265,7 @@ where
             // The keys come from the events, so each key has one.
             let (batch, row) = places.first()?;
             let key = keys[*batch as usize].get(*row as usize);
-            (self.call)(key, Values::new(&values, places), state)
+            (self.call)(key, Values::new(&values, places, events.time), state)
         });
         Applied::of(states)
     }

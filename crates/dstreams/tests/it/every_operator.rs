@@ -35,7 +35,7 @@ pub fn take(log: &Log) -> Vec<Outcome> {
 pub struct Watch(pub Log);
 
 impl Watch {
-    fn on<T: Record>(&self, name: &'static str, stream: &DStream<T>) {
+    pub fn on<T: Record>(&self, name: &'static str, stream: &DStream<T>) {
         let log = Arc::clone(&self.0);
         stream.for_each_rdd(move |rdd| {
             let partitions = rdd.partitions().iter().map(|batches| {
@@ -227,6 +227,7 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
             .transform::<Row>(|frame| frame.limit(1, Some(7)))
             .unwrap(),
     );
+    crate::further_operators::further_operators(ctx, rows, watch);
 }
 
 /// Fails at the first difference.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_files;
+mod batch_time;
 mod bounded;
 mod changes;
 mod clock;
@@ -21,6 +22,7 @@ mod files_sink;
 mod files_source;
 mod files_store;
 mod full_disk;
+mod further_operators;
 mod graph;
 mod kept;
 mod keyed_state;

@@ -59,6 +59,7 @@ impl KeyedState {
         let rows_there = RecordBatchOptions::new().with_row_count(Some(there.true_count()));
         let states = RecordBatch::try_new_with_options(Arc::new(of_value), states, &rows_there)?;
         let applied = tracker.apply(&Events {
+            time: batch,
             there: &there,
             states,
             rows,
