@@ -280,9 +280,7 @@ impl Cluster {
     /// At most one loss at a time, or more if only the directory can save the program.
     fn one_fault(&mut self) {
         let quiet = self.soak.is_quiet();
-        let moves = std::env::var("DSTREAMS_SOAK_MOVES").as_deref() == Ok("1");
         match self.soak.random.below(21) {
-            7..=12 | 15 if !moves => self.kill_a_worker(),
             0 | 1 => self.kill_a_worker(),
             2 => self.stop_a_worker_for_long(),
             3 | 4 => self.stop_a_worker(),
