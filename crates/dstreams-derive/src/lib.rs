@@ -35,15 +35,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
     let ty: Vec<_> = fields.named.iter().map(|f| &f.ty).collect();
     let column = column_names(fields)?;
     let first = field[0];
-    let keys = key.then(|| {
-        quote! {
-            const _: () = {
-                fn needs_key<K: ::dstreams::Key>() {}
-                fn all_fields_are_keys() { #(needs_key::<#ty>();)* }
-            };
-            impl ::dstreams::Key for #name {}
-        }
-    });
+    let keys = key.then(|| key_impl(name, &ty));
     let doc = format!("A row view of [`{name}`].");
     Ok(quote! {
         #[doc = #doc]
@@ -76,6 +68,9 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
             }
             fn append_ref(row: #row<'_>, to: &mut #builder) {
                 #(<#ty as ::dstreams::Record>::append_ref(row.#field, &mut to.#field);)*
+            }
+            fn append_null(to: &mut #builder) {
+                #(<#ty as ::dstreams::Record>::append_null(&mut to.#field);)*
             }
         }
 
@@ -118,6 +113,17 @@ fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
         }
         #keys
     })
+}
+
+/// Makes a record a key, if all its fields are.
+fn key_impl(name: &syn::Ident, ty: &[&syn::Type]) -> Tokens {
+    quote! {
+        const _: () = {
+            fn needs_key<K: ::dstreams::Key>() {}
+            fn all_fields_are_keys() { #(needs_key::<#ty>();)* }
+        };
+        impl ::dstreams::Key for #name {}
+    }
 }
 
 /// The fields of a struct that can be a record.

@@ -223,8 +223,8 @@ pub mod files {
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.
 pub mod record {
     pub use crate::stream::record::{
-        Builder, ColumnReader, Columns, Items, Key, Leaf, Out, Push, Record, batch_of, field_name,
-        records_of,
+        Builder, ColumnReader, Columns, Items, Key, Leaf, Out, Push, Record, RecordShape, batch_of,
+        field_name, records_of,
     };
     pub use datafusion::arrow::array::ArrayRef;
     pub use datafusion::arrow::buffer::Buffer;

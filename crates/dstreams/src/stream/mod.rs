@@ -7,6 +7,7 @@
 pub mod agg;
 pub(crate) mod dstream;
 pub(crate) mod extreme;
+mod fit_list;
 pub(crate) mod format;
 pub(crate) mod graph;
 pub(crate) mod initial;

@@ -6,8 +6,11 @@
 //!
 //! Composite records are flat: each leaf is one column. A pair has the columns `key` and `value`, a longer tuple
 //! `_1`, `_2`, ..., a struct its field names, a single value `value`. If such a part is itself composite, the names
-//! are joined by `_`.
+//! are joined by `_`. An `Option` of a composite record has a column `_is` before those of the record, and a `Vec` of
+//! one is a column of structs.
 
+mod column_reader;
+mod items;
 mod list;
 mod number;
 mod option;
@@ -16,13 +19,15 @@ mod tuple;
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::buffer::{Buffer, NullBuffer};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::buffer::Buffer;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::debug::debug_as;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
+pub use column_reader::ColumnReader;
+pub(crate) use items::{refits, refitted};
 pub use list::Items;
 pub use text::TextBuilder;
 pub(crate) use text::{trusted_views, view_at};
@@ -40,6 +45,38 @@ pub(crate) use text::{trusted_views, view_at};
 /// assert_eq!(View::schema().field(1).name(), "user");
 /// ```
 ///
+/// # Records that may be absent, and lists of records
+///
+/// Any record may be in an `Option` or a `Vec`, in any combination.
+///
+/// | type | columns of a field `x` |
+/// |---|---|
+/// | `Option<i64>` | `x`, with nulls |
+/// | `Option<(String, i64)>` | `x_is: Boolean`, then `x_key` and `x_value`, which are null where `x_is` is false |
+/// | `Option<Option<i64>>` | `x_is: Boolean`, then `x`, with nulls |
+/// | `Option<Option<(String, i64)>>` | `x_is`, then `x_some_is`, `x_some_key`, `x_some_value`: names are unique |
+/// | `Vec<i64>` | `x: List<Int64>` |
+/// | `Vec<Option<i64>>` | `x: List<Int64>`, whose items may be null |
+/// | `Vec<(String, i64)>` | `x: List<Struct<key, value>>` |
+/// | `Vec<Vec<i64>>` | `x: List<List<Int64>>` |
+///
+/// Rows of an outer join in SQL are read as an `Option` if the query says which rows are there: `v.key is not null as
+/// x_is`. Where `x_is` is true, a column is null only if its own type is an `Option`; another null is an error when
+/// the rows are read. Queries read lists by `unnest(x)` and `x[1]['key']`, and make them by `array_agg`.
+///
+/// ```
+/// use dstreams::Record;
+///
+/// #[derive(Record)]
+/// struct Visit { user: i64, from: Option<(String, u16)>, views: Vec<(String, i64)> }
+///
+/// let schema = Visit::schema();
+/// let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+/// assert_eq!(names, ["user", "from_is", "from_key", "from_value", "views"]);
+/// ```
+///
+/// # Names
+///
 /// A column has the name of its field, with upper case, unless `#[record(name = "user-agent")]` gives it another name
 /// for files, queries and aggregates. Queries must quote such names (`select "userId" from this`), since SQL reads
 /// unquoted names in lower case.
@@ -56,6 +93,8 @@ pub trait Record: Send + Sync + Sized + 'static {
     type Cols: Columns<Self>;
     /// Builders of the columns.
     type Builder: Builder;
+    /// How many columns it has. A derived record and a tuple are composite, even with a single column.
+    const SHAPE: RecordShape = RecordShape::Composite;
 
     /// Appends the leaf columns to `out`; `name` is empty at the top.
     fn fields(name: &str, out: &mut Vec<Field>);
@@ -65,6 +104,8 @@ pub trait Record: Send + Sync + Sized + 'static {
     fn append(self, to: &mut Self::Builder);
     /// Appends a row view.
     fn append_ref(row: Self::Ref<'_>, to: &mut Self::Builder);
+    /// Appends a row that is absent, below an `Option`. Its values are unspecified: the `Option` makes them null.
+    fn append_null(to: &mut Self::Builder);
 
     /// The columns of this record as a schema.
     fn schema() -> SchemaRef {
@@ -72,6 +113,17 @@ pub trait Record: Send + Sync + Sized + 'static {
         Self::fields("", &mut fields);
         Arc::new(Schema::new(fields))
     }
+}
+
+/// How many columns a record has, and whether they may be null: the layout of an `Option` and a `Vec` depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordShape {
+    /// One column, never null: a number, text or a list.
+    Leaf,
+    /// One column with nulls: an `Option` of a leaf.
+    Nullable,
+    /// Any number of columns.
+    Composite,
 }
 
 /// A record that can be a key: values are equal if their columns are.
@@ -85,16 +137,13 @@ pub trait Record: Send + Sync + Sized + 'static {
 )]
 pub trait Key: Record {}
 
-/// A record of a single column, which may be null in an `Option` and may be an item of a `Vec`.
+/// A record of a single column without nulls.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not have exactly one column",
-    label = "cannot be null or an item of a list",
-    note = "`Option`s and `Vec`s contain numbers, `bool` or `String`; make the fields of a struct with `#[derive(dstreams::Record)]` optional, not the struct"
+    message = "`{Self}` does not have exactly one column without nulls",
+    label = "a single column without nulls is needed here",
+    note = "numbers, `bool`, `String` and `Vec`s have one; of a struct or a tuple, name the column"
 )]
-pub trait Leaf: Record {
-    /// Appends a null; the value underneath is unspecified.
-    fn append_null(to: &mut Self::Builder);
-}
+pub trait Leaf: Record {}
 
 /// Typed access to the columns of one Arrow batch. Types and nulls are checked once, when it is
 /// made; reading a row cannot fail.
@@ -154,65 +203,6 @@ impl<'b, U: Record> Out<'b, U> {
     #[inline]
     pub fn push(&mut self, value: impl Push<U>) {
         value.push_to(self.builder)
-    }
-}
-
-/// Returns the columns of a batch one by one.
-pub struct ColumnReader<'a> {
-    columns: &'a [ArrayRef],
-    next: usize,
-    nullable: bool,
-}
-
-debug_as!(ColumnReader<'_> { next, nullable });
-
-impl<'a> ColumnReader<'a> {
-    /// Reads `columns` from the first on.
-    pub fn new(columns: &'a [ArrayRef]) -> Self {
-        ColumnReader {
-            columns,
-            next: 0,
-            nullable: false,
-        }
-    }
-
-    /// The nulls of the next column.
-    pub fn peek_nulls(&self) -> Option<NullBuffer> {
-        self.columns.get(self.next)?.logical_nulls()
-    }
-
-    /// Allows nulls in the next column.
-    pub fn allow_null(&mut self) {
-        self.nullable = true;
-    }
-
-    /// The next column, which must be an `A`, without nulls unless they were allowed.
-    pub fn column<A: Array + Clone + 'static>(&mut self, expected: &DataType) -> Result<A> {
-        let index = self.next;
-        self.next += 1;
-        let nullable = std::mem::take(&mut self.nullable);
-        let array = self.columns.get(index).ok_or_else(|| Error::Schema {
-            what: format!("column {index}"),
-            expected: expected.to_string(),
-            found: "no column".into(),
-        })?;
-        if !nullable && array.null_count() > 0 {
-            return Err(Error::Schema {
-                what: format!("column {index}"),
-                expected: format!("{expected} without nulls"),
-                found: format!(
-                    "{} null(s) in {} rows; use Option for a column with nulls",
-                    array.null_count(),
-                    array.len()
-                ),
-            });
-        }
-        let typed = array.as_any().downcast_ref::<A>();
-        typed.cloned().ok_or_else(|| Error::Schema {
-            what: format!("column {index}"),
-            expected: expected.to_string(),
-            found: array.data_type().to_string(),
-        })
     }
 }
 

@@ -14,9 +14,11 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, Volatility, ident};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::extreme;
+use super::fit_list::fitted;
 use super::graph::Graph;
 use super::nulls::{self, Nulls};
 use super::order;
+use super::record::refits;
 use crate::error::{Error, Operator, Result};
 
 type Build = dyn Fn(&SessionContext, &[String]) -> EngineResult<DataFrame> + Send + Sync;
@@ -169,7 +171,7 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
 }
 
 /// Selects the columns of the record from the result: by name if all names exist, by position otherwise. Encodings of
-/// text are converted; any other difference of type is refused.
+/// text are converted, and the names and the nullability of items of lists; any other difference of type is refused.
 fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
     let found = Arc::new(frame.schema().as_arrow().clone());
     let mismatch = || Error::Schema {
@@ -216,6 +218,9 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
             DataType::Utf8View if matches!(kind, DataType::Utf8 | DataType::LargeUtf8) => {
                 Expr::Cast(Cast::new(Box::new(column), DataType::Utf8View))
             }
+            wanted if wanted.is_nested() && refits(kind, wanted) => {
+                fitted(column, field, found.field(place).is_nullable())
+            }
             _ => return Err(mismatch()),
         };
         columns.push(column.alias(field.name()));
@@ -233,13 +238,16 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
     }
 }
 
-/// Whether a column's name only gives its position (tuples and single values).
+/// Whether a column's name only gives its position (tuples and single values, and `Option`s of them).
 fn is_generic(name: &str) -> bool {
     let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    let parts = name.split('_').filter(|part| !part.is_empty());
-    parts
-        .into_iter()
-        .all(|part| part == "key" || part == "value" || number(part))
+    let parts = name.split('_').enumerate();
+    let mut parts = parts.filter(|(_, part)| !part.is_empty());
+    parts.all(|(place, part)| match part {
+        "key" | "value" => true,
+        "is" | "some" => place > 0,
+        part => number(part),
+    })
 }
 
 /// Columns as text, for messages.

@@ -29,6 +29,7 @@ mod keyed_state;
 mod killed;
 mod lifecycle;
 mod names;
+mod nested;
 mod next_run;
 mod nulls;
 mod odd_values;

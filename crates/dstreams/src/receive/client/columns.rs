@@ -84,6 +84,13 @@ fn fits(sent: &DataType, needed: &DataType) -> bool {
         (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View) => true,
         (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
         (List(sent) | LargeList(sent), List(needed)) => fits(sent.data_type(), needed.data_type()),
+        (Struct(sent), Struct(needed)) => {
+            let mut fields = sent.iter().zip(needed);
+            sent.len() == needed.len()
+                && fields.all(|(sent, needed)| {
+                    sent.name() == needed.name() && fits(sent.data_type(), needed.data_type())
+                })
+        }
         (sent, needed) => sent == needed,
     }
 }

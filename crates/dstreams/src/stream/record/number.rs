@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{
 };
 use std::sync::Arc;
 
-use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, leaf_name};
+use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, RecordShape, leaf_name};
 use crate::debug::debug_as;
 use crate::error::Result;
 
@@ -45,6 +45,7 @@ macro_rules! number {
             type Ref<'a> = $native;
             type Cols = NumberCols<$arrow>;
             type Builder = NumberBuilder<$arrow>;
+            const SHAPE: RecordShape = RecordShape::Leaf;
             fn fields(name: &str, out: &mut Vec<Field>) {
                 out.push(Field::new(leaf_name(name), <$arrow>::DATA_TYPE, false));
             }
@@ -53,6 +54,8 @@ macro_rules! number {
             fn append(self, to: &mut Self::Builder) { to.0.push(self) }
             #[inline]
             fn append_ref(row: $native, to: &mut Self::Builder) { to.0.push(row) }
+            #[inline]
+            fn append_null(to: &mut Self::Builder) { to.0.push(Default::default()) }
         }
         impl Columns<$native> for NumberCols<$arrow> {
             fn try_new(reader: &mut ColumnReader<'_>) -> Result<Self> {
@@ -66,9 +69,7 @@ macro_rules! number {
             #[inline]
             fn push_to(self, to: &mut NumberBuilder<$arrow>) { to.0.push(self) }
         }
-        impl Leaf for $native {
-            fn append_null(to: &mut Self::Builder) { to.0.push(Default::default()) }
-        }
+        impl Leaf for $native {}
     )*};
 }
 
@@ -87,6 +88,7 @@ impl Record for bool {
     type Ref<'a> = bool;
     type Cols = BooleanBuffer;
     type Builder = Vec<bool>;
+    const SHAPE: RecordShape = RecordShape::Leaf;
     fn fields(name: &str, out: &mut Vec<Field>) {
         out.push(Field::new(leaf_name(name), DataType::Boolean, false));
     }
@@ -98,6 +100,9 @@ impl Record for bool {
     }
     fn append_ref(row: bool, to: &mut Vec<bool>) {
         Vec::push(to, row)
+    }
+    fn append_null(to: &mut Vec<bool>) {
+        Vec::push(to, false)
     }
 }
 
@@ -127,8 +132,4 @@ impl Push<bool> for bool {
     }
 }
 
-impl Leaf for bool {
-    fn append_null(to: &mut Vec<bool>) {
-        Vec::push(to, false)
-    }
-}
+impl Leaf for bool {}

@@ -1,14 +1,18 @@
-//! `Option` of a single column: a column with nulls.
+//! `Option`: of a single column, a column with nulls; of any other record, a column `_is` and the record's columns,
+//! which are null where the record is absent.
 
-use datafusion::arrow::array::{Array, ArrayRef, make_array};
-use datafusion::arrow::buffer::{Buffer, NullBuffer};
-use datafusion::arrow::datatypes::Field;
+use std::sync::Arc;
 
-use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record};
+use datafusion::arrow::array::{ArrayRef, BooleanArray};
+use datafusion::arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use datafusion::arrow::compute::nullif;
+use datafusion::arrow::datatypes::{DataType, Field};
+
+use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, RecordShape, field_name};
 use crate::debug::debug_as;
 use crate::error::Result;
 
-/// The values of a column with nulls.
+/// Whether the record is there, and its values.
 pub struct OptionCols<T: Record> {
     nulls: Option<NullBuffer>,
     values: T::Cols,
@@ -16,7 +20,7 @@ pub struct OptionCols<T: Record> {
 
 debug_as!([T: Record] OptionCols<T>);
 
-/// Builder of a column with nulls.
+/// Builder of the columns of a record that may be absent.
 pub struct OptionBuilder<T: Record> {
     valid: Vec<bool>,
     values: T::Builder,
@@ -33,16 +37,31 @@ impl<T: Record> Default for OptionBuilder<T> {
     }
 }
 
-impl<T: Leaf> Record for Option<T> {
+/// Whether an `Option<T>` has a column of its own; otherwise the nulls of the only column say which rows are there.
+const fn has_own_column<T: Record>() -> bool {
+    !matches!(T::SHAPE, RecordShape::Leaf)
+}
+
+impl<T: Record> Record for Option<T> {
     type Ref<'a> = Option<T::Ref<'a>>;
     type Cols = OptionCols<T>;
     type Builder = OptionBuilder<T>;
+    const SHAPE: RecordShape = match T::SHAPE {
+        RecordShape::Leaf => RecordShape::Nullable,
+        _ => RecordShape::Composite,
+    };
     fn fields(name: &str, out: &mut Vec<Field>) {
-        let start = out.len();
-        T::fields(name, out);
-        for field in &mut out[start..] {
-            *field = field.clone().with_nullable(true);
+        let mut fields = Vec::new();
+        T::fields(name, &mut fields);
+        if has_own_column::<T>() {
+            let is = field_name(name, "_is");
+            if fields.iter().any(|field| *field.name() == is) {
+                fields.clear();
+                T::fields(&field_name(name, "_some"), &mut fields);
+            }
+            out.push(Field::new(is, DataType::Boolean, false));
         }
+        out.extend(fields.into_iter().map(|field| field.with_nullable(true)));
     }
     fn own(row: Self::Ref<'_>) -> Self {
         row.map(T::own)
@@ -61,12 +80,22 @@ impl<T: Leaf> Record for Option<T> {
             None => T::append_null(&mut to.values),
         }
     }
+    fn append_null(to: &mut Self::Builder) {
+        to.valid.push(false);
+        T::append_null(&mut to.values)
+    }
 }
 
 impl<T: Key + Leaf> Key for Option<T> {}
 
-impl<T: Leaf> Columns<Option<T>> for OptionCols<T> {
+impl<T: Record> Columns<Option<T>> for OptionCols<T> {
     fn try_new(reader: &mut ColumnReader<'_>) -> Result<Self> {
+        if has_own_column::<T>() {
+            let is = reader.column::<BooleanArray>(&DataType::Boolean)?;
+            let values = reader.lenient(is.values(), |reader| T::Cols::try_new(reader))?;
+            let nulls = Some(NullBuffer::new(is.values().clone()));
+            return Ok(OptionCols { nulls, values });
+        }
         let nulls = reader.peek_nulls();
         reader.allow_null();
         Ok(OptionCols {
@@ -74,6 +103,7 @@ impl<T: Leaf> Columns<Option<T>> for OptionCols<T> {
             values: T::Cols::try_new(reader)?,
         })
     }
+    #[inline]
     fn get(&self, row: usize) -> Option<T::Ref<'_>> {
         match &self.nulls {
             Some(nulls) if nulls.is_null(row) => None,
@@ -82,7 +112,7 @@ impl<T: Leaf> Columns<Option<T>> for OptionCols<T> {
     }
 }
 
-impl<T: Leaf> Builder for OptionBuilder<T> {
+impl<T: Record> Builder for OptionBuilder<T> {
     fn len(&self) -> usize {
         self.valid.len()
     }
@@ -90,20 +120,24 @@ impl<T: Leaf> Builder for OptionBuilder<T> {
         self.values.attach(buffers)
     }
     fn finish(&mut self, out: &mut Vec<ArrayRef>) -> Result<()> {
-        let valid = std::mem::take(&mut self.valid);
-        let at = out.len();
-        self.values.finish(out)?;
-        if valid.iter().all(|valid| *valid) {
-            return Ok(());
+        let there = BooleanBuffer::from(std::mem::take(&mut self.valid));
+        if has_own_column::<T>() {
+            out.push(Arc::new(BooleanArray::new(there.clone(), None)));
         }
-        let values = out[at].to_data().into_builder();
-        let data = values.nulls(Some(NullBuffer::from(valid))).build()?;
-        out[at] = make_array(data);
+        let values = out.len();
+        self.values.finish(out)?;
+        if there.count_set_bits() < there.len() {
+            let absent = BooleanArray::new(!&there, None);
+            for column in &mut out[values..] {
+                *column = nullif(column, &absent)?;
+            }
+        }
         Ok(())
     }
 }
 
-impl<T: Leaf, P: Push<T>> Push<Option<T>> for Option<P> {
+impl<T: Record, P: Push<T>> Push<Option<T>> for Option<P> {
+    #[inline]
     fn push_to(self, to: &mut OptionBuilder<T>) {
         to.valid.push(self.is_some());
         match self {

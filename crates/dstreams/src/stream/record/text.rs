@@ -9,7 +9,7 @@ use datafusion::arrow::array::{ArrayRef, StringViewArray};
 use datafusion::arrow::buffer::{Buffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{DataType, Field};
 
-use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, leaf_name};
+use super::{Builder, ColumnReader, Columns, Key, Leaf, Push, Record, RecordShape, leaf_name};
 use crate::debug::debug_as;
 use crate::error::Result;
 
@@ -30,6 +30,7 @@ impl Record for String {
     type Ref<'a> = &'a str;
     type Cols = TextCols;
     type Builder = TextBuilder;
+    const SHAPE: RecordShape = RecordShape::Leaf;
     fn fields(name: &str, out: &mut Vec<Field>) {
         out.push(Field::new(leaf_name(name), DataType::Utf8View, false));
     }
@@ -43,15 +44,14 @@ impl Record for String {
     fn append_ref(row: &str, to: &mut TextBuilder) {
         to.push_str(row)
     }
-}
-
-impl Key for String {}
-
-impl Leaf for String {
     fn append_null(to: &mut TextBuilder) {
         to.push_str("")
     }
 }
+
+impl Key for String {}
+
+impl Leaf for String {}
 
 impl Columns<String> for TextCols {
     fn try_new(reader: &mut ColumnReader<'_>) -> Result<Self> {

@@ -27,6 +27,9 @@ impl Record for () {
     fn append_ref(_: (), to: &mut UnitBuilder) {
         to.0 += 1
     }
+    fn append_null(to: &mut UnitBuilder) {
+        to.0 += 1
+    }
 }
 
 impl Columns<()> for UnitCols {
@@ -68,6 +71,7 @@ macro_rules! tuple {
             fn append_ref(row: Self::Ref<'_>, to: &mut Self::Builder) {
                 $($part::append_ref(row.$index, &mut to.$index);)*
             }
+            fn append_null(to: &mut Self::Builder) { $($part::append_null(&mut to.$index);)* }
         }
         impl<$($part: Key),*> Key for ($($part,)*) {}
         impl<$($part: Record),*> Columns<($($part,)*)> for ($($part::Cols,)*) {
