@@ -8,16 +8,16 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::durable::{Covered, Needs};
 use dstreams_control::{BatchTime, ReceiverId};
 
+use super::retained_journal::RetainedJournal;
 use crate::blocks::Block;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
-use crate::journal::{Journal, JournalEntry, Owner, Ticket, sync_dir};
+use crate::journal::{Journal, Owner, Ticket, sync_dir};
 
 /// Prefixes of directory names: journals being written, and those taken away from their writers.
 const WRITTEN: &str = "received-";
@@ -29,9 +29,7 @@ const HALF: &str = ".taken-";
 
 /// The blocks that one worker of a cluster received, on disk.
 pub struct BlockJournal {
-    journal: Journal,
-    // Lock order L2 in ARCHITECTURE.md: before the journal's queue.
-    needs: Mutex<Needs<Ticket>>,
+    journal: RetainedJournal,
     dir: PathBuf,
     /// The master of this worker.
     owner: Owner,
@@ -42,21 +40,17 @@ debug_as!(BlockJournal);
 impl BlockJournal {
     /// Begins the journal of a worker, in a new directory.
     pub fn begin(dir: PathBuf, owner: Owner) -> Result<Self> {
+        let journal = Journal::fenced(&dir, Some(owner.clone()))?;
         Ok(BlockJournal {
-            journal: Journal::fenced(&dir, Some(owner.clone()))?,
+            journal: RetainedJournal::new(journal, Needs::default()),
             owner,
-            needs: Mutex::default(),
             dir,
         })
     }
 
     /// Writes a block; it is durable when its ticket is synced.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
-        let bytes = block.to_pieces(schema)?;
-        let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticket = self.journal.append(JournalEntry::Block { input, bytes });
-        needs.block(block.meta.id, ticket);
-        Ok(ticket)
+        self.journal.block(input, block, schema)
     }
 
     /// Waits until a block is on disk. Fails permanently if it cannot be, or the journal was taken away.
@@ -66,9 +60,7 @@ impl BlockJournal {
 
     /// A checkpoint of `batch` covers these blocks.
     pub fn covered(&self, batch: BatchTime, blocks: &Covered) {
-        let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = needs.release(batch, blocks);
-        self.journal.release_before(first, None);
+        self.journal.release(batch, blocks, None);
     }
 
     /// Whether a master has taken it away, so that this worker is in no cluster. False if that cannot be
@@ -202,7 +194,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::journal::read_taken;
+    use crate::journal::{JournalEntry, read_taken};
 
     fn committed(batch: u64) -> JournalEntry {
         let batch = BatchTime(batch);

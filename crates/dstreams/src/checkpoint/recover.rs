@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::cluster::Mark;
@@ -16,14 +16,14 @@ use super::lineage::Lineage;
 use super::location::Store;
 use super::manifest::{Manifest, Program, StateId, StateParts};
 use super::offsets::{Bound, Offset, OffsetTable, Offsets};
+use super::retained_journal::RetainedJournal;
 use super::set_aside;
 use super::writer::PartAt;
-use super::{Durable, Tickets};
 use crate::blocks::Block;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{
-    DirLock, Journal, JournalContents, JournalEntry, Opening, Ticket, random_name, read, read_taken,
+    Journal, JournalContents, JournalEntry, Opening, Owner, Ticket, random_name, read, read_taken,
 };
 
 /// The data that an earlier process left.
@@ -142,109 +142,107 @@ impl Manifest {
     }
 }
 
-impl Durable {
-    /// Takes a directory, and reads it and the checkpoints, which may be elsewhere. `program` is this program; its
-    /// number of partitions counts only if nothing was there before.
-    pub async fn open(
-        lock: DirLock,
-        kept: &StateDirectory,
-        every: u64,
-        program: Program,
-        states: Vec<StateId>,
-        schemas: &[SchemaRef],
-        bound: Bound,
-    ) -> Result<(Arc<Self>, Restored)> {
-        let dir = &kept.dir;
-        let store = kept.store();
-        let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
-        let found = read(dir)?;
-        store.make()?;
-        let newest = Manifest::newest(&store).await?;
-        program.check_journal(&found, newest.as_ref(), &store)?;
-        let of_journal = found.opening().map(|opening| opening.directory.clone());
-        let of_newest = || newest.as_ref().and_then(|newest| newest.directory.clone());
-        let directory = of_journal.or_else(of_newest).unwrap_or_else(random_name);
-        let begins = Opening {
-            incarnation: 0,
-            directory: directory.clone(),
-            interval_ms: program.interval_ms,
-            inputs: program.inputs.clone(),
-            checkpoints: store.place(),
-            checkpoint: newest.as_ref().map(|newest| newest.number),
-        };
-        let mut newest = match newest {
-            Some(written) => {
-                let manifest = written.fit(&program, &states, &kept.changes)?;
-                offsets = manifest.offsets(&store).await?;
-                point = Some(manifest.point(&offsets));
-                state = Some((manifest.clone(), store.clone()));
-                manifest
-            }
-            None => Manifest::empty(program, states, &kept.changes),
-        };
-        newest.directory = Some(directory);
-        if found.torn > 0 {
-            let bytes = found.torn;
-            tracing::info!(bytes, "cut off the unsynced end of the journal");
+/// A program as its files describe it, and the journal that continues them.
+pub(super) struct Recovered {
+    pub journal: RetainedJournal,
+    /// The newest checkpoint, or an empty one.
+    pub newest: Manifest,
+    pub offsets: OffsetTable,
+    pub lineage: Lineage,
+    pub ended: Ended,
+    pub restored: Restored,
+}
+
+/// Reads the directory of a program and its checkpoints: see [`Durable::open`](super::Durable::open).
+pub(super) async fn recover(
+    owner: &Owner,
+    kept: &StateDirectory,
+    program: Program,
+    states: Vec<StateId>,
+    schemas: &[SchemaRef],
+    bound: Bound,
+) -> Result<Recovered> {
+    let dir = &kept.dir;
+    let store = kept.store();
+    let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
+    let found = read(dir)?;
+    store.make()?;
+    let newest = Manifest::newest(&store).await?;
+    program.check_journal(&found, newest.as_ref(), &store)?;
+    let of_journal = found.opening().map(|opening| opening.directory.clone());
+    let of_newest = || newest.as_ref().and_then(|newest| newest.directory.clone());
+    let directory = of_journal.or_else(of_newest).unwrap_or_else(random_name);
+    let begins = Opening {
+        incarnation: 0,
+        directory: directory.clone(),
+        interval_ms: program.interval_ms,
+        inputs: program.inputs.clone(),
+        checkpoints: store.place(),
+        checkpoint: newest.as_ref().map(|newest| newest.number),
+    };
+    let mut newest = match newest {
+        Some(written) => {
+            let manifest = written.fit(&program, &states, &kept.changes)?;
+            offsets = manifest.offsets(&store).await?;
+            point = Some(manifest.point(&offsets));
+            state = Some((manifest.clone(), store.clone()));
+            manifest
         }
-        let mut replay = Replay::new(point);
-        let next = found.next();
-        let (mut blocks, ended) = read_journals(found, dir, schemas, &mut replay)?;
-        let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
-        let process = u32::try_from(restart.incarnation).map_err(|_| {
-            wrong("restart limit of this directory reached; use an empty one".into())
-        })?;
-        let first_receiver = ReceiverId::first_of(process);
-        let open = restart.ended.keys().chain(restart.gone.keys());
-        restart.covered.close_before(first_receiver, open);
-        restart.controller.set_aside_before =
-            u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
-        check_interval(restart.controller.last_cut, newest.program.interval_ms)?;
-        // Nothing is removed, or begun, before it is known that this program can go on here.
-        if state.is_some() {
-            newest.remove_others(&store).await?;
-        }
-        // Before any other journal has a block of this process.
-        let opening = Opening {
-            incarnation: restart.incarnation,
-            ..begins
-        };
-        let journal = Journal::open(dir, next, Some(opening), Some(lock.owner().clone()))?;
-        let tickets = Tickets::of(Needs::after(&restart, Ticket::EARLIER));
-        let checkpoint = state.as_ref().map(|(manifest, _)| manifest.batch());
-        let lineage = lineage_of(checkpoint, &restart);
-        let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
-        let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
-        let mut marks = OffsetTable::of(offsets.clone(), bound);
-        for (input, block) in &blocks {
-            marks.received(*input, block);
-        }
-        let restored = Restored {
-            incarnation: restart.incarnation,
-            first_receiver,
-            state,
-            blocks,
-            committed: restart.committed,
-            controller: restart.controller,
-            offsets: newest_offsets(restart.marks, &offsets),
-        };
-        let durable = Durable {
-            dir: dir.clone(),
-            store,
-            owner: lock.owner().clone(),
-            held: Mutex::new(Some(lock)),
-            journal,
-            every,
-            incarnation: restored.incarnation,
-            newest: Mutex::new(newest),
-            unconfirmed: Mutex::default(),
-            tickets: Mutex::new(tickets),
-            marks: Mutex::new(marks),
-            lineage: Mutex::new(lineage),
-            ended: Mutex::new(ended),
-        };
-        Ok((Arc::new(durable), restored))
+        None => Manifest::empty(program, states, &kept.changes),
+    };
+    newest.directory = Some(directory);
+    if found.torn > 0 {
+        let bytes = found.torn;
+        tracing::info!(bytes, "cut off the unsynced end of the journal");
     }
+    let mut replay = Replay::new(point);
+    let next = found.next();
+    let (mut blocks, ended) = read_journals(found, dir, schemas, &mut replay)?;
+    let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
+    let process = u32::try_from(restart.incarnation)
+        .map_err(|_| wrong("restart limit of this directory reached; use an empty one".into()))?;
+    let first_receiver = ReceiverId::first_of(process);
+    let open = restart.ended.keys().chain(restart.gone.keys());
+    restart.covered.close_before(first_receiver, open);
+    restart.controller.set_aside_before =
+        u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
+    check_interval(restart.controller.last_cut, newest.program.interval_ms)?;
+    // Nothing is removed, or begun, before it is known that this program can go on here.
+    if state.is_some() {
+        newest.remove_others(&store).await?;
+    }
+    // Before any other journal has a block of this process.
+    let opening = Opening {
+        incarnation: restart.incarnation,
+        ..begins
+    };
+    let journal = Journal::open(dir, next, Some(opening), Some(owner.clone()))?;
+    let needs = Needs::after(&restart, Ticket::EARLIER);
+    let checkpoint = state.as_ref().map(|(manifest, _)| manifest.batch());
+    let lineage = lineage_of(checkpoint, &restart);
+    let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
+    let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
+    let mut table = OffsetTable::of(offsets.clone(), bound);
+    for (input, block) in &blocks {
+        table.received(*input, block);
+    }
+    let restored = Restored {
+        incarnation: restart.incarnation,
+        first_receiver,
+        state,
+        blocks,
+        committed: restart.committed,
+        controller: restart.controller,
+        offsets: newest_offsets(restart.marks, &offsets),
+    };
+    Ok(Recovered {
+        journal: RetainedJournal::new(journal, needs),
+        newest,
+        offsets: table,
+        lineage,
+        ended,
+        restored,
+    })
 }
 
 /// Reads the journal of the master, then those that workers left, into the restart that they describe; returns the blocks

@@ -20,12 +20,11 @@ use super::block_journal;
 use super::location::Store;
 use super::manifest::Manifest;
 use super::recover::without_records;
-use super::writer::PartAt;
-use super::{Durable, lock};
+use super::writer::{PartAt, on_disk};
 use crate::blocks::Block;
 use crate::crash::point;
 use crate::error::{Error, Result};
-use crate::journal::{JournalContents, JournalEntry, Ticket, look, sync_dir};
+use crate::journal::{JournalContents, JournalEntry, look, sync_dir};
 
 const FAILED_DIR: &str = "failed";
 const BATCH_PREFIX: &str = "batch=";
@@ -60,49 +59,24 @@ impl Earlier {
         let state = self.state.as_ref();
         state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
     }
-}
 
-impl Durable {
-    /// Sets the records of a batch aside, durably, with the reason. Takes its blocks from `blocks` one at a time.
-    pub async fn set_aside(
-        &self,
-        batch: BatchTime,
-        blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
+    /// Reads the batches after a checkpoint, if there is one, from the journals of a program.
+    pub(super) async fn read(
+        dir: PathBuf,
+        state: Option<(Manifest, Store)>,
         schemas: Vec<SchemaRef>,
-        error: &Error,
-    ) -> Result<PathBuf> {
-        let (dir, text) = (self.dir.clone(), error.to_string());
-        let written = async move { write(&dir, batch, blocks, &schemas, &text).await };
-        let path = super::writer::on_disk(written).await?;
-        point("aside:files");
-        let ticket = self.journal.append(JournalEntry::SetAside { batch });
-        self.journal.synced(ticket).await?;
-        Ok(path)
-    }
-
-    /// A batch is about to take effect: it may when this is synced, and can no longer be set aside.
-    pub fn committing(&self, batch: BatchTime) -> Ticket {
-        self.journal.append(JournalEntry::Committing { batch })
-    }
-
-    /// The sources of the state before a batch that was set aside. No checkpoint is written meanwhile, and none
-    /// may begin.
-    pub async fn earlier(&self, schemas: Vec<SchemaRef>) -> Result<Earlier> {
-        self.close().await;
-        let newest = lock(&self.newest).clone();
-        let state = (newest.number > 0).then(|| (newest, self.store.clone()));
+    ) -> Result<Self> {
         // Offsets do not matter here.
         let point = state
             .as_ref()
             .map(|(manifest, _)| manifest.point(&Default::default()));
-        let dir = self.dir.clone();
-        let read = move || read_earlier(&dir, point, &schemas);
-        let batches = super::writer::on_disk(async move { read() }).await?;
+        let read = move || read_batches(&dir, point, &schemas);
+        let batches = on_disk(async move { read() }).await?;
         Ok(Earlier { state, batches })
     }
 }
 
-fn read_earlier(
+fn read_batches(
     dir: &Path,
     point: Option<Point>,
     schemas: &[SchemaRef],
@@ -168,7 +142,8 @@ pub fn list(dir: &Path) -> Result<Vec<u64>> {
     Ok(batches)
 }
 
-async fn write(
+/// Writes the blocks of a batch and the reason; returns their directory.
+pub(super) async fn write(
     dir: &Path,
     batch: BatchTime,
     mut blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,

@@ -1,12 +1,17 @@
 //! The journal while a checkpoint is written and older entries are released.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
 use futures::FutureExt;
 
+use super::Durable;
 use super::manifest::Program;
 use super::offsets::Bound;
 use super::recover::{Restored, StateDirectory};
-use super::*;
-use crate::journal::{Opening, read};
+use crate::blocks::Block;
+use crate::journal::{DirLock, Journal, JournalEntry, Opening, read};
 use crate::stream::record::{Record, batch_of};
 
 /// A directory of its own, removed at the end.

@@ -1,0 +1,259 @@
+//! [`Durable`]: a program on disk.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::durable::Covered;
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+use futures::stream::BoxStream;
+
+use super::block_journal::{Ended, dir_of};
+use super::lineage::Lineage;
+use super::lock;
+use super::manifest::{Program, StateId};
+use super::offsets::{Bound, OffsetTable};
+use super::publisher::Publisher;
+use super::recover::{Restored, StateDirectory, recover};
+use super::retained_journal::RetainedJournal;
+use super::schedule::{CheckpointFailures, Schedule};
+use super::set_aside::{self, Earlier};
+use super::writer::{CheckpointPlan, Writing, on_disk};
+use crate::blocks::Block;
+use crate::crash::point;
+use crate::debug::debug_as;
+use crate::error::{Error, Result};
+use crate::journal::{DirLock, JournalEntry, Ticket};
+
+/// A program on disk: its journal and its checkpoints, in one directory.
+pub struct Durable {
+    dir: PathBuf,
+    /// None once the directory is released.
+    held: Mutex<Option<DirLock>>,
+    incarnation: u64,
+    // Locks are not nested, but for those within the journal: L2 in ARCHITECTURE.md.
+    journal: RetainedJournal,
+    checkpoints: Publisher,
+    schedule: Mutex<Schedule>,
+    offsets: Mutex<OffsetTable>,
+    lineage: Mutex<Lineage>,
+    /// In a cluster: the journals of workers that have ended.
+    ended: Mutex<Ended>,
+}
+
+debug_as!(Durable);
+
+impl Durable {
+    /// Takes a directory, and reads it and the checkpoints, which may be elsewhere. `program` is this program; its
+    /// number of partitions counts only if nothing was there before. A checkpoint is written after `every` batches.
+    pub async fn open(
+        lock: DirLock,
+        kept: &StateDirectory,
+        every: u64,
+        program: Program,
+        states: Vec<StateId>,
+        schemas: &[SchemaRef],
+        bound: Bound,
+    ) -> Result<(Arc<Self>, Restored)> {
+        let owner = lock.owner().clone();
+        let found = recover(&owner, kept, program, states, schemas, bound).await?;
+        let durable = Durable {
+            dir: kept.dir.clone(),
+            held: Mutex::new(Some(lock)),
+            incarnation: found.restored.incarnation,
+            journal: found.journal,
+            checkpoints: Publisher::new(kept.store(), owner, found.newest),
+            schedule: Mutex::new(Schedule::new(every)),
+            offsets: Mutex::new(found.offsets),
+            lineage: Mutex::new(found.lineage),
+            ended: Mutex::new(found.ended),
+        };
+        Ok((Arc::new(durable), found.restored))
+    }
+
+    /// A block was received. It is durable when its ticket is synced. If it cannot be written, that never happens,
+    /// and no further batch takes effect.
+    pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Ticket {
+        lock(&self.offsets).received(input, block);
+        self.journal
+            .block(input, block, schema)
+            .unwrap_or_else(|error| {
+                self.journal.fail(error);
+                Ticket::END
+            })
+    }
+
+    /// The checkpoint and batches from which the newest state can be recovered.
+    pub fn lineage(&self) -> Lineage {
+        lock(&self.lineage).clone()
+    }
+
+    /// The n-th process of this directory.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// A worker has persisted a block, with these offsets by input and producer.
+    pub fn stored(&self, block: BlockId, marks: impl Iterator<Item = ((u32, String), u64)>) {
+        lock(&self.offsets).stored(block, marks);
+    }
+
+    /// A receiver was lost with its worker; of its blocks that are in no cut, only these count. Until the ticket
+    /// is synced, no record that it may have taken may be taken elsewhere.
+    pub fn gone(&self, receiver: ReceiverId, blocks: &[BlockMeta]) -> Ticket {
+        let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
+        lock(&self.offsets).gone(receiver, &blocks);
+        self.journal.gone(receiver, &blocks)
+    }
+
+    /// A worker with these receivers has ended.
+    pub fn worker_ended(&self, worker: u32, receivers: BTreeSet<ReceiverId>) {
+        let journal = dir_of(&self.dir, self.incarnation, worker);
+        lock(&self.ended).add(journal, receivers);
+    }
+
+    /// The blocks of a batch. It may take effect when its ticket is synced.
+    pub fn cut(&self, batch: BatchTime, blocks: &[BlockMeta]) -> Ticket {
+        lock(&self.lineage).cut(batch, blocks, false);
+        let blocks = blocks.iter().map(|block| block.id).collect();
+        self.journal.cut(batch, blocks)
+    }
+
+    /// A batch is about to take effect: it may when this is synced, and can no longer be set aside.
+    pub fn committing(&self, batch: BatchTime) -> Ticket {
+        self.journal.append(JournalEntry::Committing { batch })
+    }
+
+    /// Waits until an entry is on disk.
+    pub async fn synced(&self, ticket: Ticket) -> Result<()> {
+        self.journal.synced(ticket).await
+    }
+
+    /// A batch with these blocks has taken effect. Returns the plan of a checkpoint if one is due.
+    pub fn committed(&self, batch: BatchTime, blocks: &[BlockId]) -> Option<CheckpointPlan> {
+        self.journal.append(JournalEntry::Committed { batch });
+        lock(&self.offsets).committed(batch, blocks);
+        lock(&self.lineage).committed(batch);
+        if !lock(&self.schedule).is_due_after_batch() {
+            return None;
+        }
+        // None is being written: the newest stays the newest until this one is.
+        let newest = self.checkpoints.number();
+        let tried = lock(&self.schedule).next_attempt(newest);
+        let covered = self.journal.covered(batch);
+        let plan = self
+            .checkpoints
+            .plan((batch, covered), tried, self.incarnation);
+        Some(plan)
+    }
+
+    /// A batch with these blocks, which took effect in an earlier process, has been replayed.
+    pub fn replayed(&self, batch: BatchTime, blocks: &[BlockId]) {
+        lock(&self.offsets).committed(batch, blocks);
+    }
+
+    /// Writes a checkpoint in the background, and calls `checkpointed` once it is complete. A failure is logged,
+    /// and the next batch retries; until then the journal retains the entries.
+    pub fn checkpoint(
+        self: &Arc<Self>,
+        plan: CheckpointPlan,
+        states: Writing,
+        checkpointed: impl FnOnce(BatchTime, &Covered) + Send + 'static,
+    ) {
+        let whole = self.checkpoints.needs_all_offsets();
+        let offsets = lock(&self.offsets).capture(whole);
+        let this = Arc::clone(self);
+        let runtime = tokio::runtime::Handle::current();
+        // Locked until the task is known: it may end before.
+        let mut schedule = lock(&self.schedule);
+        // Writing files blocks.
+        schedule.begin(tokio::task::spawn_blocking(move || {
+            let written = this.checkpoints.write(&plan, (offsets, whole), states);
+            let written = runtime.block_on(written);
+            lock(&this.offsets).captured(written.is_ok());
+            match written {
+                Ok(()) => this.checkpoint_written(&plan, checkpointed),
+                Err(error) => {
+                    tracing::error!(batch = %plan.batch, %error, "cannot write a checkpoint");
+                    lock(&this.schedule).failed(error);
+                }
+            }
+        }));
+    }
+
+    fn checkpoint_written(
+        &self,
+        CheckpointPlan { batch, covered, .. }: &CheckpointPlan,
+        checkpointed: impl FnOnce(BatchTime, &Covered),
+    ) {
+        lock(&self.schedule).succeeded();
+        let number = self.checkpoints.number();
+        self.journal.release(*batch, covered, Some(number));
+        lock(&self.lineage).covered(*batch);
+        // Lock order L1 in ARCHITECTURE.md: no lock of `Durable` is held here.
+        checkpointed(*batch, covered);
+        lock(&self.offsets).covered(covered);
+        let ended = lock(&self.ended).covered(covered);
+        let left = ended.remove();
+        lock(&self.ended).append(left);
+    }
+
+    /// Sets the records of a batch aside, durably, with the reason. Takes its blocks from `blocks` one at a time.
+    pub async fn set_aside(
+        &self,
+        batch: BatchTime,
+        blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
+        schemas: Vec<SchemaRef>,
+        error: &Error,
+    ) -> Result<PathBuf> {
+        let (dir, text) = (self.dir.clone(), error.to_string());
+        let written = async move { set_aside::write(&dir, batch, blocks, &schemas, &text).await };
+        let path = on_disk(written).await?;
+        point("aside:files");
+        let ticket = self.journal.append(JournalEntry::SetAside { batch });
+        self.journal.synced(ticket).await?;
+        Ok(path)
+    }
+
+    /// The sources of the state before a batch that was set aside. No checkpoint is written meanwhile, and none
+    /// may begin.
+    pub async fn earlier(&self, schemas: Vec<SchemaRef>) -> Result<Earlier> {
+        self.close().await;
+        let dir = self.dir.clone();
+        Earlier::read(dir, self.checkpoints.newest(), schemas).await
+    }
+
+    /// Parts of a source are gone permanently.
+    pub fn forget(&self, input: u32, parts: &[Arc<str>]) {
+        lock(&self.offsets).forget(input, parts);
+    }
+
+    /// The number of producers that were forgotten because of the limit.
+    pub fn forgotten_producers(&self) -> u64 {
+        lock(&self.offsets).forgotten()
+    }
+
+    /// Failed attempts since the last successful checkpoint.
+    pub fn failures(&self) -> CheckpointFailures {
+        lock(&self.schedule).failures()
+    }
+
+    /// Waits for the checkpoint being written, if any.
+    pub async fn close(&self) {
+        let writing = lock(&self.schedule).take_writing();
+        if let Some(writing) = writing {
+            let _ = writing.await;
+        }
+    }
+
+    /// Releases the directory once all appended entries are written, even while others still use this. Later
+    /// entries are not written, and never acknowledged.
+    pub async fn free(self: Arc<Self>) {
+        let freed = tokio::task::spawn_blocking(move || {
+            self.journal.close();
+            lock(&self.held).take();
+        });
+        let _ = freed.await;
+    }
+}
