@@ -16,7 +16,9 @@ use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::batch_state::{Snapshot, states};
-use super::hub::{Hub, lost_state};
+use super::cluster_state::ClusterState;
+use super::hub::Hub;
+use super::state_versions::lost_state;
 use crate::data::Peers;
 use crate::execute::{ClusterEngine, session_config};
 use crate::link::ToWorker;
@@ -71,7 +73,8 @@ impl Remote {
     async fn read_state(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
         let snapshot = self.snapshot(Some(batch)).await;
         let rows = self.state(state, batch, &snapshot).await?;
-        let now = self.hub.holders(snapshot.holders.len());
+        let state = self.hub.lock();
+        let now = state.holders(snapshot.holders.len());
         let mut all = snapshot.holders.iter().zip(now);
         match all.all(|(then, now)| now.is_some_and(|now| now.holder == then.holder)) {
             true => Ok(rows),
@@ -86,9 +89,10 @@ impl Remote {
         attempt: u32,
         wanted: (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
-        let over = self.hub.until(|hub| {
-            let stuck = || Some(lost_state(self.stuck(hub)?));
-            hub.broken()
+        let over = self.hub.until(|state| {
+            let stuck = || Some(lost_state(self.stuck(state)?));
+            state
+                .broken()
                 .or_else(|| self.has_state().then(stuck).flatten())
         });
         tokio::select! {
@@ -123,7 +127,7 @@ impl Remote {
             // Tasks on state run only on its primary; the engine moves all others to other workers.
             let done = tokio::select! {
                 done = run => done,
-                lost = self.hub.until(|hub| snapshot.lost_holder(hub)) => {
+                lost = self.hub.until(|state| snapshot.lost_holder(state)) => {
                     let message = format!("worker {lost}, the primary of a partition of state, was lost");
                     Some(Err(retryable(message)))
                 }
@@ -179,11 +183,12 @@ impl Remote {
             }
             let done = self.engine.run(batch, job.plan).await?;
             // Workers that joined since the run began may have run tasks too.
-            let workers = self.hub.workers();
-            let addresses: HashMap<_, _> = workers
-                .into_iter()
-                .map(|(id, worker)| (engine_name(id.0), worker.address))
-                .collect();
+            let addresses: HashMap<_, _> = {
+                let state = self.hub.lock();
+                let workers = state.roster.all();
+                let named = workers.map(|(id, w)| (engine_name(id.0), w.address.clone()));
+                named.collect()
+            };
             for (at, output) in job.outputs.iter().enumerate() {
                 let worker = done.workers.get(&at);
                 let address = worker.and_then(|name| addresses.get(name));
@@ -313,7 +318,7 @@ impl Workers for Remote {
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
         });
-        let but = self.hub.needs();
+        let but = self.hub.lock().machine().needs();
         let slots = match but.is_empty() {
             true => Vec::new(),
             false => self.changes(),
@@ -323,9 +328,9 @@ impl Workers for Remote {
     }
 
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let over = |hub: &Hub| {
-            hub.broken()
-                .or(hub.has_ended().then_some(Error::NotRunning))
+        let over = |state: &ClusterState| {
+            let ended = || state.has_ended().then_some(Error::NotRunning);
+            state.broken().or_else(ended)
         };
         tokio::select! {
             rows = self.read_state(state, batch) => rows,
@@ -339,9 +344,12 @@ impl Workers for Remote {
         } else {
             0
         };
-        self.hub.checkpoint(plan, partitions)?;
+        self.hub
+            .change(|state| state.checkpoint(plan, partitions))?;
         let hub = Arc::clone(&self.hub);
-        Ok(Box::pin(async move { hub.checkpointed().await }))
+        Ok(Box::pin(async move {
+            hub.until(|state| state.round.done()).await
+        }))
     }
 
     fn covered(&self, batch: BatchTime, blocks: &Covered) {
@@ -358,15 +366,16 @@ impl Workers for Remote {
 
     fn held(&self) -> Usage {
         let mut held = self.own.held(self.store.len());
-        held.forgotten_producers += self.hub.lock().cluster.forgotten_producers();
-        for worker in self.hub.workers().into_values() {
+        let state = self.hub.lock();
+        held.forgotten_producers += state.machine().forgotten_producers();
+        for (_, worker) in state.roster.all() {
             held.blocks += worker.holds.blocks;
             held.block_memory += worker.holds.block_memory;
-            for (stream, count) in worker.holds.dead_letters {
-                *held.dead_letters.entry(stream).or_default() += count;
+            for (stream, count) in &worker.holds.dead_letters {
+                *held.dead_letters.entry(stream.clone()).or_default() += count;
             }
-            for (operator, count) in worker.holds.rejected {
-                *held.rejected.entry(operator).or_default() += count;
+            for (operator, count) in &worker.holds.rejected {
+                *held.rejected.entry(operator.clone()).or_default() += count;
             }
         }
         held

@@ -7,7 +7,7 @@ use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 
 use super::batch::Remote;
-use super::hub::{Holders, Hub};
+use super::cluster_state::{ClusterState, Holders};
 use crate::link::ToWorker;
 use crate::plan::{Gate, Shape};
 use crate::worker::engine_name;
@@ -25,9 +25,9 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A primary that has been lost.
-    pub fn lost_holder(&self, hub: &Hub) -> Option<WorkerId> {
+    pub fn lost_holder(&self, state: &ClusterState) -> Option<WorkerId> {
         let mut holders = self.holders.iter().map(|of| of.holder);
-        holders.find(|holder| !hub.has(*holder))
+        holders.find(|holder| !state.roster.contains(*holder))
     }
 }
 
@@ -43,18 +43,17 @@ impl Remote {
             0
         };
         self.hub
-            .until(|hub| {
-                let era = hub.era();
-                let workers = hub.workers();
-                let joined = workers.iter().filter(|(_, worker)| worker.joined);
+            .until(|state| {
+                let joined = state.roster.joined();
                 let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
                 let addresses: HashMap<_, _> = joined.collect();
-                let holders: Option<Vec<_>> = hub.holders(partitions).into_iter().collect();
+                let holders: Option<Vec<_>> = state.holders(partitions).collect();
                 let holders = holders?;
                 // A standby that took over must have all committed batches first.
                 let wanted = self.committed().max(batch);
-                let up_to_date =
-                    |(partition, of): (u32, &Holders)| hub.version(of.holder, partition) >= wanted;
+                let up_to_date = |(partition, of): (u32, &Holders)| {
+                    state.versions.version(of.holder, partition) >= wanted
+                };
                 if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
                     return None;
                 }
@@ -65,7 +64,7 @@ impl Remote {
                     names: names.collect(),
                     holders,
                     addresses,
-                    era,
+                    era: state.versions.era(),
                 })
             })
             .await
@@ -81,27 +80,27 @@ impl Remote {
         snapshot: &Snapshot,
     ) -> bool {
         let holders = &snapshot.holders;
-        let all_there = |hub: &Hub| {
+        let all_there = |state: &ClusterState| {
             let mut all = (0..).zip(holders);
             // A checkpoint must see the state as of the previous batch, and no later one.
-            let stays = !hub.checkpoints.is_taking();
+            let stays = !state.round.is_taking();
             stays
                 && self.committed() >= after
-                && all.all(|(p, of)| hub.version(of.holder, p) >= after)
+                && all.all(|(p, of)| state.versions.version(of.holder, p) >= after)
         };
-        if all_there(&self.hub) {
+        if all_there(&self.hub.lock()) {
             gate.open();
             return true;
         }
-        let there = self.hub.until(|hub| {
-            if all_there(hub) {
+        let there = self.hub.until(|state| {
+            if all_there(state) {
                 return Some(true);
             }
-            let now = hub.holders(holders.len());
-            let stays = |(now, then): (&Option<Holders>, &Holders)| {
+            let stays = |(now, then): (Option<Holders>, &Holders)| {
                 now.is_some_and(|now| now.holder == then.holder)
             };
-            let all_stay = now.iter().zip(holders).all(stays) && hub.era() == snapshot.era;
+            let mut now = state.holders(holders.len()).zip(holders);
+            let all_stay = now.all(stays) && state.versions.era() == snapshot.era;
             (!all_stay).then_some(false)
         });
         let there = there.await;
@@ -112,7 +111,8 @@ impl Remote {
         there
     }
 
-    /// Records that the primaries have installed the batch, and makes the standbys install it.
+    /// Records that the primaries have installed the batch, makes the standbys install it, and waits for those that
+    /// had all batches before.
     pub async fn install(
         &self,
         batch: BatchTime,
@@ -120,57 +120,37 @@ impl Remote {
         states: &[(usize, usize)],
         snapshot: &Snapshot,
     ) {
-        for (partition, ran) in (0u32..).zip(&snapshot.holders) {
-            self.hub.installed(ran.holder, partition, batch, None);
-        }
-        // By what is committed, and not by what the holder had: when the batch runs again, that has it already.
-        let complete = |hub: &Hub, worker, partition: u32| {
-            hub.has_all(worker, partition) && !hub.is_behind(worker, partition)
-        };
-        let mut told = BTreeSet::new();
-        let mut waiting = BTreeSet::new();
+        self.hub.change(|state| {
+            for (partition, ran) in (0u32..).zip(&snapshot.holders) {
+                state.installed(ran.holder, partition, batch, None);
+            }
+        });
+        let (mut told, mut waiting) = (BTreeSet::new(), Vec::new());
         // A standby that is still receiving the whole state catches up by itself; a lost one never will.
         self.hub
-            .until(|hub| {
-                let now = hub.holders(snapshot.holders.len());
-                // Not only those of the snapshot, or of the first look: a primary that took over meanwhile does not
-                // have the batch yet, and sends its state to new standbys without it.
-                let others: BTreeSet<_> = others(&snapshot.holders, &now).collect();
-                for &(partition, other) in others.difference(&told) {
-                    let ran = snapshot.holders[partition as usize].holder;
-                    let Some(from) = snapshot.addresses.get(&engine_name(ran.0)) else {
-                        continue;
-                    };
-                    let install = ToWorker::Install {
-                        batch,
-                        attempt,
-                        partition,
-                        states: states.to_vec(),
-                        from: from.clone(),
-                    };
-                    let complete = complete(hub, other, partition);
-                    hub.say(other, &install);
-                    let holder = now[partition as usize].as_ref().map(|now| now.holder);
-                    if complete || holder == Some(other) {
-                        waiting.insert((partition, other));
-                    }
-                }
-                told = others;
-                let workers = hub.workers();
+            .until(|state| {
+                waiting.extend(send_installs(
+                    state,
+                    (batch, attempt),
+                    states,
+                    snapshot,
+                    &mut told,
+                ));
                 let lacks = |worker, partition| {
-                    hub.version(worker, partition) < Some(batch)
-                        && workers.contains_key(&worker)
-                        && !hub.is_behind(worker, partition)
+                    state.versions.version(worker, partition) < Some(batch)
+                        && state.roster.contains(worker)
+                        && !state.versions.is_behind(worker, partition)
                 };
                 let done = waiting
                     .iter()
                     .all(|(partition, other)| !lacks(*other, *partition));
                 // One that has become standby since, with all up to the batch before, is needed with this one: the
                 // standby before may be gone.
-                let standbys = now.iter().map(|of| of.as_ref().and_then(|of| of.standby));
+                let now = state.holders(snapshot.holders.len());
+                let standbys = now.map(|of| of.and_then(|of| of.standby));
                 let followed = (0u32..).zip(standbys).all(|(partition, standby)| {
                     standby.is_none_or(|standby| {
-                        !complete(hub, standby, partition) || !lacks(standby, partition)
+                        !state.is_complete(standby, partition) || !lacks(standby, partition)
                     })
                 });
                 (done && followed).then_some(())
@@ -190,34 +170,18 @@ impl Remote {
     }
 
     /// A partition whose primary will never have all committed batches.
-    pub fn stuck(&self, hub: &Hub) -> Option<u32> {
+    pub fn stuck(&self, state: &ClusterState) -> Option<u32> {
         let committed = self.committed();
-        let holders = hub.holders(self.plans.tasks);
+        let holders = state.holders(self.plans.tasks);
         let mut all = (0..).zip(holders);
         let stuck = all.find(|(partition, of)| {
             of.is_some_and(|of| {
-                hub.is_behind(of.holder, *partition)
-                    && hub.version(of.holder, *partition) < committed
+                state.versions.is_behind(of.holder, *partition)
+                    && state.versions.version(of.holder, *partition) < committed
             })
         });
         stuck.map(|(partition, _)| partition)
     }
-}
-
-/// The workers with a role in each partition now, except for the one that was the primary at the start.
-fn others<'a>(
-    ran: &'a [Holders],
-    now: &'a [Option<Holders>],
-) -> impl Iterator<Item = (u32, WorkerId)> + 'a {
-    let both = (0u32..).zip(ran).zip(now);
-    both.flat_map(|((partition, ran), now)| {
-        let now = now.iter().flat_map(|now| {
-            let others = [now.standby, now.next].into_iter().flatten();
-            others.chain([now.holder])
-        });
-        let others = now.filter(|other| *other != ran.holder);
-        others.map(move |other| (partition, other))
-    })
 }
 
 /// The states that a batch changes, and the slots of the deltas.
@@ -229,4 +193,46 @@ pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
     states
         .filter(|(_, from)| shape.makers[*from].is_some())
         .collect()
+}
+
+/// Makes the others with a part in the state install a batch from its primaries, where `told` does not contain them.
+/// Returns those that must.
+fn send_installs(
+    state: &ClusterState,
+    (batch, attempt): (BatchTime, u32),
+    states: &[(usize, usize)],
+    snapshot: &Snapshot,
+    told: &mut BTreeSet<(u32, WorkerId)>,
+) -> Vec<(u32, WorkerId)> {
+    let (mut waiting, before) = (Vec::new(), std::mem::take(told));
+    // Not only those of the snapshot, or of the first look: a primary that took over meanwhile does not have the batch
+    // yet, and sends its state to new standbys without it.
+    let now = state.holders(snapshot.holders.len());
+    for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
+        let name = engine_name(ran.holder.0);
+        let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
+            continue;
+        };
+        let others = [Some(now.holder), now.standby, now.next];
+        let others = others.into_iter().flatten();
+        for other in others.filter(|other| *other != ran.holder) {
+            told.insert((partition, other));
+            if before.contains(&(partition, other)) {
+                continue;
+            }
+            let install = ToWorker::Install {
+                batch,
+                attempt,
+                partition,
+                states: states.to_vec(),
+                from: from.clone(),
+            };
+            state.roster.say(other, &install);
+            // By what is committed, and not by what the primary had: when the batch runs again, that has it already.
+            if state.is_complete(other, partition) || other == now.holder {
+                waiting.push((partition, other));
+            }
+        }
+    }
+    waiting
 }

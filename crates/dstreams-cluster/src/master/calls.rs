@@ -14,7 +14,8 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tonic::{Request, Status, Streaming};
 
 use super::batch::Remote;
-use super::hub::{Hub, Worker};
+use super::hub::Hub;
+use super::roster::Worker;
 use super::status::BatchWatch;
 use crate::data::{Ask, Calls, Replies, serve_parts};
 use crate::link::{
@@ -67,7 +68,7 @@ impl MasterCalls {
             Err(status) => return refuse(status.message().to_owned()),
             Ok(_) => return refuse("the first message must be a greeting".into()),
         };
-        let id = self.hub.number();
+        let id = self.hub.lock().roster.number();
         link.say(&ToWorker::Welcome {
             worker: id.0,
             arguments: self.arguments.clone(),
@@ -103,7 +104,7 @@ impl MasterCalls {
             holds: Holds::default(),
             joined: false,
         };
-        self.hub.add(id, worker);
+        self.hub.change(|state| state.roster.add(id, worker));
         let mut joining = None;
         if let Err(reason) = self.attend(id, &link, &mut heard, &mut joining).await {
             tracing::info!(worker = %id, reason, "worker lost");
@@ -117,11 +118,12 @@ impl MasterCalls {
         if let Some(remote) = remote {
             // The engine first, so that it sends nothing more to the worker.
             remote.engine.lost(&engine_name(id.0)).await;
-            if let Some(worker) = self.hub.workers().get(&id) {
-                remote.peers.forget(&worker.address);
+            let address = self.hub.lock().roster.address(id);
+            if let Some(address) = address {
+                remote.peers.forget(&address);
             }
         }
-        self.hub.lose(id);
+        self.hub.change(|state| state.lose(id));
     }
 
     async fn attend(
@@ -182,12 +184,14 @@ impl MasterCalls {
         tokio::spawn(async move {
             let Some(remote) = remote else { return };
             let name = engine_name(id.0);
-            while let Some(worker) = hub.workers().get(&id) {
+            loop {
+                let worker = hub.lock().roster.get(id).cloned();
+                let Some(worker) = worker else { return };
                 let (cores, address) = (worker.cores, &worker.address);
                 if remote.engine.add(&name, cores, address).await {
-                    return hub.join(id);
+                    return hub.change(|state| state.join(id));
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })
     }
@@ -246,17 +250,18 @@ impl Calls for MasterCalls {
                 "no stream `{name}` for clients; there are: {known}"
             )));
         }
-        let workers = self.hub.workers().into_values();
-        let endpoints = workers
-            .filter(|worker| worker.joined)
-            .map(|worker| FlightEndpoint {
-                location: vec![Location {
-                    uri: format!("grpc://{}", worker.address),
-                }],
-                ..FlightEndpoint::default()
-            });
+        let endpoint = |address: &str| FlightEndpoint {
+            location: vec![Location {
+                uri: format!("grpc://{address}"),
+            }],
+            ..FlightEndpoint::default()
+        };
+        let state = self.hub.lock();
+        let workers = state.roster.joined();
         let info = FlightInfo {
-            endpoint: endpoints.collect(),
+            endpoint: workers
+                .map(|(_, worker)| endpoint(&worker.address))
+                .collect(),
             flight_descriptor: Some(of),
             total_records: -1,
             total_bytes: -1,

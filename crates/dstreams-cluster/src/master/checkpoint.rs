@@ -1,22 +1,20 @@
-//! [`Checkpoints`]: the checkpoint that workers are writing.
+//! [`CheckpointRound`]: the checkpoint that workers are writing.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dstreams::Result;
 use dstreams::internal::{CheckpointPlan, WrittenFile, state_file};
 use dstreams_control::cluster::WorkerId;
 
-use super::hub::{Holders, Hub};
+use super::cluster_state::Holders;
+use super::roster::Roster;
+use super::state_versions::StateVersions;
 use crate::link::ToWorker;
 use crate::retry::retryable;
 
 /// The checkpoint that workers are writing now; there is at most one.
 #[derive(Default)]
-pub struct Checkpoints(Mutex<CheckpointState>);
-
-#[derive(Default)]
-struct CheckpointState {
+pub struct CheckpointRound {
     number: u64,
     /// Workers without a snapshot yet: nothing may be installed until they have one.
     taking: BTreeSet<WorkerId>,
@@ -26,80 +24,18 @@ struct CheckpointState {
     failure: Option<String>,
 }
 
-impl Checkpoints {
-    fn lock(&self) -> MutexGuard<'_, CheckpointState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, number: u64, workers: impl Iterator<Item = WorkerId> + Clone) {
-        *self.lock() = CheckpointState {
-            number,
-            taking: workers.clone().collect(),
-            writing: workers.collect(),
-            ..CheckpointState::default()
-        };
-    }
-
-    /// A worker has a snapshot of its part of the state.
-    pub fn taken(&self, worker: WorkerId, number: u64) {
-        let mut state = self.lock();
-        if state.number == number {
-            state.taking.remove(&worker);
-        }
-    }
-
-    /// A worker has written its part, or failed to.
-    pub fn written(
-        &self,
-        worker: WorkerId,
-        number: u64,
-        written: Result<Vec<WrittenFile>, String>,
-    ) {
-        let mut state = self.lock();
-        if state.number != number || !state.writing.remove(&worker) {
-            return;
-        }
-        match written {
-            Ok(written) => state.written.extend(written),
-            Err(error) => state.failure = Some(format!("worker {worker}: {error}")),
-        }
-    }
-
-    /// A worker was lost.
-    pub fn lost(&self, worker: WorkerId) {
-        let mut state = self.lock();
-        state.taking.remove(&worker);
-        if state.writing.remove(&worker) {
-            state.failure = Some(format!("worker {worker} was lost"));
-        }
-    }
-
-    /// Whether snapshots are being taken; until they are complete, the state must not change.
-    pub fn is_taking(&self) -> bool {
-        !self.lock().taking.is_empty()
-    }
-
-    /// The written files once all workers are done; an error as soon as one has failed.
-    fn done(&self) -> Option<Result<Vec<WrittenFile>>> {
-        let state = self.lock();
-        match &state.failure {
-            Some(failure) => Some(Err(retryable(failure.clone()))),
-            None => (state.writing.is_empty()).then(|| Ok(state.written.clone())),
-        }
-    }
-}
-
-impl Hub {
-    /// Makes the primaries snapshot their state for a checkpoint. Fails if one has a version other than the
-    /// checkpoint's, because it has just received or recovered the partition.
-    pub fn checkpoint(&self, plan: &CheckpointPlan, partitions: usize) -> Result<()> {
-        if let Some(error) = self.broken() {
-            return Err(error);
-        }
-        let holders: Option<Vec<_>> = self.holders(partitions).into_iter().collect();
-        let holders = holders.ok_or_else(|| retryable("a partition has no primary"))?;
-        for (partition, Holders { holder, .. }) in (0u32..).zip(&holders) {
-            let version = self.version(*holder, partition);
+impl CheckpointRound {
+    /// Makes the primaries snapshot their state. Fails if one has a version other than the checkpoint's, because it
+    /// has just received or recovered the partition.
+    pub fn begin(
+        &mut self,
+        plan: &CheckpointPlan,
+        holders: &[Holders],
+        versions: &StateVersions,
+        roster: &Roster,
+    ) -> Result<()> {
+        for (partition, Holders { holder, .. }) in (0u32..).zip(holders) {
+            let version = versions.version(*holder, partition);
             if version != Some(plan.batch) {
                 let batch = plan.batch;
                 return Err(retryable(format!(
@@ -108,9 +44,14 @@ impl Hub {
             }
         }
         let workers: BTreeSet<WorkerId> = holders.iter().map(|of| of.holder).collect();
-        self.checkpoints.begin(plan.tried, workers.iter().copied());
+        *self = CheckpointRound {
+            number: plan.tried,
+            taking: workers.clone(),
+            writing: workers.clone(),
+            ..CheckpointRound::default()
+        };
         for worker in workers {
-            let held = (0u32..).zip(&holders).zip(&plan.since);
+            let held = (0u32..).zip(holders).zip(&plan.since);
             let held = held.filter(|((_, of), _)| of.holder == worker);
             let process = format!("{}-{}", plan.incarnation, worker.0);
             let order = ToWorker::Checkpoint {
@@ -120,16 +61,55 @@ impl Hub {
                     .map(|((partition, _), since)| (partition, since.clone()))
                     .collect(),
             };
-            self.say(worker, &order);
-            if !self.workers().contains_key(&worker) {
-                self.checkpoints.lost(worker);
+            roster.say(worker, &order);
+            if !roster.contains(worker) {
+                self.lose(worker);
             }
         }
         Ok(())
     }
 
-    /// Waits until the current checkpoint is written.
-    pub async fn checkpointed(&self) -> Result<Vec<WrittenFile>> {
-        self.until(|hub| hub.checkpoints.done()).await
+    /// A worker has a snapshot of its part of the state.
+    pub fn taken(&mut self, worker: WorkerId, number: u64) {
+        if self.number == number {
+            self.taking.remove(&worker);
+        }
+    }
+
+    /// A worker has written its part, or failed to.
+    pub fn written(
+        &mut self,
+        worker: WorkerId,
+        number: u64,
+        written: Result<Vec<WrittenFile>, String>,
+    ) {
+        if self.number != number || !self.writing.remove(&worker) {
+            return;
+        }
+        match written {
+            Ok(written) => self.written.extend(written),
+            Err(error) => self.failure = Some(format!("worker {worker}: {error}")),
+        }
+    }
+
+    /// A worker was lost.
+    pub fn lose(&mut self, worker: WorkerId) {
+        self.taking.remove(&worker);
+        if self.writing.remove(&worker) {
+            self.failure = Some(format!("worker {worker} was lost"));
+        }
+    }
+
+    /// Whether snapshots are being taken; until they are complete, the state must not change.
+    pub fn is_taking(&self) -> bool {
+        !self.taking.is_empty()
+    }
+
+    /// The written files once all workers are done; an error as soon as one has failed.
+    pub fn done(&self) -> Option<Result<Vec<WrittenFile>>> {
+        match &self.failure {
+            Some(failure) => Some(Err(retryable(failure.clone()))),
+            None => (self.writing.is_empty()).then(|| Ok(self.written.clone())),
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Remote {
         let inputs = self.hub.inputs.len();
         let mut of: Vec<Vec<(BlockMeta, Vec<String>)>> = vec![Vec::new(); inputs];
         for meta in blocks {
-            let (input, mut at) = self.hub.block(meta.id);
+            let (input, mut at) = self.hub.lock().block(meta.id);
             let lost = Error::LostBlock { block: meta.id };
             if self.store.get(meta.id).is_some() {
                 at.push(self.address.clone());

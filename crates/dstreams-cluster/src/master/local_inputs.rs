@@ -30,7 +30,9 @@ pub async fn begin(
         }
         let receiver = NewReceiver::of_master(at, kept.map(|(_, restored)| restored));
         let intake = receivers.add(receiver, (&name, schema), &durability);
-        hub.receives(intake.receiver(), at);
+        hub.lock()
+            .receivers
+            .add_of_masters([(intake.receiver(), at)]);
         if let Err(error) = open_source(source.as_mut(), &intake).await {
             // Inputs that run already must not outlive a failed start.
             receivers.close();

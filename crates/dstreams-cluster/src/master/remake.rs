@@ -14,7 +14,6 @@ use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::{BlockId, BlockMeta};
 
 use super::batch::{PAUSE, RETRY_TIMEOUT, Remote};
-use super::hub::{Hub, Restoring};
 use crate::link::ToWorker;
 use crate::plan::Source;
 
@@ -26,7 +25,7 @@ impl Remote {
     pub(super) async fn fetch_block(&self, meta: BlockMeta) -> Result<(u32, Arc<Block>)> {
         let began = Instant::now();
         loop {
-            let (input, holders) = self.hub.block(meta.id);
+            let (input, holders) = self.hub.lock().block(meta.id);
             if let Some(block) = self.store.get(meta.id) {
                 return Ok((input, block));
             }
@@ -45,7 +44,7 @@ impl Remote {
                 }
                 Err(error) => error,
             };
-            if let Some(broken) = self.hub.broken() {
+            if let Some(broken) = self.hub.lock().broken() {
                 return Err(broken);
             }
             if began.elapsed() >= RETRY_TIMEOUT {
@@ -63,11 +62,15 @@ impl Remote {
     pub(super) async fn remake(&self, from: Earlier) -> Result<()> {
         let (began, before) = (Instant::now(), self.committed());
         for (input, block) in from.batches.iter().flat_map(|(_, blocks)| blocks) {
-            self.hub.receives(block.meta.id.receiver, *input);
+            let receiver = block.meta.id.receiver;
+            self.hub
+                .lock()
+                .receivers
+                .add_of_masters([(receiver, *input)]);
             self.store.insert(Arc::clone(block));
         }
         let made = self.remake_rounds(&from).await;
-        self.hub.remade();
+        self.hub.change(|state| state.versions.remade());
         let blocks = from.batches.iter().flat_map(|(_, blocks)| blocks);
         let blocks: Vec<BlockId> = blocks.map(|(_, block)| block.meta.id).collect();
         self.store.forget(&blocks);
@@ -88,10 +91,14 @@ impl Remote {
         for round in 1..=MAX_ROUNDS {
             // Before anything can see an older version.
             *self.committed_mut() = Some(from.batch());
-            self.hub.void(from, self.plans.tasks);
+            self.hub.change(|state| {
+                let void = state.versions.void(from, self.plans.tasks);
+                state.roster.broadcast(&void);
+                state.step(ClusterEvent::StateVoid);
+            });
             tokio::select! {
                 done = self.run_since(from) => return done,
-                () = self.hub.until(Hub::lost_while_remaking) => {
+                () = self.hub.until(|state| state.versions.was_lost_while_remaking().then_some(())) => {
                     tracing::warn!(round, "a worker was lost while state was rebuilt: starting over");
                 }
             }
@@ -111,49 +118,11 @@ impl Remote {
             *self.committed_mut() = Some(*batch);
             self.hub.changed();
             let (batch, but, slots) = (*batch, Vec::new(), Vec::new());
-            self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
+            let forget = ToWorker::Forget { batch, but, slots };
+            self.hub.broadcast(&forget);
         }
         // Even if no batch ran: waits until the primaries have the checkpoint.
         self.snapshot(None).await;
         Ok(())
-    }
-}
-
-impl Hub {
-    /// Discards all state on workers: primaries restore it from a checkpoint, or start empty. Changes by tasks that
-    /// began before are discarded too.
-    fn void(&self, from: &Earlier, partitions: usize) {
-        let mut state = self.lock();
-        state.era += 1;
-        state.remaking = Some(false);
-        state.installed.clear();
-        state.behind.clear();
-        let restoring = |partition| Restoring {
-            batch: from.batch(),
-            sources: from.sources(partition as usize),
-            copy: 0,
-        };
-        let partitions = 0..partitions as u32;
-        state.restoring = partitions.map(|at| (at, restoring(at))).collect();
-        let void = ToWorker::Void { era: state.era };
-        for worker in state.workers.values().filter(|worker| worker.joined) {
-            worker.link.say(&void);
-        }
-        self.step_in(&mut state, ClusterEvent::StateVoid);
-        drop(state);
-        self.changed();
-    }
-
-    /// Number of times that the state was rebuilt.
-    pub(super) fn era(&self) -> u32 {
-        self.lock().era
-    }
-
-    fn lost_while_remaking(&self) -> Option<()> {
-        (self.lock().remaking == Some(true)).then_some(())
-    }
-
-    fn remade(&self) {
-        self.lock().remaking = None;
     }
 }

@@ -132,10 +132,11 @@ impl Master {
         let hub = Arc::clone(&self.calls.hub);
         let wanted = self.options.workers;
         let cores = hub
-            .until(|hub| {
-                let workers = hub.workers();
-                let cores = workers.values().map(|worker| worker.cores).sum::<usize>();
-                (workers.len() >= wanted).then_some(cores)
+            .until(|state| {
+                let workers = state.roster.all();
+                let enough = workers.len() >= wanted;
+                let cores = workers.map(|(_, worker)| worker.cores);
+                enough.then(|| cores.sum::<usize>())
             })
             .await;
         let partitions = self.options.partitions.unwrap_or(cores.clamp(2, 128));
@@ -184,10 +185,9 @@ impl Master {
             incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
-        let joined = hub.until(|hub| {
-            let joined = hub.workers().into_values().filter(|worker| worker.joined);
-            let enough = (joined.count() >= wanted).then_some(Ok(()));
-            hub.broken().map(Err).or(enough)
+        let joined = hub.until(|state| {
+            let enough = (state.roster.joined().count() >= wanted).then_some(Ok(()));
+            state.broken().map(Err).or(enough)
         });
         joined.await?;
         let kept = match kept {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use dstreams::{BatchReport, BatchTime, Error, Listener};
 use serde::{Deserialize, Serialize};
 
+use super::cluster_state::Holders;
 use super::hub::Hub;
 
 /// The status of a cluster.
@@ -87,16 +88,22 @@ impl BatchWatch {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        if let Some(durable) = hub.durable() {
+            let failed = durable.failures();
+            status.checkpoint_failures =
+                (failed.tries, failed.error.map(|error| error.to_string()));
+        }
+        let state = hub.lock();
         let mut dead_letters: BTreeMap<String, u64> = BTreeMap::new();
-        let holders = hub.holders(128);
-        for (id, worker) in hub.workers() {
-            for (stream, count) in worker.holds.dead_letters {
-                *dead_letters.entry(stream).or_default() += count;
+        let holders: Vec<_> = state.holders(128).collect();
+        for (id, worker) in state.roster.all() {
+            for (stream, count) in &worker.holds.dead_letters {
+                *dead_letters.entry(stream.clone()).or_default() += count;
             }
-            for (operator, count) in worker.holds.rejected {
-                *status.rejected.entry(operator).or_default() += count;
+            for (operator, count) in &worker.holds.rejected {
+                *status.rejected.entry(operator.clone()).or_default() += count;
             }
-            let of = |is: &dyn Fn(&super::hub::Holders) -> bool| {
+            let of = |is: &dyn Fn(&Holders) -> bool| {
                 let all = (0..).zip(&holders);
                 let of = all.filter(|(_, holders)| holders.as_ref().is_some_and(is));
                 of.map(|(partition, _)| partition).collect()
@@ -104,7 +111,7 @@ impl BatchWatch {
             status.workers.push(WorkerStatus {
                 id: id.0,
                 pid: worker.pid,
-                ingest: worker.address,
+                ingest: worker.address.clone(),
                 cores: worker.cores,
                 blocks: worker.holds.blocks,
                 block_memory: worker.holds.block_memory,
@@ -114,16 +121,10 @@ impl BatchWatch {
                 resident_memory: worker.holds.resident_memory,
             });
         }
-        if let Some(durable) = hub.durable.get() {
-            let failed = durable.failures();
-            status.checkpoint_failures =
-                (failed.tries, failed.error.map(|error| error.to_string()));
-        }
-        let listening = hub.listening();
         for (at, input) in (0..).zip(&hub.inputs) {
             status.streams.push(StreamStatus {
                 name: input.name.clone(),
-                listening: listening.get(&at).cloned(),
+                listening: state.receivers.listening(at).cloned(),
                 dead_letters: dead_letters.get(&input.name).copied().unwrap_or_default(),
             });
         }

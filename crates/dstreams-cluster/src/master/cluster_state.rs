@@ -1,0 +1,333 @@
+//! [`ClusterState`]: the cluster state machine, and the data with which its commands are carried out.
+
+use std::sync::Arc;
+
+use dstreams::Error;
+use dstreams::internal::{CheckpointPlan, Durable, Mailbox};
+use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
+use dstreams_control::{BatchTime, BlockId, Event, ReceiverId};
+
+use super::checkpoint::CheckpointRound;
+use super::claims::ProducerClaims;
+use super::receivers::ReceiverTable;
+use super::roster::Roster;
+use super::state_versions::StateVersions;
+use crate::link::ToWorker;
+use crate::retry::retryable;
+
+/// The primary of a partition of state, its standby, and the worker that is receiving the state to become standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holders {
+    pub holder: WorkerId,
+    pub standby: Option<WorkerId>,
+    pub next: Option<WorkerId>,
+}
+
+/// The cluster state machine, and the data with which its commands are carried out. Each command is a message to a
+/// worker or to the master's loop; they are carried out in their order, before the next event.
+pub struct ClusterState {
+    machine: Cluster,
+    pub roster: Roster,
+    pub claims: ProducerClaims,
+    pub receivers: ReceiverTable,
+    pub versions: StateVersions,
+    pub round: CheckpointRound,
+    /// The state directory, if there is one.
+    pub durable: Option<Arc<Durable>>,
+    mailbox: Mailbox,
+    /// The program has ended in this process: no more decisions are made.
+    ended: bool,
+    /// Why it had to end, if it failed.
+    broken: Option<Error>,
+}
+
+impl ClusterState {
+    pub fn new(config: ClusterConfig, mailbox: Mailbox) -> Self {
+        ClusterState {
+            machine: Cluster::new(config),
+            roster: Roster::default(),
+            claims: ProducerClaims::default(),
+            receivers: ReceiverTable::default(),
+            versions: StateVersions::default(),
+            round: CheckpointRound::default(),
+            durable: None,
+            mailbox,
+            ended: false,
+            broken: None,
+        }
+    }
+
+    /// Replaces the configuration, before any worker joins.
+    pub fn configure(&mut self, config: ClusterConfig) {
+        self.machine = Cluster::new(config);
+    }
+
+    /// The state machine; only [`step`](Self::step) changes it.
+    pub fn machine(&self) -> &Cluster {
+        &self.machine
+    }
+
+    /// Passes an event to the state machine, and carries out its commands.
+    pub fn step(&mut self, event: ClusterEvent) {
+        if self.ended {
+            return;
+        }
+        for command in self.machine.step(event) {
+            self.carry_out(command);
+            if self.ended {
+                break;
+            }
+        }
+    }
+
+    /// Makes a worker that can run tasks part of the cluster, unless it was lost meanwhile.
+    pub fn join(&mut self, worker: WorkerId) {
+        if self.roster.join(worker) {
+            self.step(ClusterEvent::Joined { worker });
+        }
+    }
+
+    /// Removes a lost worker.
+    pub fn lose(&mut self, worker: WorkerId) {
+        self.claims.lose(worker);
+        self.versions.lose(worker);
+        self.round.lose(worker);
+        let receivers = self.receivers.lose(worker);
+        if let Some(durable) = &self.durable {
+            durable.worker_ended(worker.0, receivers);
+        }
+        if self.roster.lose(worker) {
+            self.step(ClusterEvent::Lost { worker });
+        }
+    }
+
+    /// A worker asks for the right to take the records of a producer.
+    pub fn claim(&mut self, worker: WorkerId, input: u32, producer: String, token: u64) {
+        let token = self.claims.open(worker, token);
+        self.step(ClusterEvent::Claim {
+            input,
+            producer: producer.into(),
+            worker,
+            token,
+        });
+    }
+
+    /// A worker has a partition of state as of a batch: see [`StateVersions::install`].
+    pub fn installed(
+        &mut self,
+        worker: WorkerId,
+        partition: u32,
+        version: BatchTime,
+        copy: Option<u64>,
+    ) {
+        if let Some(copy) = self.versions.install(worker, partition, version, copy) {
+            self.step(ClusterEvent::Installed {
+                worker,
+                partition,
+                version,
+                copy,
+            });
+        }
+    }
+
+    /// Makes the primaries snapshot their state for a checkpoint: see [`CheckpointRound::begin`].
+    pub fn checkpoint(&mut self, plan: &CheckpointPlan, partitions: usize) -> Result<(), Error> {
+        if let Some(error) = self.broken() {
+            return Err(error);
+        }
+        let holders: Option<Vec<_>> = self.holders(partitions).collect();
+        let holders = holders.ok_or_else(|| retryable("a partition has no primary"))?;
+        self.round
+            .begin(plan, &holders, &self.versions, &self.roster)
+    }
+
+    /// The primary and standbys of each partition of state.
+    pub fn holders(&self, partitions: usize) -> impl Iterator<Item = Option<Holders>> {
+        (0..partitions as u32).map(|partition| {
+            Some(Holders {
+                holder: self.machine.holder(partition)?,
+                standby: self.machine.standby(partition),
+                next: self.machine.next(partition),
+            })
+        })
+    }
+
+    /// Whether a worker with a part in a partition of state has all that took effect, and missed no install.
+    pub fn is_complete(&self, worker: WorkerId, partition: u32) -> bool {
+        self.machine.has_all(partition, worker) && !self.versions.is_behind(worker, partition)
+    }
+
+    /// The input of a block, and the addresses of the workers that store it.
+    pub fn block(&self, block: BlockId) -> (u32, Vec<String>) {
+        let receiver = block.receiver;
+        let input = self.receivers.input_of(receiver);
+        let input = input
+            .or_else(|| self.machine.input_of(receiver))
+            .unwrap_or_else(|| u32::try_from(receiver.0).unwrap_or_default());
+        let holders = self.machine.holders(block).iter();
+        let addresses = holders.filter_map(|id| self.roster.address(*id));
+        (input, addresses.collect())
+    }
+
+    /// Makes no more decisions.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Ends the program in this process with an error.
+    pub fn end_with_error(&mut self, error: Error) {
+        self.ended = true;
+        self.mailbox.stop(false, Some(error.clone()));
+        self.broken.get_or_insert(error);
+    }
+
+    /// Whether the program has ended in this process.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Why the program cannot continue in this process, if it cannot.
+    pub fn broken(&self) -> Option<Error> {
+        self.broken.clone()
+    }
+
+    fn carry_out(&mut self, command: ClusterCommand) {
+        match command {
+            ClusterCommand::Receive {
+                worker,
+                input,
+                receiver,
+                positions,
+            } => self.receive(worker, (input, receiver), &positions),
+            ClusterCommand::Peer { worker, to } => {
+                let to = to.and_then(|to| Some((to.0, self.roster.address(to)?)));
+                self.roster.say(worker, &ToWorker::Peer { to });
+            }
+            ClusterCommand::Fence { at, lost } => {
+                self.roster.say(at, &ToWorker::Fence { lost: lost.0 });
+            }
+            ClusterCommand::Gone { receiver, blocks } => {
+                if let Some(durable) = &self.durable {
+                    self.claims.receiver_lost(durable.gone(receiver, &blocks));
+                }
+                self.mailbox.send(Event::Left { receiver, blocks });
+            }
+            ClusterCommand::Copy { block, from, to } => {
+                let address = self.roster.address(to).unwrap_or_default();
+                let to = to.0;
+                let copy = ToWorker::Copy { block, to, address };
+                self.roster.say(from, &copy);
+            }
+            ClusterCommand::Drop { worker, blocks } => {
+                self.roster.say(worker, &ToWorker::Drop { blocks });
+            }
+            ClusterCommand::BlockLost { block } => {
+                tracing::error!(%block, "all replicas of a block are lost");
+                self.blocks_lost(|| format!("block {block} is"));
+            }
+            ClusterCommand::SurvivorsUnknown { lost } => {
+                self.blocks_lost(|| format!("blocks of worker {lost} may be"));
+            }
+            ClusterCommand::Grant {
+                token,
+                worker,
+                last,
+            } => self.grant(token, worker, last),
+            ClusterCommand::Refuse { token, worker } => {
+                if let Some(token) = self.claims.close(token) {
+                    self.roster.say(worker, &ToWorker::Refuse { token });
+                }
+            }
+            ClusterCommand::Revoke {
+                worker,
+                input,
+                producer,
+                token,
+            } => {
+                let revoke = ToWorker::Revoke {
+                    input,
+                    producer: producer.to_string(),
+                    grant: token,
+                };
+                self.roster.say(worker, &revoke);
+            }
+            ClusterCommand::Assign {
+                partition,
+                holder,
+                standby,
+                next,
+            } => {
+                tracing::debug!(partition, %holder, ?standby, ?next, "partition assigned");
+                if let Some(restore) = self.versions.restore_message(partition) {
+                    self.roster.say(holder, &restore);
+                }
+            }
+            ClusterCommand::CopyState {
+                partition,
+                from,
+                to,
+                copy,
+            } => {
+                let from = self.roster.address(from).unwrap_or_default();
+                let copy_state = ToWorker::CopyState {
+                    partition,
+                    from,
+                    copy,
+                };
+                self.roster.say(to, &copy_state);
+            }
+            ClusterCommand::StateLost { partition, copy } => {
+                if let Err(error) = self.versions.lose_partition(partition, copy) {
+                    self.end_with_error(error);
+                }
+            }
+            ClusterCommand::Retire { worker } => self.roster.say(worker, &ToWorker::Retire),
+            ClusterCommand::Drained { worker } => {
+                tracing::info!(%worker, "drained");
+                self.roster.drained(worker);
+            }
+        }
+    }
+
+    /// Grants a claim, unless its worker was lost.
+    fn grant(&mut self, claim: u64, worker: WorkerId, last: u64) {
+        let token = self.claims.close(claim);
+        if let (Some(token), Some(worker)) = (token, self.roster.get(worker)) {
+            let grant = ToWorker::Grant { token, last };
+            let durable = self.durable.as_ref();
+            self.claims.grant(durable, &worker.link, grant);
+        }
+    }
+
+    /// Has a worker run the receiver of an input.
+    fn receive(
+        &mut self,
+        worker: WorkerId,
+        (input, receiver): (u32, ReceiverId),
+        positions: &[(Arc<str>, u64)],
+    ) {
+        let positions = positions.iter().map(|(part, at)| (part.to_string(), *at));
+        let receive = ToWorker::Receive {
+            input,
+            receiver,
+            positions: positions.collect(),
+        };
+        self.roster.say(worker, &receive);
+        self.receivers.add(worker, receiver);
+        self.mailbox.send(Event::Joined { receiver });
+    }
+
+    /// All replicas of blocks are lost. With a state directory, they are in the journals of the lost workers, and the
+    /// next process reads them: so this one ends, and must not report or record them as lost.
+    fn blocks_lost(&mut self, what: impl FnOnce() -> String) {
+        if self.durable.is_some() {
+            let what = what();
+            self.end_with_error(Error::LostState {
+                message: format!(
+                    "{what} gone with the workers that held them: more were lost at once than the copies allow; \
+                     start the master again, it resumes from the directory of the program"
+                ),
+            });
+        }
+    }
+}
