@@ -68,7 +68,7 @@ async fn lost_reports_and_a_stopped_executor_lose_no_records() {
     // The engine stops an executor that it considers dead.
     let before = cluster.status().workers;
     let remote = cluster.calls.begun.borrow().clone().unwrap();
-    let executors = &remote.engine.scheduler.state.executor_manager;
+    let executors = &remote.batches.engine.scheduler.state.executor_manager;
     let name = format!("worker-{}", before[0].id);
     executors.stop_executor(&name, "a test".into()).await;
     for number in 4..10 {

@@ -1,27 +1,19 @@
-//! [`Remote`]: carries out the controller's decisions on the workers.
+//! [`BatchRunner`]: runs batches on the workers, and retries them after failures of machines.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use dstreams::arrow::array::RecordBatch;
-use dstreams::internal::{
-    Block, BlockStore, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
-    tasks_for,
-};
+use dstreams::internal::{Dataset, Plans, tasks_for};
 use dstreams::{Error, Result};
-use dstreams_control::cluster::ClusterEvent;
-use dstreams_control::durable::Covered;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+use dstreams_control::{BatchTime, BlockMeta};
 
-use super::batch_state::{Snapshot, states};
-use super::cluster_state::ClusterState;
+use super::batch_state::{BatchStates, Snapshot, states};
+use super::datasets::BatchRows;
 use super::hub::Hub;
 use super::state_versions::lost_state;
-use crate::data::Peers;
 use crate::execute::{ClusterEngine, session_config};
-use crate::link::ToWorker;
 use crate::plan::check;
 use crate::plan::{Binding, Gate, Job, Shapes, Way};
 use crate::retry::retryable;
@@ -29,52 +21,50 @@ use crate::worker::engine_name;
 
 /// How long a batch is retried here after failures of machines and of the engine, before they cost it an attempt:
 /// longer than it takes to notice a loss.
-pub(super) const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before a retry: the first, and the longest.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
-pub struct Remote {
-    pub hub: Arc<Hub>,
+/// Runs batches on the workers of a cluster.
+pub struct BatchRunner {
+    hub: Arc<Hub>,
     pub engine: ClusterEngine,
     pub plans: Arc<Plans>,
-    pub peers: Peers,
-    pub rows_per_task: usize,
-    /// Address at which this process serves its own blocks.
-    pub address: String,
-    pub own: Arc<Receivers>,
-    pub store: Arc<BlockStore>,
-    pub shapes: Shapes,
-    /// The newest committed batch. A later one that was already installed can run again on a state without it.
-    pub committed: Mutex<Option<BatchTime>>,
-    /// By output: its name, if workers prepare it.
-    pub sinks: Vec<Option<String>>,
-    /// Number of this process among those of the state directory, if there is one.
-    pub incarnation: Option<u64>,
+    shapes: Shapes,
+    rows_per_task: usize,
+    pub rows: BatchRows,
+    pub states: BatchStates,
 }
 
-impl Remote {
-    pub fn has_state(&self) -> bool {
-        !self.plans.states.is_empty()
-    }
-
-    pub(super) fn committed_mut(&self) -> MutexGuard<'_, Option<BatchTime>> {
-        self.committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn committed(&self) -> Option<BatchTime> {
-        *self.committed_mut()
+impl BatchRunner {
+    pub fn new(
+        engine: ClusterEngine,
+        rows_per_task: usize,
+        rows: BatchRows,
+        states: BatchStates,
+    ) -> Self {
+        BatchRunner {
+            hub: Arc::clone(&states.hub),
+            engine,
+            plans: Arc::clone(&states.plans),
+            shapes: Shapes::default(),
+            rows_per_task,
+            rows,
+            states,
+        }
     }
 
     /// Reads a state from its primaries; fails if one has changed meanwhile: its rows may not be those of the batch.
-    async fn read_state(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let snapshot = self.snapshot(Some(batch)).await;
-        let rows = self.state(state, batch, &snapshot).await?;
-        let state = self.hub.lock();
-        let now = state.holders(snapshot.holders.len());
+    pub async fn read_state(
+        &self,
+        state: usize,
+        batch: BatchTime,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        let snapshot = self.states.snapshot(Some(batch)).await;
+        let rows = self.rows.state(state, batch, &snapshot).await?;
+        let cluster = self.hub.lock();
+        let now = cluster.holders(snapshot.holders.len());
         let mut all = snapshot.holders.iter().zip(now);
         match all.all(|(then, now)| now.is_some_and(|now| now.holder == then.holder)) {
             true => Ok(rows),
@@ -82,7 +72,8 @@ impl Remote {
         }
     }
 
-    async fn run_for(
+    /// Runs a batch, which begins with the state as of the batch `after`. Retries after failures of machines.
+    pub async fn run(
         &self,
         batch: BatchTime,
         after: Option<BatchTime>,
@@ -90,18 +81,16 @@ impl Remote {
         wanted: (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
         let over = self.hub.until(|state| {
-            let stuck = || Some(lost_state(self.stuck(state)?));
-            state
-                .broken()
-                .or_else(|| self.has_state().then(stuck).flatten())
+            let stuck = || self.states.stuck(state).map(lost_state);
+            state.broken().or_else(stuck)
         });
         tokio::select! {
-            done = self.run_here(batch, after, attempt, wanted) => done,
+            done = self.run_with_retries(batch, after, attempt, wanted) => done,
             error = over => Err(error),
         }
     }
 
-    async fn run_here(
+    async fn run_with_retries(
         &self,
         batch: BatchTime,
         after: Option<BatchTime>,
@@ -110,14 +99,14 @@ impl Remote {
     ) -> Result<Vec<Option<Dataset>>> {
         let (began, mut pause) = (Instant::now(), PAUSE);
         loop {
-            let snapshot = self.snapshot(None).await;
+            let snapshot = self.states.snapshot(None).await;
             let gate = Gate::default();
             let run = self.run_jobs((batch, attempt), (blocks, wanted), &snapshot, &gate);
             tokio::pin!(run);
             let run = async {
                 tokio::select! {
                     biased;
-                    opened = self.open_gate(&gate, after, &snapshot) => match opened {
+                    opened = self.states.open_gate((&gate, &self.engine), after, &snapshot) => match opened {
                         true => Some((&mut run).await),
                         false => None,
                     },
@@ -156,7 +145,9 @@ impl Remote {
         let rows = blocks.iter().map(|block| block.rows).sum();
         let many = tasks_for(rows, self.rows_per_task, self.plans.tasks) > 1;
         let template = self.plans.of(many);
-        let inputs = self.inputs(blocks, if many { self.plans.tasks } else { 1 })?;
+        let inputs = self
+            .rows
+            .inputs(blocks, if many { self.plans.tasks } else { 1 })?;
         let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
         let holders: Vec<_> = snapshot
             .holders
@@ -200,10 +191,10 @@ impl Remote {
                 kept.insert(*output, address.clone());
             }
         }
-        if self.has_state() {
+        if self.states.any() {
             gate.opened().await;
             let due = states(template, &shape);
-            self.install(batch, attempt, &due, snapshot).await;
+            self.states.install(batch, attempt, &due, snapshot).await;
         }
         let mut outputs = Vec::new();
         if wanted == Wanted::States {
@@ -217,13 +208,15 @@ impl Remote {
             }
             let dataset = match (shape.ways[slot.0], inputs.get(slot.0)) {
                 (Some(Way::Input), Some(input)) => {
-                    Dataset::Rows(Arc::new(self.blocks(input).await?))
+                    Dataset::Rows(Arc::new(self.rows.blocks(input).await?))
                 }
                 _ => {
                     let parts = kept.iter().filter(|((of, _), _)| *of == slot.0);
                     let mut parts: Vec<_> = parts.map(|((_, p), at)| (*p, at)).collect();
                     parts.sort_by_key(|(partition, _)| *partition);
-                    self.dataset((batch, attempt), (at, slot.0), &parts).await?
+                    self.rows
+                        .dataset((batch, attempt), (at, slot.0), &parts)
+                        .await?
                 }
             };
             outputs.push(Some(dataset));
@@ -234,7 +227,7 @@ impl Remote {
 
 /// The results that a run of a batch is for.
 #[derive(Clone, Copy, PartialEq)]
-enum Wanted {
+pub enum Wanted {
     All,
     /// Only states: the batch has committed already.
     States,
@@ -248,136 +241,4 @@ fn of_machines(error: &Error) -> bool {
     };
     let of_engine = matches!(of_engine, Error::Engine(_) | Error::Operator { .. });
     of_engine && error.is_retryable() && !error.is_of_batch()
-}
-
-#[async_trait]
-impl Workers for Remote {
-    fn plans(&self) -> &Plans {
-        &self.plans
-    }
-
-    fn receivers(&self) -> Vec<ReceiverId> {
-        self.own.ids()
-    }
-
-    fn seal(&self, batch: BatchTime) {
-        let last = self.own.is_closing();
-        self.hub.broadcast(&ToWorker::Seal { batch, last });
-        self.own.seal(batch, last);
-    }
-
-    fn close(&self) {
-        self.own.close();
-        self.hub.broadcast(&ToWorker::Close);
-    }
-
-    fn hurry(&self) {
-        self.own.hurry();
-        self.hub.broadcast(&ToWorker::Hurry);
-    }
-
-    /// The first stages of a batch run while the previous batch finishes.
-    fn max_running(&self) -> usize {
-        2
-    }
-
-    /// When a worker is lost, the engine runs its tasks elsewhere; but tasks on its state cannot move, so
-    /// the batch is retried with the standby.
-    async fn run(
-        &self,
-        batch: BatchTime,
-        after: Option<BatchTime>,
-        attempt: u32,
-        blocks: &[BlockMeta],
-    ) -> Result<Vec<Option<Dataset>>> {
-        self.run_for(batch, after, attempt, (blocks, Wanted::All))
-            .await
-    }
-
-    async fn replay_batch(
-        &self,
-        batch: BatchTime,
-        attempt: u32,
-        blocks: &[BlockMeta],
-    ) -> Result<()> {
-        let wanted = (blocks, Wanted::States);
-        self.run_for(batch, None, attempt, wanted).await.map(drop)
-    }
-
-    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
-        self.fetch_block(block).await
-    }
-
-    async fn recover_state(&self, from: Earlier) -> Result<()> {
-        self.remake(from).await
-    }
-
-    fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {
-        *self.committed_mut() = Some(batch);
-        self.hub.step(ClusterEvent::Committed { batch });
-        self.hub.step(ClusterEvent::Forgotten {
-            blocks: blocks.to_vec(),
-        });
-        let but = self.hub.lock().machine().needs();
-        let slots = match but.is_empty() {
-            true => Vec::new(),
-            false => self.changes(),
-        };
-        self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
-        self.store.forget(blocks);
-    }
-
-    async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let over = |state: &ClusterState| {
-            let ended = || state.has_ended().then_some(Error::NotRunning);
-            state.broken().or_else(ended)
-        };
-        tokio::select! {
-            rows = self.read_state(state, batch) => rows,
-            error = self.hub.until(over) => Err(error),
-        }
-    }
-
-    fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {
-        let partitions = if self.has_state() {
-            self.plans.tasks
-        } else {
-            0
-        };
-        self.hub
-            .change(|state| state.checkpoint(plan, partitions))?;
-        let hub = Arc::clone(&self.hub);
-        Ok(Box::pin(async move {
-            hub.until(|state| state.round.done()).await
-        }))
-    }
-
-    fn covered(&self, batch: BatchTime, blocks: &Covered) {
-        let blocks = blocks.clone();
-        self.hub.broadcast(&ToWorker::Covered { batch, blocks });
-    }
-
-    async fn end(&self, failed: bool) {
-        self.own.end().await;
-        self.store.clear();
-        // With a state directory, workers wait for the next process, which resumes the program.
-        self.hub.end(failed && self.incarnation.is_some());
-    }
-
-    fn held(&self) -> Usage {
-        let mut held = self.own.held(self.store.len());
-        let state = self.hub.lock();
-        held.forgotten_producers += state.machine().forgotten_producers();
-        for (_, worker) in state.roster.all() {
-            held.blocks += worker.holds.blocks;
-            held.block_memory += worker.holds.block_memory;
-            for (stream, count) in &worker.holds.dead_letters {
-                *held.dead_letters.entry(stream.clone()).or_default() += count;
-            }
-            for (operator, count) in &worker.holds.rejected {
-                *held.rejected.entry(operator.clone()).or_default() += count;
-            }
-        }
-        held
-    }
 }

@@ -1,13 +1,15 @@
-//! State for the run of a batch: up-to-date primaries, and standbys that follow.
+//! [`BatchStates`]: state for the run of a batch: up-to-date primaries, and standbys that follow.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dstreams::internal::{Step, Template};
+use dstreams::internal::{Plans, Step, Template};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 
-use super::batch::Remote;
 use super::cluster_state::{ClusterState, Holders};
+use super::hub::Hub;
+use crate::execute::ClusterEngine;
 use crate::link::ToWorker;
 use crate::plan::{Gate, Shape};
 use crate::worker::engine_name;
@@ -31,23 +33,59 @@ impl Snapshot {
     }
 }
 
-impl Remote {
+/// The state of the program on the workers, and the newest committed batch.
+pub struct BatchStates {
+    pub hub: Arc<Hub>,
+    pub plans: Arc<Plans>,
+    /// The newest committed batch. A later one that was already installed can run again on a state without it.
+    committed: Mutex<Option<BatchTime>>,
+}
+
+impl BatchStates {
+    /// The states as of a committed batch, if there is one.
+    pub fn new(hub: &Arc<Hub>, plans: &Arc<Plans>, committed: Option<BatchTime>) -> Self {
+        BatchStates {
+            hub: Arc::clone(hub),
+            plans: Arc::clone(plans),
+            committed: Mutex::new(committed),
+        }
+    }
+
+    /// Whether the program has state.
+    pub fn any(&self) -> bool {
+        !self.plans.states.is_empty()
+    }
+
+    /// The number of partitions of state; 0 without state.
+    pub fn partitions(&self) -> usize {
+        if self.any() { self.plans.tasks } else { 0 }
+    }
+
+    pub fn committed(&self) -> Option<BatchTime> {
+        *self.lock()
+    }
+
+    /// Sets the newest committed batch, and returns the one before. Those who wait for it are not woken.
+    pub fn commit(&self, batch: Option<BatchTime>) -> Option<BatchTime> {
+        std::mem::replace(&mut *self.lock(), batch)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<BatchTime>> {
+        let committed = self.committed.lock();
+        committed.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for at least one worker, and for a primary of each partition with all committed batches and the state as
     /// of `batch`.
     pub async fn snapshot(&self, batch: Option<BatchTime>) -> Snapshot {
         // Before the first batch there is none.
         let batch = batch.filter(|batch| batch.millis() > 0);
-        let partitions = if self.has_state() {
-            self.plans.tasks
-        } else {
-            0
-        };
         self.hub
             .until(|state| {
                 let joined = state.roster.joined();
                 let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
                 let addresses: HashMap<_, _> = joined.collect();
-                let holders: Option<Vec<_>> = state.holders(partitions).collect();
+                let holders: Option<Vec<_>> = state.holders(self.partitions()).collect();
                 let holders = holders?;
                 // A standby that took over must have all committed batches first.
                 let wanted = self.committed().max(batch);
@@ -75,7 +113,7 @@ impl Remote {
     /// changed, so that the old one may never have the deltas, or if the states were rebuilt since.
     pub async fn open_gate(
         &self,
-        gate: &Gate,
+        (gate, engine): (&Gate, &ClusterEngine),
         after: Option<BatchTime>,
         snapshot: &Snapshot,
     ) -> bool {
@@ -106,7 +144,7 @@ impl Remote {
         let there = there.await;
         if there {
             gate.open();
-            self.engine.wake().await;
+            engine.wake().await;
         }
         there
     }
@@ -172,7 +210,7 @@ impl Remote {
     /// A partition whose primary will never have all committed batches.
     pub fn stuck(&self, state: &ClusterState) -> Option<u32> {
         let committed = self.committed();
-        let holders = state.holders(self.plans.tasks);
+        let holders = state.holders(self.partitions());
         let mut all = (0..).zip(holders);
         let stuck = all.find(|(partition, of)| {
             of.is_some_and(|of| {

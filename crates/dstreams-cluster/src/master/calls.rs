@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, timeout};
 use tonic::{Request, Status, Streaming};
 
-use super::batch::Remote;
 use super::hub::Hub;
+use super::remote::Remote;
 use super::roster::Worker;
 use super::status::BatchWatch;
 use crate::data::{Ask, Calls, Replies, serve_parts};
@@ -117,10 +117,10 @@ impl MasterCalls {
         let remote = self.begun.borrow().clone();
         if let Some(remote) = remote {
             // The engine first, so that it sends nothing more to the worker.
-            remote.engine.lost(&engine_name(id.0)).await;
+            remote.batches.engine.lost(&engine_name(id.0)).await;
             let address = self.hub.lock().roster.address(id);
             if let Some(address) = address {
-                remote.peers.forget(&address);
+                remote.batches.rows.peers.forget(&address);
             }
         }
         self.hub.change(|state| state.lose(id));
@@ -146,10 +146,11 @@ impl MasterCalls {
                     begin_sent = true;
                     let Ok(remote) = begun.map(|remote| remote.clone()) else { return Ok(()) };
                     if let Some(remote) = remote {
-                        remote.engine.admit(&engine_name(id.0));
+                        let engine = &remote.batches.engine;
+                        engine.admit(&engine_name(id.0));
                         link.say(&ToWorker::Begin {
-                            partitions: remote.plans.tasks,
-                            engine: remote.engine.address.clone(),
+                            partitions: remote.batches.plans.tasks,
+                            engine: engine.address.clone(),
                             incarnation: remote.incarnation,
                         });
                     }
@@ -188,7 +189,7 @@ impl MasterCalls {
                 let worker = hub.lock().roster.get(id).cloned();
                 let Some(worker) = worker else { return };
                 let (cores, address) = (worker.cores, &worker.address);
-                if remote.engine.add(&name, cores, address).await {
+                if remote.batches.engine.add(&name, cores, address).await {
                     return hub.change(|state| state.join(id));
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -217,7 +218,7 @@ impl Calls for MasterCalls {
         let (Some(remote), Ask::Rows(parts)) = (remote, Ask::parse(&ticket)?) else {
             return Err(Status::not_found("a master stores its own blocks only"));
         };
-        let here = move |source| std::future::ready(Ok(remote.here(&source)));
+        let here = move |source| std::future::ready(Ok(remote.batches.rows.here(&source)));
         Ok(serve_parts(parts, here))
     }
 
@@ -283,7 +284,7 @@ impl Calls for MasterCalls {
             .begun
             .borrow()
             .as_ref()
-            .map_or(0, |remote| remote.engine.jobs());
+            .map_or(0, |remote| remote.batches.engine.jobs());
         serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))
     }
 }

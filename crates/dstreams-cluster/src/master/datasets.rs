@@ -1,19 +1,34 @@
-//! Input and output rows of a batch: which task reads which, and how the master fetches them.
+//! [`BatchRows`]: input and output rows of a batch: which task reads which, and how the master fetches them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use dstreams::arrow::array::RecordBatch;
-use dstreams::internal::{Dataset, Run, split};
+use dstreams::internal::{Block, BlockStore, Dataset, Run, split};
 use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 
-use super::batch::Remote;
+use super::batch::{PAUSE, RETRY_TIMEOUT};
 use super::batch_state::Snapshot;
+use super::hub::Hub;
+use crate::data::Peers;
 use crate::plan::{CachedId, Part, Slice, Source};
 use crate::retry::retryable;
 use crate::worker::engine_name;
 
-impl Remote {
+/// The rows of batches: blocks, cached datasets and partitions of state, on workers and in this process.
+pub struct BatchRows {
+    pub hub: Arc<Hub>,
+    pub peers: Peers,
+    /// Blocks in this process.
+    pub store: Arc<BlockStore>,
+    /// Address at which this process serves them.
+    pub address: String,
+    /// By output: its name, if workers prepare it.
+    pub sinks: Vec<Option<String>>,
+}
+
+impl BatchRows {
     /// The rows of each task, for each input; split by row counts alone, as on one machine.
     ///
     /// Fails if no worker has a block, or its receiver is no longer known: the block was lost.
@@ -91,6 +106,42 @@ impl Remote {
             parts.push(self.peers.read(slices, held.collect()).await?);
         }
         Ok(parts)
+    }
+
+    /// Fetches a block. Retries, since its worker may be lost meanwhile and the other replica not be known yet.
+    pub async fn block(&self, meta: BlockMeta) -> Result<(u32, Arc<Block>)> {
+        let began = Instant::now();
+        loop {
+            let (input, holders) = self.hub.lock().block(meta.id);
+            if let Some(block) = self.store.get(meta.id) {
+                return Ok((input, block));
+            }
+            let part = Source::Block(meta.id).into();
+            let error = match self.peers.fetch(&[part], holders.iter()).await {
+                Ok(rows) => {
+                    let block = Block::new(meta.id, rows, meta.bytes as usize, Vec::new());
+                    if block.meta.rows == meta.rows {
+                        return Ok((input, Arc::new(block)));
+                    }
+                    let (has, rows) = (block.meta.rows, meta.rows);
+                    return Err(Error::Bytes {
+                        what: format!("block {}", meta.id),
+                        message: format!("they have {has} records, and it had {rows}"),
+                    });
+                }
+                Err(error) => error,
+            };
+            if let Some(broken) = self.hub.lock().broken() {
+                return Err(broken);
+            }
+            if began.elapsed() >= RETRY_TIMEOUT {
+                return Err(match holders.is_empty() {
+                    true => Error::LostBlock { block: meta.id },
+                    false => error,
+                });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// The rows of a source, if they are in this process.

@@ -17,6 +17,7 @@ mod local_inputs;
 mod options;
 mod receivers;
 mod remake;
+mod remote;
 mod roster;
 mod start;
 mod state_versions;

@@ -1,18 +1,21 @@
 //! [`Master`]: from a listening master to a running program.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use dstreams::internal::{BlockStore, Description, DirLock, Inbox, log_reachable, replay, run_on};
 use dstreams::{Result, Running, StreamContext};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::batch::Remote;
+use super::batch::BatchRunner;
+use super::batch_state::BatchStates;
 use super::calls::MasterCalls;
+use super::datasets::BatchRows;
 use super::hub::Hub;
 use super::inputs::check_inputs;
 use super::local_inputs;
 use super::options::MasterOptions;
+use super::remote::Remote;
 use super::status::{BatchWatch, ClusterStatus};
 use crate::data::{PAUSE, Peers, Reached, Token, host_of, listen, serve};
 use crate::execute::ClusterEngine;
@@ -170,18 +173,20 @@ impl Master {
             store.insert(Arc::clone(&block.1));
         }
         let own = local_inputs::begin(&mut self.parts, &hub, &store, of_kept).await?;
+        let rows = BatchRows {
+            hub: Arc::clone(&hub),
+            peers,
+            store,
+            address: self.reached.address.clone(),
+            sinks: self.parts.sinks(),
+        };
+        let committed = of_kept.and_then(|(_, restored)| restored.batch());
+        let states = BatchStates::new(&hub, &plans, committed);
+        let rows_per_task = self.parts.config.rows_per_task;
         let remote = Arc::new(Remote {
             hub: Arc::clone(&hub),
-            engine,
-            plans,
-            peers,
-            rows_per_task: self.parts.config.rows_per_task,
-            address: self.reached.address.clone(),
+            batches: BatchRunner::new(engine, rows_per_task, rows, states),
             own: Arc::new(own),
-            store,
-            shapes: Default::default(),
-            committed: Mutex::new(of_kept.and_then(|(_, restored)| restored.batch())),
-            sinks: self.parts.sinks(),
             incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));

@@ -1,0 +1,165 @@
+//! [`Remote`]: carries out the controller's decisions on the workers.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dstreams::arrow::array::RecordBatch;
+use dstreams::internal::{
+    Block, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
+};
+use dstreams::{Error, Result};
+use dstreams_control::cluster::ClusterEvent;
+use dstreams_control::durable::Covered;
+use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+
+use super::batch::{BatchRunner, Wanted};
+use super::cluster_state::ClusterState;
+use super::hub::Hub;
+use super::remake::StateRebuild;
+use crate::link::ToWorker;
+
+/// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
+pub struct Remote {
+    pub hub: Arc<Hub>,
+    pub batches: BatchRunner,
+    /// The receivers of the master itself.
+    pub own: Arc<Receivers>,
+    /// Number of this process among those of the state directory, if there is one.
+    pub incarnation: Option<u64>,
+}
+
+#[async_trait]
+impl Workers for Remote {
+    fn plans(&self) -> &Plans {
+        &self.batches.plans
+    }
+
+    fn receivers(&self) -> Vec<ReceiverId> {
+        self.own.ids()
+    }
+
+    fn seal(&self, batch: BatchTime) {
+        let last = self.own.is_closing();
+        self.hub.broadcast(&ToWorker::Seal { batch, last });
+        self.own.seal(batch, last);
+    }
+
+    fn close(&self) {
+        self.own.close();
+        self.hub.broadcast(&ToWorker::Close);
+    }
+
+    fn hurry(&self) {
+        self.own.hurry();
+        self.hub.broadcast(&ToWorker::Hurry);
+    }
+
+    /// The first stages of a batch run while the previous batch finishes.
+    fn max_running(&self) -> usize {
+        2
+    }
+
+    /// When a worker is lost, the engine runs its tasks elsewhere; but tasks on its state cannot move, so
+    /// the batch is retried with the standby.
+    async fn run(
+        &self,
+        batch: BatchTime,
+        after: Option<BatchTime>,
+        attempt: u32,
+        blocks: &[BlockMeta],
+    ) -> Result<Vec<Option<Dataset>>> {
+        let wanted = (blocks, Wanted::All);
+        self.batches.run(batch, after, attempt, wanted).await
+    }
+
+    async fn replay_batch(
+        &self,
+        batch: BatchTime,
+        attempt: u32,
+        blocks: &[BlockMeta],
+    ) -> Result<()> {
+        let wanted = (blocks, Wanted::States);
+        self.batches
+            .run(batch, None, attempt, wanted)
+            .await
+            .map(drop)
+    }
+
+    async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
+        self.batches.rows.block(block).await
+    }
+
+    async fn recover_state(&self, from: Earlier) -> Result<()> {
+        let rebuild = StateRebuild {
+            hub: &self.hub,
+            batches: &self.batches,
+            from: &from,
+        };
+        rebuild.run().await
+    }
+
+    fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {
+        self.batches.states.commit(Some(batch));
+        self.hub.step(ClusterEvent::Committed { batch });
+        self.hub.step(ClusterEvent::Forgotten {
+            blocks: blocks.to_vec(),
+        });
+        let but = self.hub.lock().machine().needs();
+        let slots = match but.is_empty() {
+            true => Vec::new(),
+            false => self.batches.states.changes(),
+        };
+        self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
+        self.batches.rows.store.forget(blocks);
+    }
+
+    async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let over = |state: &ClusterState| {
+            let ended = || state.has_ended().then_some(Error::NotRunning);
+            state.broken().or_else(ended)
+        };
+        tokio::select! {
+            rows = self.batches.read_state(state, batch) => rows,
+            error = self.hub.until(over) => Err(error),
+        }
+    }
+
+    fn capture(&self, plan: &CheckpointPlan) -> Result<Writing> {
+        let partitions = self.batches.states.partitions();
+        self.hub
+            .change(|state| state.checkpoint(plan, partitions))?;
+        let hub = Arc::clone(&self.hub);
+        Ok(Box::pin(async move {
+            hub.until(|state| state.round.done()).await
+        }))
+    }
+
+    fn covered(&self, batch: BatchTime, blocks: &Covered) {
+        let blocks = blocks.clone();
+        self.hub.broadcast(&ToWorker::Covered { batch, blocks });
+    }
+
+    async fn end(&self, failed: bool) {
+        self.own.end().await;
+        self.batches.rows.store.clear();
+        // With a state directory, workers wait for the next process, which resumes the program.
+        self.hub.end(failed && self.incarnation.is_some());
+    }
+
+    fn held(&self) -> Usage {
+        let mut held = self.own.held(self.batches.rows.store.len());
+        let state = self.hub.lock();
+        held.forgotten_producers += state.machine().forgotten_producers();
+        for (_, worker) in state.roster.all() {
+            held.blocks += worker.holds.blocks;
+            held.block_memory += worker.holds.block_memory;
+            for (stream, count) in &worker.holds.dead_letters {
+                *held.dead_letters.entry(stream.clone()).or_default() += count;
+            }
+            for (operator, count) in &worker.holds.rejected {
+                *held.rejected.entry(operator.clone()).or_default() += count;
+            }
+        }
+        held
+    }
+}
