@@ -82,7 +82,8 @@
 //! | [`map`](DStream::map), [`filter`](DStream::filter) | one record for each; the matching ones | O(n) |
 //! | [`flat_map`](DStream::flat_map) | any number for each; borrowed text is not copied | O(records in and out) |
 //! | [`try_map`](DStream::try_map), [`try_flat_map`](DStream::try_flat_map), [`try_sql`](DStream::try_sql) | [`Tried`]: results, and rejected records with the reason | as without `try` |
-//! | [`union`](DStream::union) | the records of both | O(n) |
+//! | [`union`](DStream::union), [`StreamContext::union`] | the records of both; of many | O(n) |
+//! | [`distinct`](DStream::distinct), [`count_by_value`](DStream::count_by_value) | each record once; how often it is there | O(n) |
 //! | [`count`](DStream::count) | one number | O(n) |
 //! | [`with_time`](DStream::with_time) | each record with its batch time | O(n), one column |
 //! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
@@ -92,9 +93,11 @@
 //! | on a [`Keyed`] | gives | cost of a batch |
 //! |---|---|---|
 //! | [`pairs`](Keyed::pairs) | keys and values as records | none |
-//! | [`map_values`](Keyed::map_values) | another value for each key | O(n) |
+//! | [`filter`](Keyed::filter), [`map_values`](Keyed::map_values), [`flat_map_values`](Keyed::flat_map_values) | the matching pairs; another value for each; any number of values | O(records in and out) |
+//! | [`sql`](Keyed::sql), [`transform`](Keyed::transform), [`union`](Keyed::union), [`distinct`](Keyed::distinct) | as on a [`DStream`] of the pairs | as there |
 //! | [`with_time`](Keyed::with_time) | each value with its batch time | O(n), one column |
 //! | [`agg`](Keyed::agg) | aggregates ([`agg`]) of each key, within the batch | O(n), vectorised |
+//! | [`count_by_key`](Keyed::count_by_key) | the number of values of each key | O(n) |
 //! | [`reduce`](Keyed::reduce) | the values of each key combined by a closure | O(n) |
 //! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), regardless of the length; O(keys) to read it |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |

@@ -227,6 +227,21 @@ impl<K: Key, V: Record> Keyed<K, V> {
     pub fn collect(&self) -> RddReceiver<(K, V)> {
         self.pairs().collect()
     }
+
+    /// [`DStream::sink`] of the pairs.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+    /// # let (_, words) = ctx.queue::<String>("words");
+    /// use dstreams::files::{FileSink, Format};
+    ///
+    /// words.count_by_value().sink("counts", FileSink::new("/srv/counts", Format::JsonLines));
+    /// ```
+    #[track_caller]
+    pub fn sink(&self, name: &str, sink: impl Sink) {
+        self.pairs().sink(name, sink)
+    }
 }
 
 struct ForEach<T, F> {

@@ -9,6 +9,7 @@ mod context;
 mod description;
 mod listener;
 mod queries;
+mod union;
 
 pub use clock::{Clock, ManualClock};
 pub use context::StreamContext;

@@ -5,6 +5,7 @@
 //! **On failure**: an [`Error`] that names the operator and the source location that built it.
 
 pub mod agg;
+mod distinct;
 pub(crate) mod dstream;
 pub(crate) mod extreme;
 mod fit_list;
@@ -17,6 +18,7 @@ mod nulls;
 pub(crate) mod object_url;
 pub(crate) mod order;
 pub(crate) mod output;
+mod pairs;
 pub mod record;
 pub(crate) mod rejects;
 pub(crate) mod relational;

@@ -195,6 +195,10 @@ impl<'b, U: Record> Out<'b, U> {
         Out { builder }
     }
 
+    pub(crate) fn builder(&mut self) -> &mut U::Builder {
+        self.builder
+    }
+
     pub(crate) fn append(&mut self, record: U) {
         record.append(self.builder)
     }

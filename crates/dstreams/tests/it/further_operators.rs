@@ -6,8 +6,9 @@ use dstreams::{DStream, KeyState, MapWithState, Out, StreamContext};
 
 use crate::every_operator::{Row, Watch};
 
-pub fn further_operators(_ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
+pub fn further_operators(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     times(rows, watch);
+    pairs(ctx, rows, watch);
 }
 
 fn times(rows: &DStream<Row>, watch: &Watch) {
@@ -27,4 +28,24 @@ fn times(rows: &DStream<Row>, watch: &Watch) {
     let calls = calls.timeout(Duration::from_millis(200));
     let calls = keyed.map_with_state::<u64, (String, u64, bool)>("calls", calls);
     watch.on("times of calls", &calls.unwrap().0);
+}
+
+fn pairs(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
+    let keyed = rows.key_by_into::<String>(|(text, _, _), key| key.push(text));
+    let filtered = keyed.filter(|key, (_, n, _)| key.len() > 1 && n > -3);
+    watch.on("filter of pairs", &filtered.pairs());
+    let values = keyed.flat_map_values::<(String, i64)>(|(text, n, _), out| {
+        text.split('a').for_each(|part| out.push((part, n)));
+    });
+    watch.on("flat_map_values", &values.pairs());
+    let sums = "select key, sum(value_3) from this group by key";
+    watch.on("sql of pairs", &keyed.sql::<(String, f64)>(sums).unwrap());
+    watch.on("count_by_key", &keyed.count_by_key().pairs());
+    watch.on("union of pairs", &keyed.union(&filtered).unwrap().pairs());
+    let numbers = rows.map(|(text, n, _)| (text.to_owned(), n));
+    watch.on("distinct", &numbers.distinct());
+    watch.on("distinct pairs", &numbers.by_key().distinct().pairs());
+    watch.on("count_by_value", &numbers.count_by_value().pairs());
+    let parts = [0, 1, 2].map(|part| rows.filter(move |(_, n, _)| n.rem_euclid(3) == part));
+    watch.on("union of many", &ctx.union(&parts).unwrap());
 }

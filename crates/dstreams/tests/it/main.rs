@@ -34,6 +34,7 @@ mod next_run;
 mod nulls;
 mod odd_values;
 mod operators;
+mod pairs;
 mod partitions;
 mod program;
 mod receive_memory;
