@@ -85,7 +85,10 @@
 //! | [`union`](DStream::union), [`StreamContext::union`] | the records of both; of many | O(n) |
 //! | [`distinct`](DStream::distinct), [`count_by_value`](DStream::count_by_value) | each record once; how often it is there | O(n) |
 //! | [`count`](DStream::count) | one number | O(n) |
+//! | [`reduce`](DStream::reduce) | the records combined by a closure | O(n) |
 //! | [`with_time`](DStream::with_time) | each record with its batch time | O(n), one column |
+//! | [`map_partitions`](DStream::map_partitions) | what a closure makes of each partition | O(n), in memory |
+//! | [`repartition`](DStream::repartition) | the same records in so many partitions | O(n), moved |
 //! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
 //! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)) | that of the query |
 //! | [`key_by`](DStream::key_by), [`key_by_into`](DStream::key_by_into), [`keyed`](DStream::keyed), [`by_key`](DStream::by_key) | [`Keyed`]: keys and values; the last two compute nothing | O(n), O(n), none, none |
@@ -98,7 +101,7 @@
 //! | [`with_time`](Keyed::with_time) | each value with its batch time | O(n), one column |
 //! | [`agg`](Keyed::agg) | aggregates ([`agg`]) of each key, within the batch | O(n), vectorised |
 //! | [`count_by_key`](Keyed::count_by_key) | the number of values of each key | O(n) |
-//! | [`reduce`](Keyed::reduce) | the values of each key combined by a closure | O(n) |
+//! | [`reduce`](Keyed::reduce), [`combine_by_key`](Keyed::combine_by_key) | the values of each key combined by closures, to the same type or another | O(n) |
 //! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), regardless of the length; O(keys) to read it |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
@@ -181,6 +184,7 @@ pub use stream::dstream::DStream;
 pub use stream::key_state::{KeyState, Values};
 pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
+pub use stream::partitions::PartitionRecords;
 pub use stream::record::{Key, Out, Record};
 pub use stream::state::State;
 pub use stream::track::{MapWithState, Track};

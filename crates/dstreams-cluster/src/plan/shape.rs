@@ -185,7 +185,7 @@ pub fn route(step: &Step) -> Option<usize> {
         Step::Run(stage) => match &stage.route {
             Route::Keep => None,
             Route::Gather => Some(1),
-            Route::Hash { parts, .. } => Some(*parts),
+            Route::Hash { parts, .. } | Route::Deal { parts } => Some(*parts),
         },
         Step::State(_) => None,
     }

@@ -8,7 +8,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 
 use crate::error::Result;
-use crate::plan::{Route, split_by_route};
+use crate::plan::{Route, deal, split_by_route};
 
 /// The rows of one task, by partition of the target dataset (one, unless they are routed by hash).
 pub async fn run_task(
@@ -19,7 +19,7 @@ pub async fn run_task(
 ) -> Result<Vec<Vec<RecordBatch>>> {
     let parts = match &route {
         Route::Hash { parts, .. } => *parts,
-        Route::Keep | Route::Gather => 1,
+        Route::Keep | Route::Gather | Route::Deal { .. } => 1,
     };
     let mut output = vec![Vec::new(); parts];
     let mut rows = plan.execute(partition, context)?;
@@ -30,6 +30,9 @@ pub async fn run_task(
             Route::Hash { keys, parts } if *parts > 1 => split_by_route(&batch, keys, &mut output)?,
             _ => output[0].push(batch),
         }
+    }
+    if let Route::Deal { parts } = route {
+        return Ok(deal(output.swap_remove(0), partition, parts));
     }
     Ok(output)
 }
@@ -42,7 +45,7 @@ pub(super) fn join(tasks: Vec<Vec<Vec<RecordBatch>>>, route: &Route) -> Vec<Vec<
             .map(|mut parts| parts.swap_remove(0))
             .collect(),
         Route::Gather => vec![tasks.into_iter().flatten().flatten().collect()],
-        Route::Hash { parts, .. } => {
+        Route::Hash { parts, .. } | Route::Deal { parts } => {
             let mut dataset = vec![Vec::new(); *parts];
             for task in tasks {
                 for (partition, rows) in dataset.iter_mut().zip(task) {

@@ -64,10 +64,12 @@ impl ApplyExec {
             operator: self.operator.clone(),
             target,
         };
+        let input = input.map(Some).chain(futures::stream::iter([None]));
         let output = input.flat_map(move |batch| {
             futures::stream::iter(match batch {
-                Ok(batch) => task.run(&batch),
-                Err(error) => vec![Err(Error::from(error).of(&task.operator).into())],
+                Some(Ok(batch)) => task.run(&batch),
+                Some(Err(error)) => vec![Err(Error::from(error).of(&task.operator).into())],
+                None => task.finish(),
             })
         });
         let schema = Arc::clone(self.properties.equivalence_properties().schema());
@@ -106,9 +108,29 @@ impl Task {
         output
     }
 
+    /// What it adds after all input, in batches of about the target size.
+    fn finish(&mut self) -> Vec<EngineResult<RecordBatch>> {
+        let rows = match self.guarded(|rows, _| rows.finish()) {
+            Ok(Some(rows)) => rows,
+            Ok(None) => return Vec::new(),
+            Err(error) => return vec![Err(error.into())],
+        };
+        let starts = (0..rows.num_rows()).step_by(self.target.max(1));
+        let pieces = starts.map(|from| {
+            let length = self.target.min(rows.num_rows() - from);
+            Ok(rows.slice(from, length))
+        });
+        pieces.collect()
+    }
+
     fn step(&mut self, input: &RecordBatch, from: usize) -> Result<(RecordBatch, usize)> {
-        let (rows, target) = (&mut self.rows, self.target);
-        match catch_unwind(AssertUnwindSafe(|| rows.run(input, from, target))) {
+        self.guarded(|rows, target| rows.run(input, from, target))
+    }
+
+    /// Calls the closure; its panics and errors name the operator.
+    fn guarded<T>(&mut self, f: impl FnOnce(&mut dyn RowsTask, usize) -> Result<T>) -> Result<T> {
+        let (rows, target) = (&mut *self.rows, self.target);
+        match catch_unwind(AssertUnwindSafe(|| f(rows, target))) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(Error::Record {
                 operator: self.operator.clone(),

@@ -26,7 +26,7 @@ use crate::error::{Error, Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::graph::{Graph, NodeId, Op};
 use crate::stream::relational::Query;
-use crate::stream::rows::Rename;
+use crate::stream::rows::{Reducer, Rename};
 
 type ExecPlan = Arc<dyn ExecutionPlan>;
 
@@ -108,7 +108,7 @@ impl Compiler<'_> {
         let parts = match &route {
             Route::Keep => tasks,
             Route::Gather => 1,
-            Route::Hash { parts, .. } => *parts,
+            Route::Hash { parts, .. } | Route::Deal { parts } => *parts,
         };
         let node = self.graph.node(node);
         self.steps.push(Step::Run(Stage {
@@ -179,22 +179,27 @@ impl Compiler<'_> {
             }
             Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => self.state_of(id),
             Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
-            Op::Reduce { keys, reducer } => {
-                let input = self.shared(inputs[0])?;
-                let reduce = |input| {
-                    Arc::new(ReduceExec::new(
-                        input,
-                        *keys,
-                        Arc::clone(reducer),
-                        operator.clone(),
-                    ))
+            Op::Reduce { keys, first, rest } => {
+                let reduce = |input, reducer: &Arc<dyn Reducer>| -> ExecPlan {
+                    let (schema, reducer) = (Arc::clone(&schema), Arc::clone(reducer));
+                    let reduce = ReduceExec::new(input, schema, *keys, reducer, operator.clone());
+                    Arc::new(reduce)
                 };
-                if partitions(&input) == 1 {
-                    return Ok(reduce(input));
+                let reduced = reduce(self.shared(inputs[0])?, first);
+                if partitions(&reduced) == 1 {
+                    return Ok(reduced);
                 }
-                let route = self.by_keys(&schema, *keys);
-                let split = self.exchange(reduce(input), route, id);
-                Ok(reduce(split))
+                let route = match keys {
+                    0 => Route::Gather,
+                    keys => self.by_keys(&schema, *keys),
+                };
+                let split = self.exchange(reduced, route, id);
+                Ok(reduce(split, rest))
+            }
+            Op::Repartition { partitions } => {
+                let input = self.shared(inputs[0])?;
+                let parts = *partitions;
+                Ok(self.exchange(input, Route::Deal { parts }, id))
             }
             Op::Union => {
                 let plans = inputs.iter().map(|input| self.shared(*input));
@@ -300,6 +305,7 @@ impl Compiler<'_> {
         let node = self.graph.node(id);
         match &node.op {
             Op::Source(_) | Op::Top { .. } => true,
+            Op::Rows(rows) if !rows.as_received() => false,
             Op::Rows(_) | Op::Union => node.inputs.iter().all(|input| self.is_as_received(*input)),
             // One partition, in order.
             Op::Query(query) => query.of_order,

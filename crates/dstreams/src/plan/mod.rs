@@ -25,7 +25,7 @@ mod total_order;
 pub use datasets::{Datasets, Partitions, Slot};
 pub use plans::Plans;
 pub use reads::Read;
-pub use route::split_by_route;
+pub use route::{deal, split_by_route};
 #[cfg(test)]
 pub(crate) use state_views::Views;
 pub(crate) use template::Update;

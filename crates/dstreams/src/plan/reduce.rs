@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -19,7 +19,7 @@ use super::exec_node::{leaf_node, properties};
 use crate::error::{Error, Operator, Result};
 use crate::stream::rows::{Reducer, panic_message};
 
-/// Reduces the values of each key of a partition: before the shuffle, and again after it.
+/// Reduces the values of each key of a partition, or all its rows: before the shuffle, and again after it.
 pub(crate) struct ReduceExec {
     input: Arc<dyn ExecutionPlan>,
     keys: usize,
@@ -37,12 +37,13 @@ impl fmt::Debug for ReduceExec {
 impl ReduceExec {
     pub fn new(
         input: Arc<dyn ExecutionPlan>,
+        schema: SchemaRef,
         keys: usize,
         reducer: Arc<dyn Reducer>,
         operator: Operator,
     ) -> Self {
         let partitions = input.properties().partitioning.partition_count();
-        let properties = properties(input.schema(), partitions);
+        let properties = properties(schema, partitions);
         ReduceExec {
             input,
             keys,
@@ -54,7 +55,8 @@ impl ReduceExec {
 
     fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
         let reducer = Arc::clone(&self.reducer);
-        ReduceExec::new(input, self.keys, reducer, self.operator.clone())
+        let (schema, operator) = (self.schema(), self.operator.clone());
+        ReduceExec::new(input, schema, self.keys, reducer, operator)
     }
 
     fn run(
@@ -64,7 +66,7 @@ impl ReduceExec {
     ) -> EngineResult<SendableRecordBatchStream> {
         let size = context.session_config().batch_size();
         let input = self.input.execute(partition, context)?;
-        let schema = self.input.schema();
+        let schema = self.schema();
         let output = reduce(
             input,
             Arc::clone(&schema),
@@ -96,20 +98,39 @@ async fn reduce(
     operator: Operator,
 ) -> EngineResult<RecordBatch> {
     let key_schema = Arc::new(Schema::new(schema.fields()[..keys].to_vec()));
-    let mut groups = new_group_values(key_schema, &GroupOrdering::None)?;
+    // Without keys, all rows are one group.
+    let mut groups = match keys {
+        0 => None,
+        _ => Some(new_group_values(key_schema, &GroupOrdering::None)?),
+    };
     let mut task = reducer.start(keys);
     let mut group_of_row = Vec::new();
+    let mut count = 0;
     while let Some(batch) = input.next().await {
         let batch = batch?;
-        groups.intern(&batch.columns()[..keys], &mut group_of_row)?;
+        match &mut groups {
+            Some(groups) => groups.intern(&batch.columns()[..keys], &mut group_of_row)?,
+            None => {
+                group_of_row.clear();
+                group_of_row.resize(batch.num_rows(), 0);
+            }
+        }
+        count += batch.num_rows();
         guard(&operator, || task.update(&batch, &group_of_row))?;
     }
-    if groups.is_empty() {
+    if count == 0 {
         return Ok(RecordBatch::new_empty(schema));
     }
-    let mut columns = groups.emit(EmitTo::All)?;
+    let rows = groups.as_ref().map_or(1, |groups| groups.len());
+    let mut columns = match &mut groups {
+        Some(groups) => groups.emit(EmitTo::All)?,
+        None => Vec::new(),
+    };
     columns.extend(guard(&operator, || task.finish())?);
-    Ok(RecordBatch::try_new(schema, columns)?)
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(
+        schema, columns, &options,
+    )?)
 }
 
 fn guard<T>(operator: &Operator, f: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -49,6 +49,29 @@ pub fn split_by_route(
     Ok(())
 }
 
+/// Cuts the rows of a task into `parts` runs of equal length, without copying them. The first run of the next task is
+/// in the next part, so that few rows of many tasks are spread too.
+pub fn deal(rows: Vec<RecordBatch>, task: usize, parts: usize) -> Vec<Vec<RecordBatch>> {
+    let total: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    let mut output = vec![Vec::new(); parts];
+    let (mut run, mut done) = (0, 0);
+    for batch in rows {
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let end = (run + 1) * total / parts;
+            if done == end {
+                run += 1;
+                continue;
+            }
+            let length = (end - done).min(batch.num_rows() - from);
+            output[(task + run) % parts].push(batch.slice(from, length));
+            from += length;
+            done += length;
+        }
+    }
+    output
+}
+
 fn shard_of(hash: u64) -> usize {
     ((u128::from(hash) * SHARDS as u128) >> 64) as usize
 }

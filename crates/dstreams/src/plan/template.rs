@@ -62,6 +62,8 @@ pub enum Route {
         keys: Vec<Arc<dyn PhysicalExpr>>,
         parts: usize,
     },
+    /// The rows of each task are cut into `parts` runs of equal length; in order of tasks.
+    Deal { parts: usize },
 }
 
 /// The rows that a batch has for a state are taken in; what the state gives then is the dataset.

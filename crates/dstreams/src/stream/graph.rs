@@ -56,11 +56,16 @@ pub(crate) enum Op {
     },
     /// One view of the results of a state.
     Held(View),
-    /// Reduction by a closure, by the first `keys` columns, within a batch.
+    /// Reduction by closures, by the first `keys` columns, within a batch.
     Reduce {
         keys: usize,
-        reducer: Arc<dyn Reducer>,
+        /// Of the records of a task.
+        first: Arc<dyn Reducer>,
+        /// Of the results of tasks.
+        rest: Arc<dyn Reducer>,
     },
+    /// The same rows in so many partitions.
+    Repartition { partitions: usize },
     /// All rows of all inputs.
     Union,
     /// A relational query over the inputs.
@@ -110,6 +115,7 @@ impl Op {
             }
             Op::Held(view) => format!("held {view:?}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
+            Op::Repartition { partitions } => format!("repartition {partitions}"),
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),
             Op::Top { keys, limit } => format!("top {keys} {limit}"),

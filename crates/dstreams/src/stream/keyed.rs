@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::agg::{Agg, AggParts, AggPlan};
 use super::dstream::DStream;
+use super::fold::reducer;
 use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::record::{Key, Out, Record};
-use super::rows::{Closure, Emit, Keep, Reduce};
+use super::rows::{Closure, Emit, Keep};
 use super::window;
 use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
@@ -167,7 +168,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         self.window_of(Some(name), (len, slide), agg, operator)
     }
 
-    fn window_of<A: Agg<V>>(
+    pub(super) fn window_of<A: Agg<V>>(
         &self,
         name: Option<&str>,
         (len, slide): (Duration, Duration),
@@ -205,9 +206,11 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// ```
     #[track_caller]
     pub fn reduce(&self, f: impl Fn(V, V) -> V + Closure) -> Keyed<K, V> {
+        let reducer = reducer(f);
         let op = NodeOp::Reduce {
             keys: Self::key_columns(),
-            reducer: Arc::new(Reduce::<V, _>(Arc::new(f), PhantomData)),
+            first: Arc::clone(&reducer),
+            rest: reducer,
         };
         self.next(op, Operator::new("reduce", Location::caller()))
     }

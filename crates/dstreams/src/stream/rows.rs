@@ -28,6 +28,11 @@ impl<T: Send + Sync + 'static> Closure for T {}
 pub(crate) trait RowsFn: Send + Sync {
     /// Starts a task of batch `at`.
     fn start(&self, at: BatchTime) -> Box<dyn RowsTask>;
+
+    /// Whether its rows are in the order of the input's, so that the number of tasks does not change it.
+    fn as_received(&self) -> bool {
+        true
+    }
 }
 
 /// One task's run of a closure.
@@ -40,6 +45,11 @@ pub(crate) trait RowsTask: Send {
         from: usize,
         target: usize,
     ) -> Result<(RecordBatch, usize)>;
+
+    /// The rows that it adds after all input.
+    fn finish(&mut self) -> Result<Option<RecordBatch>> {
+        Ok(None)
+    }
 }
 
 /// A closure that combines two values, for all rows of a batch.
@@ -236,56 +246,12 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// The data buffers of all text columns.
 pub(super) fn text_buffers(batch: &RecordBatch) -> Vec<Buffer> {
-    let texts = batch.columns().iter();
+    texts_of(batch.columns())
+}
+
+/// The data buffers of the text columns among these.
+pub(super) fn texts_of(columns: &[ArrayRef]) -> Vec<Buffer> {
+    let texts = columns.iter();
     let texts = texts.filter_map(|c| c.as_any().downcast_ref::<StringViewArray>());
     texts.flat_map(|t| t.data_buffers().to_vec()).collect()
-}
-
-/// `reduce`.
-pub(crate) struct Reduce<V, F>(pub Arc<F>, pub Marker<V>);
-
-struct ReduceTask<V, F> {
-    call: Arc<F>,
-    skip: usize,
-    values: Vec<Option<V>>,
-}
-
-impl<V: Record, F: Fn(V, V) -> V + Closure> Reducer for Reduce<V, F> {
-    fn start(&self, skip: usize) -> Box<dyn ReducerTask> {
-        Box::new(ReduceTask::<V, F> {
-            call: Arc::clone(&self.0),
-            skip,
-            values: Vec::new(),
-        })
-    }
-}
-
-impl<V: Record, F: Fn(V, V) -> V + Closure> ReducerTask for ReduceTask<V, F> {
-    fn update(&mut self, input: &RecordBatch, groups: &[usize]) -> Result<()> {
-        let columns = V::Cols::try_new(&mut super::record::ColumnReader::new(
-            &input.columns()[self.skip..],
-        ))?;
-        for (row, group) in groups.iter().enumerate() {
-            if *group >= self.values.len() {
-                self.values.resize_with(*group + 1, || None);
-            }
-            let value = V::own(columns.get(row));
-            let slot = &mut self.values[*group];
-            *slot = Some(match slot.take() {
-                Some(before) => (self.call)(before, value),
-                None => value,
-            });
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<Vec<ArrayRef>> {
-        let mut builder = V::Builder::default();
-        for value in self.values.drain(..).flatten() {
-            value.append(&mut builder);
-        }
-        let mut columns = Vec::new();
-        builder.finish(&mut columns)?;
-        Ok(columns)
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dstreams::agg::{count, sum_of};
 use dstreams::{DStream, KeyState, MapWithState, Out, StreamContext};
 
 use crate::every_operator::{Row, Watch};
@@ -9,6 +10,8 @@ use crate::every_operator::{Row, Watch};
 pub fn further_operators(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     times(rows, watch);
     pairs(ctx, rows, watch);
+    folds(rows, watch);
+    partitions(rows, watch);
 }
 
 fn times(rows: &DStream<Row>, watch: &Watch) {
@@ -48,4 +51,41 @@ fn pairs(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("count_by_value", &numbers.count_by_value().pairs());
     let parts = [0, 1, 2].map(|part| rows.filter(move |(_, n, _)| n.rem_euclid(3) == part));
     watch.on("union of many", &ctx.union(&parts).unwrap());
+}
+
+fn folds(rows: &DStream<Row>, watch: &Watch) {
+    let longer = |a: Row, b: Row| match b.0.len() > a.0.len() {
+        true => (b.0, a.1 + b.1, a.2 + b.2),
+        false => (a.0, a.1 + b.1, a.2 + b.2),
+    };
+    watch.on("reduce of all", &rows.reduce(longer));
+    let keyed = rows.key_by_into::<String>(|(text, _, _), key| key.push(text));
+    let combined = keyed.combine_by_key(
+        |(_, n, x)| (1i64, n, x),
+        |(count, sum, all), (_, n, x)| (count + 1, sum + n, all + x),
+        |(k, m, a), (l, n, b)| (k + l, m + n, a + b),
+    );
+    watch.on("combine_by_key", &combined.pairs());
+}
+
+fn partitions(rows: &DStream<Row>, watch: &Watch) {
+    let mapped = rows.map_partitions::<(String, i64)>(|rows, out| {
+        for (text, n, _) in rows {
+            (0..n.rem_euclid(4)).for_each(|copy| out.push((text, copy)));
+        }
+    });
+    watch.on("map_partitions", &mapped);
+    let dealt = rows.repartition(3).unwrap();
+    watch.on("repartition", &dealt);
+    // Behind it there are as many tasks; and a state, and a gathering.
+    let behind = dealt.map(|(text, n, x)| (text.to_owned(), (n, x)));
+    watch.on("behind a repartition", &behind);
+    let totals = behind
+        .by_key()
+        .running_agg("dealt", (count(), sum_of::<f64>("value")));
+    watch.on("a state behind it", &totals.unwrap().changes().pairs());
+    watch.on(
+        "many of few",
+        &dealt.filter(|(_, n, _)| n == 0).repartition(7).unwrap(),
+    );
 }
