@@ -86,6 +86,8 @@
 //! | [`distinct`](DStream::distinct), [`count_by_value`](DStream::count_by_value) | each record once; how often it is there | O(n) |
 //! | [`count`](DStream::count) | one number | O(n) |
 //! | [`reduce`](DStream::reduce) | the records combined by a closure | O(n) |
+//! | [`count_by_window`](DStream::count_by_window), [`window_agg`](DStream::window_agg), [`named_window_agg`](DStream::named_window_agg) | aggregates of all records over the last batches | O(n), regardless of the length |
+//! | [`reduce_by_window`](DStream::reduce_by_window), [`reduce_by_window_with_inverse`](DStream::reduce_by_window_with_inverse) | the same by closures | O(n + batches of the window); O(n) |
 //! | [`with_time`](DStream::with_time) | each record with its batch time | O(n), one column |
 //! | [`map_partitions`](DStream::map_partitions) | what a closure makes of each partition | O(n), in memory |
 //! | [`repartition`](DStream::repartition) | the same records in so many partitions | O(n), moved |
@@ -103,6 +105,8 @@
 //! | [`count_by_key`](Keyed::count_by_key) | the number of values of each key | O(n) |
 //! | [`reduce`](Keyed::reduce), [`combine_by_key`](Keyed::combine_by_key) | the values of each key combined by closures, to the same type or another | O(n) |
 //! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), regardless of the length; O(keys) to read it |
+//! | [`reduce_by_window`](Keyed::reduce_by_window) | the values of each key over the last batches, combined by a closure | O(n); O(keys of each batch of the window) to read it |
+//! | [`reduce_by_window_with_inverse`](Keyed::reduce_by_window_with_inverse) | the same by a closure and its inverse | O(n + keys that expire); O(keys) to read it |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |

@@ -22,6 +22,7 @@ pub(crate) mod output;
 mod pairs;
 pub(crate) mod partitions;
 pub mod record;
+mod reduce_by_window;
 pub(crate) mod rejects;
 pub(crate) mod relational;
 pub(crate) mod rows;
@@ -31,6 +32,7 @@ pub(crate) mod track;
 pub(crate) mod tracker;
 pub(crate) mod tried;
 mod window;
+mod window_without_keys;
 mod with_time;
 
 use crate::error::{Error, Operator, Result};

@@ -59,6 +59,18 @@ impl<K: Key, V: Record> Keyed<K, V> {
     }
 }
 
+impl<K: Key, V: Record> Keyed<K, V> {
+    /// The same with the time in the key, behind the other columns of the key.
+    pub(super) fn by_time_too(&self, operator: Operator) -> Keyed<(K, i64), V> {
+        let schema = <((K, i64), V)>::schema();
+        let rows = WithTime::before(Self::key_columns(), &schema);
+        let node = self
+            .graph
+            .add_to(self.node, Op::Rows(rows), schema, operator);
+        Keyed::at(&self.graph, node)
+    }
+}
+
 /// Inserts a column with the time of the batch.
 struct WithTime {
     /// Columns before it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dstreams::agg::{count, sum_of};
+use dstreams::agg::{count, max_of, sum_of};
 use dstreams::{DStream, KeyState, MapWithState, Out, StreamContext};
 
 use crate::every_operator::{Row, Watch};
@@ -12,6 +12,7 @@ pub fn further_operators(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch
     pairs(ctx, rows, watch);
     folds(rows, watch);
     partitions(rows, watch);
+    windows(rows, watch);
 }
 
 fn times(rows: &DStream<Row>, watch: &Watch) {
@@ -88,4 +89,32 @@ fn partitions(rows: &DStream<Row>, watch: &Watch) {
         "many of few",
         &dealt.filter(|(_, n, _)| n == 0).repartition(7).unwrap(),
     );
+}
+
+fn windows(rows: &DStream<Row>, watch: &Watch) {
+    let ms = Duration::from_millis;
+    let (three, two, one) = (ms(300), ms(200), ms(100));
+    let all = rows.window_agg(
+        three,
+        one,
+        (count(), sum_of::<f64>("_3"), max_of::<i64>("_2")),
+    );
+    watch.on("window of all", &all.unwrap());
+    let named = rows.named_window_agg("all", three, two, sum_of::<i64>("_2"));
+    watch.on("named window of all", &named.unwrap());
+    watch.on(
+        "count_by_window",
+        &rows.count_by_window(three, two).unwrap(),
+    );
+    let keyed = rows.key_by_into::<String>(|(text, _, _), key| key.push(text));
+    let floats = keyed.map_values(|(_, _, x)| x);
+    let plain = floats.reduce_by_window("plain", three, one, |a, b| a + b);
+    watch.on("reduce_by_window", &plain.unwrap().pairs());
+    let inverse =
+        floats.reduce_by_window_with_inverse("inverse", three, two, |a, b| a + b, |a, b| a - b);
+    watch.on("with an inverse", &inverse.unwrap().pairs());
+    let longest = |a: String, b: String| if (b.len(), &b) > (a.len(), &a) { b } else { a };
+    let texts = rows.map(|(text, _, _)| text.to_owned());
+    let longest = texts.reduce_by_window("longest", three, two, longest);
+    watch.on("the longest in a window", &longest.unwrap());
 }

@@ -24,6 +24,7 @@ mod files_store;
 mod folds;
 mod full_disk;
 mod further_operators;
+mod further_windows;
 mod graph;
 mod kept;
 mod keyed_state;
