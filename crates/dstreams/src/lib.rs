@@ -92,7 +92,7 @@
 //! | [`map_partitions`](DStream::map_partitions) | what a closure makes of each partition | O(n), in memory |
 //! | [`repartition`](DStream::repartition) | the same records in so many partitions | O(n), moved |
 //! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
-//! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)) | that of the query |
+//! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)); functions of queries are closures ([`register_fn`](StreamContext::register_fn)) | that of the query |
 //! | [`key_by`](DStream::key_by), [`key_by_into`](DStream::key_by_into), [`keyed`](DStream::keyed), [`by_key`](DStream::by_key) | [`Keyed`]: keys and values; the last two compute nothing | O(n), O(n), none, none |
 //!
 //! | on a [`Keyed`] | gives | cost of a batch |

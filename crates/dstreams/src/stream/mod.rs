@@ -11,6 +11,7 @@ pub(crate) mod extreme;
 mod fit_list;
 mod fold;
 pub(crate) mod format;
+pub(crate) mod function;
 pub(crate) mod graph;
 pub(crate) mod initial;
 pub(crate) mod key_state;

@@ -13,6 +13,7 @@ pub fn further_operators(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch
     folds(rows, watch);
     partitions(rows, watch);
     windows(rows, watch);
+    functions(ctx, rows, watch);
 }
 
 fn times(rows: &DStream<Row>, watch: &Watch) {
@@ -117,4 +118,12 @@ fn windows(rows: &DStream<Row>, watch: &Watch) {
     let texts = rows.map(|(text, _, _)| text.to_owned());
     let longest = texts.reduce_by_window("longest", three, two, longest);
     watch.on("the longest in a window", &longest.unwrap());
+}
+
+fn functions(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
+    let again = |(text, n): (&str, i64)| text.repeat(n.max(0) as usize);
+    ctx.register_fn::<(String, i64), String>("again", again)
+        .unwrap();
+    let query = "select again(_1, _2) as t, sum(_3) as x from this group by again(_1, _2)";
+    watch.on("functions", &rows.sql::<(String, f64)>(query).unwrap());
 }

@@ -23,6 +23,7 @@ mod files_source;
 mod files_store;
 mod folds;
 mod full_disk;
+mod functions;
 mod further_operators;
 mod further_windows;
 mod graph;
