@@ -119,6 +119,8 @@
 //! | [`all`](State::all) | everything | O(keys) |
 //! | [`Running::session`] | SQL over all states, while the program runs | O(keys) for each call |
 //!
+//! [`StreamContext::explain`] and [`explain_mermaid`](StreamContext::explain_mermaid) show what a program is made of.
+//!
 //! # Outputs
 //!
 //! Outputs of a batch take effect after those of all earlier batches. A slow one delays later batches.

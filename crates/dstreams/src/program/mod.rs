@@ -7,6 +7,7 @@
 mod clock;
 mod context;
 mod description;
+mod explain;
 mod functions;
 mod listener;
 mod queries;

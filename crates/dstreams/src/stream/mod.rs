@@ -7,6 +7,7 @@
 pub mod agg;
 mod distinct;
 pub(crate) mod dstream;
+pub(crate) mod explain;
 pub(crate) mod extreme;
 mod fit_list;
 mod fold;

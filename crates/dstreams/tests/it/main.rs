@@ -16,6 +16,7 @@ mod determinism;
 mod doors;
 mod durations;
 mod every_operator;
+mod explain;
 mod extremes;
 mod files_names;
 mod files_sink;
