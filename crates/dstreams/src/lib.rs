@@ -107,6 +107,8 @@
 //! | [`window_agg`](Keyed::window_agg), [`named_window_agg`](Keyed::named_window_agg) | aggregates of each key over the last batches | O(keys that come or expire), regardless of the length; O(keys) to read it |
 //! | [`reduce_by_window`](Keyed::reduce_by_window) | the values of each key over the last batches, combined by a closure | O(n); O(keys of each batch of the window) to read it |
 //! | [`reduce_by_window_with_inverse`](Keyed::reduce_by_window_with_inverse) | the same by a closure and its inverse | O(n + keys that expire); O(keys) to read it |
+//! | [`join`](Keyed::join), [`left_join`](Keyed::left_join), [`right_join`](Keyed::right_join), [`full_join`](Keyed::full_join) | pairs with equal keys of two streams or windows, in the order of the first | O(records of both + pairs) |
+//! | [`cogroup`](Keyed::cogroup), [`group_by_key`](Keyed::group_by_key) | all records of a key as lists | O(records) |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |

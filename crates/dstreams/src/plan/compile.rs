@@ -1,5 +1,6 @@
 //! Compiles a graph to a template: each node becomes a plan over the plans of its inputs, cut into stages.
 
+mod joins;
 mod states;
 
 use std::collections::HashMap;
@@ -14,9 +15,11 @@ use datafusion::physical_plan::union::UnionExec;
 
 use super::aggregate::{Aggregation, Results, column};
 use super::apply::ApplyExec;
+use super::cogroup::CogroupExec;
 use super::cut::{Cuts, by_all_columns, cut, partitions, shares_state};
 use super::datasets::{DatasetScanExec, Slot};
 use super::exec_node::internal;
+use super::join::JoinExec;
 use super::query_input::InputTable;
 use super::reduce::ReduceExec;
 use super::state_views::Views;
@@ -200,6 +203,15 @@ impl Compiler<'_> {
                 let input = self.shared(inputs[0])?;
                 let parts = *partitions;
                 Ok(self.exchange(input, Route::Deal { parts }, id))
+            }
+            Op::Join(join) => {
+                let inputs = self.inputs_by_key(id, join.keys)?;
+                Ok(Arc::new(JoinExec::new(inputs, *join, schema, operator)))
+            }
+            Op::Cogroup { keys } => {
+                let inputs = self.inputs_by_key(id, *keys)?;
+                let groups = CogroupExec::new(inputs, *keys, schema, operator);
+                Ok(Arc::new(groups))
             }
             Op::Union => {
                 let plans = inputs.iter().map(|input| self.shared(*input));

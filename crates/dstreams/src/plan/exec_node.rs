@@ -24,7 +24,7 @@ pub(crate) fn internal<T>(message: String) -> Result<T> {
 }
 
 /// Implements `ExecutionPlan` for a node with a `properties` field and a `run` method. The second form is for a
-/// node with one `input` and a `with_input` method.
+/// node with one `input` and a `with_input` method, the third for one with `inputs` and a `with_inputs` method.
 macro_rules! leaf_node {
     ($node:ident, $detail:expr) => {
         $crate::plan::exec_node::leaf_node!(@ $node, $detail,
@@ -47,6 +47,20 @@ macro_rules! leaf_node {
                 match <[_; 1]>::try_from(children) {
                     Ok([input]) => Ok(Arc::new(self.with_input(input))),
                     Err(_) => $crate::plan::exec_node::internal("expected one child".into()),
+                }
+            }
+        );
+    };
+    ($node:ident, inputs, $detail:expr) => {
+        $crate::plan::exec_node::leaf_node!(@ $node, $detail,
+            fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> { self.inputs.iter().collect() }
+            fn with_new_children(
+                self: Arc<Self>,
+                children: Vec<Arc<dyn ExecutionPlan>>,
+            ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+                match children.len() == self.inputs.len() {
+                    true => Ok(Arc::new(self.with_inputs(children))),
+                    false => $crate::plan::exec_node::internal("expected as many children".into()),
                 }
             }
         );

@@ -7,11 +7,14 @@
 
 mod aggregate;
 mod apply;
+mod cogroup;
 mod combine;
 mod compile;
 mod cut;
 mod datasets;
 mod exec_node;
+mod join;
+mod key_groups;
 mod plans;
 mod query_input;
 mod reads;

@@ -111,7 +111,7 @@ impl<T: Record> DStream<T> {
         self.emit(Operator::new("flat_map", Location::caller()), f)
     }
 
-    fn emit<U: Record>(
+    pub(super) fn emit<U: Record>(
         &self,
         operator: Operator,
         f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) + Closure,

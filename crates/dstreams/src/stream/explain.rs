@@ -131,7 +131,13 @@ impl Graph {
                 View::Mapped => "records made by the closure".into(),
             },
             Op::Top { limit, .. } => format!("the first {limit}"),
-            Op::Rows(_) | Op::Reduce { .. } | Op::Repartition { .. } | Op::Union | Op::Query(_) => {
+            Op::Rows(_)
+            | Op::Reduce { .. }
+            | Op::Join(_)
+            | Op::Cogroup { .. }
+            | Op::Repartition { .. }
+            | Op::Union
+            | Op::Query(_) => {
                 return None;
             }
         })
@@ -150,6 +156,7 @@ fn kind(op: &Op) -> Kind {
 fn exchange(op: &Op) -> Option<String> {
     match op {
         Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => Some("by key".into()),
+        Op::Join(_) | Op::Cogroup { .. } => Some("by key".into()),
         Op::Aggregate { keys, .. } | Op::Reduce { keys, .. } if *keys > 0 => Some("by key".into()),
         Op::Aggregate { .. } | Op::Reduce { .. } | Op::Top { .. } => {
             Some("to one partition".into())

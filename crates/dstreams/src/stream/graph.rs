@@ -13,6 +13,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 use super::agg::AggPlan;
 use super::initial::Initial;
+use super::join::JoinOp;
 use super::output::Output;
 use super::rejects::Readers;
 use super::relational::Query;
@@ -66,6 +67,10 @@ pub(crate) enum Op {
     },
     /// The same rows in so many partitions.
     Repartition { partitions: usize },
+    /// Pairs of rows with equal keys of two inputs.
+    Join(JoinOp),
+    /// The rows of each key as lists, one for each input.
+    Cogroup { keys: usize },
     /// All rows of all inputs.
     Union,
     /// A relational query over the inputs.
@@ -116,6 +121,8 @@ impl Op {
             Op::Held(view) => format!("held {view:?}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
             Op::Repartition { partitions } => format!("repartition {partitions}"),
+            Op::Join(join) => format!("{join:?}"),
+            Op::Cogroup { keys } => format!("cogroup {keys}"),
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),
             Op::Top { keys, limit } => format!("top {keys} {limit}"),
@@ -253,20 +260,22 @@ impl Graph {
     }
 
     fn slide_of(&self, inputs: &[NodeId], operator: &Operator) -> Result<u64> {
-        let slides: Vec<u64> = inputs.iter().map(|id| self.node(*id).slide_ms).collect();
-        let Some(first) = slides.first() else {
+        let mut nodes = inputs.iter().map(|id| self.node(*id));
+        let Some(first) = nodes.next() else {
             return Ok(self.interval_ms);
         };
-        if slides.iter().any(|slide| slide != first) {
+        if let Some(other) = nodes.find(|node| node.slide_ms != first.slide_ms) {
+            let every = |node: &Node| format!("{} every {} ms", node.operator, node.slide_ms);
             return Err(Error::Graph {
                 operator: operator.clone(),
                 message: format!(
-                    "its inputs have RDDs at different times (every {slides:?} ms); \
-                     give their windows the same slide"
+                    "its inputs have RDDs at different times ({}, {}); give their windows the same slide",
+                    every(first),
+                    every(other)
                 ),
             });
         }
-        Ok(*first)
+        Ok(first.slide_ms)
     }
 }
 

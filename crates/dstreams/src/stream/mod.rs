@@ -15,6 +15,7 @@ pub(crate) mod format;
 pub(crate) mod function;
 pub(crate) mod graph;
 pub(crate) mod initial;
+pub(crate) mod join;
 pub(crate) mod key_state;
 pub(crate) mod keyed;
 mod nulls;

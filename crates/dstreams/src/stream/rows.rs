@@ -33,6 +33,11 @@ pub(crate) trait RowsFn: Send + Sync {
     fn as_received(&self) -> bool {
         true
     }
+
+    /// How many of the first columns are the same in the output, row by row.
+    fn keys_kept(&self) -> usize {
+        0
+    }
 }
 
 /// One task's run of a closure.
@@ -132,6 +137,13 @@ where
             own: U::schema(),
             builder: U::Builder::default(),
         })
+    }
+
+    fn keys_kept(&self) -> usize {
+        match self.keep {
+            Keep::Before(columns) => columns,
+            Keep::None | Keep::AllBehind => 0,
+        }
     }
 }
 

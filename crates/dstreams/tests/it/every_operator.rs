@@ -97,6 +97,21 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         "union",
         &rows.union(&rows.filter(|(_, n, _)| n < 0)).unwrap(),
     );
+    let numbers = rows
+        .filter(|(_, n, _)| n > 0)
+        .key_by(|(text, _, _)| text.to_owned());
+    let joined = keyed.join(&numbers.map_values(|(_, n, _)| n)).unwrap();
+    watch.on("join of streams", &joined.pairs());
+    watch.on(
+        "self join of streams",
+        &numbers.join(&numbers).unwrap().pairs(),
+    );
+    let (ours, theirs) = (&floats, &numbers);
+    watch.on("left_join", &ours.left_join(theirs).unwrap().pairs());
+    watch.on("right_join", &theirs.right_join(ours).unwrap().pairs());
+    watch.on("full_join", &ours.full_join(theirs).unwrap().pairs());
+    watch.on("cogroup", &theirs.cogroup(ours).unwrap().pairs());
+    watch.on("group_by_key", &floats.group_by_key().pairs());
     let (three, one) = (ms(300), ms(100));
     let window = keyed
         .window_agg(three, one, (count(), sum_of::<i64>("_2")))
@@ -107,12 +122,18 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
         .unwrap();
     watch.on("window of floats", &floats_window.pairs());
+    let joined = window.join(&keyed.window_agg(three, one, count()).unwrap());
+    watch.on("join of windows", &joined.unwrap().pairs());
+    let joined = keyed.join(&window.map_values(|(count, _)| count));
+    watch.on("join with a window", &joined.unwrap().pairs());
     let variances = floats.window_agg(three, one, (max::<f64>(), var_samp::<f64>()));
     watch.on("window of variances", &variances.unwrap().pairs());
     let variances = floats.running_agg("variances", (var_samp::<f64>(), var_pop::<f64>()));
     watch.on("variances", &variances.unwrap().changes().pairs());
-    let totals = floats.running_agg("totals", (count(), sum::<f64>()));
-    watch.on("running_agg", &totals.unwrap().changes().pairs());
+    let totals = floats
+        .running_agg("totals", (count(), sum::<f64>()))
+        .unwrap();
+    watch.on("running_agg", &totals.changes().pairs());
     let first = Track::new(
         |_: &str, x: f64| (1i64, x),
         |_: &str, (events, first): (i64, f64), x: f64| (x > -5e8).then_some((events + 1, first)),

@@ -28,6 +28,7 @@ mod functions;
 mod further_operators;
 mod further_windows;
 mod graph;
+mod joins;
 mod kept;
 mod keyed_state;
 mod killed;
