@@ -50,6 +50,7 @@
 //! [Batches and time](guide::batches_and_time) |
 //! [Records](guide::records) |
 //! [Windows](guide::windows) |
+//! [Joins](guide::joins) |
 //! [State](guide::state) |
 //! [Restarts and exactly-once](guide::restarts) |
 //! [Sources and sinks of one's own](guide::sources_and_sinks) |
@@ -109,6 +110,7 @@
 //! | [`reduce_by_window_with_inverse`](Keyed::reduce_by_window_with_inverse) | the same by a closure and its inverse | O(n + keys that expire); O(keys) to read it |
 //! | [`join`](Keyed::join), [`left_join`](Keyed::left_join), [`right_join`](Keyed::right_join), [`full_join`](Keyed::full_join) | pairs with equal keys of two streams or windows, in the order of the first | O(records of both + pairs) |
 //! | [`cogroup`](Keyed::cogroup), [`group_by_key`](Keyed::group_by_key) | all records of a key as lists | O(records) |
+//! | [`with_state`](Keyed::with_state) | each record with the [`State`] of its key | O(n), regardless of the keys stored |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
@@ -197,6 +199,7 @@ pub use stream::record::{Key, Out, Record};
 pub use stream::state::State;
 pub use stream::track::{MapWithState, Track};
 pub use stream::tried::Tried;
+pub use stream::with_state::AsOf;
 pub use stream::{agg, text};
 
 /// Internal API for the crate `dstreams-cluster` and the benchmarks.
@@ -221,7 +224,9 @@ pub mod internal {
         log_reachable, of_master, open_source, replay, run_on,
     };
     pub use crate::plan::split::{Run, split, tasks_for};
-    pub use crate::plan::{Datasets, Partitions, Plans, Read, Route, Slot, Stage, Step, Template};
+    pub use crate::plan::{
+        Datasets, Partitions, Plans, ProbeStep, Read, Route, Slot, Stage, Step, Template,
+    };
     pub use crate::program::Description;
     pub use crate::receive::message;
     pub use crate::receive::{Acceptor, Claims, Embedded, Intake, SourcePlacement};

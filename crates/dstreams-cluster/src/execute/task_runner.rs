@@ -15,7 +15,8 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use dstreams::internal::{
-    BlockStore, Datasets, Installs, Partitions, Plans, Slot, Stage, States, Step, point, run_task,
+    BlockStore, Datasets, Installs, Partitions, Plans, ProbeStep, Slot, Stage, States, Step, point,
+    run_task,
 };
 use dstreams::{BatchTime, Operator};
 use futures::{StreamExt, TryStreamExt};
@@ -140,6 +141,14 @@ impl TaskRunner {
                 let rows = rows.map_err(|error| error.of(&window.operator))?;
                 vec![rows.unwrap_or_default()]
             }
+            (TaskWork::Step, Step::Probe(step)) => {
+                let rows = datasets.take(step.from);
+                let probed = catch_unwind(AssertUnwindSafe(|| {
+                    self.probe(header, step, spec.task, &rows)
+                }));
+                let rows = probed.map_err(|panic| panicked(&step.operator, &*panic))?;
+                vec![rows.map_err(|error| error.of(&step.operator))?]
+            }
             (TaskWork::Step, Step::Run(stage)) => {
                 let datasets = datasets.into_datasets(header.batch, template.slots);
                 self.stage(stage, spec.task, datasets, header).await?
@@ -166,14 +175,23 @@ impl TaskRunner {
         // Locked until the delta is installed.
         // I6, and lock order L5 (ARCHITECTURE.md).
         let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
-        if header.era < *era {
-            let batch = header.batch;
-            return Err(retryable(format!(
-                "states were rebuilt since this run of batch {batch} began"
-            )));
-        }
+        check_era(header, *era)?;
         let states = &self.states;
         states.install(state, partition, header.batch, delta)
+    }
+
+    fn probe(
+        &self,
+        header: &StepHeader,
+        step: &ProbeStep,
+        partition: usize,
+        rows: &[RecordBatch],
+    ) -> dstreams::Result<Vec<RecordBatch>> {
+        // Lock order L5 (ARCHITECTURE.md).
+        let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
+        check_era(header, *era)?;
+        let states = &self.states;
+        states.probe(step.state, partition, header.batch, &step.probe, rows)
     }
 
     async fn stage(
@@ -270,6 +288,17 @@ impl TaskRunner {
     }
 }
 
+/// Rejects tasks of a run that began before the states were rebuilt.
+fn check_era(header: &StepHeader, era: u32) -> dstreams::Result<()> {
+    match header.era < era {
+        false => Ok(()),
+        true => Err(retryable(format!(
+            "states were rebuilt since this run of batch {} began",
+            header.batch
+        ))),
+    }
+}
+
 /// Datasets of a task, by slot and partition.
 #[derive(Default)]
 struct Gathered(BTreeMap<usize, BTreeMap<usize, Vec<RecordBatch>>>);
@@ -283,6 +312,15 @@ impl Gathered {
     fn only(self) -> Vec<RecordBatch> {
         let rows = self.0.into_values().flat_map(BTreeMap::into_values);
         rows.flatten().collect()
+    }
+
+    /// The rows of one dataset.
+    fn take(&mut self, slot: Slot) -> Vec<RecordBatch> {
+        let partitions = self.0.remove(&slot.0).into_iter();
+        partitions
+            .flat_map(BTreeMap::into_values)
+            .flatten()
+            .collect()
     }
 
     fn into_datasets(self, batch: BatchTime, slots: usize) -> Datasets {

@@ -202,7 +202,7 @@ impl BatchStates {
         let steps = templates.into_iter().flat_map(|it| &it.steps);
         let slots = steps.filter_map(|step| match step {
             Step::State(step) => Some(step.from.0),
-            Step::Run(_) => None,
+            Step::Run(_) | Step::Probe(_) => None,
         });
         slots.collect()
     }
@@ -226,7 +226,7 @@ impl BatchStates {
 pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
     let states = template.steps.iter().filter_map(|step| match step {
         Step::State(step) => Some((step.state, step.from.0)),
-        Step::Run(_) => None,
+        Step::Run(_) | Step::Probe(_) => None,
     });
     states
         .filter(|(_, from)| shape.makers[*from].is_some())

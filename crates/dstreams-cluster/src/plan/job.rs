@@ -132,7 +132,7 @@ impl Builder<'_> {
                 false => union(self.step(maker, Exit::Pass)?)?,
             });
         }
-        if matches!(step, Step::State(_)) {
+        if needs_state(step) {
             for (place, holder) in places.iter_mut().zip(self.binding.holders) {
                 *place = Place::only(holder, self.binding.gate);
             }
@@ -140,7 +140,7 @@ impl Builder<'_> {
         for wire in &wires {
             // A task above one that is bound to a worker runs there too.
             if let (false, Some(maker)) = (wire.exchange, self.shape.makers[wire.slot])
-                && matches!(self.template().steps[maker], Step::State(_))
+                && needs_state(&self.template().steps[maker])
             {
                 for (place, holder) in places.iter_mut().zip(self.binding.holders) {
                     *place = Place::only(holder, self.binding.gate);
@@ -224,6 +224,11 @@ impl Builder<'_> {
         let exec = StepExec::new(header, inputs, plans, Arc::new(places), None)?;
         Ok(Arc::new(exec))
     }
+}
+
+/// Whether a step runs on the primaries of a state only.
+fn needs_state(step: &Step) -> bool {
+    matches!(step, Step::State(_) | Step::Probe(_))
 }
 
 fn union(mut plans: Vec<Plan>) -> Result<Plan> {

@@ -63,6 +63,7 @@ impl Shapes {
         let steps = template.steps.iter().map(|step| match step {
             Step::Run(stage) => stage.slide_ms,
             Step::State(window) => window.slide_ms,
+            Step::Probe(probe) => probe.slide_ms,
         });
         let slides = steps.chain(template.outputs.iter().map(|(_, slide)| *slide));
         let due = slides.map(|slide| batch.is_multiple_of(slide)).collect();
@@ -102,14 +103,9 @@ impl Shape {
         let (into, reads) = match step {
             Step::Run(stage) if !batch.is_multiple_of(stage.slide_ms) => return Ok(()),
             Step::Run(stage) => (stage.into, stage.reads()?),
-            Step::State(window) => {
-                let read = |partition| Read {
-                    slot: window.from,
-                    partition,
-                    whole: false,
-                };
-                (window.into, (0..parts).map(|p| vec![read(p)]).collect())
-            }
+            Step::State(window) => (window.into, each(parts, &[window.from])),
+            Step::Probe(probe) if !batch.is_multiple_of(probe.slide_ms) => return Ok(()),
+            Step::Probe(probe) => (probe.into, each(parts, &[probe.from, probe.after])),
         };
         if matches!(step, Step::State(window) if self.makers[window.from.0].is_none()) {
             return Ok(());
@@ -179,6 +175,19 @@ impl Shape {
     }
 }
 
+/// The reads of tasks that each read one partition of some datasets.
+fn each(parts: usize, slots: &[Slot]) -> Vec<Vec<Read>> {
+    let reads = |partition| {
+        let read = |slot: &Slot| Read {
+            slot: *slot,
+            partition,
+            whole: false,
+        };
+        slots.iter().map(read).collect()
+    };
+    (0..parts).map(reads).collect()
+}
+
 /// The number of partitions of the exchange after a step, if it has one.
 pub fn route(step: &Step) -> Option<usize> {
     match step {
@@ -187,7 +196,7 @@ pub fn route(step: &Step) -> Option<usize> {
             Route::Gather => Some(1),
             Route::Hash { parts, .. } | Route::Deal { parts } => Some(*parts),
         },
-        Step::State(_) => None,
+        Step::State(_) | Step::Probe(_) => None,
     }
 }
 
@@ -196,6 +205,7 @@ pub fn into(step: &Step) -> Slot {
     match step {
         Step::Run(stage) => stage.into,
         Step::State(window) => window.into,
+        Step::Probe(probe) => probe.into,
     }
 }
 
@@ -203,6 +213,7 @@ pub fn operator(step: &Step) -> &dstreams::Operator {
     match step {
         Step::Run(stage) => &stage.operator,
         Step::State(window) => &window.operator,
+        Step::Probe(probe) => &probe.operator,
     }
 }
 

@@ -162,6 +162,7 @@ impl StepExec {
         let rows = match step {
             Step::Run(stage) => stage.plan.schema(),
             Step::State(window) => plans.states[window.state].dataset(),
+            Step::Probe(probe) => probe.probe.schema.clone(),
         };
         let schema = match header.exit {
             Exit::Pass => rows,

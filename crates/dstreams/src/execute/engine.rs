@@ -6,7 +6,7 @@ use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
 use crate::error::Result;
-use crate::plan::{Partitions, Template};
+use crate::plan::{Partitions, Probe, Template};
 
 /// One batch to run.
 pub struct Job {
@@ -33,6 +33,16 @@ pub trait Installs: Send + Sync {
         batch: BatchTime,
         delta: &[RecordBatch],
     ) -> Result<()>;
+
+    /// The rows with the values that the partition has for their keys, as of the batch or the one before.
+    fn probe(
+        &self,
+        state: usize,
+        partition: usize,
+        batch: BatchTime,
+        probe: &Probe,
+        rows: &[RecordBatch],
+    ) -> Result<Vec<RecordBatch>>;
 
     /// The current output of the partition.
     fn read(&self, state: usize, partition: usize) -> Result<Vec<RecordBatch>>;

@@ -16,7 +16,7 @@ use super::engine::{Job, JobOutput};
 use super::task;
 use crate::config::Config;
 use crate::error::{Error, Operator, Result};
-use crate::plan::{Datasets, Partitions, Stage, StateStep, Step};
+use crate::plan::{Datasets, Partitions, ProbeStep, Stage, StateStep, Step};
 use crate::stream::rows::panic_message;
 
 /// Runs jobs on its own threads, so that tasks do not delay receiving and committing.
@@ -77,6 +77,7 @@ impl LocalEngine {
                     }
                 }
                 Step::State(state) => self.state(state, &job, &datasets).await?,
+                Step::Probe(probe) => self.probe(probe, &job, &datasets).await?,
             }
         }
         let outputs = job.template.outputs.iter();
@@ -166,6 +167,26 @@ impl LocalEngine {
             rows.push(task.finish(&step.operator).await?);
         }
         datasets.set(step.into, Arc::new(rows));
+        Ok(())
+    }
+
+    async fn probe(&self, step: &ProbeStep, job: &Job, datasets: &Datasets) -> Result<()> {
+        let Some(rows) = datasets.get(step.from) else {
+            return Ok(());
+        };
+        let mut running = Vec::new();
+        for partition in 0..job.installs.partitions(step.state) {
+            let (installs, rows) = (Arc::clone(&job.installs), Arc::clone(rows));
+            let (state, batch, probe) = (step.state, job.batch, step.probe.clone());
+            running.push(self.spawn(async move {
+                installs.probe(state, partition, batch, &probe, &rows[partition])
+            })?);
+        }
+        let mut found = Vec::new();
+        for task in running {
+            found.push(task.finish(&step.operator).await?);
+        }
+        datasets.set(step.into, Arc::new(found));
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 //! | [Batches and time](batches_and_time) | When does a record take effect, and under which time? |
 //! | [Records](records) | Which types travel in a stream, and which columns do they have? |
 //! | [Windows](windows) | How do I aggregate the last minutes? |
+//! | [Joins](joins) | How do I bring the records of two streams together, or of a stream and a table? |
 //! | [State](state) | How does a program remember something about each key, and how do I query it? |
 //! | [Restarts and exactly-once](restarts) | What survives a crash, and what takes effect twice? |
 //! | [Sources and sinks of one's own](sources_and_sinks) | How do I connect another system? |
@@ -23,6 +24,9 @@ pub mod records {}
 
 #[doc = include_str!("windows.md")]
 pub mod windows {}
+
+#[doc = include_str!("joins.md")]
+pub mod joins {}
 
 #[doc = include_str!("state.md")]
 pub mod state {}

@@ -53,6 +53,7 @@ pub(crate) fn compile(
         done: HashMap::new(),
         held: HashMap::new(),
         views: HashMap::new(),
+        steps_of: HashMap::new(),
     };
     compiler.inputs = (0..graph.inputs.len()).map(Slot).collect();
     // States install every batch, even if no output reads them then. They are compiled in the order of their
@@ -91,6 +92,8 @@ struct Compiler<'a> {
     held: HashMap<NodeId, ExecPlan>,
     /// And the contents of the dataset of each.
     views: HashMap<NodeId, Views>,
+    /// The number of each, and the slot of its dataset.
+    steps_of: HashMap<NodeId, (usize, Slot)>,
 }
 
 impl Compiler<'_> {
@@ -213,6 +216,7 @@ impl Compiler<'_> {
                 let groups = CogroupExec::new(inputs, *keys, schema, operator);
                 Ok(Arc::new(groups))
             }
+            Op::Probe(probe) => self.probe(id, *probe),
             Op::Union => {
                 let plans = inputs.iter().map(|input| self.shared(*input));
                 Ok(UnionExec::try_new(plans.collect::<Result<_>>()?)?)

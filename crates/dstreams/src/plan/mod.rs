@@ -32,4 +32,6 @@ pub use route::{deal, split_by_route};
 #[cfg(test)]
 pub(crate) use state_views::Views;
 pub(crate) use template::Update;
-pub use template::{KeyedSpec, Route, Stage, StateSpec, StateStep, Step, Template, WindowSpec};
+pub use template::{
+    KeyedSpec, Probe, ProbeStep, Route, Stage, StateSpec, StateStep, Step, Template, WindowSpec,
+};

@@ -14,6 +14,7 @@ use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::rows::RowsTask;
 use crate::stream::tracker::Tracker;
+use crate::stream::with_state::AsOf;
 
 /// The steps of a batch. A step reads slots that earlier steps fill.
 pub struct Template {
@@ -33,6 +34,8 @@ pub enum Step {
     Run(Stage),
     /// A state installs its rows of the batch.
     State(StateStep),
+    /// Rows get the values that a state has for their keys.
+    Probe(ProbeStep),
 }
 
 /// A plan that runs as `tasks` tasks; task i executes partition i.
@@ -76,6 +79,33 @@ pub struct StateStep {
     /// Its dataset is read at multiples of this, in milliseconds.
     pub slide_ms: u64,
     pub operator: Operator,
+}
+
+/// The rows of a dataset, which has the partitions of a state, get the values of their keys in it. Runs after the
+/// state has installed its rows of the batch.
+#[derive(Debug)]
+pub struct ProbeStep {
+    /// The number of the state in its context.
+    pub state: usize,
+    /// The rows.
+    pub from: Slot,
+    /// The dataset of the state's step, which must have run.
+    pub after: Slot,
+    pub into: Slot,
+    pub probe: Probe,
+    /// Runs at multiples of this, in milliseconds.
+    pub slide_ms: u64,
+    pub operator: Operator,
+}
+
+/// What is looked up in a state.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Keys, values of the rows, values of the state.
+    pub schema: SchemaRef,
+    pub as_of: AsOf,
+    /// Whether a column before the values of the state says if they are there.
+    pub marked: bool,
 }
 
 /// What a state is: made when the graph is compiled.

@@ -15,7 +15,7 @@ use crate::debug::debug_as;
 use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::{Error, Result};
 use crate::execute::Installs;
-use crate::plan::StateSpec;
+use crate::plan::{Probe, StateSpec};
 
 /// The states of a context, by number and partition.
 pub struct States {
@@ -351,6 +351,20 @@ impl Installs for States {
         delta: &[RecordBatch],
     ) -> Result<()> {
         self.lock(state, partition).install(batch, delta)
+    }
+
+    fn probe(
+        &self,
+        state: usize,
+        partition: usize,
+        batch: BatchTime,
+        probe: &Probe,
+        rows: &[RecordBatch],
+    ) -> Result<Vec<RecordBatch>> {
+        match &*self.lock(state, partition) {
+            Partition::Keyed(keyed) => keyed.probe(batch, probe, rows),
+            Partition::Window(_) => Err(wrong("a window has no values by key")),
+        }
     }
 
     fn read(&self, state: usize, partition: usize) -> Result<Vec<RecordBatch>> {

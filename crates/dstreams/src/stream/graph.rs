@@ -19,6 +19,7 @@ use super::rejects::Readers;
 use super::relational::Query;
 use super::rows::{Reducer, RowsFn};
 use super::tracker::Tracker;
+use super::with_state::ProbeOp;
 use crate::error::{Error, Operator, Result};
 
 /// Number of a node in its graph.
@@ -71,6 +72,8 @@ pub(crate) enum Op {
     Join(JoinOp),
     /// The rows of each key as lists, one for each input.
     Cogroup { keys: usize },
+    /// The rows of the first input with those of the second, a state, for their keys.
+    Probe(ProbeOp),
     /// All rows of all inputs.
     Union,
     /// A relational query over the inputs.
@@ -123,6 +126,7 @@ impl Op {
             Op::Repartition { partitions } => format!("repartition {partitions}"),
             Op::Join(join) => format!("{join:?}"),
             Op::Cogroup { keys } => format!("cogroup {keys}"),
+            Op::Probe(probe) => format!("{probe:?}"),
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),
             Op::Top { keys, limit } => format!("top {keys} {limit}"),

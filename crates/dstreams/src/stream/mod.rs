@@ -37,6 +37,7 @@ pub(crate) mod tried;
 mod window;
 mod window_without_keys;
 mod with_time;
+pub(crate) mod with_state;
 
 use crate::error::{Error, Operator, Result};
 

@@ -19,8 +19,8 @@ use crate::error::{Error, Operator, Result};
 /// batch.
 #[must_use = "a state that only `Running::table` asks for is assigned to `_`"]
 pub struct State<K, S> {
-    graph: GraphRef,
-    node: NodeId,
+    pub(super) graph: GraphRef,
+    pub(super) node: NodeId,
     pair: PhantomData<fn() -> (K, S)>,
 }
 

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dstreams::agg::{
-    avg_of, count, max, max_of, min_of, stddev_pop_of, sum, sum_of, var_pop, var_samp, var_samp_of,
+    avg, avg_of, count, max, max_of, min_of, stddev_pop_of, sum, sum_of, var_pop, var_samp,
+    var_samp_of,
 };
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
-use dstreams::{DStream, KeyState, MapWithState, Out, Record, StreamContext, Track};
+use dstreams::{AsOf, DStream, KeyState, MapWithState, Out, Record, StreamContext, Track};
 use proptest::prelude::*;
 
 use crate::program::text;
@@ -142,6 +143,17 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("changes of a track", &first.changes().pairs());
     watch.on("top of a track", &first.all().top(4));
     watch.on("what a track leaves", &first.timed_out().pairs());
+    let means = floats.running_agg("means", avg::<f64>()).unwrap();
+    let before = numbers.with_state(&means, AsOf::Before).unwrap();
+    watch.on("with_state before", &before.pairs());
+    let of_totals = numbers.with_state(&totals, AsOf::Before).unwrap();
+    watch.on("with_state of two columns", &of_totals.pairs());
+    let after = floats.with_state(&means, AsOf::After).unwrap();
+    watch.on("with_state after", &after.pairs());
+    let of_means = after.map_values(|(x, mean)| mean.unwrap_or(x));
+    let of_means = of_means.running_agg("greatest means", (count(), max::<f64>()));
+    let of_means = of_means.unwrap();
+    watch.on("a state fed by a state", &of_means.all().pairs());
     let known = Track::new(
         |_: &str, _| (),
         |_: &str, (), x: f64| (x > -5e8).then_some(()),

@@ -12,8 +12,8 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::record::records_of;
 use dstreams::text::words;
 use dstreams::{
-    BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, Track, Values,
-    async_trait,
+    AsOf, BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, Track,
+    Values, async_trait,
 };
 use dstreams_client::{Client, Options};
 
@@ -79,7 +79,9 @@ impl Sink for Files {
 }
 
 /// The program's outputs, by directory.
-const OUTPUTS: [&str; 6] = ["lines", "counts", "windows", "totals", "known", "left"];
+const OUTPUTS: [&str; 8] = [
+    "lines", "counts", "windows", "totals", "known", "left", "before", "after",
+];
 /// One of its states forgets a word after so many intervals without it.
 const FORGET_AFTER: u32 = 2;
 /// The initial content of that state: a word that comes, and one that does not.
@@ -102,6 +104,8 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         to_totals,
         to_known,
         to_left,
+        to_before,
+        to_after,
     ] = OUTPUTS.map(|output| {
         let dir = dir.join(output);
         std::fs::create_dir_all(&dir).unwrap();
@@ -121,6 +125,15 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
     let known = counted.track("known", known)?;
     known.all().pairs().sink("known", to_known);
     known.timed_out().pairs().sink("left", to_left);
+    let words = counted.agg(count())?;
+    for (as_of, name, sink) in [
+        (AsOf::Before, "before", to_before),
+        (AsOf::After, "after", to_after),
+    ] {
+        let seen = words.with_state(&known, as_of)?;
+        let seen = seen.map_values(|(_, count)| count.unwrap_or(0));
+        seen.pairs().sink(name, sink);
+    }
     Ok(ctx)
 }
 
@@ -175,8 +188,16 @@ fn counts_of(text: &str) -> Counts {
 /// once. Returns the number of batches.
 pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
     let interval = interval.as_millis() as u64;
-    let [lines, counts, windows, totals, known, left] =
-        OUTPUTS.map(|output| batches(&dir.join(output)));
+    let [
+        lines,
+        counts,
+        windows,
+        totals,
+        known,
+        left,
+        sees_before,
+        sees_after,
+    ] = OUTPUTS.map(|output| batches(&dir.join(output)));
     let mut window: VecDeque<&str> = VecDeque::new();
     let mut seen = BTreeSet::new();
     let mut before = None;
@@ -210,6 +231,12 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         }
         assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
         let counts = |(word, (count, _)): (&String, &(i64, u64))| (word.clone(), *count);
+        let sees = |held: &BTreeMap<String, (i64, u64)>| -> Counts {
+            let words = count_words(of_batch.iter().copied()).into_keys();
+            let count = |word: &String| held.get(word).map_or(0, |(count, _)| *count);
+            words.map(|word| (word.clone(), count(&word))).collect()
+        };
+        assert_eq!(counts_of(&sees_before[at]), sees(&held), "before {at}");
         let silent = |last: u64| last + interval * u64::from(FORGET_AFTER) <= *at;
         let leave = held.iter().filter(|(_, (_, last))| silent(*last));
         assert_eq!(
@@ -224,6 +251,7 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         }
         let all: Counts = held.iter().map(counts).collect();
         assert_eq!(counts_of(&known[at]), all, "known at {at}");
+        assert_eq!(counts_of(&sees_after[at]), sees(&held), "after {at}");
         for line in of_batch {
             let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(seen.insert(number), "line {number} is there twice");

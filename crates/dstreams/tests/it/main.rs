@@ -62,3 +62,4 @@ mod tried;
 mod variance;
 mod watched;
 mod windows;
+mod with_state;

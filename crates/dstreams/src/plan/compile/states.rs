@@ -131,6 +131,7 @@ impl Compiler<'_> {
             slide_ms: node.slide_ms,
             operator: node.operator.clone(),
         }));
+        self.steps_of.insert(id, (self.states.len(), into));
         self.states.push(spec);
         self.scan(into, dataset, parts)
     }

@@ -103,7 +103,7 @@ impl KeyedState {
     }
 
     /// The rows of keys and values that a mask selects.
-    fn rows_of(
+    pub(super) fn rows_of(
         &self,
         keys: &[ArrayRef],
         values: &[ArrayRef],

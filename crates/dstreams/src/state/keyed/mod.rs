@@ -1,6 +1,7 @@
 //! [`KeyedState`]: one partition of the state of a keyed operator, and the effect of a batch on it.
 
 mod closures;
+mod probe;
 mod running_aggregate;
 #[cfg(test)]
 mod tests;
