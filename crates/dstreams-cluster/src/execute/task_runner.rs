@@ -128,12 +128,17 @@ impl TaskRunner {
             (TaskWork::Hold, _) => vec![datasets.only()],
             (TaskWork::Step, Step::State(window)) => {
                 let delta = datasets.only();
-                // For the standby, which installs it after the batch.
-                self.keep(header, window.from, spec.task, &delta)?;
-                let (at, due) = (window.state, header.batch.is_multiple_of(window.slide_ms));
+                let takes_in = window.input_at.has(header.batch);
+                if takes_in {
+                    // For the standby, which installs it after the batch.
+                    self.keep(header, window.from, spec.task, &delta)?;
+                }
+                let (at, due) = (window.state, window.at.has(header.batch));
                 // Closures of the program may run in it.
                 let installed = catch_unwind(AssertUnwindSafe(|| {
-                    self.install(header, at, spec.task, &delta)?;
+                    if takes_in {
+                        self.install(header, at, spec.task, &delta)?;
+                    }
                     point("state:installed");
                     due.then(|| self.states.read(at, spec.task)).transpose()
                 }));
@@ -215,7 +220,8 @@ impl TaskRunner {
         // Joins keep their build side, and metrics grow with each execution: reset both.
         let plan = reset_plan_states(Arc::clone(&stage.plan))?;
         // A panic in an operator is an error of the program, not of the engine.
-        let run = run_task(plan, task, Arc::new(context), stage.route.clone());
+        let (context, route) = (Arc::new(context), stage.route.clone());
+        let run = run_task(plan, task, context, route, header.batch);
         let run = AssertUnwindSafe(run);
         match futures::FutureExt::catch_unwind(run).await {
             Ok(rows) => Ok(rows.map_err(|error| error.of(&stage.operator))?),

@@ -61,12 +61,12 @@ impl Shapes {
     pub fn of(&self, plans: &Plans, many: bool, batch: BatchTime) -> Result<(Arc<Shape>, bool)> {
         let template = plans.of(many);
         let steps = template.steps.iter().map(|step| match step {
-            Step::Run(stage) => stage.slide_ms,
-            Step::State(window) => window.slide_ms,
-            Step::Probe(probe) => probe.slide_ms,
+            Step::Run(stage) => stage.at,
+            Step::State(state) => state.at,
+            Step::Probe(probe) => probe.at,
         });
-        let slides = steps.chain(template.outputs.iter().map(|(_, slide)| *slide));
-        let due = slides.map(|slide| batch.is_multiple_of(slide)).collect();
+        let schedules = steps.chain(template.outputs.iter().map(|(_, at)| *at));
+        let due = schedules.map(|at| at.has(batch)).collect();
         let key = (many, due);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shape) = known.get(&key) {
@@ -101,15 +101,22 @@ impl Shape {
     /// Adds a step, if it is due and its input exists.
     fn add(&mut self, at: usize, step: &Step, parts: usize, batch: BatchTime) -> Result<()> {
         let (into, reads) = match step {
-            Step::Run(stage) if !batch.is_multiple_of(stage.slide_ms) => return Ok(()),
+            Step::Run(stage) if !stage.at.has(batch) => return Ok(()),
             Step::Run(stage) => (stage.into, stage.reads()?),
-            Step::State(window) => (window.into, each(parts, &[window.from])),
-            Step::Probe(probe) if !batch.is_multiple_of(probe.slide_ms) => return Ok(()),
+            Step::State(state) => {
+                let takes_in = self.makers[state.from.0].is_some();
+                if !takes_in && !state.at.has(batch) {
+                    return Ok(());
+                }
+                // Without rows to take in it is only read.
+                match takes_in {
+                    true => (state.into, each(parts, &[state.from])),
+                    false => (state.into, each(parts, &[])),
+                }
+            }
+            Step::Probe(probe) if !probe.at.has(batch) => return Ok(()),
             Step::Probe(probe) => (probe.into, each(parts, &[probe.from, probe.after])),
         };
-        if matches!(step, Step::State(window) if self.makers[window.from.0].is_none()) {
-            return Ok(());
-        }
         self.makers[into.0] = Some(at);
         self.groups.insert(at, grouped(reads));
         Ok(())
@@ -131,8 +138,8 @@ impl Shape {
                 aligned[read.slot.0] &= !(read.whole && passed);
             }
         }
-        for (slot, slide) in &template.outputs {
-            if batch.is_multiple_of(*slide) {
+        for (slot, at) in &template.outputs {
+            if at.has(batch) {
                 readers[slot.0] += 2; // the master's reading is another job's
             }
         }
@@ -194,7 +201,9 @@ pub fn route(step: &Step) -> Option<usize> {
         Step::Run(stage) => match &stage.route {
             Route::Keep => None,
             Route::Gather => Some(1),
-            Route::Hash { parts, .. } | Route::Deal { parts } => Some(*parts),
+            Route::Hash { parts, .. } | Route::Turn { parts, .. } | Route::Deal { parts } => {
+                Some(*parts)
+            }
         },
         Step::State(_) | Step::Probe(_) => None,
     }

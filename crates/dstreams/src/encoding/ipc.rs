@@ -66,11 +66,7 @@ impl BatchWriter {
 
     /// The bytes of the next batch.
     fn batch(&mut self, batch: &RecordBatch) -> Result<ByteChunks> {
-        let rows = match batch.columns().iter().all(is_dense) {
-            true => batch.clone(),
-            false => compact(batch)?,
-        };
-        Ok(self.0.encode(&rows)?.into_iter().collect())
+        Ok(self.0.encode(&dense(batch)?)?.into_iter().collect())
     }
 
     /// The bytes after the last batch.
@@ -331,6 +327,14 @@ pub(crate) fn compact_column(column: &ArrayRef) -> Result<ArrayRef> {
         }
         _ => Arc::clone(column),
     })
+}
+
+/// The same rows; they are copied if the buffers that they point into contain much else.
+pub(crate) fn dense(batch: &RecordBatch) -> Result<RecordBatch> {
+    match batch.columns().iter().all(is_dense) {
+        true => Ok(batch.clone()),
+        false => compact(batch),
+    }
 }
 
 /// Whether a column uses nearly all of the buffers that it points into, so that it is written unchanged.

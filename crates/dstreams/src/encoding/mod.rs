@@ -14,8 +14,8 @@ pub(crate) use frame::FrameFormat;
 pub(crate) use ipc::ENCODED;
 pub use ipc::compact;
 pub(crate) use ipc::{
-    bytes_of, columns, compact_column, each_batch, encode_batches, encode_in_parts, length_of,
-    read_batches, write_batches,
+    bytes_of, columns, compact_column, dense, each_batch, encode_batches, encode_in_parts,
+    length_of, read_batches, write_batches,
 };
 pub(crate) use pieces::ByteChunks;
 pub use stream::{ByteInput, ByteOutput};

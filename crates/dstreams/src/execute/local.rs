@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Operator, Result};
 use crate::plan::{Datasets, Partitions, ProbeStep, Stage, StateStep, Step};
 use crate::stream::rows::panic_message;
+use crate::stream::schedule::Schedule;
 
 /// Runs jobs on its own threads, so that tasks do not delay receiving and committing.
 pub(crate) struct LocalEngine {
@@ -71,7 +72,7 @@ impl LocalEngine {
         for step in &job.template.steps {
             match step {
                 Step::Run(stage) => {
-                    if job.batch.is_multiple_of(stage.slide_ms) {
+                    if stage.at.has(job.batch) {
                         let rows = self.stage(stage, &context, job.batch).await?;
                         datasets.set(stage.into, rows);
                     }
@@ -81,10 +82,10 @@ impl LocalEngine {
             }
         }
         let outputs = job.template.outputs.iter();
-        let due = |slide: &u64| job.batch.is_multiple_of(*slide);
+        let due = |at: &Schedule| at.has(job.batch);
         Ok(JobOutput(
             outputs
-                .map(|(slot, slide)| datasets.get(*slot).filter(|_| due(slide)).cloned())
+                .map(|(slot, at)| datasets.get(*slot).filter(|_| due(at)).cloned())
                 .collect(),
         ))
     }
@@ -121,7 +122,7 @@ impl LocalEngine {
                 } else {
                     plan
                 };
-                task::run_task(plan, partition, context, route).await
+                task::run_task(plan, partition, context, route, batch).await
             }
         };
         if stage.tasks == 1 && self.shuffle.is_none() {
@@ -145,17 +146,20 @@ impl LocalEngine {
     }
 
     async fn state(&self, step: &StateStep, job: &Job, datasets: &Datasets) -> Result<()> {
-        let Some(delta) = datasets.get(step.from) else {
+        let delta = datasets.get(step.from);
+        let read = step.at.has(job.batch);
+        if delta.is_none() && !read {
             return Ok(());
-        };
-        let read = job.batch.is_multiple_of(step.slide_ms);
+        }
         let mut running = Vec::new();
         for partition in 0..job.installs.partitions(step.state) {
-            let (installs, delta) = (Arc::clone(&job.installs), Arc::clone(delta));
+            let (installs, delta) = (Arc::clone(&job.installs), delta.cloned());
             let (state, batch) = (step.state, job.batch);
             running.push(self.spawn(async move {
                 // I6 (ARCHITECTURE.md): the only mutation.
-                installs.install(state, partition, batch, &delta[partition])?;
+                if let Some(delta) = delta {
+                    installs.install(state, partition, batch, &delta[partition])?;
+                }
                 match read {
                     true => installs.read(state, partition),
                     false => Ok(Vec::new()),

@@ -59,14 +59,15 @@ pub(crate) fn compile(
     // States install every batch, even if no output reads them then. They are compiled in the order of their
     // nodes, so that their numbers are the same in every template.
     for (at, node) in graph.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Window { .. }) || node.op.state_name().is_some() {
+        let is_unnamed = matches!(node.op, Op::Window { .. } | Op::History { .. });
+        if is_unnamed || node.op.state_name().is_some() {
             compiler.state_of(NodeId(at))?;
         }
     }
     let mut outputs = Vec::new();
     for output in &graph.outputs {
         let slot = compiler.dataset(output.node)?;
-        outputs.push((slot, graph.node(output.node).slide_ms));
+        outputs.push((slot, graph.node(output.node).schedule()));
     }
     let template = Template {
         inputs: compiler.inputs,
@@ -114,7 +115,7 @@ impl Compiler<'_> {
         let parts = match &route {
             Route::Keep => tasks,
             Route::Gather => 1,
-            Route::Hash { parts, .. } | Route::Deal { parts } => *parts,
+            Route::Hash { parts, .. } | Route::Turn { parts, .. } | Route::Deal { parts } => *parts,
         };
         let node = self.graph.node(node);
         self.steps.push(Step::Run(Stage {
@@ -123,7 +124,7 @@ impl Compiler<'_> {
             tasks,
             route,
             into,
-            slide_ms: node.slide_ms,
+            at: node.schedule(),
             operator: node.operator.clone(),
         }));
         (into, parts)
@@ -183,7 +184,9 @@ impl Compiler<'_> {
                 let parts = self.aggregate(id, input, before, *keys, plan)?;
                 Ok(results(parts, *keys, plan, schema, &operator))
             }
-            Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => self.state_of(id),
+            Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } | Op::History { .. } => {
+                self.state_of(id)
+            }
             Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
             Op::Reduce { keys, first, rest } => {
                 let reduce = |input, reducer: &Arc<dyn Reducer>| -> ExecPlan {

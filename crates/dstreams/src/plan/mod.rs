@@ -13,6 +13,7 @@ mod compile;
 mod cut;
 mod datasets;
 mod exec_node;
+mod history;
 mod join;
 mod key_groups;
 mod plans;
@@ -26,6 +27,7 @@ mod template;
 mod total_order;
 
 pub use datasets::{Datasets, Partitions, Slot};
+pub use history::HistorySpec;
 pub use plans::Plans;
 pub use reads::Read;
 pub use route::{deal, split_by_route};

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use dstreams_control::BatchTime;
 
 use super::aggregate::Results;
 use super::datasets::Slot;
+use super::history::HistorySpec;
 use super::state_views::Views;
 use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::rows::RowsTask;
+use crate::stream::schedule::Schedule;
 use crate::stream::tracker::Tracker;
 use crate::stream::with_state::AsOf;
 
@@ -21,8 +24,8 @@ pub struct Template {
     /// The slots of the inputs, in the order of the sources.
     pub inputs: Vec<Slot>,
     pub steps: Vec<Step>,
-    /// For each output of the graph: its dataset, and its slide in milliseconds.
-    pub outputs: Vec<(Slot, u64)>,
+    /// For each output of the graph: its dataset, and the batch times at which there is one.
+    pub outputs: Vec<(Slot, Schedule)>,
     pub slots: usize,
 }
 
@@ -46,8 +49,8 @@ pub struct Stage {
     pub copies: bool,
     pub route: Route,
     pub into: Slot,
-    /// Runs at batch times that are multiples of this, in milliseconds.
-    pub slide_ms: u64,
+    /// The batch times at which it runs.
+    pub at: Schedule,
     pub operator: Operator,
 }
 
@@ -67,6 +70,26 @@ pub enum Route {
     },
     /// The rows of each task are cut into `parts` runs of equal length; in order of tasks.
     Deal { parts: usize },
+    /// All rows of a task go to one of `parts` partitions, in order of tasks: the next one with each batch, so that
+    /// small batches, which are one task, spread over the partitions.
+    Turn {
+        parts: usize,
+        /// The time between two batches, in milliseconds.
+        every_ms: u64,
+    },
+}
+
+impl Route {
+    /// The partition of the rows of task `task`, if that is the same for all of them.
+    pub fn partition_of(&self, task: usize, batch: BatchTime) -> usize {
+        match self {
+            Route::Turn { parts, every_ms } => {
+                let batches = batch.millis().checked_div(*every_ms).unwrap_or_default();
+                (task + (batches % *parts as u64) as usize) % parts
+            }
+            Route::Keep | Route::Gather | Route::Hash { .. } | Route::Deal { .. } => 0,
+        }
+    }
 }
 
 /// The rows that a batch has for a state are taken in; what the state gives then is the dataset.
@@ -76,8 +99,10 @@ pub struct StateStep {
     pub state: usize,
     pub from: Slot,
     pub into: Slot,
-    /// Its dataset is read at multiples of this, in milliseconds.
-    pub slide_ms: u64,
+    /// The batch times at which it takes rows in.
+    pub input_at: Schedule,
+    /// The batch times at which its dataset is read.
+    pub at: Schedule,
     pub operator: Operator,
 }
 
@@ -93,8 +118,8 @@ pub struct ProbeStep {
     pub after: Slot,
     pub into: Slot,
     pub probe: Probe,
-    /// Runs at multiples of this, in milliseconds.
-    pub slide_ms: u64,
+    /// The batch times at which it runs.
+    pub at: Schedule,
     pub operator: Operator,
 }
 
@@ -115,6 +140,8 @@ pub enum StateSpec {
     Window(Arc<WindowSpec>),
     /// A state of all batches.
     Keyed(Arc<KeyedSpec>),
+    /// The rows of the last batches, as they are.
+    History(Arc<HistorySpec>),
 }
 
 impl StateSpec {
@@ -123,6 +150,7 @@ impl StateSpec {
         match self {
             StateSpec::Window(window) => Arc::clone(&window.schema),
             StateSpec::Keyed(keyed) => keyed.dataset(),
+            StateSpec::History(history) => history.dataset(),
         }
     }
 
@@ -131,6 +159,7 @@ impl StateSpec {
         match self {
             StateSpec::Window(window) => window.every_ms,
             StateSpec::Keyed(keyed) => keyed.every_ms,
+            StateSpec::History(history) => history.every_ms,
         }
     }
 
@@ -139,6 +168,7 @@ impl StateSpec {
         match self {
             StateSpec::Window(window) => window.name.as_deref(),
             StateSpec::Keyed(keyed) => Some(&keyed.name),
+            StateSpec::History(history) => history.name.as_deref(),
         }
     }
 
@@ -147,13 +177,17 @@ impl StateSpec {
         match self {
             StateSpec::Window(_) => None,
             StateSpec::Keyed(keyed) => Some((&keyed.name, &keyed.results)),
+            StateSpec::History(history) => {
+                Some((history.name.as_deref()?, history.table.as_ref()?))
+            }
         }
     }
 
-    /// The source streams of a window.
+    /// The source streams of a state of the last batches.
     pub(crate) fn streams(&self) -> Option<&str> {
         match self {
             StateSpec::Window(window) => Some(&window.streams),
+            StateSpec::History(history) => Some(&history.streams),
             StateSpec::Keyed(_) => None,
         }
     }
@@ -163,6 +197,7 @@ impl StateSpec {
         match self {
             StateSpec::Window(window) => window.describe(),
             StateSpec::Keyed(keyed) => keyed.holds(),
+            StateSpec::History(history) => history.holds(),
         }
     }
 }
@@ -276,7 +311,7 @@ impl WindowSpec {
     }
 }
 
-fn fields(schema: &SchemaRef) -> Vec<String> {
+pub(super) fn fields(schema: &SchemaRef) -> Vec<String> {
     let fields = schema.fields().iter();
     fields
         .map(|field| format!("{} {}", field.name(), field.data_type()))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dstreams_control::BatchTime;
 
+use super::history::HistorySnapshot;
 use super::versioned::{Delta, Frozen, merged};
 use super::window::WindowSnapshot;
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat};
@@ -44,6 +45,8 @@ pub(super) enum Content {
     /// A full keyed state.
     Keyed(Frozen),
     Deltas(Vec<Delta>),
+    /// The pieces of a history, or those that batches added.
+    History(HistorySnapshot),
 }
 
 impl Captured {
@@ -64,6 +67,7 @@ impl Captured {
             Content::Window(window) => window.write_sealed(to),
             Content::Panes(panes) => write_panes(&panes, to),
             Content::Keyed(frozen) => frozen.write(to),
+            Content::History(pieces) => pieces.write_sealed(to),
             Content::Deltas(deltas) => merged(self.on, &deltas)?.write(to),
         }
     }

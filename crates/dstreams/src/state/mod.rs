@@ -9,6 +9,7 @@
 
 mod accumulators;
 mod capture;
+mod history;
 mod key_slots;
 mod keyed;
 mod memory_budget;

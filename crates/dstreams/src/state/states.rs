@@ -7,6 +7,7 @@ use dstreams_control::BatchTime;
 
 use super::capture::{Captured, Content};
 use super::encoding::{STATE, wrong};
+use super::history::{HistoryPartition, HistorySnapshot};
 use super::keyed;
 use super::keyed::KeyedState;
 use super::memory_budget::StateMemoryBudget;
@@ -31,6 +32,7 @@ debug_as!(States);
 enum Partition {
     Window(WindowPartition),
     Keyed(KeyedState),
+    History(HistoryPartition),
 }
 
 impl Partition {
@@ -39,6 +41,7 @@ impl Partition {
         Ok(match spec {
             StateSpec::Window(spec) => Partition::Window(WindowPartition::new(spec)?),
             StateSpec::Keyed(spec) => Partition::Keyed(KeyedState::new(spec, number, room)?),
+            StateSpec::History(spec) => Partition::History(HistoryPartition::new(spec)),
         })
     }
 
@@ -47,6 +50,7 @@ impl Partition {
         match self {
             Partition::Window(window) => StateSpec::Window(window.spec()),
             Partition::Keyed(keyed) => StateSpec::Keyed(keyed.spec()),
+            Partition::History(history) => StateSpec::History(history.spec()),
         }
     }
 
@@ -54,6 +58,7 @@ impl Partition {
         match self {
             Partition::Window(window) => window.version(),
             Partition::Keyed(keyed) => keyed.version(),
+            Partition::History(history) => history.version(),
         }
     }
 
@@ -76,6 +81,7 @@ impl Partition {
         match self {
             Partition::Window(window) => window.install(batch, rows),
             Partition::Keyed(keyed) => keyed.install(batch, rows),
+            Partition::History(history) => history.install(batch, rows),
         }
     }
 
@@ -83,6 +89,7 @@ impl Partition {
         match self {
             Partition::Window(window) => window.read(),
             Partition::Keyed(keyed) => keyed.read(),
+            Partition::History(history) => history.read(),
         }
     }
 
@@ -90,6 +97,7 @@ impl Partition {
         Ok(match self {
             Partition::Window(window) => PartitionSnapshot::Window(window.snapshot()),
             Partition::Keyed(keyed) => PartitionSnapshot::Keyed(keyed.snapshot()?),
+            Partition::History(history) => PartitionSnapshot::History(history.snapshot()),
         })
     }
 
@@ -97,6 +105,7 @@ impl Partition {
         match self {
             Partition::Window(window) => window.capture(since),
             Partition::Keyed(keyed) => keyed.capture(since),
+            Partition::History(history) => history.capture(since),
         }
     }
 
@@ -104,6 +113,7 @@ impl Partition {
         match self {
             Partition::Window(window) => window.covered(batch),
             Partition::Keyed(keyed) => keyed.covered(batch),
+            Partition::History(history) => history.covered(batch),
         }
     }
 
@@ -111,6 +121,7 @@ impl Partition {
         match self {
             Partition::Window(window) => window.restore(whole, from),
             Partition::Keyed(keyed) => keyed.restore(from),
+            Partition::History(history) => history.restore(whole, from),
         }
     }
 
@@ -125,6 +136,7 @@ impl Partition {
             StateSpec::Keyed(spec) => {
                 Partition::Keyed(KeyedState::new(spec, number, room)?.filled(from)?)
             }
+            StateSpec::History(spec) => Partition::History(HistoryPartition::import(spec, from)?),
         })
     }
 }
@@ -162,7 +174,7 @@ impl States {
         let partitions = self.all.get(state).ok_or_else(|| absent(partition))?;
         match &*lock(partitions.get(partition).ok_or_else(|| absent(partition))?) {
             Partition::Keyed(keyed) => keyed.table(batch),
-            Partition::Window(_) => Ok(Vec::new()),
+            Partition::Window(_) | Partition::History(_) => Ok(Vec::new()),
         }
     }
 }
@@ -311,6 +323,7 @@ pub struct Snapshot {
 enum PartitionSnapshot {
     Window(window::WindowSnapshot),
     Keyed(keyed::Snapshot),
+    History(HistorySnapshot),
 }
 
 impl Snapshot {
@@ -324,6 +337,7 @@ impl Snapshot {
             match state {
                 PartitionSnapshot::Window(window) => window.write(to)?,
                 PartitionSnapshot::Keyed(keyed) => keyed.write(to)?,
+                PartitionSnapshot::History(history) => history.write(to)?,
             }
         }
         to.seal()
@@ -363,7 +377,9 @@ impl Installs for States {
     ) -> Result<Vec<RecordBatch>> {
         match &*self.lock(state, partition) {
             Partition::Keyed(keyed) => keyed.probe(batch, probe, rows),
-            Partition::Window(_) => Err(wrong("a window has no values by key")),
+            Partition::Window(_) | Partition::History(_) => {
+                Err(wrong("a window has no values by key"))
+            }
         }
     }
 

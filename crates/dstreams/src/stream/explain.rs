@@ -124,6 +124,10 @@ impl Graph {
                 Some(timeout) => format!("state `{name}`: by closures, timeout {timeout} ms"),
                 None => format!("state `{name}`: by closures"),
             },
+            Op::History { name, recall, .. } => match name {
+                Some(name) => format!("state `{name}`: {}", recall.describe()),
+                None => format!("state: {}", recall.describe()),
+            },
             Op::Held(view) => match view {
                 View::Changes => "keys that changed".into(),
                 View::All => "all keys".into(),
@@ -135,6 +139,7 @@ impl Graph {
             | Op::Reduce { .. }
             | Op::Join(_)
             | Op::Cogroup { .. }
+            | Op::Probe(_)
             | Op::Repartition { .. }
             | Op::Union
             | Op::Query(_) => {
@@ -147,7 +152,9 @@ impl Graph {
 fn kind(op: &Op) -> Kind {
     match op {
         Op::Source(_) => Kind::Input,
-        Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => Kind::State,
+        Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } | Op::History { .. } => {
+            Kind::State
+        }
         _ => Kind::Operator,
     }
 }
@@ -156,7 +163,9 @@ fn kind(op: &Op) -> Kind {
 fn exchange(op: &Op) -> Option<String> {
     match op {
         Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => Some("by key".into()),
-        Op::Join(_) | Op::Cogroup { .. } => Some("by key".into()),
+        Op::Join(_) | Op::Cogroup { .. } | Op::Probe(_) => Some("by key".into()),
+        Op::History { keys: 0, .. } => Some("by turns".into()),
+        Op::History { .. } => Some("by key".into()),
         Op::Aggregate { keys, .. } | Op::Reduce { keys, .. } if *keys > 0 => Some("by key".into()),
         Op::Aggregate { .. } | Op::Reduce { .. } | Op::Top { .. } => {
             Some("to one partition".into())

@@ -12,12 +12,14 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 
 use super::agg::AggPlan;
+use super::history::Recall;
 use super::initial::Initial;
 use super::join::JoinOp;
 use super::output::Output;
 use super::rejects::Readers;
 use super::relational::Query;
 use super::rows::{Reducer, RowsFn};
+use super::schedule::Schedule;
 use super::tracker::Tracker;
 use super::with_state::ProbeOp;
 use crate::error::{Error, Operator, Result};
@@ -56,6 +58,12 @@ pub(crate) enum Op {
         /// The rows before the first batch.
         initial: Option<Initial>,
     },
+    /// The rows of earlier RDDs, as they are: a state, in partitions by the first `keys` columns.
+    History {
+        name: Option<String>,
+        keys: usize,
+        recall: Recall,
+    },
     /// One view of the results of a state.
     Held(View),
     /// Reduction by closures, by the first `keys` columns, within a batch.
@@ -87,7 +95,7 @@ impl Op {
     pub fn state_name(&self) -> Option<&str> {
         match self {
             Op::Running { name, .. } | Op::Tracked { name, .. } => Some(name),
-            Op::Window { name, .. } => name.as_deref(),
+            Op::Window { name, .. } | Op::History { name, .. } => name.as_deref(),
             _ => None,
         }
     }
@@ -121,6 +129,7 @@ impl Op {
                 let initial = initial.as_ref().map(Initial::describe);
                 format!("track `{name}` {keys} {timeout_ms:?} {initial:?}")
             }
+            Op::History { name, keys, recall } => format!("history {name:?} {keys} {recall:?}"),
             Op::Held(view) => format!("held {view:?}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
             Op::Repartition { partitions } => format!("repartition {partitions}"),
@@ -153,8 +162,20 @@ pub(crate) struct Node {
     pub inputs: Vec<NodeId>,
     pub schema: SchemaRef,
     pub operator: Operator,
-    /// The interval of its RDDs in milliseconds: they exist at the batch times that are multiples of it.
+    /// The interval of its RDDs in milliseconds: they are of the intervals that end at multiples of it.
     pub slide_ms: u64,
+    /// How much later than its interval an RDD is there, in milliseconds.
+    pub shift_ms: u64,
+}
+
+impl Node {
+    /// The batch times at which it has RDDs.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            slide_ms: self.slide_ms,
+            shift_ms: self.shift_ms,
+        }
+    }
 }
 
 /// An input stream.
@@ -256,6 +277,9 @@ impl Graph {
             let (op, operator, slide) = (node.op.describe(), &node.operator, node.slide_ms);
             let columns = node.schema.fields();
             text += &format!("{op} {operator} {:?} {slide} {columns:?}\n", node.inputs);
+            if node.shift_ms > 0 {
+                text += &format!("late by {}\n", node.shift_ms);
+            }
         }
         for output in &self.outputs {
             text += &format!("output {} of {:?}\n", output.operator, output.node);
@@ -276,6 +300,16 @@ impl Graph {
                     "its inputs have RDDs at different times ({}, {}); give their windows the same slide",
                     every(first),
                     every(other)
+                ),
+            });
+        }
+        let shifts: Vec<u64> = inputs.iter().map(|id| self.node(*id).shift_ms).collect();
+        if shifts.iter().any(|shift| *shift != first.shift_ms) {
+            return Err(Error::Graph {
+                operator: operator.clone(),
+                message: format!(
+                    "its inputs are late by different times (by {shifts:?} ms), so their RDDs at one batch time are of \
+                     different intervals; delay the others with `delayed`, until all are as late"
                 ),
             });
         }
@@ -303,7 +337,7 @@ impl GraphRef {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Adds a node; its slide is that of its inputs.
+    /// Adds a node; its slide and its shift are those of its inputs.
     pub fn add(
         &self,
         op: Op,
@@ -333,12 +367,14 @@ impl Graph {
         operator: Operator,
         slide_ms: u64,
     ) -> NodeId {
+        let shift_ms = inputs.first().map_or(0, |input| self.node(*input).shift_ms);
         self.nodes.push(Node {
             op,
             inputs,
             schema,
             operator,
             slide_ms,
+            shift_ms,
         });
         NodeId(self.nodes.len() - 1)
     }

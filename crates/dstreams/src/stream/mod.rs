@@ -14,6 +14,7 @@ mod fold;
 pub(crate) mod format;
 pub(crate) mod function;
 pub(crate) mod graph;
+pub(crate) mod history;
 pub(crate) mod initial;
 pub(crate) mod join;
 pub(crate) mod key_state;
@@ -29,6 +30,7 @@ mod reduce_by_window;
 pub(crate) mod rejects;
 pub(crate) mod relational;
 pub(crate) mod rows;
+pub(crate) mod schedule;
 pub(crate) mod state;
 pub mod text;
 pub(crate) mod track;
@@ -36,8 +38,8 @@ pub(crate) mod tracker;
 pub(crate) mod tried;
 mod window;
 mod window_without_keys;
-mod with_time;
 pub(crate) mod with_state;
+mod with_time;
 
 use crate::error::{Error, Operator, Result};
 

@@ -119,6 +119,16 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         .unwrap();
     watch.on("window", &window.pairs());
     watch.on("top of a window", &window.top(2));
+    let recent = rows.window(three, one).unwrap();
+    watch.on("window of records", &recent);
+    let query = "select _1, sum(_3) as x from this group by _1";
+    watch.on(
+        "sql of a window",
+        &recent.sql::<(String, f64)>(query).unwrap(),
+    );
+    let pairs = floats.window(ms(400), ms(200)).unwrap();
+    watch.on("window of pairs", &pairs.pairs());
+    watch.on("reduce of a window", &pairs.reduce(|a, b| a + b).pairs());
     let floats_window = floats
         .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
         .unwrap();

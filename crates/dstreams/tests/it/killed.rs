@@ -79,8 +79,8 @@ impl Sink for Files {
 }
 
 /// The program's outputs, by directory.
-const OUTPUTS: [&str; 8] = [
-    "lines", "counts", "windows", "totals", "known", "left", "before", "after",
+const OUTPUTS: [&str; 9] = [
+    "lines", "counts", "windows", "recent", "totals", "known", "left", "before", "after",
 ];
 /// One of its states forgets a word after so many intervals without it.
 const FORGET_AFTER: u32 = 2;
@@ -101,6 +101,7 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         to_lines,
         to_counts,
         to_windows,
+        to_recent,
         to_totals,
         to_known,
         to_left,
@@ -115,6 +116,8 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
     counted.agg(count())?.pairs().sink("counts", to_counts);
     let window = counted.window_agg(interval * WINDOW as u32, interval, count())?;
     window.pairs().sink("windows", to_windows);
+    let recent = lines.named_window("recent", interval * WINDOW as u32, interval)?;
+    recent.sink("recent", to_recent);
     let totals = counted.running_agg("totals", count())?;
     totals.all().pairs().sink("totals", to_totals);
     let known = Track::by_batch(|_: &str, values: Values<'_, ()>, count: Option<i64>| {
@@ -192,6 +195,7 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         lines,
         counts,
         windows,
+        recent,
         totals,
         known,
         left,
@@ -226,6 +230,14 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         let all = window.iter().flat_map(|text| text.lines());
         let wanted = count_words(all.filter(|line| !line.is_empty()));
         assert_eq!(counts_of(&windows[at]), wanted, "window at {at}");
+        let in_order = |lines: &mut Vec<&str>| lines.sort_unstable();
+        let mut wanted: Vec<&str> = window.iter().flat_map(|text| text.lines()).collect();
+        let mut found: Vec<&str> = recent[at].lines().collect();
+        [&mut wanted, &mut found].map(in_order);
+        // Partitions without rows are empty lines.
+        wanted.retain(|line| !line.is_empty());
+        found.retain(|line| !line.is_empty());
+        assert_eq!(found, wanted, "records of the window at {at}");
         for (word, count) in count_words(of_batch.iter().copied()) {
             *total.entry(word).or_default() += count;
         }

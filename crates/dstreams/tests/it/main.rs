@@ -62,4 +62,5 @@ mod tried;
 mod variance;
 mod watched;
 mod windows;
+mod windows_of_records;
 mod with_state;

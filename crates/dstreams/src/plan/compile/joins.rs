@@ -56,7 +56,7 @@ impl Compiler<'_> {
                 as_of: op.as_of,
                 marked: op.marked,
             },
-            slide_ms: node.slide_ms,
+            at: node.schedule(),
             operator: node.operator.clone(),
         }));
         Ok(self.scan(into, schema, parts))

@@ -10,11 +10,13 @@ use crate::error::{Operator, Result};
 use crate::plan::aggregate::Aggregation;
 use crate::plan::datasets::Slot;
 use crate::plan::exec_node::internal;
+use crate::plan::history::HistorySpec;
 use crate::plan::route::split_by_route;
 use crate::plan::state_views::Views;
 use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
 use crate::stream::graph::{Node, NodeId, Op, View};
+use crate::stream::history::Recall;
 use crate::stream::initial::Initial;
 
 impl Compiler<'_> {
@@ -49,6 +51,7 @@ impl Compiler<'_> {
                 let events = self.shared(node.inputs[0])?;
                 self.keyed(id, *keys, events, held, update)?
             }
+            Op::History { keys, recall, .. } => self.history(id, *keys, *recall)?,
             _ => return Ok(internal(format!("{id:?} is not a state"))?),
         };
         self.held.insert(id, Arc::clone(&plan));
@@ -128,12 +131,38 @@ impl Compiler<'_> {
             state: self.states.len(),
             from,
             into,
-            slide_ms: node.slide_ms,
+            input_at: self.graph.node(node.inputs[0]).schedule(),
+            at: node.schedule(),
             operator: node.operator.clone(),
         }));
         self.steps_of.insert(id, (self.states.len(), into));
         self.states.push(spec);
         self.scan(into, dataset, parts)
+    }
+
+    /// A state that keeps the rows of its input.
+    fn history(&mut self, id: NodeId, keys: usize, recall: Recall) -> Result<ExecPlan> {
+        let node = self.graph.node(id);
+        let input = node.inputs[0];
+        let every_ms = self.graph.node(input).slide_ms;
+        let plan = self.shared(input)?;
+        let schema = plan.schema();
+        let route = match keys {
+            0 => Route::Turn {
+                parts: self.parts,
+                every_ms,
+            },
+            keys => self.by_keys(&schema, keys),
+        };
+        let (from, parts) = self.stage(plan, route, input);
+        let spec = HistorySpec::new(
+            node.op.state_name().map(str::to_owned),
+            self.graph.streams_of(id).join(", "),
+            (schema, keys),
+            every_ms,
+            recall,
+        );
+        Ok(self.take_in(id, from, parts, StateSpec::History(Arc::new(spec))))
     }
 
     /// The plan of a reader of a state.
