@@ -15,6 +15,7 @@ mod replay;
 mod running;
 mod set_aside;
 mod signals;
+mod slice;
 mod source;
 mod sources_end;
 mod start;

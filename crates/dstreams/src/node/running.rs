@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
@@ -20,11 +20,6 @@ use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::program::Clock;
 use crate::stream::extreme::register_extremes;
-
-/// How long [`Running::session`] retries while states cannot be read.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest pause between two retries.
-const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long after its deadline to wait for a program that does not stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -210,21 +205,8 @@ impl Running {
         let tables: Vec<_> = states
             .filter_map(|(state, spec)| Some((state, spec.table()?)))
             .collect();
-        let (begun, mut pause) = (Instant::now(), Duration::ZERO);
-        let rows = loop {
-            let last = self.last_batch().or(self.restored);
-            let last = last.unwrap_or(BatchTime(0));
-            let reads = tables.iter().map(|(state, _)| workers.table(*state, last));
-            match futures::future::try_join_all(reads).await {
-                // New batches released the version meanwhile, or a worker was lost.
-                Err(error) if is_transient(&error) && begun.elapsed() < READ_TIMEOUT => {
-                    tracing::debug!(%error, "cannot read states; retrying");
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).clamp(Duration::from_millis(1), MAX_RETRY_PAUSE);
-                }
-                rows => break rows?,
-            }
-        };
+        let states: Vec<usize> = tables.iter().map(|(state, _)| *state).collect();
+        let (_, rows) = self.read_states(&states).await?;
         let session = SessionContext::new();
         register_extremes(&session);
         for ((_, (name, schema)), partitions) in tables.into_iter().zip(rows) {
@@ -485,9 +467,4 @@ impl Running {
             }
         }
     }
-}
-
-/// Whether a retry may be able to read the states.
-fn is_transient(error: &Error) -> bool {
-    matches!(error, Error::Version { .. }) || error.is_retryable()
 }

@@ -1,11 +1,14 @@
 //! [`HistorySpec`]: a state that keeps the rows of earlier batches as they are.
 
-use datafusion::arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use dstreams_control::BatchTime;
 
 use super::template::fields;
 use crate::debug::debug_as;
-use crate::stream::history::Recall;
+use crate::stream::history::{BATCH_TIME, Recall};
+use crate::stream::schedule::Schedule;
 
 /// The specification of a state that keeps rows as they are.
 pub struct HistorySpec {
@@ -19,6 +22,8 @@ pub struct HistorySpec {
     pub keys: usize,
     /// The time between two RDDs of its input, in milliseconds.
     pub every_ms: u64,
+    /// The batch times at which its input has RDDs.
+    pub(crate) input_at: Schedule,
     pub(crate) recall: Recall,
     /// The columns of the table that a running program can be asked for.
     pub(crate) table: Option<SchemaRef>,
@@ -32,17 +37,24 @@ impl HistorySpec {
         name: Option<String>,
         streams: String,
         (schema, keys): (SchemaRef, usize),
-        every_ms: u64,
+        input_at: Schedule,
         recall: Recall,
     ) -> Self {
+        let table = matches!(recall, Recall::Asked { .. }).then(|| {
+            let time = Field::new(BATCH_TIME, DataType::Int64, false);
+            let columns = schema.fields().iter().map(|field| field.as_ref().clone());
+            let columns = std::iter::once(time).chain(columns);
+            Arc::new(Schema::new(columns.collect::<Vec<_>>()))
+        });
         HistorySpec {
             name,
             streams: format!("{streams}, {}", recall.describe()),
             schema,
             keys,
-            every_ms,
+            every_ms: input_at.slide_ms,
+            input_at,
             recall,
-            table: None,
+            table,
         }
     }
 

@@ -174,7 +174,8 @@ impl States {
         let partitions = self.all.get(state).ok_or_else(|| absent(partition))?;
         match &*lock(partitions.get(partition).ok_or_else(|| absent(partition))?) {
             Partition::Keyed(keyed) => keyed.table(batch),
-            Partition::Window(_) | Partition::History(_) => Ok(Vec::new()),
+            Partition::History(history) => history.table(batch),
+            Partition::Window(_) => Ok(Vec::new()),
         }
     }
 }

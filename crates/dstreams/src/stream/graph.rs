@@ -359,6 +359,11 @@ impl GraphRef {
 }
 
 impl Graph {
+    /// Makes the RDDs of a node be there so much later.
+    pub fn shift(&mut self, node: NodeId, by_ms: u64) {
+        self.nodes[node.0].shift_ms += by_ms;
+    }
+
     pub fn push(
         &mut self,
         op: Op,

@@ -129,6 +129,12 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     let pairs = floats.window(ms(400), ms(200)).unwrap();
     watch.on("window of pairs", &pairs.pairs());
     watch.on("reduce of a window", &pairs.reduce(|a, b| a + b).pairs());
+    watch.on("past", &rows.past(ms(200)).unwrap());
+    watch.on("delayed", &floats.delayed(ms(200)).unwrap().pairs());
+    let late = rows.delayed(ms(100)).unwrap().window(three, ms(200));
+    watch.on("window of a delayed stream", &late.unwrap());
+    watch.on("latest", &pairs.latest().pairs());
+    rows.remember("remembered", three).unwrap();
     let floats_window = floats
         .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
         .unwrap();

@@ -15,6 +15,7 @@ mod contract_source;
 mod determinism;
 mod doors;
 mod durations;
+mod earlier_batches;
 mod every_operator;
 mod explain;
 mod extremes;

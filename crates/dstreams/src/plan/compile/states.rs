@@ -144,13 +144,13 @@ impl Compiler<'_> {
     fn history(&mut self, id: NodeId, keys: usize, recall: Recall) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let input = node.inputs[0];
-        let every_ms = self.graph.node(input).slide_ms;
+        let input_at = self.graph.node(input).schedule();
         let plan = self.shared(input)?;
         let schema = plan.schema();
         let route = match keys {
             0 => Route::Turn {
                 parts: self.parts,
-                every_ms,
+                every_ms: input_at.slide_ms,
             },
             keys => self.by_keys(&schema, keys),
         };
@@ -159,7 +159,7 @@ impl Compiler<'_> {
             node.op.state_name().map(str::to_owned),
             self.graph.streams_of(id).join(", "),
             (schema, keys),
-            every_ms,
+            input_at,
             recall,
         );
         Ok(self.take_in(id, from, parts, StateSpec::History(Arc::new(spec))))

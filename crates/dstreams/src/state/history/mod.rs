@@ -7,13 +7,13 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use dstreams_control::BatchTime;
 
 use super::since_checkpoint::Changes;
 use crate::encoding::dense;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::HistorySpec;
 use crate::stream::history::Recall;
 
@@ -108,13 +108,51 @@ impl HistoryPartition {
             return Ok(Vec::new());
         };
         let newest = version.millis() as i64;
-        let pieces = match self.spec.recall {
-            Recall::Last { length_ms } => {
-                let after = newest.saturating_sub_unsigned(length_ms);
-                self.pieces.range(after + 1..=newest)
+        let first = match self.spec.recall {
+            Recall::Last { length_ms } => newest.saturating_sub_unsigned(length_ms) + 1,
+            Recall::Newest => newest,
+            Recall::Earlier { by_ms } => {
+                let of = newest.saturating_sub_unsigned(by_ms);
+                return Ok(self.between(of, of));
             }
+            Recall::Asked { .. } => return Ok(Vec::new()),
+        };
+        Ok(self.between(first, newest))
+    }
+
+    /// The rows of the intervals from `first` to `last`.
+    fn between(&self, first: i64, last: i64) -> Vec<RecordBatch> {
+        let pieces = self.pieces.range(first..=last);
+        let pieces = pieces.flat_map(|(_, pieces)| pieces);
+        pieces.map(|piece| piece.rows.clone()).collect()
+    }
+
+    /// The rows that can be asked for as of a committed batch, after a column with their batch times.
+    pub fn table(&self, batch: BatchTime) -> Result<Vec<RecordBatch>> {
+        let (Recall::Asked { length_ms }, Some(schema), Some(version)) =
+            (self.spec.recall, &self.spec.table, self.version)
+        else {
+            return Ok(Vec::new());
+        };
+        let oldest = version.minus(self.spec.every_ms);
+        if Some(batch) < oldest {
+            return Err(Error::Version {
+                asked: batch,
+                oldest,
+                newest: Some(version),
+            });
+        }
+        let newest = version.min(batch).millis() as i64;
+        let after = (batch.millis() as i64).saturating_sub_unsigned(length_ms);
+        let pieces = self.pieces.range(after + 1..=newest.max(after + 1));
+        let pieces = pieces.filter(|(interval, _)| **interval <= newest);
+        let with_time = |piece: &Arc<Piece>| {
+            let times = Int64Array::from_value(piece.interval, piece.rows.num_rows());
+            let mut columns: Vec<ArrayRef> = vec![Arc::new(times)];
+            columns.extend(piece.rows.columns().iter().cloned());
+            Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
         };
         let pieces = pieces.flat_map(|(_, pieces)| pieces);
-        Ok(pieces.map(|piece| piece.rows.clone()).collect())
+        pieces.map(with_time).collect()
     }
 }

@@ -12,6 +12,7 @@ use crate::encoding::{ByteInput, in_one};
 use crate::plan::HistorySpec;
 use crate::state::capture::{Captured, Content};
 use crate::stream::history::Recall;
+use crate::stream::schedule::Schedule;
 
 const EVERY: u64 = 100;
 
@@ -26,6 +27,10 @@ fn spec(recall: Recall) -> Arc<HistorySpec> {
         schema: Arc::new(Schema::new(fields)),
         keys: 0,
         every_ms: EVERY,
+        input_at: Schedule {
+            slide_ms: EVERY,
+            shift_ms: 0,
+        },
         recall,
         table: None,
     })
