@@ -51,6 +51,7 @@
 //! [Records](guide::records) |
 //! [Windows](guide::windows) |
 //! [Joins](guide::joins) |
+//! [Records that come late](guide::own_time) |
 //! [State](guide::state) |
 //! [Restarts and exactly-once](guide::restarts) |
 //! [Sources and sinks of one's own](guide::sources_and_sinks) |
@@ -94,6 +95,11 @@
 //! | [`repartition`](DStream::repartition) | the same records in so many partitions | O(n), moved |
 //! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
 //! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)); functions of queries are closures ([`register_fn`](StreamContext::register_fn)) | that of the query |
+//! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)) | that of the query |
+//! | [`window`](DStream::window), [`named_window`](DStream::named_window) | the records of the last batches | O(n) to keep them, O(records of the window) to read it |
+//! | [`past`](DStream::past), [`delayed`](DStream::delayed), [`latest`](DStream::latest) | the RDD of some time before, as one of now or as a late one; the newest RDD of a slow stream | O(n), O(records of the RDD) to read it |
+//! | [`remember`](DStream::remember) | the last RDDs, for [`Running::slice`] and [`Running::session`] | O(n) |
+//! | [`by_time`](DStream::by_time) | [`Timed`]: records in the interval of their own time, and those that are late or ahead | O(n + records released) |
 //! | [`key_by`](DStream::key_by), [`key_by_into`](DStream::key_by_into), [`keyed`](DStream::keyed), [`by_key`](DStream::by_key) | [`Keyed`]: keys and values; the last two compute nothing | O(n), O(n), none, none |
 //!
 //! | on a [`Keyed`] | gives | cost of a batch |
@@ -111,6 +117,7 @@
 //! | [`join`](Keyed::join), [`left_join`](Keyed::left_join), [`right_join`](Keyed::right_join), [`full_join`](Keyed::full_join) | pairs with equal keys of two streams or windows, in the order of the first | O(records of both + pairs) |
 //! | [`cogroup`](Keyed::cogroup), [`group_by_key`](Keyed::group_by_key) | all records of a key as lists | O(records) |
 //! | [`with_state`](Keyed::with_state) | each record with the [`State`] of its key | O(n), regardless of the keys stored |
+//! | [`window`](Keyed::window), [`past`](Keyed::past), [`delayed`](Keyed::delayed), [`latest`](Keyed::latest), [`remember`](Keyed::remember) | as of a [`DStream`]; equal keys in one partition | as of a [`DStream`] |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
@@ -121,7 +128,7 @@
 //! | [`changes`](State::changes) | keys with a new value, and that value | O(changes) |
 //! | [`timed_out`](State::timed_out) | expired keys with their last state | O(keys that expire) |
 //! | [`all`](State::all) | everything | O(keys) |
-//! | [`Running::session`] | SQL over all states, while the program runs | O(keys) for each call |
+//! | [`Running::session`] | SQL over all states and remembered streams, while the program runs | O(keys, records remembered) for each call |
 //!
 //! [`StreamContext::explain`] and [`explain_mermaid`](StreamContext::explain_mermaid) show what a program is made of.
 //!
@@ -139,7 +146,7 @@
 //!
 //! # What is missing
 //!
-//! No event time: a record belongs to the batch in which it is received. No join of two streams over time. No connector to
+//! No join of two streams over time that tells each pair once, and no corrections of results by late records. No connector to
 //! Kafka or other brokers. No web page. Windows and states hold aggregates of fixed size. The chapter
 //! [limits](guide::limits) has the list, with what to do instead.
 
@@ -196,6 +203,7 @@ pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::partitions::PartitionRecords;
 pub use stream::record::{Key, Out, Record};
+pub use stream::slack::{Slack, Timed};
 pub use stream::state::State;
 pub use stream::track::{MapWithState, Track};
 pub use stream::tried::Tried;

@@ -143,8 +143,7 @@ fn rdds_of<T: Record>(
     to: BatchTime,
 ) -> Result<Vec<Rdd<T>>> {
     let at = history.input_at;
-    let times = (from.millis()..=to.millis()).filter(|time| at.has(BatchTime(*time)));
-    let first = times.clone().next();
+    let first = (from.millis()..=to.millis()).find(|time| at.has(BatchTime(*time)));
     let times = first.into_iter().flat_map(|first| {
         let step = usize::try_from(at.slide_ms).unwrap_or(usize::MAX);
         (first..=to.millis()).step_by(step)

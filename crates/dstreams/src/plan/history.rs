@@ -5,9 +5,10 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use dstreams_control::BatchTime;
 
+use super::state_views::Views;
 use super::template::fields;
 use crate::debug::debug_as;
-use crate::stream::history::{BATCH_TIME, Recall};
+use crate::stream::history::{BATCH_TIME, Recall, Strays};
 use crate::stream::schedule::Schedule;
 
 /// The specification of a state that keeps rows as they are.
@@ -25,6 +26,10 @@ pub struct HistorySpec {
     /// The batch times at which its input has RDDs.
     pub(crate) input_at: Schedule,
     pub(crate) recall: Recall,
+    /// The views that its readers want, of records by their own time.
+    pub(crate) views: Option<Views>,
+    /// The readers of records that are in no interval.
+    pub(crate) strays: Option<Strays>,
     /// The columns of the table that a running program can be asked for.
     pub(crate) table: Option<SchemaRef>,
 }
@@ -54,13 +59,18 @@ impl HistorySpec {
             every_ms: input_at.slide_ms,
             input_at,
             recall,
+            views: None,
+            strays: None,
             table,
         }
     }
 
     /// The columns of its dataset.
     pub fn dataset(&self) -> SchemaRef {
-        self.schema.clone()
+        match &self.views {
+            Some(views) => views.schema(),
+            None => Arc::clone(&self.schema),
+        }
     }
 
     /// Whether no version that can still be read has the rows of `interval`, once `batch` is installed.

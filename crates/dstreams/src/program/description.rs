@@ -138,7 +138,7 @@ impl Description {
             tracing::warn!(
                 windows = alike.join("; "),
                 "only their order in the program tells these windows apart: a changed program that swaps them \
-                 swaps their content; name them with `named_window_agg`"
+                 swaps their content; name them with `named_window_agg` or `named_window`"
             );
         }
         let places = self.sources.iter().map(|source| source.place());

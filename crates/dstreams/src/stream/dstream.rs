@@ -163,7 +163,7 @@ impl<T: Record> DStream<T> {
         self.emit_keys(Operator::new("key_by_into", Location::caller()), f)
     }
 
-    fn emit_keys<K: Key>(
+    pub(super) fn emit_keys<K: Key>(
         &self,
         operator: Operator,
         f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, K>) + Closure,

@@ -12,7 +12,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 
 use super::agg::AggPlan;
-use super::history::Recall;
+use super::history::{Recall, Strays};
 use super::initial::Initial;
 use super::join::JoinOp;
 use super::output::Output;
@@ -63,6 +63,8 @@ pub(crate) enum Op {
         name: Option<String>,
         keys: usize,
         recall: Recall,
+        /// The readers of records that are in no interval, of a history by own time.
+        strays: Option<Strays>,
     },
     /// One view of the results of a state.
     Held(View),
@@ -129,7 +131,9 @@ impl Op {
                 let initial = initial.as_ref().map(Initial::describe);
                 format!("track `{name}` {keys} {timeout_ms:?} {initial:?}")
             }
-            Op::History { name, keys, recall } => format!("history {name:?} {keys} {recall:?}"),
+            Op::History {
+                name, keys, recall, ..
+            } => format!("history {name:?} {keys} {recall:?}"),
             Op::Held(view) => format!("held {view:?}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
             Op::Repartition { partitions } => format!("repartition {partitions}"),
@@ -154,6 +158,12 @@ pub(crate) enum View {
     TimedOut,
     /// The results of closures over events and states.
     Mapped,
+    /// The records of the interval that is complete by now.
+    Released,
+    /// The records of the batch whose interval was complete before.
+    Late,
+    /// The records of the batch whose interval is too far ahead.
+    Ahead,
 }
 
 /// A D-Stream of the graph.

@@ -8,6 +8,7 @@ use super::dstream::DStream;
 use super::graph::{GraphRef, NodeId, Op};
 use super::keyed::Keyed;
 use super::record::{Key, Record};
+use super::rejects::Readers;
 use super::window::multiple_of;
 use crate::error::{Error, Operator, Result};
 
@@ -22,6 +23,8 @@ pub(crate) enum Recall {
     Newest,
     /// None: those of the last so many milliseconds are read by name.
     Asked { length_ms: u64 },
+    /// Those of the interval that is to be complete, by the records' own time; and those outside these bounds.
+    ByTime { wait_ms: u64, ahead_ms: u64 },
 }
 
 impl Recall {
@@ -31,6 +34,8 @@ impl Recall {
             Recall::Last { length_ms } | Recall::Asked { length_ms } => length_ms,
             Recall::Earlier { by_ms } => by_ms + every_ms,
             Recall::Newest => every_ms,
+            // They leave when their interval is released, whatever this is.
+            Recall::ByTime { wait_ms, ahead_ms } => wait_ms + ahead_ms,
         }
     }
 
@@ -40,9 +45,17 @@ impl Recall {
             Recall::Last { length_ms } => format!("the last {length_ms} ms"),
             Recall::Earlier { by_ms } => format!("those of {by_ms} ms before"),
             Recall::Newest => "the newest".into(),
+            Recall::ByTime { .. } => "by their own time".into(),
             Recall::Asked { length_ms } => format!("the last {length_ms} ms, by name"),
         }
     }
+}
+
+/// Who reads the records that are late or ahead.
+#[derive(Debug, Clone)]
+pub(crate) struct Strays {
+    pub late: Arc<Readers>,
+    pub ahead: Arc<Readers>,
 }
 
 /// The column with the batch time of a remembered record.
@@ -73,6 +86,7 @@ fn earlier(
         name: None,
         keys,
         recall: Recall::Earlier { by_ms },
+        strays: None,
     };
     let node = graph.push(op, vec![input], schema, operator, every);
     if under == Under::ItsOwnTime {
@@ -89,6 +103,7 @@ fn latest(graph: &GraphRef, (input, keys): (NodeId, usize), operator: Operator) 
         name: None,
         keys,
         recall: Recall::Newest,
+        strays: None,
     };
     graph.push(op, vec![input], schema, operator, every)
 }
@@ -118,6 +133,7 @@ fn remember(
         name: Some(name.to_owned()),
         keys,
         recall: Recall::Asked { length_ms },
+        strays: None,
     };
     graph.check_name(&op, &operator)?;
     graph.push(op, vec![input], schema, operator, every);
@@ -140,6 +156,7 @@ fn window(
         name: name.map(str::to_owned),
         keys,
         recall: Recall::Last { length_ms },
+        strays: None,
     };
     graph.check_name(&op, &operator)?;
     let schema = graph.node(input).schema.clone();
@@ -255,8 +272,8 @@ impl<T: Record> DStream<T> {
     /// # let (_, visitors) = ctx.queue::<i64>("visitors");
     /// // Who is there, and was there a minute ago.
     /// let before = visitors.past(Duration::from_secs(60))?;
-    /// let stayed = "select distinct n.value from now n join before b on n.value = b.value";
-    /// let stayed = ctx.sql::<i64>(&[("now", &visitors), ("before", &before)], stayed)?;
+    /// let stayed = "select distinct p.value from present p join before b on p.value = b.value";
+    /// let stayed = ctx.sql::<i64>(&[("present", &visitors), ("before", &before)], stayed)?;
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     #[track_caller]

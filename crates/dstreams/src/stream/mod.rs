@@ -31,6 +31,7 @@ pub(crate) mod rejects;
 pub(crate) mod relational;
 pub(crate) mod rows;
 pub(crate) mod schedule;
+pub(crate) mod slack;
 pub(crate) mod state;
 pub mod text;
 pub(crate) mod track;

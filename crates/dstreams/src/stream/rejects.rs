@@ -49,6 +49,15 @@ impl Readers {
         self.are_there.store(true, Ordering::Relaxed);
     }
 
+    /// Counts and logs records of a batch, unless something reads them.
+    pub fn count(&self, records: usize) {
+        if records > 0 && !self.are_there() {
+            self.missed.fetch_add(records as u64, Ordering::Relaxed);
+            let operator = &self.operator;
+            tracing::warn!(operator, records, "nothing reads these records");
+        }
+    }
+
     fn are_there(&self) -> bool {
         self.are_there.load(Ordering::Relaxed)
     }

@@ -49,6 +49,19 @@ pub(super) fn multiple_of(
     ))
 }
 
+/// `length` in milliseconds, if it is zero or a multiple of `every`, as of [`multiple_of`].
+pub(super) fn multiple_or_zero(
+    every: u64,
+    length: Duration,
+    what: &str,
+    operator: &Operator,
+) -> Result<u64> {
+    match length {
+        Duration::ZERO => Ok(0),
+        length => multiple_of(every, length, what, operator),
+    }
+}
+
 /// Refuses least and greatest values of anything but numbers.
 pub(super) fn check_columns(plan: &AggPlan, schema: &Schema, operator: &Operator) -> Result<()> {
     for part in &plan.parts {

@@ -93,10 +93,14 @@ proptest! {
 fn the_last_result_of_a_slow_window_meets_every_batch() {
     let input: Vec<Interval<i64>> = (1..=7).map(|n| vec![vec![n, n % 2]]).collect();
     let got = run(&small(2, 1, 4), &input, |ctx, numbers| {
-        let slow = numbers.keyed().window_agg(batches(3), batches(3), count()).unwrap();
+        let slow = numbers
+            .keyed()
+            .window_agg(batches(3), batches(3), count())
+            .unwrap();
         let query = "select n.value * 10 + s.value as value from n join s on n.value = s.key";
         let slow = slow.latest().pairs();
-        ctx.sql::<i64>(&[("n", numbers), ("s", &slow)], query).unwrap()
+        ctx.sql::<i64>(&[("n", numbers), ("s", &slow)], query)
+            .unwrap()
     });
     // Of 1, 1, 2, 0, 3, 1 there are three 1; of 4, 0, 5, 1, 6, 0 there are two 0 and one 1.
     let wanted: [&[i64]; 7] = [&[], &[], &[13, 31], &[1], &[13], &[2, 61], &[11]];
@@ -128,13 +132,26 @@ fn remembered_rdds_can_be_asked_for() {
     block_on(async {
         let mut program = Program::new(small(3, 2, 4));
         let (queue, numbers) = program.ctx.queue::<i64>("in");
-        numbers.filter(|n| n >= 0).remember("numbers", batches(3)).unwrap();
+        numbers
+            .filter(|n| n >= 0)
+            .remember("numbers", batches(3))
+            .unwrap();
         let slow = numbers.window(batches(2), batches(2)).unwrap();
-        slow.keyed().agg(count()).unwrap().remember("counts", batches(4)).unwrap();
+        slow.keyed()
+            .agg(count())
+            .unwrap()
+            .remember("counts", batches(4))
+            .unwrap();
         numbers.print(0);
         let mut live = program.start().await;
-        let asked = live.running.slice::<i64>("numbers", BatchTime(100), BatchTime(100)).await;
-        assert!(matches!(asked, Err(Error::Version { newest: None, .. })), "{asked:?}");
+        let asked = live
+            .running
+            .slice::<i64>("numbers", BatchTime(100), BatchTime(100))
+            .await;
+        assert!(
+            matches!(asked, Err(Error::Version { newest: None, .. })),
+            "{asked:?}"
+        );
         for n in 1..=6i64 {
             if n != 5 {
                 queue.push([10 * n, -1]).await.unwrap();
@@ -143,39 +160,78 @@ fn remembered_rdds_can_be_asked_for() {
             live.batch().await;
         }
         let running = &live.running;
-        until("the last batch", || running.last_batch() == Some(BatchTime(600))).await;
-        let rdds = running.slice::<i64>("numbers", BatchTime(400), BatchTime(600)).await.unwrap();
+        until("the last batch", || {
+            running.last_batch() == Some(BatchTime(600))
+        })
+        .await;
+        let rdds = running
+            .slice::<i64>("numbers", BatchTime(400), BatchTime(600))
+            .await
+            .unwrap();
         let mut found = Vec::new();
         for rdd in &rdds {
             let mut records = rdd.collect().unwrap();
             records.sort_unstable();
             found.push((rdd.batch_time().0, records));
         }
-        let wanted = [(400, (40..44).collect()), (500, vec![]), (600, (60..64).collect())];
+        let wanted = [
+            (400, (40..44).collect()),
+            (500, vec![]),
+            (600, (60..64).collect()),
+        ];
         assert_eq!(found, wanted);
 
-        let asked = running.slice::<i64>("numbers", BatchTime(300), BatchTime(600)).await;
+        let asked = running
+            .slice::<i64>("numbers", BatchTime(300), BatchTime(600))
+            .await;
         let Err(Error::Version { asked, oldest, .. }) = asked else {
             panic!("{asked:?}")
         };
         assert_eq!((asked, oldest), (BatchTime(300), Some(BatchTime(301))));
-        let asked = running.slice::<i64>("numbers", BatchTime(500), BatchTime(700)).await;
-        assert!(matches!(asked, Err(Error::Version { asked: BatchTime(700), .. })), "{asked:?}");
-        let asked = running.slice::<String>("numbers", BatchTime(500), BatchTime(600)).await;
+        let asked = running
+            .slice::<i64>("numbers", BatchTime(500), BatchTime(700))
+            .await;
+        assert!(
+            matches!(
+                asked,
+                Err(Error::Version {
+                    asked: BatchTime(700),
+                    ..
+                })
+            ),
+            "{asked:?}"
+        );
+        let asked = running
+            .slice::<String>("numbers", BatchTime(500), BatchTime(600))
+            .await;
         assert!(matches!(asked, Err(Error::Schema { .. })), "{asked:?}");
-        let asked = running.slice::<i64>("others", BatchTime(500), BatchTime(600)).await;
+        let asked = running
+            .slice::<i64>("others", BatchTime(500), BatchTime(600))
+            .await;
         let asked = asked.unwrap_err().to_string();
         assert!(asked.contains("`numbers`, `counts`"), "{asked}");
 
-        let counts = running.slice::<(i64, i64)>("counts", BatchTime(300), BatchTime(600)).await;
-        let times: Vec<u64> = counts.unwrap().iter().map(|rdd| rdd.batch_time().0).collect();
+        let counts = running
+            .slice::<(i64, i64)>("counts", BatchTime(300), BatchTime(600))
+            .await;
+        let times: Vec<u64> = counts
+            .unwrap()
+            .iter()
+            .map(|rdd| rdd.batch_time().0)
+            .collect();
         assert_eq!(times, [400, 600]);
 
         let session = running.session().await.unwrap();
-        let query = "select batch_time, count(*) as n from numbers group by batch_time order by batch_time";
+        let query =
+            "select batch_time, count(*) as n from numbers group by batch_time order by batch_time";
         let rows = session.sql(query).await.unwrap().collect().await.unwrap();
-        let rows = dstreams::arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
-        assert!(rows.contains("| 400        | 4 |") && rows.contains("| 600        | 4 |"), "{rows}");
+        let rows = dstreams::arrow::util::pretty::pretty_format_batches(&rows)
+            .unwrap()
+            .to_string();
+        assert!(
+            rows.contains("| 400        | 4 |") && rows.contains("| 600        | 4 |"),
+            "{rows}"
+        );
         assert!(!rows.contains("300") && !rows.contains("500"), "{rows}");
         live.running.stop().await.unwrap();
     });
@@ -184,7 +240,9 @@ fn remembered_rdds_can_be_asked_for() {
 /// What is asked for does not depend on tasks and partitions, and is the stream's own RDD.
 #[test]
 fn a_slice_is_what_the_stream_had() {
-    let input: Vec<Interval<i64>> = (0..5).map(|n| vec![vec![n; n as usize], vec![-n]]).collect();
+    let input: Vec<Interval<i64>> = (0..5)
+        .map(|n| vec![vec![n; n as usize], vec![-n]])
+        .collect();
     for threads in 1..4 {
         let config: Config = small(threads, 2, 3);
         let found = block_on(async {
@@ -200,11 +258,18 @@ fn a_slice_is_what_the_stream_had() {
                 live.batch().await;
             }
             let (from, to) = (BatchTime(0), BatchTime(500));
-            let rdds = live.running.slice::<(i64, ())>("numbers", from, to).await.unwrap();
+            let rdds = live
+                .running
+                .slice::<(i64, ())>("numbers", from, to)
+                .await
+                .unwrap();
             live.running.stop().await.unwrap();
             let rdds = rdds.iter().map(|rdd| {
                 let records = rdd.collect().unwrap().into_iter();
-                (rdd.batch_time().0, records.map(|(n, ())| n).collect::<Vec<i64>>())
+                (
+                    rdd.batch_time().0,
+                    records.map(|(n, ())| n).collect::<Vec<i64>>(),
+                )
             });
             rdds.collect::<Vec<_>>()
         });

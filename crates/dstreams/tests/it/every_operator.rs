@@ -11,7 +11,7 @@ use dstreams::agg::{
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
-use dstreams::{AsOf, DStream, KeyState, MapWithState, Out, Record, StreamContext, Track};
+use dstreams::{AsOf, DStream, KeyState, MapWithState, Out, Record, Slack, StreamContext, Track};
 use proptest::prelude::*;
 
 use crate::program::text;
@@ -135,6 +135,22 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("window of a delayed stream", &late.unwrap());
     watch.on("latest", &pairs.latest().pairs());
     rows.remember("remembered", three).unwrap();
+    // In batches of 100 ms, the first of which are those of the test: times around them.
+    let slack = Slack::of(ms(200)).ahead(ms(100));
+    let timed = rows.by_time(
+        "timed",
+        |(_, n, x)| (100.0 * n as f64 + x / 1e7) as i64 + 200,
+        slack,
+    );
+    let timed = timed.unwrap();
+    watch.on("records by time", &timed.records());
+    watch.on("late records", &timed.late().pairs());
+    watch.on("records ahead", &timed.ahead().pairs());
+    let by_time = timed
+        .records()
+        .key_by_into::<String>(|(text, _, _), key| key.push(text));
+    let by_time = by_time.window_agg(three, ms(200), count()).unwrap();
+    watch.on("window by time", &by_time.pairs());
     let floats_window = floats
         .window_agg(three, ms(200), (sum::<f64>(), max::<f64>()))
         .unwrap();

@@ -41,6 +41,7 @@ mod next_run;
 mod nulls;
 mod odd_values;
 mod operators;
+mod own_time;
 mod pairs;
 mod partitions;
 mod program;

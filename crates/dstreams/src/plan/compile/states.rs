@@ -16,7 +16,7 @@ use crate::plan::state_views::Views;
 use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
 use crate::stream::graph::{Node, NodeId, Op, View};
-use crate::stream::history::Recall;
+use crate::stream::history::{Recall, Strays};
 use crate::stream::initial::Initial;
 
 impl Compiler<'_> {
@@ -51,7 +51,12 @@ impl Compiler<'_> {
                 let events = self.shared(node.inputs[0])?;
                 self.keyed(id, *keys, events, held, update)?
             }
-            Op::History { keys, recall, .. } => self.history(id, *keys, *recall)?,
+            Op::History {
+                keys,
+                recall,
+                strays,
+                ..
+            } => self.history(id, *keys, *recall, strays.clone())?,
             _ => return Ok(internal(format!("{id:?} is not a state"))?),
         };
         self.held.insert(id, Arc::clone(&plan));
@@ -95,7 +100,11 @@ impl Compiler<'_> {
         let node = self.graph.node(id);
         let route = self.by_keys(&plan.schema(), keys);
         let (from, parts) = self.stage(plan, route, node.inputs[0]);
-        let views = self.views(id, &schema, &update);
+        let mapped = match &update {
+            Update::Running(_) => None,
+            Update::Tracked { tracker, .. } => tracker.mapped(),
+        };
+        let views = self.views(id, &schema, mapped);
         self.views.insert(id, views.clone());
         let spec = KeyedSpec {
             name: node.op.state_name().unwrap_or_default().to_owned(),
@@ -110,16 +119,12 @@ impl Compiler<'_> {
     }
 
     /// The views of a state with columns `schema` that its readers want.
-    fn views(&self, id: NodeId, schema: &SchemaRef, update: &Update) -> Views {
+    fn views(&self, id: NodeId, schema: &SchemaRef, mapped: Option<SchemaRef>) -> Views {
         let view = |node: &Node| match node.op {
             Op::Held(view) if node.inputs == [id] => Some(view),
             _ => None,
         };
         let views = self.graph.nodes.iter().filter_map(view);
-        let mapped = match update {
-            Update::Running(_) => None,
-            Update::Tracked { tracker, .. } => tracker.mapped(),
-        };
         Views::new(views, Arc::clone(schema), mapped)
     }
 
@@ -141,7 +146,13 @@ impl Compiler<'_> {
     }
 
     /// A state that keeps the rows of its input.
-    fn history(&mut self, id: NodeId, keys: usize, recall: Recall) -> Result<ExecPlan> {
+    fn history(
+        &mut self,
+        id: NodeId,
+        keys: usize,
+        recall: Recall,
+        strays: Option<Strays>,
+    ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let input = node.inputs[0];
         let input_at = self.graph.node(input).schedule();
@@ -155,13 +166,18 @@ impl Compiler<'_> {
             keys => self.by_keys(&schema, keys),
         };
         let (from, parts) = self.stage(plan, route, input);
-        let spec = HistorySpec::new(
+        let views = matches!(recall, Recall::ByTime { .. }).then(|| self.views(id, &schema, None));
+        if let Some(views) = &views {
+            self.views.insert(id, views.clone());
+        }
+        let mut spec = HistorySpec::new(
             node.op.state_name().map(str::to_owned),
             self.graph.streams_of(id).join(", "),
             (schema, keys),
             input_at,
             recall,
         );
+        (spec.views, spec.strays) = (views, strays);
         Ok(self.take_in(id, from, parts, StateSpec::History(Arc::new(spec))))
     }
 

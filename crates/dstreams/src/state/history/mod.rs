@@ -1,5 +1,6 @@
 //! One partition of a history: the rows of the last batches, as they are.
 
+mod own_time;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -9,14 +10,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
+use datafusion::error::DataFusionError;
 use dstreams_control::BatchTime;
 
 use super::since_checkpoint::Changes;
 use crate::encoding::dense;
 use crate::error::{Error, Result};
 use crate::plan::HistorySpec;
+use crate::stream::graph::View;
 use crate::stream::history::Recall;
 
+use own_time::{OffTime, Released, Sorted};
 pub(super) use transfer::HistorySnapshot;
 
 /// Rows of one batch that belong to one interval.
@@ -37,6 +41,10 @@ pub(super) struct HistoryPartition {
     pieces: BTreeMap<i64, Vec<Arc<Piece>>>,
     /// The number of rows in them.
     rows: usize,
+    /// The intervals that are complete, of records by their own time.
+    released: Released,
+    /// The newest batch's records that are late or ahead; they are not exported. None if this process did not run it.
+    off_time: Option<OffTime>,
     /// The pieces of each batch, for the next checkpoint.
     changes: Changes<Vec<Arc<Piece>>>,
 }
@@ -48,6 +56,8 @@ impl HistoryPartition {
             version: None,
             pieces: BTreeMap::new(),
             rows: 0,
+            released: Released::default(),
+            off_time: None,
             changes: Changes::default(),
         }
     }
@@ -66,22 +76,55 @@ impl HistoryPartition {
     pub fn install(&mut self, batch: BatchTime, delta: &[RecordBatch]) -> Result<()> {
         // I7 (ARCHITECTURE.md): installed before.
         if self.version >= Some(batch) {
-            return Ok(());
+            return self.recompute_off_time(batch, delta);
         }
         let rows = concat_batches(&self.spec.schema, delta)?;
-        let count = rows.num_rows();
-        let mut pieces = Vec::new();
-        if count > 0 {
-            pieces.push(Arc::new(Piece {
-                interval: batch.millis() as i64,
-                batch,
-                rows: dense(&rows)?,
-            }));
+        let (released, sorted) = match self.spec.recall {
+            Recall::ByTime { wait_ms, .. } => {
+                let released = self.released.next(batch, wait_ms);
+                (released, self.sorted(batch, &rows, released)?)
+            }
+            _ => (self.released, Sorted::all(batch, rows)),
+        };
+        let mut kept = Vec::with_capacity(sorted.on_time.len());
+        for (interval, rows) in sorted.on_time {
+            if rows.num_rows() > 0 {
+                kept.push(Arc::new(Piece {
+                    interval,
+                    batch,
+                    rows: dense(&rows)?,
+                }));
+            }
         }
-        pieces.iter().cloned().for_each(|piece| self.add(piece));
+        let count = kept.iter().map(|piece| piece.rows.num_rows()).sum();
         self.version = Some(batch);
+        self.released = released;
+        self.off_time = Some(sorted.off_time);
         self.let_go(batch);
-        self.changes.add(batch, count, self.rows, pieces);
+        kept.iter().cloned().for_each(|piece| self.add(piece));
+        self.changes.add(batch, count, self.rows, kept);
+        Ok(())
+    }
+
+    /// The rows of a batch by interval, with which these are released.
+    fn sorted(&self, batch: BatchTime, rows: &RecordBatch, released: Released) -> Result<Sorted> {
+        let Recall::ByTime { wait_ms, ahead_ms } = self.spec.recall else {
+            return Ok(Sorted::default());
+        };
+        let batch = batch.millis() as i64;
+        let first = batch.saturating_sub_unsigned(wait_ms);
+        let first = first.max(released.before.saturating_add(1));
+        Sorted::of(rows, first..=batch.saturating_add_unsigned(ahead_ms))
+    }
+
+    /// Finds the records of the newest batch that are late or ahead if another process installed it.
+    fn recompute_off_time(&mut self, batch: BatchTime, delta: &[RecordBatch]) -> Result<()> {
+        let by_time = matches!(self.spec.recall, Recall::ByTime { .. });
+        if by_time && self.version == Some(batch) && self.off_time.is_none() {
+            let rows = concat_batches(&self.spec.schema, delta)?;
+            let sorted = self.sorted(batch, &rows, self.released)?;
+            self.off_time = Some(sorted.off_time);
+        }
         Ok(())
     }
 
@@ -91,8 +134,12 @@ impl HistoryPartition {
     }
 
     fn let_go(&mut self, batch: BatchTime) {
+        let by_time = matches!(self.spec.recall, Recall::ByTime { .. });
         while let Some(first) = self.pieces.first_entry()
-            && self.spec.lets_go(*first.key(), batch)
+            && match by_time {
+                true => *first.key() <= self.released.before,
+                false => self.spec.lets_go(*first.key(), batch),
+            }
         {
             let gone = first.remove();
             self.rows -= gone
@@ -116,8 +163,41 @@ impl HistoryPartition {
                 return Ok(self.between(of, of));
             }
             Recall::Asked { .. } => return Ok(Vec::new()),
+            Recall::ByTime { wait_ms, .. } => return self.by_time(newest, wait_ms),
         };
         Ok(self.between(first, newest))
+    }
+
+    /// What the readers of records by their own time want.
+    fn by_time(&self, newest: i64, wait_ms: u64) -> Result<Vec<RecordBatch>> {
+        let Some(views) = &self.spec.views else {
+            return Ok(Vec::new());
+        };
+        let off_time = self.off_time.as_ref().ok_or_else(|| {
+            let version = self.version;
+            let message =
+                format!("late records are read at {version:?}, which this process did not run");
+            DataFusionError::Internal(message)
+        })?;
+        let complete = newest.saturating_sub_unsigned(wait_ms);
+        if let Some(strays) = &self.spec.strays {
+            let passed = self.between(i64::MIN, complete.saturating_sub(1));
+            let late = passed.iter().chain(&off_time.late);
+            strays.late.count(late.map(RecordBatch::num_rows).sum());
+            let ahead = off_time.ahead.iter();
+            strays.ahead.count(ahead.map(RecordBatch::num_rows).sum());
+        }
+        views.join(|view| match view {
+            View::Released => Ok(self.between(complete, complete)),
+            View::Late => {
+                // Those that are held are of intervals that a shorter slack than that of the run before has skipped.
+                let mut late = self.between(i64::MIN, complete.saturating_sub(1));
+                late.extend(off_time.late.clone());
+                Ok(late)
+            }
+            View::Ahead => Ok(off_time.ahead.iter().cloned().collect()),
+            _ => Ok(Vec::new()),
+        })
     }
 
     /// The rows of the intervals from `first` to `last`.

@@ -1,16 +1,18 @@
 //! A partition of a history, moved and restored at random, has the rows that a list of all batches says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt8Type};
 use dstreams_control::BatchTime;
 use proptest::prelude::*;
 
 use super::{HistoryPartition, HistorySnapshot};
 use crate::encoding::{ByteInput, in_one};
-use crate::plan::HistorySpec;
+use crate::plan::{HistorySpec, Views};
 use crate::state::capture::{Captured, Content};
+use crate::stream::graph::View;
 use crate::stream::history::Recall;
 use crate::stream::schedule::Schedule;
 
@@ -32,6 +34,8 @@ fn spec(recall: Recall) -> Arc<HistorySpec> {
             shift_ms: 0,
         },
         recall,
+        views: None,
+        strays: None,
         table: None,
     })
 }
@@ -91,52 +95,129 @@ fn moved(history: &HistoryPartition) -> HistoryPartition {
     copy
 }
 
+/// Installs the batches, does after each what its step says, and then calls `check` with the number of the batch.
+fn run(
+    spec: &Arc<HistorySpec>,
+    steps: &[(Vec<i64>, Then)],
+    mut check: impl FnMut(usize, &HistoryPartition) -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let mut history = HistoryPartition::new(Arc::clone(spec));
+    let mut parts: Vec<(bool, Vec<u8>)> = Vec::new();
+    let mut since = None;
+    for (at, (rows, then)) in (1..).zip(steps) {
+        let batch = BatchTime(EVERY * at);
+        history.install(batch, &delta(spec, rows)).unwrap();
+        match then {
+            Then::Nothing => {}
+            Then::Again => history.install(batch, &delta(spec, &[1, 2, 3])).unwrap(),
+            Then::Move => {
+                history = moved(&history);
+                // The batch runs again where the state is now.
+                history.install(batch, &delta(spec, rows)).unwrap();
+            }
+            Then::Checkpoint => {
+                if let Some((on, content)) = history.capture(since) {
+                    if on.is_none() {
+                        parts.clear();
+                    }
+                    let captured = Captured {
+                        state: 0,
+                        version: batch,
+                        on,
+                        content,
+                    };
+                    parts.push((on.is_none(), in_one(|to| captured.write(to)).unwrap()));
+                }
+                history.covered(batch);
+                since = Some(batch);
+            }
+            Then::Restart => {
+                history = HistoryPartition::new(Arc::clone(spec));
+                for (whole, bytes) in &parts {
+                    let mut bytes = ByteInput::of(bytes.clone());
+                    history.restore(*whole, &mut bytes).unwrap();
+                }
+                prop_assert_eq!(history.version(), since);
+                for (at, (rows, _)) in (1..=at).zip(steps) {
+                    let batch = BatchTime(EVERY * at);
+                    history.install(batch, &delta(spec, rows)).unwrap();
+                }
+            }
+        }
+        check(at as usize, &history)?;
+    }
+    Ok(())
+}
+
+/// By view, the numbers of the rows.
+fn views(history: &HistoryPartition) -> BTreeMap<u8, Vec<i64>> {
+    let mut views = BTreeMap::<u8, Vec<i64>>::new();
+    for rows in history.read().unwrap() {
+        let kinds = rows.column(2).as_primitive::<UInt8Type>().values();
+        for (kind, number) in kinds.iter().zip(numbers(std::slice::from_ref(&rows))) {
+            views.entry(*kind).or_default().push(number);
+        }
+    }
+    views
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_has_the_last_batches(steps in steps(), batches in 1..6u64) {
-        let spec = spec(Recall::Last { length_ms: EVERY * batches });
-        let mut history = HistoryPartition::new(Arc::clone(&spec));
-        let mut parts: Vec<(bool, Vec<u8>)> = Vec::new();
-        let mut since = None;
-        for (at, (rows, then)) in (1..).zip(&steps) {
-            let batch = BatchTime(EVERY * at);
-            history.install(batch, &delta(&spec, rows)).unwrap();
-            match then {
-                Then::Nothing => {}
-                Then::Again => history.install(batch, &delta(&spec, &[1, 2, 3])).unwrap(),
-                Then::Move => history = moved(&history),
-                Then::Checkpoint => {
-                    if let Some((on, content)) = history.capture(since) {
-                        if on.is_none() {
-                            parts.clear();
-                        }
-                        let captured = Captured { state: 0, version: batch, on, content };
-                        parts.push((on.is_none(), in_one(|to| captured.write(to)).unwrap()));
-                    }
-                    history.covered(batch);
-                    since = Some(batch);
-                }
-                Then::Restart => {
-                    history = HistoryPartition::new(Arc::clone(&spec));
-                    for (whole, bytes) in &parts {
-                        history.restore(*whole, &mut ByteInput::of(bytes.clone())).unwrap();
-                    }
-                    prop_assert_eq!(history.version(), since);
-                    for (at, (rows, _)) in (1..=at).zip(&steps) {
-                        history.install(BatchTime(EVERY * at), &delta(&spec, rows)).unwrap();
+    fn it_has_the_last_batches(steps in steps(), batches in 1..6usize) {
+        let length_ms = EVERY * batches as u64;
+        run(&spec(Recall::Last { length_ms }), &steps, |at, history| {
+            let rows = |first: usize| steps[first..at].iter().flat_map(|(rows, _)| rows.clone());
+            let first = at.saturating_sub(batches);
+            prop_assert_eq!(numbers(&history.read().unwrap()), rows(first).collect::<Vec<_>>());
+            // Only the version before needs one batch more.
+            let most = rows(first.saturating_sub(1)).count();
+            prop_assert!(history.rows <= most, "{} rows are held, {} needed", history.rows, most);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn records_are_in_the_interval_of_their_own_time(
+        steps in steps(),
+        (wait, ahead) in (0..4i64, 0..4i64),
+    ) {
+        // Around the interval in which they come.
+        let own = |(at, (rows, then)): (i64, &(Vec<i64>, Then))| {
+            let rows = rows.iter().map(|n| 100 * (at + n % 11 - 5));
+            (rows.collect(), *then)
+        };
+        let steps: Vec<(Vec<i64>, Then)> = (1..).zip(&steps).map(own).collect();
+        let recall = Recall::ByTime { wait_ms: 100 * wait as u64, ahead_ms: 100 * ahead as u64 };
+        let plain = Arc::into_inner(spec(recall)).unwrap();
+        let all = [View::Released, View::Late, View::Ahead];
+        let views_of = Views::new(all, Arc::clone(&plain.schema), None);
+        let spec = Arc::new(HistorySpec { views: Some(views_of), ..plain });
+        let is_late = |t: i64, e: i64| e < t - 100 * wait;
+        let is_ahead = |t: i64, e: i64| e > t + 100 * ahead;
+        run(&spec, &steps, |at, history| {
+            let t = 100 * at as i64;
+            let mut wanted = BTreeMap::<u8, Vec<i64>>::new();
+            let mut held = 0;
+            for (came, (rows, _)) in (1..=at).zip(&steps) {
+                let came = 100 * came as i64;
+                for e in rows {
+                    let view = match (is_late(came, *e), is_ahead(came, *e)) {
+                        (true, _) => (came == t).then_some(View::Late),
+                        (_, true) => (came == t).then_some(View::Ahead),
+                        _ => (*e == t - 100 * wait).then_some(View::Released),
+                    };
+                    held += usize::from(!is_late(came, *e) && !is_ahead(came, *e) && !is_late(t, *e));
+                    if let Some(view) = view {
+                        wanted.entry(view as u8).or_default().push(*e);
                     }
                 }
             }
-            let first = (at as usize).saturating_sub(batches as usize);
-            let wanted: Vec<i64> = steps[first..at as usize].iter().flat_map(|(rows, _)| rows.clone()).collect();
-            prop_assert_eq!(numbers(&history.read().unwrap()), wanted);
-            // Only the version before needs one batch more.
-            let first = first.saturating_sub(1);
-            let most = steps[first..at as usize].iter().map(|(rows, _)| rows.len()).sum();
-            prop_assert!(history.rows <= most, "{} rows are held, {} needed", history.rows, most);
-        }
+            prop_assert_eq!(views(history), wanted);
+            prop_assert_eq!(history.rows, held);
+            Ok(())
+        })?;
     }
 }
 

@@ -7,6 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
 use dstreams_control::BatchTime;
 
+use super::own_time::Released;
 use super::{HistoryPartition, Piece};
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat, each_batch, encode_in_parts, length_of};
 use crate::error::Result;
@@ -29,6 +30,7 @@ const MAX_BATCH_TIME: u64 = u64::MAX / 4;
 pub struct HistorySnapshot {
     spec: Arc<HistorySpec>,
     version: Option<BatchTime>,
+    released: Released,
     pub(super) pieces: Vec<Arc<Piece>>,
 }
 
@@ -37,6 +39,8 @@ impl HistorySnapshot {
     pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
         to.put_bytes(self.spec.holds().as_bytes())?;
         to.put_number(self.version.map_or(0, BatchTime::millis))?;
+        to.put_number(self.released.before as u64)?;
+        to.put_number(self.released.now as u64)?;
         to.put_number(self.pieces.len() as u64)?;
         for piece in &self.pieces {
             to.put_number(piece.interval as u64)?;
@@ -67,6 +71,10 @@ impl HistorySnapshot {
             )));
         }
         let version = Some(BatchTime(from.number()?)).filter(|version| version.millis() > 0);
+        let released = Released {
+            before: from.number()? as i64,
+            now: from.number()? as i64,
+        };
         let mut table = Vec::new();
         for _ in 0..from.number()? {
             let (interval, batch) = (from.number()? as i64, BatchTime(from.number()?));
@@ -79,6 +87,7 @@ impl HistorySnapshot {
         Ok(HistorySnapshot {
             spec,
             version,
+            released,
             pieces,
         })
     }
@@ -135,6 +144,7 @@ impl HistoryPartition {
         HistorySnapshot {
             spec: self.spec(),
             version: self.version,
+            released: self.released,
             pieces,
         }
     }
@@ -157,6 +167,7 @@ impl HistoryPartition {
             .into_iter()
             .for_each(|piece| self.add(piece));
         self.version = self.version.max(snapshot.version);
+        self.released = snapshot.released;
         if let Some(version) = self.version {
             self.let_go(version);
         }

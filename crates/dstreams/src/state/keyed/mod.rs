@@ -192,6 +192,8 @@ impl KeyedState {
             },
             View::TimedOut => Ok(self.made()?.timed_out.clone()),
             View::Mapped => Ok(self.made()?.mapped.clone()),
+            // Those of other states.
+            View::Released | View::Late | View::Ahead => Ok(Vec::new()),
         })
     }
 
