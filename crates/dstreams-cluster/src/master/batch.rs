@@ -201,8 +201,8 @@ impl BatchRunner {
             // Outputs are committed already: sinks must not prepare them again.
             return Ok(outputs);
         }
-        for (at, (slot, schedule)) in template.outputs.iter().enumerate() {
-            if !schedule.has(batch) {
+        for (at, (slot, timetable)) in template.outputs.iter().enumerate() {
+            if !timetable.has(batch) {
                 outputs.push(None);
                 continue;
             }

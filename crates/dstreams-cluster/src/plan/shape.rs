@@ -65,8 +65,8 @@ impl Shapes {
             Step::State(state) => state.at,
             Step::Probe(probe) => probe.at,
         });
-        let schedules = steps.chain(template.outputs.iter().map(|(_, at)| *at));
-        let due = schedules.map(|at| at.has(batch)).collect();
+        let timetables = steps.chain(template.outputs.iter().map(|(_, at)| *at));
+        let due = timetables.map(|at| at.has(batch)).collect();
         let key = (many, due);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shape) = known.get(&key) {

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Operator, Result};
 use crate::plan::{Datasets, Partitions, ProbeStep, Stage, StateStep, Step};
 use crate::stream::rows::panic_message;
-use crate::stream::schedule::Schedule;
+use crate::stream::timetable::Timetable;
 
 /// Runs jobs on its own threads, so that tasks do not delay receiving and committing.
 pub(crate) struct LocalEngine {
@@ -82,7 +82,7 @@ impl LocalEngine {
             }
         }
         let outputs = job.template.outputs.iter();
-        let due = |at: &Schedule| at.has(job.batch);
+        let due = |at: &Timetable| at.has(job.batch);
         Ok(JobOutput(
             outputs
                 .map(|(slot, at)| datasets.get(*slot).filter(|_| due(at)).cloned())

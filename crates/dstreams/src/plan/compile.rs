@@ -67,7 +67,7 @@ pub(crate) fn compile(
     let mut outputs = Vec::new();
     for output in &graph.outputs {
         let slot = compiler.dataset(output.node)?;
-        outputs.push((slot, graph.node(output.node).schedule()));
+        outputs.push((slot, graph.node(output.node).timetable()));
     }
     let template = Template {
         inputs: compiler.inputs,
@@ -124,7 +124,7 @@ impl Compiler<'_> {
             tasks,
             route,
             into,
-            at: node.schedule(),
+            at: node.timetable(),
             operator: node.operator.clone(),
         }));
         (into, parts)

@@ -9,7 +9,7 @@ use super::state_views::Views;
 use super::template::fields;
 use crate::debug::debug_as;
 use crate::stream::history::{BATCH_TIME, Recall, Strays};
-use crate::stream::schedule::Schedule;
+use crate::stream::timetable::Timetable;
 
 /// The specification of a state that keeps rows as they are.
 pub struct HistorySpec {
@@ -24,7 +24,7 @@ pub struct HistorySpec {
     /// The time between two RDDs of its input, in milliseconds.
     pub every_ms: u64,
     /// The batch times at which its input has RDDs.
-    pub(crate) input_at: Schedule,
+    pub(crate) input_at: Timetable,
     pub(crate) recall: Recall,
     /// The views that its readers want, of records by their own time.
     pub(crate) views: Option<Views>,
@@ -42,7 +42,7 @@ impl HistorySpec {
         name: Option<String>,
         streams: String,
         (schema, keys): (SchemaRef, usize),
-        input_at: Schedule,
+        input_at: Timetable,
         recall: Recall,
     ) -> Self {
         let table = matches!(recall, Recall::Asked { .. }).then(|| {

@@ -15,7 +15,7 @@ use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::rows::RowsTask;
-use crate::stream::schedule::Schedule;
+use crate::stream::timetable::Timetable;
 use crate::stream::tracker::Tracker;
 use crate::stream::with_state::AsOf;
 
@@ -25,7 +25,7 @@ pub struct Template {
     pub inputs: Vec<Slot>,
     pub steps: Vec<Step>,
     /// For each output of the graph: its dataset, and the batch times at which there is one.
-    pub outputs: Vec<(Slot, Schedule)>,
+    pub outputs: Vec<(Slot, Timetable)>,
     pub slots: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct Stage {
     pub route: Route,
     pub into: Slot,
     /// The batch times at which it runs.
-    pub at: Schedule,
+    pub at: Timetable,
     pub operator: Operator,
 }
 
@@ -100,9 +100,9 @@ pub struct StateStep {
     pub from: Slot,
     pub into: Slot,
     /// The batch times at which it takes rows in.
-    pub input_at: Schedule,
+    pub input_at: Timetable,
     /// The batch times at which its dataset is read.
-    pub at: Schedule,
+    pub at: Timetable,
     pub operator: Operator,
 }
 

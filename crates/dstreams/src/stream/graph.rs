@@ -19,7 +19,7 @@ use super::output::Output;
 use super::rejects::Readers;
 use super::relational::Query;
 use super::rows::{Reducer, RowsFn};
-use super::schedule::Schedule;
+use super::timetable::Timetable;
 use super::tracker::Tracker;
 use super::with_state::ProbeOp;
 use crate::error::{Error, Operator, Result};
@@ -180,8 +180,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// The batch times at which it has RDDs.
-    pub fn schedule(&self) -> Schedule {
-        Schedule {
+    pub fn timetable(&self) -> Timetable {
+        Timetable {
             slide_ms: self.slide_ms,
             shift_ms: self.shift_ms,
         }

@@ -20,7 +20,8 @@ impl<T: Record> DStream<T> {
     ///
     /// The time is the end of the interval, the same as [`Rdd::batch_time`](crate::Rdd::batch_time) and the same in
     /// every run of the batch: after a restart, in a copy of a task, on another worker. Behind a window it is that of
-    /// the window's RDD.
+    /// the window's RDD. In a stream that is late ([`DStream::by_time`], [`DStream::delayed`]) it is the end of the
+    /// earlier interval that the RDD is of.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> dstreams::Result<()> {
@@ -36,7 +37,8 @@ impl<T: Record> DStream<T> {
     pub fn with_time(&self) -> DStream<(i64, T)> {
         let operator = Operator::new("with_time", Location::caller());
         let schema = <(i64, T)>::schema();
-        let rows = WithTime::before(0, &schema);
+        let shift_ms = self.graph.lock().node(self.node).shift_ms;
+        let rows = WithTime::before(0, &schema, shift_ms);
         self.rows(operator, schema, rows)
     }
 }
@@ -54,7 +56,9 @@ impl<K: Key, V: Record> Keyed<K, V> {
     #[track_caller]
     pub fn with_time(&self) -> Keyed<K, (i64, V)> {
         let operator = Operator::new("with_time", Location::caller());
-        let rows = WithTime::before(Self::key_columns(), &<(K, (i64, V))>::schema());
+        let shift_ms = self.graph.lock().node(self.node).shift_ms;
+        let schema = <(K, (i64, V))>::schema();
+        let rows = WithTime::before(Self::key_columns(), &schema, shift_ms);
         self.next(Op::Rows(rows), operator)
     }
 }
@@ -76,12 +80,18 @@ struct WithTime {
     /// Columns before it.
     place: usize,
     schema: SchemaRef,
+    /// How much later than its interval an RDD is there, in milliseconds.
+    shift_ms: u64,
 }
 
 impl WithTime {
-    fn before(place: usize, schema: &SchemaRef) -> Arc<Self> {
+    fn before(place: usize, schema: &SchemaRef, shift_ms: u64) -> Arc<Self> {
         let schema = Arc::clone(schema);
-        Arc::new(WithTime { place, schema })
+        Arc::new(WithTime {
+            place,
+            schema,
+            shift_ms,
+        })
     }
 }
 
@@ -95,7 +105,7 @@ impl RowsFn for WithTime {
     fn start(&self, at: BatchTime) -> Box<dyn RowsTask> {
         Box::new(WithTimeTask {
             // Batch times are points of time that the clock can express.
-            time: at.millis() as i64,
+            time: (at.millis() as i64).saturating_sub_unsigned(self.shift_ms),
             place: self.place,
             schema: Arc::clone(&self.schema),
         })

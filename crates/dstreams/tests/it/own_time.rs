@@ -252,7 +252,10 @@ proptest! {
         let bounds = (wait, ahead);
         let got = crate::program::run(&config, &input, |_, events| {
             let timed = events.by_time("events", |(_, time)| time, slack(bounds)).unwrap();
-            let numbers = timed.records().key_by(|(n, _)| n % 3).map_values(|(n, _)| n);
+            // The time of the RDD is that of its records.
+            let records = timed.records().with_time();
+            let records = records.map(|(end, (n, time))| (n, if end_of(time) == end.into() { n } else { 1_000_000 }));
+            let numbers = records.key_by(|(n, _)| n % 3).map_values(|(_, n)| n);
             numbers.window_agg(batches(len), batches(slide), sum::<i64>()).unwrap().pairs()
         });
         let records = naive(&input, bounds).records;

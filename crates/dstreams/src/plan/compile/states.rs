@@ -136,8 +136,8 @@ impl Compiler<'_> {
             state: self.states.len(),
             from,
             into,
-            input_at: self.graph.node(node.inputs[0]).schedule(),
-            at: node.schedule(),
+            input_at: self.graph.node(node.inputs[0]).timetable(),
+            at: node.timetable(),
             operator: node.operator.clone(),
         }));
         self.steps_of.insert(id, (self.states.len(), into));
@@ -155,7 +155,7 @@ impl Compiler<'_> {
     ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let input = node.inputs[0];
-        let input_at = self.graph.node(input).schedule();
+        let input_at = self.graph.node(input).timetable();
         let plan = self.shared(input)?;
         let schema = plan.schema();
         let route = match keys {

@@ -14,7 +14,7 @@ use crate::plan::{HistorySpec, Views};
 use crate::state::capture::{Captured, Content};
 use crate::stream::graph::View;
 use crate::stream::history::Recall;
-use crate::stream::schedule::Schedule;
+use crate::stream::timetable::Timetable;
 
 const EVERY: u64 = 100;
 
@@ -29,7 +29,7 @@ fn spec(recall: Recall) -> Arc<HistorySpec> {
         schema: Arc::new(Schema::new(fields)),
         keys: 0,
         every_ms: EVERY,
-        input_at: Schedule {
+        input_at: Timetable {
             slide_ms: EVERY,
             shift_ms: 0,
         },
