@@ -34,8 +34,11 @@ pub enum Dataset {
     Prepared(Vec<Prepared>),
 }
 
+/// An output: its effect, its name, the columns of its stream, and by how many milliseconds that is late.
+type OutputOf = (Output, Operator, SchemaRef, u64);
+
 /// The outputs of a program, in the order in which it built them.
-pub struct Outputs(Vec<(Output, Operator, SchemaRef)>);
+pub struct Outputs(Vec<OutputOf>);
 
 debug_as!(Outputs);
 
@@ -44,8 +47,9 @@ impl Outputs {
     pub(crate) fn take(graph: &mut Graph) -> Self {
         let outputs = std::mem::take(&mut graph.outputs).into_iter();
         let outputs = outputs.map(|output| {
-            let schema = Arc::clone(&graph.node(output.node).schema);
-            (output.output, output.operator, schema)
+            let node = graph.node(output.node);
+            let schema = Arc::clone(&node.schema);
+            (output.output, output.operator, schema, node.shift_ms)
         });
         Outputs(outputs.collect())
     }
@@ -57,7 +61,7 @@ impl Outputs {
         datasets: Vec<Option<Dataset>>,
     ) -> Result<Vec<PreparedBatch>> {
         let mut prepared = Vec::new();
-        for ((output, operator, schema), dataset) in self.0.iter().zip(datasets) {
+        for ((output, operator, schema, shift_ms), dataset) in self.0.iter().zip(datasets) {
             let (partitions, parts) = match dataset {
                 None => continue,
                 Some(Dataset::Rows(partitions)) => (partitions, None),
@@ -65,6 +69,7 @@ impl Outputs {
             };
             let rows = UntypedRdd {
                 batch,
+                shift_ms: *shift_ms,
                 schema: Arc::clone(schema),
                 partitions,
             };
@@ -84,10 +89,11 @@ impl Outputs {
 
     /// Calls the closures of outputs with their datasets; sinks are skipped. Call it on a blocking thread.
     pub(crate) fn call(&self, batch: BatchTime, datasets: Vec<Option<Dataset>>) -> Result<()> {
-        for ((output, _, schema), dataset) in self.0.iter().zip(datasets) {
+        for ((output, _, schema, shift_ms), dataset) in self.0.iter().zip(datasets) {
             if let (Output::Rdd(call), Some(Dataset::Rows(partitions))) = (output, dataset) {
                 let rows = UntypedRdd {
                     batch,
+                    shift_ms: *shift_ms,
                     schema: Arc::clone(schema),
                     partitions,
                 };
@@ -115,7 +121,7 @@ impl Outputs {
         rows: &[RecordBatch],
     ) -> Result<Prepared> {
         match self.0.get(output) {
-            Some((Output::Sink(sink), operator, _)) => {
+            Some((Output::Sink(sink), operator, ..)) => {
                 guard(operator, sink.prepare(batch, partition, rows)).await
             }
             _ => Err(Error::internal(format!("output {output} is no sink"))),

@@ -169,6 +169,7 @@ fn rdds_of<T: Record>(
     let rdd = |(time, rows)| {
         Rdd::new(UntypedRdd {
             batch: BatchTime(time),
+            shift_ms: history.input_at.shift_ms,
             schema: Arc::clone(&history.schema),
             partitions: Arc::new(rows),
         })

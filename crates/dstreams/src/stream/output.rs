@@ -30,6 +30,8 @@ debug_as!([T] Rdd<T> { rows });
 #[derive(Clone)]
 pub(crate) struct UntypedRdd {
     pub batch: BatchTime,
+    /// How much later than its interval it is there, in milliseconds.
+    pub shift_ms: u64,
     pub schema: SchemaRef,
     pub partitions: Arc<Vec<Vec<RecordBatch>>>,
 }
@@ -62,6 +64,27 @@ impl<T: Record> Rdd<T> {
     /// ```
     pub fn batch_time(&self) -> BatchTime {
         self.rows.batch
+    }
+
+    /// The end of the interval that the RDD is of: its batch time, or an earlier one in a stream that is late
+    /// ([`DStream::by_time`](crate::DStream::by_time), [`DStream::delayed`](crate::DStream::delayed)).
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let hour = std::time::Duration::from_secs(3600);
+    /// # let mut ctx = StreamContext::new(hour)?;
+    /// # let (_, lines) = ctx.queue::<String>("lines");
+    /// let mut rdds = lines.delayed(hour)?.collect();
+    /// # let running = ctx.start().await?;
+    /// # running.stop().await?;
+    /// let rdd = rdds.recv().await.unwrap();
+    /// assert_eq!(rdd.batch_time().0 - rdd.interval().0, 3_600_000);
+    /// # Ok(()) }
+    /// ```
+    pub fn interval(&self) -> BatchTime {
+        let of = self.rows.batch.minus(self.rows.shift_ms);
+        of.unwrap_or(BatchTime(0))
     }
 
     /// The Arrow batches of each partition.
