@@ -119,7 +119,7 @@ pub struct ProbeStep {
     pub into: Slot,
     pub probe: Probe,
     /// The batch times at which it runs.
-    pub at: Schedule,
+    pub at: Timetable,
     pub operator: Operator,
 }
 

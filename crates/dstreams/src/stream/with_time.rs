@@ -67,7 +67,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// The same with the time in the key, behind the other columns of the key.
     pub(super) fn by_time_too(&self, operator: Operator) -> Keyed<(K, i64), V> {
         let schema = <((K, i64), V)>::schema();
-        let rows = WithTime::before(Self::key_columns(), &schema);
+        let shift_ms = self.graph.lock().node(self.node).shift_ms;
+        let rows = WithTime::before(Self::key_columns(), &schema, shift_ms);
         let node = self
             .graph
             .add_to(self.node, Op::Rows(rows), schema, operator);

@@ -233,7 +233,8 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         let in_order = |lines: &mut Vec<&str>| lines.sort_unstable();
         let mut wanted: Vec<&str> = window.iter().flat_map(|text| text.lines()).collect();
         let mut found: Vec<&str> = recent[at].lines().collect();
-        [&mut wanted, &mut found].map(in_order);
+        in_order(&mut wanted);
+        in_order(&mut found);
         // Partitions without rows are empty lines.
         wanted.retain(|line| !line.is_empty());
         found.retain(|line| !line.is_empty());

@@ -211,7 +211,8 @@ proptest! {
         let found = by_time(&config, &input, bounds);
         prop_assert_eq!(found.clone().sorted(), naive(&input, bounds).sorted());
         // In one partition they are in order of arrival.
-        let one = Config { threads: 1, ..config };
+        let mut one = config.clone();
+        one.threads = 1;
         prop_assert_eq!(by_time(&one, &input, bounds), naive(&input, bounds));
     }
 

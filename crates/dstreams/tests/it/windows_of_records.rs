@@ -60,7 +60,8 @@ proptest! {
     ) {
         prop_assert_eq!(sorted(windowed(&config, &input, sizes)), sorted(naive(&input, sizes)));
         // In one partition they are in order of arrival.
-        let one = Config { threads: 1, ..config };
+        let mut one = config.clone();
+        one.threads = 1;
         prop_assert_eq!(windowed(&one, &input, sizes), naive(&input, sizes));
     }
 

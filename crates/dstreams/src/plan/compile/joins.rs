@@ -56,7 +56,7 @@ impl Compiler<'_> {
                 as_of: op.as_of,
                 marked: op.marked,
             },
-            at: node.schedule(),
+            at: node.timetable(),
             operator: node.operator.clone(),
         }));
         Ok(self.scan(into, schema, parts))
