@@ -147,7 +147,7 @@ fn windows_are_joined_by_sql() {
     });
     let pairs = |at: i64| {
         let short = at - 2..at;
-        short.flat_map(move |s| (0.max(at - 4)..at).map(move |l| ("a".to_owned(), 10 * s + l)))
+        short.flat_map(move |s| (0i64.max(at - 4)..at).map(move |l| ("a".to_owned(), 10 * s + l)))
     };
     let wanted = [2, 4, 6].map(|at| (100 * at as u64, pairs(at).collect()));
     assert_eq!(sorted(got), sorted(wanted.to_vec()));
