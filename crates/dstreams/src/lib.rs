@@ -52,6 +52,7 @@
 //! [Windows](guide::windows) |
 //! [Joins](guide::joins) |
 //! [Records that come late](guide::own_time) |
+//! [Event time and corrections](guide::event_time) |
 //! [State](guide::state) |
 //! [Restarts and exactly-once](guide::restarts) |
 //! [Sources and sinks of one's own](guide::sources_and_sinks) |
@@ -120,6 +121,7 @@
 //! | [`window`](Keyed::window), [`past`](Keyed::past), [`delayed`](Keyed::delayed), [`latest`](Keyed::latest), [`remember`](Keyed::remember) | as of a [`DStream`]; equal keys in one partition | as of a [`DStream`] |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
+//! | [`agg_by_time`](Keyed::agg_by_time) | [`ByTime`]: aggregates by intervals of event time, corrected when late records come | O(n + results told or final) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
 //! | [`map_with_state`](Keyed::map_with_state) | records made from events and states, and the [`State`] | O(n + keys that expire) |
 //!
@@ -131,6 +133,14 @@
 //! | [`Running::session`] | SQL over all states and remembered streams, while the program runs | O(keys, records remembered) for each call |
 //!
 //! [`StreamContext::explain`] and [`explain_mermaid`](StreamContext::explain_mermaid) show what a program is made of.
+//!
+//! | on a [`ByTime`] | gives | cost of a batch |
+//! |---|---|---|
+//! | [`first`](ByTime::first), [`finals`](ByTime::finals) | results when their slack ends; when they are final | O(results told), O(results that end) |
+//! | [`updates`](ByTime::updates), [`changelog`](ByTime::changelog) | results and corrections: with versions; as -1 and +1 | O(results told) |
+//! | [`corrections`](ByTime::corrections) | [`Correction`]s alone, with what the result was | O(corrections) |
+//! | [`all`](ByTime::all) | everything that is not final | O(intervals and keys) |
+//! | [`late`](ByTime::late), [`ahead`](ByTime::ahead) | records that count in no result | O(n) |
 //!
 //! # Outputs
 //!
@@ -147,6 +157,7 @@
 //! # What is missing
 //!
 //! No join of two streams over time that tells each pair once, and no corrections of results by late records. No connector to
+//! Event time in aggregates only: to all other operators, a record belongs to the batch in which it is received. No join of two streams over time. No connector to
 //! Kafka or other brokers. No web page. Windows and states hold aggregates of fixed size. The chapter
 //! [limits](guide::limits) has the list, with what to do instead.
 
@@ -197,6 +208,8 @@ pub use error::{BoxError, Cause, Error, Operator, Result};
 pub use node::{Running, Status, Summary};
 pub use program::{Clock, Listener, ManualClock, Named, StreamContext};
 pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
+pub use stream::by_time::{ByTime, Intervals};
+pub use stream::correction::{Correction, CorrectionRef};
 pub use stream::dstream::DStream;
 pub use stream::key_state::{KeyState, Values};
 pub use stream::keyed::Keyed;

@@ -207,6 +207,7 @@ impl Manifest {
                      `drop_state`"
                 )));
             }
+            check_final(&written.state, &states[place])?;
             if name != written.state.name {
                 tracing::info!(from = written.state.name, to = name, "state is renamed");
             }
@@ -235,6 +236,19 @@ impl Manifest {
     }
 }
 
+/// Refuses a state in which results are final later than in the checkpoint: those that were final are dropped, and would
+/// begin again.
+fn check_final(written: &StateId, state: &StateId) -> Result<()> {
+    match (written.final_after_ms, state.final_after_ms) {
+        (Some(then), Some(now)) if now > then => Err(refused(format!(
+            "results of state {} were final {then} ms after their interval, and would be {now} ms now; what was final \
+             is dropped, so slack and time for corrections must not grow together, or drop the state with `drop_state`",
+            state.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn refused(message: String) -> Error {
     Error::OtherProgram { message }
 }
@@ -248,6 +262,7 @@ mod tests {
         StateId {
             name: name.into(),
             holds: holds.into(),
+            final_after_ms: None,
         }
     }
 
@@ -379,6 +394,21 @@ mod tests {
         assert_eq!(had, [Some(1), Some(2), Some(0), Some(3)]);
         let refused = fit(&old, &now[..3], &none).unwrap_err().to_string();
         assert!(refused.contains("no state W (2)"), "{refused}");
+    }
+
+    #[test]
+    fn results_may_be_final_earlier_but_not_later() {
+        let of = |ms| StateId {
+            final_after_ms: Some(ms),
+            ..id("minutes", "count")
+        };
+        check_final(&of(500), &of(500)).unwrap();
+        check_final(&of(500), &of(400)).unwrap();
+        let refused = check_final(&of(500), &of(600)).unwrap_err().to_string();
+        assert!(
+            refused.contains("500 ms") && refused.contains("600 ms"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub struct StateId {
     pub name: String,
     /// Its contents: state of the same name is read if this is the same.
     pub holds: String,
+    /// If it drops what is final: how long after its interval something is, in milliseconds. It must not grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_after_ms: Option<u64>,
 }
 
 /// The places of the bytes of a state.
@@ -315,6 +318,7 @@ mod tests {
                 state: StateId {
                     name: "totals".into(),
                     holds: "counts".into(),
+                    final_after_ms: None,
                 },
                 partitions: vec![vec![part(0, 600, true), part(1, 700, false), more], vec![]],
             }],

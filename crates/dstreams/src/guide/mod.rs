@@ -10,6 +10,7 @@
 //! | [Windows](windows) | How do I aggregate the last minutes? |
 //! | [Joins](joins) | How do I bring the records of two streams together, or of a stream and a table? |
 //! | [Records that come late](own_time) | How do I compute by the time at which something happened? |
+//! | [Event time and corrections](event_time) | How do I aggregate by the records' own time, and what if they come late? |
 //! | [State](state) | How does a program remember something about each key, and how do I query it? |
 //! | [Restarts and exactly-once](restarts) | What survives a crash, and what takes effect twice? |
 //! | [Sources and sinks of one's own](sources_and_sinks) | How do I connect another system? |
@@ -30,6 +31,8 @@ pub mod windows {}
 pub mod joins {}
 #[doc = include_str!("own_time.md")]
 pub mod own_time {}
+#[doc = include_str!("event_time.md")]
+pub mod event_time {}
 
 #[doc = include_str!("state.md")]
 pub mod state {}

@@ -201,6 +201,17 @@ impl RowsFn for Results {
 
 impl RowsTask for Results {
     fn run(&mut self, rows: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
+        let columns = self.columns(rows)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let schema = Arc::clone(&self.schema);
+        let results = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        Ok((results, rows.num_rows()))
+    }
+}
+
+impl Results {
+    /// The keys and the results.
+    pub fn columns(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let mut columns: Vec<ArrayRef> = rows.columns()[..self.keys].to_vec();
         for finish in &self.finish {
             columns.push(match finish {
@@ -232,9 +243,6 @@ impl RowsTask for Results {
                 }
             });
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let schema = Arc::clone(&self.schema);
-        let results = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        Ok((results, rows.num_rows()))
+        Ok(columns)
     }
 }

@@ -184,9 +184,11 @@ impl Compiler<'_> {
                 let parts = self.aggregate(id, input, before, *keys, plan)?;
                 Ok(results(parts, *keys, plan, schema, &operator))
             }
-            Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } | Op::History { .. } => {
-                self.state_of(id)
-            }
+            Op::Window { .. }
+            | Op::Running { .. }
+            | Op::ByTime { .. }
+            | Op::Tracked { .. }
+            | Op::History { .. } => self.state_of(id),
             Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
             Op::Reduce { keys, first, rest } => {
                 let reduce = |input, reducer: &Arc<dyn Reducer>| -> ExecPlan {

@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod apply;
+mod by_time;
 mod cogroup;
 mod combine;
 mod compile;
@@ -26,6 +27,7 @@ mod state_views;
 mod template;
 mod total_order;
 
+pub(crate) use by_time::ByTimeSpec;
 pub use datasets::{Datasets, Partitions, Slot};
 pub use history::HistorySpec;
 pub use plans::Plans;

@@ -8,6 +8,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use dstreams_control::BatchTime;
 
 use super::aggregate::Results;
+use super::by_time::{ByTimeSpec, VersionedResults};
 use super::datasets::Slot;
 use super::history::HistorySpec;
 use super::state_views::Views;
@@ -192,6 +193,17 @@ impl StateSpec {
         }
     }
 
+    /// How long after its interval of event time a result is final and dropped, if it ever is.
+    pub(crate) fn final_after_ms(&self) -> Option<u64> {
+        match self {
+            StateSpec::Window(_) | StateSpec::History(_) => None,
+            StateSpec::Keyed(keyed) => match &keyed.update {
+                Update::ByTime(of) => Some(of.rule.final_at(0) as u64),
+                Update::Running(_) | Update::Tracked { .. } => None,
+            },
+        }
+    }
+
     /// A description of its contents.
     pub(crate) fn holds(&self) -> String {
         match self {
@@ -223,6 +235,8 @@ debug_as!(KeyedSpec { name });
 pub(crate) enum Update {
     /// The rows are partial results.
     Running(AggPlan),
+    /// The rows are partial results of intervals of event time.
+    ByTime(ByTimeSpec),
     /// The rows are events.
     Tracked {
         tracker: Arc<dyn Tracker>,
@@ -249,6 +263,10 @@ impl KeyedSpec {
                 };
                 Ok(results.run(rows, 0, usize::MAX)?.0)
             }
+            Update::ByTime(of) => {
+                let mut results = VersionedResults::new(of, self.keys, &self.results);
+                Ok(results.run(rows, 0, usize::MAX)?.0)
+            }
             Update::Tracked { .. } => Ok(rows.clone()),
         }
     }
@@ -266,6 +284,17 @@ impl KeyedSpec {
                 let (parts, schema) = plan.without_highs(&self.schema, keys);
                 format!("{parts:?} by {keys} key(s), {:?}", fields(&schema))
             }
+            Update::ByTime(of) => {
+                let (parts, rule) = (&of.plan.parts, &of.rule);
+                let over = match rule.panes() {
+                    1 => String::new(),
+                    _ => format!("over {} ms ", rule.over),
+                };
+                let (every, fields) = (rule.every, fields(&self.schema));
+                format!(
+                    "{parts:?} by event time {over}every {every} ms and {keys} column(s), {fields:?}"
+                )
+            }
             Update::Tracked { .. } => {
                 format!("tracked by {keys} key(s), {:?}", fields(&self.schema))
             }
@@ -276,7 +305,8 @@ impl KeyedSpec {
     pub(crate) fn highs(&self) -> Vec<(usize, usize)> {
         match &self.update {
             Update::Running(plan) => plan.highs(),
-            Update::Tracked { .. } => Vec::new(),
+            // Its first version has all columns.
+            Update::ByTime(_) | Update::Tracked { .. } => Vec::new(),
         }
     }
 }

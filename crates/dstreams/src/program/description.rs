@@ -207,7 +207,11 @@ impl Description {
             // Named states have unique names, whatever their content.
             if let Some(name) = spec.name() {
                 let name = name.to_owned();
-                states.push(StateId { name, holds });
+                states.push(StateId {
+                    name,
+                    holds,
+                    final_after_ms: spec.final_after_ms(),
+                });
                 continue;
             }
             // Windows without a name. If they have the same content over the same streams, only their order tells
@@ -218,7 +222,11 @@ impl Description {
                 0 => name,
                 same => format!("{name} ({})", same + 1),
             };
-            states.push(StateId { name, holds });
+            states.push(StateId {
+                name,
+                holds,
+                final_after_ms: None,
+            });
         }
         Ok((program, states))
     }
@@ -266,6 +274,7 @@ mod tests {
         let state = |name: &str, holds: &str| StateId {
             name: name.into(),
             holds: holds.into(),
+            final_after_ms: None,
         };
         let states = [
             state("sums of a, b", "sums"),

@@ -118,6 +118,9 @@ impl Graph {
                 format!("state{name}: {} over {batches} batches", of_plan(plan))
             }
             Op::Running { name, plan, .. } => format!("state `{name}`: {}", of_plan(plan)),
+            Op::ByTime { name, plan, .. } => {
+                format!("state `{name}`: {} by event time", of_plan(plan))
+            }
             Op::Tracked {
                 name, timeout_ms, ..
             } => match timeout_ms {
@@ -155,9 +158,11 @@ impl Graph {
 fn kind(op: &Op) -> Kind {
     match op {
         Op::Source(_) => Kind::Input,
-        Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } | Op::History { .. } => {
-            Kind::State
-        }
+        Op::Window { .. }
+        | Op::Running { .. }
+        | Op::ByTime { .. }
+        | Op::Tracked { .. }
+        | Op::History { .. } => Kind::State,
         _ => Kind::Operator,
     }
 }
@@ -165,7 +170,9 @@ fn kind(op: &Op) -> Kind {
 /// How the rows of an operation's input are moved, if they are and that is known before it is planned.
 fn exchange(op: &Op) -> Option<String> {
     match op {
-        Op::Window { .. } | Op::Running { .. } | Op::Tracked { .. } => Some("by key".into()),
+        Op::Window { .. } | Op::Running { .. } | Op::ByTime { .. } | Op::Tracked { .. } => {
+            Some("by key".into())
+        }
         Op::Join(_) | Op::Cogroup { .. } | Op::Probe(_) => Some("by key".into()),
         Op::History { keys: 0, .. } => Some("by turns".into()),
         Op::History { .. } => Some("by key".into()),

@@ -12,12 +12,14 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 
 use super::agg::AggPlan;
+use super::event_time::IntervalRule;
 use super::history::{Recall, Strays};
 use super::initial::Initial;
 use super::join::JoinOp;
 use super::output::Output;
 use super::rejects::Readers;
 use super::relational::Query;
+use super::result_rows::ResultRows;
 use super::rows::{Reducer, RowsFn};
 use super::timetable::Timetable;
 use super::tracker::Tracker;
@@ -48,6 +50,15 @@ pub(crate) enum Op {
         name: String,
         keys: usize,
         plan: AggPlan,
+    },
+    /// Aggregation by the first `keys` columns, of which the first is an interval of event time: a state of the
+    /// intervals that are not final.
+    ByTime {
+        name: String,
+        keys: usize,
+        plan: AggPlan,
+        rule: IntervalRule,
+        told: ResultRows,
     },
     /// Closures over the events of each key, over all batches: a state.
     Tracked {
@@ -96,7 +107,9 @@ impl Op {
     /// The name of its state, if that has one.
     pub fn state_name(&self) -> Option<&str> {
         match self {
-            Op::Running { name, .. } | Op::Tracked { name, .. } => Some(name),
+            Op::Running { name, .. } | Op::ByTime { name, .. } | Op::Tracked { name, .. } => {
+                Some(name)
+            }
             Op::Window { name, .. } | Op::History { name, .. } => name.as_deref(),
             _ => None,
         }
@@ -121,6 +134,13 @@ impl Op {
             Op::Running { name, keys, plan } => {
                 format!("running `{name}` {keys} {:?}", plan.parts)
             }
+            Op::ByTime {
+                name,
+                keys,
+                plan,
+                rule,
+                ..
+            } => format!("by time `{name}` {keys} {:?} {rule:?}", plan.parts),
             Op::Tracked {
                 name,
                 keys,
@@ -156,7 +176,7 @@ pub(crate) enum View {
     All,
     /// The keys that expired with the batch, with their last value.
     TimedOut,
-    /// The results of closures over events and states.
+    /// The rows that the state makes of a batch: the results of closures over events and states, or told results.
     Mapped,
     /// The records of the interval that is complete by now.
     Released,

@@ -5,8 +5,11 @@
 //! **On failure**: an [`Error`] that names the operator and the source location that built it.
 
 pub mod agg;
+pub(crate) mod by_time;
+pub(crate) mod correction;
 mod distinct;
 pub(crate) mod dstream;
+pub(crate) mod event_time;
 pub(crate) mod explain;
 pub(crate) mod extreme;
 mod fit_list;
@@ -29,6 +32,7 @@ pub mod record;
 mod reduce_by_window;
 pub(crate) mod rejects;
 pub(crate) mod relational;
+pub(crate) mod result_rows;
 pub(crate) mod rows;
 pub(crate) mod slack;
 pub(crate) mod state;

@@ -62,6 +62,15 @@ impl Readers {
         self.are_there.load(Ordering::Relaxed)
     }
 
+    /// Counts and logs records that one task rejected, if nothing reads them.
+    pub fn miss(&self, records: usize, why: &str) {
+        if records > 0 && !self.are_there() {
+            self.missed.fetch_add(records as u64, Ordering::Relaxed);
+            let operator = &self.operator;
+            tracing::warn!(%operator, records, why, "records are not counted, and nothing reads them");
+        }
+    }
+
     /// The operator and its number of rejected, unread records in this process, if there are any.
     pub fn missed(&self) -> Option<(String, u64)> {
         match self.missed.load(Ordering::Relaxed) {

@@ -11,7 +11,10 @@ use dstreams::agg::{
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
-use dstreams::{AsOf, DStream, KeyState, MapWithState, Out, Record, Slack, StreamContext, Track};
+use dstreams::{
+    AsOf, DStream, Intervals, KeyState, Keyed, MapWithState, Out, Record, Slack, StreamContext,
+    Track,
+};
 use proptest::prelude::*;
 
 use crate::program::text;
@@ -212,6 +215,7 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     let (mapped, state) = floats.map_with_state::<f64, Row>("ends", ends).unwrap();
     watch.on("map_with_state", &mapped);
     watch.on("its state", &state.all().pairs());
+    by_event_time(&keyed, watch);
     let sql = |query: &str| rows.sql::<(String, f64)>(query).unwrap();
     watch.on("sql", &sql("select _1, sum(_3) as x from this group by _1"));
     watch.on("sql order", &sql("select _1, _3 from this order by _2"));
@@ -293,6 +297,35 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
             .unwrap(),
     );
     crate::further_operators::further_operators(ctx, rows, watch);
+}
+
+/// The streams of an aggregate by event time: of intervals before, in and after the batches.
+fn by_event_time(keyed: &Keyed<String, Row>, watch: &Watch) {
+    let ms = Duration::from_millis;
+    let intervals = Intervals::every(ms(100))
+        .slack(ms(100))
+        .correct_for(ms(100));
+    let agg = (sum_of::<f64>("_3"), max_of::<i64>("_2"), count());
+    let time = |(_, n, _): (&str, i64, f64)| 220 + 60 * n;
+    let by_time = keyed.agg_by_time("by time", time, intervals, agg).unwrap();
+    watch.on("first by time", &by_time.first().pairs());
+    watch.on("finals by time", &by_time.finals().pairs());
+    watch.on("updates by time", &by_time.updates().pairs());
+    watch.on("corrections by time", &by_time.corrections());
+    watch.on("changelog by time", &by_time.changelog());
+    watch.on("all by time", &by_time.all().pairs());
+    watch.on("late by time", &by_time.late().pairs());
+    watch.on("ahead by time", &by_time.ahead().pairs());
+    let intervals = intervals.over(ms(300));
+    let over = keyed.agg_by_time(
+        "over time",
+        time,
+        intervals,
+        (sum_of::<f64>("_3"), min_of::<i64>("_2")),
+    );
+    let over = over.unwrap();
+    watch.on("updates over time", &over.updates().pairs());
+    watch.on("finals over time", &over.finals().pairs());
 }
 
 /// Fails at the first difference.

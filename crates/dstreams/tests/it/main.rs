@@ -12,6 +12,7 @@ mod changes;
 mod clock;
 mod contract;
 mod contract_source;
+mod corrections;
 mod determinism;
 mod doors;
 mod durations;

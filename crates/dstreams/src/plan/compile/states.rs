@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use super::{Compiler, ExecPlan, apply, results};
 use crate::error::{Operator, Result};
 use crate::plan::aggregate::Aggregation;
+use crate::plan::by_time::{ByTimeSpec, VersionedResults};
 use crate::plan::datasets::Slot;
 use crate::plan::exec_node::internal;
 use crate::plan::history::HistorySpec;
@@ -33,6 +34,18 @@ impl Compiler<'_> {
                 ..
             } => self.window(id, *keys, plan, *batches)?,
             Op::Running { keys, plan, .. } => self.running(id, *keys, plan)?,
+            Op::ByTime {
+                keys,
+                plan,
+                rule,
+                told,
+                ..
+            } => {
+                let spec = ByTimeSpec::new(plan.clone(), *rule, told.clone());
+                let partial = self.partial(id, *keys, plan)?;
+                let held = spec.held(&partial.schema());
+                self.keyed(id, *keys, partial, held, Update::ByTime(spec))?
+            }
             Op::Tracked {
                 keys,
                 timeout_ms,
@@ -75,7 +88,8 @@ impl Compiler<'_> {
         Ok(split)
     }
 
-    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<ExecPlan> {
+    /// The partial results of a batch for a state.
+    fn partial(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<ExecPlan> {
         let input = self.graph.node(id).inputs[0];
         let before = Arc::clone(&self.graph.node(input).schema);
         let aggregation = Aggregation {
@@ -83,7 +97,11 @@ impl Compiler<'_> {
             plan,
             input: before,
         };
-        let partial = aggregation.partial(self.shared(input)?)?;
+        aggregation.partial(self.shared(input)?)
+    }
+
+    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<ExecPlan> {
+        let partial = self.partial(id, keys, plan)?;
         let held = partial.schema();
         self.keyed(id, keys, partial, held, Update::Running(plan.clone()))
     }
@@ -98,10 +116,15 @@ impl Compiler<'_> {
         update: Update,
     ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
-        let route = self.by_keys(&plan.schema(), keys);
+        let mut route = self.by_keys(&plan.schema(), keys);
+        if let (Route::Hash { keys, .. }, Update::ByTime(_)) = (&mut route, &update) {
+            // All intervals of a key are in one partition.
+            keys.remove(0);
+        }
         let (from, parts) = self.stage(plan, route, node.inputs[0]);
         let mapped = match &update {
             Update::Running(_) => None,
+            Update::ByTime(spec) => Some(spec.told.schema()),
             Update::Tracked { tracker, .. } => tracker.mapped(),
         };
         let views = self.views(id, &schema, mapped);
@@ -198,6 +221,12 @@ impl Compiler<'_> {
             Op::Running {
                 keys, plan: parts, ..
             } => results(plan, *keys, parts, schema, operator),
+            Op::ByTime {
+                keys, plan: parts, ..
+            } if view == View::All => {
+                let results = VersionedResults::of_plan(parts, *keys, &schema);
+                apply(plan, Arc::new(results), schema, operator)
+            }
             _ => plan,
         })
     }

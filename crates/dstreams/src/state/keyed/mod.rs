@@ -1,5 +1,6 @@
 //! [`KeyedState`]: one partition of the state of a keyed operator, and the effect of a batch on it.
 
+mod by_time;
 mod closures;
 mod probe;
 mod running_aggregate;
@@ -18,7 +19,7 @@ use super::encoding::wrong;
 use super::key_slots::{KeySlots, key_schema};
 use super::memory_budget::{MemoryShare, StateMemoryBudget};
 use super::since_checkpoint::Changes;
-use super::versioned::{Delta, KeyedPartition, NewestRows, Shape, Versions};
+use super::versioned::{Delta, DueColumns, KeyedPartition, NewestRows, Shape, Versions};
 use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::Result;
 use crate::plan::{KeyedSpec, Update};
@@ -52,7 +53,7 @@ pub(super) struct KeyedState {
 struct BatchOutputs {
     /// Keys that timed out, and their values.
     timed_out: Vec<RecordBatch>,
-    /// The outputs of closures.
+    /// The outputs of closures, or told results.
     mapped: Vec<RecordBatch>,
 }
 
@@ -63,7 +64,16 @@ impl KeyedState {
         number: usize,
         room: Option<&Arc<StateMemoryBudget>>,
     ) -> Result<Self> {
-        let shape = Shape::with_highs(Arc::clone(&spec.schema), spec.keys, &spec.highs())?;
+        let due = match &spec.update {
+            Update::ByTime(of) => Some(DueColumns {
+                interval: 0,
+                version: spec.schema.fields().len() - 1,
+                rule: of.rule,
+            }),
+            Update::Running(_) | Update::Tracked { .. } => None,
+        };
+        let schema = Arc::clone(&spec.schema);
+        let shape = Shape::of_state(schema, spec.keys, &spec.highs(), due)?;
         Ok(KeyedState {
             partition: KeyedPartition::new(Arc::clone(&shape)),
             number,
@@ -148,6 +158,10 @@ impl KeyedState {
                 let (delta, newest) = self.combined(batch, rows, plan)?;
                 Ok((delta, BatchOutputs::default(), Some(newest)))
             }
+            Update::ByTime(of) => {
+                let (delta, made) = self.by_time(batch, rows, of)?;
+                Ok((delta, made, None))
+            }
             Update::Tracked {
                 tracker,
                 timeout_ms,
@@ -187,7 +201,7 @@ impl KeyedState {
         self.spec.views.join(|view| match view {
             View::Changes => Ok(self.changed.clone()),
             View::All => match self.partition.version() {
-                Some(version) => self.partition.read(version),
+                Some(version) => self.stored(version),
                 None => Ok(Vec::new()),
             },
             View::TimedOut => Ok(self.made()?.timed_out.clone()),
@@ -195,6 +209,15 @@ impl KeyedState {
             // Those of other states.
             View::Released | View::Late | View::Ahead => Ok(Vec::new()),
         })
+    }
+
+    /// The whole state at a version.
+    fn stored(&self, version: BatchTime) -> Result<Vec<RecordBatch>> {
+        let rows = self.partition.read(version)?;
+        match &self.spec.update {
+            Update::ByTime(of) => self.whole_results(of, rows, version),
+            Update::Running(_) | Update::Tracked { .. } => Ok(rows),
+        }
     }
 
     fn made(&self) -> Result<&BatchOutputs> {
@@ -212,7 +235,7 @@ impl KeyedState {
         let Some(version) = self.partition.version() else {
             return Ok(Vec::new());
         };
-        let rows = self.partition.read(version.min(batch))?;
+        let rows = self.stored(version.min(batch))?;
         rows.iter().map(|rows| self.spec.results_of(rows)).collect()
     }
 

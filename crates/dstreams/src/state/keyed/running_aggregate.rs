@@ -1,15 +1,18 @@
-//! The effect of a batch on a running aggregate.
+//! The effect of a batch on a running aggregate, and merging partial results.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use dstreams_control::BatchTime;
 
 use super::KeyedState;
 use crate::error::Result;
 use crate::state::accumulators::{Combine, bits_of, bits_of_partial, column_of};
-use crate::state::versioned::{Delta, NewestRows};
+use crate::state::versioned::{Delta, LookedUpRows, NewestRows};
 use crate::stream::agg::AggPlan;
+
+/// The columns of parts of some keys, as bits: by column, then by key.
+pub(super) type Parts = Vec<Vec<u64>>;
 
 impl KeyedState {
     /// Partial results of a batch, combined with the state.
@@ -19,18 +22,37 @@ impl KeyedState {
         rows: &[RecordBatch],
         plan: &AggPlan,
     ) -> Result<(Delta, NewestRows)> {
-        let fields = &self.spec.schema.fields()[self.spec.keys..];
-        let combine = Combine::of_plan(plan, fields)?;
-        let (keys, key_columns, key_of) = self.keys_of(rows)?;
-        let found = self.partition.latest(&key_columns)?;
-        let mut columns = key_columns.clone();
+        let (_, mut columns, key_of) = self.keys_of(rows)?;
+        let found = self.partition.latest(&columns)?;
+        let mut parts = parts_of(&found, plan)?;
+        let has: Vec<bool> = (0..found.len()).map(|key| found.is_there(key)).collect();
+        self.merge(plan, &mut parts, &has, rows, &key_of)?;
+        columns.extend(self.part_columns(parts)?);
+        let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
+        found.delta(batch, &rows)
+    }
+
+    /// How each column of parts combines.
+    pub(super) fn combine(&self, plan: &AggPlan) -> Result<Vec<Combine>> {
+        let columns: usize = plan.columns().map(|(_, columns)| columns.len()).sum();
+        let fields = &self.spec.schema.fields()[self.spec.keys..][..columns];
+        Combine::of_plan(plan, fields)
+    }
+
+    /// Merges the rows of a batch into `parts`; `has` says which keys have any. The keys of the rows are `key_of`.
+    pub(super) fn merge(
+        &self,
+        plan: &AggPlan,
+        parts: &mut Parts,
+        has: &[bool],
+        rows: &[RecordBatch],
+        key_of: &[Vec<usize>],
+    ) -> Result<()> {
+        let combine = self.combine(plan)?;
         for (_, part) in plan.columns() {
-            let held = part
-                .clone()
-                .map(|at| Ok(bits_of(&found.value(at)?)?.to_vec()));
-            let mut held = held.collect::<Result<Vec<Vec<u64>>>>()?;
-            let mut has: Vec<bool> = (0..keys.len()).map(|key| found.is_there(key)).collect();
-            for (rows, key_of) in rows.iter().zip(&key_of) {
+            let held = &mut parts[part.clone()];
+            let mut has = has.to_vec();
+            for (rows, key_of) in rows.iter().zip(key_of) {
                 let bits = &rows.columns()[self.spec.keys..][part.clone()];
                 let bits = bits
                     .iter()
@@ -47,12 +69,23 @@ impl KeyedState {
                     has[*key] = true;
                 }
             }
-            for (at, values) in part.zip(held) {
-                let kind = self.spec.schema.field(self.spec.keys + at).data_type();
-                columns.push(column_of(values, kind)?);
-            }
         }
-        let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
-        found.delta(batch, &rows)
+        Ok(())
     }
+
+    /// Parts as columns of the state.
+    pub(super) fn part_columns(&self, parts: Parts) -> Result<Vec<ArrayRef>> {
+        let fields = self.spec.schema.fields()[self.spec.keys..].iter();
+        let columns = parts.into_iter().zip(fields);
+        columns
+            .map(|(values, field)| column_of(values, field.data_type()))
+            .collect()
+    }
+}
+
+/// The stored parts of keys; arbitrary for those that are missing.
+pub(super) fn parts_of(found: &LookedUpRows<'_>, plan: &AggPlan) -> Result<Parts> {
+    let columns: usize = plan.columns().map(|(_, columns)| columns.len()).sum();
+    let columns = (0..columns).map(|at| Ok(bits_of(&found.value(at)?)?.to_vec()));
+    columns.collect()
 }

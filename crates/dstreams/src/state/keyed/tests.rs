@@ -8,16 +8,40 @@ use dstreams_control::BatchTime;
 
 use super::KeyedState;
 use crate::encoding::{ByteInput, in_one};
-use crate::plan::{KeyedSpec, Update, Views};
+use crate::plan::{ByTimeSpec, KeyedSpec, Update, Views};
 use crate::state::capture::Captured;
+use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
+use crate::stream::event_time::IntervalRule;
 use crate::stream::graph::View;
 use crate::stream::key_state::KeyState;
 use crate::stream::record::{Out, Record, batch_of};
+use crate::stream::result_rows::ResultRows;
 use crate::stream::track::MapWithState;
 
 type Pair = (i64, i64);
 
-fn spec() -> Arc<KeyedSpec> {
+/// A state, and the rows that a batch has for it.
+struct Case {
+    spec: fn() -> Arc<KeyedSpec>,
+    rows: fn(u64) -> RecordBatch,
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        spec: tracked,
+        rows: events,
+    },
+    Case {
+        spec: by_time,
+        rows: partial_results,
+    },
+    Case {
+        spec: || by_time_over(600),
+        rows: partial_results,
+    },
+];
+
+fn tracked() -> Arc<KeyedSpec> {
     let map = MapWithState::<i64, i64, _, _>::new(
         |key: i64, value: Option<i64>, state: &mut KeyState<i64>, out: &mut Out<'_, Pair>| {
             let before = state.remove().unwrap_or(-1);
@@ -46,14 +70,79 @@ fn spec() -> Arc<KeyedSpec> {
     })
 }
 
-fn empty() -> KeyedState {
-    KeyedState::new(spec(), 0, None).unwrap()
+/// Keys that repeat within a batch, return just when they time out, or stay away.
+fn events(batch: u64) -> RecordBatch {
+    let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
+    batch_of(rows.chain((batch % 2 == 0).then_some((20, batch as i64)))).unwrap()
+}
+
+const RULE: IntervalRule = IntervalRule {
+    every: 200,
+    over: 200,
+    slack: 100,
+    correct: 300,
+    ahead: 200,
+};
+
+/// Counts and sums by interval and key.
+fn by_time() -> Arc<KeyedSpec> {
+    by_time_over(200)
+}
+
+fn by_time_over(over: i64) -> Arc<KeyedSpec> {
+    let part = |function, column: Option<&str>| AggPart {
+        function,
+        column: column.map(str::to_owned),
+    };
+    let told = ResultRows::new(&<((i64, i64), (i64, i64))>::schema(), 2);
+    let parts = vec![
+        part(Function::Count, None),
+        part(Function::Sum, Some("value")),
+    ];
+    let plan = AggPlan {
+        parts,
+        finish: vec![Finish::Part(0), Finish::Part(1)],
+    };
+    let spec = ByTimeSpec::new(plan, IntervalRule { over, ..RULE }, told.clone());
+    let schema = spec.held(&<((i64, i64), (i64, i64))>::schema());
+    Arc::new(KeyedSpec {
+        name: "by time".into(),
+        keys: 2,
+        views: Views::new(
+            [View::All, View::Mapped],
+            schema.clone(),
+            Some(told.schema()),
+        ),
+        results: <((i64, i64), (u32, (i64, i64)))>::schema(),
+        schema,
+        update: Update::ByTime(spec),
+        every_ms: 100,
+    })
+}
+
+/// Of intervals that are open, to be told, told, and about to be final; some change nothing.
+fn partial_results(batch: u64) -> RecordBatch {
+    let rows = (0..batch % 7).map(|n| {
+        let time = (100 * batch + 150 * (n % 3)).saturating_sub(301);
+        let interval = RULE.interval_of(time as i64);
+        (
+            (interval, (n * batch % 4) as i64),
+            (1 + (n % 2) as i64, n as i64 / 2),
+        )
+    });
+    batch_of(rows).unwrap()
+}
+
+fn empty(spec: &Arc<KeyedSpec>) -> KeyedState {
+    KeyedState::new(Arc::clone(spec), 0, None).unwrap()
 }
 
 fn moved(state: &KeyedState) -> KeyedState {
     let snapshot = state.snapshot().unwrap();
     let bytes = in_one(|to| snapshot.write(to)).unwrap();
-    empty().filled(&mut ByteInput::of(bytes)).unwrap()
+    empty(&state.spec)
+        .filled(&mut ByteInput::of(bytes))
+        .unwrap()
 }
 
 fn read(state: &KeyedState) -> RecordBatch {
@@ -63,13 +152,14 @@ fn read(state: &KeyedState) -> RecordBatch {
 
 #[test]
 fn a_batch_installed_elsewhere_gives_the_same_outputs() {
-    let mut state = empty();
+    CASES.iter().for_each(gives_the_same_elsewhere);
+}
+
+fn gives_the_same_elsewhere(case: &Case) {
+    let mut state = empty(&(case.spec)());
     let mut made = 0;
     for batch in 1..40u64 {
-        // Keys that repeat within a batch, return just when they time out, or stay away.
-        let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
-        let rows = rows.chain((batch % 2 == 0).then_some((20, batch as i64)));
-        let rows = [batch_of(rows).unwrap()];
+        let rows = [(case.rows)(batch)];
         let time = BatchTime(100 * batch);
         let before = moved(&state);
         state.install(time, &rows).unwrap();
@@ -86,14 +176,9 @@ fn a_batch_installed_elsewhere_gives_the_same_outputs() {
         // Run again here, it changes nothing.
         state.install(time, &rows).unwrap();
         assert_eq!(read(&state), here, "batch {batch}");
-        made += state
-            .made
-            .as_ref()
-            .unwrap()
-            .timed_out
-            .iter()
-            .map(RecordBatch::num_rows)
-            .sum::<usize>();
+        let outputs = state.made.as_ref().unwrap();
+        let rows = outputs.timed_out.iter().chain(&outputs.mapped);
+        made += rows.map(RecordBatch::num_rows).sum::<usize>();
     }
     assert!(made > 30, "{made}");
 }
@@ -102,12 +187,16 @@ fn a_batch_installed_elsewhere_gives_the_same_outputs() {
 /// at once.
 #[test]
 fn a_restored_state_behaves_like_the_original() {
-    let mut state = empty();
+    CASES.iter().for_each(behaves_like_the_original);
+}
+
+fn behaves_like_the_original(case: &Case) {
+    let spec = (case.spec)();
+    let mut state = empty(&spec);
     let mut captured: Vec<Vec<u8>> = Vec::new();
     let mut since = None;
     for batch in 1..60u64 {
-        let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
-        let rows = [batch_of(rows).unwrap()];
+        let rows = [(case.rows)(batch)];
         let time = BatchTime(100 * batch);
         state.install(time, &rows).unwrap();
         if batch % 5 > 0 {
@@ -128,13 +217,13 @@ fn a_restored_state_behaves_like_the_original() {
         state.covered(time);
         // Once, as if the last checkpoint were unknown.
         since = Some(time).filter(|_| batch != 25);
-        let mut restored = empty();
+        let mut restored = empty(&spec);
         for bytes in &captured {
             restored.restore(&mut ByteInput::of(bytes.clone())).unwrap();
         }
         let table = |of: &KeyedState| {
             let rows = of.table(time).unwrap();
-            concat_batches(&spec().results, &rows).unwrap()
+            concat_batches(&spec.results, &rows).unwrap()
         };
         assert_eq!(table(&restored), table(&state), "batch {batch}");
         let mut there = moved(&restored);
@@ -144,4 +233,43 @@ fn a_restored_state_behaves_like_the_original() {
         there.install(next, &rows).unwrap();
         assert_eq!(read(&there), read(&here), "after batch {batch}");
     }
+}
+
+/// What is final leaves: the state never has more rows than there are open intervals and keys.
+#[test]
+fn a_state_by_time_is_bounded() {
+    for (over, intervals) in [(200, 5), (600, 7)] {
+        let mut state = empty(&by_time_over(over));
+        let (mut random, mut most, mut ended) = (1u64, 0, 0);
+        for batch in 1..=10_000u64 {
+            let time = 100 * batch;
+            let rows = (0..4).map(|_| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                // What a task leaves: neither late nor ahead.
+                let at = time as i64 - 400 + (random % 600) as i64;
+                let interval = RULE.interval_of(at).min(time as i64 / 200 * 200 + 200);
+                ((interval, (random % 5) as i64), (1i64, 1i64))
+            });
+            let rows: Vec<_> = rows
+                .filter(|((interval, _), _)| RULE.final_at(*interval) >= time as i64)
+                .collect();
+            (state.install(BatchTime(time), &[batch_of(rows).unwrap()])).unwrap();
+            most = most.max(state.partition.len());
+            let told = &state.made.as_ref().unwrap().mapped;
+            ended += told.iter().map(RecordBatch::num_rows).sum::<usize>();
+        }
+        assert!((5..=5 * intervals).contains(&most), "{most} rows");
+        assert!(ended > 10_000, "{ended} rows told");
+    }
+}
+
+/// This text is in checkpoints: state of a program with another one is refused.
+#[test]
+fn a_state_by_time_describes_its_columns() {
+    let wanted = "[AggPart { function: Count, column: None }, AggPart { function: Sum, column: Some(\"value\") }] by event \
+                  time every 200 ms and 2 column(s), [\"key_key Int64\", \"key_value Int64\", \"value_key Int64\", \
+                  \"value_value Int64\", \"$version UInt32\"]";
+    assert_eq!(by_time().holds(), wanted);
 }

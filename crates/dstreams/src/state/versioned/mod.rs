@@ -39,5 +39,6 @@ pub use delta::Delta;
 pub use freeze::{Frozen, merged};
 pub use lookup::{LookedUpRows, NewestRows};
 pub use partition::KeyedPartition;
+pub(super) use shape::DueColumns;
 pub use shape::Shape;
 pub use transfer::Versions;

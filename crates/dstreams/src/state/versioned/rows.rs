@@ -56,8 +56,10 @@ pub(super) struct RowChunk {
 }
 
 impl RowChunk {
-    /// The rows of a batch with a state's columns, in buffers of their own.
+    /// The rows of a batch with a state's columns, in buffers of their own. They are due by their last events,
+    /// unless the state has another rule.
     pub fn new(shape: &Shape, rows: &RecordBatch, last: Last) -> Result<Self> {
+        let last = shape.due(rows).unwrap_or(last);
         let (keys, values) = rows.columns().split_at(shape.key_columns_len());
         let values = values.iter().map(owned).collect::<Result<_>>()?;
         Ok(RowChunk {

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, new_empty_array};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type};
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::common::utils::normalize_float_zero;
 
 use super::keys::KeyColumns;
+use super::rows::Last;
 use crate::encoding::columns;
 use crate::error::{Error, Result};
+use crate::stream::event_time::IntervalRule;
 
 /// The encoded column with the batch of a key's last event.
 const LAST: &str = "__last";
@@ -23,6 +25,18 @@ pub struct Shape {
     converter: Option<RowConverter>,
     /// See [`Shape::highs`].
     highs: Vec<(usize, usize)>,
+    due: Option<DueColumns>,
+}
+
+/// When rows are due, if that follows from two of their columns and not from the last event of their key. What is
+/// persisted is ignored then, so that a changed program finds its rows when they are due by its own rule.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::state) struct DueColumns {
+    /// The column of the interval, `Int64`.
+    pub interval: usize,
+    /// The column of the version, `UInt32`.
+    pub version: usize,
+    pub rule: IntervalRule,
 }
 
 impl Shape {
@@ -33,14 +47,16 @@ impl Shape {
     /// [`Error::Schema`] if there is no key column, or one of a type without comparison (maps, unions), or any
     /// column has dictionaries, which the encoding of a state does not support.
     pub fn new(schema: SchemaRef, keys: usize) -> Result<Arc<Self>> {
-        Shape::with_highs(schema, keys, &[])
+        Shape::of_state(schema, keys, &[], None)
     }
 
-    /// The same for partial results with high halves of sums: pairs of value columns.
-    pub(in crate::state) fn with_highs(
+    /// The same for partial results with high halves of sums (pairs of value columns), or whose rows are due by
+    /// columns of their own.
+    pub(in crate::state) fn of_state(
         schema: SchemaRef,
         keys: usize,
         highs: &[(usize, usize)],
+        due: Option<DueColumns>,
     ) -> Result<Arc<Self>> {
         let wrong = |found: String| Error::Schema {
             what: "key of a state".into(),
@@ -77,6 +93,7 @@ impl Shape {
                 .iter()
                 .map(|(high, sum)| (keys + high, keys + sum))
                 .collect(),
+            due,
         };
         // Finds types that do not survive the conversion here, not at the first read.
         let empty = shape.key_schema.fields().iter();
@@ -97,6 +114,21 @@ impl Shape {
     /// [`AggPlan::highs`](crate::stream::agg::AggPlan::highs).
     pub(super) fn highs(&self) -> &[(usize, usize)] {
         &self.highs
+    }
+
+    /// When rows are due, if that does not follow from their last events.
+    pub(super) fn due(&self, rows: &RecordBatch) -> Option<Last> {
+        let due = self.due?;
+        let intervals = rows.column(due.interval).as_primitive_opt::<Int64Type>()?;
+        let versions = rows.column(due.version).as_primitive_opt::<UInt32Type>()?;
+        let times = intervals.values().iter().zip(versions.values());
+        let times = times.map(|(interval, version)| due.rule.due(*interval, *version).millis());
+        Some(Last::of(times.collect()))
+    }
+
+    /// Whether [`Shape::due`] says when rows are due.
+    pub(super) fn has_due(&self) -> bool {
+        self.due.is_some()
     }
 
     /// Keys, then values.

@@ -16,7 +16,7 @@ use dstreams_control::BatchTime;
 
 use super::delta::{Delta, last_of};
 use super::partition::KeyedPartition;
-use super::rows::{MaskedRows, RowChunk};
+use super::rows::{Last, MaskedRows, RowChunk};
 use super::shape::Shape;
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat};
 use crate::encoding::{each_batch, encode_in_parts, length_of};
@@ -61,7 +61,10 @@ impl Delta {
                     if let Some((last, columns)) = rows.columns().split_last()
                         && rows.num_rows() > 0
                     {
-                        let last = last_of(batch, last.as_primitive::<UInt64Type>(), last.len())?;
+                        let last = match shape.has_due() {
+                            true => Last::Same(batch),
+                            false => last_of(batch, last.as_primitive::<UInt64Type>(), last.len())?,
+                        };
                         let rows = shape.rows(columns.to_vec())?;
                         changed.push(RowChunk::new(shape, &rows, last)?);
                     }

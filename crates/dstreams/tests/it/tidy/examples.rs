@@ -3,8 +3,9 @@
 use super::{Source, sources};
 
 /// The types whose methods a program calls. `$of` stands for those that a macro gives methods to.
-const CALLED: [&str; 22] = [
+const CALLED: [&str; 24] = [
     "$of",
+    "ByTime",
     "Clients",
     "Clock",
     "Closing",
@@ -13,6 +14,7 @@ const CALLED: [&str; 22] = [
     "Files",
     "Generator",
     "Ingest",
+    "Intervals",
     "KeyState",
     "Keyed",
     "ManualClock",
