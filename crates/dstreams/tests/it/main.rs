@@ -55,6 +55,7 @@ mod restart_files;
 mod set_aside;
 mod sinks;
 mod sources_that_end;
+mod spark;
 mod state_closures;
 mod state_memory;
 mod stopping;
