@@ -1,11 +1,14 @@
 //! Operators of [`DStream`] on the pairs of a [`Keyed`], and `flat_map_values`.
 
+use std::panic::Location;
+
+use datafusion::dataframe::DataFrame;
+
 use super::dstream::DStream;
 use super::keyed::Keyed;
 use super::record::{Builder, Key, Out, Record};
 use super::rows::Closure;
-use crate::error::Result;
-use datafusion::dataframe::DataFrame;
+use crate::error::{Operator, Result};
 
 impl<K: Key, V: Record> Keyed<K, V> {
     /// The pairs for which `f` of key and value is true, in their order. O(records of the batch).
@@ -54,8 +57,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
                 K::append_ref(key, keys);
             }
         };
-        let operator =
-            crate::error::Operator::new("flat_map_values", std::panic::Location::caller());
+        let operator = Operator::new("flat_map_values", Location::caller());
         self.pairs().emit(operator, emit).by_key()
     }
 

@@ -193,8 +193,9 @@ impl<T: Record> DStream<T> {
     /// # use std::time::Duration;
     /// # use dstreams::{Config, testing};
     /// let second = Duration::from_secs(1);
+    /// let config = Config::new(second);
     /// let input = [vec![7i64, 3], vec![5], vec![], vec![]];
-    /// let batches = testing::run(&Config::new(second), input, |numbers| {
+    /// let batches = testing::run(&config, input, |numbers| {
     ///     numbers.reduce_by_window("greatest", 2 * second, second, |a, b| a.max(b))
     /// });
     /// let greatest: Vec<_> = batches.await?.into_iter().map(|(_, records)| records).collect();

@@ -74,8 +74,9 @@ impl<T: Record> DStream<T> {
     /// # use std::time::Duration;
     /// # use dstreams::{Config, testing};
     /// let second = Duration::from_secs(1);
+    /// let config = Config::new(second);
     /// let input = [vec![7i64, 8], vec![9], vec![], vec![]];
-    /// let batches = testing::run(&Config::new(second), input, |numbers| {
+    /// let batches = testing::run(&config, input, |numbers| {
     ///     numbers.count_by_window(2 * second, second)
     /// });
     /// let counts: Vec<_> = batches.await?.into_iter().map(|(_, counts)| counts[0]).collect();
