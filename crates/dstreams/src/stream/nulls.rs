@@ -4,13 +4,17 @@
 //! three answers. Columns that are known to be nullable are refused for fields without `Option`; unknown ones are
 //! checked when there are rows.
 
+mod items;
+
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Between, BinaryExpr, Case, Distinct, Expr, Join, LogicalPlan, Operator,
+    Aggregate, Between, BinaryExpr, Case, Distinct, Expr, Join, LogicalPlan, Operator, TableScan,
     WindowFrameBound, WindowFunctionDefinition,
 };
+
+pub(super) use items::items;
 
 /// Whether a column may be null.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +136,11 @@ pub(super) fn columns(plan: &LogicalPlan) -> Vec<Nulls> {
         },
         other => declared(other.schema()),
     }
+}
+
+/// Whether the table has rows of its own, and is no view of others.
+fn is_no_view(scan: &TableScan) -> bool {
+    scan.source.get_logical_plan().is_none()
 }
 
 fn declared(schema: &DFSchema) -> Vec<Nulls> {

@@ -171,7 +171,8 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
 }
 
 /// Selects the columns of the record from the result: by name if all names exist, by position otherwise. Encodings of
-/// text are converted, and the names and the nullability of items of lists; any other difference of type is refused.
+/// text and bytes, names and nullability of items of lists, time zones of milliseconds, and decimal numbers of fewer
+/// digits are converted; any other difference of type is refused.
 fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
     let found = Arc::new(frame.schema().as_arrow().clone());
     let mismatch = || Error::Schema {
@@ -193,6 +194,7 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
         return Err(mismatch());
     }
     let nulls = nulls::columns(frame.logical_plan());
+    let items = nulls::items(frame.logical_plan());
     let qualified = frame.schema().columns();
     let mut columns = Vec::with_capacity(wanted.fields().len());
     for (place, field) in wanted.fields().iter().enumerate() {
@@ -211,15 +213,31 @@ fn select_columns(frame: DataFrame, wanted: &SchemaRef) -> Result<DataFrame> {
                 found: format!("that it may be null: {reason}; use `coalesce`, or `Option`"),
             });
         }
+        if let DataType::List(item) = field.data_type()
+            && !item.is_nullable()
+            && let Some(reason) = items.get(place).and_then(Nulls::reason)
+        {
+            return Err(Error::Schema {
+                what: format!("column `{}` of the result", found.field(place).name()),
+                expected: format!(
+                    "no null items, since `{}` of the record is not a list of `Option`s",
+                    field.name()
+                ),
+                found: format!(
+                    "that items may be null: {reason}; use `coalesce`, `where .. is not null`, or \
+                     `Vec<Option<..>>`"
+                ),
+            });
+        }
         let kind = found.field(place).data_type();
         let column = Expr::Column(qualified[place].clone());
         let column = match field.data_type() {
             wanted if wanted == kind => column,
-            DataType::Utf8View if matches!(kind, DataType::Utf8 | DataType::LargeUtf8) => {
-                Expr::Cast(Cast::new(Box::new(column), DataType::Utf8View))
-            }
             wanted if wanted.is_nested() && refits(kind, wanted) => {
                 fitted(column, field, found.field(place).is_nullable())
+            }
+            wanted if refits(kind, wanted) => {
+                Expr::Cast(Cast::new(Box::new(column), wanted.clone()))
             }
             _ => return Err(mismatch()),
         };

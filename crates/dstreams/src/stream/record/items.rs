@@ -8,7 +8,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 
 use crate::error::{Error, Result};
 
@@ -30,12 +30,15 @@ pub(super) fn same_items(found: &DataType, wanted: &DataType) -> bool {
     }
 }
 
-/// Whether [`refitted`] can make a column of type `wanted`: lists have items of the same type and fields of the same
-/// names in the same order, apart from the encoding of text and bytes.
+/// Whether [`refitted`] can make a column of type `wanted` without a loss: lists have items of the same type and fields
+/// of the same names in the same order, apart from the encoding of text and bytes, the zone of times, and the number
+/// of digits.
 pub(crate) fn refits(found: &DataType, wanted: &DataType) -> bool {
     use DataType::*;
     match (found, wanted) {
         (Utf8 | LargeUtf8, Utf8View) | (Binary | LargeBinary, BinaryView) => true,
+        (Timestamp(TimeUnit::Millisecond, _), Timestamp(TimeUnit::Millisecond, Some(_))) => true,
+        (Decimal128(found, points), Decimal128(wanted, same)) => points == same && found <= wanted,
         (List(found) | LargeList(found), List(wanted)) => {
             refits(found.data_type(), wanted.data_type())
         }
