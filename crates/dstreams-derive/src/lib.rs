@@ -1,16 +1,18 @@
-//! `#[derive(Record)]` for structs with named fields.
+//! `#[derive(Record)]` for structs with named fields, and for enums without fields (`variants.rs`).
 //!
 //! The columns of the record are those of its fields, in order, under their names. The derive
 //! makes a borrowed row view `<Name>Ref<'_>` with the same fields, column readers and builders.
 //! `#[record(key)]` on the struct makes it a key too (all its fields must be keys);
 //! `#[record(name = "user-agent")]` on a field gives its column another name.
 
+mod variants;
+
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::{format_ident, quote};
 use syn::{Data, DeriveInput, Error, Fields, FieldsNamed, parse_macro_input};
 
-/// Makes a struct a record; see the crate's documentation.
+/// Makes a struct or an enum a record; see the crate's documentation.
 #[proc_macro_derive(Record, attributes(record))]
 pub fn derive_record(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -22,6 +24,9 @@ pub fn derive_record(input: TokenStream) -> TokenStream {
 fn expand(input: &DeriveInput) -> Result<Tokens, Error> {
     let key = is_key(input)?;
     let name = &input.ident;
+    if let Data::Enum(data) = &input.data {
+        return variants::expand(input, data);
+    }
     let fields = fields_of(input)?;
     let vis = &input.vis;
     let row = format_ident!("{name}Ref");
@@ -138,7 +143,7 @@ fn fields_of(input: &DeriveInput) -> Result<&FieldsNamed, Error> {
     let Data::Struct(data) = &input.data else {
         return Err(Error::new_spanned(
             name,
-            "Record can be derived for structs only; model variants as a struct with Option fields",
+            "Record can be derived for structs, and for enums without fields",
         ));
     };
     let Fields::Named(fields) = &data.fields else {
@@ -188,8 +193,13 @@ fn is_key(input: &DeriveInput) -> Result<bool, Error> {
 /// The name of a field's column: its own, or that of `#[record(name = "..")]`.
 fn column_name(field: &syn::Field) -> Result<String, Error> {
     let own = field.ident.as_ref().map(ToString::to_string);
-    let mut name = own.unwrap_or_default().trim_start_matches("r#").to_owned();
-    for attribute in field.attrs.iter().filter(|a| a.path().is_ident("record")) {
+    given_name(&own.unwrap_or_default(), &field.attrs)
+}
+
+/// The name that `#[record(name = "..")]` gives, or `own`.
+fn given_name(own: &str, attributes: &[syn::Attribute]) -> Result<String, Error> {
+    let mut name = own.trim_start_matches("r#").to_owned();
+    for attribute in attributes.iter().filter(|a| a.path().is_ident("record")) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("name") {
                 return Err(meta.error("unknown option; expected `name = \"..\"`"));
@@ -197,7 +207,7 @@ fn column_name(field: &syn::Field) -> Result<String, Error> {
             let given: syn::LitStr = meta.value()?.parse()?;
             name = given.value();
             match name.is_empty() {
-                true => Err(Error::new_spanned(given, "a column needs a name")),
+                true => Err(Error::new_spanned(given, "a name must not be empty")),
                 false => Ok(()),
             }
         })?;

@@ -217,6 +217,7 @@ pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::partitions::PartitionRecords;
 pub use stream::record::{Key, Out, Record};
 pub use stream::slack::{Slack, Timed};
+pub use stream::record::{Bytes, Date, Decimal, Key, Millis, Out, Record, Uuid};
 pub use stream::state::State;
 pub use stream::track::{MapWithState, Track};
 pub use stream::tried::Tried;
@@ -264,8 +265,8 @@ pub mod files {
 /// Records: the traits that `#[derive(Record)]` implements, and Arrow batches of records.
 pub mod record {
     pub use crate::stream::record::{
-        Builder, ColumnReader, Columns, Items, Key, Leaf, Out, Push, Record, RecordShape, batch_of,
-        field_name, records_of,
+        Builder, ColumnReader, Columns, Items, Key, Leaf, Out, Push, Record, RecordShape,
+        TextBuilder, VariantCols, Variants, batch_of, field_name, records_of, variant_field,
     };
     pub use datafusion::arrow::array::ArrayRef;
     pub use datafusion::arrow::buffer::Buffer;

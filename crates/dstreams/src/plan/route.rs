@@ -1,8 +1,8 @@
 //! Routing: the partition of a key, by a hash of our own choice, which must never change.
 //!
-//! A key's shard is `xxh3_64` of its canonical bytes, scaled to the number of shards: the bytes of a string; the
-//! little-endian bytes of an integer, widened to 64 bits; one byte of a `bool`; one byte 0xFF for null. Each
-//! further column is hashed with the previous hash as its seed, the first with 0. A partition is a run of shards.
+//! A key's shard is `xxh3_64` of its canonical bytes, scaled to the number of shards: the bytes of a string or of
+//! binary data; the little-endian bytes of an integer, a date or a time, widened to 64 bits; the 16 little-endian
+//! bytes of a decimal number without its point; one byte of a `bool`; one byte 0xFF for null. Each further column is hashed with the previous hash as its seed, the first with 0. A partition is a run of shards.
 //! DataFusion's own hash changes with versions and differs between encodings of the same string, so it is not
 //! used. Values of other types, which occur in exchanges of queries, are hashed in Arrow's row format.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{cast, take_record_batch};
-use datafusion::arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use datafusion::arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::physical_plan::PhysicalExpr;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -96,6 +96,30 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
         DataType::Utf8 | DataType::LargeUtf8 => {
             return hash_column(&cast(column, &DataType::Utf8View)?, hashes);
         }
+        DataType::BinaryView => {
+            let values = column.as_binary_view();
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                let bytes = match values.is_null(row) {
+                    true => NULL,
+                    false => values.value(row),
+                };
+                *hash = xxh3_64_with_seed(bytes, *hash);
+            }
+        }
+        DataType::FixedSizeBinary(_) => {
+            let values = column.as_fixed_size_binary();
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                let bytes = match values.is_null(row) {
+                    true => NULL,
+                    false => values.value(row),
+                };
+                *hash = xxh3_64_with_seed(bytes, *hash);
+            }
+        }
+        DataType::Decimal128(..) => {
+            let values = column.as_primitive::<Decimal128Type>().values();
+            hash_words(values.iter().map(|v| v.to_le_bytes()), column, hashes);
+        }
         DataType::Boolean => {
             let values = column.as_boolean();
             for (row, hash) in hashes.iter_mut().enumerate() {
@@ -143,7 +167,11 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
     Ok(())
 }
 
-fn hash_words(words: impl Iterator<Item = [u8; 8]>, column: &ArrayRef, hashes: &mut [u64]) {
+fn hash_words<const N: usize>(
+    words: impl Iterator<Item = [u8; N]>,
+    column: &ArrayRef,
+    hashes: &mut [u64],
+) {
     for ((row, hash), word) in hashes.iter_mut().enumerate().zip(words) {
         let bytes = if column.is_null(row) { NULL } else { &word[..] };
         *hash = xxh3_64_with_seed(bytes, *hash);
@@ -155,6 +183,8 @@ mod tests {
     use datafusion::arrow::array::{Int32Array, Int64Array, StringArray, StringViewArray};
 
     use super::*;
+    use crate::record::{Record, batch_of};
+    use crate::{Bytes, Date, Decimal, Millis, Uuid};
 
     fn shards(column: ArrayRef) -> Vec<usize> {
         let mut hashes = vec![0; column.len()];
@@ -182,7 +212,35 @@ mod tests {
         assert_eq!(shards(narrow), NUMBER_SHARDS);
     }
 
+    #[test]
+    fn test_vectors_of_other_types() {
+        let texts = [
+            "",
+            "a",
+            "to be",
+            "a text that is longer than twelve bytes",
+            "ä",
+        ];
+        let bytes = texts.map(|text| Bytes(text.as_bytes().to_vec()));
+        assert_eq!(shards(column(bytes.to_vec())), TEXT_SHARDS);
+        let numbers = [Some(0), Some(1), Some(-1), None];
+        let dates = numbers.map(|n| n.map(|n| Date(n as i32)));
+        assert_eq!(shards(column(dates.to_vec())), NUMBER_SHARDS);
+        let times = numbers.map(|n| n.map(Millis));
+        assert_eq!(shards(column(times.to_vec())), NUMBER_SHARDS);
+        let decimals = numbers.map(|n| n.map(|n| Decimal::<12, 2>(n.into())));
+        assert_eq!(shards(column(decimals.to_vec())), DECIMAL_SHARDS);
+        let ids = [Some(Uuid([0; 16])), Some(Uuid(*b"0123456789abcdef")), None];
+        assert_eq!(shards(column(ids.to_vec())), UUID_SHARDS);
+    }
+
+    fn column<T: Record>(of: Vec<T>) -> ArrayRef {
+        Arc::clone(batch_of(of).unwrap().column(0))
+    }
+
     // Computed by another implementation of the hash (the Python package xxhash).
+    const DECIMAL_SHARDS: [usize; 4] = [104, 19, 57, 107];
+    const UUID_SHARDS: [usize; 3] = [104, 50, 107];
     const TEXT_SHARDS: [usize; 5] = [22, 115, 33, 42, 42];
     const NUMBER_SHARDS: [usize; 4] = [99, 23, 40, 107];
 

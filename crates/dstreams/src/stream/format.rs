@@ -35,7 +35,10 @@ impl Format {
 
     /// Why files of this format cannot store such columns, if they cannot.
     pub(crate) fn refuses(self, columns: &Schema) -> Option<String> {
-        let nested = |kind: &DataType| kind.is_nested() || matches!(kind, DataType::Binary);
+        let nested = |kind: &DataType| {
+            use DataType::{Binary, BinaryView, FixedSizeBinary};
+            kind.is_nested() || matches!(kind, Binary | BinaryView | FixedSizeBinary(_))
+        };
         let found = columns.fields().iter().find(|f| nested(f.data_type()));
         match (self, found) {
             (Format::Csv, Some(field)) => Some(format!(

@@ -9,28 +9,35 @@
 //! are joined by `_`. An `Option` of a composite record has a column `_is` before those of the record, and a `Vec` of
 //! one is a column of structs.
 
+mod bytes;
 mod column_reader;
 mod items;
 mod list;
 mod number;
 mod option;
+mod scalars;
 mod text;
 mod tuple;
+mod variants;
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Field, SchemaRef};
 
 use crate::debug::debug_as;
 use crate::error::Result;
 
+pub use bytes::{Bytes, Uuid};
 pub use column_reader::ColumnReader;
 pub(crate) use items::{refits, refitted};
 pub use list::Items;
+pub use scalars::{Date, Decimal, Millis};
 pub use text::TextBuilder;
 pub(crate) use text::{trusted_views, view_at};
+pub(crate) use variants::{AllowedTexts, checked_schema, plain_field, plain_schema};
+pub use variants::{VariantCols, Variants, variant_field};
 
 /// An element of a stream.
 ///
@@ -44,6 +51,28 @@ pub(crate) use text::{trusted_views, view_at};
 ///
 /// assert_eq!(View::schema().field(1).name(), "user");
 /// ```
+///
+/// An enum without fields is a column of text, and a key. Its variants are `Copy`.
+///
+/// ```
+/// use dstreams::{Record, StreamContext};
+///
+/// #[derive(Record, Clone, Copy, PartialEq)]
+/// enum Level { Info, Warn, #[record(name = "fatal")] Fatal }
+///
+/// #[derive(Record)]
+/// struct Line { level: Level, text: String }
+///
+/// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+/// let (_, lines) = ctx.queue::<Line>("lines");
+/// let bad = lines.filter(|line| line.level != Level::Info);
+/// let counts = lines.sql::<(Level, i64)>("select level, count(*) from this group by level")?;
+/// # bad.print(1); counts.print(1);
+/// # Ok::<(), dstreams::Error>(())
+/// ```
+///
+/// In JSON lines and CSV, a text that names no variant makes its line a dead letter. Elsewhere it is an error with the
+/// text, when the rows are read.
 ///
 /// # Records that may be absent, and lists of records
 ///
@@ -84,7 +113,7 @@ pub(crate) use text::{trusted_views, view_at};
     message = "`{Self}` is not a record",
     label = "not stored as columns",
     note = "derive it for a struct with named fields: `#[derive(dstreams::Record)]`",
-    note = "numbers, `bool`, `String`, and `Option`s, `Vec`s and tuples of records are records; push borrowed text, or convert it to a `String`"
+    note = "numbers, `bool`, `String`, `Millis`, `Date`, `Decimal`, `Bytes`, `Uuid`, and `Option`s, `Vec`s and tuples of records are records; push borrowed text, or convert it to a `String`"
 )]
 pub trait Record: Send + Sync + Sized + 'static {
     /// A borrowed view of one row, passed to closures.
@@ -109,9 +138,7 @@ pub trait Record: Send + Sync + Sized + 'static {
 
     /// The columns of this record as a schema.
     fn schema() -> SchemaRef {
-        let mut fields = Vec::new();
-        Self::fields("", &mut fields);
-        Arc::new(Schema::new(fields))
+        plain_schema(&checked_schema::<Self>())
     }
 }
 
@@ -132,7 +159,7 @@ pub enum RecordShape {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a key",
     label = "cannot be a key",
-    note = "keys are integers, `bool`, `String`, and `Option`s and tuples of keys; convert floating-point numbers first",
+    note = "keys are integers, `bool`, `String`, `Millis`, `Date`, `Decimal`, `Bytes`, `Uuid`, `Option`s of these, and tuples of keys; convert floating-point numbers first",
     note = "a struct becomes one by `#[derive(dstreams::Record)]` with `#[record(key)]`"
 )]
 pub trait Key: Record {}

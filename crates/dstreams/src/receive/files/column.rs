@@ -18,6 +18,7 @@ use datafusion::arrow::datatypes::{
 use super::json::{self, JsonType, Value};
 use super::number::{self, ParsedNumber};
 use crate::error::Result;
+use crate::stream::record::{AllowedTexts, plain_field, plain_schema};
 
 /// Builds the columns of a batch from JSON values or CSV fields, record by record.
 pub(super) struct ColumnBuilder {
@@ -29,11 +30,12 @@ pub(super) struct ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    /// Fails with the first column whose type is not supported here.
+    /// For the columns of a [`checked_schema`](crate::stream::record::checked_schema). Fails with the first column whose
+    /// type is not supported here.
     pub fn new(schema: &SchemaRef) -> std::result::Result<Self, FieldRef> {
         let column = |field: &FieldRef| Column::of(field).ok_or_else(|| Arc::clone(field));
         Ok(ColumnBuilder {
-            schema: Arc::clone(schema),
+            schema: plain_schema(schema),
             columns: schema
                 .fields()
                 .iter()
@@ -108,6 +110,8 @@ enum Column {
     Bool(BooleanBuilder),
     /// With a buffer for texts without their escapes.
     Text(StringViewBuilder, String),
+    /// A text of an enum.
+    Variant(StringViewBuilder, String, AllowedTexts),
     List(FieldRef, Box<ListBuilder<Column>>),
 }
 
@@ -127,6 +131,7 @@ macro_rules! of_each {
             Column::F64($number) => $of_number,
             Column::Bool($other) => $of_other,
             Column::Text($other, _) => $of_other,
+            Column::Variant($other, ..) => $of_other,
             Column::List(_, $other) => $of_other,
         }
     };
@@ -146,10 +151,15 @@ impl Column {
             DataType::Float32 => Column::F32(PrimitiveBuilder::new()),
             DataType::Float64 => Column::F64(PrimitiveBuilder::new()),
             DataType::Boolean => Column::Bool(BooleanBuilder::new()),
-            DataType::Utf8View => Column::Text(StringViewBuilder::new(), String::new()),
+            DataType::Utf8View => match AllowedTexts::of(field) {
+                None => Column::Text(StringViewBuilder::new(), String::new()),
+                Some(allowed) => Column::Variant(StringViewBuilder::new(), String::new(), allowed),
+            },
             DataType::List(item) => {
-                let items = ListBuilder::new(Column::of(item)?).with_field(Arc::clone(item));
-                Column::List(Arc::clone(item), Box::new(items))
+                let items = Column::of(item)?;
+                let item = Arc::new(plain_field(item));
+                let items = ListBuilder::new(items).with_field(Arc::clone(&item));
+                Column::List(item, Box::new(items))
             }
             _ => return None,
         })
@@ -186,7 +196,7 @@ impl Column {
     fn add_nothing(&mut self) {
         match self {
             Column::Bool(values) => values.append_value(false),
-            Column::Text(texts, _) => texts.append_value(""),
+            Column::Text(texts, _) | Column::Variant(texts, ..) => texts.append_value(""),
             Column::List(_, lists) => lists.append(true),
             numbers => {
                 of_each!(numbers, number => number.append_value(Default::default()), _ignored => {})
@@ -208,6 +218,20 @@ impl Column {
                     } else {
                         texts.append_value(value.text);
                     }
+                    Ok(())
+                }
+                _ => wrong("a text"),
+            },
+            Column::Variant(texts, unescaped, allowed) => match value.kind {
+                JsonType::Text(escapes) => {
+                    let mut text = value.text;
+                    if escapes {
+                        unescaped.clear();
+                        json::unescape(value.text, unescaped)?;
+                        text = unescaped;
+                    }
+                    allowed.check(text)?;
+                    texts.append_value(text);
                     Ok(())
                 }
                 _ => wrong("a text"),
@@ -239,6 +263,11 @@ impl Column {
     fn add_csv(&mut self, text: &str) -> Result<(), String> {
         match self {
             Column::Text(texts, _) => {
+                texts.append_value(text);
+                Ok(())
+            }
+            Column::Variant(texts, _, allowed) => {
+                allowed.check(text)?;
                 texts.append_value(text);
                 Ok(())
             }

@@ -41,7 +41,7 @@ use super::source::Source;
 use crate::error::Result;
 use crate::stream::format::Format;
 use crate::stream::object_url::store_at;
-use crate::stream::record::Record;
+use crate::stream::record::{Record, checked_schema};
 
 /// Pause between two listings of the directory: short for a person, long compared with a listing.
 const LIST_INTERVAL: Duration = Duration::from_millis(500);
@@ -287,10 +287,9 @@ impl Files {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn source<T: Record>(self) -> Result<impl Source, String> {
-        let schema = T::schema();
-        match self.refuses(&schema) {
+        match self.refuses(&T::schema()) {
             Some(why) => Err(why),
-            None => Ok(FileSource::new(self, schema)),
+            None => Ok(FileSource::new(self, &checked_schema::<T>())),
         }
     }
 

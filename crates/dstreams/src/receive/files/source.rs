@@ -20,6 +20,8 @@ use crate::error::{BoxError, Result};
 use crate::receive::dead_letter::Letter;
 use crate::receive::ingest::Ingest;
 use crate::receive::source::{Closing, Source, SourcePlacement};
+use crate::stream::format::Format;
+use crate::stream::record::plain_schema;
 
 /// Ratio of the pause to the time of the listing before it: listings cost at most 5 % of a core.
 const PAUSE_RATIO: u32 = 19;
@@ -35,6 +37,8 @@ const MAX_REPLACED_REPORTED: usize = 100;
 pub(super) struct FileSource {
     files: Files,
     schema: SchemaRef,
+    /// The same with the texts of enums.
+    checked: SchemaRef,
     seen: Seen,
     /// The last block that contains its records.
     block: Option<u64>,
@@ -111,10 +115,12 @@ fn pause(every: Duration, looked: Duration) -> Duration {
 }
 
 impl FileSource {
-    pub fn new(files: Files, schema: SchemaRef) -> Self {
+    /// A source of records with the columns of a [`checked_schema`](crate::stream::record::checked_schema).
+    pub fn new(files: Files, checked: &SchemaRef) -> Self {
         FileSource {
             files,
-            schema,
+            schema: plain_schema(checked),
+            checked: Arc::clone(checked),
             seen: Seen::default(),
             block: None,
         }
@@ -228,7 +234,10 @@ impl FileSource {
             root: root.clone(),
             name: name.to_string(),
             format: self.files.format,
-            schema: self.schema.clone(),
+            schema: match self.files.format {
+                Format::JsonLines | Format::Csv => self.checked.clone(),
+                _ => self.schema.clone(),
+            },
             piece: self.files.piece,
             line_bytes: ingest.0.line_bytes,
             mark,

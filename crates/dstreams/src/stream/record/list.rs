@@ -7,7 +7,9 @@ use datafusion::arrow::buffer::{Buffer, OffsetBuffer};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
 use super::items::{same_items, without_hidden_items};
-use super::{Builder, ColumnReader, Columns, Leaf, Push, Record, RecordShape, leaf_name};
+use super::{
+    Builder, ColumnReader, Columns, Leaf, Push, Record, RecordShape, leaf_name, plain_field,
+};
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
@@ -83,6 +85,11 @@ impl<'a, T: Record> Items<'a, T> {
 }
 
 fn item_field<T: Record>() -> FieldRef {
+    Arc::new(plain_field(&checked_item_field::<T>()))
+}
+
+/// The same with the texts of enums.
+fn checked_item_field<T: Record>() -> FieldRef {
     let mut fields = Vec::new();
     Arc::new(match T::SHAPE {
         RecordShape::Composite => {
@@ -102,7 +109,7 @@ impl<T: Record> Record for Vec<T> {
     type Builder = ListBuilder<T>;
     const SHAPE: RecordShape = RecordShape::Leaf;
     fn fields(name: &str, out: &mut Vec<Field>) {
-        let list = DataType::List(item_field::<T>());
+        let list = DataType::List(checked_item_field::<T>());
         out.push(Field::new(leaf_name(name), list, false));
     }
     fn own(row: Items<'_, T>) -> Self {
