@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions,
+};
+use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::kernels::numeric::div;
-use datafusion::arrow::compute::{binary, cast};
-use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef, UInt64Type};
+use datafusion::arrow::compute::{binary, cast, nullif};
+use datafusion::arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float64Type, Int64Type, SchemaRef,
+    UInt64Type,
+};
 use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::{count, sum, variance};
 use datafusion::logical_expr::Operator;
@@ -18,7 +24,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use dstreams_control::BatchTime;
 
 use super::combine::CombineExec;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
 use crate::stream::extreme::{greatest, least};
 use crate::stream::rows::{RowsFn, RowsTask};
@@ -103,7 +109,7 @@ impl Aggregation<'_> {
     fn part(&self, at: usize, part: &AggPart) -> Result<Arc<AggregateFunctionExpr>> {
         let function = match part.function {
             Function::Count => count::count_udaf(),
-            Function::Sum | Function::High => sum::sum_udaf(),
+            Function::Sum | Function::High | Function::Rough => sum::sum_udaf(),
             Function::Min => least(),
             Function::Max => greatest(),
             Function::Moments => variance::var_samp_udaf(),
@@ -115,8 +121,14 @@ impl Aggregation<'_> {
         let argument = match part.function {
             Function::Sum => widened(argument, &self.input)?,
             Function::High => high_half(argument, &self.input)?,
-            Function::Moments => cast_to(argument, &self.input, DataType::Float64)?,
+            Function::Moments | Function::Rough => {
+                cast_to(argument, &self.input, DataType::Float64)?
+            }
             _ => argument,
+        };
+        let argument = match part.function {
+            Function::Count => argument,
+            function => without_nulls(argument, function, &self.input)?,
         };
         let part = AggregateExprBuilder::new(function, vec![argument])
             .schema(Arc::clone(&self.input))
@@ -126,11 +138,12 @@ impl Aggregation<'_> {
     }
 }
 
-/// Sums have 64 bits: see `Number::Sum`.
+/// Sums have 64 bits, and those of decimal numbers 38 digits: see `Number::Sum`.
 fn widened(argument: Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
     let wide = match argument.data_type(schema)? {
         kind if kind.is_signed_integer() => DataType::Int64,
         kind if kind.is_unsigned_integer() => DataType::UInt64,
+        DataType::Decimal128(_, points) => DataType::Decimal128(DECIMAL128_MAX_PRECISION, points),
         _ => DataType::Float64,
     };
     cast_to(argument, schema, wide)
@@ -171,6 +184,83 @@ fn float_sum(sum: &ArrayRef, high: Option<&ArrayRef>) -> Result<ArrayRef> {
         }
     };
     Ok(Arc::new(sums))
+}
+
+/// The argument, with a value that does not change the result of `function` in the place of nulls. Types without such
+/// a value, such as text, are not stored from batch to batch: there DataFusion's own functions pass over nulls.
+fn without_nulls(
+    argument: Arc<dyn PhysicalExpr>,
+    function: Function,
+    schema: &SchemaRef,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    if !argument.nullable(schema)? {
+        return Ok(argument);
+    }
+    let kind = argument.data_type(schema)?;
+    let neutral = match (function, &kind) {
+        // A sum of nothing but `-0.0` is `-0.0`.
+        (Function::Sum | Function::Rough, DataType::Float64) => {
+            Some(ScalarValue::Float64(Some(-0.0)))
+        }
+        (Function::Sum | Function::High | Function::Rough, _) => {
+            Some(ScalarValue::new_zero(&kind)?)
+        }
+        // `NaN` is the greatest.
+        (Function::Min, DataType::Float64) => Some(ScalarValue::Float64(Some(f64::NAN))),
+        (Function::Min, DataType::Float32) => Some(ScalarValue::Float32(Some(f32::NAN))),
+        (Function::Min, kind) => ScalarValue::max(kind),
+        (Function::Max, kind) => ScalarValue::min(kind),
+        (Function::Count | Function::Moments, _) => None,
+    };
+    let Some(neutral) = neutral else {
+        return Ok(argument);
+    };
+    let is = expressions::is_not_null(Arc::clone(&argument))?;
+    let neutral: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(neutral));
+    Ok(expressions::case(
+        None,
+        vec![(is, argument)],
+        Some(neutral),
+    )?)
+}
+
+/// Fails if a sum has more digits than its type: DataFusion's wraps around beyond 128 bits. A floating-point sum of
+/// the same values is far from those that 128 bits hold, if it did.
+fn check_decimal(name: &str, sums: &ArrayRef, rough: &ArrayRef) -> Result<()> {
+    const WRAPPED: f64 = 1.5e38;
+    let most = 10i128.pow(DECIMAL128_MAX_PRECISION.into()) - 1;
+    let DataType::Decimal128(_, points) = sums.data_type() else {
+        return Ok(());
+    };
+    let unit = 10f64.powi((*points).into());
+    let (sums, rough) = (
+        sums.as_primitive::<Decimal128Type>(),
+        rough.as_primitive::<Float64Type>(),
+    );
+    let mut pairs = sums.values().iter().zip(rough.values());
+    let beyond = |(sum, rough): &(&i128, &f64)| {
+        rough.abs() * unit > WRAPPED || sum.unsigned_abs() > most.unsigned_abs()
+    };
+    match pairs.find(beyond) {
+        None => Ok(()),
+        Some((_, rough)) => Err(Error::Schema {
+            what: format!("a sum of decimal numbers, column `{name}` of the result"),
+            expected: format!("{DECIMAL128_MAX_PRECISION} digits at most"),
+            found: format!(
+                "about {rough:e}; sum numbers with fewer digits behind the point, or `f64`"
+            ),
+        }),
+    }
+}
+
+/// The results, null where the count of values is zero.
+fn none_without_values(results: ArrayRef, count: &ArrayRef) -> Result<ArrayRef> {
+    let counts = count.as_primitive::<Int64Type>().values();
+    if counts.iter().all(|count| *count != 0) {
+        return Ok(results);
+    }
+    let none: BooleanBuffer = counts.iter().map(|count| *count == 0).collect();
+    Ok(nullif(&results, &BooleanArray::new(none, None))?)
 }
 
 fn cast_to(
@@ -214,15 +304,37 @@ impl Results {
     pub fn columns(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let mut columns: Vec<ArrayRef> = rows.columns()[..self.keys].to_vec();
         for finish in &self.finish {
+            let name = self
+                .schema
+                .fields()
+                .get(columns.len())
+                .map(|field| field.name());
             columns.push(match finish {
                 Finish::Part(part) => Arc::clone(rows.column(self.keys + part)),
+                Finish::Some { part, count } => {
+                    let results = Arc::clone(rows.column(self.keys + part));
+                    none_without_values(results, rows.column(self.keys + count))?
+                }
+                Finish::Decimal { sum, rough, count } => {
+                    let part = |part: &usize| rows.column(self.keys + part);
+                    check_decimal(
+                        name.map_or("", |name| name.as_str()),
+                        part(sum),
+                        part(rough),
+                    )?;
+                    match count {
+                        Some(count) => none_without_values(Arc::clone(part(sum)), part(count))?,
+                        None => Arc::clone(part(sum)),
+                    }
+                }
                 Finish::Mean { sum, high, count } => {
                     let part = |part: &usize| rows.column(self.keys + part);
                     let high = high.as_ref().map(part);
-                    div(
+                    let means = div(
                         &float_sum(part(sum), high)?,
                         &cast(part(count), &DataType::Float64)?,
-                    )?
+                    )?;
+                    none_without_values(means, part(count))?
                 }
                 Finish::Variance {
                     moments,

@@ -81,7 +81,7 @@ impl Combine {
             Function::Count | Function::Sum | Function::High if number != NumberKind::Float => {
                 Combine::Add
             }
-            Function::Count | Function::Sum | Function::High => Combine::AddFloat,
+            Function::Count | Function::Sum | Function::High | Function::Rough => Combine::AddFloat,
             Function::Min => Combine::Min(number),
             Function::Max => Combine::Max(number),
             Function::Moments => Combine::Moment(match place {

@@ -1,8 +1,8 @@
 //! Aggregates: what `agg` and `window_agg` compute for each key.
 //!
 //! An aggregate is a list of parts (counts, sums, least and greatest values, moments: DataFusion's vectorised ones)
-//! and a rule for each result. Partial results, windows and states store the parts. Columns must be without nulls:
-//! filter or replace nulls before.
+//! and a rule for each result. Partial results, windows and states store the parts. Columns must be without nulls,
+//! except those of [`sum_some`], [`min_some`], [`max_some`], [`avg_some`] and [`count_some`], which pass over nulls.
 //!
 //! Floating-point numbers are compared by a total order, in aggregates as in queries, whatever the order of rows:
 //! `NaN` of either sign is greater than all others, and `-0.0` is less than `0.0`.
@@ -12,6 +12,7 @@
 //! name: within a batch use a query ([`DStream::sql`](crate::DStream::sql)).
 
 mod by_name;
+mod some;
 mod variance;
 
 use std::marker::PhantomData;
@@ -20,10 +21,14 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::record::{Leaf, Record, field_name};
+use super::record::{Decimal, Leaf, Record, field_name};
 use crate::debug::debug_as;
 
 pub use by_name::{ByName, by_name};
+pub use some::{
+    AvgSome, CountSome, MaxSome, MinSome, SumSome, avg_some, avg_some_of, count_some,
+    count_some_of, max_some, max_some_of, min_some, min_some_of, sum_some, sum_some_of,
+};
 pub use variance::{
     Variance, stddev_pop, stddev_pop_of, stddev_samp, stddev_samp_of, var_pop, var_pop_of,
     var_samp, var_samp_of,
@@ -33,7 +38,8 @@ pub use variance::{
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AggPart {
     pub function: Function,
-    /// Name of the column; `None` for a count of rows.
+    /// Name of the column; `None` for a count of rows. Of a column with nulls, a count is that of the other values,
+    /// and the others take a null for a value that changes nothing.
     pub column: Option<String>,
 }
 
@@ -47,6 +53,8 @@ pub(crate) enum Function {
     High,
     Min,
     Max,
+    /// Sum of decimal numbers as floating-point numbers: tells whether their exact sum has left its range.
+    Rough,
     /// Number, mean, and sum of squared differences from the mean.
     Moments,
 }
@@ -66,11 +74,21 @@ impl Function {
 pub(crate) enum Finish {
     /// The column itself.
     Part(usize),
-    /// A sum divided by a number of values; with the sum of high halves if the sum itself may wrap around.
+    /// The column, null where the number of values is zero.
+    Some { part: usize, count: usize },
+    /// A sum divided by a number of values, null where that is zero; with the sum of high halves if the sum itself
+    /// may wrap around.
     Mean {
         sum: usize,
         high: Option<usize>,
         count: usize,
+    },
+    /// A sum of decimal numbers, which fails if it has more than 38 digits; null where the number of values, if there
+    /// is one, is zero.
+    Decimal {
+        sum: usize,
+        rough: usize,
+        count: Option<usize>,
     },
     /// The variance from moments; this is their first column.
     Variance {
@@ -173,10 +191,34 @@ impl<'a> AggParts<'a> {
         self.plan.column_of(AggPart { function, column })
     }
 
-    /// The mean of a column.
-    fn mean(&mut self, column: String) -> Finish {
-        let sum = self.part(Function::Sum, Some(column));
-        let count = self.part(Function::Count, None);
+    /// The result of one part, null where `count` is zero.
+    fn result_of(&mut self, function: Function, column: String, count: Option<usize>) -> Finish {
+        let decimal = function == Function::Sum && self.is_decimal(&column);
+        let part = self.part(function, Some(column.clone()));
+        match (decimal, count) {
+            (true, count) => Finish::Decimal {
+                sum: part,
+                rough: self.part(Function::Rough, Some(column)),
+                count,
+            },
+            (false, Some(count)) => Finish::Some { part, count },
+            (false, None) => Finish::Part(part),
+        }
+    }
+
+    fn is_decimal(&self, column: &str) -> bool {
+        let field = self.schema.field_with_name(column);
+        field.is_ok_and(|field| matches!(field.data_type(), DataType::Decimal128(..)))
+    }
+
+    /// The mean of a column, of which `count` counts the values; without it, records are counted.
+    fn mean(&mut self, column: String, count: Option<usize>) -> Finish {
+        let function = match self.is_decimal(&column) {
+            true => Function::Rough,
+            false => Function::Sum,
+        };
+        let sum = self.part(function, Some(column));
+        let count = count.unwrap_or_else(|| self.part(Function::Count, None));
         Finish::Mean {
             sum,
             high: None,
@@ -207,16 +249,25 @@ impl<'a> AggParts<'a> {
         }
     }
 
-    /// The column of the value called `name` ("" for a single value), if it has the type `N`.
+    /// The column of the value called `name` ("" for a single value), if it has the type `N` and no nulls.
     fn column<N: Record>(&mut self, name: &str, function: &str) -> String {
-        let mut wanted = Vec::<Field>::new();
-        N::fields("", &mut wanted);
-        let wanted = wanted.first().map(|f| f.data_type().clone());
+        self.column_of::<N>(name, function, false)
+    }
+
+    /// The same; it may have nulls.
+    fn nullable_column<N: Record>(&mut self, name: &str, function: &str) -> String {
+        self.column_of::<N>(name, function, true)
+    }
+
+    fn column_of<N: Record>(&mut self, name: &str, function: &str, nullable: bool) -> String {
+        let wanted = N::schema();
+        let wanted = wanted.fields().first().map(|f| f.data_type().clone());
         let wanted = wanted.unwrap_or(DataType::Null);
-        let (column, _) = self.column_that(name, function, |found| match *found == wanted {
-            true => Ok(()),
-            false => Err(format!("it is {found}, not {wanted}")),
-        });
+        let (column, _) =
+            self.column_that(name, function, nullable, |found| match *found == wanted {
+                true => Ok(()),
+                false => Err(format!("it is {found}, not {wanted}")),
+            });
         column
     }
 
@@ -225,6 +276,7 @@ impl<'a> AggParts<'a> {
         &mut self,
         name: &str,
         function: &str,
+        nullable: bool,
         fits: impl Fn(&DataType) -> Result<(), String>,
     ) -> (String, DataType) {
         let column = match name {
@@ -235,9 +287,15 @@ impl<'a> AggParts<'a> {
             Err(_) => (DataType::Null, Err("there is no such column".to_owned())),
             Ok(field) => {
                 let kind = field.data_type();
-                let nulls = match field.is_nullable() {
-                    true => Err("it may contain nulls; filter or replace them first".to_owned()),
-                    false => Ok(()),
+                let nulls = match (field.is_nullable() && !nullable, function) {
+                    (false, _) => Ok(()),
+                    (true, "sum" | "min" | "max" | "avg") => Err(format!(
+                        "it may contain nulls; pass over them by `{function}_some`, or filter or replace \
+                         them first"
+                    )),
+                    (true, _) => {
+                        Err("it may contain nulls; filter or replace them first".to_owned())
+                    }
                 };
                 (kind.clone(), fits(kind).and(nulls))
             }
@@ -259,8 +317,8 @@ impl<'a> AggParts<'a> {
 /// An aggregate over values of type `V`.
 ///
 /// Created by [`count`], [`sum`], [`min`], [`max`], [`avg`], [`var_samp`], [`var_pop`], [`stddev_samp`],
-/// [`stddev_pop`] and their `_of` forms for a named column, or by [`by_name()`]; a tuple of aggregates computes
-/// several at once.
+/// [`stddev_pop`] and their `_of` forms for a named column, by [`sum_some`] and the like for columns with nulls, or by
+/// [`by_name()`]; a tuple of up to twelve aggregates computes several at once.
 pub trait Agg<V: Record>: Send + Sync + 'static {
     /// Type of the result.
     type Out: Record;
@@ -270,9 +328,14 @@ pub trait Agg<V: Record>: Send + Sync + 'static {
 
 /// A number that can be summed.
 pub trait Number: Leaf {
-    /// Type of the sum: `i64`, `u64` or `f64`. Integer sums wrap around on overflow, as in queries; the sum of a
-    /// window is correct again once the values that were too large have left.
+    /// Type of the sum: `i64`, `u64`, `f64` or a decimal number of 38 digits. Integer sums wrap around on overflow, as
+    /// in queries; the sum of a window is correct again once the values that were too large have left. A decimal sum
+    /// of more than 38 digits fails its batch, with the column's name; windows and states have no decimal sums yet.
     type Sum: Record;
+}
+
+impl<const P: u8, const S: i8> Number for Decimal<P, S> {
+    type Sum = Decimal<38, S>;
 }
 
 macro_rules! numbers {
@@ -321,8 +384,8 @@ macro_rules! of_column {
             type Out = $out;
             fn add_to(&self, parts: &mut AggParts<'_>) {
                 let column = parts.column::<N>(&self.column, stringify!($whole));
-                let part = parts.part(Function::$function, Some(column));
-                parts.plan.finish.push(Finish::Part(part));
+                let result = parts.result_of(Function::$function, column, None);
+                parts.plan.finish.push(result);
             }
         }
     };
@@ -361,7 +424,7 @@ impl<V: Record, N: Number> Agg<V> for Avg<N> {
     type Out = f64;
     fn add_to(&self, parts: &mut AggParts<'_>) {
         let column = parts.column::<N>(&self.column, "avg");
-        let mean = parts.mean(column);
+        let mean = parts.mean(column, None);
         parts.plan.finish.push(mean);
     }
 }
@@ -379,3 +442,9 @@ several!(A 0, B 1, C 2);
 several!(A 0, B 1, C 2, D 3);
 several!(A 0, B 1, C 2, D 3, E 4);
 several!(A 0, B 1, C 2, D 3, E 4, F 5);
+several!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+several!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+several!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+several!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+several!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+several!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);

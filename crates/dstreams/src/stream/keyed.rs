@@ -82,7 +82,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
 
     /// Aggregates the values of each key within each batch. O(records of the batch).
     ///
-    /// Refused when the graph is built if a column is missing, has another type or may contain nulls.
+    /// Refused when the graph is built if a column is missing, has another type or may contain nulls, which only
+    /// [`sum_some`](crate::agg::sum_some) and the like pass over.
     ///
     /// ```
     /// use dstreams::agg::{avg_of, count, sum_of};

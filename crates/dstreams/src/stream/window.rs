@@ -62,7 +62,7 @@ pub(super) fn multiple_or_zero(
     }
 }
 
-/// Refuses least and greatest values of anything but numbers.
+/// Refuses least and greatest values of anything but numbers, and sums of decimal numbers.
 pub(super) fn check_columns(plan: &AggPlan, schema: &Schema, operator: &Operator) -> Result<()> {
     for part in &plan.parts {
         let Some(column) = &part.column else { continue };
@@ -70,13 +70,23 @@ pub(super) fn check_columns(plan: &AggPlan, schema: &Schema, operator: &Operator
             continue;
         };
         let kind = field.data_type();
-        let order = matches!(part.function, Function::Min | Function::Max);
-        if order && !kind.is_primitive() {
+        if part.function == Function::Rough {
             return Err(Error::Graph {
                 operator: operator.clone(),
                 message: format!(
-                    "windows support least and greatest values of numbers only, and column \
-                     `{column}` is {kind}; use `agg`, which has no such limit, or a number"
+                    "windows and states have sums and means of numbers of up to 64 bits only, and column \
+                     `{column}` is {kind}; use `agg` within a batch, or an integer of the smallest unit"
+                ),
+            });
+        }
+        let order = matches!(part.function, Function::Min | Function::Max);
+        if order && kind.primitive_width().is_none_or(|width| width > 8) {
+            return Err(Error::Graph {
+                operator: operator.clone(),
+                message: format!(
+                    "windows support least and greatest values of numbers of up to 64 bits, dates and \
+                     times only, and column `{column}` is {kind}; use `agg`, which has no such limit, or \
+                     a number"
                 ),
             });
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dstreams::agg::{
-    avg, avg_of, count, max, max_of, min_of, stddev_pop_of, sum, sum_of, var_pop, var_samp,
-    var_samp_of,
+    avg, avg_of, count, max, max_of, max_some, min_of, stddev_pop_of, sum, sum_of, sum_some,
+    var_pop, var_samp, var_samp_of,
 };
 use dstreams::arrow::util::pretty::pretty_format_batches;
 use dstreams::datafusion::datasource::MemTable;
@@ -297,6 +297,7 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
             .unwrap(),
     );
     crate::further_operators::further_operators(ctx, rows, watch);
+    nested_records(rows, watch);
 }
 
 /// The streams of an aggregate by event time: of intervals before, in and after the batches.
@@ -326,6 +327,33 @@ fn by_event_time(keyed: &Keyed<String, Row>, watch: &Watch) {
     let over = over.unwrap();
     watch.on("updates over time", &over.updates().pairs());
     watch.on("finals over time", &over.finals().pairs());
+}
+
+/// Records that may be absent, lists of records, and aggregates that pass over nulls.
+fn nested_records(rows: &DStream<Row>, watch: &Watch) {
+    type Nested = (Option<(String, Option<i64>)>, Vec<(i64, Option<f64>)>);
+    let nested = rows
+        .key_by(|(_, n, _)| n.rem_euclid(3))
+        .map_values(|(text, n, x)| -> Nested {
+            let from = (n > 0).then(|| (text.to_owned(), (n > 2).then_some(n)));
+            let list = (0..n).map(|at| (at, (at > 1).then_some(x)));
+            (from, list.collect())
+        });
+    watch.on("nested records", &nested.pairs());
+    let last = nested.update_state_by_key("nested", |_, values, _: Option<Nested>| {
+        values.last().map(Nested::own)
+    });
+    watch.on("a state of nested records", &last.unwrap().all().pairs());
+    let lists = "select _2 as key, array_agg(_3 order by _3) as value from this group by _2";
+    let lists = rows.sql::<(i64, Vec<f64>)>(lists).unwrap();
+    watch.on("lists by sql", &lists);
+    let some = rows
+        .key_by_into::<String>(|(text, _, _), key| key.push(text))
+        .map_values(|(_, n, _)| (n > 0).then_some(n));
+    let agg = || (sum_some::<i64>(), max_some::<i64>());
+    watch.on("agg of some", &some.agg(agg()).unwrap().pairs());
+    let running = some.running_agg("some", agg()).unwrap();
+    watch.on("running_agg of some", &running.changes().pairs());
 }
 
 /// Fails at the first difference.

@@ -181,7 +181,7 @@ proptest! {
 }
 
 /// A record crosses a shuffle as the value of a key, and as a key where it is one.
-fn crosses<T: Record + Clone + Debug + PartialEq>(values: Vec<T>) {
+pub fn crosses<T: Record + Clone + Debug + PartialEq>(values: Vec<T>) {
     let input: Vec<Interval<(i64, T)>> = vec![
         (0..)
             .zip(&values)
@@ -197,7 +197,8 @@ fn crosses<T: Record + Clone + Debug + PartialEq>(values: Vec<T>) {
     assert_eq!(got, values);
 }
 
-fn keys<T: Key + Clone + Debug + PartialEq>(values: Vec<T>) {
+/// Keys of a count, each once.
+pub fn keys<T: Key + Clone + Debug + PartialEq>(values: Vec<T>) {
     crosses(values.clone());
     let input: Vec<Interval<T>> = vec![values.iter().map(|value| vec![value.clone()]).collect()];
     let got = run(&small(3, 1, 2), &input, |_, rows| {

@@ -68,13 +68,13 @@ impl<O: Record> ByName<O> {
             false => Err(format!("it is {kind}, not a number")),
         };
         let mut of = |function| {
-            let (column, kind) = parts.column_that(&self.column, name, number);
+            let (column, kind) = parts.column_that(&self.column, name, false, number);
             (parts.part(function, Some(column)), kind)
         };
         let (finish, kind) = match name {
             "count" => {
                 if !self.column.is_empty() {
-                    parts.column_that(&self.column, name, |_| Ok(()));
+                    parts.column_that(&self.column, name, false, |_| Ok(()));
                 }
                 let count = parts.part(Function::Count, None);
                 (Finish::Part(count), DataType::Int64)
@@ -89,7 +89,7 @@ impl<O: Record> ByName<O> {
                 (Finish::Part(sum), kind)
             }
             "min" | "max" => {
-                let (column, kind) = parts.column_that(&self.column, name, |_| Ok(()));
+                let (column, kind) = parts.column_that(&self.column, name, false, |_| Ok(()));
                 let function = match name {
                     "min" => Function::Min,
                     _ => Function::Max,
@@ -97,8 +97,8 @@ impl<O: Record> ByName<O> {
                 (Finish::Part(parts.part(function, Some(column))), kind)
             }
             "avg" | "mean" => {
-                let (column, _) = parts.column_that(&self.column, name, number);
-                (parts.mean(column), DataType::Float64)
+                let (column, _) = parts.column_that(&self.column, name, false, number);
+                (parts.mean(column, None), DataType::Float64)
             }
             _ => {
                 let (sample, root) = match name {
