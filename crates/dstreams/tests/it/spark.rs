@@ -394,7 +394,7 @@ fn windows() -> Vec<Check> {
         }),
         same("reduceByWindow_inverse", |s| {
             let len = 3 * INTERVAL;
-            let add = |a, b| a + b;
+            let add = |a: i64, b: i64| a + b;
             s.numbers
                 .reduce_by_window_with_inverse("sum", len, INTERVAL, add, |a, b| a - b)
         }),
@@ -584,5 +584,6 @@ fn every_case_is_compared() {
     ];
     let compared: BTreeSet<_> = checks.iter().flatten().map(|(name, _)| *name).collect();
     let cases = VECTORS.cases.iter().map(|case| case.name.as_str());
-    assert_eq!(compared, cases.collect());
+    let cases: BTreeSet<_> = cases.collect();
+    assert_eq!(compared, cases);
 }
