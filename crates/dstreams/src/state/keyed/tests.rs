@@ -73,7 +73,7 @@ fn tracked() -> Arc<KeyedSpec> {
 /// Keys that repeat within a batch, return just when they time out, or stay away.
 fn events(batch: u64) -> RecordBatch {
     let rows = (0..batch % 7).map(|n| ((batch * n * 5 % 23) as i64, (batch + n) as i64));
-    batch_of(rows.chain((batch % 2 == 0).then_some((20, batch as i64)))).unwrap()
+    batch_of(rows.chain(batch.is_multiple_of(2).then_some((20, batch as i64)))).unwrap()
 }
 
 const RULE: IntervalRule = IntervalRule {

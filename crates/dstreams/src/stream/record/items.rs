@@ -82,14 +82,10 @@ pub(crate) fn refitted(column: &ArrayRef, wanted: &Field) -> Result<ArrayRef> {
             let (_, columns, nulls) = column.as_struct().clone().into_parts();
             let columns = fields.iter().zip(&columns).map(|(field, column)| {
                 let column = refitted(column, field)?;
-                match &nulls {
-                    None => check(
-                        &format!("`{}` of the items of a list", field.name()),
-                        field,
-                        &column,
-                    )?,
-                    // Null with the item that they are in, which is refused or allowed as a whole.
-                    Some(_) => {}
+                // Otherwise null with the item that they are in, which is refused or allowed as a whole.
+                if nulls.is_none() {
+                    let of = format!("`{}` of the items of a list", field.name());
+                    check(&of, field, &column)?;
                 }
                 Ok(column)
             });
