@@ -208,6 +208,7 @@ impl Manifest {
                 )));
             }
             check_final(&written.state, &states[place])?;
+            check_wait(&written.state, &states[place])?;
             if name != written.state.name {
                 tracing::info!(from = written.state.name, to = name, "state is renamed");
             }
@@ -249,6 +250,19 @@ fn check_final(written: &StateId, state: &StateId) -> Result<()> {
     }
 }
 
+/// Refuses another slack: batches that are replayed would release intervals at other times than they did, so that some
+/// took effect twice.
+fn check_wait(written: &StateId, state: &StateId) -> Result<()> {
+    match (written.wait_ms, state.wait_ms) {
+        (Some(then), Some(now)) if now != then => Err(refused(format!(
+            "state {} waited {then} ms for records, and would wait {now} ms now; give it the slack that it had, or drop \
+             the state with `drop_state`",
+            state.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn refused(message: String) -> Error {
     Error::OtherProgram { message }
 }
@@ -263,6 +277,7 @@ mod tests {
             name: name.into(),
             holds: holds.into(),
             final_after_ms: None,
+            wait_ms: None,
         }
     }
 
@@ -409,6 +424,20 @@ mod tests {
             refused.contains("500 ms") && refused.contains("600 ms"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn another_slack_is_refused() {
+        let of = |ms| StateId {
+            wait_ms: Some(ms),
+            ..id("timed", "rows")
+        };
+        check_wait(&of(500), &of(500)).unwrap();
+        for ms in [400, 600] {
+            let refused = check_wait(&of(500), &of(ms)).unwrap_err().to_string();
+            let both = refused.contains("500 ms") && refused.contains(&format!("{ms} ms"));
+            assert!(both, "{refused}");
+        }
     }
 
     #[test]

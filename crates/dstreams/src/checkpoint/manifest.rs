@@ -83,6 +83,10 @@ pub struct StateId {
     /// If it drops what is final: how long after its interval something is, in milliseconds. It must not grow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_after_ms: Option<u64>,
+    /// If it holds records until their interval is complete: how long it waits for them, in milliseconds. It must not
+    /// change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
 }
 
 /// The places of the bytes of a state.
@@ -319,6 +323,7 @@ mod tests {
                     name: "totals".into(),
                     holds: "counts".into(),
                     final_after_ms: None,
+                    wait_ms: None,
                 },
                 partitions: vec![vec![part(0, 600, true), part(1, 700, false), more], vec![]],
             }],

@@ -21,11 +21,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// By partition.
-type Rows = Vec<Vec<RecordBatch>>;
+type TableRows = Vec<Vec<RecordBatch>>;
 
 impl Running {
     /// The rows of states as of the last batch that took effect, and that batch; it is zero before the first.
-    pub(super) async fn read_states(&self, states: &[usize]) -> Result<(BatchTime, Vec<Rows>)> {
+    pub(super) async fn read_states(
+        &self,
+        states: &[usize],
+    ) -> Result<(BatchTime, Vec<TableRows>)> {
         let workers = &self.watched.workers;
         let (begun, mut pause) = (Instant::now(), Duration::ZERO);
         loop {
@@ -138,7 +141,7 @@ fn is_transient(error: &Error) -> bool {
 /// The RDDs of these batch times from the rows of the table.
 fn rdds_of<T: Record>(
     history: &HistorySpec,
-    rows: Rows,
+    rows: TableRows,
     from: BatchTime,
     to: BatchTime,
 ) -> Result<Vec<Rdd<T>>> {
@@ -148,7 +151,7 @@ fn rdds_of<T: Record>(
         let step = usize::try_from(at.slide_ms).unwrap_or(usize::MAX);
         (first..=to.millis()).step_by(step)
     });
-    let mut rdds: Vec<(u64, Rows)> = times
+    let mut rdds: Vec<(u64, TableRows)> = times
         .map(|time| (time, vec![Vec::new(); rows.len()]))
         .collect();
     for (partition, batches) in rows.into_iter().enumerate() {

@@ -15,6 +15,7 @@ use super::state_views::Views;
 use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
+use crate::stream::history::Recall;
 use crate::stream::rows::RowsTask;
 use crate::stream::timetable::Timetable;
 use crate::stream::tracker::Tracker;
@@ -201,6 +202,17 @@ impl StateSpec {
                 Update::ByTime(of) => Some(of.rule.final_at(0) as u64),
                 Update::Running(_) | Update::Tracked { .. } => None,
             },
+        }
+    }
+
+    /// How long it waits for the records of an interval, if it holds them until that is complete.
+    pub(crate) fn wait_ms(&self) -> Option<u64> {
+        match self {
+            StateSpec::History(history) => match history.recall {
+                Recall::ByTime { wait_ms, .. } => Some(wait_ms),
+                _ => None,
+            },
+            StateSpec::Window(_) | StateSpec::Keyed(_) => None,
         }
     }
 

@@ -211,6 +211,7 @@ impl Description {
                     name,
                     holds,
                     final_after_ms: spec.final_after_ms(),
+                    wait_ms: spec.wait_ms(),
                 });
                 continue;
             }
@@ -226,6 +227,7 @@ impl Description {
                 name,
                 holds,
                 final_after_ms: None,
+                wait_ms: None,
             });
         }
         Ok((program, states))
@@ -275,6 +277,7 @@ mod tests {
             name: name.into(),
             holds: holds.into(),
             final_after_ms: None,
+            wait_ms: None,
         };
         let states = [
             state("sums of a, b", "sums"),

@@ -90,10 +90,9 @@ impl<T: Record> DStream<T> {
     /// more). Paper: section 3.2, slack time.
     ///
     /// `name` is that of the state that holds the records until they are released. In a program with a directory
-    /// they survive restarts, and each is still in exactly one of the three. The slack may change between two runs: an
-    /// interval that was released stays released, and held records of intervals that the new slack has passed are
-    /// late. The batches that ran after the last checkpoint are replayed with the new slack; so stop the program
-    /// gracefully before. Without a directory, records that are held when the program stops are lost.
+    /// they survive restarts, and each is still in exactly one of the three. The slack must not change between two
+    /// runs: batches since the last checkpoint run again, and would release intervals at other times. A restart refuses
+    /// another slack, if there is a checkpoint. Without a directory, records that are held when the program stops are lost.
     ///
     /// ```
     /// # use dstreams::{Record, Slack, StreamContext, agg::count};

@@ -142,7 +142,7 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     let slack = Slack::of(ms(200)).ahead(ms(100));
     let timed = rows.by_time(
         "timed",
-        |(_, n, x)| (100.0 * n as f64 + x / 1e7) as i64 + 200,
+        |(_, n, x)| ((100.0 * n as f64 + x / 1e7) as i64).saturating_add(200),
         slack,
     );
     let timed = timed.unwrap();

@@ -167,7 +167,7 @@ fn aggregated_columns_must_exist_with_the_type_and_without_nulls() {
     refused(
         "window_agg",
         by_shop.window_agg(second, second, max_of::<String>("shop")),
-        &["numbers only", "`agg`"],
+        &["value_shop", "numbers", "`agg`"],
     );
     let _ = by_shop.agg(max_of::<String>("shop")).unwrap();
 }

@@ -302,68 +302,26 @@ fn the_example_of_the_documentation() {
     );
 }
 
-/// With a longer slack the first RDDs are empty, and what was released is late; with a shorter one, held records of
-/// intervals that it has passed are late with the first batch.
+/// Batches since the checkpoint run again, and would release intervals at other times than they did.
 #[test]
-fn the_slack_may_change_between_two_runs() {
-    let config = small(2, 1, 4);
-    for (then, now) in [(1, 3), (3, 1)] {
-        let dir = Dir::new();
-        let first: Vec<Interval<Event>> = (1..=6)
-            .map(|batch| {
-                vec![
-                    at(batch, &[batch as i64]),
-                    at(batch + 1, &[10 * batch as i64]),
-                ]
-            })
-            .collect();
-        let found = run_in(&dir.0, (&config, (then, 3)), 0, &first, End::Stop);
-        let records = |found: &Found| -> BTreeMap<u64, Vec<i64>> {
-            let rdds = found.records.iter();
-            let numbers = |rows: &Vec<Event>| rows.iter().map(|(n, _)| *n).collect();
-            rdds.map(|(at, rows)| (*at, numbers(rows))).collect()
-        };
-        let late = |found: &Found, at: u64| -> Vec<i64> {
-            let late = found.late.iter().filter(|(of, _)| *of == at);
-            let mut late: Vec<i64> = late
-                .flat_map(|(_, rows)| rows)
-                .map(|(_, (n, _))| *n)
-                .collect();
-            late.sort_unstable();
-            late
-        };
-        assert!(records(&found).values().flatten().count() > 0);
-        // One more record of each interval.
-        let second: Vec<Interval<Event>> = (7..=12)
-            .map(|batch| match batch {
-                7 => (2..=7).map(|of| at(of, &[100 * of as i64])).collect(),
-                _ => vec![],
-            })
-            .collect();
-        let found = run_in(&dir.0, (&config, (now, 3)), 6, &second, End::Kill).sorted();
-        let on_time = records(&found);
-        match (then, now) {
-            (1, 3) => {
-                // 5 was released at 6; 6 and 7 are the first that were not.
-                assert_eq!(late(&found, 700), [200, 300, 400, 500]);
-                assert!(
-                    on_time[&700].is_empty() && on_time[&800].is_empty(),
-                    "{on_time:?}"
-                );
-                assert_eq!(
-                    (&on_time[&900], &on_time[&1000]),
-                    (&vec![50, 6, 600], &vec![60, 700])
-                );
-            }
-            _ => {
-                // 3 was released at 6; at 7 it is the turn of 6, and 4 and 5 are passed.
-                assert_eq!(late(&found, 700), [4, 5, 30, 40, 200, 300, 400, 500]);
-                assert_eq!(
-                    (&on_time[&700], &on_time[&800]),
-                    (&vec![50, 6, 600], &vec![60, 700])
-                );
-            }
-        }
+fn another_slack_is_refused_at_a_restart() {
+    let mut config = small(2, 1, 4);
+    config.checkpoint_every = 1;
+    let dir = Dir::new();
+    let input: Vec<Interval<Event>> = (1..=6).map(|batch| vec![at(batch, &[1])]).collect();
+    run_in(&dir.0, (&config, (1, 3)), 0, &input, End::Stop);
+    for wait in [0, 3] {
+        let refused = block_on(async {
+            let mut program = Program::after(6, config.clone());
+            let (_, events) = program.ctx.queue::<Event>("in");
+            let _outputs = Outputs::of(&events, (wait, 3));
+            let app = StreamContext::restore_or_new(&dir.0, || Ok(program.ctx)).unwrap();
+            app.start().await.err().unwrap().to_string()
+        });
+        assert!(
+            refused.contains("100 ms") && refused.contains("slack"),
+            "{refused}"
+        );
     }
 }
 

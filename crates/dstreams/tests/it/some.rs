@@ -53,8 +53,9 @@ fn plain(rows: Vec<Event>) -> BTreeMap<String, Both> {
         Option<f64>,
     );
     type Row = (String, (Of<i64, i64>, Of<f32, f64>));
-    let all =
-        |of: &str| format!("count(*), count({of}), sum({of}), min({of}), max({of}), avg({of})");
+    let all = |of: &str| {
+        format!("count(*) as all_{of}, count({of}), sum({of}), min({of}), max({of}), avg({of})")
+    };
     let query = format!(
         "select key, {}, {} from t group by key",
         all("value_key"),
