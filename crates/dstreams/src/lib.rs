@@ -96,7 +96,6 @@
 //! | [`repartition`](DStream::repartition) | the same records in so many partitions | O(n), moved |
 //! | [`sql`](DStream::sql), [`transform`](DStream::transform) | a query, planned once | that of the query |
 //! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)); functions of queries are closures ([`register_fn`](StreamContext::register_fn)) | that of the query |
-//! | [`StreamContext::sql`] | a query over several streams, and over tables ([`register_table`](StreamContext::register_table), [`register_frame`](StreamContext::register_frame)) | that of the query |
 //! | [`window`](DStream::window), [`named_window`](DStream::named_window) | the records of the last batches | O(n) to keep them, O(records of the window) to read it |
 //! | [`past`](DStream::past), [`delayed`](DStream::delayed), [`latest`](DStream::latest) | the RDD of some time before, as one of now or as a late one; the newest RDD of a slow stream | O(n), O(records of the RDD) to read it |
 //! | [`remember`](DStream::remember) | the last RDDs, for [`Running::slice`] and [`Running::session`] | O(n) |

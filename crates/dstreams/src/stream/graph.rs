@@ -74,7 +74,7 @@ pub(crate) enum Op {
         name: Option<String>,
         keys: usize,
         recall: Recall,
-        /// The readers of records that are in no interval, of a history by own time.
+        /// The readers of records that are in no interval, of a history by event time.
         strays: Option<Strays>,
     },
     /// One view of the results of a state.

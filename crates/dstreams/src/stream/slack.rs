@@ -82,7 +82,7 @@ impl<T: Record> DStream<T> {
     ///
     /// The stream of records has an RDD at every interval, empty or not. The batch time alone releases it: a silent
     /// source holds up nothing, and there are no watermarks. Its RDD at `t` is that of the interval `t - S`: windows
-    /// and timeouts that follow count own time, and a slide is a multiple of that time (a window over an hour with a
+    /// and timeouts that follow count event time, and a slide is a multiple of that time (a window over an hour with a
     /// slide of an hour has its RDDs `S` after each full hour). Streams that are late by different times cannot be
     /// combined; [`DStream::delayed`] makes others as late.
     ///

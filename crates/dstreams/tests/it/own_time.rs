@@ -242,7 +242,7 @@ proptest! {
         prop_assert_eq!(found.sorted(), naive(&input, bounds).sorted());
     }
 
-    /// A window over own time: its slides are multiples of that.
+    /// A window over event time: its slides are multiples of that.
     #[test]
     fn windows_by_own_time(
         config in settings(),
