@@ -80,11 +80,10 @@ pub struct StateId {
     pub name: String,
     /// Its contents: state of the same name is read if this is the same.
     pub holds: String,
-    /// If it drops what is final: how long after its interval something is, in milliseconds. It must not grow.
+    /// If it drops what is final: how long after its interval something is, in milliseconds. It must not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_after_ms: Option<u64>,
-    /// If it holds records until their interval is complete: how long it waits for them, in milliseconds. It must not
-    /// change.
+    /// If it waits for the records of an interval of event time: how long, in milliseconds. It must not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
 }

@@ -230,6 +230,8 @@ where
             process.intake.set_safe_below(u64::MAX);
             match process.next(self.patience).await {
                 SourceStep::Ended(Ok(Ok(()))) if has_pushed_all => {}
+                // It may wait for more input, which nothing refuses.
+                SourceStep::Nothing if has_pushed_all => {}
                 SourceStep::Ended(Ok(Err(_))) => {}
                 SourceStep::Ended(Err(panic)) => return Err(broken(FAILS, &step, panic)),
                 SourceStep::Ended(Ok(Ok(()))) => {

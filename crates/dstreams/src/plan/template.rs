@@ -205,14 +205,18 @@ impl StateSpec {
         }
     }
 
-    /// How long it waits for the records of an interval, if it holds them until that is complete.
+    /// How long it waits for the records of an interval of event time, if it does.
     pub(crate) fn wait_ms(&self) -> Option<u64> {
         match self {
             StateSpec::History(history) => match history.recall {
                 Recall::ByTime { wait_ms, .. } => Some(wait_ms),
                 _ => None,
             },
-            StateSpec::Window(_) | StateSpec::Keyed(_) => None,
+            StateSpec::Keyed(keyed) => match &keyed.update {
+                Update::ByTime(of) => Some(of.rule.slack as u64),
+                Update::Running(_) | Update::Tracked { .. } => None,
+            },
+            StateSpec::Window(_) => None,
         }
     }
 

@@ -186,9 +186,9 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// keys in *L + S + H + A*), limited by [`Config::state_memory`](crate::Config::state_memory) like all keyed state. Takes all of
     /// [`agg`](crate::agg) that [`Keyed::running_agg`] takes; none needs to be invertible.
     ///
-    /// `name` names the state. A program that changes may change *S*, *H* and *A*. With a shorter *H* results that are
-    /// corrected no more are final with the first batch after the restart. *S + H* must not grow: what is final has been
-    /// dropped, and would begin again at version 1.
+    /// `name` names the state. A program that changes may change *A*, but not *S* and *H*: batches since the last
+    /// checkpoint run again, and would tell and end results at other times. A restart refuses that, if there is a
+    /// checkpoint.
     ///
     /// ```
     /// use std::time::Duration;
