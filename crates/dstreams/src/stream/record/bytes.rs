@@ -23,8 +23,13 @@ use crate::error::{Error, Result};
 /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
 /// let (_, packets) = ctx.queue::<Bytes>("packets");
 /// let lengths = packets.map(|packet| packet.len() as u64);
-/// let heads = packets.flat_map::<Bytes>(|packet, out| out.extend(packet.chunks(4)));
+/// let parts = packets.flat_map::<Bytes>(|packet, out| {
+///     for part in packet.chunks(4) {
+///         out.push(part)
+///     }
+/// });
 /// # lengths.print(1);
+/// # parts.print(1);
 /// # Ok::<(), dstreams::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
