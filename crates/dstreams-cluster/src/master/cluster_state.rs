@@ -35,7 +35,7 @@ pub struct ClusterState {
     /// The state directory, if there is one.
     pub durable: Option<Arc<Durable>>,
     mailbox: Mailbox,
-    /// The program has ended in this process: no more decisions are made.
+    /// The program has ended in this process; events no longer change anything.
     ended: bool,
     /// Why it had to end, if it failed.
     broken: Option<Error>,
@@ -169,7 +169,7 @@ impl ClusterState {
         (input, addresses.collect())
     }
 
-    /// Makes no more decisions.
+    /// Stops acting on events.
     pub fn end(&mut self) {
         self.ended = true;
     }

@@ -104,7 +104,7 @@ impl Hub {
         self.lock().roster.broadcast(message);
     }
 
-    /// Makes no more decisions. Workers end too, unless another process `resumes` the program.
+    /// Stops acting on events. Workers end too, unless another process `resumes` the program.
     pub fn end(&self, resumes: bool) {
         self.change(|state| {
             state.end();

@@ -50,7 +50,7 @@ impl Publisher {
         !lock(&self.newest).offsets_can_be_incremental()
     }
 
-    /// What the next checkpoint is to have, as of a batch.
+    /// The contents of the next checkpoint, as of a batch.
     pub fn plan(
         &self,
         (batch, covered): (BatchTime, Covered),

@@ -23,7 +23,7 @@ const FILE_BYTES: usize = 32 << 20;
 /// The number of partitions that a restart reads concurrently.
 pub const CONCURRENT_READS: usize = 2;
 
-/// What the next checkpoint is to have.
+/// The contents of the next checkpoint.
 #[derive(Debug)]
 pub struct CheckpointPlan {
     /// The batch of its state.

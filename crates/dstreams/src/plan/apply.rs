@@ -108,7 +108,7 @@ impl Task {
         output
     }
 
-    /// What it adds after all input, in batches of about the target size.
+    /// The rows that the closure adds after all input, in batches of about the target size.
     fn finish(&mut self) -> Vec<EngineResult<RecordBatch>> {
         let rows = match self.guarded(|rows, _| rows.finish()) {
             Ok(Some(rows)) => rows,

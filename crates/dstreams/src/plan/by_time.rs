@@ -19,7 +19,7 @@ const VERSION: &str = "$version";
 /// How partial results change an aggregate by intervals of event time.
 ///
 /// The first column of the state is the end of the interval. The rest of the key and the columns of the parts follow, then
-/// the version of the result that was told last, or 0.
+/// the version of the result emitted last, or 0.
 pub(crate) struct ByTimeSpec {
     pub plan: AggPlan,
     pub rule: IntervalRule,

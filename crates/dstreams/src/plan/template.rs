@@ -125,7 +125,7 @@ pub struct ProbeStep {
     pub operator: Operator,
 }
 
-/// What is looked up in a state.
+/// A lookup in a state: the columns of its result, and the version that it reads.
 #[derive(Debug, Clone)]
 pub struct Probe {
     /// Keys, values of the rows, values of the state.

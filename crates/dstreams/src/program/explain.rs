@@ -1,4 +1,4 @@
-//! What a program is made of, before it runs.
+//! Describes a program's graph before it runs.
 
 use super::context::StreamContext;
 
