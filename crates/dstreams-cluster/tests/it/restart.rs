@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use dstreams::StreamContext;
 use dstreams_cluster::{ClusterStatus, Master, MasterOptions};
 
-use crate::killed::{batches_more, check, free_address, new_dir, program, send};
+use crate::killed::{batches_more, check, free_address, new_dir, program, send, times};
 use crate::process::{How, Process, be_worker};
-use crate::program::{block_on, soon};
+use crate::program::{block_on, soon, until};
 use crate::rng::Rng;
 
 /// Environment variable with the program's directory and the master's address.
@@ -24,8 +24,10 @@ const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
 const WORKERS: usize = 3;
 /// Exit code of the master's process when the program has failed.
 const FAILED: i32 = 3;
-/// Long enough for a debug build to catch up with intervals of downtime.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Long enough for a debug build to catch up with intervals of downtime, on two cores that run another test too.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How often a master is started until it reaches a point at which it crashes.
+const STARTS: usize = 8;
 /// Clients connect to the addresses of the workers, not to this one.
 const ANYWHERE: &str = "127.0.0.1:0";
 
@@ -120,17 +122,26 @@ impl<'a> Cluster<'a> {
         self.dir.join("crashed")
     }
 
-    /// Crashes a master at a point. If it does not reach it (e.g. without anything to replay), starts another one.
+    /// Crashes a master at a point. If it does not reach it (e.g. without anything to replay), starts another one, once
+    /// it has caught up: a master that is killed before is further behind each time.
     async fn crash_master(&mut self, point: &str) {
-        loop {
+        for _ in 0..STARTS {
             self.kill_master();
             self.start_master(Some(point));
+            let dir = self.dir;
+            let runs_on = async {
+                caught_up(dir).await;
+                batches_more(dir, 4).await;
+            };
             tokio::select! {
-                _ = ended(&mut self.master) => break,
-                () = batches_more(self.dir, 8) => {}
+                _ = exit(&mut self.master) => {
+                    std::fs::remove_file(self.crashed()).expect("the planned crash");
+                    return;
+                }
+                () = runs_on => {}
             }
         }
-        std::fs::remove_file(self.crashed()).expect("the planned crash");
+        panic!("{STARTS} masters have not reached {point}");
     }
 
     /// Waits until a worker has ended at the planned point.
@@ -206,17 +217,29 @@ impl Drop for Cluster<'_> {
     }
 }
 
-/// Waits until a process has ended by itself.
-async fn ended(process: &mut Child) -> ExitStatus {
-    let wait = async {
-        loop {
-            if let Some(status) = process.try_wait().unwrap() {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// Waits until a process has ended by itself, as long as that takes.
+async fn exit(process: &mut Child) -> ExitStatus {
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status;
         }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the master's process has ended by itself.
+async fn ended(master: &mut Child) -> ExitStatus {
+    soon("the end of the master", exit(master)).await
+}
+
+/// Waits until the batch of one of the last intervals has taken effect.
+async fn caught_up(dir: &Path) {
+    let is_recent = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let newest = times(dir).max().map(Duration::from_millis);
+        newest.is_some_and(|newest| newest + 3 * INTERVAL > now)
     };
-    soon("the end of the master", wait).await
+    until("a program that has caught up", is_recent).await;
 }
 
 fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<&str>) -> Child {
@@ -261,16 +284,16 @@ async fn with_trouble(trouble: impl AsyncFnOnce(&mut Cluster<'_>)) {
 #[test]
 fn a_killed_cluster_resumes() {
     block_on(with_trouble(async |cluster| {
-        cluster.batches_more(8).await;
+        cluster.batches_more(5).await;
         cluster.kill_master();
         cluster.start_master(None);
-        cluster.batches_more(8).await;
+        cluster.batches_more(5).await;
         // Now nothing is left in memory.
         cluster.kill_master();
         cluster.workers.clear();
         cluster.start_master(None);
         cluster.add_workers();
-        cluster.batches_more(8).await;
+        cluster.batches_more(5).await;
     }));
 }
 

@@ -298,19 +298,18 @@ pub fn free_address() -> String {
     free.unwrap()
 }
 
+/// The times of the batches that have taken effect, in no order. Reads only names: tests ask often, and must not take
+/// the program's processor time.
+pub fn times(dir: &Path) -> impl Iterator<Item = u64> {
+    let names = std::fs::read_dir(dir.join("totals")).into_iter().flatten();
+    names.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+}
+
 /// Waits until so many more batches have taken effect.
 pub async fn batches_more(dir: &Path, more: usize) {
-    // Only names: this polls often, and must not take the program's processor time.
-    let count = || {
-        let names = std::fs::read_dir(dir.join("totals")).into_iter().flatten();
-        let names = names.map(|entry| entry.unwrap().file_name());
-        names
-            .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
-            .count()
-    };
-    let there = count();
+    let there = times(dir).count();
     let wait = async {
-        while count() < there + more {
+        while times(dir).count() < there + more {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
