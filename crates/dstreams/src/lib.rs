@@ -116,6 +116,7 @@
 //! | [`reduce_by_window_with_inverse`](Keyed::reduce_by_window_with_inverse) | the same by a closure and its inverse | O(n + keys that expire); O(keys) to read it |
 //! | [`join`](Keyed::join), [`left_join`](Keyed::left_join), [`right_join`](Keyed::right_join), [`full_join`](Keyed::full_join) | pairs with equal keys of two streams or windows, in the order of the first | O(records of both + pairs) |
 //! | [`cogroup`](Keyed::cogroup), [`group_by_key`](Keyed::group_by_key) | all records of a key as lists | O(records) |
+//! | [`join_within`](Keyed::join_within) | pairs of records that come within so much time of each other, each once; and those without a partner | O(records held of its keys + pairs) |
 //! | [`with_state`](Keyed::with_state) | each record with the [`State`] of its key | O(n), regardless of the keys stored |
 //! | [`window`](Keyed::window), [`past`](Keyed::past), [`delayed`](Keyed::delayed), [`latest`](Keyed::latest), [`remember`](Keyed::remember) | as of a [`DStream`]; equal keys in one partition | as of a [`DStream`] |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
@@ -155,8 +156,8 @@
 //!
 //! # What is missing
 //!
-//! No join of two streams over time that tells each pair once, and no corrections of results by late records. No connector to
-//! Event time in aggregates only: to all other operators, a record belongs to the batch in which it is received. No join of two streams over time. No connector to
+//! No watermarks: `by_time` and `agg_by_time` wait for late records for times that the program sets, and to all other
+//! operators a record belongs to the batch in which it is received. No connector to
 //! Kafka or other brokers. No web page. Windows and states hold aggregates of fixed size. The chapter
 //! [limits](guide::limits) has the list, with what to do instead.
 
@@ -210,6 +211,7 @@ pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source
 pub use stream::by_time::{ByTime, Intervals};
 pub use stream::correction::{Correction, CorrectionRef};
 pub use stream::dstream::DStream;
+pub use stream::join_within::{Joined, Within};
 pub use stream::key_state::{KeyState, Values};
 pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};

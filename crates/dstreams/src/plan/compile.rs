@@ -188,6 +188,7 @@ impl Compiler<'_> {
             | Op::Running { .. }
             | Op::ByTime { .. }
             | Op::Tracked { .. }
+            | Op::Within(_)
             | Op::History { .. } => self.state_of(id),
             Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
             Op::Reduce { keys, first, rest } => {

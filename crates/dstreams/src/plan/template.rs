@@ -16,6 +16,7 @@ use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::history::Recall;
+use crate::stream::join_within::WithinOp;
 use crate::stream::rows::RowsTask;
 use crate::stream::timetable::Timetable;
 use crate::stream::tracker::Tracker;
@@ -200,7 +201,7 @@ impl StateSpec {
             StateSpec::Window(_) | StateSpec::History(_) => None,
             StateSpec::Keyed(keyed) => match &keyed.update {
                 Update::ByTime(of) => Some(of.rule.final_at(0) as u64),
-                Update::Running(_) | Update::Tracked { .. } => None,
+                Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
             },
         }
     }
@@ -214,7 +215,7 @@ impl StateSpec {
             },
             StateSpec::Keyed(keyed) => match &keyed.update {
                 Update::ByTime(of) => Some(of.rule.slack as u64),
-                Update::Running(_) | Update::Tracked { .. } => None,
+                Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
             },
             StateSpec::Window(_) => None,
         }
@@ -260,6 +261,8 @@ pub(crate) enum Update {
         /// The initial rows of the state, by partition.
         initial: Vec<Vec<RecordBatch>>,
     },
+    /// A join of two streams over time.
+    Within(Arc<WithinOp>),
 }
 
 impl KeyedSpec {
@@ -283,7 +286,7 @@ impl KeyedSpec {
                 let mut results = VersionedResults::new(of, self.keys, &self.results);
                 Ok(results.run(rows, 0, usize::MAX)?.0)
             }
-            Update::Tracked { .. } => Ok(rows.clone()),
+            Update::Tracked { .. } | Update::Within(_) => Ok(rows.clone()),
         }
     }
 
@@ -314,6 +317,14 @@ impl KeyedSpec {
             Update::Tracked { .. } => {
                 format!("tracked by {keys} key(s), {:?}", fields(&self.schema))
             }
+            Update::Within(within) => {
+                let (before, after) = (within.before_ms, within.after_ms);
+                let (most, fields) = (within.most, fields(&self.schema));
+                format!(
+                    "joined {before} ms before to {after} ms after, at most {most} records by {keys} key \
+                     column(s), {fields:?}"
+                )
+            }
         }
     }
 
@@ -322,7 +333,7 @@ impl KeyedSpec {
         match &self.update {
             Update::Running(plan) => plan.highs(),
             // Its first version has all columns.
-            Update::ByTime(_) | Update::Tracked { .. } => Vec::new(),
+            Update::ByTime(_) | Update::Tracked { .. } | Update::Within(_) => Vec::new(),
         }
     }
 }

@@ -127,6 +127,10 @@ impl Graph {
                 Some(timeout) => format!("state `{name}`: by closures, timeout {timeout} ms"),
                 None => format!("state `{name}`: by closures"),
             },
+            Op::Within(within) => format!(
+                "state `{}`: {} ms before to {} ms after",
+                within.name, within.before_ms, within.after_ms
+            ),
             Op::History { name, recall, .. } => match name {
                 Some(name) => format!("state `{name}`: {}", recall.describe()),
                 None => format!("state: {}", recall.describe()),
@@ -162,6 +166,7 @@ fn kind(op: &Op) -> Kind {
         | Op::Running { .. }
         | Op::ByTime { .. }
         | Op::Tracked { .. }
+        | Op::Within(_)
         | Op::History { .. } => Kind::State,
         _ => Kind::Operator,
     }
@@ -170,9 +175,11 @@ fn kind(op: &Op) -> Kind {
 /// How the rows of an operation's input are moved, if they are and that is known before it is planned.
 fn exchange(op: &Op) -> Option<String> {
     match op {
-        Op::Window { .. } | Op::Running { .. } | Op::ByTime { .. } | Op::Tracked { .. } => {
-            Some("by key".into())
-        }
+        Op::Window { .. }
+        | Op::Running { .. }
+        | Op::ByTime { .. }
+        | Op::Tracked { .. }
+        | Op::Within(_) => Some("by key".into()),
         Op::Join(_) | Op::Cogroup { .. } | Op::Probe(_) => Some("by key".into()),
         Op::History { keys: 0, .. } => Some("by turns".into()),
         Op::History { .. } => Some("by key".into()),

@@ -16,6 +16,7 @@ use super::event_time::IntervalRule;
 use super::history::{Recall, Strays};
 use super::initial::Initial;
 use super::join::JoinOp;
+use super::join_within::WithinOp;
 use super::output::Output;
 use super::rejects::Readers;
 use super::relational::Query;
@@ -95,6 +96,8 @@ pub(crate) enum Op {
     Cogroup { keys: usize },
     /// The rows of the first input with those of the second, a state, for their keys.
     Probe(ProbeOp),
+    /// Pairs of records of two streams that are near in time: a state.
+    Within(Arc<WithinOp>),
     /// All rows of all inputs.
     Union,
     /// A relational query over the inputs.
@@ -111,6 +114,7 @@ impl Op {
                 Some(name)
             }
             Op::Window { name, .. } | Op::History { name, .. } => name.as_deref(),
+            Op::Within(within) => Some(&within.name),
             _ => None,
         }
     }
@@ -160,6 +164,7 @@ impl Op {
             Op::Join(join) => format!("{join:?}"),
             Op::Cogroup { keys } => format!("cogroup {keys}"),
             Op::Probe(probe) => format!("{probe:?}"),
+            Op::Within(within) => format!("{within:?}"),
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),
             Op::Top { keys, limit } => format!("top {keys} {limit}"),
@@ -317,7 +322,8 @@ impl Graph {
         text
     }
 
-    fn slide_of(&self, inputs: &[NodeId], operator: &Operator) -> Result<u64> {
+    /// The time between two RDDs of all inputs, in milliseconds.
+    pub fn slide_of(&self, inputs: &[NodeId], operator: &Operator) -> Result<u64> {
         let mut nodes = inputs.iter().map(|id| self.node(*id));
         let Some(first) = nodes.next() else {
             return Ok(self.interval_ms);

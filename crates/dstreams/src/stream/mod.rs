@@ -20,6 +20,7 @@ pub(crate) mod graph;
 pub(crate) mod history;
 pub(crate) mod initial;
 pub(crate) mod join;
+pub(crate) mod join_within;
 pub(crate) mod key_state;
 pub(crate) mod keyed;
 mod nulls;

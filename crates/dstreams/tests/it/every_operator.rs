@@ -13,7 +13,7 @@ use dstreams::datafusion::datasource::MemTable;
 use dstreams::record::batch_of;
 use dstreams::{
     AsOf, DStream, Intervals, KeyState, Keyed, MapWithState, Out, Record, Slack, StreamContext,
-    Track,
+    Track, Within,
 };
 use proptest::prelude::*;
 
@@ -116,6 +116,12 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("full_join", &ours.full_join(theirs).unwrap().pairs());
     watch.on("cogroup", &theirs.cogroup(ours).unwrap().pairs());
     watch.on("group_by_key", &floats.group_by_key().pairs());
+    let near = Within::new(ms(100), ms(200)).most(4);
+    let near = ours.join_within("near", theirs, near).unwrap();
+    watch.on("join_within", &near.pairs().pairs());
+    watch.on("first_alone", &near.first_alone().pairs());
+    watch.on("second_alone", &near.second_alone().pairs());
+    watch.on("refused", &near.refused().pairs());
     let (three, one) = (ms(300), ms(100));
     let window = keyed
         .window_agg(three, one, (count(), sum_of::<i64>("_2")))

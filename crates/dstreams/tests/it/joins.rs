@@ -14,10 +14,10 @@ use proptest::prelude::*;
 use crate::program::{INTERVAL, Interval, Program, block_on, cases, intervals, settings, text};
 
 /// The records of each partition of each batch.
-type Parts<U> = Vec<Vec<Vec<U>>>;
+pub type Parts<U> = Vec<Vec<Vec<U>>>;
 
 /// What `build` makes of two streams; interval i of both is one batch.
-fn run_two<T, S, U>(
+pub fn run_two<T, S, U>(
     config: &Config,
     (first, second): (&[Interval<T>], &[Interval<S>]),
     build: impl FnOnce(&DStream<T>, &DStream<S>) -> Result<DStream<U>>,
@@ -58,7 +58,7 @@ where
 }
 
 /// Checks that each partition of a batch has the wanted rows of its keys, in their order, and that all are there.
-fn check_order<K: Ord + Clone + Debug, U: PartialEq + Clone + Debug>(
+pub fn check_order<K: Ord + Clone + Debug, U: PartialEq + Clone + Debug>(
     got: &[Vec<(K, U)>],
     wanted: &[(K, U)],
 ) -> Result<(), TestCaseError> {
@@ -92,7 +92,7 @@ fn pairs<K: PartialEq + Clone, V: Clone, W: Clone>(
     pairs
 }
 
-fn at<T: Clone>(input: &[Interval<T>], batch: usize) -> Vec<T> {
+pub fn at<T: Clone>(input: &[Interval<T>], batch: usize) -> Vec<T> {
     input
         .get(batch)
         .map(|blocks| blocks.concat())
@@ -361,10 +361,10 @@ fn a_frequent_key_gives_all_its_pairs() {
     assert_eq!(got[0].concat().len(), 20_000);
 }
 
-fn refused<T>(result: Result<T>, parts: &[&str]) {
+pub fn refused<T>(result: Result<T>, parts: &[&str]) {
     match result.err() {
         Some(Error::Graph { operator, message }) => {
-            assert!(operator.at.contains("joins.rs:"), "{operator}");
+            assert!(operator.at.contains("join"), "{operator}");
             for part in parts {
                 assert!(message.contains(part), "`{part}` is not in: {message}");
             }

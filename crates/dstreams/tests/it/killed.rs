@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use dstreams::agg::count;
+use dstreams::agg::{count, sum};
 use dstreams::arrow::array::RecordBatch;
 use dstreams::record::records_of;
 use dstreams::text::words;
 use dstreams::{
     AsOf, BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, Track,
-    Values, async_trait,
+    Values, Within, async_trait,
 };
 use dstreams_client::{Client, Options};
 
@@ -79,8 +79,8 @@ impl Sink for Files {
 }
 
 /// The program's outputs, by directory.
-const OUTPUTS: [&str; 9] = [
-    "lines", "counts", "windows", "recent", "totals", "known", "left", "before", "after",
+const OUTPUTS: [&str; 10] = [
+    "lines", "counts", "windows", "recent", "totals", "known", "left", "before", "after", "near",
 ];
 /// One of its states forgets a word after so many intervals without it.
 const FORGET_AFTER: u32 = 2;
@@ -107,6 +107,7 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         to_left,
         to_before,
         to_after,
+        to_near,
     ] = OUTPUTS.map(|output| {
         let dir = dir.join(output);
         std::fs::create_dir_all(&dir).unwrap();
@@ -137,6 +138,10 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         let seen = seen.map_values(|(_, count)| count.unwrap_or(0));
         seen.pairs().sink(name, sink);
     }
+    // Counts of a word in the same batch and in the one before.
+    let near = words.join_within("near", &words, Within::new(Duration::ZERO, interval))?;
+    let products = near.pairs().map_values(|(first, second)| first * second);
+    products.agg(sum::<i64>())?.pairs().sink("near", to_near);
     Ok(ctx)
 }
 
@@ -201,11 +206,12 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         left,
         sees_before,
         sees_after,
+        near,
     ] = OUTPUTS.map(|output| batches(&dir.join(output)));
     let mut window: VecDeque<&str> = VecDeque::new();
     let mut seen = BTreeSet::new();
     let mut before = None;
-    let mut total = Counts::new();
+    let (mut total, mut last_counts) = (Counts::new(), Counts::new());
     let mut held: BTreeMap<String, (i64, u64)> = BTreeMap::new();
     if let Some(first) = lines.keys().next() {
         let begin = KNOWN.map(|(word, count)| (word.to_owned(), (count, first - interval)));
@@ -244,6 +250,17 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         }
         assert_eq!(counts_of(&totals[at]), total, "totals at {at}");
         let counts = |(word, (count, _)): (&String, &(i64, u64))| (word.clone(), *count);
+        let now = count_words(of_batch.iter().copied());
+        let product = |(word, count): (&String, &i64)| {
+            let before: i64 = last_counts.get(word).copied().unwrap_or(0);
+            (word.clone(), count * (count + before))
+        };
+        assert_eq!(
+            counts_of(&near[at]),
+            now.iter().map(product).collect(),
+            "near at {at}"
+        );
+        last_counts = now;
         let sees = |held: &BTreeMap<String, (i64, u64)>| -> Counts {
             let words = count_words(of_batch.iter().copied()).into_keys();
             let count = |word: &String| held.get(word).map_or(0, |(count, _)| *count);

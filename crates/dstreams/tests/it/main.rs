@@ -30,6 +30,7 @@ mod functions;
 mod further_operators;
 mod further_windows;
 mod graph;
+mod join_within;
 mod joins;
 mod kept;
 mod keyed_state;

@@ -70,6 +70,13 @@ impl Compiler<'_> {
                 strays,
                 ..
             } => self.history(id, *keys, *recall, strays.clone())?,
+            Op::Within(within) => {
+                let update = Update::Within(Arc::clone(within));
+                let node = self.graph.node(id);
+                let held = Arc::clone(&node.schema);
+                let records = self.shared(node.inputs[0])?;
+                self.keyed(id, within.keys, records, held, update)?
+            }
             _ => return Ok(internal(format!("{id:?} is not a state"))?),
         };
         self.held.insert(id, Arc::clone(&plan));
@@ -126,6 +133,7 @@ impl Compiler<'_> {
             Update::Running(_) => None,
             Update::ByTime(spec) => Some(spec.told.schema()),
             Update::Tracked { tracker, .. } => tracker.mapped(),
+            Update::Within(within) => Some(Arc::clone(&within.results)),
         };
         let views = self.views(id, &schema, mapped);
         self.views.insert(id, views.clone());

@@ -6,6 +6,7 @@ mod probe;
 mod running_aggregate;
 #[cfg(test)]
 mod tests;
+mod within;
 
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ impl KeyedState {
                 version: spec.schema.fields().len() - 1,
                 rule: of.rule,
             }),
-            Update::Running(_) | Update::Tracked { .. } => None,
+            Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
         };
         let schema = Arc::clone(&spec.schema);
         let shape = Shape::of_state(schema, spec.keys, &spec.highs(), due)?;
@@ -170,6 +171,10 @@ impl KeyedState {
                 let (delta, made) = self.tracked(batch, rows, &**tracker, *timeout_ms)?;
                 Ok((delta, made, None))
             }
+            Update::Within(op) => {
+                let (delta, made) = self.within(batch, rows, op)?;
+                Ok((delta, made, None))
+            }
         }
     }
 
@@ -216,7 +221,7 @@ impl KeyedState {
         let rows = self.partition.read(version)?;
         match &self.spec.update {
             Update::ByTime(of) => self.whole_results(of, rows, version),
-            Update::Running(_) | Update::Tracked { .. } => Ok(rows),
+            Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => Ok(rows),
         }
     }
 

@@ -155,6 +155,21 @@ impl KeyedPartition {
         chunks.map(|rows| self.gather(rows)).collect()
     }
 
+    /// The same as of a version, which need not be the newest. Visits all rows.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KeyedPartition::read`].
+    pub fn expired_at(&self, until: BatchTime, version: BatchTime) -> Result<Vec<RecordBatch>> {
+        let pieces = self.pieces(version)?;
+        let expired = pieces.iter().map(|piece| {
+            let rows = piece.shown()?;
+            let last = (0..rows.rows()).map(|row| Some(rows.last.at(row) <= until));
+            rows.shown(&last.collect())?.batch(&self.shape)
+        });
+        expired.collect()
+    }
+
     /// The rows with these ages, slots and places.
     fn gather(&self, rows: &[(u64, u32, usize)]) -> Result<RecordBatch> {
         let mut segments: Vec<&Segment> = Vec::new();

@@ -3,7 +3,7 @@
 use super::{Source, sources};
 
 /// The types whose methods a program calls. `$of` stands for those that a macro gives methods to.
-const CALLED: [&str; 24] = [
+const CALLED: [&str; 26] = [
     "$of",
     "ByTime",
     "Clients",
@@ -15,6 +15,7 @@ const CALLED: [&str; 24] = [
     "Generator",
     "Ingest",
     "Intervals",
+    "Joined",
     "KeyState",
     "Keyed",
     "ManualClock",
@@ -28,6 +29,7 @@ const CALLED: [&str; 24] = [
     "TcpText",
     "Track",
     "Tried",
+    "Within",
 ];
 
 /// The type that an `impl` without a trait is of.
