@@ -320,13 +320,13 @@ impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
         operator: Operator,
     ) -> Keyed<K, U> {
         let keys = K::schema().fields().len();
-        let mut columns: Vec<Column> = (0..keys).map(Column::Of).collect();
+        let mut columns: Vec<ResultColumn> = (0..keys).map(ResultColumn::Of).collect();
         let mut from = keys + 1;
         let widths = [V::schema().fields().len(), W::schema().fields().len()];
         for (side, width) in widths.into_iter().enumerate() {
             if let Some(marked) = sides[side] {
-                columns.extend(marked.then_some(Column::Is(kind::REFUSED[side])));
-                columns.extend((from..from + width).map(Column::Of));
+                columns.extend(marked.then_some(ResultColumn::Is(kind::REFUSED[side])));
+                columns.extend((from..from + width).map(ResultColumn::Of));
             }
             from += width;
         }
@@ -392,12 +392,12 @@ impl RowsTask for Tag {
 struct OfKinds {
     keys: usize,
     kinds: &'static [u8],
-    columns: Arc<[Column]>,
+    columns: Arc<[ResultColumn]>,
     schema: SchemaRef,
 }
 
 /// Where a column comes from.
-enum Column {
+enum ResultColumn {
     /// From a column.
     Of(usize),
     /// It says if the row is of a kind.
@@ -419,8 +419,8 @@ impl RowsTask for OfKinds {
         let mut columns = Vec::with_capacity(self.columns.len());
         for source in self.columns.iter() {
             let column: ArrayRef = match source {
-                Column::Of(at) => Arc::clone(rows.column(*at)),
-                Column::Is(kind) => {
+                ResultColumn::Of(at) => Arc::clone(rows.column(*at)),
+                ResultColumn::Is(kind) => {
                     let is = BooleanBuffer::collect_bool(kinds.len(), |row| kinds[row] == *kind);
                     Arc::new(BooleanArray::new(is, None))
                 }
