@@ -52,7 +52,7 @@ pub struct Config {
     /// batch. Moving a batch out of the directory makes room for another at the next start.
     pub set_aside_batches: u32,
     /// Batches between two checkpoints, if there is a directory for them
-    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Default: 10: a restart replays
+    /// ([`StreamContext::persist_in`](crate::StreamContext::persist_in)). Default: 10: a restart replays
     /// about as many.
     pub checkpoint_every: u32,
     /// Unconnected producers whose offsets are remembered, for each stream of clients. Beyond it the least recently
@@ -84,7 +84,7 @@ pub enum OnFailure {
     /// the batch takes effect without them. Each record takes effect once or is set aside once, whatever fails
     /// meanwhile. [`StreamContext::replay`](crate::StreamContext::replay) runs such a batch alone.
     ///
-    /// Needs [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new). Costs one more sync of the
+    /// Needs [`StreamContext::persist_in`](crate::StreamContext::persist_in). Costs one more sync of the
     /// journal before each batch takes effect. If the program has state, setting a batch aside recovers the state
     /// from the newest checkpoint and the batches since; meanwhile records are received, but no batch takes effect.
     /// On one machine that takes twice the memory of the state. On a cluster the master stores the records of these

@@ -42,7 +42,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! To resume after a crash, give the program a directory: [`StreamContext::restore_or_new`]. To end on SIGTERM, call
+//! To resume after a crash, give the program a directory: [`StreamContext::persist_in`]. To end on SIGTERM, call
 //! [`Running::run_until_signal`]. Use a multi-threaded tokio runtime (`#[tokio::main]` starts one).
 //!
 //! # The guide

@@ -21,7 +21,7 @@ enum What {
     ///
     /// Reads and checks everything; reports damage with file and position. Changes nothing.
     Inspect {
-        /// The directory, as given to `--state` or `StreamContext::restore_or_new`
+        /// The directory, as given to `--state` or `StreamContext::persist_in`
         dir: PathBuf,
         /// Print one JSON object
         #[arg(long)]

@@ -91,10 +91,11 @@ impl Program {
 
     /// Describes the program. In the process that commits batches, their results are sent to `found`.
     pub fn describe(&self, found: Sender) -> Result<StreamContext> {
-        match &self.state {
-            Some(state) => StreamContext::restore_or_new(state, || self.graph(found)),
-            None => self.graph(found),
+        let mut ctx = self.graph(found)?;
+        if let Some(state) = &self.state {
+            ctx.persist_in(state);
         }
+        Ok(ctx)
     }
 
     fn graph(&self, found: Sender) -> Result<StreamContext> {

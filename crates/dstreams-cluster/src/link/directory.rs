@@ -39,14 +39,14 @@ impl Directory {
                 let path = &ours.path;
                 return Some(format!(
                     "the master's program is persisted in the directory {path} and this worker's in none, so records \
-                     that it acknowledges would be lost with it; have every process build the program with `restore_or_new`"
+                     that it acknowledges would be lost with it; call `persist_in` in every process"
                 ));
             }
             (None, Some(theirs)) => {
                 let path = &theirs.path;
                 return Some(format!(
-                    "this worker's program is persisted in the directory {path} and the master's in none; have every \
-                     process build the program with `restore_or_new`, or none"
+                    "this worker's program is persisted in the directory {path} and the master's in none; call `persist_in` \
+                     in every process, or in none"
                 ));
             }
             (Some(ours), Some(theirs)) => (ours, theirs),

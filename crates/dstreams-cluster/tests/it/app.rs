@@ -189,7 +189,11 @@ fn a_worker_that_cannot_see_the_masters_directory_is_refused() {
     let dir = std::env::temp_dir().join(name);
     let (ours, other) = (dir.join("ours"), dir.join("other"));
     std::fs::create_dir_all(&other).unwrap();
-    let kept = |at: &std::path::Path| StreamContext::restore_or_new(at, || program(&[]));
+    let kept = |at: &std::path::Path| {
+        let mut ctx = program(&[])?;
+        ctx.persist_in(at);
+        Ok::<_, dstreams::Error>(ctx)
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listen = |ctx| runtime.block_on(Master::listen(ctx, MasterOptions::default()));
     let refused = |master: &Master, worker: &dyn Fn() -> dstreams::Result<StreamContext>| {
@@ -268,18 +272,17 @@ fn replay_runs_one_batch_that_was_set_aside() {
     let _ = std::fs::remove_dir_all(&dir);
     let app = |arguments: &[String]| {
         let tolerant = arguments == ["tolerant_program"];
-        StreamContext::restore_or_new(&dir, || {
-            let mut config = Config::new(Duration::from_millis(50));
-            config.on_failure = OnFailure::SetAside;
-            let mut ctx = StreamContext::with_config(config)?;
-            let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
-            let numbers = lines.map::<i64>(move |line| match line.parse() {
-                Err(_) if tolerant => 0,
-                number => number.expect("a number"),
-            });
-            numbers.for_each_rdd(|_| {});
-            Ok(ctx)
-        })
+        let mut config = Config::new(Duration::from_millis(50));
+        config.on_failure = OnFailure::SetAside;
+        let mut ctx = StreamContext::with_config(config)?;
+        let lines = ctx.clients::<String>("lines", &Clients::listen("127.0.0.1:0"));
+        let numbers = lines.map::<i64>(move |line| match line.parse() {
+            Err(_) if tolerant => 0,
+            number => number.expect("a number"),
+        });
+        numbers.for_each_rdd(|_| {});
+        ctx.persist_in(&dir);
+        Ok::<_, dstreams::Error>(ctx)
     };
     block_on(async {
         let running = app(&[]).unwrap().start().await.unwrap();

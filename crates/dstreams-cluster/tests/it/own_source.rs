@@ -54,7 +54,9 @@ fn program(found: &Found) -> StreamContext {
 }
 
 fn kept(dir: &Path, found: &Found) -> StreamContext {
-    StreamContext::restore_or_new(dir, || Ok(program(found))).unwrap()
+    let mut ctx = program(found);
+    ctx.persist_in(dir);
+    ctx
 }
 
 /// Not a test: a worker.

@@ -109,7 +109,7 @@ fn build(words: &DStream<String>, bad: Bad) -> (Pairs, Pairs) {
 fn on_workers(mut ctx: StreamContext, dir: &Path, bad: Bad) -> (StreamContext, Pairs, Pairs) {
     let clients = Clients::listen("127.0.0.1:0");
     let (totals, counts) = build(&ctx.clients::<String>("words", &clients), bad);
-    let ctx = StreamContext::restore_or_new(dir, || Ok(ctx)).unwrap();
+    ctx.persist_in(dir);
     (ctx, totals, counts)
 }
 
@@ -285,6 +285,6 @@ fn setting_aside_requires_a_state_directory() {
         let _outputs = build(&words, Bad::Late);
         let master = dstreams_cluster::Master::listen(ctx, Default::default());
         let error = master.await.err().unwrap();
-        assert!(error.to_string().contains("restore_or_new"), "{error}");
+        assert!(error.to_string().contains("persist_in"), "{error}");
     });
 }

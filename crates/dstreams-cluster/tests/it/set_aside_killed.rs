@@ -46,7 +46,9 @@ fn described(dir: &Path, strict: bool) -> dstreams::Result<(StreamContext, DStre
 }
 
 fn kept(dir: &Path) -> dstreams::Result<StreamContext> {
-    StreamContext::restore_or_new(dir.join("state"), || Ok(described(dir, true)?.0))
+    let mut ctx = described(dir, true)?.0;
+    ctx.persist_in(dir.join("state"));
+    Ok(ctx)
 }
 
 /// Not a test: the master, until it is killed or stopped.

@@ -107,12 +107,12 @@ pub struct JournalInfo {
     pub torn: u64,
 }
 
-/// Reads the directory of a program ([`StreamContext::restore_or_new`]), and checks it as a restart would: damage
+/// Reads the directory of a program ([`StreamContext::persist_in`]), and checks it as a restart would: damage
 /// is an error that names file and place. For a cluster, it reads the checkpoint and the master's journal, not
 /// those of the workers. Changes nothing, and may be called while the program runs; concurrent writes may then
 /// look torn.
 ///
-/// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
+/// [`StreamContext::persist_in`]: crate::StreamContext::persist_in
 pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     let dir = dir.as_ref();
     let store = Store::Dir(dir.to_owned());

@@ -97,8 +97,8 @@ impl StreamContext {
         })
     }
 
-    /// The program that `app` describes, persisted in the directory `dir`. If an earlier process used the directory,
-    /// [`StreamContext::start`] resumes where that one ended, however it ended.
+    /// Persists the program in the directory `dir`. If an earlier process used the directory, [`StreamContext::start`]
+    /// resumes where that one ended, however it ended. Nothing is read or written before the start.
     ///
     /// Records are in a journal before they are acknowledged; every few batches ([`Config::checkpoint_every`]) the
     /// state is in a checkpoint. After a restart, cut batches are replayed with the same records. Batches that took
@@ -123,31 +123,20 @@ impl StreamContext {
     /// use dstreams::{StreamContext, agg::count};
     ///
     /// # async fn run() -> dstreams::Result<()> {
-    /// let ctx = StreamContext::restore_or_new("/var/lib/words", || {
-    ///     let mut ctx = StreamContext::new(Duration::from_millis(500))?;
-    ///     let lines = ctx.tcp_text("lines", "127.0.0.1:7000");
-    ///     lines.keyed().window_agg(Duration::from_secs(60), Duration::from_millis(500), count())?.print(10);
-    ///     Ok(ctx)
-    /// })?;
+    /// let mut ctx = StreamContext::new(Duration::from_millis(500))?;
+    /// let lines = ctx.tcp_text("lines", "127.0.0.1:7000");
+    /// lines.keyed().window_agg(Duration::from_secs(60), Duration::from_millis(500), count())?.print(10);
+    /// ctx.persist_in("/var/lib/words");
     /// let running = ctx.start().await?;
     /// running.run_until_signal(Duration::from_secs(10)).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn restore_or_new(
-        dir: impl Into<PathBuf>,
-        app: impl FnOnce() -> Result<StreamContext>,
-    ) -> Result<Self> {
-        let mut context = app()?;
-        let dir = dir.into();
-        context.kept = Some(match context.kept.take() {
-            Some(kept) => StateDirectory { dir, ..kept },
-            None => StateDirectory::at(dir),
-        });
-        Ok(context)
+    pub fn persist_in(&mut self, dir: impl Into<PathBuf>) {
+        self.kept_mut().dir = dir.into();
     }
 
-    /// Stores checkpoints at this URL, and only the journal in the directory of [`StreamContext::restore_or_new`].
+    /// Stores checkpoints at this URL, and only the journal in the directory of [`StreamContext::persist_in`].
     /// `file:///path` always works; `s3://bucket/path` and others need the matching feature of the crate
     /// `object_store`. Keys and regions come from the environment.
     ///
@@ -158,14 +147,11 @@ impl StreamContext {
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
-    /// # let app = || {
     /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
     /// ctx.checkpoint_to("file:///backup/words")?; // or s3://bucket/words
     /// # let (_, words) = ctx.queue::<String>("words");
     /// # words.keyed().running_agg("counts", count())?.changes().print(10);
-    /// # Ok(ctx)
-    /// # };
-    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # ctx.persist_in("/var/lib/words");
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn checkpoint_to(&mut self, url: &str) -> Result<()> {
@@ -177,7 +163,6 @@ impl StreamContext {
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
-    /// # let app = || {
     /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
     /// use dstreams::datafusion::object_store::memory::InMemory;
     ///
@@ -185,9 +170,7 @@ impl StreamContext {
     /// ctx.checkpoint_to_store(store, "words");
     /// # let (_, words) = ctx.queue::<String>("words");
     /// # words.keyed().running_agg("counts", count())?.changes().print(10);
-    /// # Ok(ctx)
-    /// # };
-    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # ctx.persist_in("/var/lib/words");
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn checkpoint_to_store(&mut self, store: Arc<dyn ObjectStore>, path: &str) {
@@ -202,14 +185,11 @@ impl StreamContext {
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
-    /// # let app = || {
     /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
     /// ctx.drop_state("longest words"); // version 1 had it
     /// # let (_, words) = ctx.queue::<String>("words");
     /// # words.keyed().running_agg("counts", count())?.changes().print(10);
-    /// # Ok(ctx)
-    /// # };
-    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # ctx.persist_in("/var/lib/words");
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn drop_state(&mut self, name: &str) {
@@ -221,14 +201,11 @@ impl StreamContext {
     ///
     /// ```
     /// # use dstreams::{StreamContext, agg::count};
-    /// # let app = || {
     /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
     /// ctx.rename_state("word counts", "counts"); // version 1 called it so
     /// # let (_, words) = ctx.queue::<String>("words");
     /// # words.keyed().running_agg("counts", count())?.changes().print(10);
-    /// # Ok(ctx)
-    /// # };
-    /// # let ctx = StreamContext::restore_or_new("/var/lib/words", app)?;
+    /// # ctx.persist_in("/var/lib/words");
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn rename_state(&mut self, from: &str, to: &str) {
@@ -277,7 +254,7 @@ impl StreamContext {
     /// [`Running::run_until_signal`](crate::Running::run_until_signal) return. If a source failed, they return its
     /// error once the other sources have ended and their records are committed.
     ///
-    /// With [`StreamContext::restore_or_new`], a killed program resumes where it was, and one that is started again
+    /// With [`StreamContext::persist_in`], a killed program resumes where it was, and one that is started again
     /// after its end takes the new input.
     ///
     /// Sources without an end (queues, clients, TCP) keep the program running. On a cluster the program stops when

@@ -71,8 +71,8 @@ impl Description {
         {
             return Err(Error::Config {
                 setting: "checkpoints",
-                message: "a program that configures them needs a directory: make it with \
-                          `StreamContext::restore_or_new`"
+                message: "a program that configures them needs a directory: give it one with \
+                          `StreamContext::persist_in`"
                     .into(),
             });
         }
@@ -94,8 +94,8 @@ impl Description {
         if self.config.on_failure == OnFailure::SetAside && self.kept.is_none() {
             return Err(Error::Config {
                 setting: "on_failure",
-                message: "setting batches aside needs a directory: make the program with \
-                          `StreamContext::restore_or_new`, or have it stop"
+                message: "setting batches aside needs a directory: give the program one with \
+                          `StreamContext::persist_in`, or have it stop"
                     .into(),
             });
         }

@@ -204,7 +204,7 @@ impl<T: Record> DStream<T> {
     }
 
     /// The same as [`DStream::window`], with a name by which a changed program finds the records again
-    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)). Names of states must be unique. The
+    /// ([`StreamContext::persist_in`](crate::StreamContext::persist_in)). Names of states must be unique. The
     /// length may change between two runs: a longer window has the older records only after it has run as long.
     ///
     /// ```

@@ -141,7 +141,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     }
 
     /// The same, with a name by which a changed program finds the contents again
-    /// ([`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)), wherever the window is in that
+    /// ([`StreamContext::persist_in`](crate::StreamContext::persist_in)), wherever the window is in that
     /// program. Names of states must be unique. To name a window that had no name, rename it from its name in
     /// [`inspect`](crate::inspect()) ([`StreamContext::rename_state`](crate::StreamContext::rename_state)).
     ///

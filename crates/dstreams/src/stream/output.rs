@@ -234,10 +234,10 @@ pub enum Guarantee {
 /// A graceful stop does not wait for the end of its interval: it commits its last batch at once, under a batch time
 /// that is ahead of the clock. A program that starts within that interval must not reuse this time, or an
 /// exactly-once sink would regard its first batch as committed. A program with a directory
-/// ([`StreamContext::restore_or_new`]) remembers its batch times. Otherwise the sink does: it returns its newest
+/// ([`StreamContext::persist_in`]) remembers its batch times. Otherwise the sink does: it returns its newest
 /// batch from [`Sink::open`], and batch times begin after that one.
 ///
-/// [`StreamContext::restore_or_new`]: crate::StreamContext::restore_or_new
+/// [`StreamContext::persist_in`]: crate::StreamContext::persist_in
 ///
 /// ```
 /// use std::sync::Mutex;

@@ -90,7 +90,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A program that is described elsewhere, with [`StreamContext::restore_or_new`](crate::StreamContext::restore_or_new)
+//! A program that is described elsewhere, with [`StreamContext::persist_in`](crate::StreamContext::persist_in)
 //! or without, is run by [`TestProgram::from_context`].
 
 mod intervals;

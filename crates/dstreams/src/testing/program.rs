@@ -35,9 +35,10 @@ impl TestProgram {
         Ok(Self::from_context(StreamContext::with_config(config)?))
     }
 
-    /// One that is kept in `dir`: it goes on where the last one there ended. See [`StreamContext::restore_or_new`].
+    /// One that is kept in `dir`: it goes on where the last one there ended. See [`StreamContext::persist_in`].
     pub fn in_dir(dir: impl Into<PathBuf>, config: Config) -> Result<Self> {
-        let context = StreamContext::restore_or_new(dir, || StreamContext::with_config(config))?;
+        let mut context = StreamContext::with_config(config)?;
+        context.persist_in(dir);
         Ok(Self::from_context(context))
     }
 

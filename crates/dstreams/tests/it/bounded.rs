@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dstreams::agg::{count, sum};
 use dstreams::files::{Files, Format};
-use dstreams::{Clients, DeadLetter, RddReceiver, StreamContext};
+use dstreams::{Clients, DeadLetter, RddReceiver};
 use dstreams_client::{Client, Options};
 
 use crate::program::{INTERVAL, Live, Program, block_on, small};
@@ -68,8 +68,7 @@ fn offsets_of_producers_are_bounded() {
         let mut program = Program::new(config);
         let lines = program.ctx.clients::<String>("lines", &clients);
         lines.for_each_rdd(|_| ());
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         let mut live = program.start().await;
         let address = live.running.address("lines").unwrap().to_string();
         for _ in 0..9 {
@@ -104,8 +103,7 @@ impl Reading {
         let files = files.every(every).forget_after(Duration::ZERO);
         let lines = program.ctx.files::<String>("lines", files).unwrap();
         let (lines, dead) = (lines.collect(), program.ctx.dead_letters().collect());
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(dir.join("kept"), || Ok(app)).unwrap();
+        program.ctx.persist_in(dir.join("kept"));
         let live = program.start().await;
         Reading {
             live,
@@ -238,8 +236,7 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
         let counts = words.keyed().window_agg(slide, slide, count()).unwrap();
         let totals = counts.pairs().by_key().running_agg("totals", sum::<i64>());
         totals.unwrap().changes().pairs().for_each_rdd(|_| ());
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         let mut live = program.start().await;
         queue
             .push((0..500).map(|key| key.to_string()))
@@ -276,8 +273,7 @@ fn a_long_downtime_is_caught_up_with_gradually() {
         counts.unwrap().pairs().for_each_rdd(move |rdd| {
             let _ = sender.send((rdd.batch_time(), rdd.collect().unwrap()));
         });
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         (program, queue, batches)
     };
     block_on(async {

@@ -34,8 +34,7 @@ impl Dir {
     ) -> (Program, Words) {
         let mut program = Program::after(self.1, config);
         let words = app(&mut program.ctx);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&self.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&self.0);
         (program, words)
     }
 
@@ -265,8 +264,7 @@ async fn windows(
             .unwrap();
         outputs.push((*name, window.pairs().collect()));
     }
-    let app = program.ctx;
-    program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+    program.ctx.persist_in(&dir.0);
     let mut live = program.start().await;
     if let Some(name) = pushed {
         of(name).0.push([name.to_owned()]).await.unwrap();
@@ -317,8 +315,7 @@ fn windows_of_different_streams_are_not_swapped() {
             .keyed()
             .window_agg(INTERVAL * 1_000, INTERVAL, count());
         window.unwrap().print(0);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         let error = program.ctx.start().await.err().unwrap().to_string();
         assert!(
             error.contains("has no state") && error.contains("of errors, it has"),
@@ -353,8 +350,7 @@ async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: boo
             program.ctx.rename_state(&state.name, part);
         }
     }
-    let app = program.ctx;
-    program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+    program.ctx.persist_in(&dir.0);
     let mut live = program.start().await;
     if dir.1 == 0 {
         queue.push(["error".to_owned()]).await.unwrap();

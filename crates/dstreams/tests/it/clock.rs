@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dstreams::agg::count;
-use dstreams::{Queue, RddReceiver, StreamContext};
+use dstreams::{Queue, RddReceiver};
 
 use crate::files_sink::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small, soon};
@@ -30,8 +30,7 @@ impl Counter {
             .window_agg(INTERVAL * WINDOW, INTERVAL, count());
         let windows = windows.unwrap().pairs().collect();
         if let Some(dir) = dir {
-            let app = program.ctx;
-            program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+            program.ctx.persist_in(&dir.0);
         }
         let live = program.start().await;
         Counter {

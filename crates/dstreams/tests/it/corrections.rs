@@ -360,8 +360,7 @@ impl Dir {
             let mut program = Program::after(past, config.clone());
             let (queue, readings) = program.ctx.queue::<Reading>("readings");
             let mut outputs = outputs(&by_time(&readings, lengths));
-            let app = program.ctx;
-            program.ctx = StreamContext::restore_or_new(&self.0, || Ok(app)).unwrap();
+            program.ctx.persist_in(&self.0);
             let mut live = program.start().await;
             for interval in input {
                 feed(&mut live, &queue, interval).await;
@@ -554,8 +553,7 @@ fn another_slack_or_time_for_corrections_is_refused_at_a_restart() {
         let mut program = Program::after(past, config.clone());
         let (queue, readings) = program.ctx.queue::<Reading>("readings");
         by_time(&readings, lengths).finals().pairs().print(0);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         (program, queue)
     };
     let reading = Reading {

@@ -85,19 +85,17 @@ fn a_failed_start_closes_everything_it_opened() {
     let last = taken.local_addr().unwrap().to_string();
     let held = Arc::new(());
     let program = |kept: bool| {
-        let app = || {
-            let mut ctx = StreamContext::new(INTERVAL)?;
-            let lines = ctx.tcp_text("text", &text);
-            let lines = lines.union(&ctx.clients("sent", &Clients::listen(&clients)))?;
-            let lines = lines.union(&ctx.tcp_text("last", &last))?;
-            let held = Arc::clone(&held);
-            lines.for_each_rdd(move |_| drop(Arc::clone(&held)));
-            Ok(ctx)
-        };
-        match kept {
-            true => StreamContext::restore_or_new(&dir.0, app).unwrap(),
-            false => app().unwrap(),
+        let mut ctx = StreamContext::new(INTERVAL).unwrap();
+        let lines = ctx.tcp_text("text", &text);
+        let sent = ctx.clients("sent", &Clients::listen(&clients));
+        let last = ctx.tcp_text("last", &last);
+        let lines = lines.union(&sent).unwrap().union(&last).unwrap();
+        let held = Arc::clone(&held);
+        lines.for_each_rdd(move |_| drop(Arc::clone(&held)));
+        if kept {
+            ctx.persist_in(&dir.0);
         }
+        ctx
     };
     block_on(async {
         for kept in [false, true, true] {
@@ -123,15 +121,11 @@ fn an_unreachable_place_for_checkpoints_fails_the_start() {
     let text = address(74);
     block_on(async {
         for _ in 0..2 {
-            let app = || {
-                let mut ctx = StreamContext::new(INTERVAL)?;
-                ctx.checkpoint_to("file:///dev/null/checkpoints")?;
-                ctx.tcp_text("text", &text).print(1);
-                Ok(ctx)
-            };
-            let ctx = StreamContext::restore_or_new(&dir.0, app);
-            let error = match ctx {
-                Ok(ctx) => error(ctx.start().await),
+            let mut ctx = StreamContext::new(INTERVAL).unwrap();
+            ctx.tcp_text("text", &text).print(1);
+            ctx.persist_in(&dir.0);
+            let error = match ctx.checkpoint_to("file:///dev/null/checkpoints") {
+                Ok(()) => error(ctx.start().await),
                 Err(error) => error,
             };
             assert!(error.to_string().contains("/dev/null"), "{error}");

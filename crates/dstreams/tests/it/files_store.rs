@@ -11,7 +11,7 @@ use dstreams::datafusion::object_store::ObjectStore;
 use dstreams::datafusion::object_store::memory::InMemory;
 use dstreams::files::{Files, Format};
 use dstreams::record::batch_of;
-use dstreams::{DeadLetter, Error, Record, StreamContext};
+use dstreams::{DeadLetter, Error, Record};
 
 use crate::files_sink::{Dir, FORMATS};
 use crate::files_source::{Reader, Row, large, put as put_file, read_all, tight, write};
@@ -363,8 +363,7 @@ fn a_restart_resumes_in_the_middle_of_an_object() {
             let source = files(&store, Format::Text).piece_bytes(64 << 10);
             let lines = program.ctx.files::<String>("files", source).unwrap();
             let (mut lines, mut letters) = (lines.collect(), program.ctx.dead_letters().collect());
-            let app = program.ctx;
-            program.ctx = StreamContext::restore_or_new(&state.0, || Ok(app)).unwrap();
+            program.ctx.persist_in(&state.0);
             let mut live = program.start().await;
             let all = wanted.len();
             let silent = || ranges(&store, "in/a").len() as u64 > ranges_given;

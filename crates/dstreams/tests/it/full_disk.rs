@@ -47,8 +47,7 @@ impl Words<'_> {
         let mut program = Program::after(self.intervals, self.config.clone());
         let (queue, words) = program.ctx.queue::<String>("words");
         build(&mut program.ctx, &words);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(self.dir, || Ok(app)).unwrap();
+        program.ctx.persist_in(self.dir);
         (program.start().await, queue)
     }
 
@@ -222,8 +221,7 @@ fn a_full_disk_under_the_journal_ends_every_wait() {
         let clients = Clients::listen("127.0.0.1:0");
         let lines = program.ctx.clients::<String>("lines", &clients);
         words.union(&lines).unwrap().for_each_rdd(|_| {});
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&disk.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&disk.0);
         let mut live = program.start().await;
         let address = live.running.address("lines").unwrap();
         let mut options = Options::default();

@@ -178,8 +178,8 @@ fn another_length_is_refused_at_a_restart() {
         let (_, second) = program.ctx.queue::<(i64, i64)>("second");
         let joined = first.by_key().join_within("near", &second.by_key(), within);
         joined.unwrap().first_alone().print(0);
-        let app = StreamContext::restore_or_new(dir.path(), || Ok(program.ctx)).unwrap();
-        Ok::<_, Error>((queue, app.start().await?))
+        program.ctx.persist_in(dir.path());
+        Ok::<_, Error>((queue, program.ctx.start().await?))
     };
     block_on(async {
         let near = Within::new(INTERVAL, INTERVAL);
@@ -192,7 +192,7 @@ fn another_length_is_refused_at_a_restart() {
             near.most(7),
         ] {
             let error = start(1, other).await.err().unwrap().to_string();
-            assert!(error.contains("`near` was joined 100 ms before"), "{error}");
+            assert!(error.contains("near was joined 100 ms before"), "{error}");
         }
         let (_, running) = start(1, near).await.unwrap();
         running.abort().await.unwrap();

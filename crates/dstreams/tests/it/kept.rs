@@ -65,8 +65,7 @@ fn the_directory_of_a_program_can_be_inspected() {
         let (queue, words) = program.ctx.queue::<String>("words");
         let counts = words.keyed().running_agg("counts", dstreams::agg::count());
         counts.unwrap().changes().pairs().for_each_rdd(|_| ());
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        program.ctx.persist_in(dir);
         let mut live = program.start().await;
         for word in ["a", "b", "c"] {
             queue.push([word.to_owned()]).await.unwrap();
@@ -129,8 +128,7 @@ fn damage_to_a_directory_is_named_or_harmless() {
         let (queue, words) = program.ctx.queue::<String>("words");
         let counts = words.keyed().running_agg("counts", count());
         counts.unwrap().changes().pairs().for_each_rdd(|_| ());
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        program.ctx.persist_in(dir);
         let mut live = program.start().await;
         for word in ["a", "b", "c"] {
             queue.push([word.to_owned()]).await.unwrap();
@@ -189,8 +187,7 @@ fn a_directory_of_another_program_or_process_is_refused() {
             .keyed()
             .window_agg(INTERVAL * window, INTERVAL, count());
         counts.unwrap().pairs().for_each_rdd(|_| ());
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        program.ctx.persist_in(dir);
         (program, queue)
     };
     block_on(async {
@@ -238,8 +235,7 @@ impl<'a> Kept<'a> {
             sums.changes().pairs().for_each_rdd(|_| ());
         }
         change(&mut program.ctx);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         Kept {
             dir,
             program,
@@ -338,9 +334,8 @@ fn a_changed_program_keeps_matching_state() {
             .running_agg("counts", sum::<i64>())
             .unwrap();
         sums.changes().pairs().for_each_rdd(|_| ());
-        let app = program.ctx;
-        let ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
-        let differs = ctx.start().await.err().unwrap().to_string();
+        program.ctx.persist_in(&dir.0);
+        let differs = program.ctx.start().await.err().unwrap().to_string();
         assert!(
             differs.contains("Count") && differs.contains("Sum"),
             "{differs}"

@@ -213,8 +213,7 @@ impl Dir {
             config.checkpoint_every = 2;
             let mut program = Program::after(before, config);
             let (queue, mut all) = describe(&mut program.ctx);
-            let app = program.ctx;
-            program.ctx = StreamContext::restore_or_new(&self.0, || Ok(app)).unwrap();
+            program.ctx.persist_in(&self.0);
             let mut live = program.start().await;
             for interval in input {
                 for block in interval {

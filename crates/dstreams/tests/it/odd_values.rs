@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dstreams::agg::{count, max, min};
-use dstreams::{DStream, KeyState, MapWithState, Out, StreamContext};
+use dstreams::{DStream, KeyState, MapWithState, Out};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -137,8 +137,7 @@ fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
                     sender.send(((rdd.batch_time().0, name), rows)).unwrap();
                 });
             }
-            let app = program.ctx;
-            program.ctx = StreamContext::restore_or_new(&dir, || Ok(app)).unwrap();
+            program.ctx.persist_in(&dir);
             let mut live = program.start().await;
             for interval in &input[batches.clone()] {
                 for block in interval {

@@ -179,8 +179,7 @@ fn run_in(
         let mut program = Program::after(first as u32, config.clone());
         let (queue, events) = program.ctx.queue::<Event>("in");
         let outputs = Outputs::of(&events, bounds);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+        program.ctx.persist_in(dir);
         let mut live = program.start().await;
         for (at, interval) in input.iter().enumerate() {
             for block in interval {
@@ -315,8 +314,8 @@ fn another_slack_is_refused_at_a_restart() {
             let mut program = Program::after(6, config.clone());
             let (_, events) = program.ctx.queue::<Event>("in");
             let _outputs = Outputs::of(&events, (wait, 3));
-            let app = StreamContext::restore_or_new(&dir.0, || Ok(program.ctx)).unwrap();
-            app.start().await.err().unwrap().to_string()
+            program.ctx.persist_in(&dir.0);
+            program.ctx.start().await.err().unwrap().to_string()
         });
         assert!(
             refused.contains("100 ms") && refused.contains("slack"),

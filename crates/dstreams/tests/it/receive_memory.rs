@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dstreams::StreamContext;
-
 use crate::files_sink::Dir;
 use crate::program::{Program, block_on, soon, until};
 use crate::receive_tcp::{serve, settings, take};
@@ -269,8 +267,7 @@ fn lines_are_in_the_journal_while_their_producer_pauses() {
     block_on(async {
         let mut program = Program::new(settings(1 << 20, 1000));
         program.ctx.tcp_text("lines", "127.0.0.1:0").print(0);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         let live = program.start().await;
         let address = live.running.address("lines").unwrap();
         let mut socket = TcpStream::connect(address).unwrap();

@@ -28,7 +28,8 @@ fn the_program() {
 /// Runs a program stored below `dir`, until this process is killed or stopped.
 pub fn be_the_program(dir: &Path, app: impl FnOnce() -> dstreams::Result<StreamContext>) {
     let ended = block_on(async {
-        let ctx = StreamContext::restore_or_new(dir.join("state"), app)?;
+        let mut ctx = app()?;
+        ctx.persist_in(dir.join("state"));
         let running = ctx.start().await?;
         running.run_until_signal(Duration::from_secs(30)).await
     });

@@ -78,8 +78,7 @@ async fn start(
 ) -> (Live, Queue<String>, Pairs, Pairs) {
     let mut program = Program::after(after, config);
     let (queue, totals, counts) = build(&mut program.ctx, bad);
-    let app = program.ctx;
-    program.ctx = StreamContext::restore_or_new(dir, || Ok(app)).unwrap();
+    program.ctx.persist_in(dir);
     (program.start().await, queue, totals, counts)
 }
 
@@ -245,8 +244,7 @@ fn the_number_of_set_aside_batches_is_bounded() {
         let mut program = Program::after(2, config);
         let (queue, _, mut counts) = build(&mut program.ctx, Bad::Late);
         program.ctx.add_listener(seen);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         let mut live = program.start().await;
         assert_eq!(live.report().await.unwrap().set_aside, 2);
         push(&queue, "good").await;
@@ -277,8 +275,7 @@ fn an_output_that_always_fails_stops_the_program() {
             0 => Ok(()),
             _ => Err("nobody answers"),
         });
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir.0, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir.0);
         let mut live = program.start().await;
         push(&queue, "a").await;
         let error = live.try_batch().await.unwrap_err().to_string();
@@ -297,6 +294,6 @@ fn without_a_directory_it_is_refused() {
         let mut program = Program::new(config(2, 100));
         let (_queue, _totals, _counts) = build(&mut program.ctx, Bad::Late);
         let error = program.ctx.start().await.err().unwrap();
-        assert!(error.to_string().contains("restore_or_new"), "{error}");
+        assert!(error.to_string().contains("persist_in"), "{error}");
     });
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dstreams::agg::sum;
 use dstreams::record::records_of;
-use dstreams::{Config, Queue, StreamContext};
+use dstreams::{Config, Queue};
 
 use crate::files_sink::Dir;
 use crate::program::{Live, Program, block_on, small, until};
@@ -29,8 +29,7 @@ async fn start(config: &Config, kept: &Path, after: u32) -> (Live, Queue<(i64, i
     let (queue, pairs) = program.ctx.queue::<(i64, i64)>("pairs");
     let totals = pairs.by_key().running_agg("totals", sum::<i64>());
     totals.unwrap().changes().pairs().for_each_rdd(|_| {});
-    let app = program.ctx;
-    program.ctx = StreamContext::restore_or_new(kept, || Ok(app)).unwrap();
+    program.ctx.persist_in(kept);
     (program.start().await, queue)
 }
 

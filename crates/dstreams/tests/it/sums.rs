@@ -10,7 +10,7 @@ use dstreams::arrow::array::AsArray;
 use dstreams::arrow::datatypes::Int64Type;
 use dstreams::datafusion::prelude::SessionContext;
 use dstreams::record::batch_of;
-use dstreams::{DStream, Error, Record, StreamContext};
+use dstreams::{DStream, Error, Record};
 use proptest::prelude::*;
 
 use crate::program::{Batches, INTERVAL, Interval, Program, block_on, cases, run, small};
@@ -197,8 +197,7 @@ fn means_stored_without_high_halves_resume() {
         let mut program = Program::after(after, config);
         let (queue, rows) = program.ctx.queue::<Pair>("rows");
         build(&rows);
-        let app = program.ctx;
-        program.ctx = StreamContext::restore_or_new(&dir, || Ok(app)).unwrap();
+        program.ctx.persist_in(&dir);
         (program, queue)
     };
     let earlier = |rows: &DStream<Pair>| {

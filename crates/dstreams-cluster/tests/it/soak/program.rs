@@ -234,7 +234,9 @@ impl Shape {
 
     /// The program, new or restored from its directory.
     pub fn open(&self, listen: &str, threads: usize) -> dstreams::Result<StreamContext> {
-        StreamContext::restore_or_new(self.state(), || self.build(listen, threads))
+        let mut ctx = self.build(listen, threads)?;
+        ctx.persist_in(self.state());
+        Ok(ctx)
     }
 
     fn build(&self, listen: &str, threads: usize) -> dstreams::Result<StreamContext> {

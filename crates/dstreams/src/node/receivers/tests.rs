@@ -124,11 +124,11 @@ async fn a_program_that_has_ended_frees_its_intakes() {
     let dir = std::env::temp_dir().join(format!("dstreams-intakes-{}", std::process::id()));
     for (kept, opens) in [(false, true), (false, false), (true, true), (true, false)] {
         let intakes = Intakes::default();
-        let ctx = match kept {
-            true => StreamContext::restore_or_new(&dir, || program(&intakes, opens)),
-            false => program(&intakes, opens),
-        };
-        match ctx.unwrap().start().await {
+        let mut ctx = program(&intakes, opens).unwrap();
+        if kept {
+            ctx.persist_in(&dir);
+        }
+        match ctx.start().await {
             Ok(running) => {
                 assert!(opens);
                 running.stop().await.unwrap();
