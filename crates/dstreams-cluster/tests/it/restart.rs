@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use dstreams::StreamContext;
 use dstreams_cluster::{ClusterStatus, Master, MasterOptions};
 
-use crate::killed::{batches_more, check, free_address, new_dir, program, send, times};
+use crate::killed::{batches_more, check, free_address, new_dir, program, send};
 use crate::process::{How, Process, be_worker};
-use crate::program::{block_on, soon, until};
+use crate::program::{block_on, soon};
 use crate::rng::Rng;
 
 /// Environment variable with the program's directory and the master's address.
@@ -26,13 +26,16 @@ const WORKERS: usize = 3;
 const FAILED: i32 = 3;
 /// Long enough for a debug build to catch up with intervals of downtime, on two cores that run another test too.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How often a master is started until it reaches a point at which it crashes.
+/// How often a master is started until it reaches a point at which it crashes, and how long one may take.
 const STARTS: usize = 8;
+const LONG: Duration = Duration::from_secs(180);
 /// Clients connect to the addresses of the workers, not to this one.
 const ANYWHERE: &str = "127.0.0.1:0";
 
 fn kept(dir: &Path) -> dstreams::Result<StreamContext> {
-    StreamContext::restore_or_new(dir.join("state"), || program(dir, ANYWHERE, INTERVAL))
+    let mut ctx = program(dir, ANYWHERE, INTERVAL)?;
+    ctx.persist_in(dir.join("state"));
+    Ok(ctx)
 }
 
 /// Not a test: the master, until it is killed or stopped.
@@ -122,23 +125,27 @@ impl<'a> Cluster<'a> {
         self.dir.join("crashed")
     }
 
-    /// Crashes a master at a point. If it does not reach it (e.g. without anything to replay), starts another one, once
-    /// it has caught up: a master that is killed before is further behind each time.
+    /// Crashes a master at a point. It passes the points of its start only if there is something to do, e.g. to replay;
+    /// if not, another one is started. It is not killed before it reaches one of the others: each master would begin
+    /// further behind, and no checkpoint would cover all that is in a file of the journal.
     async fn crash_master(&mut self, point: &str) {
         for _ in 0..STARTS {
             self.kill_master();
             self.start_master(Some(point));
-            let dir = self.dir;
-            let runs_on = async {
-                caught_up(dir).await;
-                batches_more(dir, 4).await;
+            let (dir, at_start) = (self.dir, point.starts_with("restore:"));
+            let started = async {
+                match at_start {
+                    true => batches_more(dir, 2).await,
+                    false => std::future::pending().await,
+                }
             };
             tokio::select! {
                 _ = exit(&mut self.master) => {
                     std::fs::remove_file(self.crashed()).expect("the planned crash");
                     return;
                 }
-                () = runs_on => {}
+                () = started => {}
+                () = tokio::time::sleep(LONG) => panic!("no master has reached {point} in {LONG:?}"),
             }
         }
         panic!("{STARTS} masters have not reached {point}");
@@ -230,16 +237,6 @@ async fn exit(process: &mut Child) -> ExitStatus {
 /// Waits until the master's process has ended by itself.
 async fn ended(master: &mut Child) -> ExitStatus {
     soon("the end of the master", exit(master)).await
-}
-
-/// Waits until the batch of one of the last intervals has taken effect.
-async fn caught_up(dir: &Path) {
-    let is_recent = || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let newest = times(dir).max().map(Duration::from_millis);
-        newest.is_some_and(|newest| newest + 3 * INTERVAL > now)
-    };
-    until("a program that has caught up", is_recent).await;
 }
 
 fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<&str>) -> Child {

@@ -90,7 +90,8 @@ const KNOWN: [(&str, i64); 2] = [("a", 1000), ("never", 7)];
 pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(interval);
     config.threads = 2;
-    config.rows_per_task = 8;
+    // The same number of tasks in a batch of any length.
+    config.rows_per_task = (8 * interval.as_millis() / INTERVAL.as_millis()) as usize;
     config.checkpoint_every = 3;
     let mut ctx = StreamContext::with_config(config)?;
     let lines = ctx.clients::<String>("lines", &Clients::listen(clients));
@@ -317,7 +318,7 @@ pub fn free_address() -> String {
 
 /// The times of the batches that have taken effect, in no order. Reads only names: tests ask often, and must not take
 /// the program's processor time.
-pub fn times(dir: &Path) -> impl Iterator<Item = u64> {
+fn times(dir: &Path) -> impl Iterator<Item = u64> {
     let names = std::fs::read_dir(dir.join("totals")).into_iter().flatten();
     names.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
 }
