@@ -29,6 +29,8 @@ bench tick [--interval-ms N] [--rate LINES_PER_S] [--seconds N] [--durable DIR]
 bench keyed [--few N] [--many N] [--changed N] [--batches N] [--rounds N] [--only core|engine|restart,...] [--dir DIR]
 bench durable [--lines N] [--seconds N] [--rounds N] [--interval-ms N] [--kinds journal|checkpoints|files,...] [--dir DIR]
 bench windows [--keys N] [--rows N] [--rounds N]
+bench time [--rows N] [--keys N] [--few N] [--many N] [--changed N] [--batches N] [--rounds N]
+           [--only order|slack|corrections|windows|within,...]
 bench cluster [--quick] [--only small|tick|throughput|acks|bulk|master|soak,...] [--rounds N] [--out DIR]
 bench worker MASTER [--cores N]";
 
@@ -42,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("keyed") => own::keyed(&words.collect::<Vec<_>>()),
         Some("durable") => own::durable(&words.collect::<Vec<_>>()),
         Some("windows") => own::windows(&words.collect::<Vec<_>>()),
+        Some("time") => own::time(&words.collect::<Vec<_>>()),
         Some("cluster") => cluster::cluster(&cluster::Options::parse(words)?),
         Some("worker") => cluster::worker(&words.collect::<Vec<_>>()),
         // Parts of `cluster`, each in a process of its own.

@@ -150,37 +150,31 @@ fn program(
     changed: &Arc<AtomicU64>,
     place: &Path,
 ) -> Outcome<(StreamContext, Queue<String>)> {
-    let mut queue = None;
-    let mut describe = || {
-        let mut config = Config::new(interval);
-        config.threads = 2;
-        config.block_memory = 2 << 30;
-        if kind == Kind::Journal {
-            config.checkpoint_every = u32::MAX;
-        }
-        let mut ctx = StreamContext::with_config(config)?;
-        let (lines, stream) = ctx.queue::<String>("lines");
-        queue = Some(lines);
-        let counts = stream
-            .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
-            .keyed()
-            .running_agg("counts", count())?;
-        let changed = Arc::clone(changed);
-        let changes = counts.changes();
-        match kind {
-            Kind::Files => changes.write_files(place.join("files"), Format::Csv)?,
-            _ => changes.for_each_rdd(move |rdd| {
-                changed.fetch_add(bytes_of(&rdd), Relaxed);
-            }),
-        }
-        ctx.add_listener(reports.clone());
-        Ok(ctx)
-    };
-    let ctx = match kind {
-        Kind::Plain => describe()?,
-        _ => StreamContext::restore_or_new(place.join("program"), describe)?,
-    };
-    Ok((ctx, queue.ok_or("no queue")?))
+    let mut config = Config::new(interval);
+    config.threads = 2;
+    config.block_memory = 2 << 30;
+    if kind == Kind::Journal {
+        config.checkpoint_every = u32::MAX;
+    }
+    let mut ctx = StreamContext::with_config(config)?;
+    let (queue, stream) = ctx.queue::<String>("lines");
+    let counts = stream
+        .flat_map::<String>(|line, out| words(line).for_each(|word| out.push(word)))
+        .keyed()
+        .running_agg("counts", count())?;
+    let changed = Arc::clone(changed);
+    let changes = counts.changes();
+    match kind {
+        Kind::Files => changes.write_files(place.join("files"), Format::Csv)?,
+        _ => changes.for_each_rdd(move |rdd| {
+            changed.fetch_add(bytes_of(&rdd), Relaxed);
+        }),
+    }
+    ctx.add_listener(reports.clone());
+    if kind != Kind::Plain {
+        ctx.persist_in(place.join("program"));
+    }
+    Ok((ctx, queue))
 }
 
 /// Bytes of the keys and values of some rows.

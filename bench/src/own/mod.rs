@@ -5,6 +5,7 @@ mod durable;
 mod keyed;
 mod tcp;
 mod tick;
+mod time;
 mod watch;
 mod windows;
 
@@ -12,6 +13,7 @@ pub use durable::durable;
 pub use keyed::keyed;
 pub use tcp::tcp;
 pub use tick::tick;
+pub use time::time;
 pub use windows::windows;
 
 use std::error::Error;

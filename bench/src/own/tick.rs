@@ -44,7 +44,7 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
             }
         }
         ctx.add_listener(reports.clone());
-        Ok(ctx)
+        Ok::<_, dstreams::Error>(ctx)
     };
     let place = match durable.as_str() {
         "" => None,
@@ -53,8 +53,9 @@ pub fn tick(flags: &[String]) -> Outcome<()> {
     let ctx = match &place {
         None => describe(None)?,
         Some(Place(place)) => {
-            let files = place.join("files");
-            StreamContext::restore_or_new(place.join("program"), || describe(Some(&files)))?
+            let mut ctx = describe(Some(&place.join("files")))?;
+            ctx.persist_in(place.join("program"));
+            ctx
         }
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

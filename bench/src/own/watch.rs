@@ -52,6 +52,11 @@ impl Reports {
         self.until(|seen| !seen.lock().is_empty()).await;
     }
 
+    /// Waits until this many batches took effect.
+    pub async fn count(&self, batches: usize) {
+        self.until(|seen| seen.lock().len() >= batches).await;
+    }
+
     /// Waits until batches with this many records took effect.
     pub async fn reach(&self, records: u64) {
         let done = |seen: &Self| seen.lock().iter().map(|report| report.records).sum::<u64>();

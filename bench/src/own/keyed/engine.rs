@@ -36,26 +36,19 @@ impl Program {
     pub fn new(dir: Option<&Path>) -> Outcome<Self> {
         let reports = Reports::default();
         let rows = Arc::new(AtomicU64::new(0));
-        let mut queue = None;
-        let mut describe = || {
-            let mut config = Config::new(INTERVAL);
-            config.threads = 2;
-            let mut ctx = StreamContext::with_config(config)?;
-            let (keys, stream) = ctx.queue::<u64>("keys");
-            queue = Some(keys);
-            let counts = stream.keyed().running_agg("counts", count())?;
-            let seen = Arc::clone(&rows);
-            counts.changes().for_each_rdd(move |rdd| {
-                seen.fetch_add(rdd.num_rows() as u64, Relaxed);
-            });
-            ctx.add_listener(reports.clone());
-            Ok(ctx)
-        };
-        let ctx = match dir {
-            Some(dir) => StreamContext::restore_or_new(dir, describe)?,
-            None => describe()?,
-        };
-        let queue = queue.ok_or("no queue")?;
+        let mut config = Config::new(INTERVAL);
+        config.threads = 2;
+        let mut ctx = StreamContext::with_config(config)?;
+        let (queue, stream) = ctx.queue::<u64>("keys");
+        let counts = stream.keyed().running_agg("counts", count())?;
+        let seen = Arc::clone(&rows);
+        counts.changes().for_each_rdd(move |rdd| {
+            seen.fetch_add(rdd.num_rows() as u64, Relaxed);
+        });
+        ctx.add_listener(reports.clone());
+        if let Some(dir) = dir {
+            ctx.persist_in(dir);
+        }
         Ok(Program {
             ctx,
             queue,
