@@ -58,7 +58,7 @@ fn the_master() {
         let master = Master::listen(kept(Path::new(dir))?, options).await?;
         let cluster = master.start().await?;
         let running = &cluster.running;
-        let summary = running.run_until_signal(Duration::from_secs(120)).await?;
+        let summary = running.run_until_signal(LONG).await?;
         assert_eq!(
             summary.unfinished, 0,
             "batches are left for the next process"
