@@ -118,12 +118,23 @@ impl Program {
     pub(super) fn check_journal(
         &self,
         journal: &JournalContents,
+        states: &[StateId],
         newest: Option<&Manifest>,
         store: &Store,
     ) -> Result<()> {
         let opening = journal.opening();
         if let Some(opening) = opening {
             self.check_compatible(opening.interval_ms, &opening.inputs)?;
+        }
+        // With a checkpoint, its manifest has the times.
+        if let (Some(opening), None) = (opening, newest) {
+            for (name, then) in &opening.times {
+                let remedy =
+                    "keep the times that it had, or give this program a directory of its own";
+                for state in states.iter().filter(|state| state.name == *name) {
+                    check_times(state, Some(then), remedy)?;
+                }
+            }
         }
         let there = store.place();
         let of = opening.map(|opening| &opening.directory);
@@ -207,8 +218,8 @@ impl Manifest {
                      `drop_state`"
                 )));
             }
-            check_final(&written.state, &states[place])?;
-            check_wait(&written.state, &states[place])?;
+            let remedy = "keep the times that it had, or drop it with `drop_state`";
+            check_times(&states[place], written.state.times.as_deref(), remedy)?;
             if name != written.state.name {
                 tracing::info!(from = written.state.name, to = name, "state is renamed");
             }
@@ -237,26 +248,12 @@ impl Manifest {
     }
 }
 
-/// Refuses another time for corrections: batches that are replayed would end results at other times than they did, and
-/// what was final is dropped.
-fn check_final(written: &StateId, state: &StateId) -> Result<()> {
-    match (written.final_after_ms, state.final_after_ms) {
+/// Refuses other times of a state: batches that run again would give other results than they did, so that some took
+/// effect twice and others never.
+fn check_times(state: &StateId, then: Option<&str>, remedy: &str) -> Result<()> {
+    match (then, &state.times) {
         (Some(then), Some(now)) if now != then => Err(refused(format!(
-            "results of state {} were final {then} ms after their interval, and would be {now} ms now; keep slack and \
-             time for corrections, or drop the state with `drop_state`",
-            state.name
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses another slack: batches that are replayed would release intervals at other times than they did, so that some
-/// took effect twice.
-fn check_wait(written: &StateId, state: &StateId) -> Result<()> {
-    match (written.wait_ms, state.wait_ms) {
-        (Some(then), Some(now)) if now != then => Err(refused(format!(
-            "state {} waited {then} ms for records, and would wait {now} ms now; give it the slack that it had, or drop \
-             the state with `drop_state`",
+            "the times of state {} were [{then}], and are [{now}] now; {remedy}",
             state.name
         ))),
         _ => Ok(()),
@@ -276,8 +273,7 @@ mod tests {
         StateId {
             name: name.into(),
             holds: holds.into(),
-            final_after_ms: None,
-            wait_ms: None,
+            times: None,
         }
     }
 
@@ -412,30 +408,17 @@ mod tests {
     }
 
     #[test]
-    fn another_time_for_corrections_is_refused() {
+    fn other_times_are_refused() {
         let of = |ms| StateId {
-            final_after_ms: Some(ms),
-            ..id("minutes", "count")
-        };
-        check_final(&of(500), &of(500)).unwrap();
-        for ms in [400, 600] {
-            let refused = check_final(&of(500), &of(ms)).unwrap_err().to_string();
-            let both = refused.contains("500 ms") && refused.contains(&format!("{ms} ms"));
-            assert!(both, "{refused}");
-        }
-    }
-
-    #[test]
-    fn another_slack_is_refused() {
-        let of = |ms| StateId {
-            wait_ms: Some(ms),
+            times: Some(format!("slack {ms} ms")),
             ..id("timed", "rows")
         };
-        check_wait(&of(500), &of(500)).unwrap();
-        for ms in [400, 600] {
-            let refused = check_wait(&of(500), &of(ms)).unwrap_err().to_string();
-            let both = refused.contains("500 ms") && refused.contains(&format!("{ms} ms"));
-            assert!(both, "{refused}");
+        check_times(&of(500), of(500).times.as_deref(), "").unwrap();
+        check_times(&of(500), None, "").unwrap();
+        let refused = check_times(&of(400), of(500).times.as_deref(), "do this");
+        let refused = refused.unwrap_err().to_string();
+        for part in ["timed", "500 ms", "400 ms", "do this"] {
+            assert!(refused.contains(part), "{refused}");
         }
     }
 

@@ -80,12 +80,16 @@ pub struct StateId {
     pub name: String,
     /// Its contents: state of the same name is read if this is the same.
     pub holds: String,
-    /// If it drops what is final: how long after its interval something is, in milliseconds. It must not change.
+    /// The times that must not change: batches that run again would give other results than they did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub final_after_ms: Option<u64>,
-    /// If it waits for the records of an interval of event time: how long, in milliseconds. It must not change.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wait_ms: Option<u64>,
+    pub times: Option<String>,
+}
+
+impl StateId {
+    /// Its name and the times that must not change.
+    pub fn named_times(&self) -> Option<(String, String)> {
+        Some((self.name.clone(), self.times.clone()?))
+    }
 }
 
 /// The places of the bytes of a state.
@@ -321,8 +325,7 @@ mod tests {
                 state: StateId {
                     name: "totals".into(),
                     holds: "counts".into(),
-                    final_after_ms: None,
-                    wait_ms: None,
+                    times: None,
                 },
                 partitions: vec![vec![part(0, 600, true), part(1, 700, false), more], vec![]],
             }],

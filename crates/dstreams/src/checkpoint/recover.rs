@@ -168,7 +168,7 @@ pub(super) async fn recover(
     let found = read(dir)?;
     store.make()?;
     let newest = Manifest::newest(&store).await?;
-    program.check_journal(&found, newest.as_ref(), &store)?;
+    program.check_journal(&found, &states, newest.as_ref(), &store)?;
     let of_journal = found.opening().map(|opening| opening.directory.clone());
     let of_newest = || newest.as_ref().and_then(|newest| newest.directory.clone());
     let directory = of_journal.or_else(of_newest).unwrap_or_else(random_name);
@@ -179,6 +179,7 @@ pub(super) async fn recover(
         inputs: program.inputs.clone(),
         checkpoints: store.place(),
         checkpoint: newest.as_ref().map(|newest| newest.number),
+        times: states.iter().filter_map(StateId::named_times).collect(),
     };
     let mut newest = match newest {
         Some(written) => {

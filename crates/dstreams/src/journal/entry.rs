@@ -52,6 +52,9 @@ pub(crate) struct Opening {
     pub checkpoints: String,
     /// The number of the checkpoint that covers everything removed from this journal; none if nothing was removed.
     pub checkpoint: Option<u64>,
+    /// The names of states with times that must not change, and these times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<(String, String)>,
 }
 
 const OPENED: u8 = 1;

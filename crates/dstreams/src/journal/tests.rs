@@ -239,6 +239,7 @@ fn opening(incarnation: u64) -> Opening {
         inputs: vec!["lines [value]".into()],
         checkpoints: "file:///there".into(),
         checkpoint: None,
+        times: Vec::new(),
     }
 }
 

@@ -195,29 +195,26 @@ impl StateSpec {
         }
     }
 
-    /// How long after its interval of event time a result is final and dropped, if it ever is.
-    pub(crate) fn final_after_ms(&self) -> Option<u64> {
+    /// The times that must not change between two runs, if it has some.
+    pub(crate) fn times(&self) -> Option<String> {
         match self {
-            StateSpec::Window(_) | StateSpec::History(_) => None,
-            StateSpec::Keyed(keyed) => match &keyed.update {
-                Update::ByTime(of) => Some(of.rule.final_at(0) as u64),
-                Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
-            },
-        }
-    }
-
-    /// How long it waits for the records of an interval of event time, if it does.
-    pub(crate) fn wait_ms(&self) -> Option<u64> {
-        match self {
+            StateSpec::Window(_) => None,
             StateSpec::History(history) => match history.recall {
-                Recall::ByTime { wait_ms, .. } => Some(wait_ms),
+                Recall::ByTime { wait_ms, .. } => Some(format!("slack {wait_ms} ms")),
                 _ => None,
             },
             StateSpec::Keyed(keyed) => match &keyed.update {
-                Update::ByTime(of) => Some(of.rule.slack as u64),
-                Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
+                Update::ByTime(of) => Some(format!(
+                    "slack {} ms, final after {} ms",
+                    of.rule.slack,
+                    of.rule.final_at(0)
+                )),
+                Update::Within(within) => Some(format!(
+                    "{} ms before to {} ms after, at most {} records of a key",
+                    within.before_ms, within.after_ms, within.most
+                )),
+                Update::Running(_) | Update::Tracked { .. } => None,
             },
-            StateSpec::Window(_) => None,
         }
     }
 
@@ -317,13 +314,8 @@ impl KeyedSpec {
             Update::Tracked { .. } => {
                 format!("tracked by {keys} key(s), {:?}", fields(&self.schema))
             }
-            Update::Within(within) => {
-                let (before, after) = (within.before_ms, within.after_ms);
-                let (most, fields) = (within.most, fields(&self.schema));
-                format!(
-                    "joined {before} ms before to {after} ms after, at most {most} records by {keys} key \
-                     column(s), {fields:?}"
-                )
+            Update::Within(_) => {
+                format!("joined by {keys} key(s), {:?}", fields(&self.schema))
             }
         }
     }

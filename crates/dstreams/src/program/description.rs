@@ -210,8 +210,7 @@ impl Description {
                 states.push(StateId {
                     name,
                     holds,
-                    final_after_ms: spec.final_after_ms(),
-                    wait_ms: spec.wait_ms(),
+                    times: spec.times(),
                 });
                 continue;
             }
@@ -226,8 +225,7 @@ impl Description {
             states.push(StateId {
                 name,
                 holds,
-                final_after_ms: None,
-                wait_ms: None,
+                times: None,
             });
         }
         Ok((program, states))
@@ -276,8 +274,7 @@ mod tests {
         let state = |name: &str, holds: &str| StateId {
             name: name.into(),
             holds: holds.into(),
-            final_after_ms: None,
-            wait_ms: None,
+            times: None,
         };
         let states = [
             state("sums of a, b", "sums"),
