@@ -1,5 +1,5 @@
 //! Clicks on ads, counted by the time at which they happened: some arrive seconds later, and correct counts that were
-//! told before.
+//! emitted before.
 //!
 //! Shows aggregates by event time: first results, corrections with what a count was before, final results, and clicks
 //! that came too late to count.
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_time()
         .map(|(time, n)| click(n as u64, time - 1));
 
-    // Seconds of the clicks' own time: told half a second after their end, then corrected for two seconds.
+    // Seconds of the clicks' event time: emitted half a second after their end, then corrected for two seconds.
     let seconds = Intervals::every(2 * half).slack(half).correct_for(4 * half);
     let counts = clicks.key_by(|click| click.ad).agg_by_time(
         "clicks",

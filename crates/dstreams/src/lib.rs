@@ -51,7 +51,7 @@
 //! [Records](guide::records) |
 //! [Windows](guide::windows) |
 //! [Joins](guide::joins) |
-//! [Records that come late](guide::own_time) |
+//! [Records that come late](guide::slack) |
 //! [Event time and corrections](guide::event_time) |
 //! [State](guide::state) |
 //! [Restarts and exactly-once](guide::restarts) |
@@ -99,7 +99,7 @@
 //! | [`window`](DStream::window), [`named_window`](DStream::named_window) | the records of the last batches | O(n) to keep them, O(records of the window) to read it |
 //! | [`past`](DStream::past), [`delayed`](DStream::delayed), [`latest`](DStream::latest) | the RDD of some time before, as one of now or as a late one; the newest RDD of a slow stream | O(n), O(records of the RDD) to read it |
 //! | [`remember`](DStream::remember) | the last RDDs, for [`Running::slice`] and [`Running::session`] | O(n) |
-//! | [`by_time`](DStream::by_time) | [`Timed`]: records in the interval of their own time, and those that are late or ahead | O(n + records released) |
+//! | [`by_time`](DStream::by_time) | [`Timed`]: records in the interval of their event time, and those that are late or ahead | O(n + records released) |
 //! | [`key_by`](DStream::key_by), [`key_by_into`](DStream::key_by_into), [`keyed`](DStream::keyed), [`by_key`](DStream::by_key) | [`Keyed`]: keys and values; the last two compute nothing | O(n), O(n), none, none |
 //!
 //! | on a [`Keyed`] | gives | cost of a batch |
@@ -121,7 +121,7 @@
 //! | [`window`](Keyed::window), [`past`](Keyed::past), [`delayed`](Keyed::delayed), [`latest`](Keyed::latest), [`remember`](Keyed::remember) | as of a [`DStream`]; equal keys in one partition | as of a [`DStream`] |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
-//! | [`agg_by_time`](Keyed::agg_by_time) | [`ByTime`]: aggregates by intervals of event time, corrected when late records come | O(n + results told or final) |
+//! | [`agg_by_time`](Keyed::agg_by_time) | [`ByTime`]: aggregates by intervals of event time, corrected when late records come | O(n + results emitted or final) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
 //! | [`map_with_state`](Keyed::map_with_state) | records made from events and states, and the [`State`] | O(n + keys that expire) |
 //!
@@ -136,8 +136,8 @@
 //!
 //! | on a [`ByTime`] | gives | cost of a batch |
 //! |---|---|---|
-//! | [`first`](ByTime::first), [`finals`](ByTime::finals) | results when their slack ends; when they are final | O(results told), O(results that end) |
-//! | [`updates`](ByTime::updates), [`changelog`](ByTime::changelog) | results and corrections: with versions; as -1 and +1 | O(results told) |
+//! | [`first`](ByTime::first), [`finals`](ByTime::finals) | results when their slack ends; when they are final | O(results emitted), O(results that end) |
+//! | [`updates`](ByTime::updates), [`changelog`](ByTime::changelog) | results and corrections: with versions; as -1 and +1 | O(results emitted) |
 //! | [`corrections`](ByTime::corrections) | [`Correction`]s alone, with what the result was | O(corrections) |
 //! | [`all`](ByTime::all) | everything that is not final | O(intervals and keys) |
 //! | [`late`](ByTime::late), [`ahead`](ByTime::ahead) | records that count in no result | O(n) |

@@ -9,8 +9,8 @@
 //! | [Records](records) | Which types travel in a stream, and which columns do they have? |
 //! | [Windows](windows) | How do I aggregate the last minutes? |
 //! | [Joins](joins) | How do I bring the records of two streams together, or of a stream and a table? |
-//! | [Records that come late](own_time) | How do I compute by the time at which something happened? |
-//! | [Event time and corrections](event_time) | How do I aggregate by the records' own time, and what if they come late? |
+//! | [Records that come late](slack) | How do I compute by the time at which something happened? |
+//! | [Event time and corrections](event_time) | How do I aggregate by event time, and what if they come late? |
 //! | [State](state) | How does a program remember something about each key, and how do I query it? |
 //! | [Restarts and exactly-once](restarts) | What survives a crash, and what takes effect twice? |
 //! | [Sources and sinks of one's own](sources_and_sinks) | How do I connect another system? |
@@ -29,8 +29,8 @@ pub mod windows {}
 
 #[doc = include_str!("joins.md")]
 pub mod joins {}
-#[doc = include_str!("own_time.md")]
-pub mod own_time {}
+#[doc = include_str!("slack.md")]
+pub mod slack {}
 #[doc = include_str!("event_time.md")]
 pub mod event_time {}
 

@@ -75,7 +75,7 @@ pub struct Status {
     /// Dead letters of each stream.
     pub dead_letters: BTreeMap<String, u64>,
     /// Rejected records that nothing reads, by operator: see [`Tried`](crate::Tried); also records that are late or ahead
-    /// by their own time: see [`Timed`](crate::Timed) and [`Keyed::agg_by_time`](crate::Keyed::agg_by_time). A batch that
+    /// by event time: see [`Timed`](crate::Timed) and [`Keyed::agg_by_time`](crate::Keyed::agg_by_time). A batch that
     /// runs again counts
     /// again. On a cluster, the count of a worker is lost with it.
     pub rejected: BTreeMap<String, u64>,

@@ -23,13 +23,13 @@ const VERSION: &str = "$version";
 pub(crate) struct ByTimeSpec {
     pub plan: AggPlan,
     pub rule: IntervalRule,
-    pub told: ResultRows,
+    pub emitted: ResultRows,
     /// The column of the parts with the number of records, if results cover several intervals.
     pub count: Option<usize>,
 }
 
 impl ByTimeSpec {
-    pub fn new(plan: AggPlan, rule: IntervalRule, told: ResultRows) -> Self {
+    pub fn new(plan: AggPlan, rule: IntervalRule, emitted: ResultRows) -> Self {
         let is_count = |part: &AggPart| part.function == Function::Count && part.column.is_none();
         let count = plan.columns().find(|(part, _)| is_count(part));
         let count = count.map(|(_, columns)| columns.start);
@@ -37,7 +37,7 @@ impl ByTimeSpec {
             count: count.filter(|_| rule.panes() > 1),
             plan,
             rule,
-            told,
+            emitted,
         }
     }
 

@@ -8,7 +8,8 @@ use dstreams_control::BatchTime;
 use super::state_views::Views;
 use super::template::fields;
 use crate::debug::debug_as;
-use crate::stream::history::{BATCH_TIME, Recall, Strays};
+use crate::stream::history::{BATCH_TIME, Recall};
+use crate::stream::rejects::OffTimeReaders;
 use crate::stream::timetable::Timetable;
 
 /// The specification of a state that keeps rows as they are.
@@ -26,10 +27,10 @@ pub struct HistorySpec {
     /// The batch times at which its input has RDDs.
     pub(crate) input_at: Timetable,
     pub(crate) recall: Recall,
-    /// The views that its readers want, of records by their own time.
+    /// The views that its readers want, of records by event time.
     pub(crate) views: Option<Views>,
     /// The readers of records that are in no interval.
-    pub(crate) strays: Option<Strays>,
+    pub(crate) off_time: Option<OffTimeReaders>,
     /// The columns of the table that a running program can be asked for.
     pub(crate) table: Option<SchemaRef>,
 }
@@ -60,7 +61,7 @@ impl HistorySpec {
             input_at,
             recall,
             views: None,
-            strays: None,
+            off_time: None,
             table,
         }
     }

@@ -1,4 +1,4 @@
-//! Aggregates by intervals of event time, told when an interval is over and corrected when late records come.
+//! Aggregates by intervals of event time, emitted when an interval is over and corrected when late records come.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -10,11 +10,11 @@ use datafusion::arrow::datatypes::SchemaRef;
 use super::agg::{Agg, AggPart, Function};
 use super::correction::Correction;
 use super::dstream::DStream;
-use super::event_time::{Arrival, Arrivals, IntervalRule, Unread};
+use super::event_time::{Arrival, Arrivals, IntervalRule};
 use super::graph::{GraphRef, NodeId, Op, View};
 use super::keyed::Keyed;
 use super::record::{Key, Record, RecordShape};
-use super::rejects::Readers;
+use super::rejects::OffTimeReaders;
 use super::result_rows::{CORRECTED, FINAL, FIRST, ResultRows, Select, Showing};
 use super::rows::{Closure, RowsFn};
 use super::window;
@@ -53,7 +53,7 @@ impl Intervals {
 
     /// Results cover so much, up to the end of their interval: a multiple of its length, which is the default. So
     /// there is a result every minute of the last hour, for example. A record then corrects all results that it is in and
-    /// that were told.
+    /// that were emitted.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -64,7 +64,7 @@ impl Intervals {
         Intervals { over, ..self }
     }
 
-    /// The first result of an interval is told so long after its end. Default: zero, with the batch that ends the
+    /// The first result of an interval is emitted so long after its end. Default: zero, with the batch that ends the
     /// interval.
     ///
     /// ```
@@ -76,7 +76,7 @@ impl Intervals {
         Intervals { slack, ..self }
     }
 
-    /// Results are corrected for so long after they are first told. Default: zero, the first result is final.
+    /// Results are corrected for so long after they are first emitted. Default: zero, the first result is final.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -133,12 +133,12 @@ pub struct ByTime<K, V, O> {
     /// The stream of records.
     input: NodeId,
     state: NodeId,
-    /// The told rows of the state.
-    told_node: NodeId,
-    told: ResultRows,
+    /// The emitted rows of the state.
+    emitted_node: NodeId,
+    emitted: ResultRows,
     rule: IntervalRule,
     operator: Operator,
-    unread: Unread,
+    off_time: OffTimeReaders,
     /// Selects the records that arrive in a way.
     arrivals: Arc<dyn Fn(Arrival) -> Arc<dyn RowsFn> + Send + Sync>,
     types: PhantomData<fn() -> (K, V, O)>,
@@ -150,9 +150,9 @@ impl<K, V, O> Clone for ByTime<K, V, O> {
     fn clone(&self) -> Self {
         ByTime {
             graph: self.graph.clone(),
-            told: self.told.clone(),
+            emitted: self.emitted.clone(),
             operator: self.operator.clone(),
-            unread: self.unread.clone(),
+            off_time: self.off_time.clone(),
             arrivals: Arc::clone(&self.arrivals),
             ..*self
         }
@@ -160,16 +160,16 @@ impl<K, V, O> Clone for ByTime<K, V, O> {
 }
 
 impl<K: Key, V: Record> Keyed<K, V> {
-    /// Aggregates the values of each key by intervals of their own time. Results are told when an interval is over, and
+    /// Aggregates the values of each key by intervals of their event time. Results are emitted when an interval is over, and
     /// corrected when late records come: the paper's application-level correction, incrementally.
     ///
     /// `time` returns the time of a value in milliseconds since the Unix epoch. With *P* the length of the intervals,
     /// *S* the slack, *H* the time for corrections and *A* the time ahead, the result of the interval *p* (its end, a
     /// multiple of *P*) and a key has the records with times in *[p - P, p)*. It is
     ///
-    /// * **first told** with the batch *p + S*, as version 1, if the key has such a record by then;
+    /// * **first emitted** with the batch *p + S*, as version 1, if the key has such a record by then;
     /// * **corrected** with each later batch whose records change it, until *p + S + H*: the version grows by one. A key
-    ///   without a record by *p + S* is told then, as version 1. Records that leave all columns of the result as they
+    ///   without a record by *p + S* is emitted then, as version 1. Records that leave all columns of the result as they
     ///   were (of a maximum) correct nothing;
     /// * **final** with the batch *p + S + H*, with that batch's records.
     ///
@@ -220,11 +220,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let mut graph = self.graph.lock();
         let every = graph.node(self.node).slide_ms;
         let rule = intervals.rule(every, &operator)?;
-        let missed = |what: &str| Arc::new(Readers::new(format!("{what} records of {operator}")));
-        let unread = Unread {
-            late: missed("late"),
-            ahead: missed("ahead"),
-        };
+        let off_time = OffTimeReaders::of(&operator);
         if rule.panes() > 1 {
             // Says which intervals have records of a key.
             plan.column_of(AggPart {
@@ -232,7 +228,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
                 column: None,
             });
         }
-        let (time, counted) = (Arc::new(time), unread.clone());
+        let (time, counted) = (Arc::new(time), off_time.clone());
         let arrivals = move |wanted| -> Arc<dyn RowsFn> {
             Arc::new(Arrivals::<V, _> {
                 time: Arc::clone(&time),
@@ -243,39 +239,39 @@ impl<K: Key, V: Record> Keyed<K, V> {
                     Arrival::InTime => <((i64, K), V)>::schema(),
                     Arrival::Late | Arrival::Ahead => <(i64, (K, V))>::schema(),
                 },
-                unread: (wanted == Arrival::InTime).then(|| counted.clone()),
+                off_time: (wanted == Arrival::InTime).then(|| counted.clone()),
                 value: PhantomData,
             })
         };
         let keys = 1 + Self::key_columns();
-        let told = ResultRows::new(&<((i64, K), A::Out)>::schema(), keys);
+        let emitted = ResultRows::new(&<((i64, K), A::Out)>::schema(), keys);
         let op = Op::ByTime {
             name: name.to_owned(),
             keys,
             plan,
             rule,
-            told: told.clone(),
+            emitted: emitted.clone(),
         };
         graph.check_name(&op, &operator)?;
         graph
             .rejects
-            .extend([&unread.late, &unread.ahead].map(Arc::clone));
+            .extend([&off_time.late, &off_time.ahead].map(Arc::clone));
         let mut push =
             |op, input, schema| graph.push(op, vec![input], schema, operator.clone(), every);
         let in_time = Op::Rows(arrivals(Arrival::InTime));
         let in_time = push(in_time, self.node, <((i64, K), V)>::schema());
         let state = push(op, in_time, <((i64, K), (u32, A::Out))>::schema());
-        let told_node = push(Op::Held(View::Mapped), state, told.schema());
+        let emitted_node = push(Op::Held(View::Mapped), state, emitted.schema());
         drop(graph);
         Ok(ByTime {
             graph: self.graph.clone(),
             input: self.node,
             state,
-            told_node,
-            told,
+            emitted_node,
+            emitted,
             rule,
             operator,
-            unread,
+            off_time,
             arrivals: Arc::new(arrivals),
             types: PhantomData,
         })
@@ -284,7 +280,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
 
 impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
     /// The first result of each interval and key, without its corrections. An RDD for each interval, at the batch time
-    /// *p + S*; if *S* is not a multiple of *P*, there are empty RDDs between. O(results told).
+    /// *p + S*; if *S* is not a multiple of *P*, there are empty RDDs between. O(results emitted).
     ///
     /// Keys that first have a record after that are in [`ByTime::updates`] only.
     ///
@@ -328,7 +324,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
     }
 
     /// First results and corrections with their version, which counts from 1 and never skips: for readers that replace
-    /// one result with the next. O(results told).
+    /// one result with the next. O(results emitted).
     ///
     /// An output that takes effect again after a crash has the same versions again: a table outside stays right if
     /// it refuses what is not newer.
@@ -347,8 +343,8 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
         self.select(FIRST | CORRECTED, Showing::Versions, None)
     }
 
-    /// Corrections alone, with what the result was: results that are told after the slack of their interval. O(results
-    /// told).
+    /// Corrections alone, with what the result was: results that are emitted after the slack of their interval. O(results
+    /// emitted).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -372,7 +368,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
         DStream::at(&self.graph, node)
     }
 
-    /// First results with +1; corrections as what the result was, with -1, and what it is, with +1. O(results told).
+    /// First results with +1; corrections as what the result was, with -1, and what it is, with +1. O(results emitted).
     ///
     /// Sums and counts of it are always those of the newest results:
     ///
@@ -396,7 +392,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
         DStream::at(&self.graph, node)
     }
 
-    /// All results that are not final, as of each batch, in the order in which they last changed; version 0 is not told
+    /// All results that are not final, as of each batch, in the order in which they last changed; version 0 is not emitted
     /// yet. O(results stored).
     ///
     /// ```
@@ -428,7 +424,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn late(&self) -> Keyed<i64, (K, V)> {
-        self.unread.late.add();
+        self.off_time.late.add();
         self.arrivals(Arrival::Late)
     }
 
@@ -446,7 +442,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn ahead(&self) -> Keyed<i64, (K, V)> {
-        self.unread.ahead.add();
+        self.off_time.ahead.add();
         self.arrivals(Arrival::Ahead)
     }
 
@@ -456,7 +452,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
         Keyed::at(&self.graph, node)
     }
 
-    /// The interval of RDDs of results that are told so long after the end of their interval.
+    /// The interval of RDDs of results that are emitted so long after the end of their interval.
     fn slide(&self, after: i64) -> Option<u64> {
         let every = self.rule.every;
         (after % every == 0).then_some(every as u64)
@@ -481,14 +477,14 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
         schema: SchemaRef,
     ) -> NodeId {
         let select = Select {
-            told: self.told.clone(),
+            emitted: self.emitted.clone(),
             kinds,
             showing,
             schema: Arc::clone(&schema),
         };
         let mut graph = self.graph.lock();
-        let slide = slide.unwrap_or(graph.node(self.told_node).slide_ms);
-        let (op, inputs) = (Op::Rows(Arc::new(select)), vec![self.told_node]);
+        let slide = slide.unwrap_or(graph.node(self.emitted_node).slide_ms);
+        let (op, inputs) = (Op::Rows(Arc::new(select)), vec![self.emitted_node]);
         graph.push(op, inputs, schema, self.operator.clone(), slide)
     }
 }

@@ -8,7 +8,7 @@ use super::record::{Builder, ColumnReader, Columns, Push, Record, field_name};
 use crate::debug::debug_as;
 use crate::error::Result;
 
-/// A result of event time that is told after the slack of its interval: see
+/// A result of event time that is emitted after the slack of its interval: see
 /// [`ByTime::corrections`](crate::ByTime::corrections).
 ///
 /// Its columns are `interval`, `key`, `version`, `before` and `after`; those of parts that are composite are as in any

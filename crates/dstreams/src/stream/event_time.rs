@@ -10,11 +10,11 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
 use super::record::{ColumnReader, Columns, Record};
-use super::rejects::Readers;
+use super::rejects::OffTimeReaders;
 use super::rows::{Closure, RowsFn, RowsTask};
 use crate::error::Result;
 
-/// Intervals of event time, and when their results are told and final. All in milliseconds.
+/// Intervals of event time, and when their results are emitted and final. All in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IntervalRule {
     /// The length of an interval.
@@ -109,13 +109,6 @@ pub(crate) fn millis(batch: BatchTime) -> i64 {
     i64::try_from(batch.millis()).unwrap_or(i64::MAX)
 }
 
-/// Counts the late records and those ahead if nothing reads them.
-#[derive(Clone)]
-pub(super) struct Unread {
-    pub late: Arc<Readers>,
-    pub ahead: Arc<Readers>,
-}
-
 /// Selects the records that arrive in one way, behind the end of their interval.
 pub(super) struct Arrivals<V, F> {
     pub time: Arc<F>,
@@ -126,7 +119,7 @@ pub(super) struct Arrivals<V, F> {
     /// The interval, then the columns of the input.
     pub schema: SchemaRef,
     /// Only where records in time are selected.
-    pub unread: Option<Unread>,
+    pub off_time: Option<OffTimeReaders>,
     pub value: PhantomData<fn() -> V>,
 }
 
@@ -146,7 +139,7 @@ impl<V: Record, F: for<'a> Fn(V::Ref<'a>) -> i64 + Closure> RowsFn for Arrivals<
                 wanted: self.wanted,
                 skip: self.skip,
                 schema: Arc::clone(&self.schema),
-                unread: self.unread.clone(),
+                off_time: self.off_time.clone(),
                 value: PhantomData,
             },
             batch,
@@ -182,11 +175,8 @@ impl<V: Record, F: for<'a> Fn(V::Ref<'a>) -> i64 + Closure> RowsTask for Arrival
 
 impl<V, F> Drop for ArrivalsTask<V, F> {
     fn drop(&mut self) {
-        if let Some(unread) = &self.of.unread {
-            unread.late.miss(self.late, "their interval is final");
-            unread
-                .ahead
-                .miss(self.ahead, "their interval is too far in the future");
+        if let Some(off_time) = &self.of.off_time {
+            off_time.miss(self.late, self.ahead);
         }
     }
 }

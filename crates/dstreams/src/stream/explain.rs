@@ -139,7 +139,7 @@ impl Graph {
                 View::Changes => "keys that changed".into(),
                 View::All => "all keys".into(),
                 View::TimedOut => "keys that expire".into(),
-                View::Released => "records in the interval of their own time".into(),
+                View::Released => "records in the interval of their event time".into(),
                 View::Late => "records that came too late".into(),
                 View::Ahead => "records that are too far ahead".into(),
                 View::Mapped => "records made by the closure".into(),

@@ -13,12 +13,12 @@ use datafusion::logical_expr::ScalarUDF;
 
 use super::agg::AggPlan;
 use super::event_time::IntervalRule;
-use super::history::{Recall, Strays};
+use super::history::Recall;
 use super::initial::Initial;
 use super::join::JoinOp;
 use super::join_within::WithinOp;
 use super::output::Output;
-use super::rejects::Readers;
+use super::rejects::{OffTimeReaders, Readers};
 use super::relational::Query;
 use super::result_rows::ResultRows;
 use super::rows::{Reducer, RowsFn};
@@ -59,7 +59,7 @@ pub(crate) enum Op {
         keys: usize,
         plan: AggPlan,
         rule: IntervalRule,
-        told: ResultRows,
+        emitted: ResultRows,
     },
     /// Closures over the events of each key, over all batches: a state.
     Tracked {
@@ -76,7 +76,7 @@ pub(crate) enum Op {
         keys: usize,
         recall: Recall,
         /// The readers of records that are in no interval, of a history by event time.
-        strays: Option<Strays>,
+        off_time: Option<OffTimeReaders>,
     },
     /// One view of the results of a state.
     Held(View),
@@ -181,7 +181,7 @@ pub(crate) enum View {
     All,
     /// The keys that expired with the batch, with their last value.
     TimedOut,
-    /// The rows that the state makes of a batch: the results of closures over events and states, or told results.
+    /// The rows that the state makes of a batch: the results of closures over events and states, or emitted results.
     Mapped,
     /// The records of the interval that is complete by now.
     Released,

@@ -8,7 +8,6 @@ use super::dstream::DStream;
 use super::graph::{GraphRef, NodeId, Op};
 use super::keyed::Keyed;
 use super::record::{Key, Record};
-use super::rejects::Readers;
 use super::window::multiple_of;
 use crate::error::{Error, Operator, Result};
 
@@ -23,7 +22,7 @@ pub(crate) enum Recall {
     Newest,
     /// None: those of the last so many milliseconds are read by name.
     Asked { length_ms: u64 },
-    /// Those of the interval that is to be complete, by the records' own time; and those outside these bounds.
+    /// Those of the interval that is to be complete, by event time; and those outside these bounds.
     ByTime { wait_ms: u64, ahead_ms: u64 },
 }
 
@@ -45,17 +44,10 @@ impl Recall {
             Recall::Last { length_ms } => format!("the last {length_ms} ms"),
             Recall::Earlier { by_ms } => format!("those of {by_ms} ms before"),
             Recall::Newest => "the newest".into(),
-            Recall::ByTime { .. } => "by their own time".into(),
+            Recall::ByTime { .. } => "by event time".into(),
             Recall::Asked { length_ms } => format!("the last {length_ms} ms, by name"),
         }
     }
-}
-
-/// Who reads the records that are late or ahead.
-#[derive(Debug, Clone)]
-pub(crate) struct Strays {
-    pub late: Arc<Readers>,
-    pub ahead: Arc<Readers>,
 }
 
 /// The column with the batch time of a remembered record.
@@ -86,7 +78,7 @@ fn earlier(
         name: None,
         keys,
         recall: Recall::Earlier { by_ms },
-        strays: None,
+        off_time: None,
     };
     let node = graph.push(op, vec![input], schema, operator, every);
     if under == Under::ItsOwnTime {
@@ -103,7 +95,7 @@ fn latest(graph: &GraphRef, (input, keys): (NodeId, usize), operator: Operator) 
         name: None,
         keys,
         recall: Recall::Newest,
-        strays: None,
+        off_time: None,
     };
     graph.push(op, vec![input], schema, operator, every)
 }
@@ -133,7 +125,7 @@ fn remember(
         name: Some(name.to_owned()),
         keys,
         recall: Recall::Asked { length_ms },
-        strays: None,
+        off_time: None,
     };
     graph.check_name(&op, &operator)?;
     graph.push(op, vec![input], schema, operator, every);
@@ -156,7 +148,7 @@ fn window(
         name: name.map(str::to_owned),
         keys,
         recall: Recall::Last { length_ms },
-        strays: None,
+        off_time: None,
     };
     graph.check_name(&op, &operator)?;
     let schema = graph.node(input).schema.clone();
@@ -242,7 +234,7 @@ impl<T: Record> DStream<T> {
     /// # let mut ctx = StreamContext::new(Duration::from_secs(1))?;
     /// # let (_, clicks) = ctx.queue::<i64>("clicks");
     /// # let (_, prices) = ctx.queue::<(i64, i64)>("prices");
-    /// // Prices are as of the batch, sales are put into the interval of their own time, two seconds later.
+    /// // Prices are as of the batch, sales are put into the interval of their event time, two seconds later.
     /// let two = Duration::from_secs(2);
     /// # let sales = ctx.queue::<(i64, i64)>("sales").1;
     /// let sales = sales.by_time("sales", |(at_ms, _)| at_ms, Slack::of(two))?.records();

@@ -23,7 +23,7 @@ use dstreams_control::BatchTime;
 
 use super::record::{Builder, Columns, Out, Record, columns_of};
 use super::rows::{Closure, RowsFn, RowsTask, panic_message, text_buffers};
-use crate::error::{Error, Result};
+use crate::error::{Error, Operator, Result};
 
 /// Kind of a result row.
 pub(super) const OK: u8 = 0;
@@ -49,25 +49,20 @@ impl Readers {
         self.are_there.store(true, Ordering::Relaxed);
     }
 
-    /// Counts and logs records of a batch, unless something reads them.
-    pub fn count(&self, records: usize) {
-        if records > 0 && !self.are_there() {
-            self.missed.fetch_add(records as u64, Ordering::Relaxed);
-            let operator = &self.operator;
-            tracing::warn!(operator, records, "nothing reads these records");
-        }
-    }
-
     fn are_there(&self) -> bool {
         self.are_there.load(Ordering::Relaxed)
     }
 
-    /// Counts and logs records that one task rejected, if nothing reads them.
-    pub fn miss(&self, records: usize, why: &str) {
-        if records > 0 && !self.are_there() {
-            self.missed.fetch_add(records as u64, Ordering::Relaxed);
+    /// Counts records of one task, unless something reads them. Logs them whenever their number has doubled.
+    pub fn miss(&self, records: usize, why: impl Display) {
+        if records == 0 || self.are_there() {
+            return;
+        }
+        let before = self.missed.fetch_add(records as u64, Ordering::Relaxed);
+        let missed = before + records as u64;
+        if before.checked_ilog2() != missed.checked_ilog2() {
             let operator = &self.operator;
-            tracing::warn!(%operator, records, why, "records are not counted, and nothing reads them");
+            tracing::warn!(%operator, missed, %why, "records are in no result, and nothing reads them");
         }
     }
 
@@ -77,6 +72,29 @@ impl Readers {
             0 => None,
             missed => Some((self.operator.clone(), missed)),
         }
+    }
+}
+
+/// The readers of records that are late or ahead in event time.
+#[derive(Debug, Clone)]
+pub(crate) struct OffTimeReaders {
+    pub late: Arc<Readers>,
+    pub ahead: Arc<Readers>,
+}
+
+impl OffTimeReaders {
+    pub fn of(operator: &Operator) -> Self {
+        let readers = |what: &str| Arc::new(Readers::new(format!("{what} of {operator}")));
+        OffTimeReaders {
+            late: readers("late records"),
+            ahead: readers("records ahead"),
+        }
+    }
+
+    /// Counts records of one task, unless something reads them.
+    pub fn miss(&self, late: usize, ahead: usize) {
+        self.late.miss(late, "their interval is over");
+        (self.ahead).miss(ahead, "their interval is too far in the future");
     }
 }
 
@@ -162,19 +180,17 @@ struct Joining {
     /// The columns of the other kind for result rows, and the kind itself: as long as the longest batch so far.
     absent: Vec<ArrayRef>,
     read: Arc<Readers>,
-    operator: String,
     /// Number of rejected records, and the first reason.
     rejected: usize,
     first: Option<String>,
 }
 
 impl Joining {
-    fn new(both: &Both, read: &Arc<Readers>, operator: &str) -> Self {
+    fn new(both: &Both, read: &Arc<Readers>) -> Self {
         Joining {
             both: both.clone(),
             absent: Vec::new(),
             read: Arc::clone(read),
-            operator: operator.to_owned(),
             rejected: 0,
             first: None,
         }
@@ -225,12 +241,8 @@ impl Joining {
 
 impl Drop for Joining {
     fn drop(&mut self) {
-        if let Some(first) = self.first.take().filter(|_| !self.read.are_there()) {
-            let (operator, rejected) = (&self.operator, self.rejected);
-            self.read
-                .missed
-                .fetch_add(rejected as u64, Ordering::Relaxed);
-            tracing::warn!(%operator, rejected, first, "records were rejected, and nothing reads them");
+        if let Some(first) = self.first.take() {
+            self.read.miss(self.rejected, first);
         }
     }
 }
@@ -240,17 +252,15 @@ pub(super) struct Attempt<T, U, F> {
     call: Arc<F>,
     both: Both,
     read: Arc<Readers>,
-    operator: String,
     types: PhantomData<fn() -> (T, U)>,
 }
 
 impl<T, U, F> Attempt<T, U, F> {
-    pub fn new(call: F, both: Both, read: Arc<Readers>, operator: String) -> Self {
+    pub fn new(call: F, both: Both, read: Arc<Readers>) -> Self {
         Attempt {
             call: Arc::new(call),
             both,
             read,
-            operator,
             types: PhantomData,
         }
     }
@@ -273,7 +283,7 @@ where
         Box::new(AttemptTask::<T, U, F> {
             call: Arc::clone(&self.call),
             builder: U::Builder::default(),
-            joining: Joining::new(&self.both, &self.read, &self.operator),
+            joining: Joining::new(&self.both, &self.read),
             record: PhantomData,
         })
     }
@@ -356,17 +366,11 @@ pub(super) struct NoNulls {
     record: SchemaRef,
     both: Both,
     read: Arc<Readers>,
-    operator: String,
 }
 
 impl NoNulls {
-    pub fn new(record: SchemaRef, both: Both, read: Arc<Readers>, operator: String) -> Self {
-        NoNulls {
-            record,
-            both,
-            read,
-            operator,
-        }
+    pub fn new(record: SchemaRef, both: Both, read: Arc<Readers>) -> Self {
+        NoNulls { record, both, read }
     }
 }
 
@@ -379,7 +383,7 @@ impl RowsFn for NoNulls {
     fn start(&self, _: BatchTime) -> Box<dyn RowsTask> {
         Box::new(NoNullsTask {
             record: Arc::clone(&self.record),
-            joining: Joining::new(&self.both, &self.read, &self.operator),
+            joining: Joining::new(&self.both, &self.read),
         })
     }
 }

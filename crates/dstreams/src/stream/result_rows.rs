@@ -1,6 +1,6 @@
 //! The rows that aggregates by event time tell with a batch, and the streams that select from them.
 //!
-//! There is one row for each result that is first told, corrected or final with the batch: the key (the interval
+//! There is one row for each result that is first emitted, corrected or final with the batch: the key (the interval
 //! first), the version, the kind, the result, and what the result was before the batch, with nulls where there was
 //! none.
 
@@ -18,9 +18,9 @@ use dstreams_control::BatchTime;
 use super::rows::{RowsFn, RowsTask};
 use crate::error::Result;
 
-/// The result is told for the first time, when the slack of its interval ends.
+/// The result is emitted for the first time, when the slack of its interval ends.
 pub(crate) const FIRST: u8 = 1;
-/// The result is told after that, because records changed it.
+/// The result is emitted after that, because records changed it.
 pub(crate) const CORRECTED: u8 = 2;
 /// The result is final.
 pub(crate) const FINAL: u8 = 4;
@@ -76,7 +76,7 @@ impl ResultRows {
     }
 }
 
-/// The columns of a stream of told rows.
+/// The columns of a stream of emitted rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Showing {
     /// Key and result.
@@ -89,10 +89,10 @@ pub(super) enum Showing {
     Signed,
 }
 
-/// Selects told rows of some kinds.
+/// Selects emitted rows of some kinds.
 #[derive(Clone)]
 pub(super) struct Select {
-    pub told: ResultRows,
+    pub emitted: ResultRows,
     /// The kinds.
     pub kinds: u8,
     pub showing: Showing,
@@ -107,26 +107,28 @@ impl RowsFn for Select {
 
 impl RowsTask for Select {
     fn run(&mut self, input: &RecordBatch, _: usize, _: usize) -> Result<(RecordBatch, usize)> {
-        let kinds = input.column(self.told.kind()).as_primitive::<UInt8Type>();
+        let kinds = input
+            .column(self.emitted.kind())
+            .as_primitive::<UInt8Type>();
         let wanted: BooleanArray = (kinds.values().iter())
             .map(|kind| Some(kind & self.kinds > 0))
             .collect();
         let rows = filter_record_batch(input, &wanted)?;
         let columns = rows.columns();
-        let results = &columns[self.told.after()];
-        let keys = &columns[..self.told.keys];
+        let results = &columns[self.emitted.after()];
+        let keys = &columns[..self.emitted.keys];
         let columns = match self.showing {
             Showing::Results => [keys, results].concat(),
-            Showing::Versions => [&columns[..=self.told.keys], results].concat(),
+            Showing::Versions => [&columns[..=self.emitted.keys], results].concat(),
             Showing::Corrections { with_is } => {
-                let mut all = columns[..=self.told.keys].to_vec();
-                let versions = columns[self.told.keys]
+                let mut all = columns[..=self.emitted.keys].to_vec();
+                let versions = columns[self.emitted.keys]
                     .as_primitive::<UInt32Type>()
                     .values();
                 let was = BooleanBuffer::collect_bool(versions.len(), |row| versions[row] > 1);
                 let is = with_is.then(|| Arc::new(BooleanArray::new(was, None)) as ArrayRef);
                 all.extend(is);
-                all.extend_from_slice(&columns[self.told.before()]);
+                all.extend_from_slice(&columns[self.emitted.before()]);
                 all.extend_from_slice(results);
                 all
             }
@@ -140,7 +142,7 @@ impl RowsTask for Select {
 impl Select {
     fn signed(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let count = rows.num_rows() as u64;
-        let versions = rows.column(self.told.keys).as_primitive::<UInt32Type>();
+        let versions = rows.column(self.emitted.keys).as_primitive::<UInt32Type>();
         let (mut signs, mut keys, mut results) = (Vec::new(), Vec::new(), Vec::new());
         for (row, version) in (0u64..).zip(versions.values()) {
             if *version > 1 {
@@ -154,10 +156,10 @@ impl Select {
         }
         let (keys, results) = (UInt64Array::from(keys), UInt64Array::from(results));
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int8Array::from(signs))];
-        for key in &rows.columns()[..self.told.keys] {
+        for key in &rows.columns()[..self.emitted.keys] {
             columns.push(take(key, &keys, None)?);
         }
-        for (after, before) in self.told.after().zip(self.told.before()) {
+        for (after, before) in self.emitted.after().zip(self.emitted.before()) {
             let both = concat(&[rows.column(after).as_ref(), rows.column(before).as_ref()])?;
             columns.push(take(&both, &results, None)?);
         }

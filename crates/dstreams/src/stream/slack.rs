@@ -1,4 +1,4 @@
-//! Slack: records in the interval that their own time says.
+//! Slack: records in the interval that their event time says.
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -11,16 +11,16 @@ use dstreams_control::BatchTime;
 
 use super::dstream::DStream;
 use super::graph::{GraphRef, NodeId, Op, View};
-use super::history::{Recall, Strays};
+use super::history::Recall;
 use super::keyed::Keyed;
 use super::record::{Out, Record};
-use super::rejects::Readers;
+use super::rejects::OffTimeReaders;
 use super::rows::{Closure, RowsFn, RowsTask};
 use super::window::multiple_or_zero;
 use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
 
-/// How long records are waited for, by their own time: see [`DStream::by_time`].
+/// How long records are waited for, by event time: see [`DStream::by_time`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slack {
     wait: Duration,
@@ -67,9 +67,9 @@ fn interval_of(time: i64, every: i64) -> i64 {
 }
 
 impl<T: Record> DStream<T> {
-    /// Puts records into the intervals that their own time says, once records have been waited for.
+    /// Puts records into the intervals that their event time says, once records have been waited for.
     ///
-    /// `time` returns a record's own time in milliseconds since the epoch. An interval of it is `[e - E, e)`, named by
+    /// `time` returns a record's event time in milliseconds since the epoch. An interval of it is `[e - E, e)`, named by
     /// its end `e`, a multiple of the interval `E` of this stream. With the wait `S` and the time `A` that records may
     /// be ahead ([`Slack`]), a record of the interval `e` that comes in the batch `t` is
     ///
@@ -103,7 +103,7 @@ impl<T: Record> DStream<T> {
     /// # let (_, clicks) = ctx.queue::<Click>("clicks");
     /// let clicks = clicks.by_time("clicks", |click| click.at_ms, Slack::of(2 * second))?;
     /// let by_ad = clicks.records().key_by(|click| click.ad);
-    /// by_ad.window_agg(60 * second, 60 * second, count())?.top(10).print(10); // of each minute of their own time
+    /// by_ad.window_agg(60 * second, 60 * second, count())?.top(10).print(10); // of each minute of their event time
     /// clicks.late().agg(count())?.pairs().print(10); // late clicks of each interval
     /// # Ok::<(), dstreams::Error>(())
     /// ```
@@ -116,19 +116,15 @@ impl<T: Record> DStream<T> {
     ) -> Result<Timed<T>> {
         let operator = Operator::new("by_time", Location::caller());
         let (every, recall) = self.check_slack(slack, &operator)?;
-        let readers = |what: &str| Arc::new(Readers::new(format!("{what} of {operator}")));
-        let strays = Strays {
-            late: readers("late records"),
-            ahead: readers("records ahead"),
-        };
+        let off_time = OffTimeReaders::of(&operator);
         let op = Op::History {
             name: Some(name.to_owned()),
             keys: 0,
             recall,
-            strays: Some(strays.clone()),
+            off_time: Some(off_time.clone()),
         };
         self.graph.lock().check_name(&op, &operator)?;
-        let readers = [&strays.late, &strays.ahead].map(Arc::clone);
+        let readers = [&off_time.late, &off_time.ahead].map(Arc::clone);
         self.graph.lock().rejects.extend(readers);
         let interval = move |row: T::Ref<'_>, out: &mut Out<'_, i64>| {
             out.append(interval_of(time(row), every));
@@ -139,7 +135,7 @@ impl<T: Record> DStream<T> {
             graph: self.graph.clone(),
             node,
             recall,
-            strays,
+            off_time,
             record: PhantomData,
         })
     }
@@ -170,7 +166,7 @@ impl<T: Record> DStream<T> {
     }
 }
 
-/// A stream by its records' own time: see [`DStream::by_time`]. Each record is in exactly one of its three streams.
+/// A stream by its records' event time: see [`DStream::by_time`]. Each record is in exactly one of its three streams.
 ///
 /// Records that are late or ahead and that nothing reads are counted in [`Status::rejected`](crate::Status::rejected),
 /// and logged.
@@ -179,7 +175,7 @@ pub struct Timed<T> {
     graph: GraphRef,
     node: NodeId,
     recall: Recall,
-    strays: Strays,
+    off_time: OffTimeReaders,
     record: PhantomData<fn() -> T>,
 }
 
@@ -191,7 +187,7 @@ impl<T> Clone for Timed<T> {
             graph: self.graph.clone(),
             node: self.node,
             recall: self.recall,
-            strays: self.strays.clone(),
+            off_time: self.off_time.clone(),
             record: PhantomData,
         }
     }
@@ -238,7 +234,7 @@ impl<T: Record> Timed<T> {
     /// ```
     #[track_caller]
     pub fn late(&self) -> Keyed<i64, T> {
-        self.strays.late.add();
+        self.off_time.late.add();
         self.view(View::Late, Operator::new("late", Location::caller()))
     }
 
@@ -256,7 +252,7 @@ impl<T: Record> Timed<T> {
     /// ```
     #[track_caller]
     pub fn ahead(&self) -> Keyed<i64, T> {
-        self.strays.ahead.add();
+        self.off_time.ahead.add();
         self.view(View::Ahead, Operator::new("ahead", Location::caller()))
     }
 

@@ -173,9 +173,8 @@ impl<T: Record> DStream<T> {
         operator: Operator,
         f: impl for<'a> Fn(T::Ref<'a>, &mut Out<'_, U>) -> Result<(), String> + Closure,
     ) -> Tried<T, U> {
-        let name = operator.to_string();
         Tried::new(&self.graph, self.node, operator, |both, read| {
-            Arc::new(Attempt::<T, U, _>::new(f, both, read, name))
+            Arc::new(Attempt::<T, U, _>::new(f, both, read))
         })
     }
 
@@ -211,9 +210,8 @@ impl<T: Record> DStream<T> {
             query,
             nullable,
         )?;
-        let name = operator.to_string();
         Ok(Tried::new(&self.graph, node, operator, |both, read| {
-            Arc::new(NoNulls::new(U::schema(), both, read, name))
+            Arc::new(NoNulls::new(U::schema(), both, read))
         }))
     }
 }

@@ -73,7 +73,7 @@ impl Lengths {
 
 /// All streams of one batch, sorted.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Told {
+struct Emitted {
     first: Vec<(Key, Result)>,
     updates: Vec<(Key, (u32, Result))>,
     changelog: Vec<(i8, (Key, Result))>,
@@ -89,21 +89,21 @@ fn result(of: &[i64]) -> Option<Result> {
 }
 
 /// Every batch computes every result again, from all readings.
-fn by_hand(lengths: Lengths, input: &[Vec<Reading>]) -> Vec<Told> {
+fn by_hand(lengths: Lengths, input: &[Vec<Reading>]) -> Vec<Emitted> {
     // Interval, sensor, `n`.
     let mut known: Vec<(i64, String, i64)> = Vec::new();
     let mut versions: BTreeMap<Key, u32> = BTreeMap::new();
     let mut batches = Vec::new();
     for (batch, readings) in (1i64..).map(|n| 100 * n).zip(input) {
-        let mut told = Told::default();
+        let mut emitted = Emitted::default();
         let earlier = known.len();
         for reading in readings {
             let interval = lengths.interval_of(reading);
             let text = format!("{reading:?}");
             if interval + lengths.slack + lengths.correct < batch {
-                told.late.push((interval, text));
+                emitted.late.push((interval, text));
             } else if interval > batch + lengths.ahead {
-                told.ahead.push((interval, text));
+                emitted.ahead.push((interval, text));
             } else {
                 known.push((interval, reading.sensor.clone(), reading.n));
             }
@@ -128,38 +128,39 @@ fn by_hand(lengths: Lengths, input: &[Vec<Reading>]) -> Vec<Told> {
             let version = versions.entry(key.clone()).or_default();
             if told_at == batch {
                 *version = 1;
-                told.first.push((key.clone(), after));
-                told.changelog.push((1, (key.clone(), after)));
-                told.updates.push((key.clone(), (1, after)));
+                emitted.first.push((key.clone(), after));
+                emitted.changelog.push((1, (key.clone(), after)));
+                emitted.updates.push((key.clone(), (1, after)));
             } else if told_at < batch && before != Some(after) {
                 *version += 1;
-                told.corrections
+                emitted
+                    .corrections
                     .push((key.clone(), *version, before, after));
                 let before = before.map(|before| (-1, (key.clone(), before)));
-                told.changelog.extend(before);
-                told.changelog.push((1, (key.clone(), after)));
-                told.updates.push((key.clone(), (*version, after)));
+                emitted.changelog.extend(before);
+                emitted.changelog.push((1, (key.clone(), after)));
+                emitted.updates.push((key.clone(), (*version, after)));
             }
             match final_at == batch {
-                true => told.finals.push((key, after)),
-                false => told.all.push((key, (*version, after))),
+                true => emitted.finals.push((key, after)),
+                false => emitted.all.push((key, (*version, after))),
             }
         }
-        batches.push(sorted(told));
+        batches.push(sorted(emitted));
     }
     batches
 }
 
-fn sorted(mut told: Told) -> Told {
-    told.first.sort();
-    told.updates.sort();
-    told.changelog.sort();
-    told.corrections.sort();
-    told.finals.sort();
-    told.all.sort();
-    told.late.sort();
-    told.ahead.sort();
-    told
+fn sorted(mut emitted: Emitted) -> Emitted {
+    emitted.first.sort();
+    emitted.updates.sort();
+    emitted.changelog.sort();
+    emitted.corrections.sort();
+    emitted.finals.sort();
+    emitted.all.sort();
+    emitted.late.sort();
+    emitted.ahead.sort();
+    emitted
 }
 
 /// The channels of all streams.
@@ -199,19 +200,19 @@ fn outputs(of: &ByTime<String, Reading, Result>) -> Outputs {
 /// Adds what came since the last call; a batch comes once.
 fn add<T: Record, U>(
     output: &mut RddReceiver<T>,
-    batches: &mut BTreeMap<u64, Told>,
+    batches: &mut BTreeMap<u64, Emitted>,
     as_row: impl Fn(T) -> U,
-    rows_of: impl Fn(&mut Told) -> &mut Vec<U>,
+    rows_of: impl Fn(&mut Emitted) -> &mut Vec<U>,
 ) {
     for (batch, rows) in dstreams::testing::batches(output).unwrap() {
-        let told = rows_of(batches.entry(batch.0).or_default());
-        assert!(told.is_empty(), "batch {batch} comes twice");
-        told.extend(rows.into_iter().map(&as_row));
+        let emitted = rows_of(batches.entry(batch.0).or_default());
+        assert!(emitted.is_empty(), "batch {batch} comes twice");
+        emitted.extend(rows.into_iter().map(&as_row));
     }
 }
 
 impl Outputs {
-    fn add_to(&mut self, batches: &mut BTreeMap<u64, Told>) {
+    fn add_to(&mut self, batches: &mut BTreeMap<u64, Emitted>) {
         fn same<T>(row: T) -> T {
             row
         }
@@ -220,18 +221,22 @@ impl Outputs {
         let correction = |it: Correction<String, Result>| {
             ((it.interval, it.key), it.version, it.before, it.after)
         };
-        add(&mut self.first, batches, same, |told| &mut told.first);
-        add(&mut self.updates, batches, same, |told| &mut told.updates);
-        add(&mut self.changelog, batches, same, |told| {
-            &mut told.changelog
+        add(&mut self.first, batches, same, |emitted| &mut emitted.first);
+        add(&mut self.updates, batches, same, |emitted| {
+            &mut emitted.updates
         });
-        add(&mut self.corrections, batches, correction, |told| {
-            &mut told.corrections
+        add(&mut self.changelog, batches, same, |emitted| {
+            &mut emitted.changelog
         });
-        add(&mut self.finals, batches, same, |told| &mut told.finals);
-        add(&mut self.all, batches, same, |told| &mut told.all);
-        add(&mut self.late, batches, text, |told| &mut told.late);
-        add(&mut self.ahead, batches, text, |told| &mut told.ahead);
+        add(&mut self.corrections, batches, correction, |emitted| {
+            &mut emitted.corrections
+        });
+        add(&mut self.finals, batches, same, |emitted| {
+            &mut emitted.finals
+        });
+        add(&mut self.all, batches, same, |emitted| &mut emitted.all);
+        add(&mut self.late, batches, text, |emitted| &mut emitted.late);
+        add(&mut self.ahead, batches, text, |emitted| &mut emitted.ahead);
     }
 }
 
@@ -242,7 +247,7 @@ async fn feed(live: &mut Live, queue: &Queue<Reading>, interval: &[Vec<Reading>]
     live.batch().await;
 }
 
-fn told(config: &Config, lengths: Lengths, input: &[Interval<Reading>]) -> Vec<Told> {
+fn emitted(config: &Config, lengths: Lengths, input: &[Interval<Reading>]) -> Vec<Emitted> {
     block_on(async {
         let mut program = Program::new(config.clone());
         let (queue, readings) = program.ctx.queue::<Reading>("readings");
@@ -289,7 +294,7 @@ proptest! {
         input in intervals(reading(), 12),
     ) {
         let input = until_final(lengths, input);
-        let found = told(&config, lengths, &input);
+        let found = emitted(&config, lengths, &input);
         equal(&found, &by_hand(lengths, &concat(&input)))?;
         // Each reading is in time, late or ahead; all that is in time is final at the end.
         let mut totals: BTreeMap<Key, i64> = BTreeMap::new();
@@ -354,7 +359,7 @@ impl Dir {
         config: &Config,
         lengths: Lengths,
         input: &[Interval<Reading>],
-        batches: &mut BTreeMap<u64, Told>,
+        batches: &mut BTreeMap<u64, Emitted>,
     ) {
         block_on(async {
             let mut program = Program::after(past, config.clone());
@@ -416,7 +421,7 @@ fn finals_equal_sql_in_any_order_of_arrival() {
             let batch = (reading.at_ms / 100 + delay).max(0) as usize;
             input[batch][0].push(reading.clone());
         }
-        let found = told(&small(2, 7, 5), lengths, &input);
+        let found = emitted(&small(2, 7, 5), lengths, &input);
         assert!(
             found
                 .iter()
@@ -454,7 +459,7 @@ fn an_interval_is_told_corrected_and_final() {
         vec![at(50, 1), at(900, 1)],
     ];
     let input: Vec<_> = input.into_iter().map(|interval| vec![interval]).collect();
-    let found = told(&small(1, 4, 4), lengths, &input);
+    let found = emitted(&small(1, 4, 4), lengths, &input);
     let key = |end| (end, "s".to_owned());
     assert_eq!(found[0].updates, []);
     // 100 + 100: the slack is over.
@@ -499,7 +504,7 @@ fn unread_late_records_are_counted() {
             of.map(|(_, count)| *count).collect::<Vec<_>>()
         };
         assert_eq!(
-            (of("late"), of("ahead")),
+            (of("late records"), of("records ahead")),
             (vec![2], vec![1]),
             "{rejected:?}"
         );
@@ -536,7 +541,7 @@ fn durations_are_multiples_of_the_interval() {
     }
 }
 
-/// Batches since the checkpoint run again, and would tell and end results at other times than they did.
+/// Batches since the checkpoint run again, and would emit and end results at other times than they did.
 #[test]
 fn another_slack_or_time_for_corrections_is_refused_at_a_restart() {
     let lengths = Lengths {
@@ -546,11 +551,11 @@ fn another_slack_or_time_for_corrections_is_refused_at_a_restart() {
         correct: 300,
         ahead: 0,
     };
-    let mut config = small(2, 2, 4);
-    config.checkpoint_every = 1;
     let dir = Dir::new("changed");
-    let start = |past: u32, lengths: Lengths| {
-        let mut program = Program::after(past, config.clone());
+    let start = |past: u32, every: u32, lengths: Lengths| {
+        let mut config = small(2, 2, 4);
+        config.checkpoint_every = every;
+        let mut program = Program::after(past, config);
         let (queue, readings) = program.ctx.queue::<Reading>("readings");
         by_time(&readings, lengths).finals().pairs().print(0);
         program.ctx.persist_in(&dir.0);
@@ -561,30 +566,31 @@ fn another_slack_or_time_for_corrections_is_refused_at_a_restart() {
         at_ms: 50,
         n: 7,
     };
-    block_on(async {
-        let (program, queue) = start(0, lengths);
-        let mut live = program.start().await;
-        feed(&mut live, &queue, &[vec![reading]]).await;
-        let first = live.batch().await.batch;
-        let mut batches = 2;
-        while live.running.lineage().unwrap().checkpoint < Some(first) {
-            assert!(batches < 5_000, "no checkpoint");
-            // It is written beside the batches, as fast as the disk is.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            live.batch().await;
-            batches += 1;
-        }
-        live.running.abort().await.unwrap();
+    let refused = async |past: u32, remedy: &str| {
         for (slack, correct) in [(200, 200), (200, 400), (100, 400), (300, 200)] {
             let changed = Lengths {
                 slack,
                 correct,
                 ..lengths
             };
-            let (program, _) = start(batches, changed);
+            let (program, _) = start(past, 1, changed);
             let refused = program.ctx.start().await.err().unwrap().to_string();
-            assert!(refused.contains("drop_state"), "{refused}");
+            let now = format!("are [slack {slack} ms, final after {} ms]", slack + correct);
+            let then = "[slack 200 ms, final after 500 ms]";
+            for part in [then, &now, remedy] {
+                assert!(refused.contains(part), "{refused}");
+            }
         }
+    };
+    block_on(async {
+        let (program, queue) = start(0, 1_000, lengths);
+        let mut live = program.start().await;
+        feed(&mut live, &queue, &[vec![reading]]).await;
+        live.running.abort().await.unwrap();
+        refused(1, "a directory of its own").await;
+        let live = start(1, 1, lengths).0.start().await;
+        live.running.stop().await.unwrap();
+        refused(2, "drop_state").await;
     });
 }
 

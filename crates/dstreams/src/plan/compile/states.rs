@@ -17,8 +17,9 @@ use crate::plan::state_views::Views;
 use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
 use crate::stream::graph::{Node, NodeId, Op, View};
-use crate::stream::history::{Recall, Strays};
+use crate::stream::history::Recall;
 use crate::stream::initial::Initial;
+use crate::stream::rejects::OffTimeReaders;
 
 impl Compiler<'_> {
     /// The plan that reads a state; its steps are added once.
@@ -38,10 +39,10 @@ impl Compiler<'_> {
                 keys,
                 plan,
                 rule,
-                told,
+                emitted,
                 ..
             } => {
-                let spec = ByTimeSpec::new(plan.clone(), *rule, told.clone());
+                let spec = ByTimeSpec::new(plan.clone(), *rule, emitted.clone());
                 let partial = self.partial(id, *keys, plan)?;
                 let held = spec.held(&partial.schema());
                 self.keyed(id, *keys, partial, held, Update::ByTime(spec))?
@@ -67,9 +68,9 @@ impl Compiler<'_> {
             Op::History {
                 keys,
                 recall,
-                strays,
+                off_time,
                 ..
-            } => self.history(id, *keys, *recall, strays.clone())?,
+            } => self.history(id, *keys, *recall, off_time.clone())?,
             Op::Within(within) => {
                 let update = Update::Within(Arc::clone(within));
                 let node = self.graph.node(id);
@@ -131,7 +132,7 @@ impl Compiler<'_> {
         let (from, parts) = self.stage(plan, route, node.inputs[0]);
         let mapped = match &update {
             Update::Running(_) => None,
-            Update::ByTime(spec) => Some(spec.told.schema()),
+            Update::ByTime(spec) => Some(spec.emitted.schema()),
             Update::Tracked { tracker, .. } => tracker.mapped(),
             Update::Within(within) => Some(Arc::clone(&within.results)),
         };
@@ -182,7 +183,7 @@ impl Compiler<'_> {
         id: NodeId,
         keys: usize,
         recall: Recall,
-        strays: Option<Strays>,
+        off_time: Option<OffTimeReaders>,
     ) -> Result<ExecPlan> {
         let node = self.graph.node(id);
         let input = node.inputs[0];
@@ -208,7 +209,7 @@ impl Compiler<'_> {
             input_at,
             recall,
         );
-        (spec.views, spec.strays) = (views, strays);
+        (spec.views, spec.off_time) = (views, off_time);
         Ok(self.take_in(id, from, parts, StateSpec::History(Arc::new(spec))))
     }
 

@@ -1,6 +1,6 @@
 //! One partition of a history: the rows of the last batches, as they are.
 
-mod own_time;
+mod event_time;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -20,7 +20,7 @@ use crate::plan::HistorySpec;
 use crate::stream::graph::View;
 use crate::stream::history::Recall;
 
-use own_time::{OffTime, Released, Sorted};
+use event_time::{OffTime, Released, Sorted};
 pub(super) use transfer::HistorySnapshot;
 
 /// Rows of one batch that belong to one interval.
@@ -41,7 +41,7 @@ pub(super) struct HistoryPartition {
     pieces: BTreeMap<i64, Vec<Arc<Piece>>>,
     /// The number of rows in them.
     rows: usize,
-    /// The intervals that are complete, of records by their own time.
+    /// The intervals that are complete, of records by event time.
     released: Released,
     /// The newest batch's records that are late or ahead; they are not exported. None if this process did not run it.
     off_time: Option<OffTime>,
@@ -82,7 +82,7 @@ impl HistoryPartition {
         let (released, sorted) = match self.spec.recall {
             Recall::ByTime { wait_ms, .. } => {
                 let released = self.released.next(batch, wait_ms);
-                (released, self.sorted(batch, &rows, released)?)
+                (released, self.sorted(batch, &rows)?)
             }
             _ => (self.released, Sorted::all(batch, rows)),
         };
@@ -106,14 +106,13 @@ impl HistoryPartition {
         Ok(())
     }
 
-    /// The rows of a batch by interval, with which these are released.
-    fn sorted(&self, batch: BatchTime, rows: &RecordBatch, released: Released) -> Result<Sorted> {
+    /// The rows of a batch by interval.
+    fn sorted(&self, batch: BatchTime, rows: &RecordBatch) -> Result<Sorted> {
         let Recall::ByTime { wait_ms, ahead_ms } = self.spec.recall else {
             return Ok(Sorted::default());
         };
         let batch = batch.millis() as i64;
         let first = batch.saturating_sub_unsigned(wait_ms);
-        let first = first.max(released.before.saturating_add(1));
         Sorted::of(rows, first..=batch.saturating_add_unsigned(ahead_ms))
     }
 
@@ -122,7 +121,7 @@ impl HistoryPartition {
         let by_time = matches!(self.spec.recall, Recall::ByTime { .. });
         if by_time && self.version == Some(batch) && self.off_time.is_none() {
             let rows = concat_batches(&self.spec.schema, delta)?;
-            let sorted = self.sorted(batch, &rows, self.released)?;
+            let sorted = self.sorted(batch, &rows)?;
             self.off_time = Some(sorted.off_time);
         }
         Ok(())
@@ -168,7 +167,7 @@ impl HistoryPartition {
         Ok(self.between(first, newest))
     }
 
-    /// What the readers of records by their own time want.
+    /// What the readers of records by event time want.
     fn by_time(&self, newest: i64, wait_ms: u64) -> Result<Vec<RecordBatch>> {
         let Some(views) = &self.spec.views else {
             return Ok(Vec::new());
@@ -180,21 +179,13 @@ impl HistoryPartition {
             DataFusionError::Internal(message)
         })?;
         let complete = newest.saturating_sub_unsigned(wait_ms);
-        if let Some(strays) = &self.spec.strays {
-            let passed = self.between(i64::MIN, complete.saturating_sub(1));
-            let late = passed.iter().chain(&off_time.late);
-            strays.late.count(late.map(RecordBatch::num_rows).sum());
-            let ahead = off_time.ahead.iter();
-            strays.ahead.count(ahead.map(RecordBatch::num_rows).sum());
+        if let Some(readers) = &self.spec.off_time {
+            let rows = |rows: &Option<RecordBatch>| rows.as_ref().map_or(0, RecordBatch::num_rows);
+            readers.miss(rows(&off_time.late), rows(&off_time.ahead));
         }
         views.join(|view| match view {
             View::Released => Ok(self.between(complete, complete)),
-            View::Late => {
-                // Those that are held are of intervals that a shorter slack than that of the run before has skipped.
-                let mut late = self.between(i64::MIN, complete.saturating_sub(1));
-                late.extend(off_time.late.clone());
-                Ok(late)
-            }
+            View::Late => Ok(off_time.late.iter().cloned().collect()),
             View::Ahead => Ok(off_time.ahead.iter().cloned().collect()),
             _ => Ok(Vec::new()),
         })

@@ -35,7 +35,7 @@ fn spec(recall: Recall) -> Arc<HistorySpec> {
         },
         recall,
         views: None,
-        strays: None,
+        off_time: None,
         table: None,
     })
 }
@@ -179,7 +179,7 @@ proptest! {
     }
 
     #[test]
-    fn records_are_in_the_interval_of_their_own_time(
+    fn records_are_in_the_interval_of_their_event_time(
         steps in steps(),
         (wait, ahead) in (0..4i64, 0..4i64),
     ) {

@@ -7,7 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
 use dstreams_control::BatchTime;
 
-use super::own_time::Released;
+use super::event_time::Released;
 use super::{HistoryPartition, Piece};
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat, each_batch, encode_in_parts, length_of};
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! The effect of a batch on an aggregate by intervals of event time.
 //!
 //! A row of the state is a pane: the partial results of one interval and key, with the version of the result that ends
-//! with the interval. If results cover several intervals, each is combined from their panes when it is told, and a
+//! with the interval. If results cover several intervals, each is combined from their panes when it is emitted, and a
 //! pane without records stands for a result that only earlier panes have records of.
 
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl KeyedState {
             kept[row] = !drops && (row < now.changed || new || *version != now.versions[row]);
         }
         let versions: ArrayRef = Arc::new(UInt32Array::from(versions));
-        let told = {
+        let emitted = {
             let order = (0..count as u32).filter(|row| kinds[*row as usize] > 0);
             let mut order: Vec<u32> = order.collect();
             // What is due first, then in the order in which records arrived.
@@ -103,11 +103,11 @@ impl KeyedState {
             columns.push(Arc::new(UInt8Array::from(kinds)));
             columns.extend(now.after);
             columns.extend(now.before);
-            // Results that nothing has records of any more are null; none of them is told.
+            // Results that nothing has records of any more are null; none of them is emitted.
             let order = UInt32Array::from(order);
             let columns = columns.iter().map(|column| take(column, &order, None));
             let columns = columns.collect::<Result<_, _>>()?;
-            RecordBatch::try_new(of.told.schema(), columns)?
+            RecordBatch::try_new(of.emitted.schema(), columns)?
         };
         let gone = BooleanArray::from(gone);
         let gone = now.keys.iter().map(|key| filter(key, &gone));
@@ -118,7 +118,7 @@ impl KeyedState {
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
         let rows = filter_record_batch(&rows, &BooleanArray::from(kept))?;
         let delta = Delta::new(&self.shape, batch, &rows, None, &gone)?;
-        let mapped = (told.num_rows() > 0).then_some(told);
+        let mapped = (emitted.num_rows() > 0).then_some(emitted);
         let mapped = mapped.into_iter().collect();
         let timed_out = Vec::new();
         Ok((delta, BatchOutputs { timed_out, mapped }))

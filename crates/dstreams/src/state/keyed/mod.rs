@@ -54,7 +54,7 @@ pub(super) struct KeyedState {
 struct BatchOutputs {
     /// Keys that timed out, and their values.
     timed_out: Vec<RecordBatch>,
-    /// The outputs of closures, or told results.
+    /// The outputs of closures, or emitted results.
     mapped: Vec<RecordBatch>,
 }
 

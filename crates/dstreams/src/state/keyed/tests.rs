@@ -94,7 +94,7 @@ fn by_time_over(over: i64) -> Arc<KeyedSpec> {
         function,
         column: column.map(str::to_owned),
     };
-    let told = ResultRows::new(&<((i64, i64), (i64, i64))>::schema(), 2);
+    let emitted = ResultRows::new(&<((i64, i64), (i64, i64))>::schema(), 2);
     let parts = vec![
         part(Function::Count, None),
         part(Function::Sum, Some("value")),
@@ -103,7 +103,7 @@ fn by_time_over(over: i64) -> Arc<KeyedSpec> {
         parts,
         finish: vec![Finish::Part(0), Finish::Part(1)],
     };
-    let spec = ByTimeSpec::new(plan, IntervalRule { over, ..RULE }, told.clone());
+    let spec = ByTimeSpec::new(plan, IntervalRule { over, ..RULE }, emitted.clone());
     let schema = spec.held(&<((i64, i64), (i64, i64))>::schema());
     Arc::new(KeyedSpec {
         name: "by time".into(),
@@ -111,7 +111,7 @@ fn by_time_over(over: i64) -> Arc<KeyedSpec> {
         views: Views::new(
             [View::All, View::Mapped],
             schema.clone(),
-            Some(told.schema()),
+            Some(emitted.schema()),
         ),
         results: <((i64, i64), (u32, (i64, i64)))>::schema(),
         schema,
@@ -120,7 +120,7 @@ fn by_time_over(over: i64) -> Arc<KeyedSpec> {
     })
 }
 
-/// Of intervals that are open, to be told, told, and about to be final; some change nothing.
+/// Of intervals that are open, to be emitted, emitted, and about to be final; some change nothing.
 fn partial_results(batch: u64) -> RecordBatch {
     let rows = (0..batch % 7).map(|n| {
         let time = (100 * batch + 150 * (n % 3)).saturating_sub(301);
@@ -257,11 +257,11 @@ fn a_state_by_time_is_bounded() {
                 .collect();
             (state.install(BatchTime(time), &[batch_of(rows).unwrap()])).unwrap();
             most = most.max(state.partition.len());
-            let told = &state.made.as_ref().unwrap().mapped;
-            ended += told.iter().map(RecordBatch::num_rows).sum::<usize>();
+            let emitted = &state.made.as_ref().unwrap().mapped;
+            ended += emitted.iter().map(RecordBatch::num_rows).sum::<usize>();
         }
         assert!((5..=5 * intervals).contains(&most), "{most} rows");
-        assert!(ended > 10_000, "{ended} rows told");
+        assert!(ended > 10_000, "{ended} rows emitted");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records by their own time: on time, late or ahead.
+//! Records by event time: on time, late or ahead.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -29,13 +29,12 @@ impl Default for Released {
 }
 
 impl Released {
-    /// A batch releases the interval that ended so long before it. One that was complete remains so, if records were
-    /// waited for less long in an earlier run.
+    /// A batch releases the interval that ended so long before it.
     pub fn next(self, batch: BatchTime, wait_ms: u64) -> Self {
         let complete = (batch.millis() as i64).saturating_sub_unsigned(wait_ms);
         Released {
             before: self.now,
-            now: self.now.max(complete),
+            now: complete,
         }
     }
 }

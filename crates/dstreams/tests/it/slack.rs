@@ -1,4 +1,4 @@
-//! Records in the interval of their own time: each is on time, late or ahead, once, where the rule says.
+//! Records in the interval of their event time: each is on time, late or ahead, once, where the rule says.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::program::{
     Batches, INTERVAL, Interval, Program, block_on, cases, intervals, settings, small, sorted,
 };
 
-/// A number, and its own time.
+/// A number, and its event time.
 type Event = (i64, i64);
 
 fn batches(n: usize) -> Duration {
     INTERVAL * n as u32
 }
 
-/// Own times around those of the batches, and some that are far from them.
+/// Event times around those of the batches, and some that are far from them.
 fn event() -> impl Strategy<Value = Event> {
     let time = prop_oneof![
         20 => -300..1500i64,
@@ -243,7 +243,7 @@ proptest! {
 
     /// A window over event time: its slides are multiples of that.
     #[test]
-    fn windows_by_own_time(
+    fn windows_by_event_time(
         config in settings(),
         input in intervals(event(), 14),
         (wait, ahead) in (0..4usize, 0..4usize),
@@ -301,26 +301,30 @@ fn the_example_of_the_documentation() {
     );
 }
 
-/// Batches since the checkpoint run again, and would release intervals at other times than they did.
+/// Batches since the checkpoint run again, or all of them if there is none, and would release intervals at other times
+/// than they did.
 #[test]
 fn another_slack_is_refused_at_a_restart() {
-    let mut config = small(2, 1, 4);
-    config.checkpoint_every = 1;
-    let dir = Dir::new();
-    let input: Vec<Interval<Event>> = (1..=6).map(|batch| vec![at(batch, &[1])]).collect();
-    run_in(&dir.0, (&config, (1, 3)), 0, &input, End::Stop);
-    for wait in [0, 3] {
-        let refused = block_on(async {
-            let mut program = Program::after(6, config.clone());
-            let (_, events) = program.ctx.queue::<Event>("in");
-            let _outputs = Outputs::of(&events, (wait, 3));
-            program.ctx.persist_in(&dir.0);
-            program.ctx.start().await.err().unwrap().to_string()
-        });
-        assert!(
-            refused.contains("100 ms") && refused.contains("slack"),
-            "{refused}"
-        );
+    for (every, remedy) in [(1_000, "a directory of its own"), (1, "drop_state")] {
+        let mut config = small(2, 1, 4);
+        config.checkpoint_every = every;
+        let dir = Dir::new();
+        let input: Vec<Interval<Event>> = (1..=6).map(|batch| vec![at(batch, &[1])]).collect();
+        run_in(&dir.0, (&config, (1, 3)), 0, &input, End::Stop);
+        for wait in [0, 3] {
+            let refused = block_on(async {
+                let mut program = Program::after(6, config.clone());
+                let (_, events) = program.ctx.queue::<Event>("in");
+                let _outputs = Outputs::of(&events, (wait, 3));
+                program.ctx.persist_in(&dir.0);
+                program.ctx.start().await.err().unwrap().to_string()
+            });
+            let wanted = format!("[slack 100 ms], and are [slack {} ms]", 100 * wait);
+            assert!(
+                refused.contains(&wanted) && refused.contains(remedy),
+                "{refused}"
+            );
+        }
     }
 }
 
