@@ -1,13 +1,13 @@
 //! Commands with worker processes: `wordcount --workers`, `wordcount --master`, `master`, `worker`, `status`.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::dir::Dir;
 use crate::process::{
     self, DSTREAMS, PATIENCE, Running, dstreams, end_of, is_alive, kill, message, run, until,
 };
@@ -60,26 +60,6 @@ fn send(master: &str, input: &str) {
 fn worker(master: &str, more: &[&str]) -> Command {
     let arguments = ["worker", "--json", "--cores", "1", "--master", master];
     dstreams(&[&arguments[..], more].concat())
-}
-
-/// A file of this test process, removed when dropped.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str) -> Self {
-        let name = format!("dstreams-cli-{}-{name}", std::process::id());
-        File(std::env::temp_dir().join(name))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn check_counts(program: &Running, texts: &[&str]) {
@@ -338,16 +318,21 @@ fn a_worker_of_another_build_is_refused_and_both_builds_are_named() {
     let arguments = ["master", "--json", "--listen", LOOPBACK];
     let program = Running::start(&arguments);
     // With one more byte at its end, the program still runs.
-    let other = File::new("other-build");
-    std::fs::copy(DSTREAMS, &other.0).unwrap();
+    let dir = Dir::new();
+    let other = dir.join("other-build");
+    std::fs::copy(DSTREAMS, &other).unwrap();
     let mut file = std::fs::OpenOptions::new()
         .append(true)
-        .open(&other.0)
+        .open(&other)
         .unwrap();
     std::io::Write::write_all(&mut file, b"\n").unwrap();
     drop(file);
     let arguments = ["worker", "--master", program.said("master")];
-    let output = end_of(process::program(other.path(), &arguments).spawn().unwrap());
+    let output = end_of(
+        process::program(other.to_str().unwrap(), &arguments)
+            .spawn()
+            .unwrap(),
+    );
     let error = message(output, 1);
     let builds: Vec<_> = error
         .split_whitespace()
@@ -428,9 +413,10 @@ fn beyond_loopback_the_right_token_is_required() {
         }
     }
 
-    let token = File::new("token");
-    std::fs::write(&token.0, "secret-of-the-test\n").unwrap();
-    let with_token = ["--token-file", token.path()];
+    let dir = Dir::new();
+    let token = dir.join("token");
+    std::fs::write(&token, "secret-of-the-test\n").unwrap();
+    let with_token = ["--token-file", token.to_str().unwrap()];
     let listen = ["--listen", "0.0.0.0:0", "--advertise", "127.0.0.1:0"];
     let arguments = [&["master", "--json"][..], &listen].concat();
     let mut program = Running::start(&[&arguments[..], &with_token, &TIMES].concat());

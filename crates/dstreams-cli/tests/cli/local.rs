@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::dir::Dir;
 use crate::process::{DSTREAMS, Running, dstreams, message, program, run, until};
 use crate::text::{naive, text};
 
@@ -220,7 +221,8 @@ fn demo_counts_what_it_sends_and_prints_three_batches() {
 fn send_feeds_a_program_and_reports() {
     let mut program = start(&["--interval", "50ms", "--window", "10m"]);
     let (file, input) = (text(7, 40_000), text(8, 10_001));
-    let path = std::env::temp_dir().join(format!("dstreams-cli-{}", std::process::id()));
+    let dir = Dir::new();
+    let path = dir.join("lines");
     std::fs::write(&path, &file).unwrap();
     let send = |source: &str, input: &[u8]| {
         let output = run(
@@ -242,7 +244,6 @@ fn send_feeds_a_program_and_reports() {
         said.starts_with("sent 10001 lines, acknowledged 10001 ("),
         "{said}"
     );
-    std::fs::remove_file(path).unwrap();
     program.wait_for(50_001);
     let (words, top) = naive(&[&file, &input]);
     let last = program.batches.last().unwrap();
@@ -328,8 +329,8 @@ fn send_explains_errors() {
 /// Some descriptors are left for files: a program with a state directory keeps running.
 #[test]
 fn connections_beyond_the_descriptors_wait() {
-    let state = std::env::temp_dir().join(format!("dstreams-descriptors-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&state);
+    let dir = Dir::missing();
+    let state = dir.path();
     let counts = format!(
         "ulimit -n 64; exec {DSTREAMS} wordcount --json --listen 127.0.0.1:0 --clients 127.0.0.1:0 \
          --interval 50ms --window 10m --state {}",
@@ -375,7 +376,6 @@ fn connections_beyond_the_descriptors_wait() {
     let (total, errors) = program.end();
     assert_eq!(total, 101);
     assert!(errors.lines().count() < 10, "{errors}");
-    std::fs::remove_dir_all(&state).unwrap();
 }
 
 #[test]

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cluster;
+#[path = "../../../dstreams/tests/it/dir.rs"]
+mod dir;
 mod local;
 mod page;
 mod process;

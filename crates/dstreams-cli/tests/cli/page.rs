@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use crate::dir::Dir;
+
 /// All shell blocks of a page as one script.
 fn script(page: &str) -> String {
     let blocks = page.split("```sh\n").skip(1);
@@ -10,14 +12,13 @@ fn script(page: &str) -> String {
 }
 
 /// Runs the commands of a page in an empty directory; returns their output.
-fn run(name: &str, page: &str) -> String {
+fn run(page: &str) -> String {
     let command = std::path::Path::new(env!("CARGO_BIN_EXE_dstreams"));
-    let place = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&place).unwrap();
+    let place = Dir::new();
     let path = std::env::var("PATH").unwrap();
     let output = Command::new("bash")
         .args(["-m", "-c", &script(page)])
-        .current_dir(&place)
+        .current_dir(place.path())
         .env(
             "PATH",
             format!("{}:{path}", command.parent().unwrap().display()),
@@ -29,14 +30,13 @@ fn run(name: &str, page: &str) -> String {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{said}\n{errors}");
-    std::fs::remove_dir_all(&place).unwrap();
     said.into_owned()
 }
 
 #[test]
 fn from_laptop_to_cluster() {
     let page = include_str!("../../../../docs/from-laptop-to-cluster.md");
-    let said = run("laptop", page);
+    let said = run(page);
     let totals: Vec<_> = said
         .lines()
         .filter(|line| line.contains("records_total"))
@@ -50,7 +50,7 @@ fn from_laptop_to_cluster() {
 #[test]
 fn kill_it() {
     let page = include_str!("../../../../docs/kill-it.md");
-    let said = run("killed", page);
+    let said = run(page);
     assert!(said.contains("journal of 1 process(es)"), "{said}");
     let promised = "[\"be\",20000]";
     assert_eq!(said.matches(promised).count(), 2, "{said}");

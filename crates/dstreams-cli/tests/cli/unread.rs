@@ -1,34 +1,13 @@
 //! Nobody reads the output: commands still end, with a full and with a closed pipe.
 
 use std::io::{BufRead, BufReader, pipe};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Output};
 
 use serde_json::{Value, json};
 
+use crate::dir::Dir;
 use crate::process::{Running, dstreams, end_of, kill, lines, message, run};
 use crate::text::text;
-
-/// A directory that does not exist yet, removed when dropped.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 const COUNT: [&str; 10] = [
     "wordcount",
@@ -112,16 +91,21 @@ fn a_full_pipe_does_not_prevent_the_end_of_a_program() {
 
 #[test]
 fn acknowledged_lines_are_counted_even_if_nobody_reads_the_output() {
-    let (unread, closed) = (Dir::new("unread"), Dir::new("closed"));
+    let (unread, closed) = (Dir::missing(), Dir::missing());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let arguments = ["--state", unread.path(), "--drain", "100ms"];
+            let arguments = [
+                "--state",
+                unread.path().to_str().unwrap(),
+                "--drain",
+                "100ms",
+            ];
             message(end_unread(&arguments, &long_lines(20), &["TERM"]), 1);
             counts_on(&unread, 20 * WORDS_PER_LINE);
         });
         scope.spawn(|| {
             // `| head -1`
-            let (child, output, first) = start(&["--state", closed.path()]);
+            let (child, output, first) = start(&["--state", closed.path().to_str().unwrap()]);
             send(&first, &text(1, 100));
             drop(output);
             assert_eq!(message(end_of(child), 0), "");
@@ -133,7 +117,8 @@ fn acknowledged_lines_are_counted_even_if_nobody_reads_the_output() {
 
 /// Checks that a restarted program has all the words.
 fn counts_on(state: &Dir, words: usize) {
-    let mut program = Running::start(&[&COUNT[..], &["--state", state.path()]].concat());
+    let mut program =
+        Running::start(&[&COUNT[..], &["--state", state.path().to_str().unwrap()]].concat());
     while program.next()["window_words"] != json!(words) {}
     program.terminate();
     while program.next().get("records_total").is_none() {}

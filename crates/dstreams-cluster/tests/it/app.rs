@@ -12,6 +12,7 @@ use dstreams_client::{Client, Options};
 use dstreams_cluster::app::{ReplayArgs, replay};
 use dstreams_cluster::{Master, MasterOptions, WorkerOptions, run_worker};
 
+use crate::dir::Dir;
 use crate::program::{block_on, until};
 
 /// The example, built with these tests.
@@ -185,8 +186,7 @@ fn a_worker_with_another_graph_is_refused_and_both_fingerprints_are_named() {
 /// A worker acknowledges records in its journal, which the next master process must be able to read.
 #[test]
 fn a_worker_that_cannot_see_the_masters_directory_is_refused() {
-    let name = format!("dstreams-directory-{}", std::process::id());
-    let dir = std::env::temp_dir().join(name);
+    let dir = Dir::new();
     let (ours, other) = (dir.join("ours"), dir.join("other"));
     std::fs::create_dir_all(&other).unwrap();
     let kept = |at: &std::path::Path| {
@@ -219,7 +219,6 @@ fn a_worker_that_cannot_see_the_masters_directory_is_refused() {
     let master = listen(program(&[]).unwrap()).unwrap();
     let alone = refused(&master, &|| kept(&ours));
     assert!(alone.contains("the master's in none"), "{alone}");
-    let _ = std::fs::remove_dir_all(&dir);
 }
 
 /// Prints block on a pipe that nobody reads, but the end does not wait for them.
@@ -268,8 +267,7 @@ struct Replay {
 
 #[test]
 fn replay_runs_one_batch_that_was_set_aside() {
-    let dir = std::env::temp_dir().join(format!("dstreams-replay-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&dir);
+    let dir = Dir::missing();
     let app = |arguments: &[String]| {
         let tolerant = arguments == ["tolerant_program"];
         let mut config = Config::new(Duration::from_millis(50));
@@ -281,7 +279,7 @@ fn replay_runs_one_batch_that_was_set_aside() {
             number => number.expect("a number"),
         });
         numbers.for_each_rdd(|_| {});
-        ctx.persist_in(&dir);
+        ctx.persist_in(dir.path());
         Ok::<_, dstreams::Error>(ctx)
     };
     block_on(async {
@@ -293,9 +291,9 @@ fn replay_runs_one_batch_that_was_set_aside() {
         })
         .await;
         running.stop().await.unwrap();
-        let batch = dstreams::inspect(&dir).unwrap().set_aside[0].to_string();
+        let batch = dstreams::inspect(dir.path()).unwrap().set_aside[0].to_string();
         let args = |more: &[&str]| {
-            let always = ["replay", dir.to_str().unwrap(), "--batch", &batch];
+            let always = ["replay", dir.path().to_str().unwrap(), "--batch", &batch];
             Replay::parse_from(always.iter().chain(more)).args
         };
         let error = replay(&args(&[]), &app).await.unwrap_err().to_string();
@@ -306,5 +304,4 @@ fn replay_runs_one_batch_that_was_set_aside() {
             .await
             .unwrap();
     });
-    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::dir::Dir;
 use crate::process::{How, Process};
 use crate::program::{block_on, until};
 use crate::rng::Rng;
@@ -112,10 +113,11 @@ async fn kills(mut random: Rng) {
     scene.close().await;
 }
 
-fn crashes_at(name: &str, point: &str) {
+fn crashes_at(point: &str) {
     assert!(dstreams::internal::POINTS.contains(&point.split('#').next().unwrap()));
     block_on(async {
-        let file = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let dir = Dir::new();
+        let file = dir.join("crashed");
         let mut setup = Setup::local();
         for how in &mut setup.workers {
             how.crash_at = Some(format!("{point}@{}", file.display()));
@@ -129,13 +131,12 @@ fn crashes_at(name: &str, point: &str) {
         scene.batches(4).await;
         assert_eq!(scene.status().workers.len(), 2);
         scene.close().await;
-        std::fs::remove_file(&file).unwrap();
     });
 }
 
 macro_rules! crashes {
     ($($name:ident: $point:literal,)*) => {
-        $(#[test] fn $name() { crashes_at(stringify!($name), $point); })*
+        $(#[test] fn $name() { crashes_at($point); })*
     };
 }
 

@@ -1,15 +1,14 @@
 //! Little memory for records and a full disk: backpressure on clients, and nothing is lost.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dstreams_client::{Client, Options};
 use dstreams_cluster::{Master, MasterOptions};
 
+use crate::dir::Dir;
 use crate::process::{How, Process};
 use crate::program::{block_on, soon, until};
 use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
@@ -26,28 +25,25 @@ const LINE_BYTES: usize = 1000;
 /// A disk that fills up at once, if this process may mount one; else a directory that can be removed.
 /// Removed when dropped.
 struct Disk {
-    path: PathBuf,
+    dir: Dir,
     mounted: bool,
 }
 
 impl Disk {
     fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dstreams-full-disk-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
+        let dir = Dir::new();
         let size = format!("size={DISK}");
         let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path);
+        let mount = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]);
+        let mount = mount.arg(dir.path());
         let mounted = mount.output().is_ok_and(|output| output.status.success());
-        Disk { path, mounted }
+        Disk { dir, mounted }
     }
 
     /// Makes writes fail from now on, if it is not a real disk.
     fn take_away(&self) {
         if !self.mounted {
-            std::fs::remove_dir_all(&self.path).unwrap();
+            std::fs::remove_dir_all(self.dir.path()).unwrap();
         }
     }
 
@@ -57,7 +53,7 @@ impl Disk {
             return true;
         }
         let mut stat = Command::new("stat");
-        let stat = stat.args(["-f", "-c", "%a %S"]).arg(&self.path);
+        let stat = stat.args(["-f", "-c", "%a %S"]).arg(self.dir.path());
         let said = String::from_utf8(stat.output().unwrap().stdout).unwrap();
         let mut free = said.split_whitespace().map(|n| n.parse::<usize>().unwrap());
         free.next().unwrap() * free.next().unwrap() < SMALLEST_MEMORY
@@ -67,9 +63,11 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.mounted {
-            let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+            let _ = Command::new("umount")
+                .arg("-l")
+                .arg(self.dir.path())
+                .status();
         }
-        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -90,7 +88,7 @@ async fn flood(addresses: String, from: usize) {
 fn flooded(disk: Option<&Disk>) {
     let how = How {
         memory: Some(MEMORY),
-        spill: disk.map(|disk| disk.path.clone()),
+        spill: disk.map(|disk| disk.dir.path().to_owned()),
         ..How::default()
     };
     block_on(async {
@@ -156,7 +154,7 @@ fn a_batch_waits_for_space_for_its_exchanges() {
         return std::io::stderr().write_all(skipped).unwrap();
     }
     block_on(async {
-        let filler = disk.path.join("filler");
+        let filler = disk.dir.join("filler");
         let mut file = std::fs::File::create(&filler).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
         let found = Arc::default();
@@ -165,7 +163,7 @@ fn a_batch_waits_for_space_for_its_exchanges() {
         options.partitions = Some(2);
         let master = Master::listen(ctx, options).await.unwrap();
         let how = How {
-            exchanges: Some(disk.path.clone()),
+            exchanges: Some(disk.dir.path().to_owned()),
             ..How::default()
         };
         let _worker = Process::start(stateless::WORKER, master.address(), &how);

@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../../dstreams/tests/it/dir.rs"]
+mod dir;
 #[path = "../../../dstreams/tests/it/every_operator.rs"]
 mod every_operator;
 #[path = "../../../dstreams/tests/it/further_operators.rs"]

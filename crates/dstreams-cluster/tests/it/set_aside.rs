@@ -1,7 +1,7 @@
 //! A batch that fails permanently on a cluster is set aside with its records, and the program continues as if they had
 //! never arrived, no matter which state they had changed on which worker.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dstreams::agg::{count, sum};
 use dstreams::arrow::array::RecordBatch;
@@ -13,26 +13,11 @@ use dstreams::{
 use dstreams_client::{Client, Options};
 use dstreams_cluster::RunningCluster;
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 use crate::workers::{Workers, cluster};
 
 const PARTITIONS: usize = 3;
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 type Pair = (String, i64);
 type Pairs = RddReceiver<Pair>;
@@ -205,8 +190,8 @@ async fn without_them() -> [Vec<(u64, Vec<Pair>)>; 2] {
 
 fn results_are_those_without_the_bad_batch(every: u32, bad: Bad) {
     block_on(async {
-        let dir = Dir::new(&format!("aside-cluster-{bad:?}-{every}"));
-        let mut running = Running::start(&dir.0, 0, every, bad).await;
+        let dir = Dir::missing();
+        let mut running = Running::start(dir.path(), 0, every, bad).await;
         let mut reports = Vec::new();
         for words in INPUT {
             running.send(words).await;
@@ -219,14 +204,14 @@ fn results_are_those_without_the_bad_batch(every: u32, bad: Bad) {
         let (summary, found) = running.stop(true).await;
         assert_eq!((summary.records, summary.set_aside), (6, 3));
         assert_eq!(found, without_them().await);
-        assert_eq!(dstreams::inspect(&dir.0).unwrap().set_aside, [300]);
-        let reason = std::fs::read_to_string(dir.0.join("failed/batch=300/error.txt")).unwrap();
+        assert_eq!(dstreams::inspect(dir.path()).unwrap().set_aside, [300]);
+        let reason = std::fs::read_to_string(dir.join("failed/batch=300/error.txt")).unwrap();
         assert!(reason.contains("a bad word"), "{reason}");
         // One process is enough to replay the batch.
         let replay = |bad| {
             let ctx = StreamContext::with_config(config(every)).unwrap();
-            let (ctx, _, counts) = on_workers(ctx, &dir.0, bad);
-            (ctx.replay(&dir.0, BatchTime(300)), counts)
+            let (ctx, _, counts) = on_workers(ctx, dir.path(), bad);
+            (ctx.replay(dir.path(), BatchTime(300)), counts)
         };
         let (replayed, counts) = replay(Bad::Never);
         assert_eq!(replayed.await.unwrap(), 3);
@@ -259,10 +244,10 @@ fn a_batch_is_set_aside_with_all_states_and_standbys_changed() {
 #[test]
 fn a_batch_stays_set_aside_after_a_restart() {
     block_on(async {
-        let dir = Dir::new("aside-cluster-restart");
+        let dir = Dir::missing();
         let mut found = [Vec::new(), Vec::new()];
         for part in [0..3, 3..6] {
-            let mut running = Running::start(&dir.0, part.start as u32, 100, Bad::Late).await;
+            let mut running = Running::start(dir.path(), part.start as u32, 100, Bad::Late).await;
             for words in &INPUT[part] {
                 running.send(words).await;
                 running.live.batch().await;

@@ -15,6 +15,7 @@ use dstreams::{
 use dstreams_client::{Client, Options};
 use dstreams_cluster::{Master, MasterOptions, RunningCluster};
 
+use crate::dir::Dir;
 use crate::process::{How, Process, be_worker};
 use crate::program::{INTERVAL, Live, Program, block_on, small, soon, until};
 use crate::workers::{Workers, cluster};
@@ -66,7 +67,7 @@ async fn feed<R>(live: &mut Live<R>, queue: &Queue<String>) {
 
 #[test]
 fn files_of_a_cluster_equal_those_of_one_process() {
-    let dir = std::env::temp_dir().join(format!("dstreams-sinks-{}", std::process::id()));
+    let dir = Dir::missing();
     let (here, there) = (dir.join("here"), dir.join("there"));
     block_on(async {
         let mut program = Program::new(small(3, 4, 5));
@@ -98,7 +99,6 @@ fn files_of_a_cluster_equal_those_of_one_process() {
     assert_eq!(names(&here), names(&there));
     assert!(here == there, "files of the same names differ");
     assert!(here.len() > 20, "{:?}", names(&here));
-    std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// Records the processes in which it was prepared; fails once in each of them.

@@ -214,17 +214,18 @@ mod tests {
     /// before. It is the same file, so that a restart needs no extra space.
     #[test]
     fn a_fenced_worker_cannot_alter_the_taken_journal() {
-        let program = std::env::temp_dir().join(format!("dstreams-taken-{}", std::process::id()));
-        let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path();
+        let journal = Journal::fenced(&dir_of(program, 3, 1), None).unwrap();
         let on = |ticket| futures::executor::block_on(journal.synced(ticket));
         on(journal.append(committed(1))).unwrap();
-        let file = file_of(&dir_of(&program, 3, 1));
+        let file = file_of(&dir_of(program, 3, 1));
         // A master that was killed after it took the journal, while it wrote the lengths.
-        let taken = take_all(&program).unwrap();
+        let taken = take_all(program).unwrap();
         assert_eq!(taken, [program.join("taken-3-1")]);
         std::fs::write(taken[0].join(".lengths.tmp"), b"half").unwrap();
         for batch in 2..5 {
-            assert_eq!(take_all(&program).unwrap(), taken);
+            assert_eq!(take_all(program).unwrap(), taken);
             assert_eq!(entries(&taken[0]), [committed(1)]);
             // Later entries are in the file, but not acknowledged.
             assert!(on(journal.append(committed(batch))).is_err());
@@ -233,29 +234,29 @@ mod tests {
             let names: BTreeSet<_> = names.map(|entry| entry.unwrap().file_name()).collect();
             let wanted = ["journal-0000000001.log", "lengths"].map(std::ffi::OsString::from);
             assert_eq!(names, BTreeSet::from(wanted));
-            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 1);
+            assert_eq!(std::fs::read_dir(program).unwrap().count(), 1);
         }
         assert!(
             file_of(&taken[0]).len() > file.len(),
             "the worker wrote nothing"
         );
-        std::fs::remove_dir_all(&program).unwrap();
     }
 
     /// An entry that is still being written when the journal is read does not count, even once it is complete.
     #[test]
     fn an_entry_completed_later_does_not_count() {
-        let program = std::env::temp_dir().join(format!("dstreams-whole-{}", std::process::id()));
-        let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path();
+        let journal = Journal::fenced(&dir_of(program, 3, 1), None).unwrap();
         let on = |ticket| futures::executor::block_on(journal.synced(ticket));
         on(journal.append(committed(1))).unwrap();
         on(journal.append(committed(2))).unwrap();
         drop(journal);
-        let path = dir_of(&program, 3, 1).join("journal-0000000001.log");
+        let path = dir_of(program, 3, 1).join("journal-0000000001.log");
         let whole = std::fs::read(&path).unwrap();
         // The empty entry after each sync is 32 bytes: this is within the second one.
         std::fs::write(&path, &whole[..whole.len() - 33]).unwrap();
-        let taken = take_all(&program).unwrap();
+        let taken = take_all(program).unwrap();
         assert_eq!(entries(&taken[0]), [committed(1)]);
         std::fs::write(taken[0].join("journal-0000000001.log"), &whole).unwrap();
         assert_eq!(entries(&taken[0]), [committed(1)]);
@@ -263,19 +264,19 @@ mod tests {
         std::fs::write(taken[0].join("journal-0000000001.log"), &whole[..40]).unwrap();
         let error = read_taken(&taken[0]).unwrap_err().to_string();
         assert!(error.contains("bytes, and has 40"), "{error}");
-        std::fs::remove_dir_all(&program).unwrap();
     }
 
     /// A process may be killed while it removes a journal that checkpoints cover: whatever files are left, a restart
     /// does not read them.
     #[test]
     fn a_removal_that_is_interrupted_leaves_no_half_of_a_journal() {
-        let program = std::env::temp_dir().join(format!("dstreams-removed-{}", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path();
         for left in [&["lengths"][..], &["journal-0000000001.log"], &[]] {
-            let journal = Journal::fenced(&dir_of(&program, 3, 1), None).unwrap();
+            let journal = Journal::fenced(&dir_of(program, 3, 1), None).unwrap();
             let ticket = journal.append(committed(1));
             futures::executor::block_on(journal.synced(ticket)).unwrap();
-            let taken = take_all(&program).unwrap();
+            let taken = take_all(program).unwrap();
             assert_eq!(entries(&taken[0]), [committed(1)]);
             let half = hide(&taken[0]).unwrap();
             for entry in std::fs::read_dir(&half).unwrap() {
@@ -284,8 +285,8 @@ mod tests {
                     std::fs::remove_file(entry.path()).unwrap();
                 }
             }
-            assert!(take_all(&program).unwrap().is_empty());
-            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 0);
+            assert!(take_all(program).unwrap().is_empty());
+            assert_eq!(std::fs::read_dir(program).unwrap().count(), 0);
         }
         // A whole removal, and one of a journal that is gone already.
         let taken = program.join("taken-3-1");
@@ -294,17 +295,17 @@ mod tests {
             let mut ended = Ended::default();
             ended.add(taken.clone(), BTreeSet::new());
             assert!(ended.remove().0.is_empty());
-            assert_eq!(std::fs::read_dir(&program).unwrap().count(), 0);
+            assert_eq!(std::fs::read_dir(program).unwrap().count(), 0);
         }
-        std::fs::remove_dir_all(&program).unwrap();
     }
 
     /// Interrupted restarts of earlier programs, which made copies.
     #[test]
     fn journals_taken_by_earlier_programs_are_found() {
-        let program = std::env::temp_dir().join(format!("dstreams-half-{}", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path();
         let fenced = |worker, batch| {
-            let dir = dir_of(&program, 3, worker);
+            let dir = dir_of(program, 3, worker);
             let journal = Journal::fenced(&dir, None).unwrap();
             let ticket = journal.append(committed(batch));
             futures::executor::block_on(journal.synced(ticket)).unwrap();
@@ -320,14 +321,13 @@ mod tests {
         let copied = fenced(2, 2);
         rename(&copied, &program.join("taken-3-2")).unwrap();
         fenced(2, 3);
-        let taken = take_all(&program).unwrap();
+        let taken = take_all(program).unwrap();
         assert_eq!(
             taken,
             ["taken-3-1", "taken-3-2"].map(|name| program.join(name))
         );
         assert_eq!(entries(&taken[0]), [committed(1)]);
         assert_eq!(entries(&taken[1]), [committed(2)]);
-        assert_eq!(std::fs::read_dir(&program).unwrap().count(), 2);
-        std::fs::remove_dir_all(&program).unwrap();
+        assert_eq!(std::fs::read_dir(program).unwrap().count(), 2);
     }
 }

@@ -282,12 +282,12 @@ mod tests {
 
     #[test]
     fn every_change_of_a_set_aside_batch_is_found() {
-        let dir = std::env::temp_dir().join(format!("dstreams-set-aside-{}", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
         let (batch, schemas) = (BatchTime(300), [String::schema(), String::schema()]);
         let written = stream::iter(blocks().into_iter().map(Ok)).boxed();
-        let path = block_on(write(&dir, batch, written, &schemas, "why")).unwrap();
+        let path = block_on(write(dir.path(), batch, written, &schemas, "why")).unwrap();
         let path = path.join("blocks");
-        let found = || read(&dir, batch, &schemas);
+        let found = || read(dir.path(), batch, &schemas);
         assert_eq!(texts(&found().unwrap()), texts(&blocks()));
         let bytes = std::fs::read(&path).unwrap();
         let refused = |changed: &[u8], what: &str| {
@@ -326,6 +326,5 @@ mod tests {
             let _ = found();
         }
         refused(&old[..old.len() - 1], "the end of an old one");
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

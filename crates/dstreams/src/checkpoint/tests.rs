@@ -1,10 +1,11 @@
 //! The journal while a checkpoint is written and older entries are released.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 use futures::FutureExt;
+use tempfile::tempdir;
 
 use super::Durable;
 use super::manifest::Program;
@@ -14,35 +15,19 @@ use crate::blocks::Block;
 use crate::journal::{DirLock, Journal, JournalEntry, Opening, read};
 use crate::stream::record::{Record, batch_of};
 
-/// A directory of its own, removed at the end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let name = format!("dstreams-durable-{}-{name}", std::process::id());
-        Dir(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-async fn open(dir: &Dir) -> Arc<Durable> {
+async fn open(dir: &Path) -> Arc<Durable> {
     open_both(dir).await.0
 }
 
-async fn open_both(dir: &Dir) -> (Arc<Durable>, Restored) {
+async fn open_both(dir: &Path) -> (Arc<Durable>, Restored) {
     let program = Program {
         interval_ms: 100,
         partitions: 1,
         inputs: vec!["texts".into()],
     };
     let (lock, kept) = (
-        DirLock::take(&dir.0).unwrap(),
-        StateDirectory::at(dir.0.clone()),
+        DirLock::take(dir).unwrap(),
+        StateDirectory::at(dir.to_owned()),
     );
     let opened = Durable::open(
         lock,
@@ -65,8 +50,9 @@ fn block(seq: u64) -> Block {
 
 #[tokio::test]
 async fn blocks_received_during_a_release_are_retained() {
-    let dir = Dir::new("meanwhile");
-    let durable = open(&dir).await;
+    let place = tempdir().unwrap();
+    let dir = &place.path().join("program");
+    let durable = open(dir).await;
     durable.cut(BatchTime(100), &[]);
     let plan = durable.committed(BatchTime(100), &[]).unwrap();
     let receiving = Arc::clone(&durable);
@@ -80,7 +66,7 @@ async fn blocks_received_during_a_release_are_retained() {
     });
     durable.close().await;
     drop(durable);
-    let entries = read(&dir.0).unwrap().entries;
+    let entries = read(dir).unwrap().entries;
     let kinds: Vec<_> = entries.iter().map(|(_, entry)| entry).collect();
     let is_there = matches!(
         kinds[..],
@@ -96,8 +82,8 @@ async fn blocks_received_during_a_release_are_retained() {
     assert!(is_there, "{kinds:?}");
 }
 
-fn files(dir: &Dir, of: &str) -> usize {
-    let entries = std::fs::read_dir(&dir.0).unwrap();
+fn files(dir: &Path, of: &str) -> usize {
+    let entries = std::fs::read_dir(dir).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with(of)).count()
 }
@@ -105,10 +91,11 @@ fn files(dir: &Dir, of: &str) -> usize {
 /// However often a program starts: starts do not leave a file each, and receivers are never reused.
 #[tokio::test]
 async fn a_directory_can_be_opened_many_times() {
-    let dir = Dir::new("again");
+    let place = tempdir().unwrap();
+    let dir = &place.path().join("program");
     let mut receivers = std::collections::BTreeSet::new();
     for start in 0..150 {
-        let (durable, restored) = open_both(&dir).await;
+        let (durable, restored) = open_both(dir).await;
         let first = restored.first_receiver();
         assert!(receivers.insert(first), "{first} again");
         // A restart has the blocks of all starts that took some.
@@ -121,15 +108,15 @@ async fn a_directory_can_be_opened_many_times() {
             durable.synced(ticket).await.unwrap();
         }
         drop(durable);
-        assert_eq!(files(&dir, "journal-"), 1);
+        assert_eq!(files(dir, "journal-"), 1);
     }
     // As many restarts as a supervisor makes in a day.
     let started = Opening {
         incarnation: 70_000,
-        ..read(&dir.0).unwrap().opening().unwrap().clone()
+        ..read(dir).unwrap().opening().unwrap().clone()
     };
-    drop(Journal::open(&dir.0, read(&dir.0).unwrap().next(), Some(started), None).unwrap());
-    let (_, restored) = open_both(&dir).await;
+    drop(Journal::open(dir, read(dir).unwrap().next(), Some(started), None).unwrap());
+    let (_, restored) = open_both(dir).await;
     assert_eq!(restored.first_receiver(), ReceiverId::first_of(70_001).0);
     assert_eq!(restored.blocks.len(), 3);
 }

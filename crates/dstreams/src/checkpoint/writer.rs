@@ -369,9 +369,8 @@ mod tests {
     /// However large a partition is, it is written file by file, and a restart finds each byte.
     #[test]
     fn large_state_is_written_to_files_of_bounded_size() {
-        let dir = std::env::temp_dir().join(format!("dstreams-parts-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let store = Store::Dir(dir.clone());
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::Dir(dir.path().to_owned());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
@@ -386,7 +385,9 @@ mod tests {
         assert_eq!(names, ["state-1", "state-1-1", "state-1-2", "state-1-3"]);
         let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
         for file in written {
-            let length = std::fs::metadata(dir.join(&file.name)).unwrap().len();
+            let length = std::fs::metadata(dir.path().join(&file.name))
+                .unwrap()
+                .len();
             assert!(length <= (FILE_BYTES + PIECE) as u64, "{length}");
             for part in file.parts {
                 let (partition, more) = (part.partition, part.more);
@@ -412,7 +413,6 @@ mod tests {
                     .all(|byte| usize::from(*byte) == *at)
             );
         }
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     /// Several files of one part count as one, for full and for incremental parts.

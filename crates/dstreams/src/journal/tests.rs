@@ -4,30 +4,11 @@ use std::path::{Path, PathBuf};
 
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 use proptest::prelude::*;
+use tempfile::tempdir;
 
 use super::*;
 use crate::encoding::ByteChunks;
 use crate::error::Error;
-
-/// A directory of its own, removed at the end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("dstreams-journal-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Dir(path)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn entry() -> impl Strategy<Value = JournalEntry> {
     let id = (any::<u64>(), 0..9u64).prop_map(|(receiver, seq)| BlockId {
@@ -97,11 +78,11 @@ proptest! {
     fn appended_entries_are_read(sessions in prop::collection::vec(
         prop::collection::vec(prop::collection::vec(entry(), 0..4), 0..4), 0..4,
     )) {
-        let dir = Dir::new();
+        let dir = tempdir().unwrap();
         for groups in &sessions {
-            write(&dir.0, groups);
+            write(dir.path(), groups);
         }
-        prop_assert_eq!(entries(&dir.0).unwrap(), sessions.concat().concat());
+        prop_assert_eq!(entries(dir.path()).unwrap(), sessions.concat().concat());
     }
 
     /// A flipped byte is found, unless no entry depends on it.
@@ -110,16 +91,16 @@ proptest! {
         groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..4),
         flip in 1..=255u8,
     ) {
-        let dir = Dir::new();
-        write(&dir.0, &groups);
-        let path = last_file(&dir.0);
+        let dir = tempdir().unwrap();
+        write(dir.path(), &groups);
+        let path = last_file(dir.path());
         let bytes = std::fs::read(&path).unwrap();
         let mut found = 0;
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= flip;
             std::fs::write(&path, &changed).unwrap();
-            match entries(&dir.0) {
+            match entries(dir.path()) {
                 Ok(read) => prop_assert_eq!(read, groups.concat(), "byte {} of {}", at, bytes.len()),
                 Err(error) => {
                     let text = error.to_string();
@@ -138,9 +119,9 @@ proptest! {
         groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..6),
         damages in prop::collection::vec((0..5u8, any::<[prop::sample::Index; 2]>(), 1..200usize), 1..4),
     ) {
-        let dir = Dir::new();
-        write(&dir.0, &groups);
-        let path = last_file(&dir.0);
+        let dir = tempdir().unwrap();
+        write(dir.path(), &groups);
+        let path = last_file(dir.path());
         let written = std::fs::read(&path).unwrap();
         let mut bytes = written.clone();
         for (kind, places, length) in damages {
@@ -165,7 +146,7 @@ proptest! {
         // The entry after the last sync.
         let end = written.len() - 32..;
         let is_end_there = bytes.len() == written.len() && bytes[end.clone()] == written[end];
-        match entries(&dir.0) {
+        match entries(dir.path()) {
             Ok(read) if is_end_there => prop_assert_eq!(read, groups.concat()),
             Ok(read) => prop_assert!(groups.concat().starts_with(&read)),
             Err(error) => {
@@ -181,17 +162,17 @@ proptest! {
         groups in prop::collection::vec(prop::collection::vec(entry(), 1..4), 1..4),
         cut in 0..1000usize,
     ) {
-        let dir = Dir::new();
-        write(&dir.0, &groups);
-        let path = last_file(&dir.0);
+        let dir = tempdir().unwrap();
+        write(dir.path(), &groups);
+        let path = last_file(dir.path());
         let length = std::fs::metadata(&path).unwrap().len() as usize;
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_len((length - cut % length) as u64).unwrap();
-        let kept = entries(&dir.0).unwrap();
+        let kept = entries(dir.path()).unwrap();
         prop_assert!(groups.concat().starts_with(&kept));
         let more = vec![JournalEntry::Committed { batch: BatchTime(7) }];
-        write(&dir.0, std::slice::from_ref(&more));
-        prop_assert_eq!(entries(&dir.0).unwrap(), [kept, more].concat());
+        write(dir.path(), std::slice::from_ref(&more));
+        prop_assert_eq!(entries(dir.path()).unwrap(), [kept, more].concat());
     }
 }
 
@@ -203,7 +184,7 @@ proptest! {
     fn large_blocks_are_read(
         groups in prop::collection::vec(prop::collection::vec((any::<u8>(), 0..1_500_000usize), 1..3), 1..4),
     ) {
-        let dir = Dir::new();
+        let dir = tempdir().unwrap();
         let block = |(salt, length): &(u8, usize)| {
             let bytes = (0..*length).map(|at| (at / 7) as u8 ^ salt).collect::<Vec<u8>>();
             let (first, rest) = bytes.split_at(length / 3);
@@ -212,8 +193,8 @@ proptest! {
             JournalEntry::Block { input: 1, bytes: pieces }
         };
         let groups: Vec<Vec<_>> = groups.iter().map(|group| group.iter().map(block).collect()).collect();
-        write(&dir.0, &groups);
-        prop_assert_eq!(entries(&dir.0).unwrap(), groups.concat());
+        write(dir.path(), &groups);
+        prop_assert_eq!(entries(dir.path()).unwrap(), groups.concat());
     }
 }
 
@@ -245,17 +226,17 @@ fn opening(incarnation: u64) -> Opening {
 
 #[test]
 fn short_lived_processes_do_not_leave_a_file_each() {
-    let dir = Dir::new();
-    write(&dir.0, &[vec![large(1)]]);
+    let dir = tempdir().unwrap();
+    write(dir.path(), &[vec![large(1)]]);
     std::fs::write(
-        dir.0.join(".journal-0000000002.log.tmp"),
+        dir.path().join(".journal-0000000002.log.tmp"),
         "of one that was killed",
     )
     .unwrap();
     let mut all = vec![large(1)];
     for number in 0..20 {
-        let found = read(&dir.0).unwrap();
-        let journal = Journal::open(&dir.0, found.next(), Some(opening(number)), None).unwrap();
+        let found = read(dir.path()).unwrap();
+        let journal = Journal::open(dir.path(), found.next(), Some(opening(number)), None).unwrap();
         all.retain(|entry| !matches!(entry, JournalEntry::Opening(_)));
         all.insert(1, JournalEntry::Opening(Box::new(opening(number))));
         if number % 4 == 1 {
@@ -263,8 +244,8 @@ fn short_lived_processes_do_not_leave_a_file_each() {
             all.push(committed(number));
         }
         drop(journal);
-        assert_eq!(entries(&dir.0).unwrap(), all);
-        let files = super::read::files(&dir.0).unwrap();
+        assert_eq!(entries(dir.path()).unwrap(), all);
+        let files = super::read::files(dir.path()).unwrap();
         assert_eq!(files.len(), 2, "{files:?}");
     }
 }
@@ -272,13 +253,13 @@ fn short_lived_processes_do_not_leave_a_file_each() {
 /// Also when nothing else was written since the last call.
 #[test]
 fn a_file_names_the_checkpoint_that_precedes_it() {
-    let dir = Dir::new();
-    let first = read(&dir.0).unwrap().next();
-    let journal = Journal::open(&dir.0, first, Some(opening(0)), None).unwrap();
+    let dir = tempdir().unwrap();
+    let first = read(dir.path()).unwrap().next();
+    let journal = Journal::open(dir.path(), first, Some(opening(0)), None).unwrap();
     for checkpoint in 1..4 {
         journal.release_before(None, Some(checkpoint));
         on(journal.synced(journal.append(committed(checkpoint)))).unwrap();
-        let found = read(&dir.0).unwrap();
+        let found = read(dir.path()).unwrap();
         assert_eq!(found.opening().unwrap().checkpoint, Some(checkpoint));
         assert_eq!(found.entries.len(), 2, "{found:?}");
     }
@@ -286,48 +267,48 @@ fn a_file_names_the_checkpoint_that_precedes_it() {
 
 #[test]
 fn unneeded_files_are_removed() {
-    let dir = Dir::new();
-    write(&dir.0, &[vec![large(1)]]);
-    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
+    let dir = tempdir().unwrap();
+    write(dir.path(), &[vec![large(1)]]);
+    let journal = Journal::open(dir.path(), read(dir.path()).unwrap().next(), None, None).unwrap();
     let two = journal.append(committed(2));
     journal.release_before(Some(Ticket::EARLIER), None);
     on(journal.synced(two)).unwrap();
-    assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
+    assert_eq!(entries(dir.path()).unwrap(), [large(1), committed(2)]);
     journal.release_before(Some(two), None);
     let three = journal.append(committed(3));
     on(journal.synced(three)).unwrap();
-    assert_eq!(entries(&dir.0).unwrap(), [committed(2), committed(3)]);
+    assert_eq!(entries(dir.path()).unwrap(), [committed(2), committed(3)]);
     journal.release_before(None, None);
     on(journal.synced(journal.append(committed(4)))).unwrap();
-    assert_eq!(entries(&dir.0).unwrap(), [committed(4)]);
+    assert_eq!(entries(dir.path()).unwrap(), [committed(4)]);
 }
 
 #[test]
 fn a_file_that_is_missing_or_shortened_in_the_middle_is_found() {
     for remove in [true, false] {
-        let dir = Dir::new();
+        let dir = tempdir().unwrap();
         for batch in 1..4 {
-            write(&dir.0, &[vec![large(batch)]]);
+            write(dir.path(), &[vec![large(batch)]]);
         }
-        let path = dir.0.join(segment::name(2));
+        let path = dir.path().join(segment::name(2));
         if remove {
             std::fs::remove_file(&path).unwrap();
         } else {
             let file = std::fs::File::options().write(true).open(&path).unwrap();
             file.set_len(segment::HEADER_BYTES).unwrap();
         }
-        let error = entries(&dir.0).unwrap_err().to_string();
+        let error = entries(dir.path()).unwrap_err().to_string();
         assert!(error.contains("journal-0000000003.log"), "{error}");
     }
 }
 
 #[test]
 fn a_failed_write_ends_the_journal() {
-    let dir = Dir::new();
-    let journal = Journal::open(&dir.0, NextSegment::default(), None, None).unwrap();
+    let dir = tempdir().unwrap();
+    let journal = Journal::open(dir.path(), NextSegment::default(), None, None).unwrap();
     on(journal.synced(journal.append(committed(1)))).unwrap();
     // The next file cannot be created: its directory is gone.
-    std::fs::remove_dir_all(&dir.0).unwrap();
+    std::fs::remove_dir_all(dir.path()).unwrap();
     journal.release_before(None, None);
     for batch in 2..4 {
         let after = on(journal.synced(journal.append(committed(batch))));
@@ -339,24 +320,24 @@ fn a_failed_write_ends_the_journal() {
 /// The old contents do not matter to the process that takes the directory.
 #[test]
 fn a_damaged_lock_is_rewritten() {
-    let dir = Dir::new();
+    let dir = tempdir().unwrap();
     let longer = [b'x'; 1000];
     for damaged in [&longer[..], b"", b"\xff\xfe", &[0; 32]] {
-        std::fs::write(dir.0.join("lock"), damaged).unwrap();
-        let lock = DirLock::take(&dir.0).unwrap();
+        std::fs::write(dir.path().join("lock"), damaged).unwrap();
+        let lock = DirLock::take(dir.path()).unwrap();
         lock.owner().check().unwrap();
-        assert_eq!(&Owner::of(&dir.0).unwrap(), lock.owner());
+        assert_eq!(&Owner::of(dir.path()).unwrap(), lock.owner());
     }
 }
 
 #[test]
 fn two_processes_do_not_share_a_directory() {
-    let dir = Dir::new();
-    let held = DirLock::take(&dir.0).unwrap();
-    let error = DirLock::take(&dir.0).err().unwrap().to_string();
+    let dir = tempdir().unwrap();
+    let held = DirLock::take(dir.path()).unwrap();
+    let error = DirLock::take(dir.path()).err().unwrap().to_string();
     assert!(error.contains("another process"), "{error}");
     drop(held);
-    DirLock::take(&dir.0).unwrap();
+    DirLock::take(dir.path()).unwrap();
 }
 
 /// Bytes written by earlier versions of this code: they must stay readable forever.
@@ -377,9 +358,9 @@ fn old_bytes_are_read() {
         wide_fixture(),
     ];
     for (bytes, expected) in files.into_iter().zip(expected) {
-        let dir = Dir::new();
-        std::fs::write(dir.0.join(segment::name(1)), bytes).unwrap();
-        assert_eq!(entries(&dir.0).unwrap(), expected);
+        let dir = tempdir().unwrap();
+        std::fs::write(dir.path().join(segment::name(1)), bytes).unwrap();
+        assert_eq!(entries(dir.path()).unwrap(), expected);
     }
 }
 
@@ -442,17 +423,17 @@ fn gone_fixture() -> Vec<JournalEntry> {
 #[test]
 #[ignore = "writes a fixture"]
 fn write_fixture() {
-    let dir = Dir::new();
-    write(&dir.0, &[wide_fixture()]);
+    let dir = tempdir().unwrap();
+    write(dir.path(), &[wide_fixture()]);
     let to = "src/journal/fixtures/journal-1-wide.log";
-    std::fs::copy(last_file(&dir.0), to).unwrap();
+    std::fs::copy(last_file(dir.path()), to).unwrap();
 }
 
 /// The process that takes the directory away reads everything acknowledged; nothing is acknowledged later.
 #[test]
 fn a_journal_that_is_taken_away_fails() {
-    let dir = Dir::new();
-    let (theirs, taken) = (dir.0.join("theirs"), dir.0.join("taken"));
+    let dir = tempdir().unwrap();
+    let (theirs, taken) = (dir.path().join("theirs"), dir.path().join("taken"));
     let journal = Journal::fenced(&theirs, None).unwrap();
     let entry = |incarnation| JournalEntry::Opened { incarnation };
     on(journal.synced(journal.append(entry(1)))).unwrap();
@@ -467,8 +448,8 @@ fn a_journal_that_is_taken_away_fails() {
 /// Earlier entries are on disk; later ones are never acknowledged.
 #[test]
 fn a_journal_that_misses_an_entry_fails() {
-    let dir = Dir::new();
-    let journal = Journal::open(&dir.0, NextSegment::default(), None, None).unwrap();
+    let dir = tempdir().unwrap();
+    let journal = Journal::open(dir.path(), NextSegment::default(), None, None).unwrap();
     let before = journal.append(JournalEntry::Opened { incarnation: 1 });
     journal.fail(Error::NotRunning);
     let later = journal.append(JournalEntry::Opened { incarnation: 2 });
@@ -490,32 +471,32 @@ fn losing_the_directory_ends_the_journal() {
         |dir| std::fs::write(dir.join("lock"), random_name()).unwrap(),
     ];
     for (at, take_away) in take_away.into_iter().enumerate() {
-        let dir = Dir::new();
-        let held = DirLock::take(&dir.0).unwrap();
+        let dir = tempdir().unwrap();
+        let held = DirLock::take(dir.path()).unwrap();
         let owner = Some(held.owner().clone());
         let journal =
-            Journal::open(&dir.0, NextSegment::default(), Some(opening(0)), owner).unwrap();
+            Journal::open(dir.path(), NextSegment::default(), Some(opening(0)), owner).unwrap();
         on(journal.synced(journal.append(committed(1)))).unwrap();
-        take_away(&dir.0);
+        take_away(dir.path());
         let error = on(journal.synced(journal.append(committed(2)))).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains(dir.0.to_str().unwrap()), "{at}: {text}");
+        assert!(text.contains(dir.path().to_str().unwrap()), "{at}: {text}");
         assert!(on(journal.synced(journal.append(committed(3)))).is_err());
-        let _ = std::fs::remove_dir_all(dir.0.with_extension("moved"));
+        let _ = std::fs::remove_dir_all(dir.path().with_extension("moved"));
     }
 }
 
 /// A fenced process keeps writing for a moment, to a file that its successor has read: that is not damage.
 #[test]
 fn bytes_written_after_a_takeover_are_ignored() {
-    let dir = Dir::new();
-    write(&dir.0, &[vec![large(1)]]);
-    let file = last_file(&dir.0);
-    let journal = Journal::open(&dir.0, read(&dir.0).unwrap().next(), None, None).unwrap();
+    let dir = tempdir().unwrap();
+    write(dir.path(), &[vec![large(1)]]);
+    let file = last_file(dir.path());
+    let journal = Journal::open(dir.path(), read(dir.path()).unwrap().next(), None, None).unwrap();
     on(journal.synced(journal.append(committed(2)))).unwrap();
     let before = std::fs::read(&file).unwrap();
     for behind in [&b"half an entry"[..], &before[36..]] {
         std::fs::write(&file, [&before, behind].concat()).unwrap();
-        assert_eq!(entries(&dir.0).unwrap(), [large(1), committed(2)]);
+        assert_eq!(entries(dir.path()).unwrap(), [large(1), committed(2)]);
     }
 }

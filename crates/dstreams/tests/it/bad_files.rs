@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use dstreams::files::{Files, Format};
 use dstreams::{DeadLetter, Record};
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::files_source::{Reader, large, put, read_all, tight};
 use crate::program::{block_on, small, until};
 
@@ -30,7 +30,7 @@ fn while_it_reads<T: Record>(
     change: impl FnOnce(),
 ) -> (Vec<T>, Vec<DeadLetter>) {
     block_on(async {
-        let files = Files::dir(&dir.0, format).piece_bytes(16 << 10).once();
+        let files = Files::dir(dir.path(), format).piece_bytes(16 << 10).once();
         let reader = Reader::<T>::start(tight(), files).await;
         let used = || reader.live.running.status().block_memory;
         until("memory to be taken", || used() > 30 << 10).await;
@@ -48,9 +48,9 @@ fn files_deleted_while_others_are_read_are_dead_letters() {
     put(&dir, "c", "a directory soon");
     put(&dir, "d", "there");
     let (all, dead) = while_it_reads::<String>(&dir, Format::Text, || {
-        fs::remove_file(dir.0.join("b")).unwrap();
-        fs::remove_file(dir.0.join("c")).unwrap();
-        fs::create_dir(dir.0.join("c")).unwrap();
+        fs::remove_file(dir.join("b")).unwrap();
+        fs::remove_file(dir.join("c")).unwrap();
+        fs::create_dir(dir.join("c")).unwrap();
     });
     assert_eq!((all.len(), all[5000].as_str()), (5001, "there"));
     let gone = ["given up: cannot open", "/b", "No such file"];
@@ -67,7 +67,7 @@ fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
     put(&dir, "b", "there");
     let whole = text[..300_000].lines().count() - 1;
     let (mut all, dead) = while_it_reads::<String>(&dir, Format::Text, || {
-        let file = File::options().write(true).open(dir.0.join("a")).unwrap();
+        let file = File::options().write(true).open(dir.join("a")).unwrap();
         file.set_len(300_000).unwrap();
     });
     assert_eq!(all.pop().unwrap(), "there");
@@ -83,19 +83,19 @@ fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
 fn unreadable_paths_are_reported_once_and_the_rest_is_read() {
     let dir = Dir::new();
     put(&dir, "a", "first");
-    symlink(dir.0.join("loop"), dir.0.join("loop")).unwrap();
-    symlink(dir.0.join("later"), dir.0.join("nowhere yet")).unwrap();
+    symlink(dir.join("loop"), dir.join("loop")).unwrap();
+    symlink(dir.join("later"), dir.join("nowhere yet")).unwrap();
     // A path that is too long: a directory that cannot be listed, not even by root.
-    let (mut deep, long) = (dir.0.join("deep"), "x".repeat(200));
+    let (mut deep, long) = (dir.join("deep"), "x".repeat(200));
     while deep.as_os_str().len() < 3800 {
         deep.push(&long);
     }
     fs::create_dir_all(&deep).unwrap();
-    let inner = dir.0.join("_inner");
+    let inner = dir.join("_inner");
     fs::create_dir_all(inner.join(&long).join(&long)).unwrap();
     fs::rename(inner, deep.join("more")).unwrap();
     put(&dir, "z", "last");
-    let files = Files::dir(&dir.0, Format::Text);
+    let files = Files::dir(dir.path(), Format::Text);
     let (found, dead) = read_all::<String>(small(2, 4, 3), files.clone());
     assert_eq!(found, ["first", "last"]);
     let closed = ["given up: cannot list", "File name too long"];
@@ -120,7 +120,7 @@ fn a_line_nested_too_deeply_is_a_dead_letter() {
     let line = |member: &str| format!("{{\"key\":\"a\",\"{member}\":{deep}}}\n");
     let text = line("value") + &line("more") + "{\"key\":\"b\",\"value\":2}\n";
     put(&dir, "a", text);
-    let files = Files::dir(&dir.0, Format::JsonLines);
+    let files = Files::dir(dir.path(), Format::JsonLines);
     let (found, dead) = read_all::<(String, i64)>(small(2, 4, 3), files);
     assert_eq!(found, [("b".to_owned(), 2)]);
     let wanted = [&["line 1: ", "128 levels"], &["line 2: ", "128 levels"]];
@@ -157,7 +157,7 @@ fn compressed_or_non_utf8_files_are_one_dead_letter() {
                 ("/d", ["given up", "UTF-16"]),
             ]);
         }
-        let files = Files::dir(&dir.0, format);
+        let files = Files::dir(dir.path(), format);
         let dead = match is_text {
             true => read_none(read_all::<String>(small(2, 4, 3), files)),
             false => read_none(read_all::<i64>(small(2, 4, 3), files)),
@@ -181,7 +181,7 @@ fn a_byte_order_mark_is_not_part_of_a_record() {
     let read = |format, text: &str| {
         let dir = Dir::new();
         put(&dir, "a", format!("\u{feff}{text}"));
-        (Files::dir(&dir.0, format), dir)
+        (Files::dir(dir.path(), format), dir)
     };
     let one = vec![("a".to_owned(), 1)];
     let pairs = |format, text| {
@@ -237,21 +237,21 @@ mod parquet {
         };
         let dir = Dir::new();
         write_groups(
-            &dir.0.join("a"),
+            &dir.join("a"),
             10,
             &columns(&[("value", &narrow), ("more", &wide), ("key", &key)]),
         );
         write_groups(
-            &dir.0.join("b"),
+            &dir.join("b"),
             10,
             &columns(&[("key", &key), ("value", &wide), ("value", &narrow)]),
         );
         write_groups(
-            &dir.0.join("c"),
+            &dir.join("c"),
             10,
             &columns(&[("key", &wide), ("value", &wide)]),
         );
-        let files = Files::dir(&dir.0, Format::Parquet);
+        let files = Files::dir(dir.path(), Format::Parquet);
         let (found, dead) = read_all::<(String, i64)>(small(2, 50, 30), files);
         let wanted = [("a", 1), ("b", -2), ("a", i64::from(i32::MAX))];
         assert_eq!(found, wanted.map(|(key, value)| (key.to_owned(), value)));
@@ -263,7 +263,7 @@ mod parquet {
     #[test]
     fn damage_costs_the_rows_of_its_row_group() {
         let dir = Dir::new();
-        let path = dir.0.join("a");
+        let path = dir.join("a");
         write_groups(&path, 100, &batch_of(rows(0..500)).unwrap());
         let bytes = fs::read(&path).unwrap();
         // The length of a text of the third group.
@@ -277,8 +277,8 @@ mod parquet {
         put(&dir, "a", torn);
         // The names of the columns are at the end.
         put(&dir, "b", &bytes[..bytes.len() - 20]);
-        fs::write(dir.0.join("c"), bytes).unwrap();
-        let files = Files::dir(&dir.0, Format::Parquet);
+        fs::write(dir.join("c"), bytes).unwrap();
+        let files = Files::dir(dir.path(), Format::Parquet);
         let (found, dead) = read_all::<(String, i64)>(small(2, 50, 30), files);
         let wanted = [rows(0..200), rows(300..500), rows(0..500)].concat();
         assert_eq!(found, wanted);
@@ -392,7 +392,7 @@ mod parquet {
         let whole = with_checksums(&rows);
         put(&dir, "a", flipped(whole.clone()));
         put(&dir, "b", whole);
-        let files = Files::dir(&dir.0, Format::Parquet);
+        let files = Files::dir(dir.path(), Format::Parquet);
         let (found, dead) = read_all::<i64>(small(2, 50, 30), files);
         let wanted = [&rows[..100], &rows[200..], &rows].concat();
         assert!(found == wanted, "{} rows", found.len());
@@ -402,11 +402,11 @@ mod parquet {
     #[test]
     fn a_file_that_becomes_shorter_while_it_is_read_is_given_up() {
         let dir = Dir::new();
-        write_groups(&dir.0.join("a"), 1000, &batch_of(rows(0..6000)).unwrap());
-        write_groups(&dir.0.join("b"), 1000, &batch_of(rows(0..1)).unwrap());
-        let length = fs::metadata(dir.0.join("a")).unwrap().len();
+        write_groups(&dir.join("a"), 1000, &batch_of(rows(0..6000)).unwrap());
+        write_groups(&dir.join("b"), 1000, &batch_of(rows(0..1)).unwrap());
+        let length = fs::metadata(dir.join("a")).unwrap().len();
         let (mut all, dead) = while_it_reads::<(String, i64)>(&dir, Format::Parquet, || {
-            let file = File::options().write(true).open(dir.0.join("a")).unwrap();
+            let file = File::options().write(true).open(dir.join("a")).unwrap();
             file.set_len(length / 3 * 2).unwrap();
         });
         assert_eq!(all.pop().unwrap(), rows(0..1)[0]);

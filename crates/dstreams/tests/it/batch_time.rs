@@ -6,7 +6,7 @@ use dstreams::testing::{TestProgram, batches, sorted};
 use dstreams::{KeyState, ManualClock, MapWithState, Out, Queue, RddReceiver, Record};
 use proptest::prelude::*;
 
-use crate::killed::new_dir;
+use crate::dir::Dir;
 use crate::program::{INTERVAL, block_on, cases, intervals, run, settings, small, text};
 
 type Pair = (String, i64);
@@ -114,7 +114,7 @@ fn seen(dir: &Path, clock: &ManualClock) -> (TestProgram, Queue<Pair>, Times, Ca
 #[test]
 fn replayed_batches_have_the_times_that_they_had() {
     block_on(async {
-        let (dir, clock) = (new_dir(), ManualClock::new());
+        let (dir, clock) = (Dir::new(), ManualClock::new());
         let pair = |key: &str| (key.to_owned(), 1i64);
         let seen_at = |key: &str, first: u64, last: u64| {
             let stamped = last as i64;
@@ -127,7 +127,7 @@ fn replayed_batches_have_the_times_that_they_had() {
                 },
             )
         };
-        let (test, queue, mut times, mut calls) = seen(&dir, &clock);
+        let (test, queue, mut times, mut calls) = seen(dir.path(), &clock);
         let mut live = test.start().await.unwrap();
         queue.push([pair("a"), pair("b")]).await.unwrap();
         live.end_interval().await.unwrap();
@@ -148,7 +148,7 @@ fn replayed_batches_have_the_times_that_they_had() {
         live.abort().await.unwrap();
 
         // Both batches are run again.
-        let (test, queue, mut times, mut calls) = seen(&dir, &clock);
+        let (test, queue, mut times, mut calls) = seen(dir.path(), &clock);
         let mut live = test.start().await.unwrap();
         live.end_interval().await.unwrap();
         queue.push([pair("b")]).await.unwrap();
@@ -167,6 +167,5 @@ fn replayed_batches_have_the_times_that_they_had() {
         assert_eq!(made[0], [call("b", 300, true), call("c", 300, false)]);
         assert_eq!(made[1], [call("a", 400, true), call("b", 400, false)]);
         live.stop().await.unwrap();
-        let _ = std::fs::remove_dir_all(dir);
     });
 }

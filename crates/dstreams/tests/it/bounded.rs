@@ -1,6 +1,6 @@
 //! The stored data of a program is bounded: offsets, checkpoints, missed intervals.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dstreams::agg::{count, sum};
@@ -8,26 +8,11 @@ use dstreams::files::{Files, Format};
 use dstreams::{Clients, DeadLetter, RddReceiver};
 use dstreams_client::{Client, Options};
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 use crate::receive_tcp::take;
 
 /// An empty directory, removed at the end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The files of checkpoints, with their bytes.
 fn states(dir: &Path) -> Vec<(String, u64)> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
@@ -49,7 +34,7 @@ fn checkpoint(dir: &Path) -> Option<dstreams::CheckpointInfo> {
 async fn checkpoint_of(live: &mut Live, dir: &Dir, batch: u64) -> u64 {
     for _ in 0..1000 {
         live.batch().await;
-        match checkpoint(&dir.0) {
+        match checkpoint(dir.path()) {
             Some(checkpoint) if checkpoint.batch >= batch => return checkpoint.batch,
             _ => {}
         }
@@ -60,7 +45,7 @@ async fn checkpoint_of(live: &mut Live, dir: &Dir, batch: u64) -> u64 {
 /// Each `dstreams send` is a producer of its own.
 #[test]
 fn offsets_of_producers_are_bounded() {
-    let dir = &Dir::new("producers");
+    let dir = &Dir::missing();
     block_on(async {
         let clients = Clients::listen("127.0.0.1:0");
         let mut config = small(1, 4, 8);
@@ -68,7 +53,7 @@ fn offsets_of_producers_are_bounded() {
         let mut program = Program::new(config);
         let lines = program.ctx.clients::<String>("lines", &clients);
         lines.for_each_rdd(|_| ());
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         let mut live = program.start().await;
         let address = live.running.address("lines").unwrap().to_string();
         for _ in 0..9 {
@@ -79,7 +64,7 @@ fn offsets_of_producers_are_bounded() {
             live.batch().await;
         }
         checkpoint_of(&mut live, dir, 900).await;
-        assert_eq!(checkpoint(&dir.0).unwrap().producers, 3);
+        assert_eq!(checkpoint(dir.path()).unwrap().producers, 3);
         assert_eq!(live.running.status().forgotten_producers, 6);
         live.running.stop().await.unwrap();
     });
@@ -149,7 +134,8 @@ fn put(dir: &Path, name: &str, more: &[u8]) {
 /// Neither its own, nor that of its dead letters.
 #[test]
 fn offsets_of_deleted_files_are_forgotten() {
-    let dir = &Dir::new("files").0;
+    let dir = Dir::missing();
+    let dir = dir.path();
     let every = Duration::from_millis(1);
     block_on(async {
         (0..30).for_each(|n| put(dir, &format!("old/{n}"), b"\xff\n"));
@@ -173,7 +159,8 @@ fn offsets_of_deleted_files_are_forgotten() {
 #[ignore = "a measurement"]
 fn many_small_files() {
     let files = std::env::var("DSTREAMS_FILES").map_or(20_000, |files| files.parse().unwrap());
-    let dir = &Dir::new("many").0;
+    let dir = Dir::missing();
+    let dir = dir.path();
     let every = Duration::from_millis(500);
     for n in 0..files {
         put(dir, &format!("old/{}/{n}", n % 100), b"");
@@ -226,7 +213,7 @@ fn many_small_files() {
 /// A state fed by a longer slide has an older version than the checkpoint's batch.
 #[test]
 fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
-    let dir = &Dir::new("idle");
+    let dir = &Dir::missing();
     block_on(async {
         let mut config = small(1, 4, 8);
         config.checkpoint_every = 1;
@@ -236,14 +223,14 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
         let counts = words.keyed().window_agg(slide, slide, count()).unwrap();
         let totals = counts.pairs().by_key().running_agg("totals", sum::<i64>());
         totals.unwrap().changes().pairs().for_each_rdd(|_| ());
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         let mut live = program.start().await;
         queue
             .push((0..500).map(|key| key.to_string()))
             .await
             .unwrap();
         let large = || {
-            let states = states(&dir.0).into_iter();
+            let states = states(dir.path()).into_iter();
             states
                 .filter(|(_, bytes)| *bytes > 4000)
                 .collect::<Vec<_>>()
@@ -251,9 +238,14 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
         // The window's first RDD is that of 400 ms; later ones have no keys.
         let first = checkpoint_of(&mut live, dir, 400).await;
         let whole = large();
-        assert!(!whole.is_empty(), "{:?}", states(&dir.0));
+        assert!(!whole.is_empty(), "{:?}", states(dir.path()));
         checkpoint_of(&mut live, dir, first + 1200).await;
-        assert_eq!(large(), whole, "it was written again: {:?}", states(&dir.0));
+        assert_eq!(
+            large(),
+            whole,
+            "it was written again: {:?}",
+            states(dir.path())
+        );
         live.running.stop().await.unwrap();
     });
 }
@@ -262,7 +254,7 @@ fn an_idle_state_behind_a_longer_slide_is_not_written_again() {
 /// do not grow with the downtime, and a stop in the middle is not delayed by it.
 #[test]
 fn a_long_downtime_is_caught_up_with_gradually() {
-    let dir = &Dir::new("downtime");
+    let dir = &Dir::missing();
     let intervals = 600u32;
     let program = |begun: Program| {
         let mut program = begun;
@@ -273,7 +265,7 @@ fn a_long_downtime_is_caught_up_with_gradually() {
         counts.unwrap().pairs().for_each_rdd(move |rdd| {
             let _ = sender.send((rdd.batch_time(), rdd.collect().unwrap()));
         });
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         (program, queue, batches)
     };
     block_on(async {
@@ -292,7 +284,7 @@ fn a_long_downtime_is_caught_up_with_gradually() {
         let (again, _queue, _seen) = program(Program::after(intervals, config()));
         let live = again.start().await;
         live.running.stop().await.unwrap();
-        let found = dstreams::inspect(&dir.0).unwrap();
+        let found = dstreams::inspect(dir.path()).unwrap();
         assert!(found.journal.cut.len() < 60, "{found:?}");
 
         let (last, _queue, batches) = program(Program::after(intervals, config()));

@@ -1,23 +1,21 @@
 //! A changed program in the directory of its earlier versions: what it resumes with, and what it refuses.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use dstreams::agg::{count, sum};
 use dstreams::{Config, Queue, StreamContext};
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 
 type Words = Queue<(String, i64)>;
 
 /// The directory of a program, and the number of intervals it has run.
-struct Dir(PathBuf, u32);
+struct Place(Dir, u32);
 
-impl Dir {
-    fn new(name: &str) -> Self {
-        let name = format!("dstreams-changes-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir, 0)
+impl Place {
+    fn new() -> Self {
+        Place(Dir::missing(), 0)
     }
 
     /// A version of the program, with a checkpoint of each batch.
@@ -34,7 +32,7 @@ impl Dir {
     ) -> (Program, Words) {
         let mut program = Program::after(self.1, config);
         let words = app(&mut program.ctx);
-        program.ctx.persist_in(&self.0);
+        program.ctx.persist_in(self.0.path());
         (program, words)
     }
 
@@ -65,12 +63,6 @@ impl Dir {
         live.running.stop().await.unwrap();
         self.1 += 1;
         found
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -110,7 +102,7 @@ fn states(ctx: &mut StreamContext, states: &[(&str, bool)]) -> Words {
 fn a_change_of_state_may_stay_in_the_program() {
     let (counts, sums) = (false, true);
     block_on(async {
-        let mut dir = Dir::new("drop");
+        let mut dir = Place::new();
         let all = "select * from totals order by 1";
         dir.run(|ctx| states(ctx, &[("totals", counts)]), ("a", 5), all)
             .await;
@@ -124,7 +116,7 @@ fn a_change_of_state_may_stay_in_the_program() {
         let found = dir.run(second, ("b", 1), all).await;
         assert_eq!(found, pairs(&[("a", 7), ("b", 1)]));
 
-        let mut dir = Dir::new("rename");
+        let mut dir = Place::new();
         let all = "select * from a union all select * from b order by 2";
         let first = |ctx: &mut StreamContext| states(ctx, &[("a", counts)]);
         dir.run(first, ("k", 5), "select * from a").await;
@@ -152,7 +144,7 @@ fn another_program_is_refused_before_the_first_checkpoint() {
         first.0
     };
     block_on(async {
-        let mut dir = Dir::new("first");
+        let mut dir = Place::new();
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 1_000;
         let mut found = Vec::new();
@@ -192,13 +184,13 @@ fn missing_checkpoints_are_demanded() {
     let app = |ctx: &mut StreamContext| states(ctx, &[("counts", false)]);
     let all = "select * from counts order by 1";
     block_on(async {
-        let (mut dir, mut other) = (Dir::new("elsewhere"), Dir::new("another"));
+        let (mut dir, mut other) = (Place::new(), Place::new());
         dir.run(app, ("a", 1), all).await;
         other.run(app, ("b", 1), all).await;
         other.run(app, ("b", 1), all).await;
         let place = dir.0.join("place");
         std::fs::create_dir(&place).unwrap();
-        let at = |place: &PathBuf| {
+        let at = |place: &Path| {
             let url = format!("file://{}", place.display());
             move |ctx: &mut StreamContext| {
                 ctx.checkpoint_to(&url).unwrap();
@@ -206,18 +198,18 @@ fn missing_checkpoints_are_demanded() {
             }
         };
         let refused = dir.refused(at(&place)).await;
-        let was = dir.0.display().to_string();
+        let was = dir.0.path().display().to_string();
         assert!(
             refused.contains("none") && refused.contains(&was),
             "{refused}"
         );
         // There are checkpoints, and newer ones, but of another directory.
-        let refused = dir.refused(at(&other.0)).await;
+        let refused = dir.refused(at(other.0.path())).await;
         assert!(refused.contains("of another directory"), "{refused}");
         assert_eq!(dir.run(app, ("a", 1), all).await, pairs(&[("a", 2)]));
 
         // Copied elsewhere they are found; those that stayed behind are too old then.
-        for entry in std::fs::read_dir(&dir.0).unwrap() {
+        for entry in std::fs::read_dir(dir.0.path()).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             if name.starts_with("state-") || name.starts_with("manifest-") {
@@ -234,7 +226,7 @@ fn missing_checkpoints_are_demanded() {
         let refused = dir.refused(at(&place)).await;
         assert!(refused.contains("none"), "{refused}");
         // The journal was lost, the checkpoints were not: the program resumes from these.
-        for entry in std::fs::read_dir(&other.0).unwrap() {
+        for entry in std::fs::read_dir(other.0.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.to_str().unwrap().contains("journal-") {
                 std::fs::remove_file(path).unwrap();
@@ -246,7 +238,7 @@ fn missing_checkpoints_are_demanded() {
 
 /// The contents of a window of each stream, after a record of `pushed` if there is one.
 async fn windows(
-    dir: &mut Dir,
+    dir: &mut Place,
     streams: &[&'static str],
     pushed: Option<&str>,
 ) -> Vec<(String, i64)> {
@@ -264,7 +256,7 @@ async fn windows(
             .unwrap();
         outputs.push((*name, window.pairs().collect()));
     }
-    program.ctx.persist_in(&dir.0);
+    program.ctx.persist_in(dir.0.path());
     let mut live = program.start().await;
     if let Some(name) = pushed {
         of(name).0.push([name.to_owned()]).await.unwrap();
@@ -296,7 +288,7 @@ async fn windows(
 #[test]
 fn windows_of_different_streams_are_not_swapped() {
     block_on(async {
-        let mut dir = Dir::new("windows");
+        let mut dir = Place::new();
         windows(&mut dir, &["errors", "requests"], Some("errors")).await;
         let expected = |n| {
             [
@@ -315,7 +307,7 @@ fn windows_of_different_streams_are_not_swapped() {
             .keyed()
             .window_agg(INTERVAL * 1_000, INTERVAL, count());
         window.unwrap().print(0);
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.0.path());
         let error = program.ctx.start().await.err().unwrap().to_string();
         assert!(
             error.contains("has no state") && error.contains("of errors, it has"),
@@ -326,7 +318,7 @@ fn windows_of_different_streams_are_not_swapped() {
 
 /// Two windows with the same contents of the same stream, in this order, after a line of errors; named, or renamed
 /// from their default names. Returns the contents of each.
-async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: bool) -> [usize; 2] {
+async fn parts_of_one_stream(dir: &mut Place, parts: [&'static str; 2], named: bool) -> [usize; 2] {
     let mut config = small(2, 4, 8);
     config.checkpoint_every = 1;
     let mut program = Program::after(dir.1, config);
@@ -341,7 +333,7 @@ async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: boo
         };
         window.unwrap().pairs().collect()
     });
-    if let Ok(found) = dstreams::inspect(&dir.0)
+    if let Ok(found) = dstreams::inspect(dir.0.path())
         && named
     {
         let states = found.checkpoint.into_iter().flat_map(|it| it.states);
@@ -350,7 +342,7 @@ async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: boo
             program.ctx.rename_state(&state.name, part);
         }
     }
-    program.ctx.persist_in(&dir.0);
+    program.ctx.persist_in(dir.0.path());
     let mut live = program.start().await;
     if dir.1 == 0 {
         queue.push(["error".to_owned()]).await.unwrap();
@@ -376,7 +368,7 @@ async fn parts_of_one_stream(dir: &mut Dir, parts: [&'static str; 2], named: boo
 #[test]
 fn windows_of_one_stream_are_told_apart_by_their_names() {
     block_on(async {
-        let mut dir = Dir::new("window-names");
+        let mut dir = Place::new();
         let (forth, back) = (["errors", "others"], ["others", "errors"]);
         assert_eq!(parts_of_one_stream(&mut dir, forth, false).await, [1, 0]);
         assert_eq!(parts_of_one_stream(&mut dir, forth, true).await, [1, 0]);
@@ -395,7 +387,7 @@ fn windows_of_one_stream_are_told_apart_by_their_names() {
 #[test]
 fn states_may_be_added_before_others() {
     block_on(async {
-        let mut dir = Dir::new("added");
+        let mut dir = Place::new();
         let all = "select * from b order by 1";
         let first = |ctx: &mut StreamContext| states(ctx, &[("b", false)]);
         dir.run(first, ("k", 5), all).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dstreams::agg::count;
 use dstreams::{Queue, RddReceiver};
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small, soon};
 
 const WINDOW: u32 = 3;
@@ -30,7 +30,7 @@ impl Counter {
             .window_agg(INTERVAL * WINDOW, INTERVAL, count());
         let windows = windows.unwrap().pairs().collect();
         if let Some(dir) = dir {
-            program.ctx.persist_in(&dir.0);
+            program.ctx.persist_in(dir.path());
         }
         let live = program.start().await;
         Counter {

@@ -9,7 +9,8 @@ use dstreams::files::Files;
 use dstreams::record::batch_of;
 use dstreams::{BoxError, Closing, Ingest, Record, Source};
 
-use crate::files_sink::{Dir, FORMATS};
+use crate::dir::Dir;
+use crate::files_sink::FORMATS;
 use crate::files_source::{Row, write};
 use crate::program::{PATIENCE, block_on};
 
@@ -28,14 +29,14 @@ fn files_of_all_formats_keep_the_contract() {
             });
             let rows: Vec<_> = rows.collect();
             write(
-                &dir.0.join(format!("{file}")),
+                &dir.join(format!("{file}")),
                 format,
                 &[batch_of(rows.clone()).unwrap()],
             );
             all.extend(rows);
         }
-        let url = format!("file://{}", dir.0.display());
-        for files in [Files::dir(&dir.0, format), Files::url(&url, format)] {
+        let url = format!("file://{}", dir.path().display());
+        for files in [Files::dir(dir.path(), format), Files::url(&url, format)] {
             let files = files.every(Duration::from_millis(1)).piece_bytes(8 << 10);
             for files in [files.clone(), files.once()] {
                 let make = async || files.clone().source::<Row>().unwrap();

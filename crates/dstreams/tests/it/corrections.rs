@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use dstreams::agg::{count, max_of, sum_of};
@@ -11,6 +10,7 @@ use dstreams::{
 };
 use proptest::prelude::*;
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Interval, Live, Program, block_on, cases, intervals, settings};
 use crate::program::{small, text};
 
@@ -325,7 +325,7 @@ proptest! {
     ) {
         config.checkpoint_every = every;
         let input = until_final(lengths, input);
-        let dir = Dir::new("killed");
+        let dir = Dir::missing();
         let mut batches = BTreeMap::new();
         let mut kills = kills.into_iter().cycle();
         let mut rest = &input[..];
@@ -333,7 +333,7 @@ proptest! {
             let run = 1 + (0..rest.len() - 1).take_while(|_| kills.next() == Some(false)).count();
             let (now, later) = rest.split_at(run);
             let past = (input.len() - rest.len()) as u32;
-            dir.run(past, &config, lengths, now, &mut batches);
+            run_in(&dir, past, &config, lengths, now, &mut batches);
             rest = later;
         }
         let found: Vec<_> = batches.into_values().map(sorted).collect();
@@ -341,45 +341,27 @@ proptest! {
     }
 }
 
-/// A directory of a program, removed at the end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let name = format!("dstreams-corrections-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-
-    /// Runs the program for some intervals, and kills it.
-    fn run(
-        &self,
-        past: u32,
-        config: &Config,
-        lengths: Lengths,
-        input: &[Interval<Reading>],
-        batches: &mut BTreeMap<u64, Emitted>,
-    ) {
-        block_on(async {
-            let mut program = Program::after(past, config.clone());
-            let (queue, readings) = program.ctx.queue::<Reading>("readings");
-            let mut outputs = outputs(&by_time(&readings, lengths));
-            program.ctx.persist_in(&self.0);
-            let mut live = program.start().await;
-            for interval in input {
-                feed(&mut live, &queue, interval).await;
-            }
-            outputs.add_to(batches);
-            live.running.abort().await.unwrap();
-        });
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// Runs the program for some intervals, and kills it.
+fn run_in(
+    dir: &Dir,
+    past: u32,
+    config: &Config,
+    lengths: Lengths,
+    input: &[Interval<Reading>],
+    batches: &mut BTreeMap<u64, Emitted>,
+) {
+    block_on(async {
+        let mut program = Program::after(past, config.clone());
+        let (queue, readings) = program.ctx.queue::<Reading>("readings");
+        let mut outputs = outputs(&by_time(&readings, lengths));
+        program.ctx.persist_in(dir.path());
+        let mut live = program.start().await;
+        for interval in input {
+            feed(&mut live, &queue, interval).await;
+        }
+        outputs.add_to(batches);
+        live.running.abort().await.unwrap();
+    });
 }
 
 /// Readings that come in any order, each within slack and corrections, have the finals of one query over all.
@@ -551,14 +533,14 @@ fn another_slack_or_time_for_corrections_is_refused_at_a_restart() {
         correct: 300,
         ahead: 0,
     };
-    let dir = Dir::new("changed");
+    let dir = Dir::missing();
     let start = |past: u32, every: u32, lengths: Lengths| {
         let mut config = small(2, 2, 4);
         config.checkpoint_every = every;
         let mut program = Program::after(past, config);
         let (queue, readings) = program.ctx.queue::<Reading>("readings");
         by_time(&readings, lengths).finals().pairs().print(0);
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         (program, queue)
     };
     let reading = Reading {

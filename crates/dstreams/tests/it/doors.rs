@@ -1,11 +1,11 @@
 //! Stream names and addresses at the start of a program, and the cleanup of a failed start.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use dstreams::{Clients, DStream, Error, Generator, Result, Running, StreamContext};
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, block_on};
 
 /// An address of this machine that only its test uses: a host of its own, with a free port.
@@ -61,25 +61,9 @@ fn two_streams_of_one_name_are_refused() {
 }
 
 /// A directory that does not exist; removed on drop.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_failed_start_closes_everything_it_opened() {
-    let dir = Dir::new("half-started");
+    let dir = Dir::missing();
     let (text, clients) = (address(71), address(72));
     let taken = TcpListener::bind("127.0.0.73:0").unwrap();
     let last = taken.local_addr().unwrap().to_string();
@@ -93,7 +77,7 @@ fn a_failed_start_closes_everything_it_opened() {
         let held = Arc::clone(&held);
         lines.for_each_rdd(move |_| drop(Arc::clone(&held)));
         if kept {
-            ctx.persist_in(&dir.0);
+            ctx.persist_in(dir.path());
         }
         ctx
     };
@@ -117,13 +101,13 @@ fn a_failed_start_closes_everything_it_opened() {
 
 #[test]
 fn an_unreachable_place_for_checkpoints_fails_the_start() {
-    let dir = Dir::new("no-place");
+    let dir = Dir::missing();
     let text = address(74);
     block_on(async {
         for _ in 0..2 {
             let mut ctx = StreamContext::new(INTERVAL).unwrap();
             ctx.tcp_text("text", &text).print(1);
-            ctx.persist_in(&dir.0);
+            ctx.persist_in(dir.path());
             let error = match ctx.checkpoint_to("file:///dev/null/checkpoints") {
                 Ok(()) => error(ctx.start().await),
                 Err(error) => error,

@@ -10,12 +10,12 @@ use std::time::Duration;
 use dstreams::DeadLetter;
 use dstreams::files::{Files, Format};
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::files_source::{Reader, put, read_all};
 use crate::program::{block_on, small};
 
 fn texts(dir: &Dir) -> Files {
-    Files::dir(&dir.0, Format::Text).every(Duration::from_millis(2))
+    Files::dir(dir.path(), Format::Text).every(Duration::from_millis(2))
 }
 
 #[track_caller]
@@ -37,10 +37,10 @@ fn a_file_appended_to_is_reported_and_an_empty_one_is_waited_for() {
     block_on(async {
         let dir = Dir::new();
         put(&dir, "slow", "one\nth");
-        fs::write(dir.0.join("late"), "").unwrap();
+        fs::write(dir.join("late"), "").unwrap();
         let mut reader = Reader::<String>::start(small(2, 4, 3), texts(&dir)).await;
         assert_eq!(reader.receive(2, 0).await.0, ["one", "th"]);
-        let slow = File::options().append(true).open(dir.0.join("slow"));
+        let slow = File::options().append(true).open(dir.join("slow"));
         slow.unwrap().write_all(b"ree\nfour\n").unwrap();
         let (found, dead) = reader.receive(0, 1).await;
         assert!(found.is_empty());
@@ -52,7 +52,7 @@ fn a_file_appended_to_is_reported_and_an_empty_one_is_waited_for() {
         ];
         is_told(&dead, "/slow", &words);
         // Its name and inode stay.
-        fs::write(dir.0.join("late"), "x\n").unwrap();
+        fs::write(dir.join("late"), "x\n").unwrap();
         assert_eq!(reader.receive(1, 0).await, (vec!["x".to_owned()], vec![]));
     });
 }
@@ -73,15 +73,15 @@ fn temporary_files_are_read_once_renamed() {
             ".tmp.1234",
         ];
         for end in ends {
-            fs::write(dir.0.join(format!("p{end}")), "first\n").unwrap();
+            fs::write(dir.join(format!("p{end}")), "first\n").unwrap();
         }
         put(&dir, "a", "there\n");
         assert_eq!(reader.receive(1, 0).await.0, ["there"]);
         for (n, end) in ends.iter().enumerate() {
-            let name = dir.0.join(format!("p{end}"));
+            let name = dir.join(format!("p{end}"));
             let file = File::options().append(true).open(&name);
             writeln!(file.unwrap(), "{end}").unwrap();
-            fs::rename(name, dir.0.join(format!("p{n}"))).unwrap();
+            fs::rename(name, dir.join(format!("p{n}"))).unwrap();
         }
         let (mut found, dead) = reader.receive(2 * ends.len(), 0).await;
         found.retain(|line| line != "first");
@@ -95,7 +95,7 @@ fn temporary_files_are_read_once_renamed() {
 #[test]
 fn a_program_may_select_its_files() {
     let dir = Dir::new();
-    fs::create_dir_all(dir.0.join("b/_c")).unwrap();
+    fs::create_dir_all(dir.join("b/_c")).unwrap();
     for name in [
         "a.log",
         "a.part",
@@ -104,9 +104,9 @@ fn a_program_may_select_its_files() {
         "b/_c/d.part",
         ".hidden.part",
     ] {
-        fs::write(dir.0.join(name), name).unwrap();
+        fs::write(dir.join(name), name).unwrap();
     }
-    let files = Files::dir(&dir.0, Format::Text);
+    let files = Files::dir(dir.path(), Format::Text);
     let read = |files| read_all::<String>(small(2, 4, 3), files);
     assert_eq!(read(files.clone()).0, ["a.log", "b/a.log"]);
     let parts = files.only(|path| path.ends_with(".part") && !path.starts_with('b'));
@@ -124,9 +124,9 @@ fn a_renamed_file_is_not_read_again_and_a_reused_name_is_reported() {
         put(&dir, "app.log", "1\n2\n");
         let mut reader = Reader::<String>::start(small(2, 4, 3), texts(&dir)).await;
         assert_eq!(reader.receive(2, 0).await.0, ["1", "2"]);
-        fs::rename(dir.0.join("app.log"), dir.0.join("app.log.1")).unwrap();
-        symlink(dir.0.join("app.log.1"), dir.0.join("link")).unwrap();
-        fs::hard_link(dir.0.join("app.log.1"), dir.0.join("hard")).unwrap();
+        fs::rename(dir.join("app.log"), dir.join("app.log.1")).unwrap();
+        symlink(dir.join("app.log.1"), dir.join("link")).unwrap();
+        fs::hard_link(dir.join("app.log.1"), dir.join("hard")).unwrap();
         put(&dir, "app.log", "new\n");
         put(&dir, "last", "last\n");
         let (found, dead) = reader.receive(1, 1).await;
@@ -137,7 +137,7 @@ fn a_renamed_file_is_not_read_again_and_a_reused_name_is_reported() {
             &["a file of this name was read before", "a name of its own"],
         );
         // The process with the open file appends.
-        let log = File::options().append(true).open(dir.0.join("app.log.1"));
+        let log = File::options().append(true).open(dir.join("app.log.1"));
         log.unwrap().write_all(b"3\n").unwrap();
         let (found, dead) = reader.receive(0, 1).await;
         assert!(found.is_empty());
@@ -150,13 +150,14 @@ fn a_renamed_file_is_not_read_again_and_a_reused_name_is_reported() {
 fn a_name_that_is_not_utf8_is_a_dead_letter() {
     let dir = Dir::new();
     for name in [b"caf\xe9.txt", b"caf\xe8.txt"] {
-        fs::write(dir.0.join(OsStr::from_bytes(name)), "lost\n").unwrap();
+        fs::write(dir.join(OsStr::from_bytes(name)), "lost\n").unwrap();
     }
-    let inner = dir.0.join(OsStr::from_bytes(b"d\xff"));
+    let inner = dir.join(OsStr::from_bytes(b"d\xff"));
     fs::create_dir(&inner).unwrap();
     fs::write(inner.join("e"), "lost\n").unwrap();
     put(&dir, "a,b {x}\n.txt", "found\n");
-    let (found, mut dead) = read_all::<String>(small(2, 4, 3), Files::dir(&dir.0, Format::Text));
+    let (found, mut dead) =
+        read_all::<String>(small(2, 4, 3), Files::dir(dir.path(), Format::Text));
     assert_eq!(found, ["found"]);
     dead.sort_by(|a, b| a.producer.cmp(&b.producer));
     for (letter, name) in dead

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +15,7 @@ use dstreams::files::{FileSink, Format};
 use dstreams::record::records_of;
 use dstreams::{BatchTime, BoxError, Error, Guarantee, Prepared, Record, Sink};
 
+use crate::dir::Dir;
 use crate::program::{Program, block_on, small};
 
 pub const FORMATS: &[Format] = &[
@@ -25,26 +26,6 @@ pub const FORMATS: &[Format] = &[
 ];
 
 /// A directory, removed on drop.
-pub struct Dir(pub PathBuf);
-
-impl Dir {
-    pub fn new() -> Self {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let made = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dstreams-it-{}-{made}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Dir(path)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Names in a directory that are not hidden, in order.
 pub fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten();
@@ -105,9 +86,9 @@ pub fn visible<T: Record>(target: &Path, format: Format) -> BTreeMap<BatchTime, 
 fn the_file_sink_keeps_the_contract() {
     for &format in FORMATS {
         let dir = Dir::new();
-        let make = async || FileSink::new(&dir.0, format);
+        let make = async || FileSink::new(dir.path(), format);
         let row = |n: u64| (format!("row {n}, \"quoted\""), n as i64);
-        let read = async || visible(&dir.0, format);
+        let read = async || visible(dir.path(), format);
         block_on(contract::sink(make, row, read)).unwrap();
     }
 }
@@ -120,7 +101,7 @@ fn a_program_writes_what_it_collects() {
             let mut program = Program::new(small(3, 1, 2));
             let (queue, words) = program.ctx.queue::<String>("words");
             let counts = words.keyed().agg(count()).unwrap();
-            counts.write_files(dir.0.join("a/counts"), format).unwrap();
+            counts.write_files(dir.join("a/counts"), format).unwrap();
             let mut collected = counts.collect();
             let mut live = program.start().await;
             let mut wanted = BTreeMap::new();
@@ -136,7 +117,7 @@ fn a_program_writes_what_it_collects() {
             }
             assert_eq!(wanted.len(), 2);
             assert_eq!(
-                visible::<(String, i64)>(&dir.0.join("a/counts"), format),
+                visible::<(String, i64)>(&dir.join("a/counts"), format),
                 wanted
             );
             live.running.stop().await.unwrap();
@@ -150,10 +131,10 @@ fn a_batch_whose_target_cannot_be_written_stops_the_context() {
     block_on(async {
         let mut program = Program::new(small(2, 1, 2));
         let (queue, words) = program.ctx.queue::<String>("words");
-        words.write_files(dir.0.join("words"), Format::Csv).unwrap();
+        words.write_files(dir.join("words"), Format::Csv).unwrap();
         let mut live = program.start().await;
-        fs::remove_dir_all(dir.0.join("words")).unwrap();
-        fs::write(dir.0.join("words"), b"").unwrap();
+        fs::remove_dir_all(dir.join("words")).unwrap();
+        fs::write(dir.join("words"), b"").unwrap();
         queue.push(["a".to_owned()]).await.unwrap();
         let error = live.try_batch().await.unwrap_err();
         let text = error.to_string();

@@ -13,7 +13,8 @@ use dstreams::record::batch_of;
 use dstreams::{Config, DeadLetter, Error, Listener, RddReceiver, Record};
 use proptest::prelude::*;
 
-use crate::files_sink::{Dir, FORMATS};
+use crate::dir::Dir;
+use crate::files_sink::FORMATS;
 use crate::program::{Live, Program, block_on, cases, small, soon, text, until};
 use crate::receive_tcp::take;
 
@@ -160,10 +161,10 @@ proptest! {
     ) {
         for &format in FORMATS {
             let dir = Dir::new();
-            fs::create_dir(dir.0.join("a")).unwrap();
+            fs::create_dir(dir.join("a")).unwrap();
             let mut wanted = Vec::new();
             for (n, rows) in files.iter().enumerate() {
-                let path = dir.0.join(["", "a"][n % 2]).join(format!("{n}"));
+                let path = dir.join(["", "a"][n % 2]).join(format!("{n}"));
                 let half = rows.len() / 2;
                 let parts = [&rows[..half], &rows[half..]];
                 write(&path, format, &parts.map(|rows| batch_of(rows.iter().cloned()).unwrap()));
@@ -171,7 +172,7 @@ proptest! {
             }
             wanted.sort_by_key(|(path, _)| path.clone());
             let wanted: Vec<Row> = wanted.into_iter().flat_map(|(_, rows)| rows.clone()).collect();
-            let source = Files::dir(&dir.0, format).piece_bytes(piece);
+            let source = Files::dir(dir.path(), format).piece_bytes(piece);
             let (found, dead) = read_all::<Row>(small(2, 4, 3), source);
             prop_assert_eq!(dead, vec![]);
             prop_assert_eq!(found, wanted);
@@ -181,8 +182,8 @@ proptest! {
 
 /// Writes a text file under an ignored name, and renames it.
 pub fn put(dir: &Dir, name: &str, text: impl AsRef<[u8]>) {
-    fs::write(dir.0.join("_hidden"), text).unwrap();
-    fs::rename(dir.0.join("_hidden"), dir.0.join(name)).unwrap();
+    fs::write(dir.join("_hidden"), text).unwrap();
+    fs::rename(dir.join("_hidden"), dir.join(name)).unwrap();
 }
 
 /// Name of the file, reason and bytes of each dead letter.
@@ -236,7 +237,7 @@ fn bad_lines_of_json_are_dead_letters_and_their_neighbours_are_kept() {
         b"{\"key\":\"\xff\",\"value\":1}\n{\"key\":\"z\",\"value\":26}",
     );
     for piece in [1, 40, 1000] {
-        let files = Files::dir(&dir.0, Format::JsonLines).piece_bytes(piece);
+        let files = Files::dir(dir.path(), Format::JsonLines).piece_bytes(piece);
         let (found, dead) = read_all::<(String, i64)>(small(2, 4, 3), files);
         let wanted = [("a", 1), ("e", 5), ("i", 9), ("z", 26)];
         assert_eq!(found, wanted.map(|(key, value)| (key.to_owned(), value)));
@@ -267,7 +268,7 @@ fn bad_records_of_csv_are_dead_letters_and_their_neighbours_are_kept() {
     put(&dir, "a.csv", text);
     put(&dir, "b.csv", "key,walue\nk,1\n");
     for piece in [1, 20, 1000] {
-        let files = Files::dir(&dir.0, Format::Csv).piece_bytes(piece);
+        let files = Files::dir(dir.path(), Format::Csv).piece_bytes(piece);
         let (found, dead) = read_all::<(String, i64)>(small(2, 4, 3), files);
         let wanted = [("a", 1), ("g\nh", 7), ("", 8), ("j", 10)];
         assert_eq!(found, wanted.map(|(key, value)| (key.to_owned(), value)));
@@ -306,7 +307,7 @@ fn bad_lines_of_text_are_dead_letters_and_their_neighbours_are_kept() {
     let mut config = small(2, 4, 3);
     config.line_bytes = 20;
     for piece in [1, 5, 1000] {
-        let files = Files::dir(&dir.0, Format::Text).piece_bytes(piece);
+        let files = Files::dir(dir.path(), Format::Text).piece_bytes(piece);
         let (found, dead) = read_all::<String>(config.clone(), files);
         assert_eq!(found, ["one", "", "last"]);
         let wanted = [
@@ -323,23 +324,19 @@ fn mismatched_parquet_is_a_dead_letter() {
     let dir = Dir::new();
     let rows = [("a", Some(1i64)), ("b", None), ("c", Some(3))];
     let rows = rows.map(|(key, value)| (key.to_owned(), value));
-    write(
-        &dir.0.join("a"),
-        Format::Parquet,
-        &[batch_of(rows).unwrap()],
-    );
+    write(&dir.join("a"), Format::Parquet, &[batch_of(rows).unwrap()]);
     put(&dir, "b", "PAR1 is no Parquet PAR1");
     let wrong = batch_of([("key".to_owned(), "value".to_owned())]).unwrap();
-    write(&dir.0.join("c"), Format::Parquet, &[wrong]);
-    let mut torn = fs::read(dir.0.join("a")).unwrap();
+    write(&dir.join("c"), Format::Parquet, &[wrong]);
+    let mut torn = fs::read(dir.join("a")).unwrap();
     torn[4..40].fill(0xff);
     put(&dir, "d", torn);
     write(
-        &dir.0.join("e"),
+        &dir.join("e"),
         Format::Parquet,
         &[batch_of([("e".to_owned(), 5i64)]).unwrap()],
     );
-    let files = Files::dir(&dir.0, Format::Parquet);
+    let files = Files::dir(dir.path(), Format::Parquet);
     let (found, dead) = read_all::<(String, i64)>(small(2, 4, 3), files);
     let wanted = [("a", 1), ("c", 3), ("e", 5)];
     assert_eq!(found, wanted.map(|(key, value)| (key.to_owned(), value)));
@@ -363,22 +360,22 @@ fn files_are_read_once_as_they_appear() {
     block_on(async {
         let dir = Dir::new();
         put(&dir, "b", "first\n");
-        let files = Files::dir(&dir.0, Format::Text).every(Duration::from_millis(2));
+        let files = Files::dir(dir.path(), Format::Text).every(Duration::from_millis(2));
         let mut reader = Reader::<String>::start(small(2, 4, 3), files).await;
         assert_eq!(reader.receive(1, 0).await.0, ["first"]);
         put(&dir, "b", "another of a name that was read\n");
-        fs::write(dir.0.join("c.tmp"), "not whole").unwrap();
+        fs::write(dir.join("c.tmp"), "not whole").unwrap();
         put(&dir, "a", "second\n");
         assert_eq!(reader.receive(1, 0).await.0, ["second"]);
-        fs::write(dir.0.join("c.tmp"), "whole\n").unwrap();
-        fs::rename(dir.0.join("c.tmp"), dir.0.join("c")).unwrap();
+        fs::write(dir.join("c.tmp"), "whole\n").unwrap();
+        fs::rename(dir.join("c.tmp"), dir.join("c")).unwrap();
         assert_eq!(reader.receive(1, 0).await.0, ["whole"]);
         // The directory is removed and created again.
-        fs::remove_dir_all(&dir.0).unwrap();
-        fs::create_dir(&dir.0).unwrap();
-        fs::create_dir(dir.0.join("_d")).unwrap();
-        fs::write(dir.0.join("_d/e"), "fourth\n").unwrap();
-        fs::rename(dir.0.join("_d"), dir.0.join("d")).unwrap();
+        fs::remove_dir_all(dir.path()).unwrap();
+        fs::create_dir(dir.path()).unwrap();
+        fs::create_dir(dir.join("_d")).unwrap();
+        fs::write(dir.join("_d/e"), "fourth\n").unwrap();
+        fs::rename(dir.join("_d"), dir.join("d")).unwrap();
         assert_eq!(reader.receive(1, 0).await.0, ["fourth"]);
         assert_eq!(reader.ends.0.load(Ordering::SeqCst), 0);
         soon("the stop", reader.live.running.stop()).await.unwrap();
@@ -411,7 +408,7 @@ fn a_stop_ends_a_source_that_waits_for_memory_or_files() {
         for lines in [5000, 0] {
             let dir = Dir::new();
             put(&dir, "a", large(lines));
-            let files = Files::dir(&dir.0, Format::Text).piece_bytes(16 << 10);
+            let files = Files::dir(dir.path(), Format::Text).piece_bytes(16 << 10);
             let files = files.every(Duration::from_secs(3600));
             let mut reader = Reader::<String>::start(tight(), files).await;
             let used = || reader.live.running.status().block_memory;
@@ -442,9 +439,9 @@ fn the_output_of_a_sink_is_read_while_it_is_written() {
         block_on(async {
             let mut writer = Program::new(small(3, 1, 2));
             let (queue, rows) = writer.ctx.queue::<Row>("rows");
-            rows.write_files(&dir.0, format).unwrap();
+            rows.write_files(dir.path(), format).unwrap();
             let mut live = writer.start().await;
-            let files = Files::dir(&dir.0, format).every(Duration::from_millis(2));
+            let files = Files::dir(dir.path(), format).every(Duration::from_millis(2));
             let mut reader = Reader::<Row>::start(small(2, 4, 3), files).await;
             for batch in 0..5i64 {
                 let rows = (0..batch * 7).map(|number| Row {

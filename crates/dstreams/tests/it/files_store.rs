@@ -13,7 +13,8 @@ use dstreams::files::{Files, Format};
 use dstreams::record::batch_of;
 use dstreams::{DeadLetter, Error, Record};
 
-use crate::files_sink::{Dir, FORMATS};
+use crate::dir::Dir;
+use crate::files_sink::FORMATS;
 use crate::files_source::{Reader, Row, large, put as put_file, read_all, tight, write};
 use crate::program::{Program, block_on, small, soon, until};
 use crate::receive_tcp::take;
@@ -40,7 +41,7 @@ fn walk(dir: &Path, below: &str, found: &mut Vec<(String, PathBuf)>) {
 fn is_read_the_same<T: Record + PartialEq + Debug>(dir: &Dir, format: Format) -> (usize, usize) {
     let objects = Arc::new(InMemory::new());
     let mut files = Vec::new();
-    walk(&dir.0, "", &mut files);
+    walk(dir.path(), "", &mut files);
     for (name, path) in &files {
         put(
             &objects,
@@ -52,7 +53,7 @@ fn is_read_the_same<T: Record + PartialEq + Debug>(dir: &Dir, format: Format) ->
     for beside in ["some/place", "some/placemat/a", "some/other", "a"] {
         put(&objects, beside, first.clone());
     }
-    let url = format!("file://{}", dir.0.display());
+    let url = format!("file://{}", dir.path().display());
     let read = |files: Files, root: &str| {
         let (records, dead) = read_all::<T>(small(2, 4, 3), files.piece_bytes(40));
         let short = dead.iter().map(|letter| {
@@ -61,8 +62,8 @@ fn is_read_the_same<T: Record + PartialEq + Debug>(dir: &Dir, format: Format) ->
         });
         (records, short.collect::<Vec<_>>())
     };
-    let root = dir.0.to_str().unwrap();
-    let wanted = read(Files::dir(&dir.0, format), root);
+    let root = dir.path().to_str().unwrap();
+    let wanted = read(Files::dir(dir.path(), format), root);
     let found = read(Files::store(objects, "some/place", format), "some/place");
     assert_eq!(found, wanted, "{format:?} in memory");
     let found = read(Files::url(&url, format), &root[1..]);
@@ -84,16 +85,16 @@ fn every_format_is_read_as_from_a_directory() {
     for &format in FORMATS {
         let dir = Dir::new();
         for below in ["a", "a/b c", "_d", "e/.f"] {
-            fs::create_dir_all(dir.0.join(below)).unwrap();
+            fs::create_dir_all(dir.join(below)).unwrap();
         }
-        write(&dir.0.join("1"), format, &[rows(0..5), rows(5..9)]);
-        write(&dir.0.join("a/2"), format, &[rows(10..31)]);
-        write(&dir.0.join("a/b c/3%"), format, &[rows(40..41)]);
+        write(&dir.join("1"), format, &[rows(0..5), rows(5..9)]);
+        write(&dir.join("a/2"), format, &[rows(10..31)]);
+        write(&dir.join("a/b c/3%"), format, &[rows(40..41)]);
         for passed in ["_4", ".5", "6.tmp", "_d/7", "e/.f/8"] {
-            write(&dir.0.join(passed), format, &[rows(50..60)]);
+            write(&dir.join(passed), format, &[rows(50..60)]);
         }
         put_file(&dir, "bad", "a line that is no record\nPAR1");
-        let mut torn = fs::read(dir.0.join("1")).unwrap();
+        let mut torn = fs::read(dir.join("1")).unwrap();
         torn[4..40].fill(0xff);
         put_file(&dir, "torn", torn);
         let (records, dead) = is_read_the_same::<Row>(&dir, format);
@@ -363,7 +364,7 @@ fn a_restart_resumes_in_the_middle_of_an_object() {
             let source = files(&store, Format::Text).piece_bytes(64 << 10);
             let lines = program.ctx.files::<String>("files", source).unwrap();
             let (mut lines, mut letters) = (lines.collect(), program.ctx.dead_letters().collect());
-            program.ctx.persist_in(&state.0);
+            program.ctx.persist_in(state.path());
             let mut live = program.start().await;
             let all = wanted.len();
             let silent = || ranges(&store, "in/a").len() as u64 > ranges_given;
@@ -419,7 +420,7 @@ mod parquet {
 
     fn bytes(of: usize, rows: &[Four]) -> Vec<u8> {
         let dir = Dir::new();
-        let path = dir.0.join("a");
+        let path = dir.join("a");
         write_groups(&path, of, &batch_of(rows.to_vec()).unwrap());
         fs::read(path).unwrap()
     }

@@ -10,7 +10,8 @@ use dstreams::files::Format;
 use dstreams::{Clients, Config, Queue, StreamContext};
 use dstreams_client::{Client, Options};
 
-use crate::files_sink::{Dir, names};
+use crate::dir::Dir;
+use crate::files_sink::names;
 use crate::program::{Live, Program, block_on, small, soon};
 use crate::restart::Disk;
 
@@ -71,13 +72,13 @@ async fn counts(live: &Live) -> BTreeMap<String, i64> {
 #[test]
 fn checkpoints_resume_after_a_full_disk() {
     let (dir, place) = (Dir::new(), Dir::new());
-    let Some(disk) = Disk::mount(&place.0) else {
+    let Some(disk) = Disk::mount(place.path()) else {
         return println!("skipped: this user may not mount a file system");
     };
     let mut config = small(2, 4, 8);
     config.checkpoint_every = 1;
     let mut words = Words {
-        dir: &dir.0,
+        dir: dir.path(),
         intervals: 0,
         config,
     };
@@ -93,7 +94,7 @@ fn checkpoints_resume_after_a_full_disk() {
             .collect::<Vec<_>>()
     };
     let mut wanted = BTreeMap::new();
-    let cuts = || dstreams::inspect(&dir.0).unwrap().journal.cut.len();
+    let cuts = || dstreams::inspect(dir.path()).unwrap().journal.cut.len();
     block_on(async {
         let (mut live, queue) = words.start(build).await;
         words.batch(&mut live, &queue, &some(0)).await;
@@ -144,14 +145,14 @@ fn checkpoints_resume_after_a_full_disk() {
 #[test]
 fn a_full_disk_under_a_file_sink_ends_the_program_and_loses_nothing() {
     let (dir, place) = (Dir::new(), Dir::new());
-    let Some(disk) = Disk::mount(&place.0) else {
+    let Some(disk) = Disk::mount(place.path()) else {
         return println!("skipped: this user may not mount a file system");
     };
     let target = disk.0.join("words");
     let mut config = small(2, 4, 8);
     config.attempts = 3;
     let mut words = Words {
-        dir: &dir.0,
+        dir: dir.path(),
         intervals: 0,
         config,
     };
@@ -212,7 +213,7 @@ fn a_full_disk_under_a_file_sink_ends_the_program_and_loses_nothing() {
 #[test]
 fn a_full_disk_under_the_journal_ends_every_wait() {
     let place = Dir::new();
-    let Some(disk) = Disk::mount(&place.0) else {
+    let Some(disk) = Disk::mount(place.path()) else {
         return println!("skipped: this user may not mount a file system");
     };
     block_on(async {

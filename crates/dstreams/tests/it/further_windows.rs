@@ -6,7 +6,7 @@ use dstreams::testing::{TestProgram, batches, sorted as in_order};
 use dstreams::{DStream, ManualClock, Queue, RddReceiver};
 use proptest::prelude::*;
 
-use crate::killed::new_dir;
+use crate::dir::Dir;
 use crate::program::{
     Batches, INTERVAL, Interval, Program, block_on, cases, intervals, run, settings, small, sorted,
     text,
@@ -158,9 +158,9 @@ fn windows_by_closures_survive_restarts() {
     // With checkpoints, and with replayed batches alone.
     for every in [2, 1_000_000] {
         block_on(async {
-            let (dir, clock) = (new_dir(), ManualClock::new());
+            let (dir, clock) = (Dir::new(), ManualClock::new());
             for (at, interval) in input.iter().enumerate() {
-                let (test, queue, mut outputs) = windowed(&dir, &clock, every);
+                let (test, queue, mut outputs) = windowed(dir.path(), &clock, every);
                 let mut live = test.start().await.unwrap();
                 queue.push(interval[0].clone()).await.unwrap();
                 live.end_interval().await.unwrap();
@@ -170,7 +170,6 @@ fn windows_by_closures_survive_restarts() {
                     assert_eq!((batch.0, in_order(sums)), wanted[at], "every {every}");
                 }
             }
-            let _ = std::fs::remove_dir_all(dir);
         });
     }
 }

@@ -9,6 +9,7 @@ use dstreams::datafusion::object_store::memory::InMemory;
 use dstreams::datafusion::object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use dstreams::{BatchTime, Queue, StreamContext};
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 use crate::watched::{Answer, Asked, Watched};
 
@@ -35,29 +36,22 @@ fn flip(file: &Path) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// An empty directory, and the number of intervals its program has run.
-struct Dir(PathBuf, Cell<u32>);
+/// The directory of a program, and the number of intervals it has run.
+struct Place(Dir, Cell<u32>);
 
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir, Cell::new(0))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+impl Place {
+    fn new() -> Self {
+        Place(Dir::missing(), Cell::new(0))
     }
 }
 
 /// A program's directory can be inspected without it, and damage is named.
 #[test]
 fn the_directory_of_a_program_can_be_inspected() {
-    let Dir(dir, _) = &Dir::new("inspect");
+    let dir = Dir::missing();
+    let dir = dir.path();
     let nothing = dstreams::inspect(dir).unwrap_err().to_string();
-    assert!(nothing.contains("dstreams-inspect"), "{nothing}");
+    assert!(nothing.contains(dir.to_str().unwrap()), "{nothing}");
     block_on(async {
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 2;
@@ -120,7 +114,8 @@ fn the_directory_of_a_program_can_be_inspected() {
 /// Each kind of file, with flipped bits, zeroed or truncated ends, and repeated bytes.
 #[test]
 fn damage_to_a_directory_is_named_or_harmless() {
-    let Dir(dir, _) = &Dir::new("damaged");
+    let dir = Dir::missing();
+    let dir = dir.path();
     block_on(async {
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 2;
@@ -177,7 +172,8 @@ fn damage_to_a_directory_is_named_or_harmless() {
 /// A directory belongs to one program, and to one process at a time; both refusals say what to do.
 #[test]
 fn a_directory_of_another_program_or_process_is_refused() {
-    let Dir(dir, _) = &Dir::new("refused");
+    let dir = Dir::missing();
+    let dir = dir.path();
     let program = |window: u32| {
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 1;
@@ -215,14 +211,19 @@ fn a_directory_of_another_program_or_process_is_refused() {
 
 /// Running counts and sums of numbered words, stored in `dir`.
 struct Kept<'a> {
-    dir: &'a Dir,
+    dir: &'a Place,
     program: Program,
     words: Queue<(String, i64)>,
 }
 
 impl<'a> Kept<'a> {
     /// `name` is that of the counts; with `more`, there is a running sum too.
-    fn new(dir: &'a Dir, name: &str, more: bool, change: impl FnOnce(&mut StreamContext)) -> Self {
+    fn new(
+        dir: &'a Place,
+        name: &str,
+        more: bool,
+        change: impl FnOnce(&mut StreamContext),
+    ) -> Self {
         let mut config = small(2, 4, 8);
         config.checkpoint_every = 1;
         let mut program = Program::after(dir.1.get(), config);
@@ -235,7 +236,7 @@ impl<'a> Kept<'a> {
             sums.changes().pairs().for_each_rdd(|_| ());
         }
         change(&mut program.ctx);
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.0.path());
         Kept {
             dir,
             program,
@@ -256,7 +257,7 @@ impl<'a> Kept<'a> {
 
 /// Runs some batches, each with `word` in it, and ends; returns all counts.
 async fn run(
-    dir: &Dir,
+    dir: &Place,
     mut live: Live,
     words: &Queue<(String, i64)>,
     word: &str,
@@ -281,7 +282,7 @@ async fn run(
 }
 
 /// Ends it, with a last batch for the interval that has begun.
-async fn end(dir: &Dir, live: Live) {
+async fn end(dir: &Place, live: Live) {
     live.running.stop().await.unwrap();
     dir.1.set(dir.1.get() + 1);
 }
@@ -295,7 +296,7 @@ fn counted(of: &[(&str, i64)]) -> Vec<(String, i64)> {
 /// Matching state stays, new state begins empty, and unused state is refused until it is dropped or renamed.
 #[test]
 fn a_changed_program_keeps_matching_state() {
-    let dir = Dir::new("changed");
+    let dir = Place::new();
     block_on(async {
         let found = Kept::new(&dir, "counts", false, |_| ()).run("a", 2).await;
         assert_eq!(found, counted(&[("a", 2)]));
@@ -334,7 +335,7 @@ fn a_changed_program_keeps_matching_state() {
             .running_agg("counts", sum::<i64>())
             .unwrap();
         sums.changes().pairs().for_each_rdd(|_| ());
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.0.path());
         let differs = program.ctx.start().await.err().unwrap().to_string();
         assert!(
             differs.contains("Count") && differs.contains("Sum"),
@@ -346,7 +347,7 @@ fn a_changed_program_keeps_matching_state() {
 /// Checkpoints in an object store; the journal stays in the directory.
 #[test]
 fn checkpoints_may_be_in_an_object_store() {
-    let dir = Dir::new("object-store");
+    let dir = Place::new();
     let store: Arc<InMemory> = Arc::default();
     let to_store = |ctx: &mut StreamContext| {
         ctx.checkpoint_to_store(Arc::clone(&store) as Arc<dyn ObjectStore>, "a/program");
@@ -356,7 +357,12 @@ fn checkpoints_may_be_in_an_object_store() {
         assert_eq!(found, counted(&[("a", 5)]));
         let found = Kept::new(&dir, "counts", false, to_store).run("b", 2).await;
         assert_eq!(found, counted(&[("a", 5), ("b", 2)]));
-        assert!(dstreams::inspect(&dir.0).unwrap().checkpoint.is_none());
+        assert!(
+            dstreams::inspect(dir.0.path())
+                .unwrap()
+                .checkpoint
+                .is_none()
+        );
         let objects = names(&store).await;
         let manifests: Vec<_> = objects
             .iter()
@@ -392,7 +398,7 @@ fn checkpoints_may_be_in_an_object_store() {
 /// A checkpoint that is complete, though the store reported a failure, is followed by the next ones.
 #[test]
 fn a_checkpoint_reported_as_failed_is_followed_by_others() {
-    let dir = Dir::new("unconfirmed");
+    let dir = Place::new();
     let second = |name: &str| name.contains("manifest-") && name.ends_with("0002");
     let store = Watched::new(move |asked, _| match asked {
         Asked::Put(name) if second(name) => Answer::Fail,
@@ -435,12 +441,12 @@ async fn names(store: &InMemory) -> Vec<String> {
 /// A valid URL, and an invalid one.
 #[test]
 fn a_url_names_the_place_of_checkpoints() {
-    let (dir, place) = (Dir::new("url"), Dir::new("url-place"));
+    let (dir, place) = (Place::new(), Dir::missing());
     block_on(async {
-        let url = format!("file://{}", place.0.display());
+        let url = format!("file://{}", place.path().display());
         let at = |ctx: &mut StreamContext| ctx.checkpoint_to(&url).unwrap();
         Kept::new(&dir, "counts", false, at).run("a", 3).await;
-        assert!(file_of(&place.0, "manifest-").exists());
+        assert!(file_of(place.path(), "manifest-").exists());
         let found = Kept::new(&dir, "counts", false, at).run("a", 1).await;
         assert_eq!(found, counted(&[("a", 4)]));
         let mut ctx = StreamContext::new(INTERVAL).unwrap();
@@ -454,14 +460,14 @@ fn a_url_names_the_place_of_checkpoints() {
 /// The directory of a running program is removed: the program ends, and acknowledges nothing more.
 #[test]
 fn a_program_ends_when_its_directory_is_removed() {
-    let dir = Dir::new("taken-away");
+    let dir = Place::new();
     block_on(async {
         let live = Kept::new(&dir, "counts", false, |_| ());
         let (mut running, words) = (live.program.start().await, live.words);
         words.push([("a".to_owned(), 2)]).await.unwrap();
         running.batch().await;
-        let moved = dir.0.with_extension("moved");
-        std::fs::rename(&dir.0, &moved).unwrap();
+        let moved = dir.0.path().with_extension("moved");
+        std::fs::rename(dir.0.path(), &moved).unwrap();
         let pushed = words.push([("b".to_owned(), 2)]);
         running.clock.advance(INTERVAL);
         let end = running.running.await_termination(None);
@@ -478,11 +484,11 @@ fn a_program_ends_when_its_directory_is_removed() {
                 .unwrap_err()
                 .to_string(),
         };
-        assert!(ended.contains(dir.0.to_str().unwrap()), "{ended}");
+        assert!(ended.contains(dir.0.path().to_str().unwrap()), "{ended}");
         drop(running);
         // Put back, the program resumes with what was acknowledged.
-        let _ = std::fs::remove_dir_all(&dir.0);
-        std::fs::rename(&moved, &dir.0).unwrap();
+        let _ = std::fs::remove_dir_all(dir.0.path());
+        std::fs::rename(&moved, dir.0.path()).unwrap();
         dir.1.set(dir.1.get() + 2);
         let found = Kept::new(&dir, "counts", false, |_| ()).run("c", 1).await;
         assert!(found.starts_with(&counted(&[("a", 1)])), "{found:?}");
@@ -492,7 +498,7 @@ fn a_program_ends_when_its_directory_is_removed() {
 /// Repeated failures of checkpoints are also in the status.
 #[test]
 fn failed_checkpoints_are_in_the_status() {
-    let dir = Dir::new("failing");
+    let dir = Place::new();
     let failing = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let fails = Arc::clone(&failing);
     let store = Watched::new(move |asked, _| match asked {
@@ -531,7 +537,7 @@ fn failed_checkpoints_are_in_the_status() {
 /// A program ignores other files of a place, and subdirectories.
 #[test]
 fn a_place_may_have_other_files_and_subdirectories() {
-    let (dir, inner) = (Dir::new("outer"), Dir::new("inner"));
+    let (dir, inner) = (Place::new(), Place::new());
     let others = [
         "state-of-the-nation.txt",
         "manifest-of-goods.csv",
@@ -554,9 +560,9 @@ fn a_place_may_have_other_files_and_subdirectories() {
         for name in others {
             assert_eq!(std::fs::read_to_string(dir.0.join(name)).unwrap(), name);
         }
-        dstreams::inspect(&dir.0).unwrap();
+        dstreams::inspect(dir.0.path()).unwrap();
 
-        let dir = Dir::new("outer-store");
+        let dir = Place::new();
         Kept::new(&dir, "counts", false, at("bucket"))
             .run("a", 2)
             .await;

@@ -5,7 +5,7 @@ use dstreams::files::{Files, Format};
 use dstreams::record::batch_of;
 use dstreams::{Bytes, DStream, Date, Decimal, Error, Millis, Record, StreamContext, Uuid};
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::files_source::{put, read_all};
 use crate::program::{INTERVAL, Program, block_on, run, small, sorted};
 use crate::records::{crosses, keys};
@@ -264,7 +264,7 @@ fn a_text_that_names_no_variant_is_a_dead_letter() {
         r#"{"level": "Info", "all": ["Info", "Other"]}"#,
     ];
     put(&dir, "a", lines.join("\n"));
-    let files = Files::dir(&dir.0, Format::JsonLines).once();
+    let files = Files::dir(dir.path(), Format::JsonLines).once();
     let (all, dead) = read_all::<Line>(small(2, 100, 100), files);
     let wanted = [
         Line {
@@ -292,7 +292,7 @@ fn a_text_that_names_no_variant_is_a_dead_letter() {
     assert!(reasons[2].contains("column `all`"), "{reasons:?}");
     let dir = Dir::new();
     put(&dir, "a", "key,value\nWarn,1\nwarn,2\n");
-    let files = Files::dir(&dir.0, Format::Csv).once();
+    let files = Files::dir(dir.path(), Format::Csv).once();
     let (all, dead) = read_all::<(Level, i64)>(small(2, 100, 100), files);
     assert_eq!((all, dead.len()), (vec![(Level::Warn, 1)], 1));
 }

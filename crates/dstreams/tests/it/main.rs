@@ -14,6 +14,7 @@ mod contract;
 mod contract_source;
 mod corrections;
 mod determinism;
+mod dir;
 mod doors;
 mod durations;
 mod earlier_batches;

@@ -7,7 +7,7 @@ use dstreams::Record;
 use dstreams::agg::{by_name, count, sum_of};
 use dstreams::files::{Files, Format};
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::files_source::{Reader, put};
 use crate::program::{Program, block_on, run, small};
 
@@ -52,14 +52,14 @@ fn files_have_the_exact_names() {
         for (format, text) in [(Format::JsonLines, line), (Format::Csv, csv)] {
             let dir = Dir::new();
             put(&dir, "a", text);
-            let files = Files::dir(&dir.0, format).every(Duration::from_millis(2));
+            let files = Files::dir(dir.path(), format).every(Duration::from_millis(2));
             let mut reader = Reader::<Click>::start(small(2, 4, 3), files).await;
             assert_eq!(reader.receive(1, 0).await, (vec![click(7)], vec![]));
         }
         // Another letter case is another name: nothing is read, and that is reported.
         let dir = Dir::new();
         put(&dir, "a", line.to_lowercase());
-        let files = Files::dir(&dir.0, Format::JsonLines).every(Duration::from_millis(2));
+        let files = Files::dir(dir.path(), Format::JsonLines).every(Duration::from_millis(2));
         let mut reader = Reader::<Click>::start(small(2, 4, 3), files).await;
         let (found, dead) = reader.receive(0, 1).await;
         assert!(
@@ -70,7 +70,7 @@ fn files_have_the_exact_names() {
     // Written, and read again.
     for format in [Format::JsonLines, Format::Csv, Format::Parquet] {
         let dir = Dir::new();
-        let out = dir.0.join("out");
+        let out = dir.join("out");
         block_on(async {
             let mut program = Program::new(small(1, 4, 4));
             let (queue, clicks) = program.ctx.queue::<Click>("clicks");

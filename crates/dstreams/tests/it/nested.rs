@@ -1,14 +1,13 @@
 //! Records that may be absent, and lists of records: through closures, shuffles, states and SQL.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use dstreams::arrow::datatypes::{DataType, SchemaRef};
 use dstreams::record::{Items, batch_of, records_of};
 use dstreams::{Queue, Record, StreamContext};
 use proptest::prelude::*;
 
+use crate::dir::Dir;
 use crate::program::{
     Batches, Program, block_on, cases, each, intervals, run, settings, small, sorted, text,
 };
@@ -152,11 +151,11 @@ proptest! {
         first in intervals(trip(), 3),
         second in intervals(trip(), 3),
     ) {
-        let dir = Dir::new();
+        let dir = Dir::missing();
         let mut wanted: BTreeMap<i64, (Vec<Trip>, Option<Trip>)> = BTreeMap::new();
         let mut intervals_before = 0;
         for input in [&first, &second] {
-            let got = dir.run(intervals_before, input);
+            let got = run_in(&dir, intervals_before, input);
             // And the one in which it is stopped.
             intervals_before += input.len() as u32 + 1;
             for trip in input.concat().into_iter().flatten() {
@@ -175,28 +174,18 @@ proptest! {
 type Kept = (Vec<Trip>, Option<Trip>);
 
 /// The directory of a program.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        thread_local!(static NUMBER: RefCell<u32> = const { RefCell::new(0) });
-        let number = NUMBER.with_borrow_mut(|number| {
-            *number += 1;
-            *number
-        });
-        let name = format!("dstreams-nested-{}-{number}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-
-    /// All of the state after each interval; the program goes on where it was.
-    fn run(&self, before: u32, input: &[crate::program::Interval<Trip>]) -> Batches<(i64, Kept)> {
-        fn describe(ctx: &mut StreamContext) -> (Queue<Trip>, dstreams::RddReceiver<(i64, Kept)>) {
-            let (queue, trips) = ctx.queue::<Trip>("trips");
-            let kept = trips.key_by(|trip| trip.id).update_state_by_key::<Kept>(
-                "last",
-                |_, trips, kept| {
+/// All of the state after each interval; the program goes on where it was.
+fn run_in(
+    dir: &Dir,
+    before: u32,
+    input: &[crate::program::Interval<Trip>],
+) -> Batches<(i64, Kept)> {
+    fn describe(ctx: &mut StreamContext) -> (Queue<Trip>, dstreams::RddReceiver<(i64, Kept)>) {
+        let (queue, trips) = ctx.queue::<Trip>("trips");
+        let kept =
+            trips
+                .key_by(|trip| trip.id)
+                .update_state_by_key::<Kept>("last", |_, trips, kept| {
                     let (mut last, mut before) = kept.unwrap_or_default();
                     for trip in trips {
                         before = last.last().cloned();
@@ -204,35 +193,27 @@ impl Dir {
                         last.drain(..last.len().saturating_sub(2));
                     }
                     Some((last, before))
-                },
-            );
-            (queue, kept.unwrap().all().pairs().collect())
-        }
-        block_on(async {
-            let mut config = small(2, 4, 8);
-            config.checkpoint_every = 2;
-            let mut program = Program::after(before, config);
-            let (queue, mut all) = describe(&mut program.ctx);
-            program.ctx.persist_in(&self.0);
-            let mut live = program.start().await;
-            for interval in input {
-                for block in interval {
-                    queue.push(block.iter().cloned()).await.unwrap();
-                }
-                live.batch().await;
+                });
+        (queue, kept.unwrap().all().pairs().collect())
+    }
+    block_on(async {
+        let mut config = small(2, 4, 8);
+        config.checkpoint_every = 2;
+        let mut program = Program::after(before, config);
+        let (queue, mut all) = describe(&mut program.ctx);
+        program.ctx.persist_in(dir.path());
+        let mut live = program.start().await;
+        for interval in input {
+            for block in interval {
+                queue.push(block.iter().cloned()).await.unwrap();
             }
-            let batches = dstreams::testing::batches(&mut all).unwrap();
-            live.running.stop().await.unwrap();
-            let batches = batches.into_iter();
-            batches.map(|(batch, records)| (batch.0, records)).collect()
-        })
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+            live.batch().await;
+        }
+        let batches = dstreams::testing::batches(&mut all).unwrap();
+        live.running.stop().await.unwrap();
+        let batches = batches.into_iter();
+        batches.map(|(batch, records)| (batch.0, records)).collect()
+    })
 }
 
 fn columns(schema: SchemaRef) -> Vec<String> {

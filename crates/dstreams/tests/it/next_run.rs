@@ -7,7 +7,8 @@ use dstreams::files::{FileSink, Format};
 use dstreams::record::records_of;
 use dstreams::{BatchTime, BoxError, DStream, Guarantee, Prepared, Sink, Summary};
 
-use crate::files_sink::{Dir, names, visible};
+use crate::dir::Dir;
+use crate::files_sink::{names, visible};
 use crate::program::{Program, block_on, small, soon};
 
 /// Runs a separate program for `numbers`, all in one interval, and ends it before the interval's end.
@@ -22,7 +23,7 @@ async fn run(numbers: std::ops::Range<i64>, output: impl Fn(&DStream<i64>)) -> S
 }
 
 fn written(dir: &Dir) -> Vec<(u64, Vec<i64>)> {
-    let batches = visible::<i64>(&dir.0, Format::JsonLines).into_iter();
+    let batches = visible::<i64>(dir.path(), Format::JsonLines).into_iter();
     batches.map(|(batch, rows)| (batch.0, rows)).collect()
 }
 
@@ -32,7 +33,7 @@ fn files_of_two_runs_within_an_interval_are_all_there() {
     block_on(async {
         for (run_of, end) in [(0..3, 3), (3..5, 2)] {
             let files = |numbers: &DStream<i64>| {
-                numbers.write_files(&dir.0, Format::JsonLines).unwrap();
+                numbers.write_files(dir.path(), Format::JsonLines).unwrap();
             };
             assert_eq!(run(run_of, files).await.records, end);
         }
@@ -97,8 +98,8 @@ fn a_directory_belongs_to_one_output() {
     let dir = Dir::new();
     let mut program = Program::new(small(1, 4, 4));
     let (_, numbers) = program.ctx.queue::<i64>("numbers");
-    numbers.write_files(dir.0.join("o"), Format::Csv).unwrap();
-    let same = dir.0.join("./o/");
+    numbers.write_files(dir.join("o"), Format::Csv).unwrap();
+    let same = dir.join("./o/");
     let refused = numbers
         .write_files(same, Format::Csv)
         .unwrap_err()
@@ -108,7 +109,7 @@ fn a_directory_belongs_to_one_output() {
         "{refused}"
     );
     // Another path to the same place is detected when the program starts.
-    numbers.sink("other", FileSink::new(dir.0.join("o"), Format::Csv));
+    numbers.sink("other", FileSink::new(dir.join("o"), Format::Csv));
     let refused = block_on(program.ctx.start()).err().unwrap().to_string();
     assert!(
         refused.contains("output `other`") && refused.contains("another output"),
@@ -123,7 +124,7 @@ fn a_directory_belongs_to_one_program_until_it_stops() {
         let start = async || {
             let mut program = Program::new(small(1, 4, 4));
             let (queue, numbers) = program.ctx.queue::<i64>("numbers");
-            numbers.write_files(&dir.0, Format::JsonLines).unwrap();
+            numbers.write_files(dir.path(), Format::JsonLines).unwrap();
             program.ctx.start().await.map(|running| (queue, running))
         };
         let (queue, running) = start().await.unwrap();
@@ -140,11 +141,11 @@ fn a_directory_belongs_to_one_program_until_it_stops() {
 #[test]
 fn a_directory_of_the_future_is_refused() {
     let dir = Dir::new();
-    std::fs::create_dir(dir.0.join("batch=9999999999999")).unwrap();
+    std::fs::create_dir(dir.join("batch=9999999999999")).unwrap();
     let mut program = Program::new(small(1, 4, 4));
     let (_, numbers) = program.ctx.queue::<i64>("numbers");
-    numbers.write_files(&dir.0, Format::JsonLines).unwrap();
+    numbers.write_files(dir.path(), Format::JsonLines).unwrap();
     let refused = block_on(program.ctx.start()).err().unwrap().to_string();
     assert!(refused.contains("ahead of the clock"), "{refused}");
-    assert_eq!(names(&dir.0), ["batch=9999999999999"]);
+    assert_eq!(names(dir.path()), ["batch=9999999999999"]);
 }

@@ -3,13 +3,13 @@
 //! middle.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use dstreams::agg::{count, max, min};
 use dstreams::{DStream, KeyState, MapWithState, Out};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Interval, Program, block_on, cases, small};
 
 type Key = (Option<String>, u64);
@@ -92,8 +92,7 @@ fn wanted(input: &[Interval<Row>]) -> Found {
 /// The operators' results, in programs that run one after another in one directory; each begins after the last
 /// batch of the one before.
 fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
-    let dir: PathBuf = std::env::temp_dir().join(format!("dstreams-odd-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&dir);
+    let dir = Dir::missing();
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     for batches in [0..restart, restart..input.len()] {
         block_on(async {
@@ -137,7 +136,7 @@ fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
                     sender.send(((rdd.batch_time().0, name), rows)).unwrap();
                 });
             }
-            program.ctx.persist_in(&dir);
+            program.ctx.persist_in(dir.path());
             let mut live = program.start().await;
             for interval in &input[batches.clone()] {
                 for block in interval {
@@ -153,7 +152,6 @@ fn found(input: &[Interval<Row>], threads: usize, restart: usize) -> Found {
     while let Ok((at, rows)) = receiver.try_recv() {
         all.insert(at, rows);
     }
-    let _ = std::fs::remove_dir_all(&dir);
     all
 }
 

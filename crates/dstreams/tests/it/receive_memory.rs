@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::program::{Program, block_on, soon, until};
 use crate::receive_tcp::{serve, settings, take};
 
@@ -267,13 +267,13 @@ fn lines_are_in_the_journal_while_their_producer_pauses() {
     block_on(async {
         let mut program = Program::new(settings(1 << 20, 1000));
         program.ctx.tcp_text("lines", "127.0.0.1:0").print(0);
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         let live = program.start().await;
         let address = live.running.address("lines").unwrap();
         let mut socket = TcpStream::connect(address).unwrap();
         for n in 1..4 {
             writeln!(socket, "line {n}").unwrap();
-            let blocks = || dstreams::inspect(&dir.0).unwrap().journal.blocks;
+            let blocks = || dstreams::inspect(dir.path()).unwrap().journal.blocks;
             until("a block", || blocks() == n).await;
         }
         let summary = live.running.stop().await.unwrap();

@@ -8,26 +8,12 @@ use dstreams::{
     BatchTime, Config, DStream, Error, Listener, OnFailure, Queue, RddReceiver, StreamContext,
 };
 
+use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small};
 
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("dstreams-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-
-    fn set_aside(&self, batch: u64) -> PathBuf {
-        self.0.join(format!("failed/batch={batch}"))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The directory of a batch that is set aside.
+fn set_aside(dir: &Dir, batch: u64) -> PathBuf {
+    dir.join(format!("failed/batch={batch}"))
 }
 
 type Pair = (String, i64);
@@ -127,9 +113,9 @@ fn everything_is_as_if_its_records_had_not_come() {
         (2, 100, Bad::Early),
     ] {
         block_on(async {
-            let dir = Dir::new("aside");
+            let dir = Dir::missing();
             let (mut live, queue, mut totals, mut counts) =
-                start(&dir.0, 0, config(threads, every), bad).await;
+                start(dir.path(), 0, config(threads, every), bad).await;
             let mut reports = Vec::new();
             for words in INPUT {
                 push(&queue, words).await;
@@ -147,8 +133,8 @@ fn everything_is_as_if_its_records_had_not_come() {
             assert_eq!(aside, [0, 0, 3, 0, 0, 0]);
             let summary = live.running.stop().await.unwrap();
             assert_eq!((summary.records, summary.set_aside), (6, 3));
-            assert_eq!(dstreams::inspect(&dir.0).unwrap().set_aside, [300]);
-            let reason = std::fs::read_to_string(dir.set_aside(300).join("error.txt")).unwrap();
+            assert_eq!(dstreams::inspect(dir.path()).unwrap().set_aside, [300]);
+            let reason = std::fs::read_to_string(set_aside(&dir, 300).join("error.txt")).unwrap();
             assert!(
                 reason.contains("a bad word") && reason.contains("set_aside.rs"),
                 "{reason}"
@@ -161,12 +147,12 @@ fn everything_is_as_if_its_records_had_not_come() {
 #[test]
 fn it_stays_so_after_a_restart() {
     block_on(async {
-        let dir = Dir::new("aside-restart");
+        let dir = Dir::missing();
         let expected = without_them(2).await;
         let mut found = [Vec::new(), Vec::new()];
         for (at, words) in INPUT.iter().enumerate() {
             let (mut live, queue, mut totals, mut counts) =
-                start(&dir.0, at as u32, config(2, 100), Bad::Late).await;
+                start(dir.path(), at as u32, config(2, 100), Bad::Late).await;
             push(&queue, words).await;
             live.batch().await;
             // Dropped without a checkpoint; a graceful stop would add a batch.
@@ -181,8 +167,8 @@ fn it_stays_so_after_a_restart() {
 #[test]
 fn a_set_aside_batch_can_be_replayed_alone() {
     block_on(async {
-        let dir = Dir::new("aside-replay");
-        let (mut live, queue, ..) = start(&dir.0, 0, config(2, 100), Bad::Late).await;
+        let dir = Dir::missing();
+        let (mut live, queue, ..) = start(dir.path(), 0, config(2, 100), Bad::Late).await;
         push(&queue, "a bad a").await;
         live.batch().await;
         live.running.stop().await.unwrap();
@@ -190,7 +176,7 @@ fn a_set_aside_batch_can_be_replayed_alone() {
         let (_, mut totals, _) = build(&mut program.ctx, Bad::Late);
         let error = program
             .ctx
-            .replay(&dir.0, BatchTime(100))
+            .replay(dir.path(), BatchTime(100))
             .await
             .unwrap_err();
         let Error::Batch { batch, cause, .. } = &error else {
@@ -202,12 +188,19 @@ fn a_set_aside_batch_can_be_replayed_alone() {
         assert!(totals.try_recv().is_none());
         let mut fixed = Program::new(small(2, 2, 4));
         let (_, _, mut counts) = build(&mut fixed.ctx, Bad::Never);
-        assert_eq!(fixed.ctx.replay(&dir.0, BatchTime(100)).await.unwrap(), 3);
+        assert_eq!(
+            fixed.ctx.replay(dir.path(), BatchTime(100)).await.unwrap(),
+            3
+        );
         let expected = [("a".to_owned(), 2), ("bad".to_owned(), 1)];
         assert_eq!(drain(&mut counts), [(100, expected.to_vec())]);
         let mut other = Program::new(small(2, 2, 4));
         let (_, _, _unread) = build(&mut other.ctx, Bad::Never);
-        let error = other.ctx.replay(&dir.0, BatchTime(200)).await.unwrap_err();
+        let error = other
+            .ctx
+            .replay(dir.path(), BatchTime(200))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("batch=200"), "{error}");
     });
 }
@@ -225,26 +218,26 @@ impl Listener for Seen {
 #[test]
 fn the_number_of_set_aside_batches_is_bounded() {
     block_on(async {
-        let dir = Dir::new("aside-bound");
+        let dir = Dir::missing();
         let mut config = config(2, 100);
         config.set_aside_batches = 1;
-        let (mut live, queue, ..) = start(&dir.0, 0, config.clone(), Bad::Late).await;
+        let (mut live, queue, ..) = start(dir.path(), 0, config.clone(), Bad::Late).await;
         push(&queue, "bad").await;
         live.batch().await;
         push(&queue, "bad too").await;
         let error = live.try_batch().await.unwrap_err();
         assert!(error.to_string().contains("a bad word"), "{error}");
         live.running.await_termination(None).await.unwrap_err();
-        std::fs::rename(dir.set_aside(100), dir.0.join("looked-at")).unwrap();
-        std::fs::create_dir_all(dir.set_aside(200)).unwrap();
-        std::fs::remove_dir(dir.set_aside(200)).unwrap();
-        std::fs::create_dir_all(dir.0.join("failed/.batch=200/half")).unwrap();
+        std::fs::rename(set_aside(&dir, 100), dir.join("looked-at")).unwrap();
+        std::fs::create_dir_all(set_aside(&dir, 200)).unwrap();
+        std::fs::remove_dir(set_aside(&dir, 200)).unwrap();
+        std::fs::create_dir_all(dir.join("failed/.batch=200/half")).unwrap();
         let seen = Seen(Arc::default());
         let log = Arc::clone(&seen.0);
         let mut program = Program::after(2, config);
         let (queue, _, mut counts) = build(&mut program.ctx, Bad::Late);
         program.ctx.add_listener(seen);
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         let mut live = program.start().await;
         assert_eq!(live.report().await.unwrap().set_aside, 2);
         push(&queue, "good").await;
@@ -266,7 +259,7 @@ fn the_number_of_set_aside_batches_is_bounded() {
 #[test]
 fn an_output_that_always_fails_stops_the_program() {
     block_on(async {
-        let dir = Dir::new("aside-output");
+        let dir = Dir::missing();
         let mut config = config(2, 100);
         config.attempts = 2;
         let mut program = Program::new(config);
@@ -275,14 +268,14 @@ fn an_output_that_always_fails_stops_the_program() {
             0 => Ok(()),
             _ => Err("nobody answers"),
         });
-        program.ctx.persist_in(&dir.0);
+        program.ctx.persist_in(dir.path());
         let mut live = program.start().await;
         push(&queue, "a").await;
         let error = live.try_batch().await.unwrap_err().to_string();
         assert_eq!(error.matches("nobody answers").count(), 1, "{error}");
         live.running.await_termination(None).await.unwrap_err();
         assert_eq!(
-            dstreams::inspect(&dir.0).unwrap().set_aside,
+            dstreams::inspect(dir.path()).unwrap().set_aside,
             Vec::<u64>::new()
         );
     });

@@ -1,13 +1,14 @@
 //! Records in the interval of their event time: each is on time, late or ahead, once, where the rule says.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use dstreams::agg::sum;
 use dstreams::{Config, DStream, RddReceiver, Slack, StreamContext};
 use proptest::prelude::*;
 
+use crate::dir::Dir;
 use crate::program::{
     Batches, INTERVAL, Interval, Program, block_on, cases, intervals, settings, small, sorted,
 };
@@ -143,22 +144,6 @@ fn by_time(config: &Config, input: &[Interval<Event>], bounds: Bounds) -> Found 
     })
 }
 
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        let dir = crate::killed::new_dir();
-        let _ = std::fs::remove_dir_all(&dir);
-        Dir(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
@@ -223,7 +208,7 @@ proptest! {
         ends in prop::collection::vec((1..5usize, prop::bool::ANY), 1..5),
         bounds in (0..4usize, 0..4usize),
     ) {
-        let dir = Dir::new();
+        let dir = Dir::missing();
         let mut config = small(threads, task, 4);
         config.checkpoint_every = every;
         let (mut first, mut found) = (0, Found::default());
@@ -232,7 +217,7 @@ proptest! {
             let (batches, kill) = ends.next().unwrap();
             let some = &input[first..input.len().min(first + batches)];
             let end = if kill { End::Kill } else { End::Stop };
-            let more = run_in(&dir.0, (&config, bounds), first, some, end);
+            let more = run_in(dir.path(), (&config, bounds), first, some, end);
             found.records.extend(more.records);
             found.late.extend(more.late);
             found.ahead.extend(more.ahead);
@@ -308,15 +293,15 @@ fn another_slack_is_refused_at_a_restart() {
     for (every, remedy) in [(1_000, "a directory of its own"), (1, "drop_state")] {
         let mut config = small(2, 1, 4);
         config.checkpoint_every = every;
-        let dir = Dir::new();
+        let dir = Dir::missing();
         let input: Vec<Interval<Event>> = (1..=6).map(|batch| vec![at(batch, &[1])]).collect();
-        run_in(&dir.0, (&config, (1, 3)), 0, &input, End::Stop);
+        run_in(dir.path(), (&config, (1, 3)), 0, &input, End::Stop);
         for wait in [0, 3] {
             let refused = block_on(async {
                 let mut program = Program::after(6, config.clone());
                 let (_, events) = program.ctx.queue::<Event>("in");
                 let _outputs = Outputs::of(&events, (wait, 3));
-                program.ctx.persist_in(&dir.0);
+                program.ctx.persist_in(dir.path());
                 program.ctx.start().await.err().unwrap().to_string()
             });
             let wanted = format!("[slack 100 ms], and are [slack {} ms]", 100 * wait);

@@ -7,7 +7,7 @@ use dstreams::agg::sum;
 use dstreams::record::records_of;
 use dstreams::{Config, Queue};
 
-use crate::files_sink::Dir;
+use crate::dir::Dir;
 use crate::program::{Live, Program, block_on, small, until};
 use crate::restart::Disk;
 
@@ -72,10 +72,10 @@ fn some(round: i64) -> Vec<(i64, i64)> {
 #[test]
 fn spilled_state_is_the_same_state() {
     let (kept, spill) = (Dir::new(), Dir::new());
-    let config = bounded(&spill.0);
+    let config = bounded(spill.path());
     let mut totals = Totals::new();
     block_on(async {
-        let (mut live, queue) = start(&config, &kept.0, 0).await;
+        let (mut live, queue) = start(&config, kept.path(), 0).await;
         batch(
             &mut live,
             &queue,
@@ -86,17 +86,17 @@ fn spilled_state_is_the_same_state() {
         for round in 0..11 {
             batch(&mut live, &queue, &mut totals, some(round)).await;
         }
-        assert!(mapped(&spill.0) >= 4, "{} files", mapped(&spill.0));
+        assert!(mapped(spill.path()) >= 4, "{} files", mapped(spill.path()));
         assert_eq!(held(&live).await, totals);
         live.running.abort().await.unwrap();
         drop((live, queue));
         // A task of the program may end after it.
-        until("the files of the state", || mapped(&spill.0) == 0).await;
+        until("the files of the state", || mapped(spill.path()) == 0).await;
 
         // Restored from the checkpoint and the journal.
-        let (mut live, queue) = start(&config, &kept.0, 12).await;
+        let (mut live, queue) = start(&config, kept.path(), 12).await;
         batch(&mut live, &queue, &mut totals, some(12)).await;
-        assert!(mapped(&spill.0) >= 4, "{} files", mapped(&spill.0));
+        assert!(mapped(spill.path()) >= 4, "{} files", mapped(spill.path()));
         assert_eq!(held(&live).await, totals);
         live.running.abort().await.unwrap();
     });
@@ -105,13 +105,13 @@ fn spilled_state_is_the_same_state() {
 #[test]
 fn state_stays_in_memory_on_a_full_disk() {
     let (kept, place) = (Dir::new(), Dir::new());
-    let Some(disk) = Disk::mount(&place.0) else {
+    let Some(disk) = Disk::mount(place.path()) else {
         return println!("skipped: this user may not mount a file system");
     };
     let config = bounded(&disk.0);
     let mut totals = Totals::new();
     block_on(async {
-        let (mut live, queue) = start(&config, &kept.0, 0).await;
+        let (mut live, queue) = start(&config, kept.path(), 0).await;
         batch(
             &mut live,
             &queue,

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::PathBuf;
 
 use dstreams::agg::{Number, avg, by_name, count, sum};
 use dstreams::arrow::array::AsArray;
@@ -13,6 +12,7 @@ use dstreams::record::batch_of;
 use dstreams::{DStream, Error, Record};
 use proptest::prelude::*;
 
+use crate::dir::Dir;
 use crate::program::{Batches, INTERVAL, Interval, Program, block_on, cases, run, small};
 
 /// A 64-bit integer.
@@ -188,8 +188,7 @@ fn the_mean_of_the_greatest_twice_is_the_greatest() {
 #[test]
 fn means_stored_without_high_halves_resume() {
     type Pair = (String, i64);
-    let dir: PathBuf = std::env::temp_dir().join(format!("dstreams-means-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&dir);
+    let dir = Dir::missing();
     let start = |after: u32, build: &dyn Fn(&DStream<Pair>)| {
         let mut config = small(2, 4, 8);
         // Written as a whole, and then as changes of batches.
@@ -197,7 +196,7 @@ fn means_stored_without_high_halves_resume() {
         let mut program = Program::after(after, config);
         let (queue, rows) = program.ctx.queue::<Pair>("rows");
         build(&rows);
-        program.ctx.persist_in(&dir);
+        program.ctx.persist_in(dir.path());
         (program, queue)
     };
     let earlier = |rows: &DStream<Pair>| {
@@ -254,7 +253,6 @@ fn means_stored_without_high_halves_resume() {
         }
         live.running.stop().await.unwrap();
     });
-    let _ = std::fs::remove_dir_all(&dir);
 }
 
 /// An expression beyond the range of its type wraps around or fails its batch, as in plain DataFusion, for any

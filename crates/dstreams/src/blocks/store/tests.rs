@@ -7,20 +7,21 @@ use std::sync::Barrier;
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use dstreams_control::ReceiverId;
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::*;
 use crate::blocks::Budget;
 
 /// A directory that is removed with the test.
-struct Dir(PathBuf);
+struct Dir(TempDir);
 
 impl Dir {
-    fn new(name: &str) -> Self {
-        let path = format!("dstreams-store-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(path);
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        Dir(path)
+    fn new() -> Self {
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
     }
 
     fn store(&self, memory: u64) -> BlockStore {
@@ -29,7 +30,7 @@ impl Dir {
 
     fn bounds(&self, memory: u64) -> Bounds {
         Bounds {
-            spill: Some(self.0.clone()),
+            spill: Some(self.path().to_owned()),
             memory,
             age: None,
         }
@@ -37,7 +38,7 @@ impl Dir {
 
     /// The names of spill files.
     fn files(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
+        let entries = std::fs::read_dir(self.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names.filter(|name| name.ends_with(".spill")).collect();
         names.sort();
@@ -54,12 +55,6 @@ impl Dir {
         let timeout = Duration::from_secs(20);
         let waited = tokio::time::timeout(timeout, wait).await;
         waited.unwrap_or_else(|_| panic!("{:?} instead of {count}", self.files()));
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -122,14 +117,14 @@ async fn without_a_directory_all_blocks_are_in_memory() {
 
 #[tokio::test]
 async fn blocks_beyond_the_bound_are_read_back() {
-    let dir = Dir::new("beyond");
+    let dir = Dir::new();
     let store = dir.store(250);
     for seq in 0..5 {
         store.hold(block(seq)).await.unwrap();
     }
     let held = store.holdings();
     assert_eq!((held.blocks, held.memory_bytes), (5, 200));
-    let size = |name: &String| std::fs::metadata(dir.0.join(name)).unwrap().len();
+    let size = |name: &String| std::fs::metadata(dir.path().join(name)).unwrap().len();
     assert_eq!(held.disk_bytes, dir.files().iter().map(size).sum::<u64>());
     assert_eq!(in_memory(&store, 5), [3, 4]);
     assert!(store.get(id(0)).is_none());
@@ -142,7 +137,7 @@ async fn blocks_beyond_the_bound_are_read_back() {
 
 #[tokio::test]
 async fn the_blocks_used_last_stay() {
-    let dir = Dir::new("used");
+    let dir = Dir::new();
     let store = dir.store(300);
     for seq in 0..3 {
         store.hold(block(seq)).await.unwrap();
@@ -158,7 +153,7 @@ async fn the_blocks_used_last_stay() {
 
 #[tokio::test]
 async fn readers_of_a_block_share_it() {
-    let dir = Dir::new("shares");
+    let dir = Dir::new();
     let store = dir.store(0);
     store.hold(block(0)).await.unwrap();
     let one = store.fetch(id(0)).await.unwrap().unwrap();
@@ -176,7 +171,7 @@ async fn readers_of_a_block_share_it() {
 
 #[tokio::test]
 async fn spilling_a_block_returns_its_memory_to_the_budget() {
-    let dir = Dir::new("budget");
+    let dir = Dir::new();
     let store = dir.store(150);
     let budget = Budget::new(1000);
     for seq in 0..3 {
@@ -191,7 +186,7 @@ async fn spilling_a_block_returns_its_memory_to_the_budget() {
 
 #[tokio::test]
 async fn files_are_removed_with_their_blocks() {
-    let dir = Dir::new("files");
+    let dir = Dir::new();
     let store = dir.store(0);
     for seq in 0..4 {
         store.hold(block(seq)).await.unwrap();
@@ -211,7 +206,7 @@ async fn files_are_removed_with_their_blocks() {
 
 #[tokio::test]
 async fn a_directory_stays_locked_until_its_last_file_is_gone() {
-    let dir = Dir::new("last");
+    let dir = Dir::new();
     let store = dir.store(0);
     store.hold(block(0)).await.unwrap();
     let found = store.0.lock().find(id(0));
@@ -228,7 +223,7 @@ async fn a_directory_stays_locked_until_its_last_file_is_gone() {
 
 #[tokio::test]
 async fn storing_a_block_twice_changes_nothing() {
-    let dir = Dir::new("again");
+    let dir = Dir::new();
     let store = dir.store(100);
     for seq in [0, 0, 1, 0, 1] {
         store.hold(block(seq)).await.unwrap();
@@ -244,7 +239,7 @@ async fn storing_a_block_twice_changes_nothing() {
 
 #[tokio::test]
 async fn leftovers_are_removed_and_other_files_stay() {
-    let dir = Dir::new("leftovers");
+    let dir = Dir::new();
     let ours = [
         "dstreams-block-0-0-0.spill",
         "dstreams-block-7-18446744073709551615-3.spill",
@@ -259,29 +254,30 @@ async fn leftovers_are_removed_and_other_files_stay() {
         "data.spill",
     ];
     for name in ours.iter().chain(&others) {
-        std::fs::write(dir.0.join(name), "left").unwrap();
+        std::fs::write(dir.path().join(name), "left").unwrap();
     }
     // A directory and a link with such names are not ours.
-    std::fs::create_dir(dir.0.join("dstreams-block-1-1-1.spill")).unwrap();
-    std::os::unix::fs::symlink("data.spill", dir.0.join("dstreams-block-1-1-2.spill")).unwrap();
+    std::fs::create_dir(dir.path().join("dstreams-block-1-1-1.spill")).unwrap();
+    std::os::unix::fs::symlink("data.spill", dir.path().join("dstreams-block-1-1-2.spill"))
+        .unwrap();
     let store = dir.store(0);
     for name in ours {
-        assert!(!dir.0.join(name).exists(), "{name}");
+        assert!(!dir.path().join(name).exists(), "{name}");
     }
     for name in others {
-        assert!(dir.0.join(name).exists(), "{name}");
+        assert!(dir.path().join(name).exists(), "{name}");
     }
-    assert!(dir.0.join("dstreams-block-1-1-1.spill").is_dir());
-    assert!(dir.0.join("dstreams-block-1-1-2.spill").is_symlink());
+    assert!(dir.path().join("dstreams-block-1-1-1.spill").is_dir());
+    assert!(dir.path().join("dstreams-block-1-1-2.spill").is_symlink());
     store.hold(block(0)).await.unwrap();
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
 }
 
 #[test]
 fn a_directory_is_created_and_used_by_one_store_at_a_time() {
-    let dir = Dir::new("lock");
+    let dir = Dir::new();
     let bounds = Bounds {
-        spill: Some(dir.0.join("made").join("here")),
+        spill: Some(dir.path().join("made").join("here")),
         ..Bounds::default()
     };
     let store = BlockStore::open(bounds.clone()).unwrap();
@@ -291,9 +287,9 @@ fn a_directory_is_created_and_used_by_one_store_at_a_time() {
     drop(store);
     BlockStore::open(bounds).unwrap();
 
-    std::fs::write(dir.0.join("file"), "").unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
     let bounds = Bounds {
-        spill: Some(dir.0.join("file")),
+        spill: Some(dir.path().join("file")),
         ..Bounds::default()
     };
     let error = BlockStore::open(bounds).err().unwrap();
@@ -326,14 +322,12 @@ impl Drop for Tmpfs<'_> {
 /// A disk with room for some blocks, or for none if nothing can be mounted.
 #[tokio::test]
 async fn a_full_disk_loses_nothing() {
-    let dir = Dir::new("full");
-    let disk = Dir(dir.0.join("disk"));
-    std::fs::create_dir(&disk.0).unwrap();
-    let mounted = Tmpfs::mount(&disk.0, 64 << 10);
+    let disk = Dir::new();
+    let mounted = Tmpfs::mount(disk.path(), 64 << 10);
     let store = disk.store(0);
     if mounted.is_none() {
         // No file can be created in a missing directory.
-        std::fs::remove_dir_all(&disk.0).unwrap();
+        std::fs::remove_dir_all(disk.path()).unwrap();
     }
     // Some 16 kB each.
     let big = |seq: u64| {
@@ -346,7 +340,7 @@ async fn a_full_disk_loses_nothing() {
         match store.hold(big(seq)).await {
             Ok(()) => {}
             Err(Error::File { path, .. }) => {
-                assert!(Path::new(&path).starts_with(&disk.0), "{path}");
+                assert!(Path::new(&path).starts_with(disk.path()), "{path}");
                 failed.push(seq);
             }
             Err(other) => panic!("{other}"),
@@ -370,7 +364,7 @@ async fn a_full_disk_loses_nothing() {
             store.forget(&(0..on_disk).map(id).collect::<Vec<_>>());
             disk.until_files(0).await;
         }
-        None => std::fs::create_dir(&disk.0).unwrap(),
+        None => std::fs::create_dir(disk.path()).unwrap(),
     }
     store.forget(&(on_disk + 1..8).map(id).collect::<Vec<_>>());
     store.make_room().await.unwrap();
@@ -383,12 +377,12 @@ async fn a_full_disk_loses_nothing() {
 
 #[tokio::test]
 async fn a_damaged_or_missing_file_is_an_error() {
-    let dir = Dir::new("damaged");
+    let dir = Dir::new();
     let store = dir.store(0);
     for seq in 0..3 {
         store.hold(block(seq)).await.unwrap();
     }
-    let path = |at: usize| dir.0.join(&dir.files()[at]);
+    let path = |at: usize| dir.path().join(&dir.files()[at]);
     let mut bytes = std::fs::read(path(0)).unwrap();
     bytes[70] ^= 4;
     std::fs::write(path(0), &bytes).unwrap();
@@ -438,7 +432,7 @@ async fn while_writing(store: &Arc<BlockStore>, something: impl FnOnce() + Send)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_locked_while_a_file_is_written() {
-    let dir = Dir::new("unlocked");
+    let dir = Dir::new();
     let store = Arc::new(dir.store(100));
     store.insert(block(0));
     store.insert(block(1));
@@ -459,7 +453,7 @@ async fn nothing_is_locked_while_a_file_is_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_block_released_while_it_is_written_is_gone() {
-    let dir = Dir::new("forgotten");
+    let dir = Dir::new();
     let store = Arc::new(dir.store(0));
     store.insert(block(0));
     let forgotten = while_writing(&store, || {
@@ -499,7 +493,7 @@ fn a_failed_write_does_not_affect_a_block_stored_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writing_continues_after_the_future_is_dropped() {
-    let dir = Dir::new("dropped");
+    let dir = Dir::new();
     let store = Arc::new(dir.store(0));
     store.insert(block(0));
     let barrier = Arc::new(Barrier::new(2));
@@ -523,7 +517,7 @@ async fn writing_continues_after_the_future_is_dropped() {
 
 #[test]
 fn blocks_beyond_the_age_are_released() {
-    let dir = Dir::new("age");
+    let dir = Dir::new();
     let bounds = Bounds {
         age: Some(Duration::from_secs(60)),
         ..dir.bounds(0)
@@ -576,7 +570,7 @@ proptest! {
     /// Compared with a list: the stored blocks, those in memory, and the files.
     #[test]
     fn stored_blocks_survive_any_order_of_steps(steps in steps(), bound in 0..6u64) {
-        let dir = Dir::new("order");
+        let dir = Dir::new();
         let store = dir.store(100 * bound);
         // Least recently used first.
         let (mut memory, mut files) = (Vec::new(), Vec::new());

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::*;
 use crate::stream::record::batch_of;
@@ -19,20 +19,20 @@ const FORMATS: &[Format] = &[
 ];
 
 /// A directory that is removed with the test.
-struct Dir(PathBuf);
+struct Dir(TempDir);
 
 impl Dir {
     fn new() -> Self {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let made = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dstreams-sink-{}-{made}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        Dir(path)
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    /// That of the files; it does not exist yet.
+    fn path(&self) -> PathBuf {
+        self.0.path().join("files")
     }
 
     fn target(&self, format: Format) -> Target {
-        Target::new(self.0.clone(), format)
+        Target::new(self.path(), format)
     }
 
     /// The view of a reader of the target: the bytes of each file of each batch.
@@ -43,24 +43,18 @@ impl Dir {
             paths.collect::<Vec<_>>()
         };
         let hidden = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with('.');
-        let batches = names(&self.0).into_iter().filter(|path| !hidden(path));
+        let batches = names(&self.path()).into_iter().filter(|path| !hidden(path));
         let files = batches.flat_map(|batch| names(&batch));
         files
             .map(|file| {
-                let name = file.strip_prefix(&self.0).unwrap();
+                let name = file.strip_prefix(self.path()).unwrap();
                 (name.display().to_string(), fs::read(&file).unwrap())
             })
             .collect()
     }
 
     fn attempts(&self) -> usize {
-        fs::read_dir(self.0.join(".attempts")).map_or(0, Iterator::count)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_dir(self.path().join(".attempts")).map_or(0, Iterator::count)
     }
 }
 
@@ -231,14 +225,14 @@ fn a_full_disk_says_where_and_what_to_do() {
 #[test]
 fn a_target_that_cannot_be_a_directory_says_so() {
     let dir = Dir::new();
-    fs::write(&dir.0, b"a file").unwrap();
-    let below = Target::new(dir.0.join("below"), Format::Csv);
+    fs::write(dir.path(), b"a file").unwrap();
+    let below = Target::new(dir.path().join("below"), Format::Csv);
     let error = prepare(&below, 1).unwrap_err().to_string();
-    let path = dir.0.display().to_string();
+    let path = dir.path().display().to_string();
     for part in ["cannot make the directory", &path, "choose a path"] {
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
-    fs::remove_file(&dir.0).unwrap();
+    fs::remove_file(dir.path()).unwrap();
 }
 
 #[test]
@@ -275,7 +269,7 @@ fn batches_moved_away_are_not_written_again() {
     (1..=3).for_each(|batch| write(&target, batch).unwrap());
     let newest = dir.visible().split_off("batch=0000000000003");
     for old in [1, 2] {
-        fs::remove_dir_all(dir.0.join(format!("batch={old:013}"))).unwrap();
+        fs::remove_dir_all(dir.path().join(format!("batch={old:013}"))).unwrap();
     }
     (1..=3).for_each(|batch| write(&target, batch).unwrap());
     assert!(dir.visible() == newest);
@@ -288,8 +282,8 @@ fn batches_moved_away_are_not_written_again() {
 #[test]
 fn relative_and_deeply_nested_targets_are_created() {
     let dir = Dir::new();
-    write(&Target::new(dir.0.join("a/b/c"), Format::Csv), 1).unwrap();
-    assert!(dir.0.join("a/b/c/batch=0000000000001").is_dir());
+    write(&Target::new(dir.path().join("a/b/c"), Format::Csv), 1).unwrap();
+    assert!(dir.path().join("a/b/c/batch=0000000000001").is_dir());
     // Without a parent it would be created in the working directory; this test does not.
     let relative = Target::new("not-there".into(), Format::Csv);
     fail_after(&relative, 0, ErrorKind::Other);

@@ -121,12 +121,12 @@ fn program(intakes: &Intakes, opens: bool) -> Result<StreamContext> {
 /// In memory and in a directory; after a stop, and when the second source cannot be opened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_has_ended_frees_its_intakes() {
-    let dir = std::env::temp_dir().join(format!("dstreams-intakes-{}", std::process::id()));
+    let dir = tempfile::tempdir().unwrap();
     for (kept, opens) in [(false, true), (false, false), (true, true), (true, false)] {
         let intakes = Intakes::default();
         let mut ctx = program(&intakes, opens).unwrap();
         if kept {
-            ctx.persist_in(&dir);
+            ctx.persist_in(dir.path().join("kept"));
         }
         match ctx.start().await {
             Ok(running) => {
@@ -137,5 +137,4 @@ async fn a_program_that_has_ended_frees_its_intakes() {
         }
         freed(&intakes, 4).await;
     }
-    std::fs::remove_dir_all(&dir).unwrap();
 }

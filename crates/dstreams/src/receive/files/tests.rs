@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::object_store::ObjectStoreExt;
 use datafusion::object_store::memory::InMemory;
 use dstreams_control::ReceiverId;
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::mark::FileOffset;
 use super::*;
@@ -58,29 +58,15 @@ pub(super) fn rows<T: Record>(blocks: &[Arc<Block>]) -> Vec<T> {
         .collect()
 }
 
-/// A directory with these files, deleted when the test ends.
-pub(super) struct Dir(pub PathBuf);
-
-impl Dir {
-    pub fn new(files: &[(String, Vec<u8>)]) -> Self {
-        static NEXT_DIR: AtomicUsize = AtomicUsize::new(0);
-        let made = NEXT_DIR.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dstreams-source-{}-{made}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        for (name, bytes) in files {
-            let file = path.join(name);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, bytes).unwrap();
-        }
-        Dir(path)
+/// A directory with these files.
+pub(super) fn dir_of(files: &[(String, Vec<u8>)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        let file = dir.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, bytes).unwrap();
     }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    dir
 }
 
 /// For each number of blocks that survive the process: the next process brings exactly the others.
@@ -123,8 +109,8 @@ proptest! {
         piece in 1..40usize,
     ) {
         let name = |(n, text): (usize, &String)| (format!("{n}"), text.clone().into_bytes());
-        let dir = Dir::new(&texts.iter().enumerate().map(name).collect::<Vec<_>>());
-        resumes_after_any_block::<String>(&Files::dir(&dir.0, Format::Text).piece_bytes(piece))?;
+        let dir = dir_of(&texts.iter().enumerate().map(name).collect::<Vec<_>>());
+        resumes_after_any_block::<String>(&Files::dir(dir.path(), Format::Text).piece_bytes(piece))?;
     }
 
     #[test]
@@ -145,13 +131,13 @@ proptest! {
         };
         let files = |to: &dyn Fn(&Vec<i64>) -> String| {
             let name = |(n, numbers)| (format!("a/{n}"), to(numbers).into_bytes());
-            Dir::new(&numbers.iter().enumerate().map(name).collect::<Vec<_>>())
+            dir_of(&numbers.iter().enumerate().map(name).collect::<Vec<_>>())
         };
         let (csv, json) = (files(&|n| csv(n).replace("_1,_2", "key,value")), files(&|n| {
             json(n).replace("_1", "key").replace("_2", "value")
         }));
-        resumes_after_any_block::<(i64, String)>(&Files::dir(&csv.0, Format::Csv).piece_bytes(piece))?;
-        resumes_after_any_block::<(i64, String)>(&Files::dir(&json.0, Format::JsonLines).piece_bytes(piece))?;
+        resumes_after_any_block::<(i64, String)>(&Files::dir(csv.path(), Format::Csv).piece_bytes(piece))?;
+        resumes_after_any_block::<(i64, String)>(&Files::dir(json.path(), Format::JsonLines).piece_bytes(piece))?;
     }
 }
 
@@ -191,8 +177,8 @@ fn a_restart_resumes_in_parquet() {
     writer.close().unwrap();
     let store = objects(&[("a", bytes.clone()), ("b", bytes.clone())]);
     resumes_after_any_block::<i64>(&Files::store(store, "", Format::Parquet)).unwrap();
-    let dir = Dir::new(&[("a".into(), bytes.clone()), ("b".into(), bytes)]);
-    let files = Files::dir(&dir.0, Format::Parquet);
+    let dir = dir_of(&[("a".into(), bytes.clone()), ("b".into(), bytes)]);
+    let files = Files::dir(dir.path(), Format::Parquet);
     resumes_after_any_block::<i64>(&files).unwrap();
     let (blocks, _, dead) = read::<i64>(&files, Positions::new());
     assert!(blocks.len() >= 6, "{}", blocks.len());
@@ -203,8 +189,8 @@ fn a_restart_resumes_in_parquet() {
 fn a_file_without_records_at_its_end_is_done_with_the_next_records() {
     let files = [("a", "1\nx\n"), ("b", "x\n"), ("c", "2\n")];
     let files = files.map(|(name, text)| (name.to_owned(), format!("value\n{text}").into_bytes()));
-    let dir = Dir::new(&files);
-    let files = Files::dir(&dir.0, Format::Csv).piece_bytes(2);
+    let dir = dir_of(&files);
+    let files = Files::dir(dir.path(), Format::Csv).piece_bytes(2);
     let (blocks, marks, dead) = read::<i64>(&files, Positions::new());
     assert_eq!((rows::<i64>(&blocks), dead), (vec![1, 2], 2));
     let is_done = |mark: &u64| {
@@ -221,8 +207,8 @@ fn a_file_without_records_at_its_end_is_done_with_the_next_records() {
 
 #[test]
 fn a_file_that_became_shorter_since_it_was_read_is_a_dead_letter() {
-    let dir = Dir::new(&[("a".into(), b"1\n2\n".to_vec())]);
-    let files = Files::dir(&dir.0, Format::Text);
+    let dir = dir_of(&[("a".into(), b"1\n2\n".to_vec())]);
+    let files = Files::dir(dir.path(), Format::Text);
     for (before, told) in [(2, 0), (3, 1)] {
         let (blocks, _, dead) = read::<String>(&files, Positions::from([("a".into(), before)]));
         assert_eq!((blocks.len(), dead), (0, told), "{before}");
@@ -244,8 +230,8 @@ fn a_file_is_resumed_only_if_its_lines_are_those_that_were_read() {
             .collect::<String>()
     };
     let old = lines("old", 40);
-    let dir = Dir::new(&[("a".into(), old.clone().into())]);
-    let files = |piece| Files::dir(&dir.0, Format::Text).piece_bytes(piece);
+    let dir = dir_of(&[("a".into(), old.clone().into())]);
+    let files = |piece| Files::dir(dir.path(), Format::Text).piece_bytes(piece);
     let positions = begun::<String>(&files(16));
     let FileOffset::Begun {
         lines: before,
@@ -257,8 +243,8 @@ fn a_file_is_resumed_only_if_its_lines_are_those_that_were_read() {
     let before = before as usize;
     assert!((10..30).contains(&before));
     let rest_of = |text: &str, piece| {
-        fs::write(dir.0.join("_a"), text).unwrap();
-        fs::rename(dir.0.join("_a"), dir.0.join("a")).unwrap();
+        fs::write(dir.path().join("_a"), text).unwrap();
+        fs::rename(dir.path().join("_a"), dir.path().join("a")).unwrap();
         let (blocks, _, dead) = read::<String>(&files(piece), positions.clone());
         (rows::<String>(&blocks), dead)
     };
@@ -282,7 +268,7 @@ fn a_file_is_resumed_only_if_its_lines_are_those_that_were_read() {
     }
     // Lines over the limit count, wherever the pieces end.
     let long = format!("{}\nb\n{}\nc\nd\n", "x".repeat(3000), "y".repeat(3000));
-    fs::write(dir.0.join("a"), &long).unwrap();
+    fs::write(dir.path().join("a"), &long).unwrap();
     for piece in [7, 1000, 5000] {
         let (blocks, _, dead) = read::<String>(&files(piece), Positions::new());
         assert_eq!((rows::<String>(&blocks).len(), dead), (3, 2));
@@ -314,12 +300,12 @@ fn a_parquet_file_is_resumed_only_if_it_is_the_one_that_was_read() {
         writer.close().unwrap();
         bytes
     };
-    let dir = Dir::new(&[("a".into(), bytes(0))]);
-    let files = Files::dir(&dir.0, Format::Parquet);
+    let dir = dir_of(&[("a".into(), bytes(0))]);
+    let files = Files::dir(dir.path(), Format::Parquet);
     let positions = begun::<i64>(&files);
     let rest = read::<i64>(&files, positions.clone());
     assert!(rows::<i64>(&rest.0).last() == Some(&9999) && rest.2 == 0);
-    fs::write(dir.0.join("a"), bytes(10_000)).unwrap();
+    fs::write(dir.path().join("a"), bytes(10_000)).unwrap();
     let other = read::<i64>(&files, positions);
     assert_eq!((rows::<i64>(&other.0), other.2), (vec![], 1));
 }
@@ -328,18 +314,18 @@ fn a_parquet_file_is_resumed_only_if_it_is_the_one_that_was_read() {
 #[test]
 fn a_file_is_read_once_whatever_names_it_has() {
     let files = [("app.log", "1\n2\n"), ("b", "3\n")];
-    let dir = Dir::new(&files.map(|(name, text)| (name.to_owned(), text.into())));
-    fs::hard_link(dir.0.join("b"), dir.0.join("hard")).unwrap();
-    std::os::unix::fs::symlink(dir.0.join("b"), dir.0.join("link")).unwrap();
-    let files = Files::dir(&dir.0, Format::Text);
+    let dir = dir_of(&files.map(|(name, text)| (name.to_owned(), text.into())));
+    fs::hard_link(dir.path().join("b"), dir.path().join("hard")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("b"), dir.path().join("link")).unwrap();
+    let files = Files::dir(dir.path(), Format::Text);
     let (blocks, marks, dead) = read::<String>(&files, Positions::new());
     assert_eq!(
         (rows::<String>(&blocks), dead),
         (vec!["1".into(), "2".into(), "3".into()], 0)
     );
     // Rotated while no process was running; the links have no offsets of their own yet.
-    fs::rename(dir.0.join("app.log"), dir.0.join("app.log.1")).unwrap();
-    fs::write(dir.0.join("c"), "1\n2\n").unwrap();
+    fs::rename(dir.path().join("app.log"), dir.path().join("app.log.1")).unwrap();
+    fs::write(dir.path().join("c"), "1\n2\n").unwrap();
     let (blocks, marks, dead) = read::<String>(&files, marks);
     assert_eq!(
         (rows::<String>(&blocks), dead),

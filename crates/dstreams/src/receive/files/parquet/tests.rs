@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::super::Files;
-use super::super::tests::{Dir, Positions, read, rows};
+use super::super::tests::{Positions, dir_of, read, rows};
 use crate::stream::format::Format;
 use crate::stream::record::batch_of;
 
@@ -52,8 +52,8 @@ fn written(kind: usize) -> Vec<u8> {
 
 /// Rows and dead letters of a file.
 fn found(bytes: Vec<u8>) -> (Vec<Row>, u64) {
-    let dir = Dir::new(&[("a".into(), bytes)]);
-    let files = Files::dir(&dir.0, Format::Parquet);
+    let dir = dir_of(&[("a".into(), bytes)]);
+    let files = Files::dir(dir.path(), Format::Parquet);
     let (blocks, _, dead) = read::<Row>(&files, Positions::new());
     (rows(&blocks), dead)
 }
