@@ -11,6 +11,7 @@ use dstreams::{
 use proptest::prelude::*;
 
 use crate::dir::Dir;
+use crate::plain::plain;
 use crate::program::{INTERVAL, Interval, Live, Program, block_on, cases, intervals, settings};
 use crate::program::{small, text};
 
@@ -381,20 +382,13 @@ fn finals_equal_sql_in_any_order_of_arrival() {
             n: n % 11 - 5,
         })
         .collect();
-    let wanted = block_on(async {
-        let rows = dstreams::record::batch_of(readings.clone()).unwrap();
-        let ctx = dstreams::datafusion::prelude::SessionContext::new();
-        ctx.register_batch("readings", rows).unwrap();
-        let query = "select at_ms / 200 * 200 + 200 as i, sensor, max(n) as m, sum(n) as s \
-                     from readings group by 1, 2 order by 1, 2";
-        let rows = ctx.sql(query).await.unwrap().collect().await.unwrap();
-        let rows = rows.iter();
-        let rows = rows.flat_map(|rows| {
-            dstreams::record::records_of::<(i64, String, i64, i64)>(rows).unwrap()
-        });
-        rows.map(|(i, sensor, m, s)| ((i, sensor), (m, s)))
-            .collect::<Vec<(Key, Result)>>()
-    });
+    let query = "select at_ms / 200 * 200 + 200 as i, sensor, max(n) as m, sum(n) as s \
+                 from readings group by 1, 2 order by 1, 2";
+    let rows = dstreams::record::batch_of(readings.clone()).unwrap();
+    let wanted = plain::<(i64, String, i64, i64)>(&[("readings", rows)], query).into_iter();
+    let wanted: Vec<(Key, Result)> = wanted
+        .map(|(i, sensor, m, s)| ((i, sensor), (m, s)))
+        .collect();
     for seed in [1i64, 5, 11] {
         let mut input = vec![vec![Vec::new()]; 24];
         for (at, reading) in readings.iter().enumerate() {

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use dstreams::agg::{count, sum};
 use dstreams::arrow::array::RecordBatch;
-use dstreams::datafusion::prelude::SessionContext;
 use dstreams::record::{batch_of, records_of};
 use dstreams::{Config, DStream, Error, Key, Keyed, Record, Result, StreamContext};
 use proptest::prelude::*;
 
+use crate::plain::plain;
 use crate::program::{INTERVAL, Interval, Program, block_on, cases, intervals, settings, text};
 
 /// The records of each partition of each batch.
@@ -335,14 +335,9 @@ fn plain_sql<T: Record + Clone, S: Record + Clone, U: Record>(
     first: &[T],
     second: &[S],
 ) -> Vec<U> {
-    let context = SessionContext::new();
     let first = batch_of(first.iter().cloned()).unwrap();
     let second = batch_of(second.iter().cloned()).unwrap();
-    context.register_batch("a", first).unwrap();
-    context.register_batch("b", second).unwrap();
-    let rows = block_on(async { context.sql(query).await.unwrap().collect().await.unwrap() });
-    let rows = rows.iter().map(|rows| records_of::<U>(rows).unwrap());
-    rows.flatten().collect()
+    plain(&[("a", first), ("b", second)], query)
 }
 
 /// More pairs than an Arrow batch has rows are made in several.

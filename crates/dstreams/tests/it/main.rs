@@ -47,6 +47,7 @@ mod odd_values;
 mod operators;
 mod pairs;
 mod partitions;
+mod plain;
 mod program;
 mod receive_memory;
 mod receive_tcp;

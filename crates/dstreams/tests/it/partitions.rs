@@ -1,18 +1,14 @@
 //! Queries give the same with one partition and with four, and what plain DataFusion gives with one: also where it
 //! depends on the order of rows, and where rows are equal in the order that is asked for.
 
-use std::sync::Arc;
-
 use dstreams::agg::count;
-use dstreams::arrow::array::RecordBatch;
-use dstreams::arrow::compute::cast;
-use dstreams::datafusion::prelude::{SessionConfig, SessionContext};
-use dstreams::record::{batch_of, records_of};
-use dstreams::{Config, DStream, Record};
+use dstreams::record::batch_of;
+use dstreams::{Config, DStream, StreamContext};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::program::{Batches, Interval, Program, block_on, cases, small, sorted};
+use crate::plain::plain;
+use crate::program::{Batches, Interval, Program, cases, run_all, small, sorted};
 
 type Pair = (String, i64);
 
@@ -89,28 +85,9 @@ const OVER_COUNTS: &[&str] = &[
     "select key, value from this order by value limit 2",
 ];
 
-fn plain(rows: RecordBatch, query: &str) -> Vec<Pair> {
-    block_on(async {
-        let config = SessionConfig::new().with_target_partitions(1);
-        let session = SessionContext::new_with_config(config);
-        session.register_batch("this", rows).unwrap();
-        let batches = session.sql(query).await.unwrap().collect().await.unwrap();
-        let typed = |batch: &RecordBatch| {
-            let schema = Pair::schema();
-            let columns = batch.columns().iter().zip(schema.fields());
-            let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
-            RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
-        };
-        let records = batches.iter();
-        records
-            .flat_map(|batch| records_of::<Pair>(&typed(batch)).unwrap())
-            .collect()
-    })
-}
-
 /// The results of each query, batch by batch; then those of queries over counts.
-fn queries(config: Config, input: &[Interval<Pair>]) -> Vec<Batches<Pair>> {
-    let over = |pairs: &DStream<Pair>| {
+fn queries(config: &Config, input: &[Interval<Pair>]) -> Vec<Batches<Pair>> {
+    run_all(config, input, |_, pairs| {
         let counts = pairs.by_key().agg(count()).unwrap().pairs();
         let over = QUERIES.iter().map(|(query, _)| (pairs.clone(), *query));
         let over = over.chain(OVER_COUNTS.iter().map(|query| (counts.clone(), *query)));
@@ -119,36 +96,6 @@ fn queries(config: Config, input: &[Interval<Pair>]) -> Vec<Batches<Pair>> {
             Err(error) => panic!("{query}: {error}"),
         })
         .collect()
-    };
-    given(config, input, over)
-}
-
-fn given<T: Record + Clone>(
-    config: Config,
-    input: &[Interval<T>],
-    build: impl Fn(&DStream<T>) -> Vec<DStream<Pair>>,
-) -> Vec<Batches<Pair>> {
-    block_on(async {
-        let mut program = Program::new(config);
-        let (queue, rows) = program.ctx.queue::<T>("in");
-        let mut outputs: Vec<_> = build(&rows).iter().map(DStream::collect).collect();
-        let mut live = program.start().await;
-        for interval in input {
-            for block in interval {
-                queue.push(block.iter().cloned()).await.unwrap();
-            }
-            live.batch().await;
-        }
-        let collected = outputs.iter_mut().map(|output| {
-            let mut batches = Vec::new();
-            while let Some(rdd) = output.try_recv() {
-                batches.push((rdd.batch_time().0, rdd.collect().unwrap()));
-            }
-            batches
-        });
-        let collected = collected.collect();
-        live.running.stop().await.unwrap();
-        collected
     })
 }
 
@@ -175,8 +122,8 @@ proptest! {
 
     #[test]
     fn queries_give_the_same_whatever_the_number_of_partitions(input in prop::collection::vec(interval(), 2)) {
-        let one = queries(small(1, 2, 3), &input);
-        let four = queries(small(4, 2, 3), &input);
+        let one = queries(&small(1, 2, 3), &input);
+        let four = queries(&small(4, 2, 3), &input);
         let names = QUERIES.iter().map(|(query, _)| *query).chain(OVER_COUNTS.iter().copied());
         for ((query, one), four) in names.zip(&one).zip(&four) {
             let ordered = query.contains("limit") && !query.contains(" in (") && !query.contains(">=");
@@ -192,7 +139,7 @@ proptest! {
                 Any => continue,
             };
             for (interval, batch) in input.iter().zip(got) {
-                let wanted = plain(batch_of(interval.concat()).unwrap(), query);
+                let wanted = plain(&[("this", batch_of(interval.concat()).unwrap())], query);
                 let at = batch.0;
                 prop_assert_eq!(sorted(vec![batch]), sorted(vec![(at, wanted)]), "{}", query);
             }
@@ -208,15 +155,15 @@ proptest! {
         rows in prop::collection::vec(("[ab]", select(vec![f64::NAN, -f64::NAN, 0.0, -0.0, f64::INFINITY, 1.0])), 3..14),
     ) {
         let input = [rows.chunks(3).map(<[_]>::to_vec).collect::<Vec<_>>()];
-        let build = |rows: &DStream<(String, f64)>| {
+        let build = |_: &StreamContext, rows: &DStream<(String, f64)>| {
             OVER_FLOATS.iter().map(|query| rows.sql::<Pair>(query).unwrap()).collect()
         };
-        let one = given(small(1, 2, 3), &input, build);
-        let four = given(small(4, 2, 3), &input, build);
+        let one = run_all(&small(1, 2, 3), &input, build);
+        let four = run_all(&small(4, 2, 3), &input, build);
         for ((query, one), four) in OVER_FLOATS.iter().zip(one).zip(four) {
             prop_assert_eq!(sorted(one), sorted(four.clone()), "{}", query);
             if !query.contains("limit") {
-                let wanted = plain(batch_of(rows.clone()).unwrap(), query);
+                let wanted = plain(&[("this", batch_of(rows.clone()).unwrap())], query);
                 prop_assert_eq!(sorted(four), sorted(vec![(100, wanted)]), "{}", query);
             }
         }

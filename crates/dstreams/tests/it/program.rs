@@ -203,10 +203,25 @@ where
     T: Record + Clone,
     U: Record,
 {
+    let build = |ctx: &StreamContext, stream: &DStream<T>| vec![build(ctx, stream)];
+    run_all(config, intervals, build).remove(0)
+}
+
+/// The same of several streams.
+pub fn run_all<T, U>(
+    config: &Config,
+    intervals: &[Interval<T>],
+    build: impl FnOnce(&StreamContext, &DStream<T>) -> Vec<DStream<U>>,
+) -> Vec<Batches<U>>
+where
+    T: Record + Clone,
+    U: Record,
+{
     block_on(async {
         let mut program = Program::new(config.clone());
         let (queue, stream) = program.ctx.queue::<T>("in");
-        let mut output = build(&program.ctx, &stream).collect();
+        let streams = build(&program.ctx, &stream);
+        let mut outputs: Vec<_> = streams.iter().map(DStream::collect).collect();
         let mut live = program.start().await;
         for interval in intervals {
             for block in interval {
@@ -214,10 +229,13 @@ where
             }
             live.batch().await;
         }
-        let batches = dstreams::testing::batches(&mut output).unwrap();
+        let collected = outputs.iter_mut().map(|output| {
+            let batches = dstreams::testing::batches(output).unwrap().into_iter();
+            batches.map(|(batch, records)| (batch.0, records)).collect()
+        });
+        let collected = collected.collect();
         live.running.stop().await.unwrap();
-        let batches = batches.into_iter();
-        batches.map(|(batch, records)| (batch.0, records)).collect()
+        collected
     })
 }
 

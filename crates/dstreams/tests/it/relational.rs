@@ -2,44 +2,22 @@
 
 use std::sync::Arc;
 
-use dstreams::arrow::array::RecordBatch;
-use dstreams::arrow::compute::cast;
 use dstreams::datafusion::datasource::MemTable;
-use dstreams::datafusion::prelude::{SessionContext, col, lit};
-use dstreams::record::{batch_of, records_of};
-use dstreams::{Config, DStream, Record, agg::count};
+use dstreams::datafusion::prelude::{col, lit};
+use dstreams::record::batch_of;
+use dstreams::{Config, DStream, agg::count};
 use proptest::prelude::*;
 
+use crate::plain::plain;
 use crate::program::{
-    Batches, Interval, Program, block_on, cases, each, intervals, run, settings, small, sorted,
-    text,
+    Batches, Interval, Program, block_on, cases, each, intervals, run, run_all, settings, small,
+    sorted, text,
 };
 
 type Pair = (String, i64);
 
 fn pair() -> impl Strategy<Value = Pair> {
     (text(), -3..4i64)
-}
-
-/// The rows of `query` over `tables` in plain DataFusion.
-fn plain<U: Record>(tables: &[(&str, RecordBatch)], query: &str) -> Vec<U> {
-    block_on(async {
-        let session = SessionContext::new();
-        for (name, rows) in tables {
-            session.register_batch(*name, rows.clone()).unwrap();
-        }
-        let batches = session.sql(query).await.unwrap().collect().await.unwrap();
-        let typed = |batch: &RecordBatch| {
-            let schema = U::schema();
-            let columns = batch.columns().iter().zip(schema.fields());
-            let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
-            RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
-        };
-        batches
-            .iter()
-            .flat_map(|batch| records_of::<U>(&typed(batch)).unwrap())
-            .collect()
-    })
 }
 
 /// Queries for a text and a number; the flag: whether their order is fixed.
@@ -185,40 +163,18 @@ proptest! {
 }
 
 fn all_queries(config: &Config, input: &[Interval<Pair>]) -> Vec<Batches<Pair>> {
-    block_on(async {
-        let mut program = Program::new(config.clone());
-        let (queue, pairs) = program.ctx.queue::<Pair>("in");
-        let stream = |query: &str| -> DStream<Pair> {
-            if query.contains("row_number") {
-                let wide = format!(
-                    "select key as _1, cast(v as bigint) as _2, value as _3 from ({query})"
-                );
-                let wide = pairs.sql::<(String, i64, i64)>(&wide).unwrap();
-                return wide.map(|(key, v, value)| (key.to_owned(), v * 100 + value));
-            }
-            pairs.sql::<Pair>(query).unwrap()
-        };
-        let mut outputs: Vec<_> = QUERIES
-            .iter()
-            .map(|(query, _)| stream(query).collect())
-            .collect();
-        let mut live = program.start().await;
-        for interval in input {
-            for block in interval {
-                queue.push(block.iter().cloned()).await.unwrap();
-            }
-            live.batch().await;
+    let stream = |pairs: &DStream<Pair>, query: &str| {
+        if query.contains("row_number") {
+            let wide =
+                format!("select key as _1, cast(v as bigint) as _2, value as _3 from ({query})");
+            let wide = pairs.sql::<(String, i64, i64)>(&wide).unwrap();
+            return wide.map(|(key, v, value)| (key.to_owned(), v * 100 + value));
         }
-        let collected = outputs.iter_mut().map(|output| {
-            let mut batches = Vec::new();
-            while let Some(rdd) = output.try_recv() {
-                batches.push((rdd.batch_time().0, rdd.collect().unwrap()));
-            }
-            batches
-        });
-        let collected = collected.collect();
-        live.running.stop().await.unwrap();
-        collected
+        pairs.sql::<Pair>(query).unwrap()
+    };
+    run_all(config, input, |_, pairs| {
+        let queries = QUERIES.iter();
+        queries.map(|(query, _)| stream(pairs, query)).collect()
     })
 }
 

@@ -6,14 +6,12 @@ use dstreams::agg::{
     Agg, avg_some, avg_some_of, count, count_some, count_some_of, max_some, max_some_of, min_some,
     min_some_of, sum, sum_some, sum_some_of,
 };
-use dstreams::datafusion::prelude::SessionContext;
-use dstreams::record::{batch_of, records_of};
+use dstreams::record::batch_of;
 use dstreams::{Config, DStream, Date, Keyed, Millis, Record, StreamContext};
 use proptest::prelude::*;
 
-use crate::program::{
-    INTERVAL, Interval, block_on, cases, intervals, run, settings, small, sorted, text,
-};
+use crate::plain::{check_last, plain};
+use crate::program::{INTERVAL, Interval, cases, intervals, run, settings, small, sorted, text};
 
 /// Records, values, sum, least, greatest, mean.
 type Found<N, S> = (i64, i64, Option<S>, Option<N>, Option<N>, Option<f64>);
@@ -43,16 +41,7 @@ fn agg() -> impl Agg<(Option<i64>, Option<f32>), Out = Both> {
 }
 
 /// The same by plain DataFusion.
-fn plain(rows: Vec<Event>) -> BTreeMap<String, Both> {
-    type Of<N, S> = (
-        Option<i64>,
-        Option<i64>,
-        Option<S>,
-        Option<N>,
-        Option<N>,
-        Option<f64>,
-    );
-    type Row = (String, (Of<i64, i64>, Of<f32, f64>));
+fn by_query(rows: Vec<Event>) -> BTreeMap<String, Both> {
     let all = |of: &str| {
         format!("count(*) as all_{of}, count({of}), sum({of}), min({of}), max({of}), avg({of})")
     };
@@ -61,21 +50,8 @@ fn plain(rows: Vec<Event>) -> BTreeMap<String, Both> {
         all("value_key"),
         all("value_value")
     );
-    block_on(async {
-        let session = SessionContext::new();
-        session
-            .register_batch("t", batch_of(rows).unwrap())
-            .unwrap();
-        let found = session.sql(&query).await.unwrap().collect().await.unwrap();
-        let rows = found
-            .iter()
-            .flat_map(|rows| records_of::<Row>(rows).unwrap());
-        rows.map(|(key, ((a, b, c, d, e, f), (g, h, i, j, k, l)))| {
-            let ints = (a.unwrap(), b.unwrap(), c, d, e, f);
-            (key, (ints, (g.unwrap(), h.unwrap(), i, j, k, l)))
-        })
-        .collect()
-    })
+    let found = plain::<(String, Both)>(&[("t", batch_of(rows).unwrap())], &query);
+    found.into_iter().collect()
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -91,16 +67,14 @@ fn compare(
     batches: usize,
     agg: impl FnOnce(Keyed<String, (Option<i64>, Option<f32>)>) -> Keyed<String, Both>,
 ) -> Result<(), TestCaseError> {
-    let found = run(config, input, |_, events: &DStream<Event>| {
-        agg(events.by_key()).pairs()
-    });
-    for (end, (_, found)) in (1..).zip(found) {
-        let last = &input[usize::saturating_sub(end, batches)..end];
-        let rows = last.iter().flatten().flatten().cloned().collect();
-        let found: BTreeMap<_, _> = found.into_iter().collect();
-        prop_assert_eq!(found, plain(rows));
-    }
-    Ok(())
+    let build = |events: &DStream<Event>| agg(events.by_key()).pairs();
+    check_last(config, input, batches, build, |found, rows| {
+        prop_assert_eq!(
+            found.into_iter().collect::<BTreeMap<_, _>>(),
+            by_query(rows)
+        );
+        Ok(())
+    })
 }
 
 proptest! {
@@ -129,21 +103,22 @@ proptest! {
     #[test]
     fn over_a_window_that_subtracts(config in settings(), input in intervals((text(), prop::option::of(-9..9i64)), 10), batches in 1..5usize) {
         let agg = || (count_some(), sum_some::<i64>());
-        let found = run(&config, &input, |_, events: &DStream<(String, Option<i64>)>| {
+        let build = |events: &DStream<(String, Option<i64>)>| {
             events.by_key().window_agg(INTERVAL * batches as u32, INTERVAL, agg()).unwrap().pairs()
-        });
-        for (end, (_, found)) in (1..).zip(found) {
+        };
+        check_last(&config, &input, batches, build, |found, rows| {
             let mut wanted = BTreeMap::<String, (i64, Option<i64>)>::new();
-            for (key, value) in input[usize::saturating_sub(end, batches)..end].iter().flatten().flatten() {
-                let (count, sum) = wanted.entry(key.clone()).or_default();
+            for (key, value) in rows {
+                let (count, sum) = wanted.entry(key).or_default();
                 *count += i64::from(value.is_some());
-                *sum = match (*sum, *value) {
+                *sum = match (*sum, value) {
                     (None, value) | (value, None) => value,
                     (Some(sum), Some(value)) => Some(sum + value),
                 };
             }
             prop_assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), wanted);
-        }
+            Ok(())
+        })?;
     }
 }
 

@@ -1,18 +1,16 @@
 //! Variances within batches, over all batches and over windows are those of plain DataFusion over all values.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use dstreams::agg::{
     Agg, avg, by_name, count, max, min, stddev_pop, stddev_samp, sum, var_pop, var_samp,
 };
-use dstreams::datafusion::datasource::MemTable;
-use dstreams::datafusion::prelude::SessionContext;
-use dstreams::record::{batch_of, records_of};
+use dstreams::record::batch_of;
 use dstreams::{Config, DStream, Keyed, Record, StreamContext};
 use proptest::prelude::*;
 
-use crate::program::{INTERVAL, Interval, block_on, cases, intervals, run, settings, small, text};
+use crate::plain::{check_last, plain};
+use crate::program::{INTERVAL, Interval, cases, intervals, run, settings, small, text};
 
 type Event = (String, f64);
 /// Count, mean, and the four.
@@ -34,32 +32,11 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// The same by plain DataFusion.
-fn plain(rows: Vec<Event>) -> BTreeMap<String, Spread> {
-    block_on(async {
-        let context = SessionContext::new();
-        let rows = batch_of(rows).unwrap();
-        let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
-        context.register_table("t", Arc::new(table)).unwrap();
-        let query = "select key, count(*), avg(value), var_samp(value), var_pop(value), stddev_samp(value), \
-                     stddev_pop(value) from t group by key";
-        let found = context.sql(query).await.unwrap().collect().await.unwrap();
-        type Row = (
-            String,
-            Option<i64>,
-            Option<f64>,
-            (Option<f64>, Option<f64>, Option<f64>, Option<f64>),
-        );
-        let rows = found
-            .iter()
-            .flat_map(|rows| records_of::<Row>(rows).unwrap());
-        rows.map(|(key, n, mean, (a, b, c, d))| {
-            (
-                key,
-                (n.unwrap(), mean.unwrap(), (a, b.unwrap(), c, d.unwrap())),
-            )
-        })
-        .collect()
-    })
+fn by_query(rows: Vec<Event>) -> BTreeMap<String, Spread> {
+    let query = "select key, count(*), avg(value), var_samp(value), var_pop(value), stddev_samp(value), \
+                 stddev_pop(value) from t group by key";
+    let found = plain::<(String, Spread)>(&[("t", batch_of(rows).unwrap())], query);
+    found.into_iter().collect()
 }
 
 /// Both errors are at most some `n * eps * sqrt(1 + mean² / variance)` of a variance (Chan, Golub, LeVeque 1983),
@@ -105,15 +82,10 @@ fn compare(
     batches: usize,
     agg: impl FnOnce(Keyed<String, f64>) -> Keyed<String, Spread>,
 ) -> Result<(), TestCaseError> {
-    let found = run(config, input, |_, events: &DStream<Event>| {
-        agg(events.by_key()).pairs()
-    });
-    for (end, (_, found)) in (1..).zip(found) {
-        let last = &input[usize::saturating_sub(end, batches)..end];
-        let rows = last.iter().flatten().flatten().cloned().collect();
-        check(found, plain(rows))?;
-    }
-    Ok(())
+    let build = |events: &DStream<Event>| agg(events.by_key()).pairs();
+    check_last(config, input, batches, build, |found, rows| {
+        check(found, by_query(rows))
+    })
 }
 
 proptest! {
