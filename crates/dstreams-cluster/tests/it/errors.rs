@@ -3,12 +3,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use dstreams::arrow::array::RecordBatch;
-use dstreams::{
-    BatchTime, BoxError, Error, Guarantee, Prepared, Queue, Sink, StreamContext, Track, Values,
-    async_trait,
-};
+use dstreams::{Error, Queue, StreamContext, Track, Values};
 
+use crate::checked_sink::CheckedSink;
 use crate::program::{block_on, soon};
 use crate::workers::cluster;
 
@@ -133,40 +130,15 @@ fn a_cast_that_fails() {
     says(&text, &parts);
 }
 
-struct Full;
-
-#[async_trait]
-impl Sink for Full {
-    async fn open(&self) -> std::result::Result<Option<BatchTime>, BoxError> {
-        Ok(None)
-    }
-
-    async fn prepare(
-        &self,
-        _: BatchTime,
-        _: usize,
-        rows: &[RecordBatch],
-    ) -> Result<Prepared, BoxError> {
-        match rows.iter().any(|rows| rows.num_rows() > 0) {
-            true => Err("no room for thirteen".into()),
-            false => Ok(Prepared::default()),
-        }
-    }
-
-    async fn commit(&self, _: BatchTime, _: Vec<Prepared>) -> Result<(), BoxError> {
-        Ok(())
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
-    }
-}
-
 #[test]
 fn a_sink_that_never_prepares() {
     let (error, text) = fails_after(4, |ctx| {
         let (queue, numbers) = ctx.queue::<i64>("numbers");
-        numbers.sink("a full one", Full);
+        let full = CheckedSink(|rows| match rows.iter().any(|rows| rows.num_rows() > 0) {
+            true => Err("no room for thirteen".into()),
+            false => Ok(()),
+        });
+        numbers.sink("a full one", full);
         queue
     });
     assert!(error.is_of_batch() && error.is_retryable(), "{error:?}");

@@ -2,6 +2,10 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../../dstreams/tests/it/bad_words.rs"]
+mod bad_words;
+#[path = "../../../dstreams/tests/it/checked_sink.rs"]
+mod checked_sink;
 #[path = "../../../dstreams/tests/it/dir.rs"]
 mod dir;
 #[path = "../../../dstreams/tests/it/every_operator.rs"]

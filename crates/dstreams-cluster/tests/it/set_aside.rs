@@ -3,93 +3,16 @@
 
 use std::path::Path;
 
-use dstreams::agg::{count, sum};
-use dstreams::arrow::array::RecordBatch;
-use dstreams::record::records_of;
-use dstreams::{
-    BatchTime, BoxError, Clients, Config, DStream, Guarantee, OnFailure, Prepared, RddReceiver,
-    Sink, StreamContext, async_trait,
-};
+use dstreams::{BatchTime, Clients, Config, OnFailure, StreamContext};
 use dstreams_client::{Client, Options};
 use dstreams_cluster::RunningCluster;
 
+use crate::bad_words::{Bad, INPUT, Pairs, Rows, build, drain, without_them};
 use crate::dir::Dir;
-use crate::program::{INTERVAL, Live, Program, block_on, small};
+use crate::program::{Live, Program, block_on, small};
 use crate::workers::{Workers, cluster};
 
 const PARTITIONS: usize = 3;
-
-type Pair = (String, i64);
-type Pairs = RddReceiver<Pair>;
-
-/// Where the word `bad` makes a batch fail: before any state contains it, when some states do, or when all states and
-/// their standbys do.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Bad {
-    Early,
-    Late,
-    Sink,
-    Never,
-}
-
-/// Accepts everything but the word `bad`.
-struct NoBad;
-
-#[async_trait]
-impl Sink for NoBad {
-    async fn open(&self) -> std::result::Result<Option<BatchTime>, BoxError> {
-        Ok(None)
-    }
-
-    async fn prepare(
-        &self,
-        _: BatchTime,
-        _: usize,
-        rows: &[RecordBatch],
-    ) -> Result<Prepared, BoxError> {
-        for rows in rows {
-            if records_of::<Pair>(rows)?
-                .iter()
-                .any(|(word, _)| word == "bad")
-            {
-                return Err("a bad word".into());
-            }
-        }
-        Ok(Prepared::default())
-    }
-
-    async fn commit(&self, _: BatchTime, _: Vec<Prepared>) -> Result<(), BoxError> {
-        Ok(())
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::ExactlyOnce
-    }
-}
-
-/// A window, a running total of it, and another total: states over states.
-fn build(words: &DStream<String>, bad: Bad) -> (Pairs, Pairs) {
-    let check = |stream: &DStream<Pair>, is: bool| {
-        stream.map::<Pair>(move |(word, n)| {
-            assert!(!is || word != "bad", "a bad word");
-            (word.to_owned(), n)
-        })
-    };
-    let pairs = words.map::<Pair>(|word| (word.to_owned(), 1));
-    let pairs = check(&pairs, bad == Bad::Early);
-    let window = pairs
-        .by_key()
-        .window_agg(INTERVAL * 2, INTERVAL, sum::<i64>());
-    let window = window.unwrap();
-    let totals = window.running_agg("totals", sum::<i64>()).unwrap();
-    let counts = pairs.by_key().running_agg("counts", count()).unwrap();
-    let totals = totals.all().pairs();
-    let counts = check(&counts.all().pairs(), bad == Bad::Late);
-    if bad == Bad::Sink {
-        counts.sink("no bad words", NoBad);
-    }
-    (totals.collect(), counts.collect())
-}
 
 fn on_workers(mut ctx: StreamContext, dir: &Path, bad: Bad) -> (StreamContext, Pairs, Pairs) {
     let clients = Clients::listen("127.0.0.1:0");
@@ -143,7 +66,7 @@ impl Running {
         }
     }
 
-    async fn stop(self, graceful: bool) -> (dstreams::Summary, [Vec<(u64, Vec<Pair>)>; 2]) {
+    async fn stop(self, graceful: bool) -> (dstreams::Summary, [Rows; 2]) {
         let (cluster, workers) = self.live.running;
         let summary = match graceful {
             true => cluster.running.stop().await.unwrap(),
@@ -152,40 +75,13 @@ impl Running {
         drop(cluster);
         let joined = tokio::task::spawn_blocking(|| workers.join());
         joined.await.unwrap();
-        (summary, [drain(self.totals), drain(self.counts)])
+        let outputs = [self.totals, self.counts].map(|mut output| {
+            let mut batches = drain(&mut output);
+            batches.truncate(INPUT.len());
+            batches
+        });
+        (summary, outputs)
     }
-}
-
-fn drain(mut output: Pairs) -> Vec<(u64, Vec<Pair>)> {
-    let mut batches = Vec::new();
-    while let Some(rdd) = output.try_recv() {
-        let mut rows = rdd.collect().unwrap();
-        rows.sort();
-        batches.push((rdd.batch_time().0, rows));
-    }
-    batches.truncate(INPUT.len());
-    batches
-}
-
-const INPUT: [&str; 6] = ["a b", "a", "a bad c", "b", "", "c a"];
-
-/// The results of a program in one process that never gets the words of the third batch.
-async fn without_them() -> [Vec<(u64, Vec<Pair>)>; 2] {
-    let mut program = Program::new(small(2, 2, 4));
-    let (queue, words) = program.ctx.queue::<String>("words");
-    let (totals, counts) = build(&words, Bad::Never);
-    let mut live = program.start().await;
-    for words in INPUT {
-        if !words.contains("bad") {
-            queue
-                .push(words.split_whitespace().map(str::to_owned))
-                .await
-                .unwrap();
-        }
-        live.batch().await;
-    }
-    live.running.stop().await.unwrap();
-    [drain(totals), drain(counts)]
 }
 
 fn results_are_those_without_the_bad_batch(every: u32, bad: Bad) {
@@ -203,7 +99,7 @@ fn results_are_those_without_the_bad_batch(every: u32, bad: Bad) {
         assert_eq!(aside, [0, 0, 3, 0, 0, 0]);
         let (summary, found) = running.stop(true).await;
         assert_eq!((summary.records, summary.set_aside), (6, 3));
-        assert_eq!(found, without_them().await);
+        assert_eq!(found, without_them(2).await);
         assert_eq!(dstreams::inspect(dir.path()).unwrap().set_aside, [300]);
         let reason = std::fs::read_to_string(dir.join("failed/batch=300/error.txt")).unwrap();
         assert!(reason.contains("a bad word"), "{reason}");
@@ -213,10 +109,10 @@ fn results_are_those_without_the_bad_batch(every: u32, bad: Bad) {
             let (ctx, _, counts) = on_workers(ctx, dir.path(), bad);
             (ctx.replay(dir.path(), BatchTime(300)), counts)
         };
-        let (replayed, counts) = replay(Bad::Never);
+        let (replayed, mut counts) = replay(Bad::Never);
         assert_eq!(replayed.await.unwrap(), 3);
         let of = ["a", "bad", "c"].map(|word| (word.to_owned(), 1));
-        assert_eq!(drain(counts), [(300, of.to_vec())]);
+        assert_eq!(drain(&mut counts), [(300, of.to_vec())]);
     });
 }
 
@@ -258,7 +154,7 @@ fn a_batch_stays_set_aside_after_a_restart() {
                 all.extend(output);
             }
         }
-        assert_eq!(found, without_them().await);
+        assert_eq!(found, without_them(2).await);
     });
 }
 

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_files;
+mod bad_words;
 mod batch_time;
 mod bounded;
 mod changes;
+mod checked_sink;
 mod clock;
 mod contract;
 mod contract_source;

@@ -3,50 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use dstreams::agg::{count, sum};
-use dstreams::{
-    BatchTime, Config, DStream, Error, Listener, OnFailure, Queue, RddReceiver, StreamContext,
-};
+use dstreams::{BatchTime, Config, Error, Listener, OnFailure, Queue, StreamContext};
 
+use crate::bad_words::{Bad, INPUT, Pairs, build, drain, push, without_them};
 use crate::dir::Dir;
-use crate::program::{INTERVAL, Live, Program, block_on, small};
+use crate::program::{Live, Program, block_on, small};
 
 /// The directory of a batch that is set aside.
 fn set_aside(dir: &Dir, batch: u64) -> PathBuf {
     dir.join(format!("failed/batch={batch}"))
 }
 
-type Pair = (String, i64);
-type Pairs = RddReceiver<Pair>;
-
-/// Where the word `bad` makes a closure panic: before any state has the batch, or when all of them have it.
-#[derive(Clone, Copy, PartialEq)]
-enum Bad {
-    Early,
-    Late,
-    Never,
-}
-
-/// A window, a running total of it, and another total: states over states.
-fn build(ctx: &mut StreamContext, bad: Bad) -> (Queue<String>, Pairs, Pairs) {
+fn described(ctx: &mut StreamContext, bad: Bad) -> (Queue<String>, Pairs, Pairs) {
     let (queue, words) = ctx.queue::<String>("words");
-    let check = |stream: &DStream<Pair>, is: bool| {
-        stream.map::<Pair>(move |(word, n)| {
-            assert!(!is || word != "bad", "a bad word");
-            (word.to_owned(), n)
-        })
-    };
-    let pairs = words.map::<Pair>(|word| (word.to_owned(), 1));
-    let pairs = check(&pairs, bad == Bad::Early);
-    let window = pairs
-        .by_key()
-        .window_agg(INTERVAL * 2, INTERVAL, sum::<i64>());
-    let window = window.unwrap();
-    let totals = window.running_agg("totals", sum::<i64>()).unwrap();
-    let counts = pairs.by_key().running_agg("counts", count()).unwrap();
-    let totals = check(&totals.all().pairs(), false);
-    let counts = check(&counts.all().pairs(), bad == Bad::Late);
-    (queue, totals.collect(), counts.collect())
+    let (totals, counts) = build(&words, bad);
+    (queue, totals, counts)
 }
 
 fn config(threads: usize, every: u32) -> Config {
@@ -63,44 +34,9 @@ async fn start(
     bad: Bad,
 ) -> (Live, Queue<String>, Pairs, Pairs) {
     let mut program = Program::after(after, config);
-    let (queue, totals, counts) = build(&mut program.ctx, bad);
+    let (queue, totals, counts) = described(&mut program.ctx, bad);
     program.ctx.persist_in(dir);
     (program.start().await, queue, totals, counts)
-}
-
-async fn push(queue: &Queue<String>, words: &str) {
-    for word in words.split_whitespace() {
-        queue.push([word.to_owned()]).await.unwrap();
-    }
-}
-
-fn drain(output: &mut Pairs) -> Vec<(u64, Vec<Pair>)> {
-    let mut batches = Vec::new();
-    while let Some(rdd) = output.try_recv() {
-        let mut rows = rdd.collect().unwrap();
-        rows.sort();
-        batches.push((rdd.batch_time().0, rows));
-    }
-    batches
-}
-
-const INPUT: [&str; 6] = ["a b", "a", "a bad c", "b", "", "c a"];
-
-/// The outputs of a program without the words of the third batch.
-async fn without_them(threads: usize) -> [Vec<(u64, Vec<Pair>)>; 2] {
-    let mut program = Program::new(small(threads, 2, 4));
-    let (queue, mut totals, mut counts) = build(&mut program.ctx, Bad::Late);
-    let mut live = program.start().await;
-    for words in INPUT {
-        let words = if words.contains("bad") { "" } else { words };
-        push(&queue, words).await;
-        live.batch().await;
-    }
-    live.running.stop().await.unwrap();
-    let mut both = [drain(&mut totals), drain(&mut counts)];
-    both.iter_mut()
-        .for_each(|batches| batches.truncate(INPUT.len()));
-    both
 }
 
 #[test]
@@ -136,7 +72,7 @@ fn everything_is_as_if_its_records_had_not_come() {
             assert_eq!(dstreams::inspect(dir.path()).unwrap().set_aside, [300]);
             let reason = std::fs::read_to_string(set_aside(&dir, 300).join("error.txt")).unwrap();
             assert!(
-                reason.contains("a bad word") && reason.contains("set_aside.rs"),
+                reason.contains("a bad word") && reason.contains("bad_words.rs"),
                 "{reason}"
             );
         });
@@ -173,7 +109,7 @@ fn a_set_aside_batch_can_be_replayed_alone() {
         live.batch().await;
         live.running.stop().await.unwrap();
         let mut program = Program::new(small(2, 2, 4));
-        let (_, mut totals, _) = build(&mut program.ctx, Bad::Late);
+        let (_, mut totals, _) = described(&mut program.ctx, Bad::Late);
         let error = program
             .ctx
             .replay(dir.path(), BatchTime(100))
@@ -187,7 +123,7 @@ fn a_set_aside_batch_can_be_replayed_alone() {
         assert_eq!(*batch, BatchTime(100));
         assert!(totals.try_recv().is_none());
         let mut fixed = Program::new(small(2, 2, 4));
-        let (_, _, mut counts) = build(&mut fixed.ctx, Bad::Never);
+        let (_, _, mut counts) = described(&mut fixed.ctx, Bad::Never);
         assert_eq!(
             fixed.ctx.replay(dir.path(), BatchTime(100)).await.unwrap(),
             3
@@ -195,7 +131,7 @@ fn a_set_aside_batch_can_be_replayed_alone() {
         let expected = [("a".to_owned(), 2), ("bad".to_owned(), 1)];
         assert_eq!(drain(&mut counts), [(100, expected.to_vec())]);
         let mut other = Program::new(small(2, 2, 4));
-        let (_, _, _unread) = build(&mut other.ctx, Bad::Never);
+        let (_, _, _unread) = described(&mut other.ctx, Bad::Never);
         let error = other
             .ctx
             .replay(dir.path(), BatchTime(200))
@@ -235,7 +171,7 @@ fn the_number_of_set_aside_batches_is_bounded() {
         let seen = Seen(Arc::default());
         let log = Arc::clone(&seen.0);
         let mut program = Program::after(2, config);
-        let (queue, _, mut counts) = build(&mut program.ctx, Bad::Late);
+        let (queue, _, mut counts) = described(&mut program.ctx, Bad::Late);
         program.ctx.add_listener(seen);
         program.ctx.persist_in(dir.path());
         let mut live = program.start().await;
@@ -285,7 +221,7 @@ fn an_output_that_always_fails_stops_the_program() {
 fn without_a_directory_it_is_refused() {
     block_on(async {
         let mut program = Program::new(config(2, 100));
-        let (_queue, _totals, _counts) = build(&mut program.ctx, Bad::Late);
+        let (_queue, _totals, _counts) = described(&mut program.ctx, Bad::Late);
         let error = program.ctx.start().await.err().unwrap();
         assert!(error.to_string().contains("persist_in"), "{error}");
     });
