@@ -48,7 +48,7 @@ impl ApplyExec {
     }
 
     fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         ApplyExec::new(input, Arc::clone(&self.rows), schema, self.operator.clone())
     }
 
@@ -72,7 +72,7 @@ impl ApplyExec {
                 None => task.finish(),
             })
         });
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, output)))
     }
 }

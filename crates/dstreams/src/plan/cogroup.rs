@@ -49,7 +49,7 @@ impl CogroupExec {
     }
 
     fn with_inputs(&self, inputs: Vec<Arc<dyn ExecutionPlan>>) -> Self {
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         CogroupExec::new(inputs, self.keys, schema, self.operator.clone())
     }
 
@@ -62,7 +62,7 @@ impl CogroupExec {
         let inputs = self.inputs.iter();
         let inputs = inputs.map(|input| input.execute(partition, Arc::clone(&context)));
         let inputs = inputs.collect::<EngineResult<Vec<_>>>()?;
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         let columns = Arc::clone(&schema);
         let read = CogroupTask::read(inputs, self.keys, columns, self.operator.clone());
         let groups = futures::stream::once(read).map_ok(move |mut task| {

@@ -69,7 +69,7 @@ impl CombineExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> EngineResult<SendableRecordBatchStream> {
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         let mut combiner = Combiner {
             places: self.tables.take(),
             tables: Arc::clone(&self.tables),

@@ -101,7 +101,7 @@ impl DatasetScanExec {
             size: self.rows_per_batch,
             rest: None,
         };
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         let stream = futures::stream::iter(pieces);
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
     }

@@ -56,7 +56,7 @@ impl JoinExec {
     }
 
     fn with_inputs(&self, inputs: Vec<Arc<dyn ExecutionPlan>>) -> Self {
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         JoinExec::new(inputs, self.join, schema, self.operator.clone())
     }
 
@@ -68,7 +68,7 @@ impl JoinExec {
         let target = context.session_config().batch_size();
         let first = self.inputs[0].execute(partition, Arc::clone(&context))?;
         let second = self.inputs[1].execute(partition, context)?;
-        let schema = Arc::clone(self.properties.equivalence_properties().schema());
+        let schema = self.schema();
         let task = JoinSettings {
             join: self.join,
             schema: Arc::clone(&schema),
