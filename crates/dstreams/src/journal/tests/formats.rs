@@ -1,0 +1,92 @@
+//! Journals that earlier versions wrote.
+
+use super::*;
+
+/// Bytes written by earlier versions of this code: they must stay readable forever.
+#[test]
+fn old_bytes_are_read() {
+    let files: [&[u8]; 5] = [
+        include_bytes!("../fixtures/journal-1.log"),
+        include_bytes!("../fixtures/journal-1-gone.log"),
+        include_bytes!("../fixtures/journal-1-block.log"),
+        include_bytes!("../fixtures/journal-1-opening.log"),
+        include_bytes!("../fixtures/journal-1-wide.log"),
+    ];
+    let expected = [
+        fixture(),
+        gone_fixture(),
+        block_fixture(),
+        vec![JournalEntry::Opening(Box::new(opening(7)))],
+        wide_fixture(),
+    ];
+    for (bytes, expected) in files.into_iter().zip(expected) {
+        let dir = tempdir().unwrap();
+        std::fs::write(dir.path().join(segment::name(1)), bytes).unwrap();
+        assert_eq!(entries(dir.path()).unwrap(), expected);
+    }
+}
+
+const BLOCK: BlockId = BlockId {
+    receiver: ReceiverId(3),
+    seq: 5,
+};
+
+/// The first kinds of entries.
+fn fixture() -> Vec<JournalEntry> {
+    vec![
+        JournalEntry::Opened { incarnation: 2 },
+        JournalEntry::SealedBlock {
+            input: 1,
+            bytes: b"some block".to_vec().into(),
+        },
+        JournalEntry::Cut {
+            batch: BatchTime(1_000),
+            blocks: vec![BLOCK],
+        },
+        committed(1_000),
+    ]
+}
+
+/// A kind added later.
+fn block_fixture() -> Vec<JournalEntry> {
+    vec![JournalEntry::Block {
+        input: 1,
+        bytes: b"some block".to_vec().into(),
+    }]
+}
+
+/// Receivers of more than 32 bits.
+fn wide_fixture() -> Vec<JournalEntry> {
+    let receiver = ReceiverId(ReceiverId::first_of(70_000).0 + 3);
+    let blocks = vec![BLOCK, BlockId { receiver, seq: 5 }];
+    vec![
+        JournalEntry::Cut {
+            batch: BatchTime(1_000),
+            blocks: blocks.clone(),
+        },
+        JournalEntry::Gone { receiver, blocks },
+    ]
+}
+
+/// A kind added later.
+fn gone_fixture() -> Vec<JournalEntry> {
+    let receiver = BLOCK.receiver;
+    let blocks = vec![BLOCK];
+    vec![
+        JournalEntry::Gone { receiver, blocks },
+        JournalEntry::Gone {
+            receiver,
+            blocks: vec![],
+        },
+    ]
+}
+
+/// Writes the fixture of the newest format; its name says which.
+#[test]
+#[ignore = "writes a fixture"]
+fn write_fixture() {
+    let dir = tempdir().unwrap();
+    write(dir.path(), &[wide_fixture()]);
+    let to = "src/journal/fixtures/journal-1-wide.log";
+    std::fs::copy(last_file(dir.path()), to).unwrap();
+}
