@@ -82,7 +82,8 @@ impl Clock {
         }
     }
 
-    /// Waits until the time is `at` or later; with the wall clock no longer than [`LONGEST_SLEEP`].
+    /// Waits until the time is `at` or later, or a manual clock is set back; with the wall clock no longer than
+    /// [`LONGEST_SLEEP`].
     pub(crate) async fn wait_until(&mut self, at: Timestamp) {
         match &mut self.0 {
             ClockKind::Wall => {
@@ -94,7 +95,9 @@ impl Clock {
                 tokio::time::sleep(at.since(now).min(LONGEST_SLEEP)).await
             }
             ClockKind::Manual(time) => {
-                if time.wait_for(|now| *now >= at).await.is_err() {
+                let begun = *time.borrow();
+                let due = |now: &Timestamp| *now >= at || *now < begun;
+                if time.wait_for(due).await.is_err() {
                     // Nothing can move the clock any more.
                     std::future::pending().await
                 }
