@@ -24,12 +24,20 @@ pub enum Command {
     },
     /// Receive nothing more. Given once, with a stop or a failure.
     CloseReceivers,
-    /// The batch is fixed now: journal it.
+    /// The batch is fixed now: journal it. It follows the batch of the `Cut` before it; intervals in between were
+    /// skipped.
     Cut {
         /// The batch.
         batch: BatchTime,
         /// Its blocks, sorted by id; possibly none.
         blocks: Vec<BlockMeta>,
+    },
+    /// Many intervals were missed, and all batches that were cut took effect: say what happens next without records,
+    /// given the state as of this batch. Answered by [`Due`](crate::Event::Due). Only where
+    /// [`Config::skip_missed`](crate::Config::skip_missed) allows it.
+    AskDue {
+        /// The last batch that was cut.
+        after: BatchTime,
     },
     /// Run the batch, possibly beside earlier ones. Answered by `Finished` or `Failed`.
     Run {

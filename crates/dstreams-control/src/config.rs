@@ -39,6 +39,9 @@ pub struct Config {
     /// or during long retries, intervals wait on the clock instead of in memory, and a stop has only a few of them
     /// to finish. Batches with blocks are bounded by the memory for blocks.
     pub max_empty_waiting: usize,
+    /// Boundaries that may be missed at once and still get a batch each; of more, those at which nothing happens are
+    /// skipped: see [`Command::AskDue`](crate::Command::AskDue). Default none: each interval is a batch.
+    pub skip_missed: Option<u64>,
 }
 
 /// Why a [`Config`] was refused.
@@ -71,6 +74,7 @@ impl Config {
             final_report_timeout_ms: 10_000,
             max_owed_reports: 1_024,
             max_empty_waiting: 16,
+            skip_missed: None,
         })
     }
 }

@@ -70,6 +70,7 @@ impl Controller {
             return out;
         }
         self.elapsed.observe(now);
+        self.intake.observe(now);
         let timer_used = event == Event::Tick;
         if self.deadline_passed() {
             self.take_at_deadline(&event, now, &mut out);
@@ -92,6 +93,7 @@ impl Controller {
                 receiver,
                 blocks,
             } => self.intake.report(batch, receiver, blocks),
+            Event::Due { after, due } => self.intake.due(after, due),
             Event::Finished { batch, attempt } => self.pipeline.finished(batch, attempt, now),
             Event::Failed {
                 batch,
@@ -161,12 +163,16 @@ impl Controller {
             State::Running | State::Draining => {
                 self.cut(now, out);
                 if self.seal(now, out) {
-                    // At once without receivers; then one boundary per step, or a stall would make a long list.
+                    // At once where nobody is asked; then one boundary per step, or a stall would make a long list.
                     self.cut(now, out);
                 }
                 let late = self.intake.hurry(self.elapsed.passed());
                 out.extend(late.map(|batch| Command::Hurry { batch }));
                 self.pipeline.start_next(now, out);
+                if self.state == State::Running && self.pipeline.len() == 0 {
+                    let after = self.intake.ask_due();
+                    out.extend(after.map(|after| Command::AskDue { after }));
+                }
                 if self.intake.is_done() && self.pipeline.len() == 0 {
                     self.finish(out);
                 }
@@ -186,18 +192,21 @@ impl Controller {
 
     fn seal(&mut self, now: Timestamp, out: &mut Vec<Command>) -> bool {
         let passed = self.elapsed.passed();
-        let sealed = match self.state {
-            State::Draining => self.intake.seal_last(passed, self.deadline),
+        let asked = |batch| (batch, true);
+        let begun = match self.state {
+            State::Draining => self.intake.seal_last(passed, self.deadline).map(asked),
             _ if self.boundaries_wait() => None,
-            _ => self.intake.seal_due(now, passed),
+            _ => self.intake.begin_due(now, passed),
         };
-        out.extend(sealed.map(|batch| Command::Seal { batch }));
-        sealed.is_some()
+        let sealed = begun.filter(|(_, asked)| *asked);
+        out.extend(sealed.map(|(batch, _)| Command::Seal { batch }));
+        begun.is_some()
     }
 
     /// Whether boundaries wait: the start or the end of a batch brings the next one.
     fn boundaries_wait(&self) -> bool {
-        self.pipeline.empty_waiting() >= self.config.max_empty_waiting.max(1)
+        self.intake.waits_for_due()
+            || self.pipeline.empty_waiting() >= self.config.max_empty_waiting.max(1)
     }
 
     fn cut(&mut self, now: Timestamp, out: &mut Vec<Command>) {
@@ -235,7 +244,10 @@ impl Controller {
         let deadline = self
             .deadline
             .map(|deadline| self.elapsed.clock_at(deadline));
-        let cut = self.intake.due().map(|until| self.elapsed.clock_at(until));
+        let cut = self
+            .intake
+            .wakes_at()
+            .map(|until| self.elapsed.clock_at(until));
         let boundary = self.intake.next().filter(|_| !self.boundaries_wait());
         let boundary = boundary.map(BatchTime::timestamp);
         let intake = match self.state {
@@ -285,9 +297,9 @@ impl Controller {
         self.pipeline.last_committed()
     }
 
-    /// The boundary that is sealed next; `None` before the start.
+    /// The boundary that gets a batch next, as far as is known; `None` before the start.
     #[must_use]
-    pub const fn next_boundary(&self) -> Option<BatchTime> {
+    pub fn next_boundary(&self) -> Option<BatchTime> {
         self.intake.next()
     }
 

@@ -3,7 +3,46 @@
 //! Events may come late, repeatedly and in any order; one that does not match (an old attempt, an unknown batch or
 //! receiver) is ignored.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{BatchTime, BlockMeta, ReceiverId, Timestamp};
+
+/// A run of intervals that need their batches, even if no record comes.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Due {
+    /// The first of them. Intervals before it need no batch.
+    pub from: BatchTime,
+    /// The last for which that is known; after it, the controller asks again.
+    pub to: BatchTime,
+}
+
+impl Due {
+    /// One interval.
+    #[must_use]
+    pub const fn at(batch: BatchTime) -> Self {
+        Self {
+            from: batch,
+            to: batch,
+        }
+    }
+
+    /// What is due first of both, up to where that is known.
+    #[must_use]
+    pub fn or_earlier(self, other: Self) -> Self {
+        let (first, second) = match self.from <= other.from {
+            true => (self, other),
+            false => (other, self),
+        };
+        let to = match second.from <= first.to {
+            true => first.to.max(second.to),
+            false => first.to,
+        };
+        Self {
+            from: first.from,
+            to,
+        }
+    }
+}
 
 /// Something happened. See [`Controller::step`](crate::Controller::step).
 #[derive(Clone, Eq, PartialEq, Debug)]
@@ -41,6 +80,14 @@ pub enum Event {
         receiver: ReceiverId,
         /// The blocks, in any order.
         blocks: Vec<BlockMeta>,
+    },
+    /// The answer to [`AskDue`](crate::Command::AskDue).
+    Due {
+        /// The batch of the `AskDue`.
+        after: BatchTime,
+        /// The first intervals after it in which something happens without records: a state changes, or an output has
+        /// rows. None if nothing ever does. Where that is not known, the next interval is named.
+        due: Option<Due>,
     },
     /// The engine ran the batch: outputs are prepared, nothing is visible yet.
     Finished {
@@ -93,4 +140,25 @@ pub enum Event {
         /// the clock does not lengthen it.
         deadline: Option<Timestamp>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earlier_of_two_ends_before_the_other_begins() {
+        let due = |from, to| Due {
+            from: BatchTime(from),
+            to: BatchTime(to),
+        };
+        for (one, two, first) in [
+            (due(1, 3), due(5, 9), due(1, 3)),
+            (due(1, 3), due(3, 9), due(1, 9)),
+            (due(1, 9), due(3, 4), due(1, 9)),
+            (due(2, 2), due(2, 2), Due::at(BatchTime(2))),
+        ] {
+            assert_eq!((one.or_earlier(two), two.or_earlier(one)), (first, first));
+        }
+    }
 }

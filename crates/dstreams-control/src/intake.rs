@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::quiet::Quiet;
 use crate::seq_set::SeqSet;
-use crate::{BatchTime, BlockMeta, Config, ReceiverId, Timestamp};
+use crate::{BatchTime, BlockMeta, Config, Due, ReceiverId, Timestamp};
 
 /// The batch that is being collected.
 #[derive(Debug)]
@@ -34,10 +35,11 @@ pub(crate) struct Intake {
     receivers: BTreeMap<ReceiverId, SeqSet>,
     /// The receivers that have left.
     gone: SeqSet,
-    /// The next boundary; `None` before the start and at the end of time.
+    /// The first boundary without a batch; `None` before the start and at the end of time.
     next: Option<BatchTime>,
     /// The first boundary comes after this one.
     begin_after: Option<BatchTime>,
+    quiet: Quiet,
     open: Option<Open>,
     /// Blocks reported and not yet in a cut.
     fresh: Vec<BlockMeta>,
@@ -62,6 +64,7 @@ impl Intake {
             gone: SeqSet::default(),
             next: None,
             begin_after: None,
+            quiet: Quiet::new(config),
             open: None,
             fresh: Vec::new(),
             owed: BTreeSet::new(),
@@ -78,6 +81,7 @@ impl Intake {
     ) {
         self.next = cut.and_then(|cut| cut.next(self.interval_ms));
         self.begin_after = begin_after;
+        self.quiet.resume_after(cut);
         self.fresh = uncut;
     }
 
@@ -86,11 +90,15 @@ impl Intake {
         for receiver in receivers {
             self.joined(receiver);
         }
-        if self.next.is_none() {
-            let after = self
-                .begin_after
-                .map_or(now, |batch| now.max(batch.timestamp()));
-            self.next = BatchTime::first_after(after, self.interval_ms);
+        match self.next {
+            // The new receivers have nothing for intervals before them.
+            Some(next) => self.quiet.answer(next, now),
+            None => {
+                let after = self
+                    .begin_after
+                    .map_or(now, |batch| now.max(batch.timestamp()));
+                self.next = BatchTime::first_after(after, self.interval_ms);
+            }
         }
     }
 
@@ -148,14 +156,46 @@ impl Intake {
         }
     }
 
-    /// Seals the next boundary if the clock has reached it and no `Seal` is outstanding.
-    pub(crate) fn seal_due(&mut self, now: Timestamp, passed: u64) -> Option<BatchTime> {
-        let due = self.open.is_none() && self.next.is_some_and(|next| next.timestamp() <= now);
-        if due && !self.last_sealed {
-            self.seal(passed, self.report_timeout_us)
-        } else {
-            None
+    /// The time is `now`.
+    pub(crate) fn observe(&mut self, now: Timestamp) {
+        self.quiet.observe(now);
+    }
+
+    /// Begins the next batch if the clock has reached its boundary and no `Seal` is outstanding. Returns whether it is
+    /// to be sealed; if not, it can be cut at once.
+    pub(crate) fn begin_due(&mut self, now: Timestamp, passed: u64) -> Option<(BatchTime, bool)> {
+        if self.open.is_some() || self.last_sealed || self.waits_for_due() {
+            return None;
         }
+        let next = self.next().filter(|next| next.timestamp() <= now)?;
+        if self.quiet.is_answered(next) {
+            let batch = self.seal(passed, 0)?;
+            self.open.iter_mut().for_each(|open| open.silent.clear());
+            return Some((batch, false));
+        }
+        let batch = self.seal(passed, self.report_timeout_us)?;
+        self.quiet.answer(batch, now);
+        Some((batch, true))
+    }
+
+    /// Whether the next batch depends on the answer to an `AskDue`.
+    pub(crate) fn waits_for_due(&self) -> bool {
+        self.open.is_none()
+            && self.fresh.is_empty()
+            && self.next.is_some_and(|next| self.quiet.waits(next))
+    }
+
+    /// All batches that were cut took effect: the batch after which to ask what is due, if that is to be asked now.
+    pub(crate) fn ask_due(&mut self) -> Option<BatchTime> {
+        if !self.waits_for_due() {
+            return None;
+        }
+        self.quiet.ask()
+    }
+
+    /// The answer.
+    pub(crate) fn due(&mut self, after: BatchTime, due: Option<Due>) {
+        self.quiet.told(after, due);
     }
 
     /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding. A
@@ -191,7 +231,7 @@ impl Intake {
     }
 
     fn seal(&mut self, passed: u64, report_wait: u64) -> Option<BatchTime> {
-        let batch = self.next?;
+        let batch = self.next()?;
         self.next = batch.next(self.interval_ms);
         self.open = Some(Open {
             batch,
@@ -220,6 +260,7 @@ impl Intake {
         }
         let mut blocks = std::mem::take(&mut self.fresh);
         blocks.sort_unstable_by_key(|block| block.id);
+        self.quiet.cut(open.batch, blocks.is_empty());
         Some((open.batch, blocks))
     }
 
@@ -234,14 +275,18 @@ impl Intake {
     }
 
     /// When the outstanding `Seal` needs action (elapsed microseconds).
-    pub(crate) fn due(&self) -> Option<u64> {
+    pub(crate) fn wakes_at(&self) -> Option<u64> {
         let open = self.open.as_ref()?;
         Some(open.hurry.unwrap_or(open.until))
     }
 
-    /// The next boundary to seal.
-    pub(crate) const fn next(&self) -> Option<BatchTime> {
-        self.next
+    /// The next boundary that gets a batch, as far as is known.
+    pub(crate) fn next(&self) -> Option<BatchTime> {
+        let next = self.next?;
+        match self.fresh.is_empty() {
+            true => self.quiet.skip_from(next),
+            false => Some(next),
+        }
     }
 
     /// Reports that missed their cut and are still missing.
@@ -274,7 +319,7 @@ mod tests {
             let mut owed = 0;
             for second in 1..4u64 {
                 let passed = second * 100_000_000_000;
-                assert!(intake.seal_due(Timestamp(passed), passed).is_some());
+                assert!(intake.begin_due(Timestamp(passed), passed).is_some());
                 assert!(intake.cut(u64::MAX).is_some());
                 owed = bound.min(owed + 5);
                 assert_eq!(intake.owed(), owed, "{bound}");

@@ -19,6 +19,7 @@
 //! | `Run` | `Finished` or `Failed`, with the same batch and attempt |
 //! | `SetAside` | `SetAside` or `SetAsideFailed` |
 //! | `Commit` | `Committed` or `CommitFailed` |
+//! | `AskDue` | `Due`, with the same batch |
 //!
 //! `SetAside` replaces `Fail` where [`Config::max_set_aside`] allows it.
 //!
@@ -65,6 +66,8 @@
 //!
 //! * Every multiple of the interval after the start is one batch, empty or not, in order, however the clock behaves.
 //!   After a stall the missed ones follow each other at once; while the clock is behind, none is made.
+//! * With [`Config::skip_missed`], and if more are missed at once, those that [`Due`] does not name are skipped. A `Seal`
+//!   is for all that the clock has passed, so no block that comes later is put before them.
 //! * A block is in one cut at most, even if it is reported twice or late, or receivers leave meanwhile.
 //! * Up to [`Config::max_running`] batches run at once (default 1; 2 on a cluster). A batch commits when an attempt of it
 //!   has finished and the batch before it has committed. Its `Commit` is repeated only after a retryable
@@ -85,6 +88,7 @@ mod event;
 mod ids;
 mod intake;
 mod pipeline;
+mod quiet;
 mod report;
 mod restored;
 mod seq_set;
@@ -94,7 +98,7 @@ mod time;
 pub use command::Command;
 pub use config::{Config, ConfigError};
 pub use controller::Controller;
-pub use event::Event;
+pub use event::{Due, Event};
 pub use ids::{BlockId, BlockMeta, ReceiverId};
 pub use report::BatchReport;
 pub use restored::Restored;

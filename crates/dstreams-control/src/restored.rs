@@ -8,7 +8,8 @@ use crate::{BatchTime, BlockMeta};
 #[derive(Clone, Eq, PartialEq, Debug, Default)]
 pub struct Restored {
     /// The last batch that was cut. The next one follows it, however long ago that was: intervals of downtime
-    /// become batches too, the first with the blocks in `uncut`.
+    /// become batches too, the first with the blocks in `uncut`; see also
+    /// [`Config::skip_missed`](crate::Config::skip_missed).
     pub last_cut: Option<BatchTime>,
     /// Without a cut, batch times begin after this one: outputs already have that batch, and would take another of
     /// its name for committed.

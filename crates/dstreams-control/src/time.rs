@@ -104,6 +104,24 @@ impl BatchTime {
         Self(millis).if_expressible()
     }
 
+    /// The last multiple of `interval_ms` that `now` has reached; the epoch if `interval_ms` is 0.
+    #[must_use]
+    pub const fn last_reached(now: Timestamp, interval_ms: u64) -> Self {
+        match (now.0 / 1_000).checked_div(interval_ms) {
+            Some(whole) => Self(whole * interval_ms),
+            None => Self(0),
+        }
+    }
+
+    /// The first multiple of `interval_ms` that is not before this time; `None` where no [`Timestamp`] can express it.
+    #[must_use]
+    pub(crate) const fn rounded_up(self, interval_ms: u64) -> Option<Self> {
+        let Some(whole) = self.0.checked_next_multiple_of(interval_ms) else {
+            return None;
+        };
+        Self(whole).if_expressible()
+    }
+
     /// The batch time one interval later; `None` where no [`Timestamp`] can express it.
     #[must_use]
     pub const fn next(self, interval_ms: u64) -> Option<Self> {
@@ -146,6 +164,17 @@ mod tests {
                 "now {now_us} us"
             );
         }
+    }
+
+    #[test]
+    fn last_reached_is_not_after_now() {
+        for (now_us, last_ms) in [(0, 0), (249_999, 0), (250_000, 250), (499_999, 250)] {
+            let last = BatchTime::last_reached(Timestamp(now_us), 250);
+            assert_eq!(last, BatchTime(last_ms), "now {now_us} us");
+        }
+        let up = [0, 1, 250, 251].map(|ms| BatchTime(ms).rounded_up(250));
+        assert_eq!(up, [0, 250, 250, 500].map(|ms| Some(BatchTime(ms))));
+        assert_eq!(BatchTime::MAX.rounded_up(250), None);
     }
 
     #[test]

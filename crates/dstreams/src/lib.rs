@@ -239,7 +239,7 @@ pub mod internal {
     pub use crate::crash::{POINTS, point};
     pub use crate::encoding::{ByteInput, ByteOutput, compact};
     pub use crate::error::said;
-    pub use crate::execute::{Installs, run_task};
+    pub use crate::execute::{BatchSequence, Before, Installs, run_task};
     pub use crate::journal::{DirLock, Owner, Ticket};
     pub use crate::node::{
         Durability, Inbox, Mailbox, NewReceiver, Receivers, ReportedWhen, Usage, Workers,

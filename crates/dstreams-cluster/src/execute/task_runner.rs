@@ -25,7 +25,9 @@ use super::dataset_cache::DatasetCache;
 use super::tasks::TaskLog;
 use crate::data::Peers;
 use crate::plan::exchange::{in_order, lanes, tag};
-use crate::plan::{CachedId, Exit, RunStep, Source, StepHeader, TaskSpec, TaskWork, Wire, into};
+use crate::plan::{
+    CachedId, Exit, RunStep, Source, StepHeader, TaskSpec, TaskWork, Wire, due_rows, into,
+};
 use crate::retry::retryable;
 
 /// The plans, blocks and state of a worker.
@@ -182,7 +184,7 @@ impl TaskRunner {
         let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
         check_era(header, *era)?;
         let states = &self.states;
-        states.install(state, partition, header.batch, delta)
+        states.install(state, partition, header.batch, header.before, delta)
     }
 
     fn probe(
@@ -290,6 +292,10 @@ impl TaskRunner {
                 partition,
                 batch,
             } => Some(self.states.table(*state, *partition, *batch)?),
+            Source::Due { partition, after } => {
+                let due = self.states.due(*partition, *after);
+                Some(due.map(due_rows).transpose()?.into_iter().collect())
+            }
         })
     }
 }

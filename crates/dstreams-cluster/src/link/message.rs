@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dstreams::internal::{PartAt, WrittenFile};
+use dstreams::internal::{Before, PartAt, WrittenFile};
 use dstreams_control::cluster::{Mark, StoredBlock};
 use dstreams_control::durable::Covered;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::Directory;
 
 /// Version of this protocol.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -189,6 +189,8 @@ pub enum ToWorker {
     /// Install the delta of a batch, which its primary caches.
     Install {
         batch: BatchTime,
+        /// The batch before it, if that is known.
+        before: Option<Before>,
         attempt: u32,
         partition: u32,
         /// States and the slots of their deltas.

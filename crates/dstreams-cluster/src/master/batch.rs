@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dstreams::arrow::array::RecordBatch;
-use dstreams::internal::{Dataset, Plans, tasks_for};
+use dstreams::internal::{Before, Dataset, Plans, tasks_for};
 use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 
@@ -72,11 +72,11 @@ impl BatchRunner {
         }
     }
 
-    /// Runs a batch, which begins with the state as of the batch `after`. Retries after failures of machines.
+    /// Runs a batch, which begins with the state as of the batch `before`. Retries after failures of machines.
     pub async fn run(
         &self,
         batch: BatchTime,
-        after: Option<BatchTime>,
+        before: Option<Before>,
         attempt: u32,
         wanted: (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
@@ -85,7 +85,7 @@ impl BatchRunner {
             state.broken().or_else(stuck)
         });
         tokio::select! {
-            done = self.run_with_retries(batch, after, attempt, wanted) => done,
+            done = self.run_with_retries(batch, before, attempt, wanted) => done,
             error = over => Err(error),
         }
     }
@@ -93,15 +93,19 @@ impl BatchRunner {
     async fn run_with_retries(
         &self,
         batch: BatchTime,
-        after: Option<BatchTime>,
+        before: Option<Before>,
         attempt: u32,
         (blocks, wanted): (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
+        // A batch that is replayed follows one that committed.
+        let after = before.filter(|_| wanted == Wanted::All);
+        let after = after.map(|before| before.batch);
         let (began, mut pause) = (Instant::now(), PAUSE);
         loop {
             let snapshot = self.states.snapshot(None).await;
             let gate = Gate::default();
-            let run = self.run_jobs((batch, attempt), (blocks, wanted), &snapshot, &gate);
+            let run = (batch, before, attempt);
+            let run = self.run_jobs(run, (blocks, wanted), &snapshot, &gate);
             tokio::pin!(run);
             let run = async {
                 tokio::select! {
@@ -137,7 +141,7 @@ impl BatchRunner {
 
     async fn run_jobs(
         &self,
-        (batch, attempt): (BatchTime, u32),
+        (batch, before, attempt): (BatchTime, Option<Before>, u32),
         (blocks, wanted): (&[BlockMeta], Wanted),
         snapshot: &Snapshot,
         gate: &Gate,
@@ -160,6 +164,7 @@ impl BatchRunner {
                 plans: &self.plans,
                 many,
                 batch,
+                before,
                 attempt,
                 era: snapshot.era,
                 inputs: &inputs,
@@ -194,7 +199,8 @@ impl BatchRunner {
         if self.states.any() {
             gate.opened().await;
             let due = states(template, &shape);
-            self.states.install(batch, attempt, &due, snapshot).await;
+            let installed = (batch, before, attempt);
+            self.states.install(installed, &due, snapshot).await;
         }
         let mut outputs = Vec::new();
         if wanted == Wanted::States {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dstreams::internal::{Plans, Step, Template};
+use dstreams::internal::{Before, Plans, Step, Template};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 
@@ -153,8 +153,7 @@ impl BatchStates {
     /// had all batches before.
     pub async fn install(
         &self,
-        batch: BatchTime,
-        attempt: u32,
+        (batch, before, attempt): (BatchTime, Option<Before>, u32),
         states: &[(usize, usize)],
         snapshot: &Snapshot,
     ) {
@@ -169,7 +168,7 @@ impl BatchStates {
             .until(|state| {
                 waiting.extend(send_installs(
                     state,
-                    (batch, attempt),
+                    (batch, before, attempt),
                     states,
                     snapshot,
                     &mut told,
@@ -237,12 +236,12 @@ pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
 /// Returns those that must.
 fn send_installs(
     state: &ClusterState,
-    (batch, attempt): (BatchTime, u32),
+    (batch, before, attempt): (BatchTime, Option<Before>, u32),
     states: &[(usize, usize)],
     snapshot: &Snapshot,
     told: &mut BTreeSet<(u32, WorkerId)>,
 ) -> Vec<(u32, WorkerId)> {
-    let (mut waiting, before) = (Vec::new(), std::mem::take(told));
+    let (mut waiting, known) = (Vec::new(), std::mem::take(told));
     // Not only those of the snapshot, or of the first look: a primary that took over meanwhile does not have the batch
     // yet, and sends its state to new standbys without it.
     let now = state.holders(snapshot.holders.len());
@@ -255,11 +254,12 @@ fn send_installs(
         let others = others.into_iter().flatten();
         for other in others.filter(|other| *other != ran.holder) {
             told.insert((partition, other));
-            if before.contains(&(partition, other)) {
+            if known.contains(&(partition, other)) {
                 continue;
             }
             let install = ToWorker::Install {
                 batch,
+                before,
                 attempt,
                 partition,
                 states: states.to_vec(),

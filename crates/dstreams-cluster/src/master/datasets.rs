@@ -6,13 +6,13 @@ use std::time::Instant;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::internal::{Block, BlockStore, Dataset, Run, split};
 use dstreams::{Error, Result};
-use dstreams_control::{BatchTime, BlockMeta};
+use dstreams_control::{BatchTime, BlockMeta, Due};
 
 use super::batch::{PAUSE, RETRY_TIMEOUT};
 use super::batch_state::Snapshot;
 use super::hub::Hub;
 use crate::data::Peers;
-use crate::plan::{CachedId, Part, Slice, Source};
+use crate::plan::{CachedId, Part, Slice, Source, due_of};
 use crate::retry::retryable;
 use crate::worker::engine_name;
 
@@ -98,6 +98,23 @@ impl BatchRows {
         futures::future::try_join_all(fetches).await
     }
 
+    /// Asks the primaries of all partitions what is due after a batch.
+    pub async fn due(&self, after: BatchTime, snapshot: &Snapshot) -> Result<Option<Due>> {
+        let fetches = snapshot.holders.iter().enumerate();
+        let fetches = fetches.map(|(partition, of)| async move {
+            let part = Source::Due { partition, after };
+            let at = snapshot.addresses.get(&engine_name(of.holder.0));
+            self.peers.fetch(&[part.into()], at.into_iter()).await
+        });
+        let rows = futures::future::try_join_all(fetches).await?;
+        let mut first: Option<Due> = None;
+        for rows in rows.iter().flatten() {
+            let due = due_of(rows)?;
+            first = Some(first.map_or(due, |first| first.or_earlier(due)));
+        }
+        Ok(first)
+    }
+
     /// Fetches blocks, for an output that prints an input unchanged.
     pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
         let mut parts = Vec::new();
@@ -148,7 +165,7 @@ impl BatchRows {
     pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
         match source {
             Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
-            Source::Kept(_) | Source::State { .. } => None,
+            Source::Kept(_) | Source::State { .. } | Source::Due { .. } => None,
         }
     }
 }

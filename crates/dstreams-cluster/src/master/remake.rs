@@ -25,6 +25,7 @@ pub struct StateRebuild<'a> {
     pub hub: &'a Hub,
     pub batches: &'a BatchRunner,
     pub from: &'a Earlier,
+    pub interval_ms: u64,
 }
 
 impl StateRebuild<'_> {
@@ -85,10 +86,12 @@ impl StateRebuild<'_> {
 
     async fn run_since(&self) -> Result<()> {
         let states = &self.batches.states;
+        let mut sequence = self.from.sequence(self.interval_ms);
         for (batch, blocks) in &self.from.batches {
             let blocks: Vec<_> = blocks.iter().map(|(_, block)| block.meta).collect();
             let wanted = (&blocks[..], Wanted::States);
-            self.batches.run(*batch, None, 1, wanted).await?;
+            let before = sequence.next(*batch);
+            self.batches.run(*batch, before, 1, wanted).await?;
             point("aside:again");
             states.commit(Some(*batch));
             self.hub.changed();

@@ -5,23 +5,25 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::internal::{
-    Block, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
+    Before, Block, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
 };
 use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
 use dstreams_control::durable::Covered;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 
 use super::batch::{BatchRunner, Wanted};
 use super::cluster_state::ClusterState;
 use super::hub::Hub;
 use super::remake::StateRebuild;
+use super::state_versions::lost_state;
 use crate::link::ToWorker;
 
 /// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
 pub struct Remote {
     pub hub: Arc<Hub>,
     pub batches: BatchRunner,
+    pub interval_ms: u64,
     /// The receivers of the master itself.
     pub own: Arc<Receivers>,
     /// Number of this process among those of the state directory, if there is one.
@@ -64,25 +66,43 @@ impl Workers for Remote {
     async fn run(
         &self,
         batch: BatchTime,
-        after: Option<BatchTime>,
+        before: Option<Before>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
         let wanted = (blocks, Wanted::All);
-        self.batches.run(batch, after, attempt, wanted).await
+        self.batches.run(batch, before, attempt, wanted).await
     }
 
     async fn replay_batch(
         &self,
         batch: BatchTime,
+        before: Option<Before>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<()> {
         let wanted = (blocks, Wanted::States);
-        self.batches
-            .run(batch, None, attempt, wanted)
-            .await
-            .map(drop)
+        let done = self.batches.run(batch, before, attempt, wanted).await;
+        done.map(drop)
+    }
+
+    async fn due(&self, after: BatchTime) -> Result<Option<Due>> {
+        let states = &self.batches.states;
+        if !states.any() {
+            return Ok(None);
+        }
+        let ask = async {
+            let snapshot = states.snapshot(Some(after)).await;
+            self.batches.rows.due(after, &snapshot).await
+        };
+        let over = |state: &ClusterState| {
+            let stuck = || states.stuck(state).map(lost_state);
+            over(state).or_else(stuck)
+        };
+        tokio::select! {
+            due = ask => due,
+            error = self.hub.until(over) => Err(error),
+        }
     }
 
     async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
@@ -94,6 +114,7 @@ impl Workers for Remote {
             hub: &self.hub,
             batches: &self.batches,
             from: &from,
+            interval_ms: self.interval_ms,
         };
         rebuild.run().await
     }
@@ -114,10 +135,6 @@ impl Workers for Remote {
     }
 
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
-        let over = |state: &ClusterState| {
-            let ended = || state.has_ended().then_some(Error::NotRunning);
-            state.broken().or_else(ended)
-        };
         tokio::select! {
             rows = self.batches.read_state(state, batch) => rows,
             error = self.hub.until(over) => Err(error),
@@ -162,4 +179,10 @@ impl Workers for Remote {
         }
         held
     }
+}
+
+/// Why nothing more is to be expected of the workers.
+fn over(state: &ClusterState) -> Option<Error> {
+    let ended = || state.has_ended().then_some(Error::NotRunning);
+    state.broken().or_else(ended)
 }

@@ -186,6 +186,7 @@ impl Master {
         let remote = Arc::new(Remote {
             hub: Arc::clone(&hub),
             batches: BatchRunner::new(engine, rows_per_task, rows, states),
+            interval_ms: self.parts.config.interval.as_millis() as u64,
             own: Arc::new(own),
             incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
         });
@@ -197,8 +198,7 @@ impl Master {
         joined.await?;
         let kept = match kept {
             Some((durable, restored)) => {
-                let controller =
-                    replay(&*remote, &durable, restored, self.parts.config.attempts).await?;
+                let controller = replay(&*remote, &durable, restored, &self.parts.config).await?;
                 Some((durable, controller))
             }
             None => None,

@@ -11,7 +11,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use dstreams::Result;
-use dstreams::internal::{Plans, Read, Step, Template};
+use dstreams::internal::{Before, Plans, Read, Step, Template};
 use dstreams_control::BatchTime;
 
 use super::exchange::LANE;
@@ -26,6 +26,8 @@ pub struct Binding<'a> {
     pub plans: &'a Plans,
     pub many: bool,
     pub batch: BatchTime,
+    /// The batch before it, if that is known.
+    pub before: Option<Before>,
     pub attempt: u32,
     pub era: u32,
     /// The rows that each task reads, for each input.
@@ -201,6 +203,7 @@ impl Builder<'_> {
     fn header(&self, step: usize, work: TaskWork, exit: Exit, wires: Vec<Wire>) -> StepHeader {
         StepHeader {
             batch: self.binding.batch,
+            before: self.binding.before,
             attempt: self.binding.attempt,
             era: self.binding.era,
             many: self.binding.many,

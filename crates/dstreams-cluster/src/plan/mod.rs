@@ -6,6 +6,7 @@
 //! failure**: an error that names the step, before anything is submitted.
 
 mod codec;
+mod due_rows;
 pub mod exchange;
 mod job;
 mod shape;
@@ -14,6 +15,7 @@ mod task;
 mod verify;
 
 pub use codec::Codec;
+pub use due_rows::{due_of, due_rows};
 pub use job::{Binding, Job};
 pub use shape::{Shape, Shapes, Way, into};
 pub use step::{Exit, Gate, Place, RunStep, StepExec, StepHeader, TaskWork, Wire};

@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, Partitioning,
     PlanProperties,
 };
-use dstreams::internal::{Plans, Step};
+use dstreams::internal::{Before, Plans, Step};
 use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ use super::exchange::with_lanes;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepHeader {
     pub batch: BatchTime,
+    /// The batch before it, if that is known.
+    pub before: Option<Before>,
     pub attempt: u32,
     /// Number of times that states had been rebuilt when its run began.
     pub era: u32,

@@ -20,6 +20,14 @@ pub enum Source {
         /// The batch.
         batch: BatchTime,
     },
+    /// What the states of a partition do after a batch, if no records come: a row with the two times of a
+    /// [`Due`](dstreams_control::Due), or none.
+    Due {
+        /// The partition.
+        partition: usize,
+        /// The batch.
+        after: BatchTime,
+    },
 }
 
 /// Name of a partition that a task cached on its worker.

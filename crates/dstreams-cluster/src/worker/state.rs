@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dstreams::internal::{
-    ByteInput, CONCURRENT_READS, Installs, PartAt, Store, blocking, load, on_disk,
+    Before, ByteInput, CONCURRENT_READS, Installs, PartAt, Store, blocking, load, on_disk,
 };
 use dstreams_control::BatchTime;
 use futures::StreamExt;
@@ -119,6 +119,7 @@ async fn run(
             },
             ToWorker::Install {
                 batch,
+                before,
                 attempt,
                 partition,
                 states,
@@ -127,7 +128,8 @@ async fn run(
                 let since = Instant::now();
                 let mut over = Over::No;
                 let installed = loop {
-                    let done = install(&site, (batch, attempt), partition, &states, &from).await;
+                    let done =
+                        install(&site, (batch, before, attempt), partition, &states, &from).await;
                     while let Ok(message) = messages.try_recv() {
                         queue.push_back(message);
                     }
@@ -245,7 +247,7 @@ async fn take_over(
 /// Fetches the delta of a batch for a partition from its primary, and installs it.
 async fn install(
     site: &Arc<TaskRunner>,
-    (batch, attempt): (BatchTime, u32),
+    (batch, before, attempt): (BatchTime, Option<Before>, u32),
     partition: u32,
     states: &[(usize, usize)],
     from: &str,
@@ -268,7 +270,11 @@ async fn install(
             .fetch(&[delta.into()], std::iter::once(&from))
             .await?;
         let (of, state) = (Arc::clone(site), *state);
-        on_disk(async move { of.states.install(state, partition as usize, batch, &rows) }).await?;
+        on_disk(async move {
+            let partition = partition as usize;
+            of.states.install(state, partition, batch, before, &rows)
+        })
+        .await?;
         dstreams::internal::point("state:standby");
     }
     Ok(())

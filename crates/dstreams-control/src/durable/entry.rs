@@ -30,6 +30,8 @@ pub enum Entry {
     Cut {
         /// The batch.
         batch: BatchTime,
+        /// The batch before it, if intervals in between were skipped.
+        after: Option<BatchTime>,
         /// Its blocks.
         blocks: Vec<BlockId>,
     },

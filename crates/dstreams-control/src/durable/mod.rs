@@ -26,6 +26,7 @@
 //!
 //! * Over several processes in a row, each killed at any moment, a block is in one batch at most, and in exactly
 //!   one if it was acknowledged; a batch that took effect keeps its blocks permanently.
+//! * A cut that follows skipped intervals names the batch before it: a cut that is missing there is refused.
 //! * A journal without the entries that [`Needs`] released gives the same restart.
 
 mod covered;

@@ -19,6 +19,8 @@ pub struct Replay {
     incarnations: u64,
     blocks: BTreeMap<BlockId, Received>,
     cuts: BTreeMap<BatchTime, Vec<BlockId>>,
+    /// Batches before which intervals were skipped, each with the batch before it.
+    skipped: BTreeMap<BatchTime, BatchTime>,
     cut_twice: Option<BatchTime>,
     committed: Option<BatchTime>,
     set_aside: BTreeSet<BatchTime>,
@@ -48,12 +50,39 @@ pub enum ReplayError {
         /// The block.
         block: BlockId,
     },
+    /// Intervals were skipped after a batch that is not there.
+    #[error("batch {batch} follows batch {after}, which is not in the journal")]
+    CutMissing {
+        /// The batch.
+        batch: BatchTime,
+        /// The one before it.
+        after: BatchTime,
+    },
     /// Two cuts of one batch name different blocks.
     #[error("batch {batch} was cut twice, with different blocks")]
     CutTwice {
         /// The batch.
         batch: BatchTime,
     },
+}
+
+/// The skips since the checkpoint; each follows the batch before it.
+fn skips(
+    skipped: BTreeMap<BatchTime, BatchTime>,
+    checkpoint: Option<BatchTime>,
+    cuts: &BTreeMap<BatchTime, Vec<BlockId>>,
+) -> Result<BTreeMap<BatchTime, BatchTime>, ReplayError> {
+    let later: BTreeMap<_, _> = skipped
+        .into_iter()
+        .filter(|(batch, _)| cuts.contains_key(batch))
+        .collect();
+    for (&batch, &after) in &later {
+        let before = cuts.range(..batch).next_back().map(|(before, _)| *before);
+        if before.or(checkpoint) != Some(after) {
+            return Err(ReplayError::CutMissing { batch, after });
+        }
+    }
+    Ok(later)
 }
 
 impl Replay {
@@ -79,7 +108,12 @@ impl Replay {
             Entry::Block { input, meta, marks } => {
                 self.blocks.insert(meta.id, Received { input, meta, marks });
             }
-            Entry::Cut { batch, mut blocks } => {
+            Entry::Cut {
+                batch,
+                after,
+                mut blocks,
+            } => {
+                self.skipped.extend(after.map(|after| (batch, after)));
                 blocks.sort_unstable();
                 if self.cuts.get(&batch).is_some_and(|known| *known != blocks) {
                     self.cut_twice = Some(batch);
@@ -118,6 +152,7 @@ impl Replay {
             Some(batch) => self.cuts.split_off(&batch.plus(1)),
             None => std::mem::take(&mut self.cuts),
         };
+        let skipped = skips(std::mem::take(&mut self.skipped), state, &later)?;
         for block in self.cuts.values().flatten() {
             covered.insert(*block);
         }
@@ -163,6 +198,7 @@ impl Replay {
             incarnation: self.incarnations,
             controller,
             committed,
+            skipped,
             blocks: self.blocks.into_iter().map(input).collect(),
             marks,
             checkpoint_offsets,

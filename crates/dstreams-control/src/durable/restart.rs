@@ -14,6 +14,8 @@ pub struct Restart {
     pub controller: Restored,
     /// The batches after the checkpoint that took effect, in order: to be replayed for their state only.
     pub committed: Vec<(BatchTime, Vec<BlockMeta>)>,
+    /// Of the batches after the checkpoint, those before which intervals were skipped, each with the batch before it.
+    pub skipped: BTreeMap<BatchTime, BatchTime>,
     /// The blocks that are, or will be, in a batch after the checkpoint, with their inputs. No others are needed.
     pub blocks: BTreeMap<BlockId, u32>,
     /// The last number of each producer in the checkpoint or in one of these blocks: repetitions up to it are

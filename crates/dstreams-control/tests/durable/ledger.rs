@@ -33,6 +33,11 @@ pub enum Fact<'a> {
     LetGo,
     /// A process has read the disks, and decided.
     Restart(&'a Result<Restart, ReplayError>),
+    /// A batch is replayed that follows another; the version of the state.
+    Follows {
+        after: BatchTime,
+        version: Option<BatchTime>,
+    },
     /// It has the state as of its last batch that took effect.
     Replayed {
         batch: Option<BatchTime>,
@@ -63,6 +68,8 @@ pub struct Visible {
 
 #[derive(Default)]
 pub struct Ledger {
+    /// Intervals may be skipped.
+    pub skips: bool,
     /// The last number reported as safe, by producer.
     pub told: Vec<u64>,
     pub blocks: BTreeMap<BlockId, Rc<Block>>,

@@ -37,6 +37,7 @@
 //! | a worker lives on and writes to a journal that was read | record-once |
 //! | a repeated commit adds its output again; it differs | output-once |
 //! | messages of a lost worker are accepted | acked-kept |
+//! | a restart forgets that intervals were skipped | state-folds |
 //! | a commit that waits for its cut is forgotten | liveness |
 //!
 //! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test durable seeds` runs that
@@ -84,12 +85,14 @@ const MUST_HAPPEN: &[&str] = &[
     "install came again",
     "install of what was set aside",
     "install undone",
+    "intervals skipped",
     "master killed",
     "master killed before it went on",
     "master killed between two outputs",
     "master killed while it replayed",
     "master killed with a Gone not synced",
     "master killed with a checkpoint under way",
+    "master was down for long",
     "master stopped",
     "message delivered twice",
     "message lost",
@@ -102,6 +105,7 @@ const MUST_HAPPEN: &[&str] = &[
     "restart with a Gone",
     "restart with a batch that took effect unknown to it",
     "restart with a batch that was set aside",
+    "restart with a skip",
     "restart with batches to replay",
     "restart with pending batches",
     "restart with uncut blocks",

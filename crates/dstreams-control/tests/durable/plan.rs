@@ -3,7 +3,7 @@
 //! Each kind of trouble is switched off in half of the seeds, so that every mix of them occurs, calm worlds
 //! included.
 
-use dstreams_control::Config;
+use dstreams_control::{BatchTime, Config};
 
 use crate::rng::Rng;
 
@@ -11,8 +11,14 @@ pub const INTERVAL_MS: u64 = 100;
 pub const INTERVAL_US: u64 = INTERVAL_MS * 1_000;
 /// Partitions of the state.
 pub const PARTITIONS: usize = 2;
+/// Every so many intervals something is due without records; in between, intervals may be skipped.
+pub const DUE_EVERY: u64 = 7;
 /// Outputs of each batch.
 pub const OUTPUTS: usize = 2;
+
+pub fn is_due(batch: BatchTime) -> bool {
+    batch.0.is_multiple_of(DUE_EVERY * INTERVAL_MS)
+}
 
 /// Rates of trouble, per mille of its occasions.
 #[derive(Clone, Default, Debug)]
@@ -35,6 +41,8 @@ pub struct Rates {
     pub killed: u64,
     /// When the master is killed, every machine loses power.
     pub power: u64,
+    /// After its end, it takes up to thirty intervals until the next process of the master begins.
+    pub long_down: u64,
     /// A client disconnects, and perhaps goes elsewhere.
     pub disconnect: u64,
 }
@@ -79,6 +87,7 @@ impl Plan {
             max_attempts: 1_000,
             max_set_aside: u32::MAX,
             max_running: if cluster { rng.pick(&[1, 2]) } else { 1 },
+            skip_missed: rng.pick(&[None, None, Some(2)]),
             ..Config::new(INTERVAL_MS).unwrap()
         };
         let chaos_us = INTERVAL_US * (2 + rng.below(if cluster { 14 } else { 8 }));
@@ -135,6 +144,7 @@ fn rates(rng: &mut Rng) -> Rates {
         checkpoint_fails: rate(400),
         killed: rate(25),
         power: rate(1_000),
+        long_down: rate(900),
         disconnect: rate(200),
     }
 }

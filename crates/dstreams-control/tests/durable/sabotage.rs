@@ -39,6 +39,7 @@ pub enum Fault {
     RepeatedTaken,
     LostHeard,
     CutSyncIgnored,
+    SkipForgotten,
 }
 
 /// Each with the invariant that sees it first, and one that it breaks in the end.
@@ -86,6 +87,7 @@ pub const FAULTS: &[(Fault, &str, Option<&str>)] = &[
     (Fault::RepeatedTaken, "record-once", None),
     (Fault::LostHeard, "acked-kept", None),
     (Fault::CutSyncIgnored, "liveness", None),
+    (Fault::SkipForgotten, "state-folds", None),
 ];
 
 /// The injected fault, if any.

@@ -4,12 +4,13 @@
 //! controller waits for, or nearly; proptest shrinks what it finds.
 
 use dstreams_control::{
-    BatchTime, BlockId, BlockMeta, Command, Config, Controller, Event, ReceiverId, Timestamp,
+    BatchTime, BlockId, BlockMeta, Command, Config, Controller, Due, Event, ReceiverId, Timestamp,
 };
 use proptest::prelude::*;
 
 use crate::judge::Judge;
 use crate::ledger::Ledger;
+use crate::program::Program;
 
 const RECEIVERS: u64 = 2;
 
@@ -53,6 +54,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         ),
         1 => batch().prop_map(|batch| Event::SetAside { batch }),
         1 => batch().prop_map(|batch| Event::SetAsideFailed { batch }),
+        2 => (batch(), prop::option::of((batch(), batch()))).prop_map(|(after, due)| Event::Due {
+            after,
+            due: due.map(|(from, to)| Due { from, to }),
+        }),
         2 => batch().prop_map(|batch| Event::Committed { batch }),
         1 => (batch(), any::<bool>()).prop_map(|(batch, retryable)| Event::CommitFailed { batch, retryable }),
         1 => (prop::bool::weighted(0.9), prop::option::of(number().prop_map(Timestamp)))
@@ -92,6 +97,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 source_timeout_ms: final_report_timeout_ms / 2,
                 max_owed_reports,
                 max_empty_waiting: max_owed_reports * 2,
+                skip_missed: (final_report_timeout_ms % 7).checked_sub(1),
             },
         )
 }
@@ -175,6 +181,14 @@ fn event(choice: &Choice, ledger: &Ledger) -> Event {
             blocks: choice.blocks.iter().map(block).collect(),
         },
         38 if choice.blocks.is_empty() => Event::Stop { graceful, deadline },
+        39 => {
+            let after = ledger
+                .asked
+                .map_or(misfit, |asked| asked.0 - 10 * (misfit / 4));
+            let after = BatchTime(after);
+            let due = ledger.program.due(&ledger.cuts, ledger.config.interval_ms);
+            Event::Due { after, due }
+        }
         _ => Event::Start {
             receivers: Vec::new(),
         },
@@ -210,11 +224,14 @@ proptest! {
         receivers in 0..=RECEIVERS,
         timeout_ms in 1u64..30,
         max_running in 1usize..4,
+        skip_missed in prop::option::of(0u64..4),
+        program in (0u64..4, 0u64..9),
         choices in prop::collection::vec(any_choice(), 0..150),
     ) {
-        let config = Config { report_timeout_ms: timeout_ms, final_report_timeout_ms: 50, max_running, ..Config::new(10).unwrap() };
+        let config = Config { report_timeout_ms: timeout_ms, final_report_timeout_ms: 50, max_running, skip_missed, ..Config::new(10).unwrap() };
         let mut controller = Controller::new(config.clone());
-        let mut judge = Judge::new(config, false);
+        let program = Program { window: program.0, timeout: program.1 };
+        let mut judge = Judge::new(config, program, false);
         let mut now = 1_000_000;
         let mut next = Event::Start { receivers: (0..receivers).map(ReceiverId).collect() };
         for choice in choices {

@@ -7,6 +7,7 @@ use dstreams_control::{Command, Config, Event, Timestamp};
 use crate::invariants::{self, End, Verdict};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::program::Program;
 
 /// An invariant was broken.
 #[derive(Debug)]
@@ -24,9 +25,9 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn new(config: Config, trace: bool) -> Self {
+    pub fn new(config: Config, program: Program, trace: bool) -> Self {
         Self {
-            ledger: Ledger::new(config),
+            ledger: Ledger::new(config, program),
             steps: 0,
             trace,
         }

@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dstreams_control::{
-    BatchTime, BlockId, BlockMeta, Command, Config, Event, ReceiverId, Timestamp,
+    BatchTime, BlockId, BlockMeta, Command, Config, Due, Event, ReceiverId, Timestamp,
 };
+
+use crate::program::Program;
 
 /// The outstanding `Seal`.
 #[derive(Copy, Clone)]
@@ -65,14 +67,24 @@ pub struct Stop {
 
 pub struct Ledger {
     pub config: Config,
+    pub program: Program,
     pub now: Timestamp,
     /// Microseconds that the clock went forward so far.
     pub forward: u64,
     pub receivers: BTreeSet<ReceiverId>,
     /// Receivers that have left.
     pub gone: BTreeSet<ReceiverId>,
-    /// The boundary that must be sealed next; `None` before the start.
+    /// The first boundary without a batch; `None` before the start.
     pub expected: Option<BatchTime>,
+    /// The boundaries up to here had passed at the last `Seal`, and were too many to be sealed each.
+    pub answered: Option<BatchTime>,
+    /// What the clock showed at the last `Seal`, and how many boundaries it had missed then.
+    pub sealed_at: Timestamp,
+    pub missed: u64,
+    /// The outstanding `AskDue`, and the answer for the last cut.
+    pub asked: Option<BatchTime>,
+    pub due: Option<Option<Due>>,
+    /// Batches that were sealed, or needed none.
     pub seals: u64,
     pub open: Option<Open>,
     /// The last batch was sealed.
@@ -83,6 +95,8 @@ pub struct Ledger {
     pub uncut: BTreeMap<BlockId, BlockMeta>,
     pub cut_blocks: BTreeSet<BlockId>,
     pub cuts: Vec<Cut>,
+    /// The last cut of this step was of a boundary without a `Seal` of its own.
+    pub cut_unasked: bool,
     /// Of batches that were started and did not take effect.
     pub attempts: BTreeMap<BatchTime, Attempt>,
     pub commit: Option<Commit>,
@@ -115,14 +129,20 @@ impl Attempt {
 }
 
 impl Ledger {
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, program: Program) -> Self {
         Self {
             config,
+            program,
             now: Timestamp(0),
             forward: 0,
             receivers: BTreeSet::new(),
             gone: BTreeSet::new(),
             expected: None,
+            answered: None,
+            sealed_at: Timestamp(0),
+            missed: 0,
+            asked: None,
+            due: None,
             seals: 0,
             open: None,
             last_sealed: false,
@@ -130,6 +150,7 @@ impl Ledger {
             uncut: BTreeMap::new(),
             cut_blocks: BTreeSet::new(),
             cuts: Vec::new(),
+            cut_unasked: false,
             attempts: BTreeMap::new(),
             commit: None,
             setting_aside: None,
@@ -178,6 +199,48 @@ impl Ledger {
         let pending = self.cuts.get(self.committed.len()..).unwrap_or_default();
         let mut waiting = pending.iter().map(|cut| cut.batch);
         waiting.find(|batch| !self.attempts.contains_key(batch))
+    }
+
+    fn interval_ms(&self) -> u64 {
+        self.config.interval_ms.max(1)
+    }
+
+    fn last_reached(&self) -> BatchTime {
+        BatchTime(self.now.0 / 1_000 / self.interval_ms() * self.interval_ms())
+    }
+
+    /// Whether a batch does something, if no blocks come.
+    pub fn is_due(&self, batch: BatchTime) -> bool {
+        self.program.is_due(&self.cuts, self.interval_ms(), batch)
+    }
+
+    /// Whether the next boundary needs no `Seal`.
+    pub fn is_answered(&self) -> bool {
+        self.expected.is_some() && self.expected <= self.answered
+    }
+
+    /// Whether the next batch depends on what is due.
+    pub fn waits_for_due(&self) -> bool {
+        self.is_answered()
+            && self.open.is_none()
+            && self.uncut.is_empty()
+            && !self.cuts.is_empty()
+            && self.due.is_none()
+    }
+
+    /// The boundary that must be sealed or cut next.
+    pub fn next(&self) -> Option<BatchTime> {
+        let (Some(expected), Some(answered), Some(due)) = (self.expected, self.answered, self.due)
+        else {
+            return self.expected;
+        };
+        if answered < expected || !self.uncut.is_empty() {
+            return Some(expected);
+        }
+        let interval = self.interval_ms();
+        let new = BatchTime(answered.0 + interval);
+        let due = due.map(|due| BatchTime(due.from.max(expected).0.next_multiple_of(interval)));
+        Some(due.map_or(new, |due| due.min(new)))
     }
 
     /// Whether so many empty batches wait that no boundary is sealed.
@@ -230,6 +293,9 @@ impl Ledger {
             self.forward += now.0.saturating_sub(self.now.0);
         }
         self.now = now;
+        self.cut_unasked = false;
+        let reached = self.last_reached();
+        self.answered = self.answered.map(|answered| answered.min(reached));
         if self.stopped.is_some() {
             return;
         }
@@ -298,6 +364,13 @@ impl Ledger {
                 }
             }
             Event::Stop { graceful, deadline } => self.asked_to_stop(*graceful, *deadline),
+            Event::Due { after, due } => {
+                let asked = self.asked.take_if(|asked| asked == after);
+                let last = self.cuts.last().map(|cut| cut.batch);
+                if asked.is_some() && last == Some(*after) {
+                    self.due = Some(*due);
+                }
+            }
             Event::Tick => self.timer = None,
             Event::Start { .. } => {}
         }
@@ -369,6 +442,13 @@ impl Ledger {
         match command {
             Command::Seal { batch } => {
                 self.seals += 1;
+                self.sealed_at = self.now;
+                let reached = self.last_reached();
+                self.missed = reached.0.saturating_sub(batch.0) / self.interval_ms();
+                let many = |most| self.missed > most;
+                if self.stop.is_none() {
+                    self.answered = self.config.skip_missed.is_some_and(many).then_some(reached);
+                }
                 self.last_sealed = self.stop.is_some();
                 self.open = Some(Open {
                     batch: *batch,
@@ -379,14 +459,20 @@ impl Ledger {
                     ),
                     hurried: false,
                 });
-                self.expected = self
-                    .expected
-                    .map(|at| BatchTime(at.0 + self.config.interval_ms));
+                self.expected = Some(BatchTime(batch.0 + self.config.interval_ms));
                 self.awaited
                     .extend(self.receivers.iter().map(|&receiver| (*batch, receiver)));
             }
             Command::Cut { batch, blocks } => {
-                self.open = None;
+                self.cut_unasked = self.open.take().is_none();
+                if self.cut_unasked {
+                    self.seals += 1;
+                    self.expected = Some(BatchTime(batch.0 + self.config.interval_ms));
+                }
+                let still = |due: &Option<Due>| due.is_none_or(|due| *batch < due.to);
+                if !(blocks.is_empty() && self.due.as_ref().is_some_and(still)) {
+                    self.due = None;
+                }
                 for block in blocks {
                     self.uncut.remove(&block.id);
                     self.cut_blocks.insert(block.id);
@@ -397,6 +483,7 @@ impl Ledger {
                     at: self.now,
                 });
             }
+            Command::AskDue { after } => self.asked = Some(*after),
             Command::Run { batch, attempt } => {
                 let before = self.attempts.get(batch);
                 let now = Attempt {

@@ -19,7 +19,10 @@
 //! | a cut waits for a receiver that left; a joined one is not asked | cut-waits |
 //! | the blocks of a leaving receiver are not cut | nothing-left-out |
 //! | of those, a lost one is cut; one that was cut is cut again | block-once |
-//! | a boundary is skipped; a seal is given twice | boundaries |
+//! | a seal is given twice; though few were missed, or each counts, one is for all of them | boundaries |
+//! | a boundary is left out | skips |
+//! | an interval is skipped in which something is due | skips |
+//! | one in which nothing is due is not skipped; nobody is asked; too early | skips |
 //! | one batch too many is run | runs |
 //! | a commit is given twice; before `Finished`; before that of the batch before | commit-once |
 //! | input is forgotten before `Committed`; twice | forget |
@@ -43,6 +46,7 @@ mod ledger;
 mod machine;
 mod node;
 mod plan;
+mod program;
 #[path = "../shared/rng.rs"]
 mod rng;
 mod rules;
@@ -74,16 +78,23 @@ const MUST_HAPPEN: &[&str] = &[
     "Failed for good",
     "Failed for good, not of the batch",
     "Failed retryable",
+    "Due that is not known",
+    "Due for a time-out",
+    "Due given",
+    "Due never",
     "SetAside given",
     "clock stepped back",
     "cut of no blocks",
+    "cut without a Seal of its own",
     "cut without all reports",
     "deadline passed",
     "duplicate delivered",
     "every received block cut after a graceful stop",
+    "intervals skipped",
     "finished before the one before it",
     "lost before the one before it",
     "node stood still",
+    "node stood still for long",
     "noise delivered",
     "receiver joined",
     "receiver left",

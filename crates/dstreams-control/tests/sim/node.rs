@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Event, ReceiverId};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Due, Event, ReceiverId};
 
 use crate::ledger::Ledger;
 use crate::plan::{Plan, Rates};
@@ -270,6 +270,26 @@ impl Node {
         }
     }
 
+    /// The answer to an `AskDue`, from the batches that were cut until now.
+    pub fn due(&mut self, after: BatchTime, ledger: &Ledger, rates: &Rates, rng: &mut Rng) -> Sent {
+        let interval = ledger.config.interval_ms;
+        let mut due = ledger.program.due(&ledger.cuts, interval);
+        if rng.chance(rates.due_unknown) {
+            let next = BatchTime(after.0 + interval);
+            due = Some(Due {
+                from: next,
+                to: next,
+            });
+        }
+        let event = Event::Due { after, due };
+        self.said.push(event.clone());
+        Sent {
+            event,
+            after: rng.below(self.interval_us / 5),
+            again: false,
+        }
+    }
+
     /// A meaningless message: one already answered, or about things that never existed.
     pub fn noise(&self, rng: &mut Rng) -> Event {
         let never = BatchTime(1 + rng.below(1_000));
@@ -282,7 +302,7 @@ impl Node {
             rows: 1,
             bytes: 1,
         };
-        match rng.below(12) {
+        match rng.below(13) {
             0 => Event::Tick,
             1 => Event::Start {
                 receivers: vec![foreign],
@@ -317,6 +337,10 @@ impl Node {
             },
             8 => Event::SetAside { batch: never },
             9 => Event::SetAsideFailed { batch: never },
+            10 => Event::Due {
+                after: never,
+                due: None,
+            },
             _ => self.said_long_ago(rng).unwrap_or(Event::Tick),
         }
     }
@@ -394,6 +418,14 @@ impl Node {
                     tally.add("lost before the one before it");
                 }
             }
+            Event::Due { after, due } => match due {
+                None => tally.add("Due never"),
+                Some(due) if due.from.0 > after.0 + ledger.config.interval_ms => {
+                    tally.add("Due for a time-out");
+                }
+                Some(due) if !ledger.is_due(due.from) => tally.add("Due that is not known"),
+                Some(_) => tally.add("Due given"),
+            },
             Event::CommitFailed {
                 retryable: true, ..
             } => tally.add("CommitFailed retryable"),
@@ -406,8 +438,16 @@ impl Node {
 
     /// A command was given; `ledger` does not have it yet.
     pub fn note(&mut self, command: &Command, ledger: &Ledger, tally: &mut Tally) {
+        let later = |batch: &BatchTime| ledger.expected.is_some_and(|first| first < *batch);
         match command {
+            Command::Seal { batch } if later(batch) => tally.add("intervals skipped"),
             Command::Cut { batch, blocks } => {
+                if ledger.open.is_none() {
+                    tally.add("cut without a Seal of its own");
+                    if later(batch) {
+                        tally.add("intervals skipped");
+                    }
+                }
                 self.behind_last_cut = self.on_their_way.values().sum();
                 if blocks.is_empty() {
                     tally.add("cut of no blocks");

@@ -4,6 +4,7 @@
 
 use dstreams_control::{Config, ReceiverId};
 
+use crate::program::Program;
 use crate::rng::Rng;
 
 /// Rates of trouble, per mille of its occasions.
@@ -29,6 +30,10 @@ pub struct Rates {
     pub noise: u64,
     /// The node stalls for up to six intervals.
     pub stall: u64,
+    /// The node stalls for up to 150 intervals, where some may be skipped.
+    pub long_stall: u64,
+    /// What is due is not known: the next interval is named.
+    pub due_unknown: u64,
     /// The clock steps back by up to three intervals, or forward again.
     pub clock_step: u64,
     /// A block does not survive when its receiver leaves.
@@ -49,6 +54,7 @@ pub struct PlannedStop {
 #[derive(Debug)]
 pub struct Plan {
     pub config: Config,
+    pub program: Program,
     /// The receivers at the start.
     pub receivers: Vec<ReceiverId>,
     /// How many of them join before the start, instead of being in its list.
@@ -78,7 +84,12 @@ impl Plan {
             source_timeout_ms: rng.pick(&[0, interval_ms * 4]),
             final_report_timeout_ms: rng.pick(&[0, interval_ms * 8]),
             max_empty_waiting: rng.pick(&[0, 2, 16]),
+            skip_missed: rng.pick(&[None, None, Some(0), Some(10)]),
             ..Config::new(interval_ms).unwrap()
+        };
+        let program = Program {
+            window: rng.pick(&[0, 0, 3]),
+            timeout: rng.pick(&[0, 5, 40]),
         };
         let interval_us = interval_ms * 1_000;
         let receivers: Vec<_> = (0..rng.pick(&[0, 1, 1, 2, 2, 3])).map(ReceiverId).collect();
@@ -100,6 +111,7 @@ impl Plan {
         let epoch_us = 1_700_000_000_000_000 + rng.below(5_000_000);
         Self {
             config,
+            program,
             receivers,
             early,
             joins,
@@ -126,6 +138,8 @@ fn rates(rng: &mut Rng) -> Rates {
         commit_fails_for_good: rate(30),
         noise: rate(300),
         stall: rate(50),
+        long_stall: rate(30),
+        due_unknown: rate(500),
         clock_step: rate(80),
         block_lost: rate(900),
         slow_run: rate(800),

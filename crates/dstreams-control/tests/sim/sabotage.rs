@@ -1,7 +1,7 @@
 //! [`Sabotaged`]: a sabotaged controller. Each [`Fault`] alters what the real controller says; the simulation must
 //! name the invariant it breaks. The list is in the documentation of `main.rs`.
 
-use dstreams_control::{BatchTime, BlockMeta, Command, Config, Controller, Event, Timestamp};
+use dstreams_control::{BatchTime, BlockMeta, Command, Config, Controller, Due, Event, Timestamp};
 
 use crate::machine::Machine;
 
@@ -40,6 +40,12 @@ pub enum Fault {
     LeaverBlockCutAgain,
     JoinerNotAsked,
     HurryForgotten,
+    SkippedThoughDue,
+    SkippedThoughFew,
+    SkippedThoughEachCounts,
+    NeverSkipped,
+    DueNotAsked,
+    DueAskedTooEarly,
 }
 
 pub const FAULTS: &[(Fault, &str)] = &[
@@ -47,7 +53,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::CutRepeatsABlock, "block-once"),
     (Fault::CutUnsorted, "block-once"),
     (Fault::CutWithoutWaiting, "cut-waits"),
-    (Fault::BoundarySkipped, "boundaries"),
+    (Fault::BoundarySkipped, "skips"),
     (Fault::SealTwice, "boundaries"),
     (Fault::RunBeforeCommitted, "runs"),
     (Fault::RetryNeverRun, "liveness"),
@@ -75,6 +81,12 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::LeaverBlockCutAgain, "block-once"),
     (Fault::JoinerNotAsked, "cut-waits"),
     (Fault::HurryForgotten, "stopping"),
+    (Fault::SkippedThoughDue, "skips"),
+    (Fault::SkippedThoughFew, "boundaries"),
+    (Fault::SkippedThoughEachCounts, "boundaries"),
+    (Fault::NeverSkipped, "skips"),
+    (Fault::DueNotAsked, "skips"),
+    (Fault::DueAskedTooEarly, "skips"),
 ];
 
 pub struct Sabotaged {
@@ -96,6 +108,16 @@ pub struct Sabotaged {
 impl Sabotaged {
     pub fn new(config: Config, fault: Fault) -> Self {
         let interval_ms = config.interval_ms;
+        let skip_missed = match fault {
+            Fault::SkippedThoughFew => config.skip_missed.map(|_| 0),
+            Fault::SkippedThoughEachCounts => config.skip_missed.or(Some(0)),
+            _ => config.skip_missed,
+        };
+        let fired = u64::from(skip_missed != config.skip_missed);
+        let config = Config {
+            skip_missed,
+            ..config
+        };
         Self {
             inner: Controller::new(config),
             interval_ms,
@@ -105,7 +127,7 @@ impl Sabotaged {
             reported: Vec::new(),
             cut_before: None,
             stopped: false,
-            fired: 0,
+            fired,
         }
     }
 
@@ -192,6 +214,10 @@ impl Sabotaged {
                 with(Command::Seal { batch })
             }
             (Fault::HurryForgotten, Command::Hurry { .. }) => Some(Vec::new()),
+            (Fault::DueNotAsked, Command::AskDue { .. }) => Some(Vec::new()),
+            (Fault::DueAskedTooEarly, Command::Run { batch, .. }) => {
+                with(Command::AskDue { after: batch })
+            }
             (Fault::WakeForgotten, Command::WakeAt(_)) => Some(Vec::new()),
             (Fault::WakeLate, Command::WakeAt(at)) => {
                 Some(vec![Command::WakeAt(Timestamp(at.0 + 1))])
@@ -233,6 +259,21 @@ impl Sabotaged {
                 None
             }
             (Fault::JoinerNotAsked, Event::Joined { .. }) => Some(Event::Tick),
+            (
+                Fault::SkippedThoughDue,
+                Event::Due {
+                    after,
+                    due: Some(_),
+                },
+            ) => Some(Event::Due { after, due: None }),
+            (Fault::NeverSkipped, Event::Due { after, .. }) => {
+                let next = BatchTime(after.0 + self.interval_ms);
+                let due = Some(Due {
+                    from: next,
+                    to: next,
+                });
+                Some(Event::Due { after, due })
+            }
             (_, Event::Reported { blocks, .. }) => {
                 self.reported.extend(blocks);
                 None

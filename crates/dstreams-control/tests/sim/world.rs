@@ -63,7 +63,7 @@ pub fn run(
         queued: 0,
         wakes: 0,
         node: Node::new(&plan),
-        judge: Judge::new(plan.config.clone(), trace),
+        judge: Judge::new(plan.config.clone(), plan.program, trace),
         tally: Tally::default(),
         plan,
     };
@@ -123,6 +123,10 @@ impl World<'_> {
             if self.rng.chance(self.rates.stall) {
                 self.time += self.rng.below(6 * interval);
                 self.tally.add("node stood still");
+            }
+            if self.plan.config.skip_missed.is_some() && self.rng.chance(self.rates.long_stall) {
+                self.time += self.rng.below(150 * interval);
+                self.tally.add("node stood still for long");
             }
             if !self.next()? {
                 break;
@@ -277,6 +281,12 @@ impl World<'_> {
                 Item::Wake(self.wakes),
             );
             return;
+        }
+        if let Command::AskDue { after } = command {
+            let sent = self
+                .node
+                .due(after, &self.judge.ledger, &self.rates, &mut self.rng);
+            return self.send(sent);
         }
         for sent in self.node.carry_out(command, &self.rates, &mut self.rng) {
             self.send(sent);

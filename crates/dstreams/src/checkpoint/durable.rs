@@ -113,11 +113,12 @@ impl Durable {
         lock(&self.ended).add(journal, receivers);
     }
 
-    /// The blocks of a batch. It may take effect when its ticket is synced.
-    pub fn cut(&self, batch: BatchTime, blocks: &[BlockMeta]) -> Ticket {
+    /// The blocks of a batch, and the batch before it if intervals in between were skipped. It may take effect when its
+    /// ticket is synced.
+    pub fn cut(&self, batch: BatchTime, after: Option<BatchTime>, blocks: &[BlockMeta]) -> Ticket {
         lock(&self.lineage).cut(batch, blocks, false);
         let blocks = blocks.iter().map(|block| block.id).collect();
-        self.journal.cut(batch, blocks)
+        self.journal.cut(batch, after, blocks)
     }
 
     /// A batch is about to take effect: it may when this is synced, and can no longer be set aside.

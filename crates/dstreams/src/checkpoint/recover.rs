@@ -74,7 +74,15 @@ pub(super) fn without_records(
             };
             return Ok((entry, Some(Arc::new(block))));
         }
-        JournalEntry::Cut { batch, blocks } => durable::Entry::Cut { batch, blocks },
+        JournalEntry::Cut {
+            batch,
+            after,
+            blocks,
+        } => durable::Entry::Cut {
+            batch,
+            after,
+            blocks,
+        },
         JournalEntry::SetAside { batch } => durable::Entry::SetAside { batch },
         JournalEntry::Committing { batch } => durable::Entry::Committing { batch },
         JournalEntry::Committed { batch } => durable::Entry::Committed { batch },
@@ -207,7 +215,10 @@ pub(super) async fn recover(
     restart.covered.close_before(first_receiver, open);
     restart.controller.set_aside_before =
         u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
-    check_interval(restart.controller.last_cut, newest.program.interval_ms)?;
+    let interval_ms = newest.program.interval_ms;
+    check_interval(restart.controller.last_cut, interval_ms)?;
+    let checkpoint = state.as_ref().map(|(manifest, _)| manifest.batch());
+    check_sequence(checkpoint, &restart, interval_ms)?;
     // Nothing is removed, or begun, before it is known that this program can go on here.
     if state.is_some() {
         newest.remove_others(&store).await?;
@@ -219,7 +230,6 @@ pub(super) async fn recover(
     };
     let journal = Journal::open(dir, next, Some(opening), Some(owner.clone()))?;
     let needs = Needs::after(&restart, Ticket::EARLIER);
-    let checkpoint = state.as_ref().map(|(manifest, _)| manifest.batch());
     let lineage = lineage_of(checkpoint, &restart);
     let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
     let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
@@ -284,6 +294,27 @@ fn check_interval(last_cut: Option<BatchTime>, interval_ms: u64) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Batches follow each other from the checkpoint on, except where a cut says that intervals were skipped.
+fn check_sequence(
+    checkpoint: Option<BatchTime>,
+    restart: &Restart,
+    interval_ms: u64,
+) -> Result<()> {
+    let mut before = checkpoint;
+    let batches = restart.committed.iter().chain(&restart.controller.pending);
+    for (batch, _) in batches {
+        let follows = restart.skipped.contains_key(batch);
+        let next = before.map(|before| before.plus(interval_ms));
+        if let Some(next) = next.filter(|next| next != batch && !follows) {
+            return Err(wrong(format!(
+                "batch {next} is missing before batch {batch}"
+            )));
+        }
+        before = Some(*batch);
+    }
+    Ok(())
 }
 
 /// The batches that are known, and the blocks of those since the checkpoint.

@@ -45,12 +45,13 @@ impl RetainedJournal {
         ticket
     }
 
-    /// The blocks of a batch.
-    pub fn cut(&self, batch: BatchTime, blocks: Vec<BlockId>) -> Ticket {
+    /// The blocks of a batch, and the batch before it if intervals in between were skipped.
+    pub fn cut(&self, batch: BatchTime, after: Option<BatchTime>, blocks: Vec<BlockId>) -> Ticket {
         let mut needs = lock(&self.needs);
         // I2 (ARCHITECTURE.md): a restart reads these blocks, and no others.
         let ticket = self.journal.append(JournalEntry::Cut {
             batch,
+            after,
             blocks: blocks.clone(),
         });
         needs.cut(batch, blocks, ticket);

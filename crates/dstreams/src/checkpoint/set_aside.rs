@@ -24,6 +24,7 @@ use super::writer::{PartAt, on_disk};
 use crate::blocks::Block;
 use crate::crash::point;
 use crate::error::{Error, Result};
+use crate::execute::BatchSequence;
 use crate::journal::{JournalContents, JournalEntry, look, sync_dir};
 
 const FAILED_DIR: &str = "failed";
@@ -52,6 +53,12 @@ impl Earlier {
     pub fn batch(&self) -> BatchTime {
         let state = self.state.as_ref();
         state.map_or(BatchTime(0), |(manifest, _)| manifest.batch())
+    }
+
+    /// From the checkpoint on.
+    pub fn sequence(&self, interval_ms: u64) -> BatchSequence {
+        let state = self.state.as_ref();
+        BatchSequence::after(state.map(|(manifest, _)| manifest.batch()), interval_ms)
     }
 
     /// The parts from which to restore a partition, by state; empty without a checkpoint.

@@ -53,13 +53,13 @@ async fn blocks_received_during_a_release_are_retained() {
     let place = tempdir().unwrap();
     let dir = &place.path().join("program");
     let durable = open(dir).await;
-    durable.cut(BatchTime(100), &[]);
+    durable.cut(BatchTime(100), None, &[]);
     let plan = durable.committed(BatchTime(100), &[]).unwrap();
     let receiving = Arc::clone(&durable);
     let states = async { Ok(Vec::new()) }.boxed();
     durable.checkpoint(plan, states, move |_, _| {
         let ticket = receiving.block(0, &block(7), &String::schema());
-        let cut = receiving.cut(BatchTime(200), &[block(7).meta]);
+        let cut = receiving.cut(BatchTime(200), None, &[block(7).meta]);
         assert!(ticket < cut);
         // The block is persisted: its producer has an acknowledgement now.
         futures::executor::block_on(receiving.synced(cut)).unwrap();

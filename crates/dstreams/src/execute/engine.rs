@@ -5,12 +5,15 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
+use super::before::Before;
 use crate::error::Result;
 use crate::plan::{Partitions, Probe, Template};
 
 /// One batch to run.
 pub struct Job {
     pub batch: BatchTime,
+    /// The batch before it, if that is known: see [`Installs::install`].
+    pub before: Option<Before>,
     pub template: Arc<Template>,
     /// For each input, the rows of each task.
     pub inputs: Vec<Partitions>,
@@ -25,12 +28,14 @@ pub trait Installs: Send + Sync {
     /// The number of partitions of a state.
     fn partitions(&self, state: usize) -> usize;
 
-    /// Installs the rows of a batch in one partition of a state.
+    /// Installs the rows of a batch in one partition of a state, which must have those of the batch `before`. If that is
+    /// not given, it is the interval before.
     fn install(
         &self,
         state: usize,
         partition: usize,
         batch: BatchTime,
+        before: Option<Before>,
         delta: &[RecordBatch],
     ) -> Result<()>;
 

@@ -154,11 +154,11 @@ impl LocalEngine {
         let mut running = Vec::new();
         for partition in 0..job.installs.partitions(step.state) {
             let (installs, delta) = (Arc::clone(&job.installs), delta.cloned());
-            let (state, batch) = (step.state, job.batch);
+            let (state, batch, before) = (step.state, job.batch, job.before);
             running.push(self.spawn(async move {
                 // I6 (ARCHITECTURE.md): the only mutation.
                 if let Some(delta) = delta {
-                    installs.install(state, partition, batch, &delta[partition])?;
+                    installs.install(state, partition, batch, before, &delta[partition])?;
                 }
                 match read {
                     true => installs.read(state, partition),

@@ -5,10 +5,12 @@
 //! often and in whatever order its tasks run. State changes only through [`Installs`]. **On failure**: the typed
 //! error of the first task that failed; a panic becomes an error that names the operator.
 
+mod before;
 mod engine;
 mod local;
 mod task;
 
+pub use before::{BatchSequence, Before};
 pub use engine::{Installs, Job};
 pub(crate) use local::LocalEngine;
 pub use task::run_task;

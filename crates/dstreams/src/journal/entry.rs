@@ -18,9 +18,10 @@ pub(crate) enum JournalEntry {
     Block { input: u32, bytes: ByteChunks },
     /// The same with a checksum of its own (`Block::to_bytes`). Earlier programs wrote it.
     SealedBlock { input: u32, bytes: ByteChunks },
-    /// The blocks of a batch.
+    /// The blocks of a batch, and the batch before it if intervals in between were skipped.
     Cut {
         batch: BatchTime,
+        after: Option<BatchTime>,
         blocks: Vec<BlockId>,
     },
     /// The records of a batch are set aside; it takes effect without them.
@@ -69,6 +70,8 @@ const CUT: u8 = 8;
 const GONE: u8 = 9;
 const SET_ASIDE: u8 = 10;
 const COMMITTING: u8 = 11;
+/// With the batch before it.
+const CUT_AFTER: u8 = 12;
 
 impl JournalEntry {
     /// Its bytes.
@@ -94,9 +97,17 @@ impl JournalEntry {
                 pieces.append(bytes.clone());
                 return pieces;
             }
-            JournalEntry::Cut { batch, blocks } => {
-                to.push(CUT);
+            JournalEntry::Cut {
+                batch,
+                after,
+                blocks,
+            } => {
+                to.push(match after {
+                    Some(_) => CUT_AFTER,
+                    None => CUT,
+                });
                 to.extend(batch.millis().to_le_bytes());
+                to.extend(after.iter().flat_map(|after| after.millis().to_le_bytes()));
                 put_ids(blocks, &mut to);
             }
             JournalEntry::SetAside { batch }
@@ -141,7 +152,17 @@ impl JournalEntry {
                 let (batch, rest) = number(rest)?;
                 JournalEntry::Cut {
                     batch: BatchTime(batch),
+                    after: None,
                     blocks: block_ids(rest, *kind == CUT)?,
+                }
+            }
+            CUT_AFTER => {
+                let (batch, rest) = number(rest)?;
+                let (after, rest) = number(rest)?;
+                JournalEntry::Cut {
+                    batch: BatchTime(batch),
+                    after: Some(BatchTime(after)),
+                    blocks: block_ids(rest, true)?,
                 }
             }
             SET_ASIDE => JournalEntry::SetAside {

@@ -27,10 +27,13 @@ fn entry() -> impl Strategy<Value = JournalEntry> {
             input,
             bytes: bytes.into()
         }),
-        (any::<u64>(), ids.clone()).prop_map(|(batch, blocks)| JournalEntry::Cut {
-            batch: BatchTime(batch),
-            blocks,
-        }),
+        (any::<u64>(), prop::option::of(any::<u64>()), ids.clone()).prop_map(
+            |(batch, after, blocks)| JournalEntry::Cut {
+                batch: BatchTime(batch),
+                after: after.map(BatchTime),
+                blocks,
+            }
+        ),
         (any::<u64>(), ids).prop_map(|(receiver, blocks)| JournalEntry::Gone {
             receiver: ReceiverId(receiver),
             blocks,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::durable::Covered;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::durability::of_master;
@@ -27,7 +27,7 @@ use crate::checkpoint::writer::{CONCURRENT_READS, CheckpointPlan, Writing, block
 use crate::commit::Dataset;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::execute::{Installs, Job, LocalEngine};
+use crate::execute::{Before, Installs, Job, LocalEngine};
 use crate::plan::split::{split_blocks, tasks_for};
 use crate::plan::{Partitions, Plans};
 use crate::program::Description;
@@ -145,7 +145,7 @@ pub(super) async fn run_on(
     plans: &Plans,
     config: &Config,
     states: &Arc<States>,
-    batch: BatchTime,
+    (batch, before): (BatchTime, Option<Before>),
     blocks: &Blocks,
 ) -> Result<Vec<Option<Partitions>>> {
     let rows = blocks.iter().map(|(_, block)| block.meta.rows).sum();
@@ -160,6 +160,7 @@ pub(super) async fn run_on(
         .map(|blocks| Arc::new(split_blocks(blocks, tasks)));
     let job = Job {
         batch,
+        before,
         inputs: inputs.collect(),
         template,
         installs: Arc::clone(states) as Arc<dyn Installs>,
@@ -205,7 +206,7 @@ impl Workers for ThisProcess {
     async fn run(
         &self,
         batch: BatchTime,
-        _after: Option<BatchTime>,
+        before: Option<Before>,
         _attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
@@ -216,7 +217,7 @@ impl Workers for ThisProcess {
             &self.plans,
             &self.config,
             &self.states(),
-            batch,
+            (batch, before),
             &blocks,
         )
         .await?;
@@ -224,6 +225,10 @@ impl Workers for ThisProcess {
             .into_iter()
             .map(|rows| rows.map(Dataset::Rows))
             .collect())
+    }
+
+    async fn due(&self, after: BatchTime) -> Result<Option<Due>> {
+        Ok(self.states().all_due(after))
     }
 
     async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)> {
@@ -236,13 +241,14 @@ impl Workers for ThisProcess {
         if let Some((manifest, store)) = &from.state {
             load_all(store, manifest, &states).await?;
         }
+        let mut batches = from.sequence(self.config.interval.as_millis() as u64);
         for (batch, blocks) in &from.batches {
             run_on(
                 &self.engine,
                 &self.plans,
                 &self.config,
                 &states,
-                *batch,
+                (*batch, batches.next(*batch)),
                 blocks,
             )
             .await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Event, Timestamp};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Due, Event, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::checkpoint::Durable;
 use crate::commit::{OpenSinks, Outputs, PreparedBatch, commit};
 use crate::crash::point;
 use crate::error::{Error, Result};
+use crate::execute::{BatchSequence, Before};
 use crate::journal::Ticket;
 use crate::program::Clock;
 use crate::program::{Listener, tell};
@@ -52,7 +53,6 @@ pub(super) struct Master {
 }
 
 /// The state of the loop between commands.
-#[derive(Default)]
 pub(super) struct LoopState {
     wake: Option<Timestamp>,
     /// The boundary for which the log already says that the clock is behind.
@@ -60,6 +60,7 @@ pub(super) struct LoopState {
     /// Batches that have not taken effect.
     pub cuts: HashMap<BatchTime, Cut>,
     last_cut: Option<BatchTime>,
+    batches: BatchSequence,
     failure: Option<Error>,
     stopped: Option<u64>,
     /// The deadline of the stop, if it has one.
@@ -72,7 +73,7 @@ pub(super) struct Cut {
     /// Its records are set aside: it runs without them.
     pub set_aside: bool,
     /// The batch before it.
-    after: Option<BatchTime>,
+    before: Option<Before>,
     /// Its entry in the journal.
     ticket: Option<Ticket>,
     running: Option<AbortHandle>,
@@ -83,12 +84,27 @@ pub(super) struct Cut {
 }
 
 impl LoopState {
+    /// For a process that resumes after a batch that took effect.
+    pub fn after(last: Option<BatchTime>, interval_ms: u64) -> Self {
+        LoopState {
+            wake: None,
+            behind: None,
+            cuts: HashMap::new(),
+            last_cut: last,
+            batches: BatchSequence::after(last, interval_ms),
+            failure: None,
+            stopped: None,
+            until: None,
+        }
+    }
+
     /// Adds a batch that was cut, by this process or by an earlier one.
     pub fn add(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>, ticket: Option<Ticket>) {
+        self.last_cut = Some(batch);
         let cut = Cut {
             blocks,
             set_aside: false,
-            after: self.last_cut.replace(batch),
+            before: self.batches.next(batch),
             ticket,
             running: None,
             prepared: Vec::new(),
@@ -264,11 +280,13 @@ impl Master {
                 let records = blocks.iter().map(|block| block.rows).sum();
                 tracing::debug!(%batch, records, "batch cut");
                 self.tell(|listener| listener.batch_submitted(batch, records));
+                let skipped = self.skipped_before(batch);
                 let durable = self.durable.as_ref();
-                let ticket = durable.map(|durable| durable.cut(batch, &blocks));
+                let ticket = durable.map(|durable| durable.cut(batch, skipped, &blocks));
                 self.state.add(batch, blocks, ticket);
                 point("batch:cut");
             }
+            Command::AskDue { after } => self.ask_due(after),
             Command::Run { batch, attempt } => self.run_batch(batch, attempt),
             Command::Abort { batch, .. } => {
                 let cut = self.state.cuts.get_mut(&batch);
@@ -297,6 +315,32 @@ impl Master {
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
             Command::Stopped { unfinished } => self.state.stopped = Some(unfinished),
         }
+    }
+
+    /// The batch before this one, if intervals in between were skipped.
+    fn skipped_before(&self, batch: BatchTime) -> Option<BatchTime> {
+        let interval = self.controller.config().interval_ms;
+        let last = self.state.last_cut?;
+        let intervals = batch.millis().saturating_sub(last.millis()) / interval;
+        if intervals <= 1 {
+            return None;
+        }
+        let skipped = intervals - 1;
+        tracing::info!(%batch, after = %last, skipped, "intervals in which nothing happens were skipped");
+        Some(last)
+    }
+
+    /// Asks what the states do after a batch without records.
+    fn ask_due(&self, after: BatchTime) {
+        let (workers, messages) = (Arc::clone(&self.workers), self.messages.clone());
+        let interval = self.controller.config().interval_ms;
+        tokio::spawn(async move {
+            let due = workers.due(after).await.unwrap_or_else(|error| {
+                tracing::debug!(%after, %error, "what is due is not known: the next interval runs");
+                Some(Due::at(after.plus(interval)))
+            });
+            let _ = messages.send(Message::Event(Event::Due { after, due }));
+        });
     }
 
     /// Batches follow the clock, and no batch time comes twice: a clock that was set back, or is behind that of an
@@ -348,12 +392,12 @@ impl Master {
             true => Vec::new(),
             false => cut.blocks.clone(),
         };
-        let after = cut.after;
+        let before = cut.before;
         let (workers, outputs) = (Arc::clone(&self.workers), Arc::clone(&self.outputs));
         let messages = self.messages.clone();
         let task = tokio::spawn(async move {
             pause_before(attempt).await;
-            let result = match workers.run(batch, after, attempt, &blocks).await {
+            let result = match workers.run(batch, before, attempt, &blocks).await {
                 Ok(datasets) => outputs.prepare(batch, datasets).await,
                 Err(error) => Err(error),
             };

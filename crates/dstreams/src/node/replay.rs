@@ -41,7 +41,8 @@ impl StreamContext {
         let engine = Arc::new(LocalEngine::new(&parts.config)?);
         let outputs = parts.take_outputs();
         let run = async {
-            let rows = run_on(&engine, &plans, &parts.config, &states, batch, &blocks).await?;
+            let alone = (batch, None);
+            let rows = run_on(&engine, &plans, &parts.config, &states, alone, &blocks).await?;
             let rows = rows.into_iter().map(|rows| rows.map(Dataset::Rows));
             let called = move || outputs.call(batch, rows.collect());
             let called = tokio::task::spawn_blocking(called).await;

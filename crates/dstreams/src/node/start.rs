@@ -15,10 +15,17 @@ use super::running::{Running, Summary, Watched};
 use super::workers::Workers;
 use crate::checkpoint::{Durable, recover};
 use crate::commit::Outputs;
-use crate::config::OnFailure;
+use crate::config::{Config, OnFailure};
 use crate::error::{Error, Result};
+use crate::execute::BatchSequence;
 use crate::program::Description;
 use crate::program::StreamContext;
+use crate::stream::graph::Graph;
+use crate::stream::quiet;
+
+/// Intervals that a busy machine or a short pause may miss; of more, those in which nothing happens can be skipped. At
+/// most intervals this is a minute or two.
+const MAX_MISSED: u64 = 100;
 
 impl StreamContext {
     /// Opens the sources, plans the graph and starts. Must be called inside a tokio runtime, which
@@ -56,7 +63,7 @@ impl StreamContext {
         let kept = Some((&durable, &restored));
         let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
         let workers = Arc::new(workers);
-        let replayed = replay(&*workers, &durable, restored, parts.config.attempts).await;
+        let replayed = replay(&*workers, &durable, restored, &parts.config).await;
         let controller = end_if_failed(&*workers, replayed).await?;
         let kept = Some((durable, controller));
         run_on(parts, workers, inbox, addresses, kept).await
@@ -69,15 +76,17 @@ pub async fn replay(
     workers: &dyn Workers,
     durable: &Durable,
     restored: recover::Restored,
-    attempts: u32,
+    config: &Config,
 ) -> Result<Restored> {
     let begun = Instant::now();
+    let mut batches = BatchSequence::after(restored.batch(), config.interval.as_millis() as u64);
     for (batch, blocks) in &restored.committed {
+        let before = batches.next(*batch);
         let mut attempt = 1;
         let set_aside = restored.controller.set_aside.contains(batch);
         let records: &[_] = if set_aside { &[] } else { blocks };
-        while let Err(error) = workers.replay_batch(*batch, attempt, records).await {
-            if !error.is_retryable() || attempt >= attempts {
+        while let Err(error) = workers.replay_batch(*batch, before, attempt, records).await {
+            if !error.is_retryable() || attempt >= config.attempts {
                 return Err(error);
             }
             tracing::warn!(%batch, attempt, %error, "replay of a batch for its state failed");
@@ -121,6 +130,20 @@ pub async fn run_on(
     end_if_failed(&*workers, running).await
 }
 
+/// How many intervals may be missed without skipping any; none if no interval may be skipped.
+fn skip_missed(graph: &Graph) -> Option<u64> {
+    match quiet::never_empty(graph) {
+        None => Some(MAX_MISSED),
+        Some(operator) => {
+            tracing::info!(
+                %operator,
+                "no interval is skipped (`skip_quiet`): this operator has rows even if no record comes"
+            );
+            None
+        }
+    }
+}
+
 fn begin(
     mut parts: Description,
     workers: Arc<dyn Workers>,
@@ -141,6 +164,10 @@ fn begin(
         listeners,
         ..
     } = parts;
+    let skip_missed = config
+        .skip_quiet
+        .then(|| skip_missed(&graph.lock()))
+        .flatten();
     // Handles into the graph may outlive the program; the ends of its channels must not.
     let outputs = Outputs::take(&mut graph.lock());
     let Inbox(messages, inbox) = inbox;
@@ -167,6 +194,7 @@ fn begin(
         })?;
     settings.max_attempts = config.attempts;
     settings.max_running = workers.max_running();
+    settings.skip_missed = skip_missed;
     if config.on_failure == OnFailure::SetAside {
         settings.max_set_aside = config.set_aside_batches;
     }
@@ -175,7 +203,7 @@ fn begin(
     restored.begin_after =
         opened.begin_after(&restored, clock.now(), config.interval.as_millis() as u64)?;
     let last = restored.last_committed;
-    let mut state = LoopState::default();
+    let mut state = LoopState::after(last, config.interval.as_millis() as u64);
     for (batch, blocks) in &restored.pending {
         state.add(*batch, blocks.clone(), None);
         if restored.set_aside.contains(batch) {

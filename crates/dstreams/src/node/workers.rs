@@ -6,13 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::durable::Covered;
-use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
+use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 
 use crate::blocks::Block;
 use crate::checkpoint::set_aside::Earlier;
 use crate::checkpoint::writer::{CheckpointPlan, Writing};
 use crate::commit::Dataset;
 use crate::error::Result;
+use crate::execute::Before;
 use crate::plan::Plans;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out the commands of the master's
@@ -41,13 +42,12 @@ pub trait Workers: Send + Sync + 'static {
         1
     }
 
-    /// Runs a batch, which begins with the state as of the batch `after`, the one before it. Returns the dataset of
-    /// each output, in their order; `None` if an output has no RDD at that time. Dropping the future aborts the
-    /// run.
+    /// Runs a batch, which begins with the state as of the batch `before`. Returns the dataset of each output, in
+    /// their order; `None` if an output has no RDD at that time. Dropping the future aborts the run.
     async fn run(
         &self,
         batch: BatchTime,
-        after: Option<BatchTime>,
+        before: Option<Before>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>>;
@@ -56,11 +56,16 @@ pub trait Workers: Send + Sync + 'static {
     async fn replay_batch(
         &self,
         batch: BatchTime,
+        before: Option<Before>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<()> {
-        self.run(batch, None, attempt, blocks).await.map(drop)
+        self.run(batch, before, attempt, blocks).await.map(drop)
     }
+
+    /// The first batches after `after` in which a state changes or has rows, if no records come; none if none ever
+    /// does. All batches up to `after` took effect, and no later one was cut.
+    async fn due(&self, after: BatchTime) -> Result<Option<Due>>;
 
     /// A block of a batch that has not taken effect, with its input. Only called if batches may be set aside.
     async fn block(&self, block: BlockMeta) -> Result<(u32, Arc<Block>)>;

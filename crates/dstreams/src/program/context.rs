@@ -104,7 +104,8 @@ impl StreamContext {
     /// state is in a checkpoint. After a restart, cut batches are replayed with the same records. Batches that took
     /// effect do not take effect again. A batch whose commit was in progress is committed again: a sink that is
     /// [`Guarantee::ExactlyOnce`](crate::Guarantee) has each batch once, while a closure or a print may see one batch
-    /// twice. Downtime is filled with empty batches, since windows count time.
+    /// twice. Downtime is filled with empty batches, since windows count time;
+    /// [`Config::skip_quiet`] leaves out those without effect.
     ///
     /// A changed program resumes every state whose name and content still match. New state begins empty, and inputs
     /// may be added after the existing ones. Other changes are refused with a description of the difference: see

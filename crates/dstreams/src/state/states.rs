@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
-use dstreams_control::BatchTime;
+use dstreams_control::{BatchTime, Due};
 
 use super::capture::{Captured, Content};
 use super::encoding::{STATE, wrong};
@@ -15,7 +15,7 @@ use super::window::{self, WindowPartition};
 use crate::debug::debug_as;
 use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::{Error, Result};
-use crate::execute::Installs;
+use crate::execute::{Before, Installs};
 use crate::plan::{Probe, StateSpec};
 
 /// The states of a context, by number and partition.
@@ -62,22 +62,49 @@ impl Partition {
         }
     }
 
-    /// Refuses a batch after a gap.
-    fn check_next(&self, batch: BatchTime) -> Result<()> {
+    /// Refuses a batch after a gap: this state must have the last RDD of its input up to the batch before.
+    fn check_next(&self, batch: BatchTime, before: Option<Before>) -> Result<()> {
         let every = self.spec().every_ms();
+        let on = match before {
+            Some(before) => before.in_steps(every, batch),
+            None => batch.minus(every),
+        };
         match self.version() {
             // I7 (ARCHITECTURE.md): a gap is refused.
-            Some(version) if batch > version.plus(every) => Err(Error::Gap {
+            Some(version) if on > Some(version) => Err(Error::Gap {
                 batch,
-                on: batch.minus(every),
+                on,
                 version: Some(version),
             }),
             _ => Ok(()),
         }
     }
 
-    fn install(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
-        self.check_next(batch)?;
+    /// The first batches after `after` that change it, or give rows, if its input has none; none if none ever does.
+    fn due(&self, after: BatchTime) -> Option<Due> {
+        let every = self.spec().every_ms();
+        let Some(version) = self.version() else {
+            // Its initial rows come with its first batch, which may be any of these.
+            let (from, to) = (after.plus(1), after.plus(every));
+            return Some(Due { from, to });
+        };
+        // Its input has an RDD at the version, and then every so often.
+        let passed = after.millis().saturating_sub(version.millis());
+        let next = version.plus((passed / every + 1).saturating_mul(every));
+        match self {
+            Partition::Window(window) => window.due(next),
+            Partition::Keyed(keyed) => keyed.due(next),
+            Partition::History(history) => history.due(after, next),
+        }
+    }
+
+    fn install(
+        &mut self,
+        batch: BatchTime,
+        before: Option<Before>,
+        rows: &[RecordBatch],
+    ) -> Result<()> {
+        self.check_next(batch, before)?;
         match self {
             Partition::Window(window) => window.install(batch, rows),
             Partition::Keyed(keyed) => keyed.install(batch, rows),
@@ -177,6 +204,23 @@ impl States {
             Partition::History(history) => history.table(batch),
             Partition::Window(_) => Ok(Vec::new()),
         }
+    }
+}
+
+impl States {
+    /// The first batches after `after` that do something in a partition, if no records come. Everything up to `after`
+    /// is installed.
+    pub fn due(&self, partition: usize, after: BatchTime) -> Option<Due> {
+        let states = self.all.iter().filter_map(|state| state.get(partition));
+        let due = states.filter_map(|state| lock(state).due(after));
+        due.reduce(Due::or_earlier)
+    }
+
+    /// The same of all partitions.
+    pub fn all_due(&self, after: BatchTime) -> Option<Due> {
+        let partitions = 0..self.all.first().map_or(0, Vec::len);
+        let due = partitions.filter_map(|partition| self.due(partition, after));
+        due.reduce(Due::or_earlier)
     }
 }
 
@@ -363,9 +407,10 @@ impl Installs for States {
         state: usize,
         partition: usize,
         batch: BatchTime,
+        before: Option<Before>,
         delta: &[RecordBatch],
     ) -> Result<()> {
-        self.lock(state, partition).install(batch, delta)
+        self.lock(state, partition).install(batch, before, delta)
     }
 
     fn probe(

@@ -7,13 +7,13 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use dstreams_control::BatchTime;
+use dstreams_control::{BatchTime, Due};
 use proptest::prelude::*;
 
 use super::States;
 use crate::encoding::{ByteInput, in_one, write_batches};
-use crate::error::Result;
-use crate::execute::Installs;
+use crate::error::{Error, Result};
+use crate::execute::{BatchSequence, Installs};
 use crate::plan::{StateSpec, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
 
@@ -203,7 +203,7 @@ impl Program {
             if at.is_multiple_of(*every) {
                 let deltas = rows.iter().map(|rows| delta(spec, *keys, parts, rows));
                 let deltas: Vec<_> = deltas.collect();
-                into.install(window, PARTITION, BatchTime(100 * at), &deltas)
+                into.install(window, PARTITION, BatchTime(100 * at), None, &deltas)
                     .unwrap();
             }
         }
@@ -342,4 +342,54 @@ fn versions_follow_the_last_installs() {
 
     windows.import_of(PARTITION, &bytes).unwrap();
     assert_eq!(windows.versions(PARTITION), batches([Some(700), Some(600)]));
+}
+
+/// Skipped intervals are no gap where the batch before is there. A window is due while it holds records.
+#[test]
+fn a_batch_after_skipped_intervals_follows_the_batch_before_it() {
+    let program = Program::new(&[(1, vec![0], 3, 1), (1, vec![0], 2, 2)]);
+    let windows = program.windows();
+    // Before its first batch, that may be any up to its first RDD.
+    let (from, to) = (BatchTime(101), BatchTime(300));
+    let first = Some(Due { from, to });
+    assert_eq!(windows.due(PARTITION, BatchTime(100)), first);
+    for at in 1..=4 {
+        let rows = if at == 2 { vec![(1, 1, 1)] } else { vec![] };
+        program.install(&windows, at, &[rows]);
+    }
+    // The first has the record of 200 until 500, the second until 600.
+    let due = |after| {
+        windows
+            .due(PARTITION, BatchTime(after))
+            .map(|due| (due.from.0, due.to.0))
+    };
+    assert_eq!(due(400), Some((500, 500)));
+    program.install(&windows, 5, &[vec![]]);
+    assert_eq!(due(500), Some((600, 600)));
+    program.install(&windows, 6, &[vec![]]);
+    assert_eq!(due(600), None);
+
+    let none =
+        |state, batch, before| windows.install(state, PARTITION, BatchTime(batch), before, &[]);
+    let mut batches = BatchSequence::after(Some(BatchTime(600)), 100);
+    let after_600 = batches.next(BatchTime(1_100));
+    let after_1_100 = batches.next(BatchTime(1_200));
+    for before in [None, after_1_100] {
+        let error = none(0, 1_200, before).unwrap_err();
+        assert!(matches!(error, Error::Gap { .. }), "{error}");
+    }
+    none(0, 1_100, after_600).unwrap();
+    none(0, 1_200, after_1_100).unwrap();
+    // The second has a batch at each second interval.
+    none(1, 1_200, None).unwrap_err();
+    none(1, 1_200, after_1_100).unwrap();
+    none(1, 1_600, batches.next(BatchTime(1_300))).unwrap();
+    batches.next(BatchTime(1_400));
+    none(1, 1_800, batches.next(BatchTime(1_500))).unwrap();
+    assert_eq!(
+        windows.versions(PARTITION),
+        [1_200, 1_800].map(|at| Some(BatchTime(at)))
+    );
+    let rows = windows.read(0, PARTITION).unwrap();
+    assert!(rows.iter().all(|rows| rows.num_rows() == 0));
 }

@@ -29,6 +29,7 @@ pub(crate) mod order;
 pub(crate) mod output;
 mod pairs;
 pub(crate) mod partitions;
+pub(crate) mod quiet;
 pub mod record;
 mod reduce_by_window;
 pub(crate) mod rejects;

@@ -18,6 +18,7 @@ use super::fit_list::fitted;
 use super::graph::Graph;
 use super::nulls::{self, Nulls};
 use super::order;
+use super::quiet;
 use super::record::refits;
 use crate::error::{Error, Operator, Result};
 
@@ -34,6 +35,8 @@ pub(crate) struct Query {
     text: String,
     /// Whether its result depends on the order of the inputs' rows.
     pub of_order: bool,
+    /// Whether it has rows even if its inputs have none.
+    pub never_empty: bool,
 }
 
 /// Session settings of every plan. Options that could change the order or the number of partitions between planning
@@ -80,6 +83,7 @@ impl Query {
             result: Arc::new(Schema::empty()),
             text: String::new(),
             of_order: false,
+            never_empty: true,
         }
     }
 
@@ -100,6 +104,7 @@ impl Query {
             message: error.to_string(),
         })?;
         self.of_order = order::of_inputs_matters(frame.logical_plan())?;
+        self.never_empty = !quiet::is_empty_of_nothing(frame.logical_plan(), &self.names);
         self.text = frame.logical_plan().display_indent().to_string();
         Ok(self)
     }

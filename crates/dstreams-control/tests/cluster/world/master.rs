@@ -481,7 +481,9 @@ impl World<'_> {
                 self.todo.push_back(Do::Cluster(ClusterEvent::StateVoid));
                 self.todo.push_back(Do::Control(Event::SetAside { batch }));
             }
-            Command::Abort { .. } | Command::Fail { .. } => panic!("{command:?}"),
+            Command::Abort { .. } | Command::Fail { .. } | Command::AskDue { .. } => {
+                panic!("{command:?}")
+            }
         }
     }
 

@@ -1,10 +1,10 @@
-//! Batches take effect one interval after the other, across processes.
+//! Batches take effect one interval after the other, across processes. Only intervals are skipped in which nothing is due.
 
 use dstreams_control::BatchTime;
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::ledger::Fact;
-use crate::plan::INTERVAL_MS;
+use crate::plan::{INTERVAL_MS, is_due};
 
 pub struct Contiguous;
 
@@ -20,7 +20,12 @@ impl Invariant for Contiguous {
         let (batch, outputs) = (effect.batch, &scene.ledger.outputs);
         let all = (effect.output, BatchTime(0))..=(effect.output, BatchTime(u64::MAX));
         let last = outputs.range(all).next_back().map(|((_, last), _)| *last);
-        let follows = last.is_none_or(|last| batch <= last || batch.0 == last.0 + INTERVAL_MS);
+        let skips = scene.ledger.skips;
+        let follows = |last: BatchTime| {
+            let mut between = (last.0 + INTERVAL_MS..batch.0).step_by(INTERVAL_MS as usize);
+            between.all(|batch| skips && !is_due(BatchTime(batch)))
+        };
+        let follows = last.is_none_or(follows);
         ensure(follows, || format!("{batch} takes effect after {last:?}"))
     }
 }

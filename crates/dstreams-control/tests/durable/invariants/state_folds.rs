@@ -22,6 +22,11 @@ impl Invariant for StateFolds {
                 let batch = Some(checkpoint.point.batch);
                 (batch, scene.ledger.states_at(batch), checkpoint.states)
             }
+            Fact::Follows { after, version } => {
+                return ensure(version.is_none_or(|version| version == *after), || {
+                    format!("a batch that follows {after} is replayed on version {version:?}")
+                });
+            }
             Fact::Replayed { batch, states } => (*batch, scene.ledger.states_at(*batch), *states),
             _ => return Ok(()),
         };

@@ -35,8 +35,19 @@ fn block(receiver: u64, seq: u64, last: u64) -> Entry {
 }
 
 fn cut(batch: BatchTime, blocks: &[BlockId]) -> Entry {
-    let blocks = blocks.to_vec();
-    Entry::Cut { batch, blocks }
+    Entry::Cut {
+        batch,
+        after: None,
+        blocks: blocks.to_vec(),
+    }
+}
+
+fn cut_after(after: BatchTime, batch: BatchTime) -> Entry {
+    Entry::Cut {
+        batch,
+        after: Some(after),
+        blocks: Vec::new(),
+    }
 }
 
 fn committed(batch: BatchTime) -> Entry {

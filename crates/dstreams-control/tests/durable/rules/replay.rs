@@ -3,7 +3,7 @@
 use dstreams_control::durable::{Covered, Entry, Needs, Replay, ReplayError};
 use dstreams_control::{BatchTime, ReceiverId, Restored};
 
-use super::{B1, B2, B3, block, committed, cut, decided, gone, id, meta, point};
+use super::{B1, B2, B3, block, committed, cut, cut_after, decided, gone, id, meta, point};
 
 fn mark(last: u64) -> std::collections::BTreeMap<(u32, String), u64> {
     [((4, "p".to_owned()), last)].into()
@@ -170,4 +170,47 @@ fn the_largest_numbers_do_not_overflow() {
     let opened = Entry::Opened { incarnation: most };
     let restart = decided(point(BatchTime(most), Covered::default()), &[opened]);
     assert_eq!(restart.incarnation, most);
+}
+
+#[test]
+fn a_skip_follows_the_batch_before_it() {
+    let day = BatchTime(86_400_000);
+    let entries = [
+        cut(B1, &[]),
+        cut_after(B1, day),
+        cut_after(day, BatchTime(2 * day.0)),
+    ];
+    let restart = decided(None, &[&entries[..], &[committed(day)]].concat());
+    assert_eq!(restart.committed, [(B1, vec![]), (day, vec![])]);
+    assert_eq!(restart.controller.pending, [(BatchTime(2 * day.0), vec![])]);
+    let skipped = [(day, B1), (BatchTime(2 * day.0), day)];
+    assert_eq!(restart.skipped, skipped.into());
+
+    // After a checkpoint only those matter that are after it.
+    let restart = decided(point(B1, Covered::default()), &entries[1..]);
+    assert_eq!(restart.skipped, skipped.into());
+    let restart = decided(point(day, Covered::default()), &entries);
+    assert_eq!(restart.skipped, skipped[1..].iter().copied().collect());
+    let newest = point(BatchTime(2 * day.0), Covered::default());
+    assert!(decided(newest, &entries).skipped.is_empty());
+}
+
+#[test]
+fn a_skip_after_a_batch_that_is_not_there_is_refused() {
+    let day = BatchTime(86_400_000);
+    for (point, before) in [
+        (None, vec![]),
+        (None, vec![cut(B1, &[])]),
+        (point(B1, Covered::default()), vec![]),
+        (None, vec![cut(B2, &[]), cut(B3, &[])]),
+    ] {
+        let mut replay = Replay::new(point);
+        before.into_iter().for_each(|entry| replay.take(entry));
+        replay.take(cut_after(B2, day));
+        let missing = ReplayError::CutMissing {
+            batch: day,
+            after: B2,
+        };
+        assert_eq!(replay.decide(), Err(missing));
+    }
 }

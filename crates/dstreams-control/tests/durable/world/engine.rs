@@ -143,6 +143,7 @@ impl World {
         }
         self.fact(Fact::SetAside { batch, records });
         self.tally.add("batch set aside");
+        self.delicate = true;
         let undo = !self.faults.on(Fault::SetAsideNotUndone);
         let Some(master) = &mut self.master else {
             return;
@@ -179,6 +180,8 @@ impl World {
             self.tally.add("commit failed, without effect");
             return self.tell_controller(0, failed);
         }
+        let journal = &self.journals[MASTERS];
+        self.delicate = !journal.is_synced(journal.end());
         let blocks = cut.blocks.clone();
         let records = match cut.set_aside {
             Some(_) => Vec::new(),

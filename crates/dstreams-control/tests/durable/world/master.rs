@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use dstreams_control::durable::{Entry, Marks, Needs};
-use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Event, ReceiverId};
+use dstreams_control::{
+    BatchTime, BlockId, BlockMeta, Command, Controller, Due, Event, ReceiverId,
+};
 
 use super::engine::Partition;
 use super::members::Told;
 use super::{Item, MASTERS, World};
 use crate::disk::{Block, Checkpoint};
 use crate::ledger::Fact;
-use crate::plan::{INTERVAL_US, PARTITIONS};
+use crate::plan::{DUE_EVERY, INTERVAL_MS, INTERVAL_US, PARTITIONS};
 use crate::sabotage::Fault;
 
 /// A message to the master.
@@ -48,6 +50,9 @@ pub struct Master {
     /// Journals of workers that have ended.
     pub old: Vec<(usize, Needs<u64>)>,
     pub restored: dstreams_control::Restored,
+    pub last_cut: Option<BatchTime>,
+    /// Batches before which intervals were skipped, each with the batch before it.
+    pub skipped: BTreeMap<BatchTime, BatchTime>,
     pub replaying: VecDeque<(BatchTime, Vec<BlockMeta>)>,
     pub partitions: [Partition; PARTITIONS],
     /// Batches that were cut and did not take effect.
@@ -269,6 +274,13 @@ impl World {
                 }
             }
             Command::Cut { batch, blocks } => self.cut(batch, blocks),
+            Command::AskDue { after } => {
+                let every = DUE_EVERY * INTERVAL_MS;
+                let due = BatchTime((after.0 + 1).next_multiple_of(every));
+                let due = Some(Due { from: due, to: due });
+                let takes = self.takes();
+                self.tell_controller(takes, Event::Due { after, due });
+            }
             Command::Run { batch, attempt } => {
                 if let Some(cut) = master.cuts.get_mut(&batch) {
                     cut.attempt = attempt;
@@ -317,8 +329,17 @@ impl World {
     fn cut(&mut self, batch: BatchTime, blocks: Vec<BlockMeta>) {
         self.fact(Fact::Cut(batch));
         let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let before = master.last_cut.replace(batch);
+        let after = before.filter(|before| before.0 + INTERVAL_MS < batch.0);
+        if after.is_some() {
+            self.tally.add("intervals skipped");
+        }
         let entry = Entry::Cut {
             batch,
+            after,
             blocks: ids.clone(),
         };
         let at = self.append_entry(MASTERS, entry);

@@ -128,6 +128,7 @@ pub fn run(
         tally: Tally::default(),
         plan,
     };
+    world.judge.ledger.skips = world.plan.control.skip_missed.is_some();
     let lived = world.live();
     *fired += world.faults.fired;
     lived?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dstreams_control::durable::{Entry, Needs, Restart};
-use dstreams_control::{Controller, Event, ReceiverId};
+use dstreams_control::{BatchTime, Controller, Event, ReceiverId};
 
 use super::engine::Partition;
 use super::master::{Cut, Master};
@@ -11,7 +11,7 @@ use super::receiver::Receiver;
 use super::{Item, MASTERS, World};
 use crate::disk::{Journal, decide};
 use crate::ledger::Fact;
-use crate::plan::{INTERVAL_US, OUTPUTS, PARTITIONS};
+use crate::plan::{INTERVAL_MS, INTERVAL_US, OUTPUTS, PARTITIONS};
 use crate::sabotage::Fault;
 
 impl World {
@@ -74,7 +74,15 @@ impl World {
         for worker in &mut self.workers {
             worker.linked = false;
         }
-        let after = self.rng.below(INTERVAL_US);
+        let mut after = self.rng.below(INTERVAL_US);
+        let skips = self.plan.control.skip_missed.is_some();
+        if skips && self.rng.chance(self.rates.long_down) {
+            let down = self.rng.below(30 * INTERVAL_US);
+            after += down;
+            // No less happens before and after it.
+            self.plan.chaos_us += down;
+            self.tally.add("master was down for long");
+        }
         self.push(after, Item::Begin);
     }
 
@@ -145,6 +153,7 @@ impl World {
                 !restart.controller.set_aside.is_empty(),
             ),
             ("restart with a Gone", !restart.gone.is_empty()),
+            ("restart with a skip", !restart.skipped.is_empty()),
         ];
         for (what, _) in happened.into_iter().filter(|(_, happened)| *happened) {
             self.tally.add(what);
@@ -185,6 +194,9 @@ impl World {
         if self.faults.on(Fault::SetAsideForgotten) {
             controller.set_aside.clear();
         }
+        if !restart.skipped.is_empty() && self.faults.on(Fault::SkipForgotten) {
+            restart.skipped.clear();
+        }
         if !restart.committed.is_empty() && self.faults.on(Fault::BatchNotReplayed) {
             restart.committed.remove(0);
         }
@@ -218,6 +230,8 @@ impl World {
             old: old
                 .map(|journal| (journal, self.needs_of(journal)))
                 .collect(),
+            last_cut: restart.controller.last_cut,
+            skipped: restart.skipped,
             restored: restart.controller,
             replaying: restart.committed.into(),
             partitions: std::array::from_fn::<_, PARTITIONS, _>(partition),
@@ -250,6 +264,13 @@ impl World {
         let records = match master.restored.set_aside.contains(&batch) {
             true => Vec::new(),
             false => self.judge.ledger.records_of(&blocks),
+        };
+        let after = master.skipped.get(&batch).copied();
+        let after = after.unwrap_or(BatchTime(batch.0 - INTERVAL_MS));
+        let version = master.partitions[0].version;
+        self.fact(Fact::Follows { after, version });
+        let Some(master) = &mut self.master else {
+            return;
         };
         let times = if self.faults.on(Fault::BatchReplayedTwice) {
             2

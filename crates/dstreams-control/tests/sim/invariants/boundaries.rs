@@ -1,6 +1,6 @@
 //! Every multiple of the interval after the start is sealed and cut once, in order, not before its time (except the
 //! last one of a graceful stop) and as soon as its turn comes: not while too many empty batches wait, of which
-//! there are never more than the bound.
+//! there are never more than the bound. Many that were missed need one `Seal`, and some no batch: see `skips`.
 
 use dstreams_control::Command;
 
@@ -21,14 +21,24 @@ impl Invariant for Boundaries {
                 ensure(open.is_none(), || {
                     format!("{batch} is sealed while {open:?} is outstanding")
                 })?;
-                let expected = ledger.expected;
+                let expected = ledger.next();
                 ensure(Some(*batch) == expected, || {
                     format!("{batch} is sealed instead of {expected:?}")
+                })?;
+                let answered = ledger.answered.filter(|_| ledger.stop.is_none());
+                ensure(Some(*batch) > answered, || {
+                    format!("{batch} is sealed, and the Seal before was for it too")
                 })?;
                 ensure(
                     batch.timestamp() <= ledger.now || ledger.stop.is_some(),
                     || format!("{batch} is sealed early, at {}", ledger.now),
                 )
+            }
+            Command::Cut { batch, .. } if open.is_none() && ledger.is_answered() => {
+                let expected = ledger.next();
+                ensure(Some(*batch) == expected, || {
+                    format!("{batch} is cut instead of {expected:?}")
+                })
             }
             Command::Cut { batch, .. } => ensure(open == Some(*batch), || {
                 format!("{batch} is cut while {open:?} is outstanding")
@@ -47,15 +57,14 @@ impl Invariant for Boundaries {
     }
 
     fn after(&self, ledger: &Ledger, commands: &[Command]) -> Verdict {
-        let due = ledger
-            .expected
-            .filter(|next| next.timestamp() <= ledger.now);
+        let due = ledger.next().filter(|next| next.timestamp() <= ledger.now);
         let idle = !ledger.is_held_back()
+            && !ledger.waits_for_due()
             && ledger.open.is_none()
             && ledger.stop.is_none()
             && ledger.stopped.is_none();
-        // Without receivers there is one batch per step, or a stall would make a long list.
-        let paced = ledger.receivers.is_empty()
+        // Where nobody is asked there is one batch per step, or a stall would make a long list.
+        let paced = (ledger.receivers.is_empty() || ledger.cut_unasked)
             && commands
                 .iter()
                 .any(|command| matches!(command, Command::Cut { .. }));

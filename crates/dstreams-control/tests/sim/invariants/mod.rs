@@ -13,6 +13,7 @@ mod forget;
 mod nothing_left_out;
 mod runs;
 mod set_aside;
+mod skips;
 mod stopped;
 mod stopping;
 mod wakes;
@@ -60,6 +61,7 @@ pub fn all() -> &'static [&'static dyn Invariant] {
         &stopped::Stopped,
         &failed::Failed,
         &stopping::Stopping,
+        &skips::Skips,
         &boundaries::Boundaries,
         &cut_waits::CutWaits,
         &block_once::BlockOnce,

@@ -38,8 +38,8 @@ fn due(ledger: &Ledger) -> Option<Timestamp> {
         _ if ledger.stop_is_abrupt() => None,
         Some(open) if open.last && !open.hurried => Some(at(open.hurry)),
         Some(open) => Some(at(ledger.cut_until(open))),
-        None if ledger.is_held_back() => None,
-        None if ledger.stop.is_none() => ledger.expected.map(|next| next.timestamp()),
+        None if ledger.is_held_back() || ledger.waits_for_due() => None,
+        None if ledger.stop.is_none() => ledger.next().map(|next| next.timestamp()),
         None => None,
     };
     [deadline, intake].into_iter().flatten().min()

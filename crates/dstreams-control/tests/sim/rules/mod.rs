@@ -2,6 +2,7 @@
 //! ms, the last reports 1 s after that; a batch is tried twice.
 
 mod batches;
+mod downtime;
 mod restarts;
 mod set_aside;
 mod stops;

@@ -5,12 +5,13 @@ use super::*;
 /// Bytes written by earlier versions of this code: they must stay readable forever.
 #[test]
 fn old_bytes_are_read() {
-    let files: [&[u8]; 5] = [
+    let files: [&[u8]; 6] = [
         include_bytes!("../fixtures/journal-1.log"),
         include_bytes!("../fixtures/journal-1-gone.log"),
         include_bytes!("../fixtures/journal-1-block.log"),
         include_bytes!("../fixtures/journal-1-opening.log"),
         include_bytes!("../fixtures/journal-1-wide.log"),
+        include_bytes!("../fixtures/journal-1-skip.log"),
     ];
     let expected = [
         fixture(),
@@ -18,6 +19,7 @@ fn old_bytes_are_read() {
         block_fixture(),
         vec![JournalEntry::Opening(Box::new(opening(7)))],
         wide_fixture(),
+        skip_fixture(),
     ];
     for (bytes, expected) in files.into_iter().zip(expected) {
         let dir = tempdir().unwrap();
@@ -41,6 +43,7 @@ fn fixture() -> Vec<JournalEntry> {
         },
         JournalEntry::Cut {
             batch: BatchTime(1_000),
+            after: None,
             blocks: vec![BLOCK],
         },
         committed(1_000),
@@ -62,6 +65,7 @@ fn wide_fixture() -> Vec<JournalEntry> {
     vec![
         JournalEntry::Cut {
             batch: BatchTime(1_000),
+            after: None,
             blocks: blocks.clone(),
         },
         JournalEntry::Gone { receiver, blocks },
@@ -81,12 +85,21 @@ fn gone_fixture() -> Vec<JournalEntry> {
     ]
 }
 
+/// A kind added later.
+fn skip_fixture() -> Vec<JournalEntry> {
+    vec![JournalEntry::Cut {
+        batch: BatchTime(86_400_000),
+        after: Some(BatchTime(1_000)),
+        blocks: vec![BLOCK],
+    }]
+}
+
 /// Writes the fixture of the newest format; its name says which.
 #[test]
 #[ignore = "writes a fixture"]
 fn write_fixture() {
     let dir = tempdir().unwrap();
-    write(dir.path(), &[wide_fixture()]);
-    let to = "src/journal/fixtures/journal-1-wide.log";
+    write(dir.path(), &[skip_fixture()]);
+    let to = "src/journal/fixtures/journal-1-skip.log";
     std::fs::copy(last_file(dir.path()), to).unwrap();
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::error::DataFusionError;
-use dstreams_control::BatchTime;
+use dstreams_control::{BatchTime, Due};
 
 use super::since_checkpoint::Changes;
 use crate::encoding::dense;
@@ -37,6 +37,8 @@ struct Piece {
 pub(super) struct HistoryPartition {
     spec: Arc<HistorySpec>,
     version: Option<BatchTime>,
+    /// The version before the newest, if this process installed that.
+    before: Option<BatchTime>,
     /// By interval, then in order of batches; shared with snapshots that are being written.
     pieces: BTreeMap<i64, Vec<Arc<Piece>>>,
     /// The number of rows in them.
@@ -54,6 +56,7 @@ impl HistoryPartition {
         HistoryPartition {
             spec,
             version: None,
+            before: None,
             pieces: BTreeMap::new(),
             rows: 0,
             released: Released::default(),
@@ -70,6 +73,42 @@ impl HistoryPartition {
     /// The last installed batch.
     pub fn version(&self) -> Option<BatchTime> {
         self.version
+    }
+
+    /// The first batches after `after` with which its readers get rows, or with which rows leave its table, if its input
+    /// has none. Its input has the next RDD with `next`.
+    pub fn due(&self, after: BatchTime, next: BatchTime) -> Option<Due> {
+        let version = self.version?;
+        let millis = |batch: BatchTime| batch.millis() as i64;
+        let time = |millis: i64| BatchTime(millis.max(0) as u64);
+        let first_after = |after: i64| {
+            let mut later = self.pieces.range(after.saturating_add(1)..);
+            later.next().map(|(interval, _)| *interval)
+        };
+        let due = match self.spec.recall {
+            // Each RDD has them until they have left.
+            Recall::Last { length_ms } => Due {
+                from: next,
+                to: time(*self.pieces.last_key_value()?.0).plus(length_ms),
+            },
+            // The newest RDD is there again in each interval until the next one is.
+            Recall::Newest => Due {
+                from: after.plus(1),
+                to: match self.pieces.contains_key(&millis(version)) {
+                    true => version.plus(self.spec.every_ms),
+                    false => after,
+                },
+            },
+            Recall::Earlier { by_ms: ms } | Recall::Asked { length_ms: ms } => {
+                let passed = millis(after).saturating_sub_unsigned(ms);
+                Due::at(time(first_after(passed)?).plus(ms))
+            }
+            Recall::ByTime { wait_ms, .. } => {
+                let interval = first_after(self.released.now)?;
+                Due::at(time(interval.saturating_add_unsigned(wait_ms)).max(next))
+            }
+        };
+        (due.to > after).then_some(due)
     }
 
     /// Keeps the rows of a batch, and lets go of those that no reader needs any more.
@@ -97,7 +136,7 @@ impl HistoryPartition {
             }
         }
         let count = kept.iter().map(|piece| piece.rows.num_rows()).sum();
-        self.version = Some(batch);
+        self.before = self.version.replace(batch);
         self.released = released;
         self.off_time = Some(sorted.off_time);
         self.let_go(batch);
@@ -205,7 +244,7 @@ impl HistoryPartition {
         else {
             return Ok(Vec::new());
         };
-        let oldest = version.minus(self.spec.every_ms);
+        let oldest = self.before.or(version.minus(self.spec.every_ms));
         if Some(batch) < oldest {
             return Err(Error::Version {
                 asked: batch,

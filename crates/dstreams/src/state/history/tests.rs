@@ -291,3 +291,77 @@ fn a_checkpoint_has_the_rows_since_the_last_one() {
     };
     assert_eq!((on, added.pieces.len()), (BatchTime(500), 1));
 }
+
+/// Batches without rows before the one that is due give nothing, and no row leaves the table.
+#[test]
+fn nothing_happens_before_what_is_due() {
+    let (wait_ms, ahead_ms) = (500, 200);
+    let recalls = [
+        Recall::Last { length_ms: 300 },
+        Recall::Earlier { by_ms: 500 },
+        Recall::Newest,
+        Recall::Asked { length_ms: 400 },
+        Recall::ByTime { wait_ms, ahead_ms },
+    ];
+    recalls.into_iter().for_each(nothing_happens_before);
+}
+
+fn nothing_happens_before(recall: Recall) {
+    let plain = Arc::into_inner(spec(recall)).unwrap();
+    let all = [View::Released, View::Late, View::Ahead];
+    let by_time = matches!(recall, Recall::ByTime { .. });
+    let views = by_time.then(|| Views::new(all, Arc::clone(&plain.schema), None));
+    let times = std::iter::once(Arc::new(Field::new("time", DataType::Int64, false)));
+    let columns = times.chain(plain.schema.fields().iter().cloned());
+    let table = Some(Arc::new(Schema::new(columns.collect::<Vec<_>>())));
+    let spec = Arc::new(HistorySpec {
+        views,
+        table,
+        ..plain
+    });
+    let rows_of = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+    // The rows that a batch gives or removes.
+    let install = |history: &mut HistoryPartition, batch: u64| {
+        let before = history.version().unwrap();
+        let before = history.table(before).unwrap();
+        history.install(BatchTime(batch), &[]).unwrap();
+        let after = history.table(BatchTime(batch)).unwrap();
+        rows_of(&history.read().unwrap()) + rows_of(&before) - rows_of(&after)
+    };
+    let mut history = HistoryPartition::new(Arc::clone(&spec));
+    let (mut at, mut skipped, mut given) = (0, 0, 0);
+    for round in 1..60u64 {
+        at += 100;
+        let rows = (0..round % 4).map(|n| (at + 100 * (n * round % 6)) as i64 - 300);
+        let rows = delta(&spec, &rows.collect::<Vec<_>>());
+        history.install(BatchTime(at), &rows).unwrap();
+        for _ in 0..round % 5 {
+            let due = history.due(BatchTime(at), BatchTime(at + 100));
+            let time = |batch: BatchTime| batch.0.next_multiple_of(100);
+            let (from, to) = due.map_or((at + 600, at + 500), |due| (time(due.from), time(due.to)));
+            for between in (at + 100..from).step_by(100) {
+                let mut copy = moved(&history);
+                let given = install(&mut copy, between);
+                assert_eq!(given, 0, "{recall:?}: {between} of {due:?} after {at}");
+                skipped += 1;
+            }
+            let before = history.version().unwrap();
+            for batch in (from..=to).step_by(100) {
+                let gives = install(&mut history, batch);
+                // The last batch of a window only says that it is empty.
+                let one = due.is_some_and(|due| due.from == due.to);
+                let moves = matches!(recall, Recall::Last { .. } | Recall::Newest);
+                assert!(gives > 0 || !one || moves, "{recall:?}: {batch}");
+                given += gives;
+                if batch == from {
+                    // What is asked for meanwhile is still there.
+                    history.table(before).unwrap();
+                }
+            }
+            at = to.max(at);
+        }
+    }
+    assert!(skipped > 30, "{recall:?}: {skipped} skipped");
+    let newest = matches!(recall, Recall::Newest);
+    assert!(given > 20 || newest, "{recall:?}: {given} rows");
+}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::error::DataFusionError;
-use dstreams_control::BatchTime;
+use dstreams_control::{BatchTime, Due};
 
 use super::capture::Content;
 use super::encoding::wrong;
@@ -95,6 +95,22 @@ impl KeyedState {
         self.partition.version()
     }
 
+    /// The batch with which keys time out, results are told or records leave: `next` or so many RDDs of its input later.
+    pub fn due(&self, next: BatchTime) -> Option<Due> {
+        let first = self.partition.due()?;
+        let at = match &self.spec.update {
+            Update::Running(_) => return None,
+            Update::Tracked { timeout_ms, .. } => first.plus((*timeout_ms)?),
+            Update::ByTime(_) => first,
+            // Early in 1970 a record may leave sooner than its "last event" says.
+            Update::Within(_) if first == BatchTime(0) => next,
+            Update::Within(op) => first.plus(op.before_ms.max(op.after_ms)),
+        };
+        let every = self.spec.every_ms;
+        let later = at.millis().saturating_sub(next.millis()).div_ceil(every);
+        Some(Due::at(next.plus(later.saturating_mul(every))))
+    }
+
     /// Installs the rows of a batch; a batch that is already installed changes nothing.
     pub fn install(&mut self, batch: BatchTime, rows: &[RecordBatch]) -> Result<()> {
         // I7 (ARCHITECTURE.md): installed before.
@@ -104,6 +120,8 @@ impl KeyedState {
         if self.partition.version().is_none() {
             self.begin(self.before(batch))?;
         }
+        // Not always of the interval before, since intervals may have been skipped.
+        let before = self.partition.version().unwrap_or(self.before(batch));
         let (delta, made, newest) = self.outcome(batch, rows)?;
         self.changed = delta.rows()?;
         self.made = Some(made);
@@ -116,7 +134,7 @@ impl KeyedState {
         self.changes.add(batch, changed + deleted, held, delta);
         let budget = MIN_COMPACTED_ROWS + COMPACTED_ROWS_PER_CHANGE * (changed + deleted);
         // The version before stays readable, and exports contain the changes of this batch.
-        self.partition.compact(self.before(batch), budget)?;
+        self.partition.compact(before, budget)?;
         self.fit();
         Ok(())
     }
@@ -127,7 +145,7 @@ impl KeyedState {
         }
     }
 
-    /// The batch before.
+    /// The interval before: the state there is that of the batch before.
     fn before(&self, batch: BatchTime) -> BatchTime {
         batch.minus(self.spec.every_ms).unwrap_or(BatchTime(0))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
-use dstreams_control::BatchTime;
+use dstreams_control::{BatchTime, Due};
 
 use super::KeyedState;
 use crate::encoding::{ByteInput, in_one};
@@ -272,4 +272,52 @@ fn a_state_by_time_describes_its_columns() {
                   time every 200 ms and 2 column(s), [\"key_key Int64\", \"key_value Int64\", \"value_key Int64\", \
                   \"value_value Int64\", \"$version UInt32\"]";
     assert_eq!(by_time().holds(), wanted);
+}
+
+/// Batches without rows before the one that is due change nothing and give nothing; that one does something.
+#[test]
+fn nothing_happens_before_what_is_due() {
+    let skipped: u64 = CASES.iter().map(nothing_happens_before).sum();
+    assert!(skipped > 30, "{skipped}");
+}
+
+/// Returns how many batches do nothing.
+fn nothing_happens_before(case: &Case) -> u64 {
+    let rows_of = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+    // What a batch gives, and how many keys it adds or removes.
+    let install = |state: &mut KeyedState, batch: BatchTime| {
+        let before = state.partition.len();
+        state.install(batch, &[]).unwrap();
+        let made = state.made.as_ref().unwrap();
+        let given = rows_of(&state.changed) + rows_of(&made.timed_out) + rows_of(&made.mapped);
+        given + before.abs_diff(state.partition.len())
+    };
+    let mut state = empty(&(case.spec)());
+    let (mut batch, mut skipped, mut due_ones) = (0, 0, 0);
+    for round in 1..60u64 {
+        batch += 1;
+        let rows = [(case.rows)(batch)];
+        state.install(BatchTime(100 * batch), &rows).unwrap();
+        // At times the next records come before all that is due.
+        for _ in 0..round % 5 {
+            let due = state.due(BatchTime(100 * (batch + 1)));
+            let until = due.map_or(batch + 4, |due| due.from.millis() / 100);
+            for between in batch + 1..until {
+                let mut copy = moved(&state);
+                let happens = install(&mut copy, BatchTime(100 * between));
+                assert_eq!(happens, 0, "batch {between} of {due:?} after {batch}");
+                skipped += 1;
+            }
+            batch = until;
+            let Some(due) = due else { break };
+            assert_eq!(due, Due::at(BatchTime(100 * until)));
+            let before = state.version().unwrap();
+            assert!(install(&mut state, due.from) > 0, "batch {batch}");
+            // What is queried meanwhile is still there.
+            state.table(before).unwrap();
+            due_ones += 1;
+        }
+    }
+    assert!(skipped > 0 && due_ones > 20, "{skipped}, {due_ones}");
+    skipped
 }

@@ -134,6 +134,11 @@ impl KeyedPartition {
         Ok(pieces)
     }
 
+    /// The earliest last event among the keys of the newest version; none if there are none.
+    pub fn due(&self) -> Option<BatchTime> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
     /// The keys of the newest version whose last event was at `until` or before: keys and values, in the order of
     /// [`KeyedPartition::read`]. They stay until a delta deletes them.
     ///

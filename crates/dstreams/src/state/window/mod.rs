@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::filter_record_batch;
-use dstreams_control::BatchTime;
+use dstreams_control::{BatchTime, Due};
 
 use super::accumulators::{Combine, bits_of_partial, column_of};
 use super::key_slots::{KeySlots, key_schema};
@@ -78,6 +78,16 @@ impl WindowPartition {
     /// The last installed batch.
     pub fn version(&self) -> Option<BatchTime> {
         self.version
+    }
+
+    /// While it holds records, each batch moves it; the last is the one that they leave with.
+    pub fn due(&self, next: BatchTime) -> Option<Due> {
+        let mut panes = self.panes.iter().rev();
+        let newest = panes.find(|pane| !pane.slots.is_empty())?.batch;
+        Some(Due {
+            from: next,
+            to: newest.plus(self.spec.length_ms),
+        })
     }
 
     /// Installs the partial results of a batch, and expires old batches.
