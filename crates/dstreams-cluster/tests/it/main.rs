@@ -18,6 +18,9 @@ mod killed;
 #[path = "../../../dstreams/tests/it/program.rs"]
 #[allow(dead_code)] // the local engine's tests use more of it
 mod program;
+#[path = "../../../dstreams/tests/it/quiet_program.rs"]
+#[allow(dead_code)] // as here
+mod quiet_program;
 #[path = "../../../dstreams-control/tests/shared/rng.rs"]
 #[allow(dead_code)] // the simulations use more of it
 mod rng;
@@ -29,6 +32,7 @@ mod app;
 mod ask;
 mod bad_input;
 mod crash_loop;
+mod downtime;
 mod drain;
 mod engines;
 mod errors;
