@@ -74,7 +74,7 @@ fn a_gap_has_the_same_batches_as_in_one_process() {
     assert_eq!(there.rows(), here.rows());
 }
 
-/// Records by their own time, corrections, joins over time and kept records, on primaries.
+/// Records by event time, corrections, joins over time and kept records, on primaries.
 #[test]
 fn what_is_held_is_due_on_workers_too() {
     let (here, there) = (Log::default(), Log::default());

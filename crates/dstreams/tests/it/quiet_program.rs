@@ -149,7 +149,7 @@ impl AfterPauses for Words {
     }
 }
 
-/// Records by their own time, results that are corrected, joins over time, and records that are kept: what each of them
+/// Records by event time, results that are corrected, joins over time, and records that are kept: what each of them
 /// does later falls into a pause.
 pub struct Events {
     first: Queue<(String, i64)>,

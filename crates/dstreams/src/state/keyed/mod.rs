@@ -95,7 +95,7 @@ impl KeyedState {
         self.partition.version()
     }
 
-    /// The batch with which keys time out, results are told or records leave: `next` or so many RDDs of its input later.
+    /// The batch with which keys time out, results are emitted or records leave: `next` or so many RDDs of its input later.
     pub fn due(&self, next: BatchTime) -> Option<Due> {
         let first = self.partition.due()?;
         let at = match &self.spec.update {
