@@ -122,6 +122,7 @@
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
 //! | [`agg_by_time`](Keyed::agg_by_time) | [`ByTime`]: aggregates by intervals of event time, corrected when late records come | O(n + results emitted or final) |
+//! | [`session_agg`](Keyed::session_agg) | [`Sessioned`]: aggregates of records that come close upon each other in event time | O(n + open sessions of their keys, and of keys of which one ends) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
 //! | [`map_with_state`](Keyed::map_with_state) | records made from events and states, and the [`State`] | O(n + keys that expire) |
 //!
@@ -217,6 +218,7 @@ pub use stream::keyed::Keyed;
 pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
 pub use stream::partitions::PartitionRecords;
 pub use stream::record::{Bytes, Date, Decimal, Key, Millis, Out, Record, Uuid};
+pub use stream::sessions::{Sessioned, Sessions};
 pub use stream::slack::{Slack, Timed};
 pub use stream::state::State;
 pub use stream::track::{MapWithState, Track};

@@ -189,6 +189,7 @@ impl Compiler<'_> {
             | Op::ByTime { .. }
             | Op::Tracked { .. }
             | Op::Within(_)
+            | Op::Sessions(_)
             | Op::History { .. } => self.state_of(id),
             Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
             Op::Reduce { keys, first, rest } => {

@@ -22,6 +22,7 @@ mod query_input;
 mod reads;
 mod reduce;
 mod route;
+mod sessions;
 pub(crate) mod split;
 mod state_views;
 mod template;
@@ -33,6 +34,9 @@ pub use history::HistorySpec;
 pub use plans::Plans;
 pub use reads::Read;
 pub use route::{deal, split_by_route};
+#[cfg(test)]
+pub(crate) use sessions::held_sessions;
+pub(crate) use sessions::{session_parts, session_results};
 #[cfg(test)]
 pub(crate) use state_views::Views;
 pub(crate) use template::Update;

@@ -11,6 +11,7 @@ use super::aggregate::Results;
 use super::by_time::{ByTimeSpec, VersionedResults};
 use super::datasets::Slot;
 use super::history::HistorySpec;
+use super::sessions::EachSession;
 use super::state_views::Views;
 use crate::debug::debug_as;
 use crate::error::{Operator, Result};
@@ -18,6 +19,7 @@ use crate::stream::agg::AggPlan;
 use crate::stream::history::Recall;
 use crate::stream::join_within::WithinOp;
 use crate::stream::rows::RowsTask;
+use crate::stream::sessions::SessionOp;
 use crate::stream::timetable::Timetable;
 use crate::stream::tracker::Tracker;
 use crate::stream::with_state::AsOf;
@@ -213,6 +215,7 @@ impl StateSpec {
                     "{} ms before to {} ms after, at most {} records of a key",
                     within.before_ms, within.after_ms, within.most
                 )),
+                Update::Sessions(op) => Some(op.rule.times()),
                 Update::Running(_) | Update::Tracked { .. } => None,
             },
         }
@@ -260,6 +263,8 @@ pub(crate) enum Update {
     },
     /// A join of two streams over time.
     Within(Arc<WithinOp>),
+    /// The rows are partial results of intervals of the stream, by the records' own time.
+    Sessions(Arc<SessionOp>),
 }
 
 impl KeyedSpec {
@@ -284,6 +289,13 @@ impl KeyedSpec {
                 Ok(results.run(rows, 0, usize::MAX)?.0)
             }
             Update::Tracked { .. } | Update::Within(_) => Ok(rows.clone()),
+            Update::Sessions(op) => {
+                let mut each = EachSession {
+                    op: Arc::clone(op),
+                    schema: Arc::clone(&self.results),
+                };
+                Ok(each.run(rows, 0, usize::MAX)?.0)
+            }
         }
     }
 
@@ -317,6 +329,10 @@ impl KeyedSpec {
             Update::Within(_) => {
                 format!("joined by {keys} key(s), {:?}", fields(&self.schema))
             }
+            Update::Sessions(op) => {
+                let (parts, fields) = (&op.plan.parts, fields(&self.schema));
+                format!("{parts:?} by sessions and {keys} key column(s), {fields:?}")
+            }
         }
     }
 
@@ -325,7 +341,10 @@ impl KeyedSpec {
         match &self.update {
             Update::Running(plan) => plan.highs(),
             // Its first version has all columns.
-            Update::ByTime(_) | Update::Tracked { .. } | Update::Within(_) => Vec::new(),
+            Update::ByTime(_)
+            | Update::Tracked { .. }
+            | Update::Within(_)
+            | Update::Sessions(_) => Vec::new(),
         }
     }
 }

@@ -131,6 +131,10 @@ impl Graph {
                 "state `{}`: {} ms before to {} ms after",
                 within.name, within.before_ms, within.after_ms
             ),
+            Op::Sessions(sessions) => {
+                let (name, plan) = (&sessions.name, of_plan(&sessions.plan));
+                format!("state `{name}`: {plan} by sessions")
+            }
             Op::History { name, recall, .. } => match name {
                 Some(name) => format!("state `{name}`: {}", recall.describe()),
                 None => format!("state: {}", recall.describe()),
@@ -167,6 +171,7 @@ fn kind(op: &Op) -> Kind {
         | Op::ByTime { .. }
         | Op::Tracked { .. }
         | Op::Within(_)
+        | Op::Sessions(_)
         | Op::History { .. } => Kind::State,
         _ => Kind::Operator,
     }
@@ -179,7 +184,8 @@ fn exchange(op: &Op) -> Option<String> {
         | Op::Running { .. }
         | Op::ByTime { .. }
         | Op::Tracked { .. }
-        | Op::Within(_) => Some("by key".into()),
+        | Op::Within(_)
+        | Op::Sessions(_) => Some("by key".into()),
         Op::Join(_) | Op::Cogroup { .. } | Op::Probe(_) => Some("by key".into()),
         Op::History { keys: 0, .. } => Some("by turns".into()),
         Op::History { .. } => Some("by key".into()),

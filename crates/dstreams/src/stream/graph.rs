@@ -22,6 +22,7 @@ use super::rejects::{OffTimeReaders, Readers};
 use super::relational::Query;
 use super::result_rows::ResultRows;
 use super::rows::{Reducer, RowsFn};
+use super::sessions::SessionOp;
 use super::timetable::Timetable;
 use super::tracker::Tracker;
 use super::with_state::ProbeOp;
@@ -98,6 +99,8 @@ pub(crate) enum Op {
     Probe(ProbeOp),
     /// Pairs of records of two streams that are near in time: a state.
     Within(Arc<WithinOp>),
+    /// Aggregation by sessions of the first columns: a state of those that are open.
+    Sessions(Arc<SessionOp>),
     /// All rows of all inputs.
     Union,
     /// A relational query over the inputs.
@@ -115,6 +118,7 @@ impl Op {
             }
             Op::Window { name, .. } | Op::History { name, .. } => name.as_deref(),
             Op::Within(within) => Some(&within.name),
+            Op::Sessions(sessions) => Some(&sessions.name),
             _ => None,
         }
     }
@@ -165,6 +169,16 @@ impl Op {
             Op::Cogroup { keys } => format!("cogroup {keys}"),
             Op::Probe(probe) => format!("{probe:?}"),
             Op::Within(within) => format!("{within:?}"),
+            Op::Sessions(sessions) => {
+                let SessionOp {
+                    name,
+                    keys,
+                    plan,
+                    rule,
+                    ..
+                } = &**sessions;
+                format!("sessions `{name}` {keys} {:?} {rule:?}", plan.parts)
+            }
             Op::Union => "union".into(),
             Op::Query(query) => format!("query {}", query.describe()),
             Op::Top { keys, limit } => format!("top {keys} {limit}"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dstreams::agg::{count, max_of, sum_of};
-use dstreams::{DStream, KeyState, MapWithState, Out, StreamContext};
+use dstreams::{DStream, KeyState, MapWithState, Out, Sessions, StreamContext};
 
 use crate::every_operator::{Row, Watch};
 
@@ -14,6 +14,25 @@ pub fn further_operators(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch
     partitions(rows, watch);
     windows(rows, watch);
     functions(ctx, rows, watch);
+    sessions(rows, watch);
+}
+
+/// Of records before, in and after the batches.
+fn sessions(rows: &DStream<Row>, watch: &Watch) {
+    let ms = Duration::from_millis;
+    let keyed = rows.key_by_into::<String>(|(text, _, _), key| key.push(text));
+    let time = |(_, n, x): (&str, i64, f64)| (220.0 + 60.0 * n as f64 + x / 1e8) as i64;
+    let agg = (sum_of::<f64>("_3"), max_of::<i64>("_2"), count());
+    let lengths = Sessions::gap(ms(100)).slack(ms(100));
+    let sessions = keyed.session_agg("sessions", time, lengths, agg);
+    let sessions = sessions.unwrap();
+    watch.on("sessions that end", &sessions.ended().pairs());
+    watch.on("open sessions", &sessions.open().pairs());
+    watch.on("late for sessions", &sessions.late().pairs());
+    let cut = keyed.session_agg("cut", time, lengths.longest(ms(200)), sum_of::<f64>("_3"));
+    let cut = cut.unwrap();
+    watch.on("sessions that are cut", &cut.ended().pairs());
+    watch.on("open sessions that are cut", &cut.open().pairs());
 }
 
 fn times(rows: &DStream<Row>, watch: &Watch) {

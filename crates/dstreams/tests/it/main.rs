@@ -59,6 +59,7 @@ mod records;
 mod relational;
 mod restart;
 mod restart_files;
+mod sessions;
 mod set_aside;
 mod sinks;
 mod slack;

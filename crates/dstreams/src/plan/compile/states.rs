@@ -13,6 +13,7 @@ use crate::plan::datasets::Slot;
 use crate::plan::exec_node::internal;
 use crate::plan::history::HistorySpec;
 use crate::plan::route::split_by_route;
+use crate::plan::sessions::{EachSession, held_sessions};
 use crate::plan::state_views::Views;
 use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
@@ -78,6 +79,12 @@ impl Compiler<'_> {
                 let records = self.shared(node.inputs[0])?;
                 self.keyed(id, within.keys, records, held, update)?
             }
+            Op::Sessions(sessions) => {
+                let (keys, update) = (sessions.keys, Update::Sessions(Arc::clone(sessions)));
+                let partial = self.partial(id, keys + 1, &sessions.plan)?;
+                let held = held_sessions(&partial.schema(), keys);
+                self.keyed(id, keys, partial, held, update)?
+            }
             _ => return Ok(internal(format!("{id:?} is not a state"))?),
         };
         self.held.insert(id, Arc::clone(&plan));
@@ -135,6 +142,7 @@ impl Compiler<'_> {
             Update::ByTime(spec) => Some(spec.emitted.schema()),
             Update::Tracked { tracker, .. } => tracker.mapped(),
             Update::Within(within) => Some(Arc::clone(&within.results)),
+            Update::Sessions(sessions) => Some(Arc::clone(&sessions.emitted)),
         };
         let views = self.views(id, &schema, mapped);
         self.views.insert(id, views.clone());
@@ -235,6 +243,13 @@ impl Compiler<'_> {
             } if view == View::All => {
                 let results = VersionedResults::of_plan(parts, *keys, &schema);
                 apply(plan, Arc::new(results), schema, operator)
+            }
+            Op::Sessions(op) if view == View::All => {
+                let each = EachSession {
+                    op: Arc::clone(op),
+                    schema: Arc::clone(&schema),
+                };
+                apply(plan, Arc::new(each), schema, operator)
             }
             _ => plan,
         })

@@ -4,6 +4,7 @@ mod by_time;
 mod closures;
 mod probe;
 mod running_aggregate;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod within;
@@ -66,10 +67,15 @@ impl KeyedState {
         room: Option<&Arc<StateMemoryBudget>>,
     ) -> Result<Self> {
         let due = match &spec.update {
-            Update::ByTime(of) => Some(DueColumns {
+            Update::ByTime(of) => Some(DueColumns::Interval {
                 interval: 0,
                 version: spec.schema.fields().len() - 1,
                 rule: of.rule,
+            }),
+            Update::Sessions(op) => Some(DueColumns::Sessions {
+                list: op.keys,
+                last: op.last,
+                rule: op.rule,
             }),
             Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
         };
@@ -193,6 +199,10 @@ impl KeyedState {
                 let (delta, made) = self.within(batch, rows, op)?;
                 Ok((delta, made, None))
             }
+            Update::Sessions(op) => {
+                let (delta, made) = self.sessions(batch, rows, op)?;
+                Ok((delta, made, None))
+            }
         }
     }
 
@@ -239,6 +249,7 @@ impl KeyedState {
         let rows = self.partition.read(version)?;
         match &self.spec.update {
             Update::ByTime(of) => self.whole_results(of, rows, version),
+            Update::Sessions(op) => self.whole_sessions(op, rows),
             Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => Ok(rows),
         }
     }

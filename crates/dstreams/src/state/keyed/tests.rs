@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use dstreams_control::{BatchTime, Due};
 
 use super::KeyedState;
 use crate::encoding::{ByteInput, in_one};
-use crate::plan::{ByTimeSpec, KeyedSpec, Update, Views};
+use crate::plan::{ByTimeSpec, KeyedSpec, StateSpec, Update, Views, held_sessions};
 use crate::state::capture::Captured;
 use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
 use crate::stream::event_time::IntervalRule;
 use crate::stream::graph::View;
 use crate::stream::key_state::KeyState;
 use crate::stream::record::{Out, Record, batch_of};
+use crate::stream::rejects::Readers;
 use crate::stream::result_rows::ResultRows;
+use crate::stream::session_rule::SessionRule;
+use crate::stream::sessions::SessionOp;
 use crate::stream::track::MapWithState;
 
 type Pair = (i64, i64);
@@ -26,7 +30,7 @@ struct Case {
     rows: fn(u64) -> RecordBatch,
 }
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 5] = [
     Case {
         spec: tracked,
         rows: events,
@@ -38,6 +42,14 @@ const CASES: [Case; 3] = [
     Case {
         spec: || by_time_over(600),
         rows: partial_results,
+    },
+    Case {
+        spec: || sessions(None),
+        rows: partial_sessions,
+    },
+    Case {
+        spec: || sessions(Some(300)),
+        rows: partial_sessions,
     },
 ];
 
@@ -129,6 +141,69 @@ fn partial_results(batch: u64) -> RecordBatch {
             (interval, (n * batch % 4) as i64),
             (1 + (n % 2) as i64, n as i64 / 2),
         )
+    });
+    batch_of(rows).unwrap()
+}
+
+/// Counts and sums by sessions.
+fn sessions(longest: Option<i64>) -> Arc<KeyedSpec> {
+    let part = |function, column: Option<&str>| AggPart {
+        function,
+        column: column.map(str::to_owned),
+    };
+    let plan = AggPlan {
+        parts: vec![
+            part(Function::Count, None),
+            part(Function::Min, Some("time")),
+            part(Function::Max, Some("time")),
+            part(Function::Sum, Some("value")),
+        ],
+        finish: vec![Finish::Part(0), Finish::Part(3)],
+    };
+    let results = <(i64, ((i64, i64), (i64, i64)))>::schema();
+    let mut emitted = results.fields().to_vec();
+    emitted.insert(1, Arc::new(Field::new("$kind", DataType::UInt8, false)));
+    let op = Arc::new(SessionOp {
+        name: "sessions".into(),
+        keys: 1,
+        plan,
+        rule: SessionRule {
+            every: 100,
+            gap: 200,
+            slack: 200,
+            longest,
+        },
+        start: 1,
+        last: 2,
+        count: 0,
+        emitted: Arc::new(Schema::new(emitted)),
+        late: Arc::new(Readers::new("late records".into())),
+    });
+    let schema = held_sessions(&PartialSession::schema(), 1);
+    let mapped = Some(Arc::clone(&op.emitted));
+    Arc::new(KeyedSpec {
+        name: "sessions".into(),
+        keys: 1,
+        views: Views::new([View::All, View::Mapped], schema.clone(), mapped),
+        results,
+        schema,
+        update: Update::Sessions(op),
+        every_ms: 100,
+    })
+}
+
+/// A key, the interval, the count, the first and the last time, the sum.
+type PartialSession = ((i64, i64), (i64, (i64, (i64, i64))));
+
+/// Of sessions that are new, open, to be joined, over, and long over.
+fn partial_sessions(batch: u64) -> RecordBatch {
+    let rows = (0..batch % 9).map(|n| {
+        let n = n as i64;
+        let first = 100 * batch as i64 - 137 * n - 1;
+        let last = first.max(first.div_euclid(100) * 100 + 10 * n);
+        let interval = first.div_euclid(100) * 100;
+        let key = n * batch as i64 % 3;
+        ((key, interval), (1 + n % 2, (first, (last, n))))
     });
     batch_of(rows).unwrap()
 }
@@ -320,4 +395,34 @@ fn nothing_happens_before(case: &Case) -> u64 {
     }
     assert!(skipped > 0 && due_ones > 20, "{skipped}, {due_ones}");
     skipped
+}
+
+/// What is over leaves, whatever the number of records.
+#[test]
+fn a_state_of_sessions_is_bounded() {
+    for longest in [None, Some(300)] {
+        let mut state = empty(&sessions(longest));
+        let (mut most, mut emitted) = (0, 0);
+        for batch in 1..=5_000u64 {
+            let rows = [partial_sessions(batch)];
+            state.install(BatchTime(100 * batch), &rows).unwrap();
+            let stored = state.partition.read(BatchTime(100 * batch)).unwrap();
+            let items = stored.iter().map(|rows| rows.column(1).as_list::<i32>());
+            most = most.max(items.map(|lists| lists.values().len()).sum::<usize>());
+            let outputs = &state.made.as_ref().unwrap().mapped;
+            emitted += outputs.iter().map(RecordBatch::num_rows).sum::<usize>();
+        }
+        assert!((3..50).contains(&most), "{most} open sessions");
+        assert!(emitted > 1_000, "{emitted} sessions");
+    }
+}
+
+/// These texts are in checkpoints: state of a program with others is refused.
+#[test]
+fn a_state_of_sessions_describes_its_columns_and_times() {
+    let spec = sessions(Some(300));
+    let holds = spec.holds();
+    assert!(holds.contains("by sessions and 1 key column(s), [\""), "{holds}");
+    let times = StateSpec::Keyed(spec).times().unwrap();
+    assert_eq!(times, "gap 200 ms, slack 200 ms, cut after 300 ms");
 }

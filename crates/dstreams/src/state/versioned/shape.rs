@@ -13,6 +13,7 @@ use super::rows::Last;
 use crate::encoding::columns;
 use crate::error::{Error, Result};
 use crate::stream::event_time::IntervalRule;
+use crate::stream::session_rule::SessionRule;
 
 /// The encoded column with the batch of a key's last event.
 const LAST: &str = "__last";
@@ -31,12 +32,52 @@ pub struct Shape {
 /// When rows are due, if that follows from two of their columns and not from the last event of their key. What is
 /// persisted is ignored then, so that a changed program finds its rows when they are due by its own rule.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::state) struct DueColumns {
-    /// The column of the interval, `Int64`.
-    pub interval: usize,
-    /// The column of the version, `UInt32`.
-    pub version: usize,
-    pub rule: IntervalRule,
+pub(in crate::state) enum DueColumns {
+    /// Results by intervals of event time.
+    Interval {
+        /// The column of the interval, `Int64`.
+        interval: usize,
+        /// The column of the version, `UInt32`.
+        version: usize,
+        rule: IntervalRule,
+    },
+    /// Open sessions: the first is over.
+    Sessions {
+        /// The column of the sessions, a list.
+        list: usize,
+        /// The column of its items with the times of the last records, `Int64`.
+        last: usize,
+        rule: SessionRule,
+    },
+}
+
+impl DueColumns {
+    fn of(&self, rows: &RecordBatch) -> Option<Vec<u64>> {
+        match *self {
+            DueColumns::Interval {
+                interval,
+                version,
+                rule,
+            } => {
+                let intervals = rows.column(interval).as_primitive_opt::<Int64Type>()?;
+                let versions = rows.column(version).as_primitive_opt::<UInt32Type>()?;
+                let times = intervals.values().iter().zip(versions.values());
+                let times = times.map(|(interval, version)| rule.due(*interval, *version).millis());
+                Some(times.collect())
+            }
+            DueColumns::Sessions { list, last, rule } => {
+                let lists = rows.column(list).as_list_opt::<i32>()?;
+                let items = lists.values().as_struct_opt()?;
+                let last = items.column(last).as_primitive_opt::<Int64Type>()?.values();
+                let of_lists = lists.value_offsets().windows(2);
+                let times = of_lists.map(|of| {
+                    let first = last[of[0] as usize..of[1] as usize].iter().min();
+                    first.map_or(0, |first| rule.over_at(*first).max(0) as u64)
+                });
+                Some(times.collect())
+            }
+        }
+    }
 }
 
 impl Shape {
@@ -118,12 +159,8 @@ impl Shape {
 
     /// When rows are due, if that does not follow from their last events.
     pub(super) fn due(&self, rows: &RecordBatch) -> Option<Last> {
-        let due = self.due?;
-        let intervals = rows.column(due.interval).as_primitive_opt::<Int64Type>()?;
-        let versions = rows.column(due.version).as_primitive_opt::<UInt32Type>()?;
-        let times = intervals.values().iter().zip(versions.values());
-        let times = times.map(|(interval, version)| due.rule.due(*interval, *version).millis());
-        Some(Last::of(times.collect()))
+        let due = self.due.as_ref()?.of(rows)?;
+        Some(Last::of(due.into()))
     }
 
     /// Whether [`Shape::due`] says when rows are due.
