@@ -121,6 +121,7 @@
 //! | [`window`](Keyed::window), [`past`](Keyed::past), [`delayed`](Keyed::delayed), [`latest`](Keyed::latest), [`remember`](Keyed::remember) | as of a [`DStream`]; equal keys in one partition | as of a [`DStream`] |
 //! | [`top`](Keyed::top) | the pairs with the greatest values, in order | O(rows), O(limit) memory |
 //! | [`running_agg`](Keyed::running_agg) | [`State`]: aggregates over all batches | O(keys of the batch) |
+//! | [`running_agg_for`](Keyed::running_agg_for) | the same, without keys that had no record for so long | O(keys of the batch + keys that expire) |
 //! | [`agg_by_time`](Keyed::agg_by_time) | [`ByTime`]: aggregates by intervals of event time, corrected when late records come | O(n + results emitted or final) |
 //! | [`session_agg`](Keyed::session_agg) | [`Sessioned`]: aggregates of records that come close upon each other in event time | O(n + open sessions of their keys, and of keys of which one ends) |
 //! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |

@@ -216,6 +216,7 @@ impl StateSpec {
                     within.before_ms, within.after_ms, within.most
                 )),
                 Update::Sessions(op) => Some(op.rule.times()),
+                Update::RunningFor { timeout_ms, .. } => Some(format!("timeout {timeout_ms} ms")),
                 Update::Running(_) | Update::Tracked { .. } => None,
             },
         }
@@ -252,6 +253,8 @@ debug_as!(KeyedSpec { name });
 pub(crate) enum Update {
     /// The rows are partial results.
     Running(AggPlan),
+    /// The same; keys leave so long after the last batch in which they had any.
+    RunningFor { plan: AggPlan, timeout_ms: u64 },
     /// The rows are partial results of intervals of event time.
     ByTime(ByTimeSpec),
     /// The rows are events.
@@ -263,7 +266,7 @@ pub(crate) enum Update {
     },
     /// A join of two streams over time.
     Within(Arc<WithinOp>),
-    /// The rows are partial results of intervals of the stream, by the records' own time.
+    /// The rows are partial results of intervals of the stream in event time.
     Sessions(Arc<SessionOp>),
 }
 
@@ -276,7 +279,7 @@ impl KeyedSpec {
     /// The results that a program reads, from stored rows.
     pub(crate) fn results_of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         match &self.update {
-            Update::Running(plan) => {
+            Update::Running(plan) | Update::RunningFor { plan, .. } => {
                 let mut results = Results {
                     keys: self.keys,
                     finish: plan.finish.clone(),
@@ -312,6 +315,10 @@ impl KeyedSpec {
                 let (parts, schema) = plan.without_highs(&self.schema, keys);
                 format!("{parts:?} by {keys} key(s), {:?}", fields(&schema))
             }
+            Update::RunningFor { plan, .. } => {
+                let (parts, fields) = (&plan.parts, fields(&self.schema));
+                format!("{parts:?} by {keys} key column(s) with a timeout, {fields:?}")
+            }
             Update::ByTime(of) => {
                 let (parts, rule) = (&of.plan.parts, &of.rule);
                 let over = match rule.panes() {
@@ -342,6 +349,7 @@ impl KeyedSpec {
             Update::Running(plan) => plan.highs(),
             // Its first version has all columns.
             Update::ByTime(_)
+            | Update::RunningFor { .. }
             | Update::Tracked { .. }
             | Update::Within(_)
             | Update::Sessions(_) => Vec::new(),

@@ -117,7 +117,15 @@ impl Graph {
                 let name = name.unwrap_or_default();
                 format!("state{name}: {} over {batches} batches", of_plan(plan))
             }
-            Op::Running { name, plan, .. } => format!("state `{name}`: {}", of_plan(plan)),
+            Op::Running {
+                name,
+                plan,
+                timeout_ms,
+                ..
+            } => match timeout_ms {
+                Some(timeout) => format!("state `{name}`: {}, timeout {timeout} ms", of_plan(plan)),
+                None => format!("state `{name}`: {}", of_plan(plan)),
+            },
             Op::ByTime { name, plan, .. } => {
                 format!("state `{name}`: {} by event time", of_plan(plan))
             }

@@ -47,11 +47,13 @@ pub(crate) enum Op {
         plan: AggPlan,
         batches: usize,
     },
-    /// Aggregation by the first `keys` columns over all batches: a state.
+    /// Aggregation by the first `keys` columns over all batches: a state, perhaps without keys that had no record for
+    /// so long.
     Running {
         name: String,
         keys: usize,
         plan: AggPlan,
+        timeout_ms: Option<u64>,
     },
     /// Aggregation by the first `keys` columns, of which the first is an interval of event time: a state of the
     /// intervals that are not final.
@@ -139,8 +141,15 @@ impl Op {
                 let name = name.unwrap_or_default();
                 format!("window {name}{keys} {:?} {batches}", plan.parts)
             }
-            Op::Running { name, keys, plan } => {
-                format!("running `{name}` {keys} {:?}", plan.parts)
+            Op::Running {
+                name,
+                keys,
+                plan,
+                timeout_ms,
+            } => {
+                let timeout = timeout_ms.map(|timeout| format!(" {timeout}"));
+                let timeout = timeout.unwrap_or_default();
+                format!("running `{name}` {keys} {:?}{timeout}", plan.parts)
             }
             Op::ByTime {
                 name,

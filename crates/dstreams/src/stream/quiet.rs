@@ -37,6 +37,7 @@ fn has_state(op: &Op) -> bool {
         | Op::ByTime { .. }
         | Op::Tracked { .. }
         | Op::Within(_)
+        | Op::Sessions(_)
         | Op::History { .. } => true,
         Op::Source(_)
         | Op::Rows(_)
@@ -71,7 +72,11 @@ fn has_rows_of_nothing(op: &Op) -> bool {
             | View::Ahead,
         ) => false,
         // Of records held, some may be due: the state says so.
-        Op::ByTime { .. } | Op::Tracked { .. } | Op::Within(_) | Op::History { .. } => false,
+        Op::ByTime { .. }
+        | Op::Tracked { .. }
+        | Op::Within(_)
+        | Op::Sessions(_)
+        | Op::History { .. } => false,
         // Without records no closure is called, no key is looked up and no pair made.
         Op::Source(_)
         | Op::Rows(_)

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::panic::Location;
+use std::time::Duration;
 
 use super::agg::Agg;
 use super::dstream::DStream;
@@ -130,7 +131,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// [`agg`](crate::agg), or several as a tuple; all have a fixed size for each key.
     ///
     /// `name` names the state in checkpoints and messages. A batch costs O(its keys), regardless of the number of
-    /// stored keys. State is never dropped: see [`Keyed::track`] for one with a timeout.
+    /// stored keys. State is never dropped: see [`Keyed::running_agg_for`] for one with a timeout.
     ///
     /// ```
     /// use dstreams::{StreamContext, agg::count};
@@ -146,11 +147,71 @@ impl<K: Key, V: Record> Keyed<K, V> {
     #[track_caller]
     pub fn running_agg<A: Agg<V>>(&self, name: &str, agg: A) -> Result<State<K, A::Out>> {
         let operator = Operator::new("running_agg", Location::caller());
+        self.running(name, agg, None, operator)
+    }
+
+    /// [`Keyed::running_agg`] that forgets a key without a record for so long, in batch times: a multiple of the interval
+    /// at which this stream has RDDs. What it was is in [`State::timed_out`].
+    ///
+    /// A key is forgotten with the first batch that is so much later than that of its last record. If that batch has
+    /// records of the key, these begin it anew. A batch costs O(its keys + keys that are forgotten), and memory is O(keys
+    /// with a record within the timeout). The timeout must not change between two runs: batches since the last checkpoint
+    /// run again, and would forget other keys. A restart refuses it.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// use std::time::Duration;
+    /// use dstreams::{Clock, StreamContext, agg::sum};
+    ///
+    /// let interval = Duration::from_secs(1);
+    /// let mut ctx = StreamContext::new(interval)?;
+    /// let (time, clock) = Clock::manual(Duration::ZERO);
+    /// ctx.set_clock(clock);
+    /// let (queue, sales) = ctx.queue::<(String, i64)>("sales");
+    /// let spent = sales.by_key().running_agg_for("spent", 2 * interval, sum::<i64>())?;
+    /// let mut left = spent.timed_out().collect();
+    /// let running = ctx.start().await?;
+    /// queue.push([("ada".to_owned(), 3), ("ada".to_owned(), 4)]).await?;
+    /// for _ in 0..2 {
+    ///     time.advance(interval);
+    ///     assert!(left.recv().await.unwrap().collect()?.is_empty());
+    /// }
+    /// time.advance(interval); // the last sale was two intervals ago
+    /// assert_eq!(left.recv().await.unwrap().collect()?, [("ada".to_owned(), 7)]);
+    /// # running.abort().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Refused like [`Keyed::running_agg`] and [`Keyed::track`].
+    #[track_caller]
+    pub fn running_agg_for<A: Agg<V>>(
+        &self,
+        name: &str,
+        timeout: Duration,
+        agg: A,
+    ) -> Result<State<K, A::Out>> {
+        let operator = Operator::new("running_agg_for", Location::caller());
+        let every = self.graph.lock().node(self.node).slide_ms;
+        let timeout = window::multiple_of(every, timeout, "timeout", &operator)?;
+        self.running(name, agg, Some(timeout), operator)
+    }
+
+    fn running<A: Agg<V>>(
+        &self,
+        name: &str,
+        agg: A,
+        timeout_ms: Option<u64>,
+        operator: Operator,
+    ) -> Result<State<K, A::Out>> {
         let plan = Self::resolve(&agg, &operator)?;
         window::check_columns(&plan, &<(K, V)>::schema(), &operator)?;
-        let (name, keys) = (name.to_owned(), Self::key_columns());
-        let schema = <(K, A::Out)>::schema();
-        self.state(Op::Running { name, keys, plan }, schema, operator)
+        let op = Op::Running {
+            name: name.to_owned(),
+            keys: Self::key_columns(),
+            plan,
+            timeout_ms,
+        };
+        self.state(op, <(K, A::Out)>::schema(), operator)
     }
 
     /// Maintains a state for each key by closures: the paper's `track`.

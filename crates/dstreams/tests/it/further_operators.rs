@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dstreams::agg::{count, max_of, sum_of};
+use dstreams::agg::{avg_of, count, max_of, sum_of};
 use dstreams::{DStream, KeyState, MapWithState, Out, Sessions, StreamContext};
 
 use crate::every_operator::{Row, Watch};
@@ -15,6 +15,17 @@ pub fn further_operators(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch
     windows(rows, watch);
     functions(ctx, rows, watch);
     sessions(rows, watch);
+    timeouts(rows, watch);
+}
+
+fn timeouts(rows: &DStream<Row>, watch: &Watch) {
+    let keyed = rows.key_by_into::<String>(|(text, _, _), key| key.push(text));
+    let agg = (avg_of::<f64>("_3"), count());
+    let forgotten = keyed.running_agg_for("forgotten", Duration::from_millis(200), agg);
+    let forgotten = forgotten.unwrap();
+    watch.on("changes of what is forgotten", &forgotten.changes().pairs());
+    watch.on("all that is not forgotten", &forgotten.all().pairs());
+    watch.on("what is forgotten", &forgotten.timed_out().pairs());
 }
 
 /// Of records before, in and after the batches.

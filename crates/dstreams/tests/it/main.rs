@@ -72,6 +72,7 @@ mod stopping;
 mod sums;
 mod testing;
 mod tidy;
+mod timeouts;
 mod tried;
 mod variance;
 mod watched;

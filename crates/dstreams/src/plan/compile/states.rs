@@ -35,7 +35,21 @@ impl Compiler<'_> {
                 batches,
                 ..
             } => self.window(id, *keys, plan, *batches)?,
-            Op::Running { keys, plan, .. } => self.running(id, *keys, plan)?,
+            Op::Running {
+                keys,
+                plan,
+                timeout_ms,
+                ..
+            } => {
+                let plan = plan.clone();
+                let partial = self.partial(id, *keys, &plan)?;
+                let held = partial.schema();
+                let update = match *timeout_ms {
+                    None => Update::Running(plan),
+                    Some(timeout_ms) => Update::RunningFor { plan, timeout_ms },
+                };
+                self.keyed(id, *keys, partial, held, update)?
+            }
             Op::ByTime {
                 keys,
                 plan,
@@ -115,12 +129,6 @@ impl Compiler<'_> {
         aggregation.partial(self.shared(input)?)
     }
 
-    fn running(&mut self, id: NodeId, keys: usize, plan: &AggPlan) -> Result<ExecPlan> {
-        let partial = self.partial(id, keys, plan)?;
-        let held = partial.schema();
-        self.keyed(id, keys, partial, held, Update::Running(plan.clone()))
-    }
-
     /// A state with columns `schema` that installs the rows of `plan` by their keys.
     fn keyed(
         &mut self,
@@ -138,7 +146,7 @@ impl Compiler<'_> {
         }
         let (from, parts) = self.stage(plan, route, node.inputs[0]);
         let mapped = match &update {
-            Update::Running(_) => None,
+            Update::Running(_) | Update::RunningFor { .. } => None,
             Update::ByTime(spec) => Some(spec.emitted.schema()),
             Update::Tracked { tracker, .. } => tracker.mapped(),
             Update::Within(within) => Some(Arc::clone(&within.results)),

@@ -93,7 +93,11 @@ impl KeyedState {
     }
 
     /// The keys that a batch deleted, with their previous values.
-    fn deleted_by(&self, batch: BatchTime, before: BatchTime) -> Result<Vec<RecordBatch>> {
+    pub(super) fn deleted_by(
+        &self,
+        batch: BatchTime,
+        before: BatchTime,
+    ) -> Result<Vec<RecordBatch>> {
         let deleted = self.partition.changes(batch)?.deleted()?;
         let rows = deleted.iter().map(|keys| {
             let found = self.partition.latest_at(keys.columns(), before)?;
@@ -116,7 +120,7 @@ impl KeyedState {
         Ok(RecordBatch::try_new(schema, columns)?)
     }
 
-    fn only_keys(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+    pub(super) fn only_keys(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let schema = key_schema(&self.spec.schema, self.spec.keys);
         let columns = rows.columns()[..self.spec.keys].to_vec();
         Ok(RecordBatch::try_new(schema, columns)?)
@@ -124,7 +128,7 @@ impl KeyedState {
 }
 
 /// The expired rows whose keys have no event in the batch.
-fn expired_without_events(
+pub(super) fn expired_without_events(
     expired: Vec<RecordBatch>,
     keys: &mut KeySlots,
     columns: usize,
@@ -141,7 +145,7 @@ fn expired_without_events(
 }
 
 /// A mask of the keys that do not time out: their last event is later than `until`.
-fn unexpired(found: &LookedUpRows<'_>, until: Option<u64>) -> BooleanArray {
+pub(super) fn unexpired(found: &LookedUpRows<'_>, until: Option<u64>) -> BooleanArray {
     let Some(until) = until else {
         return found.mask();
     };

@@ -77,7 +77,10 @@ impl KeyedState {
                 last: op.last,
                 rule: op.rule,
             }),
-            Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => None,
+            Update::Running(_)
+            | Update::RunningFor { .. }
+            | Update::Tracked { .. }
+            | Update::Within(_) => None,
         };
         let schema = Arc::clone(&spec.schema);
         let shape = Shape::of_state(schema, spec.keys, &spec.highs(), due)?;
@@ -101,13 +104,14 @@ impl KeyedState {
         self.partition.version()
     }
 
-    /// The batch with which keys time out, results are emitted or records leave: `next` or so many RDDs of its input later.
+    /// The batch with which keys time out, results are emitted, sessions end or records leave: `next` or so many RDDs of its input later.
     pub fn due(&self, next: BatchTime) -> Option<Due> {
         let first = self.partition.due()?;
         let at = match &self.spec.update {
             Update::Running(_) => return None,
+            Update::RunningFor { timeout_ms, .. } => first.plus(*timeout_ms),
             Update::Tracked { timeout_ms, .. } => first.plus((*timeout_ms)?),
-            Update::ByTime(_) => first,
+            Update::ByTime(_) | Update::Sessions(_) => first,
             // Early in 1970 a record may leave sooner than its "last event" says.
             Update::Within(_) if first == BatchTime(0) => next,
             Update::Within(op) => first.plus(op.before_ms.max(op.after_ms)),
@@ -183,6 +187,10 @@ impl KeyedState {
                 let (delta, newest) = self.combined(batch, rows, plan)?;
                 Ok((delta, BatchOutputs::default(), Some(newest)))
             }
+            Update::RunningFor { plan, timeout_ms } => {
+                let (delta, made) = self.combined_for(batch, rows, plan, *timeout_ms)?;
+                Ok((delta, made, None))
+            }
             Update::ByTime(of) => {
                 let (delta, made) = self.by_time(batch, rows, of)?;
                 Ok((delta, made, None))
@@ -250,7 +258,10 @@ impl KeyedState {
         match &self.spec.update {
             Update::ByTime(of) => self.whole_results(of, rows, version),
             Update::Sessions(op) => self.whole_sessions(op, rows),
-            Update::Running(_) | Update::Tracked { .. } | Update::Within(_) => Ok(rows),
+            Update::Running(_)
+            | Update::RunningFor { .. }
+            | Update::Tracked { .. }
+            | Update::Within(_) => Ok(rows),
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
 use dstreams_control::BatchTime;
 
-use super::KeyedState;
+use super::closures::{expired_without_events, unexpired};
+use super::{BatchOutputs, KeyedState};
 use crate::error::Result;
 use crate::state::accumulators::{Combine, bits_of, bits_of_partial, column_of};
+use crate::state::key_slots::key_schema;
 use crate::state::versioned::{Delta, LookedUpRows, NewestRows};
 use crate::stream::agg::AggPlan;
 
@@ -30,6 +33,50 @@ impl KeyedState {
         columns.extend(self.part_columns(parts)?);
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
         found.delta(batch, &rows)
+    }
+
+    /// The same, without keys that had no record for `timeout_ms`. One that has a record in the batch with which it
+    /// leaves starts over.
+    ///
+    /// If the batch is already installed, computes the same from the version before it.
+    pub(super) fn combined_for(
+        &self,
+        batch: BatchTime,
+        rows: &[RecordBatch],
+        plan: &AggPlan,
+        timeout_ms: u64,
+    ) -> Result<(Delta, BatchOutputs)> {
+        let before = self.before(batch);
+        let again = self.partition.version() == Some(batch);
+        let (mut slots, mut columns, key_of) = self.keys_of(rows)?;
+        let until = batch.minus(timeout_ms);
+        let expired = match until {
+            None => Vec::new(),
+            Some(_) if again => self.deleted_by(batch, before)?,
+            Some(until) => self.partition.expired(until)?,
+        };
+        let mut timed_out = expired_without_events(expired, &mut slots, self.spec.keys)?;
+        let dropped = timed_out.iter().map(|rows| self.only_keys(rows));
+        let dropped = dropped.collect::<Result<Vec<_>>>()?;
+        let dropped = concat_batches(&key_schema(&self.spec.schema, self.spec.keys), &dropped)?;
+        let found = match again {
+            true => self.partition.latest_at(&columns, before)?,
+            false => self.partition.latest(&columns)?,
+        };
+        let there = unexpired(&found, until.map(BatchTime::millis));
+        if there.true_count() < found.there() {
+            let ended = (0..found.len()).map(|key| found.is_there(key) && !there.value(key));
+            let ended: BooleanArray = ended.map(Some).collect();
+            timed_out.push(self.rows_of(&columns, &found.values()?, &ended)?);
+        }
+        let mut parts = parts_of(&found, plan)?;
+        let has: Vec<bool> = there.values().iter().collect();
+        self.merge(plan, &mut parts, &has, rows, &key_of)?;
+        columns.extend(self.part_columns(parts)?);
+        let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
+        let delta = Delta::new(&self.shape, batch, &rows, None, dropped.columns())?;
+        let mapped = Vec::new();
+        Ok((delta, BatchOutputs { timed_out, mapped }))
     }
 
     /// How each column of parts combines.

@@ -108,7 +108,7 @@ impl KeyedState {
             }
         }
         if !again {
-            op.late.count(late);
+            op.late.miss(late, "their session is over");
         }
         let mut columns = picked(keys.columns(), kept)?;
         columns.push(self.session_lists(open, lengths)?);

@@ -30,7 +30,7 @@ struct Case {
     rows: fn(u64) -> RecordBatch,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         spec: tracked,
         rows: events,
@@ -42,6 +42,10 @@ const CASES: [Case; 5] = [
     Case {
         spec: || by_time_over(600),
         rows: partial_results,
+    },
+    Case {
+        spec: running_for,
+        rows: counted,
     },
     Case {
         spec: || sessions(None),
@@ -143,6 +147,36 @@ fn partial_results(batch: u64) -> RecordBatch {
         )
     });
     batch_of(rows).unwrap()
+}
+
+/// Counts of keys, which are forgotten.
+fn running_for() -> Arc<KeyedSpec> {
+    let plan = AggPlan {
+        parts: vec![AggPart {
+            function: Function::Count,
+            column: None,
+        }],
+        finish: vec![Finish::Part(0)],
+    };
+    let schema = <(i64, i64)>::schema();
+    let views = [View::Changes, View::All, View::TimedOut];
+    Arc::new(KeyedSpec {
+        name: "forgotten".into(),
+        keys: 1,
+        views: Views::new(views, schema.clone(), None),
+        results: schema.clone(),
+        schema,
+        update: Update::RunningFor {
+            plan,
+            timeout_ms: 200,
+        },
+        every_ms: 100,
+    })
+}
+
+/// The keys of events, some of them from several tasks.
+fn counted(batch: u64) -> RecordBatch {
+    events(batch)
 }
 
 /// Counts and sums by sessions.
@@ -422,7 +456,10 @@ fn a_state_of_sessions_is_bounded() {
 fn a_state_of_sessions_describes_its_columns_and_times() {
     let spec = sessions(Some(300));
     let holds = spec.holds();
-    assert!(holds.contains("by sessions and 1 key column(s), [\""), "{holds}");
+    assert!(
+        holds.contains("by sessions and 1 key column(s), [\""),
+        "{holds}"
+    );
     let times = StateSpec::Keyed(spec).times().unwrap();
     assert_eq!(times, "gap 200 ms, slack 200 ms, cut after 300 ms");
 }
