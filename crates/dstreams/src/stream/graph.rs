@@ -274,11 +274,14 @@ impl Graph {
         let Some(name) = op.state_name() else {
             return Ok(());
         };
-        let mut names = self.nodes.iter().filter_map(|node| node.op.state_name());
-        match names.any(|known| known == name) {
-            false => Ok(()),
-            true => Err(Error::Graph {
-                message: format!("another state is called `{name}`; give each a name of its own"),
+        let mut nodes = self.nodes.iter();
+        match nodes.find(|node| node.op.state_name() == Some(name)) {
+            None => Ok(()),
+            Some(other) => Err(Error::Graph {
+                message: format!(
+                    "another state is called `{name}`, that of {}; give each a name of its own",
+                    other.operator
+                ),
                 operator: operator.clone(),
             }),
         }
@@ -351,24 +354,28 @@ impl Graph {
         let Some(first) = nodes.next() else {
             return Ok(self.interval_ms);
         };
-        if let Some(other) = nodes.find(|node| node.slide_ms != first.slide_ms) {
+        let mut others = nodes.clone();
+        if let Some(other) = others.find(|node| node.slide_ms != first.slide_ms) {
             let every = |node: &Node| format!("{} every {} ms", node.operator, node.slide_ms);
             return Err(Error::Graph {
                 operator: operator.clone(),
                 message: format!(
-                    "its inputs have RDDs at different times ({}, {}); give their windows the same slide",
+                    "its inputs have RDDs at different times ({}, {}); give their windows the same slide, or take the \
+                     `latest` of the slower one",
                     every(first),
                     every(other)
                 ),
             });
         }
-        let shifts: Vec<u64> = inputs.iter().map(|id| self.node(*id).shift_ms).collect();
-        if shifts.iter().any(|shift| *shift != first.shift_ms) {
+        if let Some(other) = nodes.find(|node| node.shift_ms != first.shift_ms) {
+            let late = |node: &Node| format!("{} by {} ms", node.operator, node.shift_ms);
             return Err(Error::Graph {
                 operator: operator.clone(),
                 message: format!(
-                    "its inputs are late by different times (by {shifts:?} ms), so their RDDs at one batch time are of \
-                     different intervals; delay the others with `delayed`, until all are as late"
+                    "its inputs are late by different times ({}, {}), so their RDDs at one batch time are of different \
+                     intervals; make the one that is less late as late with `delayed`",
+                    late(first),
+                    late(other)
                 ),
             });
         }

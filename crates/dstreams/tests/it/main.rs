@@ -7,6 +7,7 @@
 
 mod bad_files;
 mod bad_words;
+mod bad_joins;
 mod batch_time;
 mod bounded;
 mod changes;
