@@ -9,7 +9,9 @@ pub enum Format {
     /// Each line of UTF-8 text is a record. Read-only: the stream has the type `String`.
     Text,
     /// One JSON object per line, with a member for each column. A null is a missing member. Numbers that JSON does
-    /// not have (`NaN`, infinite) are written as null.
+    /// not have (`NaN`, infinite) are written as null. Times are written as
+    /// `2026-11-29T16:44:00.500Z`, and as `+300000-01-01T00:00:00Z` where the year has more digits; they are read as
+    /// `String`.
     JsonLines,
     /// Comma-separated values; the first line names the columns. Text is quoted where needed and may contain line
     /// feeds. Lists are not supported. An empty field is a null if the column is nullable, so an empty text in an

@@ -8,6 +8,7 @@
 mod bad_files;
 mod bad_words;
 mod bad_joins;
+mod bad_times;
 mod batch_time;
 mod bounded;
 mod changes;

@@ -4,6 +4,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::json::LineDelimitedWriter;
 
+use super::far_times::with_far_times_as_text;
 use crate::error::{Error, Result};
 use crate::stream::format::Format;
 
@@ -35,7 +36,8 @@ fn refused(message: String) -> Error {
 fn json(rows: &[RecordBatch], mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     for batch in rows {
         let mut lines = LineDelimitedWriter::new(Vec::new());
-        lines.write(batch)?;
+        let batch = with_far_times_as_text(batch)?;
+        lines.write(&batch)?;
         lines.finish()?;
         write(&lines.into_inner())?;
     }
@@ -46,7 +48,8 @@ fn csv(rows: &[RecordBatch], mut write: impl FnMut(&[u8]) -> Result<()>) -> Resu
     for (at, batch) in rows.iter().enumerate() {
         let mut bytes = Vec::new();
         let mut lines = WriterBuilder::new().with_header(at == 0).build(&mut bytes);
-        lines.write(batch)?;
+        let batch = with_far_times_as_text(batch)?;
+        lines.write(&batch)?;
         drop(lines); // it buffers bytes until then
         write(&bytes)?;
     }

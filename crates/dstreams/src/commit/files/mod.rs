@@ -5,6 +5,7 @@
 
 mod disk;
 mod encode;
+mod far_times;
 mod target;
 
 use std::panic::Location;

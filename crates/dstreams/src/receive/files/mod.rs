@@ -306,7 +306,8 @@ impl Files {
                 let field = ColumnBuilder::new(columns).err()?;
                 let (name, kind) = (field.name(), field.data_type());
                 Some(format!(
-                    "lines have no place for column `{name}`, which is {kind}"
+                    "lines cannot be read as column `{name}`, which is {kind}; read a number or a text, and convert it in \
+                     `try_map`"
                 ))
             }),
         }
