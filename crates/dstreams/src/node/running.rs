@@ -19,7 +19,7 @@ use crate::checkpoint::{CheckpointFailures, Durable};
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::program::Clock;
-use crate::stream::extreme::register_extremes;
+use crate::stream::relational::Catalog;
 
 /// How long after its deadline to wait for a program that does not stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -91,6 +91,8 @@ pub(super) struct Watched {
     pub workers: Arc<dyn Workers>,
     /// The program's persistence, if it has a directory; weak, so that it ends with the program.
     pub durable: Weak<Durable>,
+    /// What queries know beside the states.
+    pub catalog: Catalog,
 }
 
 impl Running {
@@ -190,6 +192,10 @@ impl Running {
     /// A session with a table for each named state, all as of the last batch that took effect: for ad-hoc queries
     /// while the program runs. The tables are snapshots. O(keys stored).
     ///
+    /// Queries also know the tables and functions of the context
+    /// ([`register_table`](crate::StreamContext::register_table), [`register_fn`](crate::StreamContext::register_fn)). A
+    /// state hides a table with its name.
+    ///
     /// ```no_run
     /// # async fn ask(running: &dstreams::Running) -> Result<(), Box<dyn std::error::Error>> {
     /// let session = running.session().await?;
@@ -210,11 +216,11 @@ impl Running {
         let states: Vec<usize> = tables.iter().map(|(state, _)| *state).collect();
         let (_, rows) = self.read_states(&states).await?;
         let session = SessionContext::new();
-        register_extremes(&session);
         for ((_, (name, schema)), partitions) in tables.into_iter().zip(rows) {
             let rows = MemTable::try_new(Arc::clone(schema), partitions)?;
             session.register_table(name, Arc::new(rows))?;
         }
+        self.watched.catalog.register(&session)?;
         Ok(session)
     }
 

@@ -22,6 +22,7 @@ use crate::program::Description;
 use crate::program::StreamContext;
 use crate::stream::graph::Graph;
 use crate::stream::quiet;
+use crate::stream::relational::Catalog;
 
 /// Intervals that a busy machine or a short pause may miss; of more, those in which nothing happens can be skipped. At
 /// most intervals this is a minute or two.
@@ -184,6 +185,7 @@ fn begin(
         durable: kept
             .as_ref()
             .map_or_else(Weak::new, |(durable, _)| Arc::downgrade(durable)),
+        catalog: Catalog::of(&graph.lock()),
     });
     let mut settings =
         dstreams_control::Config::new(config.interval.as_millis() as u64).map_err(|error| {

@@ -2,6 +2,7 @@
 //!
 //! A query is planned when the graph is built, to check it, and once for each shape of a batch; never per batch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -10,7 +11,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::Result as EngineResult;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan, Volatility, ident};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, Volatility, ident};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::extreme;
@@ -137,16 +138,38 @@ impl Query {
 }
 
 /// Registers the tables and functions of the context in `session`.
-pub(crate) fn register(session: &SessionContext, graph: &Graph) -> Result<()> {
-    session.register_udf(super::text::words_udf());
-    extreme::register_extremes(session);
-    for function in &graph.functions {
-        session.register_udf(function.as_ref().clone());
+fn register(session: &SessionContext, graph: &Graph) -> Result<()> {
+    Catalog::of(graph).register(session)
+}
+
+/// The tables and functions of a context, which its queries know.
+pub(crate) struct Catalog {
+    tables: BTreeMap<String, Arc<dyn TableProvider>>,
+    functions: Vec<Arc<ScalarUDF>>,
+}
+
+impl Catalog {
+    pub fn of(graph: &Graph) -> Self {
+        Catalog {
+            tables: graph.tables.clone(),
+            functions: graph.functions.clone(),
+        }
     }
-    for (name, table) in &graph.tables {
-        session.register_table(name.as_str(), Arc::clone(table))?;
+
+    /// Makes them known to `session`; a table that it has stays.
+    pub fn register(&self, session: &SessionContext) -> Result<()> {
+        session.register_udf(super::text::words_udf());
+        extreme::register_extremes(session);
+        for function in &self.functions {
+            session.register_udf(function.as_ref().clone());
+        }
+        for (name, table) in &self.tables {
+            if !session.table_exist(name.as_str())? {
+                session.register_table(name.as_str(), Arc::clone(table))?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Refuses functions that could give another result when a batch is run again.

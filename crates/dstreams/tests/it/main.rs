@@ -54,6 +54,7 @@ mod pairs;
 mod partitions;
 mod plain;
 mod program;
+mod programs;
 mod quiet_program;
 mod receive_memory;
 mod receive_tcp;
