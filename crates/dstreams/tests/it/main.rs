@@ -46,6 +46,7 @@ mod lifecycle;
 mod map_partitions;
 mod names;
 mod nested;
+mod nexmark;
 mod next_run;
 mod nulls;
 mod odd_values;
