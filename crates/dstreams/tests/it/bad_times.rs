@@ -1,4 +1,4 @@
-//! Records whose own time is wrong: before 1970, in the year 300,000, hours ahead, or not there.
+//! Records whose event time is wrong: before 1970, in the year 300,000, hours ahead, or not there.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use dstreams::files::{Files, Format};
 use dstreams::testing::{TestProgram, batches, records, sorted};
 use dstreams::{Intervals, ManualClock, Millis, RddReceiver, Record, Slack};
 
-use crate::files_sink::{Dir, visible};
+use crate::dir::Dir;
+use crate::files_sink::visible;
 use crate::files_source::put;
 use crate::program::block_on;
 
@@ -114,14 +115,14 @@ fn times_of_other_eras_are_read_and_written() {
             let (queue, stream) = test.context().queue::<(i64, Millis)>("times");
             let later = stream.sql::<(i64, Millis)>("select key, value from this where key = 1");
             let later = later.unwrap();
-            later.write_files(&dir.0, format).unwrap();
+            later.write_files(dir.path(), format).unwrap();
             let mut read = later.collect();
             let mut run = test.start().await.unwrap();
             queue.push(times).await.unwrap();
             run.end_interval().await.unwrap();
             run.stop().await.unwrap();
             // As any other program reads them.
-            (all(&mut read), visible::<(i64, String)>(&dir.0, format))
+            (all(&mut read), visible::<(i64, String)>(dir.path(), format))
         });
         assert_eq!(found, times);
         let written = written.into_values().flatten().map(|(_, text)| text);
@@ -184,9 +185,9 @@ fn a_fast_clock_holds_up_nothing() {
                 right.collect::<Vec<_>>(),
                 "{batch}"
             );
-            let told = sorted(all(&mut finals));
+            let emitted = sorted(all(&mut finals));
             assert_eq!(
-                told,
+                emitted,
                 if batch < 2 {
                     vec![]
                 } else {
@@ -256,7 +257,7 @@ fn input_without_a_time_is_a_dead_letter() {
         put(&dir, "clicks.jsonl", lines.join("\n"));
         let mut test = program();
         let ctx = test.context();
-        let files = || Files::dir(&dir.0, Format::JsonLines).once();
+        let files = || Files::dir(dir.path(), Format::JsonLines).once();
         // Text has numbers and texts, and the error says what to do.
         let refused = ctx
             .files::<(i64, Millis)>("times", files())

@@ -6,9 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_files;
-mod bad_words;
 mod bad_joins;
 mod bad_times;
+mod bad_words;
 mod batch_time;
 mod bounded;
 mod changes;

@@ -444,7 +444,7 @@ fn open_sessions_are_queried_and_unread_late_records_counted() {
             live.batch().await;
         }
         let rejected = live.running.status().rejected;
-        let counts: Vec<u64> = rejected.iter().map(|(_, n)| *n).collect();
+        let counts: Vec<u64> = rejected.values().copied().collect();
         // The first session is over with batch 4.
         assert_eq!(counts, [4], "{rejected:?}");
         let session = live.running.session().await.unwrap();

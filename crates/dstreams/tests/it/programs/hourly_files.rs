@@ -1,4 +1,4 @@
-//! 12 Exactly once into files, those of each hour of the sales' own time in one directory: here an hour has ten seconds.
+//! 12 Exactly once into files, those of each hour of the sales' event time in one directory: here an hour has ten seconds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,8 @@ use dstreams::testing::TestProgram;
 use dstreams::{Config, DStream, ManualClock, Queue, Record, Result, Slack};
 
 use super::{SECOND, arrivals, random};
-use crate::files_sink::{Dir, visible};
+use crate::dir::Dir;
+use crate::files_sink::visible;
 use crate::program::block_on;
 
 #[derive(Record, Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +58,7 @@ fn sales_of_each_hour_are_in_one_directory() {
                 .push(sale.clone());
         }
         for run_of in arrivals(sales, 35).chunks(7) {
-            let (test, queue) = program(&dir.0, &files.0, &clock);
+            let (test, queue) = program(dir.path(), files.path(), &clock);
             let mut run = test.start().await.unwrap();
             for sales in run_of {
                 queue.push(sales.iter().cloned()).await.unwrap();
@@ -66,7 +67,7 @@ fn sales_of_each_hour_are_in_one_directory() {
             run.abort().await.unwrap();
         }
         // The batch of an hour is three seconds after its end.
-        let found = visible::<Sale>(&files.0, Format::JsonLines).into_iter();
+        let found = visible::<Sale>(files.path(), Format::JsonLines).into_iter();
         let found = found.map(|(batch, mut sales)| {
             sales.sort_by_key(|sale| sale.at_ms);
             ((batch.millis() as i64 - 3_000) / 10_000 - 1, sales)

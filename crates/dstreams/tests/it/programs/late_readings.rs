@@ -1,5 +1,5 @@
-//! 13 The mean of each sensor for each ten seconds of the readings' own time, told once three seconds more are over; what
-//! comes later is told apart.
+//! 13 The mean of each sensor for each ten seconds of event time, emitted once three seconds more are over; what
+//! comes later is a stream of its own.
 //!
 //! Two ways, which differ in what is late. `agg_by_time` waits for the interval of the result: a reading of its first
 //! second may come until three seconds after the last. `by_time` waits for the interval of the stream, here a second:
@@ -48,7 +48,7 @@ fn by_interval_of_stream(readings: &DStream<Reading>) -> Result<Means> {
 }
 
 #[test]
-fn means_by_own_time_and_what_is_late() {
+fn means_by_event_time_and_what_is_late() {
     block_on(async {
         let mut test = TestProgram::new(SECOND).unwrap();
         let (queue, readings) = test.context().queue::<Reading>("readings");
@@ -60,7 +60,7 @@ fn means_by_own_time_and_what_is_late() {
             let (means, late) = way.unwrap();
             (means.collect(), late.map(|it| it.at_ms).collect())
         });
-        // Arrival, sensor, temperature, own time: one in four is up to twelve seconds late.
+        // Arrival, sensor, temperature, event time: one in four is up to twelve seconds late.
         let reading = |n: i64| {
             let (r, at_ms) = (random(n as u64), n * 83);
             let delay = if r.is_multiple_of(4) {
@@ -92,20 +92,20 @@ fn means_by_own_time_and_what_is_late() {
             let wanted = "select at_ms / 10000 * 10000 + 10000 as i, sensor, avg(celsius), count(*)
                           from readings group by 1, 2 order by 1, 2";
             let wanted: Vec<(i64, i64, f64, i64)> = sql(&tables, wanted).await;
-            let mut told: Vec<((i64, i64), Mean)> = records(means).unwrap();
-            told.sort_by_key(|(key, _)| *key);
-            let told = told
+            let mut emitted: Vec<((i64, i64), Mean)> = records(means).unwrap();
+            emitted.sort_by_key(|(key, _)| *key);
+            let emitted = emitted
                 .into_iter()
                 .map(|((end, sensor), (mean, n))| (end, sensor, mean, n));
-            assert_eq!(told.collect::<Vec<_>>(), wanted);
+            assert_eq!(emitted.collect::<Vec<_>>(), wanted);
             let wanted = sent
                 .iter()
                 .filter(|it| !in_time(it))
                 .map(|it| it.1.at_ms)
                 .collect();
-            let told: Vec<i64> = records(late).unwrap();
-            assert!(told.len() > 10 && told.len() + readings.len() == sent.len());
-            assert_eq!(sorted(told), sorted(wanted));
+            let emitted: Vec<i64> = records(late).unwrap();
+            assert!(emitted.len() > 10 && emitted.len() + readings.len() == sent.len());
+            assert_eq!(sorted(emitted), sorted(wanted));
         }
     });
 }
