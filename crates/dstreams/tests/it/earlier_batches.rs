@@ -115,10 +115,9 @@ fn streams_that_are_late_by_different_times_are_refused() {
     let (_, numbers) = ctx.queue::<i64>("in");
     let delayed = numbers.delayed(ms(200)).unwrap();
     let refused = numbers.union(&delayed).unwrap_err().to_string();
-    assert!(
-        refused.contains("[0, 200] ms") && refused.contains("`delayed`"),
-        "{refused}"
-    );
+    for part in ["by 0 ms", "by 200 ms", "as late with `delayed`"] {
+        assert!(refused.contains(part), "{refused}");
+    }
     // The remedy.
     let twice = numbers.delayed(ms(100)).unwrap().delayed(ms(100)).unwrap();
     let _ = twice.union(&delayed).unwrap();
