@@ -24,8 +24,8 @@ const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
 const WORKERS: usize = 3;
 /// Exit code of the master's process when the program has failed.
 const FAILED: i32 = 3;
-/// Long enough for a debug build to catch up with intervals of downtime, on two cores that run another test too.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Long enough for a debug build to catch up with intervals of downtime.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// How often a master is started until it reaches a point at which it crashes, and how long one may take.
 const STARTS: usize = 8;
 const LONG: Duration = Duration::from_secs(180);
@@ -265,7 +265,7 @@ fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<
 async fn with_trouble(trouble: impl AsyncFnOnce(&mut Cluster<'_>)) {
     let (dir, address) = (new_dir(), free_address());
     let stop = Arc::new(AtomicBool::new(false));
-    let client = tokio::spawn(send(address.clone(), Arc::clone(&stop)));
+    let client = tokio::spawn(send(address.clone(), INTERVAL, Arc::clone(&stop)));
     let mut cluster = Cluster::start(&dir, address);
     trouble(&mut cluster).await;
     // By then it handles signals.

@@ -90,8 +90,7 @@ const KNOWN: [(&str, i64); 2] = [("a", 1000), ("never", 7)];
 pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Result<StreamContext> {
     let mut config = Config::new(interval);
     config.threads = 2;
-    // The same number of tasks in a batch of any length.
-    config.rows_per_task = (8 * interval.as_millis() / INTERVAL.as_millis()) as usize;
+    config.rows_per_task = 8;
     config.checkpoint_every = 3;
     let mut ctx = StreamContext::with_config(config)?;
     let lines = ctx.clients::<String>("lines", &Clients::listen(clients));
@@ -146,8 +145,9 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
     Ok(ctx)
 }
 
-/// Sends lines until stopped; returns how many, all acknowledged.
-pub async fn send(address: String, stop: Arc<AtomicBool>) -> usize {
+/// Sends lines until stopped, as many in an interval of any length: each has a word of its own, so that states grow
+/// with them. Returns how many, all acknowledged.
+pub async fn send(address: String, interval: Duration, stop: Arc<AtomicBool>) -> usize {
     let mut options = Options::default();
     options.retry.tries = u32::MAX;
     options.retry.longest_pause = Duration::from_millis(200);
@@ -158,7 +158,7 @@ pub async fn send(address: String, stop: Arc<AtomicBool>) -> usize {
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };
-    send_numbered(client, Duration::from_millis(3), &stop, |_| ()).await
+    send_numbered(client, interval / 30, &stop, |_| ()).await
 }
 
 /// The files of an output, by batch; nothing else may be there.

@@ -108,7 +108,7 @@ impl Drop for Process {
 async fn with_trouble(trouble: impl AsyncFnOnce(&Path, &str) -> Process) {
     let (dir, clients) = (new_dir(), free_address());
     let stop = Arc::new(AtomicBool::new(false));
-    let client = tokio::spawn(send(clients.clone(), Arc::clone(&stop)));
+    let client = tokio::spawn(send(clients.clone(), INTERVAL, Arc::clone(&stop)));
     let process = trouble(&dir, &clients).await;
     stop.store(true, Ordering::SeqCst);
     let sent = soon("the client", client).await.unwrap();
