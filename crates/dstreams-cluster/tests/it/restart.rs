@@ -24,11 +24,12 @@ const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
 const WORKERS: usize = 3;
 /// Exit code of the master's process when the program has failed.
 const FAILED: i32 = 3;
-/// Long enough for a debug build to catch up with intervals of downtime.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Long enough for a debug build to catch up with intervals of downtime: a batch takes a second where two cores run two
+/// of these tests.
+const INTERVAL: Duration = Duration::from_secs(2);
 /// How often a master is started until it reaches a point at which it crashes, and how long one may take.
 const STARTS: usize = 8;
-const LONG: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_secs(300);
 /// Clients connect to the addresses of the workers, not to this one.
 const ANYWHERE: &str = "127.0.0.1:0";
 
