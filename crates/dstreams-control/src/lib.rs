@@ -27,6 +27,7 @@
 //! `Seal`.
 //!
 //! The others (`Cut`, `Hurry`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
+//! Commands, events and entries of the journal are exhaustive enums on purpose: a driver must handle each.
 //!
 //! A batch goes `Seal`, `Cut`, `Run`, `Commit`, `Completed`, `Forget`:
 //!

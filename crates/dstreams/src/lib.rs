@@ -158,8 +158,8 @@
 //!
 //! # What is missing
 //!
-//! No watermarks: `by_time` and `agg_by_time` wait for late records for times that the program sets, and to all other
-//! operators a record belongs to the batch in which it is received. No connector to
+//! No watermarks: `by_time`, `agg_by_time` and `session_agg` wait for late records for times that the program sets, and to
+//! all other operators a record belongs to the batch in which it is received. No connector to
 //! Kafka or other brokers. No web page. Windows and states hold aggregates of fixed size. The chapter
 //! [limits](guide::limits) has the list, with what to do instead.
 

@@ -180,6 +180,9 @@ macro_rules! settings {
             /// Drops a key without events for this long, in batch times: a multiple of the interval. Its last state
             /// is in [`State::timed_out`](crate::State::timed_out).
             ///
+            /// Keys time out before the events of a batch take effect. So a timeout of one interval drops every key
+            /// with each RDD, also one that has events again; that of the stream of a window is its slide.
+            ///
             /// ```
             /// # use dstreams::StreamContext;
             /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
