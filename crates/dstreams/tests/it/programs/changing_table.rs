@@ -1,4 +1,4 @@
-//! 09 Orders with the exchange rate that was in force when each was placed, though both arrive late.
+//! Orders with the exchange rate that was in force when each was placed, though both arrive late.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! 05 Impressions of ads with their clicks of the ten seconds after; impressions without a click are emitted too.
+//! Impressions of ads with their clicks of the ten seconds after; impressions without a click are emitted too.
 
 use std::time::Duration;
 

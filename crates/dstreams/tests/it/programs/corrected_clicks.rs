@@ -1,4 +1,4 @@
-//! 14 Clicks on each ad by ten seconds of event time: emitted at once, corrected when late clicks come, so that
+//! Clicks on each ad by ten seconds of event time: emitted at once, corrected when late clicks come, so that
 //! a table outside is brought up to date, and a total with it.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! 10 Each event once: by its id, for ten seconds after it was first seen.
+//! Each event once: by its id, for ten seconds after it was first seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 

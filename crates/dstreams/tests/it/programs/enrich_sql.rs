@@ -1,4 +1,4 @@
-//! 11 Payments with what is known of the account, in SQL with a function of one's own; and questions meanwhile, which
+//! Payments with what is known of the account, in SQL with a function of one's own; and questions meanwhile, which
 //! know the same table and function.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! 08 The share of errors in the log of each service over the last minute, with a last row when a service falls silent;
+//! The share of errors in the log of each service over the last minute, with a last row when a service falls silent;
 //! lines that are none of a log are kept.
 
 use dstreams::agg::{count, sum};

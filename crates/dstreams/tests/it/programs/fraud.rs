@@ -1,4 +1,4 @@
-//! 06 Fraud: rules with a state for each user, and limits of each country that change while the program runs.
+//! Fraud: rules with a state for each user, and limits of each country that change while the program runs.
 
 use dstreams::testing::{TestProgram, records};
 use dstreams::{AsOf, DStream, Decimal, MapWithState, Millis, Record, Result};

@@ -1,4 +1,4 @@
-//! 02 The most used hashtags of the last ten seconds, over all languages and of each language.
+//! The most used hashtags of the last ten seconds, over all languages and of each language.
 //!
 //! By the time at which posts were written: a phone without a network sends them later.
 

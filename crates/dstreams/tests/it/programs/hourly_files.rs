@@ -1,4 +1,4 @@
-//! 12 Exactly once into files, those of each hour of the sales' event time in one directory: here an hour has ten seconds.
+//! Exactly once into files, those of each hour of the sales' event time in one directory: here an hour has ten seconds.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! 13 The mean of each sensor for each ten seconds of event time, emitted once three seconds more are over; what
+//! The mean of each sensor for each ten seconds of event time, emitted once three seconds more are over; what
 //! comes later is a stream of its own.
 //!
 //! Two ways, which differ in what is late. `agg_by_time` waits for the interval of the result: a reading of its first

@@ -1,4 +1,4 @@
-//! 07 The temperature of each sensor over a minute, one alert for each time that it becomes hot, another when a sensor
+//! The temperature of each sensor over a minute, one alert for each time that it becomes hot, another when a sensor
 //! is silent, or was never heard of. Sensors send nulls.
 
 use std::collections::{BTreeMap, BTreeSet};

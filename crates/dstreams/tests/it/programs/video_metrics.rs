@@ -1,4 +1,4 @@
-//! 04 A state for each video session, and metrics over the sessions that are open, by country and CDN.
+//! A state for each video session, and metrics over the sessions that are open, by country and CDN.
 //!
 //! The metrics follow incrementally: what a batch changes of a session is added, and what the session was before is
 //! taken away. So a batch costs what it changes, however many sessions are open.

@@ -1,4 +1,4 @@
-//! 01 Word count since the beginning, kept over crashes.
+//! Word count since the beginning, kept over crashes.
 
 use std::collections::BTreeMap;
 
