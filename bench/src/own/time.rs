@@ -114,7 +114,7 @@ fn stream(options: &Options, seed: u64, keys: u64, late: u32) -> Outcome<Vec<Rec
     (0..(WARM_UP + options.batches) as u64).map(batch).collect()
 }
 
-/// What a program took for its batches, and how many rows it gave.
+/// The processing times of a program's batches, and the number of its output rows.
 struct Measured {
     times: Vec<Duration>,
     rows: u64,

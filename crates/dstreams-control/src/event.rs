@@ -26,7 +26,7 @@ impl Due {
         }
     }
 
-    /// What is due first of both, up to where that is known.
+    /// The earlier run of the two, joined with the other if they overlap.
     #[must_use]
     pub fn or_earlier(self, other: Self) -> Self {
         let (first, second) = match self.from <= other.from {

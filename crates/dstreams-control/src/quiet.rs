@@ -6,7 +6,7 @@
 
 use crate::{BatchTime, Config, Due, Timestamp};
 
-/// What happens by itself after the last cut.
+/// Whether it is known when the program next does something without new records, after the last cut.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 enum Known {
     /// Not asked.

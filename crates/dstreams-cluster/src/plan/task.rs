@@ -20,7 +20,7 @@ pub enum Source {
         /// The batch.
         batch: BatchTime,
     },
-    /// What the states of a partition do after a batch, if no records come: a row with the two times of a
+    /// When a partition of the states next changes or emits without new records: a row with the two times of a
     /// [`Due`](dstreams_control::Due), or none.
     Due {
         /// The partition.

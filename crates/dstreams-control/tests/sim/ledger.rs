@@ -78,7 +78,7 @@ pub struct Ledger {
     pub expected: Option<BatchTime>,
     /// The boundaries up to here had passed at the last `Seal`, and were too many to be sealed each.
     pub answered: Option<BatchTime>,
-    /// What the clock showed at the last `Seal`, and how many boundaries it had missed then.
+    /// The time of the last `Seal`, and the number of boundaries missed by then.
     pub sealed_at: Timestamp,
     pub missed: u64,
     /// The outstanding `AskDue`, and the answer for the last cut.

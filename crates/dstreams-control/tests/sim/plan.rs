@@ -32,7 +32,7 @@ pub struct Rates {
     pub stall: u64,
     /// The node stalls for up to 150 intervals, where some may be skipped.
     pub long_stall: u64,
-    /// What is due is not known: the next interval is named.
+    /// The node does not know what is due, and names the next interval.
     pub due_unknown: u64,
     /// The clock steps back by up to three intervals, or forward again.
     pub clock_step: u64,

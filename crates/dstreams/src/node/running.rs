@@ -91,7 +91,7 @@ pub(super) struct Watched {
     pub workers: Arc<dyn Workers>,
     /// The program's persistence, if it has a directory; weak, so that it ends with the program.
     pub durable: Weak<Durable>,
-    /// What queries know beside the states.
+    /// The tables and functions of the context, for queries.
     pub catalog: Catalog,
 }
 

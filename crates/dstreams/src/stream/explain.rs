@@ -174,13 +174,7 @@ impl Graph {
 fn kind(op: &Op) -> Kind {
     match op {
         Op::Source(_) => Kind::Input,
-        Op::Window { .. }
-        | Op::Running { .. }
-        | Op::ByTime { .. }
-        | Op::Tracked { .. }
-        | Op::Within(_)
-        | Op::Sessions(_)
-        | Op::History { .. } => Kind::State,
+        state if state.is_state() => Kind::State,
         _ => Kind::Operator,
     }
 }

@@ -112,6 +112,31 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// Whether it keeps a state from batch to batch.
+    pub fn is_state(&self) -> bool {
+        match self {
+            Op::Window { .. }
+            | Op::Running { .. }
+            | Op::ByTime { .. }
+            | Op::Tracked { .. }
+            | Op::Within(_)
+            | Op::Sessions(_)
+            | Op::History { .. } => true,
+            Op::Source(_)
+            | Op::Rows(_)
+            | Op::Aggregate { .. }
+            | Op::Held(_)
+            | Op::Reduce { .. }
+            | Op::Repartition { .. }
+            | Op::Join(_)
+            | Op::Cogroup { .. }
+            | Op::Probe(_)
+            | Op::Union
+            | Op::Query(_)
+            | Op::Top { .. } => false,
+        }
+    }
+
     /// The name of its state, if that has one.
     pub fn state_name(&self) -> Option<&str> {
         match self {

@@ -13,7 +13,7 @@ use crate::error::Operator;
 /// The first operator before an output or a state that has rows in each interval; none if all of them can be empty.
 pub(crate) fn never_empty(graph: &Graph) -> Option<Operator> {
     let outputs = graph.outputs.iter().map(|output| output.node);
-    let states = graph.nodes.iter().filter(|node| has_state(&node.op));
+    let states = graph.nodes.iter().filter(|node| node.op.is_state());
     let mut next: Vec<NodeId> = states.flat_map(|node| node.inputs.clone()).collect();
     next.extend(outputs);
     let mut seen = vec![false; graph.nodes.len()];
@@ -28,30 +28,6 @@ pub(crate) fn never_empty(graph: &Graph) -> Option<Operator> {
         next.extend(&node.inputs);
     }
     None
-}
-
-fn has_state(op: &Op) -> bool {
-    match op {
-        Op::Window { .. }
-        | Op::Running { .. }
-        | Op::ByTime { .. }
-        | Op::Tracked { .. }
-        | Op::Within(_)
-        | Op::Sessions(_)
-        | Op::History { .. } => true,
-        Op::Source(_)
-        | Op::Rows(_)
-        | Op::Aggregate { .. }
-        | Op::Held(_)
-        | Op::Reduce { .. }
-        | Op::Repartition { .. }
-        | Op::Join(_)
-        | Op::Cogroup { .. }
-        | Op::Probe(_)
-        | Op::Union
-        | Op::Query(_)
-        | Op::Top { .. } => false,
-    }
 }
 
 /// Whether it has rows even if its inputs have none and its state is not due.

@@ -1,5 +1,5 @@
-//! What is skipped does nothing: the program gives the same as interval by interval. Only what was missed, many at once,
-//! is skipped, but then all of it. What is due is asked when every batch before has taken effect, and not later.
+//! Skipped intervals have no effect: results equal those of a run that skips nothing. Intervals are skipped only if many
+//! were missed at once, and then all that have no effect. The controller asks once all earlier batches took effect.
 
 use dstreams_control::{BatchTime, Command, Due};
 

@@ -194,7 +194,7 @@ fn a_clock_that_is_an_hour_back_is_waited_for_and_nothing_is_skipped() {
     assert_eq!(commands, [Seal { batch: next }]);
 }
 
-/// What a new process receives belongs to the time at which it receives it.
+/// Records that a new process receives belong to the interval in which it receives them.
 #[test]
 fn a_new_process_asks_before_it_seals() {
     let restored = Restored {

@@ -206,7 +206,7 @@ impl HistoryPartition {
         Ok(self.between(first, newest))
     }
 
-    /// What the readers of records by event time want.
+    /// The rows of each view of records by event time: released, late and ahead.
     fn by_time(&self, newest: i64, wait_ms: u64) -> Result<Vec<RecordBatch>> {
         let Some(views) = &self.spec.views else {
             return Ok(Vec::new());
