@@ -42,6 +42,10 @@ pub struct Config {
     /// Boundaries that may be missed at once and still get a batch each; of more, those at which nothing happens are
     /// skipped: see [`Command::AskDue`](crate::Command::AskDue). Default none: each interval is a batch.
     pub skip_missed: Option<u64>,
+    /// The boundary before the first one has a batch, too, and so has the last one of those that are skipped at once: a
+    /// later process then knows from the cuts to which interval blocks belong that are in no cut. Default no: they
+    /// belong to the first boundary without a batch, which is near. Where records move the clock it may not be.
+    pub mark_intervals: bool,
 }
 
 /// Why a [`Config`] was refused.
@@ -75,6 +79,7 @@ impl Config {
             max_owed_reports: 1_024,
             max_empty_waiting: 16,
             skip_missed: None,
+            mark_intervals: false,
         })
     }
 }

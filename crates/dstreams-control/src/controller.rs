@@ -303,6 +303,14 @@ impl Controller {
         self.intake.next()
     }
 
+    /// The end of the interval to which records belong that are received now; `None` while receivers are asked for an
+    /// earlier one, before the start and at the end of time.
+    #[must_use]
+    pub fn open_interval(&self) -> Option<BatchTime> {
+        let waits = self.intake.is_sealing() || self.intake.waits_for_due();
+        self.intake.next().filter(|_| !waits)
+    }
+
     /// Reports that missed their cut and are still missing. If not 0 after a graceful stop, received blocks may be
     /// in no batch.
     #[must_use]

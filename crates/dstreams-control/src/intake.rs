@@ -27,6 +27,7 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Intake {
     interval_ms: u64,
+    mark_intervals: bool,
     report_timeout_us: u64,
     source_timeout_us: u64,
     final_timeout_us: u64,
@@ -54,6 +55,7 @@ impl Intake {
         let report_timeout_us = Timestamp::from_millis(config.report_timeout_ms.max(1)).0;
         Self {
             interval_ms: config.interval_ms.max(1),
+            mark_intervals: config.mark_intervals,
             report_timeout_us,
             source_timeout_us: Timestamp::from_millis(config.source_timeout_ms).0,
             final_timeout_us: Timestamp::from_millis(config.final_report_timeout_ms)
@@ -97,7 +99,10 @@ impl Intake {
                 let after = self
                     .begin_after
                     .map_or(now, |batch| now.max(batch.timestamp()));
-                self.next = BatchTime::first_after(after, self.interval_ms);
+                let first = BatchTime::first_after(after, self.interval_ms);
+                let reached = BatchTime::last_reached(after, self.interval_ms);
+                let marks = self.mark_intervals && after == now && reached.0 > 0;
+                self.next = if marks { Some(reached) } else { first };
             }
         }
     }

@@ -68,7 +68,8 @@
 //! * Every multiple of the interval after the start is one batch, empty or not, in order, however the clock behaves.
 //!   After a stall the missed ones follow each other at once; while the clock is behind, none is made.
 //! * With [`Config::skip_missed`], and if more are missed at once, those that [`Due`] does not name are skipped. A `Seal`
-//!   is for all that the clock has passed, so no block that comes later is put before them.
+//!   is for all that the clock has passed, so no block that comes later is put before them. With
+//!   [`Config::mark_intervals`] the last one has a batch in any case, and so has the one before the first.
 //! * A block is in one cut at most, even if it is reported twice or late, or receivers leave meanwhile.
 //! * Up to [`Config::max_running`] batches run at once (default 1; 2 on a cluster). A batch commits when an attempt of it
 //!   has finished and the batch before it has committed. Its `Commit` is repeated only after a retryable

@@ -22,6 +22,7 @@ pub(crate) struct Quiet {
     interval_ms: u64,
     /// Boundaries that may be missed without skipping any.
     skip_missed: Option<u64>,
+    mark_intervals: bool,
     /// Boundaries up to this one need no `Seal` of their own.
     answered: Option<BatchTime>,
     last_cut: Option<BatchTime>,
@@ -33,6 +34,7 @@ impl Quiet {
         Self {
             interval_ms: config.interval_ms.max(1),
             skip_missed: config.skip_missed,
+            mark_intervals: config.mark_intervals,
             answered: None,
             last_cut: None,
             known: Known::No,
@@ -94,7 +96,10 @@ impl Quiet {
         }
         let due = due.and_then(|due| due.from.max(next).rounded_up(self.interval_ms));
         // What has come since is for the first interval after those passed.
-        let new = answered.next(self.interval_ms);
+        let new = match self.mark_intervals {
+            true => Some(answered),
+            false => answered.next(self.interval_ms),
+        };
         [due, new].into_iter().flatten().min()
     }
 

@@ -98,6 +98,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 max_owed_reports,
                 max_empty_waiting: max_owed_reports * 2,
                 skip_missed: (final_report_timeout_ms % 7).checked_sub(1),
+                mark_intervals: final_report_timeout_ms % 2 == 0,
             },
         )
 }

@@ -238,7 +238,10 @@ impl Ledger {
             return Some(expected);
         }
         let interval = self.interval_ms();
-        let new = BatchTime(answered.0 + interval);
+        let new = match self.config.mark_intervals {
+            true => answered,
+            false => BatchTime(answered.0 + interval),
+        };
         let due = due.map(|due| BatchTime(due.from.max(expected).0.next_multiple_of(interval)));
         Some(due.map_or(new, |due| due.min(new)))
     }
@@ -302,7 +305,9 @@ impl Ledger {
         match event {
             Event::Start { receivers } if self.expected.is_none() => {
                 let interval = self.config.interval_ms;
-                self.expected = Some(BatchTime((now.0 / 1_000 / interval + 1) * interval));
+                let first = BatchTime((now.0 / 1_000 / interval + 1) * interval);
+                let marks = self.config.mark_intervals && reached.0 > 0;
+                self.expected = Some(if marks { reached } else { first });
                 receivers.iter().for_each(|&receiver| self.joined(receiver));
             }
             Event::Joined { receiver } => self.joined(*receiver),

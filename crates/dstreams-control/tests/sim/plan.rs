@@ -85,6 +85,7 @@ impl Plan {
             final_report_timeout_ms: rng.pick(&[0, interval_ms * 8]),
             max_empty_waiting: rng.pick(&[0, 2, 16]),
             skip_missed: rng.pick(&[None, None, Some(0), Some(10)]),
+            mark_intervals: rng.pick(&[false, true]),
             ..Config::new(interval_ms).unwrap()
         };
         let program = Program {

@@ -19,7 +19,8 @@ impl Invariant for Skips {
             Command::Cut { batch, .. } if ledger.open.is_none() && ledger.is_answered() => {
                 let unknown = |due: Due| due.from <= *batch && *batch <= due.to;
                 let told = ledger.due.flatten().is_some_and(unknown);
-                let idle = !told && !ledger.is_due(*batch) && ledger.uncut.is_empty();
+                let marks = ledger.config.mark_intervals && ledger.answered == Some(*batch);
+                let idle = !told && !marks && !ledger.is_due(*batch) && ledger.uncut.is_empty();
                 ensure(!idle, || format!("{batch} does nothing and is not skipped"))?;
                 nothing_is_lost(ledger, *batch)
             }
@@ -57,6 +58,10 @@ fn nothing_is_lost(ledger: &Ledger, batch: BatchTime) -> Verdict {
     let Some(most) = ledger.config.skip_missed else {
         return Err(format!("{first} is skipped, and each interval counts"));
     };
+    let last_missed = ledger.answered.filter(|_| ledger.config.mark_intervals);
+    ensure(last_missed.is_none_or(|last| batch <= last), || {
+        format!("{batch} follows skipped intervals, of which the last has no batch")
+    })?;
     ensure(ledger.uncut.is_empty(), || {
         let block = ledger.uncut.keys().next();
         format!("{first} is skipped, and {block:?} belongs to it")

@@ -48,6 +48,38 @@ fn never(after: BatchTime) -> Event {
     Event::Due { after, due: None }
 }
 
+/// A process that comes later knows from the cuts where blocks belong that are in none.
+#[test]
+fn intervals_are_marked_by_batches_before_them() {
+    let mut it = Controller::new(Config {
+        mark_intervals: true,
+        ..config()
+    });
+    let receivers = vec![ReceiverId(0)];
+    let commands = it.step(Event::Start { receivers }, at(130));
+    assert_eq!(commands.first(), Some(&Seal { batch: B1 }));
+    assert_eq!(
+        it.open_interval(),
+        None,
+        "the interval before the first is not cut"
+    );
+    step(&mut it, reported(B1, 0, &[]), 131);
+    assert_eq!(it.open_interval(), Some(B2));
+    finish(&mut it, 132);
+    step(&mut it, Event::Tick, DAY + 10);
+    step(&mut it, reported(B2, 0, &[block(0, 0)]), DAY + 10);
+    finish(&mut it, DAY + 11);
+    assert_eq!(it.open_interval(), None, "it is not known what is skipped");
+    let commands = it.step(never(B2), at(DAY + 12));
+    let (last, open) = (BatchTime(DAY), BatchTime(DAY + 100));
+    assert_eq!(commands.first(), Some(&cut(last, &[])));
+    assert_eq!(it.open_interval(), Some(open));
+    finish(&mut it, DAY + 13);
+    let seal = step(&mut it, Event::Tick, DAY + 100);
+    assert_eq!(seal, [Seal { batch: open }]);
+    assert_eq!(it.open_interval(), None, "receivers are asked");
+}
+
 #[test]
 fn intervals_in_which_nothing_happens_are_skipped() {
     let mut it = skipping();
