@@ -1,7 +1,7 @@
 //! [`InputOf`]: the inputs of the program, and which processes receive them.
 
 use dstreams::internal::{Description, SourcePlacement};
-use dstreams::{Clients, Error, Result};
+use dstreams::{Clients, Error, Result, Source};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
 
 use crate::data::RECORD;
@@ -26,6 +26,16 @@ pub fn check_inputs(parts: &Description) -> Result<()> {
                 "a worker has one address for clients: give all streams the same `Clients`".into(),
             );
         }
+    }
+    let on_worker = |source: &Box<dyn Source>| {
+        source.gives_time() && !matches!(source.place(), SourcePlacement::Master)
+    };
+    if parts.clock.is_of_sources() && parts.sources.iter().any(on_worker) {
+        return refuse(
+            "clock",
+            "a source that runs on a worker gives the time: on a cluster, only sources of the master (`Files`) can"
+                .into(),
+        );
     }
     let line_bytes = parts.config.line_bytes;
     if line_bytes > LONGEST_LINE {

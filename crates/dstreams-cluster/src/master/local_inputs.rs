@@ -20,7 +20,9 @@ pub async fn begin(
     kept: Option<(&Arc<Durable>, &Restored)>,
 ) -> Result<Receivers> {
     let budget = Budget::new(parts.config.block_memory);
-    let receivers = Receivers::new(&parts.config, budget).with_record_bytes(RECORD);
+    let receivers = Receivers::new(&parts.config, budget)
+        .with_record_bytes(RECORD)
+        .with_clock(&parts.clock);
     let durability = of_master(store, &hub.mailbox, kept.map(|(durable, _)| durable));
     let streams = parts.inputs();
     let sources = std::mem::take(&mut parts.sources);

@@ -82,7 +82,7 @@ impl Master {
         let watch = Arc::new(BatchWatch::default());
         parts.listeners.push(Arc::clone(&watch) as _);
         let inbox = Inbox::new();
-        inbox.stop_when_sources_end(&mut parts);
+        inbox.stop_when_sources_end(&mut parts)?;
         let hub = Arc::new(Hub::new(&parts, options.copies, inbox.mailbox()));
         let listener = listen(&options.listen).await?;
         let bound = listener

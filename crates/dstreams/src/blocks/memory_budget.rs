@@ -89,6 +89,11 @@ impl Budget {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// All bytes of the budget.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> usize {
         let free = self.free.available_permits();

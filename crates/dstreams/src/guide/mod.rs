@@ -11,6 +11,7 @@
 //! | [Joins](joins) | How do I bring the records of two streams together, or of a stream and a table? |
 //! | [Records that come late](slack) | How do I compute by the time at which something happened? |
 //! | [Event time and corrections](event_time) | How do I aggregate by event time, and what if they come late? |
+//! | [Old data, then live](replay) | How do I run a program over last week's files, with the intervals of a live feed? |
 //! | [State](state) | How does a program remember something about each key, and how do I query it? |
 //! | [Restarts and exactly-once](restarts) | What survives a crash, and what takes effect twice? |
 //! | [Sources and sinks of one's own](sources_and_sinks) | How do I connect another system? |
@@ -33,6 +34,9 @@ pub mod joins {}
 pub mod slack {}
 #[doc = include_str!("event_time.md")]
 pub mod event_time {}
+
+#[doc = include_str!("replay.md")]
+pub mod replay {}
 
 #[doc = include_str!("state.md")]
 pub mod state {}

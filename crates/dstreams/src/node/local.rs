@@ -66,7 +66,8 @@ impl ThisProcess {
         }
         let engine = Arc::new(LocalEngine::new(config)?);
         let store = Arc::new(BlockStore::default());
-        let receivers = Receivers::new(config, Budget::new(config.block_memory));
+        let budget = Budget::new(config.block_memory);
+        let receivers = Receivers::new(config, budget).with_clock(&parts.clock);
         let durability = of_master(&store, &mailbox, kept.map(|(durable, _)| durable));
         let intakes = (0..).zip(parts.inputs()).map(|(input, (name, schema))| {
             let receiver = NewReceiver::of_master(input, restored);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Command, Controller, Due, Event, Timestamp};
+use futures::FutureExt;
+use futures::future::OptionFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -56,15 +58,17 @@ pub(super) struct Master {
 pub(super) struct LoopState {
     wake: Option<Timestamp>,
     /// The boundary for which the log already says that the clock is behind.
-    behind: Option<Timestamp>,
+    pub behind: Option<Timestamp>,
     /// Batches that have not taken effect.
     pub cuts: HashMap<BatchTime, Cut>,
-    last_cut: Option<BatchTime>,
+    pub last_cut: Option<BatchTime>,
     batches: BatchSequence,
     failure: Option<Error>,
     stopped: Option<u64>,
     /// The deadline of the stop, if it has one.
     until: Option<Instant>,
+    /// The first boundary is fixed.
+    pub begun: bool,
 }
 
 /// A batch that was cut.
@@ -95,6 +99,7 @@ impl LoopState {
             failure: None,
             stopped: None,
             until: None,
+            begun: false,
         }
     }
 
@@ -123,13 +128,6 @@ impl LoopState {
 }
 
 impl Master {
-    /// Fixes the first boundary. Called before [`Master::run`], so that moving the clock once the program has
-    /// started ends an interval.
-    pub fn begin(&mut self) {
-        let receivers = self.workers.receivers();
-        self.step(Event::Start { receivers });
-    }
-
     pub async fn run(
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Message>,
@@ -137,12 +135,18 @@ impl Master {
     ) {
         while self.state.stopped.is_none() {
             let wake = self.state.wake;
+            let time = self.clock.source_time().filter(|_| !self.state.begun);
+            let time = time.cloned();
             let mut clock = self.clock.clone();
             let event = tokio::select! {
                 message = inbox.recv() => match message {
                     Some(message) => self.event_of(message),
                     None => break,
                 },
+                () = OptionFuture::from(time.as_ref().map(|time| time.known())).map(drop), if time.is_some() => {
+                    self.start();
+                    continue;
+                }
                 () = clock.wait_until(wake.unwrap_or(Timestamp(0))), if wake.is_some() => {
                     self.state.wake = None;
                     Event::Tick
@@ -151,6 +155,9 @@ impl Master {
             self.step(event);
         }
         self.over.cancel();
+        if let Some(time) = self.clock.source_time() {
+            time.stop();
+        }
         self.end().await;
         let mut totals = self
             .watched
@@ -195,7 +202,10 @@ impl Master {
         }
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
+        if matches!(event, Event::Stop { .. }) {
+            self.stop_source_time();
+        }
         if let Event::Stop {
             deadline: Some(deadline),
             ..
@@ -207,6 +217,7 @@ impl Master {
         for command in self.controller.step(event, self.clock.now()) {
             self.carry_out(command);
         }
+        self.note_interval();
     }
 
     fn event_of(&mut self, message: Message) -> Event {
@@ -341,23 +352,6 @@ impl Master {
             });
             let _ = messages.send(Message::Event(Event::Due { after, due }));
         });
-    }
-
-    /// Batches follow the clock, and no batch time comes twice: a clock that was set back, or is behind that of an
-    /// earlier process, must reach the next interval first.
-    fn warn_of_the_clock(&mut self, next: Timestamp) {
-        let interval = Duration::from_millis(self.controller.config().interval_ms);
-        let wait = next.since(self.clock.now());
-        if self.controller.state() == dstreams_control::State::Running
-            && wait > interval.saturating_mul(2)
-            && self.state.behind.replace(next) != Some(next)
-        {
-            let seconds = wait.as_secs();
-            tracing::warn!(
-                seconds,
-                "the clock is behind the last batch: the next one starts when it has caught up"
-            );
-        }
     }
 
     /// Records that a batch has taken effect, and starts a checkpoint if one is due.

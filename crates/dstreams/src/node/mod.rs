@@ -4,6 +4,7 @@
 //! in their order; anything slow runs in the background. **On failure**: a batch that cannot be run or committed
 //! stops the context, with the batch, the operator and the cause.
 
+mod clock;
 #[allow(missing_docs)] // public to `internal` only
 mod durability;
 mod lane;

@@ -20,8 +20,8 @@ use crate::checkpoint::recover::Restored;
 use crate::config::Config;
 use crate::debug::debug_as;
 use crate::error::Error;
-use crate::program::{Listener, tell};
-use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
+use crate::program::{Clock, Listener, tell};
+use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source, SourceTime};
 
 /// How long the last blocks may take to become safe after the program has ended.
 const LAST_BLOCKS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +39,8 @@ pub struct Receivers {
     closing: Closing,
     config: Config,
     record_bytes: usize,
+    /// The time that sources give, if it is that of the program.
+    time: Option<SourceTime>,
 }
 
 /// A receiver to create.
@@ -110,12 +112,19 @@ impl Receivers {
             closing: Closing::default(),
             config: config.clone(),
             record_bytes: usize::MAX,
+            time: None,
         }
     }
 
     /// Refuses records that are larger than `bytes`.
     pub fn with_record_bytes(mut self, bytes: usize) -> Self {
         self.record_bytes = bytes;
+        self
+    }
+
+    /// Receives on this clock.
+    pub fn with_clock(mut self, clock: &Clock) -> Self {
+        self.time = clock.source_time().cloned();
         self
     }
 
@@ -143,6 +152,11 @@ impl Receivers {
         let intake = Intake::new(id, stream, schema, &self.config, budget, dead)
             .with_record_bytes(self.record_bytes)
             .with_positions(positions);
+        let time = self.time.clone().filter(|time| time.has(input));
+        let intake = match time {
+            Some(time) => intake.with_time(time, input),
+            None => intake,
+        };
         let (intake, sealing) = match durability.reported_when() {
             ReportedWhen::Held => {
                 let sealing = Sealing::Asker(input, Arc::clone(durability));

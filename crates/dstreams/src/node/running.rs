@@ -395,6 +395,10 @@ impl Running {
     }
 
     fn request(&self, graceful: bool, deadline: Option<Duration>) {
+        if let Some(time) = self.clock.source_time() {
+            // The deadline counts from where the clock runs on.
+            time.stop();
+        }
         let now = self.clock.now();
         let deadline = deadline.map(|wait| now.plus(wait));
         let stop = Event::Stop { graceful, deadline };

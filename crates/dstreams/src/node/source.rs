@@ -60,6 +60,7 @@ pub async fn run_source(
     closing: Closing,
     listeners: Vec<Arc<dyn Listener>>,
 ) {
+    let intake = Arc::clone(&ingest.0);
     let stream = ingest.stream().to_owned();
     let ran = AssertUnwindSafe(source.run(ingest, closing.clone()))
         .catch_unwind()
@@ -70,7 +71,10 @@ pub async fn run_source(
         tracing::error!(%error, "source failed");
         let failed = |l: &dyn Listener| l.source_failed(&stream, &error);
         listeners.iter().for_each(|l| tell(&**l, failed));
-    } else if !closing.is_requested() {
+        return;
+    }
+    intake.end_time();
+    if !closing.is_requested() {
         let ended = |l: &dyn Listener| l.source_ended(&stream);
         listeners.iter().for_each(|l| tell(&**l, ended));
     }

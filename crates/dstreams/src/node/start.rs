@@ -18,8 +18,8 @@ use crate::commit::Outputs;
 use crate::config::{Config, OnFailure};
 use crate::error::{Error, Result};
 use crate::execute::BatchSequence;
-use crate::program::Description;
 use crate::program::StreamContext;
+use crate::program::{Clock, Description};
 use crate::stream::graph::Graph;
 use crate::stream::quiet;
 use crate::stream::relational::Catalog;
@@ -52,7 +52,7 @@ impl StreamContext {
         let mut parts = Description::of(self)?;
         parts.may_set_aside()?;
         let inbox = Inbox::new();
-        inbox.stop_when_sources_end(&mut parts);
+        inbox.stop_when_sources_end(&mut parts)?;
         let lock = parts.lock()?;
         parts.open_sinks().await?;
         let Some(lock) = lock else {
@@ -197,13 +197,19 @@ fn begin(
     settings.max_attempts = config.attempts;
     settings.max_running = workers.max_running();
     settings.skip_missed = skip_missed;
+    settings.mark_intervals = clock.is_of_sources() && kept.is_some();
     if config.on_failure == OnFailure::SetAside {
         settings.max_set_aside = config.set_aside_batches;
     }
     let (durable, restored) = kept.unzip();
     let mut restored = restored.unwrap_or_default();
+    let now = match clock.source_time() {
+        // Not known before the sources run, and never later than this.
+        Some(_) => Clock::wall().now(),
+        None => clock.now(),
+    };
     restored.begin_after =
-        opened.begin_after(&restored, clock.now(), config.interval.as_millis() as u64)?;
+        opened.begin_after(&restored, now, config.interval.as_millis() as u64)?;
     let last = restored.last_committed;
     let mut state = LoopState::after(last, config.interval.as_millis() as u64);
     for (batch, blocks) in &restored.pending {

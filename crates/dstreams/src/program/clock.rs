@@ -1,10 +1,12 @@
-//! The clock: the wall clock, or one that a test moves by hand.
+//! The clock: the wall clock, the time that sources give, or one that a test moves by hand.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dstreams_control::Timestamp;
 use tokio::sync::watch;
+
+use crate::receive::{SourceTime, wall_time};
 
 /// Upper bound of one sleep, after which a changed clock or a suspended machine is noticed: timers count neither.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -17,6 +19,7 @@ pub struct Clock(ClockKind);
 enum ClockKind {
     Wall,
     Manual(watch::Receiver<Timestamp>),
+    Sources(SourceTime),
 }
 
 /// Moves the time of its clocks.
@@ -62,7 +65,76 @@ impl Clock {
         (manual, clock)
     }
 
-    /// The time now.
+    /// A clock that stands at the event time of the records that are read: for the same program over old files as over
+    /// a live feed, as fast as it can go, and with the same intervals each time.
+    ///
+    /// The time is that of sources which give it: [`Files::by_time`](crate::files::Files::by_time), and sources of your
+    /// own ([`Source::gives_time`](crate::Source::gives_time)). It is the least of the times that these have given, and
+    /// no later than the wall clock. The first interval is that of the first time given, and an interval ends once all
+    /// of them have given a later time. Batches, states, windows and outputs do not differ: a batch time is a time of
+    /// the records. When all such sources have ended, the wall clock goes on; a batch follows for each interval until
+    /// now, unless [`Config::skip_quiet`](crate::Config::skip_quiet) leaves out those in which nothing happens.
+    ///
+    /// A source that gives no time holds up nobody, and its records come into the interval that is open. The last
+    /// interval stays open until there is a record of a later one; [`stop`](crate::Running::stop) ends it early.
+    /// [`StreamContext::stop_when_sources_end`](crate::StreamContext::stop_when_sources_end) and
+    /// [`StreamContext::close_when_sources_end`](crate::StreamContext::close_when_sources_end) end the program with the
+    /// sources. After a kill, a program in a directory goes on with the same intervals; for that it has an empty batch
+    /// before its first interval, and before each that follows skipped ones.
+    ///
+    /// All records of an interval must fit into [`Config::block_memory`](crate::Config::block_memory), since they are
+    /// received before the interval ends. If they do not, or if a source that gives the time fails, the program stops
+    /// with an error: without that source, the intervals would be others. The delays in a
+    /// [`BatchReport`](crate::BatchReport) are in this time too, so they say little.
+    ///
+    /// A clock is for one context; the start of another one is refused, as is a start without a source that gives the
+    /// time. On a cluster, only sources that the master runs ([`Files`](crate::files::Files)) can give it.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let dir = std::env::temp_dir().join(format!("dstreams-of-sources-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir).unwrap();
+    /// # std::fs::write(dir.join("old.csv"), "at,page\n100,a\n900,a\n1100,b\n5900,a\n").unwrap();
+    /// use std::time::Duration;
+    /// use dstreams::{Clock, Record, StreamContext, files::{Files, Format}};
+    ///
+    /// #[derive(Record, Clone)]
+    /// struct View { at: i64, page: String }
+    ///
+    /// // `dir` has views of the first six seconds of 1970.
+    /// let files = Files::dir(&dir, Format::Csv).once().by_time("at", Duration::ZERO);
+    /// let mut ctx = StreamContext::new(Duration::from_secs(1))?;
+    /// ctx.set_clock(Clock::of_sources());
+    /// let mut views = ctx.files::<View>("views", files)?.count()?.collect();
+    /// ctx.stop_when_sources_end();
+    /// ctx.start().await?.await_termination(None).await?;
+    /// for (second, views_in_it) in [(1, 2), (2, 1), (3, 0), (4, 0), (5, 0), (6, 1)] {
+    ///     let rdd = views.recv().await.unwrap();
+    ///     assert_eq!(rdd.batch_time().millis(), second * 1000);
+    ///     assert_eq!(rdd.collect()?, [views_in_it]);
+    /// }
+    /// # std::fs::remove_dir_all(dir).unwrap();
+    /// # Ok(()) }
+    /// ```
+    pub fn of_sources() -> Self {
+        Clock(ClockKind::Sources(SourceTime::new()))
+    }
+
+    /// Whether it shows the time that sources give.
+    #[doc(hidden)]
+    pub fn is_of_sources(&self) -> bool {
+        self.source_time().is_some()
+    }
+
+    /// The time that sources give, if this clock shows it.
+    pub(crate) fn source_time(&self) -> Option<&SourceTime> {
+        match &self.0 {
+            ClockKind::Sources(time) => Some(time),
+            ClockKind::Wall | ClockKind::Manual(_) => None,
+        }
+    }
+
+    /// The time now. A clock of sources that have given none yet shows zero.
     ///
     /// ```
     /// use std::time::Duration;
@@ -73,12 +145,9 @@ impl Clock {
     /// ```
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            ClockKind::Wall => timestamp(
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default(),
-            ),
+            ClockKind::Wall => wall_time(),
             ClockKind::Manual(time) => *time.borrow(),
+            ClockKind::Sources(time) => time.now().unwrap_or(Timestamp(0)),
         }
     }
 
@@ -86,14 +155,8 @@ impl Clock {
     /// [`LONGEST_SLEEP`].
     pub(crate) async fn wait_until(&mut self, at: Timestamp) {
         match &mut self.0 {
-            ClockKind::Wall => {
-                let now = timestamp(
-                    SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .unwrap_or_default(),
-                );
-                tokio::time::sleep(at.since(now).min(LONGEST_SLEEP)).await
-            }
+            ClockKind::Wall => tokio::time::sleep(at.since(wall_time()).min(LONGEST_SLEEP)).await,
+            ClockKind::Sources(time) => time.wait_until(at, LONGEST_SLEEP).await,
             ClockKind::Manual(time) => {
                 let begun = *time.borrow();
                 let due = |now: &Timestamp| *now >= at || *now < begun;

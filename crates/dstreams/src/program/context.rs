@@ -50,7 +50,7 @@ pub struct StreamContext {
     /// The directory of the program, if it has one.
     pub(crate) kept: Option<StateDirectory>,
     /// Whether the program stops when its sources have ended.
-    pub(crate) stops_at_the_end: bool,
+    pub(crate) stops_at_the_end: Option<Duration>,
 }
 
 debug_as!(StreamContext { config });
@@ -92,7 +92,7 @@ impl StreamContext {
             sources: Vec::new(),
             dead_letter_input: None,
             kept: None,
-            stops_at_the_end: false,
+            stops_at_the_end: None,
             config,
         })
     }
@@ -245,36 +245,6 @@ impl StreamContext {
     /// ```
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
-    }
-
-    /// Stops the program by itself when all its sources have ended; other engines call this an available-now trigger.
-    /// With [`Files::once`](Files::once) a streaming program is also a batch job.
-    ///
-    /// The stop is graceful: what was received is run and committed, in a last batch that does not wait for the end
-    /// of its interval. Then [`Running::await_termination`](crate::Running::await_termination) and
-    /// [`Running::run_until_signal`](crate::Running::run_until_signal) return. If a source failed, they return its
-    /// error once the other sources have ended and their records are committed.
-    ///
-    /// With [`StreamContext::persist_in`], a killed program resumes where it was, and one that is started again
-    /// after its end takes the new input.
-    ///
-    /// Sources without an end (queues, clients, TCP) keep the program running. On a cluster the program stops when
-    /// the last source has ended, on whichever worker.
-    ///
-    /// ```no_run
-    /// # async fn run() -> dstreams::Result<()> {
-    /// use dstreams::{StreamContext, files::{Files, Format}};
-    ///
-    /// let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
-    /// let lines = ctx.files::<String>("lines", Files::dir("/var/log/app", Format::Text).once())?;
-    /// lines.count()?.print(1);
-    /// ctx.stop_when_sources_end();
-    /// let summary = ctx.start().await?.await_termination(None).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn stop_when_sources_end(&mut self) {
-        self.stops_at_the_end = true;
     }
 
     /// Reports batches to `listener`.

@@ -1,6 +1,7 @@
 //! [`Description`]: the parts of a described program.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 
@@ -36,8 +37,8 @@ pub struct Description {
     pub dead_letter_input: Option<usize>,
     /// The program's directory, if it has one.
     pub(crate) kept: Option<StateDirectory>,
-    /// Whether it stops when its sources have ended.
-    stops_at_the_end: bool,
+    /// Whether it stops when its sources have ended, and how far the time runs on before.
+    stops_at_the_end: Option<Duration>,
     /// Its sinks, once they are opened.
     opened: OpenSinks,
 }
@@ -103,10 +104,56 @@ impl Description {
     }
 
     /// Number of sources that must end before the program stops by itself; `None` if it does not.
-    pub(crate) fn sources_to_wait_for(&self) -> Option<usize> {
+    /// With it comes how far the time runs on before.
+    pub(crate) fn sources_to_wait_for(&self) -> Option<(usize, Duration)> {
         let dead_letters = usize::from(self.dead_letter_input.is_some());
         self.stops_at_the_end
-            .then(|| self.sources.len() - dead_letters)
+            .map(|run_on| (self.sources.len() - dead_letters, run_on))
+    }
+
+    /// Prepares the clock for the sources that give the time, before any of them runs. Fails if the clock and the
+    /// sources do not fit together.
+    pub fn begin_source_time(&self) -> Result<()> {
+        let of = |(input, source): (u32, &Box<dyn Source>)| source.gives_time().then_some(input);
+        let inputs: Vec<u32> = (0..).zip(&self.sources).filter_map(of).collect();
+        let refused = |setting, message: &str| {
+            Err(Error::Config {
+                setting,
+                message: message.into(),
+            })
+        };
+        let Some(time) = self.clock.source_time() else {
+            if self
+                .stops_at_the_end
+                .is_some_and(|run_on| !run_on.is_zero())
+            {
+                return refused(
+                    "close_when_sources_end",
+                    "time runs on only on a clock of the sources: `set_clock(Clock::of_sources())`; on another clock use \
+                     `stop_when_sources_end`",
+                );
+            }
+            if !inputs.is_empty() {
+                tracing::warn!(
+                    "a source gives the time, and the clock is another one: to follow the source, use \
+                     `set_clock(Clock::of_sources())`"
+                );
+            }
+            return Ok(());
+        };
+        if inputs.is_empty() {
+            return refused(
+                "clock",
+                "`Clock::of_sources` needs a source that gives the time, such as `Files::by_time`",
+            );
+        }
+        match time.begin(inputs.into_iter(), self.stops_at_the_end.is_some()) {
+            true => Ok(()),
+            false => refused(
+                "clock",
+                "this `Clock::of_sources` belongs to another context that was started; make a new one for each",
+            ),
+        }
     }
 
     /// Locks the program's directory, if it has one.

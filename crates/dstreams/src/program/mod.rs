@@ -11,6 +11,7 @@ mod explain;
 mod functions;
 mod listener;
 mod queries;
+mod sources_end;
 mod union;
 
 pub use clock::{Clock, ManualClock};

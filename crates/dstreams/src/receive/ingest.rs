@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
+use dstreams_control::Timestamp;
 
 use super::dead_letter::{KEPT, Letter};
 use super::intake::Intake;
@@ -79,6 +81,59 @@ impl Ingest {
     /// ```
     pub fn positions(&self) -> &BTreeMap<String, u64> {
         self.0.positions()
+    }
+
+    /// Gives the time of a [`Clock::of_sources`](crate::Clock::of_sources): what this source pushes from now on is not
+    /// older than `millis`, in milliseconds since 1970. Only for sources that say so ([`Source::gives_time`](crate::Source::gives_time)).
+    ///
+    /// Returns once the interval of that time is open: all earlier ones have ended, with everything that this source has
+    /// pushed, so that the next push is in the right one. Waits for other sources that give the time, too. Returns
+    /// `false` if the program stops instead: then return, without more pushes. With another clock it returns at once.
+    ///
+    /// A time before the last one counts as the last one, one before 1970 as 1970, and one after the wall clock as the
+    /// wall clock: a wrong year would end all intervals before it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use dstreams::{BoxError, Closing, Ingest, Record, Source, record::batch_of};
+    ///
+    /// /// One number for each second of the first minute of 1970.
+    /// struct Seconds;
+    ///
+    /// #[dstreams::async_trait]
+    /// impl Source for Seconds {
+    ///     fn schema(&self) -> dstreams::arrow::datatypes::SchemaRef {
+    ///         i64::schema()
+    ///     }
+    ///     fn gives_time(&self) -> bool {
+    ///         true
+    ///     }
+    ///     async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
+    ///         for second in 0..60 {
+    ///             if !ingest.time_is(1000 * second).await? {
+    ///                 break;
+    ///             }
+    ///             ingest.push(batch_of([second])?).await?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub async fn time_is(&self, millis: i64) -> Result<bool> {
+        let millis = u64::try_from(millis).unwrap_or(0);
+        self.0.time_is(Timestamp::from_millis(millis)).await
+    }
+
+    /// The batch interval of the program: a source may bring the records of one together.
+    ///
+    /// ```
+    /// /// The number of the interval of a time in milliseconds.
+    /// fn interval_of(ingest: &dstreams::Ingest, at: u64) -> u64 {
+    ///     at / ingest.interval().as_millis() as u64
+    /// }
+    /// ```
+    pub fn interval(&self) -> Duration {
+        self.0.interval
     }
 
     /// Drops the offset of an input that no longer exists (see [`Ingest::push_at`]) from checkpoints. Only for names

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::{BlockId, ReceiverId};
+use dstreams_control::{BlockId, ReceiverId, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::dead_letter::DeadLetters;
 use super::largest::check_size;
+use super::source_time::SourceTime;
 use crate::blocks::{Block, Budget, BudgetShare};
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
@@ -48,6 +49,10 @@ pub struct Intake {
     // Lock order L3 in ARCHITECTURE.md: after any buffer or producer.
     open: Mutex<Open>,
     copies: Option<Copies>,
+    /// The batch interval.
+    pub(crate) interval: Duration,
+    /// The time that its source gives, as that of this input.
+    time: Option<(SourceTime, u32)>,
     positions: BTreeMap<String, u64>,
     /// The keys of `positions`, least recently used first.
     oldest_first: Vec<String>,
@@ -122,6 +127,8 @@ impl Intake {
             block_bytes: config.block_bytes,
             open: Mutex::default(),
             copies: None,
+            interval: config.interval,
+            time: None,
             positions: BTreeMap::new(),
             oldest_first: Vec::new(),
             producers: config.producers,
@@ -138,6 +145,52 @@ impl Intake {
             self.positions.insert(name, last);
         }
         self
+    }
+
+    /// Its source gives the time of this input.
+    pub(crate) fn with_time(mut self, time: SourceTime, input: u32) -> Self {
+        self.time = Some((time, input));
+        self
+    }
+
+    /// See [`Ingest::time_is`](super::Ingest::time_is).
+    pub(crate) async fn time_is(&self, at: Timestamp) -> Result<bool> {
+        let Some((time, input)) = &self.time else {
+            return Ok(true);
+        };
+        // Blocks that are not safe when their interval ends may come into the next one.
+        let last = self.lock().last_block();
+        if let Some(last) = last {
+            self.safe(last).await?;
+        }
+        Ok(time.give(*input, at).await)
+    }
+
+    /// Its source has ended, and gives no time any more.
+    pub(crate) fn end_time(&self) {
+        if let Some((time, input)) = &self.time {
+            time.end(*input);
+        }
+    }
+
+    /// Memory for `bytes` of records. Fails where no batch will free any: see
+    /// [`Clock::of_sources`](crate::Clock::of_sources).
+    async fn memory_for(&self, bytes: usize) -> Result<BudgetShare> {
+        let Some((time, _)) = &self.time else {
+            return Ok(self.budget.take(bytes).await);
+        };
+        tokio::select! {
+            biased;
+            memory = self.budget.take(bytes) => Ok(memory),
+            () = time.stuck() => Err(Error::Config {
+                setting: "block_memory",
+                message: format!(
+                    "the records of one interval do not fit into {} bytes, and no interval ends before stream `{}` \
+                     brings a later one: raise it, or shorten the interval",
+                    self.budget.total(), self.stream
+                ),
+            }),
+        }
     }
 
     /// The keys of the positions, least recently used first.
@@ -272,7 +325,7 @@ impl Intake {
         }
         let bytes = memory_size(&records);
         check_size(&self.stream, &records, bytes, self.record_bytes)?;
-        let memory = self.budget.take(bytes).await;
+        let memory = self.memory_for(bytes).await?;
         self.add(records, bytes, memory, mark).map(Some)
     }
 
@@ -382,6 +435,14 @@ impl Intake {
 }
 
 impl Open {
+    /// The number of the last block with records.
+    fn last_block(&self) -> Option<u64> {
+        match self.batches.is_empty() {
+            true => self.next_block.checked_sub(1),
+            false => Some(self.next_block),
+        }
+    }
+
     fn add(&mut self, to: &Intake, records: RecordBatch, bytes: usize, memory: BudgetShare) {
         self.batches.push(records);
         self.memory.push(memory);

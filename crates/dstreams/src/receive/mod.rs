@@ -19,6 +19,7 @@ mod lines;
 pub mod message;
 mod queue;
 mod source;
+mod source_time;
 mod tcp;
 
 pub use client::{Claims, Clients, Embedded};
@@ -33,3 +34,4 @@ pub use tcp::TcpText;
 pub use accept::Acceptor;
 pub use dead_letter::DeadLetters;
 pub use intake::Intake;
+pub(crate) use source_time::{SourceTime, wall_time};

@@ -55,6 +55,12 @@ pub trait Source: Send + 'static {
         Ok(None)
     }
 
+    /// Whether it gives the time of a [`Clock::of_sources`](crate::Clock::of_sources), with [`Ingest::time_is`]: the
+    /// clock waits for it.
+    fn gives_time(&self) -> bool {
+        false
+    }
+
     /// Where it runs on a cluster.
     #[doc(hidden)]
     fn place(&self) -> SourcePlacement {

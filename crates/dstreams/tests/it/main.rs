@@ -61,6 +61,7 @@ mod receive_memory;
 mod receive_tcp;
 mod records;
 mod relational;
+mod replay_time;
 mod restart;
 mod restart_files;
 mod sessions;

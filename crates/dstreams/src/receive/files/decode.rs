@@ -62,7 +62,7 @@ impl Decoder {
         }
     }
 
-    /// The records of a chunk; bad ones are added to those of the chunk, in line order.
+    /// The records of a chunk; bad ones are added to those of the chunk, in line order. Whole lines take its bytes.
     pub fn decode(&mut self, chunk: &mut Chunk) -> Result<Option<RecordBatch>> {
         let (bytes, records) = (
             std::mem::take(&mut chunk.bytes),
@@ -78,8 +78,16 @@ impl Decoder {
                 let views = text(&mut lines, records);
                 text_rows(schema, views, bytes)?
             }
-            Decoder::Json(json) => json.decode(&mut lines, records)?,
-            Decoder::Csv(csv) => csv.decode(&mut lines, records)?,
+            Decoder::Json(json) => {
+                let rows = json.decode(&mut lines, records)?;
+                chunk.bytes = bytes;
+                rows
+            }
+            Decoder::Csv(csv) => {
+                let rows = csv.decode(&mut lines, records)?;
+                chunk.bytes = bytes;
+                rows
+            }
         };
         chunk.bad.sort_by_key(|(line, _)| *line);
         Ok(rows)

@@ -42,6 +42,14 @@ impl FileOffset {
         FileOffset::Begun { lines, hash }
     }
 
+    /// The lines, or rows, that were read of a file that is not finished.
+    pub fn records(self) -> Option<u64> {
+        match self {
+            FileOffset::Begun { lines, .. } => Some(lines),
+            FileOffset::Done { .. } => None,
+        }
+    }
+
     /// The identity of a finished file, if it has one.
     pub fn identity(self) -> Option<Identity> {
         match self {

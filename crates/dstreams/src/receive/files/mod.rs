@@ -10,6 +10,7 @@ mod chunks;
 mod column;
 mod csv;
 mod decode;
+mod event_time;
 #[cfg(feature = "parquet")]
 mod footer;
 mod json;
@@ -34,6 +35,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::object_store::ObjectStore;
 
 use self::column::ColumnBuilder;
+use self::event_time::TimeColumn;
 use self::look::PathFilter;
 use self::root::Root;
 use self::source::FileSource;
@@ -124,6 +126,7 @@ pub struct Files {
     once: bool,
     piece: usize,
     only: Only,
+    by_time: Option<TimeColumn>,
 }
 
 /// Which files are read.
@@ -193,6 +196,7 @@ impl Files {
             once: false,
             piece: PIECE_BYTES,
             only: Only(Arc::new(look::is_whole)),
+            by_time: None,
         }
     }
 
@@ -267,6 +271,38 @@ impl Files {
         self
     }
 
+    /// Gives the time of a [`Clock::of_sources`](crate::Clock::of_sources): the greatest time so far in `column`, less
+    /// `disorder`. So old files are replayed by the time of their records, and a record that is older than the greatest
+    /// before it by at most `disorder` is in the interval of its time, or in an earlier one. With no disorder, records
+    /// in their order are exactly in the intervals of their times; put [`DStream::by_time`](crate::DStream::by_time)
+    /// behind the source for the others.
+    ///
+    /// The column is `Millis`, or milliseconds since 1970 as `i64`, and without nulls; others, and text, are refused.
+    /// Files are read in the order of their paths, and those that are found at once must be in that order by time: give
+    /// them names such as `2026-11-30T10.json`. Times before 1970 count as 1970. Without a clock of the sources this
+    /// changes nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dstreams::{Clock, Record, StreamContext, files::{Files, Format}};
+    /// #[derive(Record)]
+    /// struct View { at: i64, url: String }
+    ///
+    /// let mut ctx = StreamContext::new(Duration::from_secs(60))?;
+    /// ctx.set_clock(Clock::of_sources());
+    /// let files = Files::dir("/srv/views/2025", Format::JsonLines).once();
+    /// let views = ctx.files::<View>("views", files.by_time("at", Duration::from_secs(5)))?;
+    /// ctx.stop_when_sources_end();
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    pub fn by_time(mut self, column: &str, disorder: Duration) -> Self {
+        self.by_time = Some(TimeColumn {
+            name: column.to_owned(),
+            disorder,
+        });
+        self
+    }
+
     /// Bytes of text that become one Arrow batch, for tests.
     #[doc(hidden)]
     pub fn piece_bytes(mut self, bytes: usize) -> Self {
@@ -296,6 +332,10 @@ impl Files {
     /// Why records with these columns cannot be read; `None` if they can.
     fn refuses(&self, columns: &SchemaRef) -> Option<String> {
         let text = String::schema();
+        let time = self.by_time.as_ref();
+        if let Some(Err(why)) = time.map(|time| time.index_in(columns)) {
+            return Some(why);
+        }
         match self.format {
             Format::Text if columns.fields() != text.fields() => {
                 Some("files of text are a stream of `String`; use another format".into())

@@ -143,11 +143,22 @@ impl Rest<'_> {
             .build();
         for batch in rows.map_err(|error| damaged(&error))? {
             let batch = batch.map_err(|error| damaged(&error))?;
-            let (rows, bad) = complete(&self.reading.schema, &batch, self.done)?;
+            let begin = self.done;
+            let (rows, bad) = complete(&self.reading.schema, &batch, begin)?;
             self.done += batch.num_rows() as u64;
-            let rows = Some(rows).filter(|rows| rows.num_rows() > 0);
-            let mark = FileOffset::begun(self.done, self.hash);
-            if !pieces.push(FileRecords { rows, bad, mark }) {
+            let whole = whole_rows(begin, self.done, &bad);
+            let hash = self.hash;
+            let place = |row: usize| match whole.clone().nth(row) {
+                Some(before) => Ok(FileOffset::begun(before, hash)),
+                None => Err(Error::internal("a row of a file has no place")),
+            };
+            let records = FileRecords {
+                rows: Some(rows).filter(|rows| rows.num_rows() > 0),
+                mark: FileOffset::begun(self.done, hash),
+                time: None,
+                bad,
+            };
+            if !self.reading.push(records, place, pieces)? {
                 return Ok(false);
             }
         }
@@ -163,10 +174,22 @@ impl Rest<'_> {
             reason: format!("rows {} to {end}: {why}", self.done + 1),
         };
         self.done = end;
-        let (rows, bad, mark) = (None, vec![bad], FileOffset::begun(end, self.hash));
+        let mark = FileOffset::begun(end, self.hash);
         // The caller finds out when nobody receives it.
-        let _ = pieces.push(FileRecords { rows, bad, mark });
+        let _ = pieces.push(FileRecords {
+            rows: None,
+            bad: vec![bad],
+            mark,
+            time: None,
+        });
     }
+}
+
+/// The numbers of rows before each row of `from` to `to` that is not bad.
+fn whole_rows(from: u64, to: u64, bad: &[Bad]) -> impl Iterator<Item = u64> + Clone + use<> {
+    let bad: Vec<u64> = bad.iter().filter_map(|bad| bad.at).collect();
+    let mut bad = bad.into_iter().peekable();
+    (from..to).filter(move |before| bad.next_if_eq(&(before + 1)).is_none())
 }
 
 /// The positions of the record's columns in the file.

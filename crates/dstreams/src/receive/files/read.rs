@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::decode::Decoder;
+use super::event_time::{FileTime, RowPlaces};
 use super::mark::{FileOffset, Identity, number};
 use super::root::{OpenFile, Root};
 use super::split::Splitter;
@@ -51,6 +52,8 @@ pub(super) struct FileRecords {
     pub bad: Vec<Bad>,
     /// The offset of the file after these records.
     pub mark: FileOffset,
+    /// The time that they give before they are pushed, in milliseconds since 1970.
+    pub time: Option<i64>,
 }
 
 /// A file's metadata when it was opened.
@@ -83,6 +86,8 @@ pub(super) struct Reading {
     pub line_bytes: usize,
     /// Its offset from before.
     pub mark: FileOffset,
+    /// The time that its records give, if they do.
+    pub time: Option<FileTime>,
 }
 
 /// Sends pieces, each when the next one is there, so that the last can be marked as the last.
@@ -124,9 +129,14 @@ impl Reading {
             let last = match &read {
                 Ok(()) => {
                     let identity = pieces.opened.map(|opened| opened.identity);
-                    let (rows, bad) = last.map_or((None, Vec::new()), |last| (last.rows, last.bad));
                     let mark = FileOffset::Done { identity };
-                    Some(FileRecords { rows, bad, mark })
+                    let last = last.unwrap_or(FileRecords {
+                        rows: None,
+                        bad: Vec::new(),
+                        mark,
+                        time: None,
+                    });
+                    Some(FileRecords { mark, ..last })
                 }
                 // Records before the failure count.
                 Err(_) => last,
@@ -188,15 +198,29 @@ impl Reading {
                 self.is_the_one(splitter.hash_of_lines(), "lines")?;
             }
             chunk.skip(before);
+            let hash = splitter.hash_before();
+            let places = self.time.as_ref().map(|_| RowPlaces::before(&chunk, hash));
             let rows = decoder.decode(&mut chunk)?;
-            let bad = chunk.bad.into_iter().map(|(line, bad)| Bad {
+            let places = places
+                .map(|places| places.after(&chunk, rows.as_ref().map_or(0, RecordBatch::num_rows)));
+            let bad = std::mem::take(&mut chunk.bad).into_iter();
+            let bad = bad.map(|(line, bad)| Bad {
                 at: Some(line),
                 reason: format!("line {line}: {}", bad.reason),
                 ..bad
             });
-            let bad = bad.collect();
-            let mark = FileOffset::begun(chunk.last, chunk.hash);
-            if !pieces.push(FileRecords { rows, bad, mark }) {
+            let records = FileRecords {
+                rows,
+                bad: bad.collect(),
+                mark: FileOffset::begun(chunk.last, chunk.hash),
+                time: None,
+            };
+            let mut places = places.transpose()?;
+            let place = |row| match &mut places {
+                Some(places) => Ok(places.offset(row, &chunk)),
+                None => Err(Error::internal("the places of rows are not known")),
+            };
+            if !self.push(records, place, pieces)? {
                 return Ok(());
             }
         }
@@ -204,6 +228,21 @@ impl Reading {
             opened.bytes = read.get();
         }
         self.has_all_from_before(lines, "lines")
+    }
+
+    /// Sends records, in parts if they give the time. `place` is the offset before a row. Returns whether anybody still
+    /// receives.
+    pub fn push(
+        &self,
+        records: FileRecords,
+        place: impl FnMut(usize) -> Result<FileOffset>,
+        pieces: &mut RecordSender,
+    ) -> Result<bool> {
+        let Some(time) = &self.time else {
+            return Ok(pieces.push(records));
+        };
+        let parts = time.split(records, place)?;
+        Ok(parts.into_iter().all(|part| pieces.push(part)))
     }
 
     /// Lines (rows, of Parquet) that were read before.

@@ -11,6 +11,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::Files;
+use super::event_time::FileTime;
 use super::look::{ListedFile, Listing};
 use super::mark::{FileOffset, Identity};
 use super::read::{Bad, OpenedFile, Reading};
@@ -42,6 +43,8 @@ pub(super) struct FileSource {
     seen: Seen,
     /// The last block that contains its records.
     block: Option<u64>,
+    /// The time that its records give, if they do.
+    time: Option<FileTime>,
 }
 
 /// A file to read, with its offset.
@@ -62,6 +65,10 @@ impl Source for FileSource {
         Ok(None)
     }
 
+    fn gives_time(&self) -> bool {
+        self.files.by_time.is_some()
+    }
+
     /// On the master: a worker that takes over would not know which files another one has read.
     fn place(&self) -> SourcePlacement {
         SourcePlacement::Master
@@ -70,6 +77,10 @@ impl Source for FileSource {
     async fn run(mut self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
         let root = self.files.root.clone()?;
         self.seen.begin(ingest.positions().iter());
+        if let Some(by) = &self.files.by_time {
+            let column = by.index_in(&self.schema).map_err(BoxError::from)?;
+            self.time = Some(FileTime::new(column, by.disorder, ingest.interval()));
+        }
         loop {
             let begun = Instant::now();
             let found = tokio::select! {
@@ -123,6 +134,7 @@ impl FileSource {
             checked: Arc::clone(checked),
             seen: Seen::default(),
             block: None,
+            time: None,
         }
     }
 
@@ -241,6 +253,7 @@ impl FileSource {
             piece: self.files.piece,
             line_bytes: ingest.0.line_bytes,
             mark,
+            time: self.time.clone(),
         };
         let (mut pieces, thread) = reading.start();
         loop {
@@ -251,6 +264,11 @@ impl FileSource {
                 piece = pieces.recv() => piece,
             };
             let Some(piece) = piece else { break };
+            if let Some(time) = piece.time
+                && !ingest.time_is(time).await?
+            {
+                return Ok(());
+            }
             add_dead_letters(root, name, piece.bad, ingest).await;
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));

@@ -58,6 +58,8 @@ pub(super) struct Splitter<R> {
     failed: Option<io::Error>,
     /// Hash of the bytes before those that are being split.
     hash: Box<Xxh3>,
+    /// Hash of the bytes before the last chunk.
+    before: Box<Xxh3>,
     /// Where the last line ended, in the bytes that are being split.
     ended_at: usize,
     /// A number of lines, and the hash of their bytes once they were read, if a record ends there.
@@ -77,6 +79,7 @@ impl<R: Read> Splitter<R> {
             ended: false,
             failed: None,
             hash: Box::new(Xxh3::new()),
+            before: Box::new(Xxh3::new()),
             ended_at: 0,
             until: (0, None),
         }
@@ -91,6 +94,11 @@ impl<R: Read> Splitter<R> {
     /// The hash of the lines given to [`Splitter::hash_lines`], if a record ends there.
     pub fn hash_of_lines(&self) -> Option<u64> {
         self.until.1
+    }
+
+    /// The hash of the bytes before the last chunk.
+    pub fn hash_before(&self) -> Box<Xxh3> {
+        self.before.clone()
     }
 
     /// The next records; `None` at the end of the file. An error comes after the whole records before it.
@@ -132,6 +140,7 @@ impl<R: Read> Splitter<R> {
             last: 0,
             hash: 0,
         };
+        self.before.clone_from(&self.hash);
         self.ended_at = 0;
         let mut at = self.end_skipped(&mut chunk);
         while at < chunk.bytes.len() {

@@ -3,6 +3,7 @@
 //! Each runs over an input that its test narrates, on a clock that the test moves, and is checked against an answer
 //! that is found in another way: by one query of plain DataFusion over all records, or by a loop over them.
 
+mod backfill;
 mod changing_table;
 mod click_through;
 mod corrected_clicks;

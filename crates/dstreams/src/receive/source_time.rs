@@ -1,0 +1,228 @@
+//! [`SourceTime`]: the time that sources give: see [`Clock::of_sources`](crate::Clock::of_sources).
+//!
+//! The clock stands at the least time that a source has given, and each source waits until the interval of its time is
+//! open. So nothing moves the clock while a batch is being sealed, and which interval a record is in follows from the
+//! records alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dstreams_control::{BatchTime, Timestamp};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a source waits for memory after all batches took effect, before it is certain that no batch frees any: the
+/// tasks of the last one may still hold some.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// Stands for a source that lets the time run on after all others have ended.
+const RUNS_ON: u32 = u32::MAX;
+
+/// The time that sources give. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceTime(Arc<watch::Sender<GivenTimes>>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct GivenTimes {
+    /// A context has this clock.
+    begun: bool,
+    /// The time that each source has given, by input.
+    sources: BTreeMap<u32, Option<Timestamp>>,
+    /// Where the clock stands; unknown until each source has given a time.
+    stands: Option<Timestamp>,
+    /// The end of the interval to which records belong that are received now; unknown while one is being sealed.
+    open: Option<BatchTime>,
+    /// No batch is cut and not done.
+    idle: bool,
+    /// Whether the clock stands still when the last source has ended.
+    stays: bool,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    /// The sources move the clock.
+    Sources,
+    /// The program stops: the clock runs on from a time.
+    RunsFrom(Timestamp, Instant),
+    /// All sources have ended: the wall clock.
+    Wall,
+}
+
+impl GivenTimes {
+    fn now(&self) -> Option<Timestamp> {
+        match self.mode {
+            Mode::Sources => self.stands,
+            Mode::RunsFrom(at, since) => Some(at.plus(since.elapsed())),
+            Mode::Wall => Some(self.stands.map_or_else(wall_time, |at| at.max(wall_time()))),
+        }
+    }
+
+    /// Moves the clock on to the least time of the sources.
+    fn advance(&mut self) {
+        let least = self.sources.values().copied().min().flatten();
+        self.stands = self.stands.max(least);
+    }
+
+    fn opens(&self, at: Timestamp) -> bool {
+        self.open.is_some_and(|open| open.timestamp() > at)
+    }
+}
+
+impl SourceTime {
+    pub fn new() -> Self {
+        let shared = GivenTimes {
+            begun: false,
+            sources: BTreeMap::new(),
+            stands: None,
+            open: None,
+            idle: false,
+            stays: false,
+            mode: Mode::Sources,
+        };
+        SourceTime(Arc::new(watch::Sender::new(shared)))
+    }
+
+    /// The inputs whose sources give the time, before any of them runs; returns `false` if the clock has some already.
+    /// With `stays`, it stands still after they have ended.
+    pub fn begin(&self, inputs: impl Iterator<Item = u32>, stays: bool) -> bool {
+        self.0.send_if_modified(|shared| {
+            let first = !std::mem::replace(&mut shared.begun, true);
+            if first {
+                shared.sources = inputs.map(|input| (input, None)).collect();
+                shared.stays = stays;
+            }
+            first
+        })
+    }
+
+    /// Whether the source of this input gives the time.
+    pub fn has(&self, input: u32) -> bool {
+        self.0.borrow().sources.contains_key(&input)
+    }
+
+    pub fn now(&self) -> Option<Timestamp> {
+        self.0.borrow().now()
+    }
+
+    /// Waits until the clock stands somewhere; for ever in a program that stops before.
+    pub async fn known(&self) {
+        let mut shared = self.0.subscribe();
+        let known = |shared: &GivenTimes| match shared.mode {
+            Mode::Sources | Mode::Wall => shared.now().is_some(),
+            Mode::RunsFrom(..) => false,
+        };
+        // This is a sender, so the wait does not fail.
+        let _ = shared.wait_for(known).await;
+    }
+
+    /// Waits until the time is `at` or later; no longer than `longest` where nothing but time moves the clock.
+    pub async fn wait_until(&self, at: Timestamp, longest: Duration) {
+        let mut shared = self.0.subscribe();
+        let is_due = |shared: &GivenTimes| {
+            shared.mode != Mode::Sources || shared.now().is_some_and(|now| now >= at)
+        };
+        let wait = match shared.wait_for(is_due).await {
+            Ok(shared) => at.since(shared.now().unwrap_or(at)),
+            Err(_) => return,
+        };
+        tokio::time::sleep(wait.min(longest)).await;
+    }
+
+    /// A source brings nothing older than `at` from now on. Waits until the interval of `at` is open; returns `false`
+    /// if the program stops instead.
+    pub async fn give(&self, input: u32, at: Timestamp) -> bool {
+        let at = at.min(wall_time());
+        self.moves_to(input, at).await
+    }
+
+    async fn moves_to(&self, input: u32, at: Timestamp) -> bool {
+        self.0.send_if_modified(|shared| {
+            let given = shared.sources.get_mut(&input);
+            let moved = given.is_some_and(|given| {
+                let before = *given;
+                *given = before.max(Some(at));
+                *given != before
+            });
+            if moved {
+                shared.advance();
+            }
+            moved
+        });
+        let mut shared = self.0.subscribe();
+        let done = |shared: &GivenTimes| shared.mode != Mode::Sources || shared.opens(at);
+        let done = shared.wait_for(done).await;
+        done.is_ok_and(|shared| shared.mode == Mode::Sources)
+    }
+
+    /// The source of this input has ended.
+    pub fn end(&self, input: u32) {
+        self.0.send_if_modified(|shared| {
+            let ended = shared.sources.remove(&input).is_some();
+            if ended {
+                shared.advance();
+                if shared.sources.is_empty() && !shared.stays && shared.mode == Mode::Sources {
+                    shared.mode = Mode::Wall;
+                }
+            }
+            ended
+        });
+    }
+
+    /// All sources have ended: lets the time run on so far, until the batches up to then are cut.
+    pub async fn run_on(&self, by: Duration) {
+        let Some(stands) = self.0.borrow().stands else {
+            return;
+        };
+        let at = stands.plus(by);
+        self.0.send_modify(|shared| {
+            shared.sources.insert(RUNS_ON, Some(stands));
+        });
+        self.moves_to(RUNS_ON, at).await;
+    }
+
+    /// The program stops: no source waits any more, and the clock runs on from where it stands.
+    pub fn stop(&self) {
+        self.0.send_if_modified(|shared| {
+            let stops = shared.mode == Mode::Sources;
+            if stops {
+                let at = shared.stands.unwrap_or_else(wall_time);
+                shared.mode = Mode::RunsFrom(at, Instant::now());
+            }
+            stops
+        });
+    }
+
+    /// The end of the interval that is open, and whether no batch is left to do.
+    pub fn note(&self, open: Option<BatchTime>, idle: bool) {
+        self.0.send_if_modified(|shared| {
+            let before = (shared.open, shared.idle);
+            (shared.open, shared.idle) = (open, idle);
+            before != (open, idle)
+        });
+    }
+
+    /// Completes if nothing will free memory for a source that gives the time: all batches are done, and the next one
+    /// waits for that source.
+    pub async fn stuck(&self) {
+        let mut shared = self.0.subscribe();
+        loop {
+            let idle = |shared: &GivenTimes| shared.idle && shared.open.is_some();
+            let Ok(before) = shared.wait_for(idle).await.map(|shared| shared.open) else {
+                return std::future::pending().await;
+            };
+            let goes_on = |now: &GivenTimes| !now.idle || now.open != before;
+            let changed = tokio::time::timeout(STUCK_AFTER, shared.wait_for(goes_on)).await;
+            if changed.is_err() && self.0.borrow().mode == Mode::Sources {
+                return;
+            }
+        }
+    }
+}
+
+/// The wall clock of this machine.
+pub(crate) fn wall_time() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp::from_micros(0).plus(since_epoch.unwrap_or_default())
+}
