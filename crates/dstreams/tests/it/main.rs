@@ -13,6 +13,7 @@ mod batch_time;
 mod bounded;
 mod changes;
 mod checked_sink;
+mod client_records;
 mod clock;
 mod contract;
 mod contract_source;
