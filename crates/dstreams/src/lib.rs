@@ -104,7 +104,7 @@
 //!
 //! | on a [`Keyed`] | gives | cost of a batch |
 //! |---|---|---|
-//! | [`pairs`](Keyed::pairs) | keys and values as records | none |
+//! | [`pairs`](Keyed::pairs), [`values`](Keyed::values) | keys and values as records; the values alone | none, O(n) |
 //! | [`filter`](Keyed::filter), [`map_values`](Keyed::map_values), [`flat_map_values`](Keyed::flat_map_values) | the matching pairs; another value for each; any number of values | O(records in and out) |
 //! | [`sql`](Keyed::sql), [`transform`](Keyed::transform), [`union`](Keyed::union), [`distinct`](Keyed::distinct) | as on a [`DStream`] of the pairs | as there |
 //! | [`with_time`](Keyed::with_time) | each value with its batch time | O(n), one column |

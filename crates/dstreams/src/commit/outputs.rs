@@ -15,6 +15,7 @@ use crate::console::Console;
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
+use crate::stream::far_times::with_far_times_as_text;
 use crate::stream::graph::OutputNode;
 use crate::stream::keyed::Keyed;
 use crate::stream::output::{Output, Rdd, RddFn, Sink, UntypedRdd};
@@ -276,7 +277,8 @@ impl RddFn for Print {
         for batch in rows.partitions.iter().flatten() {
             let part = batch.slice(0, batch.num_rows().min(left));
             left -= part.num_rows();
-            shown.push(part);
+            // Arrow prints its error in place of a time that is far.
+            shown.push(with_far_times_as_text(&part)?.into_owned());
         }
         let table = match shown.is_empty() {
             true => "(no records)".to_owned(),

@@ -17,7 +17,7 @@ use crate::program::Clock;
 use crate::receive::{Clients, DeadLetter, Files, Generator, Queue, Source, TcpText};
 use crate::stream::dstream::DStream;
 use crate::stream::graph::{GraphRef, Input, Op};
-use crate::stream::record::Record;
+use crate::stream::record::{Record, check_rows};
 use crate::stream::relational::describe;
 
 /// Describes a program: inputs, D-Streams made from them, outputs. [`StreamContext::start`] runs
@@ -372,7 +372,7 @@ impl StreamContext {
     #[track_caller]
     pub fn clients<T: Record>(&mut self, name: &str, clients: &Clients) -> DStream<T> {
         let operator = Operator::new("clients", Location::caller());
-        let source = clients.stream(name, T::schema());
+        let source = clients.stream(name, T::schema(), check_rows::<T>);
         self.input(name, Box::new(source), operator)
     }
 

@@ -34,6 +34,7 @@ use super::ingest::Ingest;
 use super::source::{Closing, Source, SourcePlacement};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error};
+use crate::stream::record::RowCheck;
 
 /// Bytes that a client may send on a call before they are read. The default of HTTP/2, 64 KiB, slows a client that
 /// sends lines even on one machine.
@@ -61,8 +62,10 @@ const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// and in [`Status::forgotten_producers`](crate::Status::forgotten_producers).
 ///
 /// Refused, with what was expected and what came: unknown streams (the error lists the known ones), columns with
-/// other names or types, nulls where the stream has none, messages over [`Clients::max_message_bytes`]. Text may
-/// come as `Utf8`, `LargeUtf8` or `Utf8View`, and is checked.
+/// other names or types, nulls where the stream has none, texts that name no variant of an enum, messages over
+/// [`Clients::max_message_bytes`]. Text may come as `Utf8`, `LargeUtf8` or `Utf8View`, and is checked; bytes and lists
+/// may be large ones; times in milliseconds may have any zone, or none, which is UTC; items of lists may be declared
+/// nullable.
 ///
 /// Backpressure: when the memory for received records is full, the connections are not read and the clients wait.
 ///
@@ -133,6 +136,7 @@ pub trait Claims: Send + Sync {
 struct Stream {
     name: String,
     schema: SchemaRef,
+    check: RowCheck,
     producers: Producers,
     /// Where records are pushed, once the stream runs.
     ingest: OnceLock<Ingest>,
@@ -197,11 +201,12 @@ impl Clients {
     }
 
     /// The source of one stream. With a second one of the same name, opening the first fails.
-    pub(crate) fn stream(&self, name: &str, schema: SchemaRef) -> ClientSource {
+    pub(crate) fn stream(&self, name: &str, schema: SchemaRef, check: RowCheck) -> ClientSource {
         let (sender, calls) = mpsc::channel(MAX_WAITING_CALLS);
         let stream = Arc::new(Stream {
             name: name.to_owned(),
             schema,
+            check,
             producers: Producers::default(),
             ingest: OnceLock::new(),
             calls: sender,

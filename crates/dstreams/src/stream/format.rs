@@ -1,6 +1,6 @@
 //! Formats of files, for reading and writing records.
 
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::Schema;
 
 /// The format of records in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,12 +10,13 @@ pub enum Format {
     Text,
     /// One JSON object per line, with a member for each column. A null is a missing member. Numbers that JSON does
     /// not have (`NaN`, infinite) are written as null. Times are written as
-    /// `2026-11-29T16:44:00.500Z`, and as `+300000-01-01T00:00:00Z` where the year has more digits; they are read as
-    /// `String`.
+    /// `2026-11-29T16:44:00.500Z`, and as `+300000-01-01T00:00:00Z` where the year has more digits; bytes and UUIDs as
+    /// hexadecimal digits. What else is read is in the documentation of [`Files`](crate::files::Files).
     JsonLines,
     /// Comma-separated values; the first line names the columns. Text is quoted where needed and may contain line
-    /// feeds. Lists are not supported. An empty field is a null if the column is nullable, so an empty text in an
-    /// `Option<String>` comes back as `None`.
+    /// feeds. Lists are not supported; all other values are written as in JSON lines. An empty field is a null if the
+    /// column is nullable, so an empty text in an `Option<String>`, and no bytes in an `Option<Bytes>`, come back as
+    /// `None`.
     Csv,
     /// [Apache Parquet](https://parquet.apache.org/), written with Snappy; read with Snappy, Zstandard
     /// or LZ4. Needs the feature `parquet` of this crate.
@@ -37,11 +38,8 @@ impl Format {
 
     /// Why files of this format cannot store such columns, if they cannot.
     pub(crate) fn refuses(self, columns: &Schema) -> Option<String> {
-        let nested = |kind: &DataType| {
-            use DataType::{Binary, BinaryView, FixedSizeBinary};
-            kind.is_nested() || matches!(kind, Binary | BinaryView | FixedSizeBinary(_))
-        };
-        let found = columns.fields().iter().find(|f| nested(f.data_type()));
+        let mut fields = columns.fields().iter();
+        let found = fields.find(|field| field.data_type().is_nested());
         match (self, found) {
             (Format::Csv, Some(field)) => Some(format!(
                 "CSV cannot represent column `{}`, which is {}; use JSON lines or Parquet",

@@ -7,6 +7,7 @@ use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use datafusion::arrow::util::display::array_value_to_string;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::far_times::with_far_times_as_text;
 use super::record::{Key, Record, batch_of};
 use crate::error::{Error, Result};
 
@@ -27,8 +28,10 @@ impl Initial {
         let bytes = as_bytes(&keys)?;
         for (row, key) in bytes.iter().enumerate() {
             if !seen.insert(key) {
-                let texts = keys.columns().iter();
-                let texts = texts.map(|column| array_value_to_string(column, row));
+                let key = keys.slice(row, 1);
+                let key = with_far_times_as_text(&key)?;
+                let texts = key.columns().iter();
+                let texts = texts.map(|column| array_value_to_string(column, 0));
                 return Err(Error::Schema {
                     what: "initial rows of a state".into(),
                     expected: "each key once".into(),
@@ -59,4 +62,24 @@ fn as_bytes(rows: &RecordBatch) -> Result<Rows> {
         .map(|column| column.data_type().clone());
     let converter = RowConverter::new(kinds.map(SortField::new).collect())?;
     Ok(converter.convert_columns(rows.columns())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::record::Millis;
+
+    #[test]
+    fn a_key_that_is_there_twice_is_named() {
+        let twice = [
+            (Millis(i64::MAX), 1i64),
+            (Millis(0), 2),
+            (Millis(i64::MAX), 3),
+        ];
+        let why = Initial::new(twice).err().unwrap().to_string();
+        assert!(
+            why.contains("`+292278994-08-17T07:12:55.807Z` again"),
+            "{why}"
+        );
+    }
 }

@@ -12,6 +12,7 @@ pub(crate) mod dstream;
 pub(crate) mod event_time;
 pub(crate) mod explain;
 pub(crate) mod extreme;
+pub(crate) mod far_times;
 mod fit_list;
 mod fold;
 pub(crate) mod format;

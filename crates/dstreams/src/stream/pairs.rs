@@ -28,6 +28,35 @@ impl<K: Key, V: Record> Keyed<K, V> {
         filtered.by_key()
     }
 
+    /// The values without their keys, in their order. O(records of the batch); text is not copied.
+    ///
+    /// ```
+    /// # use dstreams::StreamContext;
+    /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(3600))?;
+    /// # let (queue, words) = ctx.queue::<String>("words");
+    /// use dstreams::agg::count;
+    ///
+    /// // How many words came once, how many twice.
+    /// let counts = words.keyed().agg(count())?.values();
+    /// let mut often = counts.count_by_value().pairs().collect();
+    /// # let running = ctx.start().await?;
+    /// queue.push(["to", "be", "to"].map(str::to_owned)).await?;
+    /// # running.stop().await?;
+    /// # let mut found = often.recv().await.unwrap().collect()?;
+    /// # found.sort();
+    /// # assert_eq!(found, [(1, 1), (2, 1)]);
+    /// # Ok(()) }
+    /// ```
+    #[track_caller]
+    pub fn values(&self) -> DStream<V> {
+        let emit = |(_, value): <(K, V) as Record>::Ref<'_>, out: &mut Out<'_, V>| {
+            V::append_ref(value, out.builder())
+        };
+        let operator = Operator::new("values", Location::caller());
+        self.pairs().emit(operator, emit)
+    }
+
     /// Any number of values for each value: the closure pushes them, in order; each gets the key of the value.
     /// O(records in and out).
     ///

@@ -239,7 +239,15 @@ impl<'b, U: Record> Out<'b, U> {
 
 /// Typed columns of a whole batch.
 pub(crate) fn columns_of<T: Record>(batch: &RecordBatch) -> Result<T::Cols> {
-    T::Cols::try_new(&mut ColumnReader::new(batch.columns()))
+    T::Cols::try_new(&mut ColumnReader::of(batch))
+}
+
+/// Fails unless every row of a batch is a record, for sources: which columns may be null can depend on the row.
+pub(crate) type RowCheck = fn(&RecordBatch) -> Result<()>;
+
+/// The check of a type of records.
+pub(crate) fn check_rows<T: Record>(batch: &RecordBatch) -> Result<()> {
+    columns_of::<T>(batch).map(drop)
 }
 
 /// Makes a batch of the appended rows.

@@ -211,7 +211,7 @@ impl<T: Record> DStream<T> {
         f: impl Fn(T, T) -> T + Closure,
     ) -> Result<DStream<T>> {
         let window = self.under_one_key().reduce_by_window(name, len, slide, f)?;
-        Ok(window.values())
+        Ok(window.of_one_key())
     }
 
     /// The same by a closure and its inverse: [`Keyed::reduce_by_window_with_inverse`] of a single key.
@@ -237,7 +237,7 @@ impl<T: Record> DStream<T> {
     ) -> Result<DStream<T>> {
         let all = self.under_one_key();
         let window = all.reduce_by_window_with_inverse(name, len, slide, f, inverse)?;
-        Ok(window.values())
+        Ok(window.of_one_key())
     }
 }
 

@@ -21,6 +21,7 @@ use datafusion::arrow::json::WriterBuilder;
 use datafusion::arrow::json::writer::LineDelimited;
 use dstreams_control::BatchTime;
 
+use super::far_times::with_far_times_as_text;
 use super::record::{Builder, Columns, Out, Record, columns_of};
 use super::rows::{Closure, RowsFn, RowsTask, panic_message, text_buffers};
 use crate::error::{Error, Operator, Result};
@@ -465,7 +466,8 @@ pub(super) fn check_nulls(record: &Schema, rows: &RecordBatch) -> Result<()> {
 fn json_lines(rows: &RecordBatch) -> Result<String> {
     let builder = WriterBuilder::new().with_explicit_nulls(true);
     let mut lines = builder.build::<_, LineDelimited>(Vec::new());
-    lines.write(rows)?;
+    let rows = with_far_times_as_text(rows)?;
+    lines.write(&rows)?;
     lines.finish()?;
     Ok(String::from_utf8_lossy(&lines.into_inner()).into_owned())
 }

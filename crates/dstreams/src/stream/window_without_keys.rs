@@ -36,7 +36,7 @@ impl<T: Record> DStream<T> {
         let window = self.under_one_key();
         Ok(window
             .window_of(None, (len, slide), agg, operator)?
-            .values())
+            .of_one_key())
     }
 
     /// The same, with a name by which a changed program finds the contents again: see [`Keyed::named_window_agg`].
@@ -61,7 +61,7 @@ impl<T: Record> DStream<T> {
         let operator = Operator::new("named_window_agg", Location::caller());
         let window = self.under_one_key();
         let window = window.window_of(Some(name), (len, slide), agg, operator)?;
-        Ok(window.values())
+        Ok(window.of_one_key())
     }
 
     /// The number of records of the last `len`, every `slide`: always one record, 0 if there are none.
@@ -89,7 +89,7 @@ impl<T: Record> DStream<T> {
         // Each batch has a count, and so each window a sum.
         let counts = self.count()?.under_one_key();
         let window = counts.window_of(None, (len, slide), sum::<i64>(), operator)?;
-        Ok(window.values())
+        Ok(window.of_one_key())
     }
 
     #[track_caller]
@@ -101,7 +101,7 @@ impl<T: Record> DStream<T> {
 impl<V: Record> Keyed<bool, V> {
     /// The values of the only key.
     #[track_caller]
-    pub(super) fn values(&self) -> DStream<V> {
+    pub(super) fn of_one_key(&self) -> DStream<V> {
         self.pairs().map(|(_, value)| V::own(value))
     }
 }

@@ -44,6 +44,38 @@ pub fn batches<U: Record>(output: &mut RddReceiver<U>) -> Result<Vec<(BatchTime,
         .collect()
 }
 
+/// The same with the end of the interval whose records a batch has, after its batch time: another one than the batch's
+/// own behind [`by_time`](crate::DStream::by_time) and [`delayed`](crate::DStream::delayed).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> dstreams::Result<()> {
+/// use std::time::Duration;
+/// use dstreams::testing::{TestProgram, intervals};
+/// use dstreams::{BatchTime, Slack};
+///
+/// let second = Duration::from_secs(1);
+/// let mut test = TestProgram::new(second)?;
+/// let (input, times) = test.context().queue::<i64>("times");
+/// let timed = times.by_time("times", |at| at, Slack::of(second))?;
+/// let mut output = timed.records().collect();
+///
+/// let mut run = test.start().await?;
+/// input.push([400]).await?;
+/// run.end_interval().await?;
+/// run.end_interval().await?;
+/// let found = intervals(&mut output)?;
+/// assert_eq!(found[1], (BatchTime(2_000), BatchTime(1_000), vec![400]));
+/// # run.stop().await?;
+/// # Ok(()) }
+/// ```
+pub fn intervals<U: Record>(
+    output: &mut RddReceiver<U>,
+) -> Result<Vec<(BatchTime, BatchTime, Vec<U>)>> {
+    let rdds = std::iter::from_fn(|| output.try_recv());
+    rdds.map(|rdd| Ok((rdd.batch_time(), rdd.interval(), rdd.collect()?)))
+        .collect()
+}
+
 /// The records that an output has brought since it was last asked, of all batches.
 pub fn records<U: Record>(output: &mut RddReceiver<U>) -> Result<Vec<U>> {
     let batches = batches(output)?.into_iter();

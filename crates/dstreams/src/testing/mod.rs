@@ -99,6 +99,6 @@ mod progress;
 mod run;
 mod wait;
 
-pub use intervals::{batches, records, run, sorted};
+pub use intervals::{batches, intervals, records, run, sorted};
 pub use program::TestProgram;
 pub use run::TestRun;

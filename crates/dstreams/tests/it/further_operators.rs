@@ -73,6 +73,7 @@ fn pairs(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
         text.split('a').for_each(|part| out.push((part, n)));
     });
     watch.on("flat_map_values", &values.pairs());
+    watch.on("values", &values.values());
     let sums = "select key, sum(value_3) from this group by key";
     watch.on("sql of pairs", &keyed.sql::<(String, f64)>(sums).unwrap());
     watch.on("count_by_key", &keyed.count_by_key().pairs());

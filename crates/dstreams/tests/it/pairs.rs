@@ -43,6 +43,13 @@ proptest! {
     }
 
     #[test]
+    fn values_are_those_of_all_pairs(config in settings(), input in intervals((0..3i64, (text(), 0..9i64)), 4)) {
+        let got = run(&config, &input, |_, pairs| pairs.by_key().values());
+        let wanted = each(&input, |rows| rows.into_iter().map(|(_, value)| value).collect());
+        prop_assert_eq!(got, wanted);
+    }
+
+    #[test]
     fn values_become_many_under_their_key(
         config in settings(),
         input in intervals((text(), text()), 4),

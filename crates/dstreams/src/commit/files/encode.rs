@@ -4,8 +4,8 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::json::LineDelimitedWriter;
 
-use super::far_times::with_far_times_as_text;
 use crate::error::{Error, Result};
+use crate::stream::far_times::with_far_times_as_text;
 use crate::stream::format::Format;
 
 /// Passes the bytes of a file with `rows` to `write`, piece by piece.

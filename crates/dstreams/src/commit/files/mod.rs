@@ -5,7 +5,6 @@
 
 mod disk;
 mod encode;
-mod far_times;
 mod target;
 
 use std::panic::Location;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use arrow_flight::FlightData;
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use tonic::Status;
 
+use super::Stream;
 use crate::receive::message;
+use crate::stream::record::{RowCheck, refits, refitted};
 use crate::stream::relational::describe;
 
 /// Size of a text view in bytes.
@@ -22,11 +23,13 @@ const VIEW_BYTES: usize = 16;
 pub(super) struct ColumnMapping {
     sent: SchemaRef,
     needed: SchemaRef,
+    check: RowCheck,
 }
 
 impl ColumnMapping {
     /// Compares the schema in the first message of a call with that of the stream.
-    pub fn agree(first: &FlightData, stream: &str, needed: &SchemaRef) -> Result<Self, Status> {
+    pub fn agree(first: &FlightData, stream: &Stream) -> Result<Self, Status> {
+        let needed = &stream.schema;
         let unread = |error: &dyn std::fmt::Display| {
             Status::invalid_argument(format!("expected a schema in the first message: {error}"))
         };
@@ -36,11 +39,12 @@ impl ColumnMapping {
         let (sent_fields, needed_fields) = (sent.fields(), needed.fields());
         let same = sent_fields.len() == needed_fields.len()
             && sent_fields.iter().zip(needed_fields).all(|(sent, needed)| {
-                sent.name() == needed.name() && fits(sent.data_type(), needed.data_type())
+                sent.name() == needed.name() && refits(sent.data_type(), needed.data_type())
             });
         if !same {
             return Err(Status::invalid_argument(format!(
-                "columns for stream `{stream}`: expected {}, got {}",
+                "columns for stream `{}`: expected {}, got {}",
+                stream.name,
                 describe(needed),
                 describe(&sent),
             )));
@@ -48,6 +52,7 @@ impl ColumnMapping {
         Ok(ColumnMapping {
             sent: Arc::new(sent),
             needed: Arc::clone(needed),
+            check: stream.check,
         })
     }
 
@@ -66,31 +71,19 @@ impl ColumnMapping {
             if column.data_type() == field.data_type() {
                 columns.push(Arc::clone(column));
             } else {
-                bytes += VIEW_BYTES * column.len();
-                columns.push(cast(column, field.data_type()).map_err(|error| wrong(&error))?);
+                let fitted = refitted(column, field).map_err(|error| wrong(&error))?;
+                bytes += match field.data_type().is_nested() {
+                    true => fitted.get_array_memory_size(),
+                    false => VIEW_BYTES * column.len(),
+                };
+                columns.push(fitted);
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(sent.num_rows()));
         let needed = Arc::clone(&self.needed);
         let records = RecordBatch::try_new_with_options(needed, columns, &options);
-        Ok((records.map_err(|error| wrong(&error))?, bytes))
-    }
-}
-
-/// The same type, except that text and bytes may have another layout; nulls are checked later.
-fn fits(sent: &DataType, needed: &DataType) -> bool {
-    use DataType::*;
-    match (sent, needed) {
-        (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View) => true,
-        (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
-        (List(sent) | LargeList(sent), List(needed)) => fits(sent.data_type(), needed.data_type()),
-        (Struct(sent), Struct(needed)) => {
-            let mut fields = sent.iter().zip(needed);
-            sent.len() == needed.len()
-                && fields.all(|(sent, needed)| {
-                    sent.name() == needed.name() && fits(sent.data_type(), needed.data_type())
-                })
-        }
-        (sent, needed) => sent == needed,
+        let records = records.map_err(|error| wrong(&error))?;
+        (self.check)(&records).map_err(|error| wrong(&error))?;
+        Ok((records, bytes))
     }
 }

@@ -65,7 +65,7 @@ impl Service {
         let opening = Opening::parse(first.flight_descriptor.as_ref())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let stream = self.find(&opening.stream)?;
-        let columns = ColumnMapping::agree(&first, &stream.name, &stream.schema)?;
+        let columns = ColumnMapping::agree(&first, &stream)?;
         let producer = stream.producers.get(opening.producer.as_deref());
         let name: Option<Arc<str>> = opening.producer.map(Arc::from);
         let shown = match (&name, peer) {

@@ -29,7 +29,7 @@ use super::*;
 use crate::blocks::Budget;
 use crate::config::Config;
 use crate::receive::{DeadLetters, Intake};
-use crate::stream::record::Record;
+use crate::stream::record::{Record, check_rows};
 
 /// A server with its streams, and their intakes.
 struct Served {
@@ -58,7 +58,7 @@ impl Served {
         };
         let sources = streams
             .iter()
-            .map(|(name, schema)| clients.stream(name, schema.clone()));
+            .map(|(name, schema)| clients.stream(name, schema.clone(), |_| Ok(())));
         for (mut source, (name, schema)) in sources.collect::<Vec<_>>().into_iter().zip(streams) {
             let budget = Budget::new(memory);
             let dead = DeadLetters::default();
@@ -458,8 +458,8 @@ async fn closing_ends_the_calls_keeps_what_was_acknowledged_and_frees_the_addres
 #[tokio::test]
 async fn two_streams_of_one_name_and_addresses_in_use_fail_the_start() {
     let clients = Clients::listen("127.0.0.1:0");
-    let mut first = clients.stream("lines", String::schema());
-    let mut second = clients.stream("lines", String::schema());
+    let mut first = clients.stream("lines", String::schema(), check_rows::<String>);
+    let mut second = clients.stream("lines", String::schema(), check_rows::<String>);
     assert!(
         first
             .open()
@@ -469,7 +469,11 @@ async fn two_streams_of_one_name_and_addresses_in_use_fail_the_start() {
             .contains("there are two")
     );
     let address = second.open().await.unwrap().unwrap();
-    let mut taken = Clients::listen(&address.to_string()).stream("lines", String::schema());
+    let mut taken = Clients::listen(&address.to_string()).stream(
+        "lines",
+        String::schema(),
+        check_rows::<String>,
+    );
     let error = taken.open().await.unwrap_err().to_string();
     assert!(error.contains("cannot listen on"), "{error}");
 }

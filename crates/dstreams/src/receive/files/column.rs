@@ -6,19 +6,26 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayBuilder, ArrayRef, BooleanArray, BooleanBuilder, ListBuilder, PrimitiveBuilder,
-    RecordBatch, StringViewBuilder,
+    ArrayBuilder, ArrayRef, BinaryViewBuilder, BooleanArray, BooleanBuilder, Date32Builder,
+    Decimal128Builder, FixedSizeBinaryBuilder, ListBuilder, PrimitiveBuilder, RecordBatch,
+    StringViewBuilder, TimestampMillisecondBuilder,
 };
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Int32Type, Int64Type, SchemaRef, TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
+use super::hex;
 use super::json::{self, JsonType, Value};
-use super::number::{self, ParsedNumber};
+use super::members::StructColumn;
+use super::number::{self, ParsedNumber, Wrong};
+use super::time::{self, FinerTimes};
 use crate::error::Result;
 use crate::stream::record::{AllowedTexts, plain_field, plain_schema};
+
+/// Bytes of a UUID.
+const UUID_BYTES: i32 = 16;
 
 /// Builds the columns of a batch from JSON values or CSV fields, record by record.
 pub(super) struct ColumnBuilder {
@@ -32,8 +39,8 @@ pub(super) struct ColumnBuilder {
 impl ColumnBuilder {
     /// For the columns of a [`checked_schema`](crate::stream::record::checked_schema). Fails with the first column whose
     /// type is not supported here.
-    pub fn new(schema: &SchemaRef) -> std::result::Result<Self, FieldRef> {
-        let column = |field: &FieldRef| Column::of(field).ok_or_else(|| Arc::clone(field));
+    pub fn new(schema: &SchemaRef, finer: FinerTimes) -> std::result::Result<Self, FieldRef> {
+        let column = |field: &FieldRef| Column::of(field, finer).ok_or_else(|| Arc::clone(field));
         Ok(ColumnBuilder {
             schema: plain_schema(schema),
             columns: schema
@@ -66,6 +73,11 @@ impl ColumnBuilder {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Whether a record is one text.
+    pub fn is_text(&self) -> bool {
+        matches!(self.columns[..], [Column::Text(..)])
+    }
+
     /// Returns the records so far and starts a new batch.
     pub fn finish(&mut self) -> Result<Option<RecordBatch>> {
         let (good, bad) = (
@@ -96,7 +108,8 @@ pub(super) enum Cell<'a> {
     Csv(&'a str),
 }
 
-enum Column {
+/// Builds one column.
+pub(super) enum Column {
     I8(PrimitiveBuilder<Int8Type>),
     I16(PrimitiveBuilder<Int16Type>),
     I32(PrimitiveBuilder<Int32Type>),
@@ -111,8 +124,30 @@ enum Column {
     /// With a buffer for texts without their escapes.
     Text(StringViewBuilder, String),
     /// A text of an enum.
-    Variant(StringViewBuilder, String, AllowedTexts),
+    Variant(StringViewBuilder, AllowedTexts),
+    Time(TimestampMillisecondBuilder, FinerTimes),
+    Date(Date32Builder),
+    Decimal(Decimal128Builder, DecimalType),
+    /// With a buffer for the bytes of a value.
+    Bytes(BinaryViewBuilder, Vec<u8>),
+    Uuid(FixedSizeBinaryBuilder),
     List(FieldRef, Box<ListBuilder<Column>>),
+    Struct(Box<StructColumn>),
+}
+
+/// Digits of a decimal number, and how many of them are behind the point.
+#[derive(Clone, Copy)]
+pub(super) struct DecimalType {
+    digits: u8,
+    points: i8,
+}
+
+impl DecimalType {
+    fn read(self, text: &str) -> Result<i128, String> {
+        let DecimalType { digits, points } = self;
+        let read = number::decimal(text, digits, points);
+        read.map_err(|why| why.describe(&DataType::Decimal128(digits, points)))
+    }
 }
 
 /// Applies an expression to whatever builder a column has; numbers have their own arm.
@@ -131,14 +166,21 @@ macro_rules! of_each {
             Column::F64($number) => $of_number,
             Column::Bool($other) => $of_other,
             Column::Text($other, _) => $of_other,
-            Column::Variant($other, ..) => $of_other,
+            Column::Variant($other, _) => $of_other,
+            Column::Time($other, _) => $of_other,
+            Column::Date($other) => $of_other,
+            Column::Decimal($other, _) => $of_other,
+            Column::Bytes($other, _) => $of_other,
+            Column::Uuid($other) => $of_other,
+            Column::Struct($other) => $of_other,
             Column::List(_, $other) => $of_other,
         }
     };
 }
 
 impl Column {
-    fn of(field: &Field) -> Option<Self> {
+    /// `None` if the type is not supported.
+    pub fn of(field: &Field, finer: FinerTimes) -> Option<Self> {
         Some(match field.data_type() {
             DataType::Int8 => Column::I8(PrimitiveBuilder::new()),
             DataType::Int16 => Column::I16(PrimitiveBuilder::new()),
@@ -153,10 +195,25 @@ impl Column {
             DataType::Boolean => Column::Bool(BooleanBuilder::new()),
             DataType::Utf8View => match AllowedTexts::of(field) {
                 None => Column::Text(StringViewBuilder::new(), String::new()),
-                Some(allowed) => Column::Variant(StringViewBuilder::new(), String::new(), allowed),
+                Some(allowed) => Column::Variant(StringViewBuilder::new(), allowed),
             },
+            kind @ DataType::Timestamp(TimeUnit::Millisecond, Some(_)) => {
+                let times = TimestampMillisecondBuilder::new();
+                Column::Time(times.with_data_type(kind.clone()), finer)
+            }
+            DataType::Date32 => Column::Date(Date32Builder::new()),
+            kind @ DataType::Decimal128(digits, points) => {
+                let (digits, points) = (*digits, *points);
+                let numbers = Decimal128Builder::new().with_data_type(kind.clone());
+                Column::Decimal(numbers, DecimalType { digits, points })
+            }
+            DataType::BinaryView => Column::Bytes(BinaryViewBuilder::new(), Vec::new()),
+            DataType::FixedSizeBinary(UUID_BYTES) => {
+                Column::Uuid(FixedSizeBinaryBuilder::new(UUID_BYTES))
+            }
+            DataType::Struct(fields) => Column::Struct(Box::new(StructColumn::of(fields, finer)?)),
             DataType::List(item) => {
-                let items = Column::of(item)?;
+                let items = Column::of(item, finer)?;
                 let item = Arc::new(plain_field(item));
                 let items = ListBuilder::new(items).with_field(Arc::clone(&item));
                 Column::List(item, Box::new(items))
@@ -165,9 +222,9 @@ impl Column {
         })
     }
 
-    /// Adds one value; a null if it does not fit.
+    /// Adds one value; a placeholder if it does not fit.
     #[inline]
-    fn add(&mut self, cell: Cell<'_>, field: &Field) -> Result<(), String> {
+    pub fn add(&mut self, cell: Cell<'_>, field: &Field) -> Result<(), String> {
         let added = match cell {
             Cell::Json(value) if value.kind != JsonType::Null => self.add_json(value),
             Cell::Csv(text) if !text.is_empty() => self.add_csv(text),
@@ -183,6 +240,10 @@ impl Column {
                     texts.append_value("");
                     return Ok(());
                 }
+                Column::Bytes(bytes, _) => {
+                    bytes.append_value([]);
+                    return Ok(());
+                }
                 _ => Err("it is empty".into()),
             },
         };
@@ -193,10 +254,17 @@ impl Column {
     }
 
     /// Adds a placeholder for a row that is left out.
-    fn add_nothing(&mut self) {
+    pub fn add_nothing(&mut self) {
         match self {
             Column::Bool(values) => values.append_value(false),
             Column::Text(texts, _) | Column::Variant(texts, ..) => texts.append_value(""),
+            Column::Time(times, _) => times.append_value(0),
+            Column::Date(days) => days.append_value(0),
+            Column::Decimal(numbers, _) => numbers.append_value(0),
+            Column::Bytes(bytes, _) => bytes.append_value([]),
+            // It has the right length.
+            Column::Uuid(uuids) => drop(uuids.append_value([0; UUID_BYTES as usize])),
+            Column::Struct(structs) => structs.add_nothing(),
             Column::List(_, lists) => lists.append(true),
             numbers => {
                 of_each!(numbers, number => number.append_value(Default::default()), _ignored => {})
@@ -210,28 +278,8 @@ impl Column {
         let wrong = |wanted: &str| Err(format!("it is {}, not {wanted}", name_of(value.kind)));
         match self {
             Column::Text(texts, unescaped) => match value.kind {
-                JsonType::Text(escapes) => {
-                    if escapes {
-                        unescaped.clear();
-                        json::unescape(value.text, unescaped)?;
-                        texts.append_value(unescaped);
-                    } else {
-                        texts.append_value(value.text);
-                    }
-                    Ok(())
-                }
-                _ => wrong("a text"),
-            },
-            Column::Variant(texts, unescaped, allowed) => match value.kind {
-                JsonType::Text(escapes) => {
-                    let mut text = value.text;
-                    if escapes {
-                        unescaped.clear();
-                        json::unescape(value.text, unescaped)?;
-                        text = unescaped;
-                    }
-                    allowed.check(text)?;
-                    texts.append_value(text);
+                JsonType::Text(_) => {
+                    texts.append_value(text_of(value, unescaped)?);
                     Ok(())
                 }
                 _ => wrong("a text"),
@@ -253,6 +301,25 @@ impl Column {
                 }
                 _ => wrong("a list"),
             },
+            Column::Struct(structs) => match value.kind {
+                JsonType::Object => structs.add(value.text),
+                _ => wrong("an object"),
+            },
+            Column::Time(times, _) if value.kind == JsonType::Number => {
+                times.append_value(milliseconds(value.text)?);
+                Ok(())
+            }
+            Column::Decimal(numbers, kind) if value.kind == JsonType::Number => {
+                numbers.append_value(kind.read(value.text)?);
+                Ok(())
+            }
+            Column::Time(..) => self.add_text(value, "a time such as 2026-11-29T16:44:00Z"),
+            Column::Date(_) => self.add_text(value, "a date such as 2026-11-29"),
+            Column::Decimal(..) => self.add_text(value, "a number"),
+            Column::Variant(..) => self.add_text(value, "a text"),
+            Column::Bytes(..) | Column::Uuid(_) => {
+                self.add_text(value, "a text of hexadecimal digits")
+            }
             numbers => match value.kind {
                 JsonType::Number => numbers.add_number(value.text),
                 _ => wrong("a number"),
@@ -260,14 +327,41 @@ impl Column {
         }
     }
 
+    /// Adds the value of a text.
+    fn add_text(&mut self, value: Value<'_>, wanted: &str) -> Result<(), String> {
+        match value.kind {
+            JsonType::Text(false) => self.add_parsed(value.text),
+            JsonType::Text(true) => self.add_parsed(text_of(value, &mut String::new())?),
+            other => Err(format!("it is {}, not {wanted}", name_of(other))),
+        }
+    }
+
+    /// Adds the value of a text in which it has the same form in all formats.
+    fn add_parsed(&mut self, text: &str) -> Result<(), String> {
+        match self {
+            Column::Variant(texts, allowed) => {
+                allowed.check(text)?;
+                texts.append_value(text);
+            }
+            Column::Time(times, finer) => times.append_value(time::time(text, *finer)?),
+            Column::Date(days) => days.append_value(time::date(text)?),
+            Column::Decimal(numbers, kind) => numbers.append_value(kind.read(text)?),
+            Column::Bytes(bytes, buffer) => {
+                hex::bytes(text, buffer)?;
+                bytes.append_value(buffer);
+            }
+            Column::Uuid(uuids) => {
+                let added = uuids.append_value(hex::uuid(text)?);
+                added.map_err(|error| error.to_string())?;
+            }
+            numbers => return numbers.add_number(text),
+        }
+        Ok(())
+    }
+
     fn add_csv(&mut self, text: &str) -> Result<(), String> {
         match self {
             Column::Text(texts, _) => {
-                texts.append_value(text);
-                Ok(())
-            }
-            Column::Variant(texts, _, allowed) => {
-                allowed.check(text)?;
                 texts.append_value(text);
                 Ok(())
             }
@@ -279,7 +373,19 @@ impl Column {
                 Ok(())
             }
             Column::List(..) => Err("CSV has no lists".into()),
-            numbers => numbers.add_number(text.trim_ascii()),
+            Column::Struct(_) => Err("CSV has no objects".into()),
+            Column::Time(times, finer) => {
+                let text = text.trim_ascii();
+                let ms = match i64::read(text) {
+                    Ok(ms) => ms,
+                    Err(Wrong::NoNumber) => time::time(text, *finer)?,
+                    Err(_) => milliseconds(text)?,
+                };
+                times.append_value(ms);
+                Ok(())
+            }
+            Column::Variant(..) => self.add_parsed(text),
+            others => others.add_parsed(text.trim_ascii()),
         }
     }
 
@@ -297,7 +403,7 @@ impl Column {
         of_each!(self, numbers => add(numbers, text), _other => Err(number::NO_NUMBER.into()))
     }
 
-    fn finish(&mut self) -> ArrayRef {
+    pub fn finish(&mut self) -> ArrayRef {
         of_each!(self, numbers => Arc::new(numbers.finish()), other => Arc::new(other.finish()))
     }
 }
@@ -327,6 +433,27 @@ impl ArrayBuilder for Column {
     fn into_box_any(self: Box<Self>) -> Box<dyn std::any::Any> {
         self
     }
+}
+
+/// A text without its escapes.
+fn text_of<'a>(value: Value<'a>, unescaped: &'a mut String) -> Result<&'a str, String> {
+    match value.kind {
+        JsonType::Text(true) => {
+            unescaped.clear();
+            json::unescape(value.text, unescaped)?;
+            Ok(unescaped)
+        }
+        _ => Ok(value.text),
+    }
+}
+
+/// A time that is a number.
+fn milliseconds(text: &str) -> Result<i64, String> {
+    i64::read(text).map_err(|why| match why {
+        Wrong::Fraction => "it has a fraction, and a number is milliseconds since 1970".into(),
+        Wrong::OutOfRange => "it is out of range".into(),
+        Wrong::NoNumber => number::NO_NUMBER.into(),
+    })
 }
 
 fn name_of(kind: JsonType) -> &'static str {

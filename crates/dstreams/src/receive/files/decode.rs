@@ -3,21 +3,24 @@
 //! Each record is read once, whether its neighbours are good or bad. Reasons are short and do not repeat the
 //! content of the record.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::Buffer;
+use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 
+use super::bisect::bisect;
 use super::column::{Cell, ColumnBuilder};
 use super::csv::Fields;
-use super::json::{self, JsonType, Value};
+use super::json;
+use super::members::MemberNames;
 use super::read::Bad;
 use super::split::{Chunk, KEPT, Span};
+use super::time::FinerTimes;
 use crate::error::{Error, Result};
 use crate::stream::format::Format;
-use crate::stream::record::{trusted_views, view_at};
+use crate::stream::record::{RowCheck, trusted_views, view_at};
 use crate::stream::relational::describe;
 
 /// Bytes of column names shown in a reason.
@@ -34,23 +37,36 @@ pub(super) enum Decoder {
 }
 
 impl Decoder {
-    pub fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
+    /// For the columns of a [`checked_schema`](crate::stream::record::checked_schema).
+    pub fn new(
+        format: Format,
+        schema: &SchemaRef,
+        finer: FinerTimes,
+        check: RowCheck,
+    ) -> Result<Self> {
         if format == Format::Text {
             return Ok(Decoder::Text(Arc::clone(schema)));
         }
-        let rows = ColumnBuilder::new(schema).map_err(|field| Error::Schema {
+        let rows = ColumnBuilder::new(schema, finer).map_err(|field| Error::Schema {
             what: "columns of lines".into(),
-            expected: "numbers, texts, booleans, and lists of them".into(),
+            expected:
+                "numbers, texts, booleans, times, dates, bytes, and lists and structs of them"
+                    .into(),
             found: format!("{}: {}", field.name(), field.data_type()),
         })?;
         Ok(match format {
             Format::Csv => Decoder::Csv(Csv {
                 schema: Arc::clone(schema),
                 rows,
+                check,
                 header: None,
                 fields: Fields::default(),
             }),
-            _ => Decoder::Json(Json::new(schema, rows)),
+            _ => Decoder::Json(Json {
+                names: MemberNames::of(schema.fields()),
+                rows,
+                check,
+            }),
         })
     }
 
@@ -141,6 +157,28 @@ fn is_blank(line: &[u8]) -> bool {
     line.trim_ascii_start().is_empty()
 }
 
+/// The rows that are records, of rows whose values fit their columns; the lines of the others are bad.
+fn checked(
+    check: RowCheck,
+    rows: RecordBatch,
+    from: &[Span],
+    lines: &mut ChunkLines<'_, '_>,
+) -> Result<Option<RecordBatch>> {
+    let fit = |rows: &RecordBatch| match check(rows) {
+        Ok(()) => Ok(rows.clone()),
+        Err(error) => Err(error.to_string()),
+    };
+    let (good, bad) = bisect(&rows, &fit);
+    for (row, why) in bad {
+        lines.add_bad(from[row], why);
+    }
+    Ok(match &good[..] {
+        [] => None,
+        [rows] => Some(rows.clone()),
+        all => Some(concat_batches(&rows.schema(), all)?),
+    })
+}
+
 /// Views of the records that are valid text.
 fn text(lines: &mut ChunkLines<'_, '_>, records: Vec<Span>) -> Vec<u128> {
     let mut views = Vec::with_capacity(records.len());
@@ -165,32 +203,18 @@ fn text_rows(schema: &SchemaRef, views: Vec<u128>, bytes: Vec<u8>) -> Result<Opt
 /// Decodes lines of JSON.
 pub(super) struct Json {
     rows: ColumnBuilder,
-    /// The names of the columns in order, and their indexes.
-    names: Vec<String>,
-    places: HashMap<String, usize>,
-    /// Buffer for a name without its escapes.
-    unescaped: String,
+    names: MemberNames,
+    check: RowCheck,
 }
 
 impl Json {
-    fn new(schema: &SchemaRef, rows: ColumnBuilder) -> Self {
-        let names = schema.fields().iter().map(|field| field.name().clone());
-        let names: Vec<_> = names.collect();
-        let places = names.iter().cloned().zip(0..).collect();
-        Json {
-            rows,
-            names,
-            places,
-            unescaped: String::new(),
-        }
-    }
-
     fn decode(
         &mut self,
         lines: &mut ChunkLines<'_, '_>,
         records: Vec<Span>,
     ) -> Result<Option<RecordBatch>> {
         let mut cells = vec![Cell::Missing; self.names.len()];
+        let mut good = Vec::with_capacity(records.len());
         for record in records {
             let Some(line) = lines.get_unless_blank(record) else {
                 continue;
@@ -199,7 +223,7 @@ impl Json {
             // Most writers write members in the same order.
             let mut next = 0;
             let scanned = json::object(line, |name, value| {
-                let Some(place) = self.place(name, next) else {
+                let Some(place) = self.names.place(name, next) else {
                     return;
                 };
                 next = place + 1;
@@ -212,27 +236,14 @@ impl Json {
                 Ok(()) => self.rows.add(|place| cells[place]),
                 Err(json::Fault { at, what }) => Err(format!("{what}, at byte {at} of the line")),
             };
-            if let Err(reason) = added {
-                lines.add_bad(record, reason);
+            match added {
+                Ok(()) => good.push(record),
+                Err(reason) => lines.add_bad(record, reason),
             }
         }
-        self.rows.finish()
-    }
-
-    /// The column of this name, if there is one; tries `next` first.
-    #[inline]
-    fn place(&mut self, name: Value<'_>, next: usize) -> Option<usize> {
-        let name = match name.kind {
-            JsonType::Text(true) => {
-                self.unescaped.clear();
-                json::unescape(name.text, &mut self.unescaped).ok()?;
-                &self.unescaped
-            }
-            _ => name.text,
-        };
-        match self.names.get(next) {
-            Some(expected) if expected == name => Some(next),
-            _ => self.places.get(name).copied(),
+        match self.rows.finish()? {
+            Some(rows) => checked(self.check, rows, &good, lines),
+            None => Ok(None),
         }
     }
 }
@@ -241,6 +252,7 @@ impl Json {
 pub(super) struct Csv {
     schema: SchemaRef,
     rows: ColumnBuilder,
+    check: RowCheck,
     /// Set once the first line was read.
     header: Option<Header>,
     fields: Fields,
@@ -308,10 +320,16 @@ impl Csv {
         let Some(header) = &self.header else {
             return Ok(None);
         };
+        let mut good = Vec::with_capacity(records.len());
         for record in records {
-            let Some(line) = lines.get_unless_blank(record) else {
+            let Some(line) = lines.get(record) else {
                 continue;
             };
+            // Blanks are a text where nothing else is in a line.
+            let is_only_text = header.columns == 1 && self.rows.is_text();
+            if is_blank(line.as_bytes()) && (line.is_empty() || !is_only_text) {
+                continue;
+            }
             let found = self.fields.split(line);
             let fields = &self.fields;
             let added = match found == header.columns {
@@ -326,11 +344,15 @@ impl Csv {
                     .rows
                     .add(|place| Cell::Csv(fields.get(line, header.places[place]))),
             };
-            if let Err(reason) = added {
-                lines.add_bad(record, reason);
+            match added {
+                Ok(()) => good.push(record),
+                Err(reason) => lines.add_bad(record, reason),
             }
         }
-        self.rows.finish()
+        match self.rows.finish()? {
+            Some(rows) => checked(self.check, rows, &good, lines),
+            None => Ok(None),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) struct Value<'a> {
 }
 
 /// Passes the members of the single object in `line` to `member`, in order: name (possibly with escapes) and value.
+/// The line may also be the text of an object that was found in another line.
 pub(super) fn object<'a>(
     line: &'a str,
     mut member: impl FnMut(Value<'a>, Value<'a>),

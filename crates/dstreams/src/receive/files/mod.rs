@@ -5,6 +5,7 @@
 //! that may block. Only `root.rs` knows where the files are, `seen.rs` remembers them, and `object.rs` reads an
 //! object.
 
+mod bisect;
 #[cfg(feature = "parquet")]
 mod chunks;
 mod column;
@@ -13,9 +14,11 @@ mod decode;
 mod event_time;
 #[cfg(feature = "parquet")]
 mod footer;
+mod hex;
 mod json;
 mod look;
 mod mark;
+mod members;
 mod number;
 mod object;
 #[cfg(feature = "parquet")]
@@ -25,6 +28,7 @@ mod root;
 mod seen;
 mod source;
 mod split;
+mod time;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,11 +43,12 @@ use self::event_time::TimeColumn;
 use self::look::PathFilter;
 use self::root::Root;
 use self::source::FileSource;
+use self::time::FinerTimes;
 use super::source::Source;
 use crate::error::Result;
 use crate::stream::format::Format;
 use crate::stream::object_url::store_at;
-use crate::stream::record::{Record, checked_schema};
+use crate::stream::record::Record;
 
 /// Pause between two listings of the directory: short for a person, long compared with a listing.
 const LIST_INTERVAL: Duration = Duration::from_millis(500);
@@ -93,15 +98,40 @@ const PIECE_BYTES: usize = 256 << 10;
 /// only the object store's own retries are made: a request that fails after them gives the object up.
 ///
 /// Columns are found by name: members of JSON objects, the header of CSV (the first line that is not blank),
-/// columns of Parquet, which may have fewer bits or be dictionaries; other columns are skipped. Blank lines of JSON
-/// and CSV are not records; those of text are.
+/// columns of Parquet; other columns are skipped. Blank lines of JSON and CSV are not records, except that blanks are a
+/// text in CSV where it is the only column; those of text are.
 ///
 /// A line of JSON is one object, strictly by RFC 8259, nested at most 128 levels. A value has the type of its
 /// column: a number is not written as a text, integers are exact (`1e3` is 1000; `19.99` and values out of range
 /// are not rounded), and each column has one member. A CSV record has as many fields as the header, and the header
 /// names each column once; blanks around numbers are ignored. Text is UTF-8, and a byte order mark is not part of
-/// it. Everything else is a dead letter, whose reason does not repeat the content. A file whose first bytes are
-/// those of gzip, Zstandard and the like, or of UTF-16 or UTF-32, is one dead letter that names the format.
+/// it. Everything else is a dead letter, whose reason names line, column and fault, and does not repeat the content. A
+/// file whose first bytes are those of gzip, Zstandard and the like, or of UTF-16 or UTF-32, is one dead letter that
+/// names the format.
+///
+/// | type | in a line of JSON; in CSV without quotation marks |
+/// |---|---|
+/// | [`Millis`](crate::Millis) | `"2026-11-29T16:44:00.500Z"`, or a number of milliseconds since 1970: `1795970640500` |
+/// | [`Date`](crate::Date) | `"2026-11-29"` |
+/// | [`Decimal`](crate::Decimal) | `19.95` or `"19.95"`, with all its digits |
+/// | [`Bytes`](crate::Bytes) | `"00ff"`: pairs of hexadecimal digits |
+/// | [`Uuid`](crate::Uuid) | `"30313233-3435-3637-3839-616263646566"`, or the same without dashes |
+/// | an enum | the name of the variant |
+/// | `Vec` | a list, whose items of several columns are objects; not in CSV |
+/// | `Option` | a null or nothing: a member that is missing, an empty field |
+///
+/// So what [`write_files`](crate::DStream::write_files) writes of a record is read as the same record, in each format;
+/// [`Format`] says what CSV and JSON cannot represent.
+///
+/// A time is as in RFC 3339, with a blank or a `T`, and an offset `Z`, `+01:00`, `+0100` or `+01`. Without an offset it
+/// is UTC, as in Arrow and DataFusion (and not local time, as in Spark). A year of more digits has a sign, as in
+/// `+300000-01-01T00:00:00Z`. The calendar is Gregorian in all years. A leap second, a time that is finer than a
+/// millisecond ([`Files::cut_to_millis`]) and a day that its month does not have are dead letters.
+///
+/// A column of Parquet may have another type whose values are the same: fewer bits or digits, other units or zones of
+/// times, dictionaries, other encodings of text and bytes, nullable items of lists. Times without a zone are UTC. A row
+/// that does not fit, such as a null or a time that is finer than a millisecond, is a dead letter with its number. Files
+/// with times as INT96 are not read.
 ///
 /// ```
 /// use dstreams::{Record, StreamContext, files::{Files, Format}};
@@ -125,6 +155,7 @@ pub struct Files {
     forget_after: Duration,
     once: bool,
     piece: usize,
+    finer: FinerTimes,
     only: Only,
     by_time: Option<TimeColumn>,
 }
@@ -195,6 +226,7 @@ impl Files {
             forget_after: FORGET_AFTER,
             once: false,
             piece: PIECE_BYTES,
+            finer: FinerTimes::Refused,
             only: Only(Arc::new(look::is_whole)),
             by_time: None,
         }
@@ -303,6 +335,25 @@ impl Files {
         self
     }
 
+    /// Reads times that are finer than a millisecond as the millisecond that they are in: those of texts with more than
+    /// three digits behind the seconds, and of Parquet columns in microseconds and nanoseconds. Without this such a
+    /// record is a dead letter, since it would come out with another time.
+    ///
+    /// Times before 1970 are cut towards the past too, so a record stays in its interval of event time.
+    ///
+    /// ```
+    /// # use dstreams::{Millis, StreamContext, files::{Files, Format}};
+    /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1))?;
+    /// // Lines such as {"key":1,"value":"2026-11-29T16:44:00.123456+00:00"}
+    /// let clicks = Files::dir("/srv/clicks", Format::JsonLines).cut_to_millis();
+    /// let clicks = ctx.files::<(i64, Millis)>("clicks", clicks)?;
+    /// # Ok::<(), dstreams::Error>(())
+    /// ```
+    pub fn cut_to_millis(mut self) -> Self {
+        self.finer = FinerTimes::Cut;
+        self
+    }
+
     /// Bytes of text that become one Arrow batch, for tests.
     #[doc(hidden)]
     pub fn piece_bytes(mut self, bytes: usize) -> Self {
@@ -325,7 +376,7 @@ impl Files {
     pub fn source<T: Record>(self) -> Result<impl Source, String> {
         match self.refuses(&T::schema()) {
             Some(why) => Err(why),
-            None => Ok(FileSource::new(self, &checked_schema::<T>())),
+            None => Ok(FileSource::new::<T>(self)),
         }
     }
 
@@ -343,7 +394,7 @@ impl Files {
             #[cfg(feature = "parquet")]
             Format::Parquet => None,
             format => format.refuses(columns).or_else(|| {
-                let field = ColumnBuilder::new(columns).err()?;
+                let field = ColumnBuilder::new(columns, self.finer).err()?;
                 let (name, kind) = (field.name(), field.data_type());
                 Some(format!(
                     "lines cannot be read as column `{name}`, which is {kind}; read a number or a text, and convert it in \

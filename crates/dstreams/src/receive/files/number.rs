@@ -15,6 +15,9 @@ pub(super) enum Wrong {
     OutOfRange,
 }
 
+/// More digits than any integer type has.
+const MAX_INTEGER_DIGITS: i64 = 20;
+
 /// The reason for texts that are not a number at all.
 pub(super) const NO_NUMBER: &str = "it is not a number";
 
@@ -22,7 +25,10 @@ impl Wrong {
     pub fn describe(self, of: &DataType) -> String {
         let what: &dyn fmt::Display = match self {
             Wrong::NoNumber => &NO_NUMBER,
-            Wrong::Fraction => &"it has a fraction",
+            Wrong::Fraction => match of {
+                DataType::Decimal128(..) => &"it has more digits behind the point",
+                _ => &"it has a fraction",
+            },
             Wrong::OutOfRange => &"it is out of range",
         };
         format!("{what}, and the column is {of}")
@@ -69,6 +75,17 @@ float!(f32, f64);
 
 /// The integer value of a text such as `1e3`, `-20.0` or `12`.
 fn whole(text: &str) -> Result<i128, Wrong> {
+    scaled(text, 0, MAX_INTEGER_DIGITS)
+}
+
+/// The value of a decimal number without its point: of at most `digits` digits, of which `points` are behind it.
+/// Wrong is a fraction that has more.
+pub(super) fn decimal(text: &str, digits: u8, points: i8) -> Result<i128, Wrong> {
+    scaled(text, points.into(), digits.into())
+}
+
+/// The integer value of a text times ten to the `scale`: at most 38 digits.
+fn scaled(text: &str, scale: i64, most: i64) -> Result<i128, Wrong> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
@@ -93,14 +110,14 @@ fn whole(text: &str) -> Result<i128, Wrong> {
     };
     let zeros = all().rev().take_while(|digit| **digit == b'0').count();
     let shift = exponent
+        .saturating_add(scale)
         .saturating_sub(after.len() as i64)
         .saturating_add(zeros as i64);
     let significant = before.len() + after.len() - zeros - first;
     if shift < 0 {
         return Err(Wrong::Fraction);
     }
-    // More digits than any of the types has.
-    if shift.saturating_add(significant as i64) > 20 {
+    if shift.saturating_add(significant as i64) > most {
         return Err(Wrong::OutOfRange);
     }
     let value = all().skip(first).take(significant);
@@ -182,6 +199,42 @@ mod tests {
         assert_eq!(f64::read("-inf"), Ok(f64::NEG_INFINITY));
         assert_eq!(f64::read("0.1"), Ok(0.1));
         assert_eq!(f64::read("1e-400"), Ok(0.0));
+    }
+
+    #[test]
+    fn decimals_have_all_their_digits() {
+        let right = [
+            ("19.95", 1995),
+            ("-19.950", -1995),
+            ("1995e-2", 1995),
+            ("0.5", 50),
+            ("-0.00", 0),
+            ("7", 700),
+            ("99999999.99", 9_999_999_999),
+            ("9.999999999e7", 9_999_999_999),
+        ];
+        for (text, value) in right {
+            assert_eq!(decimal(text, 10, 2), Ok(value), "{text}");
+        }
+        let wrong = [
+            ("19.951", Wrong::Fraction),
+            ("1e-3", Wrong::Fraction),
+            ("100000000", Wrong::OutOfRange),
+            ("-100000000.00", Wrong::OutOfRange),
+            ("1e99999999999999999999", Wrong::OutOfRange),
+            ("NaN", Wrong::NoNumber),
+            ("", Wrong::NoNumber),
+            ("1,5", Wrong::NoNumber),
+        ];
+        for (text, why) in wrong {
+            assert_eq!(decimal(text, 10, 2), Err(why), "{text}");
+        }
+        let most = 10i128.pow(38) - 1;
+        for (points, text) in [(0, "9".repeat(38)), (38, format!("0.{}", "9".repeat(38)))] {
+            assert_eq!(decimal(&text, 38, points), Ok(most));
+            assert_eq!(decimal(&format!("-{text}"), 38, points), Ok(-most));
+        }
+        assert_eq!(decimal("1e38", 38, 0), Err(Wrong::OutOfRange));
     }
 
     proptest! {

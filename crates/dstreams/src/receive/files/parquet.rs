@@ -1,17 +1,21 @@
 //! Parquet files to Arrow batches with the columns of the record.
 
+mod fit;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use datafusion::arrow::buffer::NullBuffer;
-use datafusion::arrow::compute::{cast, filter_record_batch};
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Type as PhysicalType;
 use parquet::file::reader::{ChunkReader, Length};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::fit::{fits, fitted};
+use super::bisect::bisect;
 use super::chunks::{AHEAD, Chunks, FOOTER};
 use super::footer;
 use super::mark::FileOffset;
@@ -22,6 +26,10 @@ use crate::stream::relational::describe;
 
 /// Rows of one read.
 const ROWS_PER_READ: usize = 4096;
+
+/// Its values wrap around outside of the years 1677 to 2262, in the reader.
+const INT96: &str = "it has times as INT96, which are not read; write them as microseconds (in Spark by \
+                     `spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS`)";
 
 /// Reads the rows after the offset. Damage costs the rest of its row group.
 pub(super) fn read(reading: &Reading, pieces: &mut RecordSender) -> Result<()> {
@@ -39,7 +47,17 @@ pub(super) fn read(reading: &Reading, pieces: &mut RecordSender) -> Result<()> {
     let places = places(&reading.schema, footer.schema())?;
     let mask = ProjectionMask::roots(footer.parquet_schema(), places);
     let columns = 0..footer.parquet_schema().num_columns();
-    file.are_read_at(columns.filter(|column| mask.leaf_included(*column)).count());
+    let columns: Vec<_> = columns
+        .filter(|column| mask.leaf_included(*column))
+        .collect();
+    file.are_read_at(columns.len());
+    let kind = |column: &usize| footer.parquet_schema().column(*column).physical_type();
+    if columns
+        .iter()
+        .any(|column| kind(column) == PhysicalType::INT96)
+    {
+        return Err(damaged(&INT96));
+    }
     let mut rest = Rest {
         mask,
         footer,
@@ -144,7 +162,7 @@ impl Rest<'_> {
         for batch in rows.map_err(|error| damaged(&error))? {
             let batch = batch.map_err(|error| damaged(&error))?;
             let begin = self.done;
-            let (rows, bad) = complete(&self.reading.schema, &batch, begin)?;
+            let (rows, bad) = records(self.reading, &batch, begin)?;
             self.done += batch.num_rows() as u64;
             let whole = whole_rows(begin, self.done, &bad);
             let hash = self.hash;
@@ -199,7 +217,7 @@ fn places(wanted: &Schema, found: &SchemaRef) -> Result<Vec<usize>> {
         expected: describe(wanted),
         found: describe(found),
     };
-    let place = |field: &Arc<datafusion::arrow::datatypes::Field>| {
+    let place = |field: &Arc<Field>| {
         let named = |place: &usize| found.field(*place).name() == field.name();
         let mut places = (0..found.fields().len()).filter(named);
         let place = places.next();
@@ -217,65 +235,24 @@ fn places(wanted: &Schema, found: &SchemaRef) -> Result<Vec<usize>> {
     wanted.fields().iter().map(place).collect()
 }
 
-/// The same type, or one whose values it includes: a number of fewer bits, text in another encoding.
-fn fits(wanted: &DataType, found: &DataType) -> bool {
-    use DataType::*;
-    let text = |kind: &DataType| matches!(kind, Utf8 | LargeUtf8 | Utf8View);
-    match (wanted, found) {
-        (_, Dictionary(_, values)) => fits(wanted, values),
-        (Int16, Int8 | UInt8)
-        | (Int32, Int8 | Int16 | UInt8 | UInt16)
-        | (Int64, Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32)
-        | (UInt16, UInt8)
-        | (UInt32, UInt8 | UInt16)
-        | (UInt64, UInt8 | UInt16 | UInt32)
-        | (Float64, Float32) => true,
-        _ => wanted == found || (text(wanted) && text(found)) || wanted.equals_datatype(found),
-    }
-}
-
-/// The columns of the record, without rows that have a null where the stream allows none.
-fn complete(
-    wanted: &SchemaRef,
-    batch: &RecordBatch,
-    before: u64,
-) -> Result<(RecordBatch, Vec<Bad>)> {
-    let (mut columns, mut bad) = (Vec::<ArrayRef>::new(), Vec::new());
-    let mut whole: Option<NullBuffer> = None;
-    for field in wanted.fields() {
-        let place = batch.schema().index_of(field.name())?;
-        let column = batch.column(place);
-        if !field.is_nullable() {
-            whole = NullBuffer::union(whole.as_ref(), column.logical_nulls().as_ref());
+/// The rows of a batch that are records, and the others. The file has so many rows `before`.
+fn records(reading: &Reading, batch: &RecordBatch, before: u64) -> Result<(RecordBatch, Vec<Bad>)> {
+    let (wanted, finer, check) = (&reading.schema, reading.finer, reading.check);
+    let (good, bad) = bisect(batch, &|rows| fitted(wanted, rows, finer, check));
+    let bad = bad.into_iter().map(|(row, why)| {
+        let row = before + row as u64 + 1;
+        Bad {
+            at: Some(row),
+            bytes: Vec::new(),
+            length: 0,
+            reason: format!("row {row}: {why}"),
         }
-        columns.push(cast(column, field.data_type())?);
-    }
-    let open = wanted
-        .fields()
-        .iter()
-        .map(|f| f.as_ref().clone().with_nullable(true));
-    let open = Arc::new(Schema::new(open.collect::<Vec<_>>()));
-    let mut rows = RecordBatch::try_new(open, columns)?;
-    if let Some(whole) = whole.filter(|whole| whole.null_count() > 0) {
-        for row in (0..rows.num_rows()).filter(|row| whole.is_null(*row)) {
-            let mut missing = wanted.fields().iter().zip(rows.columns());
-            let missing =
-                missing.find(|(field, column)| !field.is_nullable() && column.is_null(row));
-            let missing = missing.map_or("", |(field, _)| field.name());
-            bad.push(Bad {
-                at: Some(before + row as u64 + 1),
-                bytes: Vec::new(),
-                length: 0,
-                reason: format!(
-                    "row {}: column `{missing}` is null",
-                    before + row as u64 + 1
-                ),
-            });
-        }
-        rows = filter_record_batch(&rows, &BooleanArray::new(whole.into_inner(), None))?;
-    }
-    let rows = RecordBatch::try_new(Arc::clone(wanted), rows.columns().to_vec())?;
-    Ok((rows, bad))
+    });
+    let rows = match &good[..] {
+        [rows] => rows.clone(),
+        all => concat_batches(wanted, all)?,
+    };
+    Ok((rows, bad.collect()))
 }
 
 #[cfg(test)]

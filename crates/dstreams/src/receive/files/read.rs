@@ -17,9 +17,11 @@ use super::event_time::{FileTime, RowPlaces};
 use super::mark::{FileOffset, Identity, number};
 use super::root::{OpenFile, Root};
 use super::split::Splitter;
+use super::time::FinerTimes;
 use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
 use crate::stream::format::Format;
+use crate::stream::record::RowCheck;
 
 /// Bytes of text of one fetch from an object store: long compared with the latency of a request.
 const FETCH_BYTES: u64 = 4 << 20;
@@ -84,6 +86,8 @@ pub(super) struct Reading {
     pub schema: SchemaRef,
     pub piece: usize,
     pub line_bytes: usize,
+    pub finer: FinerTimes,
+    pub check: RowCheck,
     /// Its offset from before.
     pub mark: FileOffset,
     /// The time that its records give, if they do.
@@ -185,7 +189,7 @@ impl Reading {
         let before = self.before();
         let splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
         let mut splitter = splitter.hash_lines(before);
-        let mut decoder = Decoder::new(self.format, &self.schema)?;
+        let mut decoder = Decoder::new(self.format, &self.schema, self.finer, self.check)?;
         let (mut lines, mut is_known) = (0, false);
         while let Some(mut chunk) = splitter.next().map_err(|error| self.unreadable(error))? {
             lines = chunk.last;

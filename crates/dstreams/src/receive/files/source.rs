@@ -22,7 +22,7 @@ use crate::receive::dead_letter::Letter;
 use crate::receive::ingest::Ingest;
 use crate::receive::source::{Closing, Source, SourcePlacement};
 use crate::stream::format::Format;
-use crate::stream::record::plain_schema;
+use crate::stream::record::{Record, RowCheck, check_rows, checked_schema, plain_schema};
 
 /// Ratio of the pause to the time of the listing before it: listings cost at most 5 % of a core.
 const PAUSE_RATIO: u32 = 19;
@@ -40,6 +40,7 @@ pub(super) struct FileSource {
     schema: SchemaRef,
     /// The same with the texts of enums.
     checked: SchemaRef,
+    check: RowCheck,
     seen: Seen,
     /// The last block that contains its records.
     block: Option<u64>,
@@ -126,12 +127,14 @@ fn pause(every: Duration, looked: Duration) -> Duration {
 }
 
 impl FileSource {
-    /// A source of records with the columns of a [`checked_schema`](crate::stream::record::checked_schema).
-    pub fn new(files: Files, checked: &SchemaRef) -> Self {
+    /// A source of records of type `T`.
+    pub fn new<T: Record>(files: Files) -> Self {
+        let checked = checked_schema::<T>();
         FileSource {
             files,
-            schema: plain_schema(checked),
-            checked: Arc::clone(checked),
+            schema: plain_schema(&checked),
+            checked,
+            check: check_rows::<T>,
             seen: Seen::default(),
             block: None,
             time: None,
@@ -251,6 +254,8 @@ impl FileSource {
                 _ => self.schema.clone(),
             },
             piece: self.files.piece,
+            finer: self.files.finer,
+            check: self.check,
             line_bytes: ingest.0.line_bytes,
             mark,
             time: self.time.clone(),

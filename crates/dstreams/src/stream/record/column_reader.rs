@@ -1,8 +1,8 @@
 //! [`ColumnReader`]: hands out the columns of a batch, and checks their types and nulls.
 
-use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Schema};
 
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 /// Returns the columns of a batch one by one.
 pub struct ColumnReader<'a> {
     columns: &'a [ArrayRef],
+    /// Where the columns have names.
+    names: Option<&'a Schema>,
     next: usize,
     nullable: bool,
     /// The rows that are there, below an `Option` of several columns; all of them without one.
@@ -23,9 +25,18 @@ impl<'a> ColumnReader<'a> {
     pub fn new(columns: &'a [ArrayRef]) -> Self {
         ColumnReader {
             columns,
+            names: None,
             next: 0,
             nullable: false,
             there: None,
+        }
+    }
+
+    /// Reads the columns of `batch`.
+    pub(super) fn of(batch: &'a RecordBatch) -> Self {
+        ColumnReader {
+            names: Some(batch.schema_ref()),
+            ..Self::new(batch.columns())
         }
     }
 
@@ -65,8 +76,12 @@ impl<'a> ColumnReader<'a> {
         let index = self.next;
         self.next += 1;
         let nullable = std::mem::take(&mut self.nullable);
+        let name = || match self.names.and_then(|names| names.fields().get(index)) {
+            Some(field) => format!("column `{}`", field.name()),
+            None => format!("column {index}"),
+        };
         let array = self.columns.get(index).ok_or_else(|| Error::Schema {
-            what: format!("column {index}"),
+            what: name(),
             expected: expected.to_string(),
             found: "no column".into(),
         })?;
@@ -76,7 +91,7 @@ impl<'a> ColumnReader<'a> {
         };
         if nulls > 0 {
             return Err(Error::Schema {
-                what: format!("column {index}"),
+                what: name(),
                 expected: format!("{expected} without nulls"),
                 found: format!(
                     "{nulls} null(s) in {} rows; use Option for a column with nulls",
@@ -86,7 +101,7 @@ impl<'a> ColumnReader<'a> {
         }
         let typed = array.as_any().downcast_ref::<A>();
         typed.cloned().ok_or_else(|| Error::Schema {
-            what: format!("column {index}"),
+            what: name(),
             expected: expected.to_string(),
             found: array.data_type().to_string(),
         })

@@ -8,7 +8,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Field, TimeUnit, TimestampMillisecondType};
 
 use crate::error::{Error, Result};
 
@@ -93,6 +93,13 @@ pub(crate) fn refitted(column: &ArrayRef, wanted: &Field) -> Result<ArrayRef> {
             let rows = column.len();
             let structs = StructArray::try_new_with_length(fields.clone(), columns, nulls, rows)?;
             Ok(Arc::new(structs))
+        }
+        // The same number whatever the zone. Arrow's cast has no times of far years.
+        DataType::Timestamp(TimeUnit::Millisecond, zone) => {
+            match column.as_primitive_opt::<TimestampMillisecondType>() {
+                Some(times) => Ok(Arc::new(times.clone().with_timezone_opt(zone.clone()))),
+                None => Ok(cast(column, wanted.data_type())?),
+            }
         }
         other => Ok(cast(column, other)?),
     }

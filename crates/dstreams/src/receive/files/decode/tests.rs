@@ -2,21 +2,21 @@
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::csv::ReaderBuilder;
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::super::split::Splitter;
 use super::*;
-use crate::stream::record::{Record, records_of};
+use crate::stream::record::{Record, check_rows, checked_schema, records_of};
 
 /// The result for a file: records, and bad lines with their reasons.
 type Found<T> = (Vec<T>, Vec<(u64, String)>);
 
 fn decode<T: Record>(format: Format, bytes: &[u8], piece: usize) -> Result<Found<T>> {
-    let schema: SchemaRef = T::schema();
+    let (schema, checked) = (T::schema(), checked_schema::<T>());
     let mut splitter = Splitter::new(bytes, format, piece, 1 << 20);
-    let mut decoder = Decoder::new(format, &schema)?;
+    let mut decoder = Decoder::new(format, &checked, FinerTimes::Refused, check_rows::<T>)?;
     let mut found = (Vec::new(), Vec::new());
     while let Some(mut chunk) = splitter.next().unwrap() {
         decoder.take_header(&mut chunk)?;
