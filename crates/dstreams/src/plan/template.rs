@@ -18,6 +18,7 @@ use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::history::Recall;
 use crate::stream::join_within::WithinOp;
+use crate::stream::lifetime::Lifetime;
 use crate::stream::rows::RowsTask;
 use crate::stream::sessions::SessionOp;
 use crate::stream::timetable::Timetable;
@@ -217,7 +218,8 @@ impl StateSpec {
                 )),
                 Update::Sessions(op) => Some(op.rule.times()),
                 Update::RunningFor { timeout_ms, .. } => Some(format!("timeout {timeout_ms} ms")),
-                Update::Running(_) | Update::Tracked { .. } => None,
+                Update::Tracked { lifetime, .. } => Some(lifetime.describe()),
+                Update::Running(_) => None,
             },
         }
     }
@@ -260,7 +262,7 @@ pub(crate) enum Update {
     /// The rows are events.
     Tracked {
         tracker: Arc<dyn Tracker>,
-        timeout_ms: Option<u64>,
+        lifetime: Lifetime,
         /// The initial rows of the state, by partition.
         initial: Vec<Vec<RecordBatch>>,
     },

@@ -77,6 +77,7 @@ mod sums;
 mod testing;
 mod tidy;
 mod timeouts;
+mod timers;
 mod tried;
 mod variance;
 mod watched;
