@@ -198,7 +198,7 @@ impl StateSpec {
         }
     }
 
-    /// The times that must not change between two runs, if it has some.
+    /// The times that must not change between two runs, if it has some: but see [`StateSpec::times_may_change`].
     pub(crate) fn times(&self) -> Option<String> {
         match self {
             StateSpec::Window(_) => None,
@@ -220,6 +220,20 @@ impl StateSpec {
                 Update::RunningFor { timeout_ms, .. } => Some(format!("timeout {timeout_ms} ms")),
                 Update::Tracked { lifetime, .. } => Some(lifetime.describe()),
                 Update::Running(_) => None,
+            },
+        }
+    }
+
+    /// Whether these times may change if no batch runs again: where what is stored does not depend on them.
+    pub(crate) fn times_may_change(&self) -> bool {
+        match self {
+            StateSpec::Window(_) | StateSpec::History(_) => false,
+            StateSpec::Keyed(keyed) => match &keyed.update {
+                Update::Tracked { .. } | Update::RunningFor { .. } => true,
+                Update::Running(_)
+                | Update::ByTime(_)
+                | Update::Within(_)
+                | Update::Sessions(_) => false,
             },
         }
     }

@@ -211,6 +211,7 @@ impl Description {
                     name,
                     holds,
                     times: spec.times(),
+                    may_change: spec.times_may_change(),
                 });
                 continue;
             }
@@ -226,6 +227,7 @@ impl Description {
                 name,
                 holds,
                 times: None,
+                may_change: false,
             });
         }
         Ok((program, states))
@@ -275,6 +277,7 @@ mod tests {
             name: name.into(),
             holds: holds.into(),
             times: None,
+            may_change: false,
         };
         let states = [
             state("sums of a, b", "sums"),

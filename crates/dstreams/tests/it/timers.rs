@@ -365,3 +365,30 @@ fn lengths_that_do_not_fit_are_refused() {
     let error = sums.map(drop).unwrap_err().to_string();
     assert!(error.contains("a time to live of 150ms"), "{error}");
 }
+
+/// What is stored is when a key had events, so other lengths apply to the keys that there are.
+#[test]
+fn lengths_may_change_when_no_batch_runs_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = small(2, 2, 3);
+    config.checkpoint_every = 1;
+    let lengths = |timeout, live| Lengths { timeout, live };
+    let event = |key: &str| vec![vec![(key.to_owned(), 5)]];
+    let go = |lengths, first: usize, input: &[Interval<Event>]| {
+        let found = run(Some(dir.path()), (&config, lengths), (first, input), false);
+        let left = found.timed_out.into_iter();
+        left.flat_map(|(at, left)| left.into_iter().map(move |(key, _)| (at, key)))
+            .collect::<Vec<_>>()
+    };
+    let left = go(
+        lengths(Some(9), Some(9)),
+        0,
+        &[event("a"), event("b"), event("a")],
+    );
+    assert!(left.is_empty());
+    // A checkpoint that was being written may have been of an earlier batch.
+    assert!(go(lengths(Some(9), Some(9)), 3, &[vec![]]).is_empty());
+    // `a` lives since the first interval; `b` has been silent since the second.
+    let left = go(lengths(Some(4), Some(4)), 4, &[vec![], vec![]]);
+    assert_eq!(left, [(500, "a".to_owned()), (600, "b".to_owned())]);
+}
