@@ -124,8 +124,8 @@
 //! | [`running_agg_for`](Keyed::running_agg_for) | the same, without keys that had no record for so long | O(keys of the batch + keys that expire) |
 //! | [`agg_by_time`](Keyed::agg_by_time) | [`ByTime`]: aggregates by intervals of event time, corrected when late records come | O(n + results emitted or final) |
 //! | [`session_agg`](Keyed::session_agg) | [`Sessioned`]: aggregates of records that come close upon each other in event time | O(n + open sessions of their keys, and of keys of which one ends) |
-//! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with timeouts | O(n + keys that expire) |
-//! | [`map_with_state`](Keyed::map_with_state) | records made from events and states, and the [`State`] | O(n + keys that expire) |
+//! | [`track`](Keyed::track), [`update_state_by_key`](Keyed::update_state_by_key) | [`State`] by closures, with [timeouts](Track::timeout) and [times to live](Track::live) | O(n + keys that expire) |
+//! | [`map_with_state`](Keyed::map_with_state) | records made from events, states and [timers](KeyState::wake_at), and the [`State`] | O(n + keys that expire or are woken) |
 //!
 //! | on a [`State`] | gives | cost of a batch |
 //! |---|---|---|

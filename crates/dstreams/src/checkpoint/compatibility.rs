@@ -132,7 +132,7 @@ impl Program {
                 let remedy =
                     "keep the times that it had, or give this program a directory of its own";
                 for state in states.iter().filter(|state| state.name == *name) {
-                    check_times(state, Some(then), remedy)?;
+                    refusal_of_times(state, Some(then), remedy).map_or(Ok(()), Err)?;
                 }
             }
         }
@@ -172,7 +172,9 @@ fn not_ours(message: String) -> Error {
 }
 
 impl Manifest {
-    /// The manifest for a program with these states, with the parts of those that remain. New states begin empty.
+    /// The manifest for a program with these states, with the parts of those that remain. New states begin empty. With an
+    /// error if a state has other times than `journal` says, or this manifest for states that the journal does not name: it
+    /// stands if any batch runs again.
     ///
     /// Refuses a program with another batch interval or without an earlier input, and state that the program lacks
     /// or holds differently, unless it is dropped.
@@ -181,7 +183,9 @@ impl Manifest {
         program: &Program,
         states: &[StateId],
         changes: &StateChanges,
-    ) -> Result<Self> {
+        journal: &[(String, String)],
+    ) -> Result<(Self, Option<Error>)> {
+        let mut other_times = None;
         program.check_compatible(self.program.interval_ms, &self.program.inputs)?;
         let partitions = self.program.partitions;
         let mut kept: Vec<Option<StateParts>> = vec![None; states.len()];
@@ -218,8 +222,19 @@ impl Manifest {
                      `drop_state`"
                 )));
             }
-            let remedy = "keep the times that it had, or drop it with `drop_state`";
-            check_times(&states[place], written.state.times.as_deref(), remedy)?;
+            // Those with which the batches after the checkpoint ran, under the old name or the new one.
+            let exchanged = name != written.state.name
+                && self.states.iter().any(|other| other.state.name == name);
+            let of_journal = |name: &str| journal.iter().find(|(of, _)| of == name);
+            let of_journal = of_journal(&name).or_else(|| of_journal(&written.state.name));
+            let of_journal = of_journal.filter(|_| !exchanged);
+            let then = of_journal.map(|(_, times)| times.as_str());
+            let then = then.or(written.state.times.as_deref());
+            let (may_change, remedy) = (states[place].may_change, remedy_of(&states[place]));
+            match refusal_of_times(&states[place], then, remedy) {
+                Some(refusal) if may_change => other_times = other_times.or(Some(refusal)),
+                refusal => refusal.map_or(Ok(()), Err)?,
+            }
             if name != written.state.name {
                 tracing::info!(from = written.state.name, to = name, "state is renamed");
             }
@@ -244,19 +259,31 @@ impl Manifest {
             partitions,
             ..program.clone()
         };
-        Ok(self)
+        Ok((self, other_times))
     }
 }
 
-/// Refuses other times of a state: batches that run again would give other results than they did, so that some took
-/// effect twice and others never.
-fn check_times(state: &StateId, then: Option<&str>, remedy: &str) -> Result<()> {
+/// What to do about other times of a state.
+fn remedy_of(state: &StateId) -> &'static str {
+    match state.may_change {
+        true => {
+            "batches since the last checkpoint would run again with other times than they had: run the program with the \
+             times of before and `Config::checkpoint_every = 1`, stop it gracefully, and then change them; or drop the \
+             state with `drop_state`"
+        }
+        false => "keep the times that it had, or drop it with `drop_state`",
+    }
+}
+
+/// The refusal of other times of a state: batches that run again would give other results than they did, so that some
+/// took effect twice and others never.
+fn refusal_of_times(state: &StateId, then: Option<&str>, remedy: &str) -> Option<Error> {
     match (then, &state.times) {
-        (Some(then), Some(now)) if now != then => Err(refused(format!(
+        (Some(then), Some(now)) if now != then => Some(refused(format!(
             "the times of state {} were [{then}], and are [{now}] now; {remedy}",
             state.name
         ))),
-        _ => Ok(()),
+        _ => None,
     }
 }
 
@@ -274,6 +301,7 @@ mod tests {
             name: name.into(),
             holds: holds.into(),
             times: None,
+            may_change: false,
         }
     }
 
@@ -323,7 +351,10 @@ mod tests {
         states: &[(&str, &str)],
         changes: &StateChanges,
     ) -> Result<(Vec<Option<u64>>, Manifest)> {
-        let fit = written.clone().fit(&program(), &ids(states), changes)?;
+        let fit = written
+            .clone()
+            .fit(&program(), &ids(states), changes, &[])?
+            .0;
         let from = |state: &StateParts| state.parts().next().map(|part| part.from);
         Ok((fit.states.iter().map(from).collect(), fit))
     }
@@ -413,12 +444,46 @@ mod tests {
             times: Some(format!("slack {ms} ms")),
             ..id("timed", "rows")
         };
-        check_times(&of(500), of(500).times.as_deref(), "").unwrap();
-        check_times(&of(500), None, "").unwrap();
-        let refused = check_times(&of(400), of(500).times.as_deref(), "do this");
-        let refused = refused.unwrap_err().to_string();
+        let times = of(500).times;
+        assert!(refusal_of_times(&of(500), times.as_deref(), "").is_none());
+        assert!(refusal_of_times(&of(500), None, "").is_none());
+        let refused = refusal_of_times(&of(400), times.as_deref(), "do this");
+        let refused = refused.unwrap().to_string();
         for part in ["timed", "500 ms", "400 ms", "do this"] {
             assert!(refused.contains(part), "{refused}");
+        }
+    }
+
+    /// Those that may change are refused if a batch runs again; the journal says with which times batches ran.
+    #[test]
+    fn times_that_may_change_are_those_of_the_journal() {
+        let of = |ms, may_change| StateId {
+            times: Some(format!("timeout {ms} ms")),
+            may_change,
+            ..id("visits", "rows")
+        };
+        let manifest =
+            |ms| Manifest::empty(program(), vec![of(ms, false)], &StateChanges::default());
+        let fit = |ms, now: StateId, journal: Option<u32>| {
+            let journal = journal.map(|ms| ("visits".to_owned(), format!("timeout {ms} ms")));
+            let journal: Vec<_> = journal.into_iter().collect();
+            let changes = StateChanges::default();
+            manifest(ms).fit(&program(), &[now], &changes, &journal)
+        };
+        assert!(fit(500, of(400, false), None).is_err());
+        let (_, refusal) = fit(500, of(400, true), None).unwrap();
+        let refusal = refusal.unwrap().to_string();
+        assert!(
+            refusal.contains("`Config::checkpoint_every = 1`"),
+            "{refusal}"
+        );
+        for (then, journal, now, fits) in [
+            (500, None, 500, true),
+            (500, Some(400), 400, true),
+            (500, Some(400), 500, false),
+        ] {
+            let (_, refusal) = fit(then, of(now, true), journal).unwrap();
+            assert_eq!(refusal.is_none(), fits, "{then} {journal:?} {now}");
         }
     }
 

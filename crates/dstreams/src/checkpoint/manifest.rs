@@ -83,6 +83,9 @@ pub struct StateId {
     /// The times that must not change: batches that run again would give other results than they did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<String>,
+    /// Whether they may change as long as no batch runs again.
+    #[serde(skip)]
+    pub may_change: bool,
 }
 
 impl StateId {
@@ -326,6 +329,7 @@ mod tests {
                     name: "totals".into(),
                     holds: "counts".into(),
                     times: None,
+                    may_change: false,
                 },
                 partitions: vec![vec![part(0, 600, true), part(1, 700, false), more], vec![]],
             }],

@@ -189,9 +189,13 @@ pub(super) async fn recover(
         checkpoint: newest.as_ref().map(|newest| newest.number),
         times: states.iter().filter_map(StateId::named_times).collect(),
     };
+    let times = found.opening().map(|opening| opening.times.clone());
+    let mut other_times = None;
     let mut newest = match newest {
         Some(written) => {
-            let manifest = written.fit(&program, &states, &kept.changes)?;
+            let times = times.unwrap_or_default();
+            let (manifest, refusal) = written.fit(&program, &states, &kept.changes, &times)?;
+            other_times = refusal;
             offsets = manifest.offsets(&store).await?;
             point = Some(manifest.point(&offsets));
             state = Some((manifest.clone(), store.clone()));
@@ -219,6 +223,11 @@ pub(super) async fn recover(
     check_interval(restart.controller.last_cut, interval_ms)?;
     let checkpoint = state.as_ref().map(|(manifest, _)| manifest.batch());
     check_sequence(checkpoint, &restart, interval_ms)?;
+    if let Some(refusal) = other_times
+        && !(restart.committed.is_empty() && restart.controller.pending.is_empty())
+    {
+        return Err(refusal);
+    }
     // Nothing is removed, or begun, before it is known that this program can go on here.
     if state.is_some() {
         newest.remove_others(&store).await?;

@@ -205,6 +205,20 @@ impl<'a> ByteInput<'a> {
         format.open_unsealed(&head).map(drop)
     }
 
+    /// Reads the beginning of a frame in one of several formats of a kind, the newest first; returns which.
+    pub(crate) fn open_one_of<const N: usize>(
+        &mut self,
+        formats: [&FrameFormat; N],
+    ) -> Result<usize> {
+        self.frames.push((formats[0].what, Xxh3::new()));
+        let head: [u8; 12] = self.array()?;
+        let fits = |format: &&FrameFormat| format.open_unsealed(&head).is_ok();
+        match formats.iter().position(fits) {
+            Some(format) => Ok(format),
+            None => formats[0].open_unsealed(&head).map(|_| 0),
+        }
+    }
+
     /// Reads the end of the innermost frame, which must also be the end of the part or of all bytes.
     pub(crate) fn close(&mut self) -> Result<()> {
         let sum = self.frames.last().map_or(0, |(_, sum)| sum.digest());

@@ -18,6 +18,7 @@ use crate::error::{Operator, Result};
 use crate::stream::agg::AggPlan;
 use crate::stream::history::Recall;
 use crate::stream::join_within::WithinOp;
+use crate::stream::lifetime::Lifetime;
 use crate::stream::rows::RowsTask;
 use crate::stream::sessions::SessionOp;
 use crate::stream::timetable::Timetable;
@@ -197,7 +198,7 @@ impl StateSpec {
         }
     }
 
-    /// The times that must not change between two runs, if it has some.
+    /// The times that must not change between two runs, if it has some: but see [`StateSpec::times_may_change`].
     pub(crate) fn times(&self) -> Option<String> {
         match self {
             StateSpec::Window(_) => None,
@@ -217,7 +218,22 @@ impl StateSpec {
                 )),
                 Update::Sessions(op) => Some(op.rule.times()),
                 Update::RunningFor { timeout_ms, .. } => Some(format!("timeout {timeout_ms} ms")),
-                Update::Running(_) | Update::Tracked { .. } => None,
+                Update::Tracked { lifetime, .. } => Some(lifetime.describe()),
+                Update::Running(_) => None,
+            },
+        }
+    }
+
+    /// Whether these times may change if no batch runs again: where what is stored does not depend on them.
+    pub(crate) fn times_may_change(&self) -> bool {
+        match self {
+            StateSpec::Window(_) | StateSpec::History(_) => false,
+            StateSpec::Keyed(keyed) => match &keyed.update {
+                Update::Tracked { .. } | Update::RunningFor { .. } => true,
+                Update::Running(_)
+                | Update::ByTime(_)
+                | Update::Within(_)
+                | Update::Sessions(_) => false,
             },
         }
     }
@@ -260,7 +276,7 @@ pub(crate) enum Update {
     /// The rows are events.
     Tracked {
         tracker: Arc<dyn Tracker>,
-        timeout_ms: Option<u64>,
+        lifetime: Lifetime,
         /// The initial rows of the state, by partition.
         initial: Vec<Vec<RecordBatch>>,
     },

@@ -258,6 +258,7 @@ impl Description {
                     name,
                     holds,
                     times: spec.times(),
+                    may_change: spec.times_may_change(),
                 });
                 continue;
             }
@@ -273,6 +274,7 @@ impl Description {
                 name,
                 holds,
                 times: None,
+                may_change: false,
             });
         }
         Ok((program, states))
@@ -322,6 +324,7 @@ mod tests {
             name: name.into(),
             holds: holds.into(),
             times: None,
+            may_change: false,
         };
         let states = [
             state("sums of a, b", "sums"),

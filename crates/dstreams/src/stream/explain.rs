@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::graph::{Graph, NodeId, Op, View};
+use super::lifetime::Lifetime;
 use super::relational::describe;
 use crate::error::Operator;
 
@@ -129,11 +130,9 @@ impl Graph {
             Op::ByTime { name, plan, .. } => {
                 format!("state `{name}`: {} by event time", of_plan(plan))
             }
-            Op::Tracked {
-                name, timeout_ms, ..
-            } => match timeout_ms {
-                Some(timeout) => format!("state `{name}`: by closures, timeout {timeout} ms"),
-                None => format!("state `{name}`: by closures"),
+            Op::Tracked { name, lifetime, .. } => match *lifetime == Lifetime::default() {
+                true => format!("state `{name}`: by closures"),
+                false => format!("state `{name}`: by closures, {}", lifetime.describe()),
             },
             Op::Within(within) => format!(
                 "state `{}`: {} ms before to {} ms after",

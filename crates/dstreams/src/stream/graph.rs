@@ -17,6 +17,7 @@ use super::history::Recall;
 use super::initial::Initial;
 use super::join::JoinOp;
 use super::join_within::WithinOp;
+use super::lifetime::Lifetime;
 use super::output::Output;
 use super::rejects::{OffTimeReaders, Readers};
 use super::relational::Query;
@@ -68,7 +69,7 @@ pub(crate) enum Op {
     Tracked {
         name: String,
         keys: usize,
-        timeout_ms: Option<u64>,
+        lifetime: Lifetime,
         tracker: Arc<dyn Tracker>,
         /// The rows before the first batch.
         initial: Option<Initial>,
@@ -186,12 +187,13 @@ impl Op {
             Op::Tracked {
                 name,
                 keys,
-                timeout_ms,
+                lifetime,
                 initial,
                 ..
             } => {
                 let initial = initial.as_ref().map(Initial::describe);
-                format!("track `{name}` {keys} {timeout_ms:?} {initial:?}")
+                let lifetime = lifetime.describe();
+                format!("track `{name}` {keys} {lifetime} {initial:?}")
             }
             Op::History {
                 name, keys, recall, ..

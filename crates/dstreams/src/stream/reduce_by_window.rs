@@ -12,6 +12,7 @@ use super::dstream::DStream;
 use super::graph::{Op, View};
 use super::key_state::Values;
 use super::keyed::Keyed;
+use super::lifetime::Lifetime;
 use super::record::{Key, Out, Record};
 use super::rows::Closure;
 use super::track::Track;
@@ -148,8 +149,11 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let op = Op::Tracked {
             name: name.to_owned(),
             keys: Self::key_columns(),
-            timeout_ms,
-            tracker: track.settings.tracker,
+            lifetime: Lifetime {
+                timeout_ms,
+                live_ms: None,
+            },
+            tracker: track.tracker,
             initial: None,
         };
         let (schema, inputs) = (<(K, S)>::schema(), vec![self.node]);

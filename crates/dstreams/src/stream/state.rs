@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::agg::Agg;
@@ -9,9 +10,11 @@ use super::dstream::DStream;
 use super::graph::{GraphRef, NodeId, Op, View};
 use super::key_state::Values;
 use super::keyed::Keyed;
+use super::lifetime::Lifetime;
 use super::record::{Key, Record};
 use super::rows::Closure as Rows;
 use super::track::{MapWithState, Settings, Track};
+use super::tracker::Tracker;
 use super::window;
 use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
@@ -155,8 +158,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
     ///
     /// A key is forgotten with the first batch that is so much later than that of its last record. If that batch has
     /// records of the key, these begin it anew. A batch costs O(its keys + keys that are forgotten), and memory is O(keys
-    /// with a record within the timeout). The timeout must not change between two runs: batches since the last checkpoint
-    /// run again, and would forget other keys. A restart refuses it.
+    /// with a record within the timeout). A restart refuses another timeout if batches since the last checkpoint run again,
+    /// which would forget other keys than they did.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
@@ -241,7 +244,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     #[track_caller]
     pub fn track<S: Record>(&self, name: &str, track: Track<K, V, S>) -> Result<State<K, S>> {
         let operator = Operator::new("track", Location::caller());
-        self.tracked(name, track.settings, operator)
+        self.tracked(name, track.tracker, track.settings, operator)
     }
 
     /// Maintains a state for each key by one closure that gets all values of a key in a batch: Spark's
@@ -272,15 +275,18 @@ impl<K: Key, V: Record> Keyed<K, V> {
         update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Rows,
     ) -> Result<State<K, S>> {
         let operator = Operator::new("update_state_by_key", Location::caller());
-        self.tracked(name, Track::by_batch(update).settings, operator)
+        let track = Track::by_batch(update);
+        self.tracked(name, track.tracker, track.settings, operator)
     }
 
     /// Maintains a state for each key, and makes records of values and states: Spark's `mapWithState`.
     ///
     /// The first result contains what the closure pushed: for each partition first for keys that expire with the
     /// batch, then for each value in order of arrival. The second is the state. A batch costs O(its values + keys
-    /// that expire), regardless of the number of stored keys. A key that expires with a batch that has a value of it
-    /// gets its last call, and then starts over as a new key.
+    /// that expire or are woken), regardless of the number of stored keys. A key that expires with a batch that has a
+    /// value of it gets its last call, and then starts over as a new key. Keys have timers: [`KeyState::wake_at`].
+    ///
+    /// [`KeyState::wake_at`]: crate::KeyState::wake_at
     ///
     /// ```
     /// use std::time::Duration;
@@ -312,10 +318,11 @@ impl<K: Key, V: Record> Keyed<K, V> {
     pub fn map_with_state<S: Record, M: Record>(
         &self,
         name: &str,
-        map: MapWithState<K, V, S, M>,
+        mut map: MapWithState<K, V, S, M>,
     ) -> Result<(DStream<M>, State<K, S>)> {
         let operator = Operator::new("map_with_state", Location::caller());
-        let state = self.tracked(name, map.settings, operator.clone())?;
+        let settings = std::mem::take(&mut map.settings);
+        let state = self.tracked(name, map.tracker(), settings, operator.clone())?;
         let mapped = Op::Held(View::Mapped);
         let node = (self.graph).add_to(state.node, mapped, M::schema(), operator);
         Ok((DStream::at(&self.graph, node), state))
@@ -324,12 +331,19 @@ impl<K: Key, V: Record> Keyed<K, V> {
     fn tracked<S: Record>(
         &self,
         name: &str,
+        tracker: Arc<dyn Tracker>,
         settings: Settings,
         operator: Operator,
     ) -> Result<State<K, S>> {
         let every = self.graph.lock().node(self.node).slide_ms;
-        let timeout = (settings.timeout)
-            .map(|timeout| window::multiple_of(every, timeout, "timeout", &operator));
+        let length = |length: Option<Duration>, what: &str| {
+            let length = length.map(|length| window::multiple_of(every, length, what, &operator));
+            length.transpose()
+        };
+        let lifetime = Lifetime {
+            timeout_ms: length(settings.timeout, "timeout")?,
+            live_ms: length(settings.live, "time to live")?,
+        };
         let initial = settings.initial.transpose().map_err(|error| Error::Graph {
             message: error.to_string(),
             operator: operator.clone(),
@@ -337,8 +351,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let op = Op::Tracked {
             name: name.to_owned(),
             keys: Self::key_columns(),
-            timeout_ms: timeout.transpose()?,
-            tracker: settings.tracker,
+            lifetime,
+            tracker,
             initial,
         };
         self.state(op, <(K, S)>::schema(), operator)

@@ -4,17 +4,19 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::each_event::{EachEvent, LastCall};
 use super::initial::Initial;
 use super::key_state::{KeyState, Values};
 use super::record::{Key, Out, Record};
 use super::rows::Closure;
-use super::tracker::{EachEvent, EachKey, LastCalls, Tracker, Types};
+use super::tracker::{EachKey, Tracker, Types};
 use crate::debug::debug_as;
 use crate::error::Result;
 
 /// The closures and settings of [`Keyed::track`](crate::Keyed::track).
 #[must_use = "give it to `Keyed::track`"]
 pub struct Track<K, V, S> {
+    pub(crate) tracker: Arc<dyn Tracker>,
     pub(crate) settings: Settings,
     types: Types<K, V, S, ()>,
 }
@@ -23,31 +25,27 @@ debug_as!([K, V, S] Track<K, V, S> { settings });
 
 /// The closures and settings of [`Keyed::map_with_state`](crate::Keyed::map_with_state).
 #[must_use = "give it to `Keyed::map_with_state`"]
-pub struct MapWithState<K, V, S, M> {
+pub struct MapWithState<K: Key, V, S, M: Record> {
+    make: Make<K, S, M>,
+    last: Option<LastCall<K, S, M>>,
     pub(crate) settings: Settings,
     types: Types<K, V, S, M>,
 }
 
-debug_as!([K, V, S, M] MapWithState<K, V, S, M> { settings });
+debug_as!([K: Key, V, S, M: Record] MapWithState<K, V, S, M> { settings });
+
+/// Makes the tracker once it is known whether there is a closure for keys that leave.
+type Make<K, S, M> = Box<dyn FnOnce(Option<LastCall<K, S, M>>) -> Arc<dyn Tracker> + Send + Sync>;
 
 /// Settings shared by [`Track`] and [`MapWithState`].
+#[derive(Default)]
 pub(crate) struct Settings {
-    pub tracker: Arc<dyn Tracker>,
     pub timeout: Option<Duration>,
+    pub live: Option<Duration>,
     pub initial: Option<Result<Initial>>,
 }
 
-debug_as!(Settings { timeout });
-
-impl Settings {
-    fn new(tracker: impl Tracker + 'static) -> Self {
-        Settings {
-            tracker: Arc::new(tracker),
-            timeout: None,
-            initial: None,
-        }
-    }
-}
+debug_as!(Settings { timeout, live });
 
 impl<K: Key, V: Record, S: Record> Track<K, V, S> {
     /// `initialize(key, event)` returns the state of a new key; `update(key, state, event)` the next state, or `None`
@@ -71,7 +69,7 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
         initialize: impl for<'a> Fn(K::Ref<'a>, V::Ref<'a>) -> S + Closure,
         update: impl for<'a> Fn(K::Ref<'a>, S, V::Ref<'a>) -> Option<S> + Closure,
     ) -> Self {
-        let next = EachEvent::<K, V, S, (), _>::new(false, move |key, event, state, _| {
+        let next = EachEvent::<K, V, S, (), _>::of_events(move |key, event, state, _| {
             let Some(event) = event else { return };
             let next = match state.remove() {
                 None => Some(initialize(key, event)),
@@ -82,7 +80,8 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
             }
         });
         Track {
-            settings: Settings::new(next),
+            tracker: Arc::new(next),
+            settings: Settings::default(),
             types: PhantomData,
         }
     }
@@ -105,7 +104,8 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
         update: impl for<'a> Fn(K::Ref<'a>, Values<'a, V>, Option<S>) -> Option<S> + Closure,
     ) -> Self {
         Track {
-            settings: Settings::new(EachKey::<K, V, S, _>::new(update)),
+            tracker: Arc::new(EachKey::<K, V, S, _>::new(update)),
+            settings: Settings::default(),
             types: PhantomData,
         }
     }
@@ -114,7 +114,8 @@ impl<K: Key, V: Record, S: Record> Track<K, V, S> {
 impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
     /// `map(key, value, state, out)` is called for each value, in order of arrival: it reads, sets or removes the
     /// state of the key, and pushes any number of records. With a timeout it is called once more for an expired key,
-    /// without a value, unless there is [`MapWithState::on_timeout`]. It must be deterministic.
+    /// without a value, unless there is [`MapWithState::on_timeout`]; and without a value at each timer that it sets
+    /// ([`KeyState::wake_at`](crate::KeyState::wake_at)). It must be deterministic.
     ///
     /// ```
     /// # use dstreams::StreamContext;
@@ -139,14 +140,19 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
         map: impl for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>)
         + Closure,
     ) -> Self {
+        let make = |last| -> Arc<dyn Tracker> {
+            Arc::new(EachEvent::<K, V, S, M, _>::that_maps(map, last))
+        };
         MapWithState {
-            settings: Settings::new(EachEvent::<K, V, S, M, _>::new(true, map)),
+            make: Box::new(make),
+            last: None,
+            settings: Settings::default(),
             types: PhantomData,
         }
     }
 
     /// `last(key, state, out)` is called for an expired key in place of the closure of [`MapWithState::new`], which
-    /// then always has a value. It owns the last state of the key, and cannot set another.
+    /// then has a value unless it sets timers. It owns the last state of the key, and cannot set another.
     ///
     /// ```
     /// use std::time::Duration;
@@ -168,9 +174,12 @@ impl<K: Key, V: Record, S: Record, M: Record> MapWithState<K, V, S, M> {
         mut self,
         last: impl for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Closure,
     ) -> Self {
-        let others = Arc::clone(&self.settings.tracker);
-        self.settings.tracker = Arc::new(LastCalls::<K, S, M, _>::new(last, others));
+        self.last = Some(Box::new(last));
         self
+    }
+
+    pub(crate) fn tracker(self) -> Arc<dyn Tracker> {
+        (self.make)(self.last)
     }
 }
 
@@ -182,6 +191,9 @@ macro_rules! settings {
             ///
             /// Keys time out before the events of a batch take effect. So a timeout of one interval drops every key
             /// with each RDD, also one that has events again; that of the stream of a window is its slide.
+            ///
+            /// A restart refuses another timeout if batches since the last checkpoint run again: they would drop other keys
+            /// than they did.
             ///
             /// ```
             /// # use dstreams::StreamContext;
@@ -200,7 +212,32 @@ macro_rules! settings {
                 self
             }
 
-            /// The initial state: the states of keys before the first batch, as if their last event had been in the
+            /// Drops a key so long after the batch of its *first* event, in batch times: a multiple of the interval. Its
+            /// last state is in [`State::timed_out`](crate::State::timed_out). With a timeout too, whichever is first.
+            ///
+            /// A key begins with the first value after which it has a state, and again after it was dropped or had no
+            /// state. It is dropped before the events of the batch take effect, of which the first then begins it anew.
+            /// Costs 8 bytes a key. A restart refuses another length as it refuses another timeout.
+            ///
+            /// ```
+            /// # use dstreams::StreamContext;
+            /// # let mut ctx = StreamContext::new(std::time::Duration::from_secs(1)).unwrap();
+            /// # let (_, orders) = ctx.queue::<(String, i64)>("orders");
+            /// use std::time::Duration;
+            /// use dstreams::Track;
+            ///
+            /// // What each customer orders within an hour of the first order.
+            /// let sum = Track::<String, i64, i64>::new(|_, price| price, |_, sum, price| Some(sum + price));
+            /// let hours = orders.by_key().track("hours", sum.live(Duration::from_secs(3600)))?;
+            /// hours.timed_out().pairs().print(10);
+            /// # Ok::<(), dstreams::Error>(())
+            /// ```
+            pub fn live(mut self, length: Duration) -> Self {
+                self.settings.live = Some(length);
+                self
+            }
+
+            /// The initial state: the states of keys before the first batch, as if their only event had been in the
             /// interval before it. Each key once.
             ///
             /// Used only when the program runs its first batch with this state: a program that is restored from a

@@ -3,20 +3,17 @@
 //! The engine only knows [`Tracker`], with one call for each partition of a batch. [`EachEvent`] calls a closure for
 //! each event, [`EachKey`] for each key of the batch; both store the states of the batch's keys as owned values while
 //! they run.
+//!
+//! [`EachEvent`]: super::each_event::EachEvent
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
-use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
 
-use super::key_state::{KeyState, Values};
-use super::record::{
-    Builder, ColumnReader, Columns, Key, Out, Record, batch_of, columns_of, finish_batch,
-    records_of,
-};
+use super::key_state::Values;
+use super::record::{ColumnReader, Columns, Key, Record, batch_of, columns_of, records_of};
 use super::rows::Closure;
 use crate::error::Result;
 
@@ -25,7 +22,7 @@ pub(crate) trait Tracker: Send + Sync {
     /// Applies the events of a batch, in their order, to the states of their keys.
     fn apply(&self, events: &Events<'_>) -> Result<Applied>;
 
-    /// Columns of the closures' results besides states, if there are any.
+    /// Columns of the closures' results besides states, if there are any; then keys may have timers.
     fn mapped(&self) -> Option<SchemaRef> {
         None
     }
@@ -35,7 +32,7 @@ pub(crate) trait Tracker: Send + Sync {
 pub(crate) struct Events<'a> {
     /// The batch.
     pub time: BatchTime,
-    /// Whether each key has a state.
+    /// Whether each key has a state, before its first call in this batch. The woken keys come first.
     pub there: &'a BooleanArray,
     /// The states of the keys that have one, in the order of the keys.
     pub states: RecordBatch,
@@ -45,8 +42,26 @@ pub(crate) struct Events<'a> {
     pub key_of: &'a [Vec<usize>],
     /// Number of key columns.
     pub skip: usize,
-    /// Keys and last states of the keys that expire with this batch; not among the other states.
+    /// The timers of the keys, [`BatchTime::MAX`] for those without; empty if no key has one.
+    pub timers: &'a [BatchTime],
+    /// Keys and last states of the keys that expire with this batch and are not woken before; not among the other
+    /// states.
     pub timed_out: &'a [RecordBatch],
+    /// The woken keys: those of the first indices.
+    pub woken: &'a RecordBatch,
+    /// The calls for keys whose time has come, in their order. They come before the events.
+    pub due: &'a [DueCall],
+}
+
+/// A call for a key whose time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DueCall {
+    /// The next row of [`Events::timed_out`] leaves.
+    Leaves,
+    /// The key is woken: its index among the keys.
+    Wakes(u32),
+    /// The key, which was woken before, leaves.
+    LeavesLater(u32),
 }
 
 /// The effect of a batch on its keys; keys without a state now are not included.
@@ -55,13 +70,29 @@ pub(crate) struct Applied {
     pub kept: Vec<u32>,
     /// Their states.
     pub states: RecordBatch,
+    /// Whether they had no state at some time of the batch, so that its events are their first ones.
+    pub fresh: Vec<bool>,
+    /// Their timers, [`BatchTime::MAX`] for those without; empty if no key has one.
+    pub timers: Vec<BatchTime>,
+    /// The keys that left after they were woken ([`DueCall::LeavesLater`]); none if closures are not called for keys
+    /// that leave.
+    pub left: Option<LeftKeys>,
     /// The results of the closures, in the order of the calls.
     pub mapped: Option<RecordBatch>,
 }
 
+/// Keys that left after they were woken, in the order of the calls; without those that were removed when they were
+/// woken.
+pub(crate) struct LeftKeys {
+    /// Their indices among the keys.
+    pub keys: Vec<u32>,
+    /// Their last states.
+    pub states: RecordBatch,
+}
+
 impl Events<'_> {
     /// The state of each key.
-    fn held<S: Record>(&self) -> Result<impl Iterator<Item = Option<S>>> {
+    pub fn held<S: Record>(&self) -> Result<impl Iterator<Item = Option<S>>> {
         let mut held = records_of::<S>(&self.states)?.into_iter();
         let there = self.there.values().iter();
         Ok(there.map(move |there| there.then(|| held.next()).flatten()))
@@ -69,16 +100,23 @@ impl Events<'_> {
 }
 
 impl Applied {
-    fn of<S: Record>(states: impl Iterator<Item = Option<S>>) -> Result<Self> {
-        let mut kept = Vec::new();
-        let states = states.zip(0u32..).filter_map(|(state, key)| {
-            kept.extend(state.is_some().then_some(key));
+    /// Whether each key had no state at some time, and its state now.
+    pub fn of<S: Record>(states: impl Iterator<Item = (bool, Option<S>)>) -> Result<Self> {
+        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+        let states = states.zip(0u32..).filter_map(|((is_fresh, state), key)| {
+            if state.is_some() {
+                kept.push(key);
+                fresh.push(is_fresh);
+            }
             state
         });
         let states = batch_of(states)?;
         Ok(Applied {
             kept,
             states,
+            fresh,
+            timers: Vec::new(),
+            left: None,
             mapped: None,
         })
     }
@@ -86,147 +124,6 @@ impl Applied {
 
 /// The types of a tracker's closure: key, value, state, result.
 pub(crate) type Types<K, V, S, M> = PhantomData<fn() -> (K, V, S, M)>;
-
-/// A closure for each event, and for each expired key.
-pub(crate) struct EachEvent<K, V, S, M, F> {
-    call: F,
-    /// Whether it makes records, and is called for expired keys.
-    maps: bool,
-    types: Types<K, V, S, M>,
-}
-
-impl<K, V, S, M, F> EachEvent<K, V, S, M, F>
-where
-    K: Key,
-    V: Record,
-    S: Record,
-    M: Record,
-    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Closure,
-{
-    pub fn new(maps: bool, call: F) -> Self {
-        EachEvent {
-            call,
-            maps,
-            types: PhantomData,
-        }
-    }
-
-    fn last_calls(
-        &self,
-        rows: &RecordBatch,
-        events: &Events<'_>,
-        made: &mut M::Builder,
-    ) -> Result<()> {
-        let keys = columns_of::<K>(rows)?;
-        let states = S::Cols::try_new(&mut ColumnReader::new(&rows.columns()[events.skip..]))?;
-        let mut lost = 0;
-        for row in 0..rows.num_rows() {
-            let mut state = KeyState::timing_out(S::own(states.get(row)), events.time);
-            (self.call)(keys.get(row), None, &mut state, &mut Out::new(made));
-            lost += usize::from(state.was_set());
-        }
-        if lost > 0 {
-            tracing::error!(
-                keys = lost,
-                "expired keys were given new states, which had no effect; check `is_timing_out` before \
-                 `set`, or use `on_timeout`"
-            );
-        }
-        Ok(())
-    }
-}
-
-impl<K, V, S, M, F> Tracker for EachEvent<K, V, S, M, F>
-where
-    K: Key,
-    V: Record,
-    S: Record,
-    M: Record,
-    F: for<'a> Fn(K::Ref<'a>, Option<V::Ref<'a>>, &mut KeyState<S>, &mut Out<'_, M>) + Closure,
-{
-    fn apply(&self, events: &Events<'_>) -> Result<Applied> {
-        let mut made = M::Builder::default();
-        if self.maps {
-            for rows in events.timed_out {
-                self.last_calls(rows, events, &mut made)?;
-            }
-        }
-        let states = events.held()?;
-        let states = states.map(|state| KeyState::of(state, events.time));
-        let mut states: Vec<KeyState<S>> = states.collect();
-        for (rows, key_of) in events.rows.iter().zip(events.key_of) {
-            let keys = columns_of::<K>(rows)?;
-            let values = V::Cols::try_new(&mut ColumnReader::new(&rows.columns()[events.skip..]))?;
-            for (row, key) in key_of.iter().enumerate() {
-                let (of, value) = (keys.get(row), values.get(row));
-                (self.call)(of, Some(value), &mut states[*key], &mut Out::new(&mut made));
-            }
-        }
-        let mut applied = Applied::of(states.into_iter().map(KeyState::into_state))?;
-        if self.maps {
-            applied.mapped = Some(finish_batch(&M::schema(), &mut made)?);
-        }
-        debug_assert!(made.is_empty());
-        Ok(applied)
-    }
-
-    fn mapped(&self) -> Option<SchemaRef> {
-        self.maps.then(M::schema)
-    }
-}
-
-/// Another tracker, with a separate closure for expired keys.
-pub(crate) struct LastCalls<K, S, M, F> {
-    call: F,
-    others: Arc<dyn Tracker>,
-    types: Types<K, (), S, M>,
-}
-
-impl<K, S, M, F> LastCalls<K, S, M, F> {
-    pub fn new(call: F, others: Arc<dyn Tracker>) -> Self {
-        LastCalls {
-            call,
-            others,
-            types: PhantomData,
-        }
-    }
-}
-
-impl<K, S, M, F> Tracker for LastCalls<K, S, M, F>
-where
-    K: Key,
-    S: Record,
-    M: Record,
-    F: for<'a> Fn(K::Ref<'a>, S, &mut Out<'_, M>) + Closure,
-{
-    fn apply(&self, events: &Events<'_>) -> Result<Applied> {
-        let mut made = M::Builder::default();
-        for rows in events.timed_out {
-            let keys = columns_of::<K>(rows)?;
-            let states = &rows.columns()[events.skip..];
-            let states = S::Cols::try_new(&mut ColumnReader::new(states))?;
-            for row in 0..rows.num_rows() {
-                let state = S::own(states.get(row));
-                (self.call)(keys.get(row), state, &mut Out::new(&mut made));
-            }
-        }
-        let last = finish_batch(&M::schema(), &mut made)?;
-        let mut applied = self.others.apply(&Events {
-            timed_out: &[],
-            states: events.states.clone(),
-            ..*events
-        })?;
-        applied.mapped = Some(match applied.mapped {
-            Some(mapped) => concat_batches(&M::schema(), &[last, mapped])?,
-            None => last,
-        });
-        Ok(applied)
-    }
-
-    fn mapped(&self) -> Option<SchemaRef> {
-        self.others.mapped()
-    }
-}
 
 /// A closure for each key of a batch, with all its values.
 pub(crate) struct EachKey<K, V, S, F> {
@@ -261,11 +158,16 @@ where
         let (places, ends) = by_key(events.key_of, events.there.len());
         let mut from = 0;
         let states = events.held::<S>()?.zip(ends).map(|(state, end)| {
-            let places = &places[std::mem::replace(&mut from, end)..end];
+            let (is_new, places) = (
+                state.is_none(),
+                &places[std::mem::replace(&mut from, end)..end],
+            );
             // The keys come from the events, so each key has one.
-            let (batch, row) = places.first()?;
-            let key = keys[*batch as usize].get(*row as usize);
-            (self.call)(key, Values::new(&values, places, events.time), state)
+            let state = places.first().and_then(|(batch, row)| {
+                let key = keys[*batch as usize].get(*row as usize);
+                (self.call)(key, Values::new(&values, places, events.time), state)
+            });
+            (is_new, state)
         });
         Applied::of(states)
     }

@@ -221,6 +221,7 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     let (mapped, state) = floats.map_with_state::<f64, Row>("ends", ends).unwrap();
     watch.on("map_with_state", &mapped);
     watch.on("its state", &state.all().pairs());
+    timers(&floats, watch);
     by_event_time(&keyed, watch);
     let sql = |query: &str| rows.sql::<(String, f64)>(query).unwrap();
     watch.on("sql", &sql("select _1, sum(_3) as x from this group by _1"));
@@ -304,6 +305,37 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     );
     crate::further_operators::further_operators(ctx, rows, watch);
     nested_records(rows, watch);
+}
+
+/// A state whose keys are woken, at times between batches too, time out, and live for so long.
+fn timers(floats: &Keyed<String, f64>, watch: &Watch) {
+    let ms = Duration::from_millis;
+    let timers = MapWithState::new(
+        |key: &str, x: Option<f64>, sum: &mut KeyState<f64>, out: &mut Out<'_, Row>| {
+            let (before, now) = (sum.get().copied(), sum.time());
+            match (x, before.unwrap_or_default()) {
+                (Some(x), _) if x > 8e8 => drop(sum.remove()),
+                (Some(x), before) => {
+                    sum.set(before / 3.0 + x);
+                    if x < 3e8 {
+                        sum.wake_at(now.plus(if x < 0.0 { 130 } else { 200 }));
+                    }
+                }
+                (None, before) => {
+                    out.push((key, i64::from(sum.is_woken()), before));
+                    if sum.is_woken() && before < 0.0 {
+                        sum.set(-before);
+                        sum.wake_at(now.plus(100));
+                    }
+                }
+            }
+        },
+    );
+    let timers = timers.timeout(ms(300)).live(ms(500));
+    let (woken, state) = floats.map_with_state::<f64, Row>("timers", timers).unwrap();
+    watch.on("woken keys", &woken);
+    watch.on("a state with timers", &state.all().pairs());
+    watch.on("what it leaves", &state.timed_out().pairs());
 }
 
 /// The streams of an aggregate by event time: of intervals before, in and after the batches.

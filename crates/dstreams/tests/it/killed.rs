@@ -12,8 +12,8 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::record::records_of;
 use dstreams::text::words;
 use dstreams::{
-    AsOf, BatchTime, BoxError, Clients, Config, Guarantee, Prepared, Sink, StreamContext, Track,
-    Values, Within, async_trait,
+    AsOf, BatchTime, BoxError, Clients, Config, Guarantee, MapWithState, Prepared, Sink,
+    StreamContext, Track, Values, Within, async_trait,
 };
 use dstreams_client::{Client, Options};
 
@@ -79,9 +79,13 @@ impl Sink for Files {
 }
 
 /// The program's outputs, by directory.
-const OUTPUTS: [&str; 10] = [
+const OUTPUTS: [&str; 11] = [
     "lines", "counts", "windows", "recent", "totals", "known", "left", "before", "after", "near",
+    "woken",
 ];
+/// After so many intervals a word's count is told, again and again, for as long as it lives.
+const TOLD_AFTER: u32 = 2;
+const LIVES: u32 = 5;
 /// One of its states forgets a word after so many intervals without it.
 const FORGET_AFTER: u32 = 2;
 /// The initial content of that state: a word that comes, and one that does not.
@@ -108,6 +112,7 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         to_before,
         to_after,
         to_near,
+        to_woken,
     ] = OUTPUTS.map(|output| {
         let dir = dir.join(output);
         std::fs::create_dir_all(&dir).unwrap();
@@ -142,7 +147,27 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
     let near = words.join_within("near", &words, Within::new(Duration::ZERO, interval))?;
     let products = near.pairs().map_values(|(first, second)| first * second);
     products.agg(sum::<i64>())?.pairs().sink("near", to_near);
+    let told = told(interval).live(interval * LIVES);
+    let (woken, _) = counted.map_with_state("told", told)?;
+    woken.sink("woken", to_woken);
     Ok(ctx)
+}
+
+/// Tells the count of a word at its timers, and as a negative number when it leaves.
+fn told(interval: Duration) -> MapWithState<String, (), i64, (String, i64)> {
+    let later = interval.as_millis() as u64 * u64::from(TOLD_AFTER);
+    let told =
+        MapWithState::<String, (), i64, (String, i64)>::new(move |word, event, count, out| {
+            let before = count.get().copied();
+            match event {
+                Some(()) => count.set(before.unwrap_or(0) + 1),
+                None => out.push((word, before.unwrap_or(0))),
+            }
+            if before.is_none() || count.is_woken() {
+                count.wake_at(count.time().plus(later));
+            }
+        });
+    told.on_timeout(|word, count, out| out.push((word, -count)))
 }
 
 /// Sends lines until stopped, as many in an interval of any length: each has a word of its own, so that states grow
@@ -208,12 +233,15 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         sees_before,
         sees_after,
         near,
+        woken,
     ] = OUTPUTS.map(|output| batches(&dir.join(output)));
     let mut window: VecDeque<&str> = VecDeque::new();
     let mut seen = BTreeSet::new();
     let mut before = None;
     let (mut total, mut last_counts) = (Counts::new(), Counts::new());
     let mut held: BTreeMap<String, (i64, u64)> = BTreeMap::new();
+    // The count of a word, its first batch, and the next one with which it is told.
+    let mut told: BTreeMap<String, (i64, u64, u64)> = BTreeMap::new();
     if let Some(first) = lines.keys().next() {
         let begin = KNOWN.map(|(word, count)| (word.to_owned(), (count, first - interval)));
         held.extend(begin);
@@ -283,6 +311,24 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         let all: Counts = held.iter().map(counts).collect();
         assert_eq!(counts_of(&known[at]), all, "known at {at}");
         assert_eq!(counts_of(&sees_after[at]), sees(&held), "after {at}");
+        let mut wanted = Counts::new();
+        told.retain(|word, (count, first, next)| {
+            let leaves = *first + interval * u64::from(LIVES) <= *at;
+            if *next <= *at {
+                assert!(!leaves);
+                wanted.insert(word.clone(), *count);
+                *next += interval * u64::from(TOLD_AFTER);
+            }
+            if leaves {
+                wanted.insert(word.clone(), -*count);
+            }
+            !leaves
+        });
+        assert_eq!(counts_of(&woken[at]), wanted, "woken at {at}");
+        for (word, count) in count_words(of_batch.iter().copied()) {
+            let next = *at + interval * u64::from(TOLD_AFTER);
+            told.entry(word).or_insert((0, *at, next)).0 += count;
+        }
         for line in of_batch {
             let number: usize = line.rsplit_once(' ').unwrap().1.parse().unwrap();
             assert!(seen.insert(number), "line {number} is there twice");

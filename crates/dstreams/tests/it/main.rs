@@ -81,6 +81,7 @@ mod sums;
 mod testing;
 mod tidy;
 mod timeouts;
+mod timers;
 mod tried;
 mod values;
 mod variance;

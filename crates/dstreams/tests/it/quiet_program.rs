@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use dstreams::agg::{avg, count, max};
 use dstreams::{
-    AsOf, Config, DStream, Intervals, Queue, Record, Slack, StreamContext, Track, Within,
+    AsOf, Config, DStream, Intervals, KeyState, MapWithState, Out, Queue, Record, Slack,
+    StreamContext, Track, Within,
 };
 
 use crate::program::{INTERVAL, Live, small};
@@ -185,6 +186,9 @@ impl AfterPauses for Events {
         log.watch("first alone", &near.first_alone().pairs());
         log.watch("second alone", &near.second_alone().pairs());
 
+        let (woken, _) = events.map_with_state("timers", timers()).unwrap();
+        log.watch("woken", &woken);
+
         let recent = events.window(INTERVAL * 25, INTERVAL * 2).unwrap();
         log.watch("recent", &recent.pairs());
         log.watch("past", &events.past(INTERVAL * 110).unwrap().pairs());
@@ -225,6 +229,30 @@ impl AfterPauses for Events {
             .await
             .unwrap();
     }
+}
+
+/// Tells the number of events of a key some time after the first one, and then again and again until it leaves.
+fn timers() -> MapWithState<String, i64, i64, (String, i64)> {
+    let timers = MapWithState::<String, i64, i64, (String, i64)>::new(
+        |key: &str,
+         event: Option<i64>,
+         state: &mut KeyState<i64>,
+         out: &mut Out<'_, (String, i64)>| {
+            let (count, now) = (state.get().copied(), state.time());
+            match event {
+                Some(_) => state.set(count.unwrap_or_default() + 1),
+                None => out.push((key.to_owned(), count.unwrap_or_default())),
+            }
+            // Between two intervals.
+            match count {
+                None => state.wake_at(now.plus(12_250)),
+                Some(_) if state.is_woken() => state.wake_at(now.plus(10_910)),
+                Some(_) => {}
+            }
+        },
+    );
+    let timers = timers.on_timeout(|key, count, out| out.push((key.to_owned(), -count)));
+    timers.timeout(INTERVAL * 180).live(INTERVAL * 330)
 }
 
 /// Waits until this batch has taken effect, and no other after it.

@@ -153,32 +153,77 @@ proptest! {
     }
 }
 
-/// Batches since the checkpoint run again, and would forget other keys than they did.
+/// Batches since the checkpoint run again, and would forget other keys than they did. It may change if there are none.
 #[test]
-fn another_timeout_is_refused_at_a_restart() {
+fn another_timeout_is_refused_if_batches_run_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = small(2, 2, 3);
-    config.checkpoint_every = 1;
-    let input = vec![vec![vec![("a".to_owned(), 1)]]];
-    run(Some(dir.path()), (&config, 2), (0, &input), false);
-    let start = async |timeout: u32| {
-        let mut program = Program::after(1, config.clone());
-        let (_, events) = program.ctx.queue::<Event>("in");
-        let agg = (count(), sum::<i64>(), max::<i64>());
-        let totals = events
-            .by_key()
-            .running_agg_for("totals", INTERVAL * timeout, agg);
-        totals.unwrap().timed_out().pairs().print(0);
-        program.ctx.persist_in(dir.path());
-        program.ctx.start().await
+    let config = |every| {
+        let mut config = small(2, 2, 3);
+        config.checkpoint_every = every;
+        config
     };
-    block_on(async {
-        for timeout in [1, 3] {
-            let error = start(timeout).await.err().unwrap().to_string();
-            assert!(error.contains("timeout 200 ms"), "{error}");
+    let silent = vec![Vec::new(); 2];
+    let input = [vec![vec![vec![("a".to_owned(), 1)]]], silent.clone()].concat();
+    let go = |(every, timeout), first: usize, input: &[Interval<Event>]| {
+        run(
+            Some(dir.path()),
+            (&config(every), timeout),
+            (first, input),
+            false,
+        )
+    };
+    let refusal = |timeout: u32, at: u32| -> Option<String> {
+        block_on(async {
+            let mut program = Program::after(at, config(9));
+            let (_, events) = program.ctx.queue::<Event>("in");
+            let agg = (count(), sum::<i64>(), max::<i64>());
+            let totals = events
+                .by_key()
+                .running_agg_for("totals", INTERVAL * timeout, agg);
+            totals.unwrap().timed_out().pairs().print(0);
+            program.ctx.persist_in(dir.path());
+            match program.ctx.start().await {
+                Ok(running) => running.abort().await.map(|_| None).unwrap(),
+                Err(error) => Some(error.to_string()),
+            }
+        })
+    };
+    // The checkpoint is of the second of three batches.
+    assert!(go((2, 4), 0, &input).timed_out.concat_rows().is_empty());
+    for timeout in [1, 6] {
+        let error = refusal(timeout, 3).unwrap();
+        for part in ["timeout 400 ms", "`Config::checkpoint_every = 1`"] {
+            assert!(error.contains(part), "{error}");
         }
-        start(2).await.unwrap().abort().await.unwrap();
-    });
+    }
+    assert_eq!(refusal(4, 3), None);
+    // The way that the error names.
+    assert!(
+        go((1, 4), 3, &silent[..1])
+            .timed_out
+            .concat_rows()
+            .is_empty()
+    );
+    let total = (600, ("a".to_owned(), (1, 1, 1)));
+    let left = go((9, 5), 4, &silent).timed_out.concat_rows();
+    assert_eq!(left, [total]);
+    // The checkpoint is of before that, and the batches after it are not.
+    assert_eq!(refusal(5, 6), None);
+    let error = refusal(4, 6).unwrap();
+    assert!(error.contains("timeout 500 ms"), "{error}");
+}
+
+trait ConcatRows<T> {
+    /// All rows, each with its batch.
+    fn concat_rows(self) -> Vec<(u64, T)>;
+}
+
+impl<T> ConcatRows<T> for Batches<T> {
+    fn concat_rows(self) -> Vec<(u64, T)> {
+        let rows = self.into_iter();
+        rows.flat_map(|(at, rows)| rows.into_iter().map(move |row| (at, row)))
+            .collect()
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Compiler<'_> {
             }
             Op::Tracked {
                 keys,
-                timeout_ms,
+                lifetime,
                 tracker,
                 initial,
                 ..
@@ -72,7 +72,7 @@ impl Compiler<'_> {
                 let initial = initial.as_ref();
                 let update = Update::Tracked {
                     tracker: Arc::clone(tracker),
-                    timeout_ms: *timeout_ms,
+                    lifetime: *lifetime,
                     initial: self.initial(initial, *keys)?,
                 };
                 let node = self.graph.node(id);

@@ -2,6 +2,7 @@
 
 mod by_time;
 mod closures;
+mod due_keys;
 mod probe;
 mod running_aggregate;
 mod sessions;
@@ -21,7 +22,7 @@ use super::encoding::wrong;
 use super::key_slots::{KeySlots, key_schema};
 use super::memory_budget::{MemoryShare, StateMemoryBudget};
 use super::since_checkpoint::Changes;
-use super::versioned::{Delta, DueColumns, KeyedPartition, NewestRows, Shape, Versions};
+use super::versioned::{Delta, DueColumns, DueRule, KeyedPartition, NewestRows, Shape, Versions};
 use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::Result;
 use crate::plan::{KeyedSpec, Update};
@@ -67,20 +68,25 @@ impl KeyedState {
         room: Option<&Arc<StateMemoryBudget>>,
     ) -> Result<Self> {
         let due = match &spec.update {
-            Update::ByTime(of) => Some(DueColumns::Interval {
+            Update::ByTime(of) => DueRule::Columns(DueColumns::Interval {
                 interval: 0,
                 version: spec.schema.fields().len() - 1,
                 rule: of.rule,
             }),
-            Update::Sessions(op) => Some(DueColumns::Sessions {
+            Update::Sessions(op) => DueRule::Columns(DueColumns::Sessions {
                 list: op.keys,
                 last: op.last,
                 rule: op.rule,
             }),
-            Update::Running(_)
-            | Update::RunningFor { .. }
-            | Update::Tracked { .. }
-            | Update::Within(_) => None,
+            Update::Tracked {
+                tracker, lifetime, ..
+            } => DueRule::Keys {
+                lifetime: *lifetime,
+                timers: tracker.mapped().is_some(),
+            },
+            Update::Running(_) | Update::RunningFor { .. } | Update::Within(_) => {
+                DueRule::LastEvent
+            }
         };
         let schema = Arc::clone(&spec.schema);
         let shape = Shape::of_state(schema, spec.keys, &spec.highs(), due)?;
@@ -104,14 +110,15 @@ impl KeyedState {
         self.partition.version()
     }
 
-    /// The batch with which keys time out, results are emitted, sessions end or records leave: `next` or so many RDDs of its input later.
+    /// The batch with which keys time out or are woken, results are emitted, sessions end or records leave: `next` or so
+    /// many RDDs of its input later.
     pub fn due(&self, next: BatchTime) -> Option<Due> {
         let first = self.partition.due()?;
         let at = match &self.spec.update {
             Update::Running(_) => return None,
             Update::RunningFor { timeout_ms, .. } => first.plus(*timeout_ms),
-            Update::Tracked { timeout_ms, .. } => first.plus((*timeout_ms)?),
-            Update::ByTime(_) | Update::Sessions(_) => first,
+            Update::Tracked { .. } if first == BatchTime::MAX => return None,
+            Update::Tracked { .. } | Update::ByTime(_) | Update::Sessions(_) => first,
             // Early in 1970 a record may leave sooner than its "last event" says.
             Update::Within(_) if first == BatchTime(0) => next,
             Update::Within(op) => first.plus(op.before_ms.max(op.after_ms)),
@@ -196,11 +203,9 @@ impl KeyedState {
                 Ok((delta, made, None))
             }
             Update::Tracked {
-                tracker,
-                timeout_ms,
-                ..
+                tracker, lifetime, ..
             } => {
-                let (delta, made) = self.tracked(batch, rows, &**tracker, *timeout_ms)?;
+                let (delta, made) = self.tracked(batch, rows, &**tracker, *lifetime)?;
                 Ok((delta, made, None))
             }
             Update::Within(op) => {

@@ -55,7 +55,7 @@ impl KeyedState {
             Some(_) if again => self.deleted_by(batch, before)?,
             Some(until) => self.partition.expired(until)?,
         };
-        let mut timed_out = expired_without_events(expired, &mut slots, self.spec.keys)?;
+        let mut timed_out = expired_without_events(&expired, &mut slots, self.spec.keys)?;
         let dropped = timed_out.iter().map(|rows| self.only_keys(rows));
         let dropped = dropped.collect::<Result<Vec<_>>>()?;
         let dropped = concat_batches(&key_schema(&self.spec.schema, self.spec.keys), &dropped)?;

@@ -1,5 +1,7 @@
 //! A batch that another process installed gives the same outputs here.
 
+mod timers;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -15,6 +17,7 @@ use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
 use crate::stream::event_time::IntervalRule;
 use crate::stream::graph::View;
 use crate::stream::key_state::KeyState;
+use crate::stream::lifetime::Lifetime;
 use crate::stream::record::{Out, Record, batch_of};
 use crate::stream::rejects::Readers;
 use crate::stream::result_rows::ResultRows;
@@ -67,7 +70,7 @@ fn tracked() -> Arc<KeyedSpec> {
             }
         },
     );
-    let tracker = map.settings.tracker;
+    let tracker = map.tracker();
     let schema = <(i64, i64)>::schema();
     let views = [View::Changes, View::All, View::TimedOut, View::Mapped];
     let initial = batch_of((0..9i64).map(|key| (key, 100 + key))).unwrap();
@@ -79,7 +82,10 @@ fn tracked() -> Arc<KeyedSpec> {
         schema,
         update: Update::Tracked {
             tracker,
-            timeout_ms: Some(200),
+            lifetime: Lifetime {
+                timeout_ms: Some(200),
+                live_ms: None,
+            },
             initial: vec![vec![initial]],
         },
         every_ms: 100,

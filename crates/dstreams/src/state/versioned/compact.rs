@@ -195,14 +195,14 @@ impl KeyedPartition {
         if self.segments.len() >= SLOTS && self.free.is_empty() {
             return Ok(1);
         }
-        let piece = copy_rows(&segments, &at)?;
+        let piece = copy_rows(&self.shape, &segments, &at)?;
         let values = piece.values.iter().map(owned).collect::<Result<_>>()?;
         let keys = piece.keys.clone();
         let keys = super::keys::KeyColumns::new(owned(keys.array())?)?;
         let piece = RowChunk {
             keys,
             values,
-            last: piece.last,
+            times: piece.times,
         };
         let batch = segments.iter().map(|segment| segment.batch).max();
         let mut joined = Segment::new(batch.unwrap_or(BatchTime(0)), age, piece, false);

@@ -9,8 +9,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::keys::KeyColumns;
-use super::rows::{Last, RowChunk};
+use super::rows::RowChunk;
 use super::shape::Shape;
+use super::times::{EventTimes, RowTimes, TimeColumn};
 use crate::error::{Error, Result};
 
 /// The rows of the keys that one batch changed and the keys that it deleted, each key once.
@@ -47,12 +48,35 @@ impl Delta {
         last: Option<&UInt64Array>,
         deleted: &[ArrayRef],
     ) -> Result<Self> {
-        let rows = shape.rows(rows.columns().to_vec())?;
         let last = match last {
-            None => Last::Same(batch),
+            None => TimeColumn::Same(batch),
             Some(last) => last_of(batch, last, rows.num_rows())?,
         };
-        let mut changed = vec![RowChunk::new(shape, &rows, last)?];
+        let times = RowTimes::new(shape, last);
+        Delta::of_rows(shape, batch, rows, times, deleted)
+    }
+
+    /// The same with all times of the keys; as many of each as there are rows.
+    pub(in crate::state) fn of_events(
+        shape: &Arc<Shape>,
+        batch: BatchTime,
+        rows: &RecordBatch,
+        times: EventTimes,
+        deleted: &[ArrayRef],
+    ) -> Result<Self> {
+        let times = RowTimes::of_events(shape, batch, times);
+        Delta::of_rows(shape, batch, rows, times, deleted)
+    }
+
+    fn of_rows(
+        shape: &Arc<Shape>,
+        batch: BatchTime,
+        rows: &RecordBatch,
+        times: RowTimes,
+        deleted: &[ArrayRef],
+    ) -> Result<Self> {
+        let rows = shape.rows(rows.columns().to_vec())?;
+        let mut changed = vec![RowChunk::new(shape, &rows, times)?];
         let mut keys = Vec::new();
         if !deleted.is_empty() {
             shape.key_rows(deleted.to_vec())?;
@@ -72,7 +96,8 @@ impl Delta {
     ) -> Result<Self> {
         let rows = shape.rows(rows.columns().to_vec())?;
         let there = rows.num_rows() > 0;
-        let piece = there.then(|| RowChunk::new(shape, &rows, Last::Same(batch)));
+        let times = RowTimes::new(shape, TimeColumn::Same(batch));
+        let piece = there.then(|| RowChunk::new(shape, &rows, times));
         Ok(Delta {
             shape: Arc::clone(shape),
             batch,
@@ -145,7 +170,10 @@ impl Delta {
 
     /// The batch of the last event of each row's key, in the order of the rows.
     pub fn last(&self) -> Vec<UInt64Array> {
-        self.changed.iter().map(RowChunk::last).collect()
+        let pieces = self.changed.iter();
+        pieces
+            .map(|piece| piece.times.last.column(piece.rows()))
+            .collect()
     }
 
     /// The deleted keys.
@@ -196,7 +224,7 @@ impl Delta {
 }
 
 /// The batches of last events; none may be missing or later than the delta's batch.
-pub(super) fn last_of(batch: BatchTime, last: &UInt64Array, rows: usize) -> Result<Last> {
+pub(super) fn last_of(batch: BatchTime, last: &UInt64Array, rows: usize) -> Result<TimeColumn> {
     let wrong = |found: String| Error::Schema {
         what: "last events of a state's keys".into(),
         expected: format!("a batch for each of {rows} rows, {batch} at most"),
@@ -208,6 +236,6 @@ pub(super) fn last_of(batch: BatchTime, last: &UInt64Array, rows: usize) -> Resu
     }
     match last.values().iter().find(|time| **time > batch.millis()) {
         Some(late) => Err(wrong(BatchTime(*late).to_string())),
-        None => Ok(Last::of(last.values().to_vec().into())),
+        None => Ok(TimeColumn::of(last.values().to_vec().into())),
     }
 }

@@ -10,6 +10,7 @@ use dstreams_control::BatchTime;
 use super::delta::Delta;
 use super::partition::KeyedPartition;
 use super::segment::{NONE, Segment, place};
+use super::times::KeyTimes;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 
@@ -207,9 +208,41 @@ impl LookedUpRows<'_> {
         let segments = self.segments();
         let last = self.at.iter().map(|(source, row)| {
             let segment = segments.get(source.checked_sub(1)?)?;
-            Some(segment.piece.last.at(*row).0)
+            Some(segment.piece.times.last.at(*row).0)
         });
         last.collect()
+    }
+
+    /// The times of a key; none if it is missing.
+    pub fn times(&self, key: usize) -> Option<KeyTimes> {
+        let (segment, _, row) = self.place(key)?;
+        Some(segment.piece.times.at(row))
+    }
+
+    /// The timers of the keys, [`BatchTime::MAX`] for those without; none if no key has one.
+    pub fn timers(&self) -> Option<Vec<BatchTime>> {
+        let segments = self.segments();
+        if !segments.iter().any(|it| it.piece.times.has_timers()) {
+            return None;
+        }
+        let timer = |(source, row): &(usize, usize)| {
+            let segment = source
+                .checked_sub(1)
+                .and_then(|source| segments.get(source));
+            segment.map_or(BatchTime::MAX, |segment| segment.piece.times.timer.at(*row))
+        };
+        Some(self.at.iter().map(timer).collect())
+    }
+
+    pub(super) fn partition(&self) -> &KeyedPartition {
+        self.partition
+    }
+
+    /// The segment of a key's row, its slot, and the place there.
+    pub(super) fn place(&self, key: usize) -> Option<(&Segment, u32, usize)> {
+        let (source, row) = self.at[key];
+        let slot = *self.sources.get(source.checked_sub(1)?)?;
+        Some((self.partition.segment(slot)?, slot, row))
     }
 
     fn segments(&self) -> Vec<&Segment> {

@@ -8,9 +8,9 @@
 //! | file | what |
 //! |---|---|
 //! | `shape`, `keys` | the columns; keys as one array, hashed and compared |
-//! | `rows`, `delta` | rows in columns; the changes of a batch |
+//! | `rows`, `times`, `delta` | rows in columns; when their keys had events and are due; the changes of a batch |
 //! | `segment`, `index` | immutable rows, and the place of a key's newest row |
-//! | `partition`, `lookup`, `read`, `compact` | the operations |
+//! | `partition`, `lookup`, `read`, `due`, `compact` | the operations |
 //! | `spill` | rows in files instead of memory |
 //! | `freeze` | a consistent copy for a checkpoint, taken while batches continue |
 //! | `cost` | counters of the work done, for tests |
@@ -19,6 +19,7 @@
 mod compact;
 mod cost;
 mod delta;
+mod due;
 mod freeze;
 mod index;
 mod keys;
@@ -29,6 +30,7 @@ mod rows;
 mod segment;
 mod shape;
 mod spill;
+mod times;
 mod transfer;
 
 #[cfg(test)]
@@ -36,9 +38,11 @@ mod tests;
 
 pub use cost::Work;
 pub use delta::Delta;
+pub(super) use due::DueRows;
 pub use freeze::{Frozen, merged};
 pub use lookup::{LookedUpRows, NewestRows};
 pub use partition::KeyedPartition;
-pub(super) use shape::DueColumns;
 pub use shape::Shape;
+pub(super) use shape::{DueColumns, DueRule};
+pub(super) use times::{EventTimes, KeyTimes};
 pub use transfer::Versions;

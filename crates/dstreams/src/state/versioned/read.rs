@@ -11,8 +11,10 @@ use dstreams_control::BatchTime;
 use super::delta::Delta;
 use super::keys::KeyColumns;
 use super::partition::KeyedPartition;
-use super::rows::{Last, MaskedRows, RowChunk};
+use super::rows::{MaskedRows, RowChunk};
 use super::segment::{Segment, place};
+use super::shape::Shape;
+use super::times::RowTimes;
 use crate::error::{Error, Result};
 
 impl KeyedPartition {
@@ -134,12 +136,12 @@ impl KeyedPartition {
         Ok(pieces)
     }
 
-    /// The earliest last event among the keys of the newest version; none if there are none.
+    /// When the first row of the newest version is due; none if there are none.
     pub fn due(&self) -> Option<BatchTime> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// The keys of the newest version whose last event was at `until` or before: keys and values, in the order of
+    /// The rows of the newest version that are due at `until` or before: keys and values, in the order of
     /// [`KeyedPartition::read`]. They stay until a delta deletes them.
     ///
     /// Visits these, superseded rows among them, and their segments; nothing that does not expire. Sorts them.
@@ -169,8 +171,8 @@ impl KeyedPartition {
         let pieces = self.pieces(version)?;
         let expired = pieces.iter().map(|piece| {
             let rows = piece.shown()?;
-            let last = (0..rows.rows()).map(|row| Some(rows.last.at(row) <= until));
-            rows.shown(&last.collect())?.batch(&self.shape)
+            let due = (0..rows.rows()).map(|row| Some(rows.times.due(row) <= until));
+            rows.shown(&due.collect())?.batch(&self.shape)
         });
         expired.collect()
     }
@@ -185,13 +187,17 @@ impl KeyedPartition {
             }
             at.push((segments.len().saturating_sub(1), *row));
         }
-        copy_rows(&segments, &at)?.batch(&self.shape)
+        copy_rows(&self.shape, &segments, &at)?.batch(&self.shape)
     }
 }
 
 /// Copies rows of segments, each given by the index of its segment and its place there. Strings still point into
 /// the segments' buffers.
-pub(super) fn copy_rows(segments: &[&Segment], at: &[(usize, usize)]) -> Result<RowChunk> {
+pub(super) fn copy_rows(
+    shape: &Shape,
+    segments: &[&Segment],
+    at: &[(usize, usize)],
+) -> Result<RowChunk> {
     let columns = segments.first().map_or(0, |first| first.piece.values.len());
     let keys: Vec<&dyn Array> = segments
         .iter()
@@ -205,14 +211,14 @@ pub(super) fn copy_rows(segments: &[&Segment], at: &[(usize, usize)]) -> Result<
             .collect();
         values.push(interleave(&sources, at)?);
     }
-    let last = at.iter();
-    let last: Vec<u64> = last
-        .map(|(segment, row)| segments[*segment].piece.last.at(*row).0)
+    let times: Vec<&RowTimes> = segments
+        .iter()
+        .map(|segment| &segment.piece.times)
         .collect();
     Ok(RowChunk {
         keys: KeyColumns::new(interleave(&keys, at)?)?,
         values,
-        last: Last::of(last.into()),
+        times: RowTimes::gather(shape, &times, at),
     })
 }
 

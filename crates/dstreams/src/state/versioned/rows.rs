@@ -1,50 +1,16 @@
-//! Rows of a state in columns: keys, values, and the last event of each key.
+//! Rows of a state in columns: keys, values, and the times of each key.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, UInt64Array,
-};
-use datafusion::arrow::buffer::ScalarBuffer;
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{filter, take};
 use dstreams_control::BatchTime;
 
 use super::keys::KeyColumns;
 use super::shape::Shape;
+use super::times::{RowTimes, TimeColumn};
 use crate::encoding::compact_column;
 use crate::error::Result;
-
-/// The batch of the last event of each row's key.
-#[derive(Debug, Clone)]
-pub(super) enum Last {
-    /// The same for all rows: most deltas, which then need no column for it.
-    Same(BatchTime),
-    Each(ScalarBuffer<u64>),
-}
-
-impl Last {
-    pub fn of(times: ScalarBuffer<u64>) -> Self {
-        match times.first() {
-            Some(first) if times.iter().all(|time| time == first) => Last::Same(BatchTime(*first)),
-            _ => Last::Each(times),
-        }
-    }
-
-    #[inline]
-    pub fn at(&self, row: usize) -> BatchTime {
-        match self {
-            Last::Same(time) => *time,
-            Last::Each(times) => BatchTime(times[row]),
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        match self {
-            Last::Same(_) => 0,
-            Last::Each(times) => times.inner().capacity(),
-        }
-    }
-}
 
 /// Some rows. Cheap to clone: the columns are shared.
 #[derive(Debug, Clone)]
@@ -52,20 +18,22 @@ pub(super) struct RowChunk {
     pub keys: KeyColumns,
     /// Empty for deleted keys.
     pub values: Vec<ArrayRef>,
-    pub last: Last,
+    pub times: RowTimes,
 }
 
 impl RowChunk {
-    /// The rows of a batch with a state's columns, in buffers of their own. They are due by their last events,
-    /// unless the state has another rule.
-    pub fn new(shape: &Shape, rows: &RecordBatch, last: Last) -> Result<Self> {
-        let last = shape.due(rows).unwrap_or(last);
+    /// The rows of a batch with a state's columns, in buffers of their own. They are due by their times, unless that
+    /// follows from their columns.
+    pub fn new(shape: &Shape, rows: &RecordBatch, mut times: RowTimes) -> Result<Self> {
+        if let Some(due) = shape.due(rows) {
+            times.last = due;
+        }
         let (keys, values) = rows.columns().split_at(shape.key_columns_len());
         let values = values.iter().map(owned).collect::<Result<_>>()?;
         Ok(RowChunk {
             keys: own_keys(shape.keys(keys)?)?,
             values,
-            last,
+            times,
         })
     }
 
@@ -74,7 +42,7 @@ impl RowChunk {
         Ok(RowChunk {
             keys: own_keys(shape.keys(keys)?)?,
             values: Vec::new(),
-            last: Last::Same(batch),
+            times: RowTimes::new(shape, TimeColumn::Same(batch)),
         })
     }
 
@@ -89,10 +57,7 @@ impl RowChunk {
         Ok(RowChunk {
             keys: own_keys(KeyColumns::new(self.keys.array().slice(from, rows))?)?,
             values: values.collect::<Result<_>>()?,
-            last: match &self.last {
-                Last::Same(time) => Last::Same(*time),
-                Last::Each(times) => Last::of(times[from..from + rows].to_vec().into()),
-            },
+            times: self.times.slice(from, rows),
         })
     }
 
@@ -106,17 +71,7 @@ impl RowChunk {
         Ok(RowChunk {
             keys: KeyColumns::new(filter(self.keys.array(), shown)?)?,
             values: values.collect::<Result<_>>()?,
-            last: match &self.last {
-                Last::Same(time) => Last::Same(*time),
-                Last::Each(times) => {
-                    let rows = times.iter().zip(shown.values());
-                    Last::of(
-                        rows.filter(|(_, shown)| *shown)
-                            .map(|(time, _)| *time)
-                            .collect(),
-                    )
-                }
-            },
+            times: self.times.shown(shown),
         })
     }
 
@@ -127,22 +82,14 @@ impl RowChunk {
         shape.rows(columns)
     }
 
-    /// The batch of each row's last event.
-    pub fn last(&self) -> UInt64Array {
-        match &self.last {
-            Last::Same(time) => UInt64Array::from(vec![time.0; self.rows()]),
-            Last::Each(times) => UInt64Array::new(times.clone(), None),
-        }
-    }
-
     pub fn key_bytes(&self) -> usize {
         self.keys.array().get_buffer_memory_size()
     }
 
-    /// Bytes of values and last events.
+    /// Bytes of values and times.
     pub fn value_bytes(&self) -> usize {
         let values = self.values.iter().map(|c| c.get_buffer_memory_size());
-        values.sum::<usize>() + self.last.bytes()
+        values.sum::<usize>() + self.times.bytes()
     }
 }
 

@@ -9,7 +9,7 @@ use datafusion::arrow::array::BooleanArray;
 use datafusion::arrow::buffer::BooleanBuffer;
 use dstreams_control::BatchTime;
 
-use super::rows::{Last, RowChunk};
+use super::rows::RowChunk;
 
 /// Bits of a row number for its place in a segment; the others are the segment's slot.
 const ROW_BITS: u32 = 14;
@@ -85,7 +85,7 @@ pub(super) struct Segment {
     /// The average bytes of a key, and of values.
     pub key_bytes: usize,
     pub value_bytes: usize,
-    /// The rows in order of their last events, unless they already are.
+    /// The rows in the order in which they are due, unless they already are.
     order: Option<Box<[u16]>>,
     /// The place in that order before which all rows are superseded.
     next: usize,
@@ -105,7 +105,7 @@ impl Segment {
             gone_rows: 0,
             key_bytes: piece.key_bytes().div_ceil(rows.max(1)),
             value_bytes: piece.value_bytes().div_ceil(rows.max(1)),
-            order: order_of(&piece.last, rows),
+            order: piece.times.order(rows),
             next: 0,
             piece,
             spilled: false,
@@ -142,7 +142,7 @@ impl Segment {
         }
     }
 
-    /// The newest row with the earliest last event.
+    /// The newest row that is due first.
     #[inline]
     pub fn due_row(&self) -> Option<usize> {
         (self.next < self.rows()).then(|| self.in_order(self.next))
@@ -156,19 +156,19 @@ impl Segment {
         }
     }
 
-    /// The earliest last event among the newest rows.
+    /// When the first of the newest rows is due.
     #[inline]
     pub fn due(&self) -> Option<BatchTime> {
         let row = self.due_row().filter(|_| !self.deleted)?;
-        Some(self.piece.last.at(row))
+        Some(self.piece.times.due(row))
     }
 
-    /// The newest rows whose last event was at `until` or before, by their last events.
+    /// The newest rows that are due at `until` or before, the earliest first.
     ///
     /// Visits these, and superseded rows after the first of them.
     pub fn expired(&self, until: BatchTime) -> impl Iterator<Item = usize> {
         let rows = (self.next..self.rows()).map(|at| self.in_order(at));
-        rows.take_while(move |row| self.piece.last.at(*row) <= until)
+        rows.take_while(move |row| self.piece.times.due(*row) <= until)
             .filter(|row| !self.superseded.has(*row))
     }
 
@@ -182,16 +182,5 @@ impl Segment {
             false => self.piece.key_bytes() + self.piece.value_bytes(),
         };
         rows + before + order + sets
-    }
-}
-
-fn order_of(last: &Last, rows: usize) -> Option<Box<[u16]>> {
-    match last {
-        Last::Each(times) if !times.is_sorted() => {
-            let mut order: Box<[u16]> = (0..rows as u16).collect();
-            order.sort_by_key(|row| times[usize::from(*row)]);
-            Some(order)
-        }
-        _ => None,
     }
 }

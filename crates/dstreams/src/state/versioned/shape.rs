@@ -9,14 +9,19 @@ use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::common::utils::normalize_float_zero;
 
 use super::keys::KeyColumns;
-use super::rows::Last;
+use super::times::TimeColumn;
 use crate::encoding::columns;
 use crate::error::{Error, Result};
 use crate::stream::event_time::IntervalRule;
+use crate::stream::lifetime::Lifetime;
 use crate::stream::session_rule::SessionRule;
 
 /// The encoded column with the batch of a key's last event.
 const LAST: &str = "__last";
+/// That with the batch of its first event.
+const FIRST: &str = "__first";
+/// That with the time of its timer.
+const TIMER: &str = "__timer";
 
 /// The columns of a state: those of its key first, then its values.
 pub struct Shape {
@@ -26,11 +31,22 @@ pub struct Shape {
     converter: Option<RowConverter>,
     /// See [`Shape::highs`].
     highs: Vec<(usize, usize)>,
-    due: Option<DueColumns>,
+    due: DueRule,
 }
 
-/// When rows are due, if that follows from two of their columns and not from the last event of their key. What is
-/// persisted is ignored then, so that a changed program finds its rows when they are due by its own rule.
+/// When rows are due. Nowhere is that persisted as such where the program says it, so that a changed program finds its
+/// rows when they are due by its own rule.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::state) enum DueRule {
+    /// By the last event of their key, or what the operator stores in its place.
+    LastEvent,
+    /// By the life of their key, and by its timer if the state has timers.
+    Keys { lifetime: Lifetime, timers: bool },
+    /// That follows from columns of the state. What is persisted besides is ignored.
+    Columns(DueColumns),
+}
+
+/// The columns from which it follows when rows are due.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::state) enum DueColumns {
     /// Results by intervals of event time.
@@ -80,6 +96,13 @@ impl DueColumns {
     }
 }
 
+/// The times that are encoded with rows, besides last events.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TimesStored {
+    pub first: bool,
+    pub timer: bool,
+}
+
 impl Shape {
     /// A state with the columns of `schema`, of which the first `keys` are its key.
     ///
@@ -88,16 +111,16 @@ impl Shape {
     /// [`Error::Schema`] if there is no key column, or one of a type without comparison (maps, unions), or any
     /// column has dictionaries, which the encoding of a state does not support.
     pub fn new(schema: SchemaRef, keys: usize) -> Result<Arc<Self>> {
-        Shape::of_state(schema, keys, &[], None)
+        Shape::of_state(schema, keys, &[], DueRule::LastEvent)
     }
 
     /// The same for partial results with high halves of sums (pairs of value columns), or whose rows are due by
-    /// columns of their own.
+    /// another rule.
     pub(in crate::state) fn of_state(
         schema: SchemaRef,
         keys: usize,
         highs: &[(usize, usize)],
-        due: Option<DueColumns>,
+        due: DueRule,
     ) -> Result<Arc<Self>> {
         let wrong = |found: String| Error::Schema {
             what: "key of a state".into(),
@@ -157,15 +180,36 @@ impl Shape {
         &self.highs
     }
 
-    /// When rows are due, if that does not follow from their last events.
-    pub(super) fn due(&self, rows: &RecordBatch) -> Option<Last> {
-        let due = self.due.as_ref()?.of(rows)?;
-        Some(Last::of(due.into()))
+    /// When rows are due, if that follows from their columns.
+    pub(super) fn due(&self, rows: &RecordBatch) -> Option<TimeColumn> {
+        match &self.due {
+            DueRule::Columns(columns) => Some(TimeColumn::of(columns.of(rows)?.into())),
+            DueRule::LastEvent | DueRule::Keys { .. } => None,
+        }
     }
 
     /// Whether [`Shape::due`] says when rows are due.
     pub(super) fn has_due(&self) -> bool {
-        self.due.is_some()
+        matches!(self.due, DueRule::Columns(_))
+    }
+
+    /// How long keys are held, if rows are due by that.
+    pub(super) fn lifetime(&self) -> Option<Lifetime> {
+        match self.due {
+            DueRule::Keys { lifetime, .. } => Some(lifetime),
+            DueRule::LastEvent | DueRule::Columns(_) => None,
+        }
+    }
+
+    /// Whether the first events of keys are stored.
+    pub(super) fn has_first(&self) -> bool {
+        self.lifetime()
+            .is_some_and(|lifetime| lifetime.live_ms.is_some())
+    }
+
+    /// Whether keys may have timers.
+    pub(super) fn has_timers(&self) -> bool {
+        matches!(self.due, DueRule::Keys { timers: true, .. })
     }
 
     /// Keys, then values.
@@ -188,10 +232,13 @@ impl Shape {
         self.schema.fields().len() - self.key_columns_len()
     }
 
-    /// Keys, values, and the batch of the last event: the columns of encoded rows.
-    pub(super) fn row_schema(&self) -> SchemaRef {
+    /// Keys, values, the batch of the last event, and perhaps that of the first and the timer: the columns of encoded
+    /// rows.
+    pub(super) fn row_schema(&self, with: TimesStored) -> SchemaRef {
         let mut fields = self.schema.fields().to_vec();
-        fields.push(Arc::new(Field::new(LAST, DataType::UInt64, false)));
+        let stored = [(LAST, true), (FIRST, with.first), (TIMER, with.timer)];
+        let stored = stored.into_iter().filter(|(_, stored)| *stored);
+        fields.extend(stored.map(|(name, _)| Arc::new(Field::new(name, DataType::UInt64, false))));
         Arc::new(Schema::new(fields))
     }
 

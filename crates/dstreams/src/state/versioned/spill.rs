@@ -20,7 +20,7 @@ use datafusion::arrow::ipc::writer::FileWriter;
 
 use super::keys::KeyColumns;
 use super::partition::KeyedPartition;
-use super::rows::{Last, RowChunk};
+use super::rows::RowChunk;
 use super::segment::Segment;
 use crate::error::{Error, Result};
 
@@ -74,22 +74,18 @@ fn in_file(dir: &Path, piece: &RowChunk) -> Result<RowChunk> {
     Ok(RowChunk {
         keys: KeyColumns::new(keys)?,
         values,
-        last: match (&piece.last, columns.next()) {
-            (Last::Each(_), Some(last)) => {
-                Last::Each(last.as_primitive::<UInt64Type>().values().clone())
-            }
-            (last, _) => last.clone(),
+        times: {
+            let times = columns.map(|times| times.as_primitive::<UInt64Type>().values().clone());
+            piece.times.in_buffers(times)
         },
     })
 }
 
-/// Keys, values and last events, as the columns of a file.
+/// Keys, values and times, as the columns of a file.
 fn columns(piece: &RowChunk) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = vec![Arc::clone(piece.keys.array())];
     columns.extend(piece.values.iter().cloned());
-    if let Last::Each(_) = piece.last {
-        columns.push(Arc::new(piece.last()));
-    }
+    columns.extend(piece.times.columns(piece.rows()));
     let field = |(at, column): (usize, &ArrayRef)| {
         Field::new(at.to_string(), column.data_type().clone(), true)
     };

@@ -5,6 +5,7 @@ mod costs;
 mod formats;
 mod model;
 mod rows;
+mod times;
 
 use std::sync::Arc;
 

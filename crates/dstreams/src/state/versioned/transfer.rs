@@ -2,7 +2,9 @@
 //!
 //! A delta: its batch, flags (1: it names its base version, 2: it is full), its base version or 0 (`u64` each);
 //! then two Arrow IPC streams, each after its length: its rows (keys, values, last event), and the keys it
-//! deletes. A partition: flags (1: it has a version, 2: it has a low watermark), version, low watermark, the
+//! deletes. In format 2 there are more flags, one at least: 4, if rows have the first event of their key after the last
+//! one; 8, if they have its timer after these (`u64::MAX` for none). A delta without either is written in format 1. A
+//! partition: flags (1: it has a version, 2: it has a low watermark), version, low watermark, the
 //! number of deltas; then each delta, sealed, after its length: a full one at the low watermark, then one for each
 //! batch above. The frame is that of [`FrameFormat`]. Caches are rebuilt, so invalid bytes cannot create an
 //! inconsistent partition. Everything is written and read piece by piece: lengths are determined by encoding
@@ -10,14 +12,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::UInt64Type;
 use dstreams_control::BatchTime;
 
 use super::delta::{Delta, last_of};
 use super::partition::KeyedPartition;
-use super::rows::{Last, MaskedRows, RowChunk};
-use super::shape::Shape;
+use super::rows::{MaskedRows, RowChunk};
+use super::shape::{Shape, TimesStored};
+use super::times::{RowTimes, TimeColumn};
 use crate::encoding::{ByteInput, ByteOutput, FrameFormat};
 use crate::encoding::{each_batch, encode_in_parts, length_of};
 use crate::error::Result;
@@ -31,6 +34,16 @@ pub(super) const DELTA: FrameFormat = FrameFormat {
     magic: *b"dstr-kdl",
     version: 1,
 };
+
+/// The same with first events or timers.
+pub(super) const DELTA_2: FrameFormat = FrameFormat {
+    version: 2,
+    ..DELTA
+};
+
+/// The flag of rows with first events, and of rows with timers.
+const FIRST_EVENTS: u64 = 4;
+const TIMERS: u64 = 8;
 
 pub(super) const PARTITION: FrameFormat = FrameFormat {
     what: "a partition of a keyed state",
@@ -47,26 +60,27 @@ impl Delta {
     /// [`Error::Duplicate`](crate::Error::Duplicate) for any other bytes: damaged, of another format or state, or
     /// made up.
     pub fn read(shape: &Arc<Shape>, from: &mut ByteInput<'_>) -> Result<Self> {
-        from.open(&DELTA)?;
+        let is_newer = from.open_one_of([&DELTA_2, &DELTA])? == 0;
         let batch = BatchTime(from.number()?);
         let (flags, on) = (from.number()?, from.number()?);
+        let stored = TimesStored {
+            first: is_newer && flags & FIRST_EVENTS > 0,
+            timer: is_newer && flags & TIMERS > 0,
+        };
         let (mut changed, mut deleted) = (Vec::new(), Vec::new());
         from.part(|from| {
             each_partial(
                 DELTA.what,
                 from,
-                &shape.row_schema(),
+                &shape.row_schema(stored),
                 shape.highs(),
                 |rows| {
-                    if let Some((last, columns)) = rows.columns().split_last()
-                        && rows.num_rows() > 0
-                    {
-                        let last = match shape.has_due() {
-                            true => Last::Same(batch),
-                            false => last_of(batch, last.as_primitive::<UInt64Type>(), last.len())?,
-                        };
+                    if rows.num_rows() > 0 {
+                        let columns = shape.schema().fields().len();
+                        let (columns, times) = rows.columns().split_at(columns);
+                        let times = times_of(shape, batch, stored, times)?;
                         let rows = shape.rows(columns.to_vec())?;
-                        changed.push(RowChunk::new(shape, &rows, last)?);
+                        changed.push(RowChunk::new(shape, &rows, times)?);
                     }
                     Ok(())
                 },
@@ -88,13 +102,52 @@ impl Delta {
         let mut delta = Delta::of_pieces(shape, batch, changed, deleted)?;
         delta.whole = flags & 2 > 0;
         delta.on = (flags & 1 > 0).then_some(BatchTime(on));
-        let lie = flags > 3 || on > 0 && flags & 1 == 0;
+        let most = if is_newer { 15 } else { 3 };
+        let without = is_newer && flags & (FIRST_EVENTS | TIMERS) == 0;
+        let lie = flags > most || without || on > 0 && flags & 1 == 0;
         let backward = delta.on.is_some_and(|on| on >= batch);
         match lie || backward || delta.whole && (flags & 1 > 0 || !delta.deleted.is_empty()) {
             true => Err(DELTA.wrong(format!("flags {flags} and version {on} are inconsistent"))),
             false => from.close().map(|()| delta),
         }
     }
+}
+
+/// The times of rows, from their columns after the values. Where first events are not stored, keys had theirs with the
+/// last.
+fn times_of(
+    shape: &Shape,
+    batch: BatchTime,
+    stored: TimesStored,
+    columns: &[ArrayRef],
+) -> Result<RowTimes> {
+    if shape.has_due() {
+        return Ok(RowTimes::new(shape, TimeColumn::Same(batch)));
+    }
+    let mut columns = columns
+        .iter()
+        .map(|times| times.as_primitive::<UInt64Type>());
+    let mut events = || {
+        let column = columns.next();
+        column
+            .map(|times| last_of(batch, times, times.len()))
+            .transpose()
+    };
+    let last = events()?.unwrap_or(TimeColumn::Same(batch));
+    let mut times = RowTimes::new(shape, last);
+    if stored.first
+        && let Some(first) = events()?
+        && shape.has_first()
+    {
+        times.first = first;
+    }
+    if stored.timer
+        && let Some(timer) = columns.next()
+        && shape.has_timers()
+    {
+        times.timer = TimeColumn::of(timer.values().to_vec().into());
+    }
+    Ok(times)
 }
 
 /// The rows of a delta to be written, shared with the state, which may change meanwhile.
@@ -118,9 +171,12 @@ impl Rows {
 
     fn write_of(&self, (rows, keys): Lengths, to: &mut ByteOutput<'_>) -> Result<()> {
         let (batch, on, whole) = self.of;
-        to.begin(&DELTA)?;
+        let TimesStored { first, timer } = self.stored();
+        to.begin(if first || timer { &DELTA_2 } else { &DELTA })?;
         to.put_number(batch.millis())?;
-        to.put_number(u64::from(on.is_some()) | u64::from(whole) << 1)?;
+        let flags = u64::from(on.is_some()) | u64::from(whole) << 1;
+        let times = u64::from(first) * FIRST_EVENTS | u64::from(timer) * TIMERS;
+        to.put_number(flags | times)?;
         to.put_number(on.map_or(0, |on| on.0))?;
         to.put_number(rows)?;
         self.encode_rows(&mut |bytes| to.put(bytes))?;
@@ -134,11 +190,28 @@ impl Rows {
         Ok((rows, length_of(|each| self.encode_keys(each))?))
     }
 
+    /// What is stored besides last events: only what some rows have.
+    fn stored(&self) -> TimesStored {
+        let mut pieces = self.changed.iter().map(|shown| &shown.piece);
+        TimesStored {
+            first: self.shape.has_first() && !self.changed.is_empty(),
+            timer: pieces.any(|piece| piece.times.has_timers()),
+        }
+    }
+
     fn encode_rows(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let schema = self.shape.row_schema();
+        let stored = self.stored();
+        let schema = self.shape.row_schema(stored);
         let rows = self.changed.iter().map(|shown| {
             let mut columns = shown.piece.batch(&self.shape)?.columns().to_vec();
-            columns.push(Arc::new(shown.piece.last()));
+            let (times, rows) = (&shown.piece.times, shown.piece.rows());
+            let each = [
+                Some(&times.last),
+                stored.first.then_some(&times.first),
+                stored.timer.then_some(&times.timer),
+            ];
+            let each = each.into_iter().flatten();
+            columns.extend(each.map(|times| Arc::new(times.column(rows)) as ArrayRef));
             let rows = RecordBatch::try_new(Arc::clone(&schema), columns)?;
             Ok((rows, shown.rows.as_ref()))
         });

@@ -14,20 +14,18 @@ struct Event {
     body: i64,
 }
 
-/// The state is when the event was first seen.
-type Once = MapWithState<String, Event, u64, Event>;
+/// The state has no value: it is there for as long as the event is known.
+type Once = MapWithState<String, Event, (), Event>;
 
 fn describe(events: &DStream<Event>) -> Result<DStream<Event>> {
-    let once = Once::new(|_id, event, first, out| {
-        let Some(event) = event else { return };
-        let now = first.time().millis();
-        if first.get().is_none_or(|first| now - first >= 10_000) {
-            first.set(now);
+    let once = Once::new(|_id, event, seen, out| {
+        if let (Some(event), None) = (event, seen.get()) {
+            seen.set(());
             out.push(event);
         }
     });
     let by_id = events.key_by_into::<String>(|event, key| key.push(event.id));
-    Ok(by_id.map_with_state("seen", once.timeout(10 * SECOND))?.0)
+    Ok(by_id.map_with_state("seen", once.live(10 * SECOND))?.0)
 }
 
 fn events() -> Vec<Vec<Event>> {
@@ -65,15 +63,14 @@ fn each_event_once_in_ten_seconds() {
     });
 }
 
-/// A state without a value is what one writes first.
+/// Without an end, each event is known for ever.
 #[test]
-fn each_event_once_by_a_state_without_a_value() {
-    type Seen = MapWithState<String, Event, (), Event>;
+fn each_event_once_for_ever() {
     block_on(async {
         let mut test = TestProgram::new(SECOND).unwrap();
         let (queue, stream) = test.context().queue::<Event>("events");
         let by_id = stream.key_by_into::<String>(|event, key| key.push(event.id));
-        let seen = Seen::new(|_id, event, seen, out| {
+        let seen = Once::new(|_id, event, seen, out| {
             if let (Some(event), None) = (event, seen.get()) {
                 seen.set(());
                 out.push(event);

@@ -16,6 +16,7 @@ mod hourly_files;
 mod late_readings;
 mod sensors;
 mod video_metrics;
+mod visits;
 mod word_count;
 
 use std::time::Duration;
